@@ -1,0 +1,1 @@
+"""Multimodal fusion in JAX and Flax."""

@@ -1,0 +1,1 @@
+"""Looking inside: parameter counts, costs, gradients of single terms."""

@@ -1,0 +1,1 @@
+"""Data sets: from files to padded, masked examples addressed by the step number."""

@@ -1,0 +1,92 @@
+"""What training needs to know of a data set, and what one example looks like."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+from mmfusion_jax.errors import DataError
+
+Example: TypeAlias = dict[str, Any]
+"""One example as plain NumPy:
+
+    {"inputs": {modality: (t ...)}, "masks": {modality: (t) bool},
+     "labels": {name: scalar}, "weight": float32 1}
+
+Every example of a data set has the same shapes; shorter clips are padded and masked.
+Video may be uint8 pixels 0..255; encoders bring integers to their own scale.
+"""
+
+Augment: TypeAlias = Callable[[Example, np.random.Generator], Example]
+
+
+class Source(Protocol):
+    """A random access sequence of examples; the same index gives the same example."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Example: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A data set that is ready to be read.
+
+    Attributes:
+        name: the word after the colon of a config, such as "digits".
+        title: how results name it, such as "digits (embedded)".
+        sources: split -> examples; the splits are "train", "valid" and "test". A set
+            without "valid" cannot choose a step and runs to the end.
+        classes: label name -> class names, for labels that are classes.
+        augment: applied to training examples, with the generator of their place in
+            the epoch; None leaves them as they are.
+        groups: split -> the speakers (or videos) in it, for the leak check; () where
+            nothing is known.
+        facts: JSON values that go into every result: version, fingerprint, licence,
+            counts, warnings.
+    """
+
+    name: str
+    title: str
+    sources: Mapping[str, Source]
+    classes: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    augment: Augment | None = None
+    groups: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        check_disjoint(self.groups)
+
+    def source(self, split: str) -> Source:
+        """The examples of `split`, in a fixed order."""
+        return self.sources[split]
+
+
+@dataclasses.dataclass(frozen=True)
+class Subset:
+    """Some examples of a source, in the order given."""
+
+    source: Source
+    indices: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.source[int(self.indices[index])]
+
+
+def check_disjoint(groups: Mapping[str, Sequence[str]]) -> None:
+    """Raises DataError if a speaker (or video) stands in two splits."""
+    seen: dict[str, str] = {}
+    for split, names in groups.items():
+        for name in sorted(set(names)):
+            if name in seen:
+                raise DataError(
+                    "D10",
+                    f"{name!r} is in split {seen[name]!r} and in split {split!r}: "
+                    "scores would measure memory, not skill.",
+                    "give every speaker to one split only",
+                )
+            seen[name] = split

@@ -1,0 +1,1 @@
+"""One modality: raw array and mask to Tokens."""

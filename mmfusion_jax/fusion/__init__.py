@@ -1,0 +1,1 @@
+"""Fusion blocks: streams in, streams out."""

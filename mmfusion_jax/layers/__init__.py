@@ -1,0 +1,1 @@
+"""Parametric pieces used in several rooms."""

@@ -1,0 +1,1 @@
+"""Loss terms, and the objective that weighs and adds them."""

@@ -1,0 +1,1 @@
+"""Sums over batches, and scores from sums."""

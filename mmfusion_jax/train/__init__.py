@@ -1,0 +1,1 @@
+"""State, step, devices, loop, evaluation, checkpoints."""

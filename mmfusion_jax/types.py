@@ -1,0 +1,87 @@
+"""The nouns every floor shares: what a model sees, passes on and returns."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+Array: TypeAlias = jax.Array
+PyTree: TypeAlias = Any
+
+
+class Batch(struct.PyTreeNode):
+    """Examples as a model sees them; every leaf has a leading axis b.
+
+    A missing modality is not a special case: its mask is all False.
+
+    Attributes:
+        inputs: modality -> raw array, (b t ...).
+        masks: modality -> which steps are real, (b t) bool.
+        labels: name -> target, (b) int class or (b) float score.
+        weight: (b) float; 0 for rows that only fill up the batch, else 1.
+    """
+
+    inputs: Mapping[str, Array]
+    masks: Mapping[str, Array]
+    labels: Mapping[str, Array]
+    weight: Array
+
+    def has(self, *modalities: str) -> Array:
+        """Real examples in which all of `modalities` are present, (b) bool."""
+        present = [jnp.any(self.masks[name], axis=-1) for name in modalities]
+        return jnp.all(jnp.stack([self.weight > 0, *present]), axis=0)
+
+    def real(self, modality: str) -> Array:
+        """The mask of `modality` without the rows that only fill up, (b t) bool."""
+        return self.masks[modality] & (self.weight > 0)[:, None]
+
+
+class Tokens(struct.PyTreeNode):
+    """One modality as a masked sequence: the currency of encoders and fusion.
+
+    Attributes:
+        values: (b n d) float; a clip is flattened to n positions.
+        mask: (b n) bool; False marks padding or a missing modality.
+        grid: the axes that n was flattened from, such as (s, h, w); () for a plain
+            sequence.
+    """
+
+    values: Array
+    mask: Array
+    grid: tuple[int, ...] = struct.field(pytree_node=False, default=())
+
+    @property
+    def present(self) -> Array:
+        """Which examples have this modality at all, (b) bool."""
+        return jnp.any(self.mask, axis=-1)
+
+
+class Outputs(struct.PyTreeNode):
+    """What a model returns.
+
+    Attributes:
+        prediction: (b k) logits, or (b) a score.
+        extras: name -> array that loss terms, metrics and analyses may read; every
+            array has a leading axis b.
+    """
+
+    prediction: Array
+    extras: Mapping[str, Array] = struct.field(default_factory=dict)
+
+
+class Model(Protocol):
+    """A pair of pure functions; a Linen module is one."""
+
+    def init(self, key: Any, batch: Batch, /, *, train: bool) -> PyTree:
+        """Creates the variables: "params", and "batch_stats" if there are any."""
+        ...
+
+    def apply(self, variables: PyTree, batch: Batch, /, **kwargs: Any) -> Any:
+        """Maps a Batch to Outputs; with `mutable`, also the updated variables."""
+        ...
+
+
+Streams: TypeAlias = Mapping[str, Tokens]
+LossTerm: TypeAlias = Callable[[Outputs, Batch], Array]
