@@ -1,0 +1,102 @@
+"""Batch normalisation that sees only what is real, and all of it."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.types import Array
+
+
+class BatchNorm(nn.Module):
+    """Normalises channels with the statistics of the real positions of a batch.
+
+        y = scale (x - mean) / sqrt(var + epsilon) + bias
+
+    Training takes mean and var of the global batch: under jit every sum already spans
+    it, under pmap the sums are added over `axis`, so uneven padding changes nothing.
+    The sums are float32 and var is taken around the mean, not as E[x^2] - E[x]^2.
+
+    Attributes:
+        axis: pmap axis over which the batch is spread; None under jit.
+        momentum: share of the old running value that stays.
+        epsilon: added to the variance.
+        dtype: type of the result; None keeps that of the input.
+
+    Reading:
+        As in PyTorch, which the papers use: training normalises with the biased
+        variance, the running variance is the unbiased one. A batch without any real
+        position is normalised with the running values and leaves them as they are.
+    """
+
+    axis: str | None = None
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Array, mask: Array, *, train: bool) -> Array:
+        """Normalises `x`.
+
+        Args:
+            x: (... c).
+            mask: bool, broadcastable from the left over the leading axes of `x`.
+            train: use the statistics of the batch and update the running ones.
+
+        Returns:
+            The shape of `x`; exactly 0 where the mask is False.
+        """
+        channels = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, channels)
+        bias = self.param("bias", nn.initializers.zeros, channels)
+        old_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
+        old_var = self.variable("batch_stats", "var", jnp.ones, channels)
+
+        exact = jnp.promote_types(x.dtype, jnp.float32)
+        x = keep(x, mask)
+        mean, var = old_mean.value.astype(exact), old_var.value.astype(exact)
+        if train:
+            wide = x.astype(exact)
+            count = self._total(_count(mask, x.shape).astype(exact))
+            batch_mean = self._total(_sum(wide)) / jnp.maximum(count, 1)
+            away = keep(jnp.square(wide - batch_mean), mask)
+            batch_var = self._total(_sum(away)) / jnp.maximum(count, 1)
+            if not self.is_initializing():
+                unbiased = batch_var * (count / jnp.maximum(count - 1, 1))
+                fresh = jnp.where(count > 0, 1 - self.momentum, 0)
+                _move(old_mean, batch_mean, fresh)
+                _move(old_var, unbiased, fresh)
+            mean = jnp.where(count > 0, batch_mean, mean)
+            var = jnp.where(count > 0, batch_var, var)
+
+        factor = jax.lax.rsqrt(var + self.epsilon) * scale
+        y = (x.astype(exact) - mean) * factor + bias
+        return keep(y, mask).astype(self.dtype or x.dtype)
+
+    def _total(self, x: Array) -> Array:
+        """`x` added over the devices that share the batch."""
+        if self.axis is None or self.is_initializing():
+            return x
+        return jax.lax.psum(x, self.axis)
+
+
+def _sum(x: Array) -> Array:
+    """Sums over all axes but the last."""
+    return jnp.sum(x, axis=tuple(range(x.ndim - 1)))
+
+
+def _count(mask: Array, shape: tuple[int, ...]) -> Array:
+    """Number of real positions per channel."""
+    mask = mask.reshape(mask.shape + (1,) * (len(shape) - 1 - mask.ndim))
+    repeats = 1
+    for have, want in zip(mask.shape, shape[:-1], strict=True):
+        repeats *= want // have
+    return jnp.sum(mask, dtype=jnp.int32) * repeats
+
+
+def _move(variable: Any, value: Array, fresh: Array) -> None:
+    """Moves a running value by the share `fresh` towards `value`."""
+    old = variable.value
+    variable.value = (old + fresh * (value - old)).astype(old.dtype)
