@@ -41,6 +41,8 @@ class Dataset:
         classes: label name -> class names, for labels that are classes.
         augment: applied to training examples, with the generator of their place in
             the epoch; None leaves them as they are.
+        labels: split -> label name -> (n) array, in the order of the source; read from
+            the examples where it is not given.
         groups: split -> the speakers (or videos) in it, for the leak check; () where
             nothing is known.
         facts: JSON values that go into every result: version, fingerprint, licence,
@@ -52,6 +54,9 @@ class Dataset:
     sources: Mapping[str, Source]
     classes: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     augment: Augment | None = None
+    labels: Mapping[str, Mapping[str, np.ndarray]] = dataclasses.field(
+        default_factory=dict
+    )
     groups: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -61,6 +66,13 @@ class Dataset:
     def source(self, split: str) -> Source:
         """The examples of `split`, in a fixed order."""
         return self.sources[split]
+
+    def label(self, split: str, name: str) -> np.ndarray:
+        """Label `name` of every example of `split`, (n)."""
+        if split in self.labels:
+            return np.asarray(self.labels[split][name])
+        source = self.sources[split]
+        return np.array([source[i]["labels"][name] for i in range(len(source))])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,150 @@
+"""Batches addressed by the step number, so that the step is the only position to keep.
+
+The batch of step n is a function of the data set, the seed and n: a run that resumes at
+step n needs nothing else, whatever it read ahead before it was stopped.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from mmfusion_jax.data.dataset import Augment, Dataset, Example, Source
+from mmfusion_jax.errors import DataError
+from mmfusion_jax.types import Batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Pipeline:
+    """Cuts a data set into batches for this process.
+
+    Every epoch is a new permutation and holds every example once; its last batch is
+    filled up with rows of weight 0. A process reads its own contiguous share of the
+    rows of every batch.
+
+    Attributes:
+        dataset: what to read.
+        batch_size: examples of the global batch.
+        seed: of the order and of the augmentation.
+        threads: that read ahead.
+        ahead: number of batches read ahead.
+        process: number of this process and how many there are.
+    """
+
+    dataset: Dataset
+    batch_size: int
+    seed: int = 0
+    threads: int = 2
+    ahead: int = 4
+    process: tuple[int, int] = (0, 1)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.dataset.source("train")) // self.batch_size)
+
+    def train(self, start: int, stop: int) -> Iterator[Batch]:
+        """The batches of steps start..stop-1 of training, NumPy leaves."""
+        source = self.dataset.source("train")
+        if not len(source):
+            raise DataError("D12", f"split 'train' of {self.dataset.title} is empty.")
+        batches = TrainBatches(
+            source, self.batch_size, stop, self.seed, self.process, self.dataset.augment
+        )
+        return self._read(batches, start)
+
+    def evaluate(self, split: str) -> Iterator[Batch]:
+        """Every example of `split` once, in order, NumPy leaves."""
+        return self._read(
+            EvalBatches(self.dataset.source(split), self.batch_size, self.process), 0
+        )
+
+    def blank(self) -> Batch:
+        """A batch of the right shapes in which nothing is real, for this process."""
+        rows = self.batch_size // self.process[1]
+        return collate([blank(self.dataset.source("train")[0])] * rows)
+
+    def _read(self, batches: Any, start: int) -> Iterator[Batch]:
+        options = grain.ReadOptions(
+            num_threads=self.threads, prefetch_buffer_size=self.ahead
+        )
+        iterator = iter(grain.MapDataset.source(batches).to_iter_dataset(options))
+        iterator.set_state({"next_index": start})
+        return iterator
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainBatches:
+    """The training batches of one process, by step."""
+
+    source: Source
+    batch_size: int
+    steps: int
+    seed: int
+    process: tuple[int, int]
+    augment: Augment | None
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> Batch:
+        size = len(self.source)
+        epoch, place = divmod(int(step), -(-size // self.batch_size))
+        order = grain.MapDataset.range(size).seed(self.seed).shuffle()
+        examples = []
+        for row in _rows(place * self.batch_size, self.batch_size, self.process):
+            if row >= size:
+                examples.append(blank(self.source[0]))
+                continue
+            example = self.source[order[epoch * size + row]]
+            if self.augment is not None:
+                rng = np.random.default_rng([self.seed, epoch, row])
+                example = self.augment(example, rng)
+            examples.append(example)
+        return collate(examples)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalBatches:
+    """The batches of a split in its own order."""
+
+    source: Source
+    batch_size: int
+    process: tuple[int, int]
+
+    def __len__(self) -> int:
+        return -(-len(self.source) // self.batch_size)
+
+    def __getitem__(self, number: int) -> Batch:
+        rows = _rows(int(number) * self.batch_size, self.batch_size, self.process)
+        size = len(self.source)
+        take = lambda row: self.source[row] if row < size else blank(self.source[0])
+        return collate([take(row) for row in rows])
+
+
+def collate(examples: Sequence[Example]) -> Batch:
+    """Stacks examples into a Batch with NumPy leaves."""
+    parts = {
+        part: {
+            name: np.stack([example[part][name] for example in examples])
+            for name in examples[0][part]
+        }
+        for part in ("inputs", "masks", "labels")
+    }
+    weight = np.array([example["weight"] for example in examples], np.float32)
+    return Batch(**parts, weight=weight)
+
+
+def blank(example: Example) -> Example:
+    """An example of the same shapes in which nothing is real, of weight 0."""
+    zeros = lambda arrays: {k: np.zeros_like(v) for k, v in arrays.items()}
+    parts = {part: zeros(example[part]) for part in ("inputs", "masks", "labels")}
+    return {**parts, "weight": np.float32(0)}
+
+
+def _rows(start: int, size: int, process: tuple[int, int]) -> range:
+    """The rows of a global batch that this process reads."""
+    index, count = process
+    share = size // count
+    return range(start + index * share, start + (index + 1) * share)

@@ -1,0 +1,170 @@
+"""The training step and the evaluation step: pure, not compiled, one of each."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mmfusion_jax.losses.objective import Objective
+from mmfusion_jax.tasks import Scores
+from mmfusion_jax.train.state import TrainState
+from mmfusion_jax.types import Array, Batch, Model, Outputs, PyTree
+
+Metrics: TypeAlias = dict[str, Array]
+Step: TypeAlias = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
+def make_train_step(
+    model: Model,
+    objective: Objective,
+    tx: optax.GradientTransformation,
+    axis: str | None = None,
+    accumulate: int = 1,
+) -> Step:
+    """Closes over what is fixed; the returned step sees arrays alone.
+
+    It is not compiled: the caller picks `jax.jit` and shardings, or `jax.pmap`.
+
+    A step whose loss or gradient is not finite leaves weights, statistics and
+    optimiser as they were; it is counted in `bad_steps`, and the entries "bad/..." of
+    the metrics name every loss term, module and modality that was not finite.
+
+    Args:
+        model: maps a Batch to Outputs.
+        objective: maps Outputs and a Batch to the loss and its named parts.
+        tx: the optimiser.
+        axis: the pmap axis to average over; None under jit, where every
+            reduction already spans the global batch.
+        accumulate: parts into which a batch is cut to save memory; their gradients
+            are added with the weights of their examples. Terms that compare
+            examples, and BatchNorm, see one part at a time.
+    """
+
+    def loss_fn(params: PyTree, stats: PyTree, key: Array, step: Array, batch: Batch):
+        outputs, updated = model.apply(
+            {"params": params, "batch_stats": stats},
+            batch,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": key},
+        )
+        loss, terms = objective(outputs, batch, step, axis)
+        return loss, (terms, updated.get("batch_stats", {}))
+
+    gradient = jax.value_and_grad(loss_fn, has_aux=True)
+
+    def whole(state: TrainState, key: Array, batch: Batch):
+        (loss, (terms, stats)), grads = gradient(
+            state.params, state.stats, key, state.step, batch
+        )
+        return loss, terms, stats, grads
+
+    def in_parts(state: TrainState, key: Array, batch: Batch):
+        total = jnp.maximum(_global_sum(batch.weight, axis), 1e-9)
+
+        def part(carry, numbered):
+            index, rows = numbered
+            stats, sums = carry
+            (loss, (terms, stats)), grads = gradient(
+                state.params, stats, jax.random.fold_in(key, index), state.step, rows
+            )
+            share = _global_sum(rows.weight, axis) / total
+            add = lambda total, x: total + share * x
+            return (stats, jax.tree.map(add, sums, (loss, terms, grads))), None
+
+        parts = (jnp.arange(accumulate), _cut(batch, accumulate))
+        first = jax.tree.map(lambda x: x[0], parts[1])
+        shapes = jax.eval_shape(whole, state, key, first)
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        start = (state.stats, (zeros[0], zeros[1], zeros[3]))
+        (stats, (loss, terms, grads)), _ = jax.lax.scan(part, start, parts)
+        return loss, terms, stats, grads
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(state.key, state.step)
+        if axis is not None:  # or every device would draw the same dropout mask
+            key = jax.random.fold_in(key, jax.lax.axis_index(axis))
+        compute = whole if accumulate == 1 else in_parts
+        loss, terms, stats, grads = compute(state, key, batch)
+        if axis is not None:
+            loss, terms, stats, grads = jax.lax.pmean((loss, terms, stats, grads), axis)
+        grad_norm = optax.tree.norm(grads)
+        good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        if_good = lambda new, old: jax.tree.map(
+            lambda n, o: jnp.where(good, n, o), new, old
+        )
+        bad = 1 - good.astype(jnp.int32)
+        state = state.replace(
+            step=state.step + 1,
+            params=if_good(params, state.params),
+            stats=if_good(stats, state.stats),
+            opt_state=if_good(opt_state, state.opt_state),
+            bad_steps={
+                "in_a_row": (state.bad_steps["in_a_row"] + 1) * bad,
+                "total": state.bad_steps["total"] + bad,
+            },
+        )
+        metrics = {"loss": loss, "grad_norm": grad_norm}
+        metrics |= {f"loss/{name}": value for name, value in terms.items()}
+        metrics |= _not_finite(terms, grads, batch, axis)
+        return state, metrics
+
+    return step
+
+
+def make_eval_step(
+    model: Model, objective: Objective, scores: Scores
+) -> Callable[[PyTree, Batch], PyTree]:
+    """Maps variables and a batch to sums that add over batches.
+
+    The result holds the sums of `scores` under "scores", and under "loss" and
+    "weight" the summed loss of the real examples and their number.
+    """
+
+    def step(variables: PyTree, batch: Batch) -> PyTree:
+        outputs: Outputs = model.apply(variables, batch, train=False)
+        loss, _ = objective(outputs, batch, jnp.zeros((), jnp.int32))
+        weight = jnp.sum(batch.weight)
+        return {
+            "scores": scores.sums(outputs, batch),
+            "loss": loss * weight,
+            "weight": weight,
+        }
+
+    return step
+
+
+def _global_sum(x: Array, axis: str | None) -> Array:
+    """The sum of `x` over the global batch."""
+    total = jnp.sum(x)
+    return total if axis is None else jax.lax.psum(total, axis)
+
+
+def _cut(batch: Batch, parts: int) -> Batch:
+    """Every leaf (b ...) as (parts b/parts ...); a part takes rows of every device."""
+
+    def cut(x: Array) -> Array:
+        rows = x.reshape(x.shape[0] // parts, parts, *x.shape[1:])
+        return jnp.swapaxes(rows, 0, 1)
+
+    return jax.tree.map(cut, batch)
+
+
+def _not_finite(
+    terms: dict[str, Array], grads: Any, batch: Batch, axis: str | None
+) -> Metrics:
+    """What is not finite, by name, () bool each."""
+    flags = {f"loss/{k}": ~jnp.isfinite(v) for k, v in terms.items()}
+    for name, tree in grads.items():
+        flags[f"gradient/{name}"] = ~jnp.isfinite(optax.tree.norm(tree))
+    for name, x in batch.inputs.items():
+        if jnp.issubdtype(x.dtype, jnp.floating):
+            real = batch.real(name).reshape(x.shape[:2] + (1,) * (x.ndim - 2))
+            bad = jnp.sum(real & ~jnp.isfinite(x))
+            flags[f"input/{name}"] = _global_sum(bad, axis) > 0
+    return {f"bad/{name}": flag for name, flag in flags.items()}
