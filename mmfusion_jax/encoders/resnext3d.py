@@ -1,0 +1,197 @@
+"""3D ResNeXt: the video encoder of CFN-SR."""
+
+from typing import Any
+
+import einops
+import flax.linen as nn
+import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
+
+from mmfusion_jax.layers.batch_norm import BatchNorm
+from mmfusion_jax.ops.conv3d import grouped_conv3d, pointwise_conv3d, stem_conv3d
+from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.pool import max_pool3d
+from mmfusion_jax.types import Array, Tokens
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+kaiming = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+class ResNeXt3D(nn.Module):
+    """A clip to a map of features: stem, max pool, stages of grouped bottlenecks.
+
+    Stage i (from 0) has `blocks[i]` bottlenecks with planes = 2 width 2^i and
+    2 planes channels out; the first block of every stage but the first halves s, h, w.
+
+    Parameters (kernels DHWIO, or (in, out) for 1x1x1; no bias; every norm has
+    `scale`, `bias`, and the statistics `mean`, `var`):
+
+        stem/kernel (7 7 7 c width), stem_norm
+        stage{i}_block{j}, i from 1, j from 0:
+            reduce/kernel (in planes), reduce_norm
+            conv/kernel (3 3 3 planes/cardinality planes), conv_norm
+            expand/kernel (planes 2*planes), expand_norm
+            shortcut/kernel (in 2*planes), shortcut_norm      only j = 0
+
+    Attributes:
+        blocks: number of bottlenecks of every stage.
+        width: channels of the stem.
+        cardinality: groups of the 3x3x3 convolutions; None for width / 2, which gives
+            4 channels a group in the first stage, as in the paper.
+        stem_relu: ReLU after the stem's norm.
+        axis: pmap axis over which the batch is spread; None under jit.
+        dtype: type of the computation; None for that of the input.
+
+    Source:
+        CFN-SR, Sec. 2.1; the counts of Table 1.
+    Reading:
+        The released fused network has lost the ReLU of the stem: `stem_relu=False`.
+    """
+
+    blocks: tuple[int, ...] = (3, 4, 6, 3)
+    width: int = 64
+    cardinality: int | None = None
+    stem_relu: bool = True
+    axis: str | None = None
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, values: Array, mask: Array, *, train: bool) -> Tokens:
+        """Encodes clips.
+
+        Args:
+            values: (b t h w c); unsigned integers are pixels 0..255 and are
+                normalised here, floats are taken as they are.
+            mask: (b t) bool; a masked step acts as if the clip ended there.
+            train: use the statistics of the batch in the norms.
+
+        Returns:
+            Tokens (b n d), d = 4 width 2^(stages - 1), n = s h w and grid (s, h, w);
+            s, h, w are t, h/2, w/2 halved once by the pool and once by every stage but
+            the first, rounded up.
+        """
+        x = keep(_normalised(values), mask)
+        x = x.astype(self.dtype or x.dtype)
+        x = Stem(self.width, self.dtype, name="stem")(x)
+        x = BatchNorm(self.axis, dtype=self.dtype, name="stem_norm")(
+            x, mask, train=train
+        )
+        if self.stem_relu:
+            x = nn.relu(x)
+        x, mask = max_pool3d(x, mask), mask[:, ::2]
+
+        groups = self.cardinality or self.width // 2
+        for i, depth in enumerate(self.blocks):
+            for j in range(depth):
+                stride = 2 if i > 0 and j == 0 else 1
+                block = Bottleneck(
+                    planes=2 * self.width * 2**i,
+                    cardinality=groups,
+                    stride=stride,
+                    axis=self.axis,
+                    dtype=self.dtype,
+                    name=f"stage{i + 1}_block{j}",
+                )
+                x = block(x, mask, train=train)
+                mask = mask[:, ::stride]
+
+        grid = x.shape[1:4]
+        tokens = einops.rearrange(x, "b s h w d -> b (s h w) d")
+        return Tokens(tokens, jnp.repeat(mask, grid[1] * grid[2], axis=1), grid)
+
+
+class Bottleneck(nn.Module):
+    """1x1x1, grouped 3x3x3, 1x1x1, and a shortcut around them.
+
+    Attributes:
+        planes: channels of the grouped convolution; twice as many come out.
+        cardinality: its groups.
+        stride: its stride along s, h, w.
+        axis: pmap axis of the norms.
+        dtype: type of the computation.
+    """
+
+    planes: int
+    cardinality: int
+    stride: int = 1
+    axis: str | None = None
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Array, mask: Array, *, train: bool) -> Array:
+        """Maps (b s h w c) to (b s' h' w' 2*planes), 0 where the step is masked."""
+        short = mask[:, :: self.stride]
+
+        def norm(y: Array, mask: Array, name: str) -> Array:
+            layer = BatchNorm(self.axis, dtype=self.dtype, name=name)
+            return layer(y, mask, train=train)
+
+        y = Pointwise(self.planes, 1, self.dtype, name="reduce")(x)
+        y = nn.relu(norm(y, mask, "reduce_norm"))
+        y = Grouped(
+            self.planes, self.cardinality, self.stride, self.dtype, name="conv"
+        )(y)
+        y = nn.relu(norm(y, short, "conv_norm"))
+        y = Pointwise(2 * self.planes, 1, self.dtype, name="expand")(y)
+        y = norm(y, short, "expand_norm")
+        if self.stride > 1 or x.shape[-1] != y.shape[-1]:
+            x = Pointwise(y.shape[-1], self.stride, self.dtype, name="shortcut")(x)
+            x = norm(x, short, "shortcut_norm")
+        return nn.relu(x + y)
+
+
+class Stem(nn.Module):
+    """The first convolution: 7x7x7, stride (1, 2, 2)."""
+
+    features: int
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Maps (b t h w c) to (b t h/2 w/2 features)."""
+        shape = (7, 7, 7, x.shape[-1], self.features)
+        x, w = promote_dtype(x, self.param("kernel", kaiming, shape), dtype=self.dtype)
+        return stem_conv3d(x, w)
+
+
+class Grouped(nn.Module):
+    """A grouped 3x3x3 convolution that keeps the number of channels."""
+
+    features: int
+    groups: int
+    stride: int
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Maps (b s h w c) to (b s' h' w' features)."""
+        shape = (3, 3, 3, x.shape[-1] // self.groups, self.features)
+        x, w = promote_dtype(x, self.param("kernel", kaiming, shape), dtype=self.dtype)
+        return grouped_conv3d(x, w, stride=self.stride, groups=self.groups)
+
+
+class Pointwise(nn.Module):
+    """A 1x1x1 convolution."""
+
+    features: int
+    stride: int = 1
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Maps (b s h w c) to (b s' h' w' features)."""
+        shape = (x.shape[-1], self.features)
+        x, w = promote_dtype(x, self.param("kernel", kaiming, shape), dtype=self.dtype)
+        return pointwise_conv3d(x, w, stride=self.stride)
+
+
+def _normalised(values: Array) -> Array:
+    """Pixels as floats around 0; floats as they are."""
+    if not jnp.issubdtype(values.dtype, jnp.unsignedinteger):
+        return values
+    rgb = values.shape[-1] == 3
+    mean = jnp.array(IMAGENET_MEAN if rgb else 0.5, jnp.float32)
+    std = jnp.array(IMAGENET_STD if rgb else 0.5, jnp.float32)
+    return (values / 255.0 - mean) / std
