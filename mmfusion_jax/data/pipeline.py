@@ -125,14 +125,14 @@ class EvalBatches:
 
 def collate(examples: Sequence[Example]) -> Batch:
     """Stacks examples into a Batch with NumPy leaves."""
-    parts = {
+    parts: dict[str, Any] = {
         part: {
             name: np.stack([example[part][name] for example in examples])
             for name in examples[0][part]
         }
         for part in ("inputs", "masks", "labels")
     }
-    weight = np.array([example["weight"] for example in examples], np.float32)
+    weight: Any = np.array([example["weight"] for example in examples], np.float32)
     return Batch(**parts, weight=weight)
 
 

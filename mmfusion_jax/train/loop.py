@@ -1,0 +1,313 @@
+"""The one training loop: data in, steps, evaluation, checkpoints, and out again."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from mmfusion_jax.errors import DivergedError, Interrupted
+from mmfusion_jax.train.interrupt import Interrupt
+from mmfusion_jax.train.journal import Journal
+from mmfusion_jax.train.state import TrainState
+from mmfusion_jax.train.step import Metrics, Step
+from mmfusion_jax.types import Batch, PyTree
+
+Evaluation = dict[str, Any]
+"""Scores of a split by name, "loss" among them, and "confusion" or the like."""
+
+
+class Saver(Protocol):
+    """What the loop asks of checkpoints; `train.checkpoints.Checkpoints` is one."""
+
+    def save(
+        self,
+        step: int,
+        state: PyTree,
+        meta: dict[str, Any],
+        score: float | None,
+        wait: bool = False,
+    ) -> None: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How long to train and how often to look up.
+
+    Attributes:
+        steps: of the whole run.
+        steps_per_epoch: a whole epoch is evaluated and saved at its end.
+        select: the validation score that chooses the step and stops early.
+        lower_is_better: whether a lower score is the better one.
+        patience: epochs without a better score before the run stops; 0 never stops.
+        log_every: steps between two looks at the numbers.
+        save_every: steps between two checkpoints within an epoch; 0 for none.
+        max_bad_steps: refused steps in a row that end the run.
+        batch_size: examples of a step, for the examples per second.
+    """
+
+    steps: int
+    steps_per_epoch: int
+    select: str = "accuracy"
+    lower_is_better: bool = False
+    patience: int = 0
+    log_every: int = 20
+    save_every: int = 0
+    max_bad_steps: int = 3
+    batch_size: int = 1
+
+    def evaluates_after(self, step: int) -> bool:
+        return step % self.steps_per_epoch == 0 or step == self.steps
+
+    def saves_after(self, step: int) -> bool:
+        return self.save_every > 0 and step % self.save_every == 0
+
+    def score(self, valid: Mapping[str, Any] | None) -> float | None:
+        """What checkpoints compare: higher is better."""
+        if valid is None:
+            return None
+        value = float(valid[self.select])
+        return -value if self.lower_is_better else value
+
+
+@dataclasses.dataclass
+class Progress:
+    """What the host knows of a run beside the state; saved with every checkpoint.
+
+    Attributes:
+        last_score: of the last evaluation; None if nothing chooses the step.
+        best_score: highest score so far; None before the first evaluation.
+        best_step: the first step that reached it.
+        stale: evaluations since then.
+        flattering: highest score of the watched test split and its step, which no
+            decision may use: {"score", "step"}.
+    """
+
+    last_score: float | None = None
+    best_score: float | None = None
+    best_step: int = 0
+    stale: int = 0
+    flattering: dict[str, Any] | None = None
+
+    def update(self, step: int, score: float | None) -> None:
+        """Takes in the score of an evaluation; None if nothing chooses the step."""
+        self.last_score = score
+        if score is None:
+            return
+        if self.best_score is None or score > self.best_score:
+            self.best_score, self.best_step, self.stale = score, step, 0
+        else:
+            self.stale += 1
+
+
+@dataclasses.dataclass
+class Clock:
+    """Where the time of this process went, in seconds.
+
+    One step is in flight while the next batch is fetched, so time spent waiting for a
+    batch is an upper bound of the time the devices stood idle for data.
+    """
+
+    steps: list[float] = dataclasses.field(default_factory=list)
+    compile: float = 0.0
+    data: float = 0.0
+    evaluate: float = 0.0
+    save: float = 0.0
+    total: float = 0.0
+
+    def summary(self) -> dict[str, Any]:
+        """Medians and shares, as `result.json` has them."""
+        low, median, high = np.percentile(self.steps or [0.0], [10, 50, 90])
+        training = max(sum(self.steps), 1e-9)
+        return {
+            "step_s": {"median": median, "p10": low, "p90": high},
+            "compile_s": self.compile,
+            "data_wait_share": min(self.data / training, 1.0),
+            "evaluate_s": self.evaluate,
+            "save_s": self.save,
+            "total_s": self.total,
+        }
+
+
+@dataclasses.dataclass
+class Loop:
+    """Trains from `state` to the end of `plan`.
+
+    Attributes:
+        plan: how long, how often.
+        step: compiled; takes a state and a batch that lies on the devices.
+        batches: (start, stop) -> the batches of those steps, on the devices.
+        evaluate: state -> split -> scores; "valid", if it is there, chooses the step.
+        state: where to begin; its step is the position in the data.
+        saver: of checkpoints.
+        journal: of scalars and messages.
+        interrupt: the signals of the user and the system.
+        progress: of the run that this one resumes.
+        watch: a split whose best score is noted and decides nothing.
+        stopped_early: the score no longer rose.
+    """
+
+    plan: Plan
+    step: Step
+    batches: Callable[[int, int], Iterator[Batch]]
+    evaluate: Callable[[TrainState], Mapping[str, Evaluation]]
+    state: TrainState
+    saver: Saver
+    journal: Journal
+    interrupt: Interrupt
+    progress: Progress = dataclasses.field(default_factory=Progress)
+    watch: str = "test"
+    clock: Clock = dataclasses.field(default_factory=Clock)
+    stopped_early: bool = False
+
+    def run(self) -> TrainState:
+        """Trains; returns the last state.
+
+        Raises:
+            Interrupted: after saving, when a signal came.
+            DivergedError: after too many steps that were not finite; the weights
+                before them are saved.
+        """
+        begun = time.perf_counter()
+        done = int(self.state.step)
+        self.journal.start(done, self.plan.steps)
+        if self.plan.steps == 0:
+            self._evaluate(0)
+            self._save(0, scored=True)
+        self.stopped_early = done < self.plan.steps and self._is_stale()
+        if done < self.plan.steps and not self.stopped_early:
+            self._train(done)
+        self.clock.total = time.perf_counter() - begun
+        return self.state
+
+    def _train(self, done: int) -> None:
+        """Steps until the plan, the patience or a signal ends it."""
+        batches = self.batches(done, self.plan.steps)
+        pending: list[tuple[int, Metrics]] = []
+        since = time.perf_counter()
+        while done < self.plan.steps and not self.stopped_early:
+            asked = time.perf_counter()
+            batch = next(batches)
+            waited = time.perf_counter() - asked
+            self.state, metrics = self.step(self.state, batch)
+            done += 1
+            since = self._tick(since, waited, pending, metrics)
+            pending.append((done, metrics))
+            ends = self.plan.evaluates_after(done)
+            stop = self.interrupt.signal is not None
+            if ends or stop or done % self.plan.log_every == 0:
+                self._look(pending)
+                since = time.perf_counter()
+            if ends:
+                self._evaluate(done)
+                self.stopped_early = done < self.plan.steps and self._is_stale()
+            if ends or stop or self.plan.saves_after(done):
+                self._save(done, scored=ends, wait=stop)
+                since = time.perf_counter()
+            if stop and done < self.plan.steps and not self.stopped_early:
+                raise Interrupted(done, self.interrupt.exit_code)
+
+    def _tick(
+        self, since: float, waited: float, pending: list[Any], metrics: Metrics
+    ) -> float:
+        """Waits for the step before this one, so that one step is in flight."""
+        if not self.clock.compile:  # the first step of a process compiles
+            jax.block_until_ready(metrics)
+            self.clock.compile = time.perf_counter() - since
+        elif pending:
+            jax.block_until_ready(pending[-1][1])
+            self.clock.steps.append(time.perf_counter() - since)
+            self.clock.data += waited
+        return time.perf_counter()
+
+    def _look(self, pending: list[tuple[int, Metrics]]) -> None:
+        """Fetches the numbers of the last steps, writes them down, checks them."""
+        if not pending:
+            return
+        seen = [(number, jax.device_get(metrics)) for number, metrics in pending]
+        pending.clear()
+        for number, metrics in seen:
+            bad = [name for name, value in metrics.items() if _is_bad(name, value)]
+            if bad:
+                names = ", ".join(name.removeprefix("bad/") for name in bad)
+                self.journal.say(f"step {number}: not finite: {names}; weights kept")
+        step, metrics = seen[-1]
+        values = {k: float(v) for k, v in metrics.items() if not k.startswith("bad/")}
+        recent = self.clock.steps[-len(seen) :]
+        pace = self.plan.batch_size * len(recent) / sum(recent) if recent else 0.0
+        epoch = step / self.plan.steps_per_epoch
+        self.journal.record(
+            "train", step, {"epoch": epoch, **values, "examples_per_s": pace}
+        )
+        parts = [f"{k.removeprefix('loss/')} {v:.3f}" for k, v in _parts(values)]
+        self.journal.progress(step, f"{', '.join(parts)}  {pace:.0f} examples/s")
+        self._guard(step)
+
+    def _guard(self, step: int) -> None:
+        """Ends a run whose steps are no longer finite."""
+        in_a_row = int(self.state.bad_steps["in_a_row"])
+        if in_a_row < self.plan.max_bad_steps:
+            return
+        self._save(step, scored=False, wait=True)
+        raise DivergedError(
+            "N01",
+            f"stopped at step {step}: {in_a_row} steps in a row had a loss or a "
+            "gradient that is not finite (named above); the weights before them are "
+            "kept.",
+            "lower --config.optim.learning_rate, set --config.optim.clip_norm=1.0, or "
+            "look for NaN in the data",
+        )
+
+    def _evaluate(self, step: int) -> None:
+        """Scores every split and takes the validation score in."""
+        begun = time.perf_counter()
+        results = self.evaluate(self.state)
+        self.clock.evaluate += time.perf_counter() - begun
+        self.progress.update(step, self.plan.score(results.get("valid")))
+        watched = results.get(self.watch)
+        if watched is not None:
+            self._watch(step, watched)
+        values = {
+            f"{split}/{name}": value
+            for split, scores in results.items()
+            for name, value in scores.items()
+            if isinstance(value, float)
+        }
+        epoch = step / self.plan.steps_per_epoch
+        self.journal.record("eval", step, {"epoch": epoch, **values})
+        chosen = [
+            f"{split} {self.plan.select} {scores[self.plan.select]:.3f}"
+            for split, scores in results.items()
+            if split != self.watch or "valid" not in results
+        ]
+        line = f"epoch {epoch:.0f}, step {step}/{self.plan.steps}: {', '.join(chosen)}"
+        self.journal.say(line)
+
+    def _watch(self, step: int, scores: Evaluation) -> None:
+        """Notes the best score of a split that decides nothing."""
+        score = self.plan.score(scores) or 0.0
+        best = self.progress.flattering
+        if best is None or score > best["score"]:
+            self.progress.flattering = {"score": score, "step": step}
+
+    def _save(self, step: int, *, scored: bool, wait: bool = False) -> None:
+        begun = time.perf_counter()
+        meta = {"progress": dataclasses.asdict(self.progress)}
+        score = self.progress.last_score if scored else None
+        self.saver.save(step, self.state, meta, score, wait=wait)
+        self.clock.save += time.perf_counter() - begun
+
+    def _is_stale(self) -> bool:
+        return 0 < self.plan.patience <= self.progress.stale
+
+
+def _is_bad(name: str, value: Any) -> bool:
+    return name.startswith("bad/") and bool(value)
+
+
+def _parts(values: Mapping[str, float]) -> list[tuple[str, float]]:
+    """The loss and, if there are several, its terms."""
+    terms = [(k, v) for k, v in values.items() if k.startswith("loss/")]
+    return [("loss", values["loss"]), *(terms if len(terms) > 1 else [])]
