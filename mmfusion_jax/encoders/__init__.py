@@ -1,1 +1,9 @@
 """One modality: raw array and mask to Tokens."""
+
+from mmfusion_jax.encoders.audio_conv import AudioConv
+from mmfusion_jax.encoders.resnext3d import ResNeXt3D
+
+ENCODERS = {
+    "audio_conv": AudioConv,
+    "resnext_3d": ResNeXt3D,
+}

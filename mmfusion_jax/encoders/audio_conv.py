@@ -1,0 +1,112 @@
+"""The 1D CNN over acoustic features (CFN-SR)."""
+
+from typing import Any
+
+import einops
+import flax.linen as nn
+import jax.numpy as jnp
+
+from mmfusion_jax.errors import DataError
+from mmfusion_jax.layers.batch_norm import BatchNorm
+from mmfusion_jax.layers.linear import torch_uniform
+from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.types import Array, Tokens
+
+PADDING = 2
+
+
+class AudioConv(nn.Module):
+    """Three convolutions over time, with one pooling between them.
+
+        x = BN(ReLU(Conv(x, 7)))                                    (1)
+        x = Dropout(BN(MaxPool(ReLU(Conv(x, 7)))))                  (2)
+        x = BN(ReLU(Conv(x, 5)))                                    (3)
+
+    212 steps become 26 tokens, as do 213 to 219.
+
+    Attributes:
+        width: of the tokens.
+        channels: of the first two convolutions.
+        pool: steps that become one token.
+        dropout: rate of Eq. 2.
+        axis: pmap axis over which the batch is spread; None under jit.
+        dtype: type of the computation; None keeps that of the input.
+
+    Source:
+        CFN-SR, Sec. 2.1, Eq. 1-3.
+    Reading:
+        Sizes are the released code's: kernels 7, 7, 5, and zeros at both ends for 2
+        steps, which is why the kernels of 7 lose 2 steps each. Eq. 2 leaves out the
+        convolution and its ReLU, which the text names. Eq. 3 flattens; we return
+        tokens, and `flat` of `layers/readout.py` flattens them.
+    """
+
+    width: int = 64
+    channels: int = 32
+    pool: int = 8
+    dropout: float = 0.2
+    axis: str | None = None
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, values: Array, mask: Array, *, train: bool) -> Tokens:
+        """Encodes acoustic frames.
+
+        Args:
+            values: (b t f), such as 13 MFCC a frame.
+            mask: (b t) bool.
+            train: drop out and use the statistics of the batch.
+
+        Returns:
+            Tokens (b n width), n = (t - 4) // pool. A token is real if all frames of
+            its window are, so a padded clip gives the tokens of the clip alone.
+
+        Raises:
+            DataError: if the clip is too short to give one token.
+        """
+        if values.shape[1] < self.pool + 4:
+            raise DataError(
+                "D21",
+                f"audio has {values.shape[1]} steps; AudioConv(pool={self.pool}) makes "
+                f"one token of {self.pool} and needs {self.pool + 4} steps at least.",
+                "give longer clips, or a smaller `pool`",
+            )
+        values = values.astype(self.dtype or jnp.promote_types(values.dtype, float))
+
+        x, mask = self._convolve(values, mask, self.channels, 7, "conv1")
+        x = self._normalise(x, mask, train, "bn1")
+        x, mask = self._convolve(x, mask, self.channels, 7, "conv2")
+        x, mask = _max_pool(x, mask, self.pool)
+        x = self._normalise(x, mask, train, "bn2")
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x, mask = self._convolve(x, mask, self.width, 5, "conv3")
+        return Tokens(self._normalise(x, mask, train, "bn3"), mask)
+
+    def _convolve(
+        self, x: Array, mask: Array, features: int, size: int, name: str
+    ) -> tuple[Array, Array]:
+        """ReLU of a convolution, and which of its outputs are real."""
+        start = torch_uniform(size * x.shape[-1])
+        convolve = nn.Conv(
+            features,
+            (size,),
+            padding=PADDING,
+            dtype=self.dtype,
+            kernel_init=start,
+            bias_init=start,
+            name=name,
+        )
+        lost = size - 1 - 2 * PADDING
+        last = mask.shape[1] - lost
+        return nn.relu(convolve(keep(x, mask))), mask[:, :last] & mask[:, lost:]
+
+    def _normalise(self, x: Array, mask: Array, train: bool, name: str) -> Array:
+        return BatchNorm(self.axis, dtype=self.dtype, name=name)(x, mask, train=train)
+
+
+def _max_pool(x: Array, mask: Array, size: int) -> tuple[Array, Array]:
+    """Maxima of whole windows of `size` steps, and which windows are all real."""
+    n = x.shape[1] // size
+    windows = einops.rearrange(x[:, : n * size], "b (n size) d -> b n size d", n=n)
+    real = einops.rearrange(mask[:, : n * size], "b (n size) -> b n size", n=n)
+    return jnp.max(windows, axis=2), jnp.all(real, axis=2)

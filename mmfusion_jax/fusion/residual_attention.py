@@ -1,0 +1,134 @@
+"""Residual cross-modal attention (CFN-SR)."""
+
+from typing import Any, Literal
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmfusion_jax.errors import ConfigError, nearest
+from mmfusion_jax.layers.linear import linear
+from mmfusion_jax.layers.readout import time_steps
+from mmfusion_jax.ops.masking import keep, last_valid, masked_softmax
+from mmfusion_jax.types import Array, Streams, Tokens
+
+KNOWN = {"softmax_axes": ("HW", "SHW"), "attention": ("per_sample", "batch_sum")}
+
+
+class ResidualAttention(nn.Module):
+    """A source modality decides where in a target modality to look.
+
+        q = tanh(W_v X_v + b_v + W_a x_a)              (7)
+        X_o = softmax(w q + b) * X_v + X_v             (8)
+
+    Attributes:
+        width: size of the space in which the two modalities meet, k.
+        target: the stream that is reweighted, X_v.
+        source: the stream whose last token asks the question, x_a.
+        project_source: apply W_a; False if the source already is `width` wide and
+            was projected before.
+        residual: add X_v back; False is the ablation "w/o residual".
+        softmax_axes: "HW" shares one unit of weight among the positions of each time
+            step, "SHW" among all positions. A target without a grid is one time step.
+        attention: "per_sample", or "batch_sum" to weigh every example with the sum of
+            the weights of the whole batch, as the released code does.
+        axis: pmap axis over which the batch is spread; None under jit.
+        dtype: type of the computation, softmax excepted; None keeps that of the input.
+
+    Source:
+        CFN-SR, Sec. 2.3, Eq. 7-8.
+    Reading:
+        Eq. 7 gives k maps where Eq. 8 needs one: a learned vector w and a bias
+        project them, as in the released code. x_a is the last token, also from the
+        code. The code sums the weights over the batch, so that a prediction depends
+        on the other examples; we do not, unless asked to.
+    """
+
+    width: int
+    target: str
+    source: str
+    project_source: bool = True
+    residual: bool = True
+    softmax_axes: Literal["HW", "SHW"] = "HW"
+    attention: Literal["per_sample", "batch_sum"] = "per_sample"
+    axis: str | None = None
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, streams: Streams, *, train: bool) -> Streams:
+        """Reweights `streams[target]`; every other stream passes through.
+
+        Args:
+            streams: must hold `target` (b n d) and `source` (b s e).
+            train: unused; part of the contract of every fusion block.
+
+        Returns:
+            The same streams with `target` replaced, still (b n d), and a stream
+            "attention" (b n 1) of the weights.
+
+        Raises:
+            ConfigError: if `target` or `source` is not among the streams, or an
+                option is unknown.
+        """
+        del train
+        self._check(streams)
+        target, source = streams[self.target], streams[self.source]
+        chex.assert_equal_shape_prefix([target.values, source.values], 1)
+
+        x = keep(target.values, target.mask)
+        weights = self._weights(self._scores(x, last_valid(source)), target)
+        values = x * weights.astype(x.dtype)
+        if self.residual:
+            values = values + x
+        return {
+            **streams,
+            self.target: target.replace(values=values),
+            "attention": target.replace(values=weights),
+        }
+
+    def _scores(self, x: Array, question: Array) -> Array:
+        """The score w q + b of every position, (b n), in float32 or wider."""
+        if self.project_source:
+            ask = linear(
+                question.shape[-1],
+                self.width,
+                use_bias=False,
+                dtype=self.dtype,
+                name="ask",
+            )
+            question = ask(question)
+        chex.assert_axis_dimension(question, 1, self.width)
+        keys = linear(x.shape[-1], self.width, dtype=self.dtype, name="key")(x)
+        q = jnp.tanh(keys + question[:, None])  # Eq. 7
+        q = q.astype(jnp.promote_types(q.dtype, jnp.float32))
+        return linear(self.width, 1, name="score")(q)[..., 0]
+
+    def _weights(self, scores: Array, target: Tokens) -> Array:
+        """The weight of every position, (b n 1); 0 where masked."""
+        b, n = scores.shape
+        steps = time_steps(target) if self.softmax_axes == "HW" else 1
+        by_step = (b, steps, n // steps)
+        weights = masked_softmax(
+            scores.reshape(by_step), target.mask.reshape(by_step), axis=2
+        )
+        weights = weights.reshape(b, n)
+        if self.attention == "batch_sum":
+            total = jnp.sum(weights, axis=0)
+            if self.axis is not None and not self.is_initializing():
+                total = jax.lax.psum(total, self.axis)
+            weights = keep(jnp.broadcast_to(total, weights.shape), target.mask)
+        return weights[..., None]
+
+    def _check(self, streams: Streams) -> None:
+        if missing := {self.target, self.source} - streams.keys():
+            raise ConfigError(
+                "C22",
+                f"ResidualAttention needs streams {sorted(missing)}, "
+                f"but was given {sorted(streams)}.",
+            )
+        for name, known in KNOWN.items():
+            if (value := getattr(self, name)) not in known:
+                raise ConfigError(
+                    "C21", f"{name}={value!r} is unknown.", nearest(value, known)
+                )

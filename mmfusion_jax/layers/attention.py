@@ -1,0 +1,88 @@
+"""Multi-head attention over masked tokens."""
+
+from typing import Any
+
+import einops
+import flax.linen as nn
+import jax.numpy as jnp
+
+from mmfusion_jax.ops.masking import keep, masked_softmax
+from mmfusion_jax.types import Array, Tokens
+
+
+class Attention(nn.Module):
+    """Every token asks all real tokens of a memory.
+
+        softmax(Q K^T / sqrt(d_k)) V, per head, then a linear layer
+
+    Attributes:
+        heads: number of heads; must divide the width of the query.
+        causal: token i sees memory j only if j <= i, or j - i <= |s - n| where the
+            memory has another length than the query.
+        dropout: rate on the attention weights.
+        dtype: type of the computation, softmax excepted; None keeps that of the input.
+
+    Source:
+        CFN-SR, Eq. 5, after Vaswani et al. 2017.
+    Reading:
+        The released code draws Q, K and V as one Xavier matrix, which makes its bound
+        sqrt(2) smaller than that of three matrices; we draw three with that bound.
+    """
+
+    heads: int
+    causal: bool = False
+    dropout: float = 0.0
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, query: Tokens, memory: Tokens, *, train: bool) -> Array:
+        """Attends.
+
+        Args:
+            query: (b n d) tokens.
+            memory: (b s e) tokens; the query itself for self-attention.
+            train: drop out.
+
+        Returns:
+            (b n d); the output bias alone where the memory has no token to show.
+
+        Raises:
+            ValueError: if `heads` does not divide d.
+        """
+        width = query.values.shape[-1]
+        if width % self.heads:
+            raise ValueError(f"heads={self.heads} does not divide the width {width}.")
+        seen = keep(memory.values, memory.mask)
+        q = self._heads("query", width)(keep(query.values, query.mask))
+        k, v = self._heads("key", width)(seen), self._heads("value", width)(seen)
+
+        exact = jnp.promote_types(q.dtype, jnp.float32)
+        q = q.astype(exact) * (width // self.heads) ** -0.5
+        scores = jnp.einsum("bngd,bsgd->bgns", q, k.astype(exact))
+        visible = memory.mask[:, None, None, :]  # b 1 1 s
+        if self.causal:
+            visible = visible & _no_later(*scores.shape[-2:])
+        weights = masked_softmax(scores, visible, axis=-1).astype(v.dtype)
+        weights = nn.Dropout(self.dropout, deterministic=not train)(weights)
+        mixed = jnp.einsum("bgns,bsgd->bngd", weights, v)
+        mixed = einops.rearrange(mixed, "b n g d -> b n (g d)")
+        return dense(width, dtype=self.dtype, name="out")(mixed)
+
+    def _heads(self, name: str, width: int) -> Any:
+        """A projection to `heads` vectors."""
+        start = nn.initializers.variance_scaling(0.5, "fan_avg", "uniform")
+        project = nn.Dense(width, dtype=self.dtype, kernel_init=start, name=name)
+        return lambda x: einops.rearrange(
+            project(x), "b n (g d) -> b n g d", g=self.heads
+        )
+
+
+def dense(features: int, *, dtype: Any, name: str) -> nn.Dense:
+    """A linear layer as transformers start it: Xavier uniform, bias 0."""
+    start = nn.initializers.xavier_uniform()
+    return nn.Dense(features, dtype=dtype, kernel_init=start, name=name)
+
+
+def _no_later(n: int, s: int) -> Array:
+    """Which memory tokens a query token may see, (n s) bool."""
+    return jnp.arange(s)[None, :] - jnp.arange(n)[:, None] <= abs(s - n)

@@ -1,0 +1,44 @@
+"""Affine layers that start as PyTorch's do, as in the papers' released codes."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from mmfusion_jax.types import Array
+
+
+def torch_uniform(fan_in: int) -> nn.initializers.Initializer:
+    """PyTorch's first values of a Linear or Conv1d, weight and bias alike.
+
+        U(-1 / sqrt(fan_in), 1 / sqrt(fan_in))
+
+    Args:
+        fan_in: inputs of one output: the width, times the kernel's size if any.
+    """
+    bound = fan_in**-0.5
+
+    def first_values(key: Array, shape: Any, dtype: Any = float, **_: Any) -> Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return first_values
+
+
+def linear(
+    fan_in: int,
+    features: int,
+    *,
+    use_bias: bool = True,
+    dtype: Any = None,
+    name: str | None = None,
+) -> nn.Dense:
+    """A Dense layer of `fan_in` inputs that starts as PyTorch's Linear does."""
+    start = torch_uniform(fan_in)
+    return nn.Dense(
+        features,
+        use_bias,
+        dtype=dtype,
+        kernel_init=start,
+        bias_init=start,
+        name=name,
+    )

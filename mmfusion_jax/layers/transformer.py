@@ -1,0 +1,144 @@
+"""The pre-norm transformer encoder."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from mmfusion_jax.layers.attention import Attention, dense
+from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.types import Array, Tokens
+
+
+class TransformerLayer(nn.Module):
+    """Attention and a feed-forward network, each normalised first and added.
+
+        z = z + Attention(LN(z))
+        z = z + W_2 ReLU(W_1 LN(z) + b_1) + b_2
+
+    Attributes:
+        heads, causal: of the attention.
+        hidden: width between W_1 and W_2; None takes four times that of the tokens.
+        attention_dropout: on attention weights.
+        relu_dropout: on the hidden layer.
+        residual_dropout: on what is added.
+        dtype: type of the computation.
+    """
+
+    heads: int
+    causal: bool = False
+    hidden: int | None = None
+    attention_dropout: float = 0.0
+    relu_dropout: float = 0.0
+    residual_dropout: float = 0.0
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, tokens: Tokens, *, train: bool) -> Tokens:
+        """(b n d) tokens to (b n d) tokens; masked ones come out as anything finite."""
+
+        def drop(x: Array, rate: float) -> Array:
+            return nn.Dropout(rate, deterministic=not train)(x)
+
+        z, width = tokens.values, tokens.values.shape[-1]
+        attend = Attention(
+            self.heads,
+            self.causal,
+            self.attention_dropout,
+            self.dtype,
+            name="attention",
+        )
+        normed = tokens.replace(values=layer_norm(self.dtype, "attention_norm")(z))
+        attended = attend(normed, normed, train=train)
+        z = z + drop(attended, self.residual_dropout)
+
+        expand = dense(self.hidden or 4 * width, dtype=self.dtype, name="expand")
+        shrink = dense(width, dtype=self.dtype, name="shrink")
+        hidden = nn.relu(expand(layer_norm(self.dtype, "feedforward_norm")(z)))
+        fed = shrink(drop(hidden, self.relu_dropout))
+        return tokens.replace(values=z + drop(fed, self.residual_dropout))
+
+
+class Transformer(nn.Module):
+    """Sinusoid positions, `depth` layers, and a last normalisation.
+
+        z_0 = sqrt(d) x + PE
+
+    Attributes:
+        depth: number of layers.
+        heads, causal, hidden, attention_dropout, relu_dropout, residual_dropout: of
+            each layer.
+        embed_dropout: on z_0.
+        dtype: type of the computation; None keeps that of the input.
+
+    Source:
+        CFN-SR, Eq. 5-6; the encoder of MulT (Tsai et al. 2019), which its code uses.
+    Reading:
+        Eq. 6 normalises after adding; the released code normalises before, and once
+        more after the last layer, and so do we.
+    """
+
+    depth: int
+    heads: int
+    causal: bool = False
+    hidden: int | None = None
+    embed_dropout: float = 0.0
+    attention_dropout: float = 0.0
+    relu_dropout: float = 0.0
+    residual_dropout: float = 0.0
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, tokens: Tokens, *, train: bool) -> Tokens:
+        """Encodes a sequence.
+
+        Args:
+            tokens: (b n d); masked tokens are seen by no other.
+            train: drop out.
+
+        Returns:
+            Tokens (b n d), 0 where masked.
+        """
+        x = keep(tokens.values, tokens.mask)
+        _, n, width = x.shape
+        # As in the released code, a token that starts with 0 counts as padding.
+        positions = jnp.where(x[..., :1] != 0, sinusoid(n, width), 0)
+        x = width**0.5 * x + positions.astype(x.dtype)
+        x = nn.Dropout(self.embed_dropout, deterministic=not train)(x)
+
+        tokens = tokens.replace(values=x)
+        for i in range(self.depth):
+            layer = TransformerLayer(
+                self.heads,
+                self.causal,
+                self.hidden,
+                self.attention_dropout,
+                self.relu_dropout,
+                self.residual_dropout,
+                self.dtype,
+                name=f"layer_{i}",
+            )
+            tokens = layer(tokens, train=train)
+        values = layer_norm(self.dtype, "norm")(tokens.values)
+        return tokens.replace(values=keep(values, tokens.mask))
+
+
+def sinusoid(n: int, width: int) -> np.ndarray:
+    """Position vectors of positions 1..n, (n width).
+
+        PE_p = [sin(p f_0) .. sin(p f_h-1), cos(p f_0) .. cos(p f_h-1)]
+        f_i = 10000^(-i / (h - 1)), h = width // 2
+
+    An odd width ends with a column of 0.
+    """
+    half = width // 2
+    rates = np.exp(-np.arange(half) * np.log(10_000) / max(half - 1, 1))
+    angles = np.arange(1, n + 1)[:, None] * rates
+    table = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+    return np.pad(table, [(0, 0), (0, width % 2)]).astype(np.float32)
+
+
+def layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
+    """Layer normalisation with PyTorch's epsilon and an exact variance."""
+    return nn.LayerNorm(epsilon=1e-5, dtype=dtype, use_fast_variance=False, name=name)
