@@ -1,7 +1,11 @@
 """One file per paper, and the baselines of their tables."""
 
+from mmfusion_jax.models.baselines import ConcatFC, LateFusion, Unimodal
 from mmfusion_jax.models.cfn_sr import CFNSR
 
 MODELS = {
     "cfn_sr": CFNSR,
+    "unimodal": Unimodal,
+    "late_fusion": LateFusion,
+    "concat_fc": ConcatFC,
 }

@@ -1,0 +1,42 @@
+"""The multiplicative loss: late fusion that forgives a weak modality."""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from mmfusion_jax.ops.late_fusion import multiplicative
+from mmfusion_jax.types import Array, Batch, Outputs
+
+
+@dataclasses.dataclass(frozen=True)
+class Multiplicative:
+    """Loss term: each modality's cross-entropy, less where the others know better.
+
+        L = sum_m q_m^y (-log p_m^y),  q_m^y = prod_{j != m} (1 - p_j^y)^(beta / (M-1))
+
+    Attributes:
+        label: name in `Batch.labels`, (b) int classes y.
+        modalities: each has its logits (b k) in `Outputs.extras["logits/<name>"]`.
+        beta: how much a modality is forgiven, 0..1.
+        detach_q: take q as a constant in the gradient.
+
+    Source:
+        Liu et al. 2018; beta of CFN-SR, Table 1.
+    """
+
+    label: str
+    modalities: tuple[str, ...] = ("audio", "video")
+    beta: float = 0.3
+    detach_q: bool = False
+
+    def __call__(self, outputs: Outputs, batch: Batch) -> Array:
+        logits = [outputs.extras[f"logits/{name}"] for name in self.modalities]
+        present = [batch.has(name) for name in self.modalities]
+        scores = multiplicative(
+            jnp.stack(logits, axis=1).astype(jnp.promote_types(logits[0].dtype, float)),
+            jnp.stack(present, axis=1),
+            self.beta,
+            self.detach_q,
+        )
+        true = batch.labels[self.label][:, None]
+        return -jnp.take_along_axis(scores, true, axis=1)[:, 0]
