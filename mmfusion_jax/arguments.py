@@ -1,0 +1,180 @@
+"""From the words of a command line to a request: flags, config, overrides, checks."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags as absl_flags
+from ml_collections import ConfigDict, config_flags
+
+from mmfusion_jax.config_check import check_config
+from mmfusion_jax.config_file import check_fields, fields, list_configs, load_config
+from mmfusion_jax.errors import ConfigError, nearest
+
+OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
+WORDS = {bool: "true or false", int: "an integer", float: "a number"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+    """A flag of a command.
+
+    Attributes:
+        name: without the dashes.
+        default: also tells the type.
+        about: one line of help.
+        choices: what a string may be; () for anything.
+    """
+
+    name: str
+    default: str | bool | int
+    about: str
+    choices: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What the user asked for.
+
+    Attributes:
+        config: the resolved config; empty for a command that needs none.
+        config_name: as written after --config=, such as "configs/cfn_sr.py:ravdess".
+        workdir: folder of the run.
+        flags: the values of all other flags, by name.
+    """
+
+    config: ConfigDict
+    config_name: str
+    workdir: Path
+    flags: Mapping[str, Any]
+
+
+def parse(words: Sequence[str], flags: Sequence[Flag], needs_config: bool) -> Request:
+    """What `words` ask for.
+
+    Args:
+        words: of the command line, without the program.
+        flags: that the command knows; "workdir" must be among them.
+        needs_config: the command works on a config.
+
+    Raises:
+        ConfigError: for a flag, a config file, a field or a value that cannot be.
+    """
+    values = absl_flags.FlagValues()
+    for flag in flags:
+        _define(flag, values)
+    spec, rest = _take_config(words) if needs_config else ("", list(words))
+    _check_flags(rest, [*values, *(["config"] if needs_config else [])])
+    config = _config(spec, rest, values) if needs_config else ConfigDict()
+    _set(values, rest, config)
+    asked = {flag.name: values[flag.name].value for flag in flags}
+    for flag in flags:
+        if flag.choices and asked[flag.name] not in flag.choices:
+            hint = nearest(str(asked[flag.name]), flag.choices)
+            raise ConfigError(
+                "C03", f"--{flag.name}={asked[flag.name]} is unknown.", hint
+            )
+    check_config(fields(config))
+    workdir = asked.pop("workdir") or default_workdir(spec)
+    return Request(config, spec, Path(workdir).expanduser(), asked)
+
+
+def default_workdir(spec: str) -> str:
+    """The folder of a run for which none is named: "runs/cfn_sr_ravdess"."""
+    name, _, word = spec.partition(":")
+    parts = filter(None, (Path(name).stem, re.sub(r"\W+", "_", word)))
+    return str(Path("runs", "_".join(parts)))
+
+
+def _define(flag: Flag, values: absl_flags.FlagValues) -> None:
+    kinds = {
+        bool: absl_flags.DEFINE_bool,
+        int: absl_flags.DEFINE_integer,
+        str: absl_flags.DEFINE_string,
+    }
+    kinds[type(flag.default)](flag.name, flag.default, flag.about, flag_values=values)
+
+
+def _take_config(words: Sequence[str]) -> tuple[str, list[str]]:
+    """The value of --config, "" if there is none, and the other words."""
+    spec, rest = "", []
+    pending = iter(words)
+    for word in pending:
+        if word in ("--config", "-config"):
+            spec = next(pending, "")
+        elif word.startswith(("--config=", "-config=")):
+            spec = word.split("=", 1)[1]
+        else:
+            rest.append(word)
+    return spec, rest
+
+
+def _check_flags(words: Sequence[str], known: Sequence[str]) -> None:
+    """Raises ConfigError for the first word that looks like a flag and is none."""
+    for word in words:
+        name = word.split("=", 1)[0].lstrip("-")
+        if not re.match("--?[A-Za-z]", word) or OVERRIDE.match(word):
+            continue
+        if name not in known and name.removeprefix("no") not in known:
+            hint = nearest(f"--{name}", [f"--{flag}" for flag in known])
+            raise ConfigError("C01", f"--{name} is no flag.", hint)
+
+
+def _config(
+    spec: str, words: Sequence[str], values: absl_flags.FlagValues
+) -> ConfigDict:
+    """The config of `spec`, with a flag in `values` for every override."""
+    if not spec:
+        known = list_configs()
+        fix = f"--config={known[0] if known else 'FILE.py'}"
+        raise ConfigError("C01", "--config is missing: which config to run?", fix)
+    config = load_config(spec)
+    overrides = [match[1] for word in words if (match := OVERRIDE.match(word))]
+    check_fields(config, overrides, spec)
+    try:
+        config_flags.DEFINE_config_dict(
+            "config", config, flag_values=values, sys_argv=["", *words]
+        )
+    except (absl_flags.Error, ValueError, TypeError) as error:
+        raise ConfigError("C11", " ".join(str(error).split())) from error
+    return config
+
+
+def _set(
+    values: absl_flags.FlagValues, words: Sequence[str], config: ConfigDict
+) -> None:
+    """Sets `values`, and with them the overridden fields of `config`."""
+    try:
+        left = values(["", *words])[1:]
+    except absl_flags.IllegalFlagValueError as error:
+        raise _wrong_type(str(error), values, config) from error
+    except (absl_flags.Error, ValueError, TypeError) as error:
+        raise ConfigError("C01", " ".join(str(error).split())) from error
+    if left:
+        raise ConfigError(
+            "C01", f"{left[0]!r} is no flag.", "flags look like --workdir=FOLDER"
+        )
+    for field, value in fields(config).items():
+        if isinstance(value, tuple) and any("," in str(part) for part in value):
+            parts = tuple(p for part in value for p in str(part).split(","))
+            config.update_from_flattened_dict({field: parts})
+
+
+def _wrong_type(
+    message: str, values: absl_flags.FlagValues, config: ConfigDict
+) -> ConfigError:
+    """What the value of a flag should have been, from the message of absl."""
+    match = re.match(r"flag --([\w.]+)=(.*?): ", message, re.DOTALL)
+    if match is None:
+        return ConfigError("C11", message)
+    name, value = match[1], match[2]
+    if name.startswith("config."):
+        like = fields(config)[name.removeprefix("config.")]
+    else:
+        like = values[name].default
+    wanted = WORDS.get(type(like), f"a {type(like).__name__}")
+    return ConfigError(
+        "C11", f"--{name}={value} is not {wanted}.", f"for example --{name}={like}"
+    )

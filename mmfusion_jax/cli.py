@@ -1,0 +1,189 @@
+"""The frame of every command: flags in, an exit code out, mistakes in a few lines.
+
+Nothing here imports JAX: `--help` and mistakes are answered at once.
+"""
+
+import dataclasses
+import errno
+import os
+import shlex
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from absl import flags as absl_flags
+from absl import logging as absl_logging
+
+from mmfusion_jax.arguments import Flag, Request, parse
+from mmfusion_jax.config_file import as_json, fields, list_configs
+from mmfusion_jax.errors import Interrupted, UserError
+
+# What the system refuses although the library did nothing wrong.
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+
+COMMON = (
+    Flag("workdir", "", "folder of the run (default: runs/NAME_OF_THE_CONFIG)"),
+    Flag("json", False, "print one JSON object on stdout"),
+    Flag("debug", False, "show the traceback of an error on the screen too"),
+)
+PRINT_CONFIG = Flag("print_config", False, "print every field of the config, and stop")
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command: `python -m NAME`.
+
+    Attributes:
+        name: of the module.
+        about: what it does, in a few lines.
+        main: does it.
+        flags: its own, beside those of every command.
+        needs_config: it works on a config.
+    """
+
+    name: str
+    about: str
+    main: Callable[[Request], None]
+    flags: tuple[Flag, ...] = ()
+    needs_config: bool = True
+
+    @property
+    def all_flags(self) -> tuple[Flag, ...]:
+        """Its own flags and the common ones."""
+        common = (*COMMON, PRINT_CONFIG) if self.needs_config else COMMON
+        return (*self.flags, *common)
+
+
+def run(command: Command, words: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code.
+
+    Args:
+        command: what to run.
+        words: those after the name of the program; None for the process's own.
+    """
+    words = sys.argv[1:] if words is None else words
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    if not {"--help", "-help", "-h", "--helpfull"}.isdisjoint(words):
+        print(help_text(command))
+        return 0
+    try:
+        request = parse(words, command.all_flags, command.needs_config)
+    except UserError as error:
+        if "--debug" in words:
+            traceback.print_exc()
+        print(error, file=sys.stderr)
+        return error.exit_code
+    if request.flags.get("print_config"):
+        print(config_text(request))
+        return 0
+    if not absl_flags.FLAGS.is_parsed():
+        absl_flags.FLAGS.mark_as_parsed()  # workers of grain ask for it
+    code = _guarded(command.main, request)
+    if code and _processes(request) > 1:
+        # A normal exit would wait for processes that wait for this one.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def help_text(command: Command) -> str:
+    """What `--help` prints."""
+    use = f"python -m {command.name}"
+    lines = [command.about, "", "usage:"]
+    known = list_configs() if command.needs_config else []
+    if command.needs_config:
+        use = f"{use} --config={known[0] if known else 'FILE.py'}"
+        lines += [
+            f"  {use} [--config.FIELD=VALUE ...] [flags]",
+            f"  {use} --print_config",
+            "",
+            "flags:",
+            f"  {'--config=FILE.py[:WORD]':<32} the config; WORD chooses a variant",
+        ]
+    else:
+        lines += [f"  {use} [flags]", "", "flags:"]
+    lines += [f"  {_usage(flag):<32} {flag.about}" for flag in command.all_flags]
+    if known:
+        lines += ["", "configs:", *(f"  {path}" for path in known)]
+    return "\n".join(lines)
+
+
+def config_text(request: Request) -> str:
+    """The config: one field a line, as a flag that could be given, or as JSON."""
+    if request.flags["json"]:
+        return as_json(request.config)
+    lines = [
+        f"--config.{name}={shlex.quote(_as_word(value))}"
+        for name, value in fields(request.config).items()
+    ]
+    return "\n".join(lines)
+
+
+def _as_word(value: object) -> str:
+    """`value` as one would write it behind a flag."""
+    if isinstance(value, tuple) and value:
+        return ",".join(map(str, value))
+    return str(value)
+
+
+def _usage(flag: Flag) -> str:
+    if isinstance(flag.default, bool):
+        return f"--{flag.name}"
+    if flag.choices:
+        return f"--{flag.name}={'|'.join(flag.choices)}"
+    return f"--{flag.name}={flag.default or flag.name.upper()}"
+
+
+def _guarded(main: Callable[[Request], None], request: Request) -> int:
+    """Runs `main`; an exception becomes lines on stderr and an exit code."""
+    try:
+        main(request)
+        return 0
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; run the same command to go on", file=sys.stderr)
+        return 130
+    except UserError as error:
+        _log(request)
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except Exception as error:
+        path = _log(request)
+        if isinstance(error, OSError) and error.errno in REFUSALS:
+            print(f"error[E03] the system refused: {error}", file=sys.stderr)
+            return 2
+        first = (str(error).splitlines() or [""])[0][:200]
+        print(
+            f"error[B00] bug: {type(error).__name__}: {first}\n"
+            f"  please report it with its traceback, which is in {path}",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def _log(request: Request) -> Path:
+    """Writes the traceback at hand to run.log, and shows it if asked; the log."""
+    text = traceback.format_exc()
+    if request.flags["debug"]:
+        print(text, file=sys.stderr)
+    entry = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {shlex.join(sys.argv)}\n{text}\n"
+    for folder in (request.workdir, Path(tempfile.gettempdir())):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / "run.log").open("a", encoding="utf-8") as log:
+                log.write(entry)
+        except OSError:
+            continue
+        return folder / "run.log"
+    return Path(os.devnull)
+
+
+def _processes(request: Request) -> int:
+    """Number of processes of this run."""
+    return fields(request.config).get("distributed.num_processes", 1)

@@ -1,0 +1,107 @@
+"""What the fields of a config may hold, checked before anything slow begins."""
+
+import dataclasses
+import fnmatch
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mmfusion_jax.choices import choices
+from mmfusion_jax.errors import ConfigError, nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class OneOf:
+    """A rule: the value is one of some names.
+
+    Attributes:
+        names: gives them.
+    """
+
+    names: Callable[[], tuple[str, ...]]
+
+    def check(self, field: str, value: Any) -> None:
+        if value not in self.names():
+            raise ConfigError(
+                "C03",
+                f"--config.{field}={value!r} is unknown.",
+                nearest(str(value), self.names()),
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Number:
+    """A rule: the value is a finite number within bounds.
+
+    Attributes:
+        least: the smallest value.
+        most: the largest value.
+        open: `least` itself is too small.
+    """
+
+    least: float
+    most: float = math.inf
+    open: bool = False
+
+    def check(self, field: str, value: Any) -> None:
+        low = value > self.least if self.open else value >= self.least
+        if low and value <= self.most and math.isfinite(value):
+            return
+        bound = f"above {self.least}" if self.open else f"at least {self.least}"
+        if self.most < math.inf:
+            bound += f" and at most {self.most}"
+        raise ConfigError(
+            "C10", f"--config.{field}={value} is out of range.", f"a number {bound}"
+        )
+
+
+def one_of(*names: str) -> OneOf:
+    """A rule for names that stand here."""
+    return OneOf(lambda: names)
+
+
+def listed(kind: str, *more: str) -> OneOf:
+    """A rule for the names of a table of `choices`."""
+    return OneOf(lambda: (*choices(kind), *more))
+
+
+RULES = {
+    "seeds": Number(1),
+    "protocol": one_of("honest", "paper"),
+    "parallel": one_of("jit", "pmap"),
+    "compute_dtype": listed("compute type"),
+    "model.name": listed("model"),
+    "model.encoders.*.name": listed("encoder"),
+    "losses.*.name": listed("loss"),
+    "optim.name": listed("optimiser"),
+    "optim.schedule.name": listed("schedule"),
+    "train.select": listed("score", "loss"),
+    "data.batch_size": Number(1),
+    "data.threads": Number(0),
+    "data.folds": Number(1),
+    "optim.learning_rate": Number(0, open=True),
+    "optim.clip_norm": Number(0),
+    "optim.weight_decay": Number(0),
+    "optim.accumulate": Number(1),
+    "optim.schedule.warmup_steps": Number(0),
+    "train.epochs": Number(0),
+    "train.patience": Number(0),
+    "train.log_every": Number(1),
+    "train.save_every": Number(0),
+    "train.max_bad_steps": Number(1),
+    "distributed.num_processes": Number(1),
+    "distributed.process_id": Number(0),
+}
+"""Pattern of field names -> what such a field may hold."""
+
+
+def check_config(values: Mapping[str, Any]) -> None:
+    """Raises ConfigError for the first value that no run can use.
+
+    Args:
+        values: full name of a field -> its value.
+    """
+    for field, value in values.items():
+        for pattern, rule in RULES.items():
+            if value is not None and fnmatch.fnmatchcase(field, pattern):
+                rule.check(field, value)

@@ -1,0 +1,54 @@
+"""What must happen between reading the flags and the first use of JAX."""
+
+import sys
+
+import jax
+from ml_collections import ConfigDict
+
+from mmfusion_jax.data.store import cache_folder
+
+TIMEOUT = 60  # seconds in which every process must have started
+
+
+def start(config: ConfigDict) -> None:
+    """Joins the processes of a run and turns the compilation cache on.
+
+    Args:
+        config: with `distributed`, of several processes or of one.
+    """
+    use_compilation_cache()
+    others = config.to_dict().get("distributed", {})
+    if others.get("num_processes", 1) > 1:
+        join(**others)
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs on disk, in a folder that only the user can write."""
+    folder = cache_folder("xla")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def join(coordinator: str, num_processes: int, process_id: int) -> None:
+    """Connects this process with the others; nothing may have used JAX before.
+
+    Args:
+        coordinator: "host:port" of process 0.
+        num_processes: of the run.
+        process_id: of this process, 0..num_processes-1.
+    """
+    print(
+        f"process {process_id} of {num_processes}: waiting up to {TIMEOUT} s for the "
+        f"others at {coordinator}; if one is missing, this process is aborted",
+        file=sys.stderr,
+        flush=True,
+    )
+    jax.distributed.initialize(
+        coordinator,
+        num_processes,
+        process_id,
+        initialization_timeout=TIMEOUT,
+        heartbeat_timeout_seconds=30,
+        shutdown_timeout_seconds=60,
+    )

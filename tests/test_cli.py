@@ -1,0 +1,291 @@
+"""Every mistake on the command line: few lines, the nearest name, the exit code."""
+
+import json
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from ml_collections import ConfigDict
+
+from mmfusion_jax import cli
+from mmfusion_jax.arguments import Flag, Request, default_workdir, parse
+from mmfusion_jax.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DivergedError,
+    Interrupted,
+)
+
+ROOT = Path(__file__).parent.parent
+CONFIG = "configs/cfn_sr.py"
+MODE = Flag("mode", "train", "what to do", ("train", "evaluate"))
+
+
+@pytest.fixture(autouse=True)
+def in_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def answer(capsys, *words: str, main=lambda request: None) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command with `words`."""
+    command = cli.Command("mmfusion_jax.main", "Does.", main, (MODE,))
+    code = cli.run(command, words)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def read(*words: str) -> Request:
+    command = cli.Command("mmfusion_jax.main", "Does.", lambda r: None, (MODE,))
+    return parse(words, command.all_flags, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "error[C01] --config is missing"),
+        (["--config=configs/cfn_s.py"], "did you mean 'configs/cfn_sr.py'?"),
+        (["--config=cfn_sr"], "did you mean 'configs/cfn_sr.py'?"),
+        ([f"--config={CONFIG}:ravdes"], "data='ravdes'; cfn_sr knows clips, digits"),
+        ([f"--config={CONFIG}", "--workdr=x"], "did you mean '--workdir'?"),
+        ([f"--config={CONFIG}", "stray"], "'stray' is no flag"),
+        ([f"--config={CONFIG}", "--workdir"], "Missing value for flag --workdir"),
+        ([f"--config={CONFIG}", "--mode=trian"], "did you mean 'train'?"),
+        ([f"--config={CONFIG}", "--json=maybe"], "--json=maybe is not true or false"),
+        ([f"--config={CONFIG}", "--config.sead=1"], "did you mean 'seed'?"),
+        ([f"--config={CONFIG}", "--config.model.widht=1"], "did you mean 'width'?"),
+        (
+            [f"--config={CONFIG}", "--config.model.encoders.video.blocs=1"],
+            "has no 'blocs' in config.model.encoders.video.",
+        ),
+        (
+            [f"--config={CONFIG}", "--config.batch_size=3"],
+            "did you mean --config.data.batch_size?",
+        ),
+        ([f"--config={CONFIG}", "--config.seed.x=3"], "config.seed=1234 has no fields"),
+        ([f"--config={CONFIG}", "--config.data=ravdess"], "is a group of fields"),
+        (
+            [f"--config={CONFIG}", "--config.train.epochs=3.5"],
+            "--config.train.epochs=3.5 is not an integer.",
+        ),
+        (
+            [f"--config={CONFIG}", "--config.optim.learning_rate", "fast"],
+            "--config.optim.learning_rate=fast is not a number.",
+        ),
+        (
+            [f"--config={CONFIG}", "--config.model.name=cfn-sr"],
+            "did you mean 'cfn_sr'?",
+        ),
+        (
+            [f"--config={CONFIG}", "--config.model.encoders.audio.name=audio_cnv"],
+            "did you mean 'audio_conv'?",
+        ),
+        (
+            [f"--config={CONFIG}", "--config.losses.task.name=crossentropy"],
+            "did you mean 'cross_entropy'?",
+        ),
+        ([f"--config={CONFIG}", "--config.optim.name=adm"], "did you mean 'adam'?"),
+        (
+            [f"--config={CONFIG}", "--config.optim.schedule.name=cosin"],
+            "did you mean 'cosine'?",
+        ),
+        ([f"--config={CONFIG}", "--config.parallel=gmap"], "did you mean 'pmap'?"),
+        ([f"--config={CONFIG}", "--config.protocol=honst"], "did you mean 'honest'?"),
+        (
+            [f"--config={CONFIG}", "--config.train.select=acuracy"],
+            "did you mean 'accuracy'?",
+        ),
+        ([f"--config={CONFIG}", "--config.data.batch_size=0"], "a number at least 1"),
+        ([f"--config={CONFIG}", "--config.train.epochs=-1"], "a number at least 0"),
+        (
+            [f"--config={CONFIG}", "--config.optim.learning_rate=0"],
+            "a number above 0",
+        ),
+        (
+            [f"--config={CONFIG}", "--config.optim.learning_rate=nan"],
+            "--config.optim.learning_rate=nan is out of range",
+        ),
+    ],
+)
+def test_a_mistake_is_named(capsys, words, said):
+    code, out, err = answer(capsys, *words)
+    assert code == 2
+    assert out == ""
+    assert said in err
+    assert err.startswith("error[C")
+    assert len(err.splitlines()) <= 4
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("x = (", "line 1: SyntaxError"),
+        ("x = 1", "has no function get_config"),
+        ("def get_config():\n    return {}", "gave a dict, not a ConfigDict"),
+        ("def get_config():\n    return 1 / 0", "line 2: ZeroDivisionError"),
+        (
+            "def get_config():\n    raise ValueError('width must be 3')",
+            "width must be 3",
+        ),
+        ("import nothing_of_that_name", "line 1: ModuleNotFoundError"),
+    ],
+)
+def test_a_broken_config_file_is_named(capsys, tmp_path, body, said):
+    path = tmp_path / "broken.py"
+    path.write_text(body)
+    code, _, err = answer(capsys, f"--config={path}")
+    assert code == 2
+    assert said in err
+    assert err.startswith("error[C04]")
+    assert len(err.splitlines()) <= 4
+
+
+def test_a_config_without_variants_says_so(capsys, tmp_path):
+    path = tmp_path / "plain.py"
+    path.write_text("def get_config():\n    return None")
+    _, _, err = answer(capsys, f"--config={path}:digits")
+    assert "takes no word after the colon" in err
+
+
+def test_flags_reach_the_command():
+    request = read(
+        f"--config={CONFIG}:digits",
+        "--workdir=there",
+        "--mode=evaluate",
+        "--config.train.epochs=3",
+        "--config.optim.learning_rate",
+        "1",
+        "--noconfig.model.residual",
+        "--config.warm_start=audio,video",
+        "--config.model.encoders.video.blocks=2,3",
+    )
+    assert request.workdir == Path("there")
+    assert request.config_name == f"{CONFIG}:digits"
+    assert request.flags["mode"] == "evaluate"
+    config = request.config.to_dict()
+    assert config["train"]["epochs"] == 3
+    assert config["optim"]["learning_rate"] == 1.0
+    assert config["model"]["residual"] is False
+    assert config["warm_start"] == ("audio", "video")
+    assert config["model"]["encoders"]["video"]["blocks"] == (2, 3)
+
+
+def test_the_folder_is_named_after_the_config():
+    assert default_workdir("configs/cfn_sr.py") == "runs/cfn_sr"
+    assert default_workdir("configs/cfn_sr.py:a/../b") == "runs/cfn_sr_a_b"
+
+
+def test_printed_fields_can_be_given_back(capsys):
+    _, out, _ = answer(capsys, f"--config={CONFIG}", "--print_config")
+    assert "--config.model.width=64" in out.splitlines()
+    again = read(f"--config={CONFIG}", *shlex.split(out))
+    assert again.config.to_dict() == read(f"--config={CONFIG}").config.to_dict()
+    _, out, _ = answer(capsys, f"--config={CONFIG}", "--print_config", "--json")
+    assert json.loads(out)["model"]["width"] == 64
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (ConfigError("C05", "too big"), 2, "error[C05] too big"),
+        (DataError("D01", "no file", "get it"), 3, "error[D01] no file\n  fix: get it"),
+        (DivergedError("N01", "not finite"), 4, "error[N01]"),
+        (CheckpointError("K01", "none"), 5, "error[K01]"),
+        (Interrupted(7, 143), 143, "saved step 7; run the same command to resume"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (OSError(28, "No space left on device"), 2, "No space left on device"),
+        (RuntimeError("odd\nmany\nlines"), 1, "error[B00] bug: RuntimeError: odd\n"),
+    ],
+)
+def test_an_exception_becomes_an_exit_code(capsys, tmp_path, error, code, said):
+    def main(request):
+        raise error
+
+    words = (f"--config={CONFIG}", f"--workdir={tmp_path}")
+    got, _, err = answer(capsys, *words, main=main)
+    assert got == code
+    assert said in err
+    assert "Traceback" not in err
+    assert len(err.splitlines()) <= 4
+    if not isinstance(error, Interrupted | KeyboardInterrupt):
+        assert "Traceback" in (tmp_path / "run.log").read_text()
+    _, _, err = answer(capsys, *words, "--debug", main=main)
+    has_trace = not isinstance(error, Interrupted | KeyboardInterrupt)
+    assert ("Traceback" in err) == has_trace
+
+
+def test_a_bug_names_its_log_where_the_folder_cannot_be(capsys, tmp_path):
+    def main(request):
+        raise RuntimeError("odd")
+
+    (tmp_path / "file").touch()
+    workdir = tmp_path / "file" / "below"
+    words = (f"--config={CONFIG}", f"--workdir={workdir}")
+    code, _, err = answer(capsys, *words, main=main)
+    assert code == 1
+    assert Path(err.split()[-1]).read_text().count("RuntimeError: odd")
+
+
+FIELDS = [
+    "seed", "parallel", "data.batch_size", "model.name", "model.encoders.audio.name",
+    "optim.learning_rate", "train.epochs", "warm_start", "model", "nothing", "a..b",
+]  # fmt: skip
+
+
+@settings(
+    max_examples=200,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(st.sampled_from(FIELDS), st.text(max_size=8), st.sampled_from(["", "x", "."]))
+def test_no_value_brings_a_traceback(capsys, field, value, tail):
+    words = (f"--config={CONFIG}", f"--config.{field}{tail}={value}")
+    code, _, err = answer(capsys, *words)
+    assert code in (0, 2)
+    assert len(err.splitlines()) <= 5
+    assert err == "" or err.startswith("error[C")
+
+
+def test_help_and_mistakes_do_not_wait_for_jax():
+    probe = (
+        "import sys; from mmfusion_jax import main, cli;"
+        "code = cli.run(main.COMMAND, sys.argv[1:]);"
+        "assert 'jax' not in sys.modules; sys.exit(code)"
+    )
+    for words, code in (
+        (["--help"], 0),
+        ([f"--config={CONFIG}", "--config.model.nme=x"], 2),
+        ([f"--config={CONFIG}", "--config.model.name=x"], 2),
+    ):
+        took = []
+        for _ in range(3):  # another process may take the machine for a while
+            begun = time.perf_counter()
+            done = subprocess.run([sys.executable, "-c", probe, *words], timeout=60)
+            took.append(time.perf_counter() - begun)
+            assert done.returncode == code
+            if took[-1] < 0.5:
+                break
+        assert min(took) < 0.5
+
+
+def test_help_lists_flags_and_configs(capsys):
+    code, out, _ = answer(capsys, "--help")
+    assert code == 0
+    for flag in ("--config=", "--workdir=", "--mode=train|evaluate", "--print_config"):
+        assert flag in out
+    assert CONFIG in out
+
+
+def test_a_command_may_need_no_config(capsys):
+    seen = []
+    command = cli.Command("mmfusion_jax.x", "Does.", seen.append, (), False)
+    assert cli.run(command, ["--workdir=here"]) == 0
+    assert seen[0].workdir == Path("here")
+    assert seen[0].config.to_dict() == ConfigDict().to_dict()
+    assert cli.run(command, ["--config=x.py"]) == 2
+    assert "--config is no flag" in capsys.readouterr().err
