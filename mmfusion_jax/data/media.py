@@ -1,0 +1,390 @@
+"""From a video or sound file to pixels, a waveform and MFCC.
+
+PyAV decodes everything. What decoders let pass in silence is checked here: a file cut
+short, a web page saved under the name of a clip, sound without samples or with NaN.
+"""
+
+import dataclasses
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from mmfusion_jax.errors import DataError, need
+
+Look: TypeAlias = Callable[[int, np.ndarray], np.ndarray]
+"""(number of the frame asked for, RGB (h w 3) uint8) -> RGB (s s 3) uint8."""
+
+FITS = ("crop", "pad", "squeeze")
+TOLERANCE = 0.02
+_SLACK = 0.1  # s; codecs prime and flush with a few frames that headers do not count
+_SAME = 1e-6  # s
+_UNKNOWN_SIZE = 0x7FFFF000  # written by programs that stream a wav
+
+
+@dataclasses.dataclass(frozen=True)
+class Square:
+    """Brings a frame to a square.
+
+    Attributes:
+        size: its side in pixels.
+        fit: "crop" keeps the middle square, "pad" keeps all between black bars,
+            "squeeze" changes the proportions.
+    """
+
+    size: int
+    fit: str = "crop"
+
+    def __post_init__(self):
+        if self.fit not in FITS:
+            raise ValueError(f"fit={self.fit!r} is unknown; known: {', '.join(FITS)}.")
+
+    def __call__(self, number: int, frame: np.ndarray) -> np.ndarray:
+        del number
+        height, width = frame.shape[:2]
+        if self.fit == "pad":
+            side = max(height, width)
+            box = np.zeros((side, side, 3), np.uint8)
+            top, left = (side - height) // 2, (side - width) // 2
+            box[top : top + height, left : left + width] = frame
+            return resize(box, self.size)
+        if self.fit == "crop":
+            side = min(height, width)
+            top, left = (height - side) // 2, (width - side) // 2
+            frame = frame[top : top + side, left : left + side]
+        return resize(frame, self.size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """Which frames to take.
+
+    Attributes:
+        count: n frames; frame k is what the screen shows at k/n of the time.
+        look: crops and resizes each of them.
+    """
+
+    count: int = 30
+    look: Look = Square(112)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sound:
+    """Which sound to take.
+
+    Attributes:
+        sample_rate: in Hz, after resampling (soxr, as librosa does it).
+        offset: seconds to leave out at the beginning.
+        duration: seconds to take; None takes the rest.
+        least: samples below which there is nothing to analyse.
+    """
+
+    sample_rate: int = 22050
+    offset: float = 0.0
+    duration: float | None = None
+    least: int = 2048
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """What a file holds.
+
+    Attributes:
+        frames: (t s s 3) uint8 RGB; None without a video stream.
+        waveform: (n) float32 in [-1, 1], the mean of the channels; None without a
+            sound stream.
+        duration: of the longer stream, in seconds.
+    """
+
+    frames: np.ndarray | None
+    waveform: np.ndarray | None
+    duration: float
+
+
+def read(
+    path: Path,
+    pictures: Pictures | None = None,
+    sound: Sound | None = None,
+    *,
+    start: float = 0.0,
+    end: float | None = None,
+) -> Clip:
+    """Decodes a file, or says what is wrong with it.
+
+    Args:
+        path: any container PyAV opens.
+        pictures: which frames; None leaves the video alone.
+        sound: which sound; None leaves it alone.
+        start: where the span to use begins, in seconds.
+        end: where it ends; None is the end of the file.
+
+    Raises:
+        DataError: the file is absent, no clip, damaged, cut short or too short.
+        ExtraError: PyAV, Pillow or librosa is not installed.
+    """
+    av = _av()
+    path = path.absolute()
+    _check_head(path)
+    frames = waveform = None
+    try:
+        lengths = _lengths(av, path)
+        if end is not None and end > max(lengths.values()) + _SLACK:
+            raise DataError(
+                "D34",
+                f"{path}: the span {start:g}-{end:g} s goes past its end at "
+                f"{max(lengths.values()):.2f} s.",
+                "correct start and end",
+            )
+        if pictures and "video" in lengths:
+            last = lengths["video"] if end is None else end
+            times = start + (last - start) * np.arange(pictures.count) / pictures.count
+            frames = _frames(av, path, times, lengths["video"], pictures.look)
+        if sound and "audio" in lengths:
+            waveform = _waveform(av, path, sound, (start, end), lengths["audio"])
+    except av.error.FFmpegError as error:
+        raise DataError(
+            "D32",
+            f"{path} cannot be decoded: {error.strerror}.",
+            "copy or download it again",
+        ) from error
+    return Clip(frames, waveform, max(lengths.values()))
+
+
+def mfcc(
+    waveform: np.ndarray,
+    sample_rate: int,
+    n_mfcc: int = 13,
+    *,
+    pad_mode: str = "reflect",
+    n_fft: int = 2048,
+    hop: int = 512,
+    bands: int = 128,
+) -> np.ndarray:
+    """Mel frequency cepstral coefficients by the definition of librosa.
+
+    Args:
+        waveform: (n) float, n >= n_fft.
+        sample_rate: in Hz.
+        n_mfcc: how many coefficients.
+        pad_mode: how the edges are padded: "reflect" as librosa did before 0.9,
+            "constant" as it does today.
+        n_fft: samples in a window (periodic Hann).
+        hop: samples between windows.
+        bands: Slaney mel bands from 0 to sample_rate / 2.
+
+    Returns:
+        (1 + n // hop, n_mfcc) float32.
+
+    Source:
+        CFN-SR, Sec. 3.2; `librosa.feature.mfcc`.
+    """
+    librosa = _librosa()
+    if len(waveform) < n_fft:
+        raise ValueError(f"{len(waveform)} samples are fewer than n_fft={n_fft}.")
+    coefficients = librosa.feature.mfcc(
+        y=np.asarray(waveform, np.float32),
+        sr=sample_rate,
+        n_mfcc=n_mfcc,
+        pad_mode=pad_mode,
+        n_fft=n_fft,
+        hop_length=hop,
+        n_mels=bands,
+    )
+    return np.ascontiguousarray(coefficients.T, np.float32)
+
+
+def resize(frame: np.ndarray, size: int) -> np.ndarray:
+    """A (h w 3) uint8 picture as (size size 3), bilinear, smoothed when it shrinks."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise need("Pillow", "media", "resizing frames") from error
+    side = (size, size)
+    picture = Image.fromarray(frame)
+    return np.asarray(picture.resize(side, Image.Resampling.BILINEAR))
+
+
+def _av() -> Any:
+    """PyAV, or the error that names the extra."""
+    try:
+        import av
+    except ImportError as error:
+        raise need("av", "media", "decoding video and sound") from error
+    return av
+
+
+def _librosa() -> Any:
+    """Librosa, or the error that names the extra."""
+    try:
+        import librosa
+    except ImportError as error:
+        raise need("librosa", "media", "MFCC and resampling") from error
+    return librosa
+
+
+def _check_head(path: Path) -> None:
+    """Refuses what is no clip before a decoder sees it."""
+    if not path.is_file():
+        raise DataError("D30", f"{path} is not there, or is not a file.")
+    with path.open("rb") as file:
+        head = file.read(512)
+    if not head:
+        raise DataError("D31", f"{path} is empty.", "copy or download it again")
+    text = head.lstrip().lower()
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise DataError(
+            "D31",
+            f"{path} is a web page, not a clip.",
+            "the download was refused or wants a login: open it in a text editor",
+        )
+    # Play lists would make the decoder open other files.
+    if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
+        raise DataError("D31", f"{path} is a text file, not a clip.")
+    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
+        _check_wav(path)
+
+
+def _check_wav(path: Path) -> None:
+    """Refuses a wav with less sound than its header says; no decoder notices."""
+    have = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(12)
+        while len(header := file.read(8)) == 8:
+            name, size = struct.unpack("<4sI", header)
+            if name == b"data":
+                have -= file.tell()
+                if size < _UNKNOWN_SIZE and have < size * (1 - TOLERANCE):
+                    raise _cut(path, f"{have} of {size} bytes of sound")
+                return
+            file.seek(size + size % 2, 1)
+
+
+def _cut(path: Path, what: str) -> DataError:
+    """The error for a file that ends too early."""
+    return DataError(
+        "D32", f"{path} is cut short: {what}.", "copy or download it again"
+    )
+
+
+def _open(av: Any, path: Path) -> Any:
+    """Opens a container that may not refer to anything beyond itself."""
+    limits = {"protocol_whitelist": "file"}
+    return av.open(str(path), options=limits, metadata_errors="replace")
+
+
+def _stream(av: Any, container: Any, kind: str) -> Any:
+    """The first stream of a kind; the cover picture of a song is not a video."""
+    cover = av.stream.Disposition.attached_pic
+    streams = getattr(container.streams, kind)
+    return next((s for s in streams if not s.disposition & cover), None)
+
+
+def _lengths(av: Any, path: Path) -> dict[str, float]:
+    """Stream type -> seconds, by the packets there are; checks them against headers."""
+    kinds = ("video", "audio")
+    with _open(av, path) as container:
+        whole = (container.duration or 0) / av.time_base
+        streams = [s for kind in kinds if (s := _stream(av, container, kind))]
+        if not streams:
+            raise DataError("D31", f"{path} has neither pictures nor sound.")
+        if unknown := [s.type for s in streams if s.codec_context is None]:
+            raise DataError("D31", f"{path}: nothing here decodes its {unknown[0]}.")
+        spans = {stream.type: [np.inf, -np.inf] for stream in streams}
+        for packet in container.demux(*streams):
+            at = packet.dts if packet.pts is None else packet.pts
+            if packet.size and at is not None and not packet.is_discard:
+                unit, span = packet.time_base, spans[packet.stream.type]
+                span[0] = min(span[0], float(at * unit))
+                span[1] = max(span[1], float((at + (packet.duration or 0)) * unit))
+        lengths = {
+            kind: max(0.0, stop - begin) for kind, (begin, stop) in spans.items()
+        }
+        for stream in streams:
+            declared = float((stream.duration or 0) * stream.time_base)
+            _check_length(path, lengths[stream.type], declared, stream.type)
+    _check_length(path, max(lengths.values()), whole, "clip")
+    return lengths
+
+
+def _check_length(path: Path, have: float, want: float, what: str) -> None:
+    """Refuses a stream that is shorter than what is said about it."""
+    if have < want * (1 - TOLERANCE) - _SLACK:
+        raise _cut(path, f"{have:.2f} of {want:.2f} s of {what}")
+
+
+def _frames(
+    av: Any, path: Path, times: np.ndarray, length: float, look: Look
+) -> np.ndarray:
+    """What the screen shows at `times`, in seconds from the first frame."""
+    taken: list[np.ndarray] = []
+    shown, first, stop = None, None, 0.0
+    with _open(av, path) as container:
+        for frame in container.decode(_stream(av, container, "video")):
+            if frame.is_corrupt or frame.time is None:
+                raise av.error.InvalidDataError(0, "a frame is damaged")
+            first = frame.time if first is None else first
+            while shown and len(taken) < len(times):
+                if times[len(taken)] >= frame.time - first - _SAME:
+                    break
+                taken.append(look(len(taken), _upright(shown)))
+            shown, stop = frame, frame.time - first
+            stop += float((frame.duration or 0) * frame.time_base)
+    if shown is None:
+        raise _cut(path, "no frame can be decoded")
+    _check_length(path, stop, length, "video")
+    while len(taken) < len(times):
+        taken.append(look(len(taken), _upright(shown)))
+    return np.stack(taken)
+
+
+def _upright(frame: Any) -> np.ndarray:
+    """The pixels as the recorder wants them shown, (h w 3)."""
+    return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+
+
+def _waveform(
+    av: Any,
+    path: Path,
+    sound: Sound,
+    span: tuple[float, float | None],
+    length: float,
+) -> np.ndarray:
+    """The mean of the channels between two times, resampled, (n) float32."""
+    with _open(av, path) as container:
+        stream = _stream(av, container, "audio")
+        rate = stream.codec_context.sample_rate
+        parts = [np.zeros(0, np.float32), *_mono(av, container.decode(stream))]
+    waveform = np.concatenate(parts)
+    _check_length(path, len(waveform) / rate, length, "audio")
+    if not np.isfinite(waveform).all():
+        raise DataError("D33", f"{path}: the sound holds values that are not finite.")
+    start = span[0] + sound.offset
+    stop = np.inf if span[1] is None else span[1]
+    if sound.duration is not None:
+        stop = min(stop, start + sound.duration)
+    end = len(waveform) if stop == np.inf else round(stop * rate)
+    waveform = waveform[round(start * rate) : end]
+    if rate != sound.sample_rate and len(waveform):
+        waveform = _librosa().resample(
+            waveform, orig_sr=rate, target_sr=sound.sample_rate
+        )
+    if len(waveform) < sound.least:
+        raise DataError(
+            "D33",
+            f"{path}: {len(waveform)} samples of sound from {start:g} s on are fewer "
+            f"than {sound.least}.",
+            "use a longer clip or a smaller offset",
+        )
+    return waveform
+
+
+def _mono(av: Any, frames: Iterator[Any]) -> Iterator[np.ndarray]:
+    """The mean of the channels of decoded sound, piece by piece."""
+    # Interleaved: PyAV crashes on planar sound of eight channels.
+    floats = av.AudioResampler(format="flt")
+    for frame in frames:
+        for piece in floats.resample(frame):
+            channels = piece.to_ndarray().reshape(-1, piece.layout.nb_channels)
+            yield channels.mean(axis=1, dtype=np.float32)

@@ -1,0 +1,369 @@
+"""Right pixels at the right time, librosa's MFCC, and no half clip unreported."""
+
+import random
+import struct
+import sys
+
+import av
+import numpy as np
+import pytest
+from media_files import RATE, grey_steps, tone, write_video, write_wav
+
+from mmfusion_jax.data.media import Pictures, Sound, Square, mfcc, read
+from mmfusion_jax.errors import DataError, ExtraError
+
+SOUND = Sound(RATE)
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory):
+    return write_video(tmp_path_factory.mktemp("film") / "a.mp4", sound=tone())
+
+
+@pytest.fixture(scope="module")
+def music(tmp_path_factory):
+    return write_wav(tmp_path_factory.mktemp("music") / "a.wav")
+
+
+def greys(clip):
+    """Which of the grey steps each frame is."""
+    return np.round(clip.frames.mean(axis=(1, 2, 3)) / 10).astype(int).tolist()
+
+
+def test_frame_k_is_what_the_screen_shows_at_k_nths(film):
+    clip = read(film, Pictures(5, Square(16)))
+    assert clip.frames.shape == (5, 16, 16, 3) and clip.frames.dtype == np.uint8
+    assert greys(clip) == [0, 5, 10, 15, 20]
+    assert clip.duration == pytest.approx(1.0, abs=0.1)
+
+
+def test_more_frames_than_there_are_repeat(film):
+    clip = read(film, Pictures(50, Square(4)))
+    assert greys(clip) == [k // 2 for k in range(50)]
+
+
+def test_a_span_takes_only_its_own_time(film):
+    clip = read(film, Pictures(4, Square(4)), SOUND, start=0.4, end=0.8)
+    assert greys(clip) == [10, 12, 15, 17]
+    assert len(clip.waveform) == round(0.4 * RATE)
+
+
+def test_frames_of_an_uneven_clock_are_taken_by_time(tmp_path):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=1000)
+        stream.height, stream.width, stream.pix_fmt = 32, 32, "yuv420p"
+        for frame, at in zip(grey_steps(4, 32, 32), (0, 100, 150, 700), strict=True):
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            picture.pts = at
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    got = greys(read(path, Pictures(8, Square(4)), end=0.8))  # every .1 s
+    assert got == [0, 1, 2, 2, 2, 2, 2, 3]
+
+
+def test_crops_pads_and_squeezes(tmp_path):
+    picture = np.zeros((32, 64, 3), np.uint8)
+    picture[:, 16:48] = 200
+    film = write_video(tmp_path / "a.mp4", [picture] * 5)
+    mean = lambda fit: read(film, Pictures(1, Square(32, fit))).frames.mean()
+    assert mean("crop") == pytest.approx(200, abs=4)
+    assert mean("squeeze") == pytest.approx(100, abs=4)
+    assert mean("pad") == pytest.approx(50, abs=4)
+
+
+@pytest.mark.parametrize("rotation", [90, -90, 180])
+def test_a_phone_held_upright_is_turned(tmp_path, rotation):
+    picture = np.zeros((32, 64, 3), np.uint8)
+    picture[:16, :32] = 255
+    film = write_video(tmp_path / "a.mp4", [picture] * 5, rotation=rotation)
+    frame = read(film, Pictures(1, Square(32, "squeeze"))).frames[0]
+    want = np.rot90(picture, rotation // 90)
+    corners = lambda x: [x[i, j, 0] > 128 for i in (2, -3) for j in (2, -3)]
+    assert corners(frame) == corners(want)
+
+
+def test_waveform_is_the_mean_of_the_channels(tmp_path):
+    stereo = np.stack([tone(), np.zeros(RATE)])
+    clip = read(write_wav(tmp_path / "a.wav", stereo), None, SOUND)
+    np.testing.assert_allclose(clip.waveform, tone() / 2, atol=1e-4)
+    assert clip.waveform.dtype == np.float32 and clip.frames is None
+    many = np.stack([tone()] + [np.zeros(RATE)] * 7)
+    clip = read(write_wav(tmp_path / "b.wav", many), None, SOUND)
+    np.testing.assert_allclose(clip.waveform, tone() / 8, atol=1e-4)
+
+
+def test_resamples_and_cuts_like_librosa(music):
+    import librosa
+
+    clip = read(music, None, Sound(22050, offset=0.25, duration=0.5))
+    half = tone()[RATE // 4 : RATE * 3 // 4].astype(np.float32)
+    want = librosa.resample(half, orig_sr=RATE, target_sr=22050)
+    np.testing.assert_allclose(clip.waveform, want, atol=1e-4)
+
+
+@pytest.mark.parametrize("pad_mode", ["reflect", "constant"])
+def test_mfcc_is_the_definition(pad_mode):
+    """The equations of librosa's defaults, redone in NumPy."""
+    from scipy.fft import dct
+
+    rate, wave = 22050, np.random.default_rng(0).normal(size=5000) * 0.1
+    edges = np.pad(wave, 1024, mode=pad_mode)
+    frames = np.lib.stride_tricks.sliding_window_view(edges, 2048)[::512]
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(2048) / 2048)
+    power = np.abs(np.fft.rfft(frames * hann)) ** 2
+    log = np.log(6.4) / 27
+    to_mel = lambda f: np.where(f < 1000, f * 3 / 200, 15 + np.log(f / 1000) / log)
+    to_hz = lambda m: np.where(m < 15, m * 200 / 3, 1000 * np.exp(log * (m - 15)))
+    top = float(to_mel(np.array(rate / 2, float).clip(1000)))
+    hertz = to_hz(np.linspace(0, top, 130))
+    ramps = hertz[:, None] - np.arange(1025) * rate / 2048
+    up = -ramps[:-2] / np.diff(hertz)[:-1, None]
+    down = ramps[2:] / np.diff(hertz)[1:, None]
+    bands = np.maximum(0, np.minimum(up, down)) * 2 / (hertz[2:] - hertz[:-2])[:, None]
+    decibel = 10 * np.log10(np.maximum(1e-10, power @ bands.T))
+    decibel = np.maximum(decibel, decibel.max() - 80)
+    want = dct(decibel, norm="ortho")[:, :13]
+    got = mfcc(wave, rate, pad_mode=pad_mode)
+    assert got.shape == (10, 13) and got.dtype == np.float32
+    np.testing.assert_allclose(got, want, atol=2e-3)
+
+
+def test_the_paper_has_212_frames():
+    assert len(mfcc(np.ones(108045), 44100)) == 212
+
+
+def test_mfcc_needs_a_whole_window():
+    with pytest.raises(ValueError, match="fewer than n_fft=2048"):
+        mfcc(np.ones(2000), RATE)
+
+
+def test_a_missing_stream_is_none(film, music, tmp_path):
+    assert read(music, Pictures(), SOUND).frames is None
+    silent = write_video(tmp_path / "silent.mp4")
+    clip = read(silent, Pictures(3, Square(8)), SOUND)
+    assert clip.waveform is None and clip.frames.shape == (3, 8, 8, 3)
+    assert read(film, None, SOUND).frames is None
+    assert read(film, Pictures(3, Square(8))).waveform is None
+
+
+def test_the_name_of_a_file_does_not_matter(film, music, tmp_path):
+    named_mp4 = tmp_path / "music.mp4"
+    named_mp4.write_bytes(music.read_bytes())
+    assert len(read(named_mp4, Pictures(), SOUND).waveform) == RATE
+    named_wav = tmp_path / "film.wav"
+    named_wav.write_bytes(film.read_bytes())
+    assert greys(read(named_wav, Pictures(2, Square(8)))) == [0, 12]
+
+
+def float_wav(samples):
+    """A wav of 32 bit floats."""
+    body = np.asarray(samples, "<f4").tobytes()
+    form = struct.pack("<HHIIHH", 3, 1, RATE, 4 * RATE, 4, 32)
+    head = b"WAVEfmt " + struct.pack("<I", len(form)) + form
+    head += b"data" + struct.pack("<I", len(body))
+    return b"RIFF" + struct.pack("<I", len(head) + len(body)) + head + body
+
+
+def patched(content, at, value):
+    return content[:at] + value + content[at + len(value) :]
+
+
+def flipped(content):
+    """Every 50th byte between a quarter and three quarters turned over."""
+    content = bytearray(content)
+    for at in range(len(content) // 4, 3 * len(content) // 4, 50):
+        content[at] ^= 0xFF
+    return bytes(content)
+
+
+def faststart(path):
+    """The same film with its index in front, so that a cut leaves it readable."""
+    fast = path.with_name("fast.mp4")
+    with (
+        av.open(str(path)) as old,
+        av.open(str(fast), "w", options={"movflags": "+faststart"}) as new,
+    ):
+        streams = {s.index: new.add_stream_from_template(s) for s in old.streams}
+        for packet in old.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                new.mux(packet)
+    return fast.read_bytes()
+
+
+def flac(sound):
+    import io
+
+    file = io.BytesIO()
+    with av.open(file, "w", format="flac") as container:
+        stream = container.add_stream("flac", rate=RATE, layout="mono")
+        block = (sound[None] * 32767).astype(np.int16)
+        piece = av.AudioFrame.from_ndarray(block, "s16", "mono")
+        piece.sample_rate = RATE
+        container.mux(stream.encode(piece))
+        container.mux(stream.encode())
+    return file.getvalue()
+
+
+PAGE = b"\n<!DOCTYPE html><html><body>Please log in</body></html>"
+DAMAGE = {
+    "empty": (lambda film, music: b"", "D31.*is empty"),
+    "web page": (lambda film, music: PAGE, "D31.*a web page"),
+    "play list": (
+        lambda film, music: b"#EXTM3U\n#EXTINF:9,\n/etc/passwd\n",
+        "D31.*a text file",
+    ),
+    "lfs pointer": (
+        lambda film, music: b"version https://git-lfs.github.com/spec/v1\n",
+        "D31.*a text file",
+    ),
+    "noise": (lambda film, music: random.Random(0).randbytes(9000), "D3[12]"),
+    "half film": (lambda film, music: film[: len(film) // 2], "D32"),
+    "half film, index first": (
+        lambda film, music: faststart(film)[: len(faststart(film)) // 2],
+        r"D32.*cut short: 0\.\d+ of 1\.0\d s",
+    ),
+    "flipped film": (lambda film, music: flipped(film), "D32"),
+    "half wav": (
+        lambda film, music: music[: len(music) // 2],
+        r"D32.*cut short: 15978 of 32000 bytes",
+    ),
+    "half flac": (lambda film, music: flac(tone())[:4000], "D32"),
+    "wav of headers": (lambda film, music: music[:44], "D32"),
+    "wav of nothing": (
+        lambda film, music: patched(music[:44], 40, struct.pack("<I", 0)),
+        "D3[123]",
+    ),
+    "rate 0": (
+        lambda film, music: patched(music, 24, struct.pack("<I", 0)),
+        "D32",
+    ),
+    "NaN": (
+        lambda film, music: float_wav([0.1, np.nan] * 4000),
+        "D33.*not finite",
+    ),
+    "infinity": (lambda film, music: float_wav([np.inf] * 8000), "D33.*not finite"),
+    "too short": (lambda film, music: float_wav([0.1] * 2047), "D33.*2047 samples"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_damage_is_reported_not_decoded(case, film, music, tmp_path):
+    make, says = DAMAGE[case]
+    path = tmp_path / "clip.mp4"
+    if "index first" in case:
+        copy = tmp_path / "copy.mp4"
+        copy.write_bytes(film.read_bytes())
+        content = make(copy, None)
+    else:
+        content = make(film.read_bytes(), music.read_bytes())
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=says) as error:
+        read(path, Pictures(3, Square(8)), SOUND)
+    assert str(path) in str(error.value)
+
+
+def test_sound_lost_at_the_end_of_a_film_is_reported(tmp_path):
+    film = write_video(tmp_path / "a.mp4", grey_steps(75), tone(3.0))
+    content = faststart(film)
+    index_first = tmp_path / "b.mp4"
+    index_first.write_bytes(content)
+    read(index_first, Pictures(3, Square(8)), SOUND)
+    index_first.write_bytes(content[:-900])
+    with pytest.raises(DataError, match="D32"):
+        read(index_first, Pictures(3, Square(8)), SOUND)
+
+
+def test_a_streamed_wav_of_unknown_size_is_fine(music, tmp_path):
+    path = tmp_path / "a.wav"
+    path.write_bytes(patched(music.read_bytes(), 40, b"\xff\xff\xff\xff"))
+    assert len(read(path, None, SOUND).waveform) == RATE
+
+
+def test_the_cover_of_a_song_is_no_video(tmp_path):
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        cover = container.add_stream("mjpeg", rate=1)
+        cover.height, cover.width, cover.pix_fmt = 32, 32, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        picture = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), "rgb24")
+        sound = container.add_stream("aac", rate=RATE, layout="mono")
+        block = av.AudioFrame.from_ndarray(np.zeros((1, 1024), "f"), "fltp", "mono")
+        block.sample_rate = RATE
+        for _ in range(8):
+            container.mux(sound.encode(block))
+        container.mux(sound.encode())
+        container.mux(cover.encode(picture))
+        container.mux(cover.encode())
+    assert read(path, Pictures(), Sound(RATE)).frames is None
+
+
+def test_knows_three_ways_to_fit():
+    with pytest.raises(ValueError, match="fit='zoom' is unknown; known: crop, pad"):
+        Square(8, "zoom")
+
+
+def test_says_what_is_not_there(tmp_path, film):
+    with pytest.raises(DataError, match="D30.*nowhere.mp4"):
+        read(tmp_path / "nowhere.mp4")
+    with pytest.raises(DataError, match="D30"):
+        read(tmp_path)
+    with pytest.raises(DataError, match=r"D34.*0-9 s goes past its end at 1\.\d+ s"):
+        read(film, Pictures(), end=9.0)
+    with pytest.raises(DataError, match="D33.*0 samples of sound from 5 s on"):
+        read(film, None, Sound(RATE, offset=5.0))
+
+
+@pytest.mark.parametrize("module", ["av", "librosa", "PIL"])
+def test_names_the_extra_that_is_missing(module, film, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ExtraError, match=r"E01[\s\S]*mmfusion_jax\[media\]"):
+        read(film, Pictures(), Sound(8000))
+
+
+@pytest.mark.parametrize("count", [60, pytest.param(2000, marks=pytest.mark.slow)])
+def test_random_damage_raises_nothing_but_data_errors(count, film, music, tmp_path):
+    rng = random.Random(1)
+    path = tmp_path / "clip"
+    sources = [film.read_bytes(), music.read_bytes(), flac(tone())]
+    reported = 0
+    for _ in range(count):
+        content = bytearray(rng.choice(sources))
+        for _ in range(rng.choice([1, 5, 50])):
+            content[rng.randrange(len(content))] = rng.randrange(256)
+        if rng.random() < 0.5:
+            del content[rng.randrange(len(content)) :]
+        path.write_bytes(content)
+        try:
+            clip = read(path, Pictures(3, Square(8)), Sound(RATE))
+        except DataError:
+            reported += 1
+            continue
+        if clip.frames is not None:
+            assert clip.frames.shape == (3, 8, 8, 3)
+    assert reported > count / 3
+
+
+def test_librosa_reads_the_real_recordings_alike(real_data):
+    folder = real_data / "ravdess"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there")
+    with np.load(folder / "wav_mfcc_librosa.npz", allow_pickle=False) as file:
+        names, offsets, mfccs = file["name"], file["offsets"], file["mfcc"]
+    for index in (0, 1, 17):
+        wave = read(folder / "wav" / f"{names[index]}.wav", None, Sound()).waveform
+        want = mfccs[offsets[index] : offsets[index + 1]]
+        np.testing.assert_allclose(
+            mfcc(wave, 22050, pad_mode="constant"), want, atol=1e-2
+        )
+
+
+def test_a_real_film_has_its_frames_and_sound(real_data):
+    path = real_data / "media_samples" / "Oz06ZWiO20M_6.mp4"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there")
+    clip = read(path, Pictures(30, Square(56)), Sound(16000))
+    assert clip.duration == pytest.approx(7.5, abs=0.01)
+    assert clip.frames.shape == (30, 56, 56, 3) and clip.frames.std() > 10
+    assert len(clip.waveform) / 16000 == pytest.approx(7.44, abs=0.05)
