@@ -1,0 +1,116 @@
+"""Learning curves as SVG that takes its colours from the page."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from mmfusion_jax.report.markup import Html, tag
+
+# Colours that stand for those of the page, which light and dark pages set differently.
+COLOURS = {
+    "ink": "#010101",
+    "soft": "#020202",
+    "grid": "#030303",
+    "first": "#040404",
+    "second": "#050505",
+    "third": "#060606",
+}
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "text.color": COLOURS["ink"],
+    "axes.labelcolor": COLOURS["soft"],
+    "axes.edgecolor": COLOURS["grid"],
+    "xtick.color": COLOURS["soft"],
+    "ytick.color": COLOURS["soft"],
+    "grid.color": COLOURS["grid"],
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+}
+
+Points: TypeAlias = Sequence[tuple[float, float]]
+
+
+def curves(
+    lines: Mapping[str, Sequence[Points]],
+    marks: Points,
+    what: str,
+    salt: str,
+) -> Html:
+    """A chart of some quantity over the epochs.
+
+    Args:
+        lines: name -> one series of (epoch, value) for every run.
+        marks: places to put a dot.
+        what: the quantity, for the axis and for readers who cannot see.
+        salt: unlike that of any other chart on the page.
+    """
+    colours = ("first", "second", "third")
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": salt}):
+        figure = Figure(figsize=(4.6, 2.9), layout="constrained")
+        axes = figure.add_subplot()
+        for (name, runs), colour in zip(lines.items(), colours, strict=False):
+            alpha = 1.0 if len(runs) == 1 else max(0.25, 0.9 / len(runs) ** 0.5)
+            for number, series in enumerate(runs):
+                few = len(series) < 3
+                axes.plot(
+                    *zip(*series, strict=True) if series else ((), ()),
+                    color=COLOURS[colour],
+                    alpha=alpha,
+                    linewidth=1.6,
+                    linestyle="--" if colour == "third" else "-",
+                    marker="o" if few else "",
+                    markersize=3,
+                    label="" if number else name,
+                )
+        if marks:
+            x, y = zip(*marks, strict=True)
+            axes.plot(x, y, "o", color=COLOURS["ink"], markersize=5, label="chosen")
+        axes.set_xlabel("epoch")
+        axes.set_title(what, loc="left", fontsize=10)
+        axes.grid(axis="x", visible=False)
+        axes.tick_params(length=0)
+        axes.legend(fontsize=8)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    return _inline(text.getvalue(), _described(lines, what))
+
+
+def _inline(svg: str, described: str) -> Html:
+    """A chart to stand inside a page."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'^<svg [^>]*?(viewBox="[^"]*")[^>]*>', r"<svg \1>", svg)
+    svg = svg.replace("'DejaVu Sans'", "system-ui").replace("xlink:href", "href")
+    for name, colour in COLOURS.items():
+        svg = svg.replace(colour, f"var(--{name})")
+    svg = svg.replace("<svg ", '<svg aria-hidden="true" ', 1)
+    return tag("figure", Html(svg), role="img", aria_label=described)
+
+
+def _described(lines: Mapping[str, Sequence[Points]], what: str) -> str:
+    """The chart in words: where every line begins and ends."""
+    parts = [
+        f"{name} from {series[0][1]:.3f} to {series[-1][1]:.3f}"
+        for name, runs in lines.items()
+        for series in runs[:1]
+        if series
+    ]
+    return f"{what} over the epochs: {'; '.join(parts) or 'nothing recorded'}"
+
+
+def series(lines: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
+    """(epoch, value) of every line of metrics.jsonl that has a number called `name`."""
+    return [
+        (float(line["epoch"]), float(line[name]))
+        for line in lines
+        if isinstance(line.get(name), int | float) and "epoch" in line
+    ]

@@ -1,0 +1,135 @@
+"""The sections that say what was used: model, time, data, configuration, versions."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mmfusion_jax.report import words
+from mmfusion_jax.report.markup import Html, table, tag
+
+Result = Mapping[str, Any]
+
+
+def model(result: Result) -> Html:
+    """Where the parameters are."""
+    counts = result["model"]["parameters"]
+    total = counts["total"]
+    rows = []
+    for name, number in sorted(counts["components"].items(), key=lambda c: -c[1]):
+        share = number / total if total else 0.0
+        bar = tag("i", class_="ours", style=f"width:{100 * share:.2f}%")
+        graph = tag("div", bar, class_="bar", aria_hidden="true")
+        cells = words.count(number), f"{100 * share:.1f} %"
+        rows.append([name, *cells, tag("td", graph, class_="graph")])
+    rows.append([tag("th", "all", scope="row"), words.count(total), "100 %", ""])
+    return tag(
+        "section",
+        tag("h2", "Parameters"),
+        table(["component", "parameters", "share", ""], rows, "Weights by component."),
+    )
+
+
+def time(result: Result) -> Html:
+    """Where the time went, by run."""
+    head = [
+        "run", "chosen step", "steps", "ended", "compile", "step (10–90 %)",
+        "waiting for data", "total", "bad steps",
+    ]  # fmt: skip
+    rows = []
+    for run in result["runs"]:
+        place = f"fold {run['fold']}, seed {run['seed']}"
+        rows.append(_time_row(place, run))
+        for name, stage in run.get("stages", {}).items():
+            rows.append(_time_row(f"{place}, {name} alone", stage))
+    device = result["device"]
+    text = f"On {device['count']} × {device['kind']}; a step is given by its median."
+    return tag("section", tag("h2", "Runs and time"), table(head, rows, text))
+
+
+def data(result: Result) -> Html:
+    """The splits, and what is known of the data."""
+    about = result["data"]
+    counts = [[name, words.count(number)] for name, number in about["counts"].items()]
+    known = [
+        [words.label(name), _text(value)]
+        for name, value in about["facts"].items()
+        if name not in ("warnings", "hints")
+    ]
+    parts = [
+        tag("h2", "Data"),
+        table(["split", "examples"], counts, str(about["title"])),
+    ]
+    if known:
+        facts = table(["fact", ""], known, "What is known of the data", "prose")
+        parts.append(tag("details", tag("summary", "Facts about the data"), facts))
+    return tag("section", *parts)
+
+
+def repeat(result: Result) -> Html:
+    """The command, the versions and the whole configuration."""
+    fields = [[name, str(value)] for name, value in _flat(result["config"], "config")]
+    origin = [
+        ["commit", result["git"] or "unknown"],
+        ["device", f"{result['device']['count']} × {result['device']['kind']}"],
+        ["written", result["created"]],
+        *result["versions"].items(),
+    ]
+    return tag(
+        "section",
+        tag("h2", "To repeat it"),
+        tag("pre", result["command"]),
+        tag(
+            "details",
+            tag("summary", "Versions"),
+            table(["of", ""], origin, "What the numbers depend on", "prose"),
+        ),
+        tag(
+            "details",
+            tag("summary", "Full configuration"),
+            table(["field", "value"], fields, "Every field", "prose"),
+        ),
+    )
+
+
+def responsible() -> Html:
+    """What the numbers must not be used for."""
+    text = (
+        "This is research software. Its predictions are about the labels of a data "
+        "set; where these are emotions, they are portrayed or perceived affect, often "
+        "by actors, not what a person feels. Do not use it to infer emotions of people "
+        "at work or in education: in the EU that is prohibited (AI Act, Art. 5(1)(f)) "
+        "except for medical or safety reasons, and other uses on faces, voices or "
+        "physiological signals are high-risk. Get consent, report errors by group, and "
+        "keep to the licence of the data."
+    )
+    return tag("section", tag("h2", "Responsible use"), tag("p", text, class_="note"))
+
+
+def _time_row(place: str, run: Mapping[str, Any]) -> list[str]:
+    times = run["times"]
+    step = times["step_s"]
+    span = f"{words.seconds(step['p10'])}–{words.seconds(step['p90'])}"
+    return [
+        place,
+        f"{run['step']} (epoch {run['epoch']:.0f})",
+        words.count(run["steps"]),
+        run["ended"],
+        words.seconds(times["compile_s"]),
+        f"{words.seconds(step['median'])} ({span})",
+        f"{100 * times['data_wait_share']:.1f} %",
+        words.seconds(times["total_s"]),
+        str(run["bad_steps"]),
+    ]
+
+
+def _flat(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Every field below `prefix`, in order."""
+    if not isinstance(value, Mapping):
+        yield prefix, value
+        return
+    for name, inner in value.items():
+        yield from _flat(inner, f"{prefix}.{name}")
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

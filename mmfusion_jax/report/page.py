@@ -1,0 +1,58 @@
+"""The page: sections in the order in which a reader asks for them."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmfusion_jax.report import facts, results
+from mmfusion_jax.report.markup import Html, join, tag
+from mmfusion_jax.report.style import CSS
+
+# Nothing may be fetched and nothing may run, whatever the data hold.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+def write_report(workdir: Path, result: Mapping[str, Any]) -> Path:
+    """Writes `report.html`, one file that needs nothing else; its path.
+
+    Args:
+        workdir: of the experiment; the curves are read from the runs in it.
+        result: the content of `result.json`.
+    """
+    path = workdir / "report.html"
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh.write_text(page(workdir, result), encoding="utf-8")
+    fresh.replace(path)
+    return path
+
+
+def page(workdir: Path, result: Mapping[str, Any]) -> str:
+    """The whole document."""
+    title = f"{result['model']['name']} on {result['data']['title']}"
+    body = tag(
+        "main",
+        results.headline(result, title),
+        results.warnings(result),
+        results.comparison(result),
+        results.selection(result),
+        results.learning(workdir, result),
+        results.confusion(result),
+        results.scores(result),
+        facts.model(result),
+        facts.time(result),
+        facts.data(result),
+        facts.repeat(result),
+        facts.responsible(),
+    )
+    head = join(
+        [
+            Html('<meta charset="utf-8">'),
+            Html('<meta name="viewport" content="width=device-width">'),
+            Html(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
+            tag("title", title),
+            tag("style", Html(CSS)),
+        ]
+    )
+    document = tag("html", tag("head", head), tag("body", body), lang="en")
+    return f"<!doctype html>\n{document}\n"

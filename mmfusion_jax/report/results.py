@@ -1,0 +1,295 @@
+"""The sections that say how good the model is, and how sure that is."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmfusion_jax.report import words
+from mmfusion_jax.report.charts import curves, series
+from mmfusion_jax.report.markup import Html, join, table, tag
+from mmfusion_jax.train.journal import read_metrics
+
+Result = Mapping[str, Any]
+
+
+def headline(result: Result, title: str) -> Html:
+    """What was done, the score, and what it is to be compared with."""
+    select, summary = result["select"], result["summary"]
+    mean = summary["test"][select]["mean"]
+    tiles = [
+        _tile(words.spread(select, summary["test"][select]), _runs(result), "main")
+    ]
+    best = _best_stage(result)
+    if best is not None:
+        tiles.append(_tile(words.score(select, best[1]), f"{best[0]} alone"))
+    tiles.append(
+        _tile(words.score("", result["baseline"]["accuracy"]), "majority class")
+    )
+    weights = result["model"]["parameters"]["total"]
+    tiles.append(_tile(words.count(weights), "parameters"))
+    total = sum(run["times"]["total_s"] for run in _all_runs(result))
+    tiles.append(_tile(words.seconds(total), "of training"))
+    name = words.label(select)
+    sentence = f"Test {name} {words.score(select, mean)}"
+    if best is not None:
+        sentence += f": {words.points(mean - best[1])} against {best[0]} alone"
+    place = f"label “{result['task']['label']}”, protocol “{result['protocol']}”"
+    return tag(
+        "header",
+        tag("h1", title),
+        tag("p", f"{sentence}. {place.capitalize()}.", class_="lead"),
+        tag("div", *tiles, class_="tiles"),
+    )
+
+
+def warnings(result: Result) -> Html:
+    """What a reader must know before believing the numbers."""
+    found = list(result["data"]["facts"].get("warnings", ()))
+    if len(result["runs"]) == 1:
+        found.append(
+            "One run: how much the score swings with the seed is not known. "
+            "--config.seeds=5 tells."
+        )
+    if result["protocol"] == "paper":
+        found.append(
+            "Protocol “paper”: the step was chosen by its score on the test split, as "
+            "the paper did. The headline is not an estimate for new data."
+        )
+    if bad := sum(run["bad_steps"] for run in _all_runs(result)):
+        found.append(f"{bad} steps were refused: loss or gradient was not finite.")
+    return join(tag("p", tag("b", "Note "), text, class_="warning") for text in found)
+
+
+def comparison(result: Result) -> Html:
+    """The fusion beside every modality alone and the majority class."""
+    select, summary = result["select"], result["summary"]
+    name = result["model"]["name"]
+    ours = summary["test"][select]
+    base = result["baseline"]
+    rows = [_bar_row(f"always “{base['class']}”", _point(base["accuracy"]), "", select)]
+    rows[0].append(Html("<td>0</td>"))
+    for stage, value in summary["stages"].items():
+        row = _bar_row(f"{stage} alone", value["test"][select], "stage", select)
+        weights = result["runs"][0]["stages"][stage]["parameters"]["total"]
+        rows.append([*row, words.count(weights)])
+    row = _bar_row(name, ours, "ours", select)
+    rows.append([*row, words.count(result["model"]["parameters"]["total"])])
+    text = "The same data, recipe and rule for choosing the step in every row."
+    if ours["n"] > 1:
+        text += (
+            f" ± is the standard deviation over {ours['n']} runs; the dark line on a "
+            "bar spans it."
+        )
+    head = ["", f"test {words.label(select)}", "", "parameters"]
+    return tag(
+        "section",
+        tag("h2", "What fusion adds"),
+        table(head, rows, text),
+    )
+
+
+def selection(result: Result) -> Html:
+    """The honest figure beside the one that looks at the test split."""
+    select, summary = result["select"], result["summary"]
+    honest = summary["test"][select]
+    rows = [[_rule(result), words.spread(select, honest), "–"]]
+    if result["protocol"] == "honest":
+        rows[0][2] = "the result"
+    elif "last" in summary:
+        last = summary["last"][select]
+        gap = words.points(last["mean"] - honest["mean"])
+        rows.append(["the last step", words.spread(select, last), gap])
+    flattering = summary.get("flattering")
+    if flattering and result["protocol"] == "honest":
+        best = flattering["score"]
+        gap = words.points(best["mean"] - honest["mean"])
+        rows.append(["its test score", words.spread("", best), gap])
+    text = (
+        "Many published figures take the best score that the test split ever showed. "
+        "That figure knows the answers: it grows with the number of looks, and new "
+        "data will not repeat it. It is shown so that it can be set beside such "
+        "figures, and decides nothing here."
+    )
+    return tag(
+        "section",
+        tag("h2", "Honest and flattering"),
+        table(
+            ["step chosen by", f"test {words.label(select)}", "difference"],
+            rows,
+            "The same runs, read in different ways.",
+        ),
+        tag("p", text, class_="note"),
+    )
+
+
+def learning(workdir: Path, result: Result) -> Html:
+    """Curves of loss and score, of the model and of its stages."""
+    select = result["select"]
+    runs = result["runs"]
+    logs = [read_metrics(workdir / run["folder"]) for run in runs]
+    name = words.label(select)
+    chosen = "test" if result["protocol"] == "paper" else "valid"
+    marks = [(run["epoch"], run[chosen][select]) for run in runs if run.get(chosen)]
+    charts = [
+        curves(
+            {
+                "training": [series(log, "loss") for log in logs],
+                "validation": [series(log, "valid/loss") for log in logs],
+            },
+            [],
+            "loss",
+            "loss",
+        ),
+        curves(
+            {
+                "validation": [series(log, f"valid/{select}") for log in logs],
+                "test (decides nothing)" if chosen == "valid" else "test": [
+                    series(log, f"test/{select}") for log in logs
+                ],
+            },
+            marks,
+            name,
+            "score",
+        ),
+    ]
+    parts = [tag("h2", "Learning curves"), tag("div", *charts, class_="figures")]
+    if stages := list(_stage_charts(workdir, result, name)):
+        parts.append(
+            tag(
+                "details",
+                tag("summary", "Curves of the single modalities"),
+                tag("div", *stages, class_="figures"),
+            )
+        )
+    return tag("section", *parts)
+
+
+def confusion(result: Result) -> Html:
+    """Which classes are taken for which, over all runs."""
+    classes = result["task"]["classes"]
+    counts = np.sum([run["confusion"] for run in result["runs"]], axis=0)
+    totals = counts.sum(axis=1)
+    rows = []
+    for label, row, total in zip(classes, counts, totals, strict=True):
+        cells = [_confusion_cell(int(value), int(total)) for value in row]
+        recall = words.score("", row[len(rows)] / total) if total else words.DASH
+        rows.append([label, *cells, tag("td", recall, class_="recall")])
+    return tag(
+        "section",
+        tag("h2", "Confusion"),
+        table(
+            ["true ↓ said →", *classes, "recall"],
+            rows,
+            "Test examples by true class (rows) and by the class the model said"
+            + (" , all runs together." if len(result["runs"]) > 1 else "."),
+            "confusion",
+        ),
+    )
+
+
+def scores(result: Result) -> Html:
+    """Every score of every run, and what the scores mean."""
+    names = list(result["summary"]["test"])
+    rows = [
+        [f"test, mean of {len(result['runs'])}"]
+        + [words.spread(name, result["summary"]["test"][name]) for name in names]
+    ]
+    for run in result["runs"]:
+        for split in ("valid", "test"):
+            values = run.get(split) or {}
+            cells = [words.score(name, values.get(name)) for name in names]
+            rows.append([f"{_place(run)}{split}", *cells])
+    meanings = [
+        [words.label(name), text] for name, text in result["definitions"].items()
+    ]
+    return tag(
+        "section",
+        tag("h2", "All scores"),
+        table(["", *map(words.label, names)], rows, "At the chosen step."),
+        tag(
+            "details",
+            tag("summary", "What the scores mean"),
+            table(["score", "definition"], meanings, "Definitions", "prose"),
+        ),
+    )
+
+
+def _tile(value: str, about: str, kind: str = "") -> Html:
+    return tag(
+        "div", tag("b", value), tag("span", about), class_=f"tile {kind}".strip()
+    )
+
+
+def _runs(result: Result) -> str:
+    """What the headline is made of, such as "test accuracy, mean of 5 runs"."""
+    number = len(result["runs"])
+    name = f"test {words.label(result['select'])}"
+    return name if number == 1 else f"{name}, mean of {number} runs"
+
+
+def _all_runs(result: Result) -> Iterator[Mapping[str, Any]]:
+    """Every run and every stage of one."""
+    for run in result["runs"]:
+        yield run
+        yield from run.get("stages", {}).values()
+
+
+def _best_stage(result: Result) -> tuple[str, float] | None:
+    """The best single modality and its mean score."""
+    select = result["select"]
+    means = {
+        name: stage["test"][select]["mean"]
+        for name, stage in result["summary"]["stages"].items()
+    }
+    return max(means.items(), key=lambda item: item[1]) if means else None
+
+
+def _point(value: float) -> dict[str, float]:
+    """The spread of something that does not vary."""
+    return {"mean": value, "std": 0.0, "n": 1}
+
+
+def _bar_row(name: str, value: Mapping[str, Any], kind: str, select: str) -> list[Any]:
+    """Name, value and bar of one row of the comparison."""
+    mean, std = value["mean"], value["std"]
+    at = lambda share: f"{100 * min(max(share, 0.0), 1.0):.2f}%"
+    parts = [tag("i", class_=kind or None, style=f"width:{at(mean)}")]
+    if std > 0:
+        low, high = max(mean - std, 0.0), min(mean + std, 1.0)
+        parts.append(tag("u", style=f"left:{at(low)};width:{at(high - low)}"))
+    bar = tag("div", *parts, class_="bar", aria_hidden="true")
+    text = words.spread(select, value)
+    return [
+        name,
+        tag("td", text, class_="ours" if kind == "ours" else None),
+        tag("td", bar, class_="graph"),
+    ]
+
+
+def _rule(result: Result) -> str:
+    return "its test score" if result["protocol"] == "paper" else "its validation score"
+
+
+def _stage_charts(workdir: Path, result: Result, name: str) -> Iterator[Html]:
+    """A chart for every stage."""
+    for stage in result["summary"]["stages"]:
+        folders = [workdir / run["folder"] / "stages" / stage for run in result["runs"]]
+        logs = [read_metrics(folder) for folder in folders]
+        lines = {
+            "validation": [series(log, f"valid/{result['select']}") for log in logs],
+            "test": [series(log, f"test/{result['select']}") for log in logs],
+        }
+        yield curves(lines, [], f"{name}, {stage} alone", f"stage {stage}")
+
+
+def _confusion_cell(value: int, total: int) -> Html:
+    """A count, shaded by its share of the row."""
+    share = value / total if total else 0.0
+    kind = "none" if value == 0 else "high" if share > 0.55 else None
+    return tag("td", value, class_=kind, style=f"--share:{100 * share:.0f}%")
+
+
+def _place(run: Mapping[str, Any]) -> str:
+    return f"fold {run['fold']}, seed {run['seed']}, "
