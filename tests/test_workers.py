@@ -1,0 +1,87 @@
+"""A bad file costs its own result, never the others and never the command."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from worker_jobs import act
+
+from mmfusion_jax.data.progress import track
+from mmfusion_jax.data.workers import Failure, run
+
+CRASHED = Failure("the decoder crashed, or took longer than 2 s")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_results_come_in_order_and_failures_in_their_place(workers):
+    jobs = ["a", "data", "b", "bug", "c"]
+    got = list(run(act, jobs, workers=workers))
+    assert got[::2] == ["A", "B", "C"]
+    assert got[1] == Failure("cut short")
+    assert got[3] == Failure("ZeroDivisionError: division by zero")
+
+
+def test_a_worker_that_dies_or_hangs_is_named_and_the_rest_is_done():
+    jobs = ["a", "die", "b", "c", "hang", "d", "e"]
+    began = time.monotonic()
+    got = list(run(act, jobs, workers=2, timeout=2))
+    assert got == ["A", CRASHED, "B", "C", CRASHED, "D", "E"]
+    assert time.monotonic() - began < 60
+
+
+def test_stopping_early_ends_the_workers():
+    results = run(act, ["pid"] * 9, workers=1)
+    worker = int(next(results))
+    results.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker, 0)
+
+
+PARENT = """
+import sys
+from worker_jobs import act
+from mmfusion_jax.data.workers import run
+
+if __name__ == "__main__":
+    results = run(act, ["pid", "hang"], workers=1)
+    print(next(results), flush=True)
+    next(results)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux only")
+def test_workers_die_with_their_parent(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    parent = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, env=here
+    )
+    assert parent.stdout
+    worker = int(parent.stdout.readline())
+    parent.stdout.close()
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    status = Path(f"/proc/{worker}/status")
+    assert not status.exists() or "zombie" in status.read_text()
+
+
+def test_a_script_without_a_guard_is_told_so(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT.replace('if __name__ == "__main__":', "if True:"))
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, env=here, capture_output=True, text=True)
+    assert "D24" in done.stderr and "__main__" in done.stderr
+
+
+def test_progress_passes_everything_on_and_says_so(capsys):
+    assert list(track(iter("abc"), 3, "preparing")) == ["a", "b", "c"]
+    assert capsys.readouterr().err == "preparing: 3 of 3\n"
