@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from mmfusion_jax.report.markup import Html, tag
 
@@ -21,7 +22,7 @@ COLOURS = {
 }
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
-    "font.size": 9,
+    "font.size": 10,
     "text.color": COLOURS["ink"],
     "axes.labelcolor": COLOURS["soft"],
     "axes.edgecolor": COLOURS["grid"],
@@ -43,6 +44,8 @@ def curves(
     marks: Points,
     what: str,
     salt: str,
+    *,
+    share: bool = True,
 ) -> Html:
     """A chart of some quantity over the epochs.
 
@@ -51,10 +54,11 @@ def curves(
         marks: places to put a dot.
         what: the quantity, for the axis and for readers who cannot see.
         salt: unlike that of any other chart on the page.
+        share: the quantity is a share, to be given in percent.
     """
     colours = ("first", "second", "third")
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": salt}):
-        figure = Figure(figsize=(4.6, 2.9), layout="constrained")
+        figure = Figure(figsize=(4.2, 2.7), layout="constrained")
         axes = figure.add_subplot()
         for (name, runs), colour in zip(lines.items(), colours, strict=False):
             alpha = 1.0 if len(runs) == 1 else max(0.25, 0.9 / len(runs) ** 0.5)
@@ -74,10 +78,14 @@ def curves(
             x, y = zip(*marks, strict=True)
             axes.plot(x, y, "o", color=COLOURS["ink"], markersize=5, label="chosen")
         axes.set_xlabel("epoch")
-        axes.set_title(what, loc="left", fontsize=10)
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if share:
+            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.set_title(what, loc="left", fontsize=11)
         axes.grid(axis="x", visible=False)
         axes.tick_params(length=0)
-        axes.legend(fontsize=8)
+        axes.legend(fontsize=9)
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     return _inline(text.getvalue(), _described(lines, what))

@@ -25,7 +25,7 @@ def model(result: Result) -> Html:
     return tag(
         "section",
         tag("h2", "Parameters"),
-        table(["component", "parameters", "share", ""], rows, "Weights by component."),
+        table(["component", "parameters", "share", ""], rows, "Weights.", "numbers"),
     )
 
 
@@ -33,17 +33,23 @@ def time(result: Result) -> Html:
     """Where the time went, by run."""
     head = [
         "run", "chosen step", "steps", "ended", "compile", "step (10–90 %)",
-        "waiting for data", "total", "bad steps",
+        "data wait", "total", "bad steps",
     ]  # fmt: skip
-    rows = []
+    rows, stages = [], []
     for run in result["runs"]:
         place = f"fold {run['fold']}, seed {run['seed']}"
         rows.append(_time_row(place, run))
         for name, stage in run.get("stages", {}).items():
-            rows.append(_time_row(f"{place}, {name} alone", stage))
-    device = result["device"]
-    text = f"On {device['count']} × {device['kind']}; a step is given by its median."
-    return tag("section", tag("h2", "Runs and time"), table(head, rows, text))
+            stages.append(_time_row(f"{place}, {name} alone", stage))
+    text = (
+        f"On {_device(result)}. A step is given by its median; data wait is the share "
+        "of the training time in which the loop had no batch yet."
+    )
+    parts = [tag("h2", "Runs and time"), table(head, rows, text)]
+    if stages:
+        more = table(head, stages, "The encoders were trained alone first.")
+        parts.append(tag("details", tag("summary", "Single modalities"), more))
+    return tag("section", *parts)
 
 
 def data(result: Result) -> Html:
@@ -57,10 +63,10 @@ def data(result: Result) -> Html:
     ]
     parts = [
         tag("h2", "Data"),
-        table(["split", "examples"], counts, str(about["title"])),
+        table(["split", "examples"], counts, str(about["title"]), "numbers small"),
     ]
     if known:
-        facts = table(["fact", ""], known, "What is known of the data", "prose")
+        facts = table(["", ""], known, "What is known of the data", "prose")
         parts.append(tag("details", tag("summary", "Facts about the data"), facts))
     return tag("section", *parts)
 
@@ -70,7 +76,7 @@ def repeat(result: Result) -> Html:
     fields = [[name, str(value)] for name, value in _flat(result["config"], "config")]
     origin = [
         ["commit", result["git"] or "unknown"],
-        ["device", f"{result['device']['count']} × {result['device']['kind']}"],
+        ["device", _device(result)],
         ["written", result["created"]],
         *result["versions"].items(),
     ]
@@ -81,7 +87,7 @@ def repeat(result: Result) -> Html:
         tag(
             "details",
             tag("summary", "Versions"),
-            table(["of", ""], origin, "What the numbers depend on", "prose"),
+            table(["", ""], origin, "What the numbers depend on", "prose"),
         ),
         tag(
             "details",
@@ -103,6 +109,10 @@ def responsible() -> Html:
         "keep to the licence of the data."
     )
     return tag("section", tag("h2", "Responsible use"), tag("p", text, class_="note"))
+
+
+def _device(result: Result) -> str:
+    return f"{result['device']['count']} × {result['device']['kind']}"
 
 
 def _time_row(place: str, run: Mapping[str, Any]) -> list[str]:

@@ -47,10 +47,16 @@ def table(
         tag("tr", *(_cell(cell, first=not i) for i, cell in enumerate(row)))
         for row in rows
     ]
-    parts = tag("caption", caption), tag("thead", top), tag("tbody", *body)
-    # A wide table scrolls by itself, with the keyboard too.
+    parts = tag("thead", top), tag("tbody", *body)
+    named = tag("table", *parts, class_=kind or None, aria_label=caption)
+    # A wide table scrolls by itself, with the keyboard too; its caption stays.
     frame = {"role": "region", "aria_label": caption, "tabindex": 0}
-    return tag("div", tag("table", *parts, class_=kind), class_="scroll", **frame)
+    return join(
+        [
+            tag("p", caption, class_="caption"),
+            tag("div", named, class_="scroll", **frame),
+        ]
+    )
 
 
 def _cell(cell: Any, *, first: bool) -> Html:

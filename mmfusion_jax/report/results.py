@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mmfusion_jax.build import LOWER_IS_BETTER
 from mmfusion_jax.report import words
 from mmfusion_jax.report.charts import curves, series
 from mmfusion_jax.report.markup import Html, join, table, tag
@@ -16,30 +17,26 @@ Result = Mapping[str, Any]
 
 def headline(result: Result, title: str) -> Html:
     """What was done, the score, and what it is to be compared with."""
-    select, summary = result["select"], result["summary"]
-    mean = summary["test"][select]["mean"]
-    tiles = [
-        _tile(words.spread(select, summary["test"][select]), _runs(result), "main")
-    ]
+    select, ours = result["select"], _ours(result)
+    tiles = [_tile(words.spread(select, ours), _runs(result), "main")]
     best = _best_stage(result)
     if best is not None:
         tiles.append(_tile(words.score(select, best[1]), f"{best[0]} alone"))
-    tiles.append(
-        _tile(words.score("", result["baseline"]["accuracy"]), "majority class")
-    )
+    majority = words.score("accuracy", result["baseline"]["accuracy"])
+    tiles.append(_tile(majority, "accuracy of the majority class"))
     weights = result["model"]["parameters"]["total"]
     tiles.append(_tile(words.count(weights), "parameters"))
     total = sum(run["times"]["total_s"] for run in _all_runs(result))
     tiles.append(_tile(words.seconds(total), "of training"))
-    name = words.label(select)
-    sentence = f"Test {name} {words.score(select, mean)}"
+    sentence = f"Test {words.label(select)} {words.spread(select, ours)}"
     if best is not None:
-        sentence += f": {words.points(mean - best[1])} against {best[0]} alone"
-    place = f"label “{result['task']['label']}”, protocol “{result['protocol']}”"
+        gain = words.difference(select, ours["mean"] - best[1])
+        sentence += f", {gain} against {best[0]} alone"
+    place = f"Label “{result['task']['label']}”, protocol “{result['protocol']}”"
     return tag(
         "header",
         tag("h1", title),
-        tag("p", f"{sentence}. {place.capitalize()}.", class_="lead"),
+        tag("p", f"{sentence}. {place}.", class_="lead"),
         tag("div", *tiles, class_="tiles"),
     )
 
@@ -49,8 +46,8 @@ def warnings(result: Result) -> Html:
     found = list(result["data"]["facts"].get("warnings", ()))
     if len(result["runs"]) == 1:
         found.append(
-            "One run: how much the score swings with the seed is not known. "
-            "--config.seeds=5 tells."
+            "One run: how much the score swings with the seed is not known; "
+            "set config.seeds to 5 to see it."
         )
     if result["protocol"] == "paper":
         found.append(
@@ -64,18 +61,23 @@ def warnings(result: Result) -> Html:
 
 def comparison(result: Result) -> Html:
     """The fusion beside every modality alone and the majority class."""
-    select, summary = result["select"], result["summary"]
-    name = result["model"]["name"]
-    ours = summary["test"][select]
-    base = result["baseline"]
-    rows = [_bar_row(f"always “{base['class']}”", _point(base["accuracy"]), "", select)]
-    rows[0].append(Html("<td>0</td>"))
-    for stage, value in summary["stages"].items():
-        row = _bar_row(f"{stage} alone", value["test"][select], "stage", select)
-        weights = result["runs"][0]["stages"][stage]["parameters"]["total"]
-        rows.append([*row, words.count(weights)])
-    row = _bar_row(name, ours, "ours", select)
-    rows.append([*row, words.count(result["model"]["parameters"]["total"])])
+    select, ours, base = result["select"], _ours(result), result["baseline"]
+    stages = result["summary"]["stages"]
+    values = [
+        ours["mean"],
+        *(stage["test"][select]["mean"] for stage in stages.values()),
+    ]
+    full = 1.0 if words.is_share(select) else max(values)
+    rows = []
+    if select in base:
+        point = {"mean": base[select], "std": 0.0, "n": 1}
+        rows.append([f"always “{base['class']}”", *_bar(select, point, full, ""), 0])
+    for name, stage in stages.items():
+        bar = _bar(select, stage["test"][select], full, "stage")
+        weights = result["runs"][0]["stages"][name]["parameters"]["total"]
+        rows.append([f"{name} alone", *bar, words.count(weights)])
+    weights = words.count(result["model"]["parameters"]["total"])
+    rows.append([result["model"]["name"], *_bar(select, ours, full, "ours"), weights])
     text = "The same data, recipe and rule for choosing the step in every row."
     if ours["n"] > 1:
         text += (
@@ -84,42 +86,34 @@ def comparison(result: Result) -> Html:
         )
     head = ["", f"test {words.label(select)}", "", "parameters"]
     return tag(
-        "section",
-        tag("h2", "What fusion adds"),
-        table(head, rows, text),
+        "section", tag("h2", "What fusion adds"), table(head, rows, text, "numbers")
     )
 
 
 def selection(result: Result) -> Html:
     """The honest figure beside the one that looks at the test split."""
     select, summary = result["select"], result["summary"]
-    honest = summary["test"][select]
-    rows = [[_rule(result), words.spread(select, honest), "–"]]
-    if result["protocol"] == "honest":
-        rows[0][2] = "the result"
-    elif "last" in summary:
-        last = summary["last"][select]
-        gap = words.points(last["mean"] - honest["mean"])
-        rows.append(["the last step", words.spread(select, last), gap])
-    flattering = summary.get("flattering")
-    if flattering and result["protocol"] == "honest":
-        best = flattering["score"]
-        gap = words.points(best["mean"] - honest["mean"])
-        rows.append(["its test score", words.spread("", best), gap])
+    by = "test" if result["protocol"] == "paper" else "validation"
+    found = [(f"best {by} score: the result above", _ours(result))]
+    if "last" in summary:
+        found.append(("nothing: the last step", summary["last"][select]))
+    if summary.get("flattering") and by != "test":
+        found.append(("best test score", summary["flattering"]["score"]))
+    rows = []
+    for name, value in found:
+        gap = words.difference(select, value["mean"] - found[0][1]["mean"])
+        rows.append([name, words.spread(select, value), gap if rows else words.DASH])
     text = (
         "Many published figures take the best score that the test split ever showed. "
         "That figure knows the answers: it grows with the number of looks, and new "
         "data will not repeat it. It is shown so that it can be set beside such "
-        "figures, and decides nothing here."
+        "figures."
     )
+    head = ["step chosen by", f"test {words.label(select)}", "difference"]
     return tag(
         "section",
         tag("h2", "Honest and flattering"),
-        table(
-            ["step chosen by", f"test {words.label(select)}", "difference"],
-            rows,
-            "The same runs, read in different ways.",
-        ),
+        table(head, rows, "The same runs, read in different ways.", "numbers"),
         tag("p", text, class_="note"),
     )
 
@@ -141,6 +135,7 @@ def learning(workdir: Path, result: Result) -> Html:
             [],
             "loss",
             "loss",
+            share=False,
         ),
         curves(
             {
@@ -174,7 +169,7 @@ def confusion(result: Result) -> Html:
     rows = []
     for label, row, total in zip(classes, counts, totals, strict=True):
         cells = [_confusion_cell(int(value), int(total)) for value in row]
-        recall = words.score("", row[len(rows)] / total) if total else words.DASH
+        recall = words.score("recall", row[len(rows)] / total) if total else words.DASH
         rows.append([label, *cells, tag("td", recall, class_="recall")])
     return tag(
         "section",
@@ -183,7 +178,7 @@ def confusion(result: Result) -> Html:
             ["true ↓ said →", *classes, "recall"],
             rows,
             "Test examples by true class (rows) and by the class the model said"
-            + (" , all runs together." if len(result["runs"]) > 1 else "."),
+            + (", all runs together." if len(result["runs"]) > 1 else "."),
             "confusion",
         ),
     )
@@ -207,7 +202,7 @@ def scores(result: Result) -> Html:
     return tag(
         "section",
         tag("h2", "All scores"),
-        table(["", *map(words.label, names)], rows, "At the chosen step."),
+        table(["", *map(words.label, names)], rows, "At the chosen step.", "numbers"),
         tag(
             "details",
             tag("summary", "What the scores mean"),
@@ -217,9 +212,20 @@ def scores(result: Result) -> Html:
 
 
 def _tile(value: str, about: str, kind: str = "") -> Html:
+    """A number, its deviation smaller, and what it is."""
+    number, sign, rest = value.partition(" ±")
+    parts = [number, tag("small", sign, rest)] if sign else [number]
     return tag(
-        "div", tag("b", value), tag("span", about), class_=f"tile {kind}".strip()
+        "div",
+        tag("b", *parts),
+        tag("span", about),
+        class_=f"tile {kind}".strip(),
     )
+
+
+def _ours(result: Result) -> Mapping[str, Any]:
+    """The spread of the score that counts."""
+    return result["summary"]["test"][result["select"]]
 
 
 def _runs(result: Result) -> str:
@@ -243,33 +249,23 @@ def _best_stage(result: Result) -> tuple[str, float] | None:
         name: stage["test"][select]["mean"]
         for name, stage in result["summary"]["stages"].items()
     }
-    return max(means.items(), key=lambda item: item[1]) if means else None
+    best = min if select in LOWER_IS_BETTER else max
+    return best(means.items(), key=lambda item: item[1]) if means else None
 
 
-def _point(value: float) -> dict[str, float]:
-    """The spread of something that does not vary."""
-    return {"mean": value, "std": 0.0, "n": 1}
-
-
-def _bar_row(name: str, value: Mapping[str, Any], kind: str, select: str) -> list[Any]:
-    """Name, value and bar of one row of the comparison."""
+def _bar(select: str, value: Mapping[str, Any], full: float, kind: str) -> list[Html]:
+    """Two cells: a score, and a bar as long as its share of `full`."""
     mean, std = value["mean"], value["std"]
-    at = lambda share: f"{100 * min(max(share, 0.0), 1.0):.2f}%"
+    at = lambda x: f"{100 * min(max(x / max(full, 1e-9), 0.0), 1.0):.2f}%"
     parts = [tag("i", class_=kind or None, style=f"width:{at(mean)}")]
     if std > 0:
-        low, high = max(mean - std, 0.0), min(mean + std, 1.0)
-        parts.append(tag("u", style=f"left:{at(low)};width:{at(high - low)}"))
-    bar = tag("div", *parts, class_="bar", aria_hidden="true")
+        low, wide = max(mean - std, 0.0), 2 * std
+        parts.append(tag("u", style=f"left:{at(low)};width:{at(wide)}"))
     text = words.spread(select, value)
     return [
-        name,
         tag("td", text, class_="ours" if kind == "ours" else None),
-        tag("td", bar, class_="graph"),
+        tag("td", tag("div", *parts, class_="bar", aria_hidden="true"), class_="graph"),
     ]
-
-
-def _rule(result: Result) -> str:
-    return "its test score" if result["protocol"] == "paper" else "its validation score"
 
 
 def _stage_charts(workdir: Path, result: Result, name: str) -> Iterator[Html]:

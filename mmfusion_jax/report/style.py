@@ -4,14 +4,14 @@ CSS = """
 :root {
   color-scheme: light dark;
   --page: #f7f6f3; --card: #ffffff; --ink: #1c1f24; --soft: #5b6370; --grid: #e3e1dc;
-  --first: #1f5fbf; --second: #c2571a; --third: #4d7a3a; --mild: #dfe9f8;
+  --first: #1f5fbf; --second: #c2571a; --third: #4d7a3a;
   --warn: #8a5a00; --warn-page: #fff5dd;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --page: #14161a; --card: #1d2026; --ink: #e9eaed; --soft: #a3abb8;
     --grid: #333842; --first: #7fb0ff; --second: #ffa36b; --third: #9ccf85;
-    --mild: #22314a; --warn: #f3c969; --warn-page: #2e2716;
+    --warn: #f3c969; --warn-page: #2e2716;
   }
 }
 * { box-sizing: border-box; }
@@ -26,8 +26,9 @@ h1 { font-size: clamp(1.5rem, 4.5vw, 2.1rem); line-height: 1.2; margin: 0 0 .35r
 h2 { font-size: 1.15rem; margin: 0 0 .75rem; letter-spacing: -.005em; }
 h3 { font-size: 1rem; margin: 1.25rem 0 .5rem; }
 p { margin: 0 0 .75rem; max-width: 46rem; }
-.soft, caption, .note { color: var(--soft); }
-.note { font-size: .875rem; }
+.caption, .note { color: var(--soft); font-size: .875rem; }
+.caption { margin: 0 0 .35rem; }
+.scroll + .note { margin: .9rem 0 0; }
 section { background: var(--card); border: 1px solid var(--grid); border-radius: 12px;
   padding: 1.4rem 1.5rem; margin-top: 1.1rem; }
 .lead { font-size: 1.075rem; }
@@ -37,6 +38,7 @@ section { background: var(--card); border: 1px solid var(--grid); border-radius:
   padding: .9rem 1rem; }
 .tile b { display: block; font-size: 1.45rem; line-height: 1.25; font-weight: 650;
   letter-spacing: -.02em; font-variant-numeric: tabular-nums; }
+.tile b small { font-size: .95rem; font-weight: 500; opacity: .85; }
 .tile span { color: var(--soft); font-size: .85rem; }
 .tile.main { background: var(--first); border-color: var(--first); }
 .tile.main, .tile.main span { color: var(--card); }
@@ -48,12 +50,14 @@ section { background: var(--card); border: 1px solid var(--grid); border-radius:
   outline-offset: 3px; border-radius: 4px; }
 table { border-collapse: collapse; width: 100%; font-size: .925rem;
   font-variant-numeric: tabular-nums; }
-caption { text-align: left; font-size: .875rem; padding-bottom: .4rem; }
 th, td { text-align: left; padding: .42rem .8rem .42rem 0; vertical-align: top;
   border-top: 1px solid var(--grid); }
 thead th { border-top: 0; color: var(--soft); font-weight: 500; font-size: .85rem; }
 tbody th { font-weight: 500; }
-td { white-space: nowrap; }
+th:last-child, td:last-child { padding-right: 0; }
+td, th { white-space: nowrap; }
+table.numbers :is(td, th):not(:first-child) { text-align: right; }
+table.small { width: auto; min-width: 16rem; }
 table.prose td { white-space: normal; overflow-wrap: anywhere; }
 tr:has(td.ours) th, td.ours { font-weight: 650; }
 td.graph { width: 48%; min-width: 9rem; vertical-align: middle; }
@@ -65,8 +69,6 @@ td.graph { width: 48%; min-width: 9rem; vertical-align: middle; }
 .bar i.ours { background: var(--first); }
 .bar u { position: absolute; top: 50%; height: 2px; margin-top: -1px;
   background: var(--ink); }
-.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr));
-  gap: 1rem; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr));
   gap: 1rem 1.5rem; }
 figure { margin: 0; }
@@ -90,15 +92,19 @@ details > *:not(summary) { margin-top: .7rem; }
 @media (max-width: 34rem) {
   main { padding: 1.5rem .8rem 3rem; }
   section { padding: 1.1rem 1rem; }
-  td.graph { width: 30%; min-width: 5rem; }
+  td.graph { width: 22%; min-width: 3.5rem; }
+  tbody th { white-space: normal; min-width: 5.5rem; }
+  th, td { padding-right: .6rem; }
+  table { font-size: .875rem; }
 }
 @media print {
   :root { color-scheme: light; --page: #fff; --card: #fff; --ink: #000;
     --soft: #444; --grid: #ccc; --first: #1f5fbf; --second: #c2571a;
-    --third: #4d7a3a; --mild: #dfe9f8; --warn: #8a5a00; --warn-page: #fff; }
+    --third: #4d7a3a; --warn: #8a5a00; --warn-page: #fff; }
   body { font-size: 10.5pt; }
   main { max-width: none; padding: 0; }
-  section, .tile, tr, figure { break-inside: avoid; }
+  .tile, tr, figure, .bar { break-inside: avoid; }
+  h2, .caption { break-after: avoid; }
   section { border-width: 1px 0 0; border-radius: 0; padding: 1rem 0; }
   .scroll { overflow: visible; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }

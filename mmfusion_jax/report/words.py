@@ -5,28 +5,38 @@ from collections.abc import Mapping
 from typing import Any
 
 DASH = "–"
+NO_SHARES = frozenset({"loss", "mae", "correlation"})
 
 
 def score(name: str, value: Any) -> str:
     """A score; shares of examples are given in percent."""
     if not is_number(value):
         return DASH
-    return f"{value:.3f}" if name == "loss" else f"{100 * value:.1f} %"
+    return f"{100 * value:.1f} %" if is_share(name) else f"{value:.3f}"
+
+
+def deviation(name: str, summary: Mapping[str, Any]) -> str:
+    """The standard deviation over several runs, such as "± 1.2"; "" for one run."""
+    if summary["n"] < 2:
+        return ""
+    std = summary["std"]
+    return f"± {100 * std:.1f}" if is_share(name) else f"± {std:.3f}"
 
 
 def spread(name: str, summary: Mapping[str, Any]) -> str:
     """Mean and, of several runs, the standard deviation."""
-    mean = score(name, summary["mean"])
-    if summary.get("n", 1) < 2:
-        return mean
-    scale = 1 if name == "loss" else 100
-    digits = 3 if name == "loss" else 1
-    return f"{mean} ± {scale * summary['std']:.{digits}f}"
+    return f"{score(name, summary['mean'])} {deviation(name, summary)}".rstrip()
 
 
-def points(difference: float) -> str:
-    """A difference of two shares in percentage points, with its sign."""
-    return f"{100 * difference:+.1f} points"
+def difference(name: str, value: float) -> str:
+    """How far one score is from another, with its sign."""
+    text = f"{100 * value:+.1f} points" if is_share(name) else f"{value:+.3f}"
+    return text.replace("-", "−")
+
+
+def is_share(name: str) -> bool:
+    """Whether a score is a share of examples, 0..1."""
+    return name not in NO_SHARES
 
 
 def count(value: Any) -> str:

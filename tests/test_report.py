@@ -1,0 +1,235 @@
+"""The report: what it says, and that nothing in the data can change what it is."""
+
+import copy
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from mmfusion_jax.report import words, write_report
+from mmfusion_jax.report.markup import Html, tag
+
+HOSTILE = "<script>alert(1)</script>\"'&"
+SCORES = {"accuracy": 0.75, "uar": 0.5, "loss": 0.25}
+
+
+def spread(mean: float, n: int = 1) -> dict:
+    return {"mean": mean, "std": 0.0 if n == 1 else 0.02, "n": n}
+
+
+def entry(accuracy: float) -> dict:
+    """One run, as `result.json` has it."""
+    step = {"median": 0.07, "p10": 0.06, "p90": 0.08}
+    return {
+        "model": "cfn_sr",
+        "parameters": {"total": 30, "components": {"audio": 10, "head": 20}},
+        "step": 40,
+        "epoch": 2.0,
+        "steps": 80,
+        "ended": "early",
+        "valid": {**SCORES, "accuracy": accuracy + 0.01},
+        "test": {**SCORES, "accuracy": accuracy},
+        "last": {**SCORES, "accuracy": accuracy - 0.05},
+        "flattering": {"score": accuracy + 0.1, "step": 60, "rank": 0.9},
+        "confusion": [[3, 1], [0, 0]],
+        "bad_steps": 0,
+        "times": {
+            "compile_s": 9.5, "step_s": step, "data_wait_share": 0.013,
+            "total_s": 71.0,
+        },
+    }  # fmt: skip
+
+
+@pytest.fixture
+def result() -> dict:
+    stages = {"audio": entry(0.5), "video": entry(0.6)}
+    run = {"fold": 0, "seed": 7, "folder": ".", **entry(0.75), "stages": stages}
+    return {
+        "command": "python -m mmfusion_jax.main --config=configs/cfn_sr.py",
+        "config": {"seed": 7, "model": {"width": 64, "blocks": [1, 2]}},
+        "data": {
+            "name": "digits",
+            "title": "digits (embedded)",
+            "facts": {"licence": "CC0", "warnings": ["made by a machine"]},
+            "counts": {"train": 1200, "test": 400},
+        },
+        "model": {"name": "cfn_sr", "parameters": entry(0)["parameters"]},
+        "protocol": "honest",
+        "task": {"label": "digit", "kind": "classification", "classes": ["no", "yes"]},
+        "select": "accuracy",
+        "definitions": {"accuracy": "share of the right ones"},
+        "baseline": {"class": "no", "accuracy": 0.5},
+        "runs": [run],
+        "summary": {
+            "test": {name: spread(run["test"][name]) for name in SCORES},
+            "last": {"accuracy": spread(0.7)},
+            "flattering": {"score": spread(0.85)},
+            "stages": {
+                name: {"test": {"accuracy": spread(stage["test"]["accuracy"])}}
+                for name, stage in stages.items()
+            },
+        },
+        "versions": {"jax": "0.10.2"},
+        "git": "58ed261",
+        "device": {"kind": "cpu", "count": 2},
+        "created": "2026-11-21T10:00:00+00:00",
+    }
+
+
+def written(folder, result: dict) -> str:
+    lines = [
+        {"step": 20, "kind": "train", "epoch": 1.0, "loss": 2.0},
+        {"step": 20, "kind": "eval", "epoch": 1.0, "valid/loss": 2.1,
+         "valid/accuracy": 0.4, "test/accuracy": 0.3},
+        {"step": 40, "kind": "train", "epoch": 2.0, "loss": "nan"},
+        {"step": 40, "kind": "eval", "epoch": 2.0, "valid/loss": 1.2,
+         "valid/accuracy": 0.76, "test/accuracy": 0.75},
+    ]  # fmt: skip
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "metrics.jsonl").write_text(text)
+    path = write_report(folder, result)
+    assert path == folder / "report.html"
+    assert [p.name for p in folder.iterdir() if p.name.startswith(".")] == []
+    return path.read_text(encoding="utf-8")
+
+
+class Seen(HTMLParser):
+    """The elements of a page, its text, and whether every element is closed."""
+
+    VOID = ("meta", "br")
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.text = [], [], [], ""
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, name, attributes):
+        self.tags.append(name)
+        self.attributes += attributes
+        if name not in self.VOID:
+            self.open.append(name)
+
+    def handle_startendtag(self, name, attributes):
+        self.tags.append(name)
+        self.attributes += attributes
+
+    def handle_endtag(self, name):
+        assert self.open.pop() == name
+
+    def handle_data(self, text):
+        if self.open[-1:] != ["style"]:
+            self.text += f"{text} "
+
+
+def test_says_the_result_and_what_it_is_compared_with(tmp_path, result):
+    seen = Seen(written(tmp_path, result))
+    text = " ".join(seen.text.split())
+    assert "Test accuracy 75.0 %, +15.0 points against video alone." in text
+    assert "protocol “honest”" in text
+    assert "made by a machine" in text
+    assert "One run:" in text
+    for row in (
+        "always “no” 50.0 %", "audio alone 50.0 %", "video alone 60.0 %",
+        "best validation score: the result above 75.0 % –",
+        "nothing: the last step 70.0 % −5.0 points",
+        "best test score 85.0 % +10.0 points",
+        "no 3 1 75.0 %", "yes 0 0 –", "head 20 66.7 %",
+        "fold 0, seed 7 40 (epoch 2) 80 early 9.5 s 70 ms (60 ms–80 ms) 1.3 %",
+        "config.model.width 64", "share of the right ones", "CC0", "58ed261",
+        "train 1,200",
+    ):  # fmt: skip
+        assert row in text, row
+    assert result["command"] in text
+
+
+def test_of_several_runs_it_gives_the_spread(tmp_path, result):
+    second = copy.deepcopy(result["runs"][0])
+    result["runs"] = [{**result["runs"][0], "folder": "a"}, {**second, "folder": "b"}]
+    result["summary"]["test"]["accuracy"] = spread(0.75, 2)
+    text = " ".join(Seen(written(tmp_path, result)).text.split())
+    assert "75.0 % ± 2.0" in text
+    assert "mean of 2 runs" in text
+    assert "One run:" not in text
+    assert "no 6 2 75.0 %" in text
+
+
+def test_the_papers_protocol_is_named_for_what_it_is(tmp_path, result):
+    result["protocol"] = "paper"
+    result["summary"]["flattering"] = None
+    for run in result["runs"]:
+        run["valid"], run["flattering"] = None, None
+    text = " ".join(Seen(written(tmp_path, result)).text.split())
+    assert "The headline is not an estimate for new data." in text
+    assert "best test score: the result above 75.0 % –" in text
+
+
+def test_needs_nothing_else(tmp_path, result):
+    page = written(tmp_path, result)
+    seen = Seen(page)
+    assert not {"script", "link", "iframe", "img", "object"} & set(seen.tags)
+    for name, value in seen.attributes:
+        assert not (name in ("src", "href") and not value.startswith("#")), value
+        assert not name.startswith("on")
+    addresses = set(re.findall(r"https?://[^\s\"'<]+", page))
+    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+
+
+def test_is_accessible(tmp_path, result):
+    seen = Seen(written(tmp_path, result))
+    attributes = set(seen.attributes)
+    assert ("lang", "en") in attributes
+    assert seen.tags.count("h1") == 1
+    assert seen.tags.count("figure") == 4
+    described = [value for name, value in seen.attributes if name == "aria-label"]
+    assert any("training from 2.000 to 2.000" in words for words in described)
+    ids = [value for name, value in seen.attributes if name == "id"]
+    clips = [i for i in ids if re.fullmatch(r"p[0-9a-f]+", i)]
+    assert clips and len(clips) == len(set(clips))
+
+
+def test_what_the_data_hold_is_text(tmp_path, result):
+    plain = Seen(written(tmp_path, result))
+    result["data"]["title"] = HOSTILE
+    result["data"]["facts"] = {HOSTILE: HOSTILE, "warnings": [HOSTILE]}
+    result["data"]["counts"] = {HOSTILE: 1}
+    result["task"]["classes"] = [HOSTILE, HOSTILE]
+    result["task"]["label"] = result["baseline"]["class"] = HOSTILE
+    result["config"] = {HOSTILE: HOSTILE}
+    result["command"] = result["git"] = HOSTILE
+    result["definitions"] = {HOSTILE: HOSTILE}
+    result["model"]["parameters"]["components"] = {HOSTILE: 30}
+    result["summary"]["stages"] = {
+        HOSTILE: {"test": {"accuracy": spread(0.5)}},
+    }
+    result["runs"][0]["stages"] = {HOSTILE: entry(0.5)}
+    result["device"]["kind"] = result["created"] = HOSTILE
+    result["versions"] = {HOSTILE: HOSTILE}
+    page = written(tmp_path, result)
+    seen = Seen(page)
+    assert "script" not in seen.tags
+    assert set(seen.tags) <= set(plain.tags)
+    assert seen.text.count("alert(1)") > 20
+    assert {name for name, _ in seen.attributes} <= {n for n, _ in plain.attributes}
+
+
+def test_markup_escapes_all_but_markup():
+    assert tag("p", "<b>", Html("<i></i>"), title='"') == (
+        '<p title="&quot;">&lt;b&gt;<i></i></p>'
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.07, "70 ms"), (9.51, "9.5 s"), (214, "3 min 34 s"), (7300, "2 h 1 min"),
+     (float("nan"), "–")],
+)  # fmt: skip
+def test_times(seconds, said):
+    assert words.seconds(seconds) == said
+
+
+def test_scores_that_are_no_shares():
+    assert words.score("loss", 0.25) == "0.250"
+    assert words.spread("mae", {"mean": 1.5, "std": 0.1, "n": 3}) == "1.500 ± 0.100"
+    assert words.score("accuracy", None) == "–"
