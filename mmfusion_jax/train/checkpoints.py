@@ -17,6 +17,7 @@ class Checkpoints:
     several processes all of them make the same calls.
 
     Attributes:
+        folder: where the steps are.
         required: a state that cannot be saved ends the run; else it is a warning.
     """
 
@@ -45,8 +46,8 @@ class Checkpoints:
         """
         if keep < 2:
             raise ValueError(f"keep={keep} leaves nothing to fall back on; at least 2")
-        self.required = required
-        self._folder = StepFolder(Path(folder), keep=keep, read_only=read_only, say=say)
+        self.folder, self.required = Path(folder).absolute(), required
+        self._steps = StepFolder(self.folder, keep=keep, read_only=read_only, say=say)
 
     def __enter__(self) -> Self:
         return self
@@ -58,13 +59,13 @@ class Checkpoints:
     def latest_step(self) -> int | None:
         """The newest step that is safely on disk."""
         self.wait()
-        return max(self._folder.saved, default=None)
+        return max(self._steps.saved, default=None)
 
     @property
     def best_step(self) -> int | None:
         """The step of the highest score, the first of several; None without scores."""
         self.wait()
-        scores = [score for score in self._folder.saved.values() if score]
+        scores = [score for score in self._steps.saved.values() if score]
         return max(scores, key=rank)["step"] if scores else None
 
     def save(
@@ -94,21 +95,21 @@ class Checkpoints:
         Raises:
             CheckpointError: K03, the state could not be saved and `required` is set.
         """
-        folder = self._folder
-        folder.settle()
-        if step < max(folder.saved, default=step):
-            raise ValueError(f"step {step} is older than step {max(folder.saved)}")
+        steps = self._steps
+        steps.settle()
+        if step < max(steps.saved, default=step):
+            raise ValueError(f"step {step} is older than step {max(steps.saved)}")
         scored = None if score is None else {"step": step, "score": _number(score)}
         is_saved = lambda: (
-            step in folder.saved and bool(scored is None or folder.saved[step])
+            step in steps.saved and bool(scored is None or steps.saved[step])
         )
         for _ in range(2):
             if is_saved():
                 break
-            written = folder.write(step, state, meta, scored)
-            if written and not (wait or folder.fault):
+            written = steps.write(step, state, meta, scored)
+            if written and not (wait or steps.fault):
                 return True
-            folder.settle()
+            steps.settle()
         return self._answer(saved=is_saved())
 
     def restore_latest(self, target: PyTree) -> Restored | None:
@@ -126,9 +127,9 @@ class Checkpoints:
                 another model.
         """
         while (step := self.latest_step) is not None:
-            if found := self._folder.load(step, target):
+            if found := self._steps.load(step, target):
                 return found
-        if self._folder.used:
+        if self._steps.used:
             raise self._nothing_left()
         return None
 
@@ -143,7 +144,7 @@ class Checkpoints:
                 another model.
         """
         while (step := self.best_step) is not None:
-            if found := self._folder.load(step, target):
+            if found := self._steps.load(step, target):
                 return found
         if found := self.restore_latest(target):
             return found
@@ -158,41 +159,47 @@ class Checkpoints:
         Raises:
             CheckpointError: K03, it failed and `required` is set.
         """
-        return self._answer(saved=self._folder.settle())
+        return self._answer(saved=self._steps.settle())
 
     def close(self) -> None:
         """Waits for the save under way and lets go of the folder."""
         try:
             self.wait()
         finally:
-            self._folder.close()
+            self._steps.close()
 
     def _answer(self, *, saved: bool) -> bool:
         """Reports the last fault, if any, in one line; returns `saved`."""
-        folder = self._folder
-        if not folder.fault:
+        steps = self._steps
+        if steps.fault is None:
             return saved
-        newest = max(folder.saved, default=None)
+        (step, why), steps.fault = steps.fault, None
+        newest = max(steps.saved, default=None)
         last = "there is none" if newest is None else f"the newest is step {newest}"
-        text, folder.fault = f"{folder.fault}; {last}", ""
+        text = f"step {step} could not be saved ({why}); {last}"
+        if step in steps.saved:
+            text = f"step {step} is saved, after a fault ({why})"
         if self.required and not saved:
             raise CheckpointError(
                 "K03",
-                f"{folder.path}: {text}",
+                f"{self.folder}: {text}",
                 "make room or mend the disk, then run the same command again",
             )
-        folder.report(text)
+        steps.report(text)
         return saved
 
     def _nothing_left(self) -> CheckpointError:
-        path = self._folder.path
-        if self._folder.used:
+        if self._steps.used:
             return CheckpointError(
                 "K01",
-                f"{path}: every checkpoint is damaged",
+                f"{self.folder}: every checkpoint is damaged",
                 "start again with another --workdir, or delete this one",
             )
-        return CheckpointError("K01", f"{path}: there is no checkpoint", "train first")
+        return CheckpointError(
+            "K01",
+            f"{self.folder}: there is no checkpoint",
+            "train first: the same command with --mode=train",
+        )
 
 
 def _number(score: float) -> float | None:

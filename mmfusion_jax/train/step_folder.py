@@ -9,7 +9,8 @@ All that is known of orbax is here; `Checkpoints` decides what to save and to re
 
 import contextlib
 import itertools
-import logging
+import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from orbax import checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from mmfusion_jax.errors import CheckpointError
+from mmfusion_jax.train.quiet import quiet_orbax
 from mmfusion_jax.train.seals import (
     Damaged,
     differences,
@@ -45,22 +47,22 @@ class StepFolder:
     renames, deletes, reports and writes records.
 
     Attributes:
-        path: of the folder.
+        path: of the folder, absolute.
         keep: how many of the newest steps stay; the best one stays as well.
         read_only: nothing is written, renamed or deleted.
         saved: step -> its score, for every step that is on disk and not damaged.
-        fault: why the last write failed, in a few words; "" if none did.
+        fault: the step that failed to be written last and why; None if none did.
     """
 
     def __init__(
         self, path: Path, *, keep: int, read_only: bool, say: Callable[[str], None]
     ):
-        self.path, self.keep, self.read_only = path.absolute(), keep, read_only
+        self.path, self.keep, self.read_only = path, keep, read_only
         self.saved: dict[int, Score | None] = {}
-        self.fault = ""
+        self.fault: tuple[int, str] | None = None
         self._say = say
         self._pending: tuple[int, Score | None] | None = None
-        logging.getLogger("absl").addFilter(_not_of_orbax)
+        quiet_orbax()
         self._open()
 
     @property
@@ -91,7 +93,7 @@ class StepFolder:
         return True
 
     def settle(self) -> bool:
-        """Waits for the save under way, if any; False if it failed."""
+        """Waits for the save under way, if any; False if its step is not on disk."""
         if self._pending is None:
             return True
         (step, scored), self._pending = self._pending, None
@@ -102,7 +104,7 @@ class StepFolder:
             fault = error
         if not _agreed(fault is None):
             self._recover(step, fault)
-            return False
+            return step in self.saved and self.saved[step] == scored
         saved = {**self.saved, step: scored}
         self.saved = {step: saved[step] for step in self._manager.all_steps()}
         self._purge()
@@ -182,7 +184,7 @@ class StepFolder:
         )
 
     def _sweep(self) -> None:
-        """Empties the trash, and sets aside the steps whose records are damaged."""
+        """Deletes what is left over, and sets aside steps with damaged records."""
         self._purge()
         for path in self._steps_on_disk():
             try:
@@ -194,12 +196,15 @@ class StepFolder:
         return [p for p in self.path.glob("[0-9]*") if p.name.isdecimal()]
 
     def _purge(self) -> None:
+        """Deletes the trash and unfinished saves; no save may be under way."""
         if _is_first():
-            shutil.rmtree(self.path / "trash", ignore_errors=True)
+            unfinished = self.path.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}")
+            for path in [self.path / "trash", *unfinished]:
+                shutil.rmtree(path, ignore_errors=True)
 
     def _recover(self, step: int, fault: Exception | None) -> None:
         """Clears what a failed save left."""
-        self.fault = f"step {step} could not be written ({_brief(fault)})"
+        self.fault = step, _brief(fault)
         self._reopen()
 
     def _load(self, step: int, target: PyTree) -> Restored:
@@ -271,10 +276,9 @@ def _brief(fault: Exception | None) -> str:
     """The first line of a fault, cut to a width that fits one line."""
     if fault is None:
         return "another process failed"
+    if code := re.search(r"os_error_code='(\d+)'", str(fault)):
+        return os.strerror(int(code[1]))
+    if isinstance(fault, OSError) and fault.strerror:
+        return f"{fault.strerror}: {Path(fault.filename or '').name}".removesuffix(": ")
     text = (str(fault).strip() or type(fault).__name__).splitlines()[0]
     return text if len(text) <= 120 else f"{text[:117]}..."
-
-
-def _not_of_orbax(entry: logging.LogRecord) -> bool:
-    """Drops what orbax logs: what matters is raised as well, and reported here."""
-    return "orbax" not in Path(entry.pathname).parts
