@@ -3,15 +3,18 @@
 import functools
 import logging
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
+PACKAGE = "orbax/checkpoint"
+
 
 def quiet_orbax() -> None:
-    """Drops what orbax logs, and what its abandoned writes leave behind.
+    """Drops what orbax logs, and what its abandoned reads and writes leave behind.
 
-    A failed save leaves tasks of a closed event loop; Python prints a traceback for
-    each of them, long after the fault itself was raised.
+    A fault leaves unfinished tasks, and Python prints a traceback for each of them,
+    long after the fault itself was raised.
     """
     for name in ("absl", "asyncio"):
         logging.getLogger(name).addFilter(_not_of_orbax)
@@ -21,11 +24,12 @@ def quiet_orbax() -> None:
 
 
 def _not_of_orbax(entry: logging.LogRecord) -> bool:
-    package = "orbax/checkpoint"
-    return package not in entry.pathname and package not in entry.getMessage()
+    return PACKAGE not in entry.pathname and PACKAGE not in entry.getMessage()
 
 
 def _unraisable(before: Callable[[Any], object], fault: Any) -> None:
-    """Passes everything on but the callbacks of a closed event loop."""
-    if str(fault.exc_value) != "Event loop is closed":
+    """Passes on what does not come from a task of orbax."""
+    frames = [frame for frame, _ in traceback.walk_tb(fault.exc_traceback)]
+    of_orbax = any(PACKAGE in frame.f_code.co_filename for frame in frames)
+    if not of_orbax and str(fault.exc_value) != "Event loop is closed":
         before(fault)

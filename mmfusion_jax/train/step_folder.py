@@ -185,6 +185,7 @@ class StepFolder:
 
     def _sweep(self) -> None:
         """Deletes what is left over, and sets aside steps with damaged records."""
+        self.path.mkdir(parents=True, exist_ok=True)
         self._purge()
         for path in self._steps_on_disk():
             try:
