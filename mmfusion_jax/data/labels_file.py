@@ -1,0 +1,193 @@
+"""The table beside a folder of clips: which file shows what, said by whom."""
+
+import csv
+import dataclasses
+import difflib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mmfusion_jax.data.splits import SPLITS
+from mmfusion_jax.errors import DataError, nearest
+
+REQUIRED = ("file", "label")
+_SHOWN = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        line: its number in the file, from 1.
+        file: as written, relative to the folder of the clips.
+        label: name of the class.
+        split: "train", "valid" or "test"; "" without such a column.
+        speaker: "" without such a column.
+        start: of the span to use, in seconds.
+        end: of the span; None is the end of the file.
+    """
+
+    line: int
+    file: str
+    label: str
+    split: str = ""
+    speaker: str = ""
+    start: float = 0.0
+    end: float | None = None
+
+    @property
+    def key(self) -> str:
+        """What tells this clip from all others."""
+        if self.end is None and not self.start:
+            return self.file
+        return (
+            f"{self.file}@{self.start:g}-{'' if self.end is None else f'{self.end:g}'}"
+        )
+
+
+def read_labels(
+    path: Path,
+    folder: Path,
+    classes: Sequence[str] = (),
+    speaker_column: str = "speaker",
+) -> list[Row]:
+    """Reads and checks the whole table.
+
+    Args:
+        path: a csv file with the columns file and label, and perhaps split, speaker,
+            start and end; further columns are ignored.
+        folder: where the clips are.
+        classes: the labels that may occur; () takes those that do.
+        speaker_column: the column that tells who is seen and heard.
+
+    Raises:
+        DataError: a column, a value or a file is missing or wrong; the message names
+            the line and what would work.
+    """
+    rows = list(_rows(path, speaker_column))
+    if not rows:
+        raise DataError("D41", f"{path} has no rows below its header.")
+    _check_labels(path, rows, classes)
+    _check_unique(path, rows)
+    _check_files(path, rows, folder)
+    return rows
+
+
+def _rows(path: Path, speaker_column: str) -> Iterator[Row]:
+    """The lines, each checked by itself."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True, restval="")
+            names = [name.strip() for name in reader.fieldnames or ()]
+            reader.fieldnames = names
+            _check_columns(path, names, speaker_column)
+            for cells in reader:
+                texts = {k: (v or "").strip() for k, v in cells.items() if k}
+                yield _row(path, reader.line_num, texts, speaker_column)
+    except UnicodeDecodeError as error:
+        raise DataError("D41", f"{path} is not UTF-8 text: {error.reason}.") from error
+    except csv.Error as error:
+        raise DataError("D41", f"{path} is no csv file: {error}.") from error
+
+
+def _check_columns(path: Path, names: Sequence[str], speaker_column: str) -> None:
+    wanted = [*REQUIRED, *([] if speaker_column == "speaker" else [speaker_column])]
+    for name in wanted:
+        if name not in names:
+            raise DataError(
+                "D41",
+                f"{path} has no column {name!r} in its first line; "
+                f"{nearest(name, names or ['nothing'])}",
+                "the first line is: file,label and perhaps split,speaker,start,end",
+            )
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError("D41", f"{path} has the column {twice[0]!r} twice.")
+
+
+def _row(path: Path, line: int, cells: dict[str, str], speaker_column: str) -> Row:
+    where = f"{path} line {line}"
+    for name in (*REQUIRED, *({"split", speaker_column} & cells.keys())):
+        if not cells[name]:
+            raise DataError("D41", f"{where}: {name!r} is empty.", "fill it in")
+    split = cells.get("split", "")
+    if "split" in cells and split not in SPLITS:
+        raise DataError(
+            "D41", f"{where}: split {split!r} is unknown; {nearest(split, SPLITS)}"
+        )
+    start = _seconds(where, "start", cells.get("start", "")) or 0.0
+    end = _seconds(where, "end", cells.get("end", ""))
+    if end is not None and end <= start:
+        raise DataError("D41", f"{where}: end={end:g} is not after start={start:g}.")
+    speaker = cells.get(speaker_column, "")
+    return Row(line, cells["file"], cells["label"], split, speaker, start, end)
+
+
+def _seconds(where: str, name: str, text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise DataError(
+            "D41", f"{where}: {name} {text!r} is no number of seconds, such as 1.5."
+        )
+    return value
+
+
+def _check_labels(path: Path, rows: Sequence[Row], classes: Sequence[str]) -> None:
+    """Finds labels that are not classes, or that look like slips of the pen."""
+    counts = Counter(row.label for row in rows)
+    for row in rows:
+        if classes and row.label not in classes:
+            raise DataError(
+                "D07",
+                f"{path} line {row.line}: label {row.label!r} is not in classes; "
+                f"{nearest(row.label, classes)}",
+                "correct the row, or add the class to classes",
+            )
+        if classes or counts[row.label] > 1:
+            continue
+        common = [name for name, count in counts.items() if count > 3]
+        if near := difflib.get_close_matches(row.label, common, n=1, cutoff=0.75):
+            raise DataError(
+                "D07",
+                f"{path} line {row.line}: label {row.label!r} occurs once, "
+                f"{near[0]!r} {counts[near[0]]} times; did you mean {near[0]!r}?",
+                "correct the row; if it is right, name all classes with classes=a,b,c",
+            )
+    if len(counts) < 2:
+        raise DataError(
+            "D07", f"{path}: every row has the label {rows[0].label!r}.", "add a class"
+        )
+
+
+def _check_unique(path: Path, rows: Sequence[Row]) -> None:
+    seen: dict[str, int] = {}
+    for row in rows:
+        if row.key in seen:
+            raise DataError(
+                "D41",
+                f"{path} line {row.line}: {row.key!r} stands in line "
+                f"{seen[row.key]} already.",
+                "remove one, or give both a start and an end",
+            )
+        seen[row.key] = row.line
+
+
+def _check_files(path: Path, rows: Sequence[Row], folder: Path) -> None:
+    """Names all the files that are not there, not only the first."""
+    missing = [row for row in rows if not (folder / row.file).is_file()]
+    if not missing:
+        return
+    lines = [f"  line {row.line}: {row.file}" for row in missing[:_SHOWN]]
+    if len(missing) > _SHOWN:
+        lines.append(f"  and {len(missing) - _SHOWN} more")
+    raise DataError(
+        "D42",
+        f"{len(missing)} of {len(rows)} files named in {path} are not in {folder}:\n"
+        + "\n".join(lines),
+        "names are relative to the folder of the clips, upper and lower case matter",
+    )

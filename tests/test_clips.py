@@ -1,0 +1,352 @@
+"""From a folder with a table to examples: once, the same each time, or a clear word."""
+
+import shutil
+
+import numpy as np
+import pytest
+from media_files import grey_steps, tone, write_video, write_wav
+
+from mmfusion_jax.data.clips import clips
+from mmfusion_jax.data.labels_file import read_labels
+from mmfusion_jax.data.media import mfcc
+from mmfusion_jax.errors import ConfigError, DataError
+
+SMALL = {"frames": 3, "size": 8, "sample_rate": 16000, "workers": 0}
+HEAD = "file,label,split\n"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("MMFUSION_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory):
+    """Twelve clips of two classes: films, a silent film, a wav."""
+    folder = tmp_path_factory.mktemp("media")
+    for i in range(10):
+        frames = [np.full((32, 32, 3), 20 * i, np.uint8)] * 5
+        write_video(folder / f"{i}.mp4", frames, tone(1 + i / 10, 200 + 100 * i))
+    write_video(folder / "silent.mp4")
+    write_wav(folder / "sound.wav", tone(0.5))
+    return folder
+
+
+@pytest.fixture
+def folder(media, tmp_path):
+    return shutil.copytree(media, tmp_path / "talks")
+
+
+def table(folder, text):
+    (folder / "labels.csv").write_text(text)
+    return str(folder)
+
+
+def full(folder):
+    lines = [f"{i}.mp4,{'ab'[i % 2]},{'train' if i < 6 else 'test'}" for i in range(10)]
+    return table(folder, HEAD + "\n".join(lines))
+
+
+def test_examples_are_those_of_the_files(folder):
+    data = clips(full(folder), standardise=False, **SMALL)
+    assert data.classes == {"label": ("a", "b")}
+    assert {k: len(v) for k, v in data.sources.items()} == {"train": 6, "test": 4}
+    example = data.source("test")[1]  # 7.mp4
+    assert example["labels"]["label"] == 1 and example["weight"] == 1
+    video, audio = example["inputs"]["video"], example["inputs"]["audio"]
+    assert video.shape == (3, 8, 8, 3) and video.dtype == np.uint8
+    assert np.abs(video.astype(int) - 140).max() < 5
+    assert audio.dtype == np.float32 and audio.shape[1] == 13
+    steps = example["masks"]["audio"].sum()
+    want = mfcc(tone(1.7, 900), 16000)
+    assert abs(steps - len(want)) <= 2  # the codec adds a frame
+    np.testing.assert_allclose(
+        audio[5 : steps - 8].mean(0), want[5:-8].mean(0), rtol=0.2, atol=6
+    )
+    assert not audio[steps:].any() and len(audio) > steps
+    assert data.label("test", "label").tolist() == [0, 1, 0, 1]
+
+
+def test_a_missing_stream_is_masked(folder):
+    rows = "silent.mp4,a,train\nsound.wav,b,train\n0.mp4,a,test\n"
+    data = clips(table(folder, HEAD + rows), **SMALL)
+    silent, heard = data.source("train")[0], data.source("train")[1]
+    assert not silent["masks"]["audio"].any() and silent["masks"]["video"].all()
+    assert not heard["masks"]["video"].any() and heard["masks"]["audio"].any()
+    assert not silent["inputs"]["audio"].any() and not heard["inputs"]["video"].any()
+    assert silent["inputs"]["audio"].shape == heard["inputs"]["audio"].shape
+    assert any("1 of 3 clips have no audio" in w for w in data.facts["warnings"])
+
+
+def test_mfcc_are_standard_over_the_training_split_alone(folder):
+    data = clips(full(folder), **SMALL)
+    rows = lambda split: np.concatenate(
+        [
+            example["inputs"]["audio"][example["masks"]["audio"]]
+            for example in (data.source(split)[i] for i in range(4))
+        ]
+    )
+    train = np.concatenate([rows("train"), *_rest(data)])
+    np.testing.assert_allclose(train.mean(0), 0, atol=1e-3)
+    np.testing.assert_allclose(train.std(0), 1, atol=1e-3)
+    assert np.abs(rows("test").mean(0)).max() > 0.05
+
+
+def _rest(data):
+    for i in (4, 5):
+        example = data.source("train")[i]
+        yield example["inputs"]["audio"][example["masks"]["audio"]]
+
+
+def test_decodes_once_and_again_when_something_changed(folder, cache, capfd):
+    count = lambda: len(list(cache.glob("clips-*")))
+    clips(full(folder), **SMALL)
+    assert "decoding 10 clips" in capfd.readouterr().err
+    relabelled = HEAD + "\n".join(
+        f"{i}.mp4,{'ba'[i % 2]},{'train' if i < 7 else 'valid' if i < 8 else 'test'}"
+        for i in range(10)
+    )
+    data = clips(table(folder, relabelled), **SMALL)
+    assert "valid" in data.sources and data.source("train")[0]["labels"]["label"] == 1
+    assert count() == 1 and "decoding" not in capfd.readouterr().err
+    clips(str(folder), **SMALL | {"frames": 2})
+    assert count() == 2
+    write_video(folder / "0.mp4", grey_steps(5), tone())
+    clips(str(folder), **SMALL)
+    assert count() == 3
+
+
+def test_two_builds_are_the_same_bytes_in_processes_or_not(folder, cache):
+    stores = []
+    for workers in (0, 1):
+        data = clips(full(folder), **SMALL | {"workers": workers, "noise_snr_db": 3.0})
+        store = cache / data.facts["prepared"]
+        stores.append({f.name: f.read_bytes() for f in store.iterdir()})
+        shutil.rmtree(store)
+    assert stores[0] == stores[1] and len(stores[0]) == 4
+
+
+def test_the_manifest_says_what_went_in_and_what_did_not(folder):
+    import hashlib
+
+    from mmfusion_jax.data.store import cache_folder, open_store
+
+    (folder / "5.mp4").write_text("<html>Please log in</html>")
+    (folder / "6.mp4").write_bytes((folder / "6.mp4").read_bytes()[:3000])
+    data = clips(full(folder), **SMALL)
+    manifest = open_store(cache_folder(data.facts["prepared"])).manifest
+    first = manifest["clips"][0]
+    content = (folder / "0.mp4").read_bytes()
+    assert first["sha256"] == {"0.mp4": hashlib.sha256(content).hexdigest()}
+    assert first["key"] == "0.mp4" and first["video_steps"] == 3
+    assert list(manifest["skipped"]) == ["5.mp4", "6.mp4"]
+    (said,) = [w for w in data.facts["warnings"] if "left out" in w]
+    assert "2 of 10 clips are left out" in said and "web page" in said
+    assert len(data.source("train")) == 5
+
+
+def test_strict_stops_at_the_first_bad_file(folder):
+    (folder / "5.mp4").write_text("<html>Please log in</html>")
+    with pytest.raises(DataError, match=r"D44.*5\.mp4.*web page"):
+        clips(full(folder), strict=True, **SMALL)
+    clips(str(folder), **SMALL)
+    with pytest.raises(DataError, match="D44"):
+        clips(str(folder), strict=True, **SMALL)
+
+
+def test_no_clip_left(folder):
+    for i in range(10):
+        (folder / f"{i}.mp4").write_bytes(b"")
+    with pytest.raises(DataError, match=r"D43[\s\S]*10 of 10[\s\S]*9\.mp4 .*is empty"):
+        clips(full(folder), **SMALL)
+
+
+def test_noise_is_of_the_clip_and_its_seed(folder):
+    noisy = lambda **more: clips(
+        full(folder), standardise=False, noise_snr_db=-10.0, **SMALL, **more
+    )
+    audio = lambda data, i: data.source("train")[i]["inputs"]["audio"]
+    clean = clips(full(folder), standardise=False, **SMALL)
+    assert np.abs(audio(noisy(), 0) - audio(clean, 0)).max() > 20
+    np.testing.assert_array_equal(audio(noisy(), 0), audio(noisy(), 0))
+    assert (audio(noisy(), 0) != audio(noisy(noise_seed=1), 0)).any()
+
+
+def test_spans_of_one_file_stay_in_one_split(folder):
+    write_video(folder / "long.mp4", grey_steps(25), tone(1.0))
+    write_video(folder / "other.mp4", grey_steps(25), tone(1.0))
+    rows = [
+        f"{name}.mp4,{label},{at},{at + 0.2:.1f}"
+        for name in ("long", "other")
+        for at, label in ((0.0, "a"), (0.2, "b"), (0.4, "a"), (0.6, "b"))
+    ]
+    text = "file,label,start,end\n" + "\n".join(rows)
+    data = clips(table(folder, text), valid_share=0.0, test_share=0.4, **SMALL)
+    assert {k: len(v) for k, v in data.sources.items()} == {"train": 4, "test": 4}
+    assert sorted(data.groups) == ["test", "train"]
+    values = [data.source("train")[i]["inputs"]["video"].mean() for i in range(4)]
+    assert np.allclose(np.diff(values), 50, atol=5)
+
+
+def test_grey_keeps_the_brightness_and_three_channels(folder):
+    data = clips(full(folder), colour=False, **SMALL)
+    video = data.source("train")[5]["inputs"]["video"]
+    assert video.shape == (3, 8, 8, 3) and np.abs(video.astype(int) - 100).max() < 5
+
+
+def test_one_modality_alone(folder):
+    data = clips(full(folder), modalities=("audio",), **SMALL)
+    assert list(data.source("train")[0]["inputs"]) == ["audio"]
+    rows = "silent.mp4,a,train\nsound.wav,b,train\n1.mp4,b,train\n0.mp4,a,train\n"
+    text = HEAD + rows + "2.mp4,a,test"
+    data = clips(table(folder, text), modalities=("video",), **SMALL)
+    assert data.facts["skipped"] == {"sound.wav": "sound.wav has no video."}
+
+
+def test_augments_training_videos_if_asked(folder):
+    assert clips(full(folder), **SMALL).augment is None
+    data = clips(full(folder), augment=True, **SMALL)
+    assert data.augment is not None
+    got = data.augment(data.source("train")[0], np.random.default_rng(0))
+    assert got["inputs"]["video"].shape == (3, 8, 8, 3)
+
+
+def test_splits_at_random_keep_speakers_apart_or_warn(folder):
+    rows = [f"{i}.mp4,{'ab'[i % 2]},s{i // 2}" for i in range(10)]
+    text = "file,label,speaker\n" + "\n".join(rows)
+    data = clips(table(folder, text), **SMALL)
+    spoken = [set(names) for names in data.groups.values()]
+    assert len(spoken) == 3 and sum(map(len, spoken)) == len(set.union(*spoken)) == 5
+    assert not data.facts["warnings"]
+    named = clips(
+        table(folder, text.replace("speaker", "who")), speaker_column="who", **SMALL
+    )
+    assert named.groups == data.groups
+    data = clips(str(folder), **SMALL)
+    assert data.groups == {}
+    assert any("no column `speaker`" in w for w in data.facts["warnings"])
+
+
+def test_a_speaker_in_two_splits_is_refused(folder):
+    text = "file,label,split,speaker\n0.mp4,a,train,x\n1.mp4,b,train,y\n2.mp4,a,test,x"
+    with pytest.raises(DataError, match="D10.*'x'.*'train'.*'test'"):
+        clips(table(folder, text), **SMALL)
+
+
+WRONG = {
+    "": "D41.*has no column 'file'",
+    "file,label": "D41.*no rows",
+    "file,lable\n0.mp4,a": "D41.*no column 'label'.*did you mean 'lable'",
+    "file,label,file\n0.mp4,a,b": "D41.*column 'file' twice",
+    "file,label\n0.mp4,": "D41.*line 2: 'label' is empty",
+    "file,label\n,a": "D41.*line 2: 'file' is empty",
+    "file,label\n0.mp4,a\n1.mp4,a": "D07.*every row has the label 'a'",
+    "file,label,split\n0.mp4,a,val": "D41.*split 'val' is unknown.*mean 'valid'",
+    "file,label,split\n0.mp4,a,": "D41.*line 2: 'split' is empty",
+    "file,label,speaker\n0.mp4,a,": "D41.*line 2: 'speaker' is empty",
+    "file,label,start\n0.mp4,a,one": "D41.*start 'one' is no number of seconds",
+    "file,label,start\n0.mp4,a,-1": "D41.*start '-1'",
+    "file,label,end\n0.mp4,a,nan": "D41.*end 'nan'",
+    "file,label,start,end\n0.mp4,a,2,1": "D41.*end=1 is not after start=2",
+    "file,label\n0.mp4,a\n1.mp4,b\n0.mp4,b": "D41.*line 4: '0.mp4' stands in line 2",
+    "file,label\n0.mp4,a\nx.mp4,b\ny.mp4,b": (
+        r"D42.*2 of 3 files[\s\S]*line 3: x.mp4[\s\S]*line 4: y.mp4"
+    ),
+    'file,label\n"0.mp4,a': "D41.*no csv file",
+    HEAD + "0.mp4,a,train\n1.mp4,b,train": "D45.*no clip is in split 'test'",
+    HEAD + "0.mp4,a,train\n1.mp4,b,test": "D46.*line 3: split 'test'.*class 'b'",
+    "file,label\n"
+    + "".join(f"{i}.mp4,happy\n" for i in range(5))
+    + "5.mp4,hapy\n6.mp4,sad\n7.mp4,sad": (
+        "D07.*line 7: label 'hapy' occurs once.*did you mean 'happy'"
+    ),
+}
+
+
+@pytest.mark.parametrize("text", WRONG, ids=range(len(WRONG)))
+def test_mistakes_in_the_table_are_named(folder, text):
+    with pytest.raises(DataError, match=WRONG[text]):
+        clips(table(folder, text), **SMALL)
+
+
+def test_a_label_outside_the_classes_is_named(folder):
+    (folder / "labels.csv").write_text("file,label\n0.mp4,happy\n1.mp4,hapy\n")
+    says = (
+        r"D07.*labels.csv line 3: label 'hapy' is not in classes; did you mean 'happy'"
+    )
+    with pytest.raises(DataError, match=says):
+        read_labels(folder / "labels.csv", folder, ("sad", "happy"))
+
+
+def test_tables_of_spreadsheets_are_read(folder):
+    text = "\ufefffile , label,note\r\n 0.mp4,a,x\r\n\r\n1.mp4, b ,\r\n"
+    (folder / "labels.csv").write_bytes(text.encode("utf-8"))
+    rows = read_labels(folder / "labels.csv", folder)
+    assert [(r.line, r.file, r.label) for r in rows] == [
+        (2, "0.mp4", "a"),
+        (4, "1.mp4", "b"),
+    ]
+    (folder / "labels.csv").write_bytes("file,label\n0.mp4,é".encode("latin-1"))
+    with pytest.raises(DataError, match="D41.*not UTF-8"):
+        read_labels(folder / "labels.csv", folder)
+
+
+def test_without_a_folder_or_table_it_says_how_they_look(tmp_path):
+    run = r"[\s\S]*file,label\[,split\][\s\S]*fix: python -m mmfusion_jax.main"
+    with pytest.raises(DataError, match="D40.*no folder of clips was named" + run):
+        clips("")
+    with pytest.raises(DataError, match="D40.*'/no/where' is not a folder" + run):
+        clips("/no/where")
+    with pytest.raises(DataError, match="D40.*labels.csv is not there" + run):
+        clips(str(tmp_path))
+
+
+def test_options_out_of_range_are_named(folder):
+    for option, says in [
+        ({"frames": 0}, "frames=0"),
+        ({"duration": -1.0}, "duration=-1"),
+        ({"pad_mode": "zeros"}, "pad_mode='zeros'.*reflect"),
+        ({"modalities": ("sound",)}, "modalities='sound'"),
+        ({"test_share": 1.0}, "test_share=1"),
+    ]:
+        with pytest.raises((ConfigError, ValueError), match=says):
+            clips(full(folder), **SMALL | option)
+
+
+@pytest.mark.parametrize("count", [6, pytest.param(100, marks=pytest.mark.slow)])
+def test_real_clips_of_a_speaker(real_data, tmp_path, count):
+    folder = real_data / "grid_s1"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there")
+    lines = (folder / "labels.csv").read_text().splitlines()
+    picked = [line for line in lines[1:] if ",zero," in line or ",one," in line]
+    picked = picked[:count] if count < 100 else lines[1:]
+    part = tmp_path / "some.csv"
+    part.write_text("\n".join([lines[0], *picked]))
+    workers = None if count == 100 else 0
+    data = clips(str(folder), str(part), size=56, workers=workers)
+    assert sum(map(len, data.sources.values())) == len(picked)
+    example = data.source("train")[0]
+    assert example["inputs"]["video"].shape == (30, 56, 56, 3)
+    assert example["inputs"]["video"].std() > 20
+    assert example["inputs"]["audio"].shape == (129, 13)
+    assert not data.facts["skipped"] and data.facts["without"]["video"] == 0
+
+
+def test_real_recordings_without_pictures(real_data, tmp_path):
+    folder = real_data / "ravdess"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there")
+    lines = (folder / "wav_labels.csv").read_text().splitlines()
+    part = tmp_path / "some.csv"
+    rows = [line for line in lines[1:] if ",calm," in line or ",angry," in line]
+    part.write_text("\n".join([lines[0], *rows]))
+    data = clips(
+        str(folder), str(part), speaker_column="actor", size=8, workers=0,
+        sample_rate=44100, offset=0.5, duration=2.45,
+    )  # fmt: skip
+    example = data.source("train")[0]
+    assert example["inputs"]["audio"].shape == (212, 13)
+    assert not example["masks"]["video"].any() and example["masks"]["audio"].any()
+    assert data.facts["without"]["video"] == len(rows) == 10
