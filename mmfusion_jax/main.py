@@ -7,7 +7,7 @@ import contextlib
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmfusion_jax import cli
@@ -19,16 +19,17 @@ def main(request: Request) -> None:
     # Slow, and needed only once the request is known to be sound.
     from mmfusion_jax.startup import start
 
+    answer_to, show = MODES[request.flags["mode"]]
     with contextlib.redirect_stdout(sys.stderr):
         start(request.config)
-        answer = MODES[request.flags["mode"]](request)
+        answer = answer_to(request)
     if request.flags["json"]:
         print(json.dumps(answer, indent=1))
-    elif request.flags["mode"] == "evaluate":
-        print("\n".join(score_lines(answer)))
+    else:
+        show(answer)
 
 
-def train(request: Request) -> Any:
+def train(request: Request) -> dict[str, Any]:
     """Trains, or goes on; the content of result.json."""
     from mmfusion_jax import experiment
 
@@ -36,31 +37,56 @@ def train(request: Request) -> Any:
     return experiment.train(request.config, request.workdir, command)
 
 
-def evaluate(request: Request) -> Any:
-    """Scores of the chosen checkpoints."""
+def evaluate(request: Request) -> list[dict[str, Any]]:
+    """Scores of the chosen checkpoints, a fold and seed each."""
     from mmfusion_jax import experiment
 
     return experiment.evaluate(request.config, request.workdir)
 
 
-def score_lines(units: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """The scores of every unit and split, a line each."""
-    for unit in units:
+def inspect(request: Request) -> dict[str, Any]:
+    """What the config describes, before any training."""
+    from mmfusion_jax import inspection
+
+    return inspection.inspect(request.config, compiled=request.flags["compile"])
+
+
+def show_nothing(answer: Any) -> None:
+    """The training has said everything while it ran."""
+
+
+def show_scores(answer: Sequence[Mapping[str, Any]]) -> None:
+    """Prints the scores of every fold, seed and split, a line each."""
+    for unit in answer:
+        place = f"fold {unit['fold']} seed {unit['seed']} step {unit['step']}"
         for split in ("train", "valid", "test"):
             scores = unit.get(split, {}).items()
-            shown = [f"{k} {v:.3f}" for k, v in scores if isinstance(v, float)]
-            if shown:
-                place = f"fold {unit['fold']} seed {unit['seed']} step {unit['step']}"
-                yield f"{place} {split}: {', '.join(shown)}"
+            parts = [f"{k} {v:.3f}" for k, v in scores if isinstance(v, float)]
+            if parts:
+                print(f"{place} {split}: {', '.join(parts)}")
 
 
-MODES = {"train": train, "evaluate": evaluate}
+def show_inspection(answer: Mapping[str, Any]) -> None:
+    """Prints what was found as tables."""
+    from mmfusion_jax.inspection import show
+
+    show(answer)
+
+
+MODES = {
+    "train": (train, show_nothing),
+    "evaluate": (evaluate, show_scores),
+    "inspect": (inspect, show_inspection),
+}
 
 COMMAND = cli.Command(
     "mmfusion_jax.main",
     "Trains, evaluates or inspects what a config describes.",
     main,
-    (Flag("mode", "train", "what to do", tuple(MODES)),),
+    (
+        Flag("mode", "train", "what to do", tuple(MODES)),
+        Flag("compile", False, "inspect: compile a step to know its memory"),
+    ),
 )
 
 if __name__ == "__main__":
