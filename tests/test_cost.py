@@ -116,7 +116,10 @@ class Tiny(nn.Module):
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> Outputs:
         x = Encode(name="encode")(batch.inputs["audio"], batch.masks["audio"])
-        return Outputs(nn.Dense(2, name="head")(x.values.mean(1)), {"x": x.values})
+        return Outputs(self._head(x), {"x": x.values})
+
+    def _head(self, x: Tokens):
+        return nn.Dense(2, name="head")(x.values.mean(1))
 
 
 class Encode(nn.Module):

@@ -57,8 +57,7 @@ def count_macs(function: Callable[..., Any], *args: Any) -> dict[str, Any]:
         if macs is None:
             open_loops += 1
             continue
-        _, _, place = path.partition("/")  # the first name is that of the model
-        components[place.split("/")[0] or "itself"] += macs
+        components[_component(path)] += macs
     return {
         "total": sum(components.values()),
         "components": dict(components),
@@ -126,6 +125,12 @@ def _products(jaxpr: core.Jaxpr, place: str) -> Iterator[tuple[str, int | None]]
                     yield path, None
                 for where, macs in found:
                     yield where, None if macs is None else macs * times
+
+
+def _component(path: str) -> str:
+    """The top-level module of a path such as "CFNSR/CFNSR._fuse/cross/ask"."""
+    model, *inner = (name.split(".")[0] for name in path.split("/"))
+    return next((name for name in inner if name != model), "itself")
 
 
 def _branch(params: Mapping[str, Any], path: str) -> Iterator[tuple[str, int | None]]:
