@@ -1,1 +1,3 @@
 """Data sets: from files to padded, masked examples addressed by the step number."""
+
+DATASETS = {}

@@ -24,9 +24,15 @@ class Executor:
 
     Attributes:
         parallel: "jit" or "pmap".
+        devices: how many to use; 0 for all of them.
     """
 
     parallel: str = "jit"
+    devices: int = 0
+
+    @property
+    def count(self) -> int:
+        return self.devices or jax.device_count()
 
     @property
     def axis(self) -> str | None:
@@ -36,8 +42,10 @@ class Executor:
     @property
     def mesh(self) -> jax.sharding.Mesh:
         # Auto: with the default, explicit axes, Linen's Dropout raises.
-        shape, types = (jax.device_count(),), (AxisType.Auto,)
-        return jax.make_mesh(shape, (AXIS,), axis_types=types)
+        devices = jax.devices()[: self.count]
+        return jax.make_mesh(
+            (self.count,), (AXIS,), axis_types=(AxisType.Auto,), devices=devices
+        )
 
     @property
     def whole(self) -> NamedSharding:
@@ -63,8 +71,9 @@ class Executor:
             axis_name=AXIS,
             in_axes=(None, 0),  # pyright: ignore[reportArgumentType]
             out_axes=(None, None),  # pyright: ignore[reportArgumentType]
+            devices=jax.devices()[: self.count] if self.devices else None,
         )
-        local = jax.local_device_count()
+        local = self.devices or jax.local_device_count()
         rows = lambda x: x.reshape(local, -1, *x.shape[1:])
         return lambda state, batch: mapped(state, jax.tree.map(rows, batch))
 
@@ -99,12 +108,12 @@ class Executor:
 
     def check_batch_size(self, batch_size: int, accumulate: int = 1) -> None:
         """Raises ConfigError if a batch cannot be split evenly."""
-        parts = jax.device_count() * accumulate
+        parts = self.count * accumulate
         if batch_size % parts:
             below = max(batch_size - batch_size % parts, parts)
             raise ConfigError(
                 "C05",
                 f"config.data.batch_size={batch_size} cannot be split over "
-                f"{jax.device_count()} devices and accumulate={accumulate}.",
+                f"{self.count} devices and accumulate={accumulate}.",
                 f"--config.data.batch_size={below} (a multiple of {parts})",
             )

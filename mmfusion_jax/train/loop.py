@@ -26,10 +26,11 @@ class Saver(Protocol):
         self,
         step: int,
         state: PyTree,
-        meta: dict[str, Any],
-        score: float | None,
+        meta: Mapping[str, Any],
+        score: float | None = None,
+        *,
         wait: bool = False,
-    ) -> None: ...
+    ) -> object: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,9 @@ class Plan:
     Attributes:
         steps: of the whole run.
         steps_per_epoch: a whole epoch is evaluated and saved at its end.
-        select: the validation score that chooses the step and stops early.
+        choose: the split whose score chooses the step and stops early: "valid", or
+            "test" for a paper that did so; without that split a run goes to its end.
+        select: that score.
         lower_is_better: whether a lower score is the better one.
         patience: epochs without a better score before the run stops; 0 never stops.
         log_every: steps between two looks at the numbers.
@@ -50,6 +53,7 @@ class Plan:
 
     steps: int
     steps_per_epoch: int
+    choose: str = "valid"
     select: str = "accuracy"
     lower_is_better: bool = False
     patience: int = 0
@@ -64,11 +68,11 @@ class Plan:
     def saves_after(self, step: int) -> bool:
         return self.save_every > 0 and step % self.save_every == 0
 
-    def score(self, valid: Mapping[str, Any] | None) -> float | None:
+    def score(self, scores: Mapping[str, Any] | None) -> float | None:
         """What checkpoints compare: higher is better."""
-        if valid is None:
+        if scores is None:
             return None
-        value = float(valid[self.select])
+        value = float(scores[self.select])
         return -value if self.lower_is_better else value
 
 
@@ -81,8 +85,9 @@ class Progress:
         best_score: highest score so far; None before the first evaluation.
         best_step: the first step that reached it.
         stale: evaluations since then.
-        flattering: highest score of the watched test split and its step, which no
-            decision may use: {"score", "step"}.
+        flattering: best score of the watched test split and its step, which no
+            decision may use: {"score", "step", "rank"}, rank being the score turned
+            so that higher is better.
     """
 
     last_score: float | None = None
@@ -265,7 +270,7 @@ class Loop:
         begun = time.perf_counter()
         results = self.evaluate(self.state)
         self.clock.evaluate += time.perf_counter() - begun
-        self.progress.update(step, self.plan.score(results.get("valid")))
+        self.progress.update(step, self.plan.score(results.get(self.plan.choose)))
         watched = results.get(self.watch)
         if watched is not None:
             self._watch(step, watched)
@@ -277,20 +282,19 @@ class Loop:
         }
         epoch = step / self.plan.steps_per_epoch
         self.journal.record("eval", step, {"epoch": epoch, **values})
-        chosen = [
-            f"{split} {self.plan.select} {scores[self.plan.select]:.3f}"
-            for split, scores in results.items()
-            if split != self.watch or "valid" not in results
-        ]
-        line = f"epoch {epoch:.0f}, step {step}/{self.plan.steps}: {', '.join(chosen)}"
-        self.journal.say(line)
+        told = results.get(self.plan.choose) or results[self.watch]
+        self.journal.say(
+            f"epoch {epoch:.0f}, step {step}/{self.plan.steps}: {self.plan.choose} "
+            f"{self.plan.select} {told[self.plan.select]:.3f}, loss {told['loss']:.3f}"
+        )
 
     def _watch(self, step: int, scores: Evaluation) -> None:
         """Notes the best score of a split that decides nothing."""
-        score = self.plan.score(scores) or 0.0
+        rank = self.plan.score(scores) or 0.0
         best = self.progress.flattering
-        if best is None or score > best["score"]:
-            self.progress.flattering = {"score": score, "step": step}
+        if best is None or rank > best["rank"]:
+            score = scores[self.plan.select]
+            self.progress.flattering = {"rank": rank, "score": score, "step": step}
 
     def _save(self, step: int, *, scored: bool, wait: bool = False) -> None:
         begun = time.perf_counter()

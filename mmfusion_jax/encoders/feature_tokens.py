@@ -1,0 +1,61 @@
+"""Named measurements, such as action units, as tokens."""
+
+from typing import Any
+
+import einops
+import flax.linen as nn
+import jax.numpy as jnp
+
+from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.layers.batch_norm import BatchNorm
+from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.types import Array, Tokens
+
+
+class FeatureTokens(nn.Module):
+    """Every measurement of a step becomes a token, so that attention can pick some.
+
+        token_j = Dropout(BN(ReLU(W_j x_j + b_j)))
+
+    Stands in for a video encoder where only measurements of the clip are known. What is
+    measured in several ways, x_j, makes one token.
+
+    Attributes:
+        width: size of a token, d.
+        ways: number of ways in which everything is measured; the raw features are
+            then `ways` runs of the same measurements, side by side.
+        dropout: on the tokens.
+        axis: pmap axis over which the batch is spread; None under jit.
+        dtype: type of the computation; None keeps that of the input.
+    """
+
+    width: int = 64
+    ways: int = 1
+    dropout: float = 0.2
+    axis: str | None = None
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, values: Array, mask: Array, *, train: bool) -> Tokens:
+        """Maps (b t f) to tokens (b t*j d) with grid (t, j), j = f / ways.
+
+        Raises:
+            ConfigError: if f is not a multiple of `ways`.
+        """
+        features = values.shape[-1]
+        if features % self.ways:
+            raise ConfigError(
+                "C24", f"ways={self.ways} does not divide the {features} features."
+            )
+        x = keep(values, mask).astype(self.dtype or values.dtype)
+        x = einops.rearrange(x, "b t (w j) -> b t j w", w=self.ways)
+        count = x.shape[2]
+        start = nn.initializers.variance_scaling(2.0, "fan_in", "normal", batch_axis=0)
+        kernel = self.param("kernel", start, (count, self.ways, self.width))
+        bias = self.param("bias", nn.initializers.normal(0.5), (count, self.width))
+        x = jnp.einsum("btjw,jwd->btjd", x, kernel.astype(x.dtype))
+        x = nn.relu(x + bias.astype(x.dtype))
+        x = BatchNorm(self.axis, dtype=self.dtype, name="norm")(x, mask, train=train)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        tokens = einops.rearrange(x, "b t j d -> b (t j) d")
+        return Tokens(tokens, jnp.repeat(mask, count, axis=1), (values.shape[1], count))

@@ -1,0 +1,327 @@
+"""A whole experiment: every fold and seed, unimodal stages first, then the report."""
+
+import dataclasses
+import datetime
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from mmfusion_jax import build, provenance
+from mmfusion_jax.data.dataset import Dataset
+from mmfusion_jax.errors import ConfigError, nearest
+from mmfusion_jax.report import write_report
+from mmfusion_jax.run import Donor, Run, say
+from mmfusion_jax.train.interrupt import Interrupt
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+    """One fold with one seed.
+
+    Attributes:
+        fold: its number.
+        seed: of weights, order and augmentation.
+        folder: relative to the work folder; "." if it is the only one.
+    """
+
+    fold: int
+    seed: int
+    folder: str
+
+
+def units(config: ConfigDict) -> list[Unit]:
+    """Every fold with every seed that a config asks for."""
+    folds = build.folds(config)
+    seeds = range(config.seed, config.seed + config.seeds)
+    alone = len(folds) * len(seeds) == 1
+    return [
+        Unit(fold, seed, "." if alone else f"fold_{fold}/seed_{seed}")
+        for fold in folds
+        for seed in seeds
+    ]
+
+
+class Experiment:
+    """A config, its work folder, and the models it needs, each built once.
+
+    Args:
+        config: resolved.
+        workdir: holds everything of the experiment.
+    """
+
+    def __init__(self, config: ConfigDict, workdir: Path):
+        self.config = config
+        self.workdir = workdir
+        self._runs: dict[str, Run] = {}
+
+    def run(self, data: Dataset, stage: str = "") -> Run:
+        """The model of the config, or of one of its unimodal stages."""
+        if stage not in self._runs:
+            config = stage_config(self.config, stage) if stage else self.config
+            self._runs[stage] = Run(config, data)
+        return self._runs[stage]
+
+    def train(self, unit: Unit, data: Dataset, interrupt: Interrupt) -> dict[str, Any]:
+        """Trains the stages of a unit, then its model on their encoders."""
+        stages = {
+            name: self.run(data, name).train(
+                data,
+                unit.seed,
+                self._folder(unit, name),
+                _title(f"{name} only", unit),
+                interrupt,
+            )
+            for name in self.config.warm_start
+        }
+        entry = self.run(data).train(
+            data,
+            unit.seed,
+            self._folder(unit),
+            _title(self.config.model.name, unit),
+            interrupt,
+            self._donors(unit, data),
+        )
+        return {**dataclasses.asdict(unit), **entry, "stages": stages}
+
+    def evaluate(self, unit: Unit, data: Dataset) -> dict[str, Any]:
+        """Scores of every split at the chosen checkpoint of a unit."""
+        run = self.run(data)
+        state = run.best(self._folder(unit))
+        reader = build.pipeline(self.config, data, unit.seed)
+        splits = [
+            split for split in ("train", "valid", "test") if split in data.sources
+        ]
+        scores = run.evaluate(state.variables, reader, splits)
+        return {**dataclasses.asdict(unit), "step": int(state.step), **scores}
+
+    def _folder(self, unit: Unit, stage: str = "") -> Path:
+        folder = self.workdir / unit.folder
+        return folder / "stages" / stage if stage else folder
+
+    def _donors(self, unit: Unit, data: Dataset) -> Callable[[], Sequence[Donor]]:
+        """The trained stages of a unit, read when they are asked for."""
+
+        def read() -> list[Donor]:
+            names = self.config.warm_start
+            states = [
+                self.run(data, name).best(self._folder(unit, name)) for name in names
+            ]
+            return [Donor(state.params, state.stats) for state in states]
+
+        return read
+
+
+def train(config: ConfigDict, workdir: Path, command: str) -> dict[str, Any]:
+    """Trains what is not trained yet and writes `result.json` and `report.html`.
+
+    Args:
+        config: resolved.
+        workdir: holds everything of the experiment; one that was interrupted goes on,
+            one that is finished is left as it is.
+        command: what the user typed, for the report.
+
+    Raises:
+        ConfigError: if the folder belongs to another config.
+        Interrupted: after saving.
+    """
+    claim(config, workdir)
+    path = workdir / "result.json"
+    if path.exists():
+        say(f"{workdir} is finished; to repeat it, choose another --workdir.")
+        result = json.loads(path.read_text(encoding="utf-8"))
+        _conclude(result, workdir / "report.html")
+        return result
+    experiment, entries = Experiment(config, workdir), []
+    data = None
+    with Interrupt() as interrupt:
+        for unit, data in _each(config, announce=True):
+            entries.append(experiment.train(unit, data, interrupt))
+    assert data is not None
+    result = _result(config, command, data, experiment.run(data), entries)
+    if jax.process_index() == 0:
+        provenance.write_json(path, result)
+        _conclude(result, write_report(workdir, result))
+    return result
+
+
+def evaluate(config: ConfigDict, workdir: Path) -> list[dict[str, Any]]:
+    """Scores of the chosen checkpoints of a finished experiment, a unit each.
+
+    Raises:
+        ConfigError: if the folder belongs to another config.
+        CheckpointError: if there is nothing to evaluate.
+    """
+    claim(config, workdir, create=False)
+    experiment = Experiment(config, workdir)
+    return [experiment.evaluate(unit, data) for unit, data in _each(config)]
+
+
+def claim(config: ConfigDict, workdir: Path, *, create: bool = True) -> None:
+    """Makes sure that `workdir` belongs to this config and to no other.
+
+    Raises:
+        ConfigError: naming the first key that differs.
+    """
+    path = workdir / "config.json"
+    ours = json.loads(config.to_json())
+    if path.exists():
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+        for key, (old, new) in differences(theirs, ours).items():
+            raise ConfigError(
+                "C09",
+                f"{workdir} holds a run with config.{key}={old!r}, not {new!r}.",
+                "choose another --workdir, or the config of that run",
+            )
+    elif create and jax.process_index() == 0:
+        provenance.write_json(path, ours)
+
+
+def differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
+) -> dict[str, tuple[Any, Any]]:
+    """Dotted key -> (old, new) of everything that differs; None where it is absent.
+
+    Where a process runs, and how far it reads ahead, does not change a run.
+    """
+    found = {}
+    for key in sorted({*old, *new}):
+        name = f"{prefix}{key}"
+        a, b = old.get(key), new.get(key)
+        if name in ("distributed", "data.threads", "train.log_every") or a == b:
+            continue
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found |= differences(a, b, f"{name}.")
+        else:
+            found[name] = (a, b)
+    return found
+
+
+def stage_config(config: ConfigDict, stage: str) -> ConfigDict:
+    """The config of a unimodal stage: the same recipe, one encoder and its head."""
+    encoders = config.model.encoders
+    if stage not in encoders:
+        raise ConfigError(
+            "C12",
+            f"config.warm_start names {stage!r}, which has no encoder.",
+            nearest(stage, encoders),
+        )
+    made = config.copy_and_resolve_references()
+    made.unlock()
+    made.model = ConfigDict(
+        {"name": "unimodal", "encoders": {stage: encoders[stage].to_dict()}}
+    )
+    made.losses = ConfigDict({"task": {"name": "cross_entropy", "weight": 1.0}})
+    made.warm_start = ()
+    return made
+
+
+def _each(config: ConfigDict, *, announce: bool = False):
+    """Every unit with its data; a fold is prepared once."""
+    data, fold = None, None
+    for unit in units(config):
+        if data is None or unit.fold != fold:
+            data, fold = build.dataset(config, unit.fold), unit.fold
+            if announce:
+                _announce(data, config)
+        yield unit, data
+
+
+def _announce(data: Dataset, config: ConfigDict) -> None:
+    """Says which data are used; the embedded set names the way to the paper's."""
+    counts = ", ".join(f"{len(s)} {split}" for split, s in data.sources.items())
+    say(f"data: {data.title}: {counts}; label {config.data.label!r}")
+    for hint in data.facts.get("hints", ()):
+        say(hint)
+    for warning in data.facts.get("warnings", ()):
+        say(f"warning: {warning}")
+
+
+def _title(model: str, unit: Unit) -> str:
+    place = "" if unit.folder == "." else f" fold {unit.fold} seed {unit.seed}"
+    return f"{model}{place}"
+
+
+def _result(
+    config: ConfigDict,
+    command: str,
+    data: Dataset,
+    run: Run,
+    entries: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """Everything that is known of a finished experiment, as JSON values."""
+    task = run.parts.task
+    names = config.warm_start
+    scores = task.scores()
+    device = jax.devices()[0]
+    return {
+        "command": command,
+        "config": json.loads(config.to_json()),
+        "data": {
+            "name": data.name,
+            "title": data.title,
+            "facts": dict(data.facts),
+            "counts": {split: len(source) for split, source in data.sources.items()},
+        },
+        "model": {"name": config.model.name, "parameters": entries[0]["parameters"]},
+        "protocol": config.protocol,
+        "task": {
+            "label": task.label,
+            "kind": "classification",
+            "classes": list(data.classes[task.label]),
+        },
+        "select": config.train.select,
+        "definitions": dict(scores.DEFINITIONS),
+        "baseline": {
+            "class": entries[0]["baseline"]["class"],
+            "accuracy": float(np.mean([e["baseline"]["accuracy"] for e in entries])),
+        },
+        "runs": entries,
+        "summary": {
+            "test": _spread(e["test"] for e in entries),
+            "last": _spread(e["last"] for e in entries),
+            "flattering": _spread({"score": e["flattering"]["score"]} for e in entries),
+            "stages": {
+                name: {"test": _spread(e["stages"][name]["test"] for e in entries)}
+                for name in names
+            },
+        },
+        "versions": provenance.versions(),
+        "git": provenance.commit(),
+        "device": {
+            "kind": device.device_kind,
+            "platform": device.platform,
+            "count": jax.device_count(),
+        },
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _spread(scores: Iterable[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Mean, standard deviation over the runs (n - 1) and their number, by score."""
+    rows = list(scores)
+    made = {}
+    for name in rows[0]:
+        values = np.array([row[name] for row in rows])
+        spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+        made[name] = {"mean": float(values.mean()), "std": spread, "n": len(values)}
+    return made
+
+
+def _conclude(result: Mapping[str, Any], report: Path) -> None:
+    """The last lines on the screen."""
+    select, summary = result["select"], result["summary"]
+    rows = {
+        "majority class": {"mean": result["baseline"]["accuracy"], "std": 0, "n": 0}
+    }
+    rows |= {f"{m} only": s["test"][select] for m, s in summary["stages"].items()}
+    rows[result["model"]["name"]] = summary["test"][select]
+    say(f"test {select} on {result['data']['title']}, protocol {result['protocol']}:")
+    for name, row in rows.items():
+        spread = f" +- {row['std']:.3f} over {row['n']} runs" if row["n"] > 1 else ""
+        say(f"  {name:18} {row['mean']:.3f}{spread}")
+    say(f"report: {report}")

@@ -1,0 +1,50 @@
+"""Measurements as tokens: the equation, masks, and what cannot be."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmfusion_jax.encoders.feature_tokens import FeatureTokens
+from mmfusion_jax.errors import ConfigError
+
+X = np.random.default_rng(0).normal(size=(3, 2, 6)).astype("float32")
+MASK = np.array([[True, True], [True, False], [False, False]])
+ENCODER = FeatureTokens(width=4, ways=2)
+VARIABLES = ENCODER.init(jax.random.key(0), X, MASK, train=False)
+
+
+def test_follows_the_equation():
+    tokens = ENCODER.apply(VARIABLES, X, MASK, train=False)
+    p = VARIABLES["params"]
+    pairs = np.stack([X[..., :3], X[..., 3:]], -1)  # b t j w
+    want = np.einsum("btjw,jwd->btjd", pairs, p["kernel"]) + p["bias"]
+    want = np.maximum(want, 0) / np.sqrt(1 + 1e-5) * MASK[..., None, None]
+    np.testing.assert_allclose(tokens.values, want.reshape(3, 6, 4), rtol=1e-5)
+    assert tokens.grid == (2, 3)
+    assert tokens.mask.sum(1).tolist() == [6, 3, 0]
+
+
+@pytest.mark.parametrize("poison", [np.nan, 1e30])
+def test_masked_steps_touch_neither_value_nor_gradient(poison):
+    def total(params, x):
+        variables = {**VARIABLES, "params": params}
+        tokens, _ = ENCODER.apply(
+            variables, x, MASK, train=True, mutable=["batch_stats"],
+            rngs={"dropout": jax.random.key(1)},
+        )  # fmt: skip
+        return jnp.sum(tokens.values**2)
+
+    dirty = np.where(MASK[..., None], X, poison).astype("float32")
+    clean = np.where(MASK[..., None], X, 0)
+    for got, want in zip(
+        jax.tree.leaves(jax.value_and_grad(total)(VARIABLES["params"], dirty)),
+        jax.tree.leaves(jax.value_and_grad(total)(VARIABLES["params"], clean)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_says_that_the_features_do_not_divide():
+    with pytest.raises(ConfigError, match="ways=4 does not divide the 6 features"):
+        FeatureTokens(ways=4).init(jax.random.key(0), X, MASK, train=False)

@@ -1,0 +1,52 @@
+"""The objective averages once, over real examples only."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmfusion_jax.losses.objective import Objective, Weighted, average
+from mmfusion_jax.losses.supervised import CrossEntropy
+from mmfusion_jax.types import Batch, Outputs
+
+LOGITS = jnp.array([[2.0, 0.0], [0.0, 1.0], [jnp.nan, jnp.inf]])
+BATCH = Batch(
+    inputs={},
+    masks={},
+    labels={"digit": jnp.array([0, 0, 0])},
+    weight=jnp.array([1.0, 1.0, 0.0]),
+)
+
+
+def test_cross_entropy_by_hand():
+    values = CrossEntropy("digit")(Outputs(LOGITS[:2]), BATCH.replace(
+        labels={"digit": jnp.array([0, 0])}))  # fmt: skip
+    want = [np.log(1 + np.exp(-2)), np.log(1 + np.e)]
+    np.testing.assert_allclose(values, want, rtol=1e-6)
+
+
+def test_filling_rows_reach_neither_value_nor_gradient():
+    objective = Objective({"task": Weighted(CrossEntropy("digit"), 2.0)})
+    total = lambda x: objective(Outputs(x), BATCH, jnp.array(0))[0]
+    value, grad = jax.value_and_grad(total)(jnp.nan_to_num(LOGITS))
+    want = (np.log(1 + np.exp(-2)) + np.log(1 + np.e)) / 2
+    np.testing.assert_allclose(value, 2 * want, rtol=1e-6)
+    np.testing.assert_array_equal(grad[2], 0)
+    np.testing.assert_allclose(average(jnp.array([1.0, 3.0, jnp.nan]), BATCH.weight), 2)
+
+
+def test_weights_may_be_schedules_and_terms_stand_alone():
+    halves = Weighted(CrossEntropy("digit"), lambda step: 0.5**step)
+    objective = Objective({"a": halves, "b": Weighted(CrossEntropy("digit"), 0.0)})
+    outputs = Outputs(jnp.nan_to_num(LOGITS))
+    total, terms = objective(outputs, BATCH, jnp.array(2))
+    np.testing.assert_allclose(total, terms["a"] / 4, rtol=1e-6)
+    np.testing.assert_array_equal(objective.value("b", outputs, BATCH), terms["b"])
+
+
+@pytest.mark.parametrize("logits", [1e4, -1e4])
+def test_huge_logits_stay_finite(logits):
+    term = CrossEntropy("digit")
+    total = lambda x: jnp.sum(term(Outputs(x), BATCH))
+    value, grad = jax.value_and_grad(total)(jnp.full((3, 2), logits).at[:, 0].set(0))
+    assert jnp.isfinite(value) and jnp.all(jnp.isfinite(grad))
