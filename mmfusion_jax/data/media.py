@@ -18,6 +18,7 @@ Look: TypeAlias = Callable[[int, np.ndarray], np.ndarray]
 """(number of the frame asked for, RGB (h w 3) uint8) -> RGB (s s 3) uint8."""
 
 FITS = ("crop", "pad", "squeeze")
+N_FFT, HOP = 2048, 512
 TOLERANCE = 0.02
 _SLACK = 0.1  # s; codecs prime and flush with a few frames that headers do not count
 _SAME = 1e-6  # s
@@ -84,7 +85,7 @@ class Sound:
     sample_rate: int = 22050
     offset: float = 0.0
     duration: float | None = None
-    least: int = 2048
+    least: int = N_FFT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,8 +159,8 @@ def mfcc(
     n_mfcc: int = 13,
     *,
     pad_mode: str = "reflect",
-    n_fft: int = 2048,
-    hop: int = 512,
+    n_fft: int = N_FFT,
+    hop: int = HOP,
     bands: int = 128,
 ) -> np.ndarray:
     """Mel frequency cepstral coefficients by the definition of librosa.

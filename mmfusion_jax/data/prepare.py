@@ -56,7 +56,9 @@ class Prepared:
 
     @property
     def audio_steps(self) -> int:
-        """Sound frames of the longest clip; at least 1."""
+        """Sound frames of an example: those asked for, else of the longest clip."""
+        if self.recipe.audio_steps is not None:
+            return self.recipe.audio_steps
         return max(1, *(clip["audio_steps"] for clip in self.store.manifest["clips"]))
 
     def standard(self, keys: Sequence[str]) -> Standard | None:
@@ -185,9 +187,10 @@ def _collected(
     """Passes records on and writes down what came of each job."""
     for job, result in zip(jobs, results, strict=True):
         if isinstance(result, Failure):
+            reason = _reason(job, result)
             if strict:
-                raise _refused(job.key, result.reason)
-            manifest["skipped"][job.key] = result.reason
+                raise _refused(job.key, reason)
+            manifest["skipped"][job.key] = reason
             continue
         audio = result.record["audio"]
         moments = Moments.of(audio)
@@ -206,6 +209,15 @@ def _collected(
         raise DataError(
             "D43", "no clip is left.\n" + summary(manifest["skipped"], len(jobs))
         )
+
+
+def _reason(job: Job, failure: Failure) -> str:
+    """Why a clip failed, without the folders of this machine."""
+    reason = failure.reason
+    for file in job.files:
+        reason = reason.replace(str(file.absolute()), file.name)
+    own = job.video or job.audio
+    return reason.removeprefix(own.name).lstrip(": ") if own else reason
 
 
 def _refused(key: str, reason: str) -> DataError:

@@ -62,6 +62,13 @@ class Recipe:
             raise ConfigError("C10", "modalities=() leaves nothing to learn from.")
 
     @property
+    def audio_steps(self) -> int | None:
+        """Sound frames in `duration` seconds; None if clips are taken whole."""
+        if self.duration is None:
+            return None
+        return 1 + round(self.duration * self.sample_rate) // media.HOP
+
+    @property
     def features(self) -> dict[str, FeatureSpec]:
         """What a record looks like; a missing modality has no rows."""
         channels = 3 if self.colour else 1

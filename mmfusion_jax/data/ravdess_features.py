@@ -1,0 +1,151 @@
+"""RAVDESS as features: the MFCC of 1,200 clips and the action units of their faces."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from mmfusion_jax.data.dataset import Dataset, Example
+from mmfusion_jax.data.ravdess import LABEL, WITHOUT
+from mmfusion_jax.data.ravdess_names import PER_FOLD, actor_groups
+from mmfusion_jax.data.splits import folds_of
+from mmfusion_jax.data.transforms import Moments, Standard
+from mmfusion_jax.errors import DataError
+
+FILES = {
+    "mfcc.npz": ("mfcc", "name", "emotion", "emotion_names", "actor"),
+    "action_units.npz": ("au_static", "au_dynamic", "name"),
+}
+LAYOUT = """\
+  folder/mfcc.npz           mfcc (n t 13), name, emotion, emotion_names, actor
+  folder/action_units.npz   au_static (n 35), au_dynamic (n 35), name"""
+
+
+@dataclasses.dataclass(frozen=True)
+class ArraySource:
+    """Examples that fit into memory, all of the same length.
+
+    Attributes:
+        inputs: modality -> (n t f) float32.
+        labels: label name -> (n) integers.
+    """
+
+    inputs: Mapping[str, np.ndarray]
+    labels: Mapping[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+    def __getitem__(self, index: int) -> Example:
+        inputs = {name: values[index] for name, values in self.inputs.items()}
+        return {
+            "inputs": inputs,
+            "masks": {name: np.ones(len(rows), bool) for name, rows in inputs.items()},
+            "labels": {name: values[index] for name, values in self.labels.items()},
+            "weight": np.float32(1),
+        }
+
+
+def ravdess_features(
+    dir: str, *, fold: int = 0, folds: int = 5, protocol: str = "honest"
+) -> Dataset:
+    """Sound as MFCC, and faces as OpenFace's action units averaged over the clip.
+
+    An example holds "audio", (t 13) float32, and "video", one step of the 35 units
+    without and the 35 units with calibration to the person, (1 70) float32. Both have
+    mean 0 and deviation 1 over the training split.
+
+    Args:
+        dir: folder with `mfcc.npz` and `action_units.npz`.
+        fold: fold f tests actors 4f+1 .. 4f+4.
+        folds: how many there are; actors 1-20 are here, so at most 5.
+        protocol: "honest" chooses the step on the actors that the next fold tests,
+            taken out of training; "paper" trains on all others.
+
+    Raises:
+        ConfigError: fold or protocol is unknown.
+        DataError: a file is missing, damaged, or does not belong to the other.
+
+    Reading:
+        The paper trains on 20 actors; here actors 21-24 are absent and 16 remain.
+    """
+    arrays = _load(dir)
+    actor = arrays["actor"]
+    present = tuple(sorted({int(number) for number in actor}))
+    actors = folds_of(present, fold, folds, protocol, PER_FOLD)
+    rows = {split: np.isin(actor, chosen) for split, chosen in actors.items()}
+    units = np.concatenate([arrays["au_static"], arrays["au_dynamic"]], axis=1)
+    inputs = {
+        "audio": _standard(arrays["mfcc"].astype(np.float32), rows["train"]),
+        "video": _standard(units.astype(np.float32)[:, None], rows["train"]),
+    }
+    labels = {
+        split: {LABEL: arrays["emotion"][chosen]} for split, chosen in rows.items()
+    }
+    sources = {
+        split: ArraySource({k: v[chosen] for k, v in inputs.items()}, labels[split])
+        for split, chosen in rows.items()
+    }
+    return Dataset(
+        "ravdess_features",
+        "RAVDESS speech as MFCC and action units",
+        sources,
+        {LABEL: tuple(str(name) for name in arrays["emotion_names"])},
+        labels=labels,
+        groups={split: actor_groups(chosen) for split, chosen in actors.items()},
+        facts={
+            "licence": "CC BY-NC-SA 4.0",
+            "actors": {split: list(chosen) for split, chosen in actors.items()},
+            "clips": len(actor),
+        },
+    )
+
+
+def _standard(values: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """(n t f) values with mean 0 and deviation 1 over the training rows."""
+    width = values.shape[-1]
+    standard = Standard.of([Moments.of(values[train].reshape(-1, width))])
+    return standard(values)
+
+
+def _load(dir: str) -> dict[str, np.ndarray]:
+    """The arrays of both files, checked against each other."""
+    folder = Path(dir).expanduser()
+    loaded = {file: _read(folder / file, dir) for file in FILES}
+    sound, faces = loaded.values()
+    if not np.array_equal(sound["name"], faces["name"]):
+        raise DataError(
+            "D52",
+            f"the files {' and '.join(FILES)} in {folder} list different clips.",
+            "take both from the same source",
+        )
+    arrays = {**faces, **sound}
+    for name in ("mfcc", "au_static", "au_dynamic"):
+        if not np.isfinite(arrays[name]).all():
+            raise DataError(
+                "D52", f"{folder}: {name} holds values that are not finite."
+            )
+    return arrays
+
+
+def _read(path: Path, dir: str) -> dict[str, np.ndarray]:
+    """The arrays of one file that are needed here."""
+    if not dir or not path.is_file():
+        raise DataError(
+            "D40",
+            f"config.data.dir={dir!r}: {path.name} is not there. The folder looks "
+            f"like\n{LAYOUT}",
+            WITHOUT,
+        )
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in FILES[path.name]}
+    except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
+        raise DataError(
+            "D52", f"{path} cannot be read: {error}.", "copy or download it again"
+        ) from error
+    if len({len(v) for k, v in arrays.items() if k != "emotion_names"}) != 1:
+        raise DataError("D52", f"{path}: its arrays have different lengths.")
+    return arrays

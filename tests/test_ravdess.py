@@ -1,0 +1,211 @@
+"""RAVDESS as downloaded, in small: names, crops, sound, folds, protocols."""
+
+import numpy as np
+import pytest
+from media_files import tone, write_video, write_wav
+
+from mmfusion_jax.data.landmarks import FaceCrop
+from mmfusion_jax.data.media import mfcc
+from mmfusion_jax.data.ravdess import find_takes, ravdess
+from mmfusion_jax.data.ravdess_names import EMOTIONS, parse
+from mmfusion_jax.errors import ConfigError, DataError
+
+SMALL = {"size": 16, "frames": 3, "workers": 0}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("MMFUSION_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two clips for each of 24 actors; the frame is white left of its middle third.
+
+    Actor 1 has the wav beside the mp4 and files that must not be taken; actor 2 has
+    one wav without an mp4.
+    """
+    root = tmp_path_factory.mktemp("ravdess")
+    model = root / "model.mp4"
+    frame = np.zeros((36, 64, 3), np.uint8)
+    frame[:, :24] = 250
+    write_video(model, [frame] * 75, tone(3.0, 300))
+    wav = write_wav(root / "model.wav", tone(3.0, 600))
+    for actor in range(1, 25):
+        place = root / f"Actor_{actor:02d}"
+        place.mkdir()
+        for emotion in (1 + actor % 8, 1 + (actor + 1) % 8):
+            take = f"01-{emotion:02d}-01-01-01-{actor:02d}"
+            if actor == 2:
+                (place / f"03-{take}.wav").write_bytes(wav.read_bytes())
+            else:
+                (place / f"01-{take}.mp4").write_bytes(model.read_bytes())
+    first = root / "Actor_01"
+    (first / "03-01-02-01-01-01-01.wav").write_bytes(wav.read_bytes())
+    (first / "02-01-02-01-01-01-01.mp4").write_bytes(b"pictures alone: not read")
+    (first / "01-02-02-01-01-01-01.mp4").write_bytes(b"a song: not read")
+    (first / "01-01-09-01-01-01-01.mp4").write_bytes(b"no such emotion: not read")
+    (first / "notes.txt").write_text("hello")
+    model.unlink()
+    wav.unlink()
+    return root
+
+
+def test_names_say_what_they_say(tmp_path):
+    code = parse(tmp_path / "01-01-06-01-02-01-12.mp4")
+    assert code and (code.modality, code.channel) == ("01", "01")
+    assert EMOTIONS[code.emotion] == "fearful" and code.actor == 12
+    assert code.take == "01-06-01-02-01-12"
+    for name in ("01-01-09-01-01-01-01", "01-01-01-01-01-01-25", "clip", "01-01-01"):
+        assert parse(tmp_path / f"{name}.mp4") is None
+
+
+def test_takes_are_speech_with_the_wav_before_the_mp4(folder):
+    takes = {take.name: take for take in find_takes(str(folder))}
+    assert len(takes) == 48
+    both = takes["01-02-01-01-01-01"]
+    assert both.video and both.video.name.startswith("01-")
+    assert both.audio and both.audio.suffix == ".wav"
+    film = takes["01-03-01-01-01-01"]
+    assert film.audio == film.video and film.actor == 1 and film.emotion == 2
+    heard = takes["01-03-01-01-01-02"]
+    assert heard.video is None and heard.audio
+
+
+def test_examples_are_those_of_the_paper(folder):
+    data = ravdess(str(folder), **SMALL)
+    assert data.classes == {"emotion": EMOTIONS}
+    example = data.source("test")[0]  # 01-02-...-01: sound of 600 Hz from the wav
+    assert example["inputs"]["video"].shape == (3, 16, 16, 3)
+    audio = example["inputs"]["audio"]
+    assert audio.shape == (212, 13) and example["masks"]["audio"].all()
+    want = mfcc(tone(3.0, 600, 44100)[22050 : 22050 + 108045], 44100)
+    np.testing.assert_allclose(audio[8:-8, 1:6], want[8:-8, 1:6], rtol=0.1, atol=8)
+    other = data.source("test")[1]["inputs"]["audio"]  # 300 Hz, from the mp4
+    assert np.abs(other - audio).mean() > 5
+    silent = data.source("test")[2]
+    assert not silent["masks"]["video"].any() and silent["masks"]["audio"].any()
+    assert data.label("test", "emotion").tolist() == [1, 2, 2, 3, 3, 4, 4, 5]
+
+
+def test_folds_and_protocols(folder):
+    honest = ravdess(str(folder), fold=1, **SMALL)
+    assert honest.facts["actors"]["test"] == [5, 6, 7, 8]
+    assert honest.facts["actors"]["valid"] == [9, 10, 11, 12]
+    assert {k: len(v) for k, v in honest.sources.items()} == {
+        "train": 32,
+        "test": 8,
+        "valid": 8,
+    }
+    assert honest.groups["test"] == [f"actor 0{n}" for n in (5, 6, 7, 8)]
+    paper = ravdess(str(folder), fold=1, protocol="paper", **SMALL)
+    assert {k: len(v) for k, v in paper.sources.items()} == {"train": 40, "test": 8}
+    last = ravdess(str(folder), fold=5, folds=6, **SMALL)
+    assert last.facts["actors"]["test"] == [21, 22, 23, 24]
+    assert honest.facts["prepared"] == last.facts["prepared"]  # decoded once
+    with pytest.raises(ConfigError, match="C06"):
+        ravdess(str(folder), fold=5, **SMALL)
+
+
+def test_says_where_it_is_not_the_paper(folder):
+    warnings = "\n".join(ravdess(str(folder), **SMALL).facts["warnings"])
+    assert "48 of the 1440 clips" in warnings and "middle square" in warnings
+    assert "2 of 48 clips have no video" in warnings
+
+
+def landmark_rows(boxes, named=True):
+    """A table with the corners of each box among 68 points that lie inside it."""
+    names = [f"column_{i}" for i in range(440)]
+    x, y = (299, 367) if named else (297, 365)
+    if named:
+        names[x : x + 68] = [f" x_{i}" for i in range(68)]
+        names[y : y + 68] = [f" y_{i}" for i in range(68)]
+    lines = [",".join(names)]
+    for left, top, right, bottom in boxes:
+        row = np.full(440, -1.0)
+        row[x : x + 68] = np.linspace(left, right, 68)
+        row[y : y + 68] = np.linspace(top, bottom, 68)
+        lines.append(",".join(f"{value:.3f}" for value in row))
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_face_is_the_box_around_its_landmarks(tmp_path, named):
+    path = tmp_path / "a.csv"
+    boxes = [(20 * k, 40, 20 * k + 640, 400) for k in range(10)]
+    path.write_text(landmark_rows(boxes, named))
+    frame = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), dtype=np.uint8)
+    look = FaceCrop(path, 3, 640)
+    for number, row in enumerate((0, 4, 7)):  # ceil(k * 10 / 3)
+        got = look(number, np.repeat(frame[:, :, :1], 3, axis=2))
+        part = frame[40:400, 20 * row : 20 * row + 640, 0]
+        assert got.shape == (640, 640, 3)
+        np.testing.assert_allclose(got[:, :, 0].mean(), part.mean(), atol=1)
+        columns = np.corrcoef(got[:, :, 0].mean(0), part.mean(0))[0, 1]
+        assert columns > 0.9
+
+
+def test_the_official_crop_squeezes_first(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(landmark_rows([(320, 180, 960, 540)]))
+    frame = np.zeros((720, 1280, 3), np.uint8)
+    frame[::2] = 255  # lines that squeezing to 64 pixels blurs away
+    sharp = FaceCrop(path, 1, 360)(0, frame)
+    blurred = FaceCrop(path, 1, 64, "official")(0, frame)
+    assert sharp.std() > 100 and blurred.std() < 10
+    assert blurred.shape == (64, 64, 3)
+
+
+def test_landmarks_are_used_for_every_clip(folder, tmp_path):
+    marks = tmp_path / "FacialTracking"
+    marks.mkdir()
+    for take in find_takes(str(folder)):
+        left = landmark_rows([(20, 100, 400, 600)] * 75)
+        (marks / f"01-{take.name}.csv").write_text(left)
+    look = {"landmarks": str(marks), **SMALL}
+    data = ravdess(str(folder), **look)
+    assert data.source("test")[0]["inputs"]["video"].min() > 200  # the white part
+    assert "face by landmarks" in data.facts["crop"]
+    assert "middle square" not in "\n".join(data.facts["warnings"])
+    (marks / "01-01-02-01-01-01-01.csv").unlink()
+    with pytest.raises(DataError, match=r"D51.*1 of 46 clips.*01-01-02-01-01-01-01"):
+        ravdess(str(folder), **look)
+
+
+def test_broken_landmarks_leave_the_clip_out(folder, tmp_path):
+    marks = tmp_path / "FacialTracking"
+    marks.mkdir()
+    table = landmark_rows([(20, 100, 400, 600)])
+    broken = {
+        "01-02-01-01-01-01": "",
+        "01-03-01-01-01-01": "a,b\n1,2\n",
+        "01-04-01-01-01-03": landmark_rows([(0, 0, 0, 0)]),
+        "01-05-01-01-01-03": table.replace("400.000", "nan"),
+    }
+    for take in find_takes(str(folder)):
+        (marks / f"01-{take.name}.csv").write_text(broken.get(take.name, table))
+    data = ravdess(str(folder), landmarks=str(marks), **SMALL)
+    assert set(data.facts["skipped"]) == set(broken)
+
+
+def test_without_the_data_it_says_where_to_get_it(tmp_path, folder):
+    says = r"[\s\S]*Actor_01[\s\S]*zenodo.org[\s\S]*fix: python -m mmfusion_jax.main"
+    with pytest.raises(DataError, match="D40.*RAVDESS was not found" + says):
+        ravdess("")
+    with pytest.raises(DataError, match="D40.*is not a folder" + says):
+        ravdess(str(tmp_path / "nowhere"))
+    with pytest.raises(DataError, match="D40.*holds no recording" + says):
+        ravdess(str(tmp_path))
+    with pytest.raises(ConfigError, match="crop='face' is unknown"):
+        ravdess(str(folder), crop="face")
+    with pytest.raises(DataError, match="D45.*'test' wants actors 5, 6, 7, 8"):
+        ravdess(str(folder / "Actor_01"), fold=1, **SMALL)
+
+
+def test_augments_as_the_paper_does(folder):
+    assert ravdess(str(folder), augment=False, **SMALL).augment is None
+    data = ravdess(str(folder), augment_per_frame=True, **SMALL)
+    assert data.augment is not None
+    video = data.augment(data.source("train")[0], np.random.default_rng(0))
+    assert video["inputs"]["video"].shape == (3, 16, 16, 3)
+    assert data.augment.per_frame

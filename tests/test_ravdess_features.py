@@ -1,0 +1,128 @@
+"""Features of RAVDESS: folds by actor, standard scores from training alone."""
+
+import numpy as np
+import pytest
+
+from mmfusion_jax.data.ravdess_features import ravdess_features
+from mmfusion_jax.data.ravdess_names import EMOTIONS
+from mmfusion_jax.errors import ConfigError, DataError
+
+ACTORS = np.repeat(np.arange(1, 21), 3)
+
+
+def write(folder, **changes):
+    rng = np.random.default_rng(0)
+    n = len(ACTORS)
+    shift = ACTORS[:, None]
+    arrays = {
+        "mfcc": (rng.normal(size=(n, 7, 13)) * 9 + shift[..., None]).astype("f2"),
+        "au_static": (rng.normal(size=(n, 35)) + shift).astype("f4"),
+        "au_dynamic": rng.normal(size=(n, 35)).astype("f4"),
+        "name": np.array([f"clip {i}" for i in range(n)]),
+        "emotion": np.arange(n) % 8,
+        "emotion_names": np.array(EMOTIONS),
+        "actor": ACTORS,
+    } | changes
+    units = ("au_static", "au_dynamic", "name")
+    np.savez(folder / "action_units.npz", **{k: arrays[k] for k in units})
+    np.savez(folder / "mfcc.npz", **{k: v for k, v in arrays.items() if k[:2] != "au"})
+    return arrays
+
+
+def stacked(data, split, name):
+    source = data.source(split)
+    return np.stack([source[i]["inputs"][name] for i in range(len(source))])
+
+
+def test_examples_folds_and_protocols(tmp_path):
+    arrays = write(tmp_path)
+    data = ravdess_features(str(tmp_path), fold=4)
+    assert data.facts["actors"]["test"] == [17, 18, 19, 20]
+    assert data.facts["actors"]["valid"] == [1, 2, 3, 4]
+    assert {k: len(v) for k, v in data.sources.items()} == {
+        "train": 36,
+        "valid": 12,
+        "test": 12,
+    }
+    example = data.source("test")[2]
+    assert example["inputs"]["audio"].shape == (7, 13)
+    assert example["inputs"]["video"].shape == (1, 70)
+    assert all(v.dtype == np.float32 for v in example["inputs"].values())
+    assert example["masks"]["video"].all() and example["weight"] == 1
+    assert example["labels"]["emotion"] == arrays["emotion"][50]
+    assert data.classes == {"emotion": EMOTIONS}
+    np.testing.assert_array_equal(
+        data.label("test", "emotion"), arrays["emotion"][48:60]
+    )
+    paper = ravdess_features(str(tmp_path), fold=4, protocol="paper")
+    assert {k: len(v) for k, v in paper.sources.items()} == {"train": 48, "test": 12}
+    assert paper.groups["train"][0] == "actor 01" and len(paper.groups["train"]) == 16
+
+
+def test_standard_scores_know_nothing_of_the_test_actors(tmp_path):
+    write(tmp_path)
+    data = ravdess_features(str(tmp_path), fold=4)
+    for name in ("audio", "video"):
+        train = stacked(data, "train", name)
+        width = train.shape[-1]
+        np.testing.assert_allclose(train.reshape(-1, width).mean(0), 0, atol=1e-4)
+        np.testing.assert_allclose(train.reshape(-1, width).std(0), 1, atol=1e-4)
+    assert stacked(data, "test", "video")[..., :35].mean() > 1  # actors 17-20
+    assert abs(stacked(data, "test", "video")[..., 35:].mean()) < 0.2
+
+
+def test_what_is_missing_or_damaged_is_named(tmp_path):
+    with pytest.raises(
+        DataError, match=r"D40.*mfcc.npz is not there[\s\S]*fix: python"
+    ):
+        ravdess_features("")
+    arrays = write(tmp_path)
+    with pytest.raises(ConfigError, match="C06"):
+        ravdess_features(str(tmp_path), fold=5, folds=6)
+    units = tmp_path / "action_units.npz"
+    content = units.read_bytes()
+    units.unlink()
+    with pytest.raises(DataError, match="D40.*action_units.npz is not there"):
+        ravdess_features(str(tmp_path))
+    np.save(tmp_path / "plain.npy", np.zeros(3))
+    plain = (tmp_path / "plain.npy").read_bytes()
+    for damaged in (
+        plain,
+        content[:-40],
+        content[: len(content) // 2],
+        b"",
+        b"\x80\x04].",
+    ):
+        units.write_bytes(damaged)
+        with pytest.raises(DataError, match="D52.*action_units.npz cannot be read"):
+            ravdess_features(str(tmp_path))
+    write(tmp_path, name=arrays["name"].astype(object))
+    with pytest.raises(DataError, match="D52.*mfcc.npz cannot be read.*pickle"):
+        ravdess_features(str(tmp_path))
+    write(tmp_path, au_static=np.full((60, 35), np.nan, "f4"))
+    with pytest.raises(DataError, match="D52.*au_static.*not finite"):
+        ravdess_features(str(tmp_path))
+    write(tmp_path, actor=ACTORS[:9])
+    with pytest.raises(DataError, match="D52.*different lengths"):
+        ravdess_features(str(tmp_path))
+    write(tmp_path)
+    np.savez(tmp_path / "action_units.npz", **arrays | {"name": arrays["name"][::-1]})
+    with pytest.raises(DataError, match="D52.*list different clips"):
+        ravdess_features(str(tmp_path))
+
+
+def test_the_real_features_are_1200_clips_of_20_actors(real_data):
+    folder = real_data / "ravdess"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there")
+    for fold in (0, 4):
+        data = ravdess_features(str(folder), fold=fold)
+        assert {k: len(v) for k, v in data.sources.items()} == {
+            "train": 720,
+            "valid": 240,
+            "test": 240,
+        }
+        counts = np.bincount(data.label("test", "emotion"))
+        assert counts.tolist() == [16] + [32] * 7
+        assert stacked(data, "test", "audio").shape == (240, 243, 13)
+        assert np.abs(stacked(data, "test", "video")).max() < 40
