@@ -10,13 +10,15 @@ from mmfusion_jax.data.store import cache_folder
 TIMEOUT = 60  # seconds in which every process must have started
 
 
-def start(config: ConfigDict) -> None:
+def start(config: ConfigDict, *, cache: bool = True) -> None:
     """Joins the processes of a run and turns the compilation cache on.
 
     Args:
         config: with `distributed`, of several processes or of one.
+        cache: keep compiled programs for later runs, and use those of earlier ones.
     """
-    use_compilation_cache()
+    if cache:
+        use_compilation_cache()
     others = config.to_dict().get("distributed", {})
     if others.get("num_processes", 1) > 1:
         join(**others)

@@ -1,0 +1,40 @@
+"""Measures a config on this machine: compilation, steps, memory, waiting for data.
+
+python -m mmfusion_jax.bench --config=configs/cfn_sr.py
+"""
+
+import contextlib
+import json
+import sys
+
+from mmfusion_jax import cli
+from mmfusion_jax.arguments import Flag, Request
+
+
+def main(request: Request) -> None:
+    """Prints the measurements, as tables or as one JSON object."""
+    # Slow, and needed only once the request is known to be sound.
+    from mmfusion_jax.measurement import measure, show
+    from mmfusion_jax.startup import start
+
+    with contextlib.redirect_stdout(sys.stderr):
+        start(request.config, cache=not request.flags["cold"])
+        found = measure(request.config, request.flags["steps"])
+    if request.flags["json"]:
+        print(json.dumps(found, indent=1))
+    else:
+        show(found)
+
+
+COMMAND = cli.Command(
+    "mmfusion_jax.bench",
+    "Measures a config on this machine: compilation, steps, memory, waiting for data.",
+    main,
+    (
+        Flag("steps", 20, "how many steps of every kind to time"),
+        Flag("cold", False, "compile without the compilation cache"),
+    ),
+)
+
+if __name__ == "__main__":
+    sys.exit(cli.run(COMMAND))

@@ -1,0 +1,84 @@
+"""The benchmark command: what it measures, and that the figures hang together."""
+
+import json
+import runpy
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmfusion_jax import bench, build, cli, measurement
+from mmfusion_jax.data.dataset import Dataset
+
+ROOT = Path(__file__).parent.parent
+
+
+class Blank:
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: int):
+        return {
+            "inputs": {"audio": np.zeros((212, 13), np.float32)},
+            "masks": {"audio": np.ones(212, bool)},
+            "labels": {"digit": np.int32(0)},
+            "weight": np.float32(1),
+        }
+
+
+def sounds() -> Dataset:
+    classes = {"digit": tuple("0123456789")}
+    return Dataset("sounds", "silence", {"train": Blank()}, classes=classes)
+
+
+@pytest.fixture
+def config(monkeypatch):
+    monkeypatch.setattr(build, "DATASETS", {"sounds": sounds})
+    config = runpy.run_path(str(ROOT / "configs" / "cfn_sr.py"))["get_config"]()
+    config.data.name = "sounds"
+    del config.data.folder, config.data.missing, config.data.folds
+    config.data.batch_size = 4
+    audio = {"name": "audio_conv"}
+    config.model = {"name": "unimodal", "encoders": {"audio": audio}}
+    return config
+
+
+@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+def test_measures_every_part(config, capsys, parallel):
+    config.parallel = parallel
+    found = measurement.measure(config.lock(), 3)
+    assert found == json.loads(json.dumps(found))
+    for name in ("forward", "train_step", "pipeline"):
+        step = found[name]["step_s"]
+        assert 0 < step["p10"] <= step["median"] <= step["p90"]
+        assert found[name]["examples_per_s"] <= 4 / step["p10"]
+    for name in ("init", "forward", "train_step"):
+        assert found[name]["first_call_s"] > 0
+        assert found[name]["peak_bytes"] > 50e6
+    assert found["train_step"]["compile_s"] < found["train_step"]["first_call_s"]
+    assert 0 <= found["pipeline"]["data_wait_share"] <= 1
+    assert found["device"]["count"] == 2
+
+    measurement.show(found)
+    out = capsys.readouterr().out
+    for part in ("train step", "waiting for data", "silence", "jax"):
+        assert part in out
+
+
+def test_slow_data_is_seen():
+    def slow():
+        while True:
+            time.sleep(0.02)
+            yield 1
+
+    step = lambda state, batch: (state, np.float32(batch))
+    trainer = measurement.Trainer(step, None, None)  # pyright: ignore
+    found = measurement._pipeline(trainer, slow(), 5, 1)  # pyright: ignore
+    assert found["data_wait_share"] > 0.9
+    assert found["step_s"]["median"] == pytest.approx(0.02, abs=0.015)
+
+
+def test_help_needs_no_jax(capsys):
+    assert cli.run(bench.COMMAND, ["--help"]) == 0
+    assert "--steps=20" in capsys.readouterr().out
