@@ -105,3 +105,22 @@ def check_config(values: Mapping[str, Any]) -> None:
         for pattern, rule in RULES.items():
             if value is not None and fnmatch.fnmatchcase(field, pattern):
                 rule.check(field, value)
+    check_processes(values)
+
+
+def check_processes(values: Mapping[str, Any]) -> None:
+    """Raises ConfigError if the processes of a run could not find each other."""
+    count = values.get("distributed.num_processes", 1)
+    number = values.get("distributed.process_id", 0)
+    if number >= count:
+        raise ConfigError(
+            "C10",
+            f"--config.distributed.process_id={number} is out of range.",
+            f"0 to {count - 1}, for there are {count} processes",
+        )
+    if count > 1 and not values.get("distributed.coordinator"):
+        raise ConfigError(
+            "C12",
+            f"--config.distributed.num_processes={count} needs a meeting place.",
+            "--config.distributed.coordinator=HOST:PORT, that of process 0",
+        )

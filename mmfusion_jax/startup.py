@@ -1,5 +1,6 @@
 """What must happen between reading the flags and the first use of JAX."""
 
+import os
 import sys
 
 import jax
@@ -25,9 +26,20 @@ def start(config: ConfigDict, *, cache: bool = True) -> None:
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled programs on disk, in a folder that only the user can write."""
+    """Keeps compiled programs on disk, if the folder is the user's alone.
+
+    What lies there is executed: nobody else may be able to write it.
+    """
     folder = cache_folder("xla")
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.stat()
+    except OSError as error:
+        say(f"no compilation cache: {error}")
+        return
+    if found.st_uid != os.getuid() or found.st_mode & 0o022:
+        say(f"no compilation cache: others can write {folder}")
+        return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
@@ -40,11 +52,9 @@ def join(coordinator: str, num_processes: int, process_id: int) -> None:
         num_processes: of the run.
         process_id: of this process, 0..num_processes-1.
     """
-    print(
+    say(
         f"process {process_id} of {num_processes}: waiting up to {TIMEOUT} s for the "
-        f"others at {coordinator}; if one is missing, this process is aborted",
-        file=sys.stderr,
-        flush=True,
+        f"others at {coordinator}; if one is missing, this process is aborted"
     )
     jax.distributed.initialize(
         coordinator,
@@ -54,3 +64,8 @@ def join(coordinator: str, num_processes: int, process_id: int) -> None:
         heartbeat_timeout_seconds=30,
         shutdown_timeout_seconds=60,
     )
+
+
+def say(line: str) -> None:
+    """One line on the screen, at once."""
+    print(line, file=sys.stderr, flush=True)
