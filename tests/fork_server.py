@@ -19,8 +19,6 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-IMPORTS = ("optax", "flax.linen", "grain", "mmfusion_jax.train.checkpoints")
-
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
@@ -43,18 +41,21 @@ class ForkServer:
     """Starts the server; a context manager.
 
     Args:
+        module: a module in this folder, of functions that children call.
         folder: for logs and results.
         cache: of compiled programs, shared by the children.
         preload: a library that comes before the C library.
     """
 
-    def __init__(self, folder: Path, cache: Path, preload: Path | None = None):
+    def __init__(
+        self, module: str, folder: Path, cache: Path, preload: Path | None = None
+    ):
         self._folder = folder
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
         if preload is not None:
             environment["LD_PRELOAD"] = str(preload)
         self._server = subprocess.Popen(
-            [sys.executable, __file__, str(cache)],
+            [sys.executable, __file__, module, str(cache)],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -81,7 +82,7 @@ class ForkServer:
         """Calls a function in a child.
 
         Args:
-            function: "module:name", of a module in this folder.
+            function: a name in the module.
             *args: JSON values.
             signals: (seconds after the fork, signal) to send.
             limit: a child that lives longer is killed, and the test fails.
@@ -118,7 +119,7 @@ class ForkServer:
         return path.read_text(errors="replace") if path.exists() else ""
 
 
-def serve(cache: str) -> None:
+def serve(module: str, cache: str) -> None:
     """Forks a child for every request on stdin, and tells how it ended on stdout."""
     import jax
 
@@ -126,8 +127,7 @@ def serve(cache: str) -> None:
     jax.config.update("jax_num_cpu_devices", 2)
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    for name in IMPORTS:
-        importlib.import_module(name)
+    functions = importlib.import_module(module)
     assert threading.active_count() == 1, threading.enumerate()
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
@@ -137,11 +137,11 @@ def serve(cache: str) -> None:
         begun = time.monotonic()
         child = os.fork()
         if child == 0:
-            _be_child(request)
+            _be_child(functions, request)
         print(json.dumps(_watch(child, begun, request)), flush=True)
 
 
-def _be_child(request: dict[str, Any]) -> None:
+def _be_child(functions: Any, request: dict[str, Any]) -> None:
     """Calls the function, leaves its value in a file, and exits."""
     code = 1
     try:
@@ -149,8 +149,7 @@ def _be_child(request: dict[str, Any]) -> None:
         null = os.open(os.devnull, os.O_RDONLY)
         for source, target in ((null, 0), (log, 1), (log, 2)):
             os.dup2(source, target)
-        module, name = request["function"].split(":")
-        value = getattr(importlib.import_module(module), name)(*request["args"])
+        value = getattr(functions, request["function"])(*request["args"])
         Path(request["value"]).write_text(json.dumps(value))
         code = 0
     except SystemExit as error:
@@ -183,4 +182,4 @@ def _watch(child: int, begun: float, request: dict[str, Any]) -> Any:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(*sys.argv[1:])

@@ -303,7 +303,7 @@ def test_digests_see_type_shape_and_bytes():
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, cache_dir):
     folder = tmp_path_factory.mktemp("server")
-    with ForkServer(folder, cache_dir / "children") as server:
+    with ForkServer("save_trials", folder, cache_dir / "children") as server:
         yield server
 
 
@@ -313,7 +313,7 @@ def check_rot(server: ForkServer, tmp_path: Path, trials: int, seed: int) -> int
     shutil.rmtree(base, ignore_errors=True)
     make_base(str(base))
     arguments = [str(base), str(tmp_path / "scratch"), seed, trials]
-    outcome = server.run("save_trials:rot", *arguments, limit=10.0 * trials)
+    outcome = server.run("rot", *arguments, limit=10.0 * trials)
     assert outcome.code == 0, outcome.log
     assert outcome.log == "", "orbax talks on the screen"
     for trial in outcome.value:
@@ -334,7 +334,7 @@ def test_no_bit_rot_is_silent_in_2000_trials(server, tmp_path):
 
 def test_a_full_disk_is_one_line(server, tmp_path):
     make_base(str(tmp_path))
-    outcome = server.run("save_trials:save_on_full_disk", str(tmp_path), 2000)
+    outcome = server.run("save_on_full_disk", str(tmp_path), 2000)
     assert outcome.code == 0 and outcome.log == ""
     assert not outcome.value["saved"] and outcome.value["newest"] == 2
     (line,) = outcome.value["lines"]

@@ -30,7 +30,9 @@ def shim(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, shim, cache_dir):
     folder = tmp_path_factory.mktemp("server")
-    with ForkServer(folder, cache_dir / "children", preload=shim) as server:
+    with ForkServer(
+        "save_trials", folder, cache_dir / "children", preload=shim
+    ) as server:
         yield server
 
 
@@ -38,7 +40,7 @@ def server(tmp_path_factory, shim, cache_dir):
 def base(tmp_path_factory, server) -> Path:
     """Steps 1 and 2, saved without faults."""
     folder = tmp_path_factory.mktemp("base") / "checkpoints"
-    assert server.run("save_trials:make_base", str(folder)).code == 0
+    assert server.run("make_base", str(folder)).code == 0
     return folder
 
 
@@ -51,7 +53,7 @@ def trial(tmp_path, base, server, shim):
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(base, folder)
         arguments = [str(folder), str(shim), at, error, sticky]
-        return folder, server.run("save_trials:save_with_fault", *arguments)
+        return folder, server.run("save_with_fault", *arguments)
 
     return run
 
