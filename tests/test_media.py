@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from media_files import RATE, grey_steps, tone, write_video, write_wav
 
-from mmfusion_jax.data.media import Pictures, Sound, Square, mfcc, read
+from mmfusion_jax.data.frames import Square
+from mmfusion_jax.data.media import Pictures, Sound, mfcc, read
 from mmfusion_jax.errors import DataError, ExtraError
 
 SOUND = Sound(RATE)
@@ -206,12 +207,16 @@ def flac(sound):
     return file.getvalue()
 
 
-PAGE = b"\n<!DOCTYPE html><html><body>Please log in</body></html>"
+PAGE = b"\xef\xbb\xbf\n<!DOCTYPE html><html><body>Please log in</body></html>"
 DAMAGE = {
     "empty": (lambda film, music: b"", "D31.*is empty"),
     "web page": (lambda film, music: PAGE, "D31.*a web page"),
     "play list": (
         lambda film, music: b"#EXTM3U\n#EXTINF:9,\n/etc/passwd\n",
+        "D31.*a text file",
+    ),
+    "play list in UTF-8": (
+        lambda film, music: "#EXTM3U\n#EXTINF:9,é\n/etc/passwd\n".encode(),
         "D31.*a text file",
     ),
     "lfs pointer": (
@@ -300,7 +305,9 @@ def test_the_cover_of_a_song_is_no_video(tmp_path):
 
 
 def test_knows_three_ways_to_fit():
-    with pytest.raises(ValueError, match="fit='zoom' is unknown; known: crop, pad"):
+    with pytest.raises(
+        ValueError, match="fit='zoom' is unknown; known: crop, pad, squeeze"
+    ):
         Square(8, "zoom")
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from mmfusion_jax.data.dataset import Dataset
+from mmfusion_jax.data.frames import Square
 from mmfusion_jax.data.labels_file import Row, read_labels
-from mmfusion_jax.data.media import Square
 from mmfusion_jax.data.prepare import SPLIT, ClipSource, Prepared, prepare, summary
 from mmfusion_jax.data.recipe import MODALITIES, Job, Recipe
 from mmfusion_jax.data.splits import SPLITS, random_splits

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmfusion_jax.data.media import resize
+from mmfusion_jax.data.frames import resize
 from mmfusion_jax.errors import DataError
 
 CROPS = ("full", "official")

@@ -5,57 +5,19 @@ short, a web page saved under the name of a clip, sound without samples or with 
 """
 
 import dataclasses
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
+from mmfusion_jax.data.frames import Look, Square
+from mmfusion_jax.data.sniff import TOLERANCE, check_head, cut_short
 from mmfusion_jax.errors import DataError, need
 
-Look: TypeAlias = Callable[[int, np.ndarray], np.ndarray]
-"""(number of the frame asked for, RGB (h w 3) uint8) -> RGB (s s 3) uint8."""
-
-FITS = ("crop", "pad", "squeeze")
 N_FFT, HOP = 2048, 512
-TOLERANCE = 0.02
 _SLACK = 0.1  # s; codecs prime and flush with a few frames that headers do not count
 _SAME = 1e-6  # s
-_UNKNOWN_SIZE = 0x7FFFF000  # written by programs that stream a wav
-
-
-@dataclasses.dataclass(frozen=True)
-class Square:
-    """Brings a frame to a square.
-
-    Attributes:
-        size: its side in pixels.
-        fit: "crop" keeps the middle square, "pad" keeps all between black bars,
-            "squeeze" changes the proportions.
-    """
-
-    size: int
-    fit: str = "crop"
-
-    def __post_init__(self):
-        if self.fit not in FITS:
-            raise ValueError(f"fit={self.fit!r} is unknown; known: {', '.join(FITS)}.")
-
-    def __call__(self, number: int, frame: np.ndarray) -> np.ndarray:
-        del number
-        height, width = frame.shape[:2]
-        if self.fit == "pad":
-            side = max(height, width)
-            box = np.zeros((side, side, 3), np.uint8)
-            top, left = (side - height) // 2, (side - width) // 2
-            box[top : top + height, left : left + width] = frame
-            return resize(box, self.size)
-        if self.fit == "crop":
-            side = min(height, width)
-            top, left = (height - side) // 2, (width - side) // 2
-            frame = frame[top : top + side, left : left + side]
-        return resize(frame, self.size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +89,7 @@ def read(
     """
     av = _av()
     path = path.absolute()
-    _check_head(path)
+    check_head(path)
     frames = waveform = None
     try:
         lengths = _lengths(av, path)
@@ -196,17 +158,6 @@ def mfcc(
     return np.ascontiguousarray(coefficients.T, np.float32)
 
 
-def resize(frame: np.ndarray, size: int) -> np.ndarray:
-    """A (h w 3) uint8 picture as (size size 3), bilinear, smoothed when it shrinks."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise need("Pillow", "media", "resizing frames") from error
-    side = (size, size)
-    picture = Image.fromarray(frame)
-    return np.asarray(picture.resize(side, Image.Resampling.BILINEAR))
-
-
 def _av() -> Any:
     """PyAV, or the error that names the extra."""
     try:
@@ -223,50 +174,6 @@ def _librosa() -> Any:
     except ImportError as error:
         raise need("librosa", "media", "MFCC and resampling") from error
     return librosa
-
-
-def _check_head(path: Path) -> None:
-    """Refuses what is no clip before a decoder sees it."""
-    if not path.is_file():
-        raise DataError("D30", f"{path} is not there, or is not a file.")
-    with path.open("rb") as file:
-        head = file.read(512)
-    if not head:
-        raise DataError("D31", f"{path} is empty.", "copy or download it again")
-    text = head.lstrip().lower()
-    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise DataError(
-            "D31",
-            f"{path} is a web page, not a clip.",
-            "the download was refused or wants a login: open it in a text editor",
-        )
-    # Play lists would make the decoder open other files.
-    if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
-        raise DataError("D31", f"{path} is a text file, not a clip.")
-    if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
-        _check_wav(path)
-
-
-def _check_wav(path: Path) -> None:
-    """Refuses a wav with less sound than its header says; no decoder notices."""
-    have = path.stat().st_size
-    with path.open("rb") as file:
-        file.seek(12)
-        while len(header := file.read(8)) == 8:
-            name, size = struct.unpack("<4sI", header)
-            if name == b"data":
-                have -= file.tell()
-                if size < _UNKNOWN_SIZE and have < size * (1 - TOLERANCE):
-                    raise _cut(path, f"{have} of {size} bytes of sound")
-                return
-            file.seek(size + size % 2, 1)
-
-
-def _cut(path: Path, what: str) -> DataError:
-    """The error for a file that ends too early."""
-    return DataError(
-        "D32", f"{path} is cut short: {what}.", "copy or download it again"
-    )
 
 
 def _open(av: Any, path: Path) -> Any:
@@ -312,7 +219,7 @@ def _lengths(av: Any, path: Path) -> dict[str, float]:
 def _check_length(path: Path, have: float, want: float, what: str) -> None:
     """Refuses a stream that is shorter than what is said about it."""
     if have < want * (1 - TOLERANCE) - _SLACK:
-        raise _cut(path, f"{have:.2f} of {want:.2f} s of {what}")
+        raise cut_short(path, f"{have:.2f} of {want:.2f} s of {what}")
 
 
 def _frames(
@@ -333,7 +240,7 @@ def _frames(
             shown, stop = frame, frame.time - first
             stop += float((frame.duration or 0) * frame.time_base)
     if shown is None:
-        raise _cut(path, "no frame can be decoded")
+        raise cut_short(path, "no frame can be decoded")
     _check_length(path, stop, length, "video")
     while len(taken) < len(times):
         taken.append(look(len(taken), _upright(shown)))

@@ -9,8 +9,8 @@ import numpy as np
 
 from mmfusion_jax.data.clips import assemble
 from mmfusion_jax.data.dataset import Dataset
+from mmfusion_jax.data.frames import Look, Square
 from mmfusion_jax.data.landmarks import CROPS, FaceCrop
-from mmfusion_jax.data.media import Look, Square
 from mmfusion_jax.data.prepare import prepare
 from mmfusion_jax.data.ravdess_names import (
     ACTORS,

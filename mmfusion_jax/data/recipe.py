@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mmfusion_jax.data import media
+from mmfusion_jax.data.frames import Look
 from mmfusion_jax.data.store import FeatureSpec
 from mmfusion_jax.data.transforms import with_noise
 from mmfusion_jax.errors import ConfigError, DataError, nearest
@@ -96,7 +97,7 @@ class Job:
     key: str
     video: Path | None
     audio: Path | None
-    look: media.Look
+    look: Look
     start: float = 0.0
     end: float | None = None
     extra: tuple[Path, ...] = ()

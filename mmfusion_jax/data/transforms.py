@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from mmfusion_jax.data.dataset import Example
-from mmfusion_jax.data.media import resize
+from mmfusion_jax.data.frames import resize
 
 RATIO = (3 / 4, 4 / 3)
 _TRIES = 10

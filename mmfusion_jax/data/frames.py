@@ -1,0 +1,60 @@
+"""How a frame of a video becomes a small square."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+
+from mmfusion_jax.errors import ConfigError, nearest, need
+
+Look: TypeAlias = Callable[[int, np.ndarray], np.ndarray]
+"""(number of the frame asked for, RGB (h w 3) uint8) -> RGB (s s 3) uint8."""
+
+FITS = ("crop", "pad", "squeeze")
+
+
+@dataclasses.dataclass(frozen=True)
+class Square:
+    """Brings a frame to a square.
+
+    Attributes:
+        size: its side in pixels.
+        fit: "crop" keeps the middle square, "pad" keeps all between black bars,
+            "squeeze" changes the proportions.
+    """
+
+    size: int
+    fit: str = "crop"
+
+    def __post_init__(self):
+        if self.fit not in FITS:
+            raise ConfigError(
+                "C03", f"fit={self.fit!r} is unknown; {nearest(self.fit, FITS)}"
+            )
+
+    def __call__(self, number: int, frame: np.ndarray) -> np.ndarray:
+        del number
+        height, width = frame.shape[:2]
+        if self.fit == "pad":
+            side = max(height, width)
+            box = np.zeros((side, side, 3), np.uint8)
+            top, left = (side - height) // 2, (side - width) // 2
+            box[top : top + height, left : left + width] = frame
+            return resize(box, self.size)
+        if self.fit == "crop":
+            side = min(height, width)
+            top, left = (height - side) // 2, (width - side) // 2
+            frame = frame[top : top + side, left : left + side]
+        return resize(frame, self.size)
+
+
+def resize(frame: np.ndarray, size: int) -> np.ndarray:
+    """A (h w 3) uint8 picture as (size size 3), bilinear, smoothed when it shrinks."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise need("Pillow", "media", "resizing frames") from error
+    side = (size, size)
+    picture = Image.fromarray(frame)
+    return np.asarray(picture.resize(side, Image.Resampling.BILINEAR))
