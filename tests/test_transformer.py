@@ -10,6 +10,7 @@ import pytest
 from contract import assert_ignores_poison, poison
 from golden_cfn import assert_close, fill, load, variables
 
+from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.attention import Attention
 from mmfusion_jax.layers.transformer import Transformer, sinusoid
 from mmfusion_jax.types import Tokens
@@ -142,7 +143,7 @@ def test_attends_to_another_stream():
 
 
 def test_says_when_heads_do_not_fit():
-    with pytest.raises(ValueError, match="heads=3 does not divide the width 8"):
+    with pytest.raises(ConfigError, match="heads=3 does not divide the width 8"):
         Transformer(1, 3).init(jax.random.key(0), WHOLE, train=False)
 
 

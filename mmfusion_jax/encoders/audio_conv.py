@@ -66,7 +66,7 @@ class AudioConv(nn.Module):
         """
         if values.shape[1] < self.pool + 4:
             raise DataError(
-                "D21",
+                "D13",
                 f"audio has {values.shape[1]} steps; AudioConv(pool={self.pool}) makes "
                 f"one token of {self.pool} and needs {self.pool + 4} steps at least.",
                 "give longer clips, or a smaller `pool`",

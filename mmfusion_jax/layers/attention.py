@@ -6,6 +6,7 @@ import einops
 import flax.linen as nn
 import jax.numpy as jnp
 
+from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.ops.masking import keep, masked_softmax
 from mmfusion_jax.types import Array, Tokens
 
@@ -47,11 +48,13 @@ class Attention(nn.Module):
             (b n d); the output bias alone where the memory has no token to show.
 
         Raises:
-            ValueError: if `heads` does not divide d.
+            ConfigError: if `heads` does not divide d.
         """
         width = query.values.shape[-1]
         if width % self.heads:
-            raise ValueError(f"heads={self.heads} does not divide the width {width}.")
+            raise ConfigError(
+                "C10", f"heads={self.heads} does not divide the width {width}."
+            )
         seen = keep(memory.values, memory.mask)
         q = self._heads("query", width)(keep(query.values, query.mask))
         k, v = self._heads("key", width)(seen), self._heads("value", width)(seen)

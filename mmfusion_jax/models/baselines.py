@@ -111,7 +111,7 @@ class LateFusion(nn.Module):
             scores = multiplicative(logits, present, self.beta)
             return jax.nn.log_softmax(scores)
         raise ConfigError(
-            "C21", f"rule={self.rule!r} is unknown.", nearest(self.rule, RULES)
+            "C03", f"rule={self.rule!r} is unknown.", nearest(self.rule, RULES)
         )
 
 

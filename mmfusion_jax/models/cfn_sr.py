@@ -155,5 +155,5 @@ class CFNSR(nn.Module):
         for name, known in KNOWN.items():
             if (value := getattr(self, name)) not in known:
                 raise ConfigError(
-                    "C21", f"{name}={value!r} is unknown.", nearest(value, known)
+                    "C03", f"{name}={value!r} is unknown.", nearest(value, known)
                 )
