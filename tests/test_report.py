@@ -124,8 +124,8 @@ class Seen(HTMLParser):
 
 
 def test_says_the_result_and_what_it_is_compared_with(tmp_path, result):
-    seen = Seen(written(tmp_path, result))
-    text = " ".join(seen.text.split())
+    page = written(tmp_path, result)
+    text = " ".join(Seen(page).text.split())
     assert "Test accuracy 75.0 %, +15.0 points against video alone." in text
     assert "protocol “honest”" in text
     assert "made by a machine" in text
@@ -141,7 +141,8 @@ def test_says_the_result_and_what_it_is_compared_with(tmp_path, result):
         "train 1,200",
     ):  # fmt: skip
         assert row in text, row
-    assert result["command"] in text
+    assert result["command"].split() == text.split("To repeat it ")[1].split()[:4]
+    assert all(f"<span>{word}</span>" in page for word in result["command"].split())
 
 
 def test_of_several_runs_it_gives_the_spread(tmp_path, result):
@@ -153,6 +154,11 @@ def test_of_several_runs_it_gives_the_spread(tmp_path, result):
     assert "mean of 2 runs" in text
     assert "One run:" not in text
     assert "no 6 2 75.0 %" in text
+
+
+def test_the_line_of_a_bar_stays_on_it(tmp_path, result):
+    result["summary"]["test"]["accuracy"] = {"mean": 0.9, "std": 0.2, "n": 2}
+    assert "left:70.00%;width:30.00%" in written(tmp_path, result)
 
 
 def test_the_papers_protocol_is_named_for_what_it_is(tmp_path, result):
@@ -222,9 +228,15 @@ def test_markup_escapes_all_but_markup():
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(0.07, "70 ms"), (9.51, "9.5 s"), (214, "3 min 34 s"), (7300, "2 h 1 min"),
-     (float("nan"), "–")],
-)  # fmt: skip
+    [
+        (0.0004, "0.4 ms"),
+        (0.07, "70 ms"),
+        (9.51, "9.5 s"),
+        (214, "3 min 34 s"),
+        (7300, "2 h 1 min"),
+        (float("nan"), "–"),
+    ],
+)
 def test_times(seconds, said):
     assert words.seconds(seconds) == said
 

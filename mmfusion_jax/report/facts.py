@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmfusion_jax.report import words
-from mmfusion_jax.report.markup import Html, table, tag
+from mmfusion_jax.report.markup import Html, join, table, tag
 
 Result = Mapping[str, Any]
 
@@ -83,7 +83,7 @@ def repeat(result: Result) -> Html:
     return tag(
         "section",
         tag("h2", "To repeat it"),
-        tag("pre", result["command"]),
+        tag("pre", join(_words(result["command"]))),
         tag(
             "details",
             tag("summary", "Versions"),
@@ -109,6 +109,13 @@ def responsible() -> Html:
         "keep to the licence of the data."
     )
     return tag("section", tag("h2", "Responsible use"), tag("p", text, class_="note"))
+
+
+def _words(command: str) -> Iterator[str]:
+    """The command in pieces; a line breaks between words and not after a dash."""
+    for number, word in enumerate(command.split(" ")):
+        yield " " if number else ""
+        yield tag("span", word)
 
 
 def _device(result: Result) -> str:

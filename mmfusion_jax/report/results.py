@@ -259,8 +259,8 @@ def _bar(select: str, value: Mapping[str, Any], full: float, kind: str) -> list[
     at = lambda x: f"{100 * min(max(x / max(full, 1e-9), 0.0), 1.0):.2f}%"
     parts = [tag("i", class_=kind or None, style=f"width:{at(mean)}")]
     if std > 0:
-        low, wide = max(mean - std, 0.0), 2 * std
-        parts.append(tag("u", style=f"left:{at(low)};width:{at(wide)}"))
+        low, high = max(mean - std, 0.0), min(mean + std, full)
+        parts.append(tag("u", style=f"left:{at(low)};width:{at(high - low)}"))
     text = words.spread(select, value)
     return [
         tag("td", text, class_="ours" if kind == "ours" else None),

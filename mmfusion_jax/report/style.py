@@ -86,6 +86,7 @@ pre, code { font: .875rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, monospac
 pre { background: var(--page); border: 1px solid var(--grid); border-radius: 8px;
   padding: .7rem .9rem; margin: 0 0 .9rem; white-space: pre-wrap;
   overflow-wrap: anywhere; }
+pre span { display: inline-block; max-width: 100%; }
 details { margin-top: .8rem; }
 summary { cursor: pointer; font-weight: 550; }
 details > *:not(summary) { margin-top: .7rem; }

@@ -49,7 +49,7 @@ def seconds(value: Any) -> str:
     if not is_number(value):
         return DASH
     if value < 1:
-        return f"{1000 * value:.0f} ms"
+        return f"{1000 * value:.{1 if value < 0.01 else 0}f} ms"
     if value < 100:
         return f"{value:.1f} s"
     minutes, rest = divmod(round(value), 60)
