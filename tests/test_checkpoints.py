@@ -4,6 +4,9 @@ import json
 import math
 import re
 import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -341,3 +344,36 @@ def test_a_full_disk_is_one_line(server, tmp_path):
     assert "step 3 could not be saved (File too large" in line
     with Checkpoints(tmp_path, say=print) as checkpoints:
         check_restored(checkpoints.restore_latest(state_of(0)), 2)
+
+
+@pytest.mark.slow
+def test_two_processes_save_and_fall_back_together(tmp_path, lines):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    script = Path(__file__).with_name("save_processes_main.py")
+    started = [
+        subprocess.Popen(
+            [sys.executable, script, str(port), str(rank), tmp_path],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    told = []
+    for process in started:
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        told.append(json.loads(out.splitlines()[-1]))  # Gloo talks as well
+    for one in told:
+        assert one["chosen"] == [4, 2]
+        assert one["found"] == [4, 3, 2, 4]
+    assert [len(one["lines"]) for one in told] == [1, 0]
+    assert "step 4 is damaged" in told[0]["lines"][0]
+    with Checkpoints(tmp_path, say=lines.append) as checkpoints:
+        target = {"w": np.zeros(500, np.float32), "b": np.zeros(3, np.float32)}
+        state, meta = checkpoints.restore_latest(jax.device_put(target))
+        assert meta == {"step": 4} and np.all(state["w"] == 4 * np.arange(500))
+    assert lines == []
+    assert leftovers(str(tmp_path)) == ["bad"]
