@@ -11,6 +11,7 @@ from pathlib import Path
 TABLES = {
     "model": ("models/__init__.py", "MODELS"),
     "encoder": ("encoders/__init__.py", "ENCODERS"),
+    "data set": ("data/__init__.py", "DATASETS"),
     "loss": ("losses/__init__.py", "LOSSES"),
     "optimiser": ("build.py", "OPTIMISERS"),
     "schedule": ("build.py", "SCHEDULES"),

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 def get_config(kind: str = "tones"):
     return ConfigDict(dict(
         seed=1, seeds=1, protocol="honest", parallel="jit", compute_dtype="float32",
-        data=dict(name="tones", label="label", fold="0", folds=1, batch_size=6,
+        data=dict(name="clips", label="label", fold="0", folds=1, batch_size=6,
                   threads=1),
         model=dict(name="unimodal", encoders=dict(
             video=dict(name="feature_tokens", width=8))),
@@ -31,7 +31,7 @@ def get_config(kind: str = "tones"):
 @pytest.fixture
 def call(tmp_path, monkeypatch, capsys):
     """Runs the command with more words; its exit code, stdout and stderr."""
-    monkeypatch.setattr(build, "DATASETS", {"tones": tiny.tones})
+    monkeypatch.setattr(build, "DATASETS", {"clips": tiny.tones})
     monkeypatch.setattr("mmfusion_jax.startup.start", lambda config: None)
     path = tmp_path / "tones.py"
     path.write_text(CONFIG)
