@@ -9,6 +9,7 @@ Values are those of Sec. 3.2; "code" marks what only the released code tells.
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 
 def get_config(data: str = "digits") -> ConfigDict:
@@ -78,8 +79,20 @@ def _digits(config: ConfigDict) -> None:
 
 
 def _ravdess(config: ConfigDict) -> None:
-    config.data.update(dict(dir="", landmarks="", fold="all", folds=5, size=224))
-    config.train.patience = 0
+    config.data.update(
+        dict(
+            dir="",
+            landmarks="",
+            fold="all",
+            folds=5,
+            size=224,
+            crop="full",
+            pad_mode="reflect",
+            augment=True,
+            augment_per_frame=False,  # True: code
+            strict=False,
+        )
+    )
 
 
 def _ravdess_features(config: ConfigDict) -> None:
@@ -90,5 +103,20 @@ def _ravdess_features(config: ConfigDict) -> None:
 
 
 def _clips(config: ConfigDict) -> None:
-    config.data.update(dict(dir="", labels="", label="label", frames=30, size=112))
+    config.data.update(
+        dict(
+            dir="",
+            labels="",
+            label="label",
+            frames=30,
+            size=112,
+            fit="crop",
+            colour=True,
+            noise_snr_db=placeholder(float),
+            strict=False,
+        )
+    )
+    # Narrow, for tens to thousands of clips and a CPU; the paper's network is
+    # --config.model.encoders.video.blocks=3,4,6,3 and width=64.
+    config.model.encoders.video = dict(name="resnext_3d", blocks=(1, 1, 1), width=16)
     config.train.epochs = 30

@@ -1,3 +1,11 @@
 """Data sets: from files to padded, masked examples addressed by the step number."""
 
-DATASETS = {}
+from mmfusion_jax.data.clips import clips
+from mmfusion_jax.data.ravdess import ravdess
+from mmfusion_jax.data.ravdess_features import ravdess_features
+
+DATASETS = {
+    "clips": clips,
+    "ravdess": ravdess,
+    "ravdess_features": ravdess_features,
+}
