@@ -12,7 +12,6 @@ from golden_cfn import assert_close, fill, load, variables
 
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.fusion.residual_attention import ResidualAttention
-from mmfusion_jax.layers.readout import step_means
 from mmfusion_jax.layers.transformer import Transformer
 from mmfusion_jax.ops.masking import last_valid
 from mmfusion_jax.types import Tokens
@@ -132,16 +131,6 @@ def test_takes_a_question_that_was_projected_before(params, streams):
     rest = {name: p for name, p in params["params"].items() if name != "ask"}
     got = fuse({"params": rest}, {**streams, "audio": question}, block)["video"].values
     np.testing.assert_allclose(got, video(params, streams), rtol=1e-5, atol=1e-6)
-
-
-def test_steps_are_means_of_their_real_positions(streams):
-    ragged = hidden(hidden(streams, "video", np.s_[0, 1]), "video", np.s_[1, 8:])
-    steps = step_means(ragged["video"])
-    x = np.asarray(streams["video"].values)
-    np.testing.assert_allclose(
-        steps.values[0, 0], x[0, [0, 2, 3]].mean(axis=0), rtol=1e-5
-    )
-    np.testing.assert_array_equal(steps.mask, [[True] * 3, [True, True, False]])
 
 
 def test_says_which_stream_is_missing(streams):

@@ -13,6 +13,7 @@ from golden_cfn import assert_close, fill, load, variables
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.attention import Attention
 from mmfusion_jax.layers.transformer import Transformer, sinusoid
+from mmfusion_jax.ops.masking import keep
 from mmfusion_jax.types import Tokens
 
 B, N, D, HEADS = 2, 5, 8, 2
@@ -140,6 +141,18 @@ def test_attends_to_another_stream():
         )
         moved = jnp.any(after != before, axis=(0, 2))
         np.testing.assert_array_equal(moved, seen - jnp.arange(N) <= 2)
+
+
+def test_attention_ignores_masked_values():
+    attend = Attention(heads=2)
+    init = jax.jit(functools.partial(attend.init, train=False))
+    params = init(jax.random.key(5), RAGGED, RAGGED)
+
+    def loss(params, tokens):
+        mixed = attend.apply(params, tokens, tokens, train=False)
+        return jnp.sum(keep(mixed, tokens.mask) ** 2)
+
+    assert_ignores_poison(loss, params, functools.partial(poison, RAGGED))
 
 
 def test_says_when_heads_do_not_fit():

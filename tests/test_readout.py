@@ -1,0 +1,37 @@
+"""Vectors from tokens: order, masks, time steps."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmfusion_jax.layers.readout import flat, mean, step_means, time_steps
+from mmfusion_jax.types import Tokens
+
+VALUES = jnp.arange(24.0).reshape(1, 6, 4)
+MASK = jnp.array([[True, True, False, True, False, False]])
+POISONED = Tokens(jnp.where(MASK[..., None], VALUES, jnp.nan), MASK, (3, 1, 2))
+
+
+def test_flat_keeps_the_steps_of_a_channel_together():
+    got = flat(Tokens(VALUES, jnp.ones((1, 6), bool)))[0]
+    np.testing.assert_array_equal(got[:6], VALUES[0, :, 0])
+    np.testing.assert_array_equal(got[-6:], VALUES[0, :, 3])
+
+
+def test_masked_tokens_are_zero_or_left_out():
+    got = flat(POISONED).reshape(4, 6)
+    np.testing.assert_array_equal(got, jnp.where(MASK, VALUES[0].T, 0))
+    want = VALUES[0, jnp.array([0, 1, 3])].mean(axis=0)
+    np.testing.assert_allclose(mean(POISONED)[0], want)
+
+
+def test_steps_are_means_of_their_real_positions():
+    steps = step_means(POISONED)
+    want = [VALUES[0, :2].mean(axis=0), VALUES[0, 3], jnp.zeros(4)]
+    np.testing.assert_allclose(steps.values[0], want)
+    np.testing.assert_array_equal(steps.mask, [[True, True, False]])
+
+
+@pytest.mark.parametrize(("grid", "steps"), [((3, 1, 2), 3), ((2, 3), 2), ((), 1)])
+def test_only_a_grid_has_time_steps(grid, steps):
+    assert time_steps(POISONED.replace(grid=grid)) == steps
