@@ -73,6 +73,18 @@ def test_crops_pads_and_squeezes(tmp_path):
     assert mean("pad") == pytest.approx(50, abs=4)
 
 
+def test_takes_only_a_region(tmp_path):
+    picture = np.zeros((32, 64, 3), np.uint8)
+    picture[16:, 32:] = 200
+    film = write_video(tmp_path / "a.mp4", [picture] * 5)
+    look = Square(8, "squeeze", (0.55, 0.55, 1.0, 1.0))
+    assert read(film, Pictures(1, look)).frames.mean() == pytest.approx(200, abs=4)
+    assert Square(4, region=(0.0, 0.0, 0.001, 0.001))(0, picture).shape == (4, 4, 3)
+    for region in ((0.5, 0.0, 0.5, 1.0), (0.0, 0.0, 1.0, 1.1), (0.5,)):
+        with pytest.raises(ValueError, match="C10.*region="):
+            Square(8, region=region)
+
+
 @pytest.mark.parametrize("rotation", [90, -90, 180])
 def test_a_phone_held_upright_is_turned(tmp_path, rotation):
     picture = np.zeros((32, 64, 3), np.uint8)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mmfusion_jax.data.dataset import Dataset
-from mmfusion_jax.data.frames import Square
+from mmfusion_jax.data.frames import WHOLE, Square
 from mmfusion_jax.data.labels_file import Row, read_labels
 from mmfusion_jax.data.prepare import SPLIT, ClipSource, Prepared, prepare, summary
 from mmfusion_jax.data.recipe import MODALITIES, Job, Recipe
@@ -32,6 +32,7 @@ def clips(
     frames: int = 30,
     size: int = 112,
     fit: str = "crop",
+    region: Sequence[float] = WHOLE,
     colour: bool = True,
     sample_rate: int = 22050,
     offset: float = 0.0,
@@ -65,6 +66,8 @@ def clips(
         frames: per clip, evenly spaced in time.
         size: side of a frame in pixels.
         fit: "crop" takes the middle square, "pad" adds black bars, "squeeze" distorts.
+        region: left, top, right, bottom of the part of the frame to use, as shares,
+            where the camera stands still.
         colour: False keeps the brightness, three times.
         sample_rate: of the sound, in Hz.
         offset: seconds of sound to leave out at the beginning.
@@ -96,7 +99,7 @@ def clips(
         n_mfcc, pad_mode, noise_snr_db, noise_seed,
     )  # fmt: skip
     rows = read_labels(table, folder, classes, speaker_column)
-    look = Square(size, fit)
+    look = Square(size, fit, tuple(region))
     jobs = [
         Job(row.key, folder / row.file, folder / row.file, look, row.start, row.end)
         for row in rows
@@ -127,7 +130,7 @@ def clips(
             for split, part in divided.items()
             if groups
         },
-        facts={"split": how, "fit": fit},
+        facts={"split": how, "fit": fit, "region": list(region)},
         warnings=_warnings(rows, groups, how),
     )
 

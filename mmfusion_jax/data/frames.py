@@ -12,6 +12,7 @@ Look: TypeAlias = Callable[[int, np.ndarray], np.ndarray]
 """(number of the frame asked for, RGB (h w 3) uint8) -> RGB (s s 3) uint8."""
 
 FITS = ("crop", "pad", "squeeze")
+WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,10 +23,12 @@ class Square:
         size: its side in pixels.
         fit: "crop" keeps the middle square, "pad" keeps all between black bars,
             "squeeze" changes the proportions.
+        region: left, top, right, bottom of the part to use, as shares of the frame.
     """
 
     size: int
     fit: str = "crop"
+    region: tuple[float, ...] = WHOLE
 
     def __post_init__(self):
         if self.fit not in FITS:
@@ -33,8 +36,17 @@ class Square:
                 "C03", f"fit={self.fit!r} is unknown; {nearest(self.fit, FITS)}"
             )
 
+        pairs = zip(self.region[:2], self.region[2:], strict=False)
+        if len(self.region) != 4 or not all(0 <= a < b <= 1 for a, b in pairs):
+            raise ConfigError(
+                "C10",
+                f"region={self.region} is not left, top, right, bottom within 0..1.",
+                "such as 0.25,0.5,0.75,1.0",
+            )
+
     def __call__(self, number: int, frame: np.ndarray) -> np.ndarray:
         del number
+        frame = self._part(frame)
         height, width = frame.shape[:2]
         if self.fit == "pad":
             side = max(height, width)
@@ -47,6 +59,14 @@ class Square:
             top, left = (height - side) // 2, (width - side) // 2
             frame = frame[top : top + side, left : left + side]
         return resize(frame, self.size)
+
+    def _part(self, frame: np.ndarray) -> np.ndarray:
+        """The region of a frame, at least one pixel."""
+        height, width = frame.shape[:2]
+        left, right = (round(share * width) for share in self.region[::2])
+        top, bottom = (round(share * height) for share in self.region[1::2])
+        left, top = min(left, width - 1), min(top, height - 1)
+        return frame[top : max(bottom, top + 1), left : max(right, left + 1)]
 
 
 def resize(frame: np.ndarray, size: int) -> np.ndarray:
