@@ -8,6 +8,7 @@ from typing import Any
 
 from absl import flags as absl_flags
 from ml_collections import ConfigDict, config_flags
+from ml_collections.config_flags import config_path
 
 from mmfusion_jax.config_check import check_config
 from mmfusion_jax.config_file import check_fields, fields, list_configs, load_config
@@ -76,6 +77,8 @@ def parse(words: Sequence[str], flags: Sequence[Flag], needs_config: bool) -> Re
             raise ConfigError(
                 "C03", f"--{flag.name}={asked[flag.name]} is unknown.", hint
             )
+    # Only now: until a flag has set it, a placeholder is nothing but its type.
+    config = config.copy_and_resolve_references().lock()
     check_config(fields(config))
     workdir = asked.pop("workdir") or default_workdir(spec)
     return Request(config, spec, Path(workdir).expanduser(), asked)
@@ -170,11 +173,13 @@ def _wrong_type(
     if match is None:
         return ConfigError("C11", message)
     name, value = match[1], match[2]
+    kind: Any
     if name.startswith("config."):
-        like = fields(config)[name.removeprefix("config.")]
+        field = name.removeprefix("config.")
+        like, kind = fields(config)[field], config_path.get_type(field, config)
     else:
         like = values[name].default
-    wanted = WORDS.get(type(like), f"a {type(like).__name__}")
-    return ConfigError(
-        "C11", f"--{name}={value} is not {wanted}.", f"for example --{name}={like}"
-    )
+        kind = type(like)
+    fix = "" if like is None else f"for example --{name}={like}"
+    wanted = WORDS.get(kind, f"a {kind.__name__}")
+    return ConfigError("C11", f"--{name}={value} is not {wanted}.", fix)

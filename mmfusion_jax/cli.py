@@ -117,7 +117,9 @@ def config_text(request: Request) -> str:
     if request.flags["json"]:
         return as_json(request.config)
     lines = [
-        f"--config.{name}={shlex.quote(_as_word(value))}"
+        f"# --config.{name} is not set"
+        if value is None
+        else f"--config.{name}={shlex.quote(_as_word(value))}"
         for name, value in fields(request.config).items()
     ]
     return "\n".join(lines)

@@ -45,7 +45,7 @@ def load_config(spec: str) -> ConfigDict:
             "C04",
             f"{name}: get_config gave a {type(config).__name__}, not a ConfigDict.",
         )
-    return config.copy_and_resolve_references().lock()
+    return config.lock()
 
 
 def list_configs() -> list[str]:

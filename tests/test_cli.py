@@ -184,6 +184,22 @@ def test_flags_reach_the_command():
     assert config["model"]["encoders"]["video"]["blocks"] == (2, 3)
 
 
+def test_a_field_may_wait_for_its_value(capsys, tmp_path):
+    path = tmp_path / "waits.py"
+    path.write_text(
+        "from ml_collections import ConfigDict\n"
+        "from ml_collections.config_dict import placeholder\n"
+        "def get_config():\n"
+        "    return ConfigDict({'noise': placeholder(float), 'seed': 1})\n"
+    )
+    assert read(f"--config={path}").config.to_dict() == {"noise": None, "seed": 1}
+    assert read(f"--config={path}", "--config.noise=3").config.noise == 3.0
+    _, _, err = answer(capsys, f"--config={path}", "--config.noise=loud")
+    assert err == "error[C11] --config.noise=loud is not a number.\n"
+    _, out, _ = answer(capsys, f"--config={path}", "--print_config")
+    assert out == "# --config.noise is not set\n--config.seed=1\n"
+
+
 def test_the_folder_is_named_after_the_config():
     assert default_workdir("configs/cfn_sr.py") == "runs/cfn_sr"
     assert default_workdir("configs/cfn_sr.py:a/../b") == "runs/cfn_sr_a_b"
@@ -192,7 +208,7 @@ def test_the_folder_is_named_after_the_config():
 def test_printed_fields_can_be_given_back(capsys):
     _, out, _ = answer(capsys, f"--config={CONFIG}", "--print_config")
     assert "--config.model.width=64" in out.splitlines()
-    again = read(f"--config={CONFIG}", *shlex.split(out))
+    again = read(f"--config={CONFIG}", *shlex.split(out, comments=True))
     assert again.config.to_dict() == read(f"--config={CONFIG}").config.to_dict()
     _, out, _ = answer(capsys, f"--config={CONFIG}", "--print_config", "--json")
     assert json.loads(out)["model"]["width"] == 64
