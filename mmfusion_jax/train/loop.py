@@ -152,6 +152,7 @@ class Loop:
         progress: of the run that this one resumes.
         watch: a split whose best score is noted and decides nothing.
         stopped_early: the score no longer rose.
+        alarm: too many steps in a row were not finite.
     """
 
     plan: Plan
@@ -166,6 +167,7 @@ class Loop:
     watch: str = "test"
     clock: Clock = dataclasses.field(default_factory=Clock)
     stopped_early: bool = False
+    alarm: bool = False
 
     def run(self) -> TrainState:
         """Trains; returns the last state.
@@ -202,7 +204,7 @@ class Loop:
             pending.append((done, metrics))
             ends = self.plan.evaluates_after(done)
             stop = self.interrupt.signal is not None
-            if ends or stop or done % self.plan.log_every == 0:
+            if ends or stop or self.alarm or done % self.plan.log_every == 0:
                 self._look(pending)
                 since = time.perf_counter()
             if ends:
@@ -222,7 +224,8 @@ class Loop:
             jax.block_until_ready(metrics)
             self.clock.compile = time.perf_counter() - since
         elif pending:
-            jax.block_until_ready(pending[-1][1])
+            before = jax.block_until_ready(pending[-1][1])
+            self.alarm = int(before["bad/in_a_row"]) >= self.plan.max_bad_steps
             self.clock.steps.append(time.perf_counter() - since)
             self.clock.data += waited
         return time.perf_counter()
@@ -248,11 +251,10 @@ class Loop:
         )
         parts = [f"{k.removeprefix('loss/')} {v:.3f}" for k, v in _parts(values)]
         self.journal.progress(step, f"{', '.join(parts)}  {pace:.0f} examples/s")
-        self._guard(step)
+        self._guard(step, max(int(metrics["bad/in_a_row"]) for _, metrics in seen))
 
-    def _guard(self, step: int) -> None:
+    def _guard(self, step: int, in_a_row: int) -> None:
         """Ends a run whose steps are no longer finite."""
-        in_a_row = int(self.state.bad_steps["in_a_row"])
         if in_a_row < self.plan.max_bad_steps:
             return
         self._save(step, scored=False, wait=True)
@@ -308,7 +310,7 @@ class Loop:
 
 
 def _is_bad(name: str, value: Any) -> bool:
-    return name.startswith("bad/") and bool(value)
+    return name.startswith("bad/") and name != "bad/in_a_row" and bool(value)
 
 
 def _parts(values: Mapping[str, float]) -> list[tuple[str, float]]:

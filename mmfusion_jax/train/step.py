@@ -29,7 +29,8 @@ def make_train_step(
 
     A step whose loss or gradient is not finite leaves weights, statistics and
     optimiser as they were; it is counted in `bad_steps`, and the entries "bad/..." of
-    the metrics name every loss term, module and modality that was not finite.
+    the metrics name every loss term, module and modality that was not finite;
+    "bad/in_a_row" counts.
 
     Args:
         model: maps a Batch to Outputs.
@@ -109,7 +110,11 @@ def make_train_step(
                 "total": state.bad_steps["total"] + bad,
             },
         )
-        metrics = {"loss": loss, "grad_norm": grad_norm}
+        metrics = {
+            "loss": loss,
+            "grad_norm": grad_norm,
+            "bad/in_a_row": state.bad_steps["in_a_row"],
+        }
         metrics |= {f"loss/{name}": value for name, value in terms.items()}
         metrics |= _not_finite(terms, grads, batch, axis)
         return state, metrics

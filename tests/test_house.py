@@ -1,0 +1,89 @@
+"""Imports go down the floors, and flax.linen stays in its four rooms."""
+
+import ast
+from pathlib import Path
+
+import mmfusion_jax
+
+ROOT = Path(mmfusion_jax.__file__).parent
+FLOORS = (
+    {"types", "errors", "choices"},
+    {"ops"},
+    {"layers"},
+    {"encoders", "fusion", "losses", "metrics", "data"},
+    {"models", "tasks"},
+    {"train"},
+    {"analysis"},
+    {"build", "provenance", "report", "config_check", "config_file", "arguments"},
+    {"run", "experiment", "inspection", "startup", "cli"},
+    {"main", "bench", "__init__"},
+)
+LINEN = {"layers", "encoders", "fusion", "models"}
+
+
+def room(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def floor(name: str) -> int:
+    return next(i for i, rooms in enumerate(FLOORS) if name in rooms)
+
+
+def imports(path: Path) -> list[str]:
+    found = []
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
+
+
+def test_every_file_has_a_floor():
+    rooms = {room(path) for path in ROOT.rglob("*.py")}
+    assert rooms <= set().union(*FLOORS)
+
+
+def test_imports_go_down():
+    wrong = []
+    for path in ROOT.rglob("*.py"):
+        here = room(path)
+        for name in imports(path):
+            if not name.startswith("mmfusion_jax."):
+                continue
+            there = name.split(".")[1]
+            same_room = there == here or floor(there) == floor(here) in (0, 7, 8)
+            if not same_room and floor(there) >= floor(here):
+                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert not wrong
+
+
+def test_linen_stays_in_its_rooms():
+    wrong = [
+        str(path.relative_to(ROOT))
+        for path in ROOT.rglob("*.py")
+        if room(path) not in LINEN
+        and any(name.startswith("flax.linen") for name in imports(path))
+    ]
+    assert not wrong
+
+
+def test_data_and_commands_start_without_jax():
+    light = ("errors", "choices", "cli", "config_check", "config_file", "main")
+    for name in light:
+        path = ROOT / f"{name}.py"
+        tree = ast.parse(path.read_text("utf-8"))
+        top = [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
+        names = [getattr(n, "module", None) or n.names[0].name for n in top]
+        assert not [n for n in names if n.split(".")[0] in ("jax", "flax")], name
+
+
+def test_no_machine_paths_and_no_unsafe_calls():
+    banned = ("/work/", "/tmp/", "../shared", "pickle.load", "allow_pickle=True")
+    found = [
+        f"{path.relative_to(ROOT)}: {word}"
+        for path in ROOT.rglob("*.py")
+        for word in banned
+        if word in path.read_text("utf-8")
+    ]
+    assert not found

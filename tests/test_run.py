@@ -1,0 +1,163 @@
+"""Whole runs: they conclude, go on, refuse another config, and stop on bad numbers."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from ml_collections import ConfigDict
+
+from mmfusion_jax import build, experiment
+from mmfusion_jax.config_file import load_config
+from mmfusion_jax.errors import CheckpointError, ConfigError, DataError, DivergedError
+from mmfusion_jax.train.journal import read_metrics
+
+CONFIG = Path(__file__).parent.parent / "configs" / "cfn_sr.py"
+
+
+def config(**changes) -> ConfigDict:
+    """CFN-SR on made-up tones, small enough for seconds."""
+    made = load_config(str(CONFIG)).copy_and_resolve_references().unlock()
+    made.data = dict(name="tones", label="label", batch_size=8, threads=1)
+    made.model = dict(name="unimodal", encoders=dict(video=dict(name="feature_tokens")))
+    made.model.encoders.video.width = 8
+    made.train.epochs = 4
+    made.train.log_every = 2
+    made.optim.learning_rate = 1e-2
+    made.warm_start = ()
+    made.update_from_flattened_dict(changes)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def tones(monkeypatch):
+    monkeypatch.setitem(build.DATASETS, "tones", tiny.tones)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """CFN-SR over two folds, the video encoder trained first."""
+    workdir = tmp_path_factory.mktemp("finished")
+    asked = config(**{"data.fold": "all", "data.folds": 2})
+    asked.model.name = "cfn_sr"
+    asked.model.encoders.audio = dict(name="feature_tokens", width=8)
+    asked.model.update(width=8, depth=1, heads=2)
+    asked.warm_start = ("video",)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(build.DATASETS, "tones", tiny.tones)
+        result = experiment.train(asked, workdir, "a test")
+    return asked, workdir, result
+
+
+def test_a_result_says_everything_and_the_report_stands_beside_it(finished):
+    _, workdir, result = finished
+    assert result == json.loads((workdir / "result.json").read_text("utf-8"))
+    assert [run["fold"] for run in result["runs"]] == [0, 1]
+    assert result["data"]["title"] == "tones (made up)"
+    assert result["baseline"]["accuracy"] == pytest.approx(1 / 3)
+    accuracies = [run["test"]["accuracy"] for run in result["runs"]]
+    summary = result["summary"]["test"]["accuracy"]
+    assert summary["mean"] == pytest.approx(np.mean(accuracies))
+    assert summary["std"] == pytest.approx(np.std(accuracies, ddof=1))
+    assert set(result["summary"]["stages"]) == {"video"}
+    assert np.mean(accuracies) > 0.5
+    assert "tones (made up)" in (workdir / "report.html").read_text("utf-8")
+
+
+def test_the_chosen_step_is_the_first_of_the_best_on_validation(finished):
+    _, workdir, result = finished
+    for run in result["runs"]:
+        lines = read_metrics(workdir / run["folder"])
+        scores = {
+            line["step"]: line["valid/accuracy"]
+            for line in lines
+            if line["kind"] == "eval"
+        }
+        assert len(scores) == 4
+        best = max(scores.values())
+        assert run["step"] == min(s for s, score in scores.items() if score == best)
+        assert run["valid"]["accuracy"] == pytest.approx(best)
+        tests = [line["test/accuracy"] for line in lines if line["kind"] == "eval"]
+        assert run["flattering"]["score"] == pytest.approx(max(tests))
+
+
+def test_a_finished_folder_is_left_alone(finished, capfd):
+    asked, workdir, result = finished
+    before = (workdir / "result.json").stat().st_mtime_ns
+    assert experiment.train(asked, workdir, "again") == result
+    assert "is finished" in capfd.readouterr().err
+    assert (workdir / "result.json").stat().st_mtime_ns == before
+
+
+def test_evaluation_repeats_the_scores(finished):
+    asked, workdir, result = finished
+    for again, run in zip(
+        experiment.evaluate(asked, workdir), result["runs"], strict=True
+    ):
+        assert again["step"] == run["step"]
+        assert again["test"]["accuracy"] == pytest.approx(run["test"]["accuracy"])
+        assert again["test"]["loss"] == pytest.approx(run["test"]["loss"], rel=1e-5)
+
+
+def test_another_config_is_refused(finished):
+    asked, workdir, _ = finished
+    other = asked.copy_and_resolve_references()
+    other.optim.learning_rate = 0.5
+    with pytest.raises(ConfigError, match=r"learning_rate=0.01, not 0.5"):
+        experiment.train(other, workdir, "a test")
+
+
+def test_nothing_to_evaluate_is_said(tmp_path):
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        experiment.evaluate(config(), tmp_path)
+
+
+def test_without_a_validation_split_a_run_goes_to_its_end(tmp_path):
+    result = experiment.train(config(**{"data.valid": False}), tmp_path, "a test")
+    (run,) = result["runs"]
+    assert run["step"] == run["steps"] == 16
+    assert run["valid"] is None
+    assert run["test"] == run["last"]
+
+
+def test_patience_stops_early(tmp_path):
+    asked = config(**{"train.epochs": 50, "train.patience": 2})
+    (run,) = experiment.train(asked, tmp_path, "a test")["runs"]
+    assert run["ended"] == "early"
+    assert run["steps"] < 200
+    assert run["steps"] - run["step"] == 2 * 4
+
+
+def test_numbers_that_are_not_finite_stop_the_run_and_keep_the_weights(tmp_path, capfd):
+    asked = config(**{"data.broken": True, "train.log_every": 50})
+    asked.model.encoders = dict(audio=dict(name="feature_tokens", width=8))
+    with pytest.raises(DivergedError, match=r"[34] steps in a row"):
+        experiment.train(asked, tmp_path, "a test")
+    assert "input/audio" in capfd.readouterr().err
+    data = build.dataset(asked, 0)
+    state = experiment.Experiment(asked, tmp_path).run(data).best(tmp_path)
+    assert all(np.isfinite(x).all() for x in state.params["head_audio"].values())
+    assert int(state.bad_steps["total"]) == int(state.step)
+
+
+def test_a_label_out_of_range_is_refused_before_training(tmp_path, monkeypatch):
+    def short(**options):
+        data = tiny.tones()
+        return type(data)(
+            data.name, data.title, data.sources, {"label": ("low", "middle")}
+        )
+
+    monkeypatch.setitem(build.DATASETS, "tones", short)
+    with pytest.raises(DataError, match=r"example 2: class 2 is not in 0..1"):
+        experiment.train(config(), tmp_path, "a test")
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_options_that_do_not_exist_are_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"config.model.heds is unknown; did you"):
+        asked = config()
+        asked.model.name, asked.model.heds = "cfn_sr", 2
+        experiment.train(asked, tmp_path, "a test")
+    with pytest.raises(ConfigError, match=r"batch_size=7 cannot be split over 2"):
+        experiment.train(config(**{"data.batch_size": 7}), tmp_path / "b", "a test")
