@@ -114,6 +114,8 @@ def sweep_faults(trial, calls: int, stride: int, error: int, sticky: bool) -> No
         folder, outcome = trial(at, error, sticky)
         check_after_fault(outcome)
         assert leftovers(str(folder)) == [], at
+        steps = {int(path.name) for path in folder.iterdir()}
+        assert steps == ({2, 3, 4} if outcome.value["saved"] else {2, 4}), at
         lost += not outcome.value["saved"]
     assert lost > 0, "no fault ever hit a save: the shim does nothing"
 
