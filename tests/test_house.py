@@ -15,7 +15,7 @@ FLOORS = (
     {"train"},
     {"analysis"},
     {"build", "provenance", "report", "config_check", "config_file", "arguments"},
-    {"run", "experiment", "inspection", "startup", "cli"},
+    {"run", "experiment", "inspection", "measurement", "startup", "cli"},
     {"main", "bench", "__init__"},
 )
 LINEN = {"layers", "encoders", "fusion", "models"}
