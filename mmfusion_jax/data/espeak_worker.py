@@ -1,0 +1,118 @@
+"""The program that drives eSpeak NG: requests on stdin, sound on stdout.
+
+eSpeak NG is GPL-3 software, so it runs in a process of its own and nothing else in
+this package loads it: `speech.py` starts this file as a script. It uses the standard
+library and espeakng_loader only.
+
+    stdin   a JSON list of [text, voice, rate, pitch]
+    stdout  a uint32 with the sample rate; then, for each request in order, a uint32
+            with the number of bytes and that many bytes of int16 sound (little-endian)
+    exit    0; 1 with one line on stderr; 3 if espeakng_loader is not installed
+
+eSpeak NG keeps state from one utterance to the next, some of it beyond a new
+initialisation. Each utterance is therefore spoken in a fork of the fresh process: the
+same request gives the same bytes whatever was spoken before.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import struct
+import sys
+from pathlib import Path
+
+SYNCHRONOUS, KEEP_RUNNING, UTF8 = 2, 0x8000, 1
+RATE, PITCH = 1, 3  # espeak_PARAMETER
+SECONDS_PER_UTTERANCE = 10
+
+SynthCallback = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
+)
+
+
+def start() -> tuple[ctypes.CDLL, int]:
+    """The initialised library and its sample rate."""
+    import espeakng_loader
+
+    library = ctypes.CDLL(espeakng_loader.get_library_path())
+    # eSpeak NG cuts paths at 160 characters, so it gets a short one.
+    os.chdir(Path(espeakng_loader.get_data_path()).parent)
+    sample_rate = library.espeak_Initialize(SYNCHRONOUS, 0, b".", KEEP_RUNNING)
+    if sample_rate <= 0:
+        raise RuntimeError(f"espeak_Initialize returned {sample_rate}")
+    return library, sample_rate
+
+
+def synthesise(
+    library: ctypes.CDLL, text: str, voice: str, rate: int, pitch: int
+) -> bytes:
+    """One utterance as int16 sound."""
+    sound = bytearray()
+
+    @SynthCallback
+    def collect(samples, count, _events):
+        if samples and count > 0:
+            sound.extend(ctypes.string_at(samples, 2 * count))
+        return 0
+
+    library.espeak_SetSynthCallback(collect)
+    if library.espeak_SetVoiceByName(voice.encode()):
+        raise ValueError(f"voice={voice!r} is unknown to eSpeak NG")
+    for parameter, value in ((RATE, rate), (PITCH, pitch)):
+        if library.espeak_SetParameter(parameter, value, 0):
+            raise ValueError(f"rate={rate} or pitch={pitch} was refused")
+    words = text.encode() + b"\0"
+    if library.espeak_Synth(words, len(words), 0, 1, 0, UTF8, None, None):
+        raise ValueError(f"text={text!r} was refused")
+    library.espeak_Synchronize()
+    return bytes(sound)
+
+
+def in_fork(library: ctypes.CDLL, request: list) -> bytes:
+    """`synthesise` in a child process, which the system kills if it hangs."""
+    receiver, sender = os.pipe()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(SECONDS_PER_UTTERANCE)
+        status = 1
+        try:
+            sound = synthesise(library, *request)
+            with os.fdopen(sender, "wb") as pipe:
+                pipe.write(sound)
+            status = 0
+        except Exception as error:
+            print(error, file=sys.stderr, flush=True)
+        finally:
+            os._exit(status)
+    os.close(sender)
+    with os.fdopen(receiver, "rb") as pipe:
+        sound = pipe.read()
+    _, status = os.waitpid(child, 0)
+    if status:
+        code = os.waitstatus_to_exitcode(status)
+        reason = f"signal {-code}" if code < 0 else f"exit status {code}"
+        raise RuntimeError(f"eSpeak NG ended with {reason} on {request}")
+    return sound
+
+
+def main() -> int:
+    """Answers the requests on stdin."""
+    try:
+        library, sample_rate = start()
+    except ModuleNotFoundError as error:
+        print(error, file=sys.stderr)
+        return 3
+    sys.stdout.buffer.write(struct.pack("<I", sample_rate))
+    for request in json.load(sys.stdin):
+        sound = in_fork(library, request)
+        sys.stdout.buffer.write(struct.pack("<I", len(sound)) + sound)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Exception as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        sys.exit(1)
