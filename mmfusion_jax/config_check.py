@@ -76,6 +76,7 @@ RULES = {
     "optim.name": listed("optimiser"),
     "optim.schedule.name": listed("schedule"),
     "train.select": listed("score", "loss"),
+    "data.name": listed("data set"),
     "data.batch_size": Number(1),
     "data.threads": Number(0),
     "data.folds": Number(1),

@@ -95,6 +95,10 @@ def read(*words: str) -> Request:
             [f"--config={CONFIG}", "--config.optim.schedule.name=cosin"],
             "did you mean 'cosine'?",
         ),
+        (
+            [f"--config={CONFIG}", "--config.data.name=digit"],
+            "did you mean 'digits'?",
+        ),
         ([f"--config={CONFIG}", "--config.parallel=gmap"], "did you mean 'pmap'?"),
         ([f"--config={CONFIG}", "--config.protocol=honst"], "did you mean 'honest'?"),
         (
