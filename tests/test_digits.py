@@ -1,0 +1,321 @@
+"""The embedded data set: the same bytes each time, and no leak between its splits."""
+
+import importlib.util
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from mmfusion_jax.data import digits_recipe as make
+from mmfusion_jax.data import digits_store
+from mmfusion_jax.data.digits import FLAGS, MODALITIES, Jitter, digits
+from mmfusion_jax.data.digits_recipe import Recipe
+from mmfusion_jax.data.digits_store import built
+from mmfusion_jax.errors import ConfigError, ExtraError
+
+SHAPES = {
+    "image": ((1, 28, 28, 1), np.float32),
+    "audio": ((63, 13), np.float32),
+    "video": ((16, 32, 32, 1), np.uint8),
+    "text": ((16,), np.int32),
+}
+SPLITS = tuple(make.SIZES)
+
+
+@pytest.fixture(scope="module")
+def folder(cache_dir):
+    """Where the whole set is, built by the first run of the tests on a machine."""
+    pytest.importorskip("espeakng_loader")
+    return cache_dir / "digits"
+
+
+@pytest.fixture(scope="module")
+def data(folder):
+    return digits(folder=folder)
+
+
+@pytest.fixture(scope="module")
+def records(folder, data):
+    store = built(folder)
+    return {split: store.source(split) for split in SPLITS}
+
+
+def examples(data, split):
+    source = data.source(split)
+    return [source[i] for i in range(len(source))]
+
+
+def test_two_builds_are_byte_identical_and_need_no_network(tmp_path, monkeypatch):
+    pytest.importorskip("espeakng_loader")
+
+    def refuse(*_):
+        raise OSError("no network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    first, second = (built(tmp_path / name, limit=3).folder for name in "ab")
+    names = sorted(file.name for file in first.iterdir())
+    assert names == sorted(file.name for file in second.iterdir())
+    assert len(names) > 3
+    for name in names:
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+def test_a_limit_changes_no_example(tmp_path, records):
+    few = built(tmp_path, limit=2)
+    for split in SPLITS:
+        few_here = few.source(split)
+        assert len(few_here) == 2
+        for i in range(2):
+            for name, value in few_here[i].items():
+                np.testing.assert_array_equal(value, records[split][i][name])
+
+
+def test_another_recipe_is_another_store(tmp_path, monkeypatch):
+    monkeypatch.setattr(digits_store, "write_store", lambda folder, *_: folder.mkdir())
+    monkeypatch.setattr(digits_store, "open_store", lambda folder: folder.name)
+    monkeypatch.setattr(digits_store, "_check_extras", lambda: None)
+    assert built(tmp_path) != built(tmp_path, Recipe(grain=0.0))
+
+
+def test_handwriting_is_in_one_split_only(records):
+    used = [
+        records[split][i]["handwriting"]
+        for split, size in make.SIZES.items()
+        for i in range(size)
+    ]
+    assert sorted(used) == list(range(1797))
+
+
+def test_no_speaker_is_in_two_splits(data):
+    speakers = {
+        split: {voice.split("+")[1] for voice in voices}
+        for split, voices in data.groups.items()
+    }
+    assert set(speakers) == set(SPLITS)
+    assert not speakers["train"] & speakers["valid"]
+    assert not speakers["train"] & speakers["test"]
+    assert not speakers["valid"] & speakers["test"]
+    assert len(data.groups["train"]) > 200
+
+
+def test_splits_are_stratified(data):
+    whole = np.concatenate([data.label(split, "digit") for split in SPLITS])
+    share = np.bincount(whole) / len(whole)
+    for split, size in make.SIZES.items():
+        counts = np.bincount(data.label(split, "digit"), minlength=10)
+        assert counts.sum() == size
+        np.testing.assert_allclose(counts, size * share, atol=1)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_shapes_and_ranges(data, split):
+    example = data.source(split)[5]
+    assert set(example["inputs"]) == set(example["masks"]) == set(MODALITIES)
+    for name, (shape, dtype) in SHAPES.items():
+        assert example["inputs"][name].shape == shape
+        assert example["inputs"][name].dtype == dtype
+        assert example["masks"][name].shape == shape[:1]
+        assert example["masks"][name].dtype == bool
+    image = data.source(split).inputs["image"]
+    assert 0 <= image.min() < image.max() <= 1
+    assert example["weight"] == 1
+
+
+def test_sound_is_standard_over_the_training_split(data):
+    audio = data.source("train").inputs["audio"]
+    np.testing.assert_allclose(audio.mean(axis=(0, 1)), 0, atol=1e-3)
+    np.testing.assert_allclose(audio.std(axis=(0, 1)), 1, atol=1e-3)
+
+
+def test_labels(data):
+    seen = {}
+    for example in examples(data, "valid"):
+        labels = example["labels"]
+        flags = dict(zip(FLAGS, labels["flags"], strict=True))
+        seen[int(labels["digit"])] = flags
+        assert labels["parity"] == labels["digit"] % 2
+        assert labels["value"] == pytest.approx((labels["digit"] - 4.5) / 1.5)
+    primes = {d for d, flags in seen.items() if flags["prime"]}
+    assert primes == {2, 3, 5, 7}
+    assert {d for d, flags in seen.items() if flags["even"]} == {0, 2, 4, 6, 8}
+    assert {d for d, flags in seen.items() if flags["large"]} == {5, 6, 7, 8, 9}
+    assert data.classes["digit"][7] == "seven" and len(data.classes["parity"]) == 2
+
+
+def test_text_is_a_sentence_of_the_vocabulary(data):
+    for example in examples(data, "test"):
+        tokens, mask = example["inputs"]["text"], example["masks"]["text"]
+        count = mask.sum()
+        assert 1 <= count <= make.LONGEST
+        np.testing.assert_array_equal(mask, np.arange(make.LONGEST) < count)
+        assert np.all(tokens[:count] > 0) and not tokens[count:].any()
+        assert tokens.max() < len(make.VOCABULARY)
+
+
+@pytest.mark.parametrize("digit", range(10))
+def test_a_whole_sentence_tells_the_digit(digit):
+    whole = Recipe(dropped=0.0)
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        tokens, count = make.sentence(digit, whole, rng)
+        words = [make.VOCABULARY[token] for token in tokens[:count]]
+        numbers = [make.WORDS.index(word) for word in words if word in make.WORDS]
+        if "than" in words:
+            numbers = [numbers[-1] + (1 if "more" in words else -1)]
+        elif "between" in words:
+            numbers = [sum(numbers) / 2]
+        assert numbers[-1] == digit, words
+
+
+def test_words_are_dropped(data):
+    words = make.WORDS.index
+    kept = [
+        words(make.WORDS[d]) + 1 in text
+        for d, text in zip(
+            data.label("train", "digit"),
+            data.source("train").inputs["text"],
+            strict=True,
+        )
+    ]
+    assert 0.4 < np.mean(kept) < 0.7
+
+
+def test_noise_has_the_ratio_that_was_asked_for():
+    tone = np.sqrt(2) * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
+    for babble in (0.0, 1.0):
+        recipe = Recipe(snr=(10.0, 10.0), babble=babble)
+        others = [np.random.default_rng(n).standard_normal(5000) for n in range(9)]
+        noisy = make.in_noise(tone, others, recipe, np.random.default_rng(0))
+        signal = (noisy @ tone / 16000) ** 2
+        noise = np.mean(noisy.astype(float) ** 2) - signal
+        assert 10 * np.log10(signal / noise) == pytest.approx(10, abs=0.3)
+
+
+def test_images_keep_a_quarter_of_their_energy():
+    from sklearn.datasets import load_digits
+
+    images, train = load_digits().images / 16, np.arange(1200)
+    whole = make.faint(images, train, 1.0).reshape(1797, -1) / 255
+    part = make.faint(images, train, 0.25).reshape(1797, -1) / 255
+    assert 0.2 < part[:1200].var(axis=0).sum() / whole[:1200].var(axis=0).sum() < 0.35
+
+
+def test_the_clip_moves_behind_noise_of_its_own_frames():
+    rng = np.random.default_rng(0)
+    handwriting = np.zeros((8, 8))
+    handwriting[2:6, 3:5] = 1
+    clean = dict(turn=0.0, spin=0.0, grain=0.0, occluder=(0.0, 0.0))
+    clip = make.moving(handwriting, Recipe(**clean, drift=8.0), rng)[..., 0]
+    assert np.abs(np.diff(clip.astype(int), axis=0)).max(axis=(1, 2)).min() > 0
+    still = make.moving(handwriting, Recipe(**clean, drift=0.0), rng)[..., 0]
+    assert not np.diff(still.astype(int), axis=0).any()
+    noisy = make.moving(handwriting, Recipe(drift=0.0), rng)[..., 0]
+    assert 15 < np.diff(noisy.astype(float), axis=0).std() / np.sqrt(2) < 45
+
+
+def test_missing_modalities(folder, data):
+    some = digits(missing=0.5, folder=folder)
+    same = digits(missing=0.5, folder=folder)
+    other = digits(missing=0.5, missing_seed=1, folder=folder)
+    here = {name: some.source("train").masks[name].any(axis=1) for name in MODALITIES}
+    count = np.sum(list(here.values()), axis=0)
+    assert count.min() == 1
+    for name in MODALITIES:
+        assert 0.45 < here[name].mean() < 0.6
+        masks = same.source("train").masks[name]
+        np.testing.assert_array_equal(some.source("train").masks[name], masks)
+        assert (other.source("train").masks[name] != masks).any()
+        inputs = some.source("train").inputs[name]
+        assert not inputs[~here[name]].any()
+        full = data.source("train").inputs[name]
+        np.testing.assert_array_equal(inputs[here[name]], full[here[name]])
+    assert some.facts["missing"] == 0.5
+
+
+def test_modalities_can_be_left_out(folder):
+    pair = digits(modalities=("audio", "video"), missing=0.9, folder=folder)
+    example = pair.source("valid")[0]
+    assert set(example["inputs"]) == set(example["masks"]) == {"audio", "video"}
+    masks = pair.source("valid").masks
+    assert (masks["audio"].any(axis=1) | masks["video"].any(axis=1)).all()
+    assert digits(modalities=("text",), folder=folder).augment is None
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"modalities": ("audoi",)}, "did you mean 'audio'"),
+        ({"modalities": ()}, "leaves nothing"),
+        ({"missing": 1.0}, "missing=1.0"),
+        ({"missing": -0.1}, "missing=-0.1"),
+    ],
+)
+def test_wrong_options_are_named(options, says):
+    with pytest.raises(ConfigError, match=says):
+        digits(**options)
+
+
+def test_jitter_changes_a_copy_of_the_sound_alone(data):
+    example = data.source("train")[0]
+    before = example["inputs"]["audio"].copy()
+    changed = Jitter()(example, np.random.default_rng(0))
+    again = Jitter()(example, np.random.default_rng(0))
+    audio = changed["inputs"]["audio"]
+    np.testing.assert_array_equal(audio, again["inputs"]["audio"])
+    np.testing.assert_array_equal(example["inputs"]["audio"], before)
+    assert audio.dtype == np.float32 and audio.shape == before.shape
+    assert (audio != before).mean() > 0.99
+    np.testing.assert_array_equal(
+        changed["inputs"]["video"], example["inputs"]["video"]
+    )
+    shifted = Jitter(shift=3, offset=0, noise=0)(example, np.random.default_rng(3))
+    assert any(
+        np.array_equal(shifted["inputs"]["audio"][10:40], before[10 + k : 40 + k])
+        for k in range(-3, 4)
+    )
+
+
+def test_jitter_leaves_missing_sound_alone(data):
+    example = data.source("train")[0]
+    masks = {**example["masks"], "audio": np.zeros(63, bool)}
+    inputs = {**example["inputs"], "audio": np.zeros((63, 13), np.float32)}
+    absent = {**example, "inputs": inputs, "masks": masks}
+    changed = Jitter()(absent, np.random.default_rng(0))
+    assert not changed["inputs"]["audio"].any()
+
+
+@pytest.mark.parametrize("module", ["espeakng_loader", "librosa"])
+def test_a_missing_extra_is_named_and_nothing_is_written(
+    module, tmp_path, monkeypatch, folder, data
+):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == module else find(name)
+    )
+    with pytest.raises(ExtraError, match=module) as caught:
+        digits(folder=tmp_path)
+    assert "mmfusion_jax[demo]" in caught.value.fix
+    assert not list(tmp_path.iterdir())
+    assert len(digits(folder=folder).source("train")) == 1200  # built: not needed
+
+
+def test_facts_and_title(folder, data):
+    assert data.title == "digits (embedded)"
+    assert data.facts["version"] == make.VERSION
+    assert data.facts["counts"] == make.SIZES
+    assert data.facts["fingerprint"] == built(folder).manifest["fingerprint"]
+    size = sum(file.stat().st_size for file in built(folder).folder.iterdir())
+    assert size < 100e6
+
+
+def test_reading_imports_neither_jax_nor_the_makers(folder, data):
+    script = f"""
+import sys
+from mmfusion_jax.data.digits import digits
+digits(folder={str(folder)!r})
+heavy = {{"jax", "librosa", "sklearn", "espeakng_loader"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)

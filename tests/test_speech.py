@@ -1,0 +1,84 @@
+"""eSpeak NG in its own process: the same sound each time, and an answer if it fails."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from mmfusion_jax.data import speech
+from mmfusion_jax.data.speech import Utterance, speak
+from mmfusion_jax.errors import ExtraError
+
+SEVEN = Utterance("seven", "en-us+f2", 150, 50)
+NINE = Utterance("nine", "en+m3", 200, 30)
+
+
+@pytest.fixture
+def worker(monkeypatch, tmp_path):
+    """Puts a script in the place of the worker."""
+
+    def replace(script: str) -> None:
+        path = tmp_path / "worker.py"
+        path.write_text(script)
+        monkeypatch.setattr(speech, "WORKER", path)
+
+    return replace
+
+
+def test_what_was_said_before_changes_nothing():
+    pytest.importorskip("espeakng_loader")
+    (rate, alone), *_ = speak([SEVEN])
+    *_, (_, after) = speak([NINE, NINE, SEVEN])
+    assert rate == 22050
+    assert alone.dtype == np.int16 and len(alone) > rate / 5
+    np.testing.assert_array_equal(alone, after)
+
+
+def test_order_is_kept_over_several_processes(monkeypatch):
+    pytest.importorskip("espeakng_loader")
+    monkeypatch.setattr(speech, "CHUNK", 2)
+    lengths = [len(sound) for _, sound in speak([SEVEN, NINE, SEVEN, NINE, NINE])]
+    seven, nine = lengths[:2]
+    assert seven != nine
+    assert lengths == [seven, nine, seven, nine, nine]
+
+
+def test_an_unknown_voice_is_named():
+    pytest.importorskip("espeakng_loader")
+    with pytest.raises(ExtraError, match="voice='xx-none' is unknown") as caught:
+        list(speak([Utterance("one", "xx-none", 150, 50)]))
+    assert caught.value.code == "E02"
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "says"),
+    [
+        ("import os; os.abort()", "E02", "exit status -6"),
+        ("raise OSError('no such library')", "E02", "no such library"),
+        ("print('hello')", "E02", "broken answer of 6 bytes"),
+        ("import sys; sys.exit(3)", "E01", "espeakng_loader, which is not installed"),
+        ("import time; time.sleep(60)", "E02", "did not answer within 0.5 s"),
+    ],
+)
+def test_a_failing_worker_gives_an_error(worker, script, code, says):
+    worker(script)
+    with pytest.raises(ExtraError, match=says) as caught:
+        list(speak([SEVEN], timeout=0.5 if "sleep" in script else 60))
+    assert caught.value.code == code
+
+
+def test_an_utterance_that_hangs_is_killed():
+    script = f"""
+import runpy, time
+worker = runpy.run_path({str(speech.WORKER)!r})
+scope = worker["in_fork"].__globals__
+scope["synthesise"] = lambda library, *request: time.sleep(60)
+scope["SECONDS_PER_UTTERANCE"] = 1
+worker["in_fork"](None, ["seven"])
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30
+    )
+    assert run.returncode == 1
+    assert "ended with signal 14 on ['seven']" in run.stderr
