@@ -206,7 +206,7 @@ def stage_config(config: ConfigDict, stage: str) -> ConfigDict:
     encoders = config.model.encoders
     if stage not in encoders:
         raise ConfigError(
-            "C12",
+            "C13",
             f"config.warm_start names {stage!r}, which has no encoder.",
             nearest(stage, encoders),
         )
