@@ -183,6 +183,12 @@ def test_batch_mates_matter_only_for_official_parity():
     )
 
 
+def test_trains_on_a_batch_of_one():
+    one = jax.tree.map(lambda x: x[:1], small_batch())
+    run = jax.jit(jax.value_and_grad(task_loss(small(), weights())))
+    chex.assert_tree_all_finite(run(weights()["params"], one))
+
+
 @pytest.mark.parametrize("parity", ["paper", "official"])
 def test_devices_agree(parity):
     model, spread = small(parity=parity), small("data", parity=parity)
