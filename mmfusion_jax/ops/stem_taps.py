@@ -1,0 +1,98 @@
+"""The 7x7x7 convolution of stride (1, 2, 2) in the forms that XLA does well on CPU."""
+
+import jax
+import jax.numpy as jnp
+
+from mmfusion_jax.types import Array
+
+
+def conv(x: Array, w: Array) -> Array:
+    """The convolution; `ops.conv3d.stem_conv3d` says of what.
+
+    The seven temporal taps become channels, which leaves one 2-D convolution a step.
+    """
+    b, t, h, width, c = x.shape
+    padded = jnp.pad(x, ((0, 0), (3, 3), (0, 0), (0, 0), (0, 0)))
+    padded = padded.transpose(0, 2, 3, 1, 4).reshape(b, h, width, (t + 6) * c)
+    flat = w.transpose(1, 2, 0, 3, 4).reshape(7, 7, 7 * c, -1)
+
+    def step(_, i: Array):
+        window = (i // t, 0, 0, i % t * c)
+        seven = jax.lax.dynamic_slice(padded, window, (1, h, width, 7 * c))
+        y = jax.lax.conv_general_dilated(
+            seven,
+            flat,
+            (2, 2),
+            ((3, 3),) * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return None, y[0]
+
+    y = jax.lax.scan(step, None, jnp.arange(b * t))[1]
+    return y.reshape(b, t, *y.shape[1:])
+
+
+def gradients(x: Array, w: Array, dy: Array) -> tuple[Array, Array]:
+    """The gradients with respect to `x` and `w`."""
+    dx = jax.vjp(lambda x: conv(x, w), x)[1](dy)[0]
+    return dx, filter_gradient(x, dy)
+
+
+def filter_gradient(x: Array, dy: Array) -> Array:
+    """The gradient with respect to the kernel, as two matrix products a step.
+
+    Rows and columns of x come in even and odd ones, so that a stride of 2 is a step of
+    1. Tap j of the kernel is then the plane j % 2 shifted by j // 2: the columns are
+    shifted in x, the rows in dy, and each product yields all taps of one kind of row.
+
+    Args:
+        x: (b t h w c).
+        dy: (b t h' w' k).
+
+    Returns:
+        (7 7 7 c k).
+    """
+    b, t, _, _, c = x.shape
+    rows, columns, k = dy.shape[2:]
+    planes = _planes(x, rows + 3, columns + 3)
+    dy = jnp.pad(dy.reshape(b * t, rows, columns, k), ((0, 0), (3, 3), (0, 0), (0, 0)))
+
+    def shifted_x(odd: int, i: Array) -> Array:
+        start = (i // t * (t + 6) + i % t, 0, 0)
+        size = (7, c, rows + 3, columns)
+        parts = [
+            jax.lax.dynamic_slice(planes[odd, j % 2], (*start, j // 2), size)
+            for j in range(7)
+        ]
+        return jnp.concatenate(parts).reshape(49 * c, -1)
+
+    def shifted_dy(taps: int, i: Array) -> Array:
+        frame = jax.lax.dynamic_index_in_dim(dy, i, keepdims=False)
+        parts = [frame[3 - j : 6 - j + rows] for j in range(taps)]
+        return jnp.concatenate(parts, axis=-1).reshape(-1, taps * k)
+
+    def add(i: Array, total: tuple[Array, Array]) -> tuple[Array, Array]:
+        even, odd = total
+        even = even + shifted_x(0, i) @ shifted_dy(4, i)
+        odd = odd + shifted_x(1, i) @ shifted_dy(3, i)
+        return even, odd
+
+    zero = tuple(jnp.zeros((49 * c, taps * k), x.dtype) for taps in (4, 3))
+    even, odd = jax.lax.fori_loop(0, b * t, add, zero)
+    w = jnp.zeros((7, 7, 7, c, k), x.dtype)
+    w = w.at[:, ::2].set(_kernel(even, c, k))
+    return w.at[:, 1::2].set(_kernel(odd, c, k))
+
+
+def _planes(x: Array, rows: int, columns: int) -> Array:
+    """Padded x, even and odd rows and columns apart: (2 2 b*(t+6) c rows columns)."""
+    b, t, h, width, c = x.shape
+    below, right = 2 * rows - 3 - h, 2 * columns - 3 - width
+    x = jnp.pad(x, ((0, 0), (3, 3), (3, below), (3, right), (0, 0)))
+    x = x.reshape(b * (t + 6), rows, 2, columns, 2, c)
+    return x.transpose(2, 4, 0, 5, 1, 3)
+
+
+def _kernel(product: Array, c: int, k: int) -> Array:
+    """(7 columns, 7 steps, c) by (rows, k) as (7 steps, rows, 7 columns, c, k)."""
+    return product.reshape(7, 7, c, -1, k).transpose(1, 3, 0, 2, 4)
