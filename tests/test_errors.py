@@ -7,7 +7,7 @@ import mmfusion_jax
 from mmfusion_jax import errors
 
 ROOT = Path(mmfusion_jax.__file__).parent
-CODE = re.compile(r'"([A-Z]\d\d)"')
+CODE = re.compile(r'["\[]([A-Z]\d\d)["\]]')
 
 
 def test_every_code_has_a_section_and_every_section_a_code():
