@@ -56,6 +56,7 @@ def synthesise(
             sound.extend(ctypes.string_at(samples, 2 * count))
         return 0
 
+    library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # else breath follows the clock
     library.espeak_SetSynthCallback(collect)
     if library.espeak_SetVoiceByName(voice.encode()):
         raise ValueError(f"voice={voice!r} is unknown to eSpeak NG")
