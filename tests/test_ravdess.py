@@ -198,7 +198,7 @@ def test_without_the_data_it_says_where_to_get_it(tmp_path, folder):
         ravdess(str(tmp_path))
     with pytest.raises(ConfigError, match="crop='face' is unknown"):
         ravdess(str(folder), crop="face")
-    with pytest.raises(DataError, match="D45.*'test' wants actors 5, 6, 7, 8"):
+    with pytest.raises(DataError, match="D45.*'valid' wants actors 9, 10, 11, 12"):
         ravdess(str(folder / "Actor_01"), fold=1, **SMALL)
 
 

@@ -30,7 +30,7 @@ def test_a_worker_that_dies_or_hangs_is_named_and_the_rest_is_done():
     began = time.monotonic()
     got = list(run(act, jobs, workers=2, timeout=2))
     assert got == ["A", CRASHED, "B", "C", CRASHED, "D", "E"]
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 300  # the sleeper would take 600
 
 
 def test_stopping_early_ends_the_workers():

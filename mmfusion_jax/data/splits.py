@@ -9,7 +9,7 @@ import numpy as np
 from mmfusion_jax.errors import ConfigError, DataError
 
 SPLITS = ("train", "valid", "test")
-PROTOCOLS = ("honest", "paper")
+PROTOCOLS = ("honest", "fixed", "paper")
 Group = TypeVar("Group", bound=Hashable)
 
 
@@ -49,14 +49,15 @@ def folds_of(
     """The groups of each split in one fold of a cross-validation.
 
     Fold f tests groups f*size .. f*size + size-1. The honest protocol chooses its step
-    on the groups that the next fold tests, taken out of training; the protocol of the
-    paper trains on all others and chooses on the test fold itself.
+    on the groups that the next fold tests, taken out of training. The other two train on
+    all groups that are not tested: the fixed protocol chooses nothing and takes the
+    last step, the protocol of the paper chooses on the test fold itself.
 
     Args:
         groups: all groups, in order; those after folds * size are never tested.
         fold: 0..folds-1.
         folds: how many there are.
-        protocol: "honest" or "paper".
+        protocol: "honest", "fixed" or "paper".
         size: groups that a fold tests.
 
     Raises:
@@ -74,9 +75,8 @@ def folds_of(
             f"folds=2 to {len(groups) // size}, fold below that",
         )
     tested = lambda number: tuple(groups[number * size : (number + 1) * size])
-    splits = {"test": tested(fold)}
-    if protocol == "honest":
-        splits["valid"] = tested((fold + 1) % folds)
+    splits = {"valid": tested((fold + 1) % folds)} if protocol == "honest" else {}
+    splits["test"] = tested(fold)
     taken = {group for part in splits.values() for group in part}
     return {"train": tuple(g for g in groups if g not in taken), **splits}
 

@@ -67,28 +67,33 @@ def run(
     done = 0
     while done < len(jobs):
         try:
-            for result in _pool(work, jobs[done:], min(count, len(jobs)), timeout):
+            for result in _pool(work, jobs[done:], count, timeout):
                 done += 1
                 yield result
         except BrokenProcessPool:
-            # One of the jobs in flight did it; each is tried alone.
-            for job in jobs[done : done + _AHEAD * count]:
+            # One of the jobs in flight did it; they are tried one by one.
+            for result in _singly(work, jobs[done : done + _AHEAD * count], timeout):
                 done += 1
-                yield _alone(work, job, timeout)
+                yield result
 
 
 def _pool(
-    work: Callable[[Job], Result], jobs: Sequence[Job], workers: int, timeout: float
+    work: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    workers: int,
+    timeout: float,
+    ahead: int = _AHEAD,
 ) -> Iterator[Result | Failure]:
     """Does jobs side by side until one of them kills its worker."""
     context = multiprocessing.get_context("spawn")
+    workers = min(workers, len(jobs))
     pool = ProcessPoolExecutor(workers, context, _enter, (os.getpid(),))
     try:
         _check(pool)
         rest = iter(jobs)
         submit = lambda job: pool.submit(_timed, work, job, timeout)
         flying: deque[Future[Any]] = deque(
-            map(submit, itertools.islice(rest, _AHEAD * workers))
+            map(submit, itertools.islice(rest, ahead * workers))
         )
         while flying:
             yield flying.popleft().result()
@@ -97,12 +102,19 @@ def _pool(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _alone(work: Callable[[Job], Result], job: Job, timeout: float) -> Result | Failure:
-    """Does one job in a worker of its own."""
-    try:
-        return next(_pool(work, [job], 1, timeout))
-    except BrokenProcessPool:
-        return Failure(f"the decoder crashed, or took longer than {timeout:g} s")
+def _singly(
+    work: Callable[[Job], Result], jobs: Sequence[Job], timeout: float
+) -> Iterator[Result | Failure]:
+    """Does jobs one at a time, so that the one that kills its worker is known."""
+    done = 0
+    while done < len(jobs):
+        try:
+            for result in _pool(work, jobs[done:], 1, timeout, ahead=1):
+                done += 1
+                yield result
+        except BrokenProcessPool:
+            done += 1
+            yield Failure(f"the decoder crashed, or took longer than {timeout:g} s")
 
 
 def _check(pool: ProcessPoolExecutor) -> None:
