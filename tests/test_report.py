@@ -133,7 +133,7 @@ def test_says_the_result_and_what_it_is_compared_with(tmp_path, result):
     for row in (
         "always “no” 50.0 %", "audio alone 50.0 %", "video alone 60.0 %",
         "best validation score: the result above 75.0 % –",
-        "nothing: the last step 70.0 % −5.0 points",
+        "nothing, the last step 70.0 % −5.0 points",
         "best test score 85.0 % +10.0 points",
         "no 3 1 75.0 %", "yes 0 0 –", "head 20 66.7 %",
         "fold 0, seed 7 40 (epoch 2) 80 early 9.5 s 70 ms (60 ms–80 ms) 1.3 %",
@@ -169,6 +169,15 @@ def test_the_papers_protocol_is_named_for_what_it_is(tmp_path, result):
     text = " ".join(Seen(written(tmp_path, result)).text.split())
     assert "The headline is not an estimate for new data." in text
     assert "best test score: the result above 75.0 % –" in text
+
+
+def test_a_fixed_number_of_steps_has_no_choice_to_explain(tmp_path, result):
+    result["protocol"] = "fixed"
+    result["runs"][0]["valid"] = None
+    text = " ".join(Seen(written(tmp_path, result)).text.split())
+    assert "nothing, the last step: the result above 75.0 % –" in text
+    assert text.count("nothing, the last step") == 1
+    assert "best test score 85.0 % +10.0 points" in text
 
 
 def test_needs_nothing_else(tmp_path, result):
