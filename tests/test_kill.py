@@ -128,5 +128,8 @@ def test_a_second_ctrl_c_ends_at_once(server, tmp_path, whole):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_at_25_moments(server, tmp_path, whole, number):
     runs = moments(server, tmp_path, whole, seed=10 + number)
-    stopped = sum(stop_once(runs, whole, number) for _ in range(60))
-    assert stopped >= 25
+    stopped = tried = 0
+    while stopped < 25:
+        stopped += stop_once(runs, whole, number)
+        tried += 1
+        assert tried < 100, "most signals come too early or too late"
