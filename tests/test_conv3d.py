@@ -13,7 +13,6 @@ from mmfusion_jax.ops.conv3d import (
     pointwise_conv3d,
     stem_conv3d,
 )
-from mmfusion_jax.ops.pool import max_pool3d
 
 
 @pytest.fixture(autouse=True)
@@ -133,25 +132,3 @@ def test_pointwise(shape, stride):
     x, w = normal(0, *shape), normal(1, shape[-1], 7)
     lax = lambda x, w: conv3d(x, w[None, None, None], strides=(stride,) * 3)
     assert_same(functools.partial(pointwise_conv3d, stride=stride), lax, x, w)
-
-
-@pytest.mark.parametrize("shape", [(2, 4, 5, 6, 3), (1, 1, 7, 1, 2)])
-def test_max_pool(shape):
-    x = normal(0, *shape) - 3  # below the 0 that padding must not be
-
-    def lax(x):
-        window, strides = (1, 3, 3, 3, 1), (1, 2, 2, 2, 1)
-        padding = ((0, 0), *((1, 1),) * 3, (0, 0))
-        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, strides, padding)
-
-    mask = jnp.ones(shape[:2], bool)
-    assert_same(lambda x, _: max_pool3d(x, mask), lambda x, _: lax(x), x, x)
-
-
-def test_masked_steps_never_win():
-    x, mask = normal(0, 2, 7, 4, 4, 3) - 3, jnp.arange(7) < jnp.array([[5], [0]])
-    pool = jax.jit(max_pool3d)
-    got = pool(jnp.where(mask[:, :, None, None, None], x, jnp.inf), mask)
-    short = pool(x[:1, :5], mask[:1, :5])
-    np.testing.assert_array_equal(got[:1, :3], short)
-    assert not np.any(got[:1, 3:]) and not np.any(got[1:])

@@ -1,15 +1,16 @@
 """Pooling over clips (b s h w c)."""
 
+import jax
 import jax.numpy as jnp
 
 from mmfusion_jax.ops.masking import keep
 from mmfusion_jax.types import Array
 
+AXES = (3, 2, 1)
+
 
 def max_pool3d(x: Array, mask: Array) -> Array:
     """Maximum over windows of 3x3x3 with stride 2; what lies outside never wins.
-
-    The window is a box, so it is taken as three maxima, one along each axis.
 
     Args:
         x: (b s h w c).
@@ -18,22 +19,76 @@ def max_pool3d(x: Array, mask: Array) -> Array:
     Returns:
         (b ceil(s/2) ceil(h/2) ceil(w/2) c); 0 at the steps where `mask[:, ::2]` is
         False.
+
+    Reading:
+        The gradient goes to the first of equal values, as in PyTorch.
     """
-    lowest = jnp.array(-jnp.inf, x.dtype)
-    x = jnp.where(mask[:, :, None, None, None], x, lowest)
-    for axis in (1, 2, 3):
-        x = _halve(x, axis, lowest)
-    return keep(x, mask[:, ::2])
+    pooled = _max_pool(jnp.where(mask[:, :, None, None, None], x, -jnp.inf))
+    return keep(pooled, mask[:, ::2])
 
 
-def _halve(x: Array, axis: int, lowest: Array) -> Array:
+@jax.custom_vjp
+def _max_pool(x: Array) -> Array:
+    """The window is a box, so it is taken as three maxima, one along each axis."""
+    return _pool_forward(x)[0]
+
+
+def _pool_forward(x: Array) -> tuple[Array, list[Array]]:
+    stages = [x]
+    for axis in AXES:
+        stages.append(_halve(stages[-1], axis))
+    return stages[-1], stages
+
+
+def _pool_backward(stages: list[Array], dy: Array) -> tuple[Array]:
+    for axis in reversed(AXES):
+        y = stages.pop()
+        dy = _unhalve(stages[-1], y, dy, axis)
+    return (dy,)
+
+
+_max_pool.defvjp(_pool_forward, _pool_backward)
+
+
+def _halve(x: Array, axis: int) -> Array:
     """Maximum over windows of 3 with stride 2 along one axis."""
-    length = (x.shape[axis] + 1) // 2
-    padding = [(0, 0)] * x.ndim
-    padding[axis] = (1, 1)
-    padded = jnp.pad(x, padding, constant_values=lowest)
-    first, second, third = (
-        padded[(slice(None),) * axis + (slice(i, i + 2 * length - 1, 2),)]
-        for i in range(3)
+    before, here, after = _windows(x, axis)
+    return jnp.maximum(jnp.maximum(before, here), after)
+
+
+def _unhalve(x: Array, y: Array, dy: Array, axis: int) -> Array:
+    """The gradient of `y = _halve(x, axis)`: `dy` where the maximum came from."""
+    before, here, after = _windows(x, axis)
+    first = before == y
+    second = (here == y) & ~first
+    third = (after == y) & ~first & ~second
+    passed = _shift(jnp.where(first, dy, 0), axis, -1, 0.0)
+    pair = [jnp.where(second, dy, 0), jnp.where(third, dy, 0) + passed]
+    size = x.shape[axis]
+    dx = jnp.stack(pair, axis + 1).reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
+    return jax.lax.slice_in_dim(dx, 0, size, axis=axis)
+
+
+def _windows(x: Array, axis: int) -> tuple[Array, Array, Array]:
+    """The three places of every window: 2q - 1, 2q and 2q + 1; -inf outside."""
+    if x.shape[axis] % 2:
+        x = _padded(x, axis, (0, 1), -jnp.inf)
+    pairs = x.reshape(*x.shape[:axis], -1, 2, *x.shape[axis + 1 :])
+    here, after = (
+        jax.lax.index_in_dim(pairs, i, axis + 1, keepdims=False) for i in (0, 1)
     )
-    return jnp.maximum(jnp.maximum(first, second), third)
+    return _shift(after, axis, 1, -jnp.inf), here, after
+
+
+def _shift(x: Array, axis: int, by: int, fill: float) -> Array:
+    """`x` moved by one place along `axis`, up for 1 and down for -1."""
+    start, stop = (0, -1) if by > 0 else (1, None)
+    x = jax.lax.slice_in_dim(x, start, stop, axis=axis)
+    return _padded(x, axis, (1, 0) if by > 0 else (0, 1), fill)
+
+
+def _padded(x: Array, axis: int, width: tuple[int, int], fill: float) -> Array:
+    """`x` with `fill` before and after along one axis."""
+    widths = [(0, 0)] * x.ndim
+    widths[axis] = width
+    return jnp.pad(x, widths, constant_values=fill)
