@@ -4,12 +4,11 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
-from ml_collections import ConfigDict
 
 from mmfusion_jax.data import DATASETS
 from mmfusion_jax.data.dataset import Dataset
@@ -23,6 +22,9 @@ from mmfusion_jax.tasks import Classification, Task
 from mmfusion_jax.train.devices import Executor
 from mmfusion_jax.train.loop import Plan
 from mmfusion_jax.types import Model
+
+Config: TypeAlias = Any
+"""A ConfigDict; to a type checker its fields could be anything."""
 
 # What config.data holds beside the arguments of the data set itself.
 PIPELINE_KEYS = frozenset({"name", "batch_size", "threads", "label", "fold", "folds"})
@@ -66,7 +68,7 @@ class Parts:
     accumulate: int
 
 
-def dataset(config: ConfigDict, fold: int) -> Dataset:
+def dataset(config: Config, fold: int) -> Dataset:
     """The data set of `config.data`, made ready if it is not.
 
     Args:
@@ -86,13 +88,20 @@ def dataset(config: ConfigDict, fold: int) -> Dataset:
         "seed": config.seed,
     }
     takes = inspect.signature(build).parameters
+    if "protocol" not in takes and config.protocol == "fixed":
+        raise ConfigError(
+            "C06",
+            f"config.protocol='fixed' needs folds, and {config.data.name!r} has none: "
+            "its validation split chooses the step.",
+            "--config.protocol=honest",
+        )
     options |= {k: v for k, v in extra.items() if k in takes}
     if "folder" in options and not options["folder"]:
         options.pop("folder")
     return call(build, options, "config.data")
 
 
-def folds(config: ConfigDict) -> tuple[int, ...]:
+def folds(config: Config) -> tuple[int, ...]:
     """The folds to run: all of them for "all", else the one that is named."""
     asked = str(config.data.get("fold", "0"))
     count = int(config.data.get("folds", 1))
@@ -107,7 +116,7 @@ def folds(config: ConfigDict) -> tuple[int, ...]:
     )
 
 
-def pipeline(config: ConfigDict, data: Dataset, seed: int) -> Pipeline:
+def pipeline(config: Config, data: Dataset, seed: int) -> Pipeline:
     """The batches of a run, for this process."""
     return Pipeline(
         data,
@@ -118,7 +127,7 @@ def pipeline(config: ConfigDict, data: Dataset, seed: int) -> Pipeline:
     )
 
 
-def parts(config: ConfigDict, data: Dataset, steps: int) -> Parts:
+def parts(config: Config, data: Dataset, steps: int) -> Parts:
     """Model, task, objective, optimiser and executor of a config.
 
     Args:
@@ -140,7 +149,7 @@ def parts(config: ConfigDict, data: Dataset, steps: int) -> Parts:
     )
 
 
-def build_task(config: ConfigDict, data: Dataset) -> Task:
+def build_task(config: Config, data: Dataset) -> Task:
     """What the label of `config.data.label` means in this data set."""
     label = config.data.label
     if label not in data.classes:
@@ -152,7 +161,7 @@ def build_task(config: ConfigDict, data: Dataset) -> Task:
     return Classification(label, tuple(data.classes[label]), config.train.select)
 
 
-def build_model(config: ConfigDict, task: Task, axis: str | None) -> Model:
+def build_model(config: Config, task: Task, axis: str | None) -> Model:
     """The model of `config.model` with its encoders."""
     options = config.model.to_dict()
     make = choose(MODELS, options.pop("name"), "config.model.name")
@@ -167,7 +176,7 @@ def build_model(config: ConfigDict, task: Task, axis: str | None) -> Model:
     return call(make, options, "config.model")
 
 
-def build_objective(config: ConfigDict, task: Task) -> Objective:
+def build_objective(config: Config, task: Task) -> Objective:
     """The weighted loss terms of `config.losses`."""
     terms = {}
     for name, spec in config.losses.to_dict().items():
@@ -179,7 +188,7 @@ def build_objective(config: ConfigDict, task: Task) -> Objective:
     return Objective(terms)
 
 
-def optimiser(options: ConfigDict, steps: int) -> optax.GradientTransformation:
+def optimiser(options: Config, steps: int) -> optax.GradientTransformation:
     """The optimiser of `config.optim`: clipping, then the rule with its schedule."""
     values = options.to_dict()
     make = choose(OPTIMISERS, values.pop("name"), "config.optim.name")
@@ -204,7 +213,7 @@ def optimiser(options: ConfigDict, steps: int) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(clip), rule) if clip else rule
 
 
-def plan(config: ConfigDict, per_epoch: int) -> Plan:
+def plan(config: Config, per_epoch: int) -> Plan:
     """How long to train and how often to look up."""
     train = config.train
     return Plan(

@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mmfusion_jax import build, provenance
+from mmfusion_jax.build import Config
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.errors import ConfigError, nearest
 from mmfusion_jax.report import write_report
@@ -34,7 +35,7 @@ class Unit:
     folder: str
 
 
-def units(config: ConfigDict) -> list[Unit]:
+def units(config: Config) -> list[Unit]:
     """Every fold with every seed that a config asks for."""
     folds = build.folds(config)
     seeds = range(config.seed, config.seed + config.seeds)
@@ -54,7 +55,7 @@ class Experiment:
         workdir: holds everything of the experiment.
     """
 
-    def __init__(self, config: ConfigDict, workdir: Path):
+    def __init__(self, config: Config, workdir: Path):
         self.config = config
         self.workdir = workdir
         self._runs: dict[str, Run] = {}
@@ -116,7 +117,7 @@ class Experiment:
         return read
 
 
-def train(config: ConfigDict, workdir: Path, command: str) -> dict[str, Any]:
+def train(config: Config, workdir: Path, command: str) -> dict[str, Any]:
     """Trains what is not trained yet and writes `result.json` and `report.html`.
 
     Args:
@@ -149,7 +150,7 @@ def train(config: ConfigDict, workdir: Path, command: str) -> dict[str, Any]:
     return result
 
 
-def evaluate(config: ConfigDict, workdir: Path) -> list[dict[str, Any]]:
+def evaluate(config: Config, workdir: Path) -> list[dict[str, Any]]:
     """Scores of the chosen checkpoints of a finished experiment, a unit each.
 
     Raises:
@@ -161,15 +162,17 @@ def evaluate(config: ConfigDict, workdir: Path) -> list[dict[str, Any]]:
     return [experiment.evaluate(unit, data) for unit, data in _each(config)]
 
 
-def claim(config: ConfigDict, workdir: Path, *, create: bool = True) -> None:
+def claim(config: Config, workdir: Path, *, create: bool = True) -> None:
     """Makes sure that `workdir` belongs to this config and to no other.
+
+    A folder in which nothing was trained yet belongs to nobody.
 
     Raises:
         ConfigError: naming the first key that differs.
     """
     path = workdir / "config.json"
     ours = json.loads(config.to_json())
-    if path.exists():
+    if path.exists() and (not create or any(workdir.rglob("checkpoints"))):
         theirs = json.loads(path.read_text(encoding="utf-8"))
         for key, (old, new) in differences(theirs, ours).items():
             raise ConfigError(
@@ -201,9 +204,10 @@ def differences(
     return found
 
 
-def stage_config(config: ConfigDict, stage: str) -> ConfigDict:
+def stage_config(config: Config, stage: str) -> ConfigDict:
     """The config of a unimodal stage: the same recipe, one encoder and its head."""
     encoders = config.model.encoders
+    head = {k: v for k, v in config.model.items() if k in ("dropout", "audio_readout")}
     if stage not in encoders:
         raise ConfigError(
             "C13",
@@ -213,14 +217,14 @@ def stage_config(config: ConfigDict, stage: str) -> ConfigDict:
     made = config.copy_and_resolve_references()
     made.unlock()
     made.model = ConfigDict(
-        {"name": "unimodal", "encoders": {stage: encoders[stage].to_dict()}}
+        {"name": "unimodal", "encoders": {stage: encoders[stage].to_dict()}, **head}
     )
     made.losses = ConfigDict({"task": {"name": "cross_entropy", "weight": 1.0}})
     made.warm_start = ()
     return made
 
 
-def _each(config: ConfigDict, *, announce: bool = False):
+def _each(config: Config, *, announce: bool = False):
     """Every unit with its data; a fold is prepared once."""
     data, fold = None, None
     for unit in units(config):
@@ -231,7 +235,7 @@ def _each(config: ConfigDict, *, announce: bool = False):
         yield unit, data
 
 
-def _announce(data: Dataset, config: ConfigDict) -> None:
+def _announce(data: Dataset, config: Config) -> None:
     """Says which data are used; the embedded set names the way to the paper's."""
     counts = ", ".join(f"{len(s)} {split}" for split, s in data.sources.items())
     say(f"data: {data.title}: {counts}; label {config.data.label!r}")
@@ -247,7 +251,7 @@ def _title(model: str, unit: Unit) -> str:
 
 
 def _result(
-    config: ConfigDict,
+    config: Config,
     command: str,
     data: Dataset,
     run: Run,
@@ -284,7 +288,7 @@ def _result(
         "summary": {
             "test": _spread(e["test"] for e in entries),
             "last": _spread(e["last"] for e in entries),
-            "flattering": _spread({"score": e["flattering"]["score"]} for e in entries),
+            "flattering": _flattering(entries),
             "stages": {
                 name: {"test": _spread(e["stages"][name]["test"] for e in entries)}
                 for name in names
@@ -299,6 +303,12 @@ def _result(
         },
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def _flattering(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The best scores of the test split over all epochs, which no one should quote."""
+    found = [entry["flattering"] for entry in entries if entry["flattering"]]
+    return _spread({"score": best["score"]} for best in found) if found else None
 
 
 def _spread(scores: Iterable[Mapping[str, float]]) -> dict[str, dict[str, float]]:

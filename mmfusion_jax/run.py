@@ -9,10 +9,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from mmfusion_jax import build
 from mmfusion_jax.analysis.cost import count_parameters
+from mmfusion_jax.build import Config
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.errors import CheckpointError
@@ -46,7 +46,7 @@ class Run:
         data: any fold of the data set; later folds come with each call.
     """
 
-    def __init__(self, config: ConfigDict, data: Dataset):
+    def __init__(self, config: Config, data: Dataset):
         self.config = config
         reader = build.pipeline(config, data, config.seed)
         self.plan = build.plan(config, reader.steps_per_epoch)

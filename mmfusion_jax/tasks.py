@@ -13,7 +13,13 @@ from mmfusion_jax.types import Array, Batch, LossTerm, Outputs
 
 
 class Scores(Protocol):
-    """A metric family: sums on the device, scores on the host."""
+    """A metric family: sums on the device, scores on the host.
+
+    Attributes:
+        DEFINITIONS: name of a score -> what it is, in words.
+    """
+
+    DEFINITIONS: ClassVar[Mapping[str, str]]
 
     def sums(self, outputs: Outputs, batch: Batch) -> dict[str, Array]: ...
 
@@ -23,7 +29,8 @@ class Scores(Protocol):
 class Task(Protocol):
     """Names its label, head size, loss and metrics."""
 
-    label: str
+    @property
+    def label(self) -> str: ...
 
     @property
     def head_size(self) -> int: ...

@@ -97,7 +97,7 @@ class TrainBatches:
             if row >= size:
                 examples.append(blank(self.source[0]))
                 continue
-            example = self.source[order[epoch * size + row]]
+            example = self.source[int(order[epoch * size + row] or 0)]
             if self.augment is not None:
                 rng = np.random.default_rng([self.seed, epoch, row])
                 example = self.augment(example, rng)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ class ClassificationScores:
     label: str
     num_classes: int
 
-    DEFINITIONS = {
+    DEFINITIONS: ClassVar[Mapping[str, str]] = {
         "accuracy": "share of examples whose highest logit is the true class",
         "uar": "unweighted average recall: mean over classes of the class's recall",
         "macro_precision": "mean over classes of precision; 0 for a class never said",
