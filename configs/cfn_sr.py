@@ -116,7 +116,7 @@ def _ravdess_features(config: ConfigDict) -> None:
     )
     config.optim.update(dict(name="adamw", learning_rate=3e-3, weight_decay=0.05))
     config.optim.schedule = dict(name="cosine", warmup_steps=25)
-    config.train.epochs = 25
+    config.train.epochs = 20
 
 
 def _clips(config: ConfigDict) -> None:

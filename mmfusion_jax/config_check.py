@@ -67,7 +67,7 @@ def listed(kind: str, *more: str) -> OneOf:
 
 RULES = {
     "seeds": Number(1),
-    "protocol": one_of("honest", "paper"),
+    "protocol": one_of("honest", "fixed", "paper"),
     "parallel": one_of("jit", "pmap"),
     "compute_dtype": listed("compute type"),
     "model.name": listed("model"),

@@ -57,6 +57,33 @@ def test_examples_folds_and_protocols(tmp_path):
     paper = ravdess_features(str(tmp_path), fold=4, protocol="paper")
     assert {k: len(v) for k, v in paper.sources.items()} == {"train": 48, "test": 12}
     assert paper.groups["train"][0] == "actor 01" and len(paper.groups["train"]) == 16
+    fixed = ravdess_features(str(tmp_path), fold=4, protocol="fixed")
+    assert fixed.groups == paper.groups  # nothing is left that could choose a step
+
+
+def test_frames_are_averaged_by_the_stride(tmp_path):
+    arrays = write(tmp_path)
+    data = ravdess_features(str(tmp_path), fold=4, stride=3)
+    mfcc = arrays["mfcc"].astype("f4")[:, :6].reshape(-1, 2, 3, 13).mean(axis=2)
+    train = mfcc[np.isin(ACTORS, data.facts["actors"]["train"])]
+    want = (train - train.mean((0, 1))) / train.std((0, 1))
+    np.testing.assert_allclose(stacked(data, "train", "audio"), want, atol=1e-4)
+    for stride in (0, 8):
+        with pytest.raises(ConfigError, match=r"C10[\s\S]*1 to 7"):
+            ravdess_features(str(tmp_path), stride=stride)
+
+
+def test_only_training_examples_vary(tmp_path):
+    write(tmp_path)
+    assert ravdess_features(str(tmp_path)).augment is None
+    data = ravdess_features(str(tmp_path), augment={"noise": 0.5})
+    example = data.source("train")[0]
+    assert data.augment is not None
+    varied = data.augment(example, np.random.default_rng(0))
+    away = varied["inputs"]["audio"] - example["inputs"]["audio"]
+    assert 0.3 < away.std() < 0.7
+    with pytest.raises(ConfigError, match=r"C02.*noize[\s\S]*noise"):
+        ravdess_features(str(tmp_path), augment={"noize": 0.5})
 
 
 def test_standard_scores_know_nothing_of_the_test_actors(tmp_path):

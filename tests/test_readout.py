@@ -1,10 +1,11 @@
 """Vectors from tokens: order, masks, time steps."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmfusion_jax.layers.readout import flat, mean, step_means, time_steps
+from mmfusion_jax.layers.readout import flat, mean, moments, step_means, time_steps
 from mmfusion_jax.types import Tokens
 
 VALUES = jnp.arange(24.0).reshape(1, 6, 4)
@@ -35,3 +36,18 @@ def test_steps_are_means_of_their_real_positions():
 @pytest.mark.parametrize(("grid", "steps"), [((3, 1, 2), 3), ((2, 3), 2), ((), 1)])
 def test_only_a_grid_has_time_steps(grid, steps):
     assert time_steps(POISONED.replace(grid=grid)) == steps
+
+
+def test_moments_are_mean_and_deviation_of_the_real_tokens():
+    real = np.asarray(VALUES[0, jnp.array([0, 1, 3])])
+    want = np.concatenate([real.mean(axis=0), real.std(axis=0)])
+    np.testing.assert_allclose(moments(POISONED)[0], want, rtol=1e-5)
+    absent = POISONED.replace(mask=jnp.zeros_like(MASK))
+    np.testing.assert_array_equal(moments(absent), jnp.zeros((1, 8)))
+
+
+@pytest.mark.parametrize("mask", [MASK, jnp.zeros_like(MASK)])
+def test_moments_of_equal_tokens_have_a_finite_gradient(mask):
+    alike = jnp.where(MASK[..., None], 1.0, jnp.nan) * jnp.ones((1, 6, 4))
+    total = lambda values: moments(Tokens(values, mask)).sum()
+    assert jnp.isfinite(jax.grad(total)(alike)).all()

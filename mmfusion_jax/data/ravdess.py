@@ -86,7 +86,7 @@ def ravdess(
         fold: fold f tests actors 4f+1 .. 4f+4.
         folds: 5 as in the paper, which never tests actors 21-24; or 6.
         protocol: "honest" chooses the step on the actors that the next fold tests,
-            taken out of training; "paper" trains on all others.
+            taken out of training; "fixed" and "paper" train on all others.
         size: side of a frame in pixels.
         frames: per clip, evenly spaced in time.
         landmarks: folder of the csv files of OpenFace, for the crop of the face; ""

@@ -8,11 +8,12 @@ from zipfile import BadZipFile
 import numpy as np
 
 from mmfusion_jax.data.dataset import Dataset, Example
+from mmfusion_jax.data.feature_augment import VaryFeatures
 from mmfusion_jax.data.ravdess import LABEL, WITHOUT
 from mmfusion_jax.data.ravdess_names import PER_FOLD, actor_groups
 from mmfusion_jax.data.splits import folds_of
 from mmfusion_jax.data.transforms import Moments, Standard
-from mmfusion_jax.errors import DataError
+from mmfusion_jax.errors import ConfigError, DataError, nearest
 
 FILES = {
     "mfcc.npz": ("mfcc", "name", "emotion", "emotion_names", "actor"),
@@ -49,7 +50,13 @@ class ArraySource:
 
 
 def ravdess_features(
-    dir: str, *, fold: int = 0, folds: int = 5, protocol: str = "honest"
+    dir: str,
+    *,
+    fold: int = 0,
+    folds: int = 5,
+    protocol: str = "honest",
+    stride: int = 1,
+    augment: Mapping[str, float] | None = None,
 ) -> Dataset:
     """Sound as MFCC, and faces as OpenFace's action units averaged over the clip.
 
@@ -62,10 +69,13 @@ def ravdess_features(
         fold: fold f tests actors 4f+1 .. 4f+4.
         folds: how many there are; actors 1-20 are here, so at most 5.
         protocol: "honest" chooses the step on the actors that the next fold tests,
-            taken out of training; "paper" trains on all others.
+            taken out of training; "fixed" and "paper" train on all others.
+        stride: frames of sound of 10 ms that are averaged into one step.
+        augment: arguments of VaryFeatures for training examples; None for none.
 
     Raises:
-        ConfigError: fold or protocol is unknown.
+        ConfigError: fold, protocol or an argument of `augment` is unknown, or the
+            stride is not within a clip.
         DataError: a file is missing, damaged, or does not belong to the other.
 
     Reading:
@@ -77,10 +87,9 @@ def ravdess_features(
     actors = folds_of(present, fold, folds, protocol, PER_FOLD)
     rows = {split: np.isin(actor, chosen) for split, chosen in actors.items()}
     units = np.concatenate([arrays["au_static"], arrays["au_dynamic"]], axis=1)
-    inputs = {
-        "audio": _standard(arrays["mfcc"].astype(np.float32), rows["train"]),
-        "video": _standard(units.astype(np.float32)[:, None], rows["train"]),
-    }
+    raw = {"audio": _strided(arrays["mfcc"], stride), "video": units[:, None]}
+    standards = {name: _standard(x[rows["train"]]) for name, x in raw.items()}
+    inputs = {name: standards[name](x) for name, x in raw.items()}
     labels = {
         split: {LABEL: arrays["emotion"][chosen]} for split, chosen in rows.items()
     }
@@ -93,6 +102,7 @@ def ravdess_features(
         "RAVDESS speech as MFCC and action units",
         sources,
         {LABEL: tuple(str(name) for name in arrays["emotion_names"])},
+        augment=_augment(standards["audio"], augment) if augment else None,
         labels=labels,
         groups={split: actor_groups(chosen) for split, chosen in actors.items()},
         facts={
@@ -103,11 +113,33 @@ def ravdess_features(
     )
 
 
-def _standard(values: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """(n t f) values with mean 0 and deviation 1 over the training rows."""
-    width = values.shape[-1]
-    standard = Standard.of([Moments.of(values[train].reshape(-1, width))])
-    return standard(values)
+def _standard(train: np.ndarray) -> Standard:
+    """What brings every feature of (n t f) training values to mean 0, deviation 1."""
+    return Standard.of([Moments.of(train.reshape(-1, train.shape[-1]))])
+
+
+def _strided(mfcc: np.ndarray, stride: int) -> np.ndarray:
+    """(n t f) with every `stride` frames averaged; frames that remain are left out."""
+    n, frames, width = mfcc.shape
+    if not 1 <= stride <= frames:
+        raise ConfigError(
+            "C10", f"config.data.stride={stride} is out of range.", f"1 to {frames}"
+        )
+    steps = frames // stride
+    windows = mfcc[:, : steps * stride].reshape(n, steps, stride, width)
+    return windows.mean(axis=2, dtype=np.float32)
+
+
+def _augment(standard: Standard, options: Mapping[str, float]) -> VaryFeatures:
+    known = [f.name for f in dataclasses.fields(VaryFeatures) if f.name != "standard"]
+    for name in options:
+        if name not in known:
+            raise ConfigError(
+                "C02",
+                f"config.data.augment.{name} is unknown.",
+                nearest(name, known),
+            )
+    return VaryFeatures(standard, **options)
 
 
 def _load(dir: str) -> dict[str, np.ndarray]:

@@ -49,8 +49,8 @@ def folds_of(
     """The groups of each split in one fold of a cross-validation.
 
     Fold f tests groups f*size .. f*size + size-1. The honest protocol chooses its step
-    on the groups that the next fold tests, taken out of training. The other two train on
-    all groups that are not tested: the fixed protocol chooses nothing and takes the
+    on the groups that the next fold tests, taken out of training. The other two train
+    on all groups that are not tested: the fixed protocol chooses nothing and takes the
     last step, the protocol of the paper chooses on the test fold itself.
 
     Args:

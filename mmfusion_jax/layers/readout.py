@@ -12,6 +12,18 @@ def mean(tokens: Tokens) -> Array:
     return masked_mean(tokens.values, tokens.mask, axis=1)
 
 
+def moments(tokens: Tokens) -> Array:
+    """Mean and standard deviation of every channel over the real tokens, (b 2d).
+
+    Both are 0 where there is no real token. The variance is raised by 1e-6, so that
+    the gradient stays finite for tokens that are all alike.
+    """
+    center = mean(tokens)
+    away = jnp.square(keep(tokens.values, tokens.mask) - center[:, None])
+    spread = jnp.sqrt(masked_mean(away, tokens.mask, axis=1) + 1e-6)
+    return jnp.concatenate([center, keep(spread, tokens.present)], axis=-1)
+
+
 def flat(tokens: Tokens) -> Array:
     """All tokens side by side, (b d*n), the steps of one channel together.
 

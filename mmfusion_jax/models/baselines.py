@@ -28,7 +28,8 @@ class Unimodal(nn.Module):
     Attributes:
         encoders: one modality and its encoder.
         num_classes: k.
-        dropout: on the vector if it is flattened (audio).
+        dropout: on the vector of audio.
+        audio_readout: what the head sees of audio: "flat", "mean" or "moments".
 
     Source:
         CFN-SR, Table 1, "3D ResNeXt50 (Vid.)" and "1D CNN (Aud.)".
@@ -37,6 +38,7 @@ class Unimodal(nn.Module):
     encoders: Mapping[str, nn.Module]
     num_classes: int
     dropout: float = 0.4
+    audio_readout: str = "flat"
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> Outputs:
@@ -49,7 +51,7 @@ class Unimodal(nn.Module):
             )
         (name,) = self.encoders
         streams = encode(self.encoders, batch, train=train)
-        x = vector(streams, name, self.dropout, train=train)
+        x = vector(streams, name, self.dropout, self.audio_readout, train=train)
         return Outputs(head(x, self.num_classes, f"head_{name}"), {name: x})
 
 
@@ -63,7 +65,8 @@ class LateFusion(nn.Module):
         num_classes: k.
         rule: "average" of probabilities, their "product", or "multiplicative".
         beta: of the rule "multiplicative".
-        dropout: on vectors that are flattened (audio).
+        dropout: on the vector of audio.
+        audio_readout: what a head sees of audio: "flat", "mean" or "moments".
 
     Source:
         CFN-SR, Table 1, "Averaging", "Multiplication" and "Multiplicative".
@@ -79,6 +82,7 @@ class LateFusion(nn.Module):
     rule: Literal["average", "product", "multiplicative"] = "average"
     beta: float = 0.3
     dropout: float = 0.4
+    audio_readout: str = "flat"
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> Outputs:
@@ -94,7 +98,7 @@ class LateFusion(nn.Module):
         streams = encode(self.encoders, batch, train=train)
         extras, logits = {}, []
         for name in sorted(streams):
-            x = vector(streams, name, self.dropout, train=train)
+            x = vector(streams, name, self.dropout, self.audio_readout, train=train)
             logits.append(head(x, self.num_classes, f"head_{name}"))
             extras |= {name: x, f"logits/{name}": logits[-1]}
         present = [streams[name].present for name in sorted(streams)]
@@ -124,7 +128,8 @@ class ConcatFC(nn.Module):
         encoders: of any number of modalities.
         num_classes: k.
         width: of the hidden layer.
-        dropout: on vectors that are flattened (audio).
+        dropout: on the vector of audio.
+        audio_readout: what a head sees of audio: "flat", "mean" or "moments".
         hidden_dropout: on the hidden layer.
 
     Source:
@@ -138,13 +143,14 @@ class ConcatFC(nn.Module):
     width: int = 256
     dropout: float = 0.4
     hidden_dropout: float = 0.4
+    audio_readout: str = "flat"
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> Outputs:
         """Returns logits (b k); extras: each modality's vector (b d), by its name."""
         streams = encode(self.encoders, batch, train=train)
         vectors = {
-            name: vector(streams, name, self.dropout, train=train)
+            name: vector(streams, name, self.dropout, self.audio_readout, train=train)
             for name in sorted(streams)
         }
         joint = jnp.concatenate(list(vectors.values()), axis=-1)

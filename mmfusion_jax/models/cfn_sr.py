@@ -44,7 +44,9 @@ class CFNSR(nn.Module):
         parity: "official" sums the attention over the batch, as the released code
             does. Its other departures belong to the encoder (`stem_relu=False`) and to
             the data.
-        dropout: on the flattened audio.
+        dropout: on the vector of audio.
+        audio_readout: the vector of audio in Eq. 9: "flat" as in the paper, "mean" or
+            "moments" (mean and deviation over time), for little data.
         embed_dropout, layer_dropout: of the self-attention: on its input; on weights,
             hidden layers and residuals.
         axis: pmap axis over which the batch is spread; None under jit.
@@ -72,6 +74,7 @@ class CFNSR(nn.Module):
     softmax_axes: Literal["HW", "SHW"] = "HW"
     parity: Literal["paper", "official"] = "paper"
     dropout: float = 0.4
+    audio_readout: str = "flat"
     embed_dropout: float = 0.3
     layer_dropout: float = 0.1
     axis: str | None = None
@@ -94,8 +97,9 @@ class CFNSR(nn.Module):
         if self.cross != "none":
             streams = self._fuse(streams, train)
 
-        audio = vector(streams, "audio", self.dropout, train=train)
-        video = vector(streams, "video", self.dropout, train=train)
+        options = (self.dropout, self.audio_readout)
+        audio = vector(streams, "audio", *options, train=train)
+        video = vector(streams, "video", *options, train=train)
         joint = jnp.concatenate([video, audio], axis=-1)  # I in Sec. 2.4
         extras = {"audio": audio, "video": video}
         if "attention" in streams:

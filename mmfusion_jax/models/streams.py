@@ -4,13 +4,13 @@ from collections.abc import Mapping
 
 import flax.linen as nn
 
-from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.errors import ConfigError, nearest
 from mmfusion_jax.layers.linear import linear
-from mmfusion_jax.layers.readout import flat, mean
+from mmfusion_jax.layers.readout import flat, mean, moments
 from mmfusion_jax.types import Array, Batch, Streams, Tokens
 
-FLAT = ("audio",)
-"""Modalities whose tokens a head sees side by side; it sees the mean of the others."""
+READOUTS = {"flat": flat, "mean": mean, "moments": moments}
+"""What a head may see of audio; of every other modality it sees the mean."""
 
 
 def encode(
@@ -33,16 +33,34 @@ def encode(
     }
 
 
-def vector(streams: Streams, name: str, dropout: float, *, train: bool) -> Array:
-    """What a head sees of one modality, (b d), or (b d*n) with dropout if flattened.
+def vector(
+    streams: Streams, name: str, dropout: float, readout: str = "flat", *, train: bool
+) -> Array:
+    """What a head sees of one modality, (b d); of audio what `readout` says, dropped.
+
+    Args:
+        streams: encoded modalities.
+        name: one of them.
+        dropout: on the vector of audio.
+        readout: of audio: "flat" (b d*n), "mean" (b d), or "moments" (b 2d), mean and
+            deviation over time, which no longer tell when something was heard.
+        train: drop out.
+
+    Raises:
+        ConfigError: if the readout is unknown.
 
     Reading:
         CFN-SR, Eq. 3 flattens audio and Sec. 2.2 pools video; that only the flattened
         vector is dropped out is the released code's.
     """
-    if name not in FLAT:
+    if readout not in READOUTS:
+        raise ConfigError(
+            "C03", f"audio_readout={readout!r} is unknown.", nearest(readout, READOUTS)
+        )
+    if name != "audio":
         return mean(streams[name])
-    return nn.Dropout(dropout, deterministic=not train)(flat(streams[name]))
+    x = READOUTS[readout](streams[name])
+    return nn.Dropout(dropout, deterministic=not train)(x)
 
 
 def head(x: Array, features: int, name: str = "head") -> Array:

@@ -284,9 +284,10 @@ class Loop:
         }
         epoch = step / self.plan.steps_per_epoch
         self.journal.record("eval", step, {"epoch": epoch, **values})
-        told = results.get(self.plan.choose) or results[self.watch]
+        split = self.plan.choose if self.plan.choose in results else self.watch
+        told = results[split]
         self.journal.say(
-            f"epoch {epoch:.0f}, step {step}/{self.plan.steps}: {self.plan.choose} "
+            f"epoch {epoch:.0f}, step {step}/{self.plan.steps}: {split} "
             f"{self.plan.select} {told[self.plan.select]:.3f}, loss {told['loss']:.3f}"
         )
 
