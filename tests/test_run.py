@@ -113,12 +113,27 @@ def test_nothing_to_evaluate_is_said(tmp_path):
         experiment.evaluate(config(), tmp_path)
 
 
-def test_without_a_validation_split_a_run_goes_to_its_end(tmp_path):
+def test_without_a_validation_split_a_run_goes_to_its_end(tmp_path, capfd):
     result = experiment.train(config(**{"data.valid": False}), tmp_path, "a test")
     (run,) = result["runs"]
     assert run["step"] == run["steps"] == 16
     assert run["valid"] is None
     assert run["test"] == run["last"]
+    said = capfd.readouterr().err
+    assert "test accuracy" in said and "valid accuracy" not in said
+
+
+def test_data_without_folds_know_no_fixed_protocol(tmp_path):
+    with pytest.raises(ConfigError, match=r"C06.*'fixed'[\s\S]*protocol=honest"):
+        experiment.train(config(protocol="fixed"), tmp_path, "a test")
+
+
+def test_a_stage_reads_its_tokens_as_the_model_does():
+    asked = config(**{"model.name": "cfn_sr"})
+    asked.model.update(audio_readout="moments", dropout=0.6, width=8)
+    made = experiment.stage_config(asked, "video").model
+    assert (made.audio_readout, made.dropout) == ("moments", 0.6)
+    assert made.name == "unimodal" and "width" not in made
 
 
 def test_patience_stops_early(tmp_path):

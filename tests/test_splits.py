@@ -61,6 +61,7 @@ def test_the_folds_of_the_paper():
     paper = folds_of(actors, 0, 5, "paper", 4)
     assert paper["test"] == (1, 2, 3, 4) and paper["train"] == tuple(range(5, 25))
     assert "valid" not in paper
+    assert folds_of(actors, 0, 5, "fixed", 4) == paper
     tested = [a for f in range(6) for a in folds_of(actors, f, 6, "paper", 4)["test"]]
     assert tested == list(actors)
 
