@@ -184,6 +184,7 @@ def test_a_whole_sentence_tells_the_digit(digit):
         tokens, count = make.sentence(digit, whole, rng)
         words = [make.VOCABULARY[token] for token in tokens[:count]]
         numbers = [make.WORDS.index(word) for word in words if word in make.WORDS]
+        assert len(set(numbers)) == len(numbers) or "than" in words
         if "than" in words:
             numbers = [numbers[-1] + (1 if "more" in words else -1)]
         elif "between" in words:
@@ -292,11 +293,19 @@ def test_jitter_changes_a_copy_of_the_sound_alone(data):
     np.testing.assert_array_equal(
         changed["inputs"]["video"], example["inputs"]["video"]
     )
-    shifted = Jitter(shift=3, offset=0, noise=0)(example, np.random.default_rng(3))
-    assert any(
-        np.array_equal(shifted["inputs"]["audio"][10:40], before[10 + k : 40 + k])
-        for k in range(-3, 4)
-    )
+
+
+def test_jitter_shifts_the_sound_both_ways():
+    sound = np.arange(63 * 13, dtype=np.float32).reshape(63, 13)
+    example = {"inputs": {"audio": sound}, "masks": {"audio": np.ones(63, bool)}}
+    starts = set()
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        shifted = Jitter(shift=3, offset=0, noise=0)(example, rng)["inputs"]["audio"]
+        start = int(shifted[10, 0] / 13) - 10
+        np.testing.assert_array_equal(shifted[3:60], sound[3 + start : 60 + start])
+        starts.add(start)
+    assert starts == set(range(-3, 4))
 
 
 def test_jitter_leaves_missing_sound_alone(data):

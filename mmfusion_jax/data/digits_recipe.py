@@ -89,7 +89,7 @@ class Recipe:
     """
 
     energy: float = 0.25
-    snr: tuple[float, float] = (-14.0, -2.0)
+    snr: tuple[float, float] = (-10.0, 2.0)
     babble: float = 0.2
     voices: int = 6
     rate: tuple[int, int] = (130, 220)

@@ -65,6 +65,9 @@ def built(
     plan = {
         "version": make.VERSION,
         "recipe": dataclasses.asdict(recipe),
+        "speakers": make.SPEAKERS,
+        "accents": make.ACCENTS,
+        "sentences": make.SENTENCES,
         "limit": limit,
     }
     plan_hash = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
