@@ -177,9 +177,7 @@ class Run:
                     params, stats = graft(
                         params, stats, donor.params, donor.stats, prefix
                     )
-        copies = self.parts.executor.create(
-            lambda: jax.tree.map(jax.numpy.array, (params, stats))
-        )
+        copies = self.parts.executor.copy((params, stats))
         return state.replace(params=copies[0], stats=copies[1])
 
     def _restore(self, checkpoints: Checkpoints, init: Callable[[], TrainState]):

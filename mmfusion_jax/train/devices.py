@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -86,6 +87,11 @@ class Executor:
     def create(self, init: Callable[[], PyTree]) -> PyTree:
         """Runs `init` so that its result lies on every device."""
         return jax.jit(init, out_shardings=self.whole)()
+
+    def copy(self, tree: PyTree) -> PyTree:
+        """Arrays of their own on every device, so that a step may donate them."""
+        fresh = lambda tree: jax.tree.map(jnp.copy, tree)
+        return jax.jit(fresh, out_shardings=self.whole)(tree)
 
     def abstract(self, init: Callable[[], PyTree]) -> PyTree:
         """Shapes, types and shardings of what `init` would create."""

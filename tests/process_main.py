@@ -1,0 +1,24 @@
+"""One process of a run of several: `process_main.py WORKDIR PORT PROCESSES ID`."""
+
+import sys
+
+import jax
+import tiny
+
+from mmfusion_jax import build, cli
+from mmfusion_jax.main import COMMAND
+
+WORKDIR, PORT, PROCESSES, ID = sys.argv[1:]
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 2 // int(PROCESSES))
+build.DATASETS["digits"] = tiny.tones  # a name that the front knows
+
+words = [
+    f"--config={WORKDIR}/config.py",
+    f"--workdir={WORKDIR}/{PROCESSES}",
+    f"--config.distributed.coordinator=localhost:{PORT}",
+    f"--config.distributed.num_processes={PROCESSES}",
+    f"--config.distributed.process_id={ID}",
+]
+sys.exit(cli.run(COMMAND, words))

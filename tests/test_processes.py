@@ -1,0 +1,61 @@
+"""Two processes with a device each train what one process with two devices trains."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CONFIG = """
+from ml_collections import ConfigDict
+
+def get_config(data=""):
+    spec = dict(name="feature_tokens", width=8, ways=1)
+    return ConfigDict(dict(
+        seed=1, seeds=1, protocol="honest", parallel="jit", compute_dtype="float32",
+        data=dict(name="digits", label="label", fold="0", folds=1, batch_size=8,
+                  threads=1),
+        model=dict(name="unimodal", encoders=dict(video=spec)),
+        losses=dict(task=dict(name="cross_entropy", weight=1.0)),
+        optim=dict(name="adam", learning_rate=1e-2),
+        train=dict(epochs=2, select="accuracy", patience=0, log_every=2, save_every=0,
+                   max_bad_steps=3),
+        warm_start=(),
+        distributed=dict(coordinator="", num_processes=1, process_id=0),
+    ))
+"""
+
+
+def start(workdir: Path, processes: int, cache: Path) -> list[subprocess.Popen]:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    script = str(Path(__file__).with_name("process_main.py"))
+    words = [sys.executable, script, str(workdir), port, str(processes)]
+    return [
+        subprocess.Popen(
+            [*words, str(rank)],
+            env={**os.environ, "MMFUSION_CACHE": str(cache)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(processes)
+    ]
+
+
+def test_two_processes_equal_one(tmp_path, cache_dir):
+    (tmp_path / "config.py").write_text(CONFIG, "utf-8")
+    for processes in (1, 2):
+        for process in start(tmp_path, processes, cache_dir / "processes"):
+            _, said = process.communicate(timeout=300)
+            assert process.returncode == 0, said
+    one, two = (
+        json.loads((tmp_path / n / "result.json").read_text("utf-8"))["runs"][0]
+        for n in "12"
+    )
+    assert two["step"] == one["step"]
+    assert two["test"]["accuracy"] == pytest.approx(one["test"]["accuracy"])
+    assert two["test"]["loss"] == pytest.approx(one["test"]["loss"], rel=1e-5)
