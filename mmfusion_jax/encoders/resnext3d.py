@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
+from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.ops.conv3d import grouped_conv3d, pointwise_conv3d, stem_conv3d
 from mmfusion_jax.ops.masking import keep
@@ -41,6 +42,8 @@ class ResNeXt3D(nn.Module):
         cardinality: groups of the 3x3x3 convolutions; None for width / 2, which gives
             4 channels a group in the first stage, as in the paper.
         stem_relu: ReLU after the stem's norm.
+        remat: compute the inside of a bottleneck again for the gradient, rather than
+            keep it: less memory, about a third more time. XLA ignores it on CPU.
         axis: pmap axis over which the batch is spread; None under jit.
         dtype: type of the computation; None for that of the input.
 
@@ -54,6 +57,7 @@ class ResNeXt3D(nn.Module):
     width: int = 64
     cardinality: int | None = None
     stem_relu: bool = True
+    remat: bool = False
     axis: str | None = None
     dtype: Any = None
 
@@ -82,11 +86,14 @@ class ResNeXt3D(nn.Module):
             x = nn.relu(x)
         x, mask = max_pool3d(x, mask), mask[:, ::2]
 
-        groups = self.cardinality or self.width // 2
+        groups = self._groups()
+        bottleneck = Bottleneck
+        if self.remat:
+            bottleneck = nn.remat(Bottleneck, static_argnums=(3,))
         for i, depth in enumerate(self.blocks):
             for j in range(depth):
                 stride = 2 if i > 0 and j == 0 else 1
-                block = Bottleneck(
+                block = bottleneck(
                     planes=2 * self.width * 2**i,
                     cardinality=groups,
                     stride=stride,
@@ -94,12 +101,24 @@ class ResNeXt3D(nn.Module):
                     dtype=self.dtype,
                     name=f"stage{i + 1}_block{j}",
                 )
-                x = block(x, mask, train=train)
+                x = block(x, mask, train)
                 mask = mask[:, ::stride]
 
         grid = x.shape[1:4]
         tokens = einops.rearrange(x, "b s h w d -> b (s h w) d")
         return Tokens(tokens, jnp.repeat(mask, grid[1] * grid[2], axis=1), grid)
+
+    def _groups(self) -> int:
+        """The number of groups of the 3x3x3 convolutions."""
+        groups = self.cardinality or max(1, self.width // 2)
+        if 2 * self.width % groups:
+            raise ConfigError(
+                "C25",
+                f"cardinality={groups} does not divide the {2 * self.width} channels "
+                f"that width={self.width} gives the first stage.",
+                "a divisor of 2 * width, or None for width / 2",
+            )
+        return groups
 
 
 class Bottleneck(nn.Module):
@@ -120,7 +139,7 @@ class Bottleneck(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: Array, mask: Array, *, train: bool) -> Array:
+    def __call__(self, x: Array, mask: Array, train: bool) -> Array:
         """Maps (b s h w c) to (b s' h' w' 2*planes), 0 where the step is masked."""
         short = mask[:, :: self.stride]
 
