@@ -139,16 +139,16 @@ def test_ignores_what_is_masked(small):
 
 
 @pytest.mark.parametrize("channels", [3, 1])
-def test_pixels_are_normalised(channels):
+def test_pixels_are_normalised(small, channels):
     pixels = np.random.default_rng(0).integers(0, 256, (1, 4, 8, 8, channels), np.uint8)
     mean = [0.485, 0.456, 0.406] if channels == 3 else 0.5
     std = [0.229, 0.224, 0.225] if channels == 3 else 0.5
     floats = ((pixels / 255 - mean) / std).astype(np.float32)
-    encoder, mask = ResNeXt3D(blocks=(1,), width=4), np.ones((1, 4), bool)
-    init = lambda: encoder.init(jax.random.key(0), floats, mask, train=False)
-    made = jax.jit(init)()
-    got, _ = apply(encoder, made, pixels, mask)
-    want, _ = apply(encoder, made, floats, mask)
+    kernel = small["params"]["stem"]["kernel"][:, :, :, :channels]
+    params = {**small["params"], "stem": {"kernel": kernel}}
+    made, mask = {**small, "params": params}, np.ones((1, 4), bool)
+    got, _ = apply(SMALL, made, pixels, mask)
+    want, _ = apply(SMALL, made, floats, mask)
     np.testing.assert_allclose(got.values, want.values, rtol=1e-4, atol=1e-5)
 
 
