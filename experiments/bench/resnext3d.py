@@ -201,12 +201,11 @@ def inputs(case: str) -> tuple[np.ndarray, Any]:
 
 
 def peak_memory(library: str, case: str) -> int:
-    """The most memory a process needs for two steps of training, MB."""
+    """The most memory of a process that takes two steps of training, MB."""
     network = {"jax": Ours, "torch": Theirs}[library](*inputs(case))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for _ in range(2):
         network.step()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def machine() -> dict[str, Any]:
@@ -231,7 +230,7 @@ def table(result: dict[str, Any]) -> str:
         f"{info['cpu']}, {info['cores']} cores, load {info['load']:.1f} at the start; "
         f"jax {info['jax']}, torch {info['torch']}. Seconds, ours / PyTorch.",
         "",
-        "| clip x batch | forward | step | compile, from cache | MB above start |",
+        "| clip x batch | forward | step | compile, from cache | peak MB |",
         "| --- | --- | --- | --- | --- |",
     ]
     for case, figures in result["cases"].items():
