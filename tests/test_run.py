@@ -12,6 +12,7 @@ from mmfusion_jax import build, experiment
 from mmfusion_jax.config_file import load_config
 from mmfusion_jax.errors import CheckpointError, ConfigError, DataError, DivergedError
 from mmfusion_jax.train.journal import read_metrics
+from mmfusion_jax.train.loop import Progress
 
 CONFIG = Path(__file__).parent.parent / "configs" / "cfn_sr.py"
 
@@ -176,3 +177,10 @@ def test_options_that_do_not_exist_are_named(tmp_path):
         experiment.train(asked, tmp_path, "a test")
     with pytest.raises(ConfigError, match=r"batch_size=7 cannot be split over 2"):
         experiment.train(config(**{"data.batch_size": 7}), tmp_path / "b", "a test")
+
+
+def test_a_first_score_that_is_no_number_can_be_beaten():
+    progress = Progress()
+    for step, score in enumerate((float("nan"), 0.25, 0.5, 0.5)):
+        progress.update(step, score)
+    assert (progress.best_step, progress.best_score, progress.stale) == (2, 0.5, 1)

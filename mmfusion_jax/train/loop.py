@@ -1,6 +1,7 @@
 """The one training loop: data in, steps, evaluation, checkpoints, and out again."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
@@ -101,7 +102,8 @@ class Progress:
         self.last_score = score
         if score is None:
             return
-        if self.best_score is None or score > self.best_score:
+        none = self.best_score is None or math.isnan(self.best_score)
+        if none or score > (self.best_score or 0.0):
             self.best_score, self.best_step, self.stale = score, step, 0
         else:
             self.stale += 1
