@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 PACKAGE = "orbax/checkpoint"
+MARKS = (PACKAGE, "tensorstore_spec")  # a bare future names its driver, not its caller
 
 
 def quiet_orbax() -> None:
@@ -24,7 +25,8 @@ def quiet_orbax() -> None:
 
 
 def _not_of_orbax(entry: logging.LogRecord) -> bool:
-    return PACKAGE not in entry.pathname and PACKAGE not in entry.getMessage()
+    told = entry.pathname + entry.getMessage()
+    return not any(mark in told for mark in MARKS)
 
 
 def _unraisable(before: Callable[[Any], object], fault: Any) -> None:
