@@ -172,7 +172,7 @@ def build_model(config: Config, task: Task, axis: str | None) -> Model:
         encoder = choose(ENCODERS, spec.pop("name"), f"{where}.name")
         encoders[modality] = call(encoder, _known(encoder, common) | spec, where)
     options |= _known(make, common)
-    options |= {"encoders": encoders, "num_classes": task.head_size}
+    options |= {"encoders": encoders, "head_size": task.head_size}
     return call(make, options, "config.model")
 
 

@@ -21,12 +21,15 @@ class Batch(struct.PyTreeNode):
         masks: modality -> which steps are real, (b t) bool.
         labels: name -> target, (b) int class or (b) float score.
         weight: (b) float; 0 for rows that only fill up the batch, else 1.
+        progress: (b) float, how much of the training is done, 0..1, the same in every
+            row, for schedules inside a model; None outside training.
     """
 
     inputs: Mapping[str, Array]
     masks: Mapping[str, Array]
     labels: Mapping[str, Array]
     weight: Array
+    progress: Array | None = None
 
     def has(self, *modalities: str) -> Array:
         """Real examples in which all of `modalities` are present, (b) bool."""
@@ -62,7 +65,7 @@ class Outputs(struct.PyTreeNode):
     """What a model returns.
 
     Attributes:
-        prediction: (b k) logits, or (b) a score.
+        prediction: (b k) logits, or (b) a score where the head has one output.
         extras: name -> array that loss terms, metrics and analyses may read; every
             array has a leading axis b.
     """

@@ -79,7 +79,7 @@ def parts(executor: Executor, dropout: float, official: bool):
             "audio": Frames(executor.axis, dropout),
             "video": Frames(executor.axis),
         },
-        num_classes=3,
+        head_size=3,
         width=8,
         depth=1,
         heads=2,

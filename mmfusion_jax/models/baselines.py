@@ -27,7 +27,7 @@ class Unimodal(nn.Module):
 
     Attributes:
         encoders: one modality and its encoder.
-        num_classes: k.
+        head_size: k.
         dropout: on the vector of audio.
         audio_readout: what the head sees of audio: "flat", "mean" or "moments".
 
@@ -36,7 +36,7 @@ class Unimodal(nn.Module):
     """
 
     encoders: Mapping[str, nn.Module]
-    num_classes: int
+    head_size: int
     dropout: float = 0.4
     audio_readout: str = "flat"
 
@@ -52,7 +52,7 @@ class Unimodal(nn.Module):
         (name,) = self.encoders
         streams = encode(self.encoders, batch, train=train)
         x = vector(streams, name, self.dropout, self.audio_readout, train=train)
-        return Outputs(head(x, self.num_classes, f"head_{name}"), {name: x})
+        return Outputs(head(x, self.head_size, f"head_{name}"), {name: x})
 
 
 class LateFusion(nn.Module):
@@ -62,7 +62,7 @@ class LateFusion(nn.Module):
 
     Attributes:
         encoders: of any number of modalities.
-        num_classes: k.
+        head_size: k.
         rule: "average" of probabilities, their "product", or "multiplicative".
         beta: of the rule "multiplicative".
         dropout: on the vector of audio.
@@ -78,7 +78,7 @@ class LateFusion(nn.Module):
     """
 
     encoders: Mapping[str, nn.Module]
-    num_classes: int
+    head_size: int
     rule: Literal["average", "product", "multiplicative"] = "average"
     beta: float = 0.3
     dropout: float = 0.4
@@ -99,7 +99,7 @@ class LateFusion(nn.Module):
         extras, logits = {}, []
         for name in sorted(streams):
             x = vector(streams, name, self.dropout, self.audio_readout, train=train)
-            logits.append(head(x, self.num_classes, f"head_{name}"))
+            logits.append(head(x, self.head_size, f"head_{name}"))
             extras |= {name: x, f"logits/{name}": logits[-1]}
         present = [streams[name].present for name in sorted(streams)]
         together = jnp.stack(logits, axis=1), jnp.stack(present, axis=1)  # b m k, b m
@@ -126,7 +126,7 @@ class ConcatFC(nn.Module):
 
     Attributes:
         encoders: of any number of modalities.
-        num_classes: k.
+        head_size: k.
         width: of the hidden layer.
         dropout: on the vector of audio.
         audio_readout: what a head sees of audio: "flat", "mean" or "moments".
@@ -139,7 +139,7 @@ class ConcatFC(nn.Module):
     """
 
     encoders: Mapping[str, nn.Module]
-    num_classes: int
+    head_size: int
     width: int = 256
     dropout: float = 0.4
     hidden_dropout: float = 0.4
@@ -156,7 +156,7 @@ class ConcatFC(nn.Module):
         joint = jnp.concatenate(list(vectors.values()), axis=-1)
         hidden = nn.relu(linear(joint.shape[-1], self.width, name="hidden")(joint))
         hidden = nn.Dropout(self.hidden_dropout, deterministic=not train)(hidden)
-        return Outputs(head(hidden, self.num_classes), vectors)
+        return Outputs(head(hidden, self.head_size), vectors)
 
 
 def count(params: PyTree, *, include_unused_heads: bool = False) -> int:

@@ -31,7 +31,7 @@ class CFNSR(nn.Module):
     Attributes:
         encoders: "audio" and "video"; each maps (values, mask) to Tokens. Video is
             any stream with positions: a clip, or a few vectors per clip.
-        num_classes: number of emotions, k of the prediction.
+        head_size: number of emotions, k of the prediction.
         width: size of the space where audio and video meet.
         depth, heads: of the self-attention; heads divides the width of the audio
             tokens, or `width` with cross="video_to_audio".
@@ -63,7 +63,7 @@ class CFNSR(nn.Module):
     """
 
     encoders: Mapping[str, nn.Module]
-    num_classes: int
+    head_size: int
     width: int = 64
     depth: int = 5
     heads: int = 8
@@ -104,7 +104,7 @@ class CFNSR(nn.Module):
         extras = {"audio": audio, "video": video}
         if "attention" in streams:
             extras["attention"] = streams["attention"].values[..., 0]
-        return Outputs(head(joint, self.num_classes), extras)  # Eq. 9
+        return Outputs(head(joint, self.head_size), extras)  # Eq. 9
 
     def _fuse(self, streams: Streams, train: bool) -> Streams:
         """The cross-modal block, Sec. 2.3; the stream that asks stays as it was."""

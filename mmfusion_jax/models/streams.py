@@ -64,5 +64,10 @@ def vector(
 
 
 def head(x: Array, features: int, name: str = "head") -> Array:
-    """A last linear layer, in float32 whatever the encoders computed in."""
-    return linear(x.shape[-1], features, name=name)(x)
+    """A last linear layer, in float32 whatever the encoders computed in.
+
+    Returns:
+        Logits (b k), or a score (b) where `features` is 1.
+    """
+    y = linear(x.shape[-1], features, name=name)(x)
+    return y[..., 0] if features == 1 else y

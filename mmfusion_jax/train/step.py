@@ -22,6 +22,7 @@ def make_train_step(
     tx: optax.GradientTransformation,
     axis: str | None = None,
     accumulate: int = 1,
+    steps: int = 1,
 ) -> Step:
     """Closes over what is fixed; the returned step sees arrays alone.
 
@@ -41,6 +42,7 @@ def make_train_step(
         accumulate: parts into which a batch is cut to save memory; their gradients
             are added with the weights of their examples. Terms that compare
             examples, and BatchNorm, see one part at a time.
+        steps: of the whole run, for `Batch.progress`.
     """
 
     def loss_fn(params: PyTree, stats: PyTree, key: Array, step: Array, batch: Batch):
@@ -87,6 +89,8 @@ def make_train_step(
         key = jax.random.fold_in(state.key, state.step)
         if axis is not None:  # or every device would draw the same dropout mask
             key = jax.random.fold_in(key, jax.lax.axis_index(axis))
+        done = jnp.minimum(state.step / steps, 1.0)
+        batch = batch.replace(progress=jnp.full_like(batch.weight, done))
         compute = whole if accumulate == 1 else in_parts
         loss, terms, stats, grads = compute(state, key, batch)
         if axis is not None:
