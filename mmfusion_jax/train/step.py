@@ -89,8 +89,7 @@ def make_train_step(
         key = jax.random.fold_in(state.key, state.step)
         if axis is not None:  # or every device would draw the same dropout mask
             key = jax.random.fold_in(key, jax.lax.axis_index(axis))
-        done = jnp.minimum(state.step / steps, 1.0)
-        batch = batch.replace(progress=jnp.full_like(batch.weight, done))
+        batch = _dated(batch, state.step / steps)
         compute = whole if accumulate == 1 else in_parts
         loss, terms, stats, grads = compute(state, key, batch)
         if axis is not None:
@@ -146,6 +145,12 @@ def make_eval_step(
         }
 
     return step
+
+
+def _dated(batch: Batch, progress: Array) -> Batch:
+    """The batch with how much of the training is done, which never passes 1."""
+    done = jnp.minimum(progress, 1.0)
+    return batch.replace(progress=jnp.full_like(batch.weight, done))
 
 
 def _global_sum(x: Array, axis: str | None) -> Array:
