@@ -30,6 +30,23 @@ class Source(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
+class Score:
+    """What a label that is a number means.
+
+    Attributes:
+        low: the least value a label has.
+        high: the greatest value.
+        neutral: between negative and positive.
+        family: whose scores are usual: "sentiment" (-3..3), "sims" (-1..1), or "plain".
+    """
+
+    low: float
+    high: float
+    neutral: float = 0.0
+    family: str = "plain"
+
+
+@dataclasses.dataclass(frozen=True)
 class Dataset:
     """A data set that is ready to be read.
 
@@ -38,7 +55,10 @@ class Dataset:
         title: how results name it, such as "digits (embedded)".
         sources: split -> examples; the splits are "train", "valid" and "test". A set
             without "valid" cannot choose a step and runs to the end.
-        classes: label name -> class names, for labels that are classes.
+        classes: label name -> class names, for labels that are classes, (n) int.
+        values: label name -> its meaning, for labels that are numbers, (n) float.
+        flags: label name -> names of the flags, for labels that are several yes or no
+            at once, (n j) int 0 or 1.
         augment: applied to training examples, with the generator of their place in
             the epoch; None leaves them as they are.
         labels: split -> label name -> (n) array, in the order of the source; read from
@@ -53,6 +73,8 @@ class Dataset:
     title: str
     sources: Mapping[str, Source]
     classes: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    values: Mapping[str, Score] = dataclasses.field(default_factory=dict)
+    flags: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     augment: Augment | None = None
     labels: Mapping[str, Mapping[str, np.ndarray]] = dataclasses.field(
         default_factory=dict
