@@ -1,0 +1,40 @@
+"""How much two sets of features depend on each other."""
+
+import chex
+import jax.numpy as jnp
+
+from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.types import Array
+
+
+def hsic(x: Array, y: Array, weight: Array) -> Array:
+    """The Hilbert-Schmidt independence criterion with inner-product kernels.
+
+        Tr(U K_x U K_y) / (n - 1)^2 = |x_c^T y_c|_F^2 / (n - 1)^2
+
+    x_c and y_c are centred columns: O(n d e), no n by n matrix is built.
+
+    Args:
+        x: (b d).
+        y: (b e).
+        weight: (b) bool or float; rows that are not above 0 count for nothing, whatever
+            they hold. n is the number of the others.
+
+    Returns:
+        () float, at least 0; 0 for fewer than two rows. It grows with the fourth power
+        of the scale of the features.
+
+    Source:
+        MEA, Eq. 13 and 14.
+    """
+    chex.assert_equal_shape_prefix([x, y], 1)
+    valid = weight > 0
+    n = jnp.sum(valid, dtype=jnp.int32)
+    product = _centred(x, valid, n).T @ _centred(y, valid, n)
+    return jnp.sum(jnp.square(product)) / jnp.square(jnp.maximum(n - 1, 1))
+
+
+def _centred(x: Array, valid: Array, n: Array) -> Array:
+    """`x` less its mean over the valid rows, at least float32; 0 on other rows."""
+    x = keep(x.astype(jnp.promote_types(x.dtype, jnp.float32)), valid)
+    return keep(x - jnp.sum(x, axis=0) / jnp.maximum(n, 1), valid)
