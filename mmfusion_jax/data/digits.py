@@ -24,6 +24,7 @@ import numpy as np
 from mmfusion_jax.data import digits_recipe as make
 from mmfusion_jax.data.dataset import Dataset, Example
 from mmfusion_jax.data.digits_store import built
+from mmfusion_jax.data.memory import InMemory
 from mmfusion_jax.data.store import Store
 from mmfusion_jax.data.transforms import Moments, Standard
 from mmfusion_jax.errors import ConfigError, nearest
@@ -95,32 +96,6 @@ def digits(
             "warnings": ["an embedded stand-in, not comparable with any paper"],
         },
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class InMemory:
-    """Examples held as one array per entry.
-
-    Attributes:
-        inputs: modality -> (n t ...).
-        masks: modality -> (n t) bool.
-        labels: name -> (n ...).
-    """
-
-    inputs: Mapping[str, np.ndarray]
-    masks: Mapping[str, np.ndarray]
-    labels: Mapping[str, np.ndarray]
-
-    def __len__(self) -> int:
-        return len(self.labels["digit"])
-
-    def __getitem__(self, index: int) -> Example:
-        return {
-            "inputs": {name: values[index] for name, values in self.inputs.items()},
-            "masks": {name: mask[index] for name, mask in self.masks.items()},
-            "labels": {name: value[index] for name, value in self.labels.items()},
-            "weight": np.float32(1),
-        }
 
 
 @dataclasses.dataclass(frozen=True)

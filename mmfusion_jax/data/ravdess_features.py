@@ -3,12 +3,13 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
-from mmfusion_jax.data.dataset import Dataset, Example
+from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.data.feature_augment import VaryFeatures
+from mmfusion_jax.data.memory import InMemory
+from mmfusion_jax.data.npz import read_npz
 from mmfusion_jax.data.ravdess import LABEL, WITHOUT
 from mmfusion_jax.data.ravdess_names import PER_FOLD, actor_groups
 from mmfusion_jax.data.splits import folds_of
@@ -22,31 +23,6 @@ FILES = {
 LAYOUT = """\
   folder/mfcc.npz           mfcc (n t 13), name, emotion, emotion_names, actor
   folder/action_units.npz   au_static (n 35), au_dynamic (n 35), name"""
-
-
-@dataclasses.dataclass(frozen=True)
-class ArraySource:
-    """Examples that fit into memory, all of the same length.
-
-    Attributes:
-        inputs: modality -> (n t f) float32.
-        labels: label name -> (n) integers.
-    """
-
-    inputs: Mapping[str, np.ndarray]
-    labels: Mapping[str, np.ndarray]
-
-    def __len__(self) -> int:
-        return len(next(iter(self.inputs.values())))
-
-    def __getitem__(self, index: int) -> Example:
-        inputs = {name: values[index] for name, values in self.inputs.items()}
-        return {
-            "inputs": inputs,
-            "masks": {name: np.ones(len(rows), bool) for name, rows in inputs.items()},
-            "labels": {name: values[index] for name, values in self.labels.items()},
-            "weight": np.float32(1),
-        }
 
 
 def ravdess_features(
@@ -93,8 +69,10 @@ def ravdess_features(
     labels = {
         split: {LABEL: arrays["emotion"][chosen]} for split, chosen in rows.items()
     }
+    real = {name: np.ones(x.shape[:2], bool) for name, x in inputs.items()}
+    taken = lambda arrays, chosen: {name: x[chosen] for name, x in arrays.items()}
     sources = {
-        split: ArraySource({k: v[chosen] for k, v in inputs.items()}, labels[split])
+        split: InMemory(taken(inputs, chosen), taken(real, chosen), labels[split])
         for split, chosen in rows.items()
     }
     return Dataset(
@@ -171,13 +149,7 @@ def _read(path: Path, dir: str) -> dict[str, np.ndarray]:
             f"like\n{LAYOUT}",
             WITHOUT,
         )
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in FILES[path.name]}
-    except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile) as error:
-        raise DataError(
-            "D52", f"{path} cannot be read: {error}.", "copy or download it again"
-        ) from error
+    arrays = read_npz(path, FILES[path.name])
     if len({len(v) for k, v in arrays.items() if k != "emotion_names"}) != 1:
         raise DataError("D52", f"{path}: its arrays have different lengths.")
     return arrays
