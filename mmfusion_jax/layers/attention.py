@@ -22,6 +22,7 @@ class Attention(nn.Module):
             memory has another length than the query.
         dropout: rate on the attention weights.
         dtype: type of the computation, softmax excepted; None keeps that of the input.
+        kernel_init: first values of all four matrices; None for those of the Reading.
 
     Source:
         CFN-SR, Eq. 5, after Vaswani et al. 2017.
@@ -34,6 +35,7 @@ class Attention(nn.Module):
     causal: bool = False
     dropout: float = 0.0
     dtype: Any = None
+    kernel_init: Any = None
 
     @nn.compact
     def __call__(self, query: Tokens, memory: Tokens, *, train: bool) -> Array:
@@ -69,20 +71,22 @@ class Attention(nn.Module):
         weights = nn.Dropout(self.dropout, deterministic=not train)(weights)
         mixed = jnp.einsum("bgns,bsgd->bngd", weights, v)
         mixed = einops.rearrange(mixed, "b n g d -> b n (g d)")
-        return dense(width, dtype=self.dtype, name="out")(mixed)
+        return dense(width, self.kernel_init, dtype=self.dtype, name="out")(mixed)
 
     def _heads(self, name: str, width: int) -> Any:
         """A projection to `heads` vectors."""
-        start = nn.initializers.variance_scaling(0.5, "fan_avg", "uniform")
+        start = self.kernel_init
+        if start is None:
+            start = nn.initializers.variance_scaling(0.5, "fan_avg", "uniform")
         project = nn.Dense(width, dtype=self.dtype, kernel_init=start, name=name)
         return lambda x: einops.rearrange(
             project(x), "b n (g d) -> b n g d", g=self.heads
         )
 
 
-def dense(features: int, *, dtype: Any, name: str) -> nn.Dense:
+def dense(features: int, kernel_init: Any = None, *, dtype: Any, name: str) -> nn.Dense:
     """A linear layer as transformers start it: Xavier uniform, bias 0."""
-    start = nn.initializers.xavier_uniform()
+    start = kernel_init or nn.initializers.xavier_uniform()
     return nn.Dense(features, dtype=dtype, kernel_init=start, name=name)
 
 

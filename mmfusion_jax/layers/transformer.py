@@ -1,5 +1,6 @@
-"""The pre-norm transformer encoder."""
+"""The layer of transformers, and the pre-norm encoder."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -12,10 +13,13 @@ from mmfusion_jax.types import Array, Tokens
 
 
 class TransformerLayer(nn.Module):
-    """Attention and a feed-forward network, each normalised first and added.
+    """Attention and a feed-forward network, each normalised and added.
 
-        z = z + Attention(LN(z))
-        z = z + W_2 ReLU(W_1 LN(z) + b_1) + b_2
+        z = z + Attention(LN(z))                              pre_norm
+        z = z + W_2 f(W_1 LN(z) + b_1) + b_2
+
+        z = LN(z + Attention(z))                              otherwise
+        z = LN(z + W_2 f(W_1 z + b_1) + b_2)
 
     Attributes:
         heads, causal: of the attention.
@@ -24,6 +28,10 @@ class TransformerLayer(nn.Module):
         relu_dropout: on the hidden layer.
         residual_dropout: on what is added.
         dtype: type of the computation.
+        pre_norm: normalise first, rather than last.
+        activation: f.
+        epsilon: of the normalisations.
+        kernel_init: first values of all matrices; None for Xavier's.
     """
 
     heads: int
@@ -33,31 +41,48 @@ class TransformerLayer(nn.Module):
     relu_dropout: float = 0.0
     residual_dropout: float = 0.0
     dtype: Any = None
+    pre_norm: bool = True
+    activation: Callable[[Array], Array] = nn.relu
+    epsilon: float = 1e-5
+    kernel_init: Any = None
 
     @nn.compact
     def __call__(self, tokens: Tokens, *, train: bool) -> Tokens:
         """(b n d) tokens to (b n d) tokens; masked ones come out as anything finite."""
-
-        def drop(x: Array, rate: float) -> Array:
-            return nn.Dropout(rate, deterministic=not train)(x)
-
-        z, width = tokens.values, tokens.values.shape[-1]
         attend = Attention(
             self.heads,
             self.causal,
             self.attention_dropout,
             self.dtype,
+            self.kernel_init,
             name="attention",
         )
-        normed = tokens.replace(values=layer_norm(self.dtype, "attention_norm")(z))
-        attended = attend(normed, normed, train=train)
-        z = z + drop(attended, self.residual_dropout)
 
-        expand = dense(self.hidden or 4 * width, dtype=self.dtype, name="expand")
-        shrink = dense(width, dtype=self.dtype, name="shrink")
-        hidden = nn.relu(expand(layer_norm(self.dtype, "feedforward_norm")(z)))
-        fed = shrink(drop(hidden, self.relu_dropout))
-        return tokens.replace(values=z + drop(fed, self.residual_dropout))
+        def attended(x: Array) -> Array:
+            seen = tokens.replace(values=x)
+            return attend(seen, seen, train=train)
+
+        z = tokens.values
+        for part, name in (attended, "attention"), (self._feed(train), "feedforward"):
+            norm = layer_norm(self.dtype, f"{name}_norm", self.epsilon)
+            y = part(norm(z) if self.pre_norm else z)
+            z = z + nn.Dropout(self.residual_dropout, deterministic=not train)(y)
+            z = z if self.pre_norm else norm(z)
+        return tokens.replace(values=z)
+
+    def _feed(self, train: bool) -> Callable[[Array], Array]:
+        """The feed-forward network."""
+
+        def linear(features: int, name: str) -> nn.Dense:
+            return dense(features, self.kernel_init, dtype=self.dtype, name=name)
+
+        def fed(x: Array) -> Array:
+            width = x.shape[-1]
+            hidden = linear(self.hidden or 4 * width, "expand")(x)
+            drop = nn.Dropout(self.relu_dropout, deterministic=not train)
+            return linear(width, "shrink")(drop(self.activation(hidden)))
+
+        return fed
 
 
 class Transformer(nn.Module):
@@ -139,6 +164,6 @@ def sinusoid(n: int, width: int) -> np.ndarray:
     return np.pad(table, [(0, 0), (0, width % 2)]).astype(np.float32)
 
 
-def layer_norm(dtype: Any, name: str) -> nn.LayerNorm:
+def layer_norm(dtype: Any, name: str, epsilon: float = 1e-5) -> nn.LayerNorm:
     """Layer normalisation with PyTorch's epsilon and an exact variance."""
-    return nn.LayerNorm(epsilon=1e-5, dtype=dtype, use_fast_variance=False, name=name)
+    return nn.LayerNorm(epsilon, dtype, use_fast_variance=False, name=name)
