@@ -87,7 +87,7 @@ def _pool(
     """Does jobs side by side until one of them kills its worker."""
     context = multiprocessing.get_context("spawn")
     workers = min(workers, len(jobs))
-    pool = ProcessPoolExecutor(workers, context, _enter, (os.getpid(),))
+    pool = ProcessPoolExecutor(workers, context, follow, (os.getpid(),))
     try:
         _check(pool)
         rest = iter(jobs)
@@ -130,8 +130,8 @@ def _check(pool: ProcessPoolExecutor) -> None:
         ) from error
 
 
-def _enter(parent: int) -> None:
-    """What a worker does first: it shall die with its parent, and not on Ctrl-C."""
+def follow(parent: int) -> None:
+    """What a worker does first: it shall die with `parent`, and not on Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
