@@ -1,6 +1,8 @@
 """From a config to objects: the only reader of a ConfigDict."""
 
+import copy
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,11 +18,13 @@ from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.encoders import ENCODERS
 from mmfusion_jax.errors import ConfigError, nearest
 from mmfusion_jax.losses import LOSSES
-from mmfusion_jax.losses.objective import Objective, Weighted
+from mmfusion_jax.losses.objective import TASK, Objective, Weighted
 from mmfusion_jax.models import MODELS
-from mmfusion_jax.tasks import Classification, Task
+from mmfusion_jax.tasks import Classification, Multilabel, Regression, Task
 from mmfusion_jax.train.devices import Executor
 from mmfusion_jax.train.loop import Plan
+from mmfusion_jax.train.optimise import REST, brake, grouped, kernels
+from mmfusion_jax.train.step import Step, make_train_step
 from mmfusion_jax.types import Model
 
 Config: TypeAlias = Any
@@ -58,6 +62,7 @@ class Parts:
         tx: the optimiser.
         executor: where steps run.
         accumulate: parts a batch is cut into.
+        steps: of the whole run.
     """
 
     model: Model
@@ -66,6 +71,13 @@ class Parts:
     tx: optax.GradientTransformation
     executor: Executor
     accumulate: int
+    steps: int
+
+    def step(self, axis: str | None) -> Step:
+        """The training step, not compiled, for a pmap axis or for jit (None)."""
+        return make_train_step(
+            self.model, self.objective, self.tx, axis, self.accumulate, self.steps
+        )
 
 
 def dataset(config: Config, fold: int) -> Dataset:
@@ -86,6 +98,7 @@ def dataset(config: Config, fold: int) -> Dataset:
         "folds": config.data.get("folds", 1),
         "protocol": config.protocol,
         "seed": config.seed,
+        "label": config.data.label,
     }
     takes = inspect.signature(build).parameters
     if "protocol" not in takes and config.protocol == "fixed":
@@ -139,6 +152,7 @@ def parts(config: Config, data: Dataset, steps: int) -> Parts:
     accumulate = config.optim.get("accumulate", 1)
     executor.check_batch_size(config.data.batch_size, accumulate)
     task = build_task(config, data)
+    check_select(config.train.select, task)
     return Parts(
         build_model(config, task, executor.axis),
         task,
@@ -146,19 +160,35 @@ def parts(config: Config, data: Dataset, steps: int) -> Parts:
         optimiser(config.optim, steps),
         executor,
         accumulate,
+        max(steps, 1),
     )
 
 
 def build_task(config: Config, data: Dataset) -> Task:
     """What the label of `config.data.label` means in this data set."""
     label = config.data.label
-    if label not in data.classes:
+    if label in data.classes:
+        return Classification(label, tuple(data.classes[label]))
+    if label in data.values:
+        return Regression(label, data.values[label])
+    if label in data.flags:
+        return Multilabel(label, tuple(data.flags[label]))
+    raise ConfigError(
+        "C07",
+        f"config.data.label={label!r} is no label of {data.title}.",
+        nearest(label, [*data.classes, *data.values, *data.flags]),
+    )
+
+
+def check_select(select: str, task: Task) -> None:
+    """Raises ConfigError if the label has no such score."""
+    known = [*task.scores().DEFINITIONS, "loss"]
+    if select not in known:
         raise ConfigError(
-            "C07",
-            f"config.data.label={label!r} is no class label of {data.title}.",
-            nearest(label, data.classes),
+            "C16",
+            f"config.train.select={select!r} is no score of label {task.label!r}.",
+            f"--config.train.select={known[0]} (its scores: {', '.join(known)})",
         )
-    return Classification(label, tuple(data.classes[label]), config.train.select)
 
 
 def build_model(config: Config, task: Task, axis: str | None) -> Model:
@@ -185,18 +215,67 @@ def build_objective(config: Config, task: Task) -> Objective:
         weight = spec.pop("weight", 1.0)
         options = _known(make, {"label": task.label}) | spec
         terms[name] = Weighted(call(make, options, where), weight)
+    if TASK not in terms:
+        raise ConfigError(
+            "C14",
+            f"config.losses has no term called {TASK!r}, which scores evaluations.",
+            f"its terms are {', '.join(terms) or 'none'}",
+        )
     return Objective(terms)
 
 
 def optimiser(options: Config, steps: int) -> optax.GradientTransformation:
-    """The optimiser of `config.optim`: clipping, then the rule with its schedule."""
+    """The optimiser of `config.optim`.
+
+    Clipping, then L2 decay, then the rule with its schedule, for every group of
+    parameters with its own rate, then the brake of a plateau.
+    """
     values = options.to_dict()
-    make = choose(OPTIMISERS, values.pop("name"), "config.optim.name")
-    clip = values.pop("clip_norm", 0.0)
+    parts = []
+    if clip := values.pop("clip_norm", 0.0):
+        parts.append(optax.clip_by_global_norm(clip))
+    kernels_only = values.pop("l2_on", "all") == "kernels"
+    if decay := values.pop("l2", 0.0):
+        mask = kernels if kernels_only else None
+        parts.append(optax.add_decayed_weights(decay, mask))
+    plateau, groups = values.pop("plateau", None), values.pop("groups", None)
     values.pop("accumulate", 1)
+    rule = functools.partial(_rule, values, steps)
+    if groups:
+        where = "config.optim.groups"
+        prefixes = {k: call(_prefix, g, f"{where}.{k}") for k, g in groups.items()}
+        rules = {name: rule(**group) for name, group in groups.items()}
+        parts.append(grouped(rules | {REST: rule()}, prefixes))
+    else:
+        parts.append(rule())
+    if plateau and plateau["patience"]:
+        parts.append(brake())
+    return optax.chain(*parts) if len(parts) > 1 else parts[0]
+
+
+def _prefix(
+    match: str, learning_rate: float | None = None, frozen: bool = False
+) -> str:
+    """How the parameters of a group begin; the signature tells a group's fields."""
+    return match
+
+
+def _rule(
+    values: Mapping[str, Any],
+    steps: int,
+    match: str = "",
+    learning_rate: float | None = None,
+    frozen: bool = False,
+) -> optax.GradientTransformation:
+    """The update rule with its schedule, for all parameters or for a group."""
+    if frozen:
+        return optax.set_to_zero()
+    values = copy.deepcopy(dict(values))
+    make = choose(OPTIMISERS, values.pop("name"), "config.optim.name")
     schedule = values.pop("schedule", {"name": "constant"})
     shape = choose(SCHEDULES, schedule.pop("name"), "config.optim.schedule.name")
-    rate = values.pop("learning_rate")
+    rate = values.pop("learning_rate") if learning_rate is None else learning_rate
+    values.pop("learning_rate", None)
     decay = values.pop("weight_decay", 0.0)
     if decay:
         if make is not optax.adamw:
@@ -209,13 +288,13 @@ def optimiser(options: Config, steps: int) -> optax.GradientTransformation:
     curve = call(
         lambda **kw: shape(rate, steps, **kw), schedule, "config.optim.schedule"
     )
-    rule = call(lambda **kw: make(curve, **kw), values, "config.optim")
-    return optax.chain(optax.clip_by_global_norm(clip), rule) if clip else rule
+    return call(lambda **kw: make(curve, **kw), values, "config.optim")
 
 
 def plan(config: Config, per_epoch: int) -> Plan:
     """How long to train and how often to look up."""
     train = config.train
+    plateau = config.optim.get("plateau") or {"factor": 1.0, "patience": 0}
     return Plan(
         steps=train.epochs * per_epoch,
         steps_per_epoch=per_epoch,
@@ -223,6 +302,8 @@ def plan(config: Config, per_epoch: int) -> Plan:
         select=train.select,
         lower_is_better=train.select in LOWER_IS_BETTER,
         patience=train.patience,
+        slow_after=plateau["patience"],
+        slow_factor=plateau["factor"],
         log_every=train.log_every,
         save_every=train.save_every,
         max_bad_steps=train.max_bad_steps,

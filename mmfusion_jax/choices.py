@@ -17,6 +17,10 @@ TABLES = {
     "schedule": ("build.py", "SCHEDULES"),
     "compute type": ("build.py", "DTYPES"),
     "score": ("metrics/classification.py", "ClassificationScores.DEFINITIONS"),
+    "sentiment score": ("metrics/sentiment.py", "SentimentScores.DEFINITIONS"),
+    "sims score": ("metrics/sims.py", "SimsScores.DEFINITIONS"),
+    "plain score": ("metrics/score.py", "PlainScores.DEFINITIONS"),
+    "flag score": ("metrics/flags.py", "FlagScores.DEFINITIONS"),
 }
 """Kind of thing -> the file that holds its table, and the name of the table."""
 

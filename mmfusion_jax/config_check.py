@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mmfusion_jax.choices import choices
+from mmfusion_jax.choices import TABLES, choices
 from mmfusion_jax.errors import ConfigError, nearest
 
 
@@ -65,6 +65,13 @@ def listed(kind: str, *more: str) -> OneOf:
     return OneOf(lambda: (*choices(kind), *more))
 
 
+def every_score() -> tuple[str, ...]:
+    """The scores of every kind of label, and the loss."""
+    kinds = (kind for kind in TABLES if kind.endswith("score"))
+    names = (name for kind in kinds for name in choices(kind))
+    return tuple(dict.fromkeys((*names, "loss")))
+
+
 RULES = {
     "seeds": Number(1),
     "protocol": one_of("honest", "fixed", "paper"),
@@ -75,7 +82,7 @@ RULES = {
     "losses.*.name": listed("loss"),
     "optim.name": listed("optimiser"),
     "optim.schedule.name": listed("schedule"),
-    "train.select": listed("score", "loss"),
+    "train.select": OneOf(every_score),
     "data.name": listed("data set"),
     "data.batch_size": Number(1),
     "data.threads": Number(0),
@@ -83,6 +90,10 @@ RULES = {
     "optim.learning_rate": Number(0, open=True),
     "optim.clip_norm": Number(0),
     "optim.weight_decay": Number(0),
+    "optim.l2": Number(0),
+    "optim.l2_on": one_of("all", "kernels"),
+    "optim.plateau.factor": Number(0, 1, open=True),
+    "optim.plateau.patience": Number(0),
     "optim.accumulate": Number(1),
     "optim.schedule.warmup_steps": Number(0),
     "train.epochs": Number(0),

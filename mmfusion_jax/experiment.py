@@ -219,7 +219,11 @@ def stage_config(config: Config, stage: str) -> ConfigDict:
     made.model = ConfigDict(
         {"name": "unimodal", "encoders": {stage: encoders[stage].to_dict()}, **head}
     )
-    made.losses = ConfigDict({"task": {"name": "cross_entropy", "weight": 1.0}})
+    task = config.losses.task.to_dict()
+    if task["name"] == "multiplicative":  # it compares modalities; a stage has one
+        task = {"name": "cross_entropy"}
+    made.losses = ConfigDict({"task": task})
+    made.optim.groups = {}
     made.warm_start = ()
     return made
 
@@ -273,16 +277,12 @@ def _result(
         },
         "model": {"name": config.model.name, "parameters": entries[0]["parameters"]},
         "protocol": config.protocol,
-        "task": {
-            "label": task.label,
-            "kind": "classification",
-            "classes": list(data.classes[task.label]),
-        },
+        "task": {"label": task.label, **task.about()},
         "select": config.train.select,
         "definitions": dict(scores.DEFINITIONS),
         "baseline": {
-            "class": entries[0]["baseline"]["class"],
-            "accuracy": float(np.mean([e["baseline"]["accuracy"] for e in entries])),
+            "says": entries[0]["baseline"]["says"],
+            "scores": _spread(e["baseline"]["scores"] for e in entries),
         },
         "runs": entries,
         "summary": {
@@ -325,13 +325,15 @@ def _spread(scores: Iterable[Mapping[str, float]]) -> dict[str, dict[str, float]
 def _conclude(result: Mapping[str, Any], report: Path) -> None:
     """The last lines on the screen."""
     select, summary = result["select"], result["summary"]
-    rows = {
-        "majority class": {"mean": result["baseline"]["accuracy"], "std": 0, "n": 0}
-    }
+    baseline = result["baseline"]
+    rows = {}
+    if select in baseline["scores"]:
+        rows[baseline["says"]] = {**baseline["scores"][select], "n": 0}
     rows |= {f"{m} only": s["test"][select] for m, s in summary["stages"].items()}
     rows[result["model"]["name"]] = summary["test"][select]
     say(f"test {select} on {result['data']['title']}, protocol {result['protocol']}:")
+    width = max(map(len, rows))
     for name, row in rows.items():
         spread = f" +- {row['std']:.3f} over {row['n']} runs" if row["n"] > 1 else ""
-        say(f"  {name:18} {row['mean']:.3f}{spread}")
+        say(f"  {name:{width}} {row['mean']:.3f}{spread}")
     say(f"report: {report}")

@@ -20,7 +20,6 @@ from mmfusion_jax.analysis.cost import (
 )
 from mmfusion_jax.report.words import count
 from mmfusion_jax.train.state import create_state
-from mmfusion_jax.train.step import make_train_step
 from mmfusion_jax.types import Batch
 
 DEPTH = 2  # modules inside modules inside the model are left to --json
@@ -61,10 +60,7 @@ def inspect(config: ConfigDict, *, compiled: bool) -> dict[str, Any]:
         },
     }
     if compiled:
-        step = make_train_step(
-            parts.model, parts.objective, parts.tx, accumulate=parts.accumulate
-        )
-        lowered = jax.jit(step, donate_argnums=0).lower(state, batch)
+        lowered = jax.jit(parts.step(None), donate_argnums=0).lower(state, batch)
         found["bytes_of_a_step"] = compiled_memory(lowered.compile())
     return found
 

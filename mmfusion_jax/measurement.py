@@ -20,7 +20,7 @@ from rich.table import Table
 from mmfusion_jax import build, provenance
 from mmfusion_jax.report.words import seconds
 from mmfusion_jax.train.state import TrainState, create_state
-from mmfusion_jax.train.step import Step, make_train_step
+from mmfusion_jax.train.step import Step
 from mmfusion_jax.types import Batch
 
 WARM_UP = 2  # steps that are not timed, beside the first
@@ -42,11 +42,7 @@ def measure(config: ConfigDict, steps: int) -> dict[str, Any]:
     reader = build.pipeline(config, data, seed=0)
     parts = build.parts(config, data, steps)
     executor, size = parts.executor, reader.batch_size
-    step = executor.compile(
-        make_train_step(
-            parts.model, parts.objective, parts.tx, executor.axis, parts.accumulate
-        )
-    )
+    step = executor.compile(parts.step(executor.axis))
     forward = executor.compile_eval(
         lambda v, b: parts.model.apply(v, b, train=False).prediction
     )

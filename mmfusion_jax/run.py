@@ -18,12 +18,14 @@ from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.errors import CheckpointError
 from mmfusion_jax.models.warm_start import graft
 from mmfusion_jax.provenance import write_json
+from mmfusion_jax.tasks import constant_scores
 from mmfusion_jax.train.checkpoints import Checkpoints
+from mmfusion_jax.train.evaluation import collect
 from mmfusion_jax.train.interrupt import Interrupt
 from mmfusion_jax.train.journal import Journal
 from mmfusion_jax.train.loop import Evaluation, Loop, Progress
 from mmfusion_jax.train.state import TrainState, create_state
-from mmfusion_jax.train.step import make_eval_step, make_train_step
+from mmfusion_jax.train.step import make_eval_step
 from mmfusion_jax.types import Batch, PyTree
 
 
@@ -56,11 +58,7 @@ class Run:
     @functools.cached_property
     def train_step(self) -> Callable[..., Any]:
         parts = self.parts
-        step = make_train_step(
-            parts.model, parts.objective, parts.tx, parts.executor.axis,
-            parts.accumulate,
-        )  # fmt: skip
-        return parts.executor.compile(step)
+        return parts.executor.compile(parts.step(parts.executor.axis))
 
     @functools.cached_property
     def eval_step(self) -> Callable[[PyTree, Batch], PyTree]:
@@ -123,8 +121,7 @@ class Run:
                     journal.say(f"{title}: going on from step {int(state.step)}")
                 loop.run()
             checkpoints.wait()
-            chosen, last = self._chosen(checkpoints, loop)
-            result = self._result(loop, chosen, last, reader)
+            result = self._result(loop, self._chosen(checkpoints, loop), reader)
         if first:
             write_json(folder / "run.json", result)
         return result
@@ -132,18 +129,20 @@ class Run:
     def evaluate(
         self, variables: PyTree, reader: Pipeline, splits: Sequence[str] = ()
     ) -> dict[str, Evaluation]:
-        """Split -> scores, "loss", and the "confusion" they come from."""
+        """Split -> scores and "loss"; splits that the data set lacks are left out."""
         results = {}
         for split in splits or ("valid", "test"):
-            if split not in reader.dataset.sources:
-                continue
-            sums = None
-            for batch in reader.evaluate(split):
-                batch = self.parts.executor.put(batch, train=False)
-                part = self.eval_step(variables, batch)
-                sums = part if sums is None else jax.tree.map(np.add, sums, part)
-            results[split] = self._scores(jax.device_get(sums))
+            if split in reader.dataset.sources:
+                collected, loss = self.collect(variables, reader, split)
+                results[split] = self._scores(collected, loss)
         return results
+
+    def collect(
+        self, variables: PyTree, reader: Pipeline, split: str
+    ) -> tuple[dict[str, np.ndarray], float]:
+        """What the task's scores need of every example of `split`, and the loss."""
+        put = functools.partial(self.parts.executor.put, train=False)
+        return collect(self.eval_step, variables, map(put, reader.evaluate(split)))
 
     def best(self, folder: Path) -> TrainState:
         """The chosen state of a run that was trained in `folder`, opened for reading.
@@ -199,38 +198,30 @@ class Run:
             self.parts.task.check(labels, split)
 
     def _baseline(self, data: Dataset) -> dict[str, Any]:
-        """What always giving the commonest training label scores on the test split."""
-        label = self.parts.task.label
-        return self.parts.task.baseline(
-            data.label("train", label), data.label("test", label)
-        )
+        """What the best answer that looks at no input scores on the test split."""
+        task = self.parts.task
+        train, test = (data.label(split, task.label) for split in ("train", "test"))
+        says, scores = constant_scores(task, train, test)
+        return {"says": says, "scores": scores}
 
-    def _scores(self, sums: Mapping[str, Any]) -> Evaluation:
-        scores: Evaluation = dict(self.parts.task.scores().scores(sums["scores"]))
-        scores["loss"] = float(sums["loss"]) / max(float(sums["weight"]), 1.0)
-        scores["confusion"] = np.asarray(sums["scores"]["confusion"]).tolist()
-        return scores
+    def _scores(self, collected: Mapping[str, np.ndarray], loss: float) -> Evaluation:
+        return {**self.parts.task.scores().scores(collected), "loss": loss}
 
-    def _chosen(
-        self, checkpoints: Checkpoints, loop: Loop
-    ) -> tuple[TrainState, TrainState]:
-        """The state that the choosing split chose, and the last one."""
+    def _chosen(self, checkpoints: Checkpoints, loop: Loop) -> TrainState:
+        """The state that the choosing split chose; the last one if none did."""
         if checkpoints.best_step is None:
-            return loop.state, loop.state
+            return loop.state
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
             loop.state,
         )
-        return checkpoints.restore_best(abstract)[0], loop.state
+        return checkpoints.restore_best(abstract)[0]
 
-    def _result(
-        self, loop: Loop, chosen: TrainState, last: TrainState, reader: Pipeline
-    ) -> dict[str, Any]:
+    def _result(self, loop: Loop, chosen: TrainState, reader: Pipeline):
         """The entry of this run in `result.json`."""
-        scores = self.evaluate(chosen.variables, reader)
-        at_end = self.evaluate(last.variables, reader, ("test",))
-        confusion = {split: value.pop("confusion") for split, value in scores.items()}
-        at_end["test"].pop("confusion")
+        last = loop.state
+        scores = self.evaluate(chosen.variables, reader, ("valid",))
+        collected, loss = self.collect(chosen.variables, reader, "test")
         step = int(chosen.step)
         return {
             "model": self.config.model.name,
@@ -241,10 +232,10 @@ class Run:
             "steps": int(last.step),
             "ended": "early" if loop.stopped_early else "finished",
             "valid": scores.get("valid"),
-            "test": scores["test"],
-            "last": at_end["test"],
+            "test": self._scores(collected, loss),
+            "last": self.evaluate(last.variables, reader, ("test",))["test"],
             "flattering": loop.progress.flattering,
-            "confusion": confusion["test"],
+            "picture": self.parts.task.picture(collected),
             "bad_steps": int(last.bad_steps["total"]),
             "times": loop.clock.summary(),
         }

@@ -1,4 +1,4 @@
-"""What a label means: the size of the head, the loss, the metrics."""
+"""What a label means: the size of the head, the scores, the answer to beat."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,14 +6,18 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from mmfusion_jax.data.dataset import Score
 from mmfusion_jax.errors import DataError
-from mmfusion_jax.losses.supervised import CrossEntropy
-from mmfusion_jax.metrics.classification import ClassificationScores, majority
-from mmfusion_jax.types import Array, Batch, LossTerm, Outputs
+from mmfusion_jax.metrics.classification import ClassificationScores
+from mmfusion_jax.metrics.flags import FlagScores
+from mmfusion_jax.metrics.score import PlainScores
+from mmfusion_jax.metrics.sentiment import SentimentScores
+from mmfusion_jax.metrics.sims import SimsScores
+from mmfusion_jax.types import Array, Batch, Outputs
 
 
 class Scores(Protocol):
-    """A metric family: sums on the device, scores on the host.
+    """A metric family: collects on the device, scores on the host.
 
     Attributes:
         DEFINITIONS: name of a score -> what it is, in words.
@@ -21,13 +25,13 @@ class Scores(Protocol):
 
     DEFINITIONS: ClassVar[Mapping[str, str]]
 
-    def sums(self, outputs: Outputs, batch: Batch) -> dict[str, Array]: ...
+    def collect(self, outputs: Outputs, batch: Batch) -> dict[str, Array]: ...
 
-    def scores(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]: ...
+    def scores(self, collected: Mapping[str, np.ndarray]) -> dict[str, float]: ...
 
 
 class Task(Protocol):
-    """Names its label, head size, loss and metrics."""
+    """Names its label, head size and scores."""
 
     @property
     def label(self) -> str: ...
@@ -35,16 +39,23 @@ class Task(Protocol):
     @property
     def head_size(self) -> int: ...
 
-    @property
-    def select(self) -> str: ...
-
-    def loss(self) -> LossTerm: ...
-
     def scores(self) -> Scores: ...
 
-    def check(self, labels: np.ndarray, split: str) -> None: ...
+    def check(self, labels: np.ndarray, split: str) -> None:
+        """Raises DataError for labels that would train silently and wrongly."""
+        ...
 
-    def baseline(self, train: np.ndarray, test: np.ndarray) -> dict[str, float]: ...
+    def constant(self, train: np.ndarray) -> tuple[str, np.ndarray]:
+        """The best answer that looks at no input: in words, and as a prediction (k)."""
+        ...
+
+    def about(self) -> dict[str, Any]:
+        """What a report says of it, as JSON values."""
+        ...
+
+    def picture(self, collected: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """What a report draws of the answers, as JSON values."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,29 +63,21 @@ class Classification:
     """One class out of k.
 
     Attributes:
-        label: name of the label.
+        label: name of the label, (b) int.
         classes: names of the classes, in the order of their numbers.
-        select: the validation score that chooses the step.
     """
 
     label: str
     classes: tuple[str, ...]
-    select: str = "accuracy"
-
-    kind: ClassVar[str] = "classification"
 
     @property
     def head_size(self) -> int:
         return len(self.classes)
 
-    def loss(self) -> LossTerm:
-        return CrossEntropy(self.label)
-
     def scores(self) -> ClassificationScores:
         return ClassificationScores(self.label, len(self.classes))
 
     def check(self, labels: np.ndarray, split: str) -> None:
-        """Raises DataError for labels that would train silently and wrongly."""
         k = len(self.classes)
         if not np.issubdtype(labels.dtype, np.integer):
             raise DataError(
@@ -92,7 +95,111 @@ class Classification:
                 f"there are {k} classes: {', '.join(self.classes)}",
             )
 
-    def baseline(self, train: np.ndarray, test: np.ndarray) -> dict[str, Any]:
-        """What always saying the commonest class of the training split scores."""
+    def constant(self, train: np.ndarray) -> tuple[str, np.ndarray]:
         common = int(np.bincount(train, minlength=len(self.classes)).argmax())
-        return {"class": self.classes[common], "accuracy": majority(train, test)}
+        return f"always “{self.classes[common]}”", np.eye(len(self.classes))[common]
+
+    def about(self) -> dict[str, Any]:
+        return {"kind": "classification", "classes": list(self.classes)}
+
+    def picture(self, collected: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        return {"confusion": self.scores().confusion(collected).tolist()}
+
+
+FAMILIES = {"sentiment": SentimentScores, "sims": SimsScores}
+"""What the scores of a field are; every other number has plain ones."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Regression:
+    """One number.
+
+    Attributes:
+        label: name of the label, (b) float.
+        meaning: its range, its neutral value, the scores that are usual.
+    """
+
+    label: str
+    meaning: Score
+
+    @property
+    def head_size(self) -> int:
+        return 1
+
+    def scores(self) -> Scores:
+        family = FAMILIES.get(self.meaning.family)
+        if family is None:
+            return PlainScores(self.label, self.meaning.neutral)
+        return family(self.label)
+
+    def check(self, labels: np.ndarray, split: str) -> None:
+        low, high = self.meaning.low, self.meaning.high
+        bad = np.flatnonzero(~((labels >= low) & (labels <= high)))
+        if bad.size:
+            raise DataError(
+                "D11",
+                f"label {self.label!r} of split {split!r}, example {bad[0]}: "
+                f"{labels[bad[0]]} is not in {low:g}..{high:g}.",
+                "repair the labels, or leave these examples out",
+            )
+
+    def constant(self, train: np.ndarray) -> tuple[str, np.ndarray]:
+        median = np.asarray(np.median(train), np.float32)
+        return f"always the training median, {median:.2f}", median
+
+    def about(self) -> dict[str, Any]:
+        return {"kind": "regression", "range": [self.meaning.low, self.meaning.high]}
+
+    def picture(self, collected: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        rounded = lambda x: np.asarray(x, np.float64).round(4).tolist()
+        pairs = {k: rounded(collected[k]) for k in ("truth", "prediction")}
+        return {"pairs": pairs}
+
+
+@dataclasses.dataclass(frozen=True)
+class Multilabel:
+    """Several yes or no at once, with two logits each.
+
+    Attributes:
+        label: name of the label, (b j) int 0 or 1.
+        flags: names of the flags.
+    """
+
+    label: str
+    flags: tuple[str, ...]
+
+    @property
+    def head_size(self) -> int:
+        return 2 * len(self.flags)
+
+    def scores(self) -> FlagScores:
+        return FlagScores(self.label, self.flags)
+
+    def check(self, labels: np.ndarray, split: str) -> None:
+        bad = np.flatnonzero(~np.isin(labels, (0, 1)).all(axis=1))
+        if bad.size:
+            raise DataError(
+                "D11",
+                f"label {self.label!r} of split {split!r}, example {bad[0]}: "
+                f"{labels[bad[0]].tolist()} is not made of 0 and 1.",
+                f"there are {len(self.flags)} flags: {', '.join(self.flags)}",
+            )
+
+    def constant(self, train: np.ndarray) -> tuple[str, np.ndarray]:
+        common = (train.mean(axis=0) > 0.5).astype(int)
+        return "always the commoner answer", np.eye(2)[common].ravel()
+
+    def about(self) -> dict[str, Any]:
+        return {"kind": "multilabel", "flags": list(self.flags)}
+
+    def picture(self, collected: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        return {}
+
+
+def constant_scores(
+    task: Task, train: np.ndarray, test: np.ndarray
+) -> tuple[str, dict[str, float]]:
+    """What the answer that looks at no input scores on the labels of `test`."""
+    words, answer = task.constant(train)
+    said = np.broadcast_to(answer, (len(test), *np.shape(answer)))
+    return words, task.scores().scores({"prediction": said, "truth": test})

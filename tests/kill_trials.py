@@ -21,10 +21,12 @@ from mmfusion_jax.data.dataset import Dataset, Example
 from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.losses.objective import Objective, Weighted
+from mmfusion_jax.losses.supervised import CrossEntropy
 from mmfusion_jax.ops.masking import masked_mean
 from mmfusion_jax.tasks import Classification
 from mmfusion_jax.train.checkpoints import Checkpoints
 from mmfusion_jax.train.devices import Executor
+from mmfusion_jax.train.evaluation import collect
 from mmfusion_jax.train.interrupt import Interrupt
 from mmfusion_jax.train.journal import Journal, read_metrics
 from mmfusion_jax.train.loop import Loop, Plan, Progress
@@ -97,20 +99,17 @@ def _train(request: Request) -> dict[str, Any]:
     reader = Pipeline(data, batch_size=8, seed=3)
     executor = Executor("jit")
     model, tx = Tiny(), optax.adam(1e-2)
-    objective = Objective({"task": Weighted(TASK.loss())})
+    objective = Objective({"task": Weighted(CrossEntropy(TASK.label))})
     step = executor.compile(make_train_step(model, objective, tx))
     scores = TASK.scores()
     eval_step = executor.compile_eval(make_eval_step(model, objective, scores))
     init = lambda: create_state(model, tx, reader.blank(), jax.random.key(7))
 
     def evaluate(state):
-        sums = None
-        for batch in reader.evaluate("valid"):
-            part = eval_step(state.variables, executor.put(batch, train=False))
-            sums = part if sums is None else jax.tree.map(np.add, sums, part)
-        sums = jax.device_get(sums)
-        loss = float(sums["loss"] / sums["weight"])
-        return {"valid": {**scores.scores(sums["scores"]), "loss": loss}}
+        put = lambda batch: executor.put(batch, train=False)
+        batches = map(put, reader.evaluate("valid"))
+        collected, loss = collect(eval_step, state.variables, batches)
+        return {"valid": {**scores.scores(collected), "loss": loss}}
 
     with (
         Interrupt() as interrupt,

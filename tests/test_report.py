@@ -32,7 +32,7 @@ def entry(accuracy: float) -> dict:
         "test": {**SCORES, "accuracy": accuracy},
         "last": {**SCORES, "accuracy": accuracy - 0.05},
         "flattering": {"score": accuracy + 0.1, "step": 60, "rank": 0.9},
-        "confusion": [[3, 1], [0, 0]],
+        "picture": {"confusion": [[3, 1], [0, 0]]},
         "bad_steps": 0,
         "times": {
             "compile_s": 9.5, "step_s": step, "data_wait_share": 0.013,
@@ -59,7 +59,7 @@ def result() -> dict:
         "task": {"label": "digit", "kind": "classification", "classes": ["no", "yes"]},
         "select": "accuracy",
         "definitions": {"accuracy": "share of the right ones"},
-        "baseline": {"class": "no", "accuracy": 0.5},
+        "baseline": {"says": "always “no”", "scores": {"accuracy": spread(0.5)}},
         "runs": [run],
         "summary": {
             "test": {name: spread(run["test"][name]) for name in SCORES},
@@ -210,7 +210,7 @@ def test_what_the_data_hold_is_text(tmp_path, result):
     result["data"]["facts"] = {HOSTILE: HOSTILE, "warnings": [HOSTILE]}
     result["data"]["counts"] = {HOSTILE: 1}
     result["task"]["classes"] = [HOSTILE, HOSTILE]
-    result["task"]["label"] = result["baseline"]["class"] = HOSTILE
+    result["task"]["label"] = result["baseline"]["says"] = HOSTILE
     result["config"] = {HOSTILE: HOSTILE}
     result["command"] = result["git"] = HOSTILE
     result["definitions"] = {HOSTILE: HOSTILE}

@@ -56,7 +56,7 @@ def test_a_result_says_everything_and_the_report_stands_beside_it(finished):
     assert result == json.loads((workdir / "result.json").read_text("utf-8"))
     assert [run["fold"] for run in result["runs"]] == [0, 1]
     assert result["data"]["title"] == "tones (made up)"
-    assert result["baseline"]["accuracy"] == pytest.approx(1 / 3)
+    assert result["baseline"]["scores"]["accuracy"]["mean"] == pytest.approx(1 / 3)
     accuracies = [run["test"]["accuracy"] for run in result["runs"]]
     summary = result["summary"]["test"]["accuracy"]
     assert summary["mean"] == pytest.approx(np.mean(accuracies))

@@ -44,7 +44,7 @@ def rows(folder: Path, name: str, stages: Sequence[str] = ()) -> dict[str, dict]
     for title, entries in found.items():
         made[title] = {split: spread(runs, entries, split) for split in splits}
         made[title]["parameters"] = entries[0]["parameters"]["total"]
-    made["majority"] = {"test": result["baseline"]["accuracy"]}
+    made["majority"] = {"test": result["baseline"]["scores"]["accuracy"]["mean"]}
     return made
 
 

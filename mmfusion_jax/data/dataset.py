@@ -56,9 +56,6 @@ class Dataset:
         sources: split -> examples; the splits are "train", "valid" and "test". A set
             without "valid" cannot choose a step and runs to the end.
         classes: label name -> class names, for labels that are classes, (n) int.
-        values: label name -> its meaning, for labels that are numbers, (n) float.
-        flags: label name -> names of the flags, for labels that are several yes or no
-            at once, (n j) int 0 or 1.
         augment: applied to training examples, with the generator of their place in
             the epoch; None leaves them as they are.
         labels: split -> label name -> (n) array, in the order of the source; read from
@@ -67,20 +64,23 @@ class Dataset:
             nothing is known.
         facts: JSON values that go into every result: version, fingerprint, licence,
             counts, warnings.
+        values: label name -> its meaning, for labels that are numbers, (n) float.
+        flags: label name -> names of the flags, for labels that are several yes or no
+            at once, (n j) int 0 or 1.
     """
 
     name: str
     title: str
     sources: Mapping[str, Source]
     classes: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
-    values: Mapping[str, Score] = dataclasses.field(default_factory=dict)
-    flags: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     augment: Augment | None = None
     labels: Mapping[str, Mapping[str, np.ndarray]] = dataclasses.field(
         default_factory=dict
     )
     groups: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    values: Mapping[str, Score] = dataclasses.field(default_factory=dict)
+    flags: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         check_disjoint(self.groups)

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from mmfusion_jax.data import digits_recipe as make
-from mmfusion_jax.data.dataset import Dataset, Example
+from mmfusion_jax.data.dataset import Dataset, Example, Score
 from mmfusion_jax.data.digits_store import built
 from mmfusion_jax.data.memory import InMemory
 from mmfusion_jax.data.store import Store
@@ -55,7 +55,7 @@ def digits(
 
     Labels: "digit" (0..9) and "parity" (0 even, 1 odd), int32; "value", float32 from
     -3 to 3, evenly spaced from zero to nine, as the scores of sentiment data are;
-    "flags", (3) float32 of 0 and 1, see `FLAGS`. All examples are held in memory.
+    "flags", (3) int32 0 or 1, see `FLAGS`. All examples are held in memory.
 
     Args:
         modalities: which to keep, of `MODALITIES`; None keeps all.
@@ -88,6 +88,8 @@ def digits(
         Jitter() if augment and "audio" in kept else None,
         labels={split: source.labels for split, source in sources.items()},
         groups={split: sorted(set(table["voice"])) for split, table in tables.items()},
+        values={"value": Score(-3, 3, family="sentiment")},
+        flags={"flags": FLAGS},
         facts={
             "version": make.VERSION,
             "fingerprint": store.manifest["fingerprint"],
@@ -193,5 +195,5 @@ def _labels(digit: np.ndarray) -> dict[str, np.ndarray]:
         "digit": digit,
         "parity": digit % 2,
         "value": ((digit - 4.5) / 1.5).astype(np.float32),
-        "flags": np.stack(flags, axis=-1).astype(np.float32),
+        "flags": np.stack(flags, axis=-1).astype(np.int32),
     }

@@ -8,6 +8,9 @@ import jax.numpy as jnp
 
 from mmfusion_jax.types import Array, Batch, LossTerm, Outputs
 
+TASK = "task"
+"""Name of the term that compares the prediction with the label."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Weighted:
@@ -34,7 +37,7 @@ class Objective:
     is then exact, for terms that compare examples too.
 
     Attributes:
-        terms: name -> weighted term.
+        terms: name -> weighted term; the one called "task" scores evaluations.
     """
 
     terms: Mapping[str, Weighted]

@@ -1,11 +1,9 @@
-"""Scores of a classifier, from one confusion matrix."""
+"""Scores of a classifier."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import ClassVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from sklearn import metrics as sk
 
@@ -32,31 +30,34 @@ class ClassificationScores:
         "macro_f1": "mean over classes of the class's F1, not the F1 of the means",
     }
 
-    def sums(self, outputs: Outputs, batch: Batch) -> dict[str, Array]:
-        """The confusion matrix (k true, k said); rows of weight 0 count for nothing."""
-        k = self.num_classes
-        real = (batch.weight > 0).astype(jnp.int32)
-        true = jax.nn.one_hot(batch.labels[self.label], k, dtype=jnp.int32)
-        said = jax.nn.one_hot(jnp.argmax(outputs.prediction, -1), k, dtype=jnp.int32)
-        return {"confusion": jnp.einsum("b,bi,bj->ij", real, true, said)}
+    def collect(self, outputs: Outputs, batch: Batch) -> dict[str, Array]:
+        """What the scores need of every example: logits (b k) and class (b)."""
+        return {"prediction": outputs.prediction, "truth": batch.labels[self.label]}
 
-    def scores(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """The scores of `DEFINITIONS`, each in 0..1, from scikit-learn."""
-        confusion = np.asarray(sums["confusion"])
-        true, said = (grid.ravel() for grid in np.indices(confusion.shape))
-        weight = confusion.ravel()
-        seen = np.flatnonzero(confusion.sum(1))
+    def scores(self, collected: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """The scores of `DEFINITIONS`, each in 0..1, from scikit-learn.
+
+        Args:
+            collected: what `collect` gave for every real example, (n ...).
+        """
+        truth, said = collected["truth"], collected["prediction"].argmax(-1)
         precision, recall, f1, _ = sk.precision_recall_fscore_support(
-            true, said, labels=seen, sample_weight=weight, average="macro",
+            truth, said, labels=np.unique(truth), average="macro",
             zero_division=0,  # pyright: ignore[reportArgumentType]
         )  # fmt: skip
         return {
-            "accuracy": float(sk.accuracy_score(true, said, sample_weight=weight)),
+            "accuracy": float(np.mean(truth == said)),
             "uar": float(recall),
             "macro_precision": float(precision),
             "macro_recall": float(recall),
             "macro_f1": float(f1),
         }
+
+    def confusion(self, collected: Mapping[str, np.ndarray]) -> np.ndarray:
+        """How often each class was taken for each, (k true, k said)."""
+        k = self.num_classes
+        pairs = collected["truth"] * k + collected["prediction"].argmax(-1)
+        return np.bincount(pairs, minlength=k * k).reshape(k, k)
 
 
 def majority(train: np.ndarray, test: np.ndarray) -> float:

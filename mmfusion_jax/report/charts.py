@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import matplotlib
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -58,8 +59,7 @@ def curves(
     """
     colours = ("first", "second", "third")
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": salt}):
-        figure = Figure(figsize=(4.2, 2.7), layout="constrained")
-        axes = figure.add_subplot()
+        figure, axes = _empty()
         for (name, runs), colour in zip(lines.items(), colours, strict=False):
             alpha = 1.0 if len(runs) == 1 else max(0.25, 0.9 / len(runs) ** 0.5)
             for number, series in enumerate(runs):
@@ -86,13 +86,45 @@ def curves(
         axes.grid(axis="x", visible=False)
         axes.tick_params(length=0)
         axes.legend(fontsize=9)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    return _inline(text.getvalue(), _described(lines, what))
+        return _inline(figure, _described(lines, what))
 
 
-def _inline(svg: str, described: str) -> Html:
+def scatter(
+    truth: np.ndarray, said: np.ndarray, limits: Sequence[float], what: str
+) -> Html:
+    """A chart of answers over labels.
+
+    Args:
+        truth: labels.
+        said: answers.
+        limits: the least and the greatest label.
+        what: name of the label.
+    """
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": f"scatter {what}"}):
+        figure, axes = _empty()
+        axes.plot(limits, limits, color=COLOURS["soft"], linewidth=1)
+        alpha = max(0.15, min(0.8, 20 / max(len(truth), 1) ** 0.5))
+        axes.plot(
+            truth, said, "o",
+            color=COLOURS["first"], markersize=3.5, markeredgewidth=0, alpha=alpha,
+        )  # fmt: skip
+        axes.set_xlabel(f"{what}, label")
+        axes.set_title(f"{what}, answer", loc="left", fontsize=11)
+        axes.tick_params(length=0)
+        return _inline(figure, f"{what}: {len(truth)} answers over their labels")
+
+
+def _empty() -> tuple[Figure, Any]:
+    """A figure and its axes."""
+    figure = Figure(figsize=(4.2, 2.7), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _inline(figure: Figure, described: str) -> Html:
     """A chart to stand inside a page."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmfusion_jax.report import facts, results
+from mmfusion_jax.report import answers, facts, results
 from mmfusion_jax.report.markup import Html, join, tag
 from mmfusion_jax.report.style import CSS
 
@@ -37,8 +37,8 @@ def page(workdir: Path, result: Mapping[str, Any]) -> str:
         results.comparison(result),
         results.selection(result),
         results.learning(workdir, result),
-        results.confusion(result),
-        results.scores(result),
+        answers.picture(result),
+        answers.scores(result),
         facts.model(result),
         facts.time(result),
         facts.data(result),

@@ -4,8 +4,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mmfusion_jax.build import LOWER_IS_BETTER
 from mmfusion_jax.report import words
 from mmfusion_jax.report.charts import curves, series
@@ -29,8 +27,8 @@ def headline(result: Result, title: str) -> Html:
     best = _best_stage(result)
     if best is not None:
         tiles.append(_tile(words.score(select, best[1]), f"{best[0]} alone"))
-    majority = words.score("accuracy", result["baseline"]["accuracy"])
-    tiles.append(_tile(majority, "accuracy of the majority class"))
+    if point := result["baseline"]["scores"].get(select):
+        tiles.append(_tile(words.score(select, point["mean"]), _blind(result)))
     weights = result["model"]["parameters"]["total"]
     tiles.append(_tile(words.count(weights), "parameters"))
     total = sum(run["times"]["total_s"] for run in _all_runs(result))
@@ -67,8 +65,9 @@ def warnings(result: Result) -> Html:
 
 
 def comparison(result: Result) -> Html:
-    """The fusion beside every modality alone and the majority class."""
-    select, ours, base = result["select"], _ours(result), result["baseline"]
+    """The fusion beside every modality alone and an answer that looks at nothing."""
+    select, ours = result["select"], _ours(result)
+    point = result["baseline"]["scores"].get(select)
     stages = result["summary"]["stages"]
     values = [
         ours["mean"],
@@ -76,9 +75,10 @@ def comparison(result: Result) -> Html:
     ]
     full = 1.0 if words.is_share(select) else max(values)
     rows = []
-    if select in base:
-        point = {"mean": base[select], "std": 0.0, "n": 1}
-        rows.append([f"always “{base['class']}”", *_bar(select, point, full, ""), 0])
+    if point is not None:
+        full = max(full, point["mean"])
+        alone = {**point, "n": 1, "std": 0.0}
+        rows.append([_blind(result), *_bar(select, alone, full, ""), 0])
     for name, stage in stages.items():
         bar = _bar(select, stage["test"][select], full, "stage")
         weights = result["runs"][0]["stages"][name]["parameters"]["total"]
@@ -154,6 +154,7 @@ def learning(workdir: Path, result: Result) -> Html:
             marks,
             name,
             "score",
+            share=words.is_share(select),
         ),
     ]
     parts = [tag("h2", "Learning curves"), tag("div", *charts, class_="figures")]
@@ -166,56 +167,6 @@ def learning(workdir: Path, result: Result) -> Html:
             )
         )
     return tag("section", *parts)
-
-
-def confusion(result: Result) -> Html:
-    """Which classes are taken for which, over all runs."""
-    classes = result["task"]["classes"]
-    counts = np.sum([run["confusion"] for run in result["runs"]], axis=0)
-    totals = counts.sum(axis=1)
-    rows = []
-    for label, row, total in zip(classes, counts, totals, strict=True):
-        cells = [_confusion_cell(int(value), int(total)) for value in row]
-        recall = words.score("recall", row[len(rows)] / total) if total else words.DASH
-        rows.append([label, *cells, tag("td", recall, class_="recall")])
-    return tag(
-        "section",
-        tag("h2", "Confusion"),
-        table(
-            ["true ↓ said →", *classes, "recall"],
-            rows,
-            "Test examples by true class (rows) and by the class the model said"
-            + (", all runs together." if len(result["runs"]) > 1 else "."),
-            "confusion",
-        ),
-    )
-
-
-def scores(result: Result) -> Html:
-    """Every score of every run, and what the scores mean."""
-    names = list(result["summary"]["test"])
-    rows = [
-        [f"test, mean of {len(result['runs'])}"]
-        + [words.spread(name, result["summary"]["test"][name]) for name in names]
-    ]
-    for run in result["runs"]:
-        for split in ("valid", "test"):
-            values = run.get(split) or {}
-            cells = [words.score(name, values.get(name)) for name in names]
-            rows.append([f"{_place(run)}{split}", *cells])
-    meanings = [
-        [words.label(name), text] for name, text in result["definitions"].items()
-    ]
-    return tag(
-        "section",
-        tag("h2", "All scores"),
-        table(["", *map(words.label, names)], rows, "At the chosen step.", "numbers"),
-        tag(
-            "details",
-            tag("summary", "What the scores mean"),
-            table(["score", "definition"], meanings, "Definitions", "prose"),
-        ),
-    )
 
 
 def _tile(value: str, about: str, kind: str = "") -> Html:
@@ -233,6 +184,11 @@ def _tile(value: str, about: str, kind: str = "") -> Html:
 def _ours(result: Result) -> Mapping[str, Any]:
     """The spread of the score that counts."""
     return result["summary"]["test"][result["select"]]
+
+
+def _blind(result: Result) -> str:
+    """The answer that looks at no input, in words."""
+    return result["baseline"]["says"]
 
 
 def _runs(result: Result) -> str:
@@ -284,15 +240,6 @@ def _stage_charts(workdir: Path, result: Result, name: str) -> Iterator[Html]:
             "validation": [series(log, f"valid/{result['select']}") for log in logs],
             "test": [series(log, f"test/{result['select']}") for log in logs],
         }
-        yield curves(lines, [], f"{name}, {stage} alone", f"stage {stage}")
-
-
-def _confusion_cell(value: int, total: int) -> Html:
-    """A count, shaded by its share of the row."""
-    share = value / total if total else 0.0
-    kind = "none" if value == 0 else "high" if share > 0.55 else None
-    return tag("td", value, class_=kind, style=f"--share:{100 * share:.0f}%")
-
-
-def _place(run: Mapping[str, Any]) -> str:
-    return f"fold {run['fold']}, seed {run['seed']}, "
+        share = words.is_share(result["select"])
+        what, salt = f"{name}, {stage} alone", f"stage {stage}"
+        yield curves(lines, [], what, salt, share=share)

@@ -5,7 +5,24 @@ from collections.abc import Mapping
 from typing import Any
 
 DASH = "–"
-NO_SHARES = frozenset({"loss", "mae", "correlation"})
+NO_SHARES = frozenset({"loss", "mae", "corr", "mis", "consistency", "confidence"})
+NAMES = {
+    "uar": "UAR",
+    "macro_f1": "macro F1",
+    "mae": "MAE",
+    "corr": "Pearson r",
+    "mis": "MIS",
+    "acc7": "Acc-7",
+    "acc5": "Acc-5",
+    "acc3": "Acc-3",
+    "acc2": "Acc-2",
+    "acc2_has0": "Acc-2 (with 0)",
+    "acc2_non0": "Acc-2 (without 0)",
+    "acc2_mult_all": "Acc-2 (MulT)",
+    "f1": "F1",
+    "f1_has0": "F1 (with 0)",
+    "f1_non0": "F1 (without 0)",
+}
 
 
 def score(name: str, value: Any) -> str:
@@ -59,7 +76,7 @@ def seconds(value: Any) -> str:
 
 def label(name: str) -> str:
     """A name of ours in a reader's words."""
-    return {"uar": "UAR", "macro_f1": "macro F1"}.get(name, name.replace("_", " "))
+    return NAMES.get(name, name.replace("_", " "))
 
 
 def is_number(value: Any) -> bool:

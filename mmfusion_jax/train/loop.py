@@ -9,15 +9,16 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from mmfusion_jax.errors import DivergedError, Interrupted
+from mmfusion_jax.errors import CheckpointError, DivergedError, Interrupted
 from mmfusion_jax.train.interrupt import Interrupt
 from mmfusion_jax.train.journal import Journal
+from mmfusion_jax.train.optimise import press
 from mmfusion_jax.train.state import TrainState
 from mmfusion_jax.train.step import Metrics, Step
 from mmfusion_jax.types import Batch, PyTree
 
 Evaluation = dict[str, Any]
-"""Scores of a split by name, "loss" among them, and "confusion" or the like."""
+"""Scores of a split by name, "loss" among them."""
 
 
 class Saver(Protocol):
@@ -31,7 +32,9 @@ class Saver(Protocol):
         score: float | None = None,
         *,
         wait: bool = False,
-    ) -> object: ...
+    ) -> bool:
+        """Whether the step is, or will be, on disk; with `wait`, whether it is."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Plan:
         select: that score.
         lower_is_better: whether a lower score is the better one.
         patience: epochs without a better score before the run stops; 0 never stops.
+        slow_after: epochs without a better score before steps become shorter; 0 never.
+        slow_factor: how much shorter; the optimiser must hold a brake.
         log_every: steps between two looks at the numbers.
         save_every: steps between two checkpoints within an epoch; 0 for none.
         max_bad_steps: refused steps in a row that end the run.
@@ -58,6 +63,8 @@ class Plan:
     select: str = "accuracy"
     lower_is_better: bool = False
     patience: int = 0
+    slow_after: int = 0
+    slow_factor: float = 0.5
     log_every: int = 20
     save_every: int = 0
     max_bad_steps: int = 3
@@ -86,6 +93,7 @@ class Progress:
         best_score: highest score so far; None before the first evaluation.
         best_step: the first step that reached it.
         stale: evaluations since then.
+        level: evaluations since then, or since steps became shorter.
         flattering: best score of the watched test split and its step, which no
             decision may use: {"score", "step", "rank"}, rank being the score turned
             so that higher is better.
@@ -95,6 +103,7 @@ class Progress:
     best_score: float | None = None
     best_step: int = 0
     stale: int = 0
+    level: int = 0
     flattering: dict[str, Any] | None = None
 
     def update(self, step: int, score: float | None) -> None:
@@ -104,9 +113,11 @@ class Progress:
             return
         none = self.best_score is None or math.isnan(self.best_score)
         if none or score > (self.best_score or 0.0):
-            self.best_score, self.best_step, self.stale = score, step, 0
+            self.best_score, self.best_step = score, step
+            self.stale = self.level = 0
         else:
             self.stale += 1
+            self.level += 1
 
 
 @dataclasses.dataclass
@@ -204,19 +215,20 @@ class Loop:
             done += 1
             since = self._tick(since, waited, pending, metrics)
             pending.append((done, metrics))
-            ends = self.plan.evaluates_after(done)
+            ends, saved = self.plan.evaluates_after(done), False
             stop = self.interrupt.signal is not None
             if ends or stop or self.alarm or done % self.plan.log_every == 0:
                 self._look(pending)
                 since = time.perf_counter()
             if ends:
                 self._evaluate(done)
+                self._slow_down(done)
                 self.stopped_early = done < self.plan.steps and self._is_stale()
             if ends or stop or self.plan.saves_after(done):
-                self._save(done, scored=ends, wait=stop)
+                saved = self._save(done, scored=ends, wait=stop)
                 since = time.perf_counter()
             if stop and done < self.plan.steps and not self.stopped_early:
-                raise Interrupted(done, self.interrupt.exit_code)
+                raise self._interrupted(done, saved)
 
     def _tick(
         self, since: float, waited: float, pending: list[Any], metrics: Metrics
@@ -293,6 +305,25 @@ class Loop:
             f"{self.plan.select} {told[self.plan.select]:.3f}, loss {told['loss']:.3f}"
         )
 
+    def _slow_down(self, step: int) -> None:
+        """Makes later steps shorter where the score has not risen for long."""
+        if 0 < self.plan.slow_after < self.progress.level:
+            self.progress.level = 0
+            self.state = press(self.state, self.plan.slow_factor)
+            self.journal.say(f"step {step}: learning rate x {self.plan.slow_factor:g}")
+
+    def _interrupted(self, step: int, saved: bool) -> Exception:
+        """What ends a run after a signal: it says what is safe, and only that."""
+        if saved:
+            return Interrupted(step, self.interrupt.exit_code)
+        return CheckpointError(
+            "K03",
+            f"stopped at step {step} by a signal, and step {step} could not be saved "
+            "(see above).",
+            "make room or mend the disk, then run the same command again: it goes on "
+            "from the newest step that is saved",
+        )
+
     def _watch(self, step: int, scores: Evaluation) -> None:
         """Notes the best score of a split that decides nothing."""
         rank = self.plan.score(scores) or 0.0
@@ -301,12 +332,14 @@ class Loop:
             score = scores[self.plan.select]
             self.progress.flattering = {"rank": rank, "score": score, "step": step}
 
-    def _save(self, step: int, *, scored: bool, wait: bool = False) -> None:
+    def _save(self, step: int, *, scored: bool, wait: bool = False) -> bool:
+        """Saves the state; whether it worked, as far as is known."""
         begun = time.perf_counter()
         meta = {"progress": dataclasses.asdict(self.progress)}
         score = self.progress.last_score if scored else None
-        self.saver.save(step, self.state, meta, score, wait=wait)
+        saved = self.saver.save(step, self.state, meta, score, wait=wait)
         self.clock.save += time.perf_counter() - begun
+        return saved
 
     def _is_stale(self) -> bool:
         return 0 < self.plan.patience <= self.progress.stale

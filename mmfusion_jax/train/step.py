@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmfusion_jax.losses.objective import Objective
+from mmfusion_jax.losses.objective import TASK, Objective
 from mmfusion_jax.tasks import Scores
 from mmfusion_jax.train.state import TrainState
 from mmfusion_jax.types import Array, Batch, Model, Outputs, PyTree
@@ -128,20 +128,19 @@ def make_train_step(
 def make_eval_step(
     model: Model, objective: Objective, scores: Scores
 ) -> Callable[[PyTree, Batch], PyTree]:
-    """Maps variables and a batch to sums that add over batches.
+    """Maps variables and a batch to what is known of each of its examples.
 
-    The result holds the sums of `scores` under "scores", and under "loss" and
-    "weight" the summed loss of the real examples and their number.
+    The result holds what `scores` collects under "collected", (b ...) each; the weight
+    of the examples, (b); and the mean of the task's loss term over the real ones, ().
+    The other terms compare or regularise what a model builds in training alone.
     """
 
     def step(variables: PyTree, batch: Batch) -> PyTree:
         outputs: Outputs = model.apply(variables, batch, train=False)
-        loss, _ = objective(outputs, batch, jnp.zeros((), jnp.int32))
-        weight = jnp.sum(batch.weight)
         return {
-            "scores": scores.sums(outputs, batch),
-            "loss": loss * weight,
-            "weight": weight,
+            "collected": scores.collect(outputs, batch),
+            "weight": batch.weight,
+            "loss": objective.value(TASK, outputs, batch),
         }
 
     return step
