@@ -1,0 +1,68 @@
+"""Recurrent layers over masked tokens."""
+
+from typing import Any
+
+import einops
+import flax.linen as nn
+import jax.numpy as jnp
+
+from mmfusion_jax.layers.linear import torch_uniform
+from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.recurrence import lstm
+from mmfusion_jax.types import Array, Tokens
+
+
+class LSTM(nn.Module):
+    """Long short-term memory, from left to right or both ways.
+
+        i, f, g, o = W x_t + R h_{t-1} + b
+        c_t = sigmoid(f) c_{t-1} + sigmoid(i) tanh(g)
+        h_t = sigmoid(o) tanh(c_t)
+
+    A masked step leaves c and h as they are, so the way back starts at the last real
+    token of every example.
+
+    Parameters, r the directions (1 or 2), w = `width`, gates in the order i, f, g, o:
+
+        input_kernel (r d 4w)       `weight_ih` of PyTorch, transposed
+        recurrent_kernel (r w 4w)   `weight_hh` of PyTorch, transposed
+        bias (r 4w)                 `bias_ih + bias_hh` of PyTorch
+
+    Attributes:
+        width: units of each direction.
+        bidirectional: go both ways; their outputs stand side by side.
+        dtype: type of the products; None keeps that of the input. The state c is
+            float32 or wider.
+
+    Source:
+        Hochreiter and Schmidhuber 1997; MEA, Eq. 1.
+    """
+
+    width: int
+    bidirectional: bool = False
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, tokens: Tokens, *, train: bool) -> Tokens:
+        """Maps (b n d) tokens to (b n r*w), 0 where masked.
+
+        Args:
+            tokens: (b n d), anything where masked.
+            train: unused; part of the contract of every layer over tokens.
+        """
+        del train
+        x = keep(tokens.values, tokens.mask)
+        x = x.astype(self.dtype or jnp.promote_types(x.dtype, float))
+        directions = 1 + self.bidirectional
+
+        def weight(name: str, *shape: int) -> Array:
+            start = torch_uniform(self.width)
+            return self.param(name, start, (directions, *shape, 4 * self.width))
+
+        into = weight("input_kernel", x.shape[-1]).astype(x.dtype)
+        gates = jnp.einsum("bnd,rdk->nrbk", x, into)
+        gates = gates + weight("bias").astype(x.dtype)[:, None]
+        recurrent = weight("recurrent_kernel", self.width).astype(x.dtype)
+        hidden = lstm(gates, tokens.mask.T, recurrent)
+        values = einops.rearrange(hidden, "n r b w -> b n (r w)")
+        return tokens.replace(values=keep(values, tokens.mask))
