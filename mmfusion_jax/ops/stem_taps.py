@@ -5,31 +5,42 @@ import jax.numpy as jnp
 
 from mmfusion_jax.types import Array
 
+TOGETHER = 2
+STEPS = range(TOGETHER)
+
 
 def conv(x: Array, w: Array) -> Array:
     """The convolution; `ops.conv3d.stem_conv3d` says of what.
 
-    The seven temporal taps become channels, which leaves one 2-D convolution a step.
+    The temporal taps become channels, which leaves 2-D convolutions. Each makes
+    TOGETHER neighbouring steps at once, from the steps that they see together: XLA
+    spreads a 2-D convolution over the cores by its outputs, of which a step alone has
+    too few.
     """
     b, t, h, width, c = x.shape
-    padded = jnp.pad(x, ((0, 0), (3, 3), (0, 0), (0, 0), (0, 0)))
-    padded = padded.transpose(0, 2, 3, 1, 4).reshape(b, h, width, (t + 6) * c)
-    flat = w.transpose(1, 2, 0, 3, 4).reshape(7, 7, 7 * c, -1)
+    turns, seen = -(-t // TOGETHER), 6 + TOGETHER
+    pad = (3, 3 + turns * TOGETHER - t)
+    padded = jnp.pad(x, ((0, 0), pad, (0, 0), (0, 0), (0, 0)))
+    padded = padded.transpose(0, 2, 3, 1, 4).reshape(b, h, width, -1)
+    later = [jnp.pad(w, ((i, TOGETHER - 1 - i), *(((0, 0),) * 4))) for i in STEPS]
+    flat = jnp.concatenate(later, axis=-1).transpose(1, 2, 0, 3, 4)
+    flat = flat.reshape(7, 7, seen * c, -1)
 
-    def step(_, i: Array):
-        window = (i // t, 0, 0, i % t * c)
-        seven = jax.lax.dynamic_slice(padded, window, (1, h, width, 7 * c))
+    def turn(_, i: Array):
+        window = (i // turns, 0, 0, i % turns * TOGETHER * c)
+        near = jax.lax.dynamic_slice(padded, window, (1, h, width, seen * c))
         y = jax.lax.conv_general_dilated(
-            seven,
+            near,
             flat,
             (2, 2),
             ((3, 3),) * 2,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        return None, y[0]
+        y = y.reshape(*y.shape[1:3], TOGETHER, -1)
+        return None, jnp.stack([y[:, :, i] for i in STEPS])
 
-    y = jax.lax.scan(step, None, jnp.arange(b * t))[1]
-    return y.reshape(b, t, *y.shape[1:])
+    y = jax.lax.scan(turn, None, jnp.arange(b * turns))[1]
+    return y.reshape(b, turns * TOGETHER, *y.shape[2:])[:, :t]
 
 
 def gradients(x: Array, w: Array, dy: Array) -> tuple[Array, Array]:
