@@ -2,9 +2,12 @@
 
 import dataclasses
 
+import einops
 import jax.numpy as jnp
 import optax
 
+from mmfusion_jax.losses.extras import extra, wide
+from mmfusion_jax.ops.masking import keep
 from mmfusion_jax.types import Array, Batch, Outputs
 
 
@@ -27,8 +30,70 @@ class CrossEntropy:
     logits: str = ""
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
-        logits = outputs.extras[self.logits] if self.logits else outputs.prediction
-        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+        logits = extra(outputs, self.logits) if self.logits else outputs.prediction
         return optax.softmax_cross_entropy_with_integer_labels(
+            keep(wide(logits), batch.weight > 0), batch.labels[self.label]
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class L1:
+    """Loss term: the distance from the label, |prediction - y|.
+
+    Attributes:
+        label: name in `Batch.labels`, (b) float.
+
+    Source:
+        MCL-MCF, Eq. 22.
+    """
+
+    label: str
+
+    def __call__(self, outputs: Outputs, batch: Batch) -> Array:
+        return jnp.abs(_error(outputs, batch, self.label))
+
+
+@dataclasses.dataclass(frozen=True)
+class MSE:
+    """Loss term: the squared distance from the label, (prediction - y)^2.
+
+    Attributes:
+        label: name in `Batch.labels`, (b) float.
+
+    Source:
+        MEA, Sec. III-G.
+    """
+
+    label: str
+
+    def __call__(self, outputs: Outputs, batch: Batch) -> Array:
+        return jnp.square(_error(outputs, batch, self.label))
+
+
+@dataclasses.dataclass(frozen=True)
+class Multilabel:
+    """Loss term: the cross-entropy of yes or no, in nats, the mean over the flags.
+
+    Attributes:
+        label: name in `Batch.labels`, (b j) int 0 or 1; the prediction (b 2j) holds the
+            logits of no and yes of one flag after the other.
+
+    Source:
+        MEA, Sec. III-G, for IEMOCAP.
+    """
+
+    label: str
+
+    def __call__(self, outputs: Outputs, batch: Batch) -> Array:
+        logits = keep(wide(outputs.prediction), batch.weight > 0)
+        logits = einops.rearrange(logits, "b (j k) -> b j k", k=2)
+        loss = optax.softmax_cross_entropy_with_integer_labels(
             logits, batch.labels[self.label]
         )
+        return jnp.mean(loss, axis=1)
+
+
+def _error(outputs: Outputs, batch: Batch, label: str) -> Array:
+    """How far the prediction is above the label, (b); 0 on rows that fill up."""
+    said = wide(outputs.prediction)
+    return keep(said - batch.labels[label].astype(said.dtype), batch.weight > 0)

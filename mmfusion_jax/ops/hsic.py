@@ -1,6 +1,7 @@
 """How much two sets of features depend on each other."""
 
 import chex
+import jax
 import jax.numpy as jnp
 
 from mmfusion_jax.ops.masking import keep
@@ -32,6 +33,38 @@ def hsic(x: Array, y: Array, weight: Array) -> Array:
     n = jnp.sum(valid, dtype=jnp.int32)
     product = _centred(x, valid, n).T @ _centred(y, valid, n)
     return jnp.sum(jnp.square(product)) / jnp.square(jnp.maximum(n - 1, 1))
+
+
+def difference(x: Array, y: Array, weight: Array) -> Array:
+    """The difference loss: how alike two sets of features are, column by column.
+
+        mean((X^T Y)^2)
+
+    The columns of X and Y are centred, then their rows are divided by their lengths,
+    which get no gradient.
+
+    Args:
+        x: (b d).
+        y: (b e).
+        weight: (b) bool or float; rows that are not above 0 count for nothing.
+
+    Returns:
+        () float, at least 0; it does not change with the scale of the features.
+
+    Source:
+        MISA (Hazarika et al. 2020), Eq. 10, and its code.
+    """
+    chex.assert_equal_shape_prefix([x, y], 1)
+    valid = weight > 0
+    n = jnp.sum(valid, dtype=jnp.int32)
+    x, y = (_rows(_centred(z, valid, n)) for z in (x, y))
+    return jnp.mean(jnp.square(x.T @ y))
+
+
+def _rows(x: Array) -> Array:
+    """`x` with rows of length 1, shorter ones where they were near 0."""
+    length = jnp.linalg.norm(jax.lax.stop_gradient(x), axis=1, keepdims=True)
+    return x / (length + 1e-6)
 
 
 def _centred(x: Array, valid: Array, n: Array) -> Array:
