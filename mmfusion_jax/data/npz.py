@@ -1,6 +1,6 @@
 """Arrays from an npz file, without running anything that lies in it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
@@ -43,6 +43,39 @@ def read_npz(path: Path, names: Sequence[str] | None = None) -> dict[str, np.nda
         raise DataError(
             "D52", f"{path} cannot be read: {error}.", "copy or download it again"
         ) from error
+
+
+def read_from(
+    dir: str, file: str, names: Sequence[str], layout: str, without: str
+) -> dict[str, np.ndarray]:
+    """The arrays `names` of a file in the folder `config.data.dir`.
+
+    Args:
+        dir: the folder, as the user wrote it; "" if nothing was said.
+        file: name of the file in it.
+        names: the arrays to read, all of which must be there.
+        layout: what the folder should look like, indented lines.
+        without: a command that runs without this data.
+
+    Raises:
+        DataError: the file is not there or cannot be read, see `read_npz`.
+    """
+    path = Path(dir).expanduser() / file
+    if not dir or not path.is_file():
+        raise DataError(
+            "D40",
+            f"config.data.dir={dir!r}: {file} is not there. The folder looks "
+            f"like\n{layout}",
+            without,
+        )
+    return read_npz(path, names)
+
+
+def check_finite(where: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raises DataError for the first array that holds NaN or infinity."""
+    for name, values in arrays.items():
+        if not np.isfinite(values).all():
+            raise DataError("D52", f"{where}: {name} holds values that are not finite.")
 
 
 def _check_size(path: Path, stream) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.data.feature_augment import VaryFeatures
 from mmfusion_jax.data.memory import InMemory
-from mmfusion_jax.data.npz import read_npz
+from mmfusion_jax.data.npz import check_finite, read_from
 from mmfusion_jax.data.ravdess import LABEL, WITHOUT
 from mmfusion_jax.data.ravdess_names import PER_FOLD, actor_groups
 from mmfusion_jax.data.splits import folds_of
@@ -123,7 +123,7 @@ def _augment(standard: Standard, options: Mapping[str, float]) -> VaryFeatures:
 def _load(dir: str) -> dict[str, np.ndarray]:
     """The arrays of both files, checked against each other."""
     folder = Path(dir).expanduser()
-    loaded = {file: _read(folder / file, dir) for file in FILES}
+    loaded = {file: _read(dir, file) for file in FILES}
     sound, faces = loaded.values()
     if not np.array_equal(sound["name"], faces["name"]):
         raise DataError(
@@ -132,24 +132,14 @@ def _load(dir: str) -> dict[str, np.ndarray]:
             "take both from the same source",
         )
     arrays = {**faces, **sound}
-    for name in ("mfcc", "au_static", "au_dynamic"):
-        if not np.isfinite(arrays[name]).all():
-            raise DataError(
-                "D52", f"{folder}: {name} holds values that are not finite."
-            )
+    values = ("mfcc", "au_static", "au_dynamic")
+    check_finite(folder, {name: arrays[name] for name in values})
     return arrays
 
 
-def _read(path: Path, dir: str) -> dict[str, np.ndarray]:
+def _read(dir: str, file: str) -> dict[str, np.ndarray]:
     """The arrays of one file that are needed here."""
-    if not dir or not path.is_file():
-        raise DataError(
-            "D40",
-            f"config.data.dir={dir!r}: {path.name} is not there. The folder looks "
-            f"like\n{LAYOUT}",
-            WITHOUT,
-        )
-    arrays = read_npz(path, FILES[path.name])
+    arrays = read_from(dir, file, FILES[file], LAYOUT, WITHOUT)
     if len({len(v) for k, v in arrays.items() if k != "emotion_names"}) != 1:
-        raise DataError("D52", f"{path}: its arrays have different lengths.")
+        raise DataError("D52", f"{file}: its arrays have different lengths.")
     return arrays
