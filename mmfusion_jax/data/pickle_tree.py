@@ -176,13 +176,14 @@ class Tree:
                 f"an array of {count} {dtype} wants {count * dtype.itemsize} bytes, "
                 f"but has {len(raw)}"
             )
+        native = dtype.newbyteorder("=")
         if not raw:
             if count > 1:
                 raise contradiction("an array has values of no bytes")
-            return np.zeros(count, dtype)
+            return np.zeros(count, native)
         flat = np.frombuffer(raw, dtype)
         _check_values(flat)
-        return flat
+        return flat.astype(native, copy=False)
 
 
 def _unhide(raw: bytearray | bytes) -> bytearray:

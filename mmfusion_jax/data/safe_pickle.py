@@ -46,7 +46,8 @@ def read_pickle(path: Path, *, encoding: str = "latin1") -> Any:
 
     Returns:
         A tree of dict, list, tuple, set, str, bytes, int, float, complex, bool, None
-        and np.ndarray. Arrays may be written to. Single numbers of NumPy become those
+        and np.ndarray. Arrays may be written to
+        and have the byte order of this machine. Single numbers of NumPy become those
         of Python, an OrderedDict or defaultdict becomes a dict, a bytearray bytes.
 
     Raises:
