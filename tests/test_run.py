@@ -184,3 +184,30 @@ def test_a_first_score_that_is_no_number_can_be_beaten():
     for step, score in enumerate((float("nan"), 0.25, 0.5, 0.5)):
         progress.update(step, score)
     assert (progress.best_step, progress.best_score, progress.stale) == (2, 0.5, 1)
+
+
+@pytest.mark.parametrize(
+    ("label", "loss", "select", "limit"),
+    [("score", "l1", "mae", 0.6), ("flags", "multilabel", "accuracy", 0.7)],
+)
+def test_labels_that_are_no_classes(tmp_path, capfd, label, loss, select, limit):
+    asked = config(**{"data.label": label, "train.select": select, "train.epochs": 8})
+    asked.losses.task.name = loss
+    result = experiment.train(asked, tmp_path, "a test")
+    (run,) = result["runs"]
+    better = run["test"][select] < limit if label == "score" else (
+        run["test"][select] > limit
+    )  # fmt: skip
+    assert better, run["test"]
+    blind = result["baseline"]["scores"][select]["mean"]
+    assert blind == pytest.approx(2 / 3)  # both, by hand: the middle, the commoner one
+    assert result["baseline"]["says"] in capfd.readouterr().err
+    report = (tmp_path / "report.html").read_text("utf-8")
+    assert ("Answers and labels" in report) == (label == "score")
+    (again,) = experiment.evaluate(asked, tmp_path)
+    assert again["test"][select] == pytest.approx(run["test"][select])
+
+
+def test_a_score_of_another_kind_of_label_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"C16.*'mae'[\s\S]*accuracy"):
+        experiment.train(config(**{"train.select": "mae"}), tmp_path, "a test")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mmfusion_jax.data.dataset import Dataset
+from mmfusion_jax.data.dataset import Dataset, Score
 
 CLASSES = ("low", "middle", "high")
 
@@ -24,7 +24,11 @@ class Tones:
         return {
             "inputs": {"audio": audio, "video": video},
             "masks": {"audio": np.ones(24, bool), "video": np.ones(1, bool)},
-            "labels": {"label": np.int32(label)},
+            "labels": {
+                "label": np.int32(label),
+                "score": np.float32(label - 1),
+                "flags": np.array([label > 0, label > 1], np.int32),
+            },
             "weight": np.float32(1),
         }
 
@@ -46,6 +50,8 @@ def tones(*, fold: int = 0, valid: bool = True, broken: bool = False) -> Dataset
         sources,
         classes={"label": CLASSES},
         augment=_break if broken else None,
+        values={"score": Score(-1, 1, family="sims")},
+        flags={"flags": ("not low", "high")},
     )
 
 

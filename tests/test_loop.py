@@ -1,0 +1,78 @@
+"""The loop beside a saver and an optimiser that do what a test wants."""
+
+import io
+import itertools
+
+import jax.numpy as jnp
+import optax
+import pytest
+
+from mmfusion_jax.errors import CheckpointError, Interrupted
+from mmfusion_jax.train.interrupt import Interrupt
+from mmfusion_jax.train.journal import Journal
+from mmfusion_jax.train.loop import Loop, Plan
+from mmfusion_jax.train.optimise import brake
+from mmfusion_jax.train.state import TrainState
+
+
+class Disk:
+    """A saver that works or does not."""
+
+    def __init__(self, works: bool):
+        self.works = works
+
+    def save(self, step, state, meta, score=None, *, wait=False) -> bool:
+        return self.works
+
+
+def loop(plan: Plan, scores=(), *, disk: bool = True, signal: int | None = None):
+    """A loop whose steps do nothing; `scores` are those of its evaluations."""
+    told = itertools.chain(scores, itertools.repeat(0.0))
+    state = TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params={},
+        stats={},
+        opt_state=optax.chain(brake()).init({}),
+        key=jnp.zeros(2),
+        bad_steps={},
+    )
+    metrics = {"loss": jnp.ones(()), "bad/in_a_row": jnp.zeros((), jnp.int32)}
+    interrupt = Interrupt()
+    interrupt.signal = signal
+    return Loop(
+        plan=plan,
+        step=lambda state, batch: (state.replace(step=state.step + 1), metrics),
+        batches=lambda start, stop: iter(range(start, stop)),
+        evaluate=lambda state: {"valid": {"accuracy": next(told), "loss": 0.0}},
+        state=state,
+        saver=Disk(disk),
+        journal=Journal(None, "loop", out=io.StringIO()),
+        interrupt=interrupt,
+    )
+
+
+def step_size(made: Loop) -> float:
+    return float(optax.tree.get(made.state.opt_state, "step_size"))
+
+
+@pytest.mark.parametrize("disk", [True, False])
+def test_a_signal_says_saved_only_of_what_is(disk):
+    made = loop(Plan(steps=10, steps_per_epoch=5), disk=disk, signal=15)
+    with pytest.raises(Interrupted if disk else CheckpointError) as caught:
+        made.run()
+    assert caught.value.exit_code == (143 if disk else 5)
+    assert ("could not be saved" in str(caught.value)) == (not disk)
+
+
+def test_steps_become_shorter_where_the_score_no_longer_rises():
+    plan = Plan(steps=8, steps_per_epoch=1, slow_after=2, slow_factor=0.5)
+    made = loop(plan, [0.1, 0.5, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4])
+    made.run()
+    assert step_size(made) == 0.25  # after epochs 5 and 8: more than 2 in vain
+    assert made.progress.stale == 6
+
+
+def test_without_a_plateau_steps_stay_as_they_are():
+    made = loop(Plan(steps=8, steps_per_epoch=1))
+    made.run()
+    assert step_size(made) == 1.0
