@@ -50,6 +50,12 @@ class DataError(UserError):
     exit_code = 3
 
 
+class WeightsError(UserError):
+    """W: a file of pretrained weights."""
+
+    exit_code = 3
+
+
 class DivergedError(UserError):
     """N: the numbers are not finite any more."""
 

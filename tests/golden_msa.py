@@ -1,4 +1,4 @@
-"""The golden arrays of the sequence models: the filler of their weights, by name."""
+"""The golden arrays of the sequence models: their weights, made anew by name."""
 
 import zlib
 
@@ -10,10 +10,15 @@ def load(folder):
     return np.load(folder / "golden_msa.npz", allow_pickle=False)
 
 
+def uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Numbers from -1 to 1 that depend on the name alone."""
+    rng = np.random.RandomState(zlib.crc32(name.encode()) & 0xFFFFFFFF)
+    return (2 * rng.random_sample(int(np.prod(shape))) - 1).reshape(shape)
+
+
 def fill(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """The golden weight `name`, float64, in PyTorch's layout."""
-    rng = np.random.RandomState(zlib.crc32(name.encode()) & 0xFFFFFFFF)
-    x = (2 * rng.random_sample(int(np.prod(shape))) - 1).reshape(shape)
+    x = uniform(name, shape)
     if name.endswith(".running_var"):
         return 1 + 0.5 * x
     if len(shape) >= 2:

@@ -27,6 +27,7 @@ def test_an_error_is_one_line_and_its_fix():
         "ConfigError": 2,
         "ExtraError": 2,
         "DataError": 3,
+        "WeightsError": 3,
         "DivergedError": 4,
         "CheckpointError": 5,
     }

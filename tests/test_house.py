@@ -10,7 +10,7 @@ FLOORS = (
     {"types", "errors", "choices"},
     {"ops"},
     {"layers"},
-    {"encoders", "fusion", "losses", "metrics", "data"},
+    {"encoders", "fusion", "losses", "metrics", "data", "weights"},
     {"models", "tasks"},
     {"train"},
     {"analysis"},

@@ -49,3 +49,10 @@ def step_means(tokens: Tokens) -> Tokens:
     mask = tokens.mask.reshape(b, s, n // s)
     values = masked_mean(tokens.values.reshape(b, s, n // s, d), mask, axis=2)
     return Tokens(values, jnp.any(mask, axis=2))
+
+
+def first(tokens: Tokens) -> Array:
+    """The first real token of every example, (b d); 0 where there is none."""
+    place = jnp.argmax(tokens.mask, axis=1)
+    chosen = jnp.take_along_axis(tokens.values, place[:, None, None], axis=1)[:, 0]
+    return keep(chosen, tokens.present)

@@ -1,0 +1,130 @@
+"""BERT: word pieces to contextual vectors."""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.layers.attention import dense
+from mmfusion_jax.layers.readout import first
+from mmfusion_jax.layers.transformer import TransformerLayer, layer_norm
+from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.types import Array, Tokens
+
+gelu = functools.partial(nn.gelu, approximate=False)
+
+
+class Bert(nn.Module):
+    """Embeddings of pieces, places and segments, then post-norm transformer layers.
+
+        z_0 = LN(E_piece + E_place + E_segment)
+        z_l = TransformerLayer_l(z_{l-1})
+
+    The defaults are those of bert-base-uncased. Parameters: `piece`, `place`,
+    `segment` (tables), `norm`, `layer_{i}`, and `pool` with pooled=True.
+
+    Attributes:
+        width: of the tokens, d.
+        depth: number of layers.
+        heads: of each layer.
+        hidden: width inside the feed-forward networks.
+        vocabulary: number of word pieces.
+        places: greatest number of tokens.
+        segments: number of segment ids.
+        pooled: return one token, tanh(W z + b) of the first, rather than all.
+        dropout: on z_0, attention weights and what the layers add.
+        epsilon: of the normalisations.
+        dtype: type of the computation; None for float32.
+
+    Source:
+        Devlin et al. 2019; MCL-MCF, Eq. 1.
+    """
+
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    hidden: int = 3072
+    vocabulary: int = 30522
+    places: int = 512
+    segments: int = 2
+    pooled: bool = False
+    dropout: float = 0.1
+    epsilon: float = 1e-12
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, values: Array, mask: Array, *, train: bool) -> Tokens:
+        """Encodes sentences.
+
+        Args:
+            values: (b t) integer ids of word pieces, all of segment 0; or (b t 2), the
+                id of the piece and that of its segment.
+            mask: (b t) bool.
+            train: drop out.
+
+        Returns:
+            Tokens (b t d), 0 where masked; (b 1 d) with pooled=True.
+
+        Raises:
+            ConfigError: if the values are no ids, or more than there are places.
+        """
+        tokens = Tokens(self._embed(self._checked(values), mask, train), mask)
+        start = nn.initializers.normal(0.02)
+        for i in range(self.depth):
+            layer = TransformerLayer(
+                self.heads,
+                hidden=self.hidden,
+                attention_dropout=self.dropout,
+                residual_dropout=self.dropout,
+                dtype=self.dtype,
+                pre_norm=False,
+                activation=gelu,
+                epsilon=self.epsilon,
+                kernel_init=start,
+                name=f"layer_{i}",
+            )
+            tokens = layer(tokens, train=train)
+        tokens = tokens.replace(values=keep(tokens.values, mask))
+        if not self.pooled:
+            return tokens
+        pool = dense(self.width, start, dtype=self.dtype, name="pool")
+        pooled = jnp.tanh(pool(first(tokens)))[:, None]
+        return Tokens(keep(pooled, tokens.present), tokens.present[:, None])
+
+    def _embed(self, ids: Array, mask: Array, train: bool) -> Array:
+        """z_0, (b t d), from ids of pieces and segments, (b t 2)."""
+
+        def table(size: int, name: str) -> nn.Embed:
+            start = nn.initializers.normal(0.02)
+            return nn.Embed(
+                size, self.width, self.dtype, embedding_init=start, name=name
+            )
+
+        ids = keep(ids, mask)
+        x = table(self.vocabulary, "piece")(ids[..., 0])
+        x = x + table(self.places, "place")(jnp.arange(mask.shape[1]))
+        x = x + table(self.segments, "segment")(ids[..., 1])
+        x = layer_norm(self.dtype, "norm", self.epsilon)(x)
+        return nn.Dropout(self.dropout, deterministic=not train)(x)
+
+    def _checked(self, values: Array) -> Array:
+        """`values` as (b t 2)."""
+        if not jnp.issubdtype(values.dtype, jnp.integer):
+            raise ConfigError(
+                "C26",
+                f"the encoder 'bert' reads ids of word pieces, but was given "
+                f"{values.dtype} of shape {values.shape}.",
+                "take the encoder 'vectors' for text that is vectors already",
+            )
+        if values.shape[1] > self.places:
+            raise ConfigError(
+                "C26",
+                f"the text has {values.shape[1]} tokens, but the encoder 'bert' has "
+                f"places={self.places}.",
+                f"places={values.shape[1]}, or shorter text",
+            )
+        if values.ndim == 3:
+            return values
+        return jnp.stack([values, jnp.zeros_like(values)], axis=-1)

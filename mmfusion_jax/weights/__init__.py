@@ -1,0 +1,28 @@
+"""Pretrained weights: files, and whose names are whose."""
+
+from collections.abc import Mapping
+
+from mmfusion_jax.weights.bert import BERT
+
+TABLES = {
+    "bert": BERT,
+}
+"""Encoders whose weights can be read from a file, by the names of `ENCODERS`."""
+
+
+def random_starts(encoders: Mapping[str, str], files: Mapping[str, str]) -> list[str]:
+    """What a run must say: which encoders could be pretrained and are not.
+
+    Args:
+        encoders: modality -> name in `ENCODERS`.
+        files: modality -> file of weights; "" or absent where none is given.
+
+    Returns:
+        One sentence for each such modality.
+    """
+    return [
+        f"{modality}: the encoder {name!r} starts from random values, as no file of "
+        f"weights is given."
+        for modality, name in sorted(encoders.items())
+        if name in TABLES and not files.get(modality)
+    ]
