@@ -1,0 +1,54 @@
+"""What is done in the cage in tests; it must be importable by name."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+
+from mmfusion_jax.data.safe_pickle import read_pickle
+from mmfusion_jax.errors import DataError
+
+
+def answer(word: str) -> dict:
+    return {"word": word, "pid": os.getpid()}
+
+
+def hang() -> None:
+    time.sleep(600)
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+def fill() -> None:
+    np.ones(3_000_000_000, np.uint8)
+
+
+def write(folder: str) -> None:
+    with (Path(folder) / "large").open("wb") as file:
+        for _ in range(300):
+            file.write(bytes(1_000_000))
+
+
+def end(number: int) -> None:
+    os.kill(os.getpid(), signal.Signals(number))
+
+
+def leave() -> None:
+    os._exit(0)
+
+
+def complain() -> None:
+    raise DataError("D41", "no header", "add one")
+
+
+def fail() -> None:
+    raise ZeroDivisionError("by zero")
+
+
+def names(file: str) -> list:
+    return sorted(read_pickle(Path(file)))
