@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.normalise import normalise
 from mmfusion_jax.types import Array
 
 
@@ -28,7 +29,7 @@ class BatchNorm(nn.Module):
     Reading:
         As in PyTorch, which the papers use: training normalises with the biased
         variance, the running variance is the unbiased one. A batch without any real
-        position is normalised with the running values and leaves them as they are.
+        position leaves the running values as they are.
     """
 
     axis: str | None = None
@@ -54,46 +55,18 @@ class BatchNorm(nn.Module):
         old_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         old_var = self.variable("batch_stats", "var", jnp.ones, channels)
 
-        exact = jnp.promote_types(x.dtype, jnp.float32)
-        x = keep(x, mask)
-        mean, var = old_mean.value.astype(exact), old_var.value.astype(exact)
         if train:
-            wide = x.astype(exact)
-            count = self._total(_count(mask, x.shape).astype(exact))
-            batch_mean = self._total(_sum(wide)) / jnp.maximum(count, 1)
-            away = keep(jnp.square(wide - batch_mean), mask)
-            batch_var = self._total(_sum(away)) / jnp.maximum(count, 1)
+            axis = None if self.is_initializing() else self.axis
+            y, mean, var, count = normalise(x, mask, scale, bias, self.epsilon, axis)
             if not self.is_initializing():
-                unbiased = batch_var * (count / jnp.maximum(count - 1, 1))
+                unbiased = var * (count / jnp.maximum(count - 1, 1))
                 fresh = jnp.where(count > 0, 1 - self.momentum, 0)
-                _move(old_mean, batch_mean, fresh)
+                _move(old_mean, mean, fresh)
                 _move(old_var, unbiased, fresh)
-            mean = jnp.where(count > 0, batch_mean, mean)
-            var = jnp.where(count > 0, batch_var, var)
-
-        factor = jax.lax.rsqrt(var + self.epsilon) * scale
-        y = (x.astype(exact) - mean) * factor + bias
-        return keep(y, mask).astype(self.dtype or x.dtype)
-
-    def _total(self, x: Array) -> Array:
-        """`x` added over the devices that share the batch."""
-        if self.axis is None or self.is_initializing():
-            return x
-        return jax.lax.psum(x, self.axis)
-
-
-def _sum(x: Array) -> Array:
-    """Sums over all axes but the last."""
-    return jnp.sum(x, axis=tuple(range(x.ndim - 1)))
-
-
-def _count(mask: Array, shape: tuple[int, ...]) -> Array:
-    """Number of real positions per channel."""
-    mask = mask.reshape(mask.shape + (1,) * (len(shape) - 1 - mask.ndim))
-    repeats = 1
-    for have, want in zip(mask.shape, shape[:-1], strict=True):
-        repeats *= want // have
-    return jnp.sum(mask, dtype=jnp.int32) * repeats
+        else:
+            rate = jax.lax.rsqrt(old_var.value + self.epsilon) * scale
+            y = keep((x - old_mean.value) * rate + bias, mask)
+        return y.astype(self.dtype or x.dtype)
 
 
 def _move(variable: Any, value: Array, fresh: Array) -> None:
