@@ -149,8 +149,8 @@ class Transformer(nn.Module):
         return tokens.replace(values=keep(values, tokens.mask))
 
 
-def sinusoid(n: int, width: int) -> np.ndarray:
-    """Position vectors of positions 1..n, (n width).
+def sinusoid(n: int, width: int, first: int = 1) -> np.ndarray:
+    """Position vectors of the n positions from `first` on, (n width).
 
         PE_p = [sin(p f_0) .. sin(p f_h-1), cos(p f_0) .. cos(p f_h-1)]
         f_i = 10000^(-i / (h - 1)), h = width // 2
@@ -159,7 +159,7 @@ def sinusoid(n: int, width: int) -> np.ndarray:
     """
     half = width // 2
     rates = np.exp(-np.arange(half) * np.log(10_000) / max(half - 1, 1))
-    angles = np.arange(1, n + 1)[:, None] * rates
+    angles = np.arange(first, first + n)[:, None] * rates
     table = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
     return np.pad(table, [(0, 0), (0, width % 2)]).astype(np.float32)
 

@@ -2,9 +2,11 @@
 
 from mmfusion_jax.models.baselines import ConcatFC, LateFusion, Unimodal
 from mmfusion_jax.models.cfn_sr import CFNSR
+from mmfusion_jax.models.mea import MEA
 
 MODELS = {
     "cfn_sr": CFNSR,
+    "mea": MEA,
     "unimodal": Unimodal,
     "late_fusion": LateFusion,
     "concat_fc": ConcatFC,

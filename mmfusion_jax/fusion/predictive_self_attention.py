@@ -1,0 +1,118 @@
+"""Predictive self-attention in every modality, and how much each modality weighs."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import einops
+import flax.linen as nn
+import jax.numpy as jnp
+
+from mmfusion_jax.errors import ConfigError, nearest
+from mmfusion_jax.layers.linear import linear
+from mmfusion_jax.layers.reinforcement import Reinforcement
+from mmfusion_jax.ops.masking import keep, masked_mean, masked_softmax
+from mmfusion_jax.types import Array, Streams, Tokens
+
+FORMS = ("token", "dense", "off")
+
+
+class PredictiveSelfAttention(nn.Module):
+    """Layers of self-attention in which each map helps to predict the next.
+
+    Parameters: `<modality>_<layer>`, and `weigh_<layer>` for the weights.
+
+    Attributes:
+        order: the modalities.
+        unit: makes an attention layer; takes its `name`.
+        depth: number of layers, M; 0 is the ablation "w/o PSA Module".
+        weigh: how modalities are weighed after each layer, see `ModalityWeights`;
+            "off" is the ablation "w/o Weighted Attention Layer".
+        dtype: type of the computation; None keeps that of the input.
+
+    Source:
+        MEA, Sec. III-C, Eq. 2-6.
+    """
+
+    order: tuple[str, ...]
+    unit: Callable[..., Reinforcement]
+    depth: int = 3
+    weigh: Literal["token", "dense", "off"] = "token"
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, streams: Streams, *, train: bool) -> Streams:
+        """Refines the streams in `order`, each (b n d); others pass through.
+
+        Raises:
+            ConfigError: if `weigh` is unknown.
+        """
+        if self.weigh not in FORMS:
+            raise ConfigError(
+                "C03", f"wal={self.weigh!r} is unknown.", nearest(self.weigh, FORMS)
+            )
+        streams, scores = dict(streams), {}
+        for i in range(self.depth):
+            for name in self.order:
+                layer, z = self.unit(name=f"{name}_{i}"), streams[name]
+                streams[name], scores[name] = layer(z, z, scores.get(name), train=train)
+            if self.weigh != "off":
+                dense = self.weigh == "dense"
+                weigh = ModalityWeights(
+                    self.order, dense, self.dtype, name=f"weigh_{i}"
+                )
+                streams = weigh(streams, train=train)
+        return streams
+
+
+class ModalityWeights(nn.Module):
+    """Each modality is multiplied by its share of the attention.
+
+        gamma_m = mean_t P_m^T tanh(W_m z_t + b_m)                    (5)
+        psi = softmax_m(gamma), Z_m = psi_m Z_m                       (6)
+
+    Attributes:
+        order: the modalities.
+        dense: W_m reads the whole sequence, (n*d n*d), instead of one token.
+        dtype: type of the computation, softmax excepted; None keeps that of the input.
+
+    Source:
+        MEA, Eq. 5-6.
+    Reading:
+        W_m as printed would have hundreds of millions of parameters for the lengths
+        of the paper: by default it is shared by the tokens. Only present modalities
+        have a share.
+    """
+
+    order: tuple[str, ...]
+    dense: bool = False
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, streams: Streams, *, train: bool) -> Streams:
+        """Scales the streams in `order`; others pass through."""
+        del train
+        gamma = jnp.stack([self._gamma(m, streams[m]) for m in self.order], axis=1)
+        present = jnp.stack([streams[m].present for m in self.order], axis=1)
+        psi = masked_softmax(gamma, present, axis=1)  # b m
+        self.sow("intermediates", "psi", psi)
+        scaled = {
+            m: streams[m].replace(
+                values=streams[m].values
+                * psi[:, i, None, None].astype(streams[m].values.dtype)
+            )
+            for i, m in enumerate(self.order)
+        }
+        return {**streams, **scaled}
+
+    def _gamma(self, name: str, tokens: Tokens) -> Array:
+        """How much there is in a modality, (b)."""
+        x, mask = keep(tokens.values, tokens.mask), tokens.mask
+        if self.dense:
+            x = einops.rearrange(x, "b n d -> b 1 (n d)")
+            mask = tokens.present[:, None]
+        width = x.shape[-1]
+        x = jnp.tanh(linear(width, width, dtype=self.dtype, name=f"{name}_look")(x))
+        score = linear(width, 1, use_bias=False, dtype=self.dtype, name=f"{name}_score")
+        y = score(x)[..., 0]
+        y = y.astype(jnp.promote_types(y.dtype, jnp.float32))
+        return masked_mean(y, mask, axis=1)
