@@ -1,0 +1,97 @@
+"""Logistic and ridge regression on the pooled steps of ICT-MMMO.
+
+    python experiments/mmmo/regression.py FOLDER
+
+FOLDER holds mmmo.npz. Every feature is pooled over the real steps of a clip: mean,
+deviation and maximum. The penalties are chosen within the training clips. Prints, as
+JSON, test scores under the protocol "fixed": of the official split, and of 5 folds of
+the complete clips (mean and deviation over the folds).
+"""
+
+import json
+import sys
+from typing import Any
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from mmfusion_jax.data.dataset import Dataset
+from mmfusion_jax.data.memory import InMemory
+from mmfusion_jax.data.mmmo import mmmo
+
+FOLDS = 5
+OFFICIAL = (("audio",), ("video",), ("audio", "video"))
+COMPLETE = (("text",), *OFFICIAL, ("text", "audio", "video"))
+
+
+def pooled(source: InMemory, name: str) -> np.ndarray:
+    """Mean, deviation and maximum over real steps, (n 3f); 0 where there is none."""
+    rows = []
+    for x, mask in zip(source.inputs[name], source.masks[name], strict=True):
+        real = x[mask] if mask.any() else x[:1]
+        rows.append(np.concatenate([real.mean(0), real.std(0), real.max(0)]))
+    return np.stack(rows)
+
+
+def scores(data: Dataset, chosen: tuple[str, ...]) -> dict[str, float]:
+    """Accuracy of the label "positive", error and correlation of the label "score"."""
+    x = {
+        split: np.concatenate([pooled(source, name) for name in chosen], axis=1)
+        for split, source in data.sources.items()
+        if isinstance(source, InMemory)
+    }
+    flag = {split: data.label(split, "positive") for split in x}
+    classes: Any = GridSearchCV(
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000)),
+        {"logisticregression__C": np.logspace(-4, 0, 5)},
+        cv=5,
+    ).fit(x["train"], flag["train"])
+    y = {split: data.label(split, "score") for split in x}
+    line = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 5, 11)))
+    said = line.fit(x["train"], y["train"]).predict(x["test"])
+    return {
+        "accuracy": float(classes.score(x["test"], flag["test"])),
+        "mae": float(np.abs(said - y["test"]).mean()),
+        "r": float(np.corrcoef(said, y["test"])[0, 1]),
+    }
+
+
+def constant(data: Dataset) -> dict[str, float]:
+    """What always saying the same gives: the larger class, the training mean."""
+    y = {split: data.label(split, "score") for split in data.sources}
+    share = float(np.mean(data.label("test", "positive")))
+    error = float(np.abs(y["test"] - y["train"].mean()).mean())
+    return {"accuracy": max(share, 1 - share), "mae": error}
+
+
+def over_folds(rows: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Mean and deviation of each score."""
+    made = {}
+    for name in rows[0]:
+        values = np.array([row[name] for row in rows])
+        made[name] = {"mean": float(values.mean()), "std": float(values.std(ddof=1))}
+    return made
+
+
+def main() -> None:
+    """Prints the tables."""
+    folder = sys.argv[1]
+    data = mmmo(folder, protocol="fixed")
+    official = {"constant": constant(data)}
+    official |= {"+".join(chosen): scores(data, chosen) for chosen in OFFICIAL}
+    folds = [
+        mmmo(folder, fold=number, folds=FOLDS, protocol="fixed")
+        for number in range(FOLDS)
+    ]
+    complete = {"constant": over_folds([constant(fold) for fold in folds])}
+    for chosen in COMPLETE:
+        rows = [scores(fold, chosen) for fold in folds]
+        complete["+".join(chosen)] = over_folds(rows)
+    print(json.dumps({"official": official, "5 folds": complete}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
