@@ -2,6 +2,7 @@
 
     python -m mmfusion_jax.main --config=configs/cfn_sr.py            # embedded digits
     python -m mmfusion_jax.main --config=configs/cfn_sr.py:ravdess    # the paper
+    python -m mmfusion_jax.main --config=configs/cfn_sr.py:ravdess_official  # its code
     python -m mmfusion_jax.main --config=configs/cfn_sr.py:clips      # your own clips
     python -m mmfusion_jax.main --config=configs/cfn_sr.py:ravdess_features
 
@@ -63,6 +64,7 @@ def get_config(data: str = "digits") -> ConfigDict:
         digits=_digits,
         ravdess=_ravdess,
         ravdess_features=_ravdess_features,
+        ravdess_official=_ravdess_official,
         clips=_clips,
     )
     if data not in variants:
@@ -87,6 +89,7 @@ def _ravdess(config: ConfigDict) -> None:
             fold="all",
             folds=5,
             size=224,
+            spacing="even",
             crop="full",
             pad_mode="reflect",
             augment=True,
@@ -94,6 +97,15 @@ def _ravdess(config: ConfigDict) -> None:
             strict=False,
         )
     )
+
+
+def _ravdess_official(config: ConfigDict) -> None:
+    # What the released code does where it departs from the paper.
+    _ravdess(config)
+    config.data.name = "ravdess"
+    config.data.augment_per_frame = True
+    config.model.parity = "official"
+    config.model.encoders.video.update(dict(stem_relu=False, channel_order="bgr"))
 
 
 def _ravdess_features(config: ConfigDict) -> None:

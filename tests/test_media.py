@@ -63,6 +63,13 @@ def test_frames_of_an_uneven_clock_are_taken_by_time(tmp_path):
     assert got == [0, 1, 2, 2, 2, 2, 2, 3]
 
 
+def test_consecutive_frames_are_neighbours_from_the_middle():
+    numbers = Pictures(4, spacing="consecutive").times(2.0, 4.0, 10.0) * 10
+    assert np.floor(numbers).tolist() == [28, 29, 30, 31]
+    few = Pictures(30, spacing="consecutive").times(0.0, 1.0, 10.0) * 10
+    assert np.floor(few[:2]).tolist() == [0, 1]  # the last frame is repeated
+
+
 def test_crops_pads_and_squeezes(tmp_path):
     picture = np.zeros((32, 64, 3), np.uint8)
     picture[:, 16:48] = 200

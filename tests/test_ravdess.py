@@ -145,6 +145,13 @@ def test_the_face_is_the_box_around_its_landmarks(tmp_path, named):
         assert columns > 0.9
 
 
+def test_consecutive_frames_have_the_boxes_of_the_middle(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(landmark_rows([(20 * k, 40, 20 * k + 640, 400) for k in range(10)]))
+    left = FaceCrop(path, 4, 64, spacing="consecutive").boxes[:, 0] * 1280
+    np.testing.assert_allclose(left, [60, 80, 100, 120], atol=0.01)
+
+
 def test_the_official_crop_squeezes_first(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text(landmark_rows([(320, 180, 960, 540)]))

@@ -152,6 +152,15 @@ def test_pixels_are_normalised(small, channels):
     np.testing.assert_allclose(got.values, want.values, rtol=1e-4, atol=1e-5)
 
 
+def test_bgr_is_rgb_with_its_channels_turned(small):
+    turned = SMALL.copy(channel_order="bgr")
+    got, _ = apply(turned, small, CLIPS[..., ::-1], MASK)
+    want, _ = apply(SMALL, small, CLIPS, MASK)
+    np.testing.assert_array_equal(got.values, want.values)
+    with pytest.raises(ConfigError, match="channel_order='bgb'"):
+        apply(SMALL.copy(channel_order="bgb"), small, CLIPS, MASK)
+
+
 def test_short_floats(small):
     encoder = SMALL.copy(dtype=jnp.bfloat16)
     got, _ = apply(encoder, small, CLIPS, MASK)

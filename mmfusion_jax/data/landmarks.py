@@ -25,6 +25,7 @@ class FaceCrop:
         path: the csv file that OpenFace wrote for the clip, a row for each frame.
         frames: how many frames are taken from the clip.
         size: side of the result in pixels.
+        spacing: of the frames, "even" or "consecutive", as in `media.Pictures`.
         crop: "full" cuts from the frame as it is; "official" first squeezes the frame
             to size x size.
 
@@ -39,6 +40,7 @@ class FaceCrop:
     frames: int
     size: int
     crop: str = "full"
+    spacing: str = "even"
 
     def __call__(self, number: int, frame: np.ndarray) -> np.ndarray:
         if self.crop == "official":
@@ -57,11 +59,12 @@ class FaceCrop:
     def boxes(self) -> np.ndarray:
         """Left, top, right, bottom for each frame taken, as shares, (frames 4)."""
         points = _read(self.path)
-        last = len(points) - 1
-        rows = [
-            min(last, -(-number * len(points) // self.frames))
-            for number in range(self.frames)
-        ]
+        numbers = np.arange(self.frames)
+        if self.spacing == "even":
+            rows = -(-numbers * len(points) // self.frames)
+        else:
+            rows = numbers + max(0, (len(points) - self.frames) // 2)
+        rows = np.minimum(rows, len(points) - 1)
         x, y = points[rows, :_POINTS] / _WIDTH, points[rows, _POINTS:] / _HEIGHT
         return np.stack([x.min(1), y.min(1), x.max(1), y.max(1)], axis=1)
 

@@ -25,12 +25,29 @@ class Pictures:
     """Which frames to take.
 
     Attributes:
-        count: n frames; frame k is what the screen shows at k/n of the time.
+        count: n frames.
         look: crops and resizes each of them.
+        spacing: "even": frame k is what the screen shows at k/n of the time.
+            "consecutive": n neighbours from the middle.
     """
 
     count: int = 30
     look: Look = Square(112)
+    spacing: str = "even"
+
+    def times(self, start: float, end: float, rate: float | None) -> np.ndarray:
+        """When each of them is on the screen between two times, in seconds.
+
+        Args:
+            start: of the span.
+            end: of the span.
+            rate: frames of the film in a second; None where they are evenly spaced.
+        """
+        steps = np.arange(self.count)
+        if rate is None:
+            return start + (end - start) * steps / self.count
+        first = max(0, (round((end - start) * rate) - self.count) // 2)
+        return start + (first + steps + 0.5) / rate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +119,8 @@ def read(
             )
         if pictures and "video" in lengths:
             last = lengths["video"] if end is None else end
-            times = start + (last - start) * np.arange(pictures.count) / pictures.count
+            rate = None if pictures.spacing == "even" else _rate(av, path)
+            times = pictures.times(start, last, rate)
             frames = _frames(av, path, times, lengths["video"], pictures.look)
         if sound and "audio" in lengths:
             waveform = _waveform(av, path, sound, (start, end), lengths["audio"])
@@ -187,6 +205,15 @@ def _stream(av: Any, container: Any, kind: str) -> Any:
     cover = av.stream.Disposition.attached_pic
     streams = getattr(container.streams, kind)
     return next((s for s in streams if not s.disposition & cover), None)
+
+
+def _rate(av: Any, path: Path) -> float:
+    """Frames of the film in a second, on average."""
+    with _open(av, path) as container:
+        rate = _stream(av, container, "video").average_rate
+    if not rate:
+        raise DataError("D31", f"{path} does not tell its frames per second.")
+    return float(rate)
 
 
 def _lengths(av: Any, path: Path) -> dict[str, float]:

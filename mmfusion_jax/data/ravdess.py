@@ -66,6 +66,7 @@ def ravdess(
     protocol: str = "honest",
     size: int = 224,
     frames: int = 30,
+    spacing: str = "even",
     landmarks: str = "",
     crop: str = "full",
     pad_mode: str = "reflect",
@@ -88,7 +89,8 @@ def ravdess(
         protocol: "honest" chooses the step on the actors that the next fold tests,
             taken out of training; "fixed" and "paper" train on all others.
         size: side of a frame in pixels.
-        frames: per clip, evenly spaced in time.
+        frames: per clip.
+        spacing: of the frames: "even" in time, or "consecutive", from the middle.
         landmarks: folder of the csv files of OpenFace, for the crop of the face; ""
             takes the middle square of the frame instead.
         crop: "full" cuts the face from the frame as it is, "official" squeezes the
@@ -108,14 +110,18 @@ def ravdess(
 
     Source:
         CFN-SR, Sec. 3.1-3.2; Livingstone & Russo 2018.
+    Reading:
+        Sec. 3.1 takes "30 consecutive images" and does not say which; the released
+        code spaces them evenly over the clip, which is the default.
     """
     if crop not in CROPS:
         raise ConfigError("C03", f"crop={crop!r} is unknown; {nearest(crop, CROPS)}")
     actors = folds_of(ACTORS, fold, folds, protocol, PER_FOLD)
     takes = find_takes(dir)
-    looks = _looks(takes, landmarks, frames, size, crop)
+    looks = _looks(takes, landmarks, FaceCrop(Path(), frames, size, crop, spacing))
     recipe = Recipe(
         frames=frames,
+        spacing=spacing,
         size=size,
         sample_rate=44100,
         offset=0.5,
@@ -201,12 +207,16 @@ def find_takes(dir: str) -> list[Take]:
     return takes
 
 
-def _looks(
-    takes: Sequence[Take], landmarks: str, frames: int, size: int, crop: str
-) -> dict[str, Look]:
-    """Name of a take -> how its frames are cropped."""
+def _looks(takes: Sequence[Take], landmarks: str, face: FaceCrop) -> dict[str, Look]:
+    """Name of a take -> how its frames are cropped.
+
+    Args:
+        takes: all of them.
+        landmarks: the folder; "" for none.
+        face: how to crop, but for the file.
+    """
     if not landmarks:
-        return {take.name: Square(size) for take in takes}
+        return {take.name: Square(face.size) for take in takes}
     folder = Path(landmarks).expanduser()
     files = {}
     for path in sorted(folder.rglob("*.csv")):
@@ -222,9 +232,9 @@ def _looks(
             "landmarks empty to take the middle of the frame",
         )
     return {
-        take.name: FaceCrop(files[take.name], frames, size, crop)
+        take.name: dataclasses.replace(face, path=files[take.name])
         if take.video
-        else Square(size)
+        else Square(face.size)
         for take in takes
     }
 

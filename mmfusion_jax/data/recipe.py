@@ -15,6 +15,7 @@ from mmfusion_jax.errors import ConfigError, DataError, nearest
 
 MODALITIES = ("audio", "video")
 PAD_MODES = ("reflect", "constant")
+SPACINGS = ("even", "consecutive")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Recipe:
 
     Attributes:
         modalities: "audio", "video" or both.
-        frames: of the video, evenly spaced in time.
+        frames: of the video.
+        spacing: of the frames: "even" in time, or "consecutive", from the middle.
         size: side of a frame in pixels.
         colour: RGB; False keeps the brightness alone.
         sample_rate: of the sound, in Hz.
@@ -37,6 +39,7 @@ class Recipe:
 
     modalities: tuple[str, ...] = MODALITIES
     frames: int = 30
+    spacing: str = "even"
     size: int = 112
     colour: bool = True
     sample_rate: int = 22050
@@ -57,6 +60,7 @@ class Recipe:
         if self.duration is not None and self.duration <= 0:
             raise ConfigError("C10", f"duration={self.duration} is not above 0.")
         _check_choice("pad_mode", self.pad_mode, PAD_MODES)
+        _check_choice("spacing", self.spacing, SPACINGS)
         for modality in self.modalities:
             _check_choice("modalities", modality, MODALITIES)
         if not self.modalities:
@@ -136,7 +140,7 @@ def decode(recipe: Recipe, job: Job) -> Decoded:
 
 def _streams(recipe: Recipe, job: Job) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Frames and waveform; None for what is not wanted or not there."""
-    pictures = media.Pictures(recipe.frames, job.look)
+    pictures = media.Pictures(recipe.frames, job.look, recipe.spacing)
     sound = media.Sound(recipe.sample_rate, recipe.offset, recipe.duration)
     see = pictures if "video" in recipe.modalities else None
     hear = sound if "audio" in recipe.modalities else None

@@ -1,13 +1,13 @@
 """3D ResNeXt: the video encoder of CFN-SR."""
 
-from typing import Any
+from typing import Any, Literal
 
 import einops
 import flax.linen as nn
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
-from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.errors import ConfigError, nearest
 from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.ops.conv3d import grouped_conv3d, pointwise_conv3d, stem_conv3d
 from mmfusion_jax.ops.masking import keep
@@ -16,6 +16,7 @@ from mmfusion_jax.types import Array, Tokens
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+ORDERS = ("rgb", "bgr")
 
 kaiming = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -42,6 +43,8 @@ class ResNeXt3D(nn.Module):
         cardinality: groups of the 3x3x3 convolutions; None for width / 2, which gives
             4 channels a group in the first stage, as in the paper.
         stem_relu: ReLU after the stem's norm.
+        channel_order: of the pixels that the network sees, "rgb" or "bgr"; the data
+            are RGB. Only for weights that were trained on pictures read by OpenCV.
         remat: compute the inside of a bottleneck again for the gradient, rather than
             keep it: less memory, about a third more time. XLA ignores it on CPU.
         axis: pmap axis over which the batch is spread; None under jit.
@@ -51,12 +54,15 @@ class ResNeXt3D(nn.Module):
         CFN-SR, Sec. 2.1; the counts of Table 1.
     Reading:
         The released fused network has lost the ReLU of the stem: `stem_relu=False`.
+        The released code reads frames in the order BGR and normalises them by the
+        statistics of RGB: `channel_order="bgr"`.
     """
 
     blocks: tuple[int, ...] = (3, 4, 6, 3)
     width: int = 64
     cardinality: int | None = None
     stem_relu: bool = True
+    channel_order: Literal["rgb", "bgr"] = "rgb"
     remat: bool = False
     axis: str | None = None
     dtype: Any = None
@@ -76,6 +82,14 @@ class ResNeXt3D(nn.Module):
             s, h, w are t, h/2, w/2 halved once by the pool and once by every stage but
             the first, rounded up.
         """
+        if self.channel_order not in ORDERS:
+            raise ConfigError(
+                "C03",
+                f"channel_order={self.channel_order!r} is unknown.",
+                nearest(self.channel_order, ORDERS),
+            )
+        if self.channel_order == "bgr":
+            values = values[..., ::-1]
         x = keep(_normalised(values), mask)
         x = x.astype(self.dtype or x.dtype)
         x = Stem(self.width, self.dtype, name="stem")(x)
