@@ -4,7 +4,9 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from mmfusion_jax.losses.extras import extra
 from mmfusion_jax.ops.late_fusion import multiplicative
+from mmfusion_jax.ops.masking import keep
 from mmfusion_jax.types import Array, Batch, Outputs
 
 
@@ -30,11 +32,11 @@ class Multiplicative:
     detach_q: bool = False
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
-        logits = [outputs.extras[f"logits/{name}"] for name in self.modalities]
-        present = [batch.has(name) for name in self.modalities]
+        logits = [extra(outputs, f"logits/{name}") for name in self.modalities]
+        present = jnp.stack([batch.has(name) for name in self.modalities], axis=1)
         scores = multiplicative(
-            jnp.stack(logits, axis=1).astype(jnp.promote_types(logits[0].dtype, float)),
-            jnp.stack(present, axis=1),
+            keep(jnp.stack(logits, axis=1), present),
+            present,
             self.beta,
             self.detach_q,
         )

@@ -1,0 +1,102 @@
+"""Every loss term with all that it reads, for tests that hold for all of them."""
+
+import jax.numpy as jnp
+import numpy as np
+
+from mmfusion_jax.losses import LOSSES
+from mmfusion_jax.types import Array, Batch, Outputs
+
+MODALITIES = ("text", "audio", "video")
+PAIRS = {"one/text_audio": ("text", "audio"), "one/video_text": ("video", "text")}
+ROWS = 16
+
+NUMBER, CLASS, FLAGS = {"label": "number"}, {"label": "class"}, {"label": "flags"}
+LIST = {"modalities": MODALITIES}
+OPTIONS = {
+    "agnostic_adversary": LIST,
+    "agnostic_adversary:joint": LIST | {"omega": "joint"},
+    "agnostic_adversary:one": LIST | {"omega": "one"},
+    "cross_entropy": CLASS,
+    "exclusive_adversary": LIST,
+    "hsic": LIST,
+    "importance": LIST,
+    "info_nce": {"pairs": tuple(PAIRS)},
+    "info_nce:oneway": {"pairs": tuple(PAIRS), "symmetric": False},
+    "info_nce:B": {"pairs": tuple(PAIRS), "design": "B"} | NUMBER,
+    "info_nce:C": {"pairs": tuple(PAIRS), "design": "C"} | CLASS,
+    "l1": NUMBER,
+    "mse": NUMBER,
+    "multilabel": FLAGS,
+    "multiplicative": LIST | CLASS,
+    "separation": LIST,
+}
+TERMS = {
+    name: LOSSES[name.split(":")[0]](**options) for name, options in OPTIONS.items()
+}
+"""Name, and after the colon a variant -> the term."""
+
+PREDICTIONS = {"l1": "score", "mse": "score"}
+"""Term -> the array that is its prediction, where it is not the logits."""
+
+
+def batch() -> Batch:
+    """Sixteen examples: missing modalities and two rows that fill up, uneven."""
+    masks = {name: np.ones((ROWS, 2), bool) for name in MODALITIES}
+    masks["audio"][[3, 9]], masks["video"][[4, 9]], masks["text"][9] = (
+        False,
+        False,
+        False,
+    )
+    weight = np.ones(ROWS, np.float32)
+    weight[-2:] = 0
+    rng = np.random.default_rng(0)
+    return Batch(
+        inputs={"noise": rng.normal(size=(ROWS, 6)).astype(np.float32)},
+        masks=masks,
+        labels={
+            "class": np.arange(ROWS, dtype=np.int32) % 4,
+            "number": rng.normal(size=ROWS).astype(np.float32).round(),
+            "flags": rng.integers(0, 2, (ROWS, 2)).astype(np.int32),
+        },
+        weight=weight,
+    )
+
+
+def widths() -> dict[str, int]:
+    """Every array that some term reads -> its width."""
+    found = {"score": 1, "logits": 4}
+    for name in MODALITIES:
+        found |= {f"logits/{name}": 4, f"exclusive/{name}": 5, f"agnostic/{name}": 3}
+        found |= {
+            f"discriminator/{kind}/{name}": 3 for kind in ("agnostic", "exclusive")
+        }
+        found[f"importance/{name}"] = 3
+    return found | {f"{pair}/{side}": 5 for pair in PAIRS for side in "xy"}
+
+
+def real_rows(name: str, batch: Batch) -> Array:
+    """The rows in which the array `name` means something, (b) bool."""
+    for pair, modalities in PAIRS.items():
+        if name.startswith(pair):
+            return batch.has(*modalities)
+    last = name.rsplit("/", 1)[-1]
+    return batch.has(last) if last in MODALITIES else batch.has()
+
+
+def outputs(arrays: dict[str, Array], batch: Batch, term: str) -> Outputs:
+    """What a model with these arrays returns, with the prediction that `term` reads."""
+    prediction = arrays[PREDICTIONS.get(term, "logits")]
+    valid = {f"{pair}/valid": batch.has(*both) for pair, both in PAIRS.items()}
+    return Outputs(
+        prediction[:, 0] if prediction.shape[1] == 1 else prediction,
+        extras={**arrays, **valid},
+    )
+
+
+def arrays(seed: int = 1) -> dict[str, Array]:
+    """Random arrays of the right shapes, (b d) each."""
+    rng = np.random.default_rng(seed)
+    return {
+        name: jnp.asarray(rng.normal(size=(ROWS, width)), jnp.float32)
+        for name, width in widths().items()
+    }
