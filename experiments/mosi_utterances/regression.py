@@ -5,7 +5,7 @@
 FOLDER holds train.npz and test.npz. Prints, as JSON, scores on the test videos after
 training on all training videos: "alone" reads the features of the utterance, "video"
 besides the mean of those of the other utterances of its video. The penalties, C = 0.1
-and alpha = 1 / C, are those of every row: none was chosen for a figure.
+and alpha = 1 / C, are the same for every choice of features.
 """
 
 import itertools
