@@ -254,6 +254,12 @@ def test_damage_is_refused(file, content):
     assert refusal(file, content).code == "D60"
 
 
+@pytest.mark.parametrize("opcode", [b"B", b"X", b"T", b"\x8b"])
+def test_no_memory_is_taken_for_bytes_that_are_not_there(file, opcode):
+    error = refusal(file, opcode + b"\xff\xff\xff\x7f.")
+    assert "2147483647 bytes should follow, but there are 1." in str(error)
+
+
 def test_two_pickles_in_one_file_are_refused(file):
     assert "more follows" in str(refusal(file, pickle.dumps(1) + pickle.dumps(2)))
 
@@ -312,7 +318,8 @@ def test_small_files_cannot_ask_for_much_work(file, trap):
     else:
         with pytest.raises(RefusedPickle):
             read_pickle(file)
-    assert time.monotonic() - began < (0.1 if trap == "memo" else 3)
+    # A loaded machine takes its time; the work asked for would take minutes.
+    assert time.monotonic() - began < (0.5 if trap == "memo" else 10)
 
 
 def test_a_missing_file_is_said_to_be_missing(tmp_path):
