@@ -50,18 +50,16 @@ class PredictiveSelfAttention(nn.Module):
             raise ConfigError(
                 "C03", f"wal={self.weigh!r} is unknown.", nearest(self.weigh, FORMS)
             )
-        streams, scores = dict(streams), {}
+        refined, scores = dict(streams), {}
         for i in range(self.depth):
-            for name in self.order:
-                layer, z = self.unit(name=f"{name}_{i}"), streams[name]
-                streams[name], scores[name] = layer(z, z, scores.get(name), train=train)
+            for m in self.order:
+                layer, z = self.unit(name=f"{m}_{i}"), refined[m]
+                refined[m], scores[m] = layer(z, z, scores.get(m), train=train)
             if self.weigh != "off":
-                dense = self.weigh == "dense"
-                weigh = ModalityWeights(
-                    self.order, dense, self.dtype, name=f"weigh_{i}"
-                )
-                streams = weigh(streams, train=train)
-        return streams
+                dense, name = self.weigh == "dense", f"weigh_{i}"
+                weigh = ModalityWeights(self.order, dense, self.dtype, name=name)
+                refined = dict(weigh(refined, train=train))
+        return refined
 
 
 class ModalityWeights(nn.Module):
@@ -116,3 +114,9 @@ class ModalityWeights(nn.Module):
         y = score(x)[..., 0]
         y = y.astype(jnp.promote_types(y.dtype, jnp.float32))
         return masked_mean(y, mask, axis=1)
+
+
+def _scaled(tokens: Tokens, share: Array) -> Tokens:
+    """Tokens times the share (b) of their modality."""
+    share = share[:, None, None].astype(tokens.values.dtype)
+    return tokens.replace(values=tokens.values * share)
