@@ -104,8 +104,8 @@ def dataset(config: Config, fold: int) -> Dataset:
     if "protocol" not in takes and config.protocol == "fixed":
         raise ConfigError(
             "C06",
-            f"config.protocol='fixed' needs folds, and {config.data.name!r} has none: "
-            "its validation split chooses the step.",
+            f"config.protocol='fixed' is not known to {config.data.name!r}: its "
+            "validation split chooses the step.",
             "--config.protocol=honest",
         )
     options |= {k: v for k, v in extra.items() if k in takes}
