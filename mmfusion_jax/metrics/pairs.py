@@ -23,17 +23,16 @@ def mae(said: Any, truth: Any) -> float:
 def corr(said: Any, truth: Any, *, nan_corr: bool = False) -> float:
     """Pearson's r; where p or t is constant 0, or NaN if `nan_corr`."""
     p, t = column(said).astype(float), column(truth).astype(float)
-    p, t = p - p.mean(), t - t.mean()
-    size = np.sqrt(np.sum(p * p) * np.sum(t * t))
-    if size == 0:
+    if np.ptp(p) == 0 or np.ptp(t) == 0:
         return float("nan") if nan_corr else 0.0
-    return float(np.sum(p * t) / size)
+    p, t = p - p.mean(), t - t.mean()
+    return float(np.sum(p * t) / np.sqrt(np.sum(p * p) * np.sum(t * t)))
 
 
 def accuracy_in_steps(said: Any, truth: Any, limit: float) -> float:
     """The share of p whose round(clip(p, -limit, limit)) is that of t; half to even."""
     near = [np.round(np.clip(column(x), -limit, limit)) for x in (said, truth)]
-    return float(np.mean(near[0] == near[1]))
+    return accuracy(*near)
 
 
 def accuracy(said: Any, truth: Any) -> float:
@@ -55,14 +54,6 @@ def weighted_f1(said: Any, truth: Any) -> float:
             zero_division=0,  # pyright: ignore[reportArgumentType]
         )
     )
-
-
-def f1_swapped(said: Any, truth: Any) -> float:
-    """The weighted F1 with its arguments swapped: weighted by how often it is said.
-
-    A legacy of published evaluation scripts, to compare with their figures alone.
-    """
-    return weighted_f1(truth, said)
 
 
 def weighted_accuracy(said: Any, truth: Any) -> float:

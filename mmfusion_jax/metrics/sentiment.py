@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mmfusion_jax.metrics import pairs
+from mmfusion_jax.metrics import legacy, pairs
 from mmfusion_jax.types import Array, Batch, Outputs
 
 
@@ -30,7 +30,7 @@ def sentiment(said: Any, truth: Any) -> dict[str, float]:
         "f1_non0": pairs.weighted_f1(p[some] > 0, t[some] > 0),
         "acc2_mult_all": pairs.accuracy(p > 0, t > 0),
         "weighted_accuracy": pairs.weighted_accuracy(p, t),
-        "f1_swapped_non0": pairs.f1_swapped(p[some] > 0, t[some] > 0),
+        "f1_swapped_non0": legacy.f1_swapped(p[some] > 0, t[some] > 0),
     }
 
 
