@@ -2,6 +2,7 @@
 
     python experiments/bench/conv3d.py                       # 112, float32
     python experiments/bench/conv3d.py --size 224 --batch 8 --dtype bfloat16
+    python experiments/bench/conv3d.py --quick               # tiny clips: does it run?
 
 Runs on whatever device JAX finds. On CPU it also times PyTorch, taking turns. The forms
 are XLA's own (lax), the CPU form (taps), and neighbouring groups merged to dense blocks
@@ -11,7 +12,7 @@ of 32, 64 and 128 channels. Writes JSON and prints a table of milliseconds.
 import argparse
 import functools
 import json
-import statistics
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 
 from mmfusion_jax.ops.conv3d import grouped_conv3d
@@ -42,8 +44,11 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--form", action="append", choices=FORMS)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="16 x 16, one round")
     parser.add_argument("--out", type=Path, default=FOLDER / "conv3d.json")
     options = parser.parse_args()
+    if options.quick:
+        options.size, options.batch, options.rounds = 16, 1, 1
     rows = {}
     for name, shape, stride in layers(options.size):
         rows[name] = layer((options.batch, *shape), stride, options)
@@ -51,7 +56,8 @@ def main() -> None:
             name, {form: f"{ms[0]:.1f} {ms[1]:.1f}" for form, ms in rows[name].items()}
         )
     device = jax.devices()[0].device_kind
-    about = dict(device=device, jax=jax.__version__, dtype=options.dtype)
+    about = dict(device=device, jax=jax.__version__, jaxlib=jaxlib.__version__)
+    about |= dict(load=f"{os.getloadavg()[0]:.1f}", dtype=options.dtype)
     about |= dict(size=options.size, batch=options.batch)
     options.out.write_text(json.dumps({**about, "layers": rows}, indent=2) + "\n")
     print(table(about, rows))
@@ -123,7 +129,7 @@ def in_torch(x: jax.Array, w: jax.Array, stride: int):
 
 
 def alternate(runs: dict[str, list[Callable]], rounds: int) -> dict[str, list[float]]:
-    """Median seconds of every function; they take turns, the first does not count."""
+    """Least seconds of every function; they take turns, the first does not count."""
     seconds = {form: ([], []) for form in runs}
     for turn in range(rounds + 1):
         for form, functions in runs.items():
@@ -132,9 +138,7 @@ def alternate(runs: dict[str, list[Callable]], rounds: int) -> dict[str, list[fl
                 function()
                 if turn:
                     times.append(time.perf_counter() - start)
-    return {
-        form: [statistics.median(t) for t in pair] for form, pair in seconds.items()
-    }
+    return {form: [min(t) for t in pair] for form, pair in seconds.items()}
 
 
 def table(about: dict[str, Any], rows: dict[str, dict[str, list[float]]]) -> str:
@@ -142,7 +146,8 @@ def table(about: dict[str, Any], rows: dict[str, dict[str, list[float]]]) -> str
     forms = list(next(iter(rows.values())))
     head = ", ".join(f"{key} {value}" for key, value in about.items())
     lines = [
-        f"{head}. Milliseconds, forward / forward with gradients.",
+        f"{head}.",
+        "Milliseconds, the least of the rounds, forward / forward with gradients.",
         "",
         f"| layer | {' | '.join(forms)} |",
         "| --- " * (len(forms) + 1) + "|",

@@ -4,16 +4,15 @@
     python experiments/bench/resnext3d.py --case 56x1 --rounds 2
 
 Forward (evaluation) and a training step (forward, backward, Adam) on random clips of
-30 frames. The two libraries take turns, so that a busy machine slows both; figures are
-medians over the rounds. Writes JSON and prints a table.
+30 frames. The two libraries take turns, so that a busy machine slows both, though not
+alike: figures are the least of the rounds, once as time on the wall and once as time of
+all cores, and the load before and after is printed. Writes JSON and prints a table.
 """
 
 import argparse
 import json
 import os
 import platform
-import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -53,6 +52,7 @@ def main() -> None:
     result = {"machine": machine(), "cases": {}}
     for case in cases:
         result["cases"][case] = measure(case, options.rounds)
+        result["machine"]["load_after"] = os.getloadavg()[0]
         options.out.write_text(json.dumps(result, indent=2) + "\n")
     print(table(result))
 
@@ -75,13 +75,7 @@ def measure(case: str, rounds: int) -> dict[str, Any]:
         "compile_cached": ours.compile_seconds,
     }
     for name in ("forward", "step"):
-        seconds = alternate(getattr(ours, name), getattr(theirs, name), rounds)
-        figures[name] = {
-            "jax": statistics.median(seconds[0]),
-            "torch": statistics.median(seconds[1]),
-            "ratio": statistics.median(a / b for a, b in zip(*seconds, strict=True)),
-            "seconds": dict(zip(("jax", "torch"), seconds, strict=True)),
-        }
+        figures[name] = alternate(getattr(ours, name), getattr(theirs, name), rounds)
     script = [sys.executable, __file__, "--case", case, "--peak"]
     figures["peak_mb"] = {
         library: int(subprocess.check_output([*script, library], text=True))
@@ -91,16 +85,21 @@ def measure(case: str, rounds: int) -> dict[str, Any]:
 
 
 def alternate(
-    one: Callable[[], Any], other: Callable[[], Any], rounds: int
-) -> tuple[list[float], list[float]]:
-    """Seconds of both, taking turns, after one call of each that does not count."""
-    seconds = ([], [])
+    ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int
+) -> dict[str, dict[str, list[float]]]:
+    """Seconds of every round by library, after one call of each that does not count.
+
+    "wall" is the time that passed, "cpu" what all cores spent.
+    """
+    functions = {"jax": ours, "torch": theirs}
+    seconds = {library: {"wall": [], "cpu": []} for library in functions}
     for turn in range(rounds + 1):
-        for function, times in zip((one, other), seconds, strict=True):
-            start = time.perf_counter()
+        for library, function in functions.items():
+            wall, cpu = time.perf_counter(), time.process_time()
             function()
             if turn:
-                times.append(time.perf_counter() - start)
+                seconds[library]["wall"].append(time.perf_counter() - wall)
+                seconds[library]["cpu"].append(time.process_time() - cpu)
     return seconds
 
 
@@ -201,11 +200,15 @@ def inputs(case: str) -> tuple[np.ndarray, Any]:
 
 
 def peak_memory(library: str, case: str) -> int:
-    """The most memory of a process that takes two steps of training, MB."""
+    """The most memory of a process that takes two steps of training, MB; Linux only.
+
+    Not from getrusage, which begins with what the parent process had.
+    """
     network = {"jax": Ours, "torch": Theirs}[library](*inputs(case))
     for _ in range(2):
         network.step()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    status = Path("/proc/self/status").read_text().splitlines()
+    return int(dict(line.split(":", 1) for line in status)["VmHWM"].split()[0]) // 1024
 
 
 def machine() -> dict[str, Any]:
@@ -227,23 +230,25 @@ def table(result: dict[str, Any]) -> str:
     """The figures as Markdown."""
     info = result["machine"]
     lines = [
-        f"{info['cpu']}, {info['cores']} cores, load {info['load']:.1f} at the start; "
-        f"jax {info['jax']}, torch {info['torch']}. Seconds, ours / PyTorch.",
+        f"{info['cpu']}, {info['cores']} cores, load {info['load']:.1f} before and "
+        f"{info['load_after']:.1f} after; jax {info['jax']}, torch {info['torch']}. "
+        "Seconds, the least of the rounds, ours / PyTorch.",
         "",
-        "| clip x batch | forward | step | compile, from cache | peak MB |",
-        "| --- | --- | --- | --- | --- |",
+        "| clip x batch | forward, wall | forward, cores | step, wall | step, cores "
+        "| compile, from cache | peak MB |",
+        "| --- " * 7 + "|",
     ]
     for case, figures in result["cases"].items():
-        pair = lambda name, f=figures: (
-            f"{f[name]['jax']:.2f} / {f[name]['torch']:.2f} ({f[name]['ratio']:.2f}x)"
+        pairs = (
+            [min(figures[name][library][clock]) for library in ("jax", "torch")]
+            for name in ("forward", "step")
+            for clock in ("wall", "cpu")
         )
-        seconds = lambda key, f=figures: f"{sum(f[key].values()):.1f}"
-        peak = figures["peak_mb"]
-        lines.append(
-            f"| {case} | {pair('forward')} | {pair('step')} | "
-            f"{seconds('compile')}, {seconds('compile_cached')} | "
-            f"{peak['jax']} / {peak['torch']} |"
-        )
+        cells = [f"{ours:.2f} / {theirs:.2f}" for ours, theirs in pairs]
+        totals = (sum(figures[key].values()) for key in ("compile", "compile_cached"))
+        cells.append(", ".join(f"{seconds:.1f}" for seconds in totals))
+        cells.append(" / ".join(str(mb) for mb in figures["peak_mb"].values()))
+        lines.append(f"| {case} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
