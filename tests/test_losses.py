@@ -102,3 +102,12 @@ def test_all_devices_together_give_the_value_of_one(cache_dir):
     found = json.loads(done.stdout.splitlines()[-1])
     assert len(found) == 4
     assert not {k: v for k, v in found.items() if v > 1e-12}
+
+
+@pytest.mark.parametrize("name", ["hsic", "separation"])
+def test_a_modality_that_nobody_has_is_left_out_of_the_mean(name):
+    gone = jnp.zeros_like(BATCH.masks["video"])
+    batch = BATCH.replace(masks={**BATCH.masks, "video": gone})
+    outputs = loss_terms.outputs(loss_terms.arrays(), batch, name)
+    two = LOSSES[name](("text", "audio"))(outputs, batch)
+    chex.assert_trees_all_close(loss_terms.TERMS[name](outputs, batch), two, rtol=1e-6)
