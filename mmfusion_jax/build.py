@@ -26,6 +26,8 @@ from mmfusion_jax.train.loop import Plan
 from mmfusion_jax.train.optimise import REST, brake, grouped, kernels
 from mmfusion_jax.train.step import Step, make_train_step
 from mmfusion_jax.types import Model
+from mmfusion_jax.weights import TABLES, random_starts
+from mmfusion_jax.weights.table import Table
 
 Config: TypeAlias = Any
 """A ConfigDict; to a type checker its fields could be anything."""
@@ -200,10 +202,31 @@ def build_model(config: Config, task: Task, axis: str | None) -> Model:
     for modality, spec in options.pop("encoders").items():
         where = f"config.model.encoders.{modality}"
         encoder = choose(ENCODERS, spec.pop("name"), f"{where}.name")
+        spec.pop("weights", None)
         encoders[modality] = call(encoder, _known(encoder, common) | spec, where)
     options |= _known(make, common)
     options |= {"encoders": encoders, "head_size": task.head_size}
     return call(make, options, "config.model")
+
+
+def weights(config: Config) -> dict[str, tuple[Table, Path]]:
+    """Modality -> the table and the file of its encoder's pretrained weights."""
+    found = {}
+    for modality, spec in config.model.encoders.items():
+        if file := spec.get("weights", ""):
+            where = f"config.model.encoders.{modality}"
+            table = choose(TABLES, spec.name, f"{where}.weights: encoder")
+            found[modality] = table, Path(file).expanduser()
+    return found
+
+
+def random_encoders(config: Config) -> list[str]:
+    """A sentence for every encoder that could be pretrained and is not."""
+    encoders = config.model.encoders
+    return random_starts(
+        {name: spec.name for name, spec in encoders.items()},
+        {name: spec.get("weights", "") for name, spec in encoders.items()},
+    )
 
 
 def build_objective(config: Config, task: Task) -> Objective:

@@ -27,6 +27,7 @@ from mmfusion_jax.train.loop import Evaluation, Loop, Progress
 from mmfusion_jax.train.state import TrainState, create_state
 from mmfusion_jax.train.step import make_eval_step
 from mmfusion_jax.types import Batch, PyTree
+from mmfusion_jax.weights.table import load
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +170,7 @@ class Run:
     def _start(self, init: Callable[[], TrainState], donors: Sequence[Donor]):
         """A fresh state, with the encoders, and heads if it has them, of the donors."""
         state = self.parts.executor.create(init)
-        params, stats = state.params, state.stats
+        params, stats = self._pretrained(state.params, state.stats)
         for donor in donors:
             for prefix in ("encoders_", "head_"):
                 if any(name.startswith(prefix) for name in params):
@@ -178,6 +179,21 @@ class Run:
                     )
         copies = self.parts.executor.copy((params, stats))
         return state.replace(params=copies[0], stats=copies[1])
+
+    def _pretrained(self, params: PyTree, stats: PyTree) -> tuple[PyTree, PyTree]:
+        """The first weights, with those of encoders for which a file is given."""
+        for line in build.random_encoders(self.config):
+            say(line)
+        trees = {"params": dict(params), "batch_stats": dict(stats)}
+        for modality, (table, path) in build.weights(self.config).items():
+            name = f"encoders_{modality}"
+            own = {kind: tree[name] for kind, tree in trees.items() if name in tree}
+            loaded = load(table, path, own)
+            for kind, filled in loaded.variables.items():
+                trees[kind][name] = filled
+            left = f"; {len(loaded.unused)} of its names unused" * bool(loaded.unused)
+            say(f"{modality}: weights of {path}{left}")
+        return trees["params"], trees["batch_stats"]
 
     def _restore(self, checkpoints: Checkpoints, init: Callable[[], TrainState]):
         """The newest intact state and what the host knew, or None and nothing."""

@@ -5,14 +5,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import tiny
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from mmfusion_jax import build, experiment
 from mmfusion_jax.config_file import load_config
-from mmfusion_jax.errors import CheckpointError, ConfigError, DataError, DivergedError
+from mmfusion_jax.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DivergedError,
+    WeightsError,
+)
+from mmfusion_jax.run import Run
 from mmfusion_jax.train.journal import read_metrics
 from mmfusion_jax.train.loop import Progress
+from mmfusion_jax.weights.table import Rule, Table
 
 CONFIG = Path(__file__).parent.parent / "configs" / "cfn_sr.py"
 
@@ -211,3 +221,34 @@ def test_labels_that_are_no_classes(tmp_path, capfd, label, loss, select, limit)
 def test_a_score_of_another_kind_of_label_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"C16.*'mae'[\s\S]*accuracy"):
         experiment.train(config(**{"train.select": "mae"}), tmp_path, "a test")
+
+
+def test_an_encoder_starts_from_the_weights_of_a_file(tmp_path, monkeypatch, capfd):
+    table = Table((Rule("(.*)", r"\1"),), "an export")
+    monkeypatch.setitem(build.TABLES, "feature_tokens", table)
+    asked = config(**{"train.epochs": 0})
+    data = tiny.tones()
+    state = Run(asked, data).init(0)()
+    fresh = state.params["encoders_video"] | {"norm": None}
+    fresh["norm"] = {**state.params["encoders_video"]["norm"]}
+    fresh["norm"] |= state.stats["encoders_video"]["norm"]
+    file = tmp_path / "video.safetensors"
+    named = flatten_dict(fresh, sep="/")
+    arrays = {k: np.full(v.shape, 0.25, np.float32) for k, v in named.items()}
+    safetensors.numpy.save_file({**arrays, "extra": np.ones(1, np.float32)}, file)
+
+    experiment.train(asked, tmp_path / "random", "a test")
+    said = capfd.readouterr().err
+    assert "video: the encoder 'feature_tokens' starts from random" in said
+    asked.model.encoders.video.weights = str(file)
+    experiment.train(asked, tmp_path / "given", "a test")
+    said = capfd.readouterr().err
+    assert f"video: weights of {file}; 1 of its names unused" in said
+    assert "random" not in said
+    got = Run(asked, data).best(tmp_path / "given").params["encoders_video"]
+    for leaf in flatten_dict(got).values():
+        np.testing.assert_array_equal(leaf, 0.25)
+
+    asked.model.encoders.video.weights = str(tmp_path / "absent.safetensors")
+    with pytest.raises(WeightsError, match=r"W01.*absent[\s\S]*an export"):
+        experiment.train(asked, tmp_path / "absent", "a test")
