@@ -3,15 +3,16 @@
 A pickle is a program. Python's own reader obeys it, and lists of allowed classes do not
 help, because NumPy believes what a file says about an array: 150 bytes suffice to make
 it take a number for an address. Here the program runs on a machine of our own
-(`pickle_machine.py`) that knows no function of Python, only stubs that hold what they
-are given (`pickle_stubs.py`); arrays are made at the end, from bytes whose number and
-type were checked (`pickle_tree.py`).
+(`pickle_machine.py`, `pickle_steps.py`) that knows no function of Python, only stubs
+that hold what they are given (`pickle_stubs.py`); arrays are made at the end, from
+bytes whose number and type were checked (`pickle_tree.py`).
 """
 
 from pathlib import Path
 from typing import Any
 
 from mmfusion_jax.data.pickle_machine import Machine
+from mmfusion_jax.data.pickle_steps import STEPS
 from mmfusion_jax.data.pickle_stubs import Refusal
 from mmfusion_jax.data.pickle_tree import Tree
 from mmfusion_jax.errors import DataError
@@ -65,7 +66,7 @@ def read_pickle(path: Path, *, encoding: str = "latin1") -> Any:
         tree = Tree(encoding, machine.size)
         root, running = None, True
         try:
-            root = machine.run()
+            root = machine.run(STEPS)
             running = False
             machine.memo.clear()
             return tree.value(root)
