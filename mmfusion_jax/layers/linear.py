@@ -24,21 +24,29 @@ def torch_uniform(fan_in: int) -> nn.initializers.Initializer:
     return first_values
 
 
+xavier_normal = nn.initializers.variance_scaling(1.0, "fan_avg", "normal")
+"""PyTorch's xavier_normal_; that of `nn.initializers` cuts the tails off."""
+
+
 def linear(
     fan_in: int,
     features: int,
     *,
     use_bias: bool = True,
     dtype: Any = None,
+    kernel_init: nn.initializers.Initializer | None = None,
     name: str | None = None,
 ) -> nn.Dense:
-    """A Dense layer of `fan_in` inputs that starts as PyTorch's Linear does."""
+    """A Dense layer of `fan_in` inputs that starts as PyTorch's Linear does.
+
+    With `kernel_init` only the bias does.
+    """
     start = torch_uniform(fan_in)
     return nn.Dense(
         features,
         use_bias,
         dtype=dtype,
-        kernel_init=start,
+        kernel_init=kernel_init or start,
         bias_init=start,
         name=name,
     )

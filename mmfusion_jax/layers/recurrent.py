@@ -31,6 +31,7 @@ class LSTM(nn.Module):
     Attributes:
         width: units of each direction.
         bidirectional: go both ways; their outputs stand side by side.
+        kernel_init: first values of both kernels; None for PyTorch's.
         dtype: type of the products; None keeps that of the input. The state c is
             float32 or wider.
 
@@ -40,6 +41,7 @@ class LSTM(nn.Module):
 
     width: int
     bidirectional: bool = False
+    kernel_init: nn.initializers.Initializer | None = None
     dtype: Any = None
 
     @nn.compact
@@ -57,6 +59,8 @@ class LSTM(nn.Module):
 
         def weight(name: str, *shape: int) -> Array:
             start = torch_uniform(self.width)
+            if shape and self.kernel_init:
+                start = self.kernel_init
             return self.param(name, start, (directions, *shape, 4 * self.width))
 
         into = weight("input_kernel", x.shape[-1]).astype(x.dtype)

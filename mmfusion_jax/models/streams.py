@@ -63,11 +63,16 @@ def vector(
     return nn.Dropout(dropout, deterministic=not train)(x)
 
 
-def head(x: Array, features: int, name: str = "head") -> Array:
+def head(
+    x: Array,
+    features: int,
+    name: str = "head",
+    kernel_init: nn.initializers.Initializer | None = None,
+) -> Array:
     """A last linear layer, in float32 whatever the encoders computed in.
 
     Returns:
         Logits (b k), or a score (b) where `features` is 1.
     """
-    y = linear(x.shape[-1], features, name=name)(x)
+    y = linear(x.shape[-1], features, kernel_init=kernel_init, name=name)(x)
     return y[..., 0] if features == 1 else y

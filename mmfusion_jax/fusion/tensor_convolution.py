@@ -1,0 +1,130 @@
+"""Tensor convolution: the outer product of two vectors as an image (MCL-MCF)."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.layers.linear import torch_uniform, xavier_normal
+from mmfusion_jax.layers.readout import first
+from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.types import Array, Streams, Tokens
+
+SIDE = 3
+ACTIVATIONS = {
+    "relu": jax.nn.relu,
+    "leaky_relu": jax.nn.leaky_relu,
+    "none": lambda x: x,
+}
+
+
+class TensorConvolution(nn.Module):
+    """Convolves the outer product of two vectors and lays the result out flat.
+
+        image = r_x r_y^T                                             (14)
+        F = flatten(relu(conv(.. relu(conv(image)))))                 (15)
+
+    All convolutions are 3x3 without padding. The image is never built: the first
+    convolution of an image of rank 1 is bilinear in the windows of its two vectors.
+
+    Parameters: `kernel_{i}` (3 3 c_in c_out), `bias_{i}` (c_out).
+
+    Attributes:
+        x: the stream of the rows; its first token counts.
+        y: the stream of the columns.
+        into: the stream to add.
+        channels: of the convolutions.
+        last_activation: after the last one: "relu", "leaky_relu" or "none".
+        chunk: examples at a time, to save memory; 0 for all at once.
+        dtype: type of the computation; None keeps that of the input.
+
+    Source:
+        MCL-MCF, Sec. 3.4, Eq. 14-15.
+    Reading:
+        Tensor fusion networks append 1 to the vectors; this paper does not. The last
+        relu may leave nothing for any example: see "active" in the model's extras.
+    """
+
+    x: str
+    y: str
+    into: str
+    channels: Sequence[int] = (4, 6, 1)
+    last_activation: Literal["relu", "leaky_relu", "none"] = "relu"
+    chunk: int = 16
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, streams: Streams, *, train: bool) -> Streams:
+        """Adds `into`, one token (b 1 n*n*c), masked where either vector is.
+
+        Intermediate activations are computed again on the way back.
+
+        Args:
+            streams: must hold `x` (b n d) and `y` (b n e).
+            train: unused.
+
+        Raises:
+            ConfigError: if a vector is too short for the convolutions.
+        """
+        del train
+        rows, columns = streams[self.x], streams[self.y]
+        self._check(rows.values.shape[-1], columns.values.shape[-1])
+        layers = self._layers(self.dtype or rows.values.dtype)
+        last = ACTIVATIONS[self.last_activation]
+        one = jax.checkpoint(functools.partial(convolved, layers, last))
+        pair = first(rows), first(columns)
+        small = not self.chunk or len(pair[0]) <= self.chunk
+        if small:
+            flat = jax.vmap(one)(*pair)
+        else:
+            flat = jax.lax.map(lambda z: one(*z), pair, batch_size=self.chunk)
+        both = rows.present & columns.present
+        return {**streams, self.into: Tokens(keep(flat, both)[:, None], both[:, None])}
+
+    def _layers(self, dtype: Any) -> list[tuple[Array, Array]]:
+        """Kernel and bias of every convolution."""
+        layers = []
+        for i, (c, k) in enumerate(
+            zip((1, *self.channels[:-1]), self.channels, strict=True)
+        ):
+            shape = (SIDE, SIDE, c, k)
+            kernel = self.param(f"kernel_{i}", xavier_normal, shape)
+            bias = self.param(f"bias_{i}", torch_uniform(SIDE * SIDE * c), (k,))
+            layers.append((kernel.astype(dtype), bias.astype(dtype)))
+        return layers
+
+    def _check(self, *widths: int) -> None:
+        need = (SIDE - 1) * len(self.channels) + 1
+        if min(widths) < need:
+            raise ConfigError(
+                "C29",
+                f"{len(self.channels)} convolutions of 3x3 need vectors of {need} "
+                f"numbers, but those of {self.x!r} and {self.y!r} have {widths}.",
+            )
+
+
+def convolved(
+    layers: list[tuple[Array, Array]], last: Any, x: Array, y: Array
+) -> Array:
+    """Eq. 14-15 for one example: vectors (d) and (e) to the flat image."""
+    (kernel, bias), *rest = layers
+    z = jnp.einsum("ip,pqk,jq->ijk", windows(x), kernel[:, :, 0], windows(y)) + bias
+    for kernel, bias in rest:
+        z = jax.lax.conv_general_dilated(
+            jax.nn.relu(z)[None],
+            kernel,
+            (1, 1),
+            "VALID",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )[0]
+        z = z + bias
+    return last(z).reshape(-1)
+
+
+def windows(x: Array) -> Array:
+    """The runs of `SIDE` neighbours in a vector (d), (d-2 3)."""
+    return jnp.stack([x[i : len(x) - SIDE + 1 + i] for i in range(SIDE)], axis=-1)
