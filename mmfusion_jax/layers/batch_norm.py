@@ -57,7 +57,8 @@ class BatchNorm(nn.Module):
 
         if train:
             axis = None if self.is_initializing() else self.axis
-            y, mean, var, count = normalise(x, mask, scale, bias, self.epsilon, axis)
+            found: Any = normalise(x, mask, scale, bias, self.epsilon, axis)
+            y, mean, var, count = found
             if not self.is_initializing():
                 unbiased = var * (count / jnp.maximum(count - 1, 1))
                 fresh = jnp.where(count > 0, 1 - self.momentum, 0)
