@@ -1,6 +1,7 @@
 """MCL-MCF: the golden model, counts, ablations, masks, dead convolutions."""
 
 import functools
+from pathlib import Path
 
 import chex
 import jax
@@ -11,6 +12,7 @@ from contract import assert_ignores_poison, poisoned
 from flax.traverse_util import flatten_dict, unflatten_dict
 from golden_msa import fill, load, weights
 
+from mmfusion_jax.config_file import load_config
 from mmfusion_jax.encoders import Bert
 from mmfusion_jax.encoders.lstm_last import LSTMLast
 from mmfusion_jax.errors import ConfigError
@@ -26,6 +28,7 @@ from mmfusion_jax.weights import TABLES
 
 close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-6)
 ORDER = ("text", "audio", "video")
+CONFIG = Path(__file__).parent.parent / "configs" / "mcl_mcf.py"
 CLIPS = {
     "level1/text_audio": "ta_clip",
     "level1/text_video": "tv_clip",
@@ -380,3 +383,12 @@ def test_lstm_takes_pixels_and_no_ids():
 def test_says_what_is_wrong(options, code):
     with pytest.raises(ConfigError, match=code):
         count(small(**options), made_up())
+
+
+@pytest.mark.parametrize("word", ["digits", *SIZES, "mmmo", "mosi_utterances"])
+def test_configs_name_pairs_that_the_model_gives(word):
+    config = load_config(f"{CONFIG}:{word}")
+    pairs = [p for i in "123" for p in config.losses[f"level{i}"].pairs]
+    assert sorted(pairs) == sorted(CLIPS)
+    if word in SIZES:
+        assert config.model.channels == SIZES[word][2]
