@@ -330,6 +330,7 @@ def without(batch, missing):
     return batch.replace(masks=masks)
 
 
+@pytest.mark.slow
 def test_ignores_masked_values():
     made, batch = small(), small_batch()
     absent = batch.masks["audio"].at[1].set(False)
@@ -344,6 +345,7 @@ def test_ignores_masked_values():
     assert_ignores_poison(loss, weights_of(made), make)
 
 
+@pytest.mark.slow
 def test_survives_missing_modalities():
     made, answers = small(), []
     for size in range(4):
@@ -356,6 +358,7 @@ def test_survives_missing_modalities():
     assert (spread > 1e-5).all(), "every modality that is left must be read"
 
 
+@pytest.mark.slow
 def test_missing_modality_is_as_if_it_never_were():
     batch = without(small_batch(), {"audio"})
     tree = gradients(small(), weights_of(small()), batch)[2]["params"]
@@ -369,6 +372,7 @@ def test_missing_modality_is_as_if_it_never_were():
     assert jnp.any(tree["encoders_text"]["conv"]["kernel"] != 0)
 
 
+@pytest.mark.slow
 def test_padding_changes_nothing():
     made, batch = small(), small_batch()
     pad = lambda x: jnp.pad(x, [(0, 0), (0, 3)] + [(0, 0)] * (x.ndim - 2))
@@ -379,6 +383,7 @@ def test_padding_changes_nothing():
     close(run(padded), run(batch))
 
 
+@pytest.mark.slow
 def test_learns_one_batch():
     made, batch = small(), small_batch()
     params, tx = weights_of(made), optax.adam(0.01)
