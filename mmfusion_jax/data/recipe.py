@@ -25,7 +25,6 @@ class Recipe:
     Attributes:
         modalities: "audio", "video" or both.
         frames: of the video.
-        spacing: of the frames: "even" in time, or "consecutive", from the middle.
         size: side of a frame in pixels.
         colour: RGB; False keeps the brightness alone.
         sample_rate: of the sound, in Hz.
@@ -35,11 +34,11 @@ class Recipe:
         pad_mode: how the edges of the sound are padded.
         noise_snr_db: white noise added to the sound; None adds none.
         noise_seed: of that noise; every clip draws its own.
+        spacing: of the frames: "even" in time, or "consecutive", from the middle.
     """
 
     modalities: tuple[str, ...] = MODALITIES
     frames: int = 30
-    spacing: str = "even"
     size: int = 112
     colour: bool = True
     sample_rate: int = 22050
@@ -49,6 +48,7 @@ class Recipe:
     pad_mode: str = "reflect"
     noise_snr_db: float | None = None
     noise_seed: int = 0
+    spacing: str = "even"
 
     def __post_init__(self):
         least = {"frames": 1, "size": 1, "sample_rate": 1000, "n_mfcc": 1, "offset": 0}
