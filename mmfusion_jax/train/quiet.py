@@ -2,8 +2,11 @@
 
 import functools
 import logging
+import re
 import sys
 import traceback
+import types
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +22,7 @@ def quiet_orbax() -> None:
     """
     for name in ("absl", "asyncio"):
         logging.getLogger(name).addFilter(_not_of_orbax)
+    warnings.filterwarnings("ignore", _never_awaited(), RuntimeWarning)
     hook = sys.unraisablehook
     if not isinstance(hook, functools.partial) or hook.func is not _unraisable:
         sys.unraisablehook = functools.partial(_unraisable, hook)
@@ -29,9 +33,31 @@ def _not_of_orbax(entry: logging.LogRecord) -> bool:
     return not any(mark in told for mark in MARKS)
 
 
+@functools.cache
+def _never_awaited() -> str:
+    """Pattern of what Python says of a task of orbax that ended before it began.
+
+    The warning carries the coroutine's name and the place where it was collected,
+    which may be anywhere; so it is known by what orbax defines.
+    """
+    modules = [
+        m for name, m in sys.modules.items() if name.startswith("orbax.checkpoint")
+    ]
+    names = {
+        name
+        for module in modules
+        for name, value in vars(module).items()
+        if isinstance(value, type | types.FunctionType)
+        and value.__module__ == module.__name__
+    }
+    return rf"coroutine '({'|'.join(sorted(map(re.escape, names)))})[.'].*never awaited"
+
+
 def _unraisable(before: Callable[[Any], object], fault: Any) -> None:
     """Passes on what does not come from a task of orbax."""
     frames = [frame for frame, _ in traceback.walk_tb(fault.exc_traceback)]
     of_orbax = any(PACKAGE in frame.f_code.co_filename for frame in frames)
-    if not of_orbax and str(fault.exc_value) != "Event loop is closed":
+    told = str(fault.exc_value)
+    of_orbax = of_orbax or re.match(_never_awaited(), told) is not None
+    if not of_orbax and told != "Event loop is closed":
         before(fault)

@@ -1,0 +1,35 @@
+"""What orbax leaves behind is not printed; what others leave behind is."""
+
+import gc
+import warnings
+
+import pytest
+from etils import epath
+from orbax.checkpoint._src.metadata import array_metadata_store
+
+from mmfusion_jax.train.quiet import quiet_orbax
+
+
+async def _of_the_user():
+    pass
+
+
+def _abandoned_by_orbax():
+    store = array_metadata_store.Store.__new__(array_metadata_store.Store)
+    return store._get_array_metadatas(epath.Path("nowhere"))
+
+
+def _warnings_of(make) -> list[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        quiet_orbax()
+        make()
+        gc.collect()
+    return [str(entry.message) for entry in caught]
+
+
+@pytest.mark.parametrize(
+    ("make", "count"), [(_abandoned_by_orbax, 0), (_of_the_user, 1)]
+)
+def test_tasks_that_never_began(make, count):
+    assert len(_warnings_of(make)) == count
