@@ -1,54 +1,33 @@
 """From a config to objects: the only reader of a ConfigDict."""
 
-import copy
 import dataclasses
-import functools
 import inspect
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from mmfusion_jax.build_optimiser import optimiser
 from mmfusion_jax.data import DATASETS
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.encoders import ENCODERS
 from mmfusion_jax.errors import ConfigError, nearest
+from mmfusion_jax.lookup import Config, call, choose, known
 from mmfusion_jax.losses import LOSSES
 from mmfusion_jax.losses.objective import TASK, Objective, Weighted
 from mmfusion_jax.models import MODELS
 from mmfusion_jax.tasks import Classification, Multilabel, Regression, Task
 from mmfusion_jax.train.devices import Executor
 from mmfusion_jax.train.loop import Plan
-from mmfusion_jax.train.optimise import REST, brake, grouped, kernels
 from mmfusion_jax.train.step import Step, make_train_step
 from mmfusion_jax.types import Model
 from mmfusion_jax.weights import TABLES, random_starts
 from mmfusion_jax.weights.table import Table
 
-Config: TypeAlias = Any
-"""A ConfigDict; to a type checker its fields could be anything."""
-
 # What config.data holds beside the arguments of the data set itself.
 PIPELINE_KEYS = frozenset({"name", "batch_size", "threads", "label", "fold", "folds"})
-OPTIMISERS = {
-    "adam": optax.adam,
-    "adamw": optax.adamw,
-    "sgd": optax.sgd,
-    "rmsprop": optax.rmsprop,
-}
-SCHEDULES = {
-    "constant": lambda rate, steps, **options: optax.constant_schedule(rate),
-    "cosine": lambda rate, steps, warmup_steps=0: optax.warmup_cosine_decay_schedule(
-        0.0 if warmup_steps else rate, rate, warmup_steps, max(steps, warmup_steps + 1)
-    ),
-    "exponential": lambda rate, steps, decay=0.1: optax.exponential_decay(
-        rate, max(steps, 1), decay
-    ),
-}
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 LOWER_IS_BETTER = frozenset({"loss", "mae"})
 
@@ -203,8 +182,8 @@ def build_model(config: Config, task: Task, axis: str | None) -> Model:
         where = f"config.model.encoders.{modality}"
         encoder = choose(ENCODERS, spec.pop("name"), f"{where}.name")
         spec.pop("weights", None)
-        encoders[modality] = call(encoder, _known(encoder, common) | spec, where)
-    options |= _known(make, common)
+        encoders[modality] = call(encoder, known(encoder, common) | spec, where)
+    options |= known(make, common)
     options |= {"encoders": encoders, "head_size": task.head_size}
     return call(make, options, "config.model")
 
@@ -236,7 +215,7 @@ def build_objective(config: Config, task: Task) -> Objective:
         where = f"config.losses.{name}"
         make = choose(LOSSES, spec.pop("name"), f"{where}.name")
         weight = spec.pop("weight", 1.0)
-        options = _known(make, {"label": task.label}) | spec
+        options = known(make, {"label": task.label}) | spec
         terms[name] = Weighted(call(make, options, where), weight)
     if TASK not in terms:
         raise ConfigError(
@@ -245,73 +224,6 @@ def build_objective(config: Config, task: Task) -> Objective:
             f"its terms are {', '.join(terms) or 'none'}",
         )
     return Objective(terms)
-
-
-def optimiser(options: Config, steps: int) -> optax.GradientTransformation:
-    """The optimiser of `config.optim`.
-
-    Clipping, then L2 decay, then the rule with its schedule, for every group of
-    parameters with its own rate, then the brake of a plateau.
-    """
-    values = options.to_dict()
-    parts = []
-    if clip := values.pop("clip_norm", 0.0):
-        parts.append(optax.clip_by_global_norm(clip))
-    kernels_only = values.pop("l2_on", "all") == "kernels"
-    if decay := values.pop("l2", 0.0):
-        mask = kernels if kernels_only else None
-        parts.append(optax.add_decayed_weights(decay, mask))
-    plateau, groups = values.pop("plateau", None), values.pop("groups", None)
-    values.pop("accumulate", 1)
-    rule = functools.partial(_rule, values, steps)
-    if groups:
-        where = "config.optim.groups"
-        prefixes = {k: call(_prefix, g, f"{where}.{k}") for k, g in groups.items()}
-        rules = {name: rule(**group) for name, group in groups.items()}
-        parts.append(grouped(rules | {REST: rule()}, prefixes))
-    else:
-        parts.append(rule())
-    if plateau and plateau["patience"]:
-        parts.append(brake())
-    return optax.chain(*parts) if len(parts) > 1 else parts[0]
-
-
-def _prefix(
-    match: str, learning_rate: float | None = None, frozen: bool = False
-) -> str:
-    """How the parameters of a group begin; the signature tells a group's fields."""
-    return match
-
-
-def _rule(
-    values: Mapping[str, Any],
-    steps: int,
-    match: str = "",
-    learning_rate: float | None = None,
-    frozen: bool = False,
-) -> optax.GradientTransformation:
-    """The update rule with its schedule, for all parameters or for a group."""
-    if frozen:
-        return optax.set_to_zero()
-    values = copy.deepcopy(dict(values))
-    make = choose(OPTIMISERS, values.pop("name"), "config.optim.name")
-    schedule = values.pop("schedule", {"name": "constant"})
-    shape = choose(SCHEDULES, schedule.pop("name"), "config.optim.schedule.name")
-    rate = values.pop("learning_rate") if learning_rate is None else learning_rate
-    values.pop("learning_rate", None)
-    decay = values.pop("weight_decay", 0.0)
-    if decay:
-        if make is not optax.adamw:
-            raise ConfigError(
-                "C08",
-                f"config.optim.weight_decay={decay} needs an optimiser that decays.",
-                "--config.optim.name=adamw",
-            )
-        values["weight_decay"] = decay
-    curve = call(
-        lambda **kw: shape(rate, steps, **kw), schedule, "config.optim.schedule"
-    )
-    return call(lambda **kw: make(curve, **kw), values, "config.optim")
 
 
 def plan(config: Config, per_epoch: int) -> Plan:
@@ -332,32 +244,6 @@ def plan(config: Config, per_epoch: int) -> Plan:
         max_bad_steps=train.max_bad_steps,
         batch_size=config.data.batch_size,
     )
-
-
-def choose(table: Mapping[str, Any], name: str, where: str) -> Any:
-    """The entry `name` of a table; ConfigError with the nearest name if unknown."""
-    if name not in table:
-        raise ConfigError("C03", f"{where}={name!r} is unknown; {nearest(name, table)}")
-    return table[name]
-
-
-def call(make: Callable[..., Any], options: Mapping[str, Any], where: str) -> Any:
-    """`make(**options)`; an option that it does not have is a ConfigError."""
-    takes = inspect.signature(make).parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
-        for key in options:
-            if key not in takes:
-                names = [n for n in takes if n not in ("parent", "name")]
-                raise ConfigError(
-                    "C02", f"{where}.{key} is unknown; {nearest(key, names)}"
-                )
-    return make(**options)
-
-
-def _known(make: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `options` that `make` takes."""
-    takes = inspect.signature(make).parameters
-    return {k: v for k, v in options.items() if k in takes}
 
 
 def path(value: str) -> Path:

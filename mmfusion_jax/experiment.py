@@ -12,9 +12,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mmfusion_jax import build, provenance
-from mmfusion_jax.build import Config
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.errors import ConfigError, nearest
+from mmfusion_jax.lookup import Config
 from mmfusion_jax.report import write_report
 from mmfusion_jax.run import Donor, Run, say
 from mmfusion_jax.train.interrupt import Interrupt

@@ -12,10 +12,10 @@ import numpy as np
 
 from mmfusion_jax import build
 from mmfusion_jax.analysis.cost import count_parameters
-from mmfusion_jax.build import Config
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.errors import CheckpointError
+from mmfusion_jax.lookup import Config
 from mmfusion_jax.models.warm_start import graft
 from mmfusion_jax.provenance import write_json
 from mmfusion_jax.tasks import constant_scores

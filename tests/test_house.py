@@ -14,7 +14,16 @@ FLOORS = (
     {"models", "tasks"},
     {"train"},
     {"analysis"},
-    {"build", "provenance", "report", "config_check", "config_file", "arguments"},
+    {
+        "build",
+        "build_optimiser",
+        "lookup",
+        "provenance",
+        "report",
+        "config_check",
+        "config_file",
+        "arguments",
+    },
     {"run", "experiment", "inspection", "measurement", "startup", "cli"},
     {"main", "bench", "__init__"},
 )

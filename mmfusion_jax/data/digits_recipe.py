@@ -9,7 +9,7 @@ import string
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage, signal
+import scipy
 
 from mmfusion_jax.data.speech import Utterance
 
@@ -120,7 +120,7 @@ def trimmed(sound: np.ndarray, rate: int) -> np.ndarray:
     """The spoken part at 16 kHz and root mean square 1, (t) with t <= 1 s."""
     loud = np.flatnonzero(np.abs(sound.astype(np.float64)) > 0.01 * np.abs(sound).max())
     word = sound[loud[0] : loud[-1] + 1].astype(np.float64)
-    word = signal.resample_poly(word, SAMPLE_RATE, rate)[:SAMPLE_RATE]
+    word = scipy.signal.resample_poly(word, SAMPLE_RATE, rate)[:SAMPLE_RATE]
     return word / np.sqrt(np.mean(word**2))
 
 
@@ -180,7 +180,9 @@ def moving(
     scale = rng.uniform(*recipe.scale)
     row = (np.cos(angle) * dy - np.sin(angle) * dx) / scale + 3.5
     column = (np.sin(angle) * dy + np.cos(angle) * dx) / scale + 3.5
-    ink = ndimage.map_coordinates(handwriting, [row, column], order=1, prefilter=False)
+    ink = scipy.ndimage.map_coordinates(
+        handwriting, [row, column], order=1, prefilter=False
+    )
     clip = 64 + rng.uniform(*recipe.contrast) * ink
 
     heading, aside = rng.uniform(0, 2 * np.pi), rng.uniform(-6, 6)
@@ -209,7 +211,9 @@ def faint(images: np.ndarray, train: np.ndarray, energy: float) -> np.ndarray:
     """
     zoom = PICTURE / images.shape[1]
     large = np.asarray(
-        ndimage.zoom(images, (1, zoom, zoom), order=1, mode="nearest", grid_mode=True)
+        scipy.ndimage.zoom(
+            images, (1, zoom, zoom), order=1, mode="nearest", grid_mode=True
+        )
     ).reshape(len(images), -1)
     mean = large[train].mean(axis=0)
     variances, components = np.linalg.eigh(np.cov(large[train].T))  # smallest first
