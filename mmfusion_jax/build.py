@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import optax
 
 from mmfusion_jax.build_optimiser import optimiser
-from mmfusion_jax.data import DATASETS
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.data.pipeline import Pipeline
+from mmfusion_jax.data.table import DATASETS
 from mmfusion_jax.encoders import ENCODERS
 from mmfusion_jax.errors import ConfigError, nearest
 from mmfusion_jax.lookup import Config, call, choose, known

@@ -11,7 +11,7 @@ from pathlib import Path
 TABLES = {
     "model": ("models/__init__.py", "MODELS"),
     "encoder": ("encoders/__init__.py", "ENCODERS"),
-    "data set": ("data/__init__.py", "DATASETS"),
+    "data set": ("data/table.py", "DATASETS"),
     "loss": ("losses/__init__.py", "LOSSES"),
     "optimiser": ("build_optimiser.py", "OPTIMISERS"),
     "schedule": ("build_optimiser.py", "SCHEDULES"),

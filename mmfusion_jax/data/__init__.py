@@ -1,17 +1,4 @@
-"""Data sets: from files to padded, masked examples addressed by the step number."""
+"""Data sets: from files to padded, masked examples addressed by the step number.
 
-from mmfusion_jax.data.clips import clips
-from mmfusion_jax.data.digits import digits
-from mmfusion_jax.data.mmmo import mmmo
-from mmfusion_jax.data.mosi_utterances import mosi_utterances
-from mmfusion_jax.data.ravdess import ravdess
-from mmfusion_jax.data.ravdess_features import ravdess_features
-
-DATASETS = {
-    "clips": clips,
-    "digits": digits,
-    "mmmo": mmmo,
-    "mosi_utterances": mosi_utterances,
-    "ravdess": ravdess,
-    "ravdess_features": ravdess_features,
-}
+`table.py` lists them; nothing is imported here, so that a command can start at once.
+"""

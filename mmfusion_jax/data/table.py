@@ -1,0 +1,17 @@
+"""The data sets that a config can name."""
+
+from mmfusion_jax.data.clips import clips
+from mmfusion_jax.data.digits import digits
+from mmfusion_jax.data.mmmo import mmmo
+from mmfusion_jax.data.mosi_utterances import mosi_utterances
+from mmfusion_jax.data.ravdess import ravdess
+from mmfusion_jax.data.ravdess_features import ravdess_features
+
+DATASETS = {
+    "clips": clips,
+    "digits": digits,
+    "mmmo": mmmo,
+    "mosi_utterances": mosi_utterances,
+    "ravdess": ravdess,
+    "ravdess_features": ravdess_features,
+}
