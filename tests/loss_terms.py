@@ -16,8 +16,12 @@ OPTIONS = {
     "agnostic_adversary": LIST,
     "agnostic_adversary:joint": LIST | {"omega": "joint"},
     "agnostic_adversary:one": LIST | {"omega": "one"},
+    "consistency": LIST,
+    "consistency:flags": LIST | {"flags": True},
     "cross_entropy": CLASS,
     "exclusive_adversary": LIST,
+    "gate_entropy": {},
+    "gate_entropy:paper": {"form": "paper"},
     "hsic": LIST,
     "importance": LIST,
     "info_nce": {"pairs": tuple(PAIRS)},
@@ -25,10 +29,15 @@ OPTIONS = {
     "info_nce:B": {"pairs": tuple(PAIRS), "design": "B"} | NUMBER,
     "info_nce:C": {"pairs": tuple(PAIRS), "design": "C"} | CLASS,
     "l1": NUMBER,
+    "modality_contrast": LIST,
+    "modality_contrast:sample": LIST | {"negatives": "same_sample"},
     "mse": NUMBER,
     "multilabel": FLAGS,
     "multiplicative": LIST | CLASS,
+    "reconstruction": LIST,
     "separation": LIST,
+    "single_modalities": LIST | CLASS,
+    "single_modalities:flags": LIST | FLAGS | {"kind": "multilabel"},
 }
 TERMS = {
     name: LOSSES[name.split(":")[0]](**options) for name, options in OPTIONS.items()
@@ -64,13 +73,14 @@ def batch() -> Batch:
 
 def widths() -> dict[str, int]:
     """Every array that some term reads -> its width."""
-    found = {"score": 1, "logits": 4}
+    found = {"score": 1, "logits": 4, "gate": 3}
     for name in MODALITIES:
         found |= {f"logits/{name}": 4, f"exclusive/{name}": 5, f"agnostic/{name}": 3}
         found |= {
             f"discriminator/{kind}/{name}": 3 for kind in ("agnostic", "exclusive")
         }
         found[f"importance/{name}"] = 3
+        found |= {f"pooled/{name}": 5, f"reconstruction/{name}": 5}
     return found | {f"{pair}/{side}": 5 for pair in PAIRS for side in "xy"}
 
 

@@ -4,14 +4,20 @@ from mmfusion_jax.encoders.audio_conv import AudioConv
 from mmfusion_jax.encoders.bert import Bert
 from mmfusion_jax.encoders.conv_lstm import ConvLSTM
 from mmfusion_jax.encoders.feature_tokens import FeatureTokens
+from mmfusion_jax.encoders.image_conv import ImageConv
 from mmfusion_jax.encoders.lstm_last import LSTMLast
 from mmfusion_jax.encoders.resnext3d import ResNeXt3D
+from mmfusion_jax.encoders.signal_conv import SignalConv
+from mmfusion_jax.encoders.vectors import Vectors
 
 ENCODERS = {
     "audio_conv": AudioConv,
     "bert": Bert,
     "conv_lstm": ConvLSTM,
     "feature_tokens": FeatureTokens,
+    "image_conv": ImageConv,
     "lstm": LSTMLast,
     "resnext_3d": ResNeXt3D,
+    "signal_conv": SignalConv,
+    "vectors": Vectors,
 }

@@ -23,6 +23,9 @@ class Attention(nn.Module):
         dropout: rate on the attention weights.
         dtype: type of the computation, softmax excepted; None keeps that of the input.
         kernel_init: first values of all four matrices; None for those of the Reading.
+        bias: of Q, K and V; the output always has one.
+        include_self: False: in self-attention a token sees the others alone, but for a
+            token that has no others.
 
     Source:
         CFN-SR, Eq. 5, after Vaswani et al. 2017.
@@ -36,6 +39,8 @@ class Attention(nn.Module):
     dropout: float = 0.0
     dtype: Any = None
     kernel_init: Any = None
+    bias: bool = True
+    include_self: bool = True
 
     @nn.compact
     def __call__(self, query: Tokens, memory: Tokens, *, train: bool) -> Array:
@@ -47,7 +52,8 @@ class Attention(nn.Module):
             train: drop out.
 
         Returns:
-            (b n d); the output bias alone where the memory has no token to show.
+            (b n d); the output bias alone where the memory has no token to show. The
+            weights (b g n s) are sown as "weights" into "intermediates".
 
         Raises:
             ConfigError: if `heads` does not divide d.
@@ -61,13 +67,13 @@ class Attention(nn.Module):
         q = self._heads("query", width)(keep(query.values, query.mask))
         k, v = self._heads("key", width)(seen), self._heads("value", width)(seen)
 
-        exact = jnp.promote_types(q.dtype, jnp.float32)
-        q = q.astype(exact) * (width // self.heads) ** -0.5
-        scores = jnp.einsum("bngd,bsgd->bgns", q, k.astype(exact))
         visible = memory.mask[:, None, None, :]  # b 1 1 s
         if self.causal:
-            visible = visible & _no_later(*scores.shape[-2:])
-        weights = masked_softmax(scores, visible, axis=-1).astype(v.dtype)
+            visible = visible & _no_later(q.shape[1], k.shape[1])
+        if not self.include_self:
+            visible = _others(visible, q.shape[1])
+        weights = attention_weights(q, k, visible).astype(v.dtype)
+        self.sow("intermediates", "weights", weights)
         weights = nn.Dropout(self.dropout, deterministic=not train)(weights)
         mixed = jnp.einsum("bgns,bsgd->bngd", weights, v)
         mixed = einops.rearrange(mixed, "b n g d -> b n (g d)")
@@ -78,7 +84,9 @@ class Attention(nn.Module):
         start = self.kernel_init
         if start is None:
             start = nn.initializers.variance_scaling(0.5, "fan_avg", "uniform")
-        project = nn.Dense(width, dtype=self.dtype, kernel_init=start, name=name)
+        project = nn.Dense(
+            width, self.bias, dtype=self.dtype, kernel_init=start, name=name
+        )
         return lambda x: einops.rearrange(
             project(x), "b n (g d) -> b n g d", g=self.heads
         )
@@ -90,6 +98,30 @@ def dense(features: int, kernel_init: Any = None, *, dtype: Any, name: str) -> n
     return nn.Dense(features, dtype=dtype, kernel_init=start, name=name)
 
 
+def attention_weights(q: Array, k: Array, visible: Array) -> Array:
+    """softmax(Q K^T / sqrt(d_k)), per head, in float32 or wider.
+
+    Args:
+        q: (b n g d), finite.
+        k: (b s g d), finite.
+        visible: bool, broadcastable to (b g n s): which memory a query sees.
+
+    Returns:
+        (b g n s); all 0 where nothing is visible.
+    """
+    exact = jnp.promote_types(q.dtype, jnp.float32)
+    q = q.astype(exact) * q.shape[-1] ** -0.5
+    scores = jnp.einsum("bngd,bsgd->bgns", q, k.astype(exact))
+    return masked_softmax(scores, visible, axis=-1)
+
+
 def _no_later(n: int, s: int) -> Array:
     """Which memory tokens a query token may see, (n s) bool."""
     return jnp.arange(s)[None, :] - jnp.arange(n)[:, None] <= abs(s - n)
+
+
+def _others(visible: Array, n: int) -> Array:
+    """`visible` without the token itself, but for a token that has no others."""
+    others = visible & ~jnp.eye(n, dtype=bool)
+    alone = ~jnp.any(others, axis=-1, keepdims=True)
+    return others | (visible & alone)

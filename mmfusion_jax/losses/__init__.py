@@ -7,19 +7,28 @@ from mmfusion_jax.losses.adversarial import (
 )
 from mmfusion_jax.losses.contrastive import InfoNCE
 from mmfusion_jax.losses.disparity import HSICDisparity, Separation
+from mmfusion_jax.losses.gates import GateEntropy
+from mmfusion_jax.losses.modality_contrast import ModalityContrast
 from mmfusion_jax.losses.multiplicative import Multiplicative
+from mmfusion_jax.losses.reconstruction import Reconstruction
+from mmfusion_jax.losses.single_modalities import Consistency, SingleModalities
 from mmfusion_jax.losses.supervised import L1, MSE, CrossEntropy, Multilabel
 
 LOSSES = {
     "agnostic_adversary": AgnosticAdversary,
+    "consistency": Consistency,
     "cross_entropy": CrossEntropy,
     "exclusive_adversary": ExclusiveAdversary,
+    "gate_entropy": GateEntropy,
     "hsic": HSICDisparity,
     "importance": Importance,
     "info_nce": InfoNCE,
     "l1": L1,
+    "modality_contrast": ModalityContrast,
     "mse": MSE,
     "multilabel": Multilabel,
     "multiplicative": Multiplicative,
+    "reconstruction": Reconstruction,
     "separation": Separation,
+    "single_modalities": SingleModalities,
 }

@@ -1,12 +1,15 @@
 """What every model starts and ends with: encoders, and one vector per modality."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 
 from mmfusion_jax.errors import ConfigError, nearest
 from mmfusion_jax.layers.linear import linear
 from mmfusion_jax.layers.readout import flat, mean, moments
+from mmfusion_jax.layers.transformer import layer_norm
+from mmfusion_jax.ops.masking import keep
 from mmfusion_jax.types import Array, Batch, Streams, Tokens
 
 READOUTS = {"flat": flat, "mean": mean, "moments": moments}
@@ -61,6 +64,30 @@ def vector(
         return mean(streams[name])
     x = READOUTS[readout](streams[name])
     return nn.Dropout(dropout, deterministic=not train)(x)
+
+
+def align(x: Array, present: Array, width: int, name: str, dtype: Any = None) -> Array:
+    """Vectors of any width in the space that all modalities share.
+
+        f_m = LN(W_m x_m + b_m)
+
+    Parameters: `align_<name>`, `align_<name>_norm`.
+
+    Args:
+        x: (b e).
+        present: (b) bool.
+        width: d.
+        name: of the modality.
+        dtype: type of the computation; None keeps that of the input.
+
+    Returns:
+        (b d); 0 where the modality is missing.
+
+    Source:
+        Hetero-Fusion-Net, Sec. 3.1 and 5.2.
+    """
+    project = linear(x.shape[-1], width, dtype=dtype, name=f"align_{name}")
+    return keep(layer_norm(dtype, f"align_{name}_norm")(project(x)), present)
 
 
 def head(

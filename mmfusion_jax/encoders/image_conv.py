@@ -1,0 +1,90 @@
+"""A small 2D CNN over pictures and spectrograms."""
+
+from typing import Any
+
+import einops
+import flax.linen as nn
+import jax.numpy as jnp
+
+from mmfusion_jax.errors import DataError
+from mmfusion_jax.layers.batch_norm import BatchNorm
+from mmfusion_jax.layers.linear import torch_uniform
+from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.types import Array, Tokens
+
+
+class ImageConv(nn.Module):
+    """Convolutions with a pooling after each.
+
+        x = MaxPool_2(ReLU(BN(Conv_3x3(x))))        for each of `channels`
+
+    Parameters: `conv_{i}`, `norm_{i}`.
+
+    Attributes:
+        channels: of the convolutions.
+        flat: one token for each picture, its positions side by side, rather than one
+            for each position: what is where is then kept by a mean over tokens.
+        axis: pmap axis over which the batch is spread; None under jit.
+        dtype: type of the computation; None keeps that of the input.
+    """
+
+    channels: tuple[int, ...] = (8, 16, 32)
+    flat: bool = False
+    axis: str | None = None
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, values: Array, mask: Array, *, train: bool) -> Tokens:
+        """Encodes pictures.
+
+        Args:
+            values: (b t h w c), t pictures, or (b h w c), one; unsigned integers are
+                pixels 0..255, scaled to 0..1.
+            mask: (b t) bool; of one picture (b h), which is real if a row is.
+            train: use the statistics of the batch.
+
+        Returns:
+            Tokens (b t*h*w d) with grid (t, h, w), h and w halved (rounded down) by
+            each convolution; with `flat` (b t h*w*d).
+
+        Raises:
+            DataError: if a picture is too small to be halved so often.
+        """
+        if values.ndim == 4:
+            values, mask = values[:, None], jnp.any(mask, axis=1)[:, None]
+        side = 2 ** len(self.channels)
+        if min(values.shape[2:4]) < side:
+            raise DataError(
+                "D13",
+                f"a picture has {values.shape[2]}x{values.shape[3]} pixels; ImageConv "
+                f"halves it {len(self.channels)} times and needs {side}x{side}.",
+                "give larger pictures, or fewer `channels`",
+            )
+        if jnp.issubdtype(values.dtype, jnp.unsignedinteger):
+            values = values / jnp.float32(255)
+        x = keep(values, mask)
+        x = x.astype(self.dtype or x.dtype)
+        for i, features in enumerate(self.channels):
+            x = self._convolve(x, mask, features, i, train)
+        t, h, w = x.shape[1:4]
+        if self.flat:
+            return Tokens(einops.rearrange(x, "b t h w d -> b t (h w d)"), mask)
+        tokens = einops.rearrange(x, "b t h w d -> b (t h w) d")
+        return Tokens(tokens, jnp.repeat(mask, h * w, axis=1), (t, h, w))
+
+    def _convolve(
+        self, x: Array, mask: Array, features: int, number: int, train: bool
+    ) -> Array:
+        """One convolution, its norm and its pooling."""
+        start = torch_uniform(9 * x.shape[-1])
+        convolve = nn.Conv(
+            features,
+            (3, 3),
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=start,
+            name=f"conv_{number}",
+        )
+        norm = BatchNorm(self.axis, dtype=self.dtype, name=f"norm_{number}")
+        x = nn.relu(norm(convolve(x), mask, train=train))
+        return nn.max_pool(x, (2, 2), (2, 2))

@@ -1,0 +1,48 @@
+"""What is a vector already: features that another network found."""
+
+from typing import Any
+
+import einops
+import flax.linen as nn
+import jax.numpy as jnp
+
+from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.types import Array, Tokens
+
+
+class Vectors(nn.Module):
+    """Every step as it is, laid side by side. No parameters.
+
+    Attributes:
+        dropout: on the values.
+        dtype: type of the result; None keeps that of the input.
+    """
+
+    dropout: float = 0.0
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, values: Array, mask: Array, *, train: bool) -> Tokens:
+        """Maps (b t ...) to tokens (b t f), 0 where masked.
+
+        Args:
+            values: floats, or unsigned integer pixels 0..255, scaled to 0..1.
+            mask: (b t) bool.
+            train: drop out.
+
+        Raises:
+            ConfigError: if the values are ids or single numbers, (b t).
+        """
+        if values.ndim == 2:
+            raise ConfigError(
+                "C26",
+                f"the encoder 'vectors' reads vectors, but was given {values.dtype} "
+                f"of shape {values.shape}.",
+                "take an encoder for ids of words, such as 'conv_lstm' or 'bert'",
+            )
+        if jnp.issubdtype(values.dtype, jnp.unsignedinteger):
+            values = values / jnp.float32(255)
+        x = einops.rearrange(keep(values, mask), "b t ... -> b t (...)")
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return Tokens(x.astype(self.dtype or x.dtype), mask)

@@ -1,0 +1,77 @@
+"""A gate for every modality, and the sum of what passes (Hetero-Fusion-Net)."""
+
+from typing import Any, Literal
+
+import einops
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmfusion_jax.errors import ConfigError, nearest
+from mmfusion_jax.fusion.side_by_side import together
+from mmfusion_jax.layers.linear import linear
+from mmfusion_jax.ops.masking import keep, masked_softmax
+from mmfusion_jax.types import Array, Streams, Tokens
+
+KINDS = ("sigmoid", "softmax")
+
+
+class AdaptiveGate(nn.Module):
+    """Weighs modalities by what all of them say.
+
+        g = sigmoid(W_2 relu(W_1 [f_1; ..; f_M] + b_1) + b_2)                     (3)
+        f = sum_m g_m f_m                                                         (4)
+
+    The gate of a missing modality is 0.
+
+    Parameters: `hidden` (unless it is 0), `gate`.
+
+    Attributes:
+        modalities: the streams, one token each.
+        hidden: width between W_1 and W_2; 0: Eq. 3 as printed, without W_1.
+        kind: "sigmoid", or "softmax": gates whose sum is 1.
+        target: the stream that is added, (b 1 d).
+        dtype: type of the computation; None keeps that of the input.
+
+    Source:
+        Hetero-Fusion-Net, Sec. 3.3, Eq. 3-4; the hidden layer: Sec. 5.2.
+    """
+
+    modalities: tuple[str, ...]
+    hidden: int = 256
+    kind: Literal["sigmoid", "softmax"] = "sigmoid"
+    target: str = "joint"
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, streams: Streams, *, train: bool) -> Streams:
+        """Adds the stream `target`, and "gate", (b m 1), g in the order given.
+
+        Raises:
+            ConfigError: if the kind is unknown.
+        """
+        if self.kind not in KINDS:
+            raise ConfigError(
+                "C03", f"gate={self.kind!r} is unknown.", nearest(self.kind, KINDS)
+            )
+        tokens = together(streams, self.modalities)
+        gate = self._gate(tokens)
+        fused = jnp.sum(gate[..., None].astype(tokens.values.dtype) * tokens.values, 1)
+        return {
+            **streams,
+            self.target: Tokens(fused[:, None], tokens.present[:, None]),
+            "gate": Tokens(gate[..., None], tokens.mask),
+        }
+
+    def _gate(self, tokens: Tokens) -> Array:
+        """g, (b m), in float32 or wider."""
+        x = einops.rearrange(tokens.values, "b m d -> b (m d)")
+        if self.hidden:
+            expand = linear(x.shape[-1], self.hidden, dtype=self.dtype, name="hidden")
+            x = nn.relu(expand(x))
+        count = len(self.modalities)
+        x = linear(x.shape[-1], count, dtype=self.dtype, name="gate")(x)
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        if self.kind == "softmax":
+            return masked_softmax(x, tokens.mask, axis=1)
+        return keep(jax.nn.sigmoid(x), tokens.mask)
