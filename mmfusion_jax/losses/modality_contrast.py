@@ -1,0 +1,77 @@
+"""Contrast between every two modalities of the same example."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+
+from mmfusion_jax.losses.extras import check_choice, extra
+from mmfusion_jax.ops.info_nce import contrast, info_nce, unit
+from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.types import Array, Batch, Outputs
+
+NEGATIVES = ("batch", "same_sample")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModalityContrast:
+    """Loss term: every modality must find the others of its example.
+
+        L_con = -sum_i mean_j log(exp(s_ij / tau) / sum_q exp(s_iq / tau))     (15-17)
+
+    Attributes:
+        modalities: each has `Outputs.extras["pooled/<m>"]`, (b d).
+        temperature: tau.
+        negatives: "batch": partner j of the same example is sought among the j of all
+            examples, and j is each other modality. "same_sample": j is the next
+            modality, the first after the last, and is sought among the other
+            modalities of the example.
+
+    Source:
+        OF-CMAER-CAT, Eq. 15-17.
+    Reading:
+        All indices n of Eq. 15-16 are those of one example, which "same_sample"
+        takes literally; the text sums over the batch. A missing modality is neither
+        anchor nor partner nor negative.
+    """
+
+    modalities: tuple[str, ...]
+    temperature: float = 0.1
+    negatives: str = "batch"
+
+    def __post_init__(self):
+        check_choice("negatives", self.negatives, NEGATIVES)
+
+    def __call__(self, outputs: Outputs, batch: Batch) -> Array:
+        present = [batch.has(name) for name in self.modalities]
+        views = [
+            unit(keep(extra(outputs, f"pooled/{name}"), here))
+            for name, here in zip(self.modalities, present, strict=True)
+        ]
+        form = _in_batch if self.negatives == "batch" else _in_sample
+        return form(views, present, 1 / self.temperature)
+
+
+def _in_batch(views: Sequence[Array], present: Sequence[Array], scale: float) -> Array:
+    """The sum over anchors of the mean over their partners, (b)."""
+    total = jnp.zeros(present[0].shape, jnp.float32)
+    for i, anchor in enumerate(views):
+        found, count = jnp.zeros_like(total), jnp.zeros_like(total)
+        for j, partner in enumerate(views):
+            if j != i:
+                both = present[i] & present[j]
+                found += info_nce(anchor, partner, both, scale=scale, symmetric=False)
+                count += both
+        total += found / jnp.maximum(count, 1)
+    return total
+
+
+def _in_sample(views: Sequence[Array], present: Sequence[Array], scale: float) -> Array:
+    """The sum over anchors of the loss of finding the next modality, (b)."""
+    stacked, here = jnp.stack(views, axis=1), jnp.stack(present, axis=1)  # b m d, b m
+    own = jnp.eye(len(views), dtype=bool)
+    both = here[:, :, None] & here[:, None, :] & ~own
+    following = jnp.roll(own, 1, axis=1)
+    logits = jnp.einsum("bid,bjd->bij", stacked, stacked) * scale
+    loss = contrast(logits, both & following, both & ~following)
+    return jnp.sum(loss, axis=1)

@@ -1,0 +1,192 @@
+"""OF-CMAER-CAT: modalities align each other, are weighed, and meet in a transformer."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmfusion_jax.errors import ConfigError, nearest
+from mmfusion_jax.fusion.cross_modal_alignment import ALPHA, CrossModalAlignment
+from mmfusion_jax.fusion.transformer_context import TransformerContext
+from mmfusion_jax.layers.adaptive_weights import AdaptiveWeights
+from mmfusion_jax.layers.linear import linear
+from mmfusion_jax.layers.readout import mean
+from mmfusion_jax.layers.transformer import layer_norm
+from mmfusion_jax.models.mea import check_widths
+from mmfusion_jax.models.streams import encode, head
+from mmfusion_jax.ops.masking import masked_mean
+from mmfusion_jax.types import Array, Batch, Outputs, Streams
+
+KNOWN = {"head_form": ("weighted_sum", "concat")}
+
+
+class OFCMAERCAT(nn.Module):
+    """CNNs, alignment (CMAA), adaptive weights (AWOM), context, a head (Fig. 1).
+
+        F_i = E_i(M_i)                                                (1)
+        F^a = CMAA(F)                                                 (3-7)
+        w = AWOM(F)                                                   (8-10)
+        h = mean over all tokens of Transformer([w_1 F^a_1 .. w_M F^a_M])
+        h = sum_i w_i mean_t F^a_i         without the transformer    (11)
+        prediction = W_cls relu(W_p h + b_p) + b_cls                  (12-13)
+
+    Parameters: `encoders_<modality>`, `alignment`, `weighting`, `context`, `project`,
+    `head`; `norm` with the concatenating head; for the loss `decode_<modality>_0`,
+    `_1`.
+
+    Attributes:
+        encoders: of any number of modalities; all make tokens of one width d.
+        head_size: number of outputs.
+        order: the modalities; a place in `weights` belongs to the modality in it here.
+            () sorts their names.
+        alignment: False leaves CMAA out: F^a = F; Table 4, "CNN encoders only".
+        weighting: False leaves AWOM out: all modalities that are present weigh the
+            same; Table 4, "+ CMAA".
+        transformer: False is Eq. 11; Table 4, "+ Contrastive Loss".
+        reconstruction: build the decoders of the loss term "reconstruction".
+        head_form: "weighted_sum", Eq. 11-13, or "concat", Eq. 20-22.
+        hidden: width of z, and of the layer before the last with "concat".
+        weight_hidden: width of the hidden layer of AWOM.
+        heads, per_modality: of the alignment, see `CrossModalAlignment`.
+        context_layers, context_heads: of the transformer.
+        dropout: of the transformer, and of the head with "concat".
+        dtype: type of the computation; None keeps that of the encoders.
+
+    Source:
+        OF-CMAER-CAT, Sec. 3, Table 4.
+    Reading:
+        The transformer stands "after alignment", where Eq. 11 has pooled already:
+        over one vector it would be void, so it sees the weighed tokens, and the mean
+        over them takes the place of the sum. Eq. 20-22 are a second head, which the
+        paper does not reconcile with the first: it reads the mean of each modality,
+        after the transformer if there is one.
+    """
+
+    encoders: Mapping[str, nn.Module]
+    head_size: int
+    order: tuple[str, ...] = ()
+    alignment: bool = True
+    weighting: bool = True
+    transformer: bool = True
+    reconstruction: bool = True
+    head_form: Literal["weighted_sum", "concat"] = "weighted_sum"
+    hidden: int = 64
+    weight_hidden: int = 64
+    heads: int = 1
+    per_modality: bool = False
+    context_layers: int = 2
+    context_heads: int = 4
+    dropout: float = 0.1
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, batch: Batch, *, train: bool) -> Outputs:
+        """Predicts.
+
+        Returns:
+            Logits (b k), or a score (b) with one output; extras: "pooled/<m>" (b d),
+            the mean of every encoder's tokens, "weights" (b m), "fused" (b d), with
+            the alignment "alpha" (b m m), and in training "reconstruction/<m>" (b d).
+
+        Raises:
+            ConfigError: an option is unknown, `order` is not that of the encoders, or
+                these make tokens of different widths.
+        """
+        order = self._order()
+        encoded = encode(self.encoders, batch, train=train)
+        check_widths(encoded)
+        extras = {f"pooled/{m}": mean(encoded[m]) for m in order}
+        streams: Streams = encoded
+        if self.alignment:
+            align = CrossModalAlignment(
+                order, self.heads, self.per_modality, self.dtype, name="alignment"
+            )
+            streams = align(encoded, train=train)
+            extras["alpha"] = streams[ALPHA].values
+        weights = self._weights(order, encoded)
+        extras["weights"] = weights
+        if self.transformer:
+            streams = self._in_context(order, streams, weights, train)
+            fused = _mean_of_all(order, streams)
+        else:
+            means = jnp.stack([mean(streams[m]) for m in order], axis=1)
+            fused = jnp.sum(means * weights[..., None].astype(means.dtype), axis=1)
+        extras["fused"] = fused
+        if self.reconstruction and (train or self.is_initializing()):
+            extras |= {f"reconstruction/{m}": self._decode(m, fused) for m in order}
+        return Outputs(self._head(order, streams, fused, train), extras)
+
+    def _order(self) -> tuple[str, ...]:
+        """The modalities, checked."""
+        for name, known in KNOWN.items():
+            if (value := getattr(self, name)) not in known:
+                raise ConfigError(
+                    "C03", f"{name}={value!r} is unknown.", nearest(value, known)
+                )
+        if self.order and sorted(self.order) != sorted(self.encoders):
+            raise ConfigError(
+                "C22",
+                f"order={self.order} is not that of the encoders "
+                f"{sorted(self.encoders)}.",
+            )
+        return self.order or tuple(sorted(self.encoders))
+
+    def _weights(self, order: tuple[str, ...], streams: Streams) -> Array:
+        """What every modality counts for, Eq. 8-10, (b m)."""
+        parts = [streams[m] for m in order]
+        if self.weighting:
+            weigh = AdaptiveWeights(self.weight_hidden, self.dtype, name="weighting")
+            return weigh(parts)
+        present = jnp.stack([tokens.present for tokens in parts], axis=1)
+        count = jnp.sum(present, axis=1, keepdims=True, dtype=jnp.float32)
+        return present / jnp.maximum(count, 1)
+
+    def _in_context(
+        self, order: tuple[str, ...], streams: Streams, weights: Array, train: bool
+    ) -> Streams:
+        """The weighed tokens of all modalities after the transformer."""
+        weighed = {}
+        for i, m in enumerate(order):
+            values = streams[m].values
+            share = weights[:, i, None, None].astype(values.dtype)
+            weighed[m] = streams[m].replace(values=share * values)
+        context = TransformerContext(
+            order,
+            self.context_layers,
+            self.context_heads,
+            self.dropout,
+            self.dtype,
+            name="context",
+        )
+        return context(weighed, train=train)
+
+    def _decode(self, m: str, fused: Array) -> Array:
+        """What the fused vector still tells of the mean of a modality, (b d)."""
+        width = fused.shape[-1]
+        first, last = (
+            linear(width, width, dtype=self.dtype, name=f"decode_{m}_{i}")
+            for i in range(2)
+        )
+        return last(jax.nn.relu(first(fused)))
+
+    def _head(
+        self, order: tuple[str, ...], streams: Streams, fused: Array, train: bool
+    ) -> Array:
+        x = fused
+        if self.head_form == "concat":
+            x = jnp.concatenate([mean(streams[m]) for m in order], axis=-1)  # Eq. 20
+            x = layer_norm(self.dtype, "norm")(x)
+        project = linear(x.shape[-1], self.hidden, dtype=self.dtype, name="project")
+        z = jax.nn.relu(project(x))  # Eq. 12, 21
+        if self.head_form == "concat":
+            z = nn.Dropout(self.dropout, deterministic=not train)(z)
+        return head(z, self.head_size)
+
+
+def _mean_of_all(order: tuple[str, ...], streams: Streams) -> Array:
+    """The mean over the real tokens of all modalities, (b d)."""
+    values = jnp.concatenate([streams[m].values for m in order], axis=1)
+    mask = jnp.concatenate([streams[m].mask for m in order], axis=1)
+    return masked_mean(values, mask, axis=1)
