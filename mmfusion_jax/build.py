@@ -17,6 +17,7 @@ from mmfusion_jax.errors import ConfigError, nearest
 from mmfusion_jax.lookup import Config, call, choose, known
 from mmfusion_jax.losses import LOSSES
 from mmfusion_jax.losses.objective import TASK, Objective, Weighted
+from mmfusion_jax.metrics.integration import Integration
 from mmfusion_jax.models import MODELS
 from mmfusion_jax.tasks import Classification, Multilabel, Regression, Task
 from mmfusion_jax.train.devices import Executor
@@ -149,7 +150,13 @@ def build_task(config: Config, data: Dataset) -> Task:
     """What the label of `config.data.label` means in this data set."""
     label = config.data.label
     if label in data.classes:
-        return Classification(label, tuple(data.classes[label]))
+        return Classification(label, tuple(data.classes[label]), integration(config))
+    if "mis" in config:
+        raise ConfigError(
+            "C18",
+            f"config.mis is a score of classes, and label {label!r} is none.",
+            f"labels that are classes: {', '.join(data.classes) or 'none'}",
+        )
     if label in data.values:
         return Regression(label, data.values[label])
     if label in data.flags:
@@ -159,6 +166,14 @@ def build_task(config: Config, data: Dataset) -> Task:
         f"config.data.label={label!r} is no label of {data.title}.",
         nearest(label, [*data.classes, *data.values, *data.flags]),
     )
+
+
+def integration(config: Config) -> Integration | None:
+    """What the score MIS is made of; None where config.mis is left out."""
+    if "mis" not in config:
+        return None
+    modalities = {"modalities": tuple(sorted(config.model.encoders))}
+    return call(Integration, modalities | config.mis.to_dict(), "config.mis")
 
 
 def check_select(select: str, task: Task) -> None:

@@ -17,6 +17,7 @@ TABLES = {
     "schedule": ("build_optimiser.py", "SCHEDULES"),
     "compute type": ("build.py", "DTYPES"),
     "score": ("metrics/classification.py", "ClassificationScores.DEFINITIONS"),
+    "integration score": ("metrics/integration.py", "DEFINITIONS"),
     "sentiment score": ("metrics/sentiment.py", "SentimentScores.DEFINITIONS"),
     "sims score": ("metrics/sims.py", "SimsScores.DEFINITIONS"),
     "plain score": ("metrics/score.py", "PlainScores.DEFINITIONS"),

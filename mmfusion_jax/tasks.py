@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from mmfusion_jax.data.dataset import Score
 from mmfusion_jax.errors import DataError
 from mmfusion_jax.metrics.classification import ClassificationScores
 from mmfusion_jax.metrics.flags import FlagScores
+from mmfusion_jax.metrics.integration import Integration, IntegrationScores
 from mmfusion_jax.metrics.score import PlainScores
 from mmfusion_jax.metrics.sentiment import SentimentScores
 from mmfusion_jax.metrics.sims import SimsScores
@@ -23,7 +24,8 @@ class Scores(Protocol):
         DEFINITIONS: name of a score -> what it is, in words.
     """
 
-    DEFINITIONS: ClassVar[Mapping[str, str]]
+    @property
+    def DEFINITIONS(self) -> Mapping[str, str]: ...
 
     def collect(self, outputs: Outputs, batch: Batch) -> dict[str, Array]: ...
 
@@ -49,6 +51,10 @@ class Task(Protocol):
         """The best answer that looks at no input: in words, and as a prediction (k)."""
         ...
 
+    def prior(self, train: np.ndarray) -> np.ndarray:
+        """The prediction for an example of which nothing is there, (k) or ()."""
+        ...
+
     def about(self) -> dict[str, Any]:
         """What a report says of it, as JSON values."""
         ...
@@ -65,17 +71,22 @@ class Classification:
     Attributes:
         label: name of the label, (b) int.
         classes: names of the classes, in the order of their numbers.
+        integration: what MIS is made of; None where modalities say nothing alone.
     """
 
     label: str
     classes: tuple[str, ...]
+    integration: Integration | None = None
 
     @property
     def head_size(self) -> int:
         return len(self.classes)
 
-    def scores(self) -> ClassificationScores:
-        return ClassificationScores(self.label, len(self.classes))
+    def scores(self) -> ClassificationScores | IntegrationScores:
+        plain = ClassificationScores(self.label, len(self.classes))
+        if self.integration is None:
+            return plain
+        return IntegrationScores(plain, self.integration)
 
     def check(self, labels: np.ndarray, split: str) -> None:
         k = len(self.classes)
@@ -98,6 +109,10 @@ class Classification:
     def constant(self, train: np.ndarray) -> tuple[str, np.ndarray]:
         common = int(np.bincount(train, minlength=len(self.classes)).argmax())
         return f"always “{self.classes[common]}”", np.eye(len(self.classes))[common]
+
+    def prior(self, train: np.ndarray) -> np.ndarray:
+        """The logarithm of how often each class occurs."""
+        return _log(np.bincount(train, minlength=len(self.classes)) / len(train))
 
     def about(self) -> dict[str, Any]:
         return {"kind": "classification", "classes": list(self.classes)}
@@ -147,6 +162,10 @@ class Regression:
         median = np.asarray(np.median(train), np.float32)
         return f"always the training median, {median:.2f}", median
 
+    def prior(self, train: np.ndarray) -> np.ndarray:
+        """The median."""
+        return self.constant(train)[1]
+
     def about(self) -> dict[str, Any]:
         return {"kind": "regression", "range": [self.meaning.low, self.meaning.high]}
 
@@ -189,11 +208,21 @@ class Multilabel:
         common = (train.mean(axis=0) > 0.5).astype(int)
         return "always the commoner answer", np.eye(2)[common].ravel()
 
+    def prior(self, train: np.ndarray) -> np.ndarray:
+        """The logarithms of how often each flag is no and yes."""
+        yes = train.mean(axis=0)
+        return _log(np.stack([1 - yes, yes], axis=-1)).ravel()
+
     def about(self) -> dict[str, Any]:
         return {"kind": "multilabel", "flags": list(self.flags)}
 
     def picture(self, collected: Mapping[str, np.ndarray]) -> dict[str, Any]:
         return {}
+
+
+def _log(share: np.ndarray) -> np.ndarray:
+    """Logarithms in float32; of 0 that of a billionth."""
+    return np.log(np.maximum(share, 1e-9)).astype(np.float32)
 
 
 def constant_scores(

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
 
 import numpy as np
 from sklearn import metrics as sk
@@ -22,7 +21,7 @@ class ClassificationScores:
     label: str
     num_classes: int
 
-    DEFINITIONS: ClassVar[Mapping[str, str]] = {
+    DEFINITIONS = {
         "accuracy": "share of examples whose highest logit is the true class",
         "uar": "unweighted average recall: mean over classes of the class's recall",
         "macro_precision": "mean over classes of precision; 0 for a class never said",

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
 
 import numpy as np
 
@@ -25,7 +24,7 @@ class FlagScores:
     label: str
     names: tuple[str, ...]
 
-    DEFINITIONS: ClassVar[Mapping[str, str]] = {
+    DEFINITIONS = {
         "accuracy": "mean over the flags of the share of right answers",
         "f1": "mean over the flags of F1 of yes and no, weighted by the truth",
     }

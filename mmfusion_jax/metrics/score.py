@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
 
 import numpy as np
 
@@ -22,7 +21,7 @@ class PlainScores:
     label: str
     neutral: float = 0.0
 
-    DEFINITIONS: ClassVar[Mapping[str, str]] = {
+    DEFINITIONS = {
         "mae": "mean |answer - label|",
         "corr": "Pearson's r of answer and label; 0 if one is constant",
         "acc2": "share on the same side: (answer > neutral) = (label > neutral)",

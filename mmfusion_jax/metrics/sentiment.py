@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +47,7 @@ class SentimentScores:
 
     label: str
 
-    DEFINITIONS: ClassVar[Mapping[str, str]] = {
+    DEFINITIONS = {
         "mae": "mean |answer - label|",
         "corr": "Pearson's r of answer and label, unclipped; 0 if one is constant",
         "acc7": "both clipped to -3..3 and rounded half to even: share of equal ones",

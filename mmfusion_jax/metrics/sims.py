@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +51,7 @@ class SimsScores:
 
     label: str
 
-    DEFINITIONS: ClassVar[Mapping[str, str]] = {
+    DEFINITIONS = {
         "mae": "mean |answer - label|, both clipped to -1..1",
         "corr": "Pearson's r, both clipped to -1..1; 0 if one is constant",
         "acc2": "share in the same of [-1, 0], (0, 1]",

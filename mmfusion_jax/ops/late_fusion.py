@@ -7,7 +7,7 @@ no say; where none is present all have, so that the result is finite.
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.masking import keep, masked_softmax
 from mmfusion_jax.types import Array
 
 
@@ -19,8 +19,23 @@ def average(logits: Array, present: Array) -> Array:
     Source:
         CFN-SR, Table 1, "Averaging".
     """
-    share = _heard(present).astype(logits.dtype)
-    share = share / jnp.sum(share, axis=1, keepdims=True)
+    return weighted(logits, present, jnp.zeros(present.shape, logits.dtype))
+
+
+def weighted(logits: Array, present: Array, scores: Array) -> Array:
+    """Log of a weighted mean of the probabilities, (b k).
+
+        p = sum_m w_m p_m,   w = softmax(scores) over those present
+
+    Args:
+        logits: (b m k).
+        present: (b m) bool.
+        scores: (b m).
+
+    Source:
+        Hetero-Fusion-Net, Sec. 5.3, "Late Fusion".
+    """
+    share = masked_softmax(scores, _heard(present), axis=1)
     log_p = jax.nn.log_softmax(logits)
     return jax.nn.logsumexp(log_p, axis=1, b=share[..., None])
 

@@ -5,7 +5,18 @@ from collections.abc import Mapping
 from typing import Any
 
 DASH = "–"
-NO_SHARES = frozenset({"loss", "mae", "corr", "mis", "consistency", "confidence"})
+NO_SHARES = frozenset(
+    {
+        "loss",
+        "mae",
+        "corr",
+        "mis",
+        "consistency",
+        "consistency_soft",
+        "confidence",
+        "confidence_entropy",
+    }
+)
 NAMES = {
     "uar": "UAR",
     "macro_f1": "macro F1",
