@@ -44,41 +44,60 @@ def random_splits(
 
 
 def folds_of(
-    groups: Sequence[Group], fold: int, folds: int, protocol: str, size: int
+    groups: Sequence[Group],
+    fold: int,
+    folds: int,
+    protocol: str,
+    size: int | None = None,
 ) -> dict[str, tuple[Group, ...]]:
     """The groups of each split in one fold of a cross-validation.
 
-    Fold f tests groups f*size .. f*size + size-1. The honest protocol chooses its step
-    on the groups that the next fold tests, taken out of training. The other two train
-    on all groups that are not tested: the fixed protocol chooses nothing and takes the
-    last step, the protocol of the paper chooses on the test fold itself.
+    Fold f tests groups f*size .. f*size + size-1, or, without a size, every folds-th
+    group from the f-th on. The honest protocol chooses its step on the groups that the
+    next fold tests, taken out of training. The other two train on all groups that are
+    not tested: the fixed protocol chooses nothing and takes the last step, the protocol
+    of the paper chooses on the test fold itself.
 
     Args:
         groups: all groups, in order; those after folds * size are never tested.
         fold: 0..folds-1.
         folds: how many there are.
         protocol: "honest", "fixed" or "paper".
-        size: groups that a fold tests.
+        size: groups that a fold tests; None tests every group in some fold.
 
     Raises:
-        ConfigError: the fold or the protocol is unknown, or the folds do not fit.
+        ConfigError: the fold or the protocol is unknown, the folds do not fit, or they
+            leave nothing to train on.
     """
     if protocol not in PROTOCOLS:
         raise ConfigError(
             "C03", f"protocol={protocol!r} is unknown; known: {', '.join(PROTOCOLS)}."
         )
-    if not 0 <= fold < folds or folds < 2 or folds * size > len(groups):
+    least = size or 1
+    if not 0 <= fold < folds or folds < 2 or folds * least > len(groups):
         raise ConfigError(
             "C06",
             f"fold={fold} of folds={folds} does not fit {len(groups)} groups, "
-            f"{size} for each fold.",
-            f"folds=2 to {len(groups) // size}, fold below that",
+            f"{least} for each fold.",
+            f"folds=2 to {len(groups) // least}, fold below that",
         )
-    tested = lambda number: tuple(groups[number * size : (number + 1) * size])
+
+    def tested(number: int) -> tuple[Group, ...]:
+        if size is None:
+            return tuple(groups[number::folds])
+        return tuple(groups[number * size : (number + 1) * size])
+
     splits = {"valid": tested((fold + 1) % folds)} if protocol == "honest" else {}
     splits["test"] = tested(fold)
     taken = {group for part in splits.values() for group in part}
-    return {"train": tuple(g for g in groups if g not in taken), **splits}
+    train = tuple(g for g in groups if g not in taken)
+    if not train:
+        raise ConfigError(
+            "C06",
+            f"protocol={protocol!r} leaves nothing to train on with folds={folds}.",
+            "--config.data.folds=5",
+        )
+    return {"train": train, **splits}
 
 
 def _by_class(
