@@ -6,6 +6,7 @@ from mmfusion_jax.data.mmmo import mmmo
 from mmfusion_jax.data.mosi_utterances import mosi_utterances
 from mmfusion_jax.data.ravdess import ravdess
 from mmfusion_jax.data.ravdess_features import ravdess_features
+from mmfusion_jax.data.stress_predict import stress_predict
 
 DATASETS = {
     "clips": clips,
@@ -14,4 +15,5 @@ DATASETS = {
     "mosi_utterances": mosi_utterances,
     "ravdess": ravdess,
     "ravdess_features": ravdess_features,
+    "stress_predict": stress_predict,
 }
