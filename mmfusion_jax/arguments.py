@@ -30,7 +30,7 @@ class Flag:
     """
 
     name: str
-    default: str | bool | int
+    default: str | bool | int | float
     about: str
     choices: tuple[str, ...] = ()
 
@@ -44,44 +44,55 @@ class Request:
         config_name: as written after --config=, such as "configs/cfn_sr.py:ravdess".
         workdir: folder of the run.
         flags: the values of all other flags, by name.
+        operand: the word that is no flag, of a command that takes one.
     """
 
     config: ConfigDict
     config_name: str
     workdir: Path
     flags: Mapping[str, Any]
+    operand: str = ""
 
 
-def parse(words: Sequence[str], flags: Sequence[Flag], needs_config: bool) -> Request:
+def parse(
+    words: Sequence[str],
+    flags: Sequence[Flag],
+    needs_config: bool,
+    operand: str = "",
+) -> Request:
     """What `words` ask for.
 
     Args:
         words: of the command line, without the program.
         flags: that the command knows; "workdir" must be among them.
         needs_config: the command works on a config.
+        operand: what the one word is that is no flag, such as "FILE"; "" if there may
+            be none.
 
     Raises:
         ConfigError: for a flag, a config file, a field or a value that cannot be.
     """
     values = absl_flags.FlagValues()
+    values.set_gnu_getopt(True)  # flags may stand behind the operand
     for flag in flags:
         _define(flag, values)
     spec, rest = _take_config(words) if needs_config else ("", list(words))
     _check_flags(rest, [*values, *(["config"] if needs_config else [])])
     config = _config(spec, rest, values) if needs_config else ConfigDict()
-    _set(values, rest, config)
+    left = _set(values, rest, config)
+    named = _operand(left, operand)
     asked = {flag.name: values[flag.name].value for flag in flags}
     for flag in flags:
         if flag.choices and asked[flag.name] not in flag.choices:
-            hint = nearest(str(asked[flag.name]), flag.choices)
-            raise ConfigError(
-                "C03", f"--{flag.name}={asked[flag.name]} is unknown.", hint
-            )
+            value = asked[flag.name]
+            what = f"={value} is unknown." if value else " is missing."
+            hint = nearest(str(value), flag.choices)
+            raise ConfigError("C03", f"--{flag.name}{what}", hint)
     # Only now: until a flag has set it, a placeholder is nothing but its type.
     config = config.copy_and_resolve_references().lock()
     check_config(fields(config))
     workdir = asked.pop("workdir") or default_workdir(spec)
-    return Request(config, spec, Path(workdir).expanduser(), asked)
+    return Request(config, spec, Path(workdir).expanduser(), asked, named)
 
 
 def default_workdir(spec: str) -> str:
@@ -95,6 +106,7 @@ def _define(flag: Flag, values: absl_flags.FlagValues) -> None:
     kinds = {
         bool: absl_flags.DEFINE_bool,
         int: absl_flags.DEFINE_integer,
+        float: absl_flags.DEFINE_float,
         str: absl_flags.DEFINE_string,
     }
     kinds[type(flag.default)](flag.name, flag.default, flag.about, flag_values=values)
@@ -147,22 +159,31 @@ def _config(
 
 def _set(
     values: absl_flags.FlagValues, words: Sequence[str], config: ConfigDict
-) -> None:
-    """Sets `values`, and with them the overridden fields of `config`."""
+) -> list[str]:
+    """Sets `values`, and with them the overridden fields of `config`; other words."""
     try:
         left = values(["", *words])[1:]
     except absl_flags.IllegalFlagValueError as error:
         raise _wrong_type(str(error), values, config) from error
     except (absl_flags.Error, ValueError, TypeError) as error:
         raise ConfigError("C01", " ".join(str(error).split())) from error
-    if left:
-        raise ConfigError(
-            "C01", f"{left[0]!r} is no flag.", "flags look like --workdir=FOLDER"
-        )
     for field, value in fields(config).items():
         if isinstance(value, tuple) and any("," in str(part) for part in value):
             parts = tuple(p for part in value for p in str(part).split(","))
             config.update_from_flattened_dict({field: parts})
+    return left
+
+
+def _operand(left: Sequence[str], operand: str) -> str:
+    """The one word of `left`, if the command takes one and no more."""
+    if not operand and not left:
+        return ""
+    if not left or not left[0]:
+        raise ConfigError("C01", f"{operand} is missing.", "--help shows the usage")
+    if len(left) > 1 or not operand:
+        fix = "flags look like --workdir=FOLDER"
+        raise ConfigError("C01", f"{left[-1]!r} is no flag.", fix)
+    return left[0]
 
 
 def _wrong_type(

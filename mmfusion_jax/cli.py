@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from absl import flags as absl_flags
@@ -19,7 +19,7 @@ from absl import logging as absl_logging
 
 from mmfusion_jax.arguments import Flag, Request, parse
 from mmfusion_jax.config_file import as_json, fields, list_configs
-from mmfusion_jax.errors import Interrupted, UserError
+from mmfusion_jax.errors import ConfigError, Interrupted, UserError, nearest
 
 # What the system refuses although the library did nothing wrong.
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
@@ -29,6 +29,7 @@ COMMON = (
     Flag("json", False, "print one JSON object on stdout"),
     Flag("debug", False, "show the traceback of an error on the screen too"),
 )
+HELP = frozenset({"--help", "-help", "-h", "--helpfull"})
 PRINT_CONFIG = Flag("print_config", False, "print every field of the config, and stop")
 
 
@@ -39,16 +40,19 @@ class Command:
     Attributes:
         name: of the module.
         about: what it does, in a few lines.
-        main: does it.
+        main: does it; what it returns, if anything, is the exit code.
         flags: its own, beside those of every command.
         needs_config: it works on a config.
+        operand: what the word is that it takes beside flags, such as "FILE"; "" if it
+            takes none.
     """
 
     name: str
     about: str
-    main: Callable[[Request], None]
+    main: Callable[[Request], int | None]
     flags: tuple[Flag, ...] = ()
     needs_config: bool = True
+    operand: str = ""
 
     @property
     def all_flags(self) -> tuple[Flag, ...]:
@@ -66,11 +70,11 @@ def run(command: Command, words: Sequence[str] | None = None) -> int:
     """
     words = sys.argv[1:] if words is None else words
     absl_logging.set_verbosity(absl_logging.WARNING)
-    if not {"--help", "-help", "-h", "--helpfull"}.isdisjoint(words):
+    if not HELP.isdisjoint(words):
         print(help_text(command))
         return 0
     try:
-        request = parse(words, command.all_flags, command.needs_config)
+        request = parse(words, command.all_flags, command.needs_config, command.operand)
     except UserError as error:
         if "--debug" in words:
             traceback.print_exc()
@@ -90,9 +94,38 @@ def run(command: Command, words: Sequence[str] | None = None) -> int:
     return code
 
 
+def run_one_of(
+    name: str,
+    about: str,
+    commands: Mapping[str, Command],
+    words: Sequence[str] | None = None,
+) -> int:
+    """Runs the command that the first word names, and returns its exit code.
+
+    Args:
+        name: of the module.
+        about: what the commands do, in a line.
+        commands: by the word that names each.
+        words: those after the name of the program; None for the process's own.
+    """
+    words = sys.argv[1:] if words is None else words
+    if words and words[0] in commands:
+        return run(commands[words[0]], words[1:])
+    if not words or not HELP.isdisjoint(words):
+        lines = [about, "", "usage:"]
+        lines += [f"  {_call(one):<44} {one.about}" for one in commands.values()]
+        print("\n".join([*lines, "", f"  python -m {name} COMMAND --help lists flags"]))
+        return 0 if words else ConfigError.exit_code
+    error = ConfigError(
+        "C01", f"{words[0]!r} is no command of {name}.", nearest(words[0], commands)
+    )
+    print(error, file=sys.stderr)
+    return error.exit_code
+
+
 def help_text(command: Command) -> str:
     """What `--help` prints."""
-    use = f"python -m {command.name}"
+    use = _call(command)
     lines = [command.about, "", "usage:"]
     known = list_configs() if command.needs_config else []
     if command.needs_config:
@@ -110,6 +143,11 @@ def help_text(command: Command) -> str:
     if known:
         lines += ["", "configs:", *(f"  {path}" for path in known)]
     return "\n".join(lines)
+
+
+def _call(command: Command) -> str:
+    """How a command is called."""
+    return " ".join(filter(None, ("python -m", command.name, command.operand)))
 
 
 def config_text(request: Request) -> str:
@@ -140,11 +178,10 @@ def _usage(flag: Flag) -> str:
     return f"--{flag.name}={flag.default or flag.name.upper()}"
 
 
-def _guarded(main: Callable[[Request], None], request: Request) -> int:
+def _guarded(main: Callable[[Request], int | None], request: Request) -> int:
     """Runs `main`; an exception becomes lines on stderr and an exit code."""
     try:
-        main(request)
-        return 0
+        return main(request) or 0
     except Interrupted as error:
         print(error, file=sys.stderr)
         return error.exit_code

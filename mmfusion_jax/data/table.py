@@ -1,7 +1,10 @@
 """The data sets that a config can name."""
 
+import functools
+
 from mmfusion_jax.data.clips import clips
 from mmfusion_jax.data.digits import digits
+from mmfusion_jax.data.imported import imported
 from mmfusion_jax.data.mmmo import mmmo
 from mmfusion_jax.data.mosi_utterances import mosi_utterances
 from mmfusion_jax.data.ravdess import ravdess
@@ -11,9 +14,13 @@ from mmfusion_jax.data.stress_predict import stress_predict
 DATASETS = {
     "clips": clips,
     "digits": digits,
+    "iemocap": functools.partial(imported, "iemocap"),
     "mmmo": mmmo,
+    "mosei": functools.partial(imported, "mosei"),
+    "mosi": functools.partial(imported, "mosi"),
     "mosi_utterances": mosi_utterances,
     "ravdess": ravdess,
     "ravdess_features": ravdess_features,
+    "sims": functools.partial(imported, "sims"),
     "stress_predict": stress_predict,
 }

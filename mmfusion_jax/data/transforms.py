@@ -32,6 +32,17 @@ class Moments:
         rows = np.asarray(rows, np.float64)
         return cls(len(rows), rows.sum(axis=0), np.square(rows).sum(axis=0))
 
+    def __add__(self, other: "Moments") -> "Moments":
+        """Those of the rows behind both."""
+        total, square = self.total + other.total, self.square + other.square
+        return Moments(self.count + other.count, total, square)
+
+    def constant(self) -> np.ndarray:
+        """Which features never change, (f) bool."""
+        mean, square = self.total / self.count, self.square / self.count
+        # Rounding leaves a constant feature a variance of about 1e-16 of its square.
+        return square - mean**2 <= 1e-10 * np.maximum(square, 1e-30)
+
 
 @dataclasses.dataclass(frozen=True)
 class Standard:
@@ -49,13 +60,9 @@ class Standard:
     def of(cls, parts: Iterable[Moments]) -> "Standard":
         """The standard of all the rows behind `parts`; there must be at least one."""
         parts = [part for part in parts if part.count]
-        count = sum(part.count for part in parts)
-        mean = np.sum([part.total for part in parts], axis=0) / count
-        square = np.sum([part.square for part in parts], axis=0) / count
-        # Rounding leaves a constant feature a variance of about 1e-16 of its square.
-        variance = square - mean**2
-        constant = variance <= 1e-10 * np.maximum(square, 1e-30)
-        deviation = np.sqrt(np.where(constant, 1.0, variance))
+        whole = sum(parts[1:], start=parts[0])
+        mean, square = whole.total / whole.count, whole.square / whole.count
+        deviation = np.sqrt(np.where(whole.constant(), 1.0, square - mean**2))
         return cls(mean.astype(np.float32), deviation.astype(np.float32))
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:

@@ -1,0 +1,130 @@
+"""Imports files of features, and examines them.
+
+python -m mmfusion_jax.data import FILE --as=mosi
+python -m mmfusion_jax.data doctor mosi
+"""
+
+import contextlib
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmfusion_jax import cli
+from mmfusion_jax.arguments import Flag, Request
+from mmfusion_jax.data.kinds import KINDS
+
+NAMES = tuple(KINDS)
+LIMITS = (
+    Flag("memory_gb", 0.0, "memory it may take (default: 4 times the file)"),
+    Flag("cpu_seconds", 0, "time of the processor it may take (default: by size)"),
+    Flag("timeout", 0, "seconds it may take (default: twice that)"),
+)
+
+
+def bring_in(request: Request) -> None:
+    """Imports a file and says what came of it."""
+    # Slow, and needed only once the request is known to be sound.
+    from mmfusion_jax.data.import_file import FOLDER, concerns
+    from mmfusion_jax.data.store import cache_folder
+    from mmfusion_jax.data.summary import head, table
+
+    name, path = request.flags["as"], Path(request.operand).expanduser()
+    arguments = {
+        "file": str(path),
+        "name": name,
+        "parent": str(cache_folder(FOLDER) / name),
+        "repair": request.flags["repair"],
+    }
+    found = _caged("import_file", arguments, path, request)
+    if request.flags["json"]:
+        print(json.dumps(found, indent=1))
+        return
+    wrong, remarks = concerns(found)
+    print("\n".join([*head(found), *table(found)]))
+    for line in [*(f"problem: {one}" for one in wrong), *remarks]:
+        print(f"  {line}")
+    print("already imported:" if found["there"] else "imported:", found["folder"])
+    print(f"train:  python -m mmfusion_jax.main --config={KINDS[name].config}")
+    print(f"look:   python -m mmfusion_jax.data doctor {name}")
+
+
+def examine(request: Request) -> int:
+    """Prints what is in a file, or in what was imported; 1 if something is wrong."""
+    from mmfusion_jax import doctor
+    from mmfusion_jax.data.import_file import concerns
+
+    found = _stored(request) if request.operand in NAMES else _file(request)
+    print(json.dumps(found, indent=1) if request.flags["json"] else doctor.page(found))
+    return int(bool(concerns(found)[0]))
+
+
+def _file(request: Request) -> Mapping[str, Any]:
+    """What is in a file."""
+    path = Path(request.operand).expanduser()
+    arguments = {"file": str(path), "name": request.flags["as"]}
+    return _caged("examine", arguments, path, request)
+
+
+def _stored(request: Request) -> Mapping[str, Any]:
+    """What is in an import, every example of which is read."""
+    from mmfusion_jax.data.imported import examined
+
+    return examined(request.operand, request.flags["file"])
+
+
+def _caged(
+    function: str, arguments: Mapping[str, Any], path: Path, request: Request
+) -> Mapping[str, Any]:
+    """Has a function of `import_file.py` work on a file, within limits."""
+    from mmfusion_jax.data.cage import memory_for, run_caged
+    from mmfusion_jax.data.formats import files
+
+    largest = max(files(path), key=lambda file: file.stat().st_size)
+    seconds = request.flags["cpu_seconds"]
+    seconds = seconds or 300 + largest.stat().st_size // 1_000_000
+    with contextlib.redirect_stdout(sys.stderr):
+        return run_caged(
+            f"mmfusion_jax.data.import_file:{function}",
+            arguments,
+            memory_gb=request.flags["memory_gb"] or memory_for(largest),
+            cpu_seconds=seconds,
+            timeout=request.flags["timeout"] or 2 * seconds,
+            subject=str(path),
+        )
+
+
+COMMANDS = {
+    "import": cli.Command(
+        "mmfusion_jax.data import",
+        "Reads a file of features once and keeps it as a data set.",
+        bring_in,
+        (
+            Flag("as", "", "the data set that it is", NAMES),
+            Flag("repair", False, "write 0 for NaN and infinite values"),
+            *LIMITS,
+        ),
+        needs_config=False,
+        operand="FILE",
+    ),
+    "doctor": cli.Command(
+        "mmfusion_jax.data doctor",
+        "Examines a file, or a data set that was imported; exit code 1 if it is ill.",
+        examine,
+        (
+            Flag("as", "", "the data set that a file is", ("", *NAMES)),
+            Flag("file", "", "which import of a data set, if there are several"),
+            *LIMITS,
+        ),
+        needs_config=False,
+        operand="NAME|FILE",
+    ),
+}
+
+if __name__ == "__main__":
+    sys.exit(
+        cli.run_one_of(
+            "mmfusion_jax.data", "Imports and examines files of features.", COMMANDS
+        )
+    )

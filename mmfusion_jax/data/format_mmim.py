@@ -1,0 +1,82 @@
+"""Feature files in the layout of MMIM and MISA: lists of examples, not padded."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mmfusion_jax.data.fields import Fields
+from mmfusion_jax.data.sequences import Sequences
+from mmfusion_jax.errors import DataError
+
+COLUMNS = (1, 7)
+
+
+def read(where: str, rows: Any) -> Sequences:
+    """One split.
+
+        [((words, visual, acoustic, actual_words, ...), label, id), ...]
+
+    `words` are numbers of words, (t), `visual` and `acoustic` (t f), and the label is
+    (1 1), or (1 7) with six emotions behind the score. Lengths that may follow are
+    those of the arrays.
+
+    Reading:
+        The vectors of the words lie in another file, which holds objects of a program
+        and is not read: the words stay numbers.
+    """
+    if not isinstance(rows, list | tuple) or not rows:
+        raise DataError("D70", f"{where} is no list of examples.")
+    inputs: dict[str, list[np.ndarray]] = {"words": [], "audio": [], "video": []}
+    scores, ids, texts = [], [], []
+    for number, row in enumerate(rows):
+        parts, label, name = _parts(where, number, row)
+        fields = Fields(
+            f"{where}, example {number}",
+            dict(zip(("words", "video", "audio"), parts, strict=False))
+            | {"label": label},
+        )
+        words = fields.whole("words", (1,), -1, 1 << 24)
+        inputs["words"].append(words)
+        for modality in ("audio", "video"):
+            inputs[modality].append(_vectors(fields, modality))
+        scores.append(_score(fields))
+        ids.append(_name(name))
+        texts.append(" ".join(map(str, parts[3])))
+    widths = {m: {x.shape[1] for x in inputs[m]} for m in ("audio", "video")}
+    for modality, found in widths.items():
+        if len(found) > 1:
+            raise DataError("D71", f"{where}: {modality} has {sorted(found)} features.")
+    return Sequences(inputs, {"score": np.array(scores, np.float32)}, ids, texts)
+
+
+def _parts(where: str, number: int, row: Any) -> tuple[Sequence[Any], Any, Any]:
+    """Inputs, label and name of an example."""
+    whole = isinstance(row, list | tuple) and len(row) == 3
+    if whole and isinstance(row[0], list | tuple) and len(row[0]) >= 4:
+        return row[0], row[1], row[2]
+    raise DataError(
+        "D70",
+        f"{where}, example {number}, is not ((words, visual, acoustic, actual_words), "
+        "label, id).",
+    )
+
+
+def _vectors(fields: Fields, name: str) -> np.ndarray:
+    """(t f) float32."""
+    values = fields.numbers(name, (2,))
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
+
+
+def _score(fields: Fields) -> float:
+    values = fields.numbers("label", (1, 2)).ravel()
+    if values.size not in COLUMNS:
+        raise fields.wrong("label", f"has {values.size} numbers")
+    return float(values[0])
+
+
+def _name(value: Any) -> str:
+    """An id as text, with the video before the clip: "video[3]" and "video_3"."""
+    text = value.decode("latin1") if isinstance(value, bytes) else str(value)
+    return text.replace("[", "$_$").rstrip("]")
