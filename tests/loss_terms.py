@@ -19,6 +19,7 @@ OPTIONS = {
     "consistency": LIST,
     "consistency:flags": LIST | {"flags": True},
     "cross_entropy": CLASS,
+    "cross_entropy:weighted": CLASS | {"class_weights": (0.5, 1.0, 2.0, 1.0)},
     "exclusive_adversary": LIST,
     "gate_entropy": {},
     "gate_entropy:paper": {"form": "paper"},

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from golden_msa import fill, load
 
+from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.losses import LOSSES
 from mmfusion_jax.losses.objective import Objective, Weighted
 from mmfusion_jax.ops.gradient_reversal import ramp, reverse_gradient
@@ -97,6 +98,14 @@ def test_designs_by_hand():
     for design, values in want.items():
         term = LOSSES["info_nce"](("p",), 1.0, design=design, label="label")
         close(term(outputs, batch), values)
+
+
+def test_weights_of_classes():
+    batch, logits = batch_of(2, label=jnp.array([1, 0])), Outputs(jnp.zeros((2, 2)))
+    term = LOSSES["cross_entropy"]("label", class_weights=(0.5, 3.0))
+    close(term(logits, batch), [3 * np.log(2), np.log(2) / 2])
+    with pytest.raises(ConfigError, match=r"C10.*are not 2"):
+        LOSSES["cross_entropy"]("label", class_weights=(1.0,))(logits, batch)
 
 
 def test_losses_against_a_label_by_hand():

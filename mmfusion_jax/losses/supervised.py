@@ -6,6 +6,7 @@ import einops
 import jax.numpy as jnp
 import optax
 
+from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.losses.extras import extra, wide
 from mmfusion_jax.ops.masking import keep
 from mmfusion_jax.types import Array, Batch, Outputs
@@ -20,6 +21,7 @@ class CrossEntropy:
     Attributes:
         label: name in `Batch.labels`, (b) int classes 0..k-1.
         logits: name in `Outputs.extras` to use instead of the prediction.
+        class_weights: what an example of each class counts for; () for 1.
 
     Reading:
         Eq. 10 takes the logarithm of the prediction of Eq. 9, which is not a
@@ -28,12 +30,26 @@ class CrossEntropy:
 
     label: str
     logits: str = ""
+    class_weights: tuple[float, ...] = ()
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
         logits = extra(outputs, self.logits) if self.logits else outputs.prediction
-        return optax.softmax_cross_entropy_with_integer_labels(
-            keep(wide(logits), batch.weight > 0), batch.labels[self.label]
+        self._check(logits.shape[-1])
+        label = batch.labels[self.label]
+        loss = optax.softmax_cross_entropy_with_integer_labels(
+            keep(wide(logits), batch.weight > 0), label
         )
+        if not self.class_weights:
+            return loss
+        return loss * jnp.array(self.class_weights, loss.dtype)[label]
+
+    def _check(self, classes: int) -> None:
+        if self.class_weights and len(self.class_weights) != classes:
+            raise ConfigError(
+                "C10",
+                f"class_weights={self.class_weights} of a loss are not {classes}, one "
+                "for each class.",
+            )
 
 
 @dataclasses.dataclass(frozen=True)
