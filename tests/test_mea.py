@@ -68,34 +68,44 @@ def perceptron(torch, name, first="fc1", second="fc2"):
     }
 
 
+def units(torch, *names):
+    """The parameters of a Reinforcement, one unit by name each."""
+    trees = [unit(torch, name) for name in names]
+    return jax.tree.map(lambda *x: np.stack(x), *trees)
+
+
 def unit(torch, name):
-    """The parameters of a Reinforcement."""
+    get = lambda part: torch[f"{name}.{part}"]
     tree = {
-        "norm": norm(torch, f"{name}.ln1"),
-        "query": linear(torch, f"{name}.Wq"),
-        "key": linear(torch, f"{name}.Wk"),
-        "value": linear(torch, f"{name}.Wv"),
-        "feedforward_norm": norm(torch, f"{name}.ln2"),
-        "feedforward": perceptron(torch, name, "ffn1", "ffn2"),
+        "norm_scale": get("ln1.weight"),
+        "norm_bias": get("ln1.bias"),
+        "query": get("Wq.weight").T,
+        "key": get("Wk.weight").T,
+        "value": get("Wv.weight").T,
+        "feed_scale": get("ln2.weight"),
+        "feed_bias": get("ln2.bias"),
+        "expand": get("ffn1.weight").T,
+        "expand_bias": get("ffn1.bias"),
+        "shrink": get("ffn2.weight").T,
+        "shrink_bias": get("ffn2.bias"),
     }
     if f"{name}.conv.weight" in torch:
-        kernel = torch[f"{name}.conv.weight"].transpose(2, 3, 1, 0)
-        conv = {"kernel": kernel, "bias": torch[f"{name}.conv.bias"]}
-        tree["prediction"] = {"conv": conv}
+        tree["conv"] = get("conv.weight").transpose(2, 3, 1, 0)
+        tree["conv_bias"] = get("conv.bias")
     return tree
 
 
 @pytest.mark.parametrize("form", ["literal", "logit"])
 def test_golden_predictive_self_attention(arrays, torch, streams, form):
-    make = functools.partial(Reinforcement, 2, mu=0.25, form=form)
-    params = {f"L_{i}": unit(torch, f"mea.psa.{i}") for i in range(3)}
+    make = functools.partial(Reinforcement, heads=2, mu=0.25, form=form)
+    params = {f"layer_{i}": units(torch, f"mea.psa.{i}") for i in range(3)}
     for depth in (1, 2, 3):
         block = PredictiveSelfAttention(("L",), make, depth, "off")
         tree = {"params": {k: params[k] for k in list(params)[:depth]}}
         got, extra = block.apply(tree, streams, train=False, mutable="intermediates")
         key = f"spec_mea/psa_{form}_head/layer{depth - 1}"
         close(got["L"].values, arrays[f"{key}.out"])
-        seen = extra["intermediates"][f"L_{depth - 1}"]["attention"][0]
+        seen = extra["intermediates"][f"layer_{depth - 1}"]["attention"][0][0]
         close(seen, arrays[f"{key}.attn"])
         assert got["V"] is streams["V"]
 
@@ -118,22 +128,22 @@ def test_golden_modality_weights(arrays, torch, streams):
 
 
 def hierarchy(torch):
-    tree = {}
-    for m in ORDER:
-        tree[f"{m}_0_mixed"] = unit(torch, f"mea.hca.{m}.mixed")
-        tree[f"{m}_0_coarse"] = unit(torch, f"mea.hca.{m}.coarse")
-        for s in set(ORDER) - {m}:
-            tree[f"{m}_0_fine_{s}"] = unit(torch, f"mea.hca.{m}.fine_{s}")
-    return tree
+    names = lambda step: [f"mea.hca.{m}.{step}" for m in ORDER]
+    pairs = [f"mea.hca.{m}.fine_{s}" for m in ORDER for s in ORDER if s != m]
+    return {
+        "mixed_0": units(torch, *names("mixed")),
+        "coarse_0": units(torch, *names("coarse")),
+        "fine_0": units(torch, *pairs),
+    }
 
 
 def test_golden_hierarchical_attention(arrays, torch, streams):
-    tree = {"params": unit(torch, "mea.mru")}
-    layer = Reinforcement(2)
-    got, _ = layer.apply(tree, streams["V"], streams["L"], train=False)
+    tree = {"params": units(torch, "mea.mru")}
+    layer = Reinforcement(((0,),), heads=2)
+    (got,), _ = layer.apply(tree, [streams["V"]], [streams["L"]], train=False)
     close(got.values, arrays["spec_mea/mru.V_to_L"])
 
-    make = functools.partial(Reinforcement, 2)
+    make = functools.partial(Reinforcement, heads=2)
     block = HierarchicalAttention(ORDER, make, depth=1)
     got = block.apply({"params": hierarchy(torch)}, streams, train=False)
     close(got["L"].values, arrays["spec_mea/hca.L"])
@@ -157,7 +167,7 @@ def test_golden_encoders_and_graph(arrays, torch, streams):
 
 
 def test_golden_agnostic_encoder(arrays, torch, streams):
-    make = functools.partial(Reinforcement, 2)
+    make = functools.partial(Reinforcement, heads=2)
     block = HierarchicalAttention(ORDER, make, depth=1)
     target = block.apply({"params": hierarchy(torch)}, streams, train=False)["L"]
     tree = {"params": perceptron(torch, "mea.Agn")}

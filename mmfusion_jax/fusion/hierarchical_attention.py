@@ -1,5 +1,6 @@
 """Hierarchical cross-modal attention: from all modalities down to single ones."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -21,11 +22,12 @@ class HierarchicalAttention(nn.Module):
         coarse = MRU([Z_s, s != m], mixed)
         fine   = sum_{s != m} MRU(Z_s, coarse)                        (10)
 
-    Parameters: `<modality>_<layer>_mixed`, `_coarse`, and `_fine_<source>`.
+    Parameters: `mixed_<layer>`, `coarse_<layer>`, their units in the order of the
+    modalities, and `fine_<layer>`, target by target, its sources in that order.
 
     Attributes:
         order: the modalities; `[ ]` joins tokens in this order.
-        unit: makes an MRU; takes its `name`.
+        unit: makes MRUs side by side; takes what they see, `sees`, and its `name`.
         depth: number of layers, N; 0 is the ablation "w/o HCA Module".
         mixed, coarse, fine: False skips that step, the ablations "w/o MRU".
         sources: what layers after the first look at: the "updated" modalities, or the
@@ -59,41 +61,49 @@ class HierarchicalAttention(nn.Module):
                 f"hca_sources={self.sources!r} is unknown.",
                 nearest(self.sources, SOURCES),
             )
-        targets = {name: streams[name] for name in self.order}
-        seen = targets
+        seen = targets = [streams[m] for m in self.order]
         for i in range(self.depth):
-            targets = {m: self._layer(i, m, seen, targets[m], train) for m in targets}
+            targets = self._layer(i, seen, list(targets), train)
             if self.sources == "updated":
                 seen = targets
-        return {**streams, **targets}
+        return {**streams, **dict(zip(self.order, targets, strict=True))}
 
     def _layer(
-        self, i: int, name: str, seen: Streams, target: Tokens, train: bool
-    ) -> Tokens:
-        """One modality through the steps of one layer."""
-        others = [s for s in self.order if s != name]
+        self, i: int, seen: list[Tokens], targets: list[Tokens], train: bool
+    ) -> list[Tokens]:
+        """Every modality through the steps of one layer."""
+        places = range(len(seen))
+        others = tuple(tuple(s for s in places if s != t) for t in places)
 
-        def unit(step: str, source: Tokens) -> Tokens:
-            return self.unit(name=f"{name}_{i}_{step}")(source, target, train=train)[0]
+        def step(name: str, sees: tuple[tuple[int, ...], ...], asking: list[Tokens]):
+            unit = self.unit(sees=sees, name=f"{name}_{i}")
+            return unit(seen, asking, train=train)[0]
 
         if self.mixed:
-            target = unit("mixed", joined([seen[s] for s in self.order]))
-        if self.coarse and others:
-            source = joined([seen[s] for s in others])
-            target = chosen(source.present, unit("coarse", source), target)
-        if self.fine and others:
-            some = jnp.any(jnp.stack([seen[s].present for s in others]), axis=0)
-            parts = [
-                keep(unit(f"fine_{s}", seen[s]).values, seen[s].present) for s in others
+            targets = step("mixed", (tuple(places),) * len(seen), targets)
+        if self.coarse and len(seen) > 1:
+            made = step("coarse", others, targets)
+            targets = [
+                chosen(some(seen, others[t]), made[t], targets[t]) for t in places
             ]
-            target = chosen(some, target.replace(values=sum(parts)), target)
-        return target
+        if self.fine and len(seen) > 1:
+            pairs = [(t, s) for t in places for s in others[t]]
+            sees = tuple((s,) for _, s in pairs)
+            made = step("fine", sees, [targets[t] for t, _ in pairs])
+            parts = {
+                (t, s): keep(tokens.values, seen[s].present)
+                for (t, s), tokens in zip(pairs, made, strict=True)
+            }
+            for t in places:
+                values = sum(parts[t, s] for s in others[t])
+                target = targets[t].replace(values=values)
+                targets[t] = chosen(some(seen, others[t]), target, targets[t])
+        return targets
 
 
-def joined(parts: Sequence[Tokens]) -> Tokens:
-    """The tokens of all parts in one sequence, (b n d)."""
-    values = jnp.concatenate([part.values for part in parts], axis=1)
-    return Tokens(values, jnp.concatenate([part.mask for part in parts], axis=1))
+def some(streams: Sequence[Tokens], places: Sequence[int]) -> Array:
+    """In which examples any of the streams at `places` is present, (b) bool."""
+    return functools.reduce(jnp.logical_or, [streams[i].present for i in places])
 
 
 def chosen(rows: Array, one: Tokens, other: Tokens) -> Tokens:

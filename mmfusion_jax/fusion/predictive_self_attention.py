@@ -19,11 +19,12 @@ FORMS = ("token", "dense", "off")
 class PredictiveSelfAttention(nn.Module):
     """Layers of self-attention in which each map helps to predict the next.
 
-    Parameters: `<modality>_<layer>`, and `weigh_<layer>` for the weights.
+    Parameters: `layer_<i>`, its units in the order of the modalities, and `weigh_<i>`
+    for the weights.
 
     Attributes:
         order: the modalities.
-        unit: makes an attention layer; takes its `name`.
+        unit: makes an attention layer; takes what it `sees` and its `name`.
         depth: number of layers, M; 0 is the ablation "w/o PSA Module".
         weigh: how modalities are weighed after each layer, see `ModalityWeights`;
             "off" is the ablation "w/o Weighted Attention Layer".
@@ -50,11 +51,13 @@ class PredictiveSelfAttention(nn.Module):
             raise ConfigError(
                 "C03", f"wal={self.weigh!r} is unknown.", nearest(self.weigh, FORMS)
             )
-        refined, scores = dict(streams), {}
+        refined, scores = dict(streams), []
+        own = tuple((place,) for place, _ in enumerate(self.order))
         for i in range(self.depth):
-            for m in self.order:
-                layer, z = self.unit(name=f"{m}_{i}"), refined[m]
-                refined[m], scores[m] = layer(z, z, scores.get(m), train=train)
+            layer = self.unit(sees=own, name=f"layer_{i}")
+            z = [refined[m] for m in self.order]
+            z, scores = layer(z, z, scores, train=train)
+            refined |= zip(self.order, z, strict=True)
             if self.weigh != "off":
                 dense, name = self.weigh == "dense", f"weigh_{i}"
                 weigh = ModalityWeights(self.order, dense, self.dtype, name=name)
@@ -114,9 +117,3 @@ class ModalityWeights(nn.Module):
         y = score(x)[..., 0]
         y = y.astype(jnp.promote_types(y.dtype, jnp.float32))
         return masked_mean(y, mask, axis=1)
-
-
-def _scaled(tokens: Tokens, share: Array) -> Tokens:
-    """Tokens times the share (b) of their modality."""
-    share = share[:, None, None].astype(tokens.values.dtype)
-    return tokens.replace(values=tokens.values * share)

@@ -1,47 +1,64 @@
-"""Attention that reinforces a target by a source; maps that the last ones predict."""
+"""Attention that reinforces targets by sources, several units side by side."""
 
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import einops
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from mmfusion_jax.errors import ConfigError, nearest
-from mmfusion_jax.layers.linear import linear, torch_uniform
-from mmfusion_jax.layers.perceptron import Perceptron
-from mmfusion_jax.layers.transformer import layer_norm
+from mmfusion_jax.layers.linear import torch_uniform
+from mmfusion_jax.ops.attend import attend
 from mmfusion_jax.ops.masking import keep, masked_softmax
+from mmfusion_jax.ops.predictive_map import predictive_map
+from mmfusion_jax.ops.segments import Segments
 from mmfusion_jax.types import Array, Tokens
 
+EPSILON = 1e-5
 KNOWN = {"form": ("literal", "logit"), "scale": ("head", "width")}
 
 
 class Reinforcement(nn.Module):
-    """A target asks a source; with itself as source it is predictive self-attention.
+    """Units side by side; in each a target asks its sources.
 
         S = LN(Z_t) W_Q (LN(Z_s) W_K)^T / scale, per head
         o = LN(Z_t) + concat_k softmax(S_k) V_k                        (3), (8)
         Z = W_2 gelu(W_1 LN(o) + b_1) + b_2 + o                        (4), (9)
 
+    A target that is its own source has predictive self-attention.
+
+    Parameters, all with a leading axis u of the units: `norm_scale`, `norm_bias`,
+    `query`, `key`, `value`, `out` and `out_bias` (if asked for), `conv` and `conv_bias`
+    (if maps are predicted), `feed_scale`, `feed_bias`, `expand`, `expand_bias`,
+    `shrink`, `shrink_bias`. All but the attention runs over the tokens of all units at
+    once: few large operations compile and run faster than many small ones.
+
     Attributes:
+        sees: for every unit the places of its sources among those given; the tokens
+            of several stand in one sequence.
         heads: number of heads, K; must divide the width d.
-        mu: how much the map of the previous layer decides, see `PredictiveMap`; 0 is
+        mu: how much the map of the previous layer decides, see `predictive_map`; 0 is
             the ablation "w/o Prediction Chain" and has no convolution.
-        form: of Eq. 2, see `PredictiveMap`.
+        form: of Eq. 2, see `predictive_map`.
         scale: "head" divides S by sqrt(d / K), "width" by sqrt(d).
         out_proj: a linear layer on the heads before they are added.
         ffn_mult: hidden width of the feed-forward network, in widths d.
-        dropout: on attention weights and the hidden layer.
-        remat: compute the predicted map again on the way back, to save memory.
+        dropout: on what the heads give, and on the hidden layer.
+        remat: compute the predicted maps again on the way back, to save memory.
         dtype: type of the computation, softmax excepted; None keeps that of the input.
 
     Source:
         MEA, Sec. III-C, Eq. 2-4, and the unit of Sec. III-D, Eq. 7-9.
     Reading:
         One normalisation serves source and target, and what is added to the heads is
-        the normalised target, as Eq. 3 and 8 print it.
+        the normalised target, as Eq. 3 and 8 print it. The paper does not speak of
+        dropout; ours leaves the maps alone, which are large.
     """
 
+    sees: tuple[tuple[int, ...], ...]
     heads: int
     mu: float = 0.0
     form: Literal["literal", "logit"] = "literal"
@@ -55,71 +72,138 @@ class Reinforcement(nn.Module):
     @nn.compact
     def __call__(
         self,
-        source: Tokens,
-        target: Tokens,
-        previous: Array | None = None,
+        sources: Sequence[Tokens],
+        targets: Sequence[Tokens],
+        previous: Sequence[Array] = (),
         *,
         train: bool,
-    ) -> tuple[Tokens, Array]:
+    ) -> tuple[list[Tokens], list[Array]]:
         """Reinforces.
 
         Args:
-            source: (b s d) tokens.
-            target: (b n d) tokens.
-            previous: S (b k n s) of the previous layer, if there is one.
+            sources: (b s d) each.
+            targets: (b n d), one for every unit.
+            previous: S (b k n s) of every unit in the previous layer, if there is one.
             train: drop out.
 
         Returns:
-            The target, (b n d), 0 where masked, and S (b k n s), 0 where masked.
+            The targets, (b n d), 0 where masked, and S (b k n s) of every unit.
 
         Raises:
             ConfigError: an option is unknown, or `heads` does not divide d.
         """
-        width = target.values.shape[-1]
+        width = targets[0].values.shape[-1]
         self._check(width)
-        norm = layer_norm(self.dtype, "norm")
-        asking = norm(keep(target.values, target.mask))
-        seen = norm(keep(source.values, source.mask))
-        q, k = self._heads("query", asking), self._heads("key", seen)
-        visible = target.mask[:, None, :, None] & source.mask[:, None, None, :]
-        scores = self._scores(q, k, visible)
-
-        weights = self._weights(scores, previous, visible)
-        self.sow("intermediates", "attention", weights)
+        rows = Segments(tuple(t.values.shape[1] for t in targets))
+        mask = rows.join([t.mask for t in targets])
         drop = nn.Dropout(self.dropout, deterministic=not train)
-        v = self._heads("value", seen)
-        mixed = jnp.einsum("bkns,bskd->bnkd", drop(weights.astype(v.dtype)), v)
-        mixed = einops.rearrange(mixed, "b n k d -> b n (k d)")
+
+        scale, bias = self._norm("norm", width)
+        z = standardised(keep(rows.join([t.values for t in targets]), mask))
+        z = z * rows.spread(scale) + rows.spread(bias)
+        square = (width, width), width
+        queries = rows.cut(rows.linear(z, self._param("query", *square)))
+        kernel = [self._param(name, *square) for name in ("key", "value")]
+        kernel = jnp.concatenate(kernel, axis=-1)
+        # LN(Z) W as one product, as units may share a source, but not its LN.
+        told = self._told(sources, scale[..., None] * kernel, bias[:, None] @ kernel)
+        mixed, scores = self._attention(queries, told, sources, targets, previous)
+        mixed = rows.join(mixed)
         if self.out_proj:
-            mixed = linear(width, width, dtype=self.dtype, name="out")(mixed)
-        o = asking + mixed
-        feed = Perceptron(
-            self.ffn_mult * width, width, self.dropout, self.dtype, name="feedforward"
-        )
-        z = o + feed(layer_norm(self.dtype, "feedforward_norm")(o), train=train)
-        return target.replace(values=keep(z, target.mask)), scores
+            mixed = rows.linear(mixed, *self._affine("out", width, width))
+        o = z + drop(mixed)
 
-    def _heads(self, name: str, x: Array) -> Array:
-        """The vectors of all heads, (b n k d)."""
-        width = x.shape[-1]
-        project = linear(width, width, use_bias=False, dtype=self.dtype, name=name)
-        return einops.rearrange(project(x), "b n (k d) -> b n k d", k=self.heads)
+        scale, bias = self._norm("feed", width)
+        x = standardised(o) * rows.spread(scale) + rows.spread(bias)
+        hidden = self.ffn_mult * width
+        x = rows.linear(x, *self._affine("expand", width, hidden))
+        x = drop(nn.gelu(x, approximate=False))
+        z = o + rows.linear(x, *self._affine("shrink", hidden, width))
+        values = rows.cut(keep(z, mask))
+        made = [t.replace(values=x) for t, x in zip(targets, values, strict=True)]
+        return made, scores
 
-    def _scores(self, q: Array, k: Array, visible: Array) -> Array:
-        """S, float32 or wider, 0 where masked, so that no padding reaches a map."""
+    def _told(
+        self, sources: Sequence[Tokens], kernel: Array, bias: Array
+    ) -> list[Array]:
+        """Keys and values of every unit side by side, (b s 2d)."""
+        seen = [standardised(keep(s.values, s.mask)) for s in sources]
+        return [
+            jnp.concatenate([seen[i] for i in places], axis=1) @ kernel[u] + bias[u]
+            for u, places in enumerate(self.sees)
+        ]
+
+    def _attention(
+        self,
+        queries: Sequence[Array],
+        told: Sequence[Array],
+        sources: Sequence[Tokens],
+        targets: Sequence[Tokens],
+        previous: Sequence[Array],
+    ) -> tuple[list[Array], list[Array]]:
+        """What the heads of every unit give, (b n d), and S."""
+        mixed, scores, weights = [], [], []
+        chain = self._chain() if previous and self.mu else None
+        for u, (q, kv) in enumerate(zip(queries, told, strict=True)):
+            q, k, v = (self._heads(x) for x in (q, *jnp.split(kv, 2, axis=-1)))
+            s = self._scores(q, k)
+            mask = [sources[i].mask for i in self.sees[u]]
+            mask = jnp.concatenate(mask, axis=1)[:, None, None, :]
+            logits = s
+            if chain:
+                visible = targets[u].mask[:, None, :, None] & mask
+                logits = chain(u, s, previous[u], visible)
+            y = attend(logits, mask, v)
+            mixed.append(einops.rearrange(y, "b k n d -> b n (k d)"))
+            scores.append(s)
+            weights.append((logits, mask))
+        if self.is_mutable_collection("intermediates"):
+            maps = [masked_softmax(x, mask, axis=-1) for x, mask in weights]
+            self.sow("intermediates", "attention", tuple(maps))
+        return mixed, scores
+
+    def _heads(self, x: Array) -> Array:
+        """The vectors of all heads, (b k n d)."""
+        return einops.rearrange(x, "b n (k d) -> b k n d", k=self.heads)
+
+    def _scores(self, q: Array, k: Array) -> Array:
+        """S, (b k n s), float32 or wider."""
         exact = jnp.promote_types(q.dtype, jnp.float32)
         width = q.shape[-1] * (self.heads if self.scale == "width" else 1)
         q = q.astype(exact) * width**-0.5
-        scores = jnp.einsum("bnkd,bskd->bkns", q, k.astype(exact))
-        return jnp.where(visible, scores, 0)
+        return jnp.einsum("bknd,bksd->bkns", q, k.astype(exact))
 
-    def _weights(self, scores: Array, previous: Array | None, visible: Array) -> Array:
-        """What every token of the target takes of the source, (b k n s)."""
-        if previous is None or self.mu == 0:
-            return masked_softmax(scores, visible, axis=-1)
-        make = nn.remat(PredictiveMap) if self.remat else PredictiveMap
-        chain = make(self.mu, self.form, self.dtype, name="prediction")
-        return chain(scores, previous, visible)
+    def _chain(self) -> Callable[[int, Array, Array, Array], Array]:
+        """Eq. 2 for a unit."""
+        k = self.heads
+        kernels = self._param("conv", (3, 3, k, k), 9 * k)
+        biases = self._param("conv_bias", (k,), 9 * k)
+
+        def chained(u: int, scores: Array, previous: Array, visible: Array) -> Array:
+            run = functools.partial(predictive_map, mu=self.mu, form=self.form)
+            run = jax.checkpoint(run) if self.remat else run
+            return run(scores, previous, visible, kernels[u], biases[u])
+
+        return chained
+
+    def _norm(self, name: str, width: int) -> tuple[Array, Array]:
+        """Scale and bias of a normalisation, (u d) each."""
+        shape = len(self.sees), width
+        return (
+            self.param(f"{name}_scale", nn.initializers.ones, shape),
+            self.param(f"{name}_bias", nn.initializers.zeros, shape),
+        )
+
+    def _affine(self, name: str, width: int, features: int) -> tuple[Array, Array]:
+        """Matrices (u d e) and biases (u e)."""
+        bias = self._param(f"{name}_bias", (features,), width)
+        return self._param(name, (width, features), width), bias
+
+    def _param(self, name: str, shape: tuple[int, ...], fan_in: int) -> Array:
+        """A parameter of every unit, (u ...), that starts as PyTorch's does."""
+        start = torch_uniform(fan_in)
+        value = self.param(name, start, (len(self.sees), *shape))
+        return value.astype(self.dtype or value.dtype)
 
     def _check(self, width: int) -> None:
         for name, known in KNOWN.items():
@@ -133,46 +217,9 @@ class Reinforcement(nn.Module):
             )
 
 
-class PredictiveMap(nn.Module):
-    """Attention weights that the scores of the previous layer help to predict.
-
-        A = softmax(mu gelu(conv(S')) + (1 - mu) softmax(S))          (2), "literal"
-        A = softmax(mu gelu(conv(S')) + (1 - mu) S)                   "logit"
-
-    Attributes:
-        mu: from 0, no prediction, to 1.
-        form: see above.
-        dtype: type of the convolution; None for that of the scores.
-
-    Source:
-        MEA, Eq. 2.
-    Reading:
-        S' are the scores before the softmax. With softmax twice, as printed, no key
-        weighs much more than another: at most e / (e + s - 1) of s keys.
-    """
-
-    mu: float
-    form: Literal["literal", "logit"] = "literal"
-    dtype: Any = None
-
-    @nn.compact
-    def __call__(self, scores: Array, previous: Array, visible: Array) -> Array:
-        """Maps S and S', both (b k n s), 0 where not `visible`, to weights."""
-        heads = scores.shape[1]
-        start = torch_uniform(9 * heads)
-        conv = nn.Conv(
-            heads,
-            (3, 3),
-            dtype=self.dtype,
-            kernel_init=start,
-            bias_init=start,
-            name="conv",
-        )
-        x = conv(einops.rearrange(previous, "b k n s -> b n s k"))
-        x = nn.gelu(x.astype(scores.dtype), approximate=False)
-        predicted = einops.rearrange(x, "b n s k -> b k n s")
-        own = scores
-        if self.form == "literal":
-            own = masked_softmax(scores, visible, axis=-1)
-        mixed = self.mu * predicted + (1 - self.mu) * own
-        return masked_softmax(mixed, visible, axis=-1)
+def standardised(x: Array) -> Array:
+    """LN without scale and bias, over the last axis, in float32 or wider."""
+    exact = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    away = exact - jnp.mean(exact, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(away), axis=-1, keepdims=True)
+    return (away * jax.lax.rsqrt(variance + EPSILON)).astype(x.dtype)

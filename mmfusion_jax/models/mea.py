@@ -175,7 +175,7 @@ class MEA(nn.Module):
         """An attention layer but for its name."""
         return functools.partial(
             Reinforcement,
-            self.heads,
+            heads=self.heads,
             scale=self.scale,
             out_proj=self.out_proj,
             ffn_mult=self.ffn_mult,
