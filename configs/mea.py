@@ -125,14 +125,20 @@ def _digits(config: ConfigDict) -> None:
     config.train.epochs = 8
 
 
+def _imported(config: ConfigDict) -> None:
+    """Features that `python -m mmfusion_jax.data import` has read."""
+    config.data.update(dict(file="", text="vectors", standardise=()))
+
+
 def _mosi(config: ConfigDict) -> None:
     _constraints(config, alpha=2e-2, beta=3e-2)
-    config.data.dir = ""
+    _imported(config)
 
 
 def _mosei(config: ConfigDict) -> None:
     _constraints(config, alpha=3e-2, beta=5e-2)
-    config.data.update(dict(dir="", batch_size=64))
+    _imported(config)
+    config.data.batch_size = 64
     config.model.update(dict(heads=10, mu=0.15))
     config.optim.learning_rate = 2e-3
     config.train.epochs = 100
@@ -140,7 +146,8 @@ def _mosei(config: ConfigDict) -> None:
 
 def _iemocap(config: ConfigDict) -> None:
     _constraints(config, alpha=1e-2, beta=2e-2)
-    config.data.update(dict(dir="", label="emotions"))
+    _imported(config)
+    config.data.label = "emotions"
     config.losses.task.name = "multilabel"
     config.model.mu = 0.2
     config.model.encoders.audio.kernel = 5

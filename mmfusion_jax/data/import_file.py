@@ -11,7 +11,7 @@ from mmfusion_jax.data.formats import Source, read_source
 from mmfusion_jax.data.kinds import KINDS, check_labels
 from mmfusion_jax.data.known_files import KNOWN
 from mmfusion_jax.data.progress import track
-from mmfusion_jax.data.sequences import Sequences, video
+from mmfusion_jax.data.sequences import Sequences
 from mmfusion_jax.data.store import FeatureSpec, open_store, write_store
 from mmfusion_jax.data.survey import (
     not_finite,
@@ -172,18 +172,16 @@ def _features(part: Sequences) -> dict[str, FeatureSpec]:
         name: FeatureSpec(values.shape[1:], str(values.dtype))
         for name, values in part.labels.items()
     }
-    return specs | {key: FeatureSpec((), "str") for key in ("id", "video", "raw_text")}
+    return specs | {key: FeatureSpec((), "str") for key in ("id", "raw_text")}
 
 
 def _records(split: str, part: Sequences) -> Iterator[dict[str, Any]]:
     """The examples of a split as they are stored."""
     examples = track(part.examples(), len(part), f"importing {split}")
     for i, inputs in enumerate(examples):
-        clip = part.ids[i] if part.ids else ""
         yield {
             **{name: repaired(rows) for name, rows in inputs.items()},
             **{name: np.asarray(values[i]) for name, values in part.labels.items()},
-            "id": clip,
-            "video": video(clip),
+            "id": part.ids[i] if part.ids else "",
             "raw_text": part.texts[i] if part.texts else "",
         }
