@@ -172,11 +172,14 @@ def _jaxprs(params: Mapping[str, Any]) -> Iterator[core.Jaxpr]:
 
 
 def _calls(captured: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
-    """(module path, description of what it returned), outer modules first."""
+    """(module path, description of what it returned), outer modules first.
+
+    What a module stored for itself is no module and is left out.
+    """
     if "__call__" in captured:
         yield path or "itself", _described(captured["__call__"])
     for name, inner in captured.items():
-        if name != "__call__":
+        if isinstance(inner, Mapping):
             yield from _calls(inner, f"{path}/{name}".lstrip("/"))
 
 

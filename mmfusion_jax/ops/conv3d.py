@@ -76,7 +76,7 @@ def grouped_conv3d(
         raise ValueError(f"method={method!r} is unknown; known: {', '.join(METHODS)}.")
     if not even:
         raise ValueError(f"method='taps' has stride 1 and 2, but stride={stride}.")
-    return _grouped(x, w, strides[0], groups, method == "taps")
+    return _grouped_once(x, w, strides[0], groups, method == "taps")
 
 
 def stem_conv3d(x: Array, w: Array, *, method: str | None = None) -> Array:
@@ -110,7 +110,7 @@ def pointwise_conv3d(x: Array, w: Array, *, stride: int = 1) -> Array:
     """
     if stride > 1:
         x = x[:, ::stride, ::stride, ::stride]
-    return _pointwise(x, w)
+    return _pointwise_once(x, w)
 
 
 def _merged(w: Array, groups: int, dense: int) -> tuple[Array, int]:
@@ -152,6 +152,7 @@ def _grouped_backward(stride: int, groups: int, forced: bool, saved, dy: Array):
 
 
 _grouped.defvjp(_grouped_forward, _grouped_backward)
+_grouped_once = jax.jit(_grouped, static_argnums=(2, 3, 4))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -194,6 +195,7 @@ def _pointwise_backward(saved, dy: Array):
 
 
 _pointwise.defvjp(_pointwise_forward, _pointwise_backward)
+_pointwise_once = jax.jit(_pointwise)
 
 
 def _transposed_product(a: Array, b: Array) -> Array:

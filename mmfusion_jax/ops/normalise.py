@@ -9,7 +9,7 @@ from mmfusion_jax.ops.masking import keep
 from mmfusion_jax.types import Array
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+@functools.partial(jax.jit, static_argnums=(4, 5))
 def normalise(
     x: Array, mask: Array, scale: Array, bias: Array, epsilon: float, axis: str | None
 ) -> tuple[Array, Array, Array, Array]:
@@ -33,6 +33,11 @@ def normalise(
         both (c), and the number of positions they come from, (), all of the global
         batch. Only y has a gradient.
     """
+    return _normalise(x, mask, scale, bias, epsilon, axis)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _normalise(x, mask, scale, bias, epsilon, axis):
     return _forward(x, mask, scale, bias, epsilon, axis)[0]
 
 
@@ -60,7 +65,7 @@ def _backward(epsilon, axis, saved, cotangents):
     return dx, None, dscale.astype(scale.dtype), dbias.astype(scale.dtype)
 
 
-normalise.defvjp(_forward, _backward)
+_normalise.defvjp(_forward, _backward)
 
 
 def _exact(x: Array):
