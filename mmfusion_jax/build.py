@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import optax
 
 from mmfusion_jax.build_optimiser import optimiser
+from mmfusion_jax.data.augmentations import AUGMENTATIONS
 from mmfusion_jax.data.dataset import Dataset
+from mmfusion_jax.data.modality_dropout import InTurn, ModalityDropout
 from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.data.table import DATASETS
 from mmfusion_jax.encoders import ENCODERS
@@ -28,7 +30,18 @@ from mmfusion_jax.weights import TABLES, random_starts
 from mmfusion_jax.weights.table import Table
 
 # What config.data holds beside the arguments of the data set itself.
-PIPELINE_KEYS = frozenset({"name", "batch_size", "threads", "label", "fold", "folds"})
+PIPELINE_KEYS = frozenset(
+    {
+        "name",
+        "batch_size",
+        "threads",
+        "label",
+        "fold",
+        "folds",
+        "augmentations",
+        "modality_dropout",
+    }
+)
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 LOWER_IS_BETTER = frozenset({"loss", "mae"})
 
@@ -45,6 +58,7 @@ class Parts:
         executor: where steps run.
         accumulate: parts a batch is cut into.
         steps: of the whole run.
+        modalities: that the model reads.
     """
 
     model: Model
@@ -54,11 +68,18 @@ class Parts:
     executor: Executor
     accumulate: int
     steps: int
+    modalities: tuple[str, ...]
 
     def step(self, axis: str | None) -> Step:
         """The training step, not compiled, for a pmap axis or for jit (None)."""
         return make_train_step(
-            self.model, self.objective, self.tx, axis, self.accumulate, self.steps
+            self.model,
+            self.objective,
+            self.tx,
+            axis,
+            self.accumulate,
+            self.steps,
+            self.modalities,
         )
 
 
@@ -93,7 +114,26 @@ def dataset(config: Config, fold: int) -> Dataset:
     options |= {k: v for k, v in extra.items() if k in takes}
     if "folder" in options and not options["folder"]:
         options.pop("folder")
-    return call(build, options, "config.data")
+    return augmented(call(build, options, "config.data"), config.data)
+
+
+def augmented(data: Dataset, options: Config) -> Dataset:
+    """A data set with the changes of training examples that `config.data` asks for.
+
+    They follow those of the data set itself; modalities are hidden last.
+    """
+    steps = [] if data.augment is None else [data.augment]
+    for modality, spec in (options.get("augmentations") or {}).items():
+        where = f"config.data.augmentations.{modality}"
+        values = spec.to_dict()
+        make = choose(AUGMENTATIONS, values.pop("name"), f"{where}.name")
+        steps.append(call(make, {"modality": modality} | values, where))
+    rates = {k: v for k, v in (options.get("modality_dropout") or {}).items() if v}
+    if rates:
+        steps.append(ModalityDropout(rates))
+    if not steps:
+        return data
+    return dataclasses.replace(data, augment=InTurn(tuple(steps)))
 
 
 def folds(config: Config) -> tuple[int, ...]:
@@ -143,6 +183,7 @@ def parts(config: Config, data: Dataset, steps: int) -> Parts:
         executor,
         accumulate,
         max(steps, 1),
+        tuple(sorted(config.model.encoders)),
     )
 
 
@@ -258,6 +299,7 @@ def plan(config: Config, per_epoch: int) -> Plan:
         save_every=train.save_every,
         max_bad_steps=train.max_bad_steps,
         batch_size=config.data.batch_size,
+        slow_on_loss=plateau.get("watch", "select") == "loss",
     )
 
 

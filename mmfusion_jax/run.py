@@ -64,7 +64,9 @@ class Run:
     @functools.cached_property
     def eval_step(self) -> Callable[[PyTree, Batch], PyTree]:
         parts = self.parts
-        step = make_eval_step(parts.model, parts.objective, parts.task.scores())
+        step = make_eval_step(
+            parts.model, parts.objective, parts.task.scores(), parts.modalities
+        )
         return parts.executor.compile_eval(step)
 
     def init(self, seed: int) -> Callable[[], TrainState]:
@@ -143,7 +145,13 @@ class Run:
     ) -> tuple[dict[str, np.ndarray], float]:
         """What the task's scores need of every example of `split`, and the loss."""
         put = functools.partial(self.parts.executor.put, train=False)
-        return collect(self.eval_step, variables, map(put, reader.evaluate(split)))
+        task = self.parts.task
+        prior = task.prior(reader.dataset.label("train", task.label))
+        return collect(
+            self.eval_step,
+            {**variables, "prior": prior},
+            map(put, reader.evaluate(split)),
+        )
 
     def best(self, folder: Path) -> TrainState:
         """The chosen state of a run that was trained in `folder`, opened for reading.

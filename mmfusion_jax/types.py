@@ -36,6 +36,10 @@ class Batch(struct.PyTreeNode):
         present = [jnp.any(self.masks[name], axis=-1) for name in modalities]
         return jnp.all(jnp.stack([self.weight > 0, *present]), axis=0)
 
+    def has_any(self, *modalities: str) -> Array:
+        """Real examples in which one of `modalities` is present at least, (b) bool."""
+        return jnp.any(jnp.stack([self.has(name) for name in modalities]), axis=0)
+
     def real(self, modality: str) -> Array:
         """The mask of `modality` without the rows that only fill up, (b t) bool."""
         return self.masks[modality] & (self.weight > 0)[:, None]

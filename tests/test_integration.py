@@ -1,9 +1,15 @@
 """The Multimodal Integration Score beside reference values and by hand."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmfusion_jax.metrics.integration import mis
+from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.metrics.classification import ClassificationScores
+from mmfusion_jax.metrics.integration import Integration, IntegrationScores, mis
+from mmfusion_jax.tasks import Classification, constant_scores
+from mmfusion_jax.types import Batch, Outputs
 
 
 def test_the_reference(golden):
@@ -35,3 +41,73 @@ def test_a_missing_modality_is_not_asked():
 def test_weights_must_add_up():
     with pytest.raises(ValueError, match=r"add up to 1.2, not to 1"):
         mis(np.eye(2), [np.eye(2)], [0, 1], weights=(0.4, 0.4, 0.4))
+
+
+INTEGRATION = Integration(("audio", "text"))
+SCORES = Classification("label", ("a", "b", "c"), INTEGRATION).scores()
+
+
+def collected(golden):
+    arrays = np.load(golden / "golden_metrics.npz", allow_pickle=False)
+    logits = {k: np.log(arrays[f"mis/{k}"]) for k in ("p_fused", "p_modal")}
+    return {
+        "prediction": logits["p_fused"],
+        "truth": arrays["mis/labels"],
+        "alone": np.swapaxes(logits["p_modal"], 0, 1),
+        "present": np.ones((64, 4), bool),
+    }
+
+
+def test_the_family_beside_the_reference(golden):
+    arrays = np.load(golden / "golden_metrics.npz", allow_pickle=False)
+    keys, values = arrays["mis/ref/keys"].tolist(), arrays["mis/ref/values"].tolist()
+    want = dict(zip(keys, values, strict=True))
+    plain = ClassificationScores("label", 7)
+    score = lambda **how: IntegrationScores(plain, Integration(tuple("TIAV"), **how))
+    got = score().scores(collected(golden))
+    for name in ("mis", *got.keys() & want.keys()):
+        np.testing.assert_allclose(got[name], want[name], rtol=1e-6, err_msg=name)
+    soft = score(consistency="soft").scores(collected(golden))
+    np.testing.assert_allclose(soft["mis"], want["mis_soft"], rtol=1e-6)
+    other = score(weights=(0, 1, 0), confidence="entropy").scores(collected(golden))
+    np.testing.assert_allclose(other["mis"], want["confidence_entropy"], rtol=1e-6)
+
+
+def test_definitions_are_exact_and_complete(golden):
+    score = IntegrationScores(
+        ClassificationScores("label", 7),
+        Integration(tuple("TIAV"), (0.5, 0.2, 0.3), "soft", "entropy"),
+    )
+    assert set(score.DEFINITIONS) == set(score.scores(collected(golden)))
+    assert score.DEFINITIONS["mis"].endswith(
+        "0.5 consistency_soft + 0.2 confidence_entropy + 0.3 accuracy"
+    )
+
+
+def test_collecting_from_a_model():
+    masks = {"audio": jnp.array([[True], [False]]), "text": jnp.ones((2, 1), bool)}
+    batch = Batch({}, masks, {"label": jnp.array([0, 1])}, jnp.ones(2))
+    logits = jnp.log(jnp.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1]]))
+    extras = {"logits/audio": logits[::-1], "logits/text": logits}
+    got = jax.device_get(SCORES.collect(Outputs(logits, extras), batch))
+    found = SCORES.scores(got)
+    np.testing.assert_allclose(found["consistency"], 2 / 3)  # the second has no sound
+    np.testing.assert_allclose(found["confidence"], (0.55 + 0.7) / 2, rtol=1e-6)
+    np.testing.assert_allclose(found["mis"], 0.2 + 0.3 * 0.625 + 0.4, rtol=1e-6)
+
+
+def test_a_blind_answer_has_no_mis():
+    truth = np.array([0, 0, 1])
+    task = Classification("label", ("a", "b", "c"), INTEGRATION)
+    _, scores = constant_scores(task, truth, truth)
+    assert "mis" not in scores and scores["accuracy"] == 2 / 3
+
+
+def test_what_cannot_be_computed_is_refused():
+    with pytest.raises(ConfigError, match=r"weights=\(0.4, 0.4, 0.4\) are not"):
+        Integration(("audio",), (0.4, 0.4, 0.4))
+    with pytest.raises(ConfigError, match=r"consistency='weak' is unknown"):
+        Integration(("audio",), consistency="weak")
+    batch = Batch({}, {}, {"label": jnp.array([0])}, jnp.ones(1))
+    with pytest.raises(ConfigError, match="what audio, text says alone"):
+        SCORES.collect(Outputs(jnp.zeros((1, 3))), batch)

@@ -97,7 +97,9 @@ class TrainBatches:
             if row >= size:
                 examples.append(blank(self.source[0]))
                 continue
-            example = self.source[int(order[epoch * size + row] or 0)]
+            number = int(order[epoch * size + row] or 0)
+            example = self.source[number]
+            check_present(example, number)
             if self.augment is not None:
                 rng = np.random.default_rng([self.seed, epoch, row])
                 example = self.augment(example, rng)
@@ -134,6 +136,17 @@ def collate(examples: Sequence[Example]) -> Batch:
     }
     weight: Any = np.array([example["weight"] for example in examples], np.float32)
     return Batch(**parts, weight=weight)
+
+
+def check_present(example: Example, number: int) -> None:
+    """Raises DataError if nothing is there to learn from."""
+    if not any(mask.any() for mask in example["masks"].values()):
+        raise DataError(
+            "D14",
+            f"example {number} of split 'train' has none of its modalities: "
+            f"{', '.join(example['masks'])} are all missing.",
+            "leave it out of training; evaluation answers such examples with the prior",
+        )
 
 
 def blank(example: Example) -> Example:

@@ -55,6 +55,7 @@ class Plan:
         save_every: steps between two checkpoints within an epoch; 0 for none.
         max_bad_steps: refused steps in a row that end the run.
         batch_size: examples of a step, for the examples per second.
+        slow_on_loss: the loss decides when steps become shorter, not the score.
     """
 
     steps: int
@@ -69,6 +70,7 @@ class Plan:
     save_every: int = 0
     max_bad_steps: int = 3
     batch_size: int = 1
+    slow_on_loss: bool = False
 
     def evaluates_after(self, step: int) -> bool:
         return step % self.steps_per_epoch == 0 or step == self.steps
@@ -83,6 +85,12 @@ class Plan:
         value = float(scores[self.select])
         return -value if self.lower_is_better else value
 
+    def slow_score(self, scores: Mapping[str, Any] | None) -> float | None:
+        """What decides when steps become shorter: higher is better."""
+        if scores is None or not self.slow_on_loss:
+            return self.score(scores)
+        return -float(scores["loss"])
+
 
 @dataclasses.dataclass
 class Progress:
@@ -93,7 +101,8 @@ class Progress:
         best_score: highest score so far; None before the first evaluation.
         best_step: the first step that reached it.
         stale: evaluations since then.
-        level: evaluations since then, or since steps became shorter.
+        level: evaluations since the score that decides when steps become shorter was
+            highest, or since they did.
         flattering: best score of the watched test split and its step, which no
             decision may use: {"score", "step", "rank"}, rank being the score turned
             so that higher is better.
@@ -105,18 +114,25 @@ class Progress:
     stale: int = 0
     level: int = 0
     flattering: dict[str, Any] | None = None
+    level_score: float | None = None
 
     def update(self, step: int, score: float | None) -> None:
         """Takes in the score of an evaluation; None if nothing chooses the step."""
         self.last_score = score
         if score is None:
             return
-        none = self.best_score is None or math.isnan(self.best_score)
-        if none or score > (self.best_score or 0.0):
-            self.best_score, self.best_step = score, step
-            self.stale = self.level = 0
+        if _beats(score, self.best_score):
+            self.best_score, self.best_step, self.stale = score, step, 0
         else:
             self.stale += 1
+
+    def update_level(self, score: float | None) -> None:
+        """Takes in the score that decides when steps become shorter."""
+        if score is None:
+            return
+        if _beats(score, self.level_score):
+            self.level_score, self.level = score, 0
+        else:
             self.level += 1
 
 
@@ -286,7 +302,9 @@ class Loop:
         begun = time.perf_counter()
         results = self.evaluate(self.state)
         self.clock.evaluate += time.perf_counter() - begun
-        self.progress.update(step, self.plan.score(results.get(self.plan.choose)))
+        chosen = results.get(self.plan.choose)
+        self.progress.update(step, self.plan.score(chosen))
+        self.progress.update_level(self.plan.slow_score(chosen))
         watched = results.get(self.watch)
         if watched is not None:
             self._watch(step, watched)
@@ -343,6 +361,11 @@ class Loop:
 
     def _is_stale(self) -> bool:
         return 0 < self.plan.patience <= self.progress.stale
+
+
+def _beats(score: float, best: float | None) -> bool:
+    """Whether `score` is the highest so far."""
+    return best is None or math.isnan(best) or score > best
 
 
 def _is_bad(name: str, value: Any) -> bool:

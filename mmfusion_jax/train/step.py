@@ -23,6 +23,7 @@ def make_train_step(
     axis: str | None = None,
     accumulate: int = 1,
     steps: int = 1,
+    modalities: tuple[str, ...] = (),
 ) -> Step:
     """Closes over what is fixed; the returned step sees arrays alone.
 
@@ -43,6 +44,8 @@ def make_train_step(
             are added with the weights of their examples. Terms that compare
             examples, and BatchNorm, see one part at a time.
         steps: of the whole run, for `Batch.progress`.
+        modalities: that the model reads; an example that has none of them counts for
+            nothing. Without any, all count.
     """
 
     def loss_fn(params: PyTree, stats: PyTree, key: Array, step: Array, batch: Batch):
@@ -89,7 +92,7 @@ def make_train_step(
         key = jax.random.fold_in(state.key, state.step)
         if axis is not None:  # or every device would draw the same dropout mask
             key = jax.random.fold_in(key, jax.lax.axis_index(axis))
-        batch = _dated(batch, state.step / steps)
+        batch = _counted(_dated(batch, state.step / steps), modalities)
         compute = whole if accumulate == 1 else in_parts
         loss, terms, stats, grads = compute(state, key, batch)
         if axis is not None:
@@ -126,17 +129,26 @@ def make_train_step(
 
 
 def make_eval_step(
-    model: Model, objective: Objective, scores: Scores
+    model: Model,
+    objective: Objective,
+    scores: Scores,
+    modalities: tuple[str, ...] = (),
 ) -> Callable[[PyTree, Batch], PyTree]:
     """Maps variables and a batch to what is known of each of its examples.
 
     The result holds what `scores` collects under "collected", (b ...) each; the weight
     of the examples, (b); and the mean of the task's loss term over the real ones, ().
     The other terms compare or regularise what a model builds in training alone.
+
+    An example that has none of `modalities`, those that the model reads, is answered
+    with `variables["prior"]`, a prediction (k), if that is there.
     """
 
     def step(variables: PyTree, batch: Batch) -> PyTree:
-        outputs: Outputs = model.apply(variables, batch, train=False)
+        known = {k: v for k, v in variables.items() if k != "prior"}
+        outputs: Outputs = model.apply(known, batch, train=False)
+        if modalities and "prior" in variables:
+            outputs = _answered(outputs, batch.has_any(*modalities), variables["prior"])
         return {
             "collected": scores.collect(outputs, batch),
             "weight": batch.weight,
@@ -146,10 +158,24 @@ def make_eval_step(
     return step
 
 
+def _answered(outputs: Outputs, seen: Array, prior: Array) -> Outputs:
+    """The outputs with the prior in the place of predictions from nothing."""
+    said = outputs.prediction
+    seen = seen.reshape(seen.shape + (1,) * (said.ndim - 1))
+    return outputs.replace(prediction=jnp.where(seen, said, prior.astype(said.dtype)))
+
+
 def _dated(batch: Batch, progress: Array) -> Batch:
     """The batch with how much of the training is done, which never passes 1."""
     done = jnp.minimum(progress, 1.0)
     return batch.replace(progress=jnp.full_like(batch.weight, done))
+
+
+def _counted(batch: Batch, modalities: tuple[str, ...]) -> Batch:
+    """The batch in which examples without any of `modalities` have weight 0."""
+    if not modalities:
+        return batch
+    return batch.replace(weight=batch.weight * batch.has_any(*modalities))
 
 
 def _global_sum(x: Array, axis: str | None) -> Array:

@@ -1,0 +1,159 @@
+"""Modalities that are hidden in training, and examples that have none."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax.core import FrozenDict
+from ml_collections import ConfigDict
+from tiny import Tones, tones
+
+from mmfusion_jax.build import augmented
+from mmfusion_jax.data.dataset import Dataset, Score
+from mmfusion_jax.data.modality_dropout import ModalityDropout
+from mmfusion_jax.data.pipeline import Pipeline
+from mmfusion_jax.encoders import Vectors
+from mmfusion_jax.errors import ConfigError, DataError
+from mmfusion_jax.losses import LOSSES
+from mmfusion_jax.losses.objective import Objective, Weighted
+from mmfusion_jax.metrics.classification import ClassificationScores
+from mmfusion_jax.models.baselines import ConcatFC
+from mmfusion_jax.tasks import Classification, Multilabel, Regression
+from mmfusion_jax.train.state import create_state
+from mmfusion_jax.train.step import make_eval_step, make_train_step
+
+NAMES = ("audio", "image", "text")
+
+
+def example(present=(True, True, True)):
+    inputs = {m: np.full((2, 3), i + 1.0) for i, m in enumerate(NAMES)}
+    masks = {m: np.full(2, p) for m, p in zip(NAMES, present, strict=True)}
+    return {"inputs": inputs, "masks": masks, "labels": {}, "weight": np.float32(1)}
+
+
+def hidden(rates, present=(True, True, True), count=400):
+    """Which modalities are there after the dropout, (count m)."""
+    drop = ModalityDropout(rates)
+    rows = []
+    for seed in range(count):
+        made = drop(example(present), np.random.default_rng(seed))
+        here = [made["masks"][m].any() for m in NAMES]
+        for m, there in zip(NAMES, here, strict=True):
+            was = present[NAMES.index(m)]
+            assert there or not was or not made["inputs"][m].any()
+        rows.append(here)
+    return np.array(rows)
+
+
+def test_rates_are_those_of_each_modality():
+    there = hidden({"audio": 0.5, "image": 0.2})
+    np.testing.assert_allclose(there.mean(axis=0), [0.5, 0.8, 1.0], atol=0.06)
+
+
+@pytest.mark.parametrize("present", [(True, True, True), (False, True, True)])
+def test_one_that_was_there_stays(present):
+    there = hidden(dict.fromkeys(NAMES, 1.0), present)
+    assert np.all(there.sum(axis=1) == 1)
+    assert np.all(there.any(axis=0) == present)
+
+
+def test_the_same_seed_hides_the_same():
+    rates = dict.fromkeys(NAMES, 0.5)
+    np.testing.assert_array_equal(hidden(rates, count=50), hidden(rates, count=50))
+
+
+def test_wrong_rates_are_refused():
+    with pytest.raises(ConfigError, match=r"modality_dropout.audio=1.5 is not"):
+        ModalityDropout({"audio": 1.5})
+    with pytest.raises(ConfigError, match=r"no such modality; did you mean 'audio'"):
+        ModalityDropout({"audi": 0.5})(example(), np.random.default_rng(0))
+
+
+def test_a_config_asks_for_it():
+    rates = {"audio": 0.5, "video": 0.0}
+    options = ConfigDict({"modality_dropout": rates})
+    data = augmented(tones(), options)
+    batches = list(Pipeline(data, 10, seed=3).train(0, 6))
+    again = list(Pipeline(data, 10, seed=3).train(3, 6))
+    present = np.concatenate([b.masks["audio"].any(axis=1) for b in batches])
+    assert 0.25 < present.mean() < 0.75
+    assert all(b.masks["video"].all() for b in batches)
+    for want, got in zip(batches[3:], again, strict=True):
+        np.testing.assert_array_equal(got.masks["audio"], want.masks["audio"])
+    assert (
+        augmented(tones(), ConfigDict({"modality_dropout": {"audio": 0.0}})).augment
+        is None
+    )
+
+
+class Silent(Tones):
+    """Tones whose fifth example has nothing."""
+
+    def __getitem__(self, index: int):
+        made = super().__getitem__(index)
+        if index == 5:
+            made["masks"] = {k: np.zeros_like(m) for k, m in made["masks"].items()}
+        return made
+
+
+def silent():
+    sources = {"train": Silent(30, 0), "test": Silent(9, 1)}
+    return Dataset("silent", "silent (made up)", sources, {"label": ("a", "b", "c")})
+
+
+def test_training_refuses_an_example_of_nothing():
+    with pytest.raises(DataError, match=r"D14.*example 5 of split 'train' has none"):
+        list(Pipeline(silent(), 10).train(0, 3))
+
+
+def test_priors():
+    labels = np.array([0, 0, 0, 1])
+    prior = Classification("label", ("a", "b", "c")).prior(labels)
+    np.testing.assert_allclose(np.exp(prior), [0.75, 0.25, 1e-9], rtol=1e-5)
+    assert Regression("score", Score(-3, 3)).prior(np.array([0.0, 1.0, 3.0])) == 1
+    flags = np.array([[0, 1], [1, 1]])
+    prior = Multilabel("flags", ("x", "y")).prior(flags)
+    np.testing.assert_allclose(np.exp(prior), [0.5, 0.5, 1e-9, 1], rtol=1e-5)
+
+
+MODEL = ConcatFC(
+    FrozenDict({"audio": Vectors(), "video": Vectors()}), 3, 4, audio_readout="mean"
+)
+OBJECTIVE = Objective({"task": Weighted(LOSSES["cross_entropy"]("label"))})
+BOTH = ("audio", "video")
+
+
+@pytest.fixture(scope="module")
+def batch():
+    found = next(Pipeline(silent(), 9).evaluate("test"))
+    assert not found.masks["audio"][5].any()
+    return found
+
+
+def test_evaluation_answers_nothing_with_the_prior(batch):
+    scores = ClassificationScores("label", 3)
+    step = jax.jit(make_eval_step(MODEL, OBJECTIVE, scores, BOTH))
+    tree = MODEL.init(jax.random.key(0), batch, train=False)
+    prior = np.log(np.array([0.2, 0.5, 0.3], np.float32))
+    got = step({**tree, "prior": prior}, batch)["collected"]["prediction"]
+    want = step(tree, batch)["collected"]["prediction"]
+    np.testing.assert_array_equal(got[5], prior)
+    rest = np.arange(9) != 5
+    np.testing.assert_array_equal(got[rest], want[rest])
+
+
+def test_what_the_model_has_nothing_of_teaches_it_nothing(batch):
+    def train(batch):
+        tx = optax.sgd(0.1)
+        state = create_state(MODEL, tx, batch, jax.random.key(0))
+        step = make_train_step(MODEL, OBJECTIVE, tx, modalities=BOTH)
+        return jax.jit(step)(state, batch)
+
+    weight = batch.weight.copy()
+    weight[5] = 0
+    state, metrics = train(batch)
+    want, wanted = train(batch.replace(weight=weight))
+    np.testing.assert_array_equal(metrics["loss"], wanted["loss"])
+    same = jax.tree.map(lambda a, b: bool(jnp.all(a == b)), state.params, want.params)
+    assert all(jax.tree.leaves(same))
