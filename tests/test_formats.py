@@ -1,0 +1,335 @@
+"""Every layout of the field becomes the same sequences; what contradicts is refused."""
+
+import os
+import pickle
+
+import numpy as np
+import pytest
+from feature_files import (
+    COUNTS,
+    STEPS,
+    clips,
+    lengths,
+    mmsa,
+    mult,
+    npz,
+    rows,
+    scores,
+    write,
+    write_mmim,
+)
+
+from mmfusion_jax.data.formats import read_source
+from mmfusion_jax.data.kinds import KINDS
+from mmfusion_jax.data.known_files import KNOWN
+from mmfusion_jax.data.survey import problems, remarks, survey
+from mmfusion_jax.errors import DataError
+
+
+def check(source, layout, names=tuple(STEPS), aligned=False):
+    """Every example has its own steps and nothing else."""
+    assert source.layout == layout and len(source.sha256) == 64
+    assert list(source.splits) == list(COUNTS)
+    for split, part in source.splits.items():
+        assert len(part) == COUNTS[split]
+        for name in names:
+            own = lengths(split, "text" if aligned else name)
+            for got, want in zip(
+                part.inputs[name], rows(split, name, own), strict=True
+            ):
+                assert got.dtype == np.float32
+                np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize("aligned", [True, False])
+def test_mmsa(tmp_path, protocol, aligned):
+    file = write(tmp_path / "x.pkl", mmsa(aligned=aligned, sims=True), protocol)
+    source = read_source(file)
+    check(source, f"mmsa_{'' if aligned else 'un'}aligned", aligned=aligned)
+    train = source.splits["train"]
+    np.testing.assert_array_equal(train.labels["score"], scores("train"))
+    for name in ("text", "audio", "video"):
+        got = train.labels[f"score_{name}"]
+        np.testing.assert_array_equal(got, scores("train")[::-1])
+    pieces = list(train.inputs["pieces"])
+    assert [len(p) for p in pieces] == lengths("train", "text").tolist()
+    assert pieces[0].dtype == np.int32 and pieces[0].all()
+    assert train.ids == tuple(clips("train")) and train.texts[0] == "très bien 0"
+    assert not train.notes
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("aligned", [True, False])
+def test_mult(tmp_path, protocol, aligned):
+    file = write(tmp_path / "x.pkl", mult(aligned=aligned), protocol)
+    source = read_source(file)
+    check(source, f"mult_{'' if aligned else 'un'}aligned", aligned=aligned)
+    train = source.splits["train"]
+    np.testing.assert_array_equal(train.labels["score"], scores("train"))
+    assert train.ids[3] == "train1$_$3.0$_$9"
+
+
+def test_mult_of_emotions_has_no_ids(tmp_path):
+    root = mult(emotions=True)
+    source = read_source(write(tmp_path / "x.pkl", root))
+    check(source, "mult_unaligned")
+    part = source.splits["valid"]
+    want = root["valid"]["labels"][..., 1].astype(int)
+    np.testing.assert_array_equal(part.labels["emotions"], want)
+    assert part.labels["emotions"].dtype == np.int32 and part.ids == ()
+
+
+def test_steps_of_zeros_in_the_middle_stay(tmp_path):
+    root = mult()
+    root["train"]["audio"][0, 4] = 0
+    root["train"]["vision"][1] = 0
+    train = read_source(write(tmp_path / "x.pkl", root)).splits["train"]
+    assert (
+        train.inputs["audio"][0].shape == (9, 5)
+        and not train.inputs["audio"][0][4].any()
+    )
+    assert len(train.inputs["video"][1]) == 0  # nothing there: missing
+
+
+def test_aligned_modalities_begin_together(tmp_path):
+    root = mult(aligned=True)
+    root["train"]["text"][0, :3] = 0  # words without a vector
+    root["train"]["vision"][0] = 0
+    train = read_source(write(tmp_path / "x.pkl", root)).splits["train"]
+    sizes = {name: len(train.inputs[name][0]) for name in STEPS}
+    assert sizes == {"text": 6, "audio": 6, "video": 0}
+
+
+def test_values_that_are_no_numbers_are_no_padding(tmp_path):
+    root = mult()
+    start = 9 - lengths("train", "audio")[1]
+    root["train"]["audio"][1, start] = -np.inf
+    train = read_source(write(tmp_path / "x.pkl", root)).splits["train"]
+    got = train.inputs["audio"][1]
+    assert len(got) == lengths("train", "audio")[1] and np.isneginf(got[0]).all()
+
+
+def test_mmim(tmp_path):
+    source = read_source(write_mmim(tmp_path / "MOSI"))
+    check(source, "mmim", ("audio", "video"))
+    train = source.splits["train"]
+    assert train.inputs["words"][0].tolist() == [1, 2, 3, 4, 5, 6]
+    assert train.ids[3] == "train1$_$3" and train.texts[0] == "so so so so so so"
+
+
+@pytest.mark.parametrize("emotions", [True, False])
+def test_npz(tmp_path, emotions):
+    arrays = npz(emotions=emotions)
+    np.savez(tmp_path / "x.npz", **arrays)  # pyright: ignore[reportArgumentType]
+    source = read_source(tmp_path / "x.npz")
+    check(source, "npz")
+    label = "emotions" if emotions else "score"
+    test = source.splits["test"]
+    np.testing.assert_array_equal(test.labels[label], arrays[f"test_{label}"])
+    assert test.ids == tuple(clips("test"))
+
+
+def test_what_stands_behind_the_end_is_left_out_and_told(tmp_path):
+    root = mmsa()
+    root["train"]["audio_lengths"][0] = 4
+    train = read_source(write(tmp_path / "x.pkl", root)).splits["train"]
+    assert len(train.inputs["audio"][0]) == 4
+    assert train.notes == [
+        "audio of 1 examples goes on behind its length; that is left out"
+    ]
+
+
+def change(path, split="train", **entries):
+    def made(root):
+        root[split] |= entries
+        return root
+
+    return write(path, made(mmsa()))
+
+
+@pytest.mark.parametrize(
+    ("entries", "code", "said"),
+    [
+        ({"audio_lengths": [10] * 8}, "D71", "audio_lengths is not made of .* 0 to 9"),
+        ({"audio_lengths": [1.5] * 8}, "D71", "audio_lengths is not made of whole"),
+        ({"audio_lengths": [3] * 7}, "D71", "audio_lengths has 7 rows, the labels 8"),
+        ({"audio": np.zeros((7, 9, 5), "f4")}, "D71", "audio has 7 rows, the labels 8"),
+        ({"audio": np.zeros((8, 9), "f4")}, "D71", r"audio has the shape \(8, 9\)"),
+        ({"audio": [[1.0], [1.0, 2.0]]}, "D71", "audio is no array"),
+        (
+            {"audio": np.zeros((8, 9, 4), "f4")},
+            "D71",
+            "audio has 5 features in 'valid'",
+        ),
+        ({"vision": np.array(["a"] * 8)}, "D71", "vision is <U1, not numbers"),
+        ({"regression_labels": np.zeros(0, "f4")}, "D71", "is empty"),
+        ({"regression_labels": np.zeros((8, 2))}, "D71", "has 2 columns"),
+        ({"id": ["a"]}, "D71", "id has 1 rows, the labels 8"),
+        ({"id": 3}, "D71", "id is no list of names"),
+        ({"text_bert": np.ones((8, 2, 6))}, "D71", r"not \(n 3 t\)"),
+        (
+            {"text_bert": np.full((8, 3, 6), 0.5)},
+            "D71",
+            "text_bert is not made of whole",
+        ),
+    ],
+)
+def test_an_entry_that_contradicts_the_others_is_named(tmp_path, entries, code, said):
+    with pytest.raises(DataError, match=f"train: .*{said}|{said}") as caught:
+        read_source(change(tmp_path / "x.pkl", **entries))
+    assert caught.value.code == code and caught.value.fix
+
+
+def test_a_mask_with_a_gap_is_refused(tmp_path):
+    root = mmsa()
+    root["train"]["text_bert"][0, 1] = [1, 1, 0, 1, 0, 0]
+    with pytest.raises(DataError, match="D71.*ones and then zeros"):
+        read_source(write(tmp_path / "x.pkl", root))
+
+
+@pytest.mark.parametrize(
+    ("root", "said"),
+    [
+        ([1, 2], r"holds \(a list\)"),
+        ({"train": {}, "test": {}}, "holds train, test, but not 'valid'"),
+        ({"train": 1, "valid": {}, "test": {}}, "but not 'train'"),
+        (
+            dict.fromkeys(COUNTS, {"regression_label": 1, "audio": 2}),
+            "did you mean 'regr",
+        ),
+        (dict.fromkeys(COUNTS, {"regression_labels": np.ones(2)}), "but no features"),
+    ],
+)
+def test_a_file_of_no_known_layout_says_what_it_holds(tmp_path, root, said):
+    with pytest.raises(DataError, match=rf"D70[\s\S]*{said}") as caught:
+        read_source(write(tmp_path / "x.pkl", root))
+    assert "MulT" in caught.value.fix
+
+
+def test_labels_of_another_form_are_refused(tmp_path):
+    root = mult(emotions=True)
+    root["test"]["labels"][0, 0] = 1
+    with pytest.raises(DataError, match="D71.*both yes and no"):
+        read_source(write(tmp_path / "x.pkl", root))
+    root = mult()
+    root["test"]["labels"] = np.zeros((5, 3))
+    with pytest.raises(DataError, match=r"D71.*labels has the shape \(5, 3\)"):
+        read_source(write(tmp_path / "x.pkl", root))
+    root["test"] = mmsa()["test"]
+    with pytest.raises(DataError, match="D70.*test lacks 'labels'"):
+        read_source(write(tmp_path / "x.pkl", root))
+
+
+def test_files_that_are_something_else(tmp_path):
+    with pytest.raises(DataError, match=r"D30[\s\S]*did you mean 'there.pkl'"):
+        (tmp_path / "there.pkl").touch()
+        read_source(tmp_path / "ther.pkl")
+    page = tmp_path / "page.pkl"
+    page.write_bytes(b"\n<!DOCTYPE html><html>sign in")
+    with pytest.raises(DataError, match="D70.*web page"):
+        read_source(page)
+    with pytest.raises(
+        DataError, match=r"D70.*folder without train.pkl[\s\S]*page.pkl"
+    ):
+        read_source(tmp_path)
+    cut = tmp_path / "cut.pkl"
+    cut.write_bytes(pickle.dumps(mmsa())[:-100])
+    with pytest.raises(DataError, match="D60"):
+        read_source(cut)
+    (tmp_path / "x.npz").write_bytes(b"PK\x03\x04 cut")
+    with pytest.raises(DataError, match="D52"):
+        read_source(tmp_path / "x.npz")
+    np.savez(tmp_path / "y.npz", text=np.ones(3))
+    with pytest.raises(DataError, match="D70.*holds text"):
+        read_source(tmp_path / "y.npz")
+
+
+def test_programs_are_refused(tmp_path):
+    root = mmsa()
+    root["train"]["audio"] = os.system
+    with pytest.raises(DataError, match="D61.*system"):
+        read_source(write(tmp_path / "x.pkl", root))
+
+
+def test_a_list_of_examples_with_a_fault_names_it(tmp_path):
+    folder = write_mmim(tmp_path)
+    for bad, said in (
+        ({"a": 1}, "is no list of examples"),
+        ([(1, 2, 3)], "example 0, is not"),
+        (
+            [((np.ones(2), np.ones((2, 3)), np.ones(4), ["a"]), [[1.0]], "x")],
+            "audio has",
+        ),
+        (
+            [((np.ones(2), np.ones((2, 3)), np.ones((1, 4)), ["a"]), [1.0, 2.0], "x")],
+            "label",
+        ),
+    ):
+        write(folder / "dev.pkl", bad)
+        with pytest.raises(DataError, match=said):
+            read_source(folder)
+
+
+def test_a_survey_sees_what_is_wrong(tmp_path):
+    root = mmsa()
+    root["train"]["audio"][0, 1, :2] = [np.nan, -np.inf]
+    root["valid"]["vision"][1] = 0
+    root["valid"]["vision"][2, 0, 0] = 1e9
+    root["test"]["vision"][..., 1] *= 0
+    root["test"]["id"][0] = "train0$_$7"
+    root["test"]["id"][2] = root["test"]["id"][1]
+    root["test"]["regression_labels"][:] = 1
+    report = survey(read_source(write(tmp_path / "x.pkl", root)).splits)
+    audio = report["train"]["inputs"]["audio"]
+    assert (audio["nan"], audio["infinite"], audio["features"]) == (1, 1, 5)
+    assert audio["steps"][2] == 9 and report["valid"]["inputs"]["video"]["silent"] == 1
+    found = "\n".join(problems(report, KINDS["mosi"]))
+    for said in (
+        "train: values that are NaN or infinite: 2 of audio",
+        "1 videos are in two splits: train0",
+        "test: 1 clips are in it twice: test0$_$1",
+        "valid: video has values from",
+        "test: every example has the score 1.0",
+    ):
+        assert said in found
+    told = "\n".join(remarks(report, KINDS["mosi"]))
+    assert "published: 1284/229/686" in told
+    assert "valid: 1 examples have nothing but zeros as video" in told
+    assert "test: 1 of 4 features of video never change" in told
+    told = "\n".join(remarks(report, KINDS["sims"]))
+    assert "1 videos, and so their speakers, are in more than one split" in told
+    assert not any("videos" in one for one in problems(report, KINDS["sims"]))
+
+
+def test_moments_are_those_of_the_real_steps(tmp_path):
+    root = mmsa()
+    root["train"]["audio"][0, 1, 2] = np.inf
+    report = survey(read_source(write(tmp_path / "x.pkl", root)).splits)
+    parts = rows("train", "audio", lengths("train", "audio"))
+    parts[0][1, 2] = 0
+    real = np.concatenate(parts).astype("f8")
+    told = report["train"]["inputs"]["audio"]
+    assert told["count"] == len(real)
+    np.testing.assert_allclose(told["total"], real.sum(0))
+    np.testing.assert_allclose(told["square"], np.square(real).sum(0))
+
+
+def test_known_files_are_of_known_data_sets():
+    assert all(len(sha256) == 64 for sha256 in KNOWN)
+    assert {known.name for known in KNOWN.values()} == {"mosi", "mosei", "sims"}
+
+
+def test_the_real_pickles_are_read_and_told_apart(real_data):
+    folder = real_data / "pickle_samples"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there")
+    for name, code, said in (
+        ("mosi_audio.pickle", "D70", "a tuple"),
+        ("must_split.p", "D70", "a list"),
+        ("jg_mosei_val.pkl", "D70", "language, acoustic, visual, labels"),
+        ("io_audio_mel_val.pkl", "D61", "torch"),
+    ):
+        with pytest.raises(DataError, match=said) as caught:
+            read_source(folder / name)
+        assert caught.value.code == code
