@@ -169,7 +169,7 @@ def _mosei(config: ConfigDict) -> None:
 
 def _deap(config: ConfigDict) -> None:
     config.data.update(dict(label="valence", dir="", fold="all", folds=8))
-    config.data.update(dict(threshold=5.0, window=1.0, hop=1.0))
+    config.data.update(dict(threshold=5.0, window=1, hop=1))
     config.train.select = "macro_f1"
 
 
