@@ -3,6 +3,7 @@
 import functools
 
 from mmfusion_jax.data.clips import clips
+from mmfusion_jax.data.deap import deap
 from mmfusion_jax.data.digits import digits
 from mmfusion_jax.data.imported import imported
 from mmfusion_jax.data.mmmo import mmmo
@@ -13,6 +14,7 @@ from mmfusion_jax.data.stress_predict import stress_predict
 
 DATASETS = {
     "clips": clips,
+    "deap": deap,
     "digits": digits,
     "iemocap": functools.partial(imported, "iemocap"),
     "mmmo": mmmo,
