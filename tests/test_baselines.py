@@ -46,6 +46,8 @@ MODELS_SMALL = {
     "video": Unimodal(FrozenDict({"video": Steps()}), 3),
     **{rule: LateFusion(SMALL, 3, rule, dropout=0.0) for rule in RULES},
     "concat_fc": ConcatFC(SMALL, 3, width=5, dropout=0.0, hidden_dropout=0.0),
+    "learned": LateFusion(SMALL, 3, "learned", 0.3, 0.0, "mean", 4, (5, 4)),
+    "early": ConcatFC(SMALL, 3, 6, 0.0, 0.0, "mean", 4, (5, 4)),
 }
 
 
@@ -236,6 +238,22 @@ def test_concatenation_is_one_hidden_layer():
     hidden = jnp.maximum(joint @ p["hidden"]["kernel"] + p["hidden"]["bias"], 0)
     want = hidden @ p["head"]["kernel"] + p["head"]["bias"]
     np.testing.assert_allclose(outputs.prediction, want, rtol=1e-5, atol=1e-6)
+
+
+def test_a_learned_average_weighs_what_all_say():
+    outputs = apply(MODELS_SMALL["learned"], weights("learned"), small_batch())
+    params = weights("learned")["params"]
+    p = [jax.nn.softmax(outputs.extras[f"logits/{m}"]) for m in ("audio", "video")]
+    scores = jnp.concatenate(p, axis=1) @ params["weigh"]["kernel"]
+    share = jax.nn.softmax(scores + params["weigh"]["bias"])
+    want = share[:, :1] * p[0] + share[:, 1:] * p[1]
+    np.testing.assert_allclose(np.exp(outputs.prediction), want, rtol=1e-5)
+    x = outputs.extras["audio"]
+    for i in 1, 2:
+        layer = params[f"hidden_audio_{i}"]
+        x = jnp.maximum(x @ layer["kernel"] + layer["bias"], 0)
+    got = x @ params["head_audio"]["kernel"] + params["head_audio"]["bias"]
+    np.testing.assert_allclose(outputs.extras["logits/audio"], got, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

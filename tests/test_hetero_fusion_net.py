@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from pathlib import Path
 
 import chex
 import jax
@@ -12,16 +13,21 @@ from contract import assert_ignores_poison, poisoned
 from flax.core import FrozenDict
 from golden_msa import fill, load
 
+from mmfusion_jax import build
+from mmfusion_jax.config_file import load_config
+from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.encoders import Vectors
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.fusion.adaptive_gate import AdaptiveGate
 from mmfusion_jax.fusion.modality_attention import ModalityAttention
 from mmfusion_jax.losses import LOSSES
 from mmfusion_jax.losses.objective import Objective, Weighted
+from mmfusion_jax.models import MODELS
 from mmfusion_jax.models.hetero_fusion_net import HeteroFusionNet, JointRepresentation
 from mmfusion_jax.types import Batch, Outputs, Tokens
 
 close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-6)
+CONFIG = Path(__file__).parent.parent / "configs" / "hetero_fusion_net.py"
 NAMES = ("audio", "image", "text", "video")
 WIDTHS = {"audio": 5, "image": 7, "text": 6, "video": 3}
 
@@ -137,25 +143,106 @@ def loss_of(params, batch, net):
     return value + jnp.mean(outputs.prediction**2)
 
 
-def test_counts_of_the_paper():
+def sizes(make, **options):
+    """The parameters of every part of a model of the paper's four features."""
     widths = {"audio": 768, "image": 2048, "text": 768, "video": 512}
     inputs = {m: jnp.zeros((2, 1, w)) for m, w in widths.items()}
     masks = {m: jnp.ones((2, 1), bool) for m in widths}
     batch = Batch(inputs, masks, {}, jnp.ones(2))
+    net = make({m: Vectors() for m in widths}, 7, **options)
+    init = functools.partial(net.init, train=False)
+    tree = jax.eval_shape(init, jax.random.key(0), batch)["params"]
+    return {k: sum(x.size for x in jax.tree.leaves(v)) for k, v in tree.items()}
 
-    def sizes(**options):
-        net = HeteroFusionNet({m: Vectors() for m in widths}, 7, **options)
-        init = functools.partial(net.init, train=False)
-        tree = jax.eval_shape(init, jax.random.key(0), batch)["params"]
-        return {k: sum(x.size for x in jax.tree.leaves(v)) for k, v in tree.items()}
 
-    found = sizes()
-    aligned = sum(n for name, n in found.items() if name.startswith("align"))
-    assert aligned == 2_103_296
+def counts(found, *begin):
+    return sum(n for name, n in found.items() if name.startswith(begin))
+
+
+def test_counts_of_the_paper():
+    found = sizes(HeteroFusionNet)
+    assert counts(found, "align") == 2_103_296
     assert found["attend"] == 1_049_088 and found["gate"] == 525_572
     assert found["joint"] == 2 * 263_680 + 131_328
     assert sum(found.values()) == 4_336_644 + 257 * 7 + 2_052 * 7 == 4_352_807
-    assert sizes(gate_hidden=0)["gate"] == 8_196
+    assert sizes(HeteroFusionNet, gate_hidden=0)["gate"] == 8_196
+
+
+@pytest.mark.parametrize("word", ["digits_early", "digits_late"])
+def test_counts_of_the_baselines(word):
+    options = load_config(f"{CONFIG}:{word}").model.to_dict()
+    name, _ = options.pop("name"), options.pop("encoders")
+    early = word == "digits_early"
+    sides = {"width": 1024, "narrower": (512, 256)} if early else {"hidden": (512, 256)}
+    found = sizes(MODELS[name], **(options | sides | {"aligned": 512}))
+    assert counts(found, "align") == 2_103_296
+    if early:
+        assert sum(found.values()) - 2_103_296 == 2_754_304 + 257 * 7
+    else:
+        assert counts(found, "hidden_text", "head_text") == 393_984 + 257 * 7
+        assert found["weigh"] == 4 * 7 * 4 + 4
+
+
+WORDS = ("digits", "av_mnist", "mosei", "iemocap", "clips")
+
+
+@pytest.mark.parametrize(
+    "word", [f"{w}{b}" for w in WORDS for b in ("", "_early", "_late")]
+)
+def test_every_config_names_what_exists(word):
+    config = load_config(f"{CONFIG}:{word}")
+    for name, value in config.data.modality_dropout.items():
+        assert name in config.model.encoders and value == 0
+    assert ("mis" in config) == (
+        word.split("_early") == [word] and "iemocap" not in word
+    )
+    for spec in config.losses.values():
+        if "modalities" in spec:
+            assert set(spec.modalities) == set(config.model.encoders)
+    data = Dataset("", "", {}, classes={config.data.label: ("a", "b")})
+    if "iemocap" in word:
+        data = Dataset("", "", {}, flags={config.data.label: ("a", "b")})
+    task = build.build_task(config, data)
+    build.check_select(config.train.select, task)
+    build.build_objective(config, task)
+    assert build.build_model(config, task, None).encoders.keys() == set(
+        config.model.encoders
+    )
+
+
+def test_a_word_that_is_no_data_is_refused():
+    with pytest.raises(ConfigError, match="digits_lately"):
+        load_config(f"{CONFIG}:digits_lately")
+
+
+@pytest.mark.parametrize(
+    ("word", "shapes"),
+    [
+        ("mosei", {"audio": (3, 74), "text": (3, 300), "video": (3, 35)}),
+        ("iemocap", {"audio": (3, 74), "text": (3, 300), "video": (3, 35)}),
+        ("av_mnist", {"audio": (1, 32, 32, 1), "image": (1, 28, 28, 1)}),
+    ],
+)
+def test_configs_fit_their_data(word, shapes):
+    config = load_config(f"{CONFIG}:{word}")
+    flags = word == "iemocap"
+    kind = {"flags" if flags else "classes": {config.data.label: ("a", "b", "c")}}
+    task = build.build_task(config, Dataset("", "", {}, **kind))
+    net = build.build_model(config, task, None)
+    inputs = {m: jnp.zeros((2, *s), jnp.float32) for m, s in shapes.items()}
+    masks = {m: jnp.ones((2, s[0]), bool) for m, s in shapes.items()}
+    label = jnp.zeros((2, 3) if flags else 2, int)
+    batch = Batch(inputs, masks, {config.data.label: label}, jnp.ones(2))
+    objective = build.build_objective(config, task)
+
+    def run():
+        tree = net.init(jax.random.key(0), batch, train=False)
+        outputs = net.apply(tree, batch, train=False)
+        task.scores().collect(outputs, batch)
+        return objective(outputs, batch, jnp.zeros(()))
+
+    total, terms = jax.eval_shape(run)
+    assert total.shape == () and len(terms) == 4
 
 
 @pytest.mark.parametrize("options", OPTIONS)
