@@ -1,11 +1,13 @@
 """Cross-modal attention alignment with a gated residual (OF-CMAER-CAT)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import einops
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.attention import attention_weights
@@ -63,84 +65,81 @@ class CrossModalAlignment(nn.Module):
             ConfigError: if `heads` does not divide d.
         """
         del train
-        parts = {m: _clean(streams[m]) for m in self.order}
-        width = parts[self.order[0]].values.shape[-1]
+        parts = [streams[m] for m in self.order]
+        parts = [part.replace(values=keep(part.values, part.mask)) for part in parts]
+        width = parts[0].values.shape[-1]
         if width % self.heads:
             raise ConfigError(
                 "C10", f"heads={self.heads} does not divide the width {width}."
             )
         alpha = self._alpha(parts, width)
+        own = jnp.concatenate([part.values for part in parts], axis=1)
         heard = self._heard(parts, alpha.values, width)
 
         hidden = linear(2 * width, width, dtype=self.dtype, name="gate_hidden")
         gate = linear(width, width, dtype=self.dtype, name="gate")
-        norm = layer_norm(self.dtype, "norm")
-        aligned = {}
-        for m, own in parts.items():
-            both = jnp.concatenate([own.values, heard[m]], axis=-1)
-            let_in = jax.nn.sigmoid(gate(jax.nn.relu(hidden(both)))) * heard[m]
-            aligned[m] = _clean(own.replace(values=norm(own.values + let_in)))
-        return {**streams, **aligned, ALPHA: alpha}
+        both = jnp.concatenate([own, heard], axis=-1)
+        opening = jax.nn.sigmoid(gate(jax.nn.relu(hidden(both))))
+        aligned = layer_norm(self.dtype, "norm")(own + opening * heard)
+        ends = np.cumsum([part.values.shape[1] for part in parts[:-1]])
+        made = {
+            m: part.replace(values=keep(values, part.mask))
+            for m, part, values in zip(
+                self.order,
+                parts,
+                jnp.split(aligned, ends.tolist(), axis=1),
+                strict=True,
+            )
+        }
+        return {**streams, **made, ALPHA: alpha}
 
-    def _alpha(self, parts: Streams, width: int) -> Tokens:
+    def _alpha(self, parts: Sequence[Tokens], width: int) -> Tokens:
         """The weight of every partner, Eq. 6."""
-        means = jnp.stack([mean(tokens) for tokens in parts.values()], axis=1)  # b m d
-        present = jnp.stack([tokens.present for tokens in parts.values()], axis=1)
+        means = jnp.stack([mean(part) for part in parts], axis=1)  # b m d
+        present = jnp.stack([part.present for part in parts], axis=1)
         weigh = linear(
             width, width, use_bias=False, dtype=self.dtype, name="similarity"
         )
         wide = jnp.promote_types(means.dtype, jnp.float32)
-        # f_i^T W f_j, with W the kernel: rows meet their own modality.
         scores = jnp.einsum("bid,bjd->bij", weigh(means), means).astype(wide)
         partner = present[:, None, :] & present[:, :, None]
         partner = partner & ~jnp.eye(len(parts), dtype=bool)
         return Tokens(masked_softmax(scores, partner, axis=-1), present)
 
-    def _heard(self, parts: Streams, alpha: Array, width: int) -> dict[str, Array]:
-        """What every modality hears from its partners, F' of Eq. 5, (b n d) each."""
-        projections = self._projections(width)
-        views = {
-            m: [
-                einops.rearrange(
-                    project(x.values), "b n (g d) -> b n g d", g=self.heads
-                )
-                for project in projections[m]
-            ]
-            for m, x in parts.items()
-        }
-        heard = {}
-        for i, m in enumerate(parts):
-            total = jnp.zeros_like(views[m][2])
-            for j, partner in enumerate(parts):
-                if partner != m:
-                    _, k, v = views[partner]
-                    visible = parts[partner].mask[:, None, None, :]  # b 1 1 s
-                    weights = attention_weights(views[m][0], k, visible)
-                    weights = weights * alpha[:, i, j, None, None, None]
-                    total += jnp.einsum("bgns,bsgd->bngd", weights.astype(v.dtype), v)
-            heard[m] = einops.rearrange(total, "b n g d -> b n (g d)")
-        return heard
+    def _heard(self, parts: Sequence[Tokens], alpha: Array, width: int) -> Array:
+        """What every token hears from the partners of its modality, F' of Eq. 5.
 
-    def _projections(self, width: int) -> dict[str, list[nn.Dense]]:
-        """W_Q, W_K and W_V of every modality, Eq. 3."""
+        Returns:
+            (b n d), n being the tokens of all modalities side by side.
+        """
+        sizes = np.array([part.values.shape[1] for part in parts])
+        query, key, value = (self._project(name, parts, width) for name in PROJECTIONS)
+        weights = []
+        starts = np.cumsum([0, *sizes]).tolist()
+        for j, part in enumerate(parts):
+            keys = key[:, starts[j] : starts[j + 1]]
+            seen = attention_weights(query, keys, part.mask[:, None, None, :])
+            # A token's weight of partner j is that of its modality; 0 for its own.
+            share = jnp.repeat(
+                alpha[:, :, j], sizes, 1, total_repeat_length=sizes.sum()
+            )
+            weights.append(seen * share[:, None, :, None])
+        weights = jnp.concatenate(weights, axis=-1).astype(value.dtype)
+        mixed = jnp.einsum("bgns,bsgd->bngd", weights, value)
+        return einops.rearrange(mixed, "b n g d -> b n (g d)")
 
-        def three(ending: str) -> list[nn.Dense]:
-            return [
-                linear(
-                    width,
-                    width,
-                    use_bias=False,
-                    dtype=self.dtype,
-                    name=f"{name}{ending}",
-                )
-                for name in PROJECTIONS
-            ]
+    def _project(self, name: str, parts: Sequence[Tokens], width: int) -> Array:
+        """Q, K or V of all tokens side by side, Eq. 3, (b n g d)."""
 
+        def layer(own: str) -> nn.Dense:
+            return linear(width, width, use_bias=False, dtype=self.dtype, name=own)
+
+        values = [part.values for part in parts]
         if self.per_modality:
-            return {m: three(f"_{m}") for m in self.order}
-        return dict.fromkeys(self.order, three(""))
-
-
-def _clean(tokens: Tokens) -> Tokens:
-    """Tokens that are 0 where they are masked."""
-    return tokens.replace(values=keep(tokens.values, tokens.mask))
+            made = [
+                layer(f"{name}_{m}")(x) for m, x in zip(self.order, values, strict=True)
+            ]
+            joint = jnp.concatenate(made, axis=1)
+        else:
+            joint = layer(name)(jnp.concatenate(values, axis=1))
+        return einops.rearrange(joint, "b n (g d) -> b n g d", g=self.heads)
