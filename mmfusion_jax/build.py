@@ -23,7 +23,7 @@ from mmfusion_jax.metrics.integration import Integration
 from mmfusion_jax.models import MODELS
 from mmfusion_jax.tasks import Classification, Multilabel, Regression, Task
 from mmfusion_jax.train.devices import Executor
-from mmfusion_jax.train.loop import Plan
+from mmfusion_jax.train.plan import Plan
 from mmfusion_jax.train.step import Step, make_train_step
 from mmfusion_jax.types import Model
 from mmfusion_jax.weights import TABLES, random_starts

@@ -23,7 +23,8 @@ from mmfusion_jax.train.checkpoints import Checkpoints
 from mmfusion_jax.train.evaluation import collect
 from mmfusion_jax.train.interrupt import Interrupt
 from mmfusion_jax.train.journal import Journal
-from mmfusion_jax.train.loop import Evaluation, Loop, Progress
+from mmfusion_jax.train.loop import Evaluation, Loop
+from mmfusion_jax.train.plan import Progress
 from mmfusion_jax.train.state import TrainState, create_state
 from mmfusion_jax.train.step import make_eval_step
 from mmfusion_jax.types import Batch, PyTree

@@ -29,7 +29,8 @@ from mmfusion_jax.train.devices import Executor
 from mmfusion_jax.train.evaluation import collect
 from mmfusion_jax.train.interrupt import Interrupt
 from mmfusion_jax.train.journal import Journal, read_metrics
-from mmfusion_jax.train.loop import Loop, Plan, Progress
+from mmfusion_jax.train.loop import Loop
+from mmfusion_jax.train.plan import Plan, Progress
 from mmfusion_jax.train.state import create_state
 from mmfusion_jax.train.step import make_eval_step, make_train_step
 from mmfusion_jax.types import Outputs

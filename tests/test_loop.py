@@ -10,8 +10,9 @@ import pytest
 from mmfusion_jax.errors import CheckpointError, Interrupted
 from mmfusion_jax.train.interrupt import Interrupt
 from mmfusion_jax.train.journal import Journal
-from mmfusion_jax.train.loop import Loop, Plan
+from mmfusion_jax.train.loop import Loop
 from mmfusion_jax.train.optimise import brake
+from mmfusion_jax.train.plan import Plan
 from mmfusion_jax.train.state import TrainState
 
 

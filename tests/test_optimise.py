@@ -9,8 +9,8 @@ from ml_collections import ConfigDict
 
 from mmfusion_jax import build
 from mmfusion_jax.errors import ConfigError
-from mmfusion_jax.train.loop import Progress
 from mmfusion_jax.train.optimise import press
+from mmfusion_jax.train.plan import Progress
 from mmfusion_jax.train.state import TrainState
 
 PARAMS = {

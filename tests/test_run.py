@@ -21,7 +21,7 @@ from mmfusion_jax.errors import (
 )
 from mmfusion_jax.run import Run
 from mmfusion_jax.train.journal import read_metrics
-from mmfusion_jax.train.loop import Progress
+from mmfusion_jax.train.plan import Progress
 from mmfusion_jax.weights.table import Rule, Table
 
 CONFIG = Path(__file__).parent.parent / "configs" / "cfn_sr.py"

@@ -1,18 +1,18 @@
 """The one training loop: data in, steps, evaluation, checkpoints, and out again."""
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import jax
-import numpy as np
 
 from mmfusion_jax.errors import CheckpointError, DivergedError, Interrupted
+from mmfusion_jax.train.clock import Clock, finished
 from mmfusion_jax.train.interrupt import Interrupt
 from mmfusion_jax.train.journal import Journal
 from mmfusion_jax.train.optimise import press
+from mmfusion_jax.train.plan import Plan, Progress
 from mmfusion_jax.train.state import TrainState
 from mmfusion_jax.train.step import Metrics, Step
 from mmfusion_jax.types import Batch, PyTree
@@ -35,134 +35,6 @@ class Saver(Protocol):
     ) -> bool:
         """Whether the step is, or will be, on disk; with `wait`, whether it is."""
         ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """How long to train and how often to look up.
-
-    Attributes:
-        steps: of the whole run.
-        steps_per_epoch: a whole epoch is evaluated and saved at its end.
-        choose: the split whose score chooses the step and stops early: "valid", or
-            "test" for a paper that did so; without that split a run goes to its end.
-        select: that score.
-        lower_is_better: whether a lower score is the better one.
-        patience: epochs without a better score before the run stops; 0 never stops.
-        slow_after: epochs without a better score before steps become shorter; 0 never.
-        slow_factor: how much shorter; the optimiser must hold a brake.
-        log_every: steps between two looks at the numbers.
-        save_every: steps between two checkpoints within an epoch; 0 for none.
-        max_bad_steps: refused steps in a row that end the run.
-        batch_size: examples of a step, for the examples per second.
-        slow_on_loss: the loss decides when steps become shorter, not the score.
-    """
-
-    steps: int
-    steps_per_epoch: int
-    choose: str = "valid"
-    select: str = "accuracy"
-    lower_is_better: bool = False
-    patience: int = 0
-    slow_after: int = 0
-    slow_factor: float = 0.5
-    log_every: int = 20
-    save_every: int = 0
-    max_bad_steps: int = 3
-    batch_size: int = 1
-    slow_on_loss: bool = False
-
-    def evaluates_after(self, step: int) -> bool:
-        return step % self.steps_per_epoch == 0 or step == self.steps
-
-    def saves_after(self, step: int) -> bool:
-        return self.save_every > 0 and step % self.save_every == 0
-
-    def score(self, scores: Mapping[str, Any] | None) -> float | None:
-        """What checkpoints compare: higher is better."""
-        if scores is None:
-            return None
-        value = float(scores[self.select])
-        return -value if self.lower_is_better else value
-
-    def slow_score(self, scores: Mapping[str, Any] | None) -> float | None:
-        """What decides when steps become shorter: higher is better."""
-        if scores is None or not self.slow_on_loss:
-            return self.score(scores)
-        return -float(scores["loss"])
-
-
-@dataclasses.dataclass
-class Progress:
-    """What the host knows of a run beside the state; saved with every checkpoint.
-
-    Attributes:
-        last_score: of the last evaluation; None if nothing chooses the step.
-        best_score: highest score so far; None before the first evaluation.
-        best_step: the first step that reached it.
-        stale: evaluations since then.
-        level: evaluations since the score that decides when steps become shorter was
-            highest, or since they did.
-        flattering: best score of the watched test split and its step, which no
-            decision may use: {"score", "step", "rank"}, rank being the score turned
-            so that higher is better.
-    """
-
-    last_score: float | None = None
-    best_score: float | None = None
-    best_step: int = 0
-    stale: int = 0
-    level: int = 0
-    flattering: dict[str, Any] | None = None
-    level_score: float | None = None
-
-    def update(self, step: int, score: float | None) -> None:
-        """Takes in the score of an evaluation; None if nothing chooses the step."""
-        self.last_score = score
-        if score is None:
-            return
-        if _beats(score, self.best_score):
-            self.best_score, self.best_step, self.stale = score, step, 0
-        else:
-            self.stale += 1
-
-    def update_level(self, score: float | None) -> None:
-        """Takes in the score that decides when steps become shorter."""
-        if score is None:
-            return
-        if _beats(score, self.level_score):
-            self.level_score, self.level = score, 0
-        else:
-            self.level += 1
-
-
-@dataclasses.dataclass
-class Clock:
-    """Where the time of this process went, in seconds.
-
-    One step is in flight while the next batch is fetched, so time spent waiting for a
-    batch is an upper bound of the time the devices stood idle for data.
-    """
-
-    steps: list[float] = dataclasses.field(default_factory=list)
-    compile: float = 0.0
-    data: float = 0.0
-    evaluate: float = 0.0
-    save: float = 0.0
-    total: float = 0.0
-
-    def summary(self) -> dict[str, Any]:
-        """Medians and shares, as `result.json` has them."""
-        low, median, high = np.percentile(self.steps or [0.0], [10, 50, 90])
-        training = max(sum(self.steps), 1e-9)
-        return {
-            "step_s": {"median": median, "p10": low, "p90": high},
-            "compile_s": self.compile,
-            "data_wait_share": min(self.data / training, 1.0),
-            "evaluate_s": self.evaluate,
-            "save_s": self.save,
-            "total_s": self.total,
-        }
 
 
 @dataclasses.dataclass
@@ -226,7 +98,7 @@ class Loop:
         while done < self.plan.steps and not self.stopped_early:
             asked = time.perf_counter()
             batch = next(batches)
-            waited = time.perf_counter() - asked
+            waited = time.perf_counter() - asked if finished(pending[-1:]) else 0.0
             self.state, metrics = self.step(self.state, batch)
             done += 1
             since = self._tick(since, waited, pending, metrics)
@@ -361,11 +233,6 @@ class Loop:
 
     def _is_stale(self) -> bool:
         return 0 < self.plan.patience <= self.progress.stale
-
-
-def _beats(score: float, best: float | None) -> bool:
-    """Whether `score` is the highest so far."""
-    return best is None or math.isnan(best) or score > best
 
 
 def _is_bad(name: str, value: Any) -> bool:
