@@ -86,5 +86,6 @@ def test_a_level_ends_with_a_better_score():
     progress = Progress()
     for step, score in enumerate([1.0, 0.5, 0.5, 2.0, 1.0]):
         progress.update(step, score)
+        progress.update_level(score)
     assert (progress.stale, progress.level, progress.best_step) == (1, 1, 3)
     assert np.isclose(progress.best_score or 0.0, 2.0)
