@@ -78,7 +78,6 @@ def get_config(data: str = "digits") -> ConfigDict:
     config.data.threads = 2
     variants[name](config)
     modalities = tuple(sorted(config.model.encoders))
-    config.data.modality_dropout = {m: 0.0 for m in modalities}
     _losses(config, modalities)
     if data.endswith("_early"):
         _early(config)
@@ -170,6 +169,10 @@ def _av_mnist(config: ConfigDict) -> None:
         audio=dict(name="image_conv", channels=(8, 16, 32, 64)),
         image=dict(name="image_conv", channels=(8, 16, 32)),
     )
+    config.data.augmentations = dict(
+        audio=dict(name="spectrogram", time=2, frequency=1),
+        image=dict(name="image", flip=0.0),  # a turned digit is none
+    )
     config.train.epochs = 20  # ours
 
 
@@ -212,5 +215,9 @@ def _clips(config: ConfigDict) -> None:
     config.model.encoders = dict(
         audio=dict(name="audio_conv"),
         video=dict(name="resnext_3d", blocks=(1, 1, 1), width=16),
+    )
+    config.data.augmentations = dict(
+        audio=dict(name="spectrogram", semitones=0.0),  # MFCC have no pitch to move
+        video=dict(name="image"),
     )
     config.train.epochs = 30

@@ -45,7 +45,7 @@ def load_config(spec: str) -> ConfigDict:
             "C04",
             f"{name}: get_config gave a {type(config).__name__}, not a ConfigDict.",
         )
-    return config.lock()
+    return _completed(config).lock()
 
 
 def list_configs() -> list[str]:
@@ -90,6 +90,20 @@ def check_fields(config: ConfigDict, names: Iterable[str], spec: str) -> None:
 def as_json(config: ConfigDict) -> str:
     """The config as JSON, for machines."""
     return json.dumps(config.to_dict(), indent=2)
+
+
+def _completed(config: ConfigDict) -> ConfigDict:
+    """The config with the fields that mean the same in every one.
+
+    `data.modality_dropout`: the chance of every encoder's modality to be hidden from a
+    training example, 0.
+    """
+    values = config.to_dict()
+    encoders = values.get("model", {}).get("encoders", {})
+    if "data" in values and "modality_dropout" not in values["data"]:
+        with config.unlocked():
+            config.data.modality_dropout = {name: 0.0 for name in encoders}
+    return config
 
 
 def _walk(level: Any, prefix: str) -> Iterator[tuple[str, Any]]:

@@ -205,6 +205,7 @@ def test_every_config_names_what_exists(word):
     task = build.build_task(config, data)
     build.check_select(config.train.select, task)
     build.build_objective(config, task)
+    build.augmented(data, config.data)
     assert build.build_model(config, task, None).encoders.keys() == set(
         config.model.encoders
     )

@@ -1,5 +1,7 @@
 """Modalities that are hidden in training, and examples that have none."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from ml_collections import ConfigDict
 from tiny import Tones, tones
 
 from mmfusion_jax.build import augmented
+from mmfusion_jax.config_file import load_config
 from mmfusion_jax.data.dataset import Dataset, Score
 from mmfusion_jax.data.modality_dropout import ModalityDropout
 from mmfusion_jax.data.pipeline import Pipeline
@@ -23,6 +26,7 @@ from mmfusion_jax.tasks import Classification, Multilabel, Regression
 from mmfusion_jax.train.state import create_state
 from mmfusion_jax.train.step import make_eval_step, make_train_step
 
+CONFIGS = Path(__file__).parent.parent / "configs"
 NAMES = ("audio", "image", "text")
 
 
@@ -85,6 +89,13 @@ def test_a_config_asks_for_it():
         augmented(tones(), ConfigDict({"modality_dropout": {"audio": 0.0}})).augment
         is None
     )
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda p: p.stem)
+def test_every_config_has_the_field(path):
+    config = load_config(str(path))
+    rates = config.data.modality_dropout
+    assert set(rates) == set(config.model.encoders) and not any(rates.values())
 
 
 class Silent(Tones):
