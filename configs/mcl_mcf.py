@@ -48,7 +48,16 @@ def get_config(data: str = "digits") -> ConfigDict:
     config.model = dict(
         name="mcl_mcf",
         encoders=dict(
-            text=dict(name="bert"),
+            text=dict(
+                name="bert",
+                weights="",  # a file; without one BERT starts at random
+                width=768,
+                depth=12,
+                heads=12,
+                hidden=3072,
+                vocabulary=30522,
+                places=512,
+            ),
             audio=dict(name="lstm", width=64),
             video=dict(name="lstm", width=64),
         ),

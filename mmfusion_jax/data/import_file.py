@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import array_record.python.array_record_module  # noqa: F401  before limits bind
 import numpy as np
 
 from mmfusion_jax.data.formats import Source, read_source
