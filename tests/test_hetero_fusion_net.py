@@ -322,7 +322,7 @@ def test_detached_heads_teach_nothing():
 
 def test_unknown_gate_and_no_encoder_are_refused():
     with pytest.raises(ConfigError, match=r"gate='tanh' is unknown"):
-        model(gate="tanh").init(jax.random.key(0), make_batch(), train=False)
+        start(gate="tanh")
     with pytest.raises(ConfigError, match="no encoder"):
         HeteroFusionNet({}, 3).init(jax.random.key(0), make_batch(), train=False)
 
