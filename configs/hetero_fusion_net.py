@@ -6,6 +6,13 @@
     python -m mmfusion_jax.main --config=configs/hetero_fusion_net.py:iemocap
     python -m mmfusion_jax.main --config=configs/hetero_fusion_net.py:clips
 
+Modalities are hidden in training with --config.data.modality_dropout.audio=0.3 and the
+like; `config.data.augmentations` changes pictures, sound and words (Sec. 5.2), each
+modality by one of mmfusion_jax/data/augmentations.py. Sec. 4.2 has two forms of MIS:
+--config.mis.consistency=soft, --config.mis.confidence=entropy. The entropy term as
+printed (Eq. 5) is --config.losses.entropy.form=paper, the gate as printed (Eq. 3)
+--config.model.gate_hidden=0.
+
 A word with _early or _late after it, such as digits_late, is the same recipe with a
 baseline of Sec. 5.3. Values are those of Sec. 5.2; "ours" marks what the paper does not
 give.

@@ -12,6 +12,8 @@ TABLES = {
     "model": ("models/__init__.py", "MODELS"),
     "encoder": ("encoders/__init__.py", "ENCODERS"),
     "data set": ("data/table.py", "DATASETS"),
+    "imported data set": ("data/kinds.py", "KINDS"),
+    "augmentation": ("data/augmentations.py", "AUGMENTATIONS"),
     "loss": ("losses/__init__.py", "LOSSES"),
     "optimiser": ("build_optimiser.py", "OPTIMISERS"),
     "schedule": ("build_optimiser.py", "SCHEDULES"),

@@ -95,6 +95,7 @@ RULES = {
     "optim.plateau.factor": Number(0, 1, open=True),
     "optim.plateau.patience": Number(0),
     "optim.plateau.watch": one_of("select", "loss"),
+    "data.augmentations.*.name": listed("augmentation"),
     "data.modality_dropout.*": Number(0, 1),
     "mis.consistency": one_of("hard", "soft"),
     "mis.confidence": one_of("margin", "entropy"),
