@@ -15,9 +15,9 @@ from mmfusion_jax.ops.attend import attend
 from mmfusion_jax.ops.masking import keep, masked_softmax
 from mmfusion_jax.ops.predictive_map import predictive_map
 from mmfusion_jax.ops.segments import Segments
+from mmfusion_jax.ops.standardise import standardised
 from mmfusion_jax.types import Array, Tokens
 
-EPSILON = 1e-5
 KNOWN = {"form": ("literal", "logit"), "scale": ("head", "width")}
 
 
@@ -215,11 +215,3 @@ class Reinforcement(nn.Module):
             raise ConfigError(
                 "C10", f"heads={self.heads} does not divide the width {width}."
             )
-
-
-def standardised(x: Array) -> Array:
-    """LN without scale and bias, over the last axis, in float32 or wider."""
-    exact = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    away = exact - jnp.mean(exact, axis=-1, keepdims=True)
-    variance = jnp.mean(jnp.square(away), axis=-1, keepdims=True)
-    return (away * jax.lax.rsqrt(variance + EPSILON)).astype(x.dtype)

@@ -1,0 +1,94 @@
+"""MEA at sizes at which a test is quick, and data to feed it."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.core import FrozenDict
+
+from mmfusion_jax.encoders import ConvLSTM
+from mmfusion_jax.losses import LOSSES
+from mmfusion_jax.losses.objective import Objective, Weighted
+from mmfusion_jax.models.mea import MEA
+from mmfusion_jax.types import Batch
+
+SMALL = {"text": 3, "video": 4, "audio": 2}
+STEPS = (3, 5, 4)
+
+
+def features(steps, widths, rows=4):
+    """Random sequences; odd rows lack the last step of each."""
+    keys = jax.random.split(jax.random.key(0), len(widths))
+    odd = np.arange(rows)[:, None] % 2
+    inputs, masks = {}, {}
+    for key, t, (name, width) in zip(keys, steps, widths.items(), strict=True):
+        inputs[name] = jax.random.normal(key, (rows, t, width))
+        masks[name] = jnp.asarray(np.arange(t) < t - odd)
+    return Batch(inputs, masks, {"score": jnp.linspace(-1, 1, rows)}, jnp.ones(rows))
+
+
+def model(order, kernels=(3, 3, 3), width=40, heads=8, outputs=1, **options):
+    encoders = {m: ConvLSTM(width, k) for m, k in zip(order, kernels, strict=True)}
+    return MEA(FrozenDict(encoders), outputs, tuple(order), heads=heads, **options)
+
+
+def small(**options):
+    sizes = {"width": 4, "heads": 2, "psa_layers": 2, "hca_layers": 1}
+    return model(SMALL, **{**sizes, "dropout": 0.0, "remat": False, **options})
+
+
+@functools.cache
+def small_batch():
+    return features(STEPS, SMALL)
+
+
+def shapes(made, batch):
+    """The parameters as shapes."""
+    init = functools.partial(made.init, train=False)
+    return jax.eval_shape(init, jax.random.key(0), batch)["params"]
+
+
+def count(made, batch):
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes(made, batch)))
+
+
+@functools.cache
+def weights_of(made):
+    init = jax.jit(functools.partial(made.init, train=False))
+    return init(jax.random.key(1), small_batch())
+
+
+def objective(made):
+    """The task's loss and those that the model has outputs for."""
+    names = {"modalities": tuple(SMALL)}
+    terms = {"task": Weighted(LOSSES["mse"]("score"))}
+    wanted = []
+    if made.exclusive and made.agnostic:
+        wanted.append("hsic")
+    if made.adversarial and made.exclusive:
+        wanted.append("exclusive_adversary")
+    if made.adversarial and made.agnostic:
+        wanted.append("agnostic_adversary")
+        wanted += ["importance"] * (made.omega != "one")
+    options = {n: dict(names) for n in wanted}
+    if "agnostic_adversary" in options:
+        options["agnostic_adversary"]["omega"] = made.omega
+    return Objective(
+        terms | {n: Weighted(LOSSES[n](**o), 0.1) for n, o in options.items()}
+    )
+
+
+def total(made, params, batch):
+    """The whole loss, and the prediction."""
+    outputs = made.apply(params, batch, train=True)
+    loss, _ = objective(made)(outputs, batch, jnp.zeros(()))
+    return loss, outputs.prediction
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def gradients(made, params, batch):
+    """Loss, prediction and gradient; compiled once for a model."""
+    run = jax.value_and_grad(total, argnums=1, has_aux=True)
+    (loss, prediction), grads = run(made, params, batch)
+    return loss, prediction, grads
