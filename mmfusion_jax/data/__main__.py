@@ -13,9 +13,9 @@ from typing import Any
 
 from mmfusion_jax import cli
 from mmfusion_jax.arguments import Flag, Request
-from mmfusion_jax.data.kinds import KINDS
+from mmfusion_jax.choices import choices
 
-NAMES = tuple(KINDS)
+NAMES = choices("imported data set")
 LIMITS = (
     Flag("memory_gb", 0.0, "memory it may take (default: 4 times the file)"),
     Flag("cpu_seconds", 0, "time of the processor it may take (default: by size)"),
@@ -27,6 +27,7 @@ def bring_in(request: Request) -> None:
     """Imports a file and says what came of it."""
     # Slow, and needed only once the request is known to be sound.
     from mmfusion_jax.data.import_file import FOLDER, concerns
+    from mmfusion_jax.data.kinds import KINDS
     from mmfusion_jax.data.store import cache_folder
     from mmfusion_jax.data.summary import head, table
 
