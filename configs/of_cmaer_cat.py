@@ -179,9 +179,10 @@ def _stress(config: ConfigDict) -> None:
     config.data.update(dict(fold="all", folds=5, window=60, hop=30, standard="subject"))
     pools = dict(eda=(4, 4), temp=(4, 4), hr=(2, 2), bvp=(8, 8), resp=(2, 2))
     for name, encoder in config.model.encoders.items():
-        encoder.pools = pools[name]
+        encoder.update(dict(pools=pools[name], dropout=0.3))
+    config.model.dropout = 0.3
     config.losses.task.class_weights = (0.726, 1.607)  # each class counts the same
-    config.train.update(dict(epochs=30, select="macro_f1"))
+    config.train.update(dict(epochs=12, select="macro_f1", patience=0))
 
 
 def _mmmo(config: ConfigDict) -> None:

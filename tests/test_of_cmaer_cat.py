@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from pathlib import Path
 
 import chex
 import flax.linen as nn
@@ -13,21 +14,25 @@ import pytest
 from contract import assert_ignores_poison, poisoned
 from golden_msa import load, weights
 
-from mmfusion_jax.encoders import SignalConv
+from mmfusion_jax.config_file import load_config
+from mmfusion_jax.encoders import ENCODERS, SignalConv
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.fusion.cross_modal_alignment import CrossModalAlignment
 from mmfusion_jax.fusion.transformer_context import TransformerContext
 from mmfusion_jax.losses import LOSSES
 from mmfusion_jax.losses.objective import Objective, Weighted
 from mmfusion_jax.models.of_cmaer_cat import OFCMAERCAT
-from mmfusion_jax.types import Batch, Tokens
+from mmfusion_jax.types import Batch, Outputs, Tokens
 
 close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-6)
 ORDER = ("V", "A", "P")
+CONFIG = Path(__file__).parent.parent / "configs" / "of_cmaer_cat.py"
+WORDS = ["digits", "iemocap", "mosei", "deap", "stress", "mmmo", "deap-awom"]
 STEPS = {"V": 5, "A": 7, "P": 4}
+BARE = dict(weighting=False, transformer=False, reconstruction=False)
 ABLATIONS = {
-    "cnn": dict(alignment=False, weighting=False, transformer=False),
-    "cmaa": dict(weighting=False, transformer=False),
+    "cnn": dict(alignment=False, **BARE),
+    "cmaa": BARE,
     "awom": dict(transformer=False),
     "full": dict(),
 }
@@ -175,40 +180,59 @@ def test_parameter_counts_of_the_specification(widths):
         assert part[f"encoders_{m}"] == 384 * c + 49_920
 
 
-@pytest.mark.parametrize("row", ABLATIONS)
-@pytest.mark.parametrize("head_form", ["weighted_sum", "concat"])
-def test_rows_of_table_4_learn(row, head_form):
+KEY = jax.random.key(0)
+ROWS = [(row, "weighted_sum") for row in ABLATIONS] + [("full", "concat")]
+
+
+@functools.cache
+def graded(row, head_form):
+    """Loss and gradients of a model that does not drop out, by its parameters."""
+    model = small(**ABLATIONS[row], head_form=head_form, dropout=0.0)
+    model = model.clone(encoders={m: SignalConv(8, dropout=0.0) for m in ORDER})
+    kept = terms()
+    if row in ("cnn", "cmaa"):
+        del kept["reconstruction"], kept["balance"]
+    batch, objective = made_up(), Objective(kept)
+
+    def loss(params):
+        out = model.apply(params, batch, train=True)
+        return objective(out, batch, jnp.array(0))[0]
+
+    return jax.jit(jax.value_and_grad(loss))
+
+
+@pytest.mark.parametrize(("row", "head_form"), ROWS)
+def test_rows_of_table_4(row, head_form):
     options = ABLATIONS[row] | {"head_form": head_form}
-    model, batch = small(**options, dropout=0.0), made_up(6)
-    tree = start(**options, dropout=0.0)
+    tree = start(**options)
     gone = {
         "alignment": row == "cnn",
         "weighting": row in ("cnn", "cmaa"),
         "context": row != "full",
+        "decode_V_0": row in ("cnn", "cmaa"),
     }
     for name, left_out in gone.items():
         assert (name in tree["params"]) != left_out
+    value, grads = graded(row, head_form)(tree)
+    assert np.isfinite(value)
+    for path, grad in jax.tree_util.tree_leaves_with_path(grads):
+        assert np.isfinite(grad).all(), path
+        # Adding the same to all scores changes no weight.
+        if "'score']['bias']" not in jax.tree_util.keystr(path):
+            assert np.any(grad), path
+
+
+def test_the_loss_falls_on_one_batch():
+    tree = start(head_form="weighted_sum")
     tx = optax.adam(1e-2)
-    objective = Objective(terms())
-
-    @jax.jit
-    def step(params, state):
-        def loss(params):
-            out = model.apply(params, batch, train=True, rngs={"dropout": KEY})
-            return objective(out, batch, jnp.array(0))[1]["task"]
-
-        value, grads = jax.value_and_grad(loss)(params)
-        updates, state = tx.update(grads, state)
-        return optax.apply_updates(params, updates), state, value
-
     state, values = tx.init(tree), []
+    step = jax.jit(lambda g, s, p: tx.update(g, s, p))
     for _ in range(40):
-        tree, state, value = step(tree, state)
+        value, grads = graded("full", "weighted_sum")(tree)
+        updates, state = step(grads, state, tree)
+        tree = optax.apply_updates(tree, updates)
         values.append(float(value))
     assert values[-1] < 0.5 * values[0]
-
-
-KEY = jax.random.key(0)
 
 
 def test_equal_weights_without_awom():
@@ -216,7 +240,9 @@ def test_equal_weights_without_awom():
     batch = made_up()
     masks = {**batch.masks, "A": batch.masks["A"].at[1].set(False)}
     batch = batch.replace(masks=masks)
-    out = small(**options).apply(start(**options), batch, train=False)
+    run = jax.jit(functools.partial(small(**options).apply, train=False))
+    tree = start(**options, head_form="weighted_sum")
+    out = run(tree, batch)
     want = [[1 / 3] * 3, [0.5, 0, 0.5], [1 / 3] * 3, [1 / 3] * 3]
     close(out.extras["weights"], want)
 
@@ -230,7 +256,8 @@ def test_the_contrast_does_not_change_the_model():
         made_up(),
         jnp.array(0),
     )[0]
-    grads = jax.jit(jax.grad(value))(start(**options))["params"]
+    tree = start(**options, head_form="weighted_sum")
+    grads = jax.jit(jax.grad(value))(tree)["params"]
     moved = {k for k, g in grads.items() if any(jnp.any(x) for x in jax.tree.leaves(g))}
     assert moved == {f"encoders_{m}" for m in ORDER}
 
@@ -241,7 +268,8 @@ SUBSETS = [s for n in (1, 2, 3) for s in itertools.combinations(ORDER, n)]
 @pytest.mark.parametrize("head_form", ["weighted_sum", "concat"])
 def test_every_subset_of_modalities(head_form):
     """One example for each subset, one with nothing, one that only fills up."""
-    model, tree = small(head_form=head_form), start(head_form=head_form)
+    model = small(head_form=head_form)
+    tree = start(head_form=head_form)
     batch = made_up(9)
     has = {m: jnp.array([m in s for s in SUBSETS] + [False, True]) for m in ORDER}
     masks = {m: mask & has[m][:, None] for m, mask in batch.masks.items()}
@@ -267,22 +295,22 @@ def test_every_subset_of_modalities(head_form):
     close(out.extras["weights"][:7].sum(1), np.ones(7))
     for bad in (np.nan, 1e30):
         chex.assert_trees_all_equal(run(tree, make(bad)), out)
-    for row in range(7):
-        alone = jax.tree.map(lambda x, row=row: x[row : row + 1], batch)
-        got = model.apply(tree, alone, train=False).prediction[0]
-        np.testing.assert_allclose(got, out.prediction[row], rtol=1e-4, atol=1e-5)
+    alone = jax.tree.map(lambda x: jnp.repeat(x[3:4], 9, 0), make(0.0))
+    np.testing.assert_allclose(
+        run(tree, alone).prediction[0], out.prediction[3], rtol=1e-4, atol=1e-5
+    )
     assert run._cache_size() == 1
 
 
 def test_padding_changes_nothing():
-    tree, batch = start(), made_up()
+    tree = start(head_form="weighted_sum")
+    batch, run = made_up(), jax.jit(functools.partial(small().apply, train=False))
     more = lambda x: jnp.pad(x, [(0, 0), (0, 3)] + [(0, 0)] * (x.ndim - 2))
     padded = batch.replace(
         inputs={m: more(x) for m, x in batch.inputs.items()},
         masks={m: more(x) for m, x in batch.masks.items()},
     )
-    got, want = (small().apply(tree, b, train=False) for b in (padded, batch))
-    close(got.prediction, want.prediction)
+    close(run(tree, padded).prediction, run(tree, batch).prediction)
 
 
 def test_any_number_of_modalities():
@@ -292,7 +320,8 @@ def test_any_number_of_modalities():
         inputs = {m: jnp.ones((2, 4, 3)) for m in names}
         masks = dict.fromkeys(names, jnp.ones((2, 4), bool))
         batch = Batch(inputs, masks, {}, jnp.ones(2))
-        out, _ = model.init_with_output(KEY, batch, train=False)
+        init = functools.partial(model.init_with_output, train=False)
+        out, _ = jax.eval_shape(init, KEY, batch)
         assert out.prediction.shape == (2,)
         assert out.extras["weights"].shape == (2, n)
 
@@ -301,7 +330,8 @@ def test_projections_of_their_own():
     streams = {m: Tokens(jnp.ones((2, t, 4)), jnp.ones((2, t), bool))
                for m, t in STEPS.items()}  # fmt: skip
     block = CrossModalAlignment(ORDER, heads=2, per_modality=True)
-    tree = block.init(KEY, streams, train=False)["params"]
+    init = functools.partial(block.init, train=False)
+    tree = jax.eval_shape(init, KEY, streams)["params"]
     assert {f"query_{m}" for m in ORDER} < tree.keys()
     with pytest.raises(ConfigError, match=r"C10.*heads=3"):
         CrossModalAlignment(ORDER, heads=3).init(KEY, streams, train=False)
@@ -338,7 +368,7 @@ def test_contrast_by_hand():
     extras = {f"pooled/{m}": x for m, x in views.items()}
     masks = {m: jnp.ones((2, 1), bool) for m in ORDER}
     batch = Batch({}, masks, {}, jnp.ones(2))
-    out = small().apply(start(), made_up(), train=False).replace(extras=extras)
+    out = Outputs(jnp.zeros((2, 3)), extras)
     term = LOSSES["modality_contrast"](ORDER, 1.0)
     one = np.log(1 + np.exp(-1))
     close(term(out, batch), [3 * one] * 2)
@@ -352,3 +382,31 @@ def test_contrast_by_hand():
     close(sample(out, batch.replace(masks=lacking))[1], 0, atol=1e-6)
     single = jax.tree.map(lambda x: x[:1], (out, batch))
     assert float(term(*single)[0]) == 0
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_configs_name_what_the_model_gives(word):
+    config = load_config(f"{CONFIG}:{word}")
+    order = tuple(config.model.order)
+    assert set(order) == set(config.model.encoders)
+    for name in {"contrastive", "reconstruction"} & set(config.losses):
+        assert tuple(config.losses[name].modalities) == order
+    options = config.model.to_dict() | {"head_size": 2}
+    assert options.pop("name") == "of_cmaer_cat"
+    specs = options.pop("encoders").items()
+    made = {m: ENCODERS[spec.pop("name")](**spec) for m, spec in specs}
+    OFCMAERCAT(encoders=made, **options)
+
+
+def test_words_of_table_4():
+    config = load_config(f"{CONFIG}:stress-contrastive")
+    assert set(config.losses) == {"task", "contrastive", "reconstruction", "entropy"}
+    assert config.model.alignment and config.model.weighting
+    assert not config.model.transformer
+    config = load_config(f"{CONFIG}:digits-cmaa")
+    assert set(config.losses) == {"task"}
+    assert config.model.alignment and not config.model.weighting
+    assert not config.model.reconstruction
+    for wrong in ("digits-cmaaa", "digit"):
+        with pytest.raises(ConfigError, match="of_cmaer_cat knows deap, digits"):
+            load_config(f"{CONFIG}:{wrong}")

@@ -1,5 +1,6 @@
 """A 1D CNN over anything that has a time axis."""
 
+import math
 from typing import Any
 
 import einops
@@ -7,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from mmfusion_jax.errors import ConfigError, DataError
+from mmfusion_jax.layers.linear import torch_uniform
 from mmfusion_jax.layers.transformer import layer_norm
 from mmfusion_jax.ops.masking import keep, masked_mean
 from mmfusion_jax.types import Array, Tokens
@@ -65,10 +67,8 @@ class SignalConv(nn.Module):
         self._check(values)
         x = self._features(values, mask)
         for i, pool in enumerate(self.pools):
-            convolve = nn.Conv(
-                self.width, (self.kernel,), dtype=self.dtype, name=f"conv_{i}"
-            )
-            x = layer_norm(self.dtype, f"norm_{i}")(convolve(keep(x, mask)))
+            x = self._convolve(keep(x, mask), self.width, (self.kernel,), f"conv_{i}")
+            x = layer_norm(self.dtype, f"norm_{i}")(x)
             x = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(x))
             x, mask = mean_pool(x, mask, pool)
         return Tokens(keep(x, mask), mask)
@@ -85,11 +85,33 @@ class SignalConv(nn.Module):
         b = len(x)
         x = einops.rearrange(x, "b t h w c -> (b t) h w c")
         for i, channels in enumerate(FRAME_CHANNELS):
-            convolve = nn.Conv(
-                channels, (3, 3), (2, 2), dtype=self.dtype, name=f"frame_conv_{i}"
-            )
-            x = nn.relu(convolve(x))
+            x = nn.relu(self._convolve(x, channels, (3, 3), f"frame_conv_{i}", 2))
         return einops.reduce(x, "(b t) h w c -> b t c", "mean", b=b)
+
+    def _convolve(
+        self,
+        x: Array,
+        features: int,
+        sizes: tuple[int, ...],
+        name: str,
+        stride: int = 1,
+    ) -> Array:
+        """A convolution over the axes before the last, starting as PyTorch's does.
+
+        Its bias matters: without one, normalising a single channel would leave no more
+        than its sign.
+        """
+        start = torch_uniform(math.prod(sizes) * x.shape[-1])
+        convolve = nn.Conv(
+            features,
+            sizes,
+            (stride,) * len(sizes),
+            dtype=self.dtype,
+            kernel_init=start,
+            bias_init=start,
+            name=name,
+        )
+        return convolve(x)
 
     def _check(self, values: Array) -> None:
         ids = jnp.issubdtype(values.dtype, jnp.integer)
@@ -100,9 +122,7 @@ class SignalConv(nn.Module):
                 f"{self.vocabulary}.",
                 "ids need the size of their vocabulary; features need a third axis",
             )
-        whole = 1
-        for pool in self.pools:
-            whole *= pool
+        whole = math.prod(self.pools)
         if whole < 1:
             raise ConfigError("C10", f"pools={self.pools} of signal_conv is below 1.")
         if values.shape[1] < whole:
