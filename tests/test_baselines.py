@@ -229,6 +229,14 @@ def test_late_fusion_is_its_rule_over_single_modalities(rule):
         )
 
 
+@pytest.mark.parametrize("name", ["early", "learned"])
+def test_a_missing_modality_is_0_once_aligned(name):
+    masks = {**small_batch().masks, "audio": jnp.zeros((4, 3), bool)}
+    batch = small_batch().replace(masks=masks)
+    extras = apply(MODELS_SMALL[name], weights(name), batch).extras
+    assert not np.any(extras["audio"]) and np.any(extras["video"])
+
+
 def test_concatenation_is_one_hidden_layer():
     outputs, p = (
         apply(MODELS_SMALL["concat_fc"], weights("concat_fc"), small_batch()),

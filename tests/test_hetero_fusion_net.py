@@ -269,6 +269,7 @@ def test_one_compilation_for_every_subset():
 def test_a_missing_modality_is_as_if_there_were_none():
     net, whole = model(), make_batch(np.array([[True, False, True, True]] * 3))
     got = apply(net, start(), whole)
+    assert not np.any(got.extras["image"]) and np.any(got.extras["audio"])
     assert not np.any(got.extras["gate"][:, 1]) and np.all(got.extras["gate"][:, 0] > 0)
     few = {m: Vectors() for m in NAMES if m != "image"}
     params = dict(start()["params"])
