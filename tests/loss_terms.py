@@ -1,5 +1,7 @@
 """Every loss term with all that it reads, for tests that hold for all of them."""
 
+import math
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -9,6 +11,8 @@ from mmfusion_jax.types import Array, Batch, Outputs
 MODALITIES = ("text", "audio", "video")
 PAIRS = {"one/text_audio": ("text", "audio"), "one/video_text": ("video", "text")}
 ROWS = 16
+ALIGNED = (4, 3)
+"""Steps, and classes with the blank, of what CTC aligns."""
 
 NUMBER, CLASS, FLAGS = {"label": "number"}, {"label": "class"}, {"label": "flags"}
 LIST = {"modalities": MODALITIES}
@@ -20,6 +24,7 @@ OPTIONS = {
     "consistency:flags": LIST | {"flags": True},
     "cross_entropy": CLASS,
     "cross_entropy:weighted": CLASS | {"class_weights": (0.5, 1.0, 2.0, 1.0)},
+    "ctc": LIST,
     "exclusive_adversary": LIST,
     "gate_entropy": {},
     "gate_entropy:paper": {"form": "paper"},
@@ -82,6 +87,7 @@ def widths() -> dict[str, int]:
         }
         found[f"importance/{name}"] = 3
         found |= {f"pooled/{name}": 5, f"reconstruction/{name}": 5}
+        found[f"ctc/{name}"] = math.prod(ALIGNED)
     return found | {f"{pair}/{side}": 5 for pair in PAIRS for side in "xy"}
 
 
@@ -98,9 +104,12 @@ def outputs(arrays: dict[str, Array], batch: Batch, term: str) -> Outputs:
     """What a model with these arrays returns, with the prediction that `term` reads."""
     prediction = arrays[PREDICTIONS.get(term, "logits")]
     valid = {f"{pair}/valid": batch.has(*both) for pair, both in PAIRS.items()}
+    ctc = [f"ctc/{name}" for name in MODALITIES]
+    aligned = {k: arrays[k].reshape(-1, *ALIGNED) for k in ctc}
+    aligned |= {f"{k}/real": jnp.ones((len(prediction), ALIGNED[0]), bool) for k in ctc}
     return Outputs(
         prediction[:, 0] if prediction.shape[1] == 1 else prediction,
-        extras={**arrays, **valid},
+        extras={**arrays, **valid, **aligned},
     )
 
 

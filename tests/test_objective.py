@@ -37,11 +37,20 @@ def test_filling_rows_reach_neither_value_nor_gradient():
 
 def test_weights_may_be_schedules_and_terms_stand_alone():
     halves = Weighted(CrossEntropy("digit"), lambda step: 0.5**step)
-    objective = Objective({"a": halves, "b": Weighted(CrossEntropy("digit"), 0.0)})
+    objective = Objective({"a": halves, "b": Weighted(CrossEntropy("digit"), 0.5)})
     outputs = Outputs(jnp.nan_to_num(LOGITS))
     total, terms = objective(outputs, BATCH, jnp.array(2))
-    np.testing.assert_allclose(total, terms["a"] / 4, rtol=1e-6)
+    np.testing.assert_allclose(total, terms["a"] / 4 + terms["b"] / 2, rtol=1e-6)
     np.testing.assert_array_equal(objective.value("b", outputs, BATCH), terms["b"])
+
+
+def test_a_term_of_weight_0_is_not_computed():
+    """One that reads what the model does not give would fail."""
+    lacking = Weighted(CrossEntropy("digit", logits="no such extra"), 0.0)
+    terms = {"a": Weighted(CrossEntropy("digit"), lambda step: 0.0 * step)}
+    objective = Objective(terms | {"b": lacking})
+    total, terms = objective(Outputs(jnp.nan_to_num(LOGITS)), BATCH, jnp.array(2))
+    assert terms.keys() == {"a"} and total == 0
 
 
 @pytest.mark.parametrize("logits", [1e4, -1e4])

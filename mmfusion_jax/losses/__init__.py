@@ -6,6 +6,7 @@ from mmfusion_jax.losses.adversarial import (
     Importance,
 )
 from mmfusion_jax.losses.contrastive import InfoNCE
+from mmfusion_jax.losses.ctc import CTC
 from mmfusion_jax.losses.disparity import HSICDisparity, Separation
 from mmfusion_jax.losses.gates import GateEntropy
 from mmfusion_jax.losses.modality_contrast import ModalityContrast
@@ -18,6 +19,7 @@ LOSSES = {
     "agnostic_adversary": AgnosticAdversary,
     "consistency": Consistency,
     "cross_entropy": CrossEntropy,
+    "ctc": CTC,
     "exclusive_adversary": ExclusiveAdversary,
     "gate_entropy": GateEntropy,
     "hsic": HSICDisparity,

@@ -47,6 +47,8 @@ class Objective:
     ) -> tuple[Array, dict[str, Array]]:
         """The loss, () float32, and each term before its weight, () each.
 
+        A term whose weight is the number 0 is not computed and not among them.
+
         Args:
             outputs: of the model on this device.
             batch: of this device.
@@ -55,7 +57,8 @@ class Objective:
         """
         if axis is not None:
             outputs, batch = jax.lax.all_gather((outputs, batch), axis, tiled=True)
-        values = {name: self.value(name, outputs, batch) for name in self.terms}
+        counted = [k for k, v in self.terms.items() if callable(v.weight) or v.weight]
+        values = {name: self.value(name, outputs, batch) for name in counted}
         total = jnp.zeros((), jnp.float32)
         for name, value in values.items():
             weight = self.terms[name].weight
