@@ -226,9 +226,16 @@ def test_files_that_are_something_else(tmp_path):
         (tmp_path / "there.pkl").touch()
         read_source(tmp_path / "ther.pkl")
     page = tmp_path / "page.pkl"
-    page.write_bytes(b"\n<!DOCTYPE html><html>sign in")
-    with pytest.raises(DataError, match="D70.*web page"):
-        read_source(page)
+    for content, said in (
+        (b"", "is empty"),
+        (b"hello there", "is a text file"),
+        (b"\x1f\x8b\x08", "gunzip"),
+        (b"\x89HDF\r\n", "HDF5"),
+        (b"\n<!DOCTYPE html><html>sign in", "is a web page"),
+    ):
+        page.write_bytes(content)
+        with pytest.raises(DataError, match=rf"D70[\s\S]*{said}"):
+            read_source(page)
     with pytest.raises(
         DataError, match=r"D70.*folder without train.pkl[\s\S]*page.pkl"
     ):

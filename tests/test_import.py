@@ -392,6 +392,13 @@ def test_a_mistake_is_named(capsys, words, code, said):
     assert len(err.splitlines()) <= 7 and "Traceback" not in err
 
 
+def test_a_place_that_cannot_be_written_is_told_at_once(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MMFUSION_CACHE", str(tmp_path / "file"))
+    with pytest.raises(DataError, match=r"D22[\s\S]*MMFUSION_CACHE"):
+        bring(tmp_path / "nothing.pkl")  # nothing is read before
+
+
 def test_the_import_is_caged(tmp_path, capsys):
     file = write(tmp_path / "x.pkl", {"train": os.system})
     code, _, err = data(capsys, "import", str(file), "--as=mosi")

@@ -44,8 +44,9 @@ def bring_in(request: Request) -> None:
         return
     wrong, remarks = concerns(found)
     print("\n".join([*head(found), *table(found)]))
-    for line in [*(f"problem: {one}" for one in wrong), *remarks]:
-        print(f"  {line}")
+    for word, told in (("problem", wrong), ("remark", remarks)):
+        for line in told:
+            print(f"  {word}: {line}")
     print("already imported:" if found["there"] else "imported:", found["folder"])
     print(f"train:  python -m mmfusion_jax.main --config={KINDS[name].config}")
     print(f"look:   python -m mmfusion_jax.data doctor {name}")

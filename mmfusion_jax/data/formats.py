@@ -29,6 +29,22 @@ LAYOUTS = (
 )
 
 
+OTHERS: tuple[tuple[bytes | tuple[bytes, ...], str, str], ...] = (
+    (
+        (b"<!doctype", b"<html", b"<?xml"),
+        "a web page, not a file of features",
+        "the download was refused or wants a login: open it in a text editor",
+    ),
+    (b"\x1f\x8b", "compressed (gzip)", "unpack it: gunzip FILE"),
+    (b"7z\xbc\xaf", "compressed (7z)", "unpack it"),
+    (b"\x89hdf", "HDF5, as .csd files are, which is not read", LAYOUTS),
+)
+"""How files begin that are something else, what they are, and what to do."""
+
+OLD_PICKLES = (b"(", b"c", b"}", b"]")
+"""How pickles of protocol 0 begin, which are text."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Source:
     """A file that was read.
@@ -89,14 +105,18 @@ def _sha256(found: Sequence[Path]) -> str:
 
 
 def _is_zip(path: Path) -> bool:
+    """Whether a file is an npz; DataError for what is no pickle either."""
     with path.open("rb") as stream:
         head = stream.read(64)
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise DataError(
-            "D70",
-            f"{path} is a web page, not a file of features.",
-            "the download was refused or wants a login: open it in a text editor",
-        )
+    if not head:
+        raise DataError("D70", f"{path} is empty.", "copy or download it again")
+    text = head.lstrip().lower()
+    for begin, what, fix in OTHERS:
+        if text.startswith(begin):
+            raise DataError("D70", f"{path} is {what}.", fix)
+    letters = all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head)
+    if letters and not head.startswith(OLD_PICKLES):
+        raise DataError("D70", f"{path} is a text file.", LAYOUTS)
     return head.startswith(b"PK\x03\x04")
 
 

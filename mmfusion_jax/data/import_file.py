@@ -13,7 +13,7 @@ from mmfusion_jax.data.kinds import KINDS, check_labels
 from mmfusion_jax.data.known_files import KNOWN
 from mmfusion_jax.data.progress import track
 from mmfusion_jax.data.sequences import Sequences
-from mmfusion_jax.data.store import FeatureSpec, open_store, write_store
+from mmfusion_jax.data.store import FeatureSpec, make_folder, open_store, write_store
 from mmfusion_jax.data.survey import (
     not_finite,
     problems,
@@ -77,6 +77,7 @@ def import_file(file: str, name: str, parent: str, repair: bool) -> JSON:
         DataError: it cannot be read, is not `name`, or should not be trained on.
     """
     path = Path(file)
+    make_folder(Path(parent))
     source = read_source(path)
     _check(path, source, name)
     known = KNOWN.get(source.sha256)

@@ -152,19 +152,25 @@ def write_store(
     Raises:
         DataError: a split without examples, or a disk that cannot take it.
     """
+    make_folder(folder.parent)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
         with _lock(folder.parent / f".{folder.name}.lock"):
             if not folder.exists():
                 _build(folder, features, splits, manifest)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
-        raise DataError(
-            "D22",
-            f"{folder} cannot be written: {error.strerror}.",
-            "make room there, or let MMFUSION_CACHE name a folder on another disk",
-        ) from error
+        raise _no_place(folder, error) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Makes the folder in which stores will be; DataError if that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _no_place(folder, error) from error
+    if not os.access(folder, os.W_OK):
+        raise _no_place(folder, PermissionError(errno.EACCES, "no right to write"))
 
 
 def open_store(folder: Path) -> Store:
@@ -197,6 +203,15 @@ def damaged(folder: Path, what: str) -> DataError:
         "D21",
         f"the prepared data in {folder} is damaged: {what}.",
         f"rm -r {folder}; the same command then builds it again",
+    )
+
+
+def _no_place(folder: Path, error: OSError) -> DataError:
+    """The error for a place that cannot be written."""
+    return DataError(
+        "D22",
+        f"{folder} cannot be written: {error.strerror}.",
+        "make room there, or let MMFUSION_CACHE name a folder on another disk",
     )
 
 
