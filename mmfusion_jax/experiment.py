@@ -73,7 +73,7 @@ class Experiment:
             name: self.run(data, name).train(
                 data,
                 unit.seed,
-                self._folder(unit, name),
+                self.folder(unit, name),
                 _title(f"{name} only", unit),
                 interrupt,
             )
@@ -82,7 +82,7 @@ class Experiment:
         entry = self.run(data).train(
             data,
             unit.seed,
-            self._folder(unit),
+            self.folder(unit),
             _title(self.config.model.name, unit),
             interrupt,
             self._donors(unit, data),
@@ -92,7 +92,7 @@ class Experiment:
     def evaluate(self, unit: Unit, data: Dataset) -> dict[str, Any]:
         """Scores of every split at the chosen checkpoint of a unit."""
         run = self.run(data)
-        state = run.best(self._folder(unit))
+        state = run.best(self.folder(unit))
         reader = build.pipeline(self.config, data, unit.seed)
         splits = [
             split for split in ("train", "valid", "test") if split in data.sources
@@ -100,7 +100,8 @@ class Experiment:
         scores = run.evaluate(state.variables, reader, splits)
         return {**dataclasses.asdict(unit), "step": int(state.step), **scores}
 
-    def _folder(self, unit: Unit, stage: str = "") -> Path:
+    def folder(self, unit: Unit, stage: str = "") -> Path:
+        """Where a unit, or one of its unimodal stages, lies."""
         folder = self.workdir / unit.folder
         return folder / "stages" / stage if stage else folder
 
@@ -110,7 +111,7 @@ class Experiment:
         def read() -> list[Donor]:
             names = self.config.warm_start
             states = [
-                self.run(data, name).best(self._folder(unit, name)) for name in names
+                self.run(data, name).best(self.folder(unit, name)) for name in names
             ]
             return [Donor(state.params, state.stats) for state in states]
 
@@ -140,7 +141,7 @@ def train(config: Config, workdir: Path, command: str) -> dict[str, Any]:
     experiment, entries = Experiment(config, workdir), []
     data = None
     with Interrupt() as interrupt:
-        for unit, data in _each(config, announce=True):
+        for unit, data in each(config, announce=True):
             entries.append(experiment.train(unit, data, interrupt))
     assert data is not None
     result = _result(config, command, data, experiment.run(data), entries)
@@ -159,7 +160,7 @@ def evaluate(config: Config, workdir: Path) -> list[dict[str, Any]]:
     """
     claim(config, workdir, create=False)
     experiment = Experiment(config, workdir)
-    return [experiment.evaluate(unit, data) for unit, data in _each(config)]
+    return [experiment.evaluate(unit, data) for unit, data in each(config)]
 
 
 def claim(config: Config, workdir: Path, *, create: bool = True) -> None:
@@ -228,7 +229,7 @@ def stage_config(config: Config, stage: str) -> ConfigDict:
     return made
 
 
-def _each(config: Config, *, announce: bool = False):
+def each(config: Config, *, announce: bool = False):
     """Every unit with its data; a fold is prepared once."""
     data, fold = None, None
     for unit in units(config):

@@ -1,4 +1,4 @@
-"""Trains, evaluates or inspects what a config describes.
+"""Trains, evaluates, inspects or analyses what a config describes.
 
 python -m mmfusion_jax.main --config=configs/cfn_sr.py
 """
@@ -51,6 +51,14 @@ def inspect(request: Request) -> dict[str, Any]:
     return inspection.inspect(request.config, compiled=request.flags["compile"])
 
 
+def analyse(request: Request) -> dict[str, Any]:
+    """The gradient of every loss term, module by module, in a trained run."""
+    from mmfusion_jax import dissection
+
+    batches = request.flags["batches"]
+    return dissection.analyse(request.config, request.workdir, batches)
+
+
 def show_nothing(answer: Any) -> None:
     """The training has said everything while it ran."""
 
@@ -73,18 +81,27 @@ def show_inspection(answer: Mapping[str, Any]) -> None:
     show(answer)
 
 
+def show_analysis(answer: Mapping[str, Any]) -> None:
+    """Prints norms and angles as tables."""
+    from mmfusion_jax.dissection import show
+
+    show(answer)
+
+
 MODES = {
     "train": (train, show_nothing),
     "evaluate": (evaluate, show_scores),
     "inspect": (inspect, show_inspection),
+    "analyse": (analyse, show_analysis),
 }
 
 COMMAND = cli.Command(
     "mmfusion_jax.main",
-    "Trains, evaluates or inspects what a config describes.",
+    "Trains, evaluates, inspects or analyses what a config describes.",
     main,
     (
         Flag("mode", "train", "what to do", tuple(MODES)),
+        Flag("batches", 8, "analyse: training batches to look at"),
         Flag("compile", False, "inspect: compile a step to know its memory"),
     ),
 )

@@ -24,7 +24,16 @@ FLOORS = (
         "config_file",
         "arguments",
     },
-    {"run", "experiment", "inspection", "measurement", "startup", "cli", "doctor"},
+    {
+        "run",
+        "experiment",
+        "inspection",
+        "dissection",
+        "measurement",
+        "startup",
+        "cli",
+        "doctor",
+    },
     {"main", "bench", "__init__"},
 )
 LINEN = {"layers", "encoders", "fusion", "models"}

@@ -1,6 +1,7 @@
 """Learning curves as SVG that takes its colours from the page."""
 
 import io
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
@@ -112,6 +113,34 @@ def scatter(
         axes.set_title(f"{what}, answer", loc="left", fontsize=11)
         axes.tick_params(length=0)
         return _inline(figure, f"{what}: {len(truth)} answers over their labels")
+
+
+def bars(lengths: Mapping[str, Mapping[str, float]], what: str) -> Html:
+    """A chart of positive numbers of any size: a row for each thing, a mark each.
+
+    Args:
+        lengths: name of a series -> thing -> number; 0 is left out.
+        what: the quantity.
+    """
+    things = list(next(iter(lengths.values())))
+    kinds = tuple(itertools.product("osD^v", ("first", "second", "third")))
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": f"bars {what}"}):
+        figure = Figure(figsize=(7.5, 0.9 + 0.3 * len(things)), layout="constrained")
+        axes = figure.add_subplot()
+        for (name, row), (marker, colour) in zip(lengths.items(), kinds, strict=False):
+            kept = [(value, i) for i, value in enumerate(row.values()) if value > 0]
+            axes.plot(
+                *zip(*kept, strict=True) if kept else ((), ()),
+                marker, color=COLOURS[colour], markersize=6, label=name,
+            )  # fmt: skip
+        axes.set_xscale("log")
+        axes.set_yticks(range(len(things)), things)
+        axes.set_ylim(len(things) - 0.5, -0.5)
+        axes.set_xlabel(what)
+        axes.tick_params(length=0, which="both")
+        if len(lengths) > 1:
+            axes.legend(fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
+        return _inline(figure, f"{what}, by {', '.join(lengths)}")
 
 
 def _empty() -> tuple[Figure, Any]:

@@ -20,9 +20,13 @@ def write_report(workdir: Path, result: Mapping[str, Any]) -> Path:
         workdir: of the experiment; the curves are read from the runs in it.
         result: the content of `result.json`.
     """
-    path = workdir / "report.html"
+    return write(workdir / "report.html", page(workdir, result))
+
+
+def write(path: Path, text: str) -> Path:
+    """Writes a file as a whole or not at all; its path."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(page(workdir, result), encoding="utf-8")
+    fresh.write_text(text, encoding="utf-8")
     fresh.replace(path)
     return path
 
@@ -30,8 +34,8 @@ def write_report(workdir: Path, result: Mapping[str, Any]) -> Path:
 def page(workdir: Path, result: Mapping[str, Any]) -> str:
     """The whole document."""
     title = f"{result['model']['name']} on {result['data']['title']}"
-    body = tag(
-        "main",
+    return document(
+        title,
         results.headline(result, title),
         results.warnings(result),
         results.comparison(result),
@@ -45,6 +49,11 @@ def page(workdir: Path, result: Mapping[str, Any]) -> str:
         facts.repeat(result),
         facts.responsible(),
     )
+
+
+def document(title: str, *sections: Html) -> str:
+    """A page of sections that needs nothing else."""
+    body = tag("main", *sections)
     head = join(
         [
             Html('<meta charset="utf-8">'),
@@ -54,5 +63,5 @@ def page(workdir: Path, result: Mapping[str, Any]) -> str:
             tag("style", Html(CSS)),
         ]
     )
-    document = tag("html", tag("head", head), tag("body", body), lang="en")
-    return f"<!doctype html>\n{document}\n"
+    text = tag("html", tag("head", head), tag("body", body), lang="en")
+    return f"<!doctype html>\n{text}\n"

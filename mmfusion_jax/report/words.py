@@ -72,6 +72,11 @@ def count(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def significant(value: float) -> str:
+    """A number of any size with three figures."""
+    return f"{value:.3g}"
+
+
 def seconds(value: Any) -> str:
     """A time in the unit that fits it."""
     if not is_number(value):

@@ -92,7 +92,7 @@ def make_train_step(
         key = jax.random.fold_in(state.key, state.step)
         if axis is not None:  # or every device would draw the same dropout mask
             key = jax.random.fold_in(key, jax.lax.axis_index(axis))
-        batch = _counted(_dated(batch, state.step / steps), modalities)
+        batch = as_in_training(batch, state.step / steps, modalities)
         compute = whole if accumulate == 1 else in_parts
         loss, terms, stats, grads = compute(state, key, batch)
         if axis is not None:
@@ -163,6 +163,17 @@ def _answered(outputs: Outputs, seen: Array, prior: Array) -> Outputs:
     said = outputs.prediction
     seen = seen.reshape(seen.shape + (1,) * (said.ndim - 1))
     return outputs.replace(prediction=jnp.where(seen, said, prior.astype(said.dtype)))
+
+
+def as_in_training(batch: Batch, progress: Array, modalities: tuple[str, ...]) -> Batch:
+    """The batch as the training step shows it to the model.
+
+    Args:
+        batch: as the pipeline made it.
+        progress: how much of the training is done, 0..1.
+        modalities: that the model reads; () for no matter which.
+    """
+    return _counted(_dated(batch, progress), modalities)
 
 
 def _dated(batch: Batch, progress: Array) -> Batch:
