@@ -10,6 +10,7 @@ from mmfusion_jax.errors import DataError
 from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.layers.linear import torch_uniform
 from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.pixels import frames
 from mmfusion_jax.types import Array, Tokens
 
 
@@ -50,8 +51,7 @@ class ImageConv(nn.Module):
         Raises:
             DataError: if a picture is too small to be halved so often.
         """
-        if values.ndim == 4:
-            values, mask = values[:, None], jnp.any(mask, axis=1)[:, None]
+        values, mask = frames(values, mask)
         side = 2 ** len(self.channels)
         if min(values.shape[2:4]) < side:
             raise DataError(

@@ -11,11 +11,10 @@ from mmfusion_jax.errors import ConfigError, nearest
 from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.ops.conv3d import grouped_conv3d, pointwise_conv3d, stem_conv3d
 from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.pixels import IMAGENET, normalised
 from mmfusion_jax.ops.pool import max_pool3d
 from mmfusion_jax.types import Array, Tokens
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 ORDERS = ("rgb", "bgr")
 
 kaiming = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -90,7 +89,7 @@ class ResNeXt3D(nn.Module):
             )
         if self.channel_order == "bgr":
             values = values[..., ::-1]
-        x = keep(_normalised(values), mask)
+        x = keep(normalised(values, IMAGENET), mask)
         x = x.astype(self.dtype or x.dtype)
         x = Stem(self.width, self.dtype, name="stem")(x)
         x = BatchNorm(self.axis, dtype=self.dtype, name="stem_norm")(
@@ -218,13 +217,3 @@ class Pointwise(nn.Module):
         shape = (x.shape[-1], self.features)
         x, w = promote_dtype(x, self.param("kernel", kaiming, shape), dtype=self.dtype)
         return pointwise_conv3d(x, w, stride=self.stride)
-
-
-def _normalised(values: Array) -> Array:
-    """Pixels as floats around 0; floats as they are."""
-    if not jnp.issubdtype(values.dtype, jnp.unsignedinteger):
-        return values
-    rgb = values.shape[-1] == 3
-    mean = jnp.array(IMAGENET_MEAN if rgb else 0.5, jnp.float32)
-    std = jnp.array(IMAGENET_STD if rgb else 0.5, jnp.float32)
-    return (values / 255.0 - mean) / std

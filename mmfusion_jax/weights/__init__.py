@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 
 from mmfusion_jax.weights.bert import BERT
+from mmfusion_jax.weights.resnet import RESNET
 
 TABLES = {
     "bert": BERT,
+    "resnet": RESNET,
 }
 """Encoders whose weights can be read from a file, by the names of `ENCODERS`."""
 

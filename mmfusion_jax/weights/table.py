@@ -55,6 +55,31 @@ class Rule:
         return tuple(match.expand(name) for name in theirs) if match else ()
 
 
+def affine(ours: str, theirs: str) -> tuple[Rule, ...]:
+    """Kernel and bias of a linear layer or a convolution."""
+    return (
+        Rule(f"{ours}/kernel", f"{theirs}.weight", kernel),
+        Rule(f"{ours}/bias", f"{theirs}.bias"),
+    )
+
+
+def norm(ours: str, theirs: str) -> tuple[Rule, ...]:
+    """Scale and bias of a normalisation."""
+    return (
+        Rule(f"{ours}/scale", f"{theirs}.weight"),
+        Rule(f"{ours}/bias", f"{theirs}.bias"),
+    )
+
+
+def batch_norm(ours: str, theirs: str) -> tuple[Rule, ...]:
+    """Scale, bias and running statistics of a batch normalisation."""
+    return (
+        *norm(ours, theirs),
+        Rule(f"{ours}/mean", f"{theirs}.running_mean"),
+        Rule(f"{ours}/var", f"{theirs}.running_var"),
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Table:
     """All that is known of the files of one encoder.

@@ -1,0 +1,96 @@
+"""ResNet: pictures, or the pictures of a clip one by one."""
+
+from typing import Any, Literal
+
+import einops
+import flax.linen as nn
+import jax.numpy as jnp
+
+from mmfusion_jax.errors import ConfigError, nearest
+from mmfusion_jax.layers.batch_norm import BatchNorm
+from mmfusion_jax.layers.residual_block import WIDENS, Conv, ResidualBlock
+from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.pixels import IMAGENET, frames, normalised
+from mmfusion_jax.types import Array, Tokens
+
+WINDOW: Any = ((1, 1), (1, 1))
+
+
+class ResNet(nn.Module):
+    """A 7x7 convolution, a max pool, and stages of residual blocks.
+
+    Stage i (from 0) has `blocks[i]` blocks with `width` 2^i channels inside; the first
+    block of every stage but the first halves h and w. The defaults are those of
+    ResNet-50; ResNet-18 has blocks=(2, 2, 2, 2) and ResNet-34 (3, 4, 6, 3), both of
+    the kind "basic".
+
+    Parameters: `stem`, `stem_norm`, and a `ResidualBlock` `stage{i}_block{j}` with i
+    from 1, j from 0.
+
+    Attributes:
+        blocks: number of blocks of every stage.
+        kind: of the blocks, "basic" or "bottleneck".
+        width: channels of the stem.
+        pooled: one token for each picture, the mean of its positions, rather than one
+            for each position.
+        axis: pmap axis over which the batch is spread; None under jit.
+        dtype: type of the computation; None for that of the input.
+
+    Source:
+        He et al. 2016, Table 1; Hetero-Fusion-Net, Sec. 5.1; MCL-MCF, Table 9.
+    """
+
+    blocks: tuple[int, ...] = (3, 4, 6, 3)
+    kind: Literal["basic", "bottleneck"] = "bottleneck"
+    width: int = 64
+    pooled: bool = False
+    axis: str | None = None
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, values: Array, mask: Array, *, train: bool) -> Tokens:
+        """Encodes pictures.
+
+        Args:
+            values: (b t h w c), t pictures, or (b h w c), one; unsigned integers are
+                pixels 0..255 and are normalised here, floats are taken as they are.
+            mask: (b t) bool; of one picture (b h), which is real if a row is.
+            train: use the statistics of the batch in the norms.
+
+        Returns:
+            Tokens (b n d), 0 where masked, with n = t h' w' and grid (t, h', w'), h'
+            and w' halved, rounded up, by the stem, the pool and every stage but the
+            first; with `pooled` (b t d).
+
+        Raises:
+            ConfigError: if the kind is unknown.
+        """
+        if self.kind not in WIDENS:
+            raise ConfigError(
+                "C03", f"kind={self.kind!r} is unknown.", nearest(self.kind, WIDENS)
+            )
+        values, mask = frames(values, mask)
+        b, t = mask.shape
+        x = keep(normalised(values, IMAGENET), mask)
+        x = x.astype(self.dtype or x.dtype).reshape(b * t, *x.shape[2:])
+        real = mask.reshape(b * t)
+        x = Conv(self.width, (7, 7), (2, 2), self.dtype, name="stem")(x)
+        norm = BatchNorm(self.axis, dtype=self.dtype, name="stem_norm")
+        x = nn.relu(norm(x, real, train=train))
+        x = nn.max_pool(x, (3, 3), (2, 2), WINDOW)
+        for i, depth in enumerate(self.blocks):
+            for j in range(depth):
+                block = ResidualBlock(
+                    self.width * 2**i,
+                    self.kind,
+                    2 if i > 0 and j == 0 else 1,
+                    self.axis,
+                    self.dtype,
+                    name=f"stage{i + 1}_block{j}",
+                )
+                x, _ = block(x, real, train=train)
+        if self.pooled:
+            return Tokens(jnp.mean(x, axis=(1, 2)).reshape(b, t, -1), mask)
+        h, w = x.shape[1:3]
+        tokens = einops.rearrange(x, "(b t) h w d -> b (t h w) d", b=b)
+        return Tokens(tokens, jnp.repeat(mask, h * w, axis=1), (t, h, w))
