@@ -10,6 +10,7 @@ from mmfusion_jax.encoders.resnet import ResNet
 from mmfusion_jax.encoders.resnext3d import ResNeXt3D
 from mmfusion_jax.encoders.signal_conv import SignalConv
 from mmfusion_jax.encoders.vectors import Vectors
+from mmfusion_jax.encoders.vit import ViT
 
 ENCODERS = {
     "audio_conv": AudioConv,
@@ -22,4 +23,5 @@ ENCODERS = {
     "resnext_3d": ResNeXt3D,
     "signal_conv": SignalConv,
     "vectors": Vectors,
+    "vit": ViT,
 }

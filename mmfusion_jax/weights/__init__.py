@@ -4,10 +4,12 @@ from collections.abc import Mapping
 
 from mmfusion_jax.weights.bert import BERT
 from mmfusion_jax.weights.resnet import RESNET
+from mmfusion_jax.weights.vit import VIT
 
 TABLES = {
     "bert": BERT,
     "resnet": RESNET,
+    "vit": VIT,
 }
 """Encoders whose weights can be read from a file, by the names of `ENCODERS`."""
 

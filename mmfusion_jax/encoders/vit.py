@@ -1,0 +1,116 @@
+"""Vision transformer: pictures cut into patches."""
+
+import functools
+from typing import Any
+
+import einops
+import flax.linen as nn
+import jax.numpy as jnp
+
+from mmfusion_jax.errors import DataError
+from mmfusion_jax.layers.attention import dense
+from mmfusion_jax.layers.transformer import TransformerLayer, layer_norm
+from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.pixels import HALF, frames, normalised
+from mmfusion_jax.types import Array, Tokens
+
+gelu = functools.partial(nn.gelu, approximate=False)
+
+
+class ViT(nn.Module):
+    """Patches and a class token, then pre-norm transformer layers.
+
+        z_0 = [e_class, W x_1 + b, .., W x_n + b] + E_place
+        z_l = TransformerLayer_l(z_{l-1})
+        tokens = LN(z_L)
+
+    The defaults are those of vit-base-patch16. Parameters: `embed`, `first`, the class
+    token, `place`, for pictures of the size they were made for, `layer_{i}`, `norm`.
+
+    Attributes:
+        width: of the tokens, d.
+        depth: number of layers.
+        heads: of each layer.
+        hidden: width inside the feed-forward networks.
+        patch: height and width of a patch.
+        pooled: one token for each picture, the class token, rather than all of them.
+        dropout: on z_0, attention weights and what the layers add.
+        epsilon: of the normalisations.
+        dtype: type of the computation; None for float32.
+
+    Source:
+        Dosovitskiy et al. 2021; MCL-MCF, Table 9.
+    """
+
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    hidden: int = 3072
+    patch: int = 16
+    pooled: bool = False
+    dropout: float = 0.0
+    epsilon: float = 1e-12
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, values: Array, mask: Array, *, train: bool) -> Tokens:
+        """Encodes pictures, each on its own.
+
+        Args:
+            values: (b t h w c), t pictures, or (b h w c), one; unsigned integers are
+                pixels 0..255 and are normalised here, floats are taken as they are.
+            mask: (b t) bool; of one picture (b h), which is real if a row is.
+            train: drop out.
+
+        Returns:
+            Tokens (b t*n d), 0 where masked: for each picture the class token, then
+            n - 1 patches, row by row; with `pooled` (b t d).
+
+        Raises:
+            DataError: if patches do not tile a picture.
+        """
+        values, mask = frames(values, mask)
+        b, t = mask.shape
+        x = keep(normalised(values, HALF), mask)
+        x = self._embed(self._patches(x.reshape(b * t, *x.shape[2:])), train)
+        real = jnp.repeat(mask.reshape(b * t, 1), x.shape[1], axis=1)
+        tokens = Tokens(x, real)
+        for i in range(self.depth):
+            layer = TransformerLayer(
+                self.heads,
+                hidden=self.hidden,
+                attention_dropout=self.dropout,
+                residual_dropout=self.dropout,
+                dtype=self.dtype,
+                activation=gelu,
+                epsilon=self.epsilon,
+                kernel_init=nn.initializers.truncated_normal(0.02),
+                name=f"layer_{i}",
+            )
+            tokens = layer(tokens, train=train)
+        if self.pooled:
+            tokens = Tokens(tokens.values[:, :1], real[:, :1])
+        x = layer_norm(self.dtype, "norm", self.epsilon)(tokens.values)
+        x = einops.rearrange(keep(x, tokens.mask), "(b t) n d -> b (t n) d", b=b)
+        return Tokens(x, tokens.mask.reshape(b, -1))
+
+    def _patches(self, x: Array) -> Array:
+        """Pictures (b h w c) as patches (b n p*p*c)."""
+        p, (h, w) = self.patch, x.shape[1:3]
+        if h % p or w % p:
+            raise DataError(
+                "D13",
+                f"a picture has {h}x{w} pixels, which patches of {p}x{p} do not tile.",
+                "give pictures of another size, or another `patch`",
+            )
+        return einops.rearrange(x, "b (h i) (w j) c -> b (h w) (i j c)", i=p, j=p)
+
+    def _embed(self, patches: Array, train: bool) -> Array:
+        """z_0, (b n d)."""
+        start = nn.initializers.truncated_normal(0.02)
+        x = dense(self.width, start, dtype=self.dtype, name="embed")(patches)
+        first = self.param("first", start, (1, 1, self.width)).astype(x.dtype)
+        first = jnp.broadcast_to(first, (len(x), 1, self.width))
+        x = jnp.concatenate([first, x], axis=1)
+        x = x + self.param("place", start, (1, *x.shape[1:])).astype(x.dtype)
+        return nn.Dropout(self.dropout, deterministic=not train)(x)

@@ -1,0 +1,38 @@
+"""Names of a vision transformer's weights in files of the library transformers."""
+
+import numpy as np
+
+from mmfusion_jax.weights.table import Rule, Table, affine, kernel, norm
+
+LAYER = r"layer_(\d+)/"
+THEIRS = r"encoder.layer.\1."
+
+
+def patches(x: np.ndarray) -> np.ndarray:
+    """A convolution's (d c p p) as the matrix (p*p*c d) of a patch laid flat."""
+    return kernel(x).reshape(-1, x.shape[0])
+
+
+VIT = Table(
+    rules=(
+        Rule("first", "embeddings.cls_token"),
+        Rule("place", "embeddings.position_embeddings"),
+        Rule("embed/kernel", "embeddings.patch_embeddings.projection.weight", patches),
+        Rule("embed/bias", "embeddings.patch_embeddings.projection.bias"),
+        *affine(
+            rf"{LAYER}attention/(query|key|value)", rf"{THEIRS}attention.attention.\2"
+        ),
+        *affine(f"{LAYER}attention/out", f"{THEIRS}attention.output.dense"),
+        *affine(f"{LAYER}expand", f"{THEIRS}intermediate.dense"),
+        *affine(f"{LAYER}shrink", f"{THEIRS}output.dense"),
+        *norm(f"{LAYER}attention_norm", f"{THEIRS}layernorm_before"),
+        *norm(f"{LAYER}feedforward_norm", f"{THEIRS}layernorm_after"),
+        *norm("norm", "layernorm"),
+    ),
+    export=(
+        'python -c "from transformers import ViTModel; ViTModel.from_pretrained('
+        "'google/vit-base-patch16-224').save_pretrained('vit')\" writes "
+        "vit/model.safetensors"
+    ),
+    renames=((r"^(module\.)?(vit\.)?", ""),),
+)
