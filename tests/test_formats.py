@@ -92,6 +92,23 @@ def test_steps_of_zeros_in_the_middle_stay(tmp_path):
     assert len(train.inputs["video"][1]) == 0  # nothing there: missing
 
 
+def test_aligned_modalities_end_with_the_text(tmp_path):
+    root = mmsa(aligned=True)
+    length = lengths("train", "text")[1]
+    root["train"]["audio"][1, length - 1] = 0
+    root["train"]["vision"][1] = 0
+    train = read_source(write(tmp_path / "x.pkl", root)).splits["train"]
+    assert {len(rows[1]) for rows in train.inputs.values()} == {length}
+    del (
+        root["train"]["text_bert"],
+        root["valid"]["text_bert"],
+        root["test"]["text_bert"],
+    )
+    train = read_source(write(tmp_path / "x.pkl", root)).splits["train"]
+    sizes = {name: len(rows[1]) for name, rows in train.inputs.items()}
+    assert sizes == {"text": length, "audio": length - 1, "video": 0}
+
+
 def test_aligned_modalities_begin_together(tmp_path):
     root = mult(aligned=True)
     root["train"]["text"][0, :3] = 0  # words without a vector
