@@ -55,6 +55,8 @@ def get_config(data: str = "digits") -> ConfigDict:
         out_proj=False,
         ffn_mult=4,
         dropout=0.1,  # ours
+        standardise=True,  # ours
+        remat=True,
     )
     config.losses = dict(task=dict(name="mse", weight=1.0))
     config.optim = dict(
@@ -117,12 +119,15 @@ def _digits(config: ConfigDict) -> None:
     _classes(config, "digit")
     config.data.update(dict(modalities=ORDER, missing=0.0, folder=""))
     config.model.encoders = {
-        m: dict(name="conv_lstm", width=24, kernel=3) for m in ORDER
+        # Positions would drown the words and pixels, which start small; ours.
+        m: dict(name="conv_lstm", width=24, kernel=3, positions="none")
+        for m in ORDER
     }
     config.model.encoders.text.vocabulary = 64
-    config.model.update(dict(heads=4, psa_layers=2, hca_layers=1))
-    config.optim.learning_rate = 3e-3
-    config.train.epochs = 8
+    config.model.update(dict(heads=4, psa_layers=2, hca_layers=1, remat=False))
+    config.data.batch_size = 16
+    config.optim.update(dict(learning_rate=2e-3, schedule=dict(name="cosine")))
+    config.train.epochs = 12
 
 
 def _imported(config: ConfigDict) -> None:
@@ -164,10 +169,16 @@ def _mosi_utterances(config: ConfigDict) -> None:
     # The steps are the utterances of a video; all values ours.
     _small(config)
     _classes(config, "polarity")
-    config.data.update(dict(dir="", before=10, after=10))
+    config.data.update(dict(dir="", before=0, after=0))
 
 
 def _small(config: ConfigDict) -> None:
     _constraints(config, alpha=2e-2, beta=3e-2)
-    config.model.update(dict(heads=4, psa_layers=2, hca_layers=1, dropout=0.3))
+    config.model.encoders = {
+        m: dict(name="conv_lstm", width=16, kernel=1, positions="none") for m in ORDER
+    }
+    sizes = dict(width=32, heads=4, psa_layers=2, hca_layers=1, remat=False)
+    config.model.update(dict(sizes, dropout=0.5))
+    config.optim.update(dict(name="adamw", weight_decay=0.01))
+    config.optim.schedule.name = "cosine"
     config.train.epochs = 20

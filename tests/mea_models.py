@@ -86,7 +86,10 @@ def total(made, params, batch):
     return loss, outputs.prediction
 
 
-@functools.partial(jax.jit, static_argnums=0)
+# What is compiled here runs a few times, so it may run slowly.
+@functools.partial(
+    jax.jit, static_argnums=0, compiler_options={"xla_backend_optimization_level": 0}
+)
 def gradients(made, params, batch):
     """Loss, prediction and gradient; compiled once for a model."""
     run = jax.value_and_grad(total, argnums=1, has_aux=True)

@@ -47,7 +47,7 @@ class Reinforcement(nn.Module):
         out_proj: a linear layer on the heads before they are added.
         ffn_mult: hidden width of the feed-forward network, in widths d.
         dropout: on what the heads give, and on the hidden layer.
-        remat: compute the predicted maps again on the way back, to save memory.
+        remat: compute the maps again on the way back, to save memory.
         dtype: type of the computation, softmax excepted; None keeps that of the input.
 
     Source:
@@ -145,16 +145,15 @@ class Reinforcement(nn.Module):
         mixed, scores, weights = [], [], []
         chain = self._chain() if previous and self.mu else None
         for u, (q, kv) in enumerate(zip(queries, told, strict=True)):
-            q, k, v = (self._heads(x) for x in (q, *jnp.split(kv, 2, axis=-1)))
-            s = self._scores(q, k)
             mask = [sources[i].mask for i in self.sees[u]]
             mask = jnp.concatenate(mask, axis=1)[:, None, None, :]
-            logits = s
-            if chain:
-                visible = targets[u].mask[:, None, :, None] & mask
-                logits = chain(u, s, previous[u], visible)
-            y = attend(logits, mask, v)
-            mixed.append(einops.rearrange(y, "b k n d -> b n (k d)"))
+            visible = targets[u].mask[:, None, :, None] & mask
+            weigh = functools.partial(chain, u) if chain else lambda s, *_: s
+            run = functools.partial(self._attend, weigh)
+            run = jax.checkpoint(run) if self.remat else run
+            last = previous[u] if chain else ()
+            y, s, logits = run(q, kv, mask, visible, last)
+            mixed.append(y)
             scores.append(s)
             weights.append((logits, mask))
         if self.is_mutable_collection("intermediates"):
@@ -162,9 +161,25 @@ class Reinforcement(nn.Module):
             self.sow("intermediates", "attention", tuple(maps))
         return mixed, scores
 
-    def _heads(self, x: Array) -> Array:
-        """The vectors of all heads, (b k n d)."""
-        return einops.rearrange(x, "b n (k d) -> b k n d", k=self.heads)
+    def _attend(
+        self,
+        weigh: Callable[..., Array],
+        queries: Array,
+        told: Array,
+        mask: Array,
+        visible: Array,
+        previous: Any,
+    ) -> tuple[Array, Array, Array]:
+        """What the heads of a unit give, (b n d), S, and what weights come from."""
+        k, v = jnp.split(told, 2, axis=-1)
+        q, k, v = (
+            einops.rearrange(x, "b n (k d) -> b k n d", k=self.heads)
+            for x in (queries, k, v)
+        )
+        scores = self._scores(q, k)
+        logits = weigh(scores, previous, visible)
+        y = attend(logits, mask, v)
+        return einops.rearrange(y, "b k n d -> b n (k d)"), scores, logits
 
     def _scores(self, q: Array, k: Array) -> Array:
         """S, (b k n s), float32 or wider."""
@@ -180,9 +195,9 @@ class Reinforcement(nn.Module):
         biases = self._param("conv_bias", (k,), 9 * k)
 
         def chained(u: int, scores: Array, previous: Array, visible: Array) -> Array:
-            run = functools.partial(predictive_map, mu=self.mu, form=self.form)
-            run = jax.checkpoint(run) if self.remat else run
-            return run(scores, previous, visible, kernels[u], biases[u])
+            return predictive_map(
+                scores, previous, visible, kernels[u], biases[u], self.mu, self.form
+            )
 
         return chained
 

@@ -67,7 +67,7 @@ class MEA(nn.Module):
         head_form: "residual" adds the fused vector to the hidden layer's.
         scale, out_proj, ffn_mult: of all attention, see `Reinforcement`.
         dropout: on attention weights and hidden layers of the feed-forward networks.
-        remat: compute predicted maps again on the way back, to save memory.
+        remat: compute all maps again on the way back, to save memory.
         dtype: type of the computation; None keeps that of the encoders.
         standardise: normalise the fused vector of each branch, without parameters,
             before the head; False hands it over as Eq. 19 makes it.
