@@ -27,12 +27,14 @@ class Flag:
         default: also tells the type.
         about: one line of help.
         choices: what a string may be; () for anything.
+        least: what a number may not be below; None for anything.
     """
 
     name: str
     default: str | bool | int | float
     about: str
     choices: tuple[str, ...] = ()
+    least: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,11 +85,7 @@ def parse(
     named = _operand(left, operand)
     asked = {flag.name: values[flag.name].value for flag in flags}
     for flag in flags:
-        if flag.choices and asked[flag.name] not in flag.choices:
-            value = asked[flag.name]
-            what = f"={value} is unknown." if value else " is missing."
-            hint = nearest(str(value), flag.choices)
-            raise ConfigError("C03", f"--{flag.name}{what}", hint)
+        _check_value(flag, asked[flag.name])
     # Only now: until a flag has set it, a placeholder is nothing but its type.
     config = config.copy_and_resolve_references().lock()
     check_config(fields(config))
@@ -100,6 +98,17 @@ def default_workdir(spec: str) -> str:
     name, _, word = spec.partition(":")
     parts = filter(None, (Path(name).stem, re.sub(r"\W+", "_", word)))
     return str(Path("runs", "_".join(parts)))
+
+
+def _check_value(flag: Flag, value: Any) -> None:
+    """Raises ConfigError for a value that the flag cannot have."""
+    if flag.choices and value not in flag.choices:
+        what = f"={value} is unknown." if value else " is missing."
+        hint = nearest(str(value), flag.choices)
+        raise ConfigError("C03", f"--{flag.name}{what}", hint)
+    if flag.least is not None and value < flag.least:
+        message = f"--{flag.name}={value} is less than {flag.least}."
+        raise ConfigError("C10", message, f"--{flag.name}={flag.default}")
 
 
 def _define(flag: Flag, values: absl_flags.FlagValues) -> None:

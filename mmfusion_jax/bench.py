@@ -31,7 +31,7 @@ COMMAND = cli.Command(
     "Measures a config on this machine: compilation, steps, memory, waiting for data.",
     main,
     (
-        Flag("steps", 20, "how many steps of every kind to time"),
+        Flag("steps", 20, "how many steps of every kind to time", least=1),
         Flag("cold", False, "compile without the compilation cache"),
     ),
 )

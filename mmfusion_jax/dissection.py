@@ -23,10 +23,14 @@ from mmfusion_jax.analysis.gradients import (
 from mmfusion_jax.experiment import Experiment, claim, each
 from mmfusion_jax.lookup import Config
 from mmfusion_jax.report.gradients import write_page
-from mmfusion_jax.report.words import significant
+from mmfusion_jax.report.words import DASH, significant
 from mmfusion_jax.train.state import TrainState
 from mmfusion_jax.train.step import as_in_training
 from mmfusion_jax.types import Batch, PyTree
+
+NOTABLE = -0.1
+"""Terms whose cosine is below this are named on the screen."""
+SHOWN = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,10 +153,11 @@ def show(found: Mapping[str, Any]) -> None:
     )
     terms = list(found["terms"])
     console.print(_norms(found, terms))
-    for module, row in found["modules"].items():
-        if len(terms) > 1:
-            console.print(_cosines(module, row, terms))
-    console.print(f"drawn: {found['page']}", markup=False)
+    if len(terms) > 1:
+        console.print(_cosines(found["modules"][WHOLE], terms))
+        for line in _conflicts(found["modules"], terms):
+            console.print(line, markup=False)
+    console.print(f"every module's angles: {found['page']}", markup=False)
 
 
 def _norms(found: Mapping[str, Any], terms: list[str]) -> Table:
@@ -167,10 +172,25 @@ def _norms(found: Mapping[str, Any], terms: list[str]) -> Table:
     return table
 
 
-def _cosines(module: str, row: Mapping[str, Any], terms: list[str]) -> Table:
-    table = Table("cosine", title=f"{module}: angles", title_justify="left")
+def _cosines(row: Mapping[str, Any], terms: list[str]) -> Table:
+    table = Table("cosine", title="Angles, all modules", title_justify="left")
     for term in terms:
         table.add_column(term, justify="right")
     for term, values in zip(terms, row["cosines"], strict=True):
-        table.add_row(term, *(f"{value:+.2f}" for value in values))
+        cells = [f"{value:+.2f}" if value else DASH for value in values]
+        table.add_row(term, *cells)
     return table
+
+
+def _conflicts(modules: Mapping[str, Any], terms: list[str]) -> list[str]:
+    """The pairs of terms that pull against each other most, and where."""
+    found = [
+        (row["cosines"][i][j], module, terms[i], terms[j])
+        for module, row in modules.items()
+        for i, j in itertools.combinations(range(len(terms)), 2)
+        if module != WHOLE and row["cosines"][i][j] < NOTABLE
+    ]
+    return [
+        f"against each other in {module}: {one} and {other}, cosine {cosine:+.2f}"
+        for cosine, module, one, other in sorted(found)[:SHOWN]
+    ]

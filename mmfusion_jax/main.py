@@ -101,7 +101,7 @@ COMMAND = cli.Command(
     main,
     (
         Flag("mode", "train", "what to do", tuple(MODES)),
-        Flag("batches", 8, "analyse: training batches to look at"),
+        Flag("batches", 8, "analyse: training batches to look at", least=1),
         Flag("compile", False, "inspect: compile a step to know its memory"),
     ),
 )

@@ -26,6 +26,7 @@ from mmfusion_jax.errors import (
 ROOT = Path(__file__).parent.parent
 CONFIG = "configs/cfn_sr.py"
 MODE = Flag("mode", "train", "what to do", ("train", "evaluate"))
+STEPS = Flag("steps", 20, "how many", least=1)
 
 
 @pytest.fixture(autouse=True)
@@ -35,14 +36,14 @@ def in_root(monkeypatch):
 
 def answer(capsys, *words: str, main=lambda request: None) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a command with `words`."""
-    command = cli.Command("mmfusion_jax.main", "Does.", main, (MODE,))
+    command = cli.Command("mmfusion_jax.main", "Does.", main, (MODE, STEPS))
     code = cli.run(command, words)
     out, err = capsys.readouterr()
     return code, out, err
 
 
 def read(*words: str) -> Request:
-    command = cli.Command("mmfusion_jax.main", "Does.", lambda r: None, (MODE,))
+    command = cli.Command("mmfusion_jax.main", "Does.", lambda r: None, (MODE, STEPS))
     return parse(words, command.all_flags, True)
 
 
@@ -54,6 +55,7 @@ def read(*words: str) -> Request:
         (["--config=cfn_sr"], "did you mean 'configs/cfn_sr.py'?"),
         ([f"--config={CONFIG}:ravdes"], "data='ravdes'; cfn_sr knows clips, digits"),
         ([f"--config={CONFIG}", "--workdr=x"], "did you mean '--workdir'?"),
+        ([f"--config={CONFIG}", "--steps=0"], "[C10] --steps=0 is less than 1"),
         ([f"--config={CONFIG}", "stray"], "'stray' is no flag"),
         ([f"--config={CONFIG}", "--workdir"], "Missing value for flag --workdir"),
         ([f"--config={CONFIG}", "--mode=trian"], "did you mean 'train'?"),

@@ -85,3 +85,23 @@ def test_nothing_to_evaluate_is_an_error(call):
     assert code == 5
     assert out == ""
     assert err.startswith("error[K")
+
+
+def test_analyses_a_trained_run(call, tmp_path):
+    losses = "--config.losses.task.weight=0.5"
+    code, _, err = call("--mode=analyse", losses)
+    assert code == 5 and "K01" in err, "nothing is trained yet"
+    assert call(losses)[0] == 0
+    code, out, err = call("--mode=analyse", losses, "--batches=2", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["batches"] == 2
+    assert found["terms"]["task"]["weight"] == 0.5
+    module = found["modules"]["encoders_video"]
+    assert module["norms"]["task"]["mean"] > 0
+    assert module["cosines"] == [[pytest.approx(1)]]
+    assert json.loads((tmp_path / "run" / "gradients.json").read_text())
+    page = (tmp_path / "run" / "gradients.html").read_text()
+    assert "<h1>Gradients of unimodal on tones (made up)</h1>" in page
+    code, out, _ = call("--mode=analyse", losses, "--batches=2")
+    assert code == 0 and "encoders_video" in out

@@ -60,8 +60,12 @@ def _lengths(found: Mapping[str, Any], terms: Sequence[str]) -> Html:
         tag("h2", "How strongly each term pulls"),
         tag("p", ABOUT),
         bars(lengths, "length of weight × gradient"),
-        table(heads, rows, "Length of weight × gradient", "numbers"),
         table(["term", "value", "weight"], values, "The terms", "numbers small"),
+        tag(
+            "details",
+            tag("summary", "Numbers"),
+            table(heads, rows, "Length of weight × gradient", "numbers"),
+        ),
     )
 
 
@@ -92,7 +96,7 @@ def _angles(found: Mapping[str, Any], terms: Sequence[str]) -> Html:
             "Blue pulls the same way, orange against; the share of batches in which "
             "two terms pull against each other stands under the cosine.",
         ),
-        tag("div", join(tag("div", part) for part in parts), class_="figures"),
+        tag("div", join(tag("div", part) for part in parts), class_="figures wide"),
     )
 
 

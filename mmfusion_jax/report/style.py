@@ -71,6 +71,8 @@ td.graph { width: 48%; min-width: 9rem; vertical-align: middle; }
   background: var(--ink); }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr));
   gap: 1rem 1.5rem; }
+.figures.wide { grid-template-columns: repeat(auto-fit,
+  minmax(min(25rem, 100%), 1fr)); }
 figure { margin: 0; }
 figure svg { display: block; width: 100%; height: auto; }
 .confusion { width: auto; font-size: .875rem; }
