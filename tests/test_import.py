@@ -356,7 +356,7 @@ def test_a_file_is_imported_and_examined_by_command(tmp_path, capsys, cache):
     (shard,) = (cache / "mosi").glob("*/*train*array_record*")
     os.truncate(shard, 10)
     code, out, err = data(capsys, "doctor", "mosi")
-    assert code == 3 and "error[D21]" in err
+    assert code == 3 and "error[D21]" in err and "import FILE --as=mosi" in err
 
 
 def test_an_npz_may_be_what_one_trains_on(tmp_path, capsys):
@@ -368,6 +368,17 @@ def test_an_npz_may_be_what_one_trains_on(tmp_path, capsys):
     assert made.label("valid", "emotions").tolist() == np.eye(4).tolist()
     code, out, _ = data(capsys, "doctor", "iemocap")
     assert code == 0 and "happy 0.250" in out and "to beat on test" in out
+
+
+def test_the_example_in_the_documentation_is_read(tmp_path):
+    page = (CONFIGS.parent / "docs" / "formats.md").read_text("utf-8")
+    code = page.split("```python\n")[1].split("```")[0]
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    bring("own.npz")
+    shapes = {
+        k: v.shape for k, v in imported("mosi").source("test")[0]["inputs"].items()
+    }
+    assert shapes == {"text": (30, 300), "audio": (80, 74), "video": (90, 35)}
 
 
 @pytest.mark.parametrize(

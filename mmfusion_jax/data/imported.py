@@ -118,7 +118,12 @@ def imported(
 
 def _opened(name: str, file: str) -> Store:
     """The store that is meant, its splits in their usual order."""
-    store = open_store(_folder(name, file))
+    folder = _folder(name, file)
+    try:
+        store = open_store(folder)
+    except DataError as error:
+        fix = f"rm -r {folder}; python -m mmfusion_jax.data import FILE --as={name}"
+        raise DataError(error.code, error.args[0], fix) from error
     report = {split: store.manifest["report"][split] for split in SPLITS}
     return Store(store.folder, {**store.manifest, "report": report})
 
