@@ -12,6 +12,7 @@ from mmfusion_jax.fusion.tensor_convolution import ACTIVATIONS, TensorConvolutio
 from mmfusion_jax.layers.linear import linear, xavier_normal
 from mmfusion_jax.layers.pair_projection import PairProjection
 from mmfusion_jax.layers.readout import first
+from mmfusion_jax.models.mcl_mcf_heads import IMAGE_ENCODERS, ImageHead
 from mmfusion_jax.models.streams import encode, head
 from mmfusion_jax.ops.masking import keep
 from mmfusion_jax.types import Array, Batch, Outputs, Streams, Tokens
@@ -20,6 +21,7 @@ LEVELS = (1, 2, 3)
 KNOWN = {
     "parity": ("paper", "official"),
     "tcf_last_activation": tuple(ACTIVATIONS),
+    "image_encoder": ("none", "tslc", *IMAGE_ENCODERS),
 }
 
 
@@ -35,9 +37,9 @@ class MCLMCF(nn.Module):
     three pairs of modalities, at level 2 a modality against a mixture of others, at
     level 3 the pairs of `TensorConvolution`s of t', a', v'.
 
-    Parameters: `encoders_<modality>`; `lift_<modality>`, `mix`, `fuse`; `hidden_0`,
-    `hidden_1`, `head`; for the losses `mix_<m>_<m>..`, `tcf_<m>_<m>`, and
-    `level{1,2,3}_<x>_<y>` for each pair of views.
+    Parameters: `encoders_<modality>`; `lift_<modality>`, `mix`, `fuse`, or with an
+    image encoder `image_head`; `hidden_0`, `hidden_1`, `head`; for the losses
+    `mix_<m>_<m>..`, `tcf_<m>_<m>`, and `level{1,2,3}_<x>_<y>` for each pair of views.
 
     Attributes:
         encoders: of three modalities; the first real token of each counts.
@@ -56,9 +58,14 @@ class MCLMCF(nn.Module):
         chunk: examples that a tensor convolution takes at a time; 0 for all.
         dropout: on what the head reads.
         dtype: type of the computation; None keeps that of the encoders.
+        image_encoder: of Table 9: the head reads what this one makes of the outer
+            products of t', a' and v' in place of h, whatever `mcf` says; see
+            `ImageHead`. "none" for the model of the paper.
+        image_sizes: other arguments of the image encoder, such as its `width`.
+        axis: pmap axis over which the batch is spread; None under jit.
 
     Source:
-        MCL-MCF, Sec. 3, Table 5.
+        MCL-MCF, Sec. 3, Tables 5 and 9.
     Reading:
         Activations, the tanh head and the one set of weights for Eq. 13 and 20 are
         the released code's. It concatenates in several orders, which says no more
@@ -82,6 +89,9 @@ class MCLMCF(nn.Module):
     chunk: int = 16
     dropout: float = 0.1
     dtype: Any = None
+    image_encoder: str = "none"
+    image_sizes: Any = None
+    axis: str | None = None
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> Outputs:
@@ -102,11 +112,15 @@ class MCLMCF(nn.Module):
         streams = encode(self.encoders, batch, train=train)
         streams = {m: single(first(x), x.present) for m, x in streams.items()}
         learning = train or self.is_initializing()
-        if self.mcf or (learning and 3 in self.levels):
+        pictured = self.image_encoder != "none"
+        if self.mcf or pictured or (learning and 3 in self.levels):
             lifted = self._lifted(streams)
         else:
             lifted = {}
-        fused = self._fused(streams, lifted)
+        if pictured:
+            fused = self._pictured(lifted, train)
+        else:
+            fused = self._fused(streams, lifted)
         extras = {m: first(x) for m, x in streams.items()} | {"fused": fused}
         if learning:
             extras |= self._contrasts(streams, lifted, train)
@@ -133,6 +147,22 @@ class MCLMCF(nn.Module):
         q = jax.nn.relu(self._linear(joint, self.lifted, "mix"))
         parts = [self._joined(lifted, self.order), q]
         return self._linear(jnp.concatenate(parts, axis=-1), self.lifted, "fuse")
+
+    def _pictured(self, lifted: Streams, train: bool) -> Array:
+        """What an image encoder makes of the outer products, Table 9."""
+        t, a, v = self.order
+        read = ImageHead(
+            ((t, v), (t, a), (v, a)),
+            self.image_encoder,
+            self.hidden,
+            self.tcf_last_activation,
+            self.chunk,
+            self.image_sizes,
+            self.axis,
+            self.dtype,
+            name="image_head",
+        )
+        return read(lifted, train=train)
 
     def _contrasts(
         self, streams: Streams, lifted: Streams, train: bool
