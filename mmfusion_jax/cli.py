@@ -29,6 +29,7 @@ COMMON = (
     Flag("json", False, "print one JSON object on stdout"),
     Flag("debug", False, "show the traceback of an error on the screen too"),
 )
+LOG = Flag("workdir", "", "folder of run.log, which keeps errors (default: runs)")
 HELP = frozenset({"--help", "-help", "-h", "--helpfull"})
 PRINT_CONFIG = Flag("print_config", False, "print every field of the config, and stop")
 
@@ -57,7 +58,7 @@ class Command:
     @property
     def all_flags(self) -> tuple[Flag, ...]:
         """Its own flags and the common ones."""
-        common = (*COMMON, PRINT_CONFIG) if self.needs_config else COMMON
+        common = (*COMMON, PRINT_CONFIG) if self.needs_config else (LOG, *COMMON[1:])
         return (*self.flags, *common)
 
 
