@@ -40,6 +40,7 @@ class GateEntropy:
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
         gate = keep(extra(outputs, self.gate), batch.weight > 0)
+        gate = jnp.maximum(gate, 0)  # no gate is below, but rounding may be
         if self.form == "paper":
             return -_sum_of_logs(gate)
         total = jnp.sum(gate, axis=1, keepdims=True)
