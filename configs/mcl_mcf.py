@@ -13,7 +13,8 @@ before, as the files have them, instead of ids for a BERT that is trained along.
 
 Values are those of Sec. 4; "code" marks what only the released code tells, "ours" what
 neither does. Rows of Table 5 are `config.model.levels` with a weight of 0 for the term
-of the level that is left out, and `config.model.mcf`.
+of the level that is left out, and `config.model.mcf`. Rows of Table 9 are
+`config.model.image_encoder`, with `lifted=128`, for tslc 256.
 """
 
 from ml_collections import ConfigDict
@@ -74,6 +75,8 @@ def get_config(data: str = "digits") -> ConfigDict:
         tcf_last_activation="relu",
         chunk=16,
         dropout=0.1,  # code
+        image_encoder="none",  # Table 9: tslc, resnet18, resnet34, resnet50, vit
+        image_sizes=dict(),  # other arguments of it, such as width
     )
     config.losses = dict(task=dict(name="l1", weight=1.0))
     for level, pairs in PAIRS.items():
