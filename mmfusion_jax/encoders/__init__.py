@@ -11,6 +11,7 @@ from mmfusion_jax.encoders.resnext3d import ResNeXt3D
 from mmfusion_jax.encoders.signal_conv import SignalConv
 from mmfusion_jax.encoders.vectors import Vectors
 from mmfusion_jax.encoders.vit import ViT
+from mmfusion_jax.encoders.wav2vec2 import Wav2Vec2
 
 ENCODERS = {
     "audio_conv": AudioConv,
@@ -24,4 +25,5 @@ ENCODERS = {
     "signal_conv": SignalConv,
     "vectors": Vectors,
     "vit": ViT,
+    "wav2vec2": Wav2Vec2,
 }

@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from mmfusion_jax.weights.bert import BERT
 from mmfusion_jax.weights.resnet import RESNET
 from mmfusion_jax.weights.vit import VIT
+from mmfusion_jax.weights.wav2vec2 import WAV2VEC2
 
 TABLES = {
     "bert": BERT,
     "resnet": RESNET,
     "vit": VIT,
+    "wav2vec2": WAV2VEC2,
 }
 """Encoders whose weights can be read from a file, by the names of `ENCODERS`."""
 

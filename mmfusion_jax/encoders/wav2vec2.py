@@ -1,0 +1,239 @@
+"""Wav2Vec 2.0: a waveform to contextual vectors."""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.layers.attention import dense
+from mmfusion_jax.layers.transformer import TransformerLayer, layer_norm
+from mmfusion_jax.ops.masking import keep, masked_mean
+from mmfusion_jax.types import Array, Tokens
+
+gelu = functools.partial(nn.gelu, approximate=False)
+kaiming = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+
+
+class Wav2Vec2(nn.Module):
+    """Convolutions over samples, then post-norm transformer layers over frames.
+
+        x_0 = gelu(GN(Conv(s))),  x_i = gelu(Conv(x_{i-1}))
+        z = W LN(x) + b
+        z_0 = LN(z + gelu(Conv_place(z)))
+        z_l = TransformerLayer_l(z_{l-1})
+
+    The defaults are those of wav2vec2-base, a frame for every 320 samples. Parameters:
+    `conv_{i}`, `conv_norm`, `project_norm`, `project`, `place`, `norm`, `layer_{i}`.
+
+    Attributes:
+        width: of the tokens, d.
+        depth: number of layers.
+        heads: of each layer.
+        hidden: width inside the feed-forward networks.
+        channels: of every convolution over samples.
+        kernels: their sizes.
+        strides: their strides.
+        place_kernel: size of the convolution that tells where a frame is.
+        place_groups: its groups.
+        standardise: bring the real samples to mean 0 and variance 1, as the weights
+            expect.
+        pad_counts: statistics of GN count padding, as in the released code.
+        dropout: on z, z_0, attention weights, hidden layers and what the layers add.
+        epsilon: of the normalisations.
+        dtype: type of the computation; None for float32.
+
+    Source:
+        Baevski et al. 2020; Hetero-Fusion-Net, Sec. 5.1.
+    Reading:
+        GN has one group for each channel, so its statistics run over time; in the
+        released code they count the zeros that pad a waveform, so that its vectors
+        depend on the batch it is in. Ours are those of the waveform alone.
+    """
+
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    hidden: int = 3072
+    channels: int = 512
+    kernels: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
+    strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
+    place_kernel: int = 128
+    place_groups: int = 16
+    standardise: bool = True
+    pad_counts: bool = False
+    dropout: float = 0.1
+    epsilon: float = 1e-5
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, values: Array, mask: Array, *, train: bool) -> Tokens:
+        """Encodes waveforms.
+
+        Args:
+            values: (b t) or (b t 1) samples, floats, 16,000 a second.
+            mask: (b t) bool.
+            train: drop out.
+
+        Returns:
+            Tokens (b n d), 0 where masked; a frame is real if all the samples it is
+            made of are.
+
+        Raises:
+            ConfigError: if the values are no samples, or too few for one frame.
+        """
+        x = keep(self._checked(values), mask)
+        if self.standardise:
+            x = keep(_standardised(x, mask), mask)
+        x, mask = self._frames(x[..., None].astype(self.dtype or x.dtype), mask)
+        x = layer_norm(self.dtype, "project_norm", self.epsilon)(x)
+        start = nn.initializers.normal(0.02)
+        x = dense(self.width, start, dtype=self.dtype, name="project")(x)
+        drop = nn.Dropout(self.dropout, deterministic=not train)
+        x = keep(drop(x), mask)
+        place = PlaceConv(
+            self.place_kernel, self.place_groups, self.dtype, name="place"
+        )
+        x = layer_norm(self.dtype, "norm", self.epsilon)(x + gelu(place(x)))
+        tokens = Tokens(drop(x), mask)
+        for i in range(self.depth):
+            layer = TransformerLayer(
+                self.heads,
+                hidden=self.hidden,
+                attention_dropout=self.dropout,
+                relu_dropout=self.dropout,
+                residual_dropout=self.dropout,
+                dtype=self.dtype,
+                pre_norm=False,
+                activation=gelu,
+                epsilon=self.epsilon,
+                kernel_init=start,
+                name=f"layer_{i}",
+            )
+            tokens = layer(tokens, train=train)
+        return tokens.replace(values=keep(tokens.values, mask))
+
+    def _frames(self, x: Array, mask: Array) -> tuple[Array, Array]:
+        """The last convolution's x (b n c), and which frames are real."""
+        for i, (size, stride) in enumerate(
+            zip(self.kernels, self.strides, strict=True)
+        ):
+            convolve = nn.Conv(
+                self.channels,
+                (size,),
+                (stride,),
+                "VALID",
+                use_bias=False,
+                dtype=self.dtype,
+                kernel_init=kaiming,
+                name=f"conv_{i}",
+            )
+            x, mask = convolve(x), whole(mask, size, stride)
+            if i == 0:
+                counted = jnp.ones_like(mask) if self.pad_counts else mask
+                x = TimeNorm(self.epsilon, name="conv_norm")(x, counted)
+            x = gelu(x)
+        return x, mask
+
+    def _checked(self, values: Array) -> Array:
+        """`values` as (b t)."""
+        if values.ndim == 3 and values.shape[-1] == 1:
+            values = values[..., 0]
+        if values.ndim != 2 or not jnp.issubdtype(values.dtype, jnp.floating):
+            raise ConfigError(
+                "C26",
+                f"the encoder 'wav2vec2' reads samples of sound, but was given "
+                f"{values.dtype} of shape {values.shape}.",
+                "take the encoder 'vectors' or 'lstm' for features of sound",
+            )
+        need = 1
+        for size, stride in zip(self.kernels[::-1], self.strides[::-1], strict=True):
+            need = (need - 1) * stride + size
+        if values.shape[1] < need:
+            raise ConfigError(
+                "C26",
+                f"the sound has {values.shape[1]} samples; the encoder 'wav2vec2' "
+                f"needs {need} for one frame.",
+                "give longer sound",
+            )
+        return values
+
+
+class TimeNorm(nn.Module):
+    """Every channel of an example brought to mean 0 and variance 1 over its time.
+
+        y = scale (x - mean_t) / sqrt(var_t + epsilon) + bias
+
+    Attributes:
+        epsilon: added to the variance.
+    """
+
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x: Array, mask: Array) -> Array:
+        """Maps (b n c) to (b n c), 0 where masked; in float32 or wider."""
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+        exact = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        y = _standardised(exact, mask, self.epsilon) * scale + bias
+        return keep(y, mask).astype(x.dtype)
+
+
+class PlaceConv(nn.Module):
+    """A long convolution in groups, whose kernel is a length times a direction.
+
+        W_j = g_j V_j / |V_j|                    for every tap j of the kernel
+
+    Parameters: `direction` V (size c/groups c), `length` g (size), `bias` (c).
+
+    Attributes:
+        size: of the kernel; an even one reaches one step less far ahead.
+        groups: divides c.
+        dtype: type of the computation.
+
+    Source:
+        Baevski et al. 2020; weight normalisation of Salimans and Kingma 2016.
+    """
+
+    size: int
+    groups: int
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Maps (b n c) to (b n c)."""
+        c = x.shape[-1]
+        start = nn.initializers.normal(2 * (self.size * c) ** -0.5)
+        shape = (self.size, c // self.groups, c)
+        direction = self.param("direction", start, shape)
+        norm = jnp.sqrt(jnp.sum(jnp.square(direction), axis=(1, 2)))
+        length = self.param("length", lambda _: norm)
+        bias = self.param("bias", nn.initializers.zeros, (c,))
+        kernel = direction * (length / norm)[:, None, None]
+        y = jax.lax.conv_general_dilated(
+            x,
+            kernel.astype(x.dtype),
+            (1,),
+            ((self.size // 2, (self.size - 1) // 2),),
+            dimension_numbers=("NHC", "HIO", "NHC"),
+            feature_group_count=self.groups,
+        )
+        return y + bias.astype(x.dtype)
+
+
+def whole(mask: Array, size: int, stride: int) -> Array:
+    """Which windows of a convolution without padding are real throughout, (b n)."""
+    count = (mask.shape[1] - size) // stride + 1
+    last = (count - 1) * stride + 1
+    taps = [mask[:, i : i + last : stride] for i in range(size)]
+    return jnp.all(jnp.stack(taps), axis=0)
+
+
+def _standardised(x: Array, mask: Array, epsilon: float = 1e-7) -> Array:
+    """`x` (b t ..) with mean 0 and variance 1 over the real steps of each example."""
+    away = x - masked_mean(x, mask, axis=1)[:, None]
+    variance = masked_mean(jnp.square(away), mask, axis=1)[:, None]
+    return away * jax.lax.rsqrt(variance + epsilon)

@@ -1,0 +1,43 @@
+"""Names of Wav2Vec 2.0's weights in files of the library transformers."""
+
+import numpy as np
+
+from mmfusion_jax.weights.table import Rule, Table, affine, kernel, norm
+
+LAYER = r"layer_(\d+)/"
+THEIRS = r"encoder.layers.\1."
+PLACE = "encoder.pos_conv_embed.conv"
+
+WAV2VEC2 = Table(
+    rules=(
+        Rule(
+            r"conv_(\d)/kernel", r"feature_extractor.conv_layers.\1.conv.weight", kernel
+        ),
+        *norm("conv_norm", "feature_extractor.conv_layers.0.layer_norm"),
+        *norm("project_norm", "feature_projection.layer_norm"),
+        *affine("project", "feature_projection.projection"),
+        Rule("place/direction", f"{PLACE}.weight_v", kernel),
+        Rule("place/length", f"{PLACE}.weight_g", np.ravel),
+        Rule("place/bias", f"{PLACE}.bias"),
+        *norm("norm", "encoder.layer_norm"),
+        *affine(rf"{LAYER}attention/(query|key|value)", rf"{THEIRS}attention.\2_proj"),
+        *affine(f"{LAYER}attention/out", f"{THEIRS}attention.out_proj"),
+        *affine(f"{LAYER}expand", f"{THEIRS}feed_forward.intermediate_dense"),
+        *affine(f"{LAYER}shrink", f"{THEIRS}feed_forward.output_dense"),
+        *norm(f"{LAYER}attention_norm", f"{THEIRS}layer_norm"),
+        *norm(f"{LAYER}feedforward_norm", f"{THEIRS}final_layer_norm"),
+    ),
+    export=(
+        'python -c "from transformers import Wav2Vec2Model; '
+        "Wav2Vec2Model.from_pretrained('facebook/wav2vec2-base').save_pretrained("
+        "'wav2vec2')\" writes wav2vec2/model.safetensors"
+    ),
+    renames=(
+        (r"^(module\.)?(wav2vec2\.)?", ""),
+        (r"conv\.parametrizations\.weight\.original0$", "conv.weight_g"),
+        (r"conv\.parametrizations\.weight\.original1$", "conv.weight_v"),
+        (r"attention\.q_proj", "attention.query_proj"),
+        (r"attention\.k_proj", "attention.key_proj"),
+        (r"attention\.v_proj", "attention.value_proj"),
+    ),
+)
