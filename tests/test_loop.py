@@ -77,3 +77,11 @@ def test_without_a_plateau_steps_stay_as_they_are():
     made = loop(Plan(steps=8, steps_per_epoch=1))
     made.run()
     assert step_size(made) == 1.0
+
+
+def test_the_loss_may_decide_when_steps_become_shorter():
+    plan = Plan(8, 1, slow_after=2, slow_factor=0.5, slow_on_loss=True)
+    made = loop(plan, [n / 10 for n in range(8)])  # the loss stays at 0
+    made.run()
+    assert step_size(made) == 0.25  # after epochs 4 and 7
+    assert made.progress.stale == 0
