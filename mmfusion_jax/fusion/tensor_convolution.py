@@ -11,10 +11,11 @@ import jax.numpy as jnp
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.linear import torch_uniform, xavier_normal
 from mmfusion_jax.layers.readout import first
+from mmfusion_jax.ops.in_parts import in_parts
 from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.plane_conv import SIDE, plane_conv
 from mmfusion_jax.types import Array, Streams, Tokens
 
-SIDE = 3
 ACTIVATIONS = {
     "relu": jax.nn.relu,
     "leaky_relu": jax.nn.leaky_relu,
@@ -61,7 +62,8 @@ class TensorConvolution(nn.Module):
     def __call__(self, streams: Streams, *, train: bool) -> Streams:
         """Adds `into`, one token (b 1 n*n*c), masked where either vector is.
 
-        Intermediate activations are computed again on the way back.
+        Intermediate activations are computed again on the way back. Under a mesh,
+        `chunk` should be a multiple of its devices.
 
         Args:
             streams: must hold `x` (b n d) and `y` (b n e).
@@ -75,13 +77,8 @@ class TensorConvolution(nn.Module):
         self._check(rows.values.shape[-1], columns.values.shape[-1])
         layers = self._layers(self.dtype or rows.values.dtype)
         last = ACTIVATIONS[self.last_activation]
-        one = jax.checkpoint(functools.partial(convolved, layers, last))
-        pair = first(rows), first(columns)
-        small = not self.chunk or len(pair[0]) <= self.chunk
-        if small:
-            flat = jax.vmap(one)(*pair)
-        else:
-            flat = jax.lax.map(lambda z: one(*z), pair, batch_size=self.chunk)
+        some = jax.checkpoint(functools.partial(convolved, layers, last))
+        flat = in_parts(some, (first(rows), first(columns)), self.chunk)
         both = rows.present & columns.present
         return {**streams, self.into: Tokens(keep(flat, both)[:, None], both[:, None])}
 
@@ -110,21 +107,16 @@ class TensorConvolution(nn.Module):
 def convolved(
     layers: list[tuple[Array, Array]], last: Any, x: Array, y: Array
 ) -> Array:
-    """Eq. 14-15 for one example: vectors (d) and (e) to the flat image."""
+    """Eq. 14-15: vectors (b d) and (b e) to flat images."""
     (kernel, bias), *rest = layers
-    z = jnp.einsum("ip,pqk,jq->ijk", windows(x), kernel[:, :, 0], windows(y)) + bias
+    rows = jnp.einsum("bip,pqk->bqki", windows(x), kernel[:, :, 0])
+    z = jnp.einsum("bqki,bjq->bkij", rows, windows(y)) + bias[:, None, None]
     for kernel, bias in rest:
-        z = jax.lax.conv_general_dilated(
-            jax.nn.relu(z)[None],
-            kernel,
-            (1, 1),
-            "VALID",
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )[0]
-        z = z + bias
-    return last(z).reshape(-1)
+        z = plane_conv(jax.nn.relu(z), kernel) + bias[:, None, None]
+    return jnp.moveaxis(last(z), 1, -1).reshape(len(z), -1)
 
 
 def windows(x: Array) -> Array:
-    """The runs of `SIDE` neighbours in a vector (d), (d-2 3)."""
-    return jnp.stack([x[i : len(x) - SIDE + 1 + i] for i in range(SIDE)], axis=-1)
+    """The runs of `SIDE` neighbours in every vector (b d), (b d-2 3)."""
+    ends = range(x.shape[-1] - SIDE + 1, x.shape[-1] + 1)
+    return jnp.stack([x[:, i:end] for i, end in enumerate(ends)], axis=-1)
