@@ -152,7 +152,7 @@ def _digits(config: ConfigDict) -> None:
     config.data.update(dict(label="digit", modalities=order, missing=0.0, folder=""))
     config.model.encoders.text.vocabulary = 64
     config.model.encoders.audio.pools = (2, 2)
-    config.train.update(dict(epochs=10, patience=0))
+    config.train.update(dict(epochs=16, patience=0))
 
 
 def _iemocap(config: ConfigDict) -> None:
