@@ -6,6 +6,7 @@ from mmfusion_jax.encoders.conv_lstm import ConvLSTM
 from mmfusion_jax.encoders.feature_tokens import FeatureTokens
 from mmfusion_jax.encoders.image_conv import ImageConv
 from mmfusion_jax.encoders.lstm_last import LSTMLast
+from mmfusion_jax.encoders.r3d import R3D
 from mmfusion_jax.encoders.resnet import ResNet
 from mmfusion_jax.encoders.resnext3d import ResNeXt3D
 from mmfusion_jax.encoders.signal_conv import SignalConv
@@ -20,6 +21,7 @@ ENCODERS = {
     "feature_tokens": FeatureTokens,
     "image_conv": ImageConv,
     "lstm": LSTMLast,
+    "r3d": R3D,
     "resnet": ResNet,
     "resnext_3d": ResNeXt3D,
     "signal_conv": SignalConv,

@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 
 from mmfusion_jax.weights.bert import BERT
+from mmfusion_jax.weights.r3d import R3D
 from mmfusion_jax.weights.resnet import RESNET
 from mmfusion_jax.weights.vit import VIT
 from mmfusion_jax.weights.wav2vec2 import WAV2VEC2
 
 TABLES = {
     "bert": BERT,
+    "r3d": R3D,
     "resnet": RESNET,
     "vit": VIT,
     "wav2vec2": WAV2VEC2,

@@ -1,0 +1,78 @@
+"""R3D: a residual network over clips."""
+
+from typing import Any
+
+import einops
+import flax.linen as nn
+import jax.numpy as jnp
+
+from mmfusion_jax.layers.batch_norm import BatchNorm
+from mmfusion_jax.layers.residual_block import Conv, ResidualBlock
+from mmfusion_jax.ops.masking import keep, masked_mean
+from mmfusion_jax.ops.pixels import KINETICS, normalised
+from mmfusion_jax.types import Array, Tokens
+
+
+class R3D(nn.Module):
+    """A 3x7x7 convolution, and stages of basic blocks of 3x3x3 convolutions.
+
+    Stage i (from 0) has `blocks[i]` blocks with `width` 2^i channels; the first block
+    of every stage but the first halves s, h and w. The defaults are those of R3D-18.
+
+    Parameters: `stem`, `stem_norm`, and a `ResidualBlock` `stage{i}_block{j}` with i
+    from 1, j from 0.
+
+    Attributes:
+        blocks: number of blocks of every stage.
+        width: channels of the stem.
+        pooled: one token for each clip, the mean of its real positions, rather than
+            one for each position.
+        axis: pmap axis over which the batch is spread; None under jit.
+        dtype: type of the computation; None for that of the input.
+
+    Source:
+        Tran et al. 2018, R3D; Hetero-Fusion-Net, Sec. 5.1.
+    """
+
+    blocks: tuple[int, ...] = (2, 2, 2, 2)
+    width: int = 64
+    pooled: bool = False
+    axis: str | None = None
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, values: Array, mask: Array, *, train: bool) -> Tokens:
+        """Encodes clips.
+
+        Args:
+            values: (b t h w c); unsigned integers are pixels 0..255 and are
+                normalised here, floats are taken as they are.
+            mask: (b t) bool; a masked step acts as if the clip ended there.
+            train: use the statistics of the batch in the norms.
+
+        Returns:
+            Tokens (b n d), 0 where masked, with n = s h' w' and grid (s, h', w'); h'
+            and w' are halved, rounded up, by the stem and, like s, by every stage but
+            the first. With `pooled` (b 1 d).
+        """
+        x = keep(normalised(values, KINETICS), mask)
+        x = x.astype(self.dtype or x.dtype)
+        x = Conv(self.width, (3, 7, 7), (1, 2, 2), self.dtype, name="stem")(x)
+        norm = BatchNorm(self.axis, dtype=self.dtype, name="stem_norm")
+        x = nn.relu(norm(x, mask, train=train))
+        for i, depth in enumerate(self.blocks):
+            for j in range(depth):
+                block = ResidualBlock(
+                    self.width * 2**i,
+                    stride=2 if i > 0 and j == 0 else 1,
+                    axis=self.axis,
+                    dtype=self.dtype,
+                    name=f"stage{i + 1}_block{j}",
+                )
+                x, mask = block(x, mask, train=train)
+        if self.pooled:
+            present = jnp.any(mask, axis=1)[:, None]
+            return Tokens(masked_mean(x, mask, axis=(1, 2, 3))[:, None], present)
+        grid = x.shape[1:4]
+        tokens = einops.rearrange(x, "b s h w d -> b (s h w) d")
+        return Tokens(tokens, jnp.repeat(mask, grid[1] * grid[2], axis=1), grid)
