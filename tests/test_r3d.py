@@ -40,11 +40,9 @@ def variables():
 
 
 def test_count_of_r3d_18():
-    params = shapes(R3D())["params"]
-    assert (
-        sum(leaf.size for leaf in jax.tree.leaves(params))
-        == 33_371_472 - (512 + 1) * 400
-    )  # its classes
+    classes = (512 + 1) * 400
+    size = sum(leaf.size for leaf in jax.tree.leaves(shapes(R3D())["params"]))
+    assert size == 33_371_472 - classes
 
 
 def test_agrees_with_torchvision(tmp_path):
@@ -93,6 +91,15 @@ def test_pooled_is_the_mean_of_real_positions(variables):
     want = maps.values[0].mean(axis=0)
     np.testing.assert_allclose(pooled.values[0, 0], want, rtol=1e-5, atol=1e-6)
     assert pooled.mask.tolist() == [[True], [False]] and not np.any(pooled.values[1])
+
+
+def test_fixed_norms_keep_the_statistics_of_the_weights(variables):
+    model = SMALL.clone(fixed_norms=True)
+    run = functools.partial(model.apply, train=True, mutable=["batch_stats"])
+    got, stats = jax.jit(run)(variables, CLIPS, MASK)
+    want = compiled(False)(variables, CLIPS, MASK)
+    np.testing.assert_allclose(got.values, want.values, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_equal(stats["batch_stats"], variables["batch_stats"])
 
 
 def test_a_missing_file_is_an_error_with_the_command(tmp_path):

@@ -157,6 +157,14 @@ def test_pixels_are_normalised(variables):
     np.testing.assert_allclose(run(pixels, MASK).values, want, rtol=1e-4, atol=1e-4)
 
 
+def test_fixed_norms_keep_the_statistics_of_the_weights(variables):
+    model = small(fixed_norms=True)
+    got, stats = compiled(model, True)(variables, CLIPS, MASK)
+    want = compiled(small())(variables, CLIPS, MASK)
+    np.testing.assert_allclose(got.values, want.values, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_equal(stats["batch_stats"], variables["batch_stats"])
+
+
 def test_an_unknown_kind_is_named():
     with pytest.raises(ConfigError, match=r"(?s)C03.*'basc'.*'basic'"):
         shapes(small("basc"))

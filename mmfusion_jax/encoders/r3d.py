@@ -29,6 +29,8 @@ class R3D(nn.Module):
             one for each position.
         axis: pmap axis over which the batch is spread; None under jit.
         dtype: type of the computation; None for that of the input.
+        fixed_norms: keep the statistics of the weights in training too, as frozen
+            encoders and small batches want it.
 
     Source:
         Tran et al. 2018, R3D; Hetero-Fusion-Net, Sec. 5.1.
@@ -39,6 +41,7 @@ class R3D(nn.Module):
     pooled: bool = False
     axis: str | None = None
     dtype: Any = None
+    fixed_norms: bool = False
 
     @nn.compact
     def __call__(self, values: Array, mask: Array, *, train: bool) -> Tokens:
@@ -48,13 +51,14 @@ class R3D(nn.Module):
             values: (b t h w c); unsigned integers are pixels 0..255 and are
                 normalised here, floats are taken as they are.
             mask: (b t) bool; a masked step acts as if the clip ended there.
-            train: use the statistics of the batch in the norms.
+            train: use the statistics of the batch in the norms, if not fixed.
 
         Returns:
             Tokens (b n d), 0 where masked, with n = s h' w' and grid (s, h', w'); h'
             and w' are halved, rounded up, by the stem and, like s, by every stage but
             the first. With `pooled` (b 1 d).
         """
+        train = train and not self.fixed_norms
         x = keep(normalised(values, KINETICS), mask)
         x = x.astype(self.dtype or x.dtype)
         x = Conv(self.width, (3, 7, 7), (1, 2, 2), self.dtype, name="stem")(x)

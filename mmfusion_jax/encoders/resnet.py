@@ -35,6 +35,8 @@ class ResNet(nn.Module):
             for each position.
         axis: pmap axis over which the batch is spread; None under jit.
         dtype: type of the computation; None for that of the input.
+        fixed_norms: keep the statistics of the weights in training too, as frozen
+            encoders and small batches want it.
 
     Source:
         He et al. 2016, Table 1; Hetero-Fusion-Net, Sec. 5.1; MCL-MCF, Table 9.
@@ -46,6 +48,7 @@ class ResNet(nn.Module):
     pooled: bool = False
     axis: str | None = None
     dtype: Any = None
+    fixed_norms: bool = False
 
     @nn.compact
     def __call__(self, values: Array, mask: Array, *, train: bool) -> Tokens:
@@ -55,7 +58,7 @@ class ResNet(nn.Module):
             values: (b t h w c), t pictures, or (b h w c), one; unsigned integers are
                 pixels 0..255 and are normalised here, floats are taken as they are.
             mask: (b t) bool; of one picture (b h), which is real if a row is.
-            train: use the statistics of the batch in the norms.
+            train: use the statistics of the batch in the norms, if not fixed.
 
         Returns:
             Tokens (b n d), 0 where masked, with n = t h' w' and grid (t, h', w'), h'
@@ -69,6 +72,7 @@ class ResNet(nn.Module):
             raise ConfigError(
                 "C03", f"kind={self.kind!r} is unknown.", nearest(self.kind, WIDENS)
             )
+        train = train and not self.fixed_norms
         values, mask = frames(values, mask)
         b, t = mask.shape
         x = keep(normalised(values, IMAGENET), mask)
