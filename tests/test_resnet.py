@@ -165,6 +165,40 @@ def test_fixed_norms_keep_the_statistics_of_the_weights(variables):
     chex.assert_trees_all_equal(stats["batch_stats"], variables["batch_stats"])
 
 
+def test_norms_see_the_batch_of_all_devices(variables):
+    run = compiled(small(axis="data"), True)
+    split = jax.vmap(run, (None, 0, 0), axis_name="data")
+    got, stats = split(variables, CLIPS[:, None], MASK[:, None])
+    want, want_stats = compiled(small(), True)(variables, CLIPS, MASK)
+    np.testing.assert_allclose(got.values[:, 0], want.values, rtol=1e-4, atol=1e-4)
+    first = jax.tree.map(lambda x: x[0], stats)
+    chex.assert_trees_all_close(first, want_stats, rtol=1e-5, atol=1e-6)
+
+
+SAMPLES = np.zeros((1, 40), np.float32)
+TINY = {
+    "resnet": ({"blocks": (1,), "width": 4}, CLIPS[:1]),
+    "r3d": ({"blocks": (1,), "width": 4}, CLIPS[:1]),
+    "vit": ({"width": 4, "depth": 1, "heads": 1, "patch": 3}, CLIPS[:1]),
+    "wav2vec2": (
+        {"width": 4, "depth": 1, "heads": 1, "channels": 4, "place_groups": 2}
+        | {"kernels": (3,), "strides": (2,)},
+        SAMPLES,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_computes_in_bfloat16_with_parameters_in_float32(name):
+    options, values = TINY[name]
+    model = ENCODERS[name](**options, dtype=jnp.bfloat16)
+    mask = np.ones(values.shape[:2], bool)
+    run = functools.partial(model.init_with_output, train=False)
+    tokens, tree = jax.eval_shape(run, jax.random.key(0), values, mask)
+    assert tokens.values.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(tree)} == {np.dtype("float32")}
+
+
 def test_an_unknown_kind_is_named():
     with pytest.raises(ConfigError, match=r"(?s)C03.*'basc'.*'basic'"):
         shapes(small("basc"))
