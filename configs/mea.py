@@ -170,6 +170,7 @@ def _mosi_utterances(config: ConfigDict) -> None:
     _small(config)
     _classes(config, "polarity")
     config.data.update(dict(dir="", before=0, after=0))
+    config.train.epochs = 3
 
 
 def _small(config: ConfigDict) -> None:

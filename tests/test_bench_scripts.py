@@ -5,14 +5,31 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).parents[1] / "experiments/bench/conv3d.py"
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "experiments/bench"
 
 
 def test_grouped_convolutions(tmp_path):
     out = tmp_path / "conv3d.json"
     options = ["--quick", "--dtype", "bfloat16", "--form", "taps", "--out", str(out)]
-    table = subprocess.check_output([sys.executable, SCRIPT, *options], text=True)
+    table = subprocess.check_output(
+        [sys.executable, FOLDER / "conv3d.py", *options], text=True
+    )
     layers = json.loads(out.read_text())["layers"]
     assert len(layers) == 7
     assert all(0 < ms < 60_000 for forms in layers.values() for ms in forms["taps"])
     assert "| stage4_block1 | " in table
+
+
+@pytest.mark.slow
+def test_mea_beside_pytorch(tmp_path):
+    pytest.importorskip("torch")
+    out = tmp_path / "mea.json"
+    options = ["--quick", "--out", str(out)]
+    command = [sys.executable, FOLDER / "mea.py", *options]
+    table = subprocess.check_output(command, text=True)
+    found = json.loads(out.read_text())
+    assert found["difference"] < 1e-4
+    assert all(found["step"][library]["wall"] for library in ("jax", "torch"))
+    assert "| step | " in table

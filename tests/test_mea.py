@@ -62,12 +62,12 @@ def test_missing_modality_is_as_if_it_never_were():
         "alone": {name: x[2] for name, x in layer.items()},
         "source": {
             # Units of the fine step: text<-video, text<-audio, ..., audio<-video.
-            name: x[[1, 3, 4, 5]]
+            name: x[jnp.array([1, 3, 4, 5])]
             for name, x in tree["cross_attention"]["fine_0"].items()
         },
     }
     chex.assert_trees_all_equal(silent, jax.tree.map(jnp.zeros_like, silent))
-    assert jnp.any(tree["encoders_text"]["conv"]["kernel"] != 0)
+    assert jnp.any(tree["encoders_text"]["Dense_0"]["kernel"] != 0)
     assert jnp.any(layer["query"][0] != 0)
 
 
@@ -84,9 +84,9 @@ def test_padding_changes_nothing():
 
 def test_learns_one_batch():
     batch, params = small_batch(), weights_of(small())
-    tx = optax.adam(0.01)
+    tx = optax.adam(0.003)
     update, state, errors = jax.jit(tx.update), tx.init(params), []
-    for _ in range(60):
+    for _ in range(100):
         _, prediction, grads = gradients(small(), params, batch)
         errors.append(float(jnp.mean((prediction - batch.labels["score"]) ** 2)))
         updates, state = update(grads, state)
