@@ -102,7 +102,7 @@ def _completed(config: ConfigDict) -> ConfigDict:
     encoders = values.get("model", {}).get("encoders", {})
     if "data" in values and "modality_dropout" not in values["data"]:
         with config.unlocked():
-            config.data.modality_dropout = {name: 0.0 for name in encoders}
+            config.update(data={"modality_dropout": {name: 0.0 for name in encoders}})
     return config
 
 

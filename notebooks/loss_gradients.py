@@ -1,0 +1,120 @@
+# %% [markdown]
+# # Gradients of single loss terms
+#
+# A multimodal loss is a sum of terms. Which of them moves which encoder, and do they
+# pull the same way? This notebook takes Hetero-Fusion-Net on the embedded `digits` and
+# looks at each of its four terms by itself, before and after some training.
+
+# %%
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+
+from mmfusion_jax.analysis.gradients import align, term_gradients, term_weights
+from mmfusion_jax.data.digits import digits
+from mmfusion_jax.data.pipeline import Pipeline
+from mmfusion_jax.encoders.audio_conv import AudioConv
+from mmfusion_jax.encoders.vectors import Vectors
+from mmfusion_jax.losses.gates import GateEntropy
+from mmfusion_jax.losses.objective import Objective, Weighted
+from mmfusion_jax.losses.single_modalities import Consistency, SingleModalities
+from mmfusion_jax.losses.supervised import CrossEntropy
+from mmfusion_jax.models.hetero_fusion_net import HeteroFusionNet
+from mmfusion_jax.train.state import create_state
+from mmfusion_jax.train.step import make_train_step
+
+STEPS = 200
+
+# %% [markdown]
+# ## A model with four terms
+
+# %%
+modalities = ("audio", "image")
+pipeline = Pipeline(digits(modalities=modalities), batch_size=32, seed=0)
+model = HeteroFusionNet(
+    {"audio": AudioConv(32), "image": Vectors()}, head_size=10, width=64, gate_hidden=32,
+    latent=32, dropout=0.1,
+)
+objective = Objective(
+    {
+        "task": Weighted(CrossEntropy("digit")),
+        "heads": Weighted(SingleModalities("digit", modalities)),
+        "entropy": Weighted(GateEntropy(), 0.01),
+        "consistency": Weighted(Consistency(modalities), 0.1),
+    }
+)
+names = list(objective.terms)
+optimiser = optax.adam(1e-3)
+batch = next(pipeline.train(0, 1))
+state = create_state(model, optimiser, batch, jax.random.key(0))
+
+# %% [markdown]
+# ## One term with `jax.grad`
+#
+# Everything is a pure function, so one term is one line.
+
+
+# %%
+def term(params, name):
+    """One loss term of the batch, as a function of the weights."""
+    variables = {"params": params, "batch_stats": state.stats}
+    outputs = model.apply(variables, batch, train=False)
+    return objective.value(name, outputs, batch)
+
+
+gradient = jax.grad(term)(state.params, "entropy")
+reached = [k for k, tree in gradient.items() if optax.tree.norm(tree) > 0]
+print("the entropy of the gate reaches:", ", ".join(reached))
+
+# %% [markdown]
+# ## All terms at once
+#
+# `term_gradients` runs the model forward once and has a way back for each term;
+# `align` gives lengths and angles for each module. Their weighted sum is the gradient
+# of training.
+
+# %%
+look = jax.jit(lambda state, batch: align(term_gradients(model, objective, state, batch)))
+before = look(state, batch)
+step = jax.jit(make_train_step(model, objective, optimiser, steps=STEPS))
+for batch in pipeline.train(0, STEPS):
+    state, metrics = step(state, batch)
+after = look(state, batch)
+print(f"loss after {STEPS} steps: {metrics['loss']:.3f}")
+
+# %%
+weights = np.asarray(term_weights(objective, state.step))
+modules = list(before.norms)
+figure, both = plt.subplots(1, 2, figsize=(10, 5), sharey=True, layout="constrained")
+for axes, alignment, title in zip(both, (before, after), ("at the start", "trained")):
+    for k, name in enumerate(names):
+        lengths = [float(weights[k] * alignment.norms[m][k]) for m in modules]
+        kept = [(x, y) for y, x in enumerate(lengths) if x > 0]
+        axes.plot(*zip(*kept), "o", label=name)
+    axes.set(xscale="log", title=title, xlabel="length of weight x gradient")
+    axes.set_yticks(range(len(modules)), modules)
+both[0].invert_yaxis()
+both[1].legend()
+
+# %% [markdown]
+# ## Angles
+#
+# Blue: two terms pull a module the same way; red: against each other.
+
+# %%
+figure, both = plt.subplots(1, 2, figsize=(8, 3.6), layout="constrained")
+for axes, alignment, title in zip(both, (before, after), ("at the start", "trained")):
+    cosines = np.asarray(alignment.cosines["all"])
+    axes.imshow(cosines, cmap="RdBu", vmin=-1, vmax=1)
+    for i, j in np.ndindex(cosines.shape):
+        axes.text(j, i, f"{cosines[i, j]:+.2f}", ha="center", va="center")
+    axes.set_xticks(range(len(names)), names, rotation=30)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_title(title)
+for name, row in zip(names, np.asarray(after.cosines["all"])):
+    print(f"{name:12}", " ".join(f"{value:+.2f}" for value in row))
+
+# %% [markdown]
+# The same for any trained run of any config, with a page of drawings:
+# `python -m mmfusion_jax.main --config=... --workdir=... --mode=analyse`.
