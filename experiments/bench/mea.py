@@ -14,9 +14,7 @@ table.
 import argparse
 import json
 import os
-import platform
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ import optax
 import torch
 from flax.core import FrozenDict
 from torch_mea import TorchMEA, disparity, load
+from turns import alternate, machine
 
 from mmfusion_jax.encoders import ConvLSTM
 from mmfusion_jax.losses.disparity import HSICDisparity
@@ -81,25 +80,6 @@ def measure(
     for name in ("forward", "step"):
         figures[name] = alternate(getattr(ours, name), getattr(theirs, name), rounds)
     return figures
-
-
-def alternate(
-    ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int
-) -> dict[str, dict[str, list[float]]]:
-    """Seconds of every round by library, after one call of each that does not count.
-
-    "wall" is the time that passed, "cpu" what all cores spent.
-    """
-    functions = {"jax": ours, "torch": theirs}
-    seconds = {library: {"wall": [], "cpu": []} for library in functions}
-    for turn in range(rounds + 1):
-        for library, function in functions.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            function()
-            if turn:
-                seconds[library]["wall"].append(time.perf_counter() - wall)
-                seconds[library]["cpu"].append(time.process_time() - cpu)
-    return seconds
 
 
 class Ours:
@@ -192,21 +172,6 @@ class Theirs:
         error = (said - self.scores).square().mean()
         (error + ALPHA * disparity(h_e, h_a)).backward()
         self.optimiser.step()
-
-
-def machine() -> dict[str, Any]:
-    """What the figures depend on."""
-    lines = Path("/proc/cpuinfo")
-    text = lines.read_text() if lines.exists() else ""
-    names = [x.split(":")[1].strip() for x in text.splitlines() if "model name" in x]
-    return {
-        "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "load": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "torch": torch.__version__,
-    }
 
 
 def table(result: dict[str, Any]) -> str:

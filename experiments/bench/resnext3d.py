@@ -12,12 +12,10 @@ all cores, and the load before and after is printed. Writes JSON and prints a ta
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ import optax
 import torch
 from flax.traverse_util import flatten_dict
 from torch_resnext3d import TorchResNeXt3D, load
+from turns import alternate, machine
 
 from mmfusion_jax.encoders.resnext3d import ResNeXt3D
 
@@ -82,25 +81,6 @@ def measure(case: str, rounds: int) -> dict[str, Any]:
         for library in ("jax", "torch")
     }
     return figures
-
-
-def alternate(
-    ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int
-) -> dict[str, dict[str, list[float]]]:
-    """Seconds of every round by library, after one call of each that does not count.
-
-    "wall" is the time that passed, "cpu" what all cores spent.
-    """
-    functions = {"jax": ours, "torch": theirs}
-    seconds = {library: {"wall": [], "cpu": []} for library in functions}
-    for turn in range(rounds + 1):
-        for library, function in functions.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            function()
-            if turn:
-                seconds[library]["wall"].append(time.perf_counter() - wall)
-                seconds[library]["cpu"].append(time.process_time() - cpu)
-    return seconds
 
 
 class Ours:
@@ -209,21 +189,6 @@ def peak_memory(library: str, case: str) -> int:
         network.step()
     status = Path("/proc/self/status").read_text().splitlines()
     return int(dict(line.split(":", 1) for line in status)["VmHWM"].split()[0]) // 1024
-
-
-def machine() -> dict[str, Any]:
-    """What the figures depend on."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = [line.split(":")[1].strip() for line in lines if "model name" in line]
-    return {
-        "cpu": models[0] if models else platform.processor(),
-        "cores": os.cpu_count(),
-        "load": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "torch": torch.__version__,
-    }
 
 
 def table(result: dict[str, Any]) -> str:

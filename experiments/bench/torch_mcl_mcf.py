@@ -1,0 +1,160 @@
+"""MCL-MCF in PyTorch, written from the paper's equations; text is vectors."""
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+PAIRS = {
+    "tcf_text_video": ("text", "video"),
+    "tcf_text_audio": ("text", "audio"),
+    "tcf_video_audio": ("video", "audio"),
+}
+LEVEL1 = (("text", "audio"), ("text", "video"), ("video", "audio"))
+LEVEL2 = (
+    ("text", "video", "audio"),
+    ("video", "text", "audio"),
+    ("audio", "text", "video"),
+    ("audio", "text", "video", "audio"),
+)
+ORDER = ("text", "audio", "video")
+SCALE = 1 / 0.07
+
+
+class Contrast(nn.Module):
+    """Two projections, and InfoNCE both ways (Algorithm 1)."""
+
+    def __init__(self, x: int, y: int, width: int):
+        super().__init__()
+        self.x, self.y = nn.Linear(x, width), nn.Linear(y, width)
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """The loss of (b d) and (b e), ()."""
+        x, y = (functional.normalize(f(z)) for f, z in ((self.x, x), (self.y, y)))
+        logits = SCALE * x @ y.T
+        own = torch.arange(len(x))
+        rows, columns = (functional.cross_entropy(z, own) for z in (logits, logits.T))
+        return (rows + columns) / 2
+
+
+class TorchMCLMCF(nn.Module):
+    """The model with its three levels of contrast.
+
+    The outer product is built and convolved as an image; with `checkpoint` its
+    activations are computed again on the way back.
+    """
+
+    def __init__(self, widths: dict[str, int], sizes: dict, checkpoint: bool = True):
+        super().__init__()
+        encoded = {m: sizes["encoded"] for m in widths} | {"text": widths["text"]}
+        lifted, projected = sizes["lifted"], sizes["projected"]
+        total = sum(encoded.values())
+        layers = {}
+        for m in ("audio", "video"):
+            layers[f"lstm_{m}"] = nn.LSTM(widths[m], encoded[m], batch_first=True)
+            layers[f"out_{m}"] = nn.Linear(encoded[m], encoded[m])
+        layers |= {f"lift_{m}": nn.Linear(d, lifted) for m, d in encoded.items()}
+        layers["mix"] = nn.Linear(total, lifted)
+        layers["fuse"] = nn.Linear(4 * lifted, lifted)
+        layers["hidden_0"] = nn.Linear(lifted, sizes["hidden"])
+        layers["hidden_1"] = nn.Linear(sizes["hidden"], sizes["hidden"])
+        layers["head"] = nn.Linear(sizes["hidden"], 1)
+        layers |= {k: _convolutions(sizes["channels"]) for k in PAIRS}
+        self.levels = {1: [], 2: [], 3: []}
+
+        def contrast(level: int, names: tuple[str, ...], x: int, y: int) -> None:
+            name = f"level{level}_{'_'.join(names)}"
+            layers[name] = Contrast(x, y, projected)
+            self.levels[level].append((name, names))
+
+        for x, y in LEVEL1:
+            contrast(1, (x, y), encoded[x], encoded[y])
+        for x, *others in LEVEL2:
+            width = sum(encoded[m] for m in others)
+            layers[f"mix_{'_'.join(others)}"] = nn.Linear(width, sizes["mixed"])
+            contrast(2, (x, *others), encoded[x], sizes["mixed"])
+        flat = (lifted - 2 * len(sizes["channels"])) ** 2 * sizes["channels"][-1]
+        tv, ta, va = PAIRS.values()
+        for x, y in ((tv, ta), (tv, va), (ta, va)):
+            contrast(3, x + y, flat, flat)
+        self.layers = nn.ModuleDict(layers)
+        self.checkpoint = checkpoint
+
+    def forward(self, inputs: dict[str, torch.Tensor]):
+        """The score (b); in training also the losses of the three levels."""
+        at = self.layers
+        z = {"text": inputs["text"][:, 0]}
+        for m in ("audio", "video"):
+            z[m] = at[f"out_{m}"](at[f"lstm_{m}"](inputs[m])[1][0][0])
+        lifted = {m: functional.relu(at[f"lift_{m}"](z[m])) for m in z}
+        joined = lambda of, names: torch.cat([of[m] for m in names], -1)
+        q = functional.relu(at["mix"](joined(z, ORDER)))
+        h = at["fuse"](torch.cat([joined(lifted, ORDER), q], -1))
+        for name in ("hidden_0", "hidden_1"):
+            h = torch.tanh(at[name](h))
+        score = at["head"](h)[:, 0]
+        if not self.training:
+            return score
+        images = {pair: self._image(k, lifted) for k, pair in PAIRS.items()}
+        first = sum(at[k](z[x], z[y]) for k, (x, y) in self.levels[1])
+        mixed = lambda names: at[f"mix_{'_'.join(names)}"](joined(z, names))
+        second = sum(at[k](z[x], mixed(names)) for k, (x, *names) in self.levels[2])
+        third = sum(at[k](images[n[:2]], images[n[2:]]) for k, n in self.levels[3])
+        return score, first + second + third
+
+    def _image(self, name: str, lifted: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Eq. 14-15."""
+        x, y = (lifted[m] for m in PAIRS[name])
+
+        def convolved(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            image = torch.einsum("bi,bj->bij", x, y)[:, None]
+            return self.layers[name](image).flatten(1)
+
+        if self.checkpoint:
+            return checkpoint(convolved, x, y, use_reentrant=False)
+        return convolved(x, y)
+
+
+def _convolutions(channels: tuple[int, ...]) -> nn.Sequential:
+    layers = []
+    for c, k in zip((1, *channels[:-1]), channels, strict=True):
+        layers += [nn.Conv2d(c, k, 3), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+def load(network: TorchMCLMCF, params: dict) -> None:
+    """Copies the weights of ours, which have the same names."""
+    at = network.layers
+    for m in ("audio", "video"):
+        ours, lstm = params[f"encoders_{m}"], at[f"lstm_{m}"]
+        _put(lstm.weight_ih_l0, ours["lstm"]["input_kernel"][0].T)
+        _put(lstm.weight_hh_l0, ours["lstm"]["recurrent_kernel"][0].T)
+        _put(lstm.bias_ih_l0, ours["lstm"]["bias"][0])
+        _put(lstm.bias_hh_l0, 0 * ours["lstm"]["bias"][0])
+        _linear(at[f"out_{m}"], ours["out"])
+    for name in params.keys() & at.keys():
+        _layer(at[name], params[name])
+
+
+def _layer(layer: nn.Module, weight: dict) -> None:
+    """A linear layer, the two of a contrast, or a row of convolutions."""
+    if isinstance(layer, Contrast):
+        _linear(layer.x, weight["x"])
+        _linear(layer.y, weight["y"])
+    elif isinstance(layer, nn.Sequential):
+        for i, convolution in enumerate(layer[::2]):
+            _put(convolution.weight, weight[f"kernel_{i}"].transpose(3, 2, 0, 1))
+            _put(convolution.bias, weight[f"bias_{i}"])
+    else:
+        _linear(layer, weight)
+
+
+def _linear(layer: nn.Linear, weight: dict) -> None:
+    _put(layer.weight, weight["kernel"].T)
+    _put(layer.bias, weight["bias"])
+
+
+def _put(target: torch.Tensor, value: np.ndarray) -> None:
+    with torch.no_grad():
+        target.copy_(torch.tensor(np.array(value)))
