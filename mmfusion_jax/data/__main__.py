@@ -1,6 +1,7 @@
 """Imports files of features, and examines them.
 
 python -m mmfusion_jax.data import FILE --as=mosi
+python -m mmfusion_jax.data import FOLDER --as=av_mnist
 python -m mmfusion_jax.data doctor mosi
 """
 
@@ -16,6 +17,10 @@ from mmfusion_jax.arguments import Flag, Request
 from mmfusion_jax.choices import choices
 
 NAMES = choices("imported data set")
+PARTS = "av_mnist"
+"""A data set that is put together from the parts in a folder."""
+
+PARTS_CONFIG = "configs/hetero_fusion_net.py:av_mnist"
 LIMITS = (
     Flag("memory_gb", 0.0, "memory it may take (default: 4 times the file)"),
     Flag("cpu_seconds", 0, "time of the processor it may take (default: by size)"),
@@ -24,7 +29,10 @@ LIMITS = (
 
 
 def bring_in(request: Request) -> None:
-    """Imports a file and says what came of it."""
+    """Imports a file, or a folder of parts, and says what came of it."""
+    if request.flags["as"] == PARTS:
+        _put_together(request)
+        return
     # Slow, and needed only once the request is known to be sound.
     from mmfusion_jax.data.import_file import FOLDER, concerns
     from mmfusion_jax.data.kinds import KINDS
@@ -54,12 +62,34 @@ def bring_in(request: Request) -> None:
 
 def examine(request: Request) -> int:
     """Prints what is in a file, or in what was imported; 1 if something is wrong."""
+    if request.operand == PARTS:
+        _show_parts(request)
+        return 0
     from mmfusion_jax import doctor
     from mmfusion_jax.data.import_file import concerns
 
     found = _stored(request) if request.operand in NAMES else _file(request)
     print(json.dumps(found, indent=1) if request.flags["json"] else doctor.page(found))
     return int(bool(concerns(found)[0]))
+
+
+def _put_together(request: Request) -> None:
+    """Imports the parts in a folder and says what came of it."""
+    from mmfusion_jax.data.av_mnist_store import built
+
+    made = built(request.operand)
+    _show_parts(request, request.operand)
+    if not request.flags["json"]:
+        print("already imported:" if made.there else "imported:", made.folder)
+        print("train:  python -m mmfusion_jax.main --config=" + PARTS_CONFIG)
+
+
+def _show_parts(request: Request, folder: str = "") -> None:
+    """Prints what came of parts, all sounds of which are read."""
+    from mmfusion_jax.data.av_mnist import av_mnist, examined, page
+
+    found = examined(av_mnist(folder))
+    print(json.dumps(found, indent=1) if request.flags["json"] else page(found))
 
 
 def _file(request: Request) -> Mapping[str, Any]:
@@ -100,15 +130,15 @@ def _caged(
 COMMANDS = {
     "import": cli.Command(
         "mmfusion_jax.data import",
-        "Reads a file of features once and keeps it as a data set.",
+        "Reads a file of features, or the parts of av_mnist, and keeps a data set.",
         bring_in,
         (
-            Flag("as", "", "the data set that it is", NAMES),
+            Flag("as", "", "the data set that it is", (*NAMES, PARTS)),
             Flag("repair", False, "write 0 for NaN and infinite values"),
             *LIMITS,
         ),
         needs_config=False,
-        operand="FILE",
+        operand="FILE|FOLDER",
     ),
     "doctor": cli.Command(
         "mmfusion_jax.data doctor",

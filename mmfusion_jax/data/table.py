@@ -2,6 +2,7 @@
 
 import functools
 
+from mmfusion_jax.data.av_mnist import av_mnist
 from mmfusion_jax.data.clips import clips
 from mmfusion_jax.data.deap import deap
 from mmfusion_jax.data.digits import digits
@@ -13,6 +14,7 @@ from mmfusion_jax.data.ravdess_features import ravdess_features
 from mmfusion_jax.data.stress_predict import stress_predict
 
 DATASETS = {
+    "av_mnist": av_mnist,
     "clips": clips,
     "deap": deap,
     "digits": digits,
