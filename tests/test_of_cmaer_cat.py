@@ -265,7 +265,9 @@ def test_the_contrast_does_not_change_the_model():
 SUBSETS = [s for n in (1, 2, 3) for s in itertools.combinations(ORDER, n)]
 
 
-@pytest.mark.parametrize("head_form", ["weighted_sum", "concat"])
+@pytest.mark.parametrize(
+    "head_form", ["weighted_sum", pytest.param("concat", marks=pytest.mark.slow)]
+)
 def test_every_subset_of_modalities(head_form):
     """One example for each subset, one with nothing, one that only fills up."""
     model = small(head_form=head_form)
