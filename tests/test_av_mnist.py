@@ -14,6 +14,7 @@ from mmfusion_jax.config_file import load_config
 from mmfusion_jax.data import av_mnist_recipe as make
 from mmfusion_jax.data.__main__ import COMMANDS, PARTS_CONFIG
 from mmfusion_jax.data.av_mnist import av_mnist
+from mmfusion_jax.data.av_mnist_parts import IDX
 from mmfusion_jax.data.av_mnist_store import built
 from mmfusion_jax.errors import ConfigError, DataError
 
@@ -337,6 +338,7 @@ def test_says_which_part_is_missing(tmp_path, folder, remove, said):
         ("mnist.npz", {"x_train": np.zeros((TRAIN, 784), np.uint8)}, "train has"),
         ("fsdd.npz", {"sample_rate": np.array(16000)}, "sample_rate is not 8000"),
         ("fsdd.npz", {"offsets": np.array([0, 5])}, "offsets do not rise"),
+        ("fsdd.npz", {"digit": np.float32(1)}, "not .n. whole numbers"),
         ("fsdd.npz", {"digit": np.full(60, 10)}, "digits are not 0 to 9"),
     ],
 )
@@ -347,6 +349,26 @@ def test_parts_with_other_content_are_refused(tmp_path, file, change, said):
     np.savez(tmp_path / file, **(whole | change))
     write_noise(tmp_path)
     with pytest.raises(DataError, match=f"D52.*{file}: .*{said}"):
+        built(tmp_path, processes=0)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "cannot be read"),
+        (gzip.compress(b"\0\0\x08\x01\0\0\0\x05abcde")[:-9], "cannot be read"),
+        (gzip.compress(b"\0\0\x08\x01\0\0\0\x05abcd"), "4 bytes are not"),
+        (gzip.compress(b"\0\0\x0d\x01\0\0\0\x04abcd"), "4 bytes are not"),
+        (gzip.compress(b"\0\0\x08\x01\0\0\0\x04abcd"), "train has images"),
+    ],
+)
+def test_damaged_files_of_mnist_are_named(tmp_path, folder, content, said):
+    for form in IDX.values():
+        name = form.replace("?", "-").replace("*", ".gz")
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "fsdd.npz").symlink_to(folder / "fsdd.npz")
+    write_noise(tmp_path)
+    with pytest.raises(DataError, match=f"D52.*train-images-idx3-ubyte.gz: .*{said}"):
         built(tmp_path, processes=0)
 
 

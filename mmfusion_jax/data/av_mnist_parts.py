@@ -125,7 +125,7 @@ def find(folder: Path, asked: str) -> Parts:
 
 
 def read_mnist(parts: Parts) -> dict[str, np.ndarray]:
-    """The arrays of `IDX`: images (n h w) and digits (n), uint8.
+    """The arrays of `IDX`: images (n 28 28) and digits (n), uint8.
 
     Raises:
         DataError: a file is damaged, or not what its name says.
@@ -136,12 +136,12 @@ def read_mnist(parts: Parts) -> dict[str, np.ndarray]:
         arrays = dict(zip(IDX, map(_idx, parts.mnist), strict=True))
     for split in ("train", "test"):
         x, y = arrays[f"x_{split}"], arrays[f"y_{split}"]
-        good = x.ndim == 3 and y.shape == x.shape[:1] and len(x) > 1
+        good = x.shape[1:] == (28, 28) and y.shape == x.shape[:1] and len(x) > 1
         if not good or {x.dtype.name, y.dtype.name} != {"uint8"} or y.max() > 9:
             raise _wrong(
                 parts.mnist[0],
                 f"{split} has images {x.dtype} {x.shape} and digits {y.dtype} "
-                f"{y.shape}, not (n h w) and (n) uint8, 0 to 9",
+                f"{y.shape}, not (n 28 28) and (n) uint8, 0 to 9",
             )
     return arrays
 
@@ -204,8 +204,12 @@ def _spoken(path: Path, samples: np.ndarray) -> Sound:
 def _fsdd(path: Path) -> list[Sound]:
     """All recordings from one file."""
     x = read_npz(path, FSDD)
-    ends, count = x["offsets"], len(x["digit"])
+    ends, count = x["offsets"], x["digit"].size
+    whole = ("offsets", "digit", "index")
     checks: dict[str, Callable[[], bool]] = {
+        "offsets, digit or index are not (n) whole numbers": lambda: all(
+            x[name].ndim == 1 and x[name].dtype.kind in "iu" for name in whole
+        ),
         "samples are not (t) int16": lambda: (
             x["samples"].ndim == 1 and x["samples"].dtype == np.int16
         ),
@@ -240,9 +244,9 @@ def _idx(path: Path) -> np.ndarray:
             raw = stream.read(LARGEST)
         kind, axes = struct.unpack(">HBB", raw[:4])[1:]
         shape = struct.unpack(f">{axes}I", raw[4 : 4 + 4 * axes])
-    except (OSError, EOFError, zlib.error, struct.error) as error:
+        values = np.frombuffer(raw, np.uint8, offset=4 + 4 * axes)
+    except (OSError, EOFError, ValueError, zlib.error, struct.error) as error:
         raise _wrong(path, f"it cannot be read: {error}") from error
-    values = np.frombuffer(raw, np.uint8, offset=4 + 4 * axes)
     if kind != 8 or values.size != math.prod(shape):
         raise _wrong(path, f"{values.size} bytes are not {shape}, as its head says")
     return values.reshape(shape)
