@@ -16,7 +16,7 @@ from mmfusion_jax.layers.linear import linear
 from mmfusion_jax.layers.perceptron import Perceptron
 from mmfusion_jax.layers.readout import mean
 from mmfusion_jax.layers.reinforcement import Reinforcement
-from mmfusion_jax.models.streams import encode, head
+from mmfusion_jax.models.streams import check_widths, encode, head
 from mmfusion_jax.ops.gradient_reversal import ramp
 from mmfusion_jax.ops.masking import keep, last_valid
 from mmfusion_jax.ops.standardise import standardised
@@ -253,14 +253,3 @@ class MEA(nn.Module):
             raise ConfigError(
                 "C10", "exclusive=False and agnostic=False leave MEA nothing to see."
             )
-
-
-def check_widths(streams: Streams) -> None:
-    """Raises ConfigError unless all streams have tokens of one width."""
-    widths = {name: tokens.values.shape[-1] for name, tokens in streams.items()}
-    if len(set(widths.values())) > 1:
-        raise ConfigError(
-            "C28",
-            f"the encoders make tokens of different widths: {widths}.",
-            "give all of config.model.encoders the same width",
-        )

@@ -14,8 +14,7 @@ from mmfusion_jax.layers.adaptive_weights import AdaptiveWeights
 from mmfusion_jax.layers.linear import linear
 from mmfusion_jax.layers.readout import mean
 from mmfusion_jax.layers.transformer import layer_norm
-from mmfusion_jax.models.mea import check_widths
-from mmfusion_jax.models.streams import encode, head
+from mmfusion_jax.models.streams import check_widths, encode, head
 from mmfusion_jax.ops.masking import masked_mean
 from mmfusion_jax.types import Array, Batch, Outputs, Streams
 

@@ -103,3 +103,14 @@ def head(
     """
     y = linear(x.shape[-1], features, kernel_init=kernel_init, name=name)(x)
     return y[..., 0] if features == 1 else y
+
+
+def check_widths(streams: Streams) -> None:
+    """Raises ConfigError unless all streams have tokens of one width."""
+    widths = {name: tokens.values.shape[-1] for name, tokens in streams.items()}
+    if len(set(widths.values())) > 1:
+        raise ConfigError(
+            "C28",
+            f"the encoders make tokens of different widths: {widths}.",
+            "give all of config.model.encoders the same width",
+        )
