@@ -1,8 +1,13 @@
 """Two virtual CPU devices, a shared compilation cache, and the real data if any."""
 
+import json
 import os
+import subprocess
+import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
@@ -24,6 +29,24 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 def cache_dir() -> Path:
     """A folder that tests may share, also between runs."""
     return CACHE
+
+
+@pytest.fixture(scope="session")
+def answer_of(cache_dir) -> Callable[..., Any]:
+    """Runs a script of this folder in a process of its own; the JSON it prints last."""
+
+    def run(script: str, *arguments: str) -> Any:
+        done = subprocess.run(
+            [sys.executable, str(Path(__file__).with_name(script)), *arguments],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache_dir / "xla")},
+            timeout=900,
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,6 @@
 
 import functools
 import itertools
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import chex
 import jax
@@ -90,16 +85,8 @@ def test_unknown_choices_are_named():
         LOSSES["agnostic_adversary"](("a",), omega="detach")
 
 
-def test_all_devices_together_give_the_value_of_one(cache_dir):
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("losses_main.py"))],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache_dir / "xla")},
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+def test_all_devices_together_give_the_value_of_one(answer_of):
+    found = answer_of("losses_main.py")
     assert len(found) == 4
     assert not {k: v for k, v in found.items() if v > 1e-12}
 
