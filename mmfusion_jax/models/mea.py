@@ -7,7 +7,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError, nearest
+from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.fusion.hierarchical_attention import HierarchicalAttention
 from mmfusion_jax.fusion.predictive_self_attention import PredictiveSelfAttention
 from mmfusion_jax.layers.discriminator import DoubleDiscriminator
@@ -16,7 +16,13 @@ from mmfusion_jax.layers.linear import linear
 from mmfusion_jax.layers.perceptron import Perceptron
 from mmfusion_jax.layers.readout import mean
 from mmfusion_jax.layers.reinforcement import Reinforcement
-from mmfusion_jax.models.streams import check_widths, encode, head
+from mmfusion_jax.models.streams import (
+    check_widths,
+    check_words,
+    encode,
+    head,
+    ordered,
+)
 from mmfusion_jax.ops.gradient_reversal import ramp
 from mmfusion_jax.ops.masking import keep, last_valid
 from mmfusion_jax.ops.standardise import standardised
@@ -131,7 +137,7 @@ class MEA(nn.Module):
                 there is no branch.
         """
         self._check()
-        order = self.order or tuple(sorted(self.encoders))
+        order = ordered(self.order, self.encoders)
         streams = encode(self.encoders, batch, train=train)
         check_widths(streams)
         present = jnp.stack([streams[m].present for m in order], axis=1)  # b m
@@ -238,17 +244,7 @@ class MEA(nn.Module):
         return head(hidden, self.head_size)
 
     def _check(self) -> None:
-        for name, known in KNOWN.items():
-            if (value := getattr(self, name)) not in known:
-                raise ConfigError(
-                    "C03", f"{name}={value!r} is unknown.", nearest(value, known)
-                )
-        if self.order and sorted(self.order) != sorted(self.encoders):
-            raise ConfigError(
-                "C22",
-                f"order={self.order} is not that of the encoders "
-                f"{sorted(self.encoders)}.",
-            )
+        check_words(self, KNOWN)
         if not (self.exclusive or self.agnostic):
             raise ConfigError(
                 "C10", "exclusive=False and agnostic=False leave MEA nothing to see."

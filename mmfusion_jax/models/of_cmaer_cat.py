@@ -7,14 +7,19 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError, nearest
 from mmfusion_jax.fusion.cross_modal_alignment import ALPHA, CrossModalAlignment
 from mmfusion_jax.fusion.transformer_context import TransformerContext
 from mmfusion_jax.layers.adaptive_weights import AdaptiveWeights
 from mmfusion_jax.layers.linear import linear
 from mmfusion_jax.layers.readout import mean
 from mmfusion_jax.layers.transformer import layer_norm
-from mmfusion_jax.models.streams import check_widths, encode, head
+from mmfusion_jax.models.streams import (
+    check_widths,
+    check_words,
+    encode,
+    head,
+    ordered,
+)
 from mmfusion_jax.ops.masking import masked_mean
 from mmfusion_jax.types import Array, Batch, Outputs, Streams
 
@@ -119,18 +124,8 @@ class OFCMAERCAT(nn.Module):
 
     def _order(self) -> tuple[str, ...]:
         """The modalities, checked."""
-        for name, known in KNOWN.items():
-            if (value := getattr(self, name)) not in known:
-                raise ConfigError(
-                    "C03", f"{name}={value!r} is unknown.", nearest(value, known)
-                )
-        if self.order and sorted(self.order) != sorted(self.encoders):
-            raise ConfigError(
-                "C22",
-                f"order={self.order} is not that of the encoders "
-                f"{sorted(self.encoders)}.",
-            )
-        return self.order or tuple(sorted(self.encoders))
+        check_words(self, KNOWN)
+        return ordered(self.order, self.encoders)
 
     def _weights(self, order: tuple[str, ...], streams: Streams) -> Array:
         """What every modality counts for, Eq. 8-10, (b m)."""

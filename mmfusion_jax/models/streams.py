@@ -114,3 +114,27 @@ def check_widths(streams: Streams) -> None:
             f"the encoders make tokens of different widths: {widths}.",
             "give all of config.model.encoders the same width",
         )
+
+
+def check_words(model: nn.Module, known: Mapping[str, tuple[str, ...]]) -> None:
+    """Raises ConfigError if an attribute of `model` is none of its known words."""
+    for name, words in known.items():
+        if (value := getattr(model, name)) not in words:
+            raise ConfigError(
+                "C03", f"{name}={value!r} is unknown.", nearest(value, words)
+            )
+
+
+def ordered(
+    order: tuple[str, ...], encoders: Mapping[str, nn.Module]
+) -> tuple[str, ...]:
+    """The modalities in `order`, by name where it is empty.
+
+    Raises:
+        ConfigError: if it is not that of the encoders.
+    """
+    if order and sorted(order) != sorted(encoders):
+        raise ConfigError(
+            "C22", f"order={order} is not that of the encoders {sorted(encoders)}."
+        )
+    return order or tuple(sorted(encoders))
