@@ -138,7 +138,7 @@ COMMANDS = {
             *LIMITS,
         ),
         needs_config=False,
-        operand="FILE|FOLDER",
+        operand="FILE",
     ),
     "doctor": cli.Command(
         "mmfusion_jax.data doctor",
