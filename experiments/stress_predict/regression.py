@@ -3,8 +3,8 @@
     python experiments/stress_predict/regression.py FOLDER
 
 FOLDER holds S01.npz and so on. Every signal is pooled over the real steps of a window,
-to its mean, deviation, least, greatest and the difference of its halves. Prints, as JSON,
-test macro-F1 and accuracy under the protocol "fixed", mean and deviation over 5 folds,
+to its mean, deviation, least, greatest and the difference of its halves. Prints, as
+JSON, test macro-F1 and accuracy under the protocol "fixed", mean and deviation over 5 folds,
 for signals as they are and with mean 0 and deviation 1 for each subject.
 """
 
