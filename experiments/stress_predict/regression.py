@@ -4,8 +4,8 @@
 
 FOLDER holds S01.npz and so on. Every signal is pooled over the real steps of a window,
 to its mean, deviation, least, greatest and the difference of its halves. Prints, as
-JSON, test macro-F1 and accuracy under the protocol "fixed", mean and deviation over 5 folds,
-for signals as they are and with mean 0 and deviation 1 for each subject.
+JSON, test macro-F1 and accuracy under the protocol "fixed", mean and deviation over 5
+folds, for signals as they are and with mean 0 and deviation 1 for each subject.
 """
 
 import json

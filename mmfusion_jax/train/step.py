@@ -12,6 +12,9 @@ from mmfusion_jax.tasks import Scores
 from mmfusion_jax.train.state import TrainState
 from mmfusion_jax.types import Array, Batch, Model, Outputs, PyTree
 
+WATCHED = "active/"
+"""How the names of extras begin whose means are logged."""
+
 Metrics: TypeAlias = dict[str, Array]
 Step: TypeAlias = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
@@ -33,6 +36,9 @@ def make_train_step(
     optimiser as they were; it is counted in `bad_steps`, and the entries "bad/..." of
     the metrics name every loss term, module and modality that was not finite;
     "bad/in_a_row" counts.
+
+    What a model gives as extras named "active/...", (b), such as the part of its units
+    that a relu leaves, is averaged over the real examples into the metrics.
 
     Args:
         model: maps a Batch to Outputs.
@@ -57,15 +63,16 @@ def make_train_step(
             rngs={"dropout": key},
         )
         loss, terms = objective(outputs, batch, step, axis)
-        return loss, (terms, updated.get("batch_stats", {}))
+        watched = _watched(outputs, batch, axis)
+        return loss, (terms, watched, updated.get("batch_stats", {}))
 
     gradient = jax.value_and_grad(loss_fn, has_aux=True)
 
     def whole(state: TrainState, key: Array, batch: Batch):
-        (loss, (terms, stats)), grads = gradient(
+        (loss, (terms, watched, stats)), grads = gradient(
             state.params, state.stats, key, state.step, batch
         )
-        return loss, terms, stats, grads
+        return stats, (loss, terms, watched, grads)
 
     def in_parts(state: TrainState, key: Array, batch: Batch):
         total = jnp.maximum(_global_sum(batch.weight, axis), 1e-9)
@@ -73,20 +80,19 @@ def make_train_step(
         def part(carry, numbered):
             index, rows = numbered
             stats, sums = carry
-            (loss, (terms, stats)), grads = gradient(
+            (loss, (terms, watched, stats)), grads = gradient(
                 state.params, stats, jax.random.fold_in(key, index), state.step, rows
             )
+            found = loss, terms, watched, grads
             share = _global_sum(rows.weight, axis) / total
             add = lambda total, x: total + share * x
-            return (stats, jax.tree.map(add, sums, (loss, terms, grads))), None
+            return (stats, jax.tree.map(add, sums, found)), None
 
         parts = (jnp.arange(accumulate), _cut(batch, accumulate))
         first = jax.tree.map(lambda x: x[0], parts[1])
         shapes = jax.eval_shape(whole, state, key, first)
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        start = (state.stats, (zeros[0], zeros[1], zeros[3]))
-        (stats, (loss, terms, grads)), _ = jax.lax.scan(part, start, parts)
-        return loss, terms, stats, grads
+        return jax.lax.scan(part, (state.stats, zeros[1]), parts)[0]
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(state.key, state.step)
@@ -94,9 +100,10 @@ def make_train_step(
             key = jax.random.fold_in(key, jax.lax.axis_index(axis))
         batch = as_in_training(batch, state.step / steps, modalities)
         compute = whole if accumulate == 1 else in_parts
-        loss, terms, stats, grads = compute(state, key, batch)
+        stats, found = compute(state, key, batch)
         if axis is not None:
-            loss, terms, stats, grads = jax.lax.pmean((loss, terms, stats, grads), axis)
+            stats, found = jax.lax.pmean((stats, found), axis)
+        loss, terms, watched, grads = found
         grad_norm = optax.tree.norm(grads)
         good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
 
@@ -121,9 +128,8 @@ def make_train_step(
             "grad_norm": grad_norm,
             "bad/in_a_row": state.bad_steps["in_a_row"],
         }
-        metrics |= {f"loss/{name}": value for name, value in terms.items()}
-        metrics |= _not_finite(terms, grads, batch, axis)
-        return state, metrics
+        metrics |= {f"loss/{name}": value for name, value in terms.items()} | watched
+        return state, metrics | _not_finite(terms, grads, batch, axis)
 
     return step
 
@@ -187,6 +193,14 @@ def _counted(batch: Batch, modalities: tuple[str, ...]) -> Batch:
     if not modalities:
         return batch
     return batch.replace(weight=batch.weight * batch.has_any(*modalities))
+
+
+def _watched(outputs: Outputs, batch: Batch, axis: str | None) -> dict[str, Array]:
+    """The means of the extras that are there to be looked at, over the global batch."""
+    kept = {k: v for k, v in outputs.extras.items() if k.startswith(WATCHED)}
+    total = jnp.maximum(_global_sum(batch.weight, axis), 1e-9)
+    rows = lambda x: jnp.where(batch.weight > 0, x, 0) * batch.weight
+    return {k: _global_sum(rows(x), axis) / total for k, x in kept.items()}
 
 
 def _global_sum(x: Array, axis: str | None) -> Array:

@@ -1,0 +1,49 @@
+"""What a step logs beside the loss: means of what a model gives to be looked at."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mmfusion_jax.losses.objective import Objective, Weighted
+from mmfusion_jax.losses.supervised import MSE
+from mmfusion_jax.train.devices import AXIS, Executor
+from mmfusion_jax.train.state import create_state
+from mmfusion_jax.train.step import make_train_step
+from mmfusion_jax.types import Batch, Outputs
+
+
+class Watched(nn.Module):
+    """Gives what it was given to be looked at, and what is nobody's business."""
+
+    @nn.compact
+    def __call__(self, batch, *, train):
+        x = batch.inputs["sound"][:, 0]
+        answer = nn.Dense(1)(jnp.nan_to_num(x))[:, 0]
+        return Outputs(answer, {"active/sound": x[:, 0], "other": x[:, 0]})
+
+
+@pytest.mark.parametrize(
+    ("parallel", "accumulate"), [("jit", 1), ("jit", 2), ("pmap", 1), ("pmap", 2)]
+)
+def test_means_of_active_parts_are_logged(parallel, accumulate):
+    weight = np.array([1, 1, 1, 1, 1, 0, 0, 0], np.float32)
+    sound = np.arange(16, dtype=np.float32).reshape(8, 1, 2)
+    sound[5:] = np.nan
+    batch = Batch(
+        {"sound": sound},
+        {"sound": np.ones((8, 1), bool)},
+        {"label": np.zeros(8, np.float32)},
+        weight,
+    )
+    objective, tx = Objective({"task": Weighted(MSE("label"))}), optax.sgd(0.1)
+    executor = Executor(parallel, devices=2)
+    axis = AXIS if parallel == "pmap" else None
+    step = executor.compile(make_train_step(Watched(), objective, tx, axis, accumulate))
+    state = create_state(Watched(), tx, batch, jax.random.key(0))
+    _, metrics = step(state, executor.put(batch, train=True))
+    assert "other" not in metrics
+    assert float(metrics["active/sound"]) == pytest.approx(sound[:5, 0, 0].mean())
+    assert np.isfinite(metrics["loss"]) and "other" not in metrics
