@@ -58,21 +58,18 @@ def row(
     return found
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
+def spread(values: Sequence[float]) -> dict[str, float | None]:
     """Mean, and the standard deviation where there are several values."""
-    several = len(values) > 1
-    return {
-        "mean": statistics.mean(values),
-        "std": statistics.stdev(values) if several else float("nan"),
-    }
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.mean(values), "std": deviation}
 
 
-def shown(found: Mapping[str, float] | None) -> str:
+def shown(found: Mapping[str, float | None] | None) -> str:
     """A score as ".905 ± .011", without the deviation if there is none."""
     if not found:
         return "not defined"
     text = f"{found['mean']:.3f}"
-    return text if found["std"] != found["std"] else f"{text} ± {found['std']:.3f}"
+    return text if found["std"] is None else f"{text} ± {found['std']:.3f}"
 
 
 def markdown(table: Sequence[Mapping[str, Any]]) -> str:
