@@ -50,3 +50,11 @@ def linear(
         bias_init=start,
         name=name,
     )
+
+
+def xavier_linear(x: Array, features: int, name: str, dtype: Any) -> Array:
+    """A layer over (... d) whose kernel starts as `xavier_normal`, (... features)."""
+    layer = linear(
+        x.shape[-1], features, dtype=dtype, kernel_init=xavier_normal, name=name
+    )
+    return layer(x)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from mmfusion_jax.errors import ConfigError, nearest
 from mmfusion_jax.fusion.tensor_convolution import ACTIVATIONS, TensorConvolution
-from mmfusion_jax.layers.linear import linear, xavier_normal
+from mmfusion_jax.layers.linear import xavier_linear, xavier_normal
 from mmfusion_jax.layers.pair_projection import PairProjection
 from mmfusion_jax.layers.readout import first
 from mmfusion_jax.models.mcl_mcf_heads import IMAGE_ENCODERS, ImageHead
@@ -126,14 +126,16 @@ class MCLMCF(nn.Module):
             extras |= self._contrasts(streams, lifted, train)
         x = nn.Dropout(self.dropout, deterministic=not train)(fused)
         for i in range(2):
-            x = jnp.tanh(self._linear(x, self.hidden, f"hidden_{i}"))
+            x = jnp.tanh(xavier_linear(x, self.hidden, f"hidden_{i}", self.dtype))
         return Outputs(head(x, self.head_size, kernel_init=xavier_normal), extras)
 
     def _lifted(self, streams: Streams) -> Streams:
         """t', a' and v', Eq. 13."""
         return {
             m: single(
-                jax.nn.relu(self._linear(first(x), self.lifted, f"lift_{m}")),
+                jax.nn.relu(
+                    xavier_linear(first(x), self.lifted, f"lift_{m}", self.dtype)
+                ),
                 x.present,
             )
             for m, x in streams.items()
@@ -144,9 +146,11 @@ class MCLMCF(nn.Module):
         joint = self._joined(streams, self.order)
         if not self.mcf:
             return joint
-        q = jax.nn.relu(self._linear(joint, self.lifted, "mix"))
+        q = jax.nn.relu(xavier_linear(joint, self.lifted, "mix", self.dtype))
         parts = [self._joined(lifted, self.order), q]
-        return self._linear(jnp.concatenate(parts, axis=-1), self.lifted, "fuse")
+        return xavier_linear(
+            jnp.concatenate(parts, axis=-1), self.lifted, "fuse", self.dtype
+        )
 
     def _pictured(self, lifted: Streams, train: bool) -> Array:
         """What an image encoder makes of the outer products, Table 9."""
@@ -196,7 +200,7 @@ class MCLMCF(nn.Module):
         present = jnp.all(jnp.stack([streams[m].present for m in names]), axis=0)
         joint = self._joined(streams, names)
         name = f"mix_{'_'.join(names)}"
-        return single(self._linear(joint, self.mixed, name), present)
+        return single(xavier_linear(joint, self.mixed, name, self.dtype), present)
 
     def _image(self, lifted: Streams, pair: tuple[str, str], train: bool) -> Tokens:
         """The tensor convolution of a pair, Eq. 14-15."""
@@ -226,16 +230,6 @@ class MCLMCF(nn.Module):
 
     def _joined(self, streams: Streams, names: tuple[str, ...]) -> Array:
         return jnp.concatenate([first(streams[m]) for m in names], axis=-1)
-
-    def _linear(self, x: Array, features: int, name: str) -> Array:
-        layer = linear(
-            x.shape[-1],
-            features,
-            dtype=self.dtype,
-            kernel_init=xavier_normal,
-            name=name,
-        )
-        return layer(x)
 
     def _check(self) -> None:
         if len(self.order) != 3 or set(self.order) != self.encoders.keys():

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from mmfusion_jax.encoders.resnet import ResNet
 from mmfusion_jax.encoders.vit import ViT
 from mmfusion_jax.fusion.tensor_convolution import TensorConvolution
-from mmfusion_jax.layers.linear import linear, xavier_normal
+from mmfusion_jax.layers.linear import xavier_linear
 from mmfusion_jax.layers.readout import first
 from mmfusion_jax.ops.masking import keep
 from mmfusion_jax.types import Array, Streams
@@ -79,7 +79,7 @@ class ImageHead(nn.Module):
                 for x, y in self.pairs
             ]
             x = self._encoded(jnp.stack(images, axis=-1), present, train)
-        y = self._linear(x, self.features, "out")
+        y = xavier_linear(x, self.features, "out", self.dtype)
         return keep(y, jnp.any(jnp.stack(present), axis=0))
 
     def _flat(self, lifted: Streams, pair: tuple[str, str], train: bool) -> Array:
@@ -104,14 +104,4 @@ class ImageHead(nn.Module):
         )
         mask = jnp.any(jnp.stack(present), axis=0)[:, None]
         x = first(encoder(images[:, None], mask, train=train))
-        return self._linear(x, CLASSES, "classes") if make is ResNet else x
-
-    def _linear(self, x: Array, features: int, name: str) -> Array:
-        layer = linear(
-            x.shape[-1],
-            features,
-            dtype=self.dtype,
-            kernel_init=xavier_normal,
-            name=name,
-        )
-        return layer(x)
+        return xavier_linear(x, CLASSES, "classes", self.dtype) if make is ResNet else x
