@@ -70,11 +70,24 @@ class Run:
         )
         return parts.executor.compile_eval(step)
 
-    def init(self, seed: int) -> Callable[[], TrainState]:
-        """A function that creates the state of `seed`."""
-        return lambda: create_state(
-            self.parts.model, self.parts.tx, self._blank, jax.random.key(seed)
-        )
+    def init(self, seed: int) -> TrainState:
+        """The first state of `seed`; its program is the same for every seed."""
+        return self._compiled_init(_key_data(seed))
+
+    @functools.cached_property
+    def _compiled_init(self) -> Callable[[np.ndarray], TrainState]:
+        return self.parts.executor.compile_init(self._init)
+
+    @functools.cached_property
+    def _abstract(self) -> TrainState:
+        """Shapes, types and shardings of a state."""
+        init = functools.partial(self._init, _key_data(0))
+        return self.parts.executor.abstract(init)
+
+    def _init(self, key: Any) -> TrainState:
+        """The state that the data of a key creates."""
+        key = jax.random.wrap_key_data(key)
+        return create_state(self.parts.model, self.parts.tx, self._blank, key)
 
     def train(
         self,
@@ -102,12 +115,11 @@ class Run:
             return json.loads((folder / "run.json").read_text(encoding="utf-8"))
         reader = build.pipeline(self.config, data, seed)
         self._check(data)
-        init = self.init(seed)
         first = jax.process_index() == 0
         with Checkpoints(folder / "checkpoints", say=say) as checkpoints:
-            state, progress = self._restore(checkpoints, init)
+            state, progress = self._restore(checkpoints)
             if state is None:
-                state = self._start(init, donors())
+                state = self._start(seed, donors())
             journal = Journal(folder if first else None, title, int(state.step))
             loop = Loop(
                 plan=self.plan,
@@ -160,14 +172,13 @@ class Run:
         Raises:
             CheckpointError: if there is none.
         """
-        abstract = self.parts.executor.abstract(self.init(0))
         path = folder / "checkpoints"
         found = None
         if path.is_dir():
             with Checkpoints(path, say=say, read_only=True) as saved:
                 scored = saved.best_step is not None
                 restore = saved.restore_best if scored else saved.restore_latest
-                found = restore(abstract)
+                found = restore(self._abstract)
         if found is None:
             raise CheckpointError(
                 "K01",
@@ -176,9 +187,9 @@ class Run:
             )
         return found[0]
 
-    def _start(self, init: Callable[[], TrainState], donors: Sequence[Donor]):
+    def _start(self, seed: int, donors: Sequence[Donor]):
         """A fresh state, with the encoders, and heads if it has them, of the donors."""
-        state = self.parts.executor.create(init)
+        state = self.init(seed)
         params, stats = self._pretrained(state.params, state.stats)
         for donor in donors:
             for prefix in ("encoders_", "head_"):
@@ -204,9 +215,9 @@ class Run:
             say(f"{modality}: weights of {path}{left}")
         return trees["params"], trees["batch_stats"]
 
-    def _restore(self, checkpoints: Checkpoints, init: Callable[[], TrainState]):
+    def _restore(self, checkpoints: Checkpoints):
         """The newest intact state and what the host knew, or None and nothing."""
-        found = checkpoints.restore_latest(self.parts.executor.abstract(init))
+        found = checkpoints.restore_latest(self._abstract)
         if found is None:
             return None, Progress()
         state, meta = found
@@ -264,6 +275,11 @@ class Run:
             "bad_steps": int(last.bad_steps["total"]),
             "times": loop.clock.summary(),
         }
+
+
+def _key_data(seed: int) -> np.ndarray:
+    """The key of a seed on the host, as every process may hand it to a program."""
+    return np.asarray(jax.random.key_data(jax.random.key(seed)))
 
 
 def say(line: str) -> None:

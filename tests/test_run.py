@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -223,12 +224,19 @@ def test_a_score_of_another_kind_of_label_is_refused(tmp_path):
         experiment.train(config(**{"train.select": "mae"}), tmp_path, "a test")
 
 
+def test_all_seeds_share_one_program_that_makes_their_first_state():
+    run = Run(config(), tiny.tones())
+    first, second = run.init(0), run.init(1)
+    assert run._compiled_init._cache_size() == 1  # pyright: ignore
+    assert (jax.random.key_data(first.key) != jax.random.key_data(second.key)).any()
+
+
 def test_an_encoder_starts_from_the_weights_of_a_file(tmp_path, monkeypatch, capfd):
     table = Table((Rule("(.*)", r"\1"),), "an export")
     monkeypatch.setitem(build.TABLES, "feature_tokens", table)
     asked = config(**{"train.epochs": 0})
     data = tiny.tones()
-    state = Run(asked, data).init(0)()
+    state = Run(asked, data).init(0)
     fresh = state.params["encoders_video"] | {"norm": None}
     fresh["norm"] = {**state.params["encoders_video"]["norm"]}
     fresh["norm"] |= state.stats["encoders_video"]["norm"]

@@ -84,9 +84,13 @@ class Executor:
             step, in_shardings=(self.whole, self.split), out_shardings=self.whole
         )
 
+    def compile_init(self, init: Callable[..., PyTree]) -> Callable[..., PyTree]:
+        """`init`, compiled so that its result lies on every device."""
+        return jax.jit(init, out_shardings=self.whole)
+
     def create(self, init: Callable[[], PyTree]) -> PyTree:
         """Runs `init` so that its result lies on every device."""
-        return jax.jit(init, out_shardings=self.whole)()
+        return self.compile_init(init)()
 
     def copy(self, tree: PyTree) -> PyTree:
         """Arrays of their own on every device, so that a step may donate them."""
