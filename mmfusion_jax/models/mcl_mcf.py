@@ -63,6 +63,7 @@ class MCLMCF(nn.Module):
             `ImageHead`. "none" for the model of the paper.
         image_sizes: other arguments of the image encoder, such as its `width`.
         axis: pmap axis over which the batch is spread; None under jit.
+        start: what a score is before anything is learned, about.
 
     Source:
         MCL-MCF, Sec. 3, Tables 5 and 9.
@@ -92,6 +93,7 @@ class MCLMCF(nn.Module):
     image_encoder: str = "none"
     image_sizes: Any = None
     axis: str | None = None
+    start: float = 0.0
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> Outputs:
@@ -127,7 +129,8 @@ class MCLMCF(nn.Module):
         x = nn.Dropout(self.dropout, deterministic=not train)(fused)
         for i in range(2):
             x = jnp.tanh(xavier_linear(x, self.hidden, f"hidden_{i}", self.dtype))
-        return Outputs(head(x, self.head_size, kernel_init=xavier_normal), extras)
+        said = head(x, self.head_size, kernel_init=xavier_normal, start=self.start)
+        return Outputs(said, extras)
 
     def _lifted(self, streams: Streams) -> Streams:
         """t', a' and v', Eq. 13."""

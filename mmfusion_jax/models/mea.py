@@ -73,10 +73,12 @@ class MEA(nn.Module):
         head_form: "residual" adds the fused vector to the hidden layer's.
         scale, out_proj, ffn_mult: of all attention, see `Reinforcement`.
         dropout: on attention weights and hidden layers of the feed-forward networks.
-        remat: compute all maps again on the way back, to save memory.
+        remat: compute predicted maps again on the way back, to save memory; others
+            always are.
         dtype: type of the computation; None keeps that of the encoders.
         standardise: normalise the fused vector of each branch, without parameters,
             before the head; False hands it over as Eq. 19 makes it.
+        start: what a score is before anything is learned, about.
 
     Source:
         MEA, Sec. III, Table V.
@@ -121,6 +123,7 @@ class MEA(nn.Module):
     remat: bool = True
     dtype: Any = None
     standardise: bool = True
+    start: float = 0.0
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> Outputs:
@@ -241,7 +244,7 @@ class MEA(nn.Module):
         if residual:
             back = linear(size, size, dtype=self.dtype, name="back")
             hidden = x + back(hidden)
-        return head(hidden, self.head_size)
+        return head(hidden, self.head_size, start=self.start)
 
     def _check(self) -> None:
         check_words(self, KNOWN)

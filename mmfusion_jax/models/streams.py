@@ -95,14 +95,22 @@ def head(
     features: int,
     name: str = "head",
     kernel_init: nn.initializers.Initializer | None = None,
+    start: float = 0.0,
 ) -> Array:
     """A last linear layer, in float32 whatever the encoders computed in.
+
+    Args:
+        x: (b d).
+        features: number of outputs, k.
+        name: of the layer.
+        kernel_init: see `linear`.
+        start: added to a score, so that training begins about there.
 
     Returns:
         Logits (b k), or a score (b) where `features` is 1.
     """
     y = linear(x.shape[-1], features, kernel_init=kernel_init, name=name)(x)
-    return y[..., 0] if features == 1 else y
+    return y[..., 0] + start if features == 1 else y
 
 
 def check_widths(streams: Streams) -> None:
