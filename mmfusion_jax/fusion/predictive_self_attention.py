@@ -51,12 +51,12 @@ class PredictiveSelfAttention(nn.Module):
             raise ConfigError(
                 "C03", f"wal={self.weigh!r} is unknown.", nearest(self.weigh, FORMS)
             )
-        refined, scores = dict(streams), []
+        refined, asked = dict(streams), []
         own = tuple((place,) for place, _ in enumerate(self.order))
         for i in range(self.depth):
             layer = self.unit(sees=own, name=f"layer_{i}")
             z = [refined[m] for m in self.order]
-            z, scores = layer(z, z, scores, train=train)
+            z, asked = layer(z, z, asked, train=train)
             refined |= zip(self.order, z, strict=True)
             if self.weigh != "off":
                 dense, name = self.weigh == "dense", f"weigh_{i}"

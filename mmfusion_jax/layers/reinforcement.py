@@ -12,11 +12,15 @@ import jax.numpy as jnp
 from mmfusion_jax.errors import ConfigError, nearest
 from mmfusion_jax.layers.linear import torch_uniform
 from mmfusion_jax.ops.attend import attend
+from mmfusion_jax.ops.dot_attention import dot_attention, exact
+from mmfusion_jax.ops.in_parts import fitting, in_parts
 from mmfusion_jax.ops.masking import keep, masked_softmax
 from mmfusion_jax.ops.predictive_map import predictive_map
 from mmfusion_jax.ops.segments import Segments
 from mmfusion_jax.ops.standardise import standardised
 from mmfusion_jax.types import Array, Tokens
+
+Pair = tuple[Array, Array]
 
 KNOWN = {"form": ("literal", "logit"), "scale": ("head", "width")}
 
@@ -47,7 +51,8 @@ class Reinforcement(nn.Module):
         out_proj: a linear layer on the heads before they are added.
         ffn_mult: hidden width of the feed-forward network, in widths d.
         dropout: on what the heads give, and on the hidden layer.
-        remat: compute the maps again on the way back, to save memory.
+        remat: compute predicted maps again on the way back, a few examples at a time,
+            to save memory; others always are.
         dtype: type of the computation, softmax excepted; None keeps that of the input.
 
     Source:
@@ -74,20 +79,22 @@ class Reinforcement(nn.Module):
         self,
         sources: Sequence[Tokens],
         targets: Sequence[Tokens],
-        previous: Sequence[Array] = (),
+        previous: Sequence[Pair] = (),
         *,
         train: bool,
-    ) -> tuple[list[Tokens], list[Array]]:
+    ) -> tuple[list[Tokens], list[Pair]]:
         """Reinforces.
 
         Args:
             sources: (b s d) each.
             targets: (b n d), one for every unit.
-            previous: S (b k n s) of every unit in the previous layer, if there is one.
+            previous: queries and keys of every unit in the previous layer, if there
+                is one.
             train: drop out.
 
         Returns:
-            The targets, (b n d), 0 where masked, and S (b k n s) of every unit.
+            The targets, (b n d), 0 where masked, and of every unit the scaled queries
+            (b k n d/k) and keys (b k s d/k), 0 where masked: S is their product.
 
         Raises:
             ConfigError: an option is unknown, or `heads` does not divide d.
@@ -107,7 +114,7 @@ class Reinforcement(nn.Module):
         kernel = jnp.concatenate(kernel, axis=-1)
         # LN(Z) W as one product, as units may share a source, but not its LN.
         told = self._told(sources, scale[..., None] * kernel, bias[:, None] @ kernel)
-        mixed, scores = self._attention(queries, told, sources, targets, previous)
+        mixed, asked = self._attention(queries, told, sources, targets, previous)
         mixed = rows.join(mixed)
         if self.out_proj:
             mixed = rows.linear(mixed, *self._affine("out", width, width))
@@ -121,7 +128,7 @@ class Reinforcement(nn.Module):
         z = o + rows.linear(x, *self._affine("shrink", hidden, width))
         values = rows.cut(keep(z, mask))
         made = [t.replace(values=x) for t, x in zip(targets, values, strict=True)]
-        return made, scores
+        return made, asked
 
     def _told(
         self, sources: Sequence[Tokens], kernel: Array, bias: Array
@@ -139,64 +146,65 @@ class Reinforcement(nn.Module):
         told: Sequence[Array],
         sources: Sequence[Tokens],
         targets: Sequence[Tokens],
-        previous: Sequence[Array],
-    ) -> tuple[list[Array], list[Array]]:
-        """What the heads of every unit give, (b n d), and S."""
-        mixed, scores, weights = [], [], []
+        previous: Sequence[Pair],
+    ) -> tuple[list[Array], list[Pair]]:
+        """What the heads of every unit give, (b n d), and their queries and keys."""
+        mixed, asked, maps = [], [], []
         chain = self._chain() if previous and self.mu else None
-        for u, (q, kv) in enumerate(zip(queries, told, strict=True)):
-            mask = [sources[i].mask for i in self.sees[u]]
-            mask = jnp.concatenate(mask, axis=1)[:, None, None, :]
-            visible = targets[u].mask[:, None, :, None] & mask
-            weigh = functools.partial(chain, u) if chain else lambda s, *_: s
-            run = functools.partial(self._attend, weigh)
-            run = jax.checkpoint(run) if self.remat else run
-            last = previous[u] if chain else ()
-            y, s, logits = run(q, kv, mask, visible, last)
-            mixed.append(y)
-            scores.append(s)
-            weights.append((logits, mask))
+        units = zip(queries, told, targets, self.sees, strict=True)
+        for u, (query, kv, target, places) in enumerate(units):
+            mask = jnp.concatenate([sources[i].mask for i in places], axis=1)
+            q, k, v = self._heads(keep(query, target.mask), keep(kv, mask))
+            if chain:
+                weigh = functools.partial(chain, u)
+                y = self._chained(weigh, q, k, v, mask, *previous[u])
+                maps.append((weigh, (q, k, mask, *previous[u])))
+            else:
+                y = dot_attention(q, k, v, mask)
+                maps.append((_scores, (q, k, mask)))
+            mixed.append(einops.rearrange(y, "b k n d -> b n (k d)"))
+            asked.append((q, k))
         if self.is_mutable_collection("intermediates"):
-            maps = [masked_softmax(x, mask, axis=-1) for x, mask in weights]
-            self.sow("intermediates", "attention", tuple(maps))
-        return mixed, scores
+            shown = [
+                masked_softmax(weigh(*x), x[2][:, None, None], axis=-1)
+                for weigh, x in maps
+            ]
+            self.sow("intermediates", "attention", tuple(shown))
+        return mixed, asked
 
-    def _attend(
-        self,
-        weigh: Callable[..., Array],
-        queries: Array,
-        told: Array,
-        mask: Array,
-        visible: Array,
-        previous: Any,
-    ) -> tuple[Array, Array, Array]:
-        """What the heads of a unit give, (b n d), S, and what weights come from."""
+    def _chained(
+        self, weigh: Callable[..., Array], q: Array, k: Array, v: Array, *more: Array
+    ) -> Array:
+        """What heads give whose maps are predicted, (b k n d)."""
+
+        def look(q: Array, k: Array, v: Array, mask: Array, *last: Array) -> Array:
+            return attend(weigh(q, k, mask, *last), mask[:, None, None], v)
+
+        if not self.remat:
+            return look(q, k, v, *more)
+        most = fitting(q.shape[1] * q.shape[2] * k.shape[2])
+        return in_parts(jax.checkpoint(look), (q, k, v, *more), most)
+
+    def _heads(self, query: Array, told: Array) -> tuple[Array, Array, Array]:
+        """Scaled queries, float32 or wider, keys and values, (b k n d) each."""
+        scale = query.shape[-1] / (1 if self.scale == "width" else self.heads)
+        q = query.astype(exact(query)) * scale**-0.5
         k, v = jnp.split(told, 2, axis=-1)
         q, k, v = (
-            einops.rearrange(x, "b n (k d) -> b k n d", k=self.heads)
-            for x in (queries, k, v)
+            einops.rearrange(x, "b n (k d) -> b k n d", k=self.heads) for x in (q, k, v)
         )
-        scores = self._scores(q, k)
-        logits = weigh(scores, previous, visible)
-        y = attend(logits, mask, v)
-        return einops.rearrange(y, "b k n d -> b n (k d)"), scores, logits
+        return q, k, v
 
-    def _scores(self, q: Array, k: Array) -> Array:
-        """S, (b k n s), float32 or wider."""
-        exact = jnp.promote_types(q.dtype, jnp.float32)
-        width = q.shape[-1] * (self.heads if self.scale == "width" else 1)
-        q = q.astype(exact) * width**-0.5
-        return jnp.einsum("bknd,bksd->bkns", q, k.astype(exact))
-
-    def _chain(self) -> Callable[[int, Array, Array, Array], Array]:
-        """Eq. 2 for a unit."""
+    def _chain(self) -> Callable[..., Array]:
+        """Eq. 2 for a unit: the argument of the outer softmax."""
         k = self.heads
         kernels = self._param("conv", (3, 3, k, k), 9 * k)
         biases = self._param("conv_bias", (k,), 9 * k)
 
-        def chained(u: int, scores: Array, previous: Array, visible: Array) -> Array:
+        def chained(u: int, q: Array, k: Array, mask: Array, *last: Array) -> Array:
+            scores, previous, mask = _scores(q, k), _scores(*last), mask[:, None, None]
             return predictive_map(
-                scores, previous, visible, kernels[u], biases[u], self.mu, self.form
+                scores, previous, mask, kernels[u], biases[u], self.mu, self.form
             )
 
         return chained
@@ -230,3 +238,8 @@ class Reinforcement(nn.Module):
             raise ConfigError(
                 "C10", f"heads={self.heads} does not divide the width {width}."
             )
+
+
+def _scores(q: Array, k: Array, *_: Array) -> Array:
+    """S, (b k n s), float32 or wider."""
+    return jnp.matmul(q, jnp.swapaxes(k, -1, -2).astype(q.dtype))

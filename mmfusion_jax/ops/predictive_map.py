@@ -2,15 +2,15 @@
 
 import einops
 import jax
-import jax.numpy as jnp
 
+from mmfusion_jax.ops.map_conv import map_conv
 from mmfusion_jax.types import Array
 
 
 def predictive_map(
     scores: Array,
     previous: Array,
-    visible: Array,
+    mask: Array,
     kernel: Array,
     bias: Array,
     mu: float,
@@ -23,8 +23,8 @@ def predictive_map(
 
     Args:
         scores: S, (b k n s) float32 or wider, finite.
-        previous: S', likewise; of the layer before.
-        visible: (b 1 n s) bool, True where neither token is masked.
+        previous: S', likewise, of the layer before; 0 where a token is masked.
+        mask: (b 1 1 s) bool, which keys are seen.
         kernel: (3 3 k k) of the convolution.
         bias: (k).
         mu: from 0, no prediction, to 1.
@@ -40,16 +40,10 @@ def predictive_map(
         printed, no key weighs much more than another: at most e / (e + s - 1) of s
         keys.
     """
-    x = jnp.where(visible, previous, 0).astype(kernel.dtype)
-    x = jax.lax.conv_general_dilated(
-        einops.rearrange(x, "b k n s -> b n s k"),
-        kernel,
-        window_strides=(1, 1),
-        padding="SAME",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-    x = jax.nn.gelu((x + bias).astype(scores.dtype), approximate=False)
+    x = einops.rearrange(previous.astype(kernel.dtype), "b k n s -> b n s k")
+    x = (map_conv(x, kernel) + bias).astype(scores.dtype)
+    x = jax.nn.gelu(x, approximate=False)
     predicted = einops.rearrange(x, "b n s k -> b k n s")
     if form == "literal":
-        scores = jax.nn.softmax(scores, axis=-1, where=visible)
+        scores = jax.nn.softmax(scores, axis=-1, where=mask)
     return mu * predicted + (1 - mu) * scores
