@@ -6,6 +6,7 @@
     python -m mmfusion_jax.main --config=configs/of_cmaer_cat.py:deap       # the paper
     python -m mmfusion_jax.main --config=configs/of_cmaer_cat.py:stress
     python -m mmfusion_jax.main --config=configs/of_cmaer_cat.py:mmmo
+    python -m mmfusion_jax.main --config=configs/of_cmaer_cat.py:av_mnist
 
 A step of the ablation, Table 4, is named behind the data:
 
@@ -32,6 +33,7 @@ ORDERS = dict(
     deap=("eeg", "peripheral"),
     stress=("eda", "temp", "hr", "bvp", "resp"),
     mmmo=VAT,
+    av_mnist=("image", "audio"),
 )
 
 
@@ -118,6 +120,7 @@ def get_config(data: str = "digits") -> ConfigDict:
         deap=_deap,
         stress=_stress,
         mmmo=_mmmo,
+        av_mnist=_av_mnist,
     )
     variants[name](config)
     if step:
@@ -190,3 +193,14 @@ def _mmmo(config: ConfigDict) -> None:
     config.data.update(dict(label="positive", dir="", fold="all", folds=5))
     config.data.textless = False
     config.train.update(dict(epochs=30, patience=0))
+
+
+def _av_mnist(config: ConfigDict) -> None:
+    # The encoders that all AV-MNIST configs share; all values ours.
+    config.data.update(dict(label="digit", dir="", pairs=0, keep=False))
+    config.model.encoders = dict(
+        audio=dict(name="image_conv", channels=(8, 16, 32, 64), shrink=2),  # 9 tokens
+        image=dict(name="image_conv", channels=(16, 32, 64)),  # 9 tokens
+    )
+    config.optim.update(dict(learning_rate=2e-3, schedule=dict(name="cosine")))
+    config.train.update(dict(epochs=20, patience=0))

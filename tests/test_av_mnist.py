@@ -305,12 +305,8 @@ def test_commands_import_and_examine(folder, data, capsys, monkeypatch, tmp_path
     assert cli.run_one_of("mmfusion_jax.data", "", COMMANDS, words) == 0
     assert "20 examples of 20 recordings" in capsys.readouterr().out
     config = load_config(str(ROOT / PARTS_CONFIG))
-    made = build.dataset(config, fold=0)
-    example = made.source("train")[0]
-    changed = made.augment(example, np.random.default_rng(0))["inputs"]
-    assert set(changed) == set(config.model.encoders)
-    for name, values in changed.items():
-        assert values.shape == example["inputs"][name].shape
+    example = build.dataset(config, fold=0).source("train")[0]
+    assert set(example["inputs"]) == set(config.model.encoders)
 
 
 @pytest.mark.parametrize(

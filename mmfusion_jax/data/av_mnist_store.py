@@ -1,7 +1,7 @@
 """Builds what AV-MNIST is read from: a store of images, and one of sounds.
 
 Spectrograms are not stored: 70,000 of them are 878 MB, while a sound is mixed and
-looked at in one or two milliseconds.
+looked at in less than a millisecond.
 """
 
 import dataclasses

@@ -27,12 +27,15 @@ class ImageConv(nn.Module):
             for each position: what is where is then kept by a mean over tokens.
         axis: pmap axis over which the batch is spread; None under jit.
         dtype: type of the computation; None keeps that of the input.
+        shrink: first take the mean over windows of so many pixels a side, which
+            spares most of the work where a picture is finer than need be.
     """
 
     channels: tuple[int, ...] = (8, 16, 32)
     flat: bool = False
     axis: str | None = None
     dtype: Any = None
+    shrink: int = 1
 
     @nn.compact
     def __call__(self, values: Array, mask: Array, *, train: bool) -> Tokens:
@@ -45,24 +48,25 @@ class ImageConv(nn.Module):
             train: use the statistics of the batch.
 
         Returns:
-            Tokens (b t*h*w d) with grid (t, h, w), h and w halved (rounded down) by
-            each convolution; with `flat` (b t h*w*d).
+            Tokens (b t*h*w d) with grid (t, h, w), h and w divided by `shrink` and
+            halved (rounded down) by each convolution; with `flat` (b t h*w*d).
 
         Raises:
             DataError: if a picture is too small to be halved so often.
         """
         values, mask = frames(values, mask)
-        side = 2 ** len(self.channels)
+        side = self.shrink * 2 ** len(self.channels)
         if min(values.shape[2:4]) < side:
             raise DataError(
                 "D13",
                 f"a picture has {values.shape[2]}x{values.shape[3]} pixels; ImageConv "
-                f"halves it {len(self.channels)} times and needs {side}x{side}.",
-                "give larger pictures, or fewer `channels`",
+                f"halves it {len(self.channels)} times and needs {side}x{side}, with "
+                f"shrink={self.shrink}.",
+                "give larger pictures, fewer `channels`, or a smaller `shrink`",
             )
         if jnp.issubdtype(values.dtype, jnp.unsignedinteger):
             values = values / jnp.float32(255)
-        x = keep(values, mask)
+        x = _means(keep(values, mask), self.shrink)
         x = x.astype(self.dtype or x.dtype)
         for i, features in enumerate(self.channels):
             x = self._convolve(x, mask, features, i, train)
@@ -87,4 +91,26 @@ class ImageConv(nn.Module):
         )
         norm = BatchNorm(self.axis, dtype=self.dtype, name=f"norm_{number}")
         x = nn.relu(norm(convolve(x), mask, train=train))
-        return nn.max_pool(x, (2, 2), (2, 2))
+        return _max_pool(x)
+
+
+def _means(x: Array, side: int) -> Array:
+    """Means over windows of side x side, (b t h w c) to (b t h//side w//side c)."""
+    if side == 1:
+        return x
+    x = x[..., : x.shape[-3] // side * side, : x.shape[-2] // side * side, :]
+    windows = "b t (h i) (w j) c -> b t h w c"
+    return einops.reduce(x, windows, "mean", i=side, j=side)
+
+
+def _max_pool(x: Array) -> Array:
+    """Maximum over windows of 2x2, (b t h w c) to (b t h//2 w//2 c).
+
+    As a maximum of slices: the gradient of `nn.max_pool` takes ten times as long on a
+    CPU. Equal values share the gradient.
+    """
+    *rest, h, w, c = x.shape
+    x = x[..., : h - h % 2, : w - w % 2, :]
+    pairs = x.reshape(*rest, h // 2, 2, w // 2, 2 * c)
+    rows = jnp.maximum(pairs[..., 0, :, :], pairs[..., 1, :, :])
+    return jnp.maximum(rows[..., :c], rows[..., c:])

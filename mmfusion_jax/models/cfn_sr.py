@@ -25,12 +25,11 @@ class CFNSR(nn.Module):
 
         prediction = W_1 [mean(X_o), flatten(X_A)] + b_1             (9)
 
-    Parameters: `encoders_audio`, `encoders_video`, `select` (the self-attention),
+    Parameters: `encoders_audio`, `encoders_<watched>`, `select` (the self-attention),
     `cross` (Eq. 7-8), `head`, and `narrow` with cross="video_to_audio".
 
     Attributes:
-        encoders: "audio" and "video"; each maps (values, mask) to Tokens. Video is
-            any stream with positions: a clip, or a few vectors per clip.
+        encoders: "audio" and `watched`; each maps (values, mask) to Tokens.
         head_size: number of emotions, k of the prediction.
         width: size of the space where audio and video meet.
         depth, heads: of the self-attention; heads divides the width of the audio
@@ -51,6 +50,8 @@ class CFNSR(nn.Module):
             hidden layers and residuals.
         axis: pmap axis over which the batch is spread; None under jit.
         dtype: type of the computation; None keeps that of the encoders.
+        watched: the modality in the place of video: any stream with positions, such
+            as a clip, a picture, or a few vectors per clip.
 
     Source:
         CFN-SR, Sec. 2, Tables 1 and 2.
@@ -79,18 +80,19 @@ class CFNSR(nn.Module):
     layer_dropout: float = 0.1
     axis: str | None = None
     dtype: Any = None
+    watched: str = "video"
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> Outputs:
         """Classifies.
 
         Returns:
-            Logits (b k); extras "audio" (b n*d) and "video" (b d), what the head
+            Logits (b k); extras "audio" (b n*d) and `watched` (b d), what the head
             sees, and "attention" (b n), the weight of every token of the modality
             that is told, if any is.
 
         Raises:
-            ConfigError: if an option is unknown, or "audio" or "video" is missing.
+            ConfigError: if an option is unknown, or "audio" or `watched` is missing.
         """
         self._check()
         streams = encode(self.encoders, batch, train=train)
@@ -99,18 +101,19 @@ class CFNSR(nn.Module):
 
         options = (self.dropout, self.audio_readout)
         audio = vector(streams, "audio", *options, train=train)
-        video = vector(streams, "video", *options, train=train)
-        joint = jnp.concatenate([video, audio], axis=-1)  # I in Sec. 2.4
-        extras = {"audio": audio, "video": video}
+        watched = vector(streams, self.watched, *options, train=train)
+        joint = jnp.concatenate([watched, audio], axis=-1)  # I in Sec. 2.4
+        extras = {"audio": audio, self.watched: watched}
         if "attention" in streams:
             extras["attention"] = streams["attention"].values[..., 0]
         return Outputs(head(joint, self.head_size), extras)  # Eq. 9
 
     def _fuse(self, streams: Streams, train: bool) -> Streams:
         """The cross-modal block, Sec. 2.3; the stream that asks stays as it was."""
-        source, target = self.cross.split("_to_")
+        names = {"audio": "audio", "video": self.watched}
+        source, target = (names[name] for name in self.cross.split("_to_"))
         question = streams[source]
-        if source == "video":
+        if source == self.watched:
             steps = step_means(question)
             narrow = linear(
                 steps.values.shape[-1],
@@ -150,7 +153,7 @@ class CFNSR(nn.Module):
         )
 
     def _check(self) -> None:
-        if missing := {"audio", "video"} - self.encoders.keys():
+        if missing := {"audio", self.watched} - self.encoders.keys():
             raise ConfigError(
                 "C22",
                 f"CFNSR needs encoders for {sorted(missing)}, but was given "
