@@ -160,7 +160,8 @@ def _clips(config: ConfigDict) -> None:
 def _av_mnist(config: ConfigDict) -> None:
     # The block alone on encoders that all AV-MNIST configs share; all values ours.
     config.seed = 0
-    config.data.update(dict(label="digit", dir="", batch_size=32, pairs=0, keep=False))
+    config.data.update(dict(label="digit", dir="", snr_db=-12.0, speaker=""))
+    config.data.update(dict(batch_size=32, pairs=0, keep=False))
     config.model.encoders = dict(
         audio=dict(name="image_conv", channels=(8, 16, 32, 64), shrink=2),  # 9 tokens
         image=dict(name="image_conv", channels=(16, 32, 64)),  # 9 tokens

@@ -202,7 +202,8 @@ def _digits(config: ConfigDict) -> None:
 def _av_mnist(config: ConfigDict) -> None:
     # The encoders that all AV-MNIST configs share, and no augmentation; values ours.
     _narrow(config)
-    config.data.update(dict(label="digit", dir="", pairs=0, keep=False))
+    config.data.update(dict(label="digit", dir="", snr_db=-12.0, speaker=""))
+    config.data.update(dict(pairs=0, keep=False))
     config.model.encoders = dict(
         audio=dict(name="image_conv", channels=(8, 16, 32, 64), shrink=2),
         image=dict(name="image_conv", channels=(16, 32, 64)),

@@ -94,7 +94,7 @@ class Pairs:
 def av_mnist(
     dir: str = "",
     *,
-    snr_db: float = -15.0,
+    snr_db: float = -12.0,
     speaker: str = "",
     pairing_seed: int = 0,
     pairs: int = 0,
