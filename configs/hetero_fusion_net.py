@@ -84,14 +84,14 @@ def get_config(data: str = "digits") -> ConfigDict:
     variants[name](config)
     modalities = tuple(sorted(config.model.encoders))
     _losses(config, modalities)
-    baseline = data[len(name) + 1 :]
-    if baseline == "early":
+    rest = data.removeprefix(name)
+    if rest == "_early":
         _early(config)
-    elif baseline == "late":
+    elif rest == "_late":
         _late(config)
-    elif baseline in modalities:
-        _alone(config, baseline)
-    elif baseline:
+    elif rest[1:] in modalities:
+        _alone(config, rest[1:])
+    elif rest:
         raise _unknown(data, variants)
     return config
 

@@ -22,11 +22,6 @@ def train(config: str, folder: Path, *options: str) -> dict[str, Any]:
     """
     command = [sys.executable, "-m", "mmfusion_jax.main", f"--config=configs/{config}"]
     subprocess.run([*command, *options, f"--workdir={folder}"], check=True)
-    return read(folder)
-
-
-def read(folder: Path) -> dict[str, Any]:
-    """The result of a finished run."""
     return json.loads((folder / "result.json").read_text(encoding="utf-8"))
 
 

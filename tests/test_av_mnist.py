@@ -260,6 +260,22 @@ def test_pairs_are_the_same_for_the_same_seed(folder, data):
         assert (one != three).any()
 
 
+def test_fewer_pairs_and_kept_spectrograms_are_the_same_examples(folder, data):
+    source = av_mnist(str(folder), pairs=7, keep=True).source("train")
+    assert len(source) == 7 and len(source.digits) == 7
+    for i in (6, 0, 6):
+        want, got = data.source("train")[i], source[i]
+        assert want["labels"]["digit"] == got["labels"]["digit"]
+        for name, values in want["inputs"].items():
+            np.testing.assert_array_equal(got["inputs"][name], values)
+    assert set(source.heard) == {0, 6}
+    source.heard[0][:] = 255  # it is read again, not made again
+    assert source[0]["inputs"]["audio"].min() == 1
+    assert len(av_mnist(str(folder), pairs=7).source("valid")) == 10
+    with pytest.raises(ConfigError, match="C10.*pairs=-1"):
+        av_mnist(str(folder), pairs=-1)
+
+
 def test_the_original_files_give_the_same(tmp_path, folder, data):
     for name, values in mnist().items():
         part, what = name[2:], name[0]

@@ -2,10 +2,16 @@
 
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 
+from mmfusion_jax import build
 from mmfusion_jax.config_check import check_config
 from mmfusion_jax.config_file import load_config
+from mmfusion_jax.data.dataset import Dataset
+from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.types import Batch
 
 FOLDER = Path(__file__).parent.parent / "configs"
 
@@ -23,3 +29,60 @@ def test_the_released_code_is_one_word():
     assert config.model.parity == "official"
     assert (video.stem_relu, video.channel_order) == (False, "bgr")
     check_config({"data.name": config.data.name, "model.name": config.model.name})
+
+
+AV_MNIST = {
+    "hetero_fusion_net.py:av_mnist": "gate",
+    "hetero_fusion_net.py:av_mnist_early": "audio",
+    "hetero_fusion_net.py:av_mnist_late": "logits/image",
+    "hetero_fusion_net.py:av_mnist_audio": "audio",
+    "hetero_fusion_net.py:av_mnist_image": "image",
+    "of_cmaer_cat.py:av_mnist": "alpha",
+    "cfn_sr.py:av_mnist": "attention",
+}
+SIZES = {"gate": (2,), "alpha": (2, 2), "attention": (9,), "logits/image": (10,)}
+SIZES |= {"audio": (576,), "image": (64,)}
+
+
+@pytest.mark.parametrize("word", AV_MNIST)
+def test_av_mnist(word):
+    config = load_config(str(FOLDER / word))
+    data = Dataset("", "", {}, classes={"digit": tuple("0123456789")})
+    task = build.build_task(config, data)
+    model = build.build_model(config, task, None)
+    objective = build.build_objective(config, task)
+    inputs = {"audio": jnp.zeros((3, 1, 112, 112, 1))}
+    inputs["image"] = jnp.zeros((3, 1, 28, 28, 1))
+    masks = {m: jnp.ones((3, 1), bool) for m in inputs}
+    batch = Batch(inputs, masks, {"digit": jnp.zeros(3, int)}, jnp.ones(3))
+
+    def run():
+        keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+        outputs, _ = model.init_with_output(keys, batch, train=True)
+        return outputs, objective(outputs, batch, jnp.zeros(()))
+
+    outputs, (loss, _) = jax.eval_shape(run)
+    assert outputs.prediction.shape == (3, 10) and loss.shape == ()
+    name = AV_MNIST[word]
+    size = (64,) if word.endswith("early") else SIZES[name]
+    assert outputs.extras[name].shape == (3, *size)
+
+
+def test_rows_of_av_mnist_have_one_recipe():
+    configs = [load_config(str(FOLDER / word)) for word in AV_MNIST]
+    first = configs[0]
+    for config in configs:
+        options = config.data.to_dict() | {"modality_dropout": None}
+        assert options == first.data.to_dict() | {"modality_dropout": None}
+        for name, encoder in config.model.encoders.items():
+            assert encoder == first.model.encoders[name]
+        for field in ("name", "learning_rate", "schedule", "accumulate"):
+            assert config.optim[field] == first.optim[field]
+        assert config.train.epochs == first.train.epochs
+        assert config.seed == 0 and config.warm_start == ()
+
+
+@pytest.mark.parametrize("word", ["av_mnist_text", "av_mnist_", "mosei_image", "av"])
+def test_a_modality_that_the_data_lacks_is_refused(word):
+    with pytest.raises(ConfigError, match="each of them with _early, _late, or _ and"):
+        load_config(f"{FOLDER / 'hetero_fusion_net.py'}:{word}")

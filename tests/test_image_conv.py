@@ -3,6 +3,7 @@
 import functools
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from contract import POISON, poisoned
 
 from mmfusion_jax.encoders import ImageConv, Vectors
+from mmfusion_jax.encoders.image_conv import _max_pool
 from mmfusion_jax.errors import ConfigError, DataError
 
 CONV = ImageConv((3, 4))
@@ -53,6 +55,25 @@ def test_one_layer_by_hand():
     got, _ = apply(net, tree, pictures(1, 1, 4), jnp.ones((1, 1), bool))
     want = np.maximum(2 * x - 1, 0).reshape(2, 2, 2, 2).max(axis=(1, 3))
     np.testing.assert_allclose(got.values[0, :, 0], want.ravel(), rtol=1e-4, atol=1e-5)
+
+
+def test_shrinking_takes_means_first():
+    x = pictures(1, 1, 9)
+    tree = variables()
+    small = x[:, :, :8, :8].reshape(1, 1, 4, 2, 4, 2, 1).mean(axis=(3, 5))
+    want, _ = apply(CONV, tree, small, MASK[:1, :1])
+    got, _ = apply(ImageConv((3, 4), shrink=2), tree, x, MASK[:1, :1])
+    assert got.grid == (1, 1, 1)
+    np.testing.assert_allclose(got.values, want.values, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("side", [4, 5])
+def test_pooling_and_its_gradient_are_those_of_max_pool(side):
+    x = jax.random.normal(jax.random.key(0), (2, 1, side, side, 3))
+    library = lambda x: nn.max_pool(x[:, 0], (2, 2), (2, 2))[:, None]
+    np.testing.assert_array_equal(_max_pool(x), library(x))
+    slope = lambda pool: jax.grad(lambda x: jnp.sum(pool(x) ** 2))(x)
+    np.testing.assert_array_equal(slope(_max_pool), slope(library))
 
 
 def test_one_picture_without_a_time_axis():

@@ -1,20 +1,30 @@
-"""Seven models on AV-MNIST: runs what is not finished, then prints a table.
+"""Seven models on AV-MNIST: trains what is not trained yet, then prints a table.
 
     python experiments/av_mnist/table.py --seeds 3 --runs runs/av_mnist
 
-All rows are trained with seed 0, then all with seed 1, and so on; a run that was broken
-off goes on where it stopped, and with --finished nothing is trained. The table, of the
-seeds that all rows have, stands in results.json beside this file.
+All rows are trained with seed 0, then all with seed 1, and so on, in one process: a
+spectrogram is made once for all of them. What was broken off goes on where it stopped;
+with --finished nothing is trained. The table, of the seeds with which all rows are
+trained, stands in results.json beside this file.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
+from mmfusion_jax import build, provenance
+from mmfusion_jax.config_file import load_config
+from mmfusion_jax.experiment import Experiment, Unit, claim
+from mmfusion_jax.startup import start
+from mmfusion_jax.train.interrupt import Interrupt
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tables import markdown, read, row, step_s, train, write
+from tables import markdown, row, step_s, write
 
 FOLDER = Path(__file__).parent
 ROWS = {
@@ -26,31 +36,53 @@ ROWS = {
     "cmaer": ("OF-CMAER-CAT", "of_cmaer_cat.py:av_mnist"),
     "cfn": ("CFN-SR's block", "cfn_sr.py:av_mnist"),
 }
+Entries = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
-def table(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """The rows of results, one for each seed."""
-    made = []
-    for key, found in results.items():
-        runs = [result["runs"][0] for result in found]
-        modalities = sorted(found[0]["config"]["model"]["encoders"])
-        made.append(row(ROWS[key][0], modalities, runs) | {"step_s": step_s(runs)})
+def configs(pairs: int, epochs: int) -> dict[str, ConfigDict]:
+    """The config of every row."""
+    made = {}
+    for key, (_, spec) in ROWS.items():
+        config = load_config(f"configs/{spec}").copy_and_resolve_references().unlock()
+        config.data.update(dict(pairs=pairs, keep=True))
+        config.train.epochs = epochs
+        made[key] = config.lock()
     return made
 
 
-def finished(runs: Path) -> list[int]:
-    """The seeds with which every row was trained to its end."""
-    seeds = []
-    while all(
-        (_folder(runs, key, len(seeds)) / "result.json").exists() for key in ROWS
-    ):
-        seeds.append(len(seeds))
-    return seeds
+def train(rows: Mapping[str, ConfigDict], seeds: int, runs: Path) -> None:
+    """Trains every row with every seed; what is trained already is left alone."""
+    first = next(iter(rows.values()))
+    start(first)
+    data = build.dataset(first, 0)
+    for key, config in rows.items():
+        claim(config, runs / key)
+    experiments = {key: Experiment(rows[key], runs / key) for key in rows}
+    with Interrupt() as interrupt:
+        for seed in range(seeds):
+            for experiment in experiments.values():
+                experiment.train(Unit(0, seed, f"seed_{seed}"), data, interrupt)
 
 
-def _folder(runs: Path, key: str, seed: int) -> Path:
-    """Where the run of a row lies."""
-    return runs / key / f"seed_{seed}"
+def finished(rows: Sequence[str], runs: Path) -> dict[str, list[dict[str, Any]]]:
+    """Row -> what is known of its runs; of seeds with which all rows are trained."""
+    found: dict[str, list[dict[str, Any]]] = {key: [] for key in rows}
+    for seed in range(sys.maxsize):
+        paths = {key: runs / key / f"seed_{seed}" / "run.json" for key in rows}
+        if not all(path.exists() for path in paths.values()):
+            return found
+        for key, path in paths.items():
+            found[key].append(json.loads(path.read_text(encoding="utf-8")))
+    return found
+
+
+def table(rows: Mapping[str, Mapping[str, Any]], entries: Entries) -> list[dict]:
+    """The rows, from their configs and what is known of their runs."""
+    made = []
+    for key, runs in entries.items():
+        modalities = sorted(rows[key]["model"]["encoders"])
+        made.append(row(ROWS[key][0], modalities, runs) | {"step_s": step_s(runs)})
+    return made
 
 
 def main() -> None:
@@ -62,26 +94,18 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--finished", action="store_true", help="train nothing")
     options = parser.parse_args()
-    words = [f"--config.data.pairs={options.pairs}", "--config.data.keep=True"]
-    words += [f"--config.train.epochs={options.epochs}"]
+    rows = configs(options.pairs, options.epochs)
     if not options.finished:
-        for seed in range(options.seeds):
-            for key, (_, config) in ROWS.items():
-                folder = _folder(options.runs, key, seed)
-                train(config, folder, *words, f"--config.seed={seed}")
-    seeds = finished(options.runs)
-    if not seeds:
+        train(rows, options.seeds, options.runs)
+    entries = finished(list(rows), options.runs)
+    if not entries["image"]:
         raise SystemExit(f"{options.runs}: no seed is finished in all rows.")
-    results = {
-        key: [read(_folder(options.runs, key, s)) for s in seeds] for key in ROWS
-    }
-    made = table(results)
-    last = results["cfn"][-1]
-    facts = {key: last[key] for key in ("versions", "device", "data", "baseline")}
-    write(FOLDER / "results.json", made, train=last["config"]["train"], **facts)
+    made, baseline = table(rows, entries), entries["image"][0]["baseline"]
+    facts = {"versions": provenance.versions(), "baseline": baseline}
+    chosen = {key: rows["image"]["data"][key] for key in ("snr_db", "pairs")}
+    write(FOLDER / "results.json", made, **facts, **chosen, epochs=options.epochs)
     print(markdown(made))
-    scores = last["baseline"]["scores"]["accuracy"]
-    print(f"{last['baseline']['says']}: {scores['mean']:.3f}")
+    print(f"{baseline['says']}: {baseline['scores']['accuracy']:.3f}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,79 @@
+"""The tables of experiments/digits and experiments/av_mnist, of made-up results."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "experiments"
+
+
+CONFIG = {"config": {"model": {"encoders": {"image": {}, "audio": {}}}}}
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    return lambda name: runpy.run_path(str(FOLDER / name / "table.py"))
+
+
+def entry(accuracy, step_s=0.1, **more):
+    scores = {"accuracy": accuracy, "macro_f1": accuracy / 2, **more}
+    return {
+        "test": scores,
+        "valid": {"accuracy": accuracy + 0.1},
+        "parameters": {"total": 1234},
+        "times": {"step_s": {"median": step_s}},
+    }
+
+
+def result(*runs):
+    return {"runs": list(runs), **CONFIG}
+
+
+def test_a_row_of_av_mnist_is_of_all_seeds(script):
+    found = script("av_mnist")
+    two = entry(0.6, 0.3, mis=0.5), entry(0.8, 0.1, mis=0.7)
+    configs = dict.fromkeys(("hetero", "image"), CONFIG["config"])
+    rows = found["table"](configs, {"hetero": two, "image": [entry(0.4)]})
+    first, second = found["markdown"](rows).splitlines()[2:]
+    assert first == (
+        "| Hetero-Fusion-Net | audio, image | 0.700 ± 0.141 | 0.800 ± 0.141 | "
+        "0.350 ± 0.071 | 0.600 ± 0.141 | 1,234 | 200 ms | 2 |"
+    )
+    assert "| 0.400 | 0.500 | 0.200 | not defined |" in second
+
+
+def test_seeds_count_where_all_rows_are_finished(script, tmp_path):
+    found = script("av_mnist")
+    rows = list(found["ROWS"])
+    assert not any(found["finished"](rows, tmp_path).values())
+    for seed, keys in enumerate([rows, ["image"]]):
+        for key in keys:
+            folder = tmp_path / key / f"seed_{seed}"
+            folder.mkdir(parents=True)
+            (folder / "run.json").write_text(json.dumps({"seed": seed}))
+    assert found["finished"](rows, tmp_path) == {key: [{"seed": 0}] for key in rows}
+
+
+def test_rows_of_av_mnist_are_trained_briefly(script, monkeypatch):
+    monkeypatch.chdir(FOLDER.parent)
+    found = script("av_mnist")
+    configs = found["configs"](pairs=20, epochs=2)
+    assert list(configs) == list(found["ROWS"])
+    for config in configs.values():
+        assert (config.data.pairs, config.data.keep, config.train.epochs) == (
+            20,
+            True,
+            2,
+        )
+
+
+def test_stages_of_the_digits_are_rows(script):
+    run = entry(0.9) | {"stages": {"audio": entry(0.5)}}
+    alone, whole = script("digits")["rows"]("cfn_sr", result(run))
+    assert (alone["model"], alone["modalities"]) == ("cfn_sr: audio only", ["audio"])
+    assert "step_s" not in alone and whole["step_s"] == 0.1
+    assert whole["modalities"] == ["image", "audio"]
