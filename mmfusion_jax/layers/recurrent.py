@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from mmfusion_jax.layers.linear import torch_uniform
 from mmfusion_jax.ops.masking import keep
-from mmfusion_jax.ops.recurrence import lstm
+from mmfusion_jax.ops.recurrence import Weights, lstm
 from mmfusion_jax.types import Array, Tokens
 
 
@@ -63,10 +63,11 @@ class LSTM(nn.Module):
                 start = self.kernel_init
             return self.param(name, start, (directions, *shape, 4 * self.width))
 
-        into = weight("input_kernel", x.shape[-1]).astype(x.dtype)
-        gates = jnp.einsum("bnd,rdk->nrbk", x, into)
-        gates = gates + weight("bias").astype(x.dtype)[:, None]
-        recurrent = weight("recurrent_kernel", self.width).astype(x.dtype)
-        hidden = lstm(gates, tokens.mask.T, recurrent)
+        weights = Weights(
+            weight("input_kernel", x.shape[-1]).astype(x.dtype),
+            weight("recurrent_kernel", self.width).astype(x.dtype),
+            weight("bias").astype(x.dtype),
+        )
+        hidden = lstm(x.swapaxes(0, 1), tokens.mask.T, weights)
         values = einops.rearrange(hidden, "n r b w -> b n (r w)")
         return tokens.replace(values=keep(values, tokens.mask))
