@@ -37,7 +37,7 @@ SMALL = {
     },
     "mea": {
         **CONV_LSTM, "model.encoders.text.vocabulary": WORDS,
-        "model.width": 8, "model.heads": 2, "model.psa_layers": 1,
+        "model.width": 8, "model.heads": 2,
     },
     "mcl_mcf": {
         "model.encoders.text": {"name": "bert", "width": 4, "depth": 1, "heads": 2,

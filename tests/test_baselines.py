@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contract import assert_ignores_poison, poisoned
 from flax.core import FrozenDict
 from golden_cfn import assert_close, load, mfcc, variables, video
 
@@ -172,48 +171,6 @@ def test_counts_of_table_1(model, want):
     assert count(made["params"]) == want
     if isinstance(model, ConcatFC):
         assert count(made["params"], include_unused_heads=True) == 26_868_664
-
-
-@pytest.mark.parametrize("name", MODELS_SMALL)
-def test_survives_missing_modalities(name):
-    model, tree, batch = MODELS_SMALL[name], weights(name), small_batch()
-
-    def loss(params, batch):
-        outputs = apply(model, {**tree, "params": params}, batch, train=True)
-        return jnp.sum(outputs.prediction[:, 0])
-
-    run = jax.jit(jax.value_and_grad(loss))
-    for missing in (), ("audio",), ("video",), ("audio", "video"):
-        masks = {name: m & (name not in missing) for name, m in batch.masks.items()}
-        chex.assert_tree_all_finite(run(tree["params"], batch.replace(masks=masks)))
-
-
-@pytest.mark.parametrize("name", MODELS_SMALL)
-def test_ignores_masked_values(name):
-    model, tree, batch = MODELS_SMALL[name], weights(name), small_batch()
-    masks = {
-        "audio": batch.masks["audio"].at[0, 1:].set(False).at[2].set(False),
-        "video": batch.masks["video"].at[1, 1:].set(False).at[3].set(False),
-    }
-
-    def make(bad):
-        inputs = {n: poisoned(x, masks[n], bad) for n, x in batch.inputs.items()}
-        return batch.replace(inputs=inputs, masks=masks)
-
-    def loss(params, batch):
-        outputs = apply(model, {**tree, "params": params}, batch, train=True)
-        return jnp.sum(outputs.prediction**2)
-
-    assert_ignores_poison(loss, tree["params"], make)
-
-
-@pytest.mark.parametrize("name", MODELS_SMALL)
-def test_is_per_example_once_trained(name):
-    model, tree = MODELS_SMALL[name], weights(name)
-    one = jax.tree.map(lambda x: x[1:2], small_batch())
-    want = apply(model, tree, small_batch()).prediction[1:2]
-    got = apply(model, tree, one).prediction
-    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("rule", RULES)

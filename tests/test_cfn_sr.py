@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from contract import assert_ignores_poison, poisoned
 from flax.core import FrozenDict
 from golden_cfn import assert_close, load, mfcc, to_torch, variables, video
 
@@ -141,23 +140,6 @@ def test_survives_missing_modalities(name):
     for missing in (), ("audio",), ("video",), ("audio", "video"):
         batch = without(small_batch(), missing)
         chex.assert_tree_all_finite(run(tree["params"], batch))
-
-
-@pytest.mark.parametrize("cross", ["audio_to_video", "video_to_audio"])
-def test_ignores_masked_values(cross):
-    batch, tree = small_batch(), weights(cross=cross)
-    inputs = {name: x.astype(jnp.float32) / 255 for name, x in batch.inputs.items()}
-    masks = {
-        "audio": batch.masks["audio"].at[0, 12:].set(False).at[2].set(False),
-        "video": batch.masks["video"].at[1, 2:].set(False).at[3].set(False),
-    }
-
-    def make(bad):
-        dirty = {name: poisoned(x, masks[name], bad) for name, x in inputs.items()}
-        return batch.replace(inputs=dirty, masks=masks)
-
-    loss = task_loss(small(cross=cross), tree)
-    assert_ignores_poison(loss, tree["params"], make)
 
 
 def test_rows_that_fill_up_change_nothing():

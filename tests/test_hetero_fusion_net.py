@@ -4,12 +4,10 @@ import functools
 import itertools
 from pathlib import Path
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from contract import assert_ignores_poison, poisoned
 from flax.core import FrozenDict
 from golden_msa import fill, load
 
@@ -117,12 +115,6 @@ OBJECTIVE = Objective(
         "consistency": Weighted(LOSSES["consistency"](NAMES), 0.1),
     }
 )
-OPTIONS = (
-    {},
-    {"include_self": False, "residual": True},
-    {"gate": "softmax", "gate_hidden": 0},
-    {"heads_detach": True},
-)
 
 
 @functools.cache
@@ -134,13 +126,6 @@ def start(**options):
 @functools.partial(jax.jit, static_argnames=("net", "mutable"))
 def apply(net, params, batch, mutable=False):
     return net.apply(params, batch, train=False, mutable=mutable)
-
-
-def loss_of(params, batch, net):
-    rngs = {"dropout": jax.random.key(1)}
-    outputs = net.apply(params, batch, train=True, rngs=rngs)
-    value, _ = OBJECTIVE(outputs, batch, jnp.zeros(()))
-    return value + jnp.mean(outputs.prediction**2)
 
 
 def sizes(make, **options):
@@ -244,26 +229,6 @@ def test_configs_fit_their_data(word, shapes):
 
     total, terms = jax.eval_shape(run)
     assert total.shape == () and len(terms) == 4
-
-
-@pytest.mark.parametrize("options", OPTIONS)
-def test_every_subset_is_finite_and_what_is_masked_is_not_read(options):
-    net, batch = model(**options), make_batch()
-
-    def make(bad):
-        fill = lambda m: poisoned(batch.inputs[m], batch.masks[m], bad)
-        return batch.replace(inputs={m: fill(m) for m in NAMES})
-
-    loss = functools.partial(loss_of, net=net)
-    assert_ignores_poison(loss, start(**options), make)
-
-
-def test_one_compilation_for_every_subset():
-    run = jax.jit(jax.grad(functools.partial(loss_of, net=model())))
-    for row in itertools.product((True, False), repeat=4):
-        present = np.array([row, (True,) * 4])
-        chex.assert_tree_all_finite(run(start(), make_batch(present)))
-    assert run._cache_size() == 1
 
 
 def test_a_missing_modality_is_as_if_there_were_none():
