@@ -290,6 +290,7 @@ def _result(
             "test": _spread(e["test"] for e in entries),
             "last": _spread(e["last"] for e in entries),
             "flattering": _flattering(entries),
+            "shares": _spread(e.get("shares", {}) for e in entries),
             "stages": {
                 name: {"test": _spread(e["stages"][name]["test"] for e in entries)}
                 for name in names

@@ -12,6 +12,7 @@ import numpy as np
 
 from mmfusion_jax import build
 from mmfusion_jax.analysis.cost import count_parameters
+from mmfusion_jax.analysis.shares import mean_shares
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.errors import CheckpointError
@@ -272,6 +273,7 @@ class Run:
             "last": self.evaluate(last.variables, reader, ("test",))["test"],
             "flattering": loop.progress.flattering,
             "picture": self.parts.task.picture(collected),
+            "shares": mean_shares(collected),
             "bad_steps": int(last.bad_steps["total"]),
             "times": loop.clock.summary(),
         }

@@ -235,6 +235,13 @@ def test_markup_escapes_all_but_markup():
     )
 
 
+def test_what_modalities_count_for(tmp_path, result):
+    assert "count for" not in written(tmp_path, result)
+    result["summary"]["shares"] = {"audio": spread(0.875, 2), HOSTILE: spread(0.125)}
+    text = " ".join(Seen(written(tmp_path, result)).text.split())
+    assert "audio 87.5 % ± 2.0" in text and "12.5 %" in text
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [

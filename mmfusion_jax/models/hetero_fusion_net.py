@@ -12,7 +12,7 @@ from mmfusion_jax.fusion.modality_attention import ModalityAttention
 from mmfusion_jax.layers.linear import linear
 from mmfusion_jax.layers.readout import first
 from mmfusion_jax.layers.transformer import layer_norm
-from mmfusion_jax.models.streams import align, encode, head, vector
+from mmfusion_jax.models.streams import align, encode, head, shares, vector
 from mmfusion_jax.ops.masking import keep
 from mmfusion_jax.types import Array, Batch, Outputs, Streams, Tokens
 
@@ -74,7 +74,7 @@ class HeteroFusionNet(nn.Module):
         Returns:
             Logits (b k), or a score (b) with one output; extras: f_m (b d) by its
             modality's name, "logits/<modality>", what it says alone, "gate" (b m),
-            and "joint", z.
+            its shares "share/<modality>" (b), g_m / sum g, and "joint", z.
 
         Raises:
             ConfigError: no encoder, or an option is unknown.
@@ -104,6 +104,7 @@ class HeteroFusionNet(nn.Module):
         fused = streams["joint"]
         z = keep(joint(fused.values[:, 0], train=train), fused.present)
         extras |= {"gate": streams["gate"].values[..., 0], "joint": z}
+        extras |= shares(order, extras["gate"])
         return Outputs(head(z, self.head_size), extras)
 
     def _aligned(self, streams: Streams, train: bool) -> dict[str, Tokens]:

@@ -19,6 +19,7 @@ from mmfusion_jax.models.streams import (
     encode,
     head,
     ordered,
+    shares,
 )
 from mmfusion_jax.ops.masking import masked_mean
 from mmfusion_jax.types import Array, Batch, Outputs, Streams
@@ -91,8 +92,9 @@ class OFCMAERCAT(nn.Module):
 
         Returns:
             Logits (b k), or a score (b) with one output; extras: "pooled/<m>" (b d),
-            the mean of every encoder's tokens, "weights" (b m), "fused" (b d), with
-            the alignment "alpha" (b m m), and in training "reconstruction/<m>" (b d).
+            the mean of every encoder's tokens, "weights" (b m), the same as
+            "share/<m>" (b), "fused" (b d), with the alignment "alpha" (b m m), and in
+            training "reconstruction/<m>" (b d).
 
         Raises:
             ConfigError: an option is unknown, `order` is not that of the encoders, or
@@ -110,7 +112,7 @@ class OFCMAERCAT(nn.Module):
             streams = align(encoded, train=train)
             extras["alpha"] = streams[ALPHA].values
         weights = self._weights(order, encoded)
-        extras["weights"] = weights
+        extras |= {"weights": weights, **shares(order, weights)}
         if self.transformer:
             streams = self._in_context(order, streams, weights, train)
             fused = _mean_of_all(order, streams)

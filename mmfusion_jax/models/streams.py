@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from mmfusion_jax.errors import ConfigError, nearest
 from mmfusion_jax.layers.linear import linear
@@ -111,6 +112,21 @@ def head(
     """
     y = linear(x.shape[-1], features, kernel_init=kernel_init, name=name)(x)
     return y[..., 0] + start if features == 1 else y
+
+
+def shares(order: tuple[str, ...], weights: Array) -> dict[str, Array]:
+    """What every modality counts for, as a share of all, to be looked at.
+
+    Args:
+        order: the modalities.
+        weights: (b m), 0 or more.
+
+    Returns:
+        "share/<modality>" (b); all 0 where nothing has a weight.
+    """
+    total = jnp.sum(weights, axis=1, keepdims=True)
+    parts = weights / jnp.where(total > 0, total, 1)
+    return {f"share/{m}": parts[:, i] for i, m in enumerate(order)}
 
 
 def check_widths(streams: Streams) -> None:

@@ -89,6 +89,23 @@ def scores(result: Result) -> Html:
     )
 
 
+def shares(result: Result) -> Html:
+    """What every modality counts for; nothing for a model that does not say it."""
+    found = result["summary"].get("shares") or {}
+    if not found:
+        return Html("")
+    rows = [[name, words.spread("share", value)] for name, value in found.items()]
+    text = (
+        "What the model gives a modality, as a share of what it gives all; mean over "
+        "the test examples that have a modality at all."
+    )
+    return tag(
+        "section",
+        tag("h2", "What modalities count for"),
+        table(["modality", "share"], rows, text, "numbers small"),
+    )
+
+
 def _confusion_cell(value: int, total: int) -> Html:
     """A count, shaded by its share of the row."""
     share = value / total if total else 0.0

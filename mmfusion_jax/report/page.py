@@ -43,6 +43,7 @@ def page(workdir: Path, result: Mapping[str, Any]) -> str:
         results.learning(workdir, result),
         answers.picture(result),
         answers.scores(result),
+        answers.shares(result),
         facts.model(result),
         facts.time(result),
         facts.data(result),

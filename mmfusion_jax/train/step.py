@@ -15,6 +15,9 @@ from mmfusion_jax.types import Array, Batch, Model, Outputs, PyTree
 WATCHED = "active/"
 """How the names of extras begin whose means are logged."""
 
+SHARE = "share/"
+"""How the names of extras begin that say what a modality counts for, (b) each."""
+
 Metrics: TypeAlias = dict[str, Array]
 Step: TypeAlias = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
@@ -142,8 +145,9 @@ def make_eval_step(
 ) -> Callable[[PyTree, Batch], PyTree]:
     """Maps variables and a batch to what is known of each of its examples.
 
-    The result holds what `scores` collects under "collected", (b ...) each; the weight
-    of the examples, (b); and the mean of the task's loss term over the real ones, ().
+    The result holds what `scores` collects under "collected", (b ...) each, and extras
+    named "share/..."; the weight of the examples, (b); and the mean of the task's loss
+    term over the real ones, ().
     The other terms compare or regularise what a model builds in training alone.
 
     An example that has none of `modalities`, those that the model reads, is answered
@@ -155,8 +159,9 @@ def make_eval_step(
         outputs: Outputs = model.apply(known, batch, train=False)
         if modalities and "prior" in variables:
             outputs = _answered(outputs, batch.has_any(*modalities), variables["prior"])
+        said = {k: v for k, v in outputs.extras.items() if k.startswith(SHARE)}
         return {
-            "collected": scores.collect(outputs, batch),
+            "collected": {**said, **scores.collect(outputs, batch)},
             "weight": batch.weight,
             "loss": objective.value(TASK, outputs, batch),
         }

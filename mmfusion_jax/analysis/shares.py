@@ -1,0 +1,30 @@
+"""What every modality counts for, on average."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from mmfusion_jax.train.step import SHARE
+
+
+def mean_shares(collected: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """The mean share of every modality of which a model says what it counts for.
+
+        mean_i g_im / sum_j g_ij
+
+    Args:
+        collected: what an evaluation step collects; "share/<modality>" (n).
+
+    Returns:
+        Modality -> mean over the examples that have a modality at all. Empty if none
+        has, and for a model that does not say it.
+    """
+    names = [name for name in collected if name.startswith(SHARE)]
+    if not names:
+        return {}
+    rows = np.stack([collected[name] for name in names], axis=1).astype(np.float64)
+    rows = rows[rows.sum(axis=1) > 0]
+    if not len(rows):
+        return {}
+    means = rows.mean(axis=0).tolist()
+    return {k.removeprefix(SHARE): v for k, v in zip(names, means, strict=True)}
