@@ -147,11 +147,16 @@ def test_says_the_result_and_what_it_is_compared_with(tmp_path, result):
 
 def test_of_several_runs_it_gives_the_spread(tmp_path, result):
     second = copy.deepcopy(result["runs"][0])
+    second["stages"]["video"]["test"]["accuracy"] = 0.7
     result["runs"] = [{**result["runs"][0], "folder": "a"}, {**second, "folder": "b"}]
     result["summary"]["test"]["accuracy"] = spread(0.75, 2)
     text = " ".join(Seen(written(tmp_path, result)).text.split())
     assert "75.0 % ± 2.0" in text
     assert "mean of 2 runs" in text
+    # Differences of 15 and 5 points: t = 10 / 5 with one degree of freedom.
+    assert "Run by run it is +10.0 points against video alone" in text
+    assert "95 % interval +5.0 points to +15.0 points" in text
+    assert "paired t-test p = 0.295, signed-rank test p = 0.500." in text
     assert "One run:" not in text
     assert "no 6 2 75.0 %" in text
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mmfusion_jax.build import LOWER_IS_BETTER
+from mmfusion_jax.metrics.statistics import bootstrap_interval, paired_test
 from mmfusion_jax.report import words
 from mmfusion_jax.report.charts import curves, series
 from mmfusion_jax.report.markup import Html, join, table, tag
@@ -91,6 +92,7 @@ def comparison(result: Result) -> Html:
             f" ± is the standard deviation over {ours['n']} runs; the dark line on a "
             "bar spans it."
         )
+        text += _compared(result)
     head = ["", f"test {words.label(select)}", "", "parameters"]
     return tag(
         "section", tag("h2", "What fusion adds"), table(head, rows, text, "numbers")
@@ -214,6 +216,24 @@ def _best_stage(result: Result) -> tuple[str, float] | None:
     }
     best = min if select in LOWER_IS_BETTER else max
     return best(means.items(), key=lambda item: item[1]) if means else None
+
+
+def _compared(result: Result) -> str:
+    """How sure it is that fusion differs from the best single modality, in words."""
+    best, select = _best_stage(result), result["select"]
+    if best is None or len(result["runs"]) < 2:
+        return ""
+    ours = [run["test"][select] for run in result["runs"]]
+    alone = [run["stages"][best[0]]["test"][select] for run in result["runs"]]
+    found = paired_test(ours, alone)
+    low, high = bootstrap_interval([a - b for a, b in zip(ours, alone, strict=True)])
+    return (
+        f" Run by run it is {words.difference(select, found.difference)} against "
+        f"{best[0]} alone, 95 % interval {words.difference(select, low)} to "
+        f"{words.difference(select, high)} (bootstrap over runs); paired t-test p = "
+        f"{words.probability(found.t_test)}, signed-rank test p = "
+        f"{words.probability(found.wilcoxon)}."
+    )
 
 
 def _bar(select: str, value: Mapping[str, Any], full: float, kind: str) -> list[Html]:

@@ -62,6 +62,11 @@ def difference(name: str, value: float) -> str:
     return text.replace("-", "−")
 
 
+def probability(value: float) -> str:
+    """The p of a test; a dash where it does not exist."""
+    return f"{value:.3f}" if is_number(value) else DASH
+
+
 def is_share(name: str) -> bool:
     """Whether a score is a share of examples, 0..1."""
     return name not in NO_SHARES
