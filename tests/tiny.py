@@ -49,12 +49,13 @@ def tones(*, fold: int = 0, valid: bool = True, broken: bool = False) -> Dataset
         "tones (made up)",
         sources,
         classes={"label": CLASSES},
-        augment=_break if broken else None,
+        augment=spoilt if broken else None,
         values={"score": Score(-1, 1, family="sims")},
         flags={"flags": ("not low", "high")},
     )
 
 
-def _break(example, rng):
+def spoilt(example, rng):
+    """The example with NaN for sound."""
     audio = np.full_like(example["inputs"]["audio"], np.nan)
     return {**example, "inputs": {**example["inputs"], "audio": audio}}
