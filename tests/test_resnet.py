@@ -205,7 +205,8 @@ def test_an_unknown_kind_is_named():
 
 
 def test_a_missing_file_is_an_error_with_the_command(tmp_path):
-    with pytest.raises(WeightsError, match=r"(?s)W01.*absent.*models.resnet50"):
+    said = r"(?s)W01.*absent.*models.resnet50.*blocks take resnet18 or resnet34"
+    with pytest.raises(WeightsError, match=said):
         load(TABLES["resnet"], tmp_path / "absent.pt", shapes(small()))
 
 

@@ -36,7 +36,8 @@ RESNET = Table(
     ),
     export=(
         'python -c "import torch, torchvision; torch.save(torchvision.models.resnet50('
-        "weights='DEFAULT').state_dict(), 'resnet50.pt')\" writes resnet50.pt"
+        "weights='DEFAULT').state_dict(), 'resnet50.pt')\" writes resnet50.pt; "
+        "for other blocks take resnet18 or resnet34 in its place"
     ),
     renames=_transformers(),
 )
