@@ -39,9 +39,9 @@ def row(
     return found
 
 
-def step_s(runs: Sequence[Mapping[str, Any]]) -> float:
-    """The median of the step times, in seconds."""
-    return statistics.median(run["times"]["step_s"]["median"] for run in runs)
+def step_s(runs: Sequence[Mapping[str, Any]], which: str = "median") -> float:
+    """Seconds of a step: the median over runs of their "median", or "p10"."""
+    return statistics.median(run["times"]["step_s"][which] for run in runs)
 
 
 def spread(values: Sequence[float]) -> dict[str, float | None]:

@@ -122,6 +122,34 @@ def test_counts_of_table_2(name):
     assert count == COUNTS[name]
 
 
+@pytest.mark.parametrize("cross", ["audio_to_video", "video_to_audio"])
+def test_another_modality_takes_the_place_of_video(cross):
+    def renamed(tree):
+        return {key.replace("video", "image"): x for key, x in tree.items()}
+
+    batch, tree = small_batch(), weights(cross=cross)
+    other = CFNSR(
+        FrozenDict(renamed(small().encoders)),
+        3,
+        width=8,
+        depth=1,
+        heads=2,
+        cross=cross,
+        watched="image",
+        **NO_DROPOUT,
+    )
+    tree_of_other = {kind: renamed(x) for kind, x in tree.items()}
+    batch_of_other = batch.replace(
+        inputs=renamed(batch.inputs), masks=renamed(batch.masks)
+    )
+    want = apply(small(cross=cross), tree, batch)
+    got = apply(other, tree_of_other, batch_of_other)
+    np.testing.assert_array_equal(got.prediction, want.prediction)
+    np.testing.assert_array_equal(got.extras["image"], want.extras["video"])
+    with pytest.raises(ConfigError, match=r"needs encoders for \['image'\]"):
+        apply(small(watched="image"), tree, batch)
+
+
 def test_learns_one_batch():
     batch, tx = small_batch(), optax.adam(1e-2)
     make = functools.partial(create_state, small(), tx)

@@ -81,7 +81,8 @@ def table(rows: Mapping[str, Mapping[str, Any]], entries: Entries) -> list[dict]
     made = []
     for key, runs in entries.items():
         modalities = sorted(rows[key]["model"]["encoders"])
-        made.append(row(ROWS[key][0], modalities, runs) | {"step_s": step_s(runs)})
+        found = row(ROWS[key][0], modalities, runs)
+        made.append(found | {"step_s": step_s(runs, "p10")})  # the cores were busy
     return made
 
 
