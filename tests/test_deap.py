@@ -66,7 +66,7 @@ def test_the_pickles_are_what_python_reads(folder):
 def test_windows_of_standard_signals(folder):
     data = deap(str(folder), folds=3, window=2, hop=2)
     assert data.facts["counts"] == {"train": 6, "valid": 6, "test": 6}
-    assert data.facts["participants"]["test"] == ["s01"]
+    assert data.facts["people"]["test"] == ["s01"]
     raw = tree(0)["data"][..., 3 * 128 :]
     centre = raw.mean((0, 2))[None, :, None]
     want = (raw - centre) / raw.std((0, 2))[None, :, None]

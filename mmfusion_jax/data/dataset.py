@@ -97,6 +97,49 @@ class Dataset:
         return np.array([source[i]["labels"][name] for i in range(len(source))])
 
 
+class Labelled(Source, Protocol):
+    """A source that knows its labels without reading its examples."""
+
+    @property
+    def labels(self) -> Mapping[str, np.ndarray]: ...
+
+
+def of_people(
+    name: str,
+    title: str,
+    sources: Mapping[str, Labelled],
+    people: Mapping[str, Sequence[str]],
+    classes: Mapping[str, tuple[str, ...]],
+    licence: str,
+) -> Dataset:
+    """A data set of which it is known who is in which split.
+
+    Args:
+        name: the word after the colon of a config.
+        title: how results name it.
+        sources: split -> examples with their labels.
+        people: split -> who is in it.
+        classes: label name -> class names.
+        licence: of the data.
+
+    Raises:
+        DataError: somebody is in two splits.
+    """
+    return Dataset(
+        name,
+        title,
+        sources,
+        classes,
+        labels={split: source.labels for split, source in sources.items()},
+        groups=people,
+        facts={
+            "licence": licence,
+            "counts": {split: len(source) for split, source in sources.items()},
+            "people": {split: list(names) for split, names in people.items()},
+        },
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Subset:
     """Some examples of a source, in the order given."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmfusion_jax.data.dataset import Dataset, Example
+from mmfusion_jax.data.dataset import Dataset, Example, of_people
 from mmfusion_jax.data.deap_store import (
     EEG,
     HIGH,
@@ -123,19 +123,9 @@ def deap(
         split: _source([stores[name] for name in chosen], threshold, window, hop)
         for split, chosen in people.items()
     }
-    return Dataset(
-        "deap",
-        "DEAP",
-        sources,
-        dict.fromkeys(RATINGS, CLASSES),
-        labels={split: source.labels for split, source in sources.items()},
-        groups=people,
-        facts={
-            "licence": "signed agreement of DEAP, research only",
-            "counts": {split: len(source) for split, source in sources.items()},
-            "participants": {split: list(chosen) for split, chosen in people.items()},
-        },
-    )
+    classes: dict[str, tuple[str, ...]] = dict.fromkeys(RATINGS, CLASSES)
+    licence = "signed agreement of DEAP, research only"
+    return of_people("deap", "DEAP", sources, people, classes, licence)
 
 
 def _check(threshold: float, window: int, hop: int) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmfusion_jax.data.dataset import Dataset
+from mmfusion_jax.data.dataset import Dataset, of_people
 from mmfusion_jax.data.memory import InMemory
 from mmfusion_jax.data.npz import read_npz
 from mmfusion_jax.data.splits import folds_of
@@ -90,18 +90,9 @@ def stress_predict(
     sources = {
         split: _joined([cut[name] for name in names]) for split, names in people.items()
     }
-    return Dataset(
-        "stress_predict",
-        "Stress-Predict",
-        sources,
-        {LABEL: CLASSES},
-        labels={split: source.labels for split, source in sources.items()},
-        groups=people,
-        facts={
-            "licence": "MIT",
-            "counts": {split: len(source) for split, source in sources.items()},
-            "subjects": {split: list(names) for split, names in people.items()},
-        },
+    classes = {LABEL: CLASSES}
+    return of_people(
+        "stress_predict", "Stress-Predict", sources, people, classes, "MIT"
     )
 
 
