@@ -1,0 +1,52 @@
+"""Sequences brought to a common length by a learned alignment."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmfusion_jax.layers.recurrent import LSTM
+from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.types import Array, Tokens
+
+
+class CTCAlignment(nn.Module):
+    """Each of n places is a sum of the tokens that an LSTM puts there.
+
+        p_t = softmax(LSTM_2(LSTM_1(x))_t),  over a blank and the n places
+        y_j = sum_t p_tj x_t
+
+    The loss term "ctc" teaches it, with targets 1, 2, .. n: hand it the logits as
+    `Outputs.extras["ctc/<m>"]` and the mask of the tokens as `"ctc/<m>/real"`.
+
+    Attributes:
+        length: n, the number of places; of a text, its words.
+
+    Source:
+        Tsai et al. 2019 (MulT), the "+ CTC" of its tables and of MEA, Tables II, III.
+    Reading:
+        As in the released code the states of the second LSTM, in (-1, 1), are the
+        logits; no linear layer follows.
+    """
+
+    length: int
+
+    @nn.compact
+    def __call__(self, tokens: Tokens, *, train: bool) -> tuple[Tokens, Array]:
+        """Aligns.
+
+        Args:
+            tokens: (b s d), anything where masked.
+            train: handed on.
+
+        Returns:
+            (b n d) tokens, all masked where the modality is missing, and the logits
+            (b s 1+n), the blank first, 0 where masked.
+        """
+        states = tokens
+        for i in range(2):
+            states = LSTM(1 + self.length, name=f"lstm_{i}")(states, train=train)
+        logits = states.values
+        places = keep(jax.nn.softmax(logits, axis=-1), tokens.mask)[..., 1:]
+        values = jnp.einsum("bsn,bsd->bnd", places, keep(tokens.values, tokens.mask))
+        mask = jnp.broadcast_to(tokens.present[:, None], values.shape[:2])
+        return Tokens(values, mask), logits
