@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from regression import COMPLETE, FOLDS, answers
+from regression import ALL, FOLDS, answers
 from scipy.stats import wilcoxon
 
 from mmfusion_jax.data.mmmo import MEANING, mmmo
@@ -60,7 +60,7 @@ def paired(found: Units, folder: str, textless: bool) -> dict[str, dict[str, flo
         said = np.array([pair["prediction"] for pair in pairs])
         assert np.allclose([pair["truth"] for pair in pairs], truth, atol=1e-3)
         good = truth > MEANING.neutral
-        flag, score = answers(data, COMPLETE[-1])
+        flag, score = answers(data, ALL)
         own, others = np.abs(said - truth).mean(axis=0), np.abs(score - truth)
         errors.append(own - others)
         right = ((said > MEANING.neutral) == good).mean(axis=0)
