@@ -191,7 +191,7 @@ def table(result: dict[str, Any]) -> str:
     ]
     for name in ("forward", "step"):
         cells = [
-            " / ".join(f"{of(result[name][x][clock]):.2f}" for x in ("jax", "torch"))
+            " / ".join(f"{of(result[name][x][clock]):.3g}" for x in ("jax", "torch"))
             for of, clock in ((min, "wall"), (min, "cpu"), (np.median, "wall"))
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")

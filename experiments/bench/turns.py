@@ -40,7 +40,7 @@ def pairs(seconds: dict[str, dict[str, list[float]]]) -> dict[str, str]:
         "cores, median": ("cpu", statistics.median),
     }
     return {
-        name: " / ".join(f"{of(seconds[k][clock]):.2f}" for k in ("jax", "torch"))
+        name: " / ".join(f"{of(seconds[k][clock]):.3g}" for k in ("jax", "torch"))
         for name, (clock, of) in figures.items()
     }
 
