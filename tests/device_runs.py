@@ -51,11 +51,13 @@ def distance(a, b) -> float:
     return float(max(jax.tree.leaves(jax.tree.map(leaf, a, b))))
 
 
-def differences(f, params, batch) -> tuple[dict[str, float], str]:
+def differences(
+    f, params, batch, counts: tuple[int, ...] = COUNTS
+) -> tuple[dict[str, float], str]:
     """How far every executor is from one device, and the program for two under jit."""
     one, _ = under_jit(f, params, batch, 1)
     found, programs = {}, {}
-    for n in COUNTS:
+    for n in counts:
         result, programs[n] = under_jit(f, params, batch, n)
         found[f"jit{n}"] = distance(result, one)
         found[f"pmap{n}"] = distance(under_pmap(f, params, batch, n), one)

@@ -20,3 +20,18 @@ def test_devices_draw_their_own_dropout_under_pmap(differences):
     _, found = differences
     if "dropout_pmap8" in found:  # measured in one precision only
         assert found["dropout_pmap8"] > 1e-3
+
+
+@pytest.mark.parametrize(
+    "paper",
+    [
+        "hetero_fusion_net",
+        "of_cmaer_cat",
+        pytest.param("mea", marks=pytest.mark.slow),  # compiles for a minute
+    ],
+)
+def test_losses_of_a_paper_are_the_same_on_two_devices(paper, answer_of):
+    """Those of the other two papers are in test_mcl_mcf.py and above."""
+    found = answer_of("papers_main.py", paper)
+    assert set(found) == {"jit2", "pmap2"}
+    assert not {k: v for k, v in found.items() if v > 1e-12}
