@@ -19,9 +19,14 @@ def train(config: str, folder: Path, *options: str) -> dict[str, Any]:
         config: with the word after its colon, such as "mea.py:mmmo".
         folder: of the run.
         options: such as "--config.seed=1".
+
+    Raises:
+        SystemExit: with the status of the training, if it failed and said why.
     """
     command = [sys.executable, "-m", "mmfusion_jax.main", f"--config=configs/{config}"]
-    subprocess.run([*command, *options, f"--workdir={folder}"], check=True)
+    done = subprocess.run([*command, *options, f"--workdir={folder}"], check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
     return json.loads((folder / "result.json").read_text(encoding="utf-8"))
 
 

@@ -326,16 +326,28 @@ def _spread(scores: Iterable[Mapping[str, float]]) -> dict[str, dict[str, float]
 
 def _conclude(result: Mapping[str, Any], report: Path) -> None:
     """The last lines on the screen."""
-    select, summary = result["select"], result["summary"]
-    baseline = result["baseline"]
+    for score in _telling(result):
+        _print_scores(result, score)
+    say(f"report: {report}")
+
+
+def _telling(result: Mapping[str, Any]) -> list[str]:
+    """The score that chose the step, and one that a blind answer has too."""
+    select, found = result["select"], result["summary"]["test"]
+    blind = [name for name in result["baseline"]["scores"] if name in found]
+    return [select] if select in blind else [select, *blind[:1]]
+
+
+def _print_scores(result: Mapping[str, Any], score: str) -> None:
+    """A score of the blind answer, the single modalities and the model."""
+    summary, baseline = result["summary"], result["baseline"]
     rows = {}
-    if select in baseline["scores"]:
-        rows[baseline["says"]] = {**baseline["scores"][select], "n": 0}
-    rows |= {f"{m} only": s["test"][select] for m, s in summary["stages"].items()}
-    rows[result["model"]["name"]] = summary["test"][select]
-    say(f"test {select} on {result['data']['title']}, protocol {result['protocol']}:")
+    if score in baseline["scores"]:
+        rows[baseline["says"]] = {**baseline["scores"][score], "n": 0}
+    rows |= {f"{m} only": s["test"][score] for m, s in summary["stages"].items()}
+    rows[result["model"]["name"]] = summary["test"][score]
+    say(f"test {score} on {result['data']['title']}, protocol {result['protocol']}:")
     width = max(map(len, rows))
     for name, row in rows.items():
         spread = f" +- {row['std']:.3f} over {row['n']} runs" if row["n"] > 1 else ""
         say(f"  {name:{width}} {row['mean']:.3f}{spread}")
-    say(f"report: {report}")

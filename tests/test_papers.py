@@ -66,7 +66,9 @@ class Paper:
     def last(self, folder: Path):
         """The newest state that is saved."""
         with Checkpoints(folder / "checkpoints", say=print, read_only=True) as saved:
-            return saved.restore_latest(self.run.init(0))[0]
+            found = saved.restore_latest(self.run.init(0))
+        assert found
+        return found[0]
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +136,15 @@ def test_too_many_such_steps_end_the_run(paper, tmp_path, capfd):
         paper.run.train(broken, 0, tmp_path, "a test", Interrupt())
     assert "input/audio" in capfd.readouterr().err
     assert int(paper.last(tmp_path).bad_steps["total"]) == 3
+
+
+def test_the_screen_shows_what_a_blind_answer_scores(paper, capfd):
+    experiment.train(paper.config, paper.whole, "a test")
+    shown = capfd.readouterr().err
+    select = paper.config.train.select
+    assert f"test {select} on " in shown and "test accuracy on " in shown
+    assert shown.count("  always ") == 1
+    assert shown.count(f"  {paper.config.model.name} ") == 1 + (select != "accuracy")
 
 
 def test_the_report_has_all_sections(paper):
