@@ -53,7 +53,10 @@ def read(*words: str) -> Request:
         ([], "error[C01] --config is missing"),
         (["--config=configs/cfn_s.py"], "did you mean 'configs/cfn_sr.py'?"),
         (["--config=cfn_sr"], "did you mean 'configs/cfn_sr.py'?"),
-        ([f"--config={CONFIG}:ravdes"], "data='ravdes'; cfn_sr knows av_mnist, clips, digits"),
+        (
+            [f"--config={CONFIG}:ravdes"],
+            "data='ravdes'; cfn_sr knows av_mnist, clips, digits",
+        ),
         ([f"--config={CONFIG}", "--workdr=x"], "did you mean '--workdir'?"),
         ([f"--config={CONFIG}", "--steps=0"], "[C10] --steps=0 is less than 1"),
         ([f"--config={CONFIG}", "stray"], "'stray' is no flag"),
