@@ -1,5 +1,6 @@
 """Two virtual CPU devices, a shared compilation cache, and the real data if any."""
 
+import gc
 import json
 import os
 import subprocess
@@ -23,6 +24,18 @@ CACHE = Path(
 CACHE.mkdir(mode=0o700, parents=True, exist_ok=True)
 jax.config.update("jax_compilation_cache_dir", str(CACHE / "xla"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs_of_a_file():
+    """Frees what a file compiled, when it is done.
+
+    Every program holds some hundred mappings of memory. Linux allows a process 65,530
+    of them, and one more ends it with a segmentation fault.
+    """
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope="session")
