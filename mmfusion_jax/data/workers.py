@@ -38,6 +38,18 @@ class Failure:
     reason: str
 
 
+class _Pool(ProcessPoolExecutor):
+    """A pool that starts all its workers with the first job.
+
+    Python's own starts them one by one, as jobs come. One that is started at the moment
+    in which another dies is not ended with the rest, and waited for without end.
+    """
+
+    def __init__(self, *arguments: Any):
+        super().__init__(*arguments)
+        self._safe_to_dynamically_spawn_children = False
+
+
 def run(
     work: Callable[[Job], Result],
     jobs: Sequence[Job],
@@ -87,7 +99,7 @@ def _pool(
     """Does jobs side by side until one of them kills its worker."""
     context = multiprocessing.get_context("spawn")
     workers = min(workers, len(jobs))
-    pool = ProcessPoolExecutor(workers, context, follow, (os.getpid(),))
+    pool = _Pool(workers, context, follow, (os.getpid(),))
     try:
         _check(pool)
         rest = iter(jobs)
