@@ -16,6 +16,7 @@ from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.errors import ConfigError, nearest
 from mmfusion_jax.lookup import Config
 from mmfusion_jax.report import write_report
+from mmfusion_jax.report.closing import closing
 from mmfusion_jax.run import Donor, Run, say
 from mmfusion_jax.train.interrupt import Interrupt
 
@@ -326,28 +327,6 @@ def _spread(scores: Iterable[Mapping[str, float]]) -> dict[str, dict[str, float]
 
 def _conclude(result: Mapping[str, Any], report: Path) -> None:
     """The last lines on the screen."""
-    for score in _telling(result):
-        _print_scores(result, score)
+    for line in closing(result):
+        say(line)
     say(f"report: {report}")
-
-
-def _telling(result: Mapping[str, Any]) -> list[str]:
-    """The score that chose the step, and one that a blind answer has too."""
-    select, found = result["select"], result["summary"]["test"]
-    blind = [name for name in result["baseline"]["scores"] if name in found]
-    return [select] if select in blind else [select, *blind[:1]]
-
-
-def _print_scores(result: Mapping[str, Any], score: str) -> None:
-    """A score of the blind answer, the single modalities and the model."""
-    summary, baseline = result["summary"], result["baseline"]
-    rows = {}
-    if score in baseline["scores"]:
-        rows[baseline["says"]] = {**baseline["scores"][score], "n": 0}
-    rows |= {f"{m} only": s["test"][score] for m, s in summary["stages"].items()}
-    rows[result["model"]["name"]] = summary["test"][score]
-    say(f"test {score} on {result['data']['title']}, protocol {result['protocol']}:")
-    width = max(map(len, rows))
-    for name, row in rows.items():
-        spread = f" +- {row['std']:.3f} over {row['n']} runs" if row["n"] > 1 else ""
-        say(f"  {name:{width}} {row['mean']:.3f}{spread}")

@@ -1,0 +1,36 @@
+"""The last lines of a training, for the screen."""
+
+from collections.abc import Mapping
+from typing import Any
+
+Result = Mapping[str, Any]
+
+
+def closing(result: Result) -> list[str]:
+    """Test scores of the blind answer, the single modalities and the model.
+
+    Of the score that chose the step; where no blind answer has that, such as an MIS,
+    also of the first that it has.
+    """
+    select, found = result["select"], result["summary"]["test"]
+    blind = [name for name in result["baseline"]["scores"] if name in found]
+    telling = [select] if select in blind else [select, *blind[:1]]
+    return [line for score in telling for line in _rows(result, score)]
+
+
+def _rows(result: Result, score: str) -> list[str]:
+    """One score of everyone."""
+    summary, baseline = result["summary"], result["baseline"]
+    rows = {}
+    if score in baseline["scores"]:
+        rows[baseline["says"]] = {**baseline["scores"][score], "n": 0}
+    rows |= {f"{m} only": s["test"][score] for m, s in summary["stages"].items()}
+    rows[result["model"]["name"]] = summary["test"][score]
+    width = max(map(len, rows))
+    lines = [
+        f"test {score} on {result['data']['title']}, protocol {result['protocol']}:"
+    ]
+    for name, row in rows.items():
+        spread = f" +- {row['std']:.3f} over {row['n']} runs" if row["n"] > 1 else ""
+        lines.append(f"  {name:{width}} {row['mean']:.3f}{spread}")
+    return lines
