@@ -55,8 +55,15 @@ def bootstrap_interval(
         raise ValueError(f"values has shape {found.shape}, and needs two runs at least")
     if not 0 < level < 1:
         raise ValueError(f"level={level} is not between 0 and 1")
-    draws = np.random.default_rng(seed).choice(found, (resamples, len(found)))
-    low, high = np.quantile(draws.mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    drawn = stats.bootstrap(
+        (found,),
+        np.mean,
+        method="percentile",
+        confidence_level=level,
+        n_resamples=resamples,
+        rng=seed,
+    )
+    low, high = drawn.confidence_interval
     return float(low), float(high)
 
 
