@@ -117,9 +117,8 @@ def _product(q: Array, k: Array) -> Array:
 
 
 def _beside(x: Array, more: Array | float) -> Array:
-    """`x` (... d) in float32 or wider, with more columns at its end."""
-    x = x.astype(exact(x))
-    column = jnp.broadcast_to(
-        jnp.asarray(more, x.dtype), (*x.shape[:-1], *(jnp.shape(more)[-1:] or (1,)))
-    )
+    """`x` (... d) with more columns (... e), or one of a number, at its end."""
+    column = jnp.asarray(more, jnp.result_type(x, more))
+    width = column.shape[-1:] or (1,)
+    column = jnp.broadcast_to(column, (*x.shape[:-1], *width))
     return jnp.concatenate([x, column], axis=-1)
