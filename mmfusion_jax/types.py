@@ -65,6 +65,10 @@ class Tokens(struct.PyTreeNode):
         return jnp.any(self.mask, axis=-1)
 
 
+SHARE = "share/"
+"""How the names of extras begin that say what a modality counts for, (b) each."""
+
+
 class Outputs(struct.PyTreeNode):
     """What a model returns.
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mmfusion_jax.train.step import SHARE
+from mmfusion_jax.types import SHARE
 
 
 def mean_shares(collected: Mapping[str, np.ndarray]) -> dict[str, float]:

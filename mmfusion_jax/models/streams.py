@@ -11,7 +11,7 @@ from mmfusion_jax.layers.linear import linear
 from mmfusion_jax.layers.readout import flat, mean, moments
 from mmfusion_jax.layers.transformer import layer_norm
 from mmfusion_jax.ops.masking import keep
-from mmfusion_jax.types import Array, Batch, Streams, Tokens
+from mmfusion_jax.types import SHARE, Array, Batch, Streams, Tokens
 
 READOUTS = {"flat": flat, "mean": mean, "moments": moments}
 """What a head may see of audio; of every other modality it sees the mean."""
@@ -126,7 +126,7 @@ def shares(order: tuple[str, ...], weights: Array) -> dict[str, Array]:
     """
     total = jnp.sum(weights, axis=1, keepdims=True)
     parts = weights / jnp.where(total > 0, total, 1)
-    return {f"share/{m}": parts[:, i] for i, m in enumerate(order)}
+    return {f"{SHARE}{m}": parts[:, i] for i, m in enumerate(order)}
 
 
 def check_widths(streams: Streams) -> None:

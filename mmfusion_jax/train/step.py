@@ -10,13 +10,10 @@ import optax
 from mmfusion_jax.losses.objective import TASK, Objective
 from mmfusion_jax.tasks import Scores
 from mmfusion_jax.train.state import TrainState
-from mmfusion_jax.types import Array, Batch, Model, Outputs, PyTree
+from mmfusion_jax.types import SHARE, Array, Batch, Model, Outputs, PyTree
 
 WATCHED = "active/"
 """How the names of extras begin whose means are logged."""
-
-SHARE = "share/"
-"""How the names of extras begin that say what a modality counts for, (b) each."""
 
 Metrics: TypeAlias = dict[str, Array]
 Step: TypeAlias = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
