@@ -108,3 +108,26 @@ def test_computes_in_the_type_that_is_asked_for(layer, params):
     got = run(layer.clone(dtype=jnp.bfloat16), params, make())
     assert got.dtype == jnp.bfloat16
     np.testing.assert_allclose(got, run(layer, params, make()), atol=0.03)
+
+
+def test_last_is_the_state_after_the_last_real_step_of_each_direction(layer, params):
+    mask = np.array([[1, 0, 1, 1, 0, 0], [0, 1, 1, 0, 1, 1], [0] * 6], bool)
+    tokens = make(mask)
+    every = np.asarray(run(layer, params, tokens))
+    got = layer.clone(last=True).apply(params, tokens, train=False)
+    ends = [[(0, 3), (0, 0)], [(1, 5), (1, 1)]]
+    want = np.zeros_like(got.values[:, 0])
+    for example, directions in enumerate(ends):
+        for r in range(len(params["params"]["bias"])):
+            part = slice(4 * r, 4 * r + 4)
+            want[example, part] = every[directions[r]][part]
+    np.testing.assert_array_equal(got.values[:, 0], want)
+    np.testing.assert_array_equal(got.mask[:, 0], [True, True, False])
+
+
+def test_last_has_gradients_and_ignores_masked_values(layer, params):
+    ended = layer.clone(last=True)
+    loss = lambda p, tokens: jnp.sum(run(ended, p, tokens) ** 2)
+    of_arrays = lambda p, x: loss(p, make().replace(values=x))
+    jax.test_util.check_grads(of_arrays, (params, make().values), 1, ["rev"], eps=1e-2)
+    assert_ignores_poison(loss, params, lambda bad: poison(make(), bad))

@@ -13,21 +13,27 @@ import torch
 
 
 def alternate(
-    ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int
+    ours: Callable[[], Any],
+    theirs: Callable[[], Any],
+    rounds: int,
+    in_a_row: int = 1,
 ) -> dict[str, dict[str, list[float]]]:
-    """Seconds of every round by library, after one call of each that does not count.
+    """Seconds of every call by library, after one round that does not count.
 
-    "wall" is the time that passed, "cpu" what all cores spent.
+    "wall" is the time that passed, "cpu" what all cores spent. Short calls come several
+    in a row, of which the first does not count: threads of the other library may still
+    wait for work in loops then.
     """
     functions = {"jax": ours, "torch": theirs}
     seconds = {library: {"wall": [], "cpu": []} for library in functions}
     for turn in range(rounds + 1):
         for library, function in functions.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            function()
-            if turn:
-                seconds[library]["wall"].append(time.perf_counter() - wall)
-                seconds[library]["cpu"].append(time.process_time() - cpu)
+            for call in range(in_a_row):
+                wall, cpu = time.perf_counter(), time.process_time()
+                function()
+                if turn and (call or in_a_row == 1):
+                    seconds[library]["wall"].append(time.perf_counter() - wall)
+                    seconds[library]["cpu"].append(time.process_time() - cpu)
     return seconds
 
 

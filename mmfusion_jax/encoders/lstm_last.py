@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.linear import linear, xavier_normal
 from mmfusion_jax.layers.recurrent import LSTM
-from mmfusion_jax.ops.masking import keep, last_valid
+from mmfusion_jax.ops.masking import keep
 from mmfusion_jax.types import Array, Tokens
 
 
@@ -59,10 +59,13 @@ class LSTMLast(nn.Module):
                 )
             values = jnp.asarray(values) / 255
         x = einops.rearrange(values, "b t ... -> b t (...)")
-        lstm = LSTM(
-            self.width, kernel_init=xavier_normal, dtype=self.dtype, name="lstm"
-        )
-        state = last_valid(lstm(Tokens(x, mask), train=train))
+        state = LSTM(
+            self.width,
+            kernel_init=xavier_normal,
+            dtype=self.dtype,
+            last=True,
+            name="lstm",
+        )(Tokens(x, mask), train=train)
         out = linear(
             self.width,
             self.width,
@@ -70,5 +73,4 @@ class LSTMLast(nn.Module):
             kernel_init=xavier_normal,
             name="out",
         )
-        present = jnp.any(mask, axis=1)
-        return Tokens(keep(out(state), present)[:, None], present[:, None])
+        return state.replace(values=keep(out(state.values), state.mask))

@@ -34,6 +34,8 @@ class LSTM(nn.Module):
         kernel_init: first values of both kernels; None for PyTorch's.
         dtype: type of the products; None keeps that of the input. The state c is
             float32 or wider.
+        last: give the state of each direction after its last real step, as one token,
+            in place of the states of all steps.
 
     Source:
         Hochreiter and Schmidhuber 1997; MEA, Eq. 1.
@@ -43,10 +45,11 @@ class LSTM(nn.Module):
     bidirectional: bool = False
     kernel_init: nn.initializers.Initializer | None = None
     dtype: Any = None
+    last: bool = False
 
     @nn.compact
     def __call__(self, tokens: Tokens, *, train: bool) -> Tokens:
-        """Maps (b n d) tokens to (b n r*w), 0 where masked.
+        """Maps (b n d) tokens to (b n r*w), or (b 1 r*w) for `last`; 0 where masked.
 
         Args:
             tokens: (b n d), anything where masked.
@@ -68,6 +71,10 @@ class LSTM(nn.Module):
             weight("recurrent_kernel", self.width).astype(x.dtype),
             weight("bias").astype(x.dtype),
         )
-        hidden = lstm(x.swapaxes(0, 1), tokens.mask.T, weights)
-        values = einops.rearrange(hidden, "n r b w -> b n (r w)")
+        states = lstm(x.swapaxes(0, 1), tokens.mask.T, weights)
+        if self.last:
+            values = einops.rearrange(states.last, "r b w -> b 1 (r w)")
+            present = tokens.present[:, None]
+            return Tokens(keep(values, present), present)
+        values = einops.rearrange(states.every, "n r b w -> b n (r w)")
         return tokens.replace(values=keep(values, tokens.mask))

@@ -22,7 +22,20 @@ class Weights(NamedTuple):
     bias: Array
 
 
-def lstm(x: Array, mask: Array, weights: Weights) -> Array:
+class States(NamedTuple):
+    """Of an LSTM.
+
+    Attributes:
+        every: h after every step, (n r b w).
+        last: h of each direction after all steps, (r b w). A program that asks for it
+            alone never writes the others.
+    """
+
+    every: Array
+    last: Array
+
+
+def lstm(x: Array, mask: Array, weights: Weights) -> States:
     """Runs the cells of an LSTM over time.
 
         i, f, g, o = [x_t, h_{t-1}] [W; R] + b
@@ -40,15 +53,15 @@ def lstm(x: Array, mask: Array, weights: Weights) -> Array:
         weights: of one or two directions r.
 
     Returns:
-        The state h after every step, (n r b w), of the type of `x`. The state c is
-        float32 or wider.
+        The states h, of the type of `x`. The state c is float32 or wider.
     """
     directions = len(weights.bias)
     real = jnp.broadcast_to(
         mask[:, None, :, None], (*mask.shape[:1], directions, *mask.shape[1:], 1)
     )
     given = jnp.broadcast_to(x[:, None], (len(x), directions, *x.shape[1:]))
-    return _turned(_loop(_turned(given), _turned(real), weights))
+    states = _loop(_turned(given), _turned(real), weights)
+    return states._replace(every=_turned(states.every))
 
 
 def _turned(x: Array) -> Array:
@@ -57,8 +70,8 @@ def _turned(x: Array) -> Array:
 
 
 @jax.custom_vjp
-def _loop(x: Array, real: Array, weights: Weights) -> Array:
-    """The states (n r b w) of inputs (n r b d), each direction in its own order."""
+def _loop(x: Array, real: Array, weights: Weights) -> States:
+    """The states of inputs (n r b d), each direction in its own order."""
     return _forward(x, real, weights)[0]
 
 
@@ -80,11 +93,11 @@ def _forward(x: Array, real: Array, weights: Weights) -> tuple:
 
     zero = jnp.zeros((*x.shape[1:3], weights.kernel.shape[1]), x.dtype)
     start = zero, zero.astype(exact)
-    _, (h, c, gates) = jax.lax.scan(cell, start, (x, real))
-    return h, (x, real, weights, h, c, gates)
+    (last, _), (h, c, gates) = jax.lax.scan(cell, start, (x, real))
+    return States(h, last), (x, real, weights, h, c, gates)
 
 
-def _backward(known: tuple, dh: Array) -> tuple:
+def _backward(known: tuple, dh: States) -> tuple:
     x, real, weights, h, c, gates = known
     before = lambda s: jnp.concatenate([jnp.zeros_like(s[:1]), s[:-1]])
     turned = weights.kernel.swapaxes(1, 2).astype(c.dtype)
@@ -109,10 +122,10 @@ def _backward(known: tuple, dh: Array) -> tuple:
         dc = jnp.where(real, 0, dc) + dc_here * f
         return (dh, dc), dz.astype(x.dtype)
 
-    zero = jnp.zeros_like(c[0])
-    steps = dh.astype(c.dtype), real, c, before(c), gates
-    _, dz = jax.lax.scan(cell, (zero, zero), steps, reverse=True)
     exact = c.dtype
+    start = dh.last.astype(exact), jnp.zeros_like(c[0])
+    steps = dh.every.astype(exact), real, c, before(c), gates
+    _, dz = jax.lax.scan(cell, start, steps, reverse=True)
     found = Weights(
         jnp.einsum("nrbd,nrbk->rdk", x, dz, preferred_element_type=exact),
         jnp.einsum("nrbw,nrbk->rwk", before(h), dz, preferred_element_type=exact),
