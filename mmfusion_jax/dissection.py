@@ -20,13 +20,14 @@ from mmfusion_jax.analysis.gradients import (
     term_values,
     term_weights,
 )
-from mmfusion_jax.experiment import Experiment, claim, each
+from mmfusion_jax.experiment import Experiment, each
 from mmfusion_jax.lookup import Config
 from mmfusion_jax.report.gradients import write_page
 from mmfusion_jax.report.words import DASH, significant
 from mmfusion_jax.train.state import TrainState
 from mmfusion_jax.train.step import as_in_training
 from mmfusion_jax.types import Batch, PyTree
+from mmfusion_jax.work_folder import claim
 
 NOTABLE = -0.1
 """Terms whose cosine is below this are named on the screen."""
@@ -69,7 +70,7 @@ def analyse(config: Config, workdir: Path, batches: int) -> dict[str, Any]:
     config.parallel = "jit"  # the maths of pmap is the same
     experiment = Experiment(config, workdir)
     looks, steps, title, terms = [], [], "", ()
-    for unit, data in each(config):
+    for unit, data in each(config, workdir):
         run, title = experiment.run(data), data.title
         terms = tuple(run.parts.objective.terms)
         state = run.best(experiment.folder(unit))

@@ -19,33 +19,7 @@ from mmfusion_jax.report import write_report
 from mmfusion_jax.report.closing import closing
 from mmfusion_jax.run import Donor, Run, say
 from mmfusion_jax.train.interrupt import Interrupt
-
-
-@dataclasses.dataclass(frozen=True)
-class Unit:
-    """One fold with one seed.
-
-    Attributes:
-        fold: its number.
-        seed: of weights, order and augmentation.
-        folder: relative to the work folder; "." if it is the only one.
-    """
-
-    fold: int
-    seed: int
-    folder: str
-
-
-def units(config: Config) -> list[Unit]:
-    """Every fold with every seed that a config asks for."""
-    folds = build.folds(config)
-    seeds = range(config.seed, config.seed + config.seeds)
-    alone = len(folds) * len(seeds) == 1
-    return [
-        Unit(fold, seed, "." if alone else f"fold_{fold}/seed_{seed}")
-        for fold in folds
-        for seed in seeds
-    ]
+from mmfusion_jax.work_folder import Unit, claim, units
 
 
 class Experiment:
@@ -125,7 +99,7 @@ def train(config: Config, workdir: Path, command: str) -> dict[str, Any]:
     Args:
         config: resolved.
         workdir: holds everything of the experiment; one that was interrupted goes on,
-            one that is finished is left as it is.
+            one that is finished is left as it is, or is given the seeds it lacks.
         command: what the user typed, for the report.
 
     Raises:
@@ -135,14 +109,15 @@ def train(config: Config, workdir: Path, command: str) -> dict[str, Any]:
     claim(config, workdir)
     path = workdir / "result.json"
     if path.exists():
-        say(f"{workdir} is finished; to repeat it, choose another --workdir.")
         result = json.loads(path.read_text(encoding="utf-8"))
-        _conclude(result, workdir / "report.html")
-        return result
+        if len(result["runs"]) == len(units(config, workdir)):
+            say(f"{workdir} is finished; to repeat it, choose another --workdir.")
+            _conclude(result, workdir / "report.html")
+            return result
     experiment, entries = Experiment(config, workdir), []
     data = None
     with Interrupt() as interrupt:
-        for unit, data in each(config, announce=True):
+        for unit, data in each(config, workdir, announce=True):
             entries.append(experiment.train(unit, data, interrupt))
     assert data is not None
     result = _result(config, command, data, experiment.run(data), entries)
@@ -161,49 +136,7 @@ def evaluate(config: Config, workdir: Path) -> list[dict[str, Any]]:
     """
     claim(config, workdir, create=False)
     experiment = Experiment(config, workdir)
-    return [experiment.evaluate(unit, data) for unit, data in each(config)]
-
-
-def claim(config: Config, workdir: Path, *, create: bool = True) -> None:
-    """Makes sure that `workdir` belongs to this config and to no other.
-
-    A folder in which nothing was trained yet belongs to nobody.
-
-    Raises:
-        ConfigError: naming the first key that differs.
-    """
-    path = workdir / "config.json"
-    ours = json.loads(config.to_json())
-    if path.exists() and (not create or any(workdir.rglob("checkpoints"))):
-        theirs = json.loads(path.read_text(encoding="utf-8"))
-        for key, (old, new) in differences(theirs, ours).items():
-            raise ConfigError(
-                "C09",
-                f"{workdir} holds a run with config.{key}={old!r}, not {new!r}.",
-                "choose another --workdir, or the config of that run",
-            )
-    elif create and jax.process_index() == 0:
-        provenance.write_json(path, ours)
-
-
-def differences(
-    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
-) -> dict[str, tuple[Any, Any]]:
-    """Dotted key -> (old, new) of everything that differs; None where it is absent.
-
-    Where a process runs, and how far it reads ahead, does not change a run.
-    """
-    found = {}
-    for key in sorted({*old, *new}):
-        name = f"{prefix}{key}"
-        a, b = old.get(key), new.get(key)
-        if name in ("distributed", "data.threads", "train.log_every") or a == b:
-            continue
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found |= differences(a, b, f"{name}.")
-        else:
-            found[name] = (a, b)
-    return found
+    return [experiment.evaluate(unit, data) for unit, data in each(config, workdir)]
 
 
 def stage_config(config: Config, stage: str) -> ConfigDict:
@@ -230,10 +163,10 @@ def stage_config(config: Config, stage: str) -> ConfigDict:
     return made
 
 
-def each(config: Config, *, announce: bool = False):
+def each(config: Config, workdir: Path, *, announce: bool = False):
     """Every unit with its data; a fold is prepared once."""
     data, fold = None, None
-    for unit in units(config):
+    for unit in units(config, workdir):
         if data is None or unit.fold != fold:
             data, fold = build.dataset(config, unit.fold), unit.fold
             if announce:

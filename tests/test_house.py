@@ -26,6 +26,7 @@ FLOORS = (
     },
     {
         "run",
+        "work_folder",
         "experiment",
         "inspection",
         "dissection",

@@ -224,6 +224,27 @@ def test_a_score_of_another_kind_of_label_is_refused(tmp_path):
         experiment.train(config(**{"train.select": "mae"}), tmp_path, "a test")
 
 
+def test_seeds_are_added_to_a_finished_folder_and_never_taken_away(tmp_path, capfd):
+    grown, fresh = tmp_path / "grown", tmp_path / "fresh"
+    one = experiment.train(config(), grown, "a test")
+    metrics = (grown / "metrics.jsonl").read_text("utf-8")
+    two = experiment.train(config(seeds=2), grown, "a test")
+    assert two["runs"][0] == one["runs"][0]
+    assert (grown / "metrics.jsonl").read_text("utf-8") == metrics
+    assert [run["seed"] for run in two["runs"]] == [1234, 1235]
+    want = experiment.train(config(seeds=2), fresh, "a test")
+    assert two["summary"]["test"] == want["summary"]["test"]
+    assert two["summary"]["test"]["accuracy"]["n"] == 2
+    assert len(experiment.evaluate(config(seeds=2), grown)) == 2
+    with pytest.raises(ConfigError, match=r"C09.*seeds=2, not 1"):
+        experiment.train(config(), grown, "a test")
+    with pytest.raises(ConfigError, match=r"C09.*seeds=2, not 3"):
+        experiment.evaluate(config(seeds=3), grown)
+    capfd.readouterr()
+    assert experiment.train(config(seeds=2), grown, "a test") == two
+    assert "is finished" in capfd.readouterr().err
+
+
 def test_all_seeds_share_one_program_that_makes_their_first_state():
     run = Run(config(), tiny.tones())
     first, second = run.init(0), run.init(1)

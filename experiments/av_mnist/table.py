@@ -19,9 +19,10 @@ from ml_collections import ConfigDict
 
 from mmfusion_jax import build, provenance
 from mmfusion_jax.config_file import load_config
-from mmfusion_jax.experiment import Experiment, Unit, claim
+from mmfusion_jax.experiment import Experiment
 from mmfusion_jax.startup import start
 from mmfusion_jax.train.interrupt import Interrupt
+from mmfusion_jax.work_folder import Unit, claim
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tables import markdown, row, step_s, write
