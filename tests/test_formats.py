@@ -8,8 +8,10 @@ import pytest
 from feature_files import (
     COUNTS,
     STEPS,
+    WIDTHS,
     clips,
     lengths,
+    mmim,
     mmsa,
     mult,
     npz,
@@ -133,6 +135,25 @@ def test_mmim(tmp_path):
     train = source.splits["train"]
     assert train.inputs["words"][0].tolist() == [1, 2, 3, 4, 5, 6]
     assert train.ids[3] == "train1$_$3" and train.texts[0] == "so so so so so so"
+
+
+def test_mmim_without_a_step_of_a_modality(tmp_path):
+    folder = write_mmim(tmp_path)
+
+    def written(changed):
+        """The split "valid" with another audio in some of its examples."""
+        examples = mmim("valid")
+        for i, none in changed.items():
+            (words, video, _, *rest), *named = examples[i]
+            examples[i] = ((words, video, none, *rest), *named)
+        return write(folder / "dev.pkl", examples).parent
+
+    some = {0: np.zeros((0, WIDTHS["audio"]), "f4"), 2: np.zeros(0)}
+    audio = read_source(written(some)).splits["valid"].inputs["audio"]
+    assert [len(x) > 0 for x in audio] == [False, True, False, True]
+    assert {x.shape[1] for x in audio} == {WIDTHS["audio"]}
+    with pytest.raises(DataError, match="D71.*audio has no features"):
+        read_source(written(dict.fromkeys(range(COUNTS["valid"]), np.zeros((0, 5)))))
 
 
 @pytest.mark.parametrize("emotions", [True, False])

@@ -34,13 +34,16 @@ class Fields:
             )
         return self.table[name]
 
-    def numbers(self, name: str, axes: Sequence[int], count: int = -1) -> np.ndarray:
+    def numbers(
+        self, name: str, axes: Sequence[int], count: int = -1, *, empty: bool = False
+    ) -> np.ndarray:
         """Numbers.
 
         Args:
             name: of the entry.
             axes: how many axes it may have.
             count: how long the first one is; -1 for any length above 0.
+            empty: whether there may be none at all.
         """
         try:
             values = np.asarray(self.get(name))
@@ -50,15 +53,23 @@ class Fields:
             raise self.wrong(name, f"is {values.dtype}, not numbers")
         if values.ndim not in axes:
             raise self.wrong(name, f"has the shape {values.shape}")
-        if not len(values):
+        if not (len(values) or empty):
             raise self.wrong(name, "is empty")
         if count not in (-1, len(values)):
             raise self.wrong(name, f"has {len(values)} rows, the labels {count}")
         return values
 
-    def whole(self, name: str, axes: Sequence[int], count: int, most: int):
+    def whole(
+        self,
+        name: str,
+        axes: Sequence[int],
+        count: int,
+        most: int,
+        *,
+        empty: bool = False,
+    ) -> np.ndarray:
         """Whole numbers 0..most, int32, written as any kind of number."""
-        values = self.numbers(name, axes, count)
+        values = self.numbers(name, axes, count, empty=empty)
         if not ((values >= 0) & (values <= most) & (values == np.trunc(values))).all():
             raise self.wrong(name, f"is not made of whole numbers from 0 to {most}")
         return values.astype(np.int32)

@@ -23,7 +23,8 @@ def read(where: str, rows: Any) -> Sequences:
 
     Reading:
         The vectors of the words lie in another file, which holds objects of a program
-        and is not read: the words stay numbers.
+        and is not read: the words stay numbers. What has no step is missing; the
+        papers' code takes one step of zeros for it.
     """
     if not isinstance(rows, list | tuple) or not rows:
         raise DataError("D70", f"{where} is no list of examples.")
@@ -36,17 +37,15 @@ def read(where: str, rows: Any) -> Sequences:
             dict(zip(("words", "video", "audio"), parts, strict=False))
             | {"label": label},
         )
-        words = fields.whole("words", (1,), -1, 1 << 24)
+        words = fields.whole("words", (1,), -1, 1 << 24, empty=True)
         inputs["words"].append(words)
         for modality in ("audio", "video"):
             inputs[modality].append(_vectors(fields, modality))
         scores.append(_score(fields))
         ids.append(_name(name))
         texts.append(" ".join(map(str, parts[3])))
-    widths = {m: {x.shape[1] for x in inputs[m]} for m in ("audio", "video")}
-    for modality, found in widths.items():
-        if len(found) > 1:
-            raise DataError("D71", f"{where}: {modality} has {sorted(found)} features.")
+    for modality in ("audio", "video"):
+        inputs[modality] = _one_width(f"{where}: {modality}", inputs[modality])
     return Sequences(inputs, {"score": np.array(scores, np.float32)}, ids, texts)
 
 
@@ -63,10 +62,20 @@ def _parts(where: str, number: int, row: Any) -> tuple[Sequence[Any], Any, Any]:
 
 
 def _vectors(fields: Fields, name: str) -> np.ndarray:
-    """(t f) float32."""
-    values = fields.numbers(name, (2,))
+    """(t f) float32; (0) where there is no step."""
+    values = fields.numbers(name, (1, 2), empty=True)
+    if values.ndim == 1 and len(values):
+        raise fields.wrong(name, f"has the shape {values.shape}")
     with np.errstate(over="ignore"):
         return values.astype(np.float32)
+
+
+def _one_width(name: str, rows: list[np.ndarray]) -> list[np.ndarray]:
+    """The same (t f), those without a step as wide as the others."""
+    widths = {x.shape[1] for x in rows if len(x)}
+    if len(widths) != 1:
+        raise DataError("D71", f"{name} has {sorted(widths) or 'no'} features.")
+    return [x if len(x) else np.zeros((0, *widths), np.float32) for x in rows]
 
 
 def _score(fields: Fields) -> float:
