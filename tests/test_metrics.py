@@ -162,6 +162,16 @@ def test_halves_round_to_even_and_edges_belong_below():
     assert below["acc5"] == 1
 
 
+def test_classes_that_do_not_occur_are_not_averaged():
+    truth, said = np.array([0, 0, 1, 1]), np.eye(4)[[0, 0, 1, 2]]
+    found = ClassificationScores("y", 4).scores({"prediction": said, "truth": truth})
+    want = {"macro_recall": 3 / 4, "macro_precision": 1, "macro_f1": 5 / 6}
+    for name, value in want.items():
+        np.testing.assert_allclose(found[name], value)
+        assert "over classes that occur" in ClassificationScores.DEFINITIONS[name]
+    assert found["uar"] == found["macro_recall"] and found["accuracy"] == 3 / 4
+
+
 def test_only_neutral_labels_leave_nothing_to_count():
     found = sentiment([0.3, -0.2], [0.0, 0.0])
     assert found["acc2_non0"] == found["f1_non0"] == found["f1_swapped_non0"] == 0

@@ -23,10 +23,10 @@ class ClassificationScores:
 
     DEFINITIONS = {
         "accuracy": "share of examples whose highest logit is the true class",
-        "uar": "unweighted average recall: mean over classes of the class's recall",
-        "macro_precision": "mean over classes of precision; 0 for a class never said",
-        "macro_recall": "mean over classes of recall (the same number as UAR)",
-        "macro_f1": "mean over classes of the class's F1, not the F1 of the means",
+        "uar": "unweighted average recall: mean of recall over classes that occur",
+        "macro_precision": "mean of precision over classes that occur; 0 if never said",
+        "macro_recall": "mean of recall over classes that occur (the same as UAR)",
+        "macro_f1": "mean of F1 over classes that occur, not the F1 of the means",
     }
 
     def collect(self, outputs: Outputs, batch: Batch) -> dict[str, Array]:
