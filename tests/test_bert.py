@@ -227,6 +227,14 @@ def test_a_damaged_file_is_one_error(tmp_path):
             load(TABLES["bert"], file, shapes(Bert(**SMALL)))
 
 
+def test_a_file_of_old_pytorch_is_told_apart(tmp_path):
+    torch = pytest.importorskip("torch")
+    file = tmp_path / "pytorch_model.bin"
+    torch.save({"a": torch.ones(2)}, file, _use_new_zipfile_serialization=False)
+    with pytest.raises(WeightsError, match=r"W02.*before 1\.6.*torch\.load\(FILE"):
+        load(TABLES["bert"], file, shapes(Bert(**SMALL)))
+
+
 def test_a_random_start_is_said():
     encoders = {"text": "bert", "audio": "audio_conv"}
     assert random_starts(encoders, {"text": "bert.safetensors"}) == []

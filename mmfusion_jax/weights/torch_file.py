@@ -33,6 +33,9 @@ REFUSED = frozenset(
     {"EXT1", "EXT2", "EXT4", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX"}
     | {"PERSID", "NEXT_BUFFER", "READONLY_BUFFER"}
 )
+OLD = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
+"""How files of PyTorch before 1.6 begin: no archive, and a number of their own."""
+
 LONGEST = 1 << 26
 """Bytes of the description that are read at most; BERT's has about 30,000."""
 
@@ -56,7 +59,18 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
     except NotTensors:
         raise
     except Exception as e:  # whatever a damaged file makes the readers stumble over
-        raise NotTensors(f"{type(e).__name__}: {e}") from e
+        raise NotTensors(_how_old(path) or f"{type(e).__name__}: {e}") from e
+
+
+def _how_old(path: Path) -> str:
+    """What to say of a file of PyTorch before 1.6; "" for other files."""
+    with path.open("rb") as stream:
+        if stream.read(len(OLD)) != OLD:
+            return ""
+    return (
+        "PyTorch before 1.6 wrote it; torch.save(torch.load(FILE, weights_only=True), "
+        "NEW_FILE) writes one that can be read"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
