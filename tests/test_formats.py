@@ -269,6 +269,7 @@ def test_files_that_are_something_else(tmp_path):
         (b"hello there", "is a text file"),
         (b"\x1f\x8b\x08", "gunzip"),
         (b"\x89HDF\r\n", "HDF5"),
+        (b"\x93NUMPY\x01\x00", "one array without a name"),
         (b"\n<!DOCTYPE html><html>sign in", "is a web page"),
     ):
         page.write_bytes(content)
@@ -325,6 +326,7 @@ def test_a_survey_sees_what_is_wrong(tmp_path):
     root["test"]["id"][0] = "train0$_$7"
     root["test"]["id"][2] = root["test"]["id"][1]
     root["test"]["regression_labels"][:] = 1
+    root["valid"]["regression_labels"][:2] = [np.nan, np.inf]
     report = survey(read_source(write(tmp_path / "x.pkl", root)).splits)
     audio = report["train"]["inputs"]["audio"]
     assert (audio["nan"], audio["infinite"], audio["features"]) == (1, 1, 5)
@@ -336,6 +338,7 @@ def test_a_survey_sees_what_is_wrong(tmp_path):
         "test: 1 clips are in it twice: test0$_$1",
         "valid: video has values from",
         "test: every example has the score 1.0",
+        "valid: 2 labels score are NaN or infinite",
     ):
         assert said in found
     told = "\n".join(remarks(report, KINDS["mosi"]))

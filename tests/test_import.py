@@ -182,6 +182,11 @@ def test_another_data_set_than_said(tmp_path, monkeypatch):
     file = write(tmp_path / "x.pkl", mmsa())
     with pytest.raises(DataError, match=r"D74.*not from -1 to 1[\s\S]*--as=mosi"):
         bring(file, "sims")
+    root = mmsa()
+    root["train"]["regression_labels"][2] = np.nan
+    with pytest.raises(DataError, match="D74.*example 2: score nan") as caught:
+        bring(write(tmp_path / "nan.pkl", root))
+    assert "--as" not in caught.value.fix
     with pytest.raises(DataError, match=r"D74.*labels score; .*IEMOCAP are emotions"):
         bring(file, "iemocap")
     with pytest.raises(DataError, match=r"D74.*emotions; .*CMU-MOSI are score"):
@@ -204,7 +209,7 @@ def test_nothing_is_imported_yet():
         assert "runs on embedded data" in message
 
 
-def test_of_several_imports_one_must_be_named(tmp_path):
+def test_of_several_imports_one_must_be_named(tmp_path, capsys):
     first = bring(write(tmp_path / "x.pkl", mmsa()))
     bring(write(tmp_path / "y.pkl", mult()))
     with pytest.raises(DataError, match=r"D76.*several[\s\S]*mmsa_.* or .*mult_"):
@@ -214,6 +219,8 @@ def test_of_several_imports_one_must_be_named(tmp_path):
     assert imported("mosi", file=name).facts["prepared"] == name
     with pytest.raises(DataError, match="D76.*'npz' fits none"):
         imported("mosi", file="npz")
+    code, _, said = data(capsys, "doctor", "mosi")
+    assert code == 3 and " --file=mmsa_" in said and "config" not in said
 
 
 def test_the_same_file_again_is_found(tmp_path):

@@ -37,6 +37,7 @@ OTHERS: tuple[tuple[bytes | tuple[bytes, ...], str, str], ...] = (
     ),
     (b"\x1f\x8b", "compressed (gzip)", "unpack it: gunzip FILE"),
     (b"7z\xbc\xaf", "compressed (7z)", "unpack it"),
+    (b"\x93numpy", "one array without a name (npy)", LAYOUTS),
     (b"\x89hdf", "HDF5, as .csd files are, which is not read", LAYOUTS),
 )
 """How files begin that are something else, what they are, and what to do."""

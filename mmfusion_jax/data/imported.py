@@ -116,9 +116,9 @@ def imported(
     )
 
 
-def _opened(name: str, file: str) -> Store:
-    """The store that is meant, its splits in their usual order."""
-    folder = _folder(name, file)
+def _opened(name: str, file: str, flag: str = "--config.data.file") -> Store:
+    """The store that is meant by what `flag` says, its splits in their usual order."""
+    folder = _folder(name, file, flag)
     try:
         store = open_store(folder)
     except DataError as error:
@@ -128,7 +128,7 @@ def _opened(name: str, file: str) -> Store:
     return Store(store.folder, {**store.manifest, "report": report})
 
 
-def _folder(name: str, file: str) -> Path:
+def _folder(name: str, file: str, flag: str) -> Path:
     """The store that is meant."""
     root = cache_folder(FOLDER) / name
     found = sorted(
@@ -141,11 +141,9 @@ def _folder(name: str, file: str) -> Path:
     chosen = [one for one in found if one.startswith(file)]
     if len(chosen) == 1:
         return root / chosen[0]
-    listed = " or ".join(f"--config.data.file={one}" for one in chosen or found)
+    listed = " or ".join(f"{flag}={one}" for one in chosen or found)
     what = "fits none" if not chosen else "could mean several"
-    raise DataError(
-        "D76", f"config.data.file={file!r} {what} of what is there.", listed
-    )
+    raise DataError("D76", f"{flag}={file!r} {what} of what is there.", listed)
 
 
 def _nothing(name: str) -> DataError:
@@ -240,7 +238,7 @@ def examined(name: str, file: str = "") -> dict[str, Any]:
     Raises:
         DataError: nothing was imported, or it is damaged.
     """
-    store = _opened(name, file)
+    store = _opened(name, file, "--file")
     for split in SPLITS:
         count = store.manifest["counts"][split]
         records = store.source(split)

@@ -115,7 +115,7 @@ def check_labels(kind: Kind, where: str, split: str, found: Sequences) -> None:
                 f"{where}, split {split!r}, example {bad[0]}: {name} "
                 f"{values[bad[0]]:g} is not from {low:g} to {high:g}, as those of "
                 f"{kind.title} are.",
-                _other(kind, found),
+                _other(kind, found) or "repair the labels, or leave the example out",
             )
 
 
@@ -124,6 +124,17 @@ def _other(kind: Kind, found: Sequences) -> str:
     likely = [
         name
         for name, other in KINDS.items()
-        if other is not kind and other.label in found.labels
+        if other is not kind and other.label in found.labels and _may_be(other, found)
     ]
     return "perhaps " + " or ".join(f"--as={name}" for name in likely) if likely else ""
+
+
+def _may_be(kind: Kind, found: Sequences) -> bool:
+    """Whether every label is in the range of a data set."""
+    if kind.meaning is None:
+        return True
+    low, high = kind.meaning.low, kind.meaning.high
+    return all(
+        bool(((values >= low) & (values <= high)).all())
+        for values in found.labels.values()
+    )

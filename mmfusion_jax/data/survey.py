@@ -195,13 +195,15 @@ def _features(name: str, told: Mapping[str, JSON]) -> list[str]:
 
 
 def _labels(report: Mapping[str, JSON]) -> list[str]:
-    """Splits in which every example has the same label."""
-    return [
-        f"{split}: every example has the {name} {values[0]}"
-        for split, part in report.items()
-        for name, values in part["labels"].items()
-        if len(values) > 1 and all(value == values[0] for value in values)
-    ]
+    """Labels that are no numbers, and splits in which every example has the same."""
+    found = []
+    for split, part in report.items():
+        for name, values in part["labels"].items():
+            if bad := int((~np.isfinite(values)).sum()):
+                found.append(f"{split}: {bad} labels {name} are NaN or infinite")
+            if len(values) > 1 and all(value == values[0] for value in values):
+                found.append(f"{split}: every example has the {name} {values[0]}")
+    return found
 
 
 def _size(value: float | None) -> float:
