@@ -7,8 +7,33 @@
     python -m mmfusion_jax.main --config=configs/mea.py:mmmo
     python -m mmfusion_jax.main --config=configs/mea.py:mosi_utterances
 
-Values are those of Table I and Sec. IV; "ours" marks what the paper does not give. The
-rows of its Table V are fields of `config.model` and weights of `config.losses`.
+Values are those of Table I and Sec. IV; "ours" marks what the paper does not give.
+
+Each row of Table V needs these flags, all of which begin with --config. :
+
+    w/o L_dis               losses.disparity.weight=0
+    w/ L_sep                losses.disparity.name=separation
+    w/o L_agn + L_exc       model.adversarial=False losses.agnostic.weight=0
+                            losses.exclusive.weight=0 losses.importance.weight=0
+    w/o omega               model.omega=one losses.importance.weight=0
+    w/o exclusive           model.exclusive=False losses.disparity.weight=0
+                            losses.exclusive.weight=0
+    w/o agnostic            model.agnostic=False losses.disparity.weight=0
+                            losses.agnostic.weight=0 losses.importance.weight=0
+    w/o PSA                 model.psa_layers=0
+    w/o prediction chain    model.mu=0
+    w/o WAL                 model.wal=off
+    w/o HCA                 model.hca_layers=0
+    w/o mixed MRU           model.mixed=False
+    w/o coarse MRU          model.coarse=False
+    w/o fine MRU            model.fine=False
+    w/o graph fusion        model.fusion=concat
+    w/ addition             model.fusion=addition
+    w/ multiplication       model.fusion=multiplication
+
+The axes of Figures 7 to 9 are model.mu; losses.disparity.weight for alpha; the weights
+of losses.agnostic, .exclusive and .importance for beta; model.psa_layers, .hca_layers.
+The option model.omega=joint needs losses.importance.weight=0, as D_i has no loss then.
 """
 
 from ml_collections import ConfigDict
@@ -105,6 +130,7 @@ def _constraints(config: ConfigDict, alpha: float, beta: float) -> None:
     )
     for name, (term, weight) in weights.items():
         config.losses[term] = dict(name=name, weight=weight, modalities=ORDER)
+    config.losses.agnostic.omega = config.model.get_oneway_ref("omega")
 
 
 def _classes(config: ConfigDict, label: str) -> None:

@@ -1,19 +1,50 @@
 """Every config and every word after its colon loads, and names what exists."""
 
+import re
+import runpy
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
+from ml_collections import ConfigDict
 
 from mmfusion_jax import build
+from mmfusion_jax.arguments import Flag, parse
 from mmfusion_jax.config_check import check_config
 from mmfusion_jax.config_file import load_config
-from mmfusion_jax.data.dataset import Dataset
+from mmfusion_jax.data.dataset import Dataset, Score
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.types import Batch
 
 FOLDER = Path(__file__).parent.parent / "configs"
+MEA = FOLDER / "mea.py"
+
+
+def table_v() -> dict[str, list[str]]:
+    """Row of MEA's Table V -> the flags that its config says it needs."""
+    rows: dict[str, list[str]] = {}
+    for line in runpy.run_path(str(MEA))["__doc__"].splitlines():
+        if match := re.match(r"    (w/o? \S.*?)  +(?=(?:model|losses)\.)", line):
+            rows[match[1]] = flags = []
+        elif not re.match(r"     +(?:model|losses)\.", line):
+            continue
+        flags += [f"--config.{word}" for word in re.findall(r"\S+=\S+", line)]
+    return rows
+
+
+TABLE_V = table_v()
+PLAIN = [f"--config={MEA}:mosi"]
+ALL = {"task", "disparity", "agnostic", "exclusive", "importance"}
+WITHOUT = {
+    "w/ L_sep": set(),
+    "w/o L_dis": {"disparity"},
+    "w/o L_agn + L_exc": {"agnostic", "exclusive", "importance"},
+    "w/o omega": {"importance"},
+    "w/o exclusive": {"disparity", "exclusive"},
+    "w/o agnostic": {"disparity", "agnostic", "importance"},
+}
+"""Row -> the loss terms that go with what it leaves out."""
 
 
 @pytest.mark.parametrize("word", ["", ":ravdess", ":ravdess_features", ":clips"])
@@ -66,6 +97,47 @@ def test_av_mnist(word):
     name = AV_MNIST[word]
     size = (64,) if word.endswith("early") else SIZES[name]
     assert outputs.extras[name].shape == (3, *size)
+
+
+def config_of(words: list[str]) -> ConfigDict:
+    """The config that a command line asks for."""
+    return parse(words, (Flag("workdir", "", "where to"),), True).config
+
+
+def losses_of_mea(*flags: str) -> dict:
+    """The loss terms of a small MEA, as shapes."""
+    sizes = ("model.psa_layers=2", "model.hca_layers=1", "model.heads=2")
+    words = [*PLAIN, *(f"--config.{size}" for size in sizes), *flags]
+    config = config_of(words)
+    task = build.build_task(config, Dataset("", "", {}, values={"score": Score(-3, 3)}))
+    model = build.build_model(config, task, None)
+    objective = build.build_objective(config, task)
+    inputs = {m: jnp.zeros((3, 2, 4)) for m in config.model.encoders}
+    masks = {m: jnp.ones((3, 2), bool) for m in inputs}
+    batch = Batch(inputs, masks, {"score": jnp.zeros(3)}, jnp.ones(3))
+
+    def run():
+        keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+        outputs, _ = model.init_with_output(keys, batch, train=True)
+        return objective(outputs, batch, jnp.zeros(()))[1]
+
+    return jax.eval_shape(run)
+
+
+def test_rows_of_table_v_are_flags():
+    assert len(TABLE_V) == 16 and TABLE_V.keys() >= WITHOUT.keys()
+    for flags in TABLE_V.values():
+        assert config_of([*PLAIN, *flags]) != config_of(PLAIN)
+
+
+@pytest.mark.parametrize("row", WITHOUT)
+def test_rows_of_table_v_leave_out_losses(row):
+    assert losses_of_mea(*TABLE_V[row]).keys() == ALL - WITHOUT[row]
+
+
+def test_one_flag_tells_model_and_loss_what_omega_is():
+    config = config_of([f"--config={MEA}", "--config.model.omega=joint"])
+    assert config.losses.agnostic.omega == "joint"
 
 
 def test_rows_of_av_mnist_have_one_recipe():
