@@ -25,7 +25,8 @@ class ConvLSTM(nn.Module):
     Attributes:
         width: of the tokens, d; even, half for each direction.
         kernel: size of the convolution, in steps.
-        positions: PE: "sinusoid" of positions 0, 1, ..., "learned" or "none".
+        positions: PE: "sinusoid" of positions 0, 1, ..., see `sinusoid`, "learned" or
+            "none".
         vocabulary: number of ids, for sequences of ids.
         dtype: type of the computation; None keeps that of the input.
 
@@ -34,6 +35,9 @@ class ConvLSTM(nn.Module):
     Reading:
         Masked steps are zeros to the convolution, as are those before the first and
         after the last. The tokens are not scaled before the positions are added.
+        The paper cites Vaswani et al. 2017 for PE: ours is that of their code and of
+        MulT, all sines before all cosines; their text has them alternate and divides
+        i by h instead of h - 1.
     """
 
     width: int = 40
