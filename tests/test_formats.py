@@ -202,6 +202,9 @@ def change(path, split="train", **entries):
         ),
         ({"vision": np.array(["a"] * 8)}, "D71", "vision is <U1, not numbers"),
         ({"regression_labels": np.zeros(0, "f4")}, "D71", "is empty"),
+        ({"audio": np.zeros((8, 0, 5), "f4")}, "D71", r"audio is empty: .*\(8, 0, 5\)"),
+        ({"audio": np.zeros((8, 9, 0), "f4")}, "D71", r"audio is empty: .*\(8, 9, 0\)"),
+        ({"text_bert": np.zeros((8, 3, 0))}, "D71", "text_bert is empty: its shape"),
         ({"regression_labels": np.zeros((8, 2))}, "D71", "has 2 columns"),
         ({"id": ["a"]}, "D71", "id has 1 rows, the labels 8"),
         ({"id": 3}, "D71", "id is no list of names"),
@@ -286,6 +289,9 @@ def test_files_that_are_something_else(tmp_path):
     (tmp_path / "x.npz").write_bytes(b"PK\x03\x04 cut")
     with pytest.raises(DataError, match="D52"):
         read_source(tmp_path / "x.npz")
+    np.savez(tmp_path / "y.npz", train_text=np.array([None]))
+    with pytest.raises(DataError, match=r"D52[\s\S]*fix: save plain arrays"):
+        read_source(tmp_path / "y.npz")
     np.savez(tmp_path / "y.npz", text=np.ones(3))
     with pytest.raises(DataError, match="D70.*holds text"):
         read_source(tmp_path / "y.npz")

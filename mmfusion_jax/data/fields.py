@@ -53,8 +53,10 @@ class Fields:
             raise self.wrong(name, f"is {values.dtype}, not numbers")
         if values.ndim not in axes:
             raise self.wrong(name, f"has the shape {values.shape}")
-        if not (len(values) or empty):
+        if not len(values) and not empty:
             raise self.wrong(name, "is empty")
+        if len(values) and not values.size:
+            raise self.wrong(name, f"is empty: its shape is {values.shape}")
         if count not in (-1, len(values)):
             raise self.wrong(name, f"has {len(values)} rows, the labels {count}")
         return values

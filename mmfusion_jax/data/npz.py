@@ -40,9 +40,10 @@ def read_npz(path: Path, names: Sequence[str] | None = None) -> dict[str, np.nda
         AttributeError,  # a plain npy file: it has no arrays by name
         BadZipFile,
     ) as error:
-        raise DataError(
-            "D52", f"{path} cannot be read: {error}.", "copy or download it again"
-        ) from error
+        fix = "copy or download it again"
+        if "allow_pickle" in str(error):
+            fix = "save plain arrays in it, such as of float32, none of objects"
+        raise DataError("D52", f"{path} cannot be read: {error}.", fix) from error
 
 
 def read_from(
