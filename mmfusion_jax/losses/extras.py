@@ -17,7 +17,7 @@ def extra(outputs: Outputs, name: str) -> Array:
             "C17",
             f"a term of config.losses reads {name!r}, which the model does not give; "
             f"{nearest(name, outputs.extras)}",
-            "leave the term out, or change its modalities or pairs, or the model",
+            "give the term weight=0, or change its modalities or pairs, or the model",
         )
     return wide(outputs.extras[name])
 
