@@ -53,7 +53,10 @@ def get_config(data: str = "digits") -> ConfigDict:
     config.data.threads = 2
     config.model = dict(
         name="mea",
-        encoders={m: dict(name="conv_lstm", width=40, kernel=3) for m in ORDER},
+        encoders={
+            m: dict(name="conv_lstm", width=40, kernel=3, positions="sinusoid")
+            for m in ORDER
+        },
         order=ORDER,
         width=64,
         heads=8,

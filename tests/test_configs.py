@@ -1,5 +1,6 @@
 """Every config and every word after its colon loads, and names what exists."""
 
+import dataclasses
 import re
 import runpy
 from pathlib import Path
@@ -138,6 +139,15 @@ def test_rows_of_table_v_leave_out_losses(row):
 def test_one_flag_tells_model_and_loss_what_omega_is():
     config = config_of([f"--config={MEA}", "--config.model.omega=joint"])
     assert config.losses.agnostic.omega == "joint"
+
+
+def test_every_option_of_mea_is_a_flag():
+    config = load_config(f"{MEA}:mosi")
+    options = {field.name for field in dataclasses.fields(build.MODELS["mea"])}
+    by_others = {"encoders", "head_size", "dtype", "start", "parent", "name"}
+    assert options - by_others <= set(config.model)
+    for encoder in config.model.encoders.values():
+        assert {"width", "kernel", "positions"} <= set(encoder)
 
 
 def test_rows_of_av_mnist_have_one_recipe():
