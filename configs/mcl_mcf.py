@@ -14,7 +14,9 @@ before, as the files have them, instead of ids for a BERT that is trained along.
 Values are those of Sec. 4; "code" marks what only the released code tells, "ours" what
 neither does. Rows of Table 5 are `config.model.levels` with a weight of 0 for the term
 of the level that is left out, and `config.model.mcf`. Rows of Table 9 are
-`config.model.image_encoder`, with `lifted=128`, for tslc 256.
+`config.model.image_encoder`, with `lifted=128`, for tslc 256. The scale of the released
+code, `config.model.parity=official`, is `config.losses.level1.scale=2.6593`, and so for
+level2 and level3; with `config.model.learnable_scale` it is 1.
 """
 
 from ml_collections import ConfigDict
