@@ -69,7 +69,16 @@ def run(command: Command, words: Sequence[str] | None = None) -> int:
         command: what to run.
         words: those after the name of the program; None for the process's own.
     """
-    words = sys.argv[1:] if words is None else words
+    try:
+        code = _run(command, sys.argv[1:] if words is None else words)
+        sys.stdout.flush()
+    except BrokenPipeError:  # what reads the output has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def _run(command: Command, words: Sequence[str]) -> int:
     absl_logging.set_verbosity(absl_logging.WARNING)
     if not HELP.isdisjoint(words):
         print(help_text(command))
@@ -114,7 +123,8 @@ def run_one_of(
         return run(commands[words[0]], words[1:])
     if not words or not HELP.isdisjoint(words):
         lines = [about, "", "usage:"]
-        lines += [f"  {_call(one):<44} {one.about}" for one in commands.values()]
+        for one in commands.values():
+            lines += [f"  {_call(one)}", f"      {one.about}"]
         print("\n".join([*lines, "", f"  python -m {name} COMMAND --help lists flags"]))
         return 0 if words else ConfigError.exit_code
     error = ConfigError(
@@ -136,14 +146,20 @@ def help_text(command: Command) -> str:
             f"  {use} --print_config",
             "",
             "flags:",
-            f"  {'--config=FILE.py[:WORD]':<32} the config; WORD chooses a variant",
+            _line("--config=FILE.py[:WORD]", "the config; WORD chooses a variant"),
         ]
     else:
         lines += [f"  {use} [flags]", "", "flags:"]
-    lines += [f"  {_usage(flag):<32} {flag.about}" for flag in command.all_flags]
+    lines += [_line(_usage(flag), flag.about) for flag in command.all_flags]
     if known:
         lines += ["", "configs:", *(f"  {path}" for path in known)]
     return "\n".join(lines)
+
+
+def _line(word: str, about: str) -> str:
+    """A word and what it does, below the word where that is too long."""
+    gap = "\n" + " " * 34 if len(word) > 31 else " " * (32 - len(word))
+    return f"  {word}{gap}{about}"
 
 
 def _call(command: Command) -> str:
@@ -175,7 +191,7 @@ def _usage(flag: Flag) -> str:
     if isinstance(flag.default, bool):
         return f"--{flag.name}"
     if flag.choices:
-        return f"--{flag.name}={'|'.join(flag.choices)}"
+        return f"--{flag.name}={'|'.join(filter(None, flag.choices))}"
     return f"--{flag.name}={flag.default or flag.name.upper()}"
 
 
@@ -193,6 +209,8 @@ def _guarded(main: Callable[[Request], int | None], request: Request) -> int:
         _log(request)
         print(error, file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:
+        raise
     except Exception as error:
         path = _log(request)
         if isinstance(error, OSError) and error.errno in REFUSALS:

@@ -115,9 +115,9 @@ def train(config: Config, workdir: Path, command: str) -> dict[str, Any]:
             _conclude(result, workdir / "report.html")
             return result
     experiment, entries = Experiment(config, workdir), []
-    data = None
-    with Interrupt() as interrupt:
-        for unit, data in each(config, workdir, announce=True):
+    data, interrupt = None, Interrupt()
+    for unit, data in each(config, workdir, announce=True):
+        with interrupt:  # not while data are prepared, where there is nothing to save
             entries.append(experiment.train(unit, data, interrupt))
     assert data is not None
     result = _result(config, command, data, experiment.run(data), entries)

@@ -100,7 +100,7 @@ COMMAND = cli.Command(
     "Trains, evaluates, inspects or analyses what a config describes.",
     main,
     (
-        Flag("mode", "train", "what to do", tuple(MODES)),
+        Flag("mode", "train", "what to do (default: train)", tuple(MODES)),
         Flag("batches", 8, "analyse: training batches to look at", least=1),
         Flag("compile", False, "inspect: compile a step to know its memory"),
     ),

@@ -26,6 +26,7 @@ from mmfusion_jax.errors import (
 ROOT = Path(__file__).parent.parent
 CONFIG = "configs/cfn_sr.py"
 MODE = Flag("mode", "train", "what to do", ("train", "evaluate"))
+LONG = Flag("as", "", "what it is", ("", "first_of_them", "second_of_them", "third"))
 STEPS = Flag("steps", 20, "how many", least=1)
 
 
@@ -330,6 +331,32 @@ def test_help_lists_flags_and_configs(capsys):
     for flag in ("--config=", "--workdir=", "--mode=train|evaluate", "--print_config"):
         assert flag in out
     assert CONFIG in out
+
+
+def test_help_puts_what_a_long_word_does_below_it(capsys):
+    lines = answer(capsys, "--help")[1].splitlines()
+    flags = lines[lines.index("flags:") + 1 : lines.index("configs:") - 1]
+    assert "  --mode=train|evaluate           what to do" in flags
+    command = cli.Command("x", "Does.", lambda r: None, (LONG,), False)
+    lines = cli.help_text(command).splitlines()
+    where = lines.index("  --as=" + "|".join(LONG.choices[1:]))
+    assert lines[where + 1] == " " * 34 + "what it is"
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], [f"--config={CONFIG}", "--print_config"]]
+)
+def test_a_reader_that_has_seen_enough_is_no_error(words):
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "mmfusion_jax.main", *words],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_a_command_may_need_no_config(capsys):

@@ -1,6 +1,7 @@
 """Whole runs: they conclude, go on, refuse another config, and stop on bad numbers."""
 
 import json
+import signal
 from pathlib import Path
 
 import jax
@@ -281,3 +282,13 @@ def test_an_encoder_starts_from_the_weights_of_a_file(tmp_path, monkeypatch, cap
     asked.model.encoders.video.weights = str(tmp_path / "absent.safetensors")
     with pytest.raises(WeightsError, match=r"W01.*absent[\s\S]*an export"):
         experiment.train(asked, tmp_path / "absent", "a test")
+
+
+def test_ctrl_c_ends_the_preparation_of_data_at_once(tmp_path, monkeypatch):
+    def prepare(config, fold):
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("the signal was kept for later")
+
+    monkeypatch.setattr(build, "dataset", prepare)
+    with pytest.raises(KeyboardInterrupt):
+        experiment.train(config(), tmp_path / "run", "")

@@ -58,7 +58,7 @@ class SentimentScores:
         "f1_non0": "F1 of negative or positive, labels of 0 left out, truth-weighted",
         "acc2_mult_all": "positive or not, all examples: (answer > 0) = (label > 0)",
         "weighted_accuracy": "mean of the shares found, of labels > 0 and of others",
-        "f1_swapped_non0": "legacy: f1_non0 weighted by how often each is said",
+        "f1_swapped_non0": "legacy: F1 (without 0) weighted by how often each is said",
     }
 
     def collect(self, outputs: Outputs, batch: Batch) -> dict[str, Array]:

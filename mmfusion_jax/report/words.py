@@ -33,6 +33,7 @@ NAMES = {
     "f1": "F1",
     "f1_has0": "F1 (with 0)",
     "f1_non0": "F1 (without 0)",
+    "f1_swapped_non0": "F1 (swapped weights)",
 }
 
 

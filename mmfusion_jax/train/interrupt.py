@@ -1,8 +1,11 @@
 """Ctrl-C and SIGTERM: finish the step, save, say how to go on."""
 
+import contextlib
 import os
 import signal
 from types import FrameType, TracebackType
+
+NOTED = b"\nstopping after this step; a second Ctrl-C ends at once, without saving\n"
 
 
 class Interrupt:
@@ -42,3 +45,5 @@ class Interrupt:
         if self.signal is not None:
             os._exit(128 + number)
         self.signal = number
+        with contextlib.suppress(OSError):
+            os.write(2, NOTED)  # print may not be called in a handler
