@@ -238,7 +238,9 @@ def test_a_speaker_in_two_splits_is_refused(folder):
 
 
 WRONG = {
-    "": "D41.*has no column 'file'",
+    "": "D41.*labels.csv is empty",
+    "file;label\n0.mp4;a": "D41.*semicolons.*\n.*with commas",
+    "file\tlabel\n0.mp4\ta": "D41.*tabs",
     "file,label": "D41.*no rows",
     "file,lable\n0.mp4,a": "D41.*no column 'label'.*did you mean 'lable'",
     "file,label,file\n0.mp4,a,b": "D41.*column 'file' twice",

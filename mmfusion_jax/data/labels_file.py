@@ -11,6 +11,7 @@ from mmfusion_jax.data.splits import SPLITS
 from mmfusion_jax.errors import DataError, nearest
 
 REQUIRED = ("file", "label")
+COLUMNS = "file,label and perhaps split,speaker,start,end"
 _SHOWN = 20
 
 
@@ -86,20 +87,31 @@ def _rows(path: Path, speaker_column: str) -> Iterator[Row]:
                 texts = {k: (v or "").strip() for k, v in cells.items() if k}
                 yield _row(path, reader.line_num, texts, speaker_column)
     except UnicodeDecodeError as error:
-        raise DataError("D41", f"{path} is not UTF-8 text: {error.reason}.") from error
+        raise DataError(
+            "D41",
+            f"{path} is not UTF-8 text: {error.reason}.",
+            "save it as CSV UTF-8, with commas",
+        ) from error
     except csv.Error as error:
         raise DataError("D41", f"{path} is no csv file: {error}.") from error
 
 
 def _check_columns(path: Path, names: Sequence[str], speaker_column: str) -> None:
     wanted = [*REQUIRED, *([] if speaker_column == "speaker" else [speaker_column])]
+    if not names:
+        raise DataError("D41", f"{path} is empty.", f"its first line is: {COLUMNS}")
+    for mark, told in ((";", "semicolons"), ("\t", "tabs")):
+        if len(names) == 1 and mark in names[0]:
+            raise DataError(
+                "D41", f"{path} has {told} between its columns.", "save it with commas"
+            )
     for name in wanted:
         if name not in names:
             raise DataError(
                 "D41",
                 f"{path} has no column {name!r} in its first line; "
-                f"{nearest(name, names or ['nothing'])}",
-                "the first line is: file,label and perhaps split,speaker,start,end",
+                f"{nearest(name, names)}",
+                f"the first line is: {COLUMNS}",
             )
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise DataError("D41", f"{path} has the column {twice[0]!r} twice.")
@@ -151,7 +163,7 @@ def _check_labels(path: Path, rows: Sequence[Row], classes: Sequence[str]) -> No
         if classes or counts[row.label] > 1:
             continue
         common = [name for name, count in counts.items() if count > 3]
-        if near := difflib.get_close_matches(row.label, common, n=1, cutoff=0.75):
+        if near := difflib.get_close_matches(row.label, common, n=1, cutoff=0.65):
             raise DataError(
                 "D07",
                 f"{path} line {row.line}: label {row.label!r} occurs once, "
