@@ -138,6 +138,7 @@ def _clips(config: ConfigDict) -> None:
         dict(
             dir="",
             labels="",
+            classes=(),  # names of all classes; (): those that occur
             label="label",
             frames=30,
             size=112,

@@ -158,7 +158,7 @@ def _check_labels(path: Path, rows: Sequence[Row], classes: Sequence[str]) -> No
                 "D07",
                 f"{path} line {row.line}: label {row.label!r} is not in classes; "
                 f"{nearest(row.label, classes)}",
-                "correct the row, or add the class to classes",
+                "correct the row, or add the class to config.data.classes",
             )
         if classes or counts[row.label] > 1:
             continue
@@ -168,7 +168,7 @@ def _check_labels(path: Path, rows: Sequence[Row], classes: Sequence[str]) -> No
                 "D07",
                 f"{path} line {row.line}: label {row.label!r} occurs once, "
                 f"{near[0]!r} {counts[near[0]]} times; did you mean {near[0]!r}?",
-                "correct the row; if it is right, name all classes with classes=a,b,c",
+                "correct the row; if it is right, --config.data.classes=a,b,c",
             )
     if len(counts) < 2:
         raise DataError(
