@@ -134,8 +134,7 @@ class Run:
                 progress=progress,
             )
             with journal:
-                if int(state.step):
-                    journal.say(f"{title}: going on from step {int(state.step)}")
+                journal.say(f"{title}: {_begins(int(state.step), self.plan.steps)}")
                 loop.run()
             checkpoints.wait()
             result = self._result(loop, self._chosen(checkpoints, loop), reader)
@@ -277,6 +276,15 @@ class Run:
             "bad_steps": int(last.bad_steps["total"]),
             "times": loop.clock.summary(),
         }
+
+
+def _begins(step: int, steps: int) -> str:
+    """What is said when a run begins, for the program of a step can take minutes."""
+    if step >= steps:
+        return f"all {steps} steps are done"
+    if step:
+        return f"going on from step {step}"
+    return f"{steps} steps; the first one waits for its program to be compiled"
 
 
 def _key_data(seed: int) -> np.ndarray:
