@@ -155,7 +155,7 @@ def _digits(config: ConfigDict) -> None:
     config.model.encoders.text.vocabulary = 64
     config.model.update(dict(heads=4, psa_layers=2, hca_layers=1, remat=False))
     config.data.batch_size = 16
-    config.optim.update(dict(learning_rate=2e-3, schedule=dict(name="cosine")))
+    config.optim.schedule.name = "cosine"
     config.train.epochs = 12
 
 
