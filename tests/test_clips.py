@@ -305,6 +305,8 @@ def test_without_a_folder_or_table_it_says_how_they_look(tmp_path):
         clips("/no/where")
     with pytest.raises(DataError, match="D40.*labels.csv is not there" + run):
         clips(str(tmp_path))
+    with pytest.raises(DataError, match="D40.*is a folder" + run):
+        clips(str(tmp_path), labels=str(tmp_path))
 
 
 def test_options_out_of_range_are_named(folder):

@@ -221,6 +221,9 @@ def test_of_several_imports_one_must_be_named(tmp_path, capsys):
         imported("mosi", file="npz")
     code, _, said = data(capsys, "doctor", "mosi")
     assert code == 3 and " --file=mmsa_" in said and "config" not in said
+    _, said, _ = data(capsys, "import", str(tmp_path / "x.pkl"), "--as=mosi")
+    assert f"mea.py:mosi --config.data.file={name}\n" in said
+    assert f"doctor mosi --file={name}\n" in said
 
 
 def test_the_same_file_again_is_found(tmp_path):

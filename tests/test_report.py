@@ -137,12 +137,28 @@ def test_says_the_result_and_what_it_is_compared_with(tmp_path, result):
         "best test score 85.0 % +10.0 points",
         "no 3 1 75.0 %", "yes 0 0 –", "head 20 66.7 %",
         "fold 0, seed 7 40 (epoch 2) 80 early 9.5 s 70 ms (60 ms–80 ms) 1.3 %",
-        "config.model.width 64", "share of the right ones", "CC0", "58ed261",
-        "train 1,200",
+        "config.model.width 64", "config.model.blocks 1,2", "CC0", "58ed261",
+        "share of the right ones", "train 1,200",
     ):  # fmt: skip
         assert row in text, row
     assert result["command"].split() == text.split("To repeat it ")[1].split()[:4]
     assert all(f"<span>{word}</span>" in page for word in result["command"].split())
+
+
+def test_a_score_that_the_blind_answer_lacks_stands_beside_one_that_it_has(
+    tmp_path, result
+):
+    result["select"] = "loss"
+    summary = result["summary"]
+    summary["last"]["loss"] = summary["test"]["loss"]
+    for name, stage in summary["stages"].items():
+        run = result["runs"][0]["stages"][name]
+        stage["test"]["loss"] = spread(run["test"]["loss"])
+    text = " ".join(Seen(written(tmp_path, result)).text.split())
+    assert "75.0 % test accuracy 50.0 % always “no”" in text
+    told = text.split("What fusion adds")[1].split("Honest and flattering")[0]
+    assert "test loss" in told and "test accuracy" in told
+    assert "always “no” 50.0 %" in told and "cfn_sr 75.0 %" in told
 
 
 def test_of_several_runs_it_gives_the_spread(tmp_path, result):

@@ -35,6 +35,7 @@ def bring_in(request: Request) -> None:
         return
     # Slow, and needed only once the request is known to be sound.
     from mmfusion_jax.data.import_file import FOLDER, concerns
+    from mmfusion_jax.data.imported import imports
     from mmfusion_jax.data.kinds import KINDS
     from mmfusion_jax.data.store import cache_folder
     from mmfusion_jax.data.summary import head, table
@@ -56,8 +57,12 @@ def bring_in(request: Request) -> None:
         for line in told:
             print(f"  {word}: {line}")
     print("already imported:" if found["there"] else "imported:", found["folder"])
-    print(f"train:  python -m mmfusion_jax.main --config={KINDS[name].config}")
-    print(f"look:   python -m mmfusion_jax.data doctor {name}")
+    # Which one has to be said where there are several.
+    which = Path(found["folder"]).name if len(imports(name)) > 1 else ""
+    train = f" --config.data.file={which}" if which else ""
+    look = f" --file={which}" if which else ""
+    print(f"train:  python -m mmfusion_jax.main --config={KINDS[name].config}{train}")
+    print(f"look:   python -m mmfusion_jax.data doctor {name}{look}")
 
 
 def examine(request: Request) -> int:

@@ -220,10 +220,10 @@ def _places(dir: str, labels: str) -> tuple[Path, Path]:
     if not table.is_file():
         table = folder / table
     if not table.is_file():
+        what = "is a folder" if table.is_dir() else "is not there"
         raise DataError(
             "D40",
-            f"config.data.labels={labels!r}: {table} is not there. It looks like\n"
-            f"{LAYOUT}",
+            f"config.data.labels={labels!r}: {table} {what}. It looks like\n{LAYOUT}",
             fix,
         )
     return folder, table

@@ -128,16 +128,22 @@ def _opened(name: str, file: str, flag: str = "--config.data.file") -> Store:
     return Store(store.folder, {**store.manifest, "report": report})
 
 
-def _folder(name: str, file: str, flag: str) -> Path:
-    """The store that is meant."""
+def imports(name: str) -> list[str]:
+    """The names of all imports of a data set."""
     root = cache_folder(FOLDER) / name
-    found = sorted(
+    return sorted(
         path.name
         for path in (root.iterdir() if root.is_dir() else ())
         if path.is_dir() and not path.name.startswith(".")
     )
+
+
+def _folder(name: str, file: str, flag: str) -> Path:
+    """The store that is meant."""
+    found = imports(name)
     if not found:
         raise _nothing(name)
+    root = cache_folder(FOLDER) / name
     chosen = [one for one in found if one.startswith(file)]
     if len(chosen) == 1:
         return root / chosen[0]

@@ -7,15 +7,19 @@ Result = Mapping[str, Any]
 
 
 def closing(result: Result) -> list[str]:
-    """Test scores of the blind answer, the single modalities and the model.
+    """Test scores of the blind answer, the single modalities and the model."""
+    return [line for score in telling(result) for line in _rows(result, score)]
 
-    Of the score that chose the step; where no blind answer has that, such as an MIS,
-    also of the first that it has.
+
+def telling(result: Result) -> list[str]:
+    """The scores that say how good a model is.
+
+    The one that chose the step; where no blind answer has that, such as a loss or an
+    MIS, also the first that it has.
     """
     select, found = result["select"], result["summary"]["test"]
     blind = [name for name in result["baseline"]["scores"] if name in found]
-    telling = [select] if select in blind else [select, *blind[:1]]
-    return [line for score in telling for line in _rows(result, score)]
+    return [select] if select in blind else [select, *blind[:1]]
 
 
 def _rows(result: Result, score: str) -> list[str]:

@@ -73,7 +73,9 @@ def data(result: Result) -> Html:
 
 def repeat(result: Result) -> Html:
     """The command, the versions and the whole configuration."""
-    fields = [[name, str(value)] for name, value in _flat(result["config"], "config")]
+    fields = [
+        [name, _as_word(value)] for name, value in _flat(result["config"], "config")
+    ]
     origin = [
         ["commit", result["git"] or "unknown"],
         ["device", _device(result)],
@@ -146,6 +148,13 @@ def _flat(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
         return
     for name, inner in value.items():
         yield from _flat(inner, f"{prefix}.{name}")
+
+
+def _as_word(value: Any) -> str:
+    """The value of a field as one would write it behind its flag."""
+    if isinstance(value, list):
+        return ",".join(map(str, value)) or "()"
+    return str(value)
 
 
 def _text(value: Any) -> str:

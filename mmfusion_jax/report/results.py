@@ -8,6 +8,7 @@ from mmfusion_jax.build import LOWER_IS_BETTER
 from mmfusion_jax.metrics.statistics import bootstrap_interval, paired_test
 from mmfusion_jax.report import words
 from mmfusion_jax.report.charts import curves, series
+from mmfusion_jax.report.closing import telling
 from mmfusion_jax.report.markup import Html, join, table, tag
 from mmfusion_jax.train.journal import read_metrics
 
@@ -28,8 +29,12 @@ def headline(result: Result, title: str) -> Html:
     best = _best_stage(result)
     if best is not None:
         tiles.append(_tile(words.score(select, best[1]), f"{best[0]} alone"))
-    if point := result["baseline"]["scores"].get(select):
-        tiles.append(_tile(words.score(select, point["mean"]), _blind(result)))
+    *_, last = telling(result)
+    if last != select:
+        other = words.spread(last, result["summary"]["test"][last])
+        tiles.append(_tile(other, f"test {words.label(last)}"))
+    if point := result["baseline"]["scores"].get(last):
+        tiles.append(_tile(words.score(last, point["mean"]), _blind(result)))
     weights = result["model"]["parameters"]["total"]
     tiles.append(_tile(words.count(weights), "parameters"))
     total = sum(run["times"]["total_s"] for run in _all_runs(result))
@@ -67,36 +72,43 @@ def warnings(result: Result) -> Html:
 
 def comparison(result: Result) -> Html:
     """The fusion beside every modality alone and an answer that looks at nothing."""
-    select, ours = result["select"], _ours(result)
-    point = result["baseline"]["scores"].get(select)
+    text = "The same data, recipe and rule for choosing the step in every row."
+    if len(result["runs"]) > 1:
+        text += (
+            f" ± is the standard deviation over {len(result['runs'])} runs; the dark "
+            "line on a bar spans it."
+        )
+        text += _compared(result)
+    tables = [
+        _table_of(score, result, "The same runs in another score." if i else text)
+        for i, score in enumerate(telling(result))
+    ]
+    return tag("section", tag("h2", "What fusion adds"), *tables)
+
+
+def _table_of(score: str, result: Result, text: str) -> Html:
+    """Everyone's test score."""
+    ours = result["summary"]["test"][score]
+    point = result["baseline"]["scores"].get(score)
     stages = result["summary"]["stages"]
     values = [
         ours["mean"],
-        *(stage["test"][select]["mean"] for stage in stages.values()),
+        *(stage["test"][score]["mean"] for stage in stages.values()),
     ]
-    full = 1.0 if words.is_share(select) else max(values)
+    full = 1.0 if words.is_share(score) else max(values)
     rows = []
     if point is not None:
         full = max(full, point["mean"])
         alone = {**point, "n": 1, "std": 0.0}
-        rows.append([_blind(result), *_bar(select, alone, full, ""), 0])
+        rows.append([_blind(result), *_bar(score, alone, full, ""), 0])
     for name, stage in stages.items():
-        bar = _bar(select, stage["test"][select], full, "stage")
+        bar = _bar(score, stage["test"][score], full, "stage")
         weights = result["runs"][0]["stages"][name]["parameters"]["total"]
         rows.append([f"{name} alone", *bar, words.count(weights)])
     weights = words.count(result["model"]["parameters"]["total"])
-    rows.append([result["model"]["name"], *_bar(select, ours, full, "ours"), weights])
-    text = "The same data, recipe and rule for choosing the step in every row."
-    if ours["n"] > 1:
-        text += (
-            f" ± is the standard deviation over {ours['n']} runs; the dark line on a "
-            "bar spans it."
-        )
-        text += _compared(result)
-    head = ["", f"test {words.label(select)}", "", "parameters"]
-    return tag(
-        "section", tag("h2", "What fusion adds"), table(head, rows, text, "numbers")
-    )
+    rows.append([result["model"]["name"], *_bar(score, ours, full, "ours"), weights])
+    head = ["", f"test {words.label(score)}", "", "parameters"]
+    return table(head, rows, text, "numbers")
 
 
 def selection(result: Result) -> Html:
