@@ -39,6 +39,9 @@ class LSTM(nn.Module):
 
     Source:
         Hochreiter and Schmidhuber 1997; MEA, Eq. 1.
+    Reading:
+        First values are PyTorch's but for the bias: one uniform draw, where PyTorch's
+        two add up to one of twice the variance.
     """
 
     width: int
