@@ -18,7 +18,7 @@ from absl import flags as absl_flags
 from absl import logging as absl_logging
 
 from mmfusion_jax.arguments import Flag, Request, parse
-from mmfusion_jax.config_file import as_json, fields, list_configs
+from mmfusion_jax.config_file import as_json, as_word, fields, list_configs
 from mmfusion_jax.errors import ConfigError, Interrupted, UserError, nearest
 
 # What the system refuses although the library did nothing wrong.
@@ -174,17 +174,10 @@ def config_text(request: Request) -> str:
     lines = [
         f"# --config.{name} is not set"
         if value is None
-        else f"--config.{name}={shlex.quote(_as_word(value))}"
+        else f"--config.{name}={shlex.quote(as_word(value))}"
         for name, value in fields(request.config).items()
     ]
     return "\n".join(lines)
-
-
-def _as_word(value: object) -> str:
-    """`value` as one would write it behind a flag."""
-    if isinstance(value, tuple) and value:
-        return ",".join(map(str, value))
-    return str(value)
 
 
 def _usage(flag: Flag) -> str:
@@ -209,9 +202,9 @@ def _guarded(main: Callable[[Request], int | None], request: Request) -> int:
         _log(request)
         print(error, file=sys.stderr)
         return error.exit_code
-    except BrokenPipeError:
-        raise
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _unread():
+            raise
         path = _log(request)
         if isinstance(error, OSError) and error.errno in REFUSALS:
             print(f"error[E03] the system refused: {error}", file=sys.stderr)
@@ -223,6 +216,15 @@ def _guarded(main: Callable[[Request], int | None], request: Request) -> int:
             file=sys.stderr,
         )
         return 1
+
+
+def _unread() -> bool:
+    """Whether it is our output that nobody reads, and not a pipe to a worker."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return True
+    return False
 
 
 def _log(request: Request) -> Path:

@@ -87,6 +87,13 @@ def check_fields(config: ConfigDict, names: Iterable[str], spec: str) -> None:
             )
 
 
+def as_word(value: object) -> str:
+    """The value of a field as one would write it behind its flag."""
+    if isinstance(value, tuple | list):
+        return ",".join(map(str, value)) or "()"
+    return str(value)
+
+
 def as_json(config: ConfigDict) -> str:
     """The config as JSON, for machines."""
     return json.dumps(config.to_dict(), indent=2)

@@ -359,6 +359,15 @@ def test_a_reader_that_has_seen_enough_is_no_error(words):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_a_pipe_to_a_worker_that_breaks_is_an_error(capsys, tmp_path):
+    def broken(request):
+        raise BrokenPipeError("a worker is gone")
+
+    command = cli.Command("mmfusion_jax.x", "Does.", broken, (), False)
+    assert cli.run(command, [f"--workdir={tmp_path}"]) == 1
+    assert "a worker is gone" in capsys.readouterr().err
+
+
 def test_a_command_may_need_no_config(capsys):
     seen = []
     command = cli.Command("mmfusion_jax.x", "Does.", seen.append, (), False)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mmfusion_jax.config_file import as_word, fields
 from mmfusion_jax.report import words
 from mmfusion_jax.report.markup import Html, join, table, tag
 
@@ -73,8 +74,9 @@ def data(result: Result) -> Html:
 
 def repeat(result: Result) -> Html:
     """The command, the versions and the whole configuration."""
-    fields = [
-        [name, _as_word(value)] for name, value in _flat(result["config"], "config")
+    rows = [
+        [f"config.{name}", as_word(value)]
+        for name, value in fields(result["config"]).items()
     ]
     origin = [
         ["commit", result["git"] or "unknown"],
@@ -94,7 +96,7 @@ def repeat(result: Result) -> Html:
         tag(
             "details",
             tag("summary", "Full configuration"),
-            table(["field", "value"], fields, "Every field", "prose"),
+            table(["field", "value"], rows, "Every field", "prose"),
         ),
     )
 
@@ -139,22 +141,6 @@ def _time_row(place: str, run: Mapping[str, Any]) -> list[str]:
         words.seconds(times["total_s"]),
         str(run["bad_steps"]),
     ]
-
-
-def _flat(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
-    """Every field below `prefix`, in order."""
-    if not isinstance(value, Mapping):
-        yield prefix, value
-        return
-    for name, inner in value.items():
-        yield from _flat(inner, f"{prefix}.{name}")
-
-
-def _as_word(value: Any) -> str:
-    """The value of a field as one would write it behind its flag."""
-    if isinstance(value, list):
-        return ",".join(map(str, value)) or "()"
-    return str(value)
 
 
 def _text(value: Any) -> str:
