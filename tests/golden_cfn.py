@@ -1,6 +1,6 @@
 """The golden arrays of CFN-SR: their weights and inputs, and PyTorch's names for ours.
 
-The golden README defines the filler: every weight is a hash of its PyTorch name, in
+`golden/README.md` defines the filler: every weight is a hash of its PyTorch name, in
 PyTorch's shape and order. `variables` fills one of our models with them, `to_torch`
 brings one of our trees, such as a gradient, into PyTorch's names and layouts.
 """
