@@ -6,7 +6,13 @@ from ml_collections import ConfigDict
 from tiny import tones
 
 from mmfusion_jax.build import augmented
-from mmfusion_jax.data.augment_audio import VarySpectrogram, VaryWaveform, pink
+from mmfusion_jax.data.augment_audio import (
+    VarySpectrogram,
+    VaryWaveform,
+    _shift,
+    _stretch,
+    pink,
+)
 from mmfusion_jax.data.augment_image import VaryImage, resample
 from mmfusion_jax.data.augment_text import VaryWords, read_synonyms
 from mmfusion_jax.data.augmentations import AUGMENTATIONS
@@ -117,6 +123,35 @@ def test_pace_and_pitch_of_a_tone():
     ]
     assert len(set(lengths)) > 3
     assert 6000 * np.exp(-0.3) - 2 <= min(lengths) and max(lengths) <= RATE
+
+
+@pytest.mark.filterwarnings("ignore:The `hop_length`|The `n_fft`:FutureWarning")
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_pace_and_pitch_are_those_of_librosa():
+    import librosa
+
+    x = tone(seconds=0.4) + np.random.default_rng(0).normal(0, 0.1, 3200)
+    x = x.astype(np.float32)
+    end = 2 * 2048  # versions of librosa differ in how a sound ends
+    for pace in (0.8, 1.0, 1.3):
+        want = librosa.effects.time_stretch(x, rate=pace)
+        got = _stretch(librosa, x, pace)
+        assert got.shape == want.shape and got.dtype == x.dtype
+        np.testing.assert_allclose(got[:-end], want[:-end], atol=1e-3)
+    for steps in (-3.0, 2.5):
+        want = librosa.effects.pitch_shift(x, sr=RATE, n_steps=steps)
+        got = _shift(librosa, x, RATE, steps)
+        assert got.shape == want.shape and got.dtype == x.dtype
+        np.testing.assert_allclose(got[:-end], want[:-end], atol=1e-3)
+
+
+@pytest.mark.parametrize("count", [1, 100, 511, 2047])
+def test_a_sound_shorter_than_a_window_stays_finite(count):
+    vary = VaryWaveform("x", RATE, share=1.0)
+    x = tone()[:count].astype(np.float32)
+    for seed in range(5):
+        got = vary(example(x), np.random.default_rng(seed))
+        assert np.isfinite(got["inputs"]["x"]).all() and got["masks"]["x"].any()
 
 
 def test_noise_has_the_power_asked_for():

@@ -176,6 +176,19 @@ def test_the_name_of_a_file_does_not_matter(film, music, tmp_path):
     assert greys(read(named_wav, Pictures(2, Square(8)))) == [0, 12]
 
 
+def test_metadata_need_not_be_utf8(film, music, tmp_path):
+    title = b"INFOINAM" + struct.pack("<I", 4) + b"\xe9t\xe9\0"  # Latin-1
+    named = music.read_bytes() + b"LIST" + struct.pack("<I", len(title)) + title
+    path = tmp_path / "a.wav"
+    path.write_bytes(patched(named, 4, struct.pack("<I", len(named) - 8)))
+    assert len(read(path, None, SOUND).waveform) == RATE
+    content = film.read_bytes()
+    assert b"VideoHandler" in content  # the name of the stream
+    path = tmp_path / "a.mp4"
+    path.write_bytes(content.replace(b"VideoHandler", b"Vid\xe9oH\xe4ndl\xffr"))
+    assert greys(read(path, Pictures(2, Square(8)))) == [0, 12]
+
+
 def float_wav(samples):
     """A wav of 32 bit floats."""
     body = np.asarray(samples, "<f4").tobytes()

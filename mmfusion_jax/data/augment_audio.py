@@ -10,6 +10,8 @@ from mmfusion_jax.data.interpolate import read_at
 from mmfusion_jax.data.transforms import padded
 from mmfusion_jax.errors import ConfigError, need
 
+_WINDOW = 2048  # samples, as librosa takes by default
+
 
 @dataclasses.dataclass(frozen=True)
 class VaryWaveform:
@@ -54,15 +56,15 @@ class VaryWaveform:
         if not mask.any():
             return example
         x = samples.reshape(len(samples))[mask].astype(np.float32)
-        effects = _effects()
+        librosa = _librosa()
         hit = rng.random(3) < self.share
         pace = float(np.exp(self.stretch * rng.uniform(-1, 1)))
         steps = float(self.semitones * rng.uniform(-1, 1))
         snr = float(rng.uniform(self.snr_db[0], self.snr_db[1]))
         if hit[0]:
-            x = effects.time_stretch(x, rate=pace)
+            x = _stretch(librosa, x, pace)
         if hit[1]:
-            x = effects.pitch_shift(x, sr=self.sample_rate, n_steps=steps)
+            x = _shift(librosa, x, self.sample_rate, steps)
         if hit[2]:
             noise = pink(len(x), rng)
             power = np.mean(np.square(x, dtype=np.float64))
@@ -148,13 +150,51 @@ def _with(example: Example, modality: str, x: np.ndarray) -> Example:
     }
 
 
-def _effects() -> Any:
-    """librosa.effects, which takes a second to import."""
+def _librosa() -> Any:
+    """Librosa, which takes a second to import."""
     try:
         import librosa
     except ImportError as error:
         raise need("librosa", "media", "changing waveforms") from error
-    return librosa.effects
+    return librosa
+
+
+def _stretch(librosa: Any, x: np.ndarray, pace: float) -> np.ndarray:
+    """The same pitch at another pace, by a phase vocoder, (n / pace)."""
+    # A sound shorter than the window has silence after it, which stft would warn about.
+    whole = librosa.util.fix_length(x, size=max(len(x), _WINDOW))
+    spectrum = _at_pace(librosa.stft(whole, n_fft=_WINDOW), pace)
+    return librosa.istft(spectrum, dtype=x.dtype, length=round(len(x) / pace))
+
+
+def _at_pace(spectrum: np.ndarray, pace: float) -> np.ndarray:
+    """Frames of a short-time Fourier transform at `pace` times the pace, (f t / pace).
+
+    Magnitudes are interpolated; the phase turns from frame to frame as in the original.
+    """
+    # librosa has a vocoder, but that of 1.0 ends a sound otherwise than that of 0.11,
+    # warns of the arguments that librosa.effects.time_stretch gives it, and warns of an
+    # invalid cast in one call and not in the next.
+    times = np.arange(0, spectrum.shape[1], pace)
+    left = times.astype(int)
+    padded = np.pad(spectrum, ((0, 0), (0, 2)))
+    first, second = padded[:, left], padded[:, left + 1]
+    share = times - left
+    size = (1 - share) * np.abs(first) + share * np.abs(second)
+    turn = np.angle(second) - np.angle(first)
+    start = np.angle(spectrum[:, :1])
+    turns = np.concatenate([start, turn[:, :-1]], axis=1)
+    phase = np.cumsum(turns, axis=1, dtype=float)
+    return (size * np.exp(1j * phase)).astype(spectrum.dtype)
+
+
+def _shift(librosa: Any, x: np.ndarray, sample_rate: int, steps: float) -> np.ndarray:
+    """The same pace at another pitch, as librosa.effects.pitch_shift, (n)."""
+    pace = 2.0 ** (-steps / 12)
+    moved = librosa.resample(
+        _stretch(librosa, x, pace), orig_sr=sample_rate / pace, target_sr=sample_rate
+    )
+    return librosa.util.fix_length(moved, size=len(x))
 
 
 def _check(modality: str, stretch: float, semitones: float, share: float) -> None:

@@ -197,7 +197,19 @@ def _librosa() -> Any:
 def _open(av: Any, path: Path) -> Any:
     """Opens a container that may not refer to anything beyond itself."""
     limits = {"protocol_whitelist": "file"}
-    return av.open(str(path), options=limits, metadata_errors="replace")
+    return av.open(str(path), options=limits, **_any_text(av))
+
+
+def _any_text(av: Any) -> dict[str, str]:
+    """The arguments with which PyAV opens a file whose metadata is not UTF-8.
+
+    Before PyAV 19 it raises UnicodeDecodeError unless told to replace what it cannot
+    read. PyAV 19 reads every byte, and refuses the argument. `av.open` is compiled and
+    has no signature to ask, so the version decides.
+    """
+    if int(av.__version__.split(".")[0]) >= 19:
+        return {}
+    return {"metadata_errors": "replace"}
 
 
 def _stream(av: Any, container: Any, kind: str) -> Any:
