@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from precision import double
 
 from mmfusion_jax.ops.conv3d import (
     conv3d,
@@ -17,7 +18,7 @@ from mmfusion_jax.ops.conv3d import (
 
 @pytest.fixture(autouse=True)
 def exact():
-    with jax.enable_x64(True):
+    with double():
         yield
 
 

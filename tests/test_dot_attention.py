@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from precision import double
 
 from mmfusion_jax.ops import in_parts
 from mmfusion_jax.ops.dot_attention import dot_attention
@@ -39,7 +40,7 @@ def plain(q, k, v, mask):
 def test_values_and_gradients_are_those_of_the_formula(asked, most, monkeypatch):
     monkeypatch.setattr(in_parts, "NUMBERS", most)
     *asked, mask = asked
-    with jax.enable_x64(True):
+    with double():
         asked = [jnp.asarray(np.asarray(x), jnp.float64) for x in asked]
         ours = lambda q, k, v: dot_attention(q, k, v, mask)
         theirs = lambda q, k, v: plain(q, k, v, mask)
@@ -84,7 +85,7 @@ def test_the_gradients_of_map_conv_are_those_of_a_convolution():
     theirs = lambda x, w: jax.lax.conv_general_dilated(
         x, w, (1, 1), "SAME", dimension_numbers=axes
     )
-    with jax.enable_x64(True):
+    with double():
         x, w = values(2, 5, 6, 3), values(3, 3, 3, 4)
         pairs = zip(gradients(map_conv, x, w), gradients(theirs, x, w), strict=True)
         for got, want in pairs:

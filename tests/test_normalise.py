@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from precision import double
 
 from mmfusion_jax.ops.normalise import normalise
 
@@ -19,7 +20,7 @@ BROAD = np.array([[True], [True], [False], [True]])
 
 @pytest.fixture(autouse=True)
 def exact():
-    with jax.enable_x64(True):
+    with double():
         yield
 
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from precision import double
 
 from mmfusion_jax.ops.in_parts import in_parts
 from mmfusion_jax.ops.plane_conv import FEW, plane_conv
@@ -16,7 +17,7 @@ def reference(x, w):
 
 @pytest.mark.parametrize(("c", "k"), [(2, 3), (1, 1), (FEW + 1, 2)])
 def test_value_and_gradients(c, k):
-    with jax.enable_x64(True):
+    with double():
         rng = np.random.default_rng(0)
         x, w = rng.normal(size=(2, c, 5, 6)), rng.normal(size=(3, 3, c, k))
         dy = rng.normal(size=(2, k, 3, 4))
