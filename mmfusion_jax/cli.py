@@ -90,6 +90,8 @@ def _run(command: Command, words: Sequence[str]) -> int:
             traceback.print_exc()
         print(error, file=sys.stderr)
         return error.exit_code
+    for note in request.notes:
+        print(note, file=sys.stderr)
     if request.flags.get("print_config"):
         print(config_text(request))
         return 0

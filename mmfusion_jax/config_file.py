@@ -22,15 +22,14 @@ def load_config(spec: str) -> ConfigDict:
 
     Args:
         spec: a file, and after a colon the word its `get_config` takes:
-            "configs/cfn_sr.py:ravdess".
+            "configs/cfn_sr.py:ravdess", or "cfn_sr:ravdess" for short; `find_config`
+            says which file that is.
 
     Raises:
         ConfigError: there is no such file, or it does not give a config.
     """
     name, *word = spec.split(":", 1)
-    path = Path(name).expanduser()
-    if not path.is_file():
-        raise _no_file(name)
+    path = find_config(spec)
     try:
         found = runpy.run_path(str(path)).get("get_config")
         if found is None:
@@ -48,12 +47,47 @@ def load_config(spec: str) -> ConfigDict:
     return _completed(config).lock()
 
 
+def find_config(spec: str) -> Path:
+    """The config file that `spec` names.
+
+    A file below the current folder comes first, then the one of that name that is
+    installed with the package.
+
+    Args:
+        spec: as for `load_config`.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    name = spec.split(":", 1)[0]
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    short = Path(FOLDER, path.name).with_suffix(".py")
+    if path.parent in (Path(), Path(FOLDER)):
+        for candidate in (short, installed_configs() / short.name):
+            if candidate.is_file():
+                return candidate
+    known = list_configs()
+    message = f"--config={name}: there is no such file."
+    raise ConfigError("C04", message, nearest(name, known) if known else "")
+
+
+def installed_configs() -> Path:
+    """The folder of the configs that are installed with the package.
+
+    A wheel holds them inside of the package; in a checkout they are beside it.
+    """
+    package = Path(__file__).parent
+    inside = package / FOLDER
+    return inside if inside.is_dir() else package.parent / FOLDER
+
+
 def list_configs() -> list[str]:
-    """The config files that exist, as one would write them after --config=."""
-    home = Path(FOLDER)
-    if not home.is_dir():  # not started in the checkout
-        home = Path(__file__).parent.parent / FOLDER
-    return sorted(str(path) for path in home.glob("*.py"))
+    """The config files that can be named, as one would write them after --config=."""
+    names = {path.name for path in Path(FOLDER).glob("*.py")}
+    names |= {path.name for path in installed_configs().glob("*.py")}
+    return sorted(str(Path(FOLDER, name)) for name in names)
 
 
 def fields(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
@@ -128,15 +162,6 @@ def _meant(word: str, level: ConfigDict, config: ConfigDict) -> str:
     if elsewhere and not hint.startswith("did you mean"):
         return f"did you mean --config.{elsewhere[0]}?"
     return hint
-
-
-def _no_file(name: str) -> ConfigError:
-    known = list_configs()
-    if not known:
-        return ConfigError("C04", f"--config={name}: there is no such file.")
-    return ConfigError(
-        "C04", f"--config={name}: there is no such file.", nearest(name, known)
-    )
 
 
 def _broken(name: str, path: Path, word: list[str], error: Exception) -> ConfigError:

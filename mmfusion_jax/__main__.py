@@ -1,0 +1,73 @@
+"""Every command under one name: `python -m mmfusion_jax COMMAND`, or `mmfusion-jax`.
+
+python -m mmfusion_jax train --config=cfn_sr
+python -m mmfusion_jax data import FILE --as=mosi
+"""
+
+import sys
+from collections.abc import Sequence
+
+from mmfusion_jax import __version__, bench, cli, main
+from mmfusion_jax.data import __main__ as data
+from mmfusion_jax.errors import ConfigError, nearest
+
+MODES = {
+    "train": "Trains what a config describes.",
+    "evaluate": "Scores the chosen checkpoint of a trained run.",
+    "inspect": "Counts parameters and operations, before any training.",
+    "analyse": "Computes the gradient of every loss term in a trained run.",
+}
+OTHERS = {
+    "bench": "Measures a config on this machine.",
+    "data": "Imports and examines files of features.",
+}
+
+
+def run(words: Sequence[str] | None = None) -> int:
+    """Runs the command that the first word names, and returns its exit code.
+
+    Args:
+        words: those after the name of the program; None for the process's own.
+    """
+    words = sys.argv[1:] if words is None else words
+    first, rest = (words[0], words[1:]) if words else ("", ())
+    if first in MODES:
+        return cli.run(main.COMMAND, [f"--mode={first}", *rest])
+    if first == "bench":
+        return cli.run(bench.COMMAND, rest)
+    if first == "data":
+        return cli.run_one_of("mmfusion_jax.data", OTHERS[first], data.COMMANDS, rest)
+    if first == "--version":
+        print(f"mmfusion_jax {__version__}")
+        return 0
+    if not words or first in cli.HELP:
+        print(help_text())
+        return 0 if words else ConfigError.exit_code
+    if first.startswith("-"):  # no command: the flags are those of main
+        return cli.run(main.COMMAND, words)
+    hint = nearest(first, [*MODES, *OTHERS])
+    print(ConfigError("C01", f"{first!r} is not a command.", hint), file=sys.stderr)
+    return ConfigError.exit_code
+
+
+def help_text() -> str:
+    """What `--help` prints."""
+    commands = [f"  {name:10} {about}" for name, about in (MODES | OTHERS).items()]
+    return "\n".join(
+        [
+            "Multimodal fusion in JAX and Flax.",
+            "",
+            "usage:",
+            "  mmfusion-jax COMMAND [flags]",
+            "  python -m mmfusion_jax COMMAND [flags]",
+            "",
+            "commands:",
+            *commands,
+            "",
+            "  COMMAND --help lists the flags of a command; --version is the version",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run())
