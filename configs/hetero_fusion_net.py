@@ -131,8 +131,7 @@ def _early(config: ConfigDict) -> None:
         name="concat_fc",
         encoders=config.model.encoders,
         aligned=width,
-        width=2 * width,
-        narrower=(width, width // 2),
+        hidden_dims=(2 * width, width, width // 2),
         dropout=0.0,
         hidden_dropout=config.model.dropout,
         audio_readout=config.model.audio_readout,
@@ -144,6 +143,7 @@ def _alone(config: ConfigDict, modality: str) -> None:
     """One encoder and a linear layer."""
     config.model = dict(
         name="unimodal",
+        modality=modality,
         encoders={modality: config.model.encoders[modality]},
         dropout=0.0,
         audio_readout=config.model.audio_readout,
@@ -171,7 +171,7 @@ def _late(config: ConfigDict) -> None:
         encoders=config.model.encoders,
         rule="learned",
         aligned=width,
-        hidden=(width, width // 2),
+        hidden_dims=(width, width // 2),
         dropout=0.0,
         hidden_dropout=config.model.dropout,
         audio_readout=config.model.audio_readout,
@@ -217,7 +217,7 @@ def _av_mnist(config: ConfigDict) -> None:
 
 def _mosei(config: ConfigDict) -> None:
     # Frozen features of files as they are passed around, averaged over time.
-    config.data.update(dict(label="polarity", dir=""))
+    config.data.update(dict(label="polarity", file="", text="vectors", standardise=()))
     config.model.encoders = {
         m: dict(name="vectors") for m in ("audio", "text", "video")
     }
@@ -225,7 +225,7 @@ def _mosei(config: ConfigDict) -> None:
 
 def _iemocap(config: ConfigDict) -> None:
     # Four flags are no classes: there is no MIS of them.
-    config.data.update(dict(label="emotions", dir=""))
+    config.data.update(dict(label="emotions", file="", text="vectors", standardise=()))
     config.model.encoders = {
         m: dict(name="vectors") for m in ("audio", "text", "video")
     }
@@ -239,6 +239,7 @@ def _clips(config: ConfigDict) -> None:
         dict(
             dir="",
             labels="",
+            classes=(),  # names of all classes; (): those that occur
             frames=30,
             size=112,
             fit="crop",

@@ -34,7 +34,7 @@ def inspect(config: ConfigDict, *, compiled: bool) -> dict[str, Any]:
     """
     config = config.copy_and_resolve_references()
     config.parallel = "jit"  # the maths and the shapes of pmap are the same
-    data = build.dataset(config, build.folds(config)[0])
+    data = build.described(config, build.folds(config)[0])
     reader = build.pipeline(config, data, seed=0)
     steps = build.plan(config, reader.steps_per_epoch).steps
     parts = build.parts(config, data, steps)

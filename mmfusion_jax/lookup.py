@@ -19,6 +19,14 @@ def choose(table: Mapping[str, Any], name: str, where: str) -> Any:
 
 def call(make: Callable[..., Any], options: Mapping[str, Any], where: str) -> Any:
     """`make(**options)`; an option that it does not have is a ConfigError."""
+    check_options(make, options, where)
+    return make(**options)
+
+
+def check_options(
+    make: Callable[..., Any], options: Mapping[str, Any], where: str
+) -> None:
+    """Raises ConfigError for the first option that `make` does not have."""
     takes = inspect.signature(make).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
         for key in options:
@@ -27,7 +35,6 @@ def call(make: Callable[..., Any], options: Mapping[str, Any], where: str) -> An
                 raise ConfigError(
                     "C02", f"{where}.{key} is unknown; {nearest(key, names)}"
                 )
-    return make(**options)
 
 
 def known(make: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:

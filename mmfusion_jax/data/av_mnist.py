@@ -10,9 +10,11 @@ from mmfusion_jax.data import av_mnist_recipe as make
 from mmfusion_jax.data.av_mnist_store import Made, built, imported
 from mmfusion_jax.data.dataset import Dataset, Example
 from mmfusion_jax.data.digits_recipe import WORDS
+from mmfusion_jax.data.outline import outlined
 from mmfusion_jax.data.store import Records
 from mmfusion_jax.errors import ConfigError, DataError, nearest
 
+TITLE = "AV-MNIST (of MNIST, FSDD and ESC)"
 PART = 12
 """One of so many training images is for validation: 5,000 of 60,000, the last ones."""
 
@@ -169,13 +171,21 @@ def av_mnist(
     }
     return Dataset(
         "av_mnist",
-        "AV-MNIST (of MNIST, FSDD and ESC)",
+        TITLE,
         sources,
         {"digit": WORDS},
         labels={split: {"digit": source.digits} for split, source in sources.items()},
         groups=groups,
         facts=_facts(made, sources, snr_db, speaker, pairing_seed),
     )
+
+
+def outline(*, pairs: int = 0, **_: Any) -> Dataset:
+    """What `av_mnist` returns, with zeros for examples; reads nothing."""
+    counts = {"train": pairs or 55_000, "valid": 5_000, "test": 10_000}
+    shapes = {"image": ((1, 28, 28, 1), "float32")}
+    shapes["audio"] = ((1, make.SIDE, make.SIDE, 1), "float32")
+    return outlined("av_mnist", TITLE, counts, shapes, classes={"digit": WORDS})
 
 
 def examined(data: Dataset) -> dict[str, Any]:

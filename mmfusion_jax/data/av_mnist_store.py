@@ -99,14 +99,18 @@ def opened(place: Path) -> Made:
     return Made(place, open_store(place / IMAGES), open_store(place / SOUNDS))
 
 
+def imports() -> list[Path]:
+    """The folders of all imports."""
+    return sorted(path.parent for path in cache_folder(FOLDER).glob(f"*/{IMAGES}"))
+
+
 def imported() -> Made:
     """The only import there is.
 
     Raises:
         DataError: there is none, or there are several.
     """
-    root = cache_folder(FOLDER)
-    found = sorted(path.parent for path in root.glob(f"*/{IMAGES}"))
+    found = imports()
     command = "python -m mmfusion_jax.data import FOLDER --as=av_mnist"
     if not found:
         raise DataError(

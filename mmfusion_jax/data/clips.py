@@ -9,6 +9,8 @@ import numpy as np
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.data.frames import WHOLE, Square
 from mmfusion_jax.data.labels_file import Row, read_labels
+from mmfusion_jax.data.media import HOP
+from mmfusion_jax.data.outline import outlined
 from mmfusion_jax.data.prepare import SPLIT, ClipSource, Prepared, prepare, summary
 from mmfusion_jax.data.recipe import MODALITIES, Job, Recipe
 from mmfusion_jax.data.splits import SPLITS, random_splits
@@ -132,6 +134,44 @@ def clips(
         },
         facts={"split": how, "fit": fit, "region": list(region)},
         warnings=_warnings(rows, groups, how),
+    )
+
+
+def outline(
+    *,
+    modalities: Sequence[str] = MODALITIES,
+    frames: int = 30,
+    size: int = 112,
+    sample_rate: int = 22050,
+    duration: float | None = None,
+    n_mfcc: int = 13,
+    classes: Sequence[str] = (),
+    **_: Any,
+) -> Dataset:
+    """What `clips` returns, with zeros for examples; reads nothing.
+
+    Their number is not known: one of each split stands for all.
+
+    Raises:
+        DataError: without the clips, `classes` and `duration` must be given.
+    """
+    if not classes or not duration:
+        raise DataError(
+            "D40",
+            "the clips are your own: their classes and length are not known.",
+            "--config.data.dir=FOLDER, or without clips "
+            "--config.data.classes=a,b --config.data.duration=3",
+        )
+    shapes = {
+        "audio": ((1 + round(sample_rate * duration) // HOP, n_mfcc), "float32"),
+        "video": ((frames, size, size, 3), "uint8"),
+    }
+    return outlined(
+        "clips",
+        "clips",
+        dict.fromkeys(SPLITS, 1),
+        {name: shapes[name] for name in modalities},
+        classes={LABEL: tuple(classes)},
     )
 
 

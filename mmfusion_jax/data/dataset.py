@@ -67,6 +67,8 @@ class Dataset:
         values: label name -> its meaning, for labels that are numbers, (n) float.
         flags: label name -> names of the flags, for labels that are several yes or no
             at once, (n j) int 0 or 1.
+        ids: modality -> the smallest and the largest id in any split, for sequences of
+            ids; read from the examples where it is not given.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Dataset:
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     values: Mapping[str, Score] = dataclasses.field(default_factory=dict)
     flags: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    ids: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         check_disjoint(self.groups)
@@ -95,6 +98,28 @@ class Dataset:
             return np.asarray(self.labels[split][name])
         source = self.sources[split]
         return np.array([source[i]["labels"][name] for i in range(len(source))])
+
+    def id_range(self, modality: str) -> tuple[int, int]:
+        """The smallest and the largest id of `modality` in any split.
+
+        Args:
+            modality: sequences of ids, (t) int.
+        """
+        if modality in self.ids:
+            return self.ids[modality]
+        low, high = 0, 0
+        for source in self.sources.values():
+            for i in range(len(source)):
+                example = source[i]
+                ids = example["inputs"][modality][example["masks"][modality]]
+                if len(ids):
+                    low, high = min(low, int(ids.min())), max(high, int(ids.max()))
+        return low, high
+
+
+def is_ids(values: np.ndarray) -> bool:
+    """Whether the values of one example, (t ...), are ids and no features or pixels."""
+    return values.ndim == 1 and np.issubdtype(values.dtype, np.integer)
 
 
 class Labelled(Source, Protocol):

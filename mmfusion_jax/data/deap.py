@@ -3,25 +3,32 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mmfusion_jax.data.dataset import Dataset, Example, of_people
 from mmfusion_jax.data.deap_store import (
+    CHANNELS,
     EEG,
     HIGH,
     LOW,
+    RATE,
     RATINGS,
     SIGNALS,
     SPLIT,
     prepared,
 )
+from mmfusion_jax.data.outline import outlined
 from mmfusion_jax.data.progress import track
 from mmfusion_jax.data.splits import folds_of
 from mmfusion_jax.data.store import Records, Store
 from mmfusion_jax.errors import ConfigError, DataError
 
 CLASSES = ("low", "high")
+PEOPLE, TRIALS, SECONDS = 32, 40, 60
+"""Participants, films each of them saw, and seconds of a film, as published."""
+
 FILES = "s[0-9][0-9].dat"
 LAYOUT = """\
   folder/s01.dat .. s32.dat    one for each participant, at any depth, as in
@@ -126,6 +133,32 @@ def deap(
     classes: dict[str, tuple[str, ...]] = dict.fromkeys(RATINGS, CLASSES)
     licence = "signed agreement of DEAP, research only"
     return of_people("deap", "DEAP", sources, people, classes, licence)
+
+
+def outline(
+    *,
+    fold: int = 0,
+    folds: int = 8,
+    protocol: str = "honest",
+    threshold: float = 5.0,
+    window: int = 1,
+    hop: int = 1,
+    **_: Any,
+) -> Dataset:
+    """What `deap` returns, with zeros for examples; reads nothing."""
+    _check(threshold, window, hop)
+    people = folds_of(range(PEOPLE), fold, folds, protocol)
+    each = TRIALS * len(range(0, SECONDS - window + 1, hop))
+    return outlined(
+        "deap",
+        "DEAP",
+        {split: each * len(chosen) for split, chosen in people.items()},
+        {
+            "eeg": ((RATE * window, EEG), "float32"),
+            "peripheral": ((RATE * window, CHANNELS - EEG), "float32"),
+        },
+        classes=dict.fromkeys(RATINGS, CLASSES),
+    )
 
 
 def _check(threshold: float, window: int, hop: int) -> None:

@@ -18,13 +18,15 @@ which builds it, needs librosa and eSpeak NG (the extra `demo`).
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mmfusion_jax.data import digits_recipe as make
 from mmfusion_jax.data.dataset import Dataset, Example, Score
-from mmfusion_jax.data.digits_store import built
+from mmfusion_jax.data.digits_store import FEATURES, built
 from mmfusion_jax.data.memory import InMemory
+from mmfusion_jax.data.outline import outlined
 from mmfusion_jax.data.store import Store
 from mmfusion_jax.data.transforms import Moments, Standard
 from mmfusion_jax.errors import ConfigError, nearest
@@ -34,6 +36,9 @@ FLAGS = ("even", "prime", "large")
 """What the three entries of the label "flags" say; large is 5 and above."""
 
 PRIMES = (2, 3, 5, 7)
+TITLE = "digits (embedded)"
+CLASSES = {"digit": make.WORDS, "parity": ("even", "odd")}
+VALUES = {"value": Score(-3, 3, family="sentiment")}
 
 
 def digits(
@@ -82,14 +87,15 @@ def digits(
         sources[split] = _source(table, standard, present)
     return Dataset(
         "digits",
-        "digits (embedded)",
+        TITLE,
         sources,
-        {"digit": make.WORDS, "parity": ("even", "odd")},
+        CLASSES,
         Jitter() if augment and "audio" in kept else None,
         labels={split: source.labels for split, source in sources.items()},
         groups={split: sorted(set(table["voice"])) for split, table in tables.items()},
-        values={"value": Score(-3, 3, family="sentiment")},
+        values=VALUES,
         flags={"flags": FLAGS},
+        ids={"text": (0, len(make.VOCABULARY) - 1)},
         facts={
             "version": make.VERSION,
             "fingerprint": store.manifest["fingerprint"],
@@ -97,6 +103,29 @@ def digits(
             "missing": missing,
             "warnings": ["an embedded stand-in, not comparable with any paper"],
         },
+    )
+
+
+def outline(
+    *, modalities: Sequence[str] | None = None, missing: float = 0.0, **_: Any
+) -> Dataset:
+    """What `digits` returns, with zeros for examples; reads nothing."""
+    kept = tuple(MODALITIES if modalities is None else modalities)
+    _check(kept, missing)
+    shapes = {
+        "image": ((1, *FEATURES["image"].shape), "float32"),
+        "audio": (FEATURES["mfcc"].shape, "float32"),
+        "video": (FEATURES["video"].shape, "uint8"),
+        "text": (FEATURES["text"].shape, "int32"),
+    }
+    return outlined(
+        "digits",
+        TITLE,
+        make.SIZES,
+        {name: shapes[name] for name in kept},
+        classes=CLASSES,
+        values=VALUES,
+        flags={"flags": FLAGS},
     )
 
 

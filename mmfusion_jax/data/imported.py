@@ -10,6 +10,7 @@ import numpy as np
 from mmfusion_jax.data.dataset import Dataset, Example
 from mmfusion_jax.data.import_file import FOLDER
 from mmfusion_jax.data.kinds import KINDS, POLARITY, Kind
+from mmfusion_jax.data.outline import Shape, outlined
 from mmfusion_jax.data.progress import track
 from mmfusion_jax.data.sequences import video
 from mmfusion_jax.data.splits import SPLITS
@@ -112,7 +113,41 @@ def imported(
         groups=_groups(kind, report),
         values={label: kind.meaning for label in scores if kind.meaning is not None},
         flags={kind.label: kind.flags} if kind.flags else {},
+        ids=_id_range(report, stored),
         facts=_facts(store, kind, text, standardise),
+    )
+
+
+def outline(
+    name: str,
+    *,
+    file: str = "",
+    text: str = "vectors",
+    standardise: Sequence[str] = (),
+) -> Dataset:
+    """What `imported` returns, with zeros for examples; reads nothing.
+
+    Releases differ in their shapes; these are the ones of `Kind.shapes`.
+    """
+    kind = KINDS[name]
+    steps = kind.shapes["text"][0]
+    shapes: dict[str, Shape] = {m: (s, "float32") for m, s in kind.shapes.items()}
+    if text != "vectors":
+        _check_text(text)
+        if not kind.pieces:
+            raise _no_text(text, f"no file of {kind.title} has such text", ["vectors"])
+        shapes["text"] = ((steps,), "int32")
+    for modality in standardise:
+        _check_standard(modality, [m for m in shapes if len(shapes[m][0]) == 2])
+    scores = [] if kind.meaning is None else [kind.label]
+    return outlined(
+        name,
+        f"{kind.title} (as published)",
+        dict(zip(SPLITS, kind.counts[0], strict=True)),
+        shapes,
+        classes={"polarity": POLARITY} if scores else {},
+        values={label: kind.meaning for label in scores if kind.meaning is not None},
+        flags={kind.label: kind.flags} if kind.flags else {},
     )
 
 
@@ -166,19 +201,39 @@ def _nothing(name: str) -> DataError:
 
 def _stored(store: Store, text: str) -> dict[str, str]:
     """Modality -> its name in the store."""
+    _check_text(text)
+    here = store.manifest["report"]["train"]["inputs"]
+    chosen = {"text": TEXTS[text], "audio": "audio", "video": "video"}
+    if chosen["text"] not in here and (have := [t for t in TEXTS if TEXTS[t] in here]):
+        raise _no_text(text, f"{store.manifest['file']} has no such text", have)
+    return {modality: one for modality, one in chosen.items() if one in here}
+
+
+def _check_text(text: str) -> None:
+    """Raises ConfigError for a kind of text that no file has."""
     if text not in TEXTS:
         raise ConfigError(
             "C03", f"config.data.text={text!r} is unknown.", nearest(text, TEXTS)
         )
-    here = store.manifest["report"]["train"]["inputs"]
-    chosen = {"text": TEXTS[text], "audio": "audio", "video": "video"}
-    if chosen["text"] not in here and (have := [t for t in TEXTS if TEXTS[t] in here]):
-        raise DataError(
-            "D77",
-            f"config.data.text={text!r}: {store.manifest['file']} has no such text.",
-            " or ".join(f"--config.data.text={one}" for one in have),
+
+
+def _no_text(text: str, why: str, have: Sequence[str]) -> DataError:
+    """The error for a kind of text that is not there."""
+    return DataError(
+        "D77",
+        f"config.data.text={text!r}: {why}.",
+        " or ".join(f"--config.data.text={one}" for one in have),
+    )
+
+
+def _check_standard(modality: str, vectors: Sequence[str]) -> None:
+    """Raises ConfigError for a modality that cannot be standardised."""
+    if modality not in vectors:
+        raise ConfigError(
+            "C03",
+            f"config.data.standardise={modality!r} is no modality of vectors.",
+            nearest(modality, vectors),
         )
-    return {modality: one for modality, one in chosen.items() if one in here}
 
 
 def _standard(
@@ -187,15 +242,24 @@ def _standard(
     """Of the training split."""
     here = report["train"]["inputs"]
     vectors = [m for m, one in stored.items() if here[one].get("count")]
-    if modality not in vectors:
-        raise ConfigError(
-            "C03",
-            f"config.data.standardise={modality!r} is no modality of vectors.",
-            nearest(modality, vectors),
-        )
+    _check_standard(modality, vectors)
     told = here[stored[modality]]
     sums = np.array(told["total"]), np.array(told["square"])
     return Standard.of([Moments(told["count"], *sums)])
+
+
+def _id_range(
+    report: Mapping[str, Any], stored: Mapping[str, str]
+) -> dict[str, tuple[int, int]]:
+    """Modality -> smallest and largest id, of modalities that are ids."""
+    found = {}
+    for modality, one in stored.items():
+        told = [part["inputs"][one] for part in report.values()]
+        if any(each["features"] for each in told):
+            continue
+        low = min(each["low"] or 0 for each in told)
+        found[modality] = int(low), int(max(each["high"] or 0 for each in told))
+    return found
 
 
 def _labels(told: Mapping[str, Any]) -> dict[str, np.ndarray]:

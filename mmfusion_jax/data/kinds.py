@@ -1,6 +1,7 @@
 """The data sets of the sentiment field: their labels, splits and where files are."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -25,7 +26,10 @@ class Kind:
         counts: sizes of train, valid and test as published, in every release known.
         files: what to get, and where.
         by_video: every video is in one split only.
-        configs: a config that trains on it.
+        config: a config that trains on it.
+        shapes: "text", "audio", "video" of an example as most releases have them, steps
+            and features.
+        pieces: a release has the text also as ids of word pieces.
     """
 
     title: str
@@ -36,6 +40,8 @@ class Kind:
     files: tuple[str, ...]
     by_video: bool
     config: str
+    shapes: Mapping[str, tuple[int, int]]
+    pieces: bool = True
 
 
 KINDS = {
@@ -51,6 +57,7 @@ KINDS = {
         ),
         True,
         "configs/mea.py:mosi",
+        {"text": (50, 768), "audio": (50, 5), "video": (50, 20)},
     ),
     "mosei": Kind(
         "CMU-MOSEI",
@@ -64,6 +71,7 @@ KINDS = {
         ),
         True,
         "configs/mea.py:mosei",
+        {"text": (50, 768), "audio": (50, 74), "video": (50, 35)},
     ),
     "sims": Kind(
         "CH-SIMS",
@@ -74,6 +82,7 @@ KINDS = {
         (f"unaligned_39.pkl: {MMSA}",),
         False,
         "configs/mcl_mcf.py:sims",
+        {"text": (39, 768), "audio": (400, 33), "video": (55, 709)},
     ),
     "iemocap": Kind(
         "IEMOCAP",
@@ -84,6 +93,8 @@ KINDS = {
         (f"iemocap_data.pkl or iemocap_data_noalign.pkl: {MULT}",),
         False,
         "configs/mea.py:iemocap",
+        {"text": (20, 300), "audio": (20, 74), "video": (20, 35)},
+        pieces=False,
     ),
 }
 

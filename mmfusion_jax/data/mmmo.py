@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mmfusion_jax.data.dataset import Dataset, Score
 from mmfusion_jax.data.memory import InMemory
 from mmfusion_jax.data.npz import check_finite, read_from
+from mmfusion_jax.data.outline import outlined
 from mmfusion_jax.data.splits import PROTOCOLS, SPLITS, folds_of
 from mmfusion_jax.data.transforms import Moments, Standard
 from mmfusion_jax.errors import ConfigError, DataError, nearest
@@ -15,7 +17,12 @@ from mmfusion_jax.errors import ConfigError, DataError, nearest
 SCORE, POSITIVE = "score", "positive"
 CLASSES = ("not positive", "positive")
 MEANING = Score(1.0, 5.0, 3.0)
-MODALITIES = ("text", "audio", "video")
+WIDTHS = {"text": 300, "audio": 74, "video": 36}
+MODALITIES = tuple(WIDTHS)
+STEPS = 20
+COUNTS, COMPLETE = (220, 40, 80), 120
+"""Clips of the official splits, and how many of them all have text."""
+
 FILE = "mmmo.npz"
 ARRAYS = tuple(
     f"{split}_{name}"
@@ -99,6 +106,33 @@ def mmmo(
             "counts": {split: len(chosen) for split, chosen in rows.items()},
             "warnings": _warnings(masks["text"][train]),
         },
+    )
+
+
+def outline(
+    *,
+    fold: int = 0,
+    folds: int = 1,
+    protocol: str = "honest",
+    textless: bool = False,
+    tail: float = 0.01,
+    **_: Any,
+) -> Dataset:
+    """What `mmmo` returns, with zeros for examples; reads nothing."""
+    _check(fold, folds, protocol, textless, tail)
+    if folds == 1:
+        rows = _official(np.repeat(SPLITS, COUNTS), protocol)
+    else:
+        rows = _folded(np.arange(COMPLETE), fold, folds, protocol)
+    counts = {split: len(chosen) for split, chosen in rows.items()}
+    counts["train"] += (sum(COUNTS) - COMPLETE) * textless
+    return outlined(
+        "mmmo",
+        "ICT-MMMO",
+        counts,
+        {name: ((STEPS, width), "float32") for name, width in WIDTHS.items()},
+        classes={POSITIVE: CLASSES},
+        values={SCORE: MEANING},
     )
 
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mmfusion_jax.data.dataset import Dataset, Score
 from mmfusion_jax.data.memory import InMemory
 from mmfusion_jax.data.npz import check_finite, read_from
+from mmfusion_jax.data.outline import outlined
 from mmfusion_jax.data.splits import PROTOCOLS
 from mmfusion_jax.data.transforms import Moments, Standard
 from mmfusion_jax.errors import ConfigError, DataError, nearest
@@ -15,7 +17,14 @@ from mmfusion_jax.errors import ConfigError, DataError, nearest
 POLARITY, SCORE = "polarity", "score"
 CLASSES = ("negative", "positive")
 MEANING = Score(-3.0, 3.0, family="sentiment")
-MODALITIES = ("text", "audio", "video")
+WIDTHS = {"text": 100, "audio": 73, "video": 100}
+MODALITIES = tuple(WIDTHS)
+LONGEST = 63
+"""Utterances of the longest video."""
+
+COUNTS, SCORED = (1207, 240, 752), (1204, 240, 751)
+"""Utterances in train, valid and test, and those of them that have a score."""
+
 ARRAYS = (*MODALITIES, "video_id", "segment", "label_binary", "label_regression")
 VALID = "suggested_valid"
 LAYOUT = """\
@@ -101,6 +110,31 @@ def mosi_utterances(
             "steps": length,
             "warnings": [OPTIMISTIC] if "valid" in tables else [],
         },
+    )
+
+
+def outline(
+    *,
+    label: str = POLARITY,
+    before: int = 10,
+    after: int = 10,
+    protocol: str = "honest",
+    **_: Any,
+) -> Dataset:
+    """What `mosi_utterances` returns, with zeros for examples; reads nothing."""
+    _check(label, before, after, protocol)
+    train, valid, test = SCORED if label == SCORE else COUNTS
+    counts = {"train": train, "valid": valid, "test": test}
+    if protocol != "honest":
+        counts = {"train": train + valid, "test": test}
+    steps = min(before + 1 + after, LONGEST)
+    return outlined(
+        "mosi_utterances",
+        "CMU-MOSI by utterance",
+        counts,
+        {name: ((steps, width + 1), "float32") for name, width in WIDTHS.items()},
+        classes={POLARITY: CLASSES},
+        values={SCORE: MEANING} if label == SCORE else {},
     )
 
 

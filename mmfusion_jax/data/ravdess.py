@@ -4,6 +4,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from mmfusion_jax.data.clips import assemble
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.data.frames import Look, Square
 from mmfusion_jax.data.landmarks import CROPS, FaceCrop
+from mmfusion_jax.data.media import HOP
+from mmfusion_jax.data.outline import outlined
 from mmfusion_jax.data.prepare import prepare
 from mmfusion_jax.data.ravdess_names import (
     ACTORS,
@@ -27,8 +30,13 @@ from mmfusion_jax.data.splits import folds_of
 from mmfusion_jax.data.transforms import CropAndFlip
 from mmfusion_jax.errors import ConfigError, DataError, nearest
 
-LABEL = "emotion"
-COUNT = 1440
+LABEL, TITLE = "emotion", "RAVDESS speech"
+COUNT, CLIPS = 1440, 60
+"""Clips in all, and of each actor."""
+
+RATE, SECONDS = 44100, 2.45
+"""Of the sound that is taken: samples a second, and how long it is."""
+
 LAYOUT = """\
   ravdess/Actor_01/01-01-01-01-01-01-01.mp4   from Video_Speech_Actor_01.zip
   ravdess/Actor_01/03-01-01-01-01-01-01.wav   from Audio_Speech_Actors_01-24.zip
@@ -123,9 +131,9 @@ def ravdess(
         frames=frames,
         spacing=spacing,
         size=size,
-        sample_rate=44100,
+        sample_rate=RATE,
         offset=0.5,
-        duration=2.45,
+        duration=SECONDS,
         pad_mode=pad_mode,
     )
     prepared = prepare(
@@ -146,7 +154,7 @@ def ravdess(
     face = f"face by landmarks, crop={crop!r}" if landmarks else "middle square"
     return assemble(
         "ravdess",
-        "RAVDESS speech",
+        TITLE,
         prepared,
         {split: [take.name for take in part] for split, part in parts.items()},
         {
@@ -164,6 +172,30 @@ def ravdess(
             "clips_by_actor": {str(actor): seen[actor] for actor in ACTORS},
         },
         warnings=_warnings(len(takes), seen, bool(landmarks)),
+    )
+
+
+def outline(
+    *,
+    fold: int = 0,
+    folds: int = 5,
+    protocol: str = "honest",
+    size: int = 224,
+    frames: int = 30,
+    **_: Any,
+) -> Dataset:
+    """What `ravdess` returns, with zeros for examples; reads nothing."""
+    actors = folds_of(ACTORS, fold, folds, protocol, PER_FOLD)
+    steps = 1 + round(RATE * SECONDS) // HOP
+    return outlined(
+        "ravdess",
+        TITLE,
+        {split: CLIPS * len(chosen) for split, chosen in actors.items()},
+        {
+            "audio": ((steps, 13), "float32"),
+            "video": ((frames, size, size, 3), "uint8"),
+        },
+        classes={LABEL: EMOTIONS},
     )
 
 

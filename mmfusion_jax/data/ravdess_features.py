@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,11 +11,21 @@ from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.data.feature_augment import VaryFeatures
 from mmfusion_jax.data.memory import InMemory
 from mmfusion_jax.data.npz import check_finite, read_from
-from mmfusion_jax.data.ravdess import LABEL, WITHOUT
-from mmfusion_jax.data.ravdess_names import PER_FOLD, actor_groups
+from mmfusion_jax.data.outline import outlined
+from mmfusion_jax.data.ravdess import CLIPS, LABEL, WITHOUT
+from mmfusion_jax.data.ravdess_names import (
+    ACTORS,
+    EMOTIONS,
+    PER_FOLD,
+    actor_groups,
+)
 from mmfusion_jax.data.splits import folds_of
 from mmfusion_jax.data.transforms import Moments, Standard
 from mmfusion_jax.errors import ConfigError, DataError, nearest
+
+TITLE = "RAVDESS speech as MFCC and action units"
+PRESENT, FRAMES = 20, 243
+"""Actors whose features are there, and frames of sound of a clip."""
 
 FILES = {
     "mfcc.npz": ("mfcc", "name", "emotion", "emotion_names", "actor"),
@@ -77,7 +88,7 @@ def ravdess_features(
     }
     return Dataset(
         "ravdess_features",
-        "RAVDESS speech as MFCC and action units",
+        TITLE,
         sources,
         {LABEL: tuple(str(name) for name in arrays["emotion_names"])},
         augment=_augment(standards["audio"], augment) if augment else None,
@@ -91,6 +102,26 @@ def ravdess_features(
     )
 
 
+def outline(
+    *,
+    fold: int = 0,
+    folds: int = 5,
+    protocol: str = "honest",
+    stride: int = 1,
+    **_: Any,
+) -> Dataset:
+    """What `ravdess_features` returns, with zeros for examples; reads nothing."""
+    actors = folds_of(ACTORS[:PRESENT], fold, folds, protocol, PER_FOLD)
+    _check_stride(stride, FRAMES)
+    return outlined(
+        "ravdess_features",
+        TITLE,
+        {split: CLIPS * len(chosen) for split, chosen in actors.items()},
+        {"audio": ((FRAMES // stride, 13), "float32"), "video": ((1, 70), "float32")},
+        classes={LABEL: EMOTIONS},
+    )
+
+
 def _standard(train: np.ndarray) -> Standard:
     """What brings every feature of (n t f) training values to mean 0, deviation 1."""
     return Standard.of([Moments.of(train.reshape(-1, train.shape[-1]))])
@@ -99,13 +130,18 @@ def _standard(train: np.ndarray) -> Standard:
 def _strided(mfcc: np.ndarray, stride: int) -> np.ndarray:
     """(n t f) with every `stride` frames averaged; frames that remain are left out."""
     n, frames, width = mfcc.shape
+    _check_stride(stride, frames)
+    steps = frames // stride
+    windows = mfcc[:, : steps * stride].reshape(n, steps, stride, width)
+    return windows.mean(axis=2, dtype=np.float32)
+
+
+def _check_stride(stride: int, frames: int) -> None:
+    """Raises ConfigError for a stride that is not within a clip."""
     if not 1 <= stride <= frames:
         raise ConfigError(
             "C10", f"config.data.stride={stride} is out of range.", f"1 to {frames}"
         )
-    steps = frames // stride
-    windows = mfcc[:, : steps * stride].reshape(n, steps, stride, width)
-    return windows.mean(axis=2, dtype=np.float32)
 
 
 def _augment(standard: Standard, options: Mapping[str, float]) -> VaryFeatures:

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mmfusion_jax.data.dataset import Dataset, of_people
 from mmfusion_jax.data.memory import InMemory
 from mmfusion_jax.data.npz import read_npz
+from mmfusion_jax.data.outline import outlined
 from mmfusion_jax.data.splits import folds_of
 from mmfusion_jax.data.transforms import Moments, Standard
 from mmfusion_jax.errors import ConfigError, DataError, nearest
@@ -17,6 +19,9 @@ CLASSES = ("rest", "stress")
 SIGNALS = {"eda": 4, "temp": 4, "hr": 1, "bvp": 16, "resp": 1}
 """Modality -> samples a second: skin conductance, skin temperature, heart rate, the
 volume of blood in the skin, and breathing rate."""
+
+SUBJECTS, SECONDS = 29, 2900
+"""Subjects with labels, and about how many seconds of each are rest or stress alone."""
 
 STANDARDS = ("subject", "train")
 FILES = "S*.npz"
@@ -93,6 +98,32 @@ def stress_predict(
     classes = {LABEL: CLASSES}
     return of_people(
         "stress_predict", "Stress-Predict", sources, people, classes, "MIT"
+    )
+
+
+def outline(
+    *,
+    fold: int = 0,
+    folds: int = 5,
+    protocol: str = "honest",
+    window: int = 60,
+    hop: int = 30,
+    standard: str = "subject",
+    **_: Any,
+) -> Dataset:
+    """What `stress_predict` returns, with zeros for examples; reads nothing.
+
+    How many windows hold one label only depends on the files: the sizes are estimates.
+    """
+    _check(window, hop, standard)
+    people = folds_of(range(SUBJECTS), fold, folds, protocol)
+    each = max(1, SECONDS // hop)
+    return outlined(
+        "stress_predict",
+        "Stress-Predict",
+        {split: each * len(chosen) for split, chosen in people.items()},
+        {name: ((window * rate, 1), "float32") for name, rate in SIGNALS.items()},
+        classes={LABEL: CLASSES},
     )
 
 

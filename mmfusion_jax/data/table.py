@@ -1,16 +1,30 @@
 """The data sets that a config can name."""
 
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 from mmfusion_jax.data.av_mnist import av_mnist
+from mmfusion_jax.data.av_mnist import outline as av_mnist_outline
+from mmfusion_jax.data.av_mnist_store import imports as av_mnist_imports
 from mmfusion_jax.data.clips import clips
+from mmfusion_jax.data.clips import outline as clips_outline
 from mmfusion_jax.data.deap import deap
+from mmfusion_jax.data.deap import outline as deap_outline
 from mmfusion_jax.data.digits import digits
-from mmfusion_jax.data.imported import imported
+from mmfusion_jax.data.digits import outline as digits_outline
+from mmfusion_jax.data.imported import imported, imports
+from mmfusion_jax.data.imported import outline as imported_outline
+from mmfusion_jax.data.kinds import KINDS
 from mmfusion_jax.data.mmmo import mmmo
+from mmfusion_jax.data.mmmo import outline as mmmo_outline
 from mmfusion_jax.data.mosi_utterances import mosi_utterances
+from mmfusion_jax.data.mosi_utterances import outline as mosi_utterances_outline
+from mmfusion_jax.data.ravdess import outline as ravdess_outline
 from mmfusion_jax.data.ravdess import ravdess
+from mmfusion_jax.data.ravdess_features import outline as ravdess_features_outline
 from mmfusion_jax.data.ravdess_features import ravdess_features
+from mmfusion_jax.data.stress_predict import outline as stress_predict_outline
 from mmfusion_jax.data.stress_predict import stress_predict
 
 DATASETS = {
@@ -28,3 +42,34 @@ DATASETS = {
     "sims": functools.partial(imported, "sims"),
     "stress_predict": stress_predict,
 }
+
+OUTLINES = {
+    "av_mnist": av_mnist_outline,
+    "clips": clips_outline,
+    "deap": deap_outline,
+    "digits": digits_outline,
+    "iemocap": functools.partial(imported_outline, "iemocap"),
+    "mmmo": mmmo_outline,
+    "mosei": functools.partial(imported_outline, "mosei"),
+    "mosi": functools.partial(imported_outline, "mosi"),
+    "mosi_utterances": mosi_utterances_outline,
+    "ravdess": ravdess_outline,
+    "ravdess_features": ravdess_features_outline,
+    "sims": functools.partial(imported_outline, "sims"),
+    "stress_predict": stress_predict_outline,
+}
+"""The same data sets, known by their shapes and classes alone."""
+
+
+def has_files(name: str, options: Mapping[str, Any]) -> bool:
+    """Whether the user has files of a data set: their folder is named, or an import.
+
+    Args:
+        name: a key of `DATASETS`.
+        options: arguments of the data set.
+    """
+    if options.get("dir"):
+        return True
+    if name in KINDS:
+        return bool(imports(name))
+    return name == "av_mnist" and bool(av_mnist_imports())

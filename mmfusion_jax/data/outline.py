@@ -1,0 +1,81 @@
+"""A data set before its files are there: its classes, and the shapes of an example.
+
+Every reader of a named data set has an `outline` beside it, which takes the same
+options and reads nothing. It serves `--mode=inspect` and the tests of configs.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from mmfusion_jax.data.dataset import Dataset, Example, Score
+
+Shape = tuple[tuple[int, ...], str]
+"""The shape of one example, (t ...), and the name of its type."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Zeros:
+    """Examples of known shapes in which every step is real and every value is 0.
+
+    Attributes:
+        count: number of examples.
+        inputs: modality -> shape and type.
+        labels: name -> shape and type.
+    """
+
+    count: int
+    inputs: Mapping[str, Shape]
+    labels: Mapping[str, Shape]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Example:
+        if not 0 <= index < self.count:
+            raise IndexError(f"{index} is not in 0..{self.count - 1}.")
+        return {
+            "inputs": {name: np.zeros(*shape) for name, shape in self.inputs.items()},
+            "masks": {
+                name: np.ones(shape[0], bool)
+                for name, (shape, _) in self.inputs.items()
+            },
+            "labels": {name: np.zeros(*shape) for name, shape in self.labels.items()},
+            "weight": np.float32(1),
+        }
+
+
+def outlined(
+    name: str,
+    title: str,
+    counts: Mapping[str, int],
+    inputs: Mapping[str, Shape],
+    *,
+    classes: Mapping[str, tuple[str, ...]] | None = None,
+    values: Mapping[str, Score] | None = None,
+    flags: Mapping[str, tuple[str, ...]] | None = None,
+) -> Dataset:
+    """A Dataset of which only shapes, classes and sizes are known.
+
+    Args:
+        name: the word after the colon of a config.
+        title: how results name it.
+        counts: split -> number of examples, as published.
+        inputs: modality -> shape and type of an example.
+        classes: label name -> class names.
+        values: label name -> meaning of a label that is a number.
+        flags: label name -> names of the flags.
+    """
+    classes, values, flags = classes or {}, values or {}, flags or {}
+    labels: dict[str, Shape] = {label: ((), "int32") for label in classes}
+    labels |= {label: ((), "float32") for label in values}
+    labels |= {label: ((len(names),), "int32") for label, names in flags.items()}
+    return Dataset(
+        name,
+        title,
+        {split: Zeros(count, inputs, labels) for split, count in counts.items()},
+        classes,
+        values=values,
+        flags=flags,
+    )
