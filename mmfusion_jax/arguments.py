@@ -1,6 +1,7 @@
 """From the words of a command line to a request: flags, config, overrides, checks."""
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,8 +11,15 @@ from absl import flags as absl_flags
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags import config_path
 
+from mmfusion_jax.choices import choices
 from mmfusion_jax.config_check import check_config
-from mmfusion_jax.config_file import check_fields, fields, list_configs, load_config
+from mmfusion_jax.config_file import (
+    check_fields,
+    fields,
+    find_config,
+    list_configs,
+    load_config,
+)
 from mmfusion_jax.errors import ConfigError, nearest
 
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
@@ -47,6 +55,8 @@ class Request:
         workdir: folder of the run.
         flags: the values of all other flags, by name.
         operand: the word that is no flag, of a command that takes one.
+        words: of the command line, without the program.
+        notes: lines that tell the user how the words were understood.
     """
 
     config: ConfigDict
@@ -54,6 +64,8 @@ class Request:
     workdir: Path
     flags: Mapping[str, Any]
     operand: str = ""
+    words: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def parse(
@@ -80,7 +92,11 @@ def parse(
         _define(flag, values)
     spec, rest = _take_config(words) if needs_config else ("", list(words))
     _check_flags(rest, [*values, *(["config"] if needs_config else [])])
-    config = _config(spec, rest, values) if needs_config else ConfigDict()
+    before = _load(spec) if needs_config else ConfigDict()
+    model = _other_model(rest, before)
+    config = _swapped(before, model) if model else before
+    if needs_config:
+        _define_config(config, spec, rest, values)
     left = _set(values, rest, config)
     named = _operand(left, operand)
     asked = {flag.name: values[flag.name].value for flag in flags}
@@ -88,9 +104,13 @@ def parse(
         _check_value(flag, asked[flag.name])
     # Only now: until a flag has set it, a placeholder is nothing but its type.
     config = config.copy_and_resolve_references().lock()
+    notes = [f"config: {find_config(spec)}"] if spec else []
+    if model:
+        config, line = _fitted(config, before)
+        notes.append(line)
     check_config(fields(config))
-    workdir = asked.pop("workdir") or default_workdir(spec)
-    return Request(config, spec, Path(workdir).expanduser(), asked, named)
+    workdir = Path(asked.pop("workdir") or default_workdir(spec)).expanduser()
+    return Request(config, spec, workdir, asked, named, tuple(words), tuple(notes))
 
 
 def default_workdir(spec: str) -> str:
@@ -146,15 +166,47 @@ def _check_flags(words: Sequence[str], known: Sequence[str]) -> None:
             raise ConfigError("C01", f"--{name} is no flag.", hint)
 
 
-def _config(
-    spec: str, words: Sequence[str], values: absl_flags.FlagValues
-) -> ConfigDict:
-    """The config of `spec`, with a flag in `values` for every override."""
+def _load(spec: str) -> ConfigDict:
+    """The config of `spec`, or the error that asks for one."""
     if not spec:
         known = list_configs()
         fix = f"--config={known[0] if known else 'FILE.py'}"
         raise ConfigError("C01", "--config is missing: which config to run?", fix)
-    config = load_config(spec)
+    return load_config(spec)
+
+
+def _other_model(words: Sequence[str], config: ConfigDict) -> str:
+    """The model that `words` put in the place of that of `config`; "" for none."""
+    own = fields(config).get("model.name", "")
+    asked = own
+    for word, after in itertools.zip_longest(words, words[1:], fillvalue=""):
+        flag, _, value = word.lstrip("-").partition("=")
+        if word.startswith("-") and flag == "config.model.name":
+            asked = value or after
+    return asked if asked != own and asked in choices("model") else ""
+
+
+def _swapped(config: ConfigDict, model: str) -> ConfigDict:
+    """The config with the fields of another model."""
+    from mmfusion_jax.model_swap import with_model  # slow: it needs JAX
+
+    return with_model(config, model)
+
+
+def _fitted(config: ConfigDict, before: ConfigDict) -> tuple[ConfigDict, str]:
+    """What another model can run of a config, and what was left out, in a line."""
+    from mmfusion_jax.model_swap import fit_to_model
+
+    return fit_to_model(config, before)
+
+
+def _define_config(
+    config: ConfigDict,
+    spec: str,
+    words: Sequence[str],
+    values: absl_flags.FlagValues,
+) -> None:
+    """Adds a flag for every field of `config` that `words` set to `values`."""
     overrides = [match[1] for word in words if (match := OVERRIDE.match(word))]
     check_fields(config, overrides, spec)
     try:
@@ -163,7 +215,6 @@ def _config(
         )
     except (absl_flags.Error, ValueError, TypeError) as error:
         raise ConfigError("C11", " ".join(str(error).split())) from error
-    return config
 
 
 def _set(

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +11,13 @@ import optax
 
 from mmfusion_jax.build_optimiser import optimiser
 from mmfusion_jax.data.augmentations import AUGMENTATIONS
-from mmfusion_jax.data.dataset import Dataset
+from mmfusion_jax.data.dataset import Dataset, is_ids
 from mmfusion_jax.data.modality_dropout import InTurn, ModalityDropout
 from mmfusion_jax.data.pipeline import Pipeline
-from mmfusion_jax.data.table import DATASETS
+from mmfusion_jax.data.table import DATASETS, OUTLINES, has_files
 from mmfusion_jax.encoders import ENCODERS
 from mmfusion_jax.errors import ConfigError, nearest
-from mmfusion_jax.lookup import Config, call, choose, known
+from mmfusion_jax.lookup import Config, call, check_options, choose, known
 from mmfusion_jax.losses import LOSSES
 from mmfusion_jax.losses.objective import TASK, Objective, Weighted
 from mmfusion_jax.metrics.integration import Integration
@@ -94,6 +95,33 @@ def dataset(config: Config, fold: int) -> Dataset:
         ConfigError: for an unknown name or argument.
         DataError: if the data is not there or broken.
     """
+    options = dataset_options(config, fold)
+    return augmented(DATASETS[config.data.name](**options), config.data)
+
+
+def described(config: Config, fold: int) -> Dataset:
+    """The data set of `config.data`, or its shapes and classes where no file is there.
+
+    Args:
+        config: the whole config.
+        fold: number of the fold, for data sets that have folds.
+
+    Raises:
+        ConfigError: for an unknown name or argument.
+        DataError: if files are there and broken, or if nothing is known without them.
+    """
+    options = dataset_options(config, fold)
+    if has_files(config.data.name, options):
+        return dataset(config, fold)
+    return augmented(OUTLINES[config.data.name](**options), config.data)
+
+
+def dataset_options(config: Config, fold: int) -> dict[str, Any]:
+    """The arguments of the data set of `config.data`.
+
+    Raises:
+        ConfigError: for an unknown name or argument.
+    """
     build = choose(DATASETS, config.data.name, "config.data.name")
     options = {k: v for k, v in config.data.items() if k not in PIPELINE_KEYS}
     extra = {
@@ -114,7 +142,8 @@ def dataset(config: Config, fold: int) -> Dataset:
     options |= {k: v for k, v in extra.items() if k in takes}
     if "folder" in options and not options["folder"]:
         options.pop("folder")
-    return augmented(call(build, options, "config.data"), config.data)
+    check_options(build, options, "config.data")
+    return options
 
 
 def augmented(data: Dataset, options: Config) -> Dataset:
@@ -233,13 +262,14 @@ def build_model(config: Config, task: Task, axis: str | None) -> Model:
     options = config.model.to_dict()
     make = choose(MODELS, options.pop("name"), "config.model.name")
     common = {"axis": axis, "dtype": DTYPES[config.compute_dtype]}
+    flags = {"flags": isinstance(task, Multilabel)}
     encoders = {}
     for modality, spec in options.pop("encoders").items():
         where = f"config.model.encoders.{modality}"
         encoder = choose(ENCODERS, spec.pop("name"), f"{where}.name")
         spec.pop("weights", None)
         encoders[modality] = call(encoder, known(encoder, common) | spec, where)
-    options |= known(make, common)
+    options |= known(make, common | flags)
     options |= {"encoders": encoders, "head_size": task.head_size}
     return call(make, options, "config.model")
 
@@ -262,6 +292,28 @@ def random_encoders(config: Config) -> list[str]:
         {name: spec.name for name, spec in encoders.items()},
         {name: spec.get("weights", "") for name, spec in encoders.items()},
     )
+
+
+def check_ids(config: Config, data: Dataset) -> None:
+    """Raises ConfigError if the data has ids that an encoder has no vector for.
+
+    Such an id would be answered with NaN, and only where it occurs.
+    """
+    for modality, spec in config.model.encoders.items():
+        inputs = data.source("train")[0]["inputs"]
+        size = spec.get("vocabulary", getattr(ENCODERS[spec.name], "vocabulary", 0))
+        if modality not in inputs or not size or not is_ids(inputs[modality]):
+            continue
+        low, high = data.id_range(modality)
+        if low < 0 or high >= size:
+            raise ConfigError(
+                "C30",
+                f"config.model.encoders.{modality}.vocabulary={size}: {data.title} has "
+                f"ids from {low} to {high}.",
+                f"--config.model.encoders.{modality}.vocabulary={high + 1}"
+                if low >= 0
+                else "ids count from 0: repair the data",
+            )
 
 
 def build_objective(config: Config, task: Task) -> Objective:

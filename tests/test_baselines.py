@@ -44,9 +44,9 @@ MODELS_SMALL = {
     "audio": Unimodal(FrozenDict({"audio": Steps()}), 3, dropout=0.0),
     "video": Unimodal(FrozenDict({"video": Steps()}), 3),
     **{rule: LateFusion(SMALL, 3, rule, dropout=0.0) for rule in RULES},
-    "concat_fc": ConcatFC(SMALL, 3, width=5, dropout=0.0, hidden_dropout=0.0),
+    "concat_fc": ConcatFC(SMALL, 3, (5,), dropout=0.0, hidden_dropout=0.0),
     "learned": LateFusion(SMALL, 3, "learned", 0.3, 0.0, "mean", 4, (5, 4)),
-    "early": ConcatFC(SMALL, 3, 6, 0.0, 0.0, "mean", 4, (5, 4)),
+    "early": ConcatFC(SMALL, 3, (6, 5, 4), 0.0, 0.0, "mean", 4),
 }
 
 

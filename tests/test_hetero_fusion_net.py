@@ -158,7 +158,7 @@ def test_counts_of_the_baselines(word):
     options = load_config(f"{CONFIG}:{word}").model.to_dict()
     name, _ = options.pop("name"), options.pop("encoders")
     early = word == "digits_early"
-    sides = {"width": 1024, "narrower": (512, 256)} if early else {"hidden": (512, 256)}
+    sides = {"hidden_dims": (1024, 512, 256) if early else (512, 256)}
     found = sizes(MODELS[name], **(options | sides | {"aligned": 512}))
     assert counts(found, "align") == 2_103_296
     if early:

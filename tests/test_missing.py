@@ -53,7 +53,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "model.gate_hidden": 0,
         },
     ),
-    "early fusion": ("hetero_fusion_net:digits_early", {"model.width": 8}),
+    "early fusion": (
+        "hetero_fusion_net:digits_early",
+        {"model.hidden_dims": (8, 4, 4)},
+    ),
     "late fusion": ("hetero_fusion_net:digits_late", {}),
     "of_cmaer_cat": ("of_cmaer_cat", {}),
     "of_cmaer_cat, concat": ("of_cmaer_cat", {"model.head_form": "concat"}),
@@ -62,7 +65,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "average": late("average"),
     "product": late("product"),
     "multiplicative": late("multiplicative", "multiplicative"),
-    "concatenation": baseline("concat_fc", width=8),
+    "concatenation": baseline("concat_fc", hidden_dims=(8,)),
 }
 """Name -> a config and what is changed in it."""
 

@@ -129,7 +129,7 @@ def test_priors():
 
 
 MODEL = ConcatFC(
-    FrozenDict({"audio": Vectors(), "video": Vectors()}), 3, 4, audio_readout="mean"
+    FrozenDict({"audio": Vectors(), "video": Vectors()}), 3, (4,), audio_readout="mean"
 )
 OBJECTIVE = Objective({"task": Weighted(LOSSES["cross_entropy"]("label"))})
 BOTH = ("audio", "video")

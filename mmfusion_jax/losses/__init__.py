@@ -34,3 +34,10 @@ LOSSES = {
     "separation": Separation,
     "single_modalities": SingleModalities,
 }
+
+OF_PREDICTIONS = frozenset({"cross_entropy", "l1", "mse", "multilabel"})
+"""Terms that read the prediction of any model, or the extras that they name."""
+
+OF_UNIMODAL_LOGITS = frozenset({"consistency", "multiplicative", "single_modalities"})
+"""Terms that read "logits/<modality>"; those that are in neither read what one model
+alone gives."""

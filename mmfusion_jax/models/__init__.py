@@ -17,3 +17,6 @@ MODELS = {
     "late_fusion": LateFusion,
     "concat_fc": ConcatFC,
 }
+
+UNIMODAL_LOGITS = frozenset({"hetero_fusion_net", "late_fusion", "unimodal"})
+"""Models whose extras hold "logits/<modality>", what every modality says alone."""

@@ -7,6 +7,7 @@ All take the encoders of the fused model and give them the same parameter paths,
 from collections.abc import Mapping
 from typing import Literal
 
+import einops
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,13 @@ import jax.numpy as jnp
 from mmfusion_jax.errors import ConfigError, nearest
 from mmfusion_jax.layers.linear import linear
 from mmfusion_jax.models.streams import align, encode, head, vector
-from mmfusion_jax.ops.late_fusion import average, multiplicative, product, weighted
+from mmfusion_jax.ops.late_fusion import (
+    average,
+    mean_score,
+    multiplicative,
+    product,
+    weighted,
+)
 from mmfusion_jax.ops.masking import keep
 from mmfusion_jax.types import Array, Batch, Outputs, PyTree, Streams
 
@@ -31,6 +38,7 @@ class Unimodal(nn.Module):
         head_size: k.
         dropout: on the vector of audio.
         audio_readout: what the head sees of audio: "flat", "mean" or "moments".
+        modality: the one that is encoded; "" for the only one of `encoders`.
 
     Source:
         CFN-SR, Table 1, "3D ResNeXt50 (Vid.)" and "1D CNN (Aud.)".
@@ -40,19 +48,27 @@ class Unimodal(nn.Module):
     head_size: int
     dropout: float = 0.4
     audio_readout: str = "flat"
+    modality: str = ""
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> Outputs:
-        """Returns logits (b k); extras: by its modality's name the vector (b d), and
-        "logits/<modality>", the logits once more.
+        """Returns logits (b k), or a score (b) where `head_size` is 1.
+
+        Extras: by its modality's name the vector (b d), and "logits/<modality>", the
+        prediction once more.
+
+        Raises:
+            ConfigError: there is not one encoder, or it is not that of `modality`.
         """
-        if len(self.encoders) != 1:
+        names = sorted(self.encoders)
+        if len(names) != 1 or self.modality not in ("", *names):
             raise ConfigError(
                 "C22",
-                f"Unimodal takes one encoder, but was given {sorted(self.encoders)}.",
-                "keep one of them in config.model.encoders",
+                f"unimodal with modality={self.modality!r} was given encoders for "
+                f"{', '.join(names) or 'no modality'}.",
+                f"--config.model.modality={'|'.join(names)}",
             )
-        (name,) = self.encoders
+        (name,) = names
         streams = encode(self.encoders, batch, train=train)
         x = vector(streams, name, self.dropout, self.audio_readout, train=train)
         logits = head(x, self.head_size, f"head_{name}")
@@ -75,18 +91,22 @@ class LateFusion(nn.Module):
         dropout: on the vector of audio.
         audio_readout: what a head sees of audio: "flat", "mean" or "moments".
         aligned: width to which every vector is brought first, see `align`; 0 for none.
-        hidden: widths of hidden layers in front of every head.
+        hidden_dims: widths of hidden layers in front of every head.
+        flags: the logits are pairs of no and yes, and each pair is combined by itself.
         hidden_dropout: after each of them.
 
     Source:
         CFN-SR, Table 1, "Averaging", "Multiplication" and "Multiplicative";
         Hetero-Fusion-Net, Sec. 5.3, "Late Fusion": rule="learned", aligned=512,
-        hidden=(512, 256), hidden_dropout=0.3, audio_readout="mean", dropout=0.
+        hidden_dims=(512, 256), hidden_dropout=0.3, audio_readout="mean", dropout=0.
     Reading:
         Averaging and multiplication combine networks that were trained alone: take
         their weights with `graft`, or train with one cross-entropy per modality on
         "logits/<modality>". "multiplicative" is trained with the loss of that name;
         it scores each class as if it were the true one, and we normalise the scores.
+        The papers combine classes. Scores are combined by "average", their mean, and
+        by "learned", a mean whose weights are a linear layer and softmax of all scores;
+        the other rules have no meaning for them.
     """
 
     encoders: Mapping[str, nn.Module]
@@ -96,34 +116,64 @@ class LateFusion(nn.Module):
     dropout: float = 0.4
     audio_readout: str = "flat"
     aligned: int = 0
-    hidden: tuple[int, ...] = ()
+    hidden_dims: tuple[int, ...] = ()
     hidden_dropout: float = 0.0
+    flags: bool = False
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> Outputs:
-        """Classifies.
+        """Predicts.
 
         Returns:
-            Log-probabilities (b k); extras: by each modality's name its vector (b d),
-            and "logits/<modality>", its own logits (b k).
+            Log-probabilities (b k), or a score (b) where `head_size` is 1; extras: by
+            each modality's name its vector (b d), and "logits/<modality>", its own
+            logits (b k) or score (b).
 
         Raises:
-            ConfigError: if the rule is unknown.
+            ConfigError: if the rule is unknown, or not one for scores.
         """
         streams = encode(self.encoders, batch, train=train)
         extras, logits = _vectors(self, streams, train), []
         for name in sorted(streams):
             y = hidden_layers(
-                extras[name], self.hidden, f"hidden_{name}", self.hidden_dropout, train
+                extras[name],
+                self.hidden_dims,
+                f"hidden_{name}",
+                self.hidden_dropout,
+                train,
             )
             logits.append(head(y, self.head_size, f"head_{name}"))
             extras[f"logits/{name}"] = logits[-1]
         present = [streams[name].present for name in sorted(streams)]
-        together = jnp.stack(logits, axis=1), jnp.stack(present, axis=1)  # b m k, b m
+        together = jnp.stack(logits, axis=1), jnp.stack(present, axis=1)
+        if self.head_size == 1:
+            return Outputs(self._mean(*together), extras)
+        if self.flags:
+            return Outputs(self._by_flag(*together), extras)
         return Outputs(self._combine(*together), extras)
 
+    def _mean(self, scores: Array, present: Array) -> Array:
+        """The score (b) of scores (b m) by the rule."""
+        if self.rule == "average":
+            return mean_score(scores, present, jnp.zeros_like(scores))
+        if self.rule == "learned":
+            weigh = linear(scores.shape[1], scores.shape[1], name="weigh")
+            return mean_score(scores, present, weigh(keep(scores, present)))
+        raise ConfigError(
+            "C03",
+            f"config.model.rule={self.rule!r} combines classes, not scores.",
+            "--config.model.rule=average, or learned",
+        )
+
+    def _by_flag(self, logits: Array, present: Array) -> Array:
+        """Log-probabilities (b 2j) of pairs of logits (b m 2j), each pair by itself."""
+        pairs = einops.rearrange(logits, "b m (j k) -> (b j) m k", k=2)
+        there = jnp.repeat(present, self.head_size // 2, axis=0)
+        combined = self._combine(pairs, there)
+        return einops.rearrange(combined, "(b j) k -> b (j k)", b=len(logits))
+
     def _combine(self, logits: Array, present: Array) -> Array:
-        """Log-probabilities (b k) by the rule."""
+        """Log-probabilities (b k) of logits (b m k) by the rule."""
         if self.rule == "average":
             return average(logits, present)
         if self.rule == "product":
@@ -150,16 +200,15 @@ class ConcatFC(nn.Module):
     Attributes:
         encoders: of any number of modalities.
         head_size: k.
-        width: of the hidden layer.
+        hidden_dims: widths of the hidden layers, one at least.
         dropout: on the vector of audio.
         audio_readout: what a head sees of audio: "flat", "mean" or "moments".
         hidden_dropout: on the hidden layers.
         aligned: width to which every vector is brought first, see `align`; 0 for none.
-        narrower: widths of further hidden layers.
 
     Source:
         CFN-SR, Table 1, "Concat + FC"; Hetero-Fusion-Net, Sec. 5.3, "Early Fusion":
-        width=1024, narrower=(512, 256), aligned=512, hidden_dropout=0.3,
+        hidden_dims=(1024, 512, 256), aligned=512, hidden_dropout=0.3,
         audio_readout="mean", dropout=0.
     Reading:
         The rate on the hidden layer is given nowhere; we take that of the audio.
@@ -167,23 +216,35 @@ class ConcatFC(nn.Module):
 
     encoders: Mapping[str, nn.Module]
     head_size: int
-    width: int = 256
+    hidden_dims: tuple[int, ...] = (256,)
     dropout: float = 0.4
     hidden_dropout: float = 0.4
     audio_readout: str = "flat"
     aligned: int = 0
-    narrower: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> Outputs:
-        """Returns logits (b k); extras: each modality's vector (b d), by its name."""
+        """Returns logits (b k), or a score (b) where `head_size` is 1.
+
+        Extras: each modality's vector (b d), by its name.
+
+        Raises:
+            ConfigError: there is no hidden layer.
+        """
+        if not self.hidden_dims:
+            raise ConfigError(
+                "C10",
+                "config.model.hidden_dims=() leaves concat_fc without a hidden layer.",
+                "--config.model.hidden_dims=256",
+            )
+        first, *others = self.hidden_dims
         streams = encode(self.encoders, batch, train=train)
         vectors = _vectors(self, streams, train)
         joint = jnp.concatenate(list(vectors.values()), axis=-1)
-        hidden = nn.relu(linear(joint.shape[-1], self.width, name="hidden")(joint))
+        hidden = nn.relu(linear(joint.shape[-1], first, name="hidden")(joint))
         hidden = nn.Dropout(self.hidden_dropout, deterministic=not train)(hidden)
         hidden = hidden_layers(
-            hidden, self.narrower, "hidden", self.hidden_dropout, train
+            hidden, tuple(others), "hidden", self.hidden_dropout, train
         )
         return Outputs(head(hidden, self.head_size), vectors)
 

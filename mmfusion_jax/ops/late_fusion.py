@@ -40,6 +40,21 @@ def weighted(logits: Array, present: Array, scores: Array) -> Array:
     return jax.nn.logsumexp(log_p, axis=1, b=share[..., None])
 
 
+def mean_score(scores: Array, present: Array, weights: Array) -> Array:
+    """A weighted mean of scores, (b).
+
+        y = sum_m w_m y_m,   w = softmax(weights) over those present
+
+    Args:
+        scores: y_m, (b m).
+        present: (b m) bool.
+        weights: before the softmax, (b m).
+    """
+    heard = _heard(present)
+    share = masked_softmax(weights, heard, axis=1)
+    return jnp.sum(share * keep(scores, heard), axis=1)
+
+
 def product(logits: Array, present: Array) -> Array:
     """Log of the normalised product of the probabilities, (b k).
 
