@@ -13,11 +13,12 @@ from ml_collections import ConfigDict
 
 from mmfusion_jax import build, provenance
 from mmfusion_jax.data.dataset import Dataset
-from mmfusion_jax.errors import ConfigError, nearest
+from mmfusion_jax.errors import ConfigError, DivergedError, nearest
 from mmfusion_jax.lookup import Config
 from mmfusion_jax.report import write_report
 from mmfusion_jax.report.closing import closing
 from mmfusion_jax.run import Donor, Run, say
+from mmfusion_jax.tasks import UNDEFINED, undefined
 from mmfusion_jax.train.interrupt import Interrupt
 from mmfusion_jax.work_folder import Unit, claim, units
 
@@ -120,11 +121,37 @@ def train(config: Config, workdir: Path, command: str) -> dict[str, Any]:
         with interrupt:  # not while data are prepared, where there is nothing to save
             entries.append(experiment.train(unit, data, interrupt))
     assert data is not None
-    result = _result(config, command, data, experiment.run(data), entries)
+    result = provenance.plain(
+        _result(config, command, data, experiment.run(data), entries)
+    )
     if jax.process_index() == 0:
         provenance.write_json(path, result)
         _conclude(result, write_report(workdir, result))
     return result
+
+
+def check_finite(entries: Iterable[Mapping[str, Any]]) -> None:
+    """Raises DivergedError if a score of runs, or of their stages, is not defined.
+
+    Args:
+        entries: of runs, as `train` and `evaluate` give them.
+    """
+    found = []
+    for entry in entries:
+        for name, stage in {"": entry, **entry.get("stages", {})}.items():
+            place = f"fold {entry['fold']}, seed {entry['seed']}"
+            place = f"{name} only, {place}" if name else place
+            for split in ("train", "valid", "test", "last"):
+                if line := undefined(split, stage.get(split) or {}):
+                    found.append(f"{place}, {line}")
+    if found:
+        more = f"; and {len(found) - 1} more" if len(found) > 1 else ""
+        raise DivergedError(
+            "N02",
+            f"{found[0]}{more}.",
+            "look for values that are very large in these examples, or train with "
+            "--config.optim.clip_norm=1.0 or a lower --config.optim.learning_rate",
+        )
 
 
 def evaluate(config: Config, workdir: Path) -> list[dict[str, Any]]:
@@ -247,12 +274,17 @@ def _flattering(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     return _spread({"score": best["score"]} for best in found) if found else None
 
 
-def _spread(scores: Iterable[Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    """Mean, standard deviation over the runs (n - 1) and their number, by score."""
-    rows = list(scores)
+def _spread(scores: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Mean, standard deviation over the runs (n - 1) and their number, by score.
+
+    NaN where the score of one run is not defined.
+    """
+    rows = [{**row} for row in scores]
+    for row in rows:
+        row.pop(UNDEFINED, None)
     made = {}
     for name in rows[0]:
-        values = np.array([row[name] for row in rows])
+        values = np.array([row[name] for row in rows], np.float64)  # NaN for None
         spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
         made[name] = {"mean": float(values.mean()), "std": spread, "n": len(values)}
     return made

@@ -5,6 +5,7 @@ python -m mmfusion_jax.main --config=configs/cfn_sr.py
 
 import contextlib
 import json
+import math
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,8 @@ from mmfusion_jax.arguments import Flag, Request
 def main(request: Request) -> None:
     """Does what `request` asks; with --json, stdout holds one JSON object."""
     # Slow, and needed only once the request is known to be sound.
+    from mmfusion_jax.experiment import check_finite
+    from mmfusion_jax.provenance import plain
     from mmfusion_jax.startup import start
 
     answer_to, show = MODES[request.flags["mode"]]
@@ -24,16 +27,18 @@ def main(request: Request) -> None:
         start(request.config)
         answer = answer_to(request)
     if request.flags["json"]:
-        print(json.dumps(answer, indent=1))
+        print(json.dumps(plain(answer), indent=1, allow_nan=False))
     else:
         show(answer)
+    if request.flags["mode"] in ("train", "evaluate"):
+        check_finite(answer["runs"] if request.flags["mode"] == "train" else answer)
 
 
 def train(request: Request) -> dict[str, Any]:
     """Trains, or goes on; the content of result.json."""
     from mmfusion_jax import experiment
 
-    command = shlex.join(["python", "-m", "mmfusion_jax.main", *sys.argv[1:]])
+    command = shlex.join(["python", "-m", "mmfusion_jax.main", *request.words])
     return experiment.train(request.config, request.workdir, command)
 
 
@@ -69,9 +74,14 @@ def show_scores(answer: Sequence[Mapping[str, Any]]) -> None:
         place = f"fold {unit['fold']} seed {unit['seed']} step {unit['step']}"
         for split in ("train", "valid", "test"):
             scores = unit.get(split, {}).items()
-            parts = [f"{k} {v:.3f}" for k, v in scores if isinstance(v, float)]
+            parts = [f"{k} {_number(v)}" for k, v in scores if isinstance(v, float)]
             if parts:
                 print(f"{place} {split}: {', '.join(parts)}")
+
+
+def _number(value: float) -> str:
+    """A score with three decimals."""
+    return f"{value:.3f}" if math.isfinite(value) else "not defined"
 
 
 def show_inspection(answer: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import math
 import os
 import subprocess
 from collections.abc import Mapping
@@ -38,9 +39,24 @@ def commit() -> str:
         return ""
 
 
+def plain(value: Any) -> Any:
+    """JSON values as JSON can hold them: None for a number that is not finite."""
+    if isinstance(value, Mapping):
+        return {name: plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes JSON so that the file is whole or the old one still stands."""
+    """Writes JSON so that the file is whole or the old one still stands.
+
+    Args:
+        path: of the file.
+        value: JSON values; numbers that are not finite become null.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps(plain(value), indent=1, allow_nan=False)
+    fresh.write_text(text + "\n", encoding="utf-8")
     fresh.replace(path)

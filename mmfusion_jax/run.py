@@ -19,7 +19,7 @@ from mmfusion_jax.errors import CheckpointError
 from mmfusion_jax.lookup import Config
 from mmfusion_jax.models.warm_start import graft
 from mmfusion_jax.provenance import write_json
-from mmfusion_jax.tasks import constant_scores
+from mmfusion_jax.tasks import constant_scores, finite_rows, scores_of
 from mmfusion_jax.train.checkpoints import Checkpoints
 from mmfusion_jax.train.evaluation import collect
 from mmfusion_jax.train.interrupt import Interrupt
@@ -228,7 +228,8 @@ class Run:
         return map(put, reader.train(start, stop))
 
     def _check(self, data: Dataset) -> None:
-        """Labels are checked once, on the host, before anything can train on them."""
+        """Labels and ids are checked once, on the host, before anything is compiled."""
+        build.check_ids(self.config, data)
         for split in data.sources:
             labels = data.label(split, self.parts.task.label)
             self.parts.task.check(labels, split)
@@ -241,7 +242,7 @@ class Run:
         return {"says": says, "scores": scores}
 
     def _scores(self, collected: Mapping[str, np.ndarray], loss: float) -> Evaluation:
-        return {**self.parts.task.scores().scores(collected), "loss": loss}
+        return {**scores_of(self.parts.task, collected), "loss": loss}
 
     def _chosen(self, checkpoints: Checkpoints, loop: Loop) -> TrainState:
         """The state that the choosing split chose; the last one if none did."""
@@ -259,6 +260,8 @@ class Run:
         scores = self.evaluate(chosen.variables, reader, ("valid",))
         collected, loss = self.collect(chosen.variables, reader, "test")
         step = int(chosen.step)
+        good = finite_rows(collected)
+        finite = {name: x[good] for name, x in collected.items()}
         return {
             "model": self.config.model.name,
             "baseline": self._baseline(reader.dataset),
@@ -271,7 +274,7 @@ class Run:
             "test": self._scores(collected, loss),
             "last": self.evaluate(last.variables, reader, ("test",))["test"],
             "flattering": loop.progress.flattering,
-            "picture": self.parts.task.picture(collected),
+            "picture": self.parts.task.picture(finite),
             "shares": mean_shares(collected),
             "bad_steps": int(last.bad_steps["total"]),
             "times": loop.clock.summary(),

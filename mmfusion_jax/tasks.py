@@ -225,6 +225,74 @@ def _log(share: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(share, 1e-9)).astype(np.float32)
 
 
+UNDEFINED = "not_finite"
+"""Entry of an evaluation that counts and names predictions that are not finite."""
+
+
+def finite_rows(collected: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Whether every prediction of an example is finite, (n) bool.
+
+    Args:
+        collected: what an evaluation step collects: "prediction" (n ...), and of models
+            whose modalities predict alone "alone" (n m k) and "present" (n m).
+    """
+    finite = lambda x: np.isfinite(x).reshape(len(x), -1).all(axis=1)
+    good = finite(collected["prediction"])
+    if "alone" in collected:
+        alone, present = collected["alone"], collected["present"]
+        good &= finite(np.where(present[..., None], alone, 0))
+    return good
+
+
+def scores_of(
+    task: Task, collected: Mapping[str, np.ndarray], shown: int = 5
+) -> dict[str, Any]:
+    """The scores of a split, all of them NaN if a prediction is not finite.
+
+    A score of the finite ones alone would be that of other data, and thresholds and
+    argmax turn NaN into a class.
+
+    Args:
+        task: whose scores.
+        collected: what its scores collect of every real example, (n ...).
+        shown: how many examples to name at most.
+
+    Returns:
+        The scores by name, and, if there is a prediction that is not finite, under
+        `UNDEFINED` how many there are ("count"), of how many ("of"), and the numbers
+        of the first ones in the split ("examples").
+    """
+    good = finite_rows(collected)
+    if good.all():
+        return {**task.scores().scores(collected)}
+    zeros = {
+        k: np.zeros_like(x) if np.issubdtype(x.dtype, np.floating) else x
+        for k, x in collected.items()
+    }
+    bad = np.flatnonzero(~good)
+    return {
+        **dict.fromkeys(task.scores().scores(zeros), float("nan")),
+        UNDEFINED: {
+            "count": len(bad),
+            "of": len(good),
+            "examples": bad[:shown].tolist(),
+        },
+    }
+
+
+def undefined(split: str, scores: Mapping[str, Any]) -> str:
+    """Why the scores of a split are not defined, in a sentence; "" if they are."""
+    found = scores.get(UNDEFINED)
+    if not found:
+        return ""
+    names = ", ".join(map(str, found["examples"]))
+    more = ", ..." if found["count"] > len(found["examples"]) else ""
+    return (
+        f"{split}: the predictions of {found['count']} of {found['of']} examples are "
+        f"not finite (number {names}{more}): its scores are not defined"
+    )
+
+
 def constant_scores(
     task: Task, train: np.ndarray, test: np.ndarray
 ) -> tuple[str, dict[str, float]]:

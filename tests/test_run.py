@@ -1,6 +1,7 @@
 """Whole runs: they conclude, go on, refuse another config, and stop on bad numbers."""
 
 import json
+import re
 import signal
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from ml_collections import ConfigDict
 
 from mmfusion_jax import build, experiment
 from mmfusion_jax.config_file import load_config
+from mmfusion_jax.data.dataset import Dataset
+from mmfusion_jax.data.memory import InMemory
 from mmfusion_jax.errors import (
     CheckpointError,
     ConfigError,
@@ -22,6 +25,7 @@ from mmfusion_jax.errors import (
     WeightsError,
 )
 from mmfusion_jax.run import Run
+from mmfusion_jax.train.interrupt import Interrupt
 from mmfusion_jax.train.journal import read_metrics
 from mmfusion_jax.train.plan import Progress
 from mmfusion_jax.weights.table import Rule, Table
@@ -101,6 +105,59 @@ def test_a_finished_folder_is_left_alone(finished, capfd):
     assert experiment.train(asked, workdir, "again") == result
     assert "is finished" in capfd.readouterr().err
     assert (workdir / "result.json").stat().st_mtime_ns == before
+
+
+@pytest.fixture(scope="module", params=["label", "score", "flags"])
+def undefined(request, tmp_path_factory):
+    """A run on a label whose test split has two predictions that are not finite."""
+    asked = config(**{"data.endless": (3, 7), "train.epochs": 2})
+    if request.param == "score":
+        asked.losses.task.name, asked.train.select = "mse", "mae"
+    if request.param == "flags":
+        asked.losses.task.name, asked.train.select = "multilabel", "f1"
+    asked.data.label = request.param
+    workdir = tmp_path_factory.mktemp(f"undefined_{request.param}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(build.DATASETS, "tones", tiny.tones)
+        return asked, workdir, experiment.train(asked, workdir, "a test")
+
+
+def test_a_split_with_a_prediction_that_is_not_finite_has_no_scores(undefined):
+    asked, workdir, result = undefined
+    (run,) = result["runs"]
+    assert run["steps"] == 8 and np.isfinite(run["valid"][result["select"]])
+    test = dict(run["test"])
+    assert test.pop("not_finite") == {"count": 2, "of": 9, "examples": [3, 7]}
+    assert test and set(test.values()) == {None}
+    assert result["summary"]["test"][result["select"]]["mean"] is None
+    assert json.loads((workdir / "result.json").read_text("utf-8")) == result
+    page = (workdir / "report.html").read_text("utf-8")
+    assert "not defined" in page and "2 of 9 examples are not finite" in page
+    assert "nan" not in re.sub("<svg.*?</svg>", "", page, flags=re.DOTALL).lower()
+    for entries in (result["runs"], experiment.evaluate(asked, workdir)):
+        with pytest.raises(DivergedError, match=r"test: .* 2 of 9 .*number 3, 7\)"):
+            experiment.check_finite(entries)
+
+
+def test_finite_runs_pass(finished):
+    experiment.check_finite(finished[2]["runs"])
+
+
+def test_ids_that_the_encoder_does_not_know_are_refused_first(tmp_path):
+    asked = config()
+    asked.model.encoders = dict(text=dict(name="conv_lstm", width=4, vocabulary=5))
+    words = np.array([[1, 4, 9], [0, 5, 9]], np.int32)
+    real = np.array([[True, True, False], [True, True, False]])
+    label = {"label": np.zeros(2, np.int32)}
+    source = InMemory({"text": words}, {"text": real}, label)
+    splits = {"train": source, "test": source}
+    data = Dataset("words", "words (made up)", splits, {"label": ("a", "b")})
+    assert data.id_range("text") == (0, 5)
+    with pytest.raises(ConfigError, match=r"vocabulary=5: .* ids from 0 to 5.") as info:
+        Run(asked, data).train(data, 0, tmp_path / "run", "a run", Interrupt())
+    assert "vocabulary=6" in info.value.fix and not (tmp_path / "run").exists()
+    asked.model.encoders.text.vocabulary = 6
+    build.check_ids(asked, data)
 
 
 def test_evaluation_repeats_the_scores(finished):

@@ -10,8 +10,8 @@ CLASSES = ("low", "middle", "high")
 class Tones:
     """Made-up clips: the class is the mean of both streams, drowned in noise."""
 
-    def __init__(self, size: int, seed: int):
-        self.size, self.seed = size, seed
+    def __init__(self, size: int, seed: int, endless: tuple[int, ...] = ()):
+        self.size, self.seed, self.endless = size, seed, endless
 
     def __len__(self) -> int:
         return self.size
@@ -21,6 +21,8 @@ class Tones:
         label = index % len(CLASSES)
         audio = rng.normal(label - 1, 1, (24, 4)).astype(np.float32)
         video = rng.normal(label - 1, 1, (1, 6)).astype(np.float32)
+        if index in self.endless:
+            video[:] = np.inf
         return {
             "inputs": {"audio": audio, "video": video},
             "masks": {"audio": np.ones(24, bool), "video": np.ones(1, bool)},
@@ -33,15 +35,22 @@ class Tones:
         }
 
 
-def tones(*, fold: int = 0, valid: bool = True, broken: bool = False) -> Dataset:
+def tones(
+    *,
+    fold: int = 0,
+    valid: bool = True,
+    broken: bool = False,
+    endless: tuple[int, ...] = (),
+) -> Dataset:
     """Thirty training examples and two small test splits.
 
     Args:
         fold: another fold is another data set.
         valid: whether there is a validation split.
         broken: puts NaN into the sound of every training example.
+        endless: test examples whose video is infinite.
     """
-    sources = {"train": Tones(30, 3 * fold), "test": Tones(9, 3 * fold + 1)}
+    sources = {"train": Tones(30, 3 * fold), "test": Tones(9, 3 * fold + 1, endless)}
     if valid:
         sources["valid"] = Tones(9, 3 * fold + 2)
     return Dataset(

@@ -22,6 +22,14 @@ def telling(result: Result) -> list[str]:
     return [select] if select in blind else [select, *blind[:1]]
 
 
+def _spread(row: Mapping[str, Any]) -> str:
+    """A mean, and the standard deviation where there are several runs."""
+    if row["mean"] is None:
+        return "not defined"
+    spread = f" +- {row['std']:.3f} over {row['n']} runs" if row["n"] > 1 else ""
+    return f"{row['mean']:.3f}{spread}"
+
+
 def _rows(result: Result, score: str) -> list[str]:
     """One score of everyone."""
     summary, baseline = result["summary"], result["baseline"]
@@ -35,6 +43,5 @@ def _rows(result: Result, score: str) -> list[str]:
         f"test {score} on {result['data']['title']}, protocol {result['protocol']}:"
     ]
     for name, row in rows.items():
-        spread = f" +- {row['std']:.3f} over {row['n']} runs" if row["n"] > 1 else ""
-        lines.append(f"  {name:{width}} {row['mean']:.3f}{spread}")
+        lines.append(f"  {name:{width}} {_spread(row)}")
     return lines

@@ -10,6 +10,7 @@ from mmfusion_jax.report import words
 from mmfusion_jax.report.charts import curves, series
 from mmfusion_jax.report.closing import telling
 from mmfusion_jax.report.markup import Html, join, table, tag
+from mmfusion_jax.tasks import undefined
 from mmfusion_jax.train.journal import read_metrics
 
 Result = Mapping[str, Any]
@@ -41,7 +42,7 @@ def headline(result: Result, title: str) -> Html:
     tiles.append(_tile(words.seconds(total), "of training"))
     sentence = f"Test {words.label(select)} {words.spread(select, ours)}"
     if best is not None:
-        gain = words.difference(select, ours["mean"] - best[1])
+        gain = words.difference(select, ours["mean"], best[1])
         sentence += f", {gain} against {best[0]} alone"
     place = f"Label “{result['task']['label']}”, protocol “{result['protocol']}”"
     return tag(
@@ -65,6 +66,9 @@ def warnings(result: Result) -> Html:
             "Protocol “paper”: the step was chosen by its score on the test split, as "
             "the paper did. The headline is not an estimate for new data."
         )
+    for run in result["runs"]:
+        lines = (undefined(split, run.get(split) or {}) for split in ("valid", "test"))
+        found += [f"Seed {run['seed']}, {line}." for line in lines if line]
     if bad := sum(run["bad_steps"] for run in _all_runs(result)):
         found.append(f"{bad} steps were refused: loss or gradient was not finite.")
     return join(tag("p", tag("b", "Note "), text, class_="warning") for text in found)
@@ -95,7 +99,8 @@ def _table_of(score: str, result: Result, text: str) -> Html:
         ours["mean"],
         *(stage["test"][score]["mean"] for stage in stages.values()),
     ]
-    full = 1.0 if words.is_share(score) else max(values)
+    values = [value for value in values if words.is_number(value)]
+    full = 1.0 if words.is_share(score) else max(values, default=1.0)
     rows = []
     if point is not None:
         full = max(full, point["mean"])
@@ -122,7 +127,7 @@ def selection(result: Result) -> Html:
         found.append((CHOSEN_BY["paper"], summary["flattering"]["score"]))
     rows = []
     for name, value in found:
-        gap = words.difference(select, value["mean"] - found[0][1]["mean"])
+        gap = words.difference(select, value["mean"], found[0][1]["mean"])
         rows.append([name, words.spread(select, value), gap if rows else words.DASH])
     text = (
         "Many published figures take the best score that the test split ever showed. "
@@ -146,7 +151,11 @@ def learning(workdir: Path, result: Result) -> Html:
     logs = [read_metrics(workdir / run["folder"]) for run in runs]
     name = words.label(select)
     chosen = "valid" if result["protocol"] == "honest" else "test"
-    marks = [(run["epoch"], run[chosen][select]) for run in runs if run.get(chosen)]
+    marks = [
+        (run["epoch"], run[chosen][select])
+        for run in runs
+        if run.get(chosen) and words.is_number(run[chosen][select])
+    ]
     charts = [
         curves(
             {
@@ -226,6 +235,7 @@ def _best_stage(result: Result) -> tuple[str, float] | None:
         name: stage["test"][select]["mean"]
         for name, stage in result["summary"]["stages"].items()
     }
+    means = {name: value for name, value in means.items() if words.is_number(value)}
     best = min if select in LOWER_IS_BETTER else max
     return best(means.items(), key=lambda item: item[1]) if means else None
 
@@ -237,6 +247,8 @@ def _compared(result: Result) -> str:
         return ""
     ours = [run["test"][select] for run in result["runs"]]
     alone = [run["stages"][best[0]]["test"][select] for run in result["runs"]]
+    if not all(map(words.is_number, (*ours, *alone))):
+        return ""
     found = paired_test(ours, alone)
     low, high = bootstrap_interval([a - b for a, b in zip(ours, alone, strict=True)])
     return (
@@ -250,7 +262,7 @@ def _compared(result: Result) -> str:
 
 def _bar(select: str, value: Mapping[str, Any], full: float, kind: str) -> list[Html]:
     """Two cells: a score, and a bar as long as its share of `full`."""
-    mean, std = value["mean"], value["std"]
+    mean, std = value["mean"] or 0.0, value["std"] or 0.0
     at = lambda x: f"{100 * min(max(x / max(full, 1e-9), 0.0), 1.0):.2f}%"
     parts = [tag("i", class_=kind or None, style=f"width:{at(mean)}")]
     if std > 0:

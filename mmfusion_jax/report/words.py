@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 DASH = "–"
+UNDEFINED = "not defined"
 NO_SHARES = frozenset(
     {
         "loss",
@@ -40,13 +41,13 @@ NAMES = {
 def score(name: str, value: Any) -> str:
     """A score; shares of examples are given in percent."""
     if not is_number(value):
-        return DASH
+        return UNDEFINED
     return f"{100 * value:.1f} %" if is_share(name) else f"{value:.3f}"
 
 
 def deviation(name: str, summary: Mapping[str, Any]) -> str:
     """The standard deviation over several runs, such as "± 1.2"; "" for one run."""
-    if summary["n"] < 2:
+    if summary["n"] < 2 or not is_number(summary["std"]):
         return ""
     std = summary["std"]
     return f"± {100 * std:.1f}" if is_share(name) else f"± {std:.3f}"
@@ -57,8 +58,11 @@ def spread(name: str, summary: Mapping[str, Any]) -> str:
     return f"{score(name, summary['mean'])} {deviation(name, summary)}".rstrip()
 
 
-def difference(name: str, value: float) -> str:
-    """How far one score is from another, with its sign."""
+def difference(name: str, value: Any, other: Any = 0.0) -> str:
+    """How far one score is from another, with its sign; a dash without one of them."""
+    if not (is_number(value) and is_number(other)):
+        return DASH
+    value -= other
     text = f"{100 * value:+.1f} points" if is_share(name) else f"{value:+.3f}"
     return text.replace("-", "−")
 

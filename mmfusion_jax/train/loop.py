@@ -1,6 +1,7 @@
 """The one training loop: data in, steps, evaluation, checkpoints, and out again."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
@@ -8,6 +9,7 @@ from typing import Any, Protocol
 import jax
 
 from mmfusion_jax.errors import CheckpointError, DivergedError, Interrupted
+from mmfusion_jax.tasks import undefined
 from mmfusion_jax.train.clock import Clock, finished
 from mmfusion_jax.train.interrupt import Interrupt
 from mmfusion_jax.train.journal import Journal
@@ -188,11 +190,16 @@ class Loop:
         }
         epoch = step / self.plan.steps_per_epoch
         self.journal.record("eval", step, {"epoch": epoch, **values})
+        for split, scores in results.items():
+            if line := undefined(split, scores):
+                self.journal.say(f"step {step}: {line}")
         split = self.plan.choose if self.plan.choose in results else self.watch
         told = results[split]
+        score = told[self.plan.select]
+        score = f"{score:.3f}" if math.isfinite(score) else "not defined"
         self.journal.say(
             f"epoch {epoch:.0f}, step {step}/{self.plan.steps}: {split} "
-            f"{self.plan.select} {told[self.plan.select]:.3f}, loss {told['loss']:.3f}"
+            f"{self.plan.select} {score}, loss {told['loss']:.3f}"
         )
 
     def _slow_down(self, step: int) -> None:
@@ -218,7 +225,7 @@ class Loop:
         """Notes the best score of a split that decides nothing."""
         rank = self.plan.score(scores) or 0.0
         best = self.progress.flattering
-        if best is None or rank > best["rank"]:
+        if math.isfinite(rank) and (best is None or rank > best["rank"]):
             score = scores[self.plan.select]
             self.progress.flattering = {"rank": rank, "score": score, "step": step}
 
