@@ -7,6 +7,7 @@ import jax
 from ml_collections import ConfigDict
 
 from mmfusion_jax.data.store import cache_folder
+from mmfusion_jax.train.accelerators import describe_devices
 
 TIMEOUT = 60  # seconds in which every process must have started
 
@@ -17,12 +18,16 @@ def start(config: ConfigDict, *, cache: bool = True) -> None:
     Args:
         config: with `distributed`, of several processes or of one.
         cache: keep compiled programs for later runs, and use those of earlier ones.
+
+    Raises:
+        ExtraError: the machine has an accelerator that JAX does not use.
     """
     if cache:
         use_compilation_cache()
     others = config.to_dict().get("distributed", {})
     if others.get("num_processes", 1) > 1:
         join(**others)
+    describe_devices()  # after joining, because it starts JAX
 
 
 def use_compilation_cache() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import pytest
 
+os.environ["JAX_PLATFORMS"] = "cpu"  # of the processes that tests start
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 2)
 CACHE = Path(
