@@ -138,6 +138,7 @@ def _line(config: Config, before: Config) -> str:
     """What `before` has and `config` has not, in one line."""
     line = f"model: {config.model.name} instead of {before.model.name}"
     left = fields(before).keys() - fields(config).keys()
+    left |= {f"model.{name}" for name in before.model if name not in config.model}
     names = sorted({_outermost(name, config) for name in left})
     groups = [
         f"config.{group}.{{{', '.join(name.rpartition('.')[2] for name in members)}}}"

@@ -1,0 +1,159 @@
+"""Every command of the README, the docs and the configs can be typed as it stands.
+
+A command that trains is followed until everything it needs is built, one that needs
+data until the message that asks for it.
+"""
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from mmfusion_jax import __main__ as program
+from mmfusion_jax import bench, build, cli, main
+from mmfusion_jax.arguments import Request
+from mmfusion_jax.data import __main__ as data
+from mmfusion_jax.run import Run
+from mmfusion_jax.work_folder import units
+
+ROOT = Path(__file__).parent.parent
+MAIN = "python -m mmfusion_jax.main"
+FIRST = f"{MAIN} --config=configs/cfn_sr.py"
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
+    *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("experiments/*/README.md")),
+    *sorted(ROOT.glob("configs/*.py")),
+]
+OPTIONS = {
+    "README.md": FIRST,
+    "formats.md": "python -m mmfusion_jax.data import FILE --as=mosi",
+}
+DATA, RUN = 3, 5
+"""Exit codes of the messages that ask for data and for a trained run."""
+
+
+def commands(page: Path) -> list[str]:
+    """The commands in a page: in code, one after the other where && joins them.
+
+    The flags in its table of options are those of one command.
+    """
+    text = page.read_text("utf-8")
+    text = re.sub(r"\\\n\s*", " ", text)
+    spans = re.findall(r"`([^`\n]+)`", text)
+    rows = re.findall(r"^\| `(--[^`]+)`", text, re.M)  # the table of options
+    spans += re.findall(r"^(?: {4})?((?:pip|python|mmfusion-jax) .*)$", text, re.M)
+    found = []
+    for span in spans:
+        for part in span.split("&&"):
+            word = re.sub(r"\s+#.*$", "", part.strip())
+            if word.startswith("... --"):
+                found.append(MAIN + word.removeprefix("..."))
+            elif re.match(r"(python -m mmfusion_jax|mmfusion-jax|pip|python) ?", word):
+                found.append(word)
+    found += [f"{OPTIONS[page.name]} {row}" for row in rows]
+    prose = ("data import", "data doctor")  # a command by its name alone
+    return [word for word in found if "$" not in word and not word.endswith(prose)]
+
+
+def all_commands() -> list[str]:
+    return sorted({command for page in PAGES for command in commands(page)})
+
+
+TYPED = [
+    c for c in all_commands() if re.match("python -m mmfusion_jax|mmfusion-jax", c)
+]
+SCRIPTS = [c for c in all_commands() if c.startswith("python experiments/")]
+
+
+def test_there_are_commands():
+    assert FIRST in TYPED and len(TYPED) > 50 and len(SCRIPTS) > 10
+    assert f"{FIRST} --config.model.name=late_fusion" in TYPED
+
+
+@pytest.fixture
+def followed(monkeypatch, cache_dir, tmp_path):
+    """Commands that train and measure stop when everything is built."""
+    reached = []
+
+    def follow(request: Request):
+        config = request.config
+        for unit in units(config, request.workdir)[:1]:
+            found = build.dataset(config, unit.fold)
+            run = Run(config, found)
+            build.check_ids(config, found)
+            assert run.parts.modalities
+        reached.append(request)
+        return {"runs": []}
+
+    monkeypatch.setitem(main.MODES, "train", (follow, main.show_nothing))
+    monkeypatch.setattr("mmfusion_jax.measurement.measure", lambda config, steps: {})
+    monkeypatch.setattr("mmfusion_jax.measurement.show", reached.append)
+    monkeypatch.setattr("mmfusion_jax.startup.start", lambda config, cache=True: None)
+    monkeypatch.setenv("MMFUSION_CACHE", str(cache_dir / "commands"))
+    monkeypatch.chdir(ROOT)
+    return reached
+
+
+def exit_code(command: str, workdir: Path) -> int:
+    """What a command ends with, run in this process."""
+    command = command.replace("--config=...", "--config=configs/cfn_sr.py")
+    command = re.sub(r"--workdir=\S+", f"--workdir={workdir}", command)
+    words = shlex.split(command)
+    if words[0] == "mmfusion-jax":
+        return program.run(words[1:])
+    name, rest = words[2], words[3:]
+    if name == "mmfusion_jax.data":
+        return cli.run_one_of(name, "", data.COMMANDS, rest)
+    known = {"mmfusion_jax.main": main.COMMAND, "mmfusion_jax.bench": bench.COMMAND}
+    if name in known:
+        if not any(word.startswith("--workdir") for word in rest):
+            rest.append(f"--workdir={workdir}")
+        return cli.run(known[name], rest)
+    assert name == "mmfusion_jax"
+    return program.run(rest)
+
+
+@pytest.mark.parametrize("command", TYPED)
+def test_it_can_be_typed(command, followed, tmp_path, capsys):
+    code = exit_code(command, tmp_path / "run")
+    out, err = capsys.readouterr()
+    errors = [line for line in err.splitlines() if line.startswith("error")]
+    if code == 0:
+        assert not errors
+        return
+    assert code in (DATA, RUN), err
+    (line,) = errors
+    assert re.match(r"error\[(D40|D60|D70|D75|D3\d|K01)\]", line), line
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("command", SCRIPTS)
+def test_a_script_knows_its_flags(command):
+    script, *words = shlex.split(command)[1:]
+    shown = subprocess.run(
+        [sys.executable, str(ROOT / script), "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    ).stdout
+    for word in words:
+        flag = word.split("=")[0]
+        assert not flag.startswith("--") or flag in shown
+
+
+def test_every_extra_that_is_named_exists():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    text = "".join(page.read_text("utf-8") for page in PAGES)
+    text += "".join(path.read_text("utf-8") for path in ROOT.rglob("mmfusion_jax/*.py"))
+    named = {
+        extra
+        for group in re.findall(r"(?:mmfusion_jax|\.)\[([a-z0-9,]+)\]", text)
+        for extra in group.split(",")
+    }
+    assert named and named <= set(project["optional-dependencies"])

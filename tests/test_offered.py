@@ -1,0 +1,260 @@
+"""Every word of every config can be built, and every baseline in its place."""
+
+import functools
+import re
+from pathlib import Path
+
+import jax
+import pytest
+
+from mmfusion_jax import build
+from mmfusion_jax.arguments import Flag, Request, parse
+from mmfusion_jax.config_file import installed_configs
+from mmfusion_jax.data.dataset import Dataset
+from mmfusion_jax.data.table import DATASETS, OUTLINES
+from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.train.state import create_state
+from mmfusion_jax.train.step import make_eval_step
+
+CONFIGS = sorted(path.stem for path in installed_configs().glob("*.py"))
+BASELINES = ("late_fusion", "concat_fc", "unimodal")
+CLIPS = ["--config.data.classes=no,yes", "--config.data.duration=3"]
+QUICK = ("digits", "mosei", "iemocap", "stress-cnn", "mosi_vectors", "clips")
+"""Words whose shapes are computed in the default group too."""
+
+
+def request(name: str, word: str, *flags: str) -> Request:
+    """What a command line asks for."""
+    clips = CLIPS if word.startswith("clips") else []
+    words = [f"--config={name}:{word}", *clips, *flags]
+    return parse(words, (Flag("workdir", "", "where to"),), True)
+
+
+@functools.cache
+def words_of(name: str) -> tuple[str, ...]:
+    """Every word of a config, which names them itself."""
+    with pytest.raises(ConfigError) as info:
+        request(name, "?")
+    match = re.search(rf"{name} knows ([\w, ]+?)(?:\.|, alone|, and each)", str(info))
+    assert match
+    words = match[1].split(", ")
+    if name == "of_cmaer_cat":
+        steps = re.findall(r"-(\w+)", str(info.value).split("followed by")[1])
+        words = [
+            f"{word}{step}"
+            for word in words
+            for step in ("", *map("-{}".format, steps))
+        ]
+    if name == "hetero_fusion_net":
+        words = [
+            f"{word}{rest}"
+            for word in words
+            for rest in ("", "_early", "_late", *modalities(name, word))
+        ]
+    return tuple(words)
+
+
+def modalities(name: str, word: str) -> list[str]:
+    """The modalities of a word, as they may stand behind it."""
+    return [f"_{m}" for m in request(name, word).config.model.encoders]
+
+
+OFFERED = [(name, word) for name in CONFIGS for word in words_of(name)]
+
+
+def made(asked: Request) -> tuple[Dataset, build.Parts]:
+    """The data set in outline and all parts, by the functions that a run uses."""
+    config = asked.config
+    fold = build.folds(config)[0]
+    data = build.described(config, fold)
+    per_epoch = build.pipeline(config, data, config.seed).steps_per_epoch
+    plan = build.plan(config, per_epoch)
+    assert config.train.select in [
+        *build.build_task(config, data).scores().DEFINITIONS,
+        "loss",
+    ]
+    return data, build.parts(config, data, plan.steps)
+
+
+def shapes(asked: Request) -> tuple[int, ...]:
+    """The shape of the prediction; every shape of a run is computed on the way."""
+    data, parts = made(asked)
+    batch = build.pipeline(asked.config, data, 0).blank()
+    key = jax.random.key(0)
+    init = lambda b: create_state(parts.model, parts.tx, b, key)
+    state = jax.eval_shape(init, batch)
+    after, _ = jax.eval_shape(parts.step(None), state, batch)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    scores = parts.task.scores()
+    evaluate = make_eval_step(parts.model, parts.objective, scores, parts.modalities)
+    found = jax.eval_shape(evaluate, state.variables, batch)
+    size = parts.task.head_size
+    prediction = found["collected"]["prediction"].shape[1:]
+    assert prediction == (() if size == 1 else (size,))
+    return prediction
+
+
+def in_place_of(name: str, word: str, model: str) -> Request:
+    """A config with another model."""
+    flags = [f"--config.model.name={model}"]
+    if model == "unimodal" and len(request(name, word).config.model.encoders) > 1:
+        flags.append(f"--config.model.modality={modalities(name, word)[0][1:]}")
+    return request(name, word, *flags)
+
+
+@pytest.mark.parametrize(("name", "word"), OFFERED)
+def test_every_word_and_every_baseline_on_it_is_built(name, word):
+    assert made(request(name, word))
+    for model in BASELINES:
+        asked = in_place_of(name, word, model)
+        _, parts = made(asked)
+        assert asked.config.model.name == model
+        assert parts.modalities == tuple(sorted(asked.config.model.encoders))
+        own = request(name, word).config
+        if own.model.name != model:
+            assert asked.notes[-1].startswith(f"model: {model} instead of ")
+            gone = set(own.model) - set(asked.config.model)
+            assert all(re.search(rf"\b{field}\b", asked.notes[-1]) for field in gone)
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        pytest.param(*pair, marks=() if pair[1] in QUICK else pytest.mark.ci)
+        for pair in OFFERED
+    ],
+)
+def test_every_word_and_every_baseline_on_it_has_shapes(name, word):
+    own = shapes(request(name, word))
+    for model in BASELINES:
+        assert shapes(in_place_of(name, word, model)) == own
+
+
+def test_a_baseline_of_the_paper_is_that_of_its_table():
+    asked = in_place_of("cfn_sr", "ravdess", "concat_fc")
+    assert asked.config.model.hidden_dims == (256,)
+    assert asked.config.model.dropout == 0.4
+    assert asked.config.warm_start == ("audio", "video")
+
+
+def test_what_is_dropped_is_named():
+    asked = in_place_of("hetero_fusion_net", "digits", "unimodal")
+    config, note = asked.config, asked.notes[-1]
+    assert list(config.model.encoders) == ["audio"] and config.model.modality == "audio"
+    assert list(config.losses) == ["task"] and "mis" not in config
+    assert config.train.select == "accuracy"
+    for words in (
+        "config.losses.{consistency, entropy, heads}",
+        "config.mis",
+        "config.model.encoders.{image, text, video}",
+        "config.train.select=accuracy",
+    ):
+        assert words in note
+
+
+def test_late_fusion_keeps_the_losses_of_single_modalities():
+    config = in_place_of("hetero_fusion_net", "digits", "late_fusion").config
+    assert set(config.losses) == {"task", "heads", "consistency"} and "mis" in config
+
+
+def test_a_flag_of_the_new_model_is_taken_and_one_of_the_old_is_refused():
+    late = "--config.model.name=late_fusion"
+    asked = request("mea", "mosi", late, "--config.model.rule=learned")
+    assert asked.config.model.rule == "learned"
+    with pytest.raises(ConfigError, match="has no 'psa_layers' in config.model"):
+        request("mea", "mosi", late, "--config.model.psa_layers=1")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], "--config.model.modality is missing: which of audio, text, video?"),
+        (["--config.model.modality=smell"], "'smell' has no encoder"),
+    ],
+)
+def test_unimodal_asks_which_modality(flags, said):
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        request("mea", "mosi", "--config.model.name=unimodal", *flags)
+
+
+def test_scores_are_combined_by_rules_for_scores():
+    late = "--config.model.name=late_fusion"
+    assert shapes(request("mea", "mosi", late, "--config.model.rule=learned")) == ()
+    with pytest.raises(ConfigError, match="combines classes, not scores"):
+        shapes(request("mea", "mosi", late, "--config.model.rule=product"))
+
+
+def test_the_released_count_of_parameters_needs_no_data():
+    data, parts = made(request("cfn_sr", "ravdess"))
+    batch = build.pipeline(request("cfn_sr", "ravdess").config, data, 0).blank()
+    init = lambda b: parts.model.init(jax.random.key(0), b, train=False)
+    params = jax.eval_shape(init, batch)["params"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 26_301_417
+
+
+def test_every_data_set_has_an_outline():
+    assert DATASETS.keys() == OUTLINES.keys()
+
+
+def like(real: Dataset, outline: Dataset, *, sizes: bool = True) -> None:
+    """Fails unless an outline has the shapes, classes and sizes of the data."""
+    for field in ("name", "title", "classes", "values", "flags"):
+        assert getattr(real, field) == getattr(outline, field), field
+    one, other = real.source("train")[0], outline.source("train")[0]
+    for part in ("inputs", "masks"):
+        for name, x in one[part].items():
+            assert (x.shape, x.dtype) == (
+                other[part][name].shape,
+                other[part][name].dtype,
+            )
+        assert one[part].keys() == other[part].keys()
+    assert one["labels"].keys() == other["labels"].keys()
+    for name, x in one["labels"].items():
+        assert x.shape == other["labels"][name].shape
+        assert x.dtype.kind == other["labels"][name].dtype.kind
+    assert real.sources.keys() == outline.sources.keys()
+    if sizes:
+        counts = lambda data: {split: len(x) for split, x in data.sources.items()}
+        assert counts(real) == counts(outline)
+
+
+@pytest.mark.parametrize("options", [{}, {"modalities": ("text", "audio")}])
+def test_the_outline_of_digits(cache_dir, options):
+    real = DATASETS["digits"](folder=cache_dir / "digits", **options)
+    like(real, OUTLINES["digits"](**options))
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "options"),
+    [
+        ("mmmo", "mmmo", {}),
+        ("mmmo", "mmmo", {"folds": 5, "fold": 2, "textless": True}),
+        ("mosi_utterances", "mosi", {"protocol": "fixed"}),
+        ("mosi_utterances", "mosi", {"label": "score", "before": 99, "after": 99}),
+        ("ravdess_features", "ravdess", {"stride": 4}),
+        ("ravdess_features", "ravdess", {"protocol": "paper"}),
+        ("stress_predict", "stress_predict", {"window": 20, "hop": 10}),
+    ],
+)
+def test_outlines_of_real_data(real_data: Path, name, folder, options):
+    real = DATASETS[name](dir=str(real_data / folder), **options)
+    outline = OUTLINES[name](**options)
+    like(real, outline, sizes=name != "stress_predict")
+    if name == "stress_predict":  # an estimate
+        for split, source in real.sources.items():
+            assert len(outline.sources[split]) == pytest.approx(len(source), rel=0.2)
+
+
+def test_an_option_that_cannot_work_is_refused_without_data():
+    for name, options in {
+        "deap": {"window": 0},
+        "mmmo": {"tail": 0.7},
+        "mosi_utterances": {"before": -1},
+        "stress_predict": {"standard": "none"},
+        "ravdess_features": {"stride": 999},
+        "ravdess": {"fold": 7},
+        "digits": {"missing": 2.0},
+        "mosi": {"text": "bret"},
+    }.items():
+        with pytest.raises(ConfigError):
+            OUTLINES[name](**options)
