@@ -191,12 +191,19 @@ def _timings(times: list[float], size: int) -> dict[str, Any]:
 def _cache_events() -> Iterator[collections.Counter[str]]:
     """Counts what the compilation cache does in the meantime."""
     events: collections.Counter[str] = collections.Counter()
-    listen = lambda event, **_: events.update([event])
+    listening = True
+
+    def listen(event: str, **_: Any) -> None:
+        if listening:
+            events.update([event])
+
     jax.monitoring.register_event_listener(listen)
     try:
         yield events
     finally:
-        jax.monitoring.unregister_event_listener(listen)
+        listening = False
+        if hasattr(jax.monitoring, "unregister_event_listener"):  # JAX 0.9 and later
+            jax.monitoring.unregister_event_listener(listen)
 
 
 def _peak_bytes() -> int:

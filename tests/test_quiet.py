@@ -1,6 +1,8 @@
 """What orbax leaves behind is not printed; what others leave behind is."""
 
 import gc
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -33,3 +35,9 @@ def _warnings_of(make) -> list[str]:
 )
 def test_tasks_that_never_began(make, count):
     assert len(_warnings_of(make)) == count
+
+
+def test_an_import_says_nothing():
+    command = [sys.executable, "-c", "import mmfusion_jax.experiment, mmfusion_jax.bench"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
