@@ -6,6 +6,22 @@
 # looks at each of its four terms by itself, before and after some training.
 
 # %%
+# Installs the library where it is missing, as on a new runtime of Colab. The JAX, Flax
+# and NumPy of Colab are new enough: they stay, so its TPU and GPU plug-ins still fit.
+import importlib.util
+import subprocess
+import sys
+
+ADDRESS = "https://github.com/OWNER/mmfusion_jax"
+if importlib.util.find_spec("mmfusion_jax") is None:
+    wanted = f"mmfusion_jax[demo] @ git+{ADDRESS}"
+    command = [sys.executable, "-m", "pip", "install", "-q", wanted]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    importlib.invalidate_caches()
+
+# %%
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
@@ -21,10 +37,12 @@ from mmfusion_jax.losses.objective import Objective, Weighted
 from mmfusion_jax.losses.single_modalities import Consistency, SingleModalities
 from mmfusion_jax.losses.supervised import CrossEntropy
 from mmfusion_jax.models.hetero_fusion_net import HeteroFusionNet
+from mmfusion_jax.train.accelerators import describe_devices
 from mmfusion_jax.train.state import create_state
 from mmfusion_jax.train.step import make_train_step
 
 STEPS = 200
+print(describe_devices())  # an accelerator that JAX does not use is an error
 
 # %% [markdown]
 # ## A model with four terms
@@ -47,7 +65,8 @@ objective = Objective(
 names = list(objective.terms)
 optimiser = optax.adam(1e-3)
 batch = next(pipeline.train(0, 1))
-state = create_state(model, optimiser, batch, jax.random.key(0))
+create = jax.jit(lambda key: create_state(model, optimiser, batch, key))
+state = create(jax.random.key(0))
 
 # %% [markdown]
 # ## One term with `jax.grad`
@@ -63,7 +82,7 @@ def term(params, name):
     return objective.value(name, outputs, batch)
 
 
-gradient = jax.grad(term)(state.params, "entropy")
+gradient = jax.jit(jax.grad(term), static_argnames="name")(state.params, name="entropy")
 reached = [k for k, tree in gradient.items() if optax.tree.norm(tree) > 0]
 print("the entropy of the gate reaches:", ", ".join(reached))
 

@@ -5,10 +5,21 @@
 # each too noisy alone. The same code runs on a CPU, a GPU or a TPU, on one device or on
 # eight. The data are an embedded stand-in; no number here compares with any paper.
 
-# %% [markdown]
-# On Colab, install the library first (runtime: CPU, GPU or TPU):
-#
-#     %pip install -q "mmfusion_jax[demo] @ git+ADDRESS_OF_THE_REPOSITORY"
+# %%
+# Installs the library where it is missing, as on a new runtime of Colab. The JAX, Flax
+# and NumPy of Colab are new enough: they stay, so its TPU and GPU plug-ins still fit.
+import importlib.util
+import subprocess
+import sys
+
+ADDRESS = "https://github.com/OWNER/mmfusion_jax"
+if importlib.util.find_spec("mmfusion_jax") is None:
+    wanted = f"mmfusion_jax[demo] @ git+{ADDRESS}"
+    command = [sys.executable, "-m", "pip", "install", "-q", wanted]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    importlib.invalidate_caches()
 
 # %%
 import time
@@ -26,13 +37,14 @@ from mmfusion_jax.losses.objective import Objective, Weighted
 from mmfusion_jax.losses.supervised import CrossEntropy
 from mmfusion_jax.models.cfn_sr import CFNSR
 from mmfusion_jax.tasks import Classification
+from mmfusion_jax.train.accelerators import describe_devices
 from mmfusion_jax.train.devices import Executor
 from mmfusion_jax.train.evaluation import collect
 from mmfusion_jax.train.state import create_state
 from mmfusion_jax.train.step import make_eval_step, make_train_step
 
 STEPS = 450
-print(jax.device_count(), "x", jax.devices()[0].device_kind)
+print(describe_devices())  # an accelerator that JAX does not use is an error
 
 # %% [markdown]
 # ## Data
