@@ -7,7 +7,8 @@ python -m mmfusion_jax data import FILE --as=mosi
 import sys
 from collections.abc import Sequence
 
-from mmfusion_jax import __version__, bench, cli, main
+import mmfusion_jax
+from mmfusion_jax import bench, cli, main
 from mmfusion_jax.data import __main__ as data
 from mmfusion_jax.errors import ConfigError, nearest
 
@@ -38,7 +39,7 @@ def run(words: Sequence[str] | None = None) -> int:
     if first == "data":
         return cli.run_one_of("mmfusion_jax.data", OTHERS[first], data.COMMANDS, rest)
     if first == "--version":
-        print(f"mmfusion_jax {__version__}")
+        print(f"mmfusion_jax {mmfusion_jax.__version__}")
         return 0
     if not words or first in cli.HELP:
         print(help_text())

@@ -104,13 +104,20 @@ def parse(
         _check_value(flag, asked[flag.name])
     # Only now: until a flag has set it, a placeholder is nothing but its type.
     config = config.copy_and_resolve_references().lock()
-    notes = [f"config: {find_config(spec)}"] if spec else []
+    notes = _which_file(spec) if spec else []
     if model:
         config, line = _fitted(config, before)
         notes.append(line)
     check_config(fields(config))
     workdir = Path(asked.pop("workdir") or default_workdir(spec)).expanduser()
     return Request(config, spec, workdir, asked, named, tuple(words), tuple(notes))
+
+
+def _which_file(spec: str) -> list[str]:
+    """A line that names the config file, unless it is as the user wrote it."""
+    path = find_config(spec)
+    written = Path(spec.split(":", 1)[0]).expanduser()
+    return [] if path == written else [f"config: {path}"]
 
 
 def default_workdir(spec: str) -> str:

@@ -102,6 +102,8 @@ def dataset(config: Config, fold: int) -> Dataset:
 def described(config: Config, fold: int) -> Dataset:
     """The data set of `config.data`, or its shapes and classes where no file is there.
 
+    One that has no outline is read.
+
     Args:
         config: the whole config.
         fold: number of the fold, for data sets that have folds.
@@ -110,10 +112,10 @@ def described(config: Config, fold: int) -> Dataset:
         ConfigError: for an unknown name or argument.
         DataError: if files are there and broken, or if nothing is known without them.
     """
-    options = dataset_options(config, fold)
-    if has_files(config.data.name, options):
+    name, options = config.data.name, dataset_options(config, fold)
+    if name not in OUTLINES or has_files(name, options):
         return dataset(config, fold)
-    return augmented(OUTLINES[config.data.name](**options), config.data)
+    return augmented(OUTLINES[name](**options), config.data)
 
 
 def dataset_options(config: Config, fold: int) -> dict[str, Any]:

@@ -186,6 +186,65 @@ def test_late_fusion_is_its_rule_over_single_modalities(rule):
         )
 
 
+def late(rule: str, head_size: int, **options):
+    """A small late fusion with its weights."""
+    model = LateFusion(SMALL, head_size, rule, dropout=0.0, **options)
+    tree = model.init(jax.random.key(3), small_batch(), train=False)
+    return model, tree
+
+
+def without(name: str):
+    """The small batch whose first example lacks a modality, which holds NaN."""
+    batch = small_batch()
+    mask = batch.masks[name].at[0].set(False)
+    values = jnp.asarray(batch.inputs[name], jnp.float32).at[0].set(jnp.nan)
+    return batch.replace(
+        inputs={**batch.inputs, name: values}, masks={**batch.masks, name: mask}
+    )
+
+
+@pytest.mark.parametrize("rule", ["average", "learned"])
+def test_late_fusion_of_scores_is_a_mean_of_those_present(rule):
+    model, tree = late(rule, 1)
+    outputs = apply(model, tree, without("audio"))
+    scores = [np.asarray(outputs.extras[f"logits/{m}"]) for m in ("audio", "video")]
+    assert outputs.prediction.shape == scores[0].shape == (4,)
+    low, high = np.minimum(*scores), np.maximum(*scores)
+    assert outputs.prediction[0] == pytest.approx(scores[1][0], rel=1e-5)
+    assert np.all(
+        (outputs.prediction >= low - 1e-6) & (outputs.prediction <= high + 1e-6)
+    )
+    if rule == "average":
+        want = np.mean(scores, axis=0)[1:]
+        np.testing.assert_allclose(outputs.prediction[1:], want, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_late_fusion_combines_every_flag_by_itself(rule):
+    model, tree = late(rule, 6, flags=True)
+    batch = without("video")
+    outputs = apply(model, tree, batch)
+    pairs = np.asarray(outputs.prediction).reshape(4, 3, 2)
+    np.testing.assert_allclose(np.exp(pairs).sum(axis=-1), 1, rtol=1e-5)
+    alone = np.stack([outputs.extras[f"logits/{m}"] for m in ("audio", "video")], 1)
+    present = np.stack([batch.masks[m].any(1) for m in ("audio", "video")], 1)
+    by_flag = {"average": average, "product": product}
+    if rule not in by_flag:
+        return
+    for j in range(3):
+        logits = jnp.asarray(alone[..., 2 * j : 2 * j + 2])
+        want = by_flag[rule](logits, jnp.asarray(present))
+        np.testing.assert_allclose(pairs[:, j], want, rtol=1e-4, atol=1e-6)
+
+
+def test_unimodal_is_of_its_modality():
+    wrong = Unimodal(FrozenDict({"audio": SMALL["audio"]}), 3, modality="video")
+    with pytest.raises(
+        ConfigError, match="modality='video' was given encoders for aud"
+    ):
+        wrong.init(jax.random.key(0), small_batch(), train=False)
+
+
 @pytest.mark.parametrize("name", ["early", "learned"])
 def test_a_missing_modality_is_0_once_aligned(name):
     masks = {**small_batch().masks, "audio": jnp.zeros((4, 3), bool)}
@@ -228,7 +287,7 @@ def test_a_learned_average_weighs_what_all_say():
             LateFusion(SMALL, 3, "averages"),
             r"(?s)rule='averages'.*did you mean 'average'",
         ),
-        (Unimodal(SMALL, 3), "takes one encoder"),
+        (Unimodal(SMALL, 3), "unimodal with modality"),
         (ConcatFC(FrozenDict({"text": Steps()}), 3), r"given for \['text'\]"),
     ],
 )

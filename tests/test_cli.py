@@ -1,5 +1,6 @@
 """Every mistake on the command line: few lines, the nearest name, the exit code."""
 
+import dataclasses
 import json
 import os
 import resource
@@ -13,7 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
-from mmfusion_jax import cli
+import mmfusion_jax
+from mmfusion_jax import __main__ as program
+from mmfusion_jax import cli, main
 from mmfusion_jax.arguments import Flag, Request, default_workdir, parse
 from mmfusion_jax.errors import (
     CheckpointError,
@@ -53,7 +56,8 @@ def read(*words: str) -> Request:
     [
         ([], "error[C01] --config is missing"),
         (["--config=configs/cfn_s.py"], "did you mean 'configs/cfn_sr.py'?"),
-        (["--config=cfn_sr"], "did you mean 'configs/cfn_sr.py'?"),
+        (["--config=cfn_srr"], "did you mean 'configs/cfn_sr.py'?"),
+        (["--config=conf/cfn_sr.py"], "did you mean 'configs/cfn_sr.py'?"),
         (
             [f"--config={CONFIG}:ravdes"],
             "data='ravdes'; cfn_sr knows av_mnist, clips, digits",
@@ -138,6 +142,55 @@ def test_a_mistake_is_named(capsys, words, said):
     assert said in err
     assert err.startswith("error[C")
     assert len(err.splitlines()) <= 4
+
+
+CFN = "def get_config(data='x'):\n    from ml_collections import ConfigDict\n"
+CFN += "    return ConfigDict(dict(seed=1, word=data))\n"
+
+
+def test_a_config_is_found_here_or_where_the_package_is(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    installed = str(ROOT / "configs" / "cfn_sr.py")
+    for name in ("configs/cfn_sr.py", "cfn_sr", "cfn_sr.py"):
+        code, out, err = answer(capsys, f"--config={name}:ravdess", "--print_config")
+        assert (code, err) == (0, f"config: {installed}\n")
+        assert "--config.data.name=ravdess" in out
+        assert read(f"--config={name}:ravdess").workdir == Path("runs/cfn_sr_ravdess")
+    Path("configs").mkdir()
+    Path("configs/cfn_sr.py").write_text(CFN)
+    code, out, err = answer(capsys, "--config=configs/cfn_sr.py:y", "--print_config")
+    assert (code, out, err) == (0, "--config.seed=1\n--config.word=y\n", "")
+    for name in ("cfn_sr", "cfn_sr.py"):
+        code, out, err = answer(capsys, f"--config={name}", "--print_config")
+        assert (code, err) == (0, "config: configs/cfn_sr.py\n") and "word=x" in out
+    code, _, err = answer(capsys, "--config=elsewhere/cfn_sr.py")
+    assert code == 2 and "did you mean 'configs/cfn_sr.py'?" in err
+
+
+def test_every_command_has_one_name(capsys, monkeypatch):
+    asked = []
+    taken = dataclasses.replace(main.COMMAND, main=asked.append)
+    monkeypatch.setattr(main, "COMMAND", taken)
+    for mode in program.MODES:
+        assert program.run([mode, "--config=cfn_sr", "--config.seed=5"]) == 0
+        assert asked[-1].flags["mode"] == mode and asked[-1].config.seed == 5
+    assert program.run(["--config=cfn_sr"]) == 0 and asked[-1].flags["mode"] == "train"
+    assert set(program.MODES) == set(main.MODES)
+    capsys.readouterr()
+    for words, shown in {
+        ("--help",): "commands:",
+        ("train", "--help"): "--config.FIELD=VALUE",
+        ("bench", "--help"): "--steps=20",
+        ("data", "--help"): "mmfusion_jax.data import FILE",
+        ("--version",): f"mmfusion_jax {mmfusion_jax.__version__}\n",
+    }.items():
+        assert program.run(words) == 0
+        assert shown in capsys.readouterr().out
+    assert program.run(["trian"]) == 2
+    assert "'trian' is not a command.\n  fix: did you mean 'train'?" in (
+        capsys.readouterr().err
+    )
+    assert program.run([]) == 2
 
 
 @pytest.mark.parametrize(

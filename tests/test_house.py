@@ -17,6 +17,7 @@ FLOORS = (
     {
         "build",
         "build_optimiser",
+        "model_swap",
         "lookup",
         "provenance",
         "report",
@@ -36,11 +37,14 @@ FLOORS = (
         "doctor",
     },
     {"main", "bench", "__init__"},
+    {"__main__"},
 )
 LINEN = {"layers", "encoders", "fusion", "models"}
 
 
 def room(path: Path) -> str:
+    if path == ROOT / "__main__.py":  # all commands
+        return "__main__"
     if path.name == "__main__.py":  # a command, wherever it is
         return "main"
     return path.relative_to(ROOT).parts[0].removesuffix(".py")

@@ -38,6 +38,7 @@ def clips() -> Dataset:
 @pytest.fixture
 def config(monkeypatch):
     monkeypatch.setattr(build, "DATASETS", {"clips": clips})
+    monkeypatch.setattr(build, "OUTLINES", {})
     config = runpy.run_path(str(CONFIGS / "cfn_sr.py"))["get_config"]()
     config.data.name = "clips"
     del config.data.folder, config.data.missing, config.data.folds

@@ -32,6 +32,7 @@ def get_config(kind: str = "tones"):
 def call(tmp_path, monkeypatch, capsys):
     """Runs the command with more words; its exit code, stdout and stderr."""
     monkeypatch.setattr(build, "DATASETS", {"clips": tiny.tones})
+    monkeypatch.setattr(build, "OUTLINES", {})
     monkeypatch.setattr("mmfusion_jax.startup.start", lambda config: None)
     path = tmp_path / "tones.py"
     path.write_text(CONFIG)

@@ -38,6 +38,10 @@ def test_tasks_that_never_began(make, count):
 
 
 def test_an_import_says_nothing():
-    command = [sys.executable, "-c", "import mmfusion_jax.experiment, mmfusion_jax.bench"]
+    command = [
+        sys.executable,
+        "-c",
+        "import mmfusion_jax.experiment, mmfusion_jax.bench",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -281,4 +281,4 @@ def test_times(seconds, said):
 def test_scores_that_are_no_shares():
     assert words.score("loss", 0.25) == "0.250"
     assert words.spread("mae", {"mean": 1.5, "std": 0.1, "n": 3}) == "1.500 ± 0.100"
-    assert words.score("accuracy", None) == "–"
+    assert words.score("accuracy", None) == "not defined"
