@@ -341,6 +341,15 @@ def test_an_encoder_starts_from_the_weights_of_a_file(tmp_path, monkeypatch, cap
         experiment.train(asked, tmp_path / "absent", "a test")
 
 
+@pytest.fixture
+def ctrl_c():
+    """SIGINT raises KeyboardInterrupt, also where the tests' parent ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_the_preparation_of_data_at_once(tmp_path, monkeypatch):
     def prepare(config, fold):
         signal.raise_signal(signal.SIGINT)
