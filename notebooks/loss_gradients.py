@@ -105,7 +105,8 @@ print(f"loss after {STEPS} steps: {metrics['loss']:.3f}")
 # %%
 weights = np.asarray(term_weights(objective, state.step))
 modules = list(before.norms)
-figure, both = plt.subplots(1, 2, figsize=(10, 5), sharey=True, layout="constrained")
+shared = dict(sharex=True, sharey=True)  # start and end can be compared
+figure, both = plt.subplots(1, 2, figsize=(10, 5), layout="constrained", **shared)
 for axes, alignment, title in zip(both, (before, after), ("at the start", "trained")):
     for k, name in enumerate(names):
         lengths = [float(weights[k] * alignment.norms[m][k]) for m in modules]
@@ -114,7 +115,7 @@ for axes, alignment, title in zip(both, (before, after), ("at the start", "train
     axes.set(xscale="log", title=title, xlabel="length of weight x gradient")
     axes.set_yticks(range(len(modules)), modules)
 both[0].invert_yaxis()
-both[1].legend()
+both[1].legend();
 
 # %% [markdown]
 # ## Angles
@@ -127,7 +128,8 @@ for axes, alignment, title in zip(both, (before, after), ("at the start", "train
     cosines = np.asarray(alignment.cosines["all"])
     axes.imshow(cosines, cmap="RdBu", vmin=-1, vmax=1)
     for i, j in np.ndindex(cosines.shape):
-        axes.text(j, i, f"{cosines[i, j]:+.2f}", ha="center", va="center")
+        color = "white" if abs(cosines[i, j]) > 0.6 else "black"
+        axes.text(j, i, f"{cosines[i, j]:+.2f}", ha="center", va="center", color=color)
     axes.set_xticks(range(len(names)), names, rotation=30)
     axes.set_yticks(range(len(names)), names)
     axes.set_title(title)

@@ -103,8 +103,11 @@ print(f"loss {losses[0]:.4f} -> {losses[-1]:.4f}")
 # %%
 figure, axes = plt.subplots(figsize=(6, 2.5), layout="constrained")
 axes.plot(losses, alpha=0.35)
-axes.plot(np.convolve(losses, np.ones(20) / 20, mode="valid"))
+window = min(20, STEPS)
+mean = np.convolve(losses, np.ones(window) / window, mode="valid")
+axes.plot(np.arange(window - 1, STEPS), mean, label=f"mean of the last {window}")
 axes.set(xlabel="step", ylabel="loss", ylim=0)
+axes.legend();
 
 # %% [markdown]
 # ## Evaluation
