@@ -5,7 +5,6 @@ python -m mmfusion_jax.main --config=configs/cfn_sr.py
 
 import contextlib
 import json
-import math
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -70,18 +69,15 @@ def show_nothing(answer: Any) -> None:
 
 def show_scores(answer: Sequence[Mapping[str, Any]]) -> None:
     """Prints the scores of every fold, seed and split, a line each."""
+    from mmfusion_jax.metrics.rounding import rounded
+
     for unit in answer:
         place = f"fold {unit['fold']} seed {unit['seed']} step {unit['step']}"
         for split in ("train", "valid", "test"):
             scores = unit.get(split, {}).items()
-            parts = [f"{k} {_number(v)}" for k, v in scores if isinstance(v, float)]
+            parts = [f"{k} {rounded(v)}" for k, v in scores if isinstance(v, float)]
             if parts:
                 print(f"{place} {split}: {', '.join(parts)}")
-
-
-def _number(value: float) -> str:
-    """A score with three decimals."""
-    return f"{value:.3f}" if math.isfinite(value) else "not defined"
 
 
 def show_inspection(answer: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ import pytest
 from mmfusion_jax.metrics import legacy, pairs
 from mmfusion_jax.metrics.classification import ClassificationScores
 from mmfusion_jax.metrics.flags import FlagScores
+from mmfusion_jax.metrics.rounding import percent, rounded
 from mmfusion_jax.metrics.score import PlainScores
 from mmfusion_jax.metrics.sentiment import SentimentScores, sentiment
 from mmfusion_jax.metrics.sims import SimsScores, sims
@@ -188,3 +189,20 @@ def test_scores_are_those_that_are_defined(family):
     assert set(found) == set(family.DEFINITIONS)
     for name, value in found.items():
         np.testing.assert_allclose(value, 0 if name == "mae" else 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "in_percent"),
+    [
+        (0.9075, "0.908", "90.8"),
+        (0.0005, "0.001", "0.1"),
+        (0.90749, "0.907", "90.7"),
+        (-0.0125, "-0.013", "-1.3"),
+        (1.0, "1.000", "100.0"),
+        (-1e-12, "0.000", "0.0"),
+        (float("nan"), "not defined", "not defined"),
+        (float("inf"), "inf", "inf"),
+    ],
+)
+def test_scores_are_rounded_alike_as_shares_and_in_percent(value, text, in_percent):
+    assert (rounded(value), percent(value)) == (text, in_percent)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from mmfusion_jax.metrics.rounding import rounded
+
 Result = Mapping[str, Any]
 
 
@@ -26,8 +28,9 @@ def _spread(row: Mapping[str, Any]) -> str:
     """A mean, and the standard deviation where there are several runs."""
     if row["mean"] is None:
         return "not defined"
-    spread = f" +- {row['std']:.3f} over {row['n']} runs" if row["n"] > 1 else ""
-    return f"{row['mean']:.3f}{spread}"
+    several = row["n"] > 1
+    spread = f" +- {rounded(row['std'])} over {row['n']} runs" if several else ""
+    return f"{rounded(row['mean'])}{spread}"
 
 
 def _rows(result: Result, score: str) -> list[str]:

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from mmfusion_jax.metrics.rounding import percent, rounded
+
 DASH = "–"
 UNDEFINED = "not defined"
 NO_SHARES = frozenset(
@@ -42,7 +44,7 @@ def score(name: str, value: Any) -> str:
     """A score; shares of examples are given in percent."""
     if not is_number(value):
         return UNDEFINED
-    return f"{100 * value:.1f} %" if is_share(name) else f"{value:.3f}"
+    return f"{percent(value)} %" if is_share(name) else rounded(value)
 
 
 def deviation(name: str, summary: Mapping[str, Any]) -> str:
@@ -50,7 +52,7 @@ def deviation(name: str, summary: Mapping[str, Any]) -> str:
     if summary["n"] < 2 or not is_number(summary["std"]):
         return ""
     std = summary["std"]
-    return f"± {100 * std:.1f}" if is_share(name) else f"± {std:.3f}"
+    return f"± {percent(std)}" if is_share(name) else f"± {rounded(std)}"
 
 
 def spread(name: str, summary: Mapping[str, Any]) -> str:
@@ -63,13 +65,14 @@ def difference(name: str, value: Any, other: Any = 0.0) -> str:
     if not (is_number(value) and is_number(other)):
         return DASH
     value -= other
-    text = f"{100 * value:+.1f} points" if is_share(name) else f"{value:+.3f}"
-    return text.replace("-", "−")
+    sign = "−" if value < 0 else "+"
+    size = f"{percent(abs(value))} points" if is_share(name) else rounded(abs(value))
+    return f"{sign}{size}"
 
 
 def probability(value: float) -> str:
     """The p of a test; a dash where it does not exist."""
-    return f"{value:.3f}" if is_number(value) else DASH
+    return rounded(value) if is_number(value) else DASH
 
 
 def is_share(name: str) -> bool:

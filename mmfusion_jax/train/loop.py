@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import jax
 
 from mmfusion_jax.errors import CheckpointError, DivergedError, Interrupted
+from mmfusion_jax.metrics.rounding import rounded
 from mmfusion_jax.tasks import undefined
 from mmfusion_jax.train.clock import Clock, finished
 from mmfusion_jax.train.interrupt import Interrupt
@@ -195,11 +196,10 @@ class Loop:
                 self.journal.say(f"step {step}: {line}")
         split = self.plan.choose if self.plan.choose in results else self.watch
         told = results[split]
-        score = told[self.plan.select]
-        score = f"{score:.3f}" if math.isfinite(score) else "not defined"
         self.journal.say(
             f"epoch {epoch:.0f}, step {step}/{self.plan.steps}: {split} "
-            f"{self.plan.select} {score}, loss {told['loss']:.3f}"
+            f"{self.plan.select} {rounded(told[self.plan.select])}, "
+            f"loss {rounded(told['loss'])}"
         )
 
     def _slow_down(self, step: int) -> None:
