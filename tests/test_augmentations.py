@@ -20,6 +20,8 @@ from mmfusion_jax.data.interpolate import read_at
 from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.errors import ConfigError, DataError
 
+pytestmark = pytest.mark.versions
+
 RATE = 8000
 
 

@@ -20,6 +20,8 @@ from mmfusion_jax.errors import CheckpointError
 from mmfusion_jax.train.checkpoints import Checkpoints
 from mmfusion_jax.train.seals import digests, layout
 
+pytestmark = pytest.mark.versions
+
 
 @pytest.fixture
 def lines() -> list[str]:

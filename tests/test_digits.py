@@ -15,6 +15,8 @@ from mmfusion_jax.data.digits_recipe import Recipe
 from mmfusion_jax.data.digits_store import built
 from mmfusion_jax.errors import ConfigError, ExtraError
 
+pytestmark = pytest.mark.versions
+
 SHAPES = {
     "image": ((1, 28, 28, 1), np.float32),
     "audio": ((63, 13), np.float32),

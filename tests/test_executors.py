@@ -2,6 +2,8 @@
 
 import pytest
 
+pytestmark = pytest.mark.versions
+
 LIMITS = {"x64": 1e-12, "x32": 2e-5}
 
 

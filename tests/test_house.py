@@ -1,7 +1,11 @@
 """Imports go down the floors, and flax.linen stays in its four rooms."""
 
 import ast
+import importlib
+import pkgutil
 from pathlib import Path
+
+import pytest
 
 import mmfusion_jax
 
@@ -62,6 +66,13 @@ def imports(path: Path) -> list[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found += [f"{node.module}.{alias.name}" for alias in node.names]
     return found
+
+
+@pytest.mark.versions
+def test_every_module_can_be_imported():
+    found = pkgutil.walk_packages(mmfusion_jax.__path__, "mmfusion_jax.")
+    for module in found:
+        importlib.import_module(module.name)
 
 
 def test_every_file_has_a_floor():

@@ -13,6 +13,8 @@ from mmfusion_jax.data.frames import Square
 from mmfusion_jax.data.media import Pictures, Sound, mfcc, read
 from mmfusion_jax.errors import DataError, ExtraError
 
+pytestmark = pytest.mark.versions
+
 SOUND = Sound(RATE)
 
 

@@ -21,6 +21,8 @@ from mmfusion_jax.train.checkpoints import Checkpoints
 from mmfusion_jax.train.interrupt import Interrupt
 from mmfusion_jax.train.journal import read_metrics
 
+pytestmark = pytest.mark.versions
+
 STEPS = 6
 CHANGES = {
     "data.batch_size": 4,

@@ -11,6 +11,8 @@ from orbax.checkpoint._src.metadata import array_metadata_store
 
 from mmfusion_jax.train.quiet import quiet_orbax
 
+pytestmark = pytest.mark.versions
+
 
 async def _of_the_user():
     pass

@@ -10,6 +10,8 @@ import pytest
 from mmfusion_jax.report import words, write_report
 from mmfusion_jax.report.markup import Html, tag
 
+pytestmark = pytest.mark.versions
+
 HOSTILE = "<script>alert(1)</script>\"'&"
 SCORES = {"accuracy": 0.75, "uar": 0.5, "loss": 0.25}
 
