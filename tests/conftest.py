@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Compiling is most of the time of the tests, and XLA's optimizations are 40 % of it. The
-# programs are small: without them they run about as fast. .ci/run sets this to 0 for the
+# Compiling is most of the time of the tests, and XLA's optimizations are 40 % of it;
+# programs as small as these run about as fast without. .ci/run sets this to 0 for the
 # part of the tests that it repeats with other versions of JAX.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ["JAX_PLATFORMS"] = "cpu"  # of the processes that tests start

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import multihost_utils
 
+from mmfusion_jax.startup import join
 from mmfusion_jax.train.checkpoints import Checkpoints
 from mmfusion_jax.train.devices import Executor
 from mmfusion_jax.train.seals import digests
@@ -64,13 +65,6 @@ def main(folder: Path) -> None:
 if __name__ == "__main__":
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 1)
-    jax.distributed.initialize(
-        f"localhost:{sys.argv[1]}",
-        2,
-        int(sys.argv[2]),
-        initialization_timeout=60,
-        heartbeat_timeout_seconds=30,
-        shutdown_timeout_seconds=30,
-    )
+    join(f"localhost:{sys.argv[1]}", 2, int(sys.argv[2]))
     main(Path(sys.argv[3]))
     jax.distributed.shutdown()

@@ -294,6 +294,7 @@ def test_logits_of_the_released_network(golden):
     assert_close(official, load(golden)["logits/official/stem_relu0"])
 
 
+@pytest.mark.ci
 def test_gradients_of_the_released_network(golden):
     want, tree = load(golden), golden_weights()
     model = released(False, "official")

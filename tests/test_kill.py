@@ -78,6 +78,7 @@ def check_ends_as(whole: Outcome, folder: Path, outcome: Outcome) -> None:
     assert leftovers(str(folder / "checkpoints")) == []
 
 
+@pytest.mark.ci
 def test_killed_20_times(server, tmp_path, whole):
     runs = moments(server, tmp_path, whole, seed=0)
     in_a_save = kill_often(runs, whole, kills=20)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import loss_terms
 import pytest
 from contract import POISON, poisoned
+from groups import in_ci
 
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.losses import LOSSES
@@ -20,6 +21,7 @@ EMPTY = BATCH.replace(masks=jax.tree.map(jnp.zeros_like, BATCH.masks))
 FILLED = BATCH.replace(weight=jnp.zeros_like(BATCH.weight))
 ONE = jax.tree.map(lambda x: x[:1], BATCH)
 NAMES = sorted(loss_terms.TERMS)
+QUICK = ("cross_entropy", "hsic", "info_nce", "gate_entropy")
 
 
 @functools.cache
@@ -50,7 +52,7 @@ def test_what_is_masked_is_not_read(name):
         chex.assert_trees_all_equal(run(fill(bad), BATCH), want)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", in_ci(NAMES, *QUICK))
 def test_rows_that_fill_up_are_as_if_not_there(name):
     arrays = loss_terms.arrays()
     fewer = lambda tree: jax.tree.map(lambda x: x[:-2], tree)
@@ -86,6 +88,7 @@ def test_unknown_choices_are_named():
         LOSSES["agnostic_adversary"](("a",), omega="detach")
 
 
+@pytest.mark.ci
 def test_all_devices_together_give_the_value_of_one(answer_of):
     found = answer_of("losses_main.py")
     assert len(found) == 4

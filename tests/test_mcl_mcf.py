@@ -68,6 +68,7 @@ def start():
     return small().init(jax.random.key(0), made_up(), train=True)
 
 
+@pytest.mark.ci
 def test_what_is_missing_is_in_no_pair(start):
     batch = made_up()
     masks = dict(batch.masks)
@@ -134,6 +135,7 @@ def test_configs_name_pairs_that_the_model_gives(word):
         assert config.model.channels == SIZES[word][2]
 
 
+@pytest.mark.ci
 def test_all_devices_together_give_the_value_of_one(answer_of):
     """And none of them makes the images of another's examples."""
     found = answer_of("mcl_mcf_main.py")

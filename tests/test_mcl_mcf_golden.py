@@ -154,6 +154,7 @@ def test_golden_model(arrays, batch, params):
             )
 
 
+@pytest.mark.ci
 def test_prediction_needs_no_modules_of_the_losses(arrays, batch, params):
     model = small(parity="official")
     run = functools.partial(model.init, train=False)

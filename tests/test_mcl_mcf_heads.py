@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from groups import in_ci
 
 from mmfusion_jax.encoders.vectors import Vectors
 from mmfusion_jax.errors import ConfigError
@@ -50,7 +51,7 @@ def made_up():
     return Batch(inputs, masks, {"label": jnp.zeros(4)}, jnp.ones(4))
 
 
-@pytest.mark.parametrize("encoder", TINY)
+@pytest.mark.parametrize("encoder", in_ci(TINY, "tslc"))
 def test_builds_and_learns(encoder):
     batch = made_up()
     model = MCLMCF(

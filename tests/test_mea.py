@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from mea_models import gradients, small, small_batch, weights_of
 
 
@@ -20,6 +21,7 @@ def run(batch):
     return gradients(small(), weights_of(small()), batch)
 
 
+@pytest.mark.ci
 def test_missing_modality_is_as_if_it_never_were():
     tree = run(without(small_batch(), {"audio"}))[2]["params"]
     layer = tree["self_attention"]["layer_1"]

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from flax.core import FrozenDict
 from flax.traverse_util import flatten_dict
+from groups import in_ci
 from mea_models import (
     SMALL,
     count,
@@ -45,6 +46,9 @@ SHARED = {"hca_layers": 1, "exclusive": False, "adversarial": False}
 UNIT, CONV, WEIGH, MLP, GRAPH = 212, 38, 24, 4_480, 64 * 64 + 129
 DENSE = sum((4 * t) ** 2 + 8 * t for t in (3, 5, 4))
 HALF = 64 * 64  # the hidden layer's part for one vector
+QUICK = ("no adversary", "no omega", "no graph", "one psa layer")
+"""Switches of the default group: the others take 5 s and more to compile."""
+
 SWITCHES = {
     "no adversary": ({**BARE, "adversarial": True}, {"adversarial": False}, -387),
     "no omega": ({**BARE, "adversarial": True}, {"omega": "one"}, -192),
@@ -77,7 +81,7 @@ SWITCHES = {
 }
 
 
-@pytest.mark.parametrize("name", SWITCHES)
+@pytest.mark.parametrize("name", in_ci(SWITCHES, *QUICK))
 def test_switches(name):
     rest, options, change = SWITCHES[name]
     plain, made = small(**rest), small(**{**rest, **options})

@@ -12,6 +12,7 @@ import optax
 import papers
 import pytest
 from contract import POISON, poisoned
+from groups import in_ci
 from ml_collections import ConfigDict
 
 from mmfusion_jax import build
@@ -146,7 +147,7 @@ class Subject:
         return count - len(self.names)  # of one alone there are no outer products
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(scope="module", params=in_ci(CASES, "cfn_sr", "average", "audio alone"))
 def subject(request) -> Subject:
     return Subject(config(request.param))
 

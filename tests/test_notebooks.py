@@ -143,6 +143,7 @@ def test_the_first_cell_installs_what_is_missing(monkeypatch, name):
         commands_of_the_first_cell(monkeypatch, name, missing=True, code=1)
 
 
+@pytest.mark.ci
 def test_quickstart_is_the_same_on_one_device_and_on_eight(tmp_path, cache_dir):
     with ThreadPoolExecutor() as both:
         told = list(

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 from golden_msa import load, weights
+from groups import in_ci
 
 from mmfusion_jax.config_file import load_config
 from mmfusion_jax.encoders import ENCODERS, SignalConv
@@ -194,7 +195,7 @@ def graded(row, head_form):
     return jax.jit(jax.value_and_grad(loss))
 
 
-@pytest.mark.parametrize(("row", "head_form"), ROWS)
+@pytest.mark.parametrize(("row", "head_form"), in_ci(ROWS, ROWS[0]))
 def test_rows_of_table_4(row, head_form):
     options = ABLATIONS[row] | {"head_form": head_form}
     tree = start(**options)
@@ -240,6 +241,7 @@ def test_equal_weights_without_awom():
     close(out.extras["weights"], want)
 
 
+@pytest.mark.ci
 def test_the_contrast_does_not_change_the_model():
     """The step of Table 4 adds a term, whose gradient reaches the encoders alone."""
     options = ABLATIONS["awom"]
@@ -258,6 +260,7 @@ def test_the_contrast_does_not_change_the_model():
 SUBSETS = [s for n in (1, 2, 3) for s in itertools.combinations(ORDER, n)]
 
 
+@pytest.mark.ci
 def test_weights_of_every_subset_of_modalities():
     """One example for each subset, one with nothing, one that only fills up."""
     batch = made_up(9)

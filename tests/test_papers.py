@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import papers
 import pytest
+from groups import in_ci
 from ml_collections import ConfigDict
 from save_trials import fingerprint
 from tiny import spoilt
@@ -80,7 +81,7 @@ def patch():
         yield patch
 
 
-@pytest.fixture(scope="module", params=papers.SMALL)
+@pytest.fixture(scope="module", params=in_ci(papers.SMALL, "hetero_fusion_net"))
 def paper(request, patch, tmp_path_factory):
     config = papers.small(request.param, **CHANGES)
     data = build.dataset(config, 0)
