@@ -1,7 +1,9 @@
 """What must happen between reading the flags and the first use of JAX."""
 
+import inspect
 import os
 import sys
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -61,14 +63,14 @@ def join(coordinator: str, num_processes: int, process_id: int) -> None:
         f"process {process_id} of {num_processes}: waiting up to {TIMEOUT} s for the "
         f"others at {coordinator}; if one is missing, this process is aborted"
     )
-    jax.distributed.initialize(
-        coordinator,
-        num_processes,
-        process_id,
-        initialization_timeout=TIMEOUT,
-        heartbeat_timeout_seconds=30,
-        shutdown_timeout_seconds=60,
-    )
+    limits: dict[str, Any] = {
+        "initialization_timeout": TIMEOUT,
+        "heartbeat_timeout_seconds": 30,
+    }
+    known = inspect.signature(jax.distributed.initialize).parameters
+    if "shutdown_timeout_seconds" in known:  # JAX before 0.9 has a limit of its own
+        limits["shutdown_timeout_seconds"] = 60
+    jax.distributed.initialize(coordinator, num_processes, process_id, **limits)
 
 
 def say(line: str) -> None:
