@@ -18,6 +18,7 @@ from mmfusion_jax.analysis.cost import (
     count_parameters,
     output_shapes,
 )
+from mmfusion_jax.data.outline import Zeros
 from mmfusion_jax.report.words import count
 from mmfusion_jax.train.state import create_state
 from mmfusion_jax.types import Batch
@@ -46,6 +47,7 @@ def inspect(config: ConfigDict, *, compiled: bool) -> dict[str, Any]:
     found = {
         "config": json.loads(config.to_json()),
         "data": data.title,
+        "data_read": not isinstance(data.source("train"), Zeros),
         "steps_per_epoch": reader.steps_per_epoch,
         "steps": steps,
         "parameters": count_parameters(state.params),
@@ -73,6 +75,11 @@ def show(found: Mapping[str, Any]) -> None:
         f"{found['steps_per_epoch']} steps an epoch, {found['steps']} in all",
         markup=False,
     )
+    if not found["data_read"]:
+        console.print(
+            "no data was read: shapes, classes and sizes are the published ones",
+            markup=False,
+        )
     for table in _tables(found):
         console.print(table)
     console.print(f"counted: {COUNTED}", markup=False, style="dim")

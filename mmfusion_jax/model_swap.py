@@ -7,6 +7,7 @@ left out, and a line names them.
 import copy
 import dataclasses
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -139,18 +140,23 @@ def _line(config: Config, before: Config) -> str:
     line = f"model: {config.model.name} instead of {before.model.name}"
     left = fields(before).keys() - fields(config).keys()
     left |= {f"model.{name}" for name in before.model if name not in config.model}
+    group_of = lambda name: name.rpartition(".")[0]
     names = sorted({_outermost(name, config) for name in left})
-    groups = [
-        f"config.{group}.{{{', '.join(name.rpartition('.')[2] for name in members)}}}"
-        if group
-        else ", ".join(f"config.{name}" for name in members)
-        for group, members in itertools.groupby(names, lambda n: n.rpartition(".")[0])
-    ]
+    by_group = itertools.groupby(sorted(names, key=group_of), group_of)
+    groups = [_named(group, list(members)) for group, members in by_group]
     if groups:
         line += f"; dropped: {', '.join(groups)}"
     if config.train.select != before.train.select:
         line += f"; config.train.select={config.train.select}"
     return line
+
+
+def _named(group: str, members: Sequence[str]) -> str:
+    """Fields of one group: "config.a.b", or "config.a.{b, c}" for several."""
+    if not group or len(members) == 1:
+        return ", ".join(f"config.{name}" for name in members)
+    last = ", ".join(name.rpartition(".")[2] for name in members)
+    return f"config.{group}.{{{last}}}"
 
 
 def _outermost(name: str, config: Config) -> str:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from mmfusion_jax import __main__ as program
 from mmfusion_jax import build, inspection
 from mmfusion_jax.data.dataset import Dataset
 
@@ -49,6 +50,7 @@ def config(monkeypatch):
 
 def test_finds_what_shapes_tell(config, capsys):
     found = inspection.inspect(config, compiled=False)
+    assert found["data_read"]
     assert found == json.loads(json.dumps(found))
     assert found["steps_per_epoch"] == 5
     assert found["steps"] == 40
@@ -79,3 +81,11 @@ def test_a_compiled_step_holds_its_arguments(config):
     sizes = found["bytes"]
     assert step["arguments"] >= sizes["parameters"] + sizes["optimiser"]
     assert step["peak"] >= step["temporary"] > 0
+
+
+def test_a_named_data_set_is_inspected_without_its_files(capsys):
+    words = ["inspect", "--config=mea:mosi_utterances"]
+    assert program.run(words) == 0
+    out, _ = capsys.readouterr()
+    assert out.startswith("mea on CMU-MOSI by utterance: 38 steps an epoch, 114 in all")
+    assert "no data was read" in out
