@@ -13,6 +13,8 @@ from mmfusion_jax.data.dataset import Dataset
 
 ROOT = Path(__file__).parent.parent
 
+pytestmark = pytest.mark.versions
+
 
 class Blank:
     def __len__(self) -> int:

@@ -7,6 +7,8 @@ import tiny
 
 from mmfusion_jax import build, cli, main
 
+pytestmark = pytest.mark.versions
+
 CONFIG = """
 from ml_collections import ConfigDict
 

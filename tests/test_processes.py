@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.versions
+
 CONFIG = """
 from ml_collections import ConfigDict
 
