@@ -6,14 +6,13 @@ from typing import Any
 import pytest
 
 
-def in_ci(values: Iterable[Any], *default: Hashable) -> list[Any]:
+def in_ci(values: Iterable[Any], *default: Hashable, several: bool = False) -> list:
     """`values` as parameters, of which only `default` run in the default group.
 
     Args:
-        values: a tuple for several parameters.
+        values: of one parameter, or tuples of several.
         default: some of them.
+        several: the test has several parameters.
     """
-    marked = lambda x: pytest.param(
-        *(x if isinstance(x, tuple) else (x,)), marks=pytest.mark.ci
-    )
+    marked = lambda x: pytest.param(*(x if several else (x,)), marks=pytest.mark.ci)
     return [value if value in default else marked(value) for value in values]

@@ -86,6 +86,7 @@ def test_a_build_needs_no_network(tmp_path, monkeypatch):
     assert built(tmp_path, limit=1).manifest["counts"]["train"] == 1
 
 
+@pytest.mark.ci
 def test_a_limit_changes_no_example(tmp_path, records):
     few = built(tmp_path, limit=2)
     for split in SPLITS:

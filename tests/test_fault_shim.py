@@ -120,6 +120,7 @@ def sweep_faults(trial, calls: int, stride: int, error: int, sticky: bool) -> No
     assert lost > 0, "no fault ever hit a save: the shim does nothing"
 
 
+@pytest.mark.ci
 def test_survives_a_kill_before_every_fifth_call(trial, calls):
     sweep_kills(trial, calls, stride=5)
 

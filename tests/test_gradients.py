@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from groups import in_ci
 from tiny import tones
 
 from mmfusion_jax.analysis.gradients import (
@@ -61,7 +62,7 @@ def pieces():
     return model, state, batch
 
 
-@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("train", in_ci([True, False], True))
 def test_the_weighted_terms_add_up_to_the_gradient_of_training(pieces, train):
     model, state, batch = pieces
     found = jax.jit(lambda s, b: term_gradients(model, OBJECTIVE, s, b, train=train))(

@@ -84,6 +84,7 @@ def test_what_is_missing_is_in_no_pair(start):
     assert not np.any(got["audio"][1]) and np.any(got["audio"][0])
 
 
+@pytest.mark.ci
 def test_a_dead_convolution_is_finite(start):
     params = dict(start["params"])
     for pair in ("text_video", "text_audio", "video_audio"):

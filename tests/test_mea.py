@@ -40,6 +40,7 @@ def test_missing_modality_is_as_if_it_never_were():
     assert jnp.any(layer["query"][0] != 0)
 
 
+@pytest.mark.ci
 def test_padding_changes_nothing():
     made, batch = small(), small_batch()
     pad = lambda x: jnp.pad(x, [(0, 0), (0, 2)] + [(0, 0)] * (x.ndim - 2))

@@ -195,7 +195,7 @@ def graded(row, head_form):
     return jax.jit(jax.value_and_grad(loss))
 
 
-@pytest.mark.parametrize(("row", "head_form"), in_ci(ROWS, ROWS[0]))
+@pytest.mark.parametrize(("row", "head_form"), in_ci(ROWS, ROWS[0], several=True))
 def test_rows_of_table_4(row, head_form):
     options = ABLATIONS[row] | {"head_form": head_form}
     tree = start(**options)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from groups import in_ci
 
 from mmfusion_jax import build
 from mmfusion_jax.arguments import Flag, Request, parse
@@ -19,7 +20,13 @@ from mmfusion_jax.train.step import make_eval_step
 CONFIGS = sorted(path.stem for path in installed_configs().glob("*.py"))
 BASELINES = ("late_fusion", "concat_fc", "unimodal")
 CLIPS = ["--config.data.classes=no,yes", "--config.data.duration=3"]
-QUICK = ("digits", "mosei", "iemocap", "stress-cnn", "mosi_vectors", "clips")
+QUICK = (
+    ("cfn_sr", "ravdess_features"),
+    ("hetero_fusion_net", "mosei"),
+    ("hetero_fusion_net", "iemocap"),
+    ("mcl_mcf", "mosi_vectors"),
+    ("of_cmaer_cat", "stress-cnn"),
+)
 """Words whose shapes are computed in the default group too."""
 
 
@@ -117,13 +124,7 @@ def test_every_word_and_every_baseline_on_it_is_built(name, word):
             assert all(re.search(rf"\b{field}\b", asked.notes[-1]) for field in gone)
 
 
-@pytest.mark.parametrize(
-    ("name", "word"),
-    [
-        pytest.param(*pair, marks=() if pair[1] in QUICK else pytest.mark.ci)
-        for pair in OFFERED
-    ],
-)
+@pytest.mark.parametrize(("name", "word"), in_ci(OFFERED, *QUICK, several=True))
 def test_every_word_and_every_baseline_on_it_has_shapes(name, word):
     own = shapes(request(name, word))
     for model in BASELINES:
