@@ -86,7 +86,8 @@ def curves(
         axes.set_title(what, loc="left", fontsize=11)
         axes.grid(axis="x", visible=False)
         axes.tick_params(length=0)
-        axes.legend(fontsize=9)
+        # Below the axes: between curves that cross there is no place for it.
+        figure.legend(fontsize=9, loc="outside lower center", ncols=len(lines) + 1)
         return _inline(figure, _described(lines, what))
 
 
@@ -145,7 +146,7 @@ def bars(lengths: Mapping[str, Mapping[str, float]], what: str) -> Html:
 
 def _empty() -> tuple[Figure, Any]:
     """A figure and its axes."""
-    figure = Figure(figsize=(4.2, 2.7), layout="constrained")
+    figure = Figure(figsize=(4.2, 2.9), layout="constrained")
     return figure, figure.add_subplot()
 
 
