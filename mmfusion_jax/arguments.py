@@ -184,13 +184,13 @@ def _load(spec: str) -> ConfigDict:
 
 def _other_model(words: Sequence[str], config: ConfigDict) -> str:
     """The model that `words` put in the place of that of `config`; "" for none."""
-    own = fields(config).get("model.name", "")
-    asked = own
+    asked = own = fields(config).get("model.name", "")
     for word, after in itertools.zip_longest(words, words[1:], fillvalue=""):
         flag, _, value = word.lstrip("-").partition("=")
         if word.startswith("-") and flag == "config.model.name":
             asked = value or after
-    return asked if asked != own and asked in choices("model") else ""
+    other = own and asked != own and asked in choices("model")
+    return asked if other else ""
 
 
 def _swapped(config: ConfigDict, model: str) -> ConfigDict:

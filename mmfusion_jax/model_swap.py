@@ -34,7 +34,7 @@ def with_model(config: Config, name: str) -> Config:
         name: a key of `MODELS`.
     """
     old = config.model.to_dict()
-    options = {"name": name, "encoders": old["encoders"]}
+    options = {"name": name, "encoders": old.get("encoders", {})}
     for field in dataclasses.fields(MODELS[name]):
         if field.name in BUILT:
             continue
