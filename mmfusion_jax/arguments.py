@@ -23,6 +23,7 @@ from mmfusion_jax.config_file import (
 from mmfusion_jax.errors import ConfigError, nearest
 
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
+BASELINES = ("concat_fc", "late_fusion", "unimodal")
 WORDS = {bool: "true or false", int: "an integer", float: "a number"}
 
 
@@ -96,7 +97,8 @@ def parse(
     model = _other_model(rest, before)
     config = _swapped(before, model) if model else before
     if needs_config:
-        _define_config(config, spec, rest, values)
+        told = f"{spec} with the model {model}" if model else spec
+        _define_config(config, told, rest, values)
     left = _set(values, rest, config)
     named = _operand(left, operand)
     asked = {flag.name: values[flag.name].value for flag in flags}
@@ -183,14 +185,26 @@ def _load(spec: str) -> ConfigDict:
 
 
 def _other_model(words: Sequence[str], config: ConfigDict) -> str:
-    """The model that `words` put in the place of that of `config`; "" for none."""
+    """The baseline that `words` put in the place of the model; "" for none.
+
+    Raises:
+        ConfigError: the model is another one that is no baseline.
+    """
     asked = own = fields(config).get("model.name", "")
     for word, after in itertools.zip_longest(words, words[1:], fillvalue=""):
         flag, _, value = word.lstrip("-").partition("=")
         if word.startswith("-") and flag == "config.model.name":
             asked = value or after
-    other = own and asked != own and asked in choices("model")
-    return asked if other else ""
+    if not own or asked == own or asked not in choices("model"):
+        return ""
+    if asked not in BASELINES:
+        raise ConfigError(
+            "C03",
+            f"--config.model.name={asked} cannot take the place of {own}: its loss "
+            "terms and recipe are in its own config.",
+            f"--config={asked}, or a baseline: {', '.join(BASELINES)}",
+        )
+    return asked
 
 
 def _swapped(config: ConfigDict, model: str) -> ConfigDict:

@@ -63,7 +63,7 @@ def find_config(spec: str) -> Path:
     path = Path(name).expanduser()
     if path.is_file():
         return path
-    short = Path(FOLDER, path.name).with_suffix(".py")
+    short = Path(FOLDER, f"{path.name.removesuffix('.py')}.py")
     if path.parent in (Path(), Path(FOLDER)):
         for candidate in (short, installed_configs() / short.name):
             if candidate.is_file():

@@ -8,6 +8,7 @@ import numpy as np
 from mmfusion_jax.data.import_file import concerns
 from mmfusion_jax.data.kinds import KINDS, POLARITY, Kind
 from mmfusion_jax.data.summary import head, table
+from mmfusion_jax.metrics.rounding import rounded
 from mmfusion_jax.tasks import Multilabel, Regression, constant_scores
 
 JSON = Any
@@ -38,7 +39,7 @@ def balance(report: Mapping[str, JSON], kind: Kind | None) -> Iterator[str]:
         return
     train, test = (np.array(report[s]["labels"][kind.label]) for s in ("train", "test"))
     says, scores = constant_scores(task, train, test)
-    told = [f"{name} {scores[name]:.3f}" for name in SHOWN if name in scores]
+    told = [f"{name} {rounded(scores[name])}" for name in SHOWN if name in scores]
     yield f"  to beat on test: {says}: {', '.join(told)}"
 
 

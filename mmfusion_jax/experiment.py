@@ -18,7 +18,7 @@ from mmfusion_jax.lookup import Config
 from mmfusion_jax.report import write_report
 from mmfusion_jax.report.closing import closing
 from mmfusion_jax.run import Donor, Run, say
-from mmfusion_jax.tasks import UNDEFINED, undefined
+from mmfusion_jax.tasks import UNDEFINED, undefined_scores
 from mmfusion_jax.train.interrupt import Interrupt
 from mmfusion_jax.work_folder import Unit, claim, units
 
@@ -136,14 +136,7 @@ def check_finite(entries: Iterable[Mapping[str, Any]]) -> None:
     Args:
         entries: of runs, as `train` and `evaluate` give them.
     """
-    found = []
-    for entry in entries:
-        for name, stage in {"": entry, **entry.get("stages", {})}.items():
-            place = f"fold {entry['fold']}, seed {entry['seed']}"
-            place = f"{name} only, {place}" if name else place
-            for split in ("train", "valid", "test", "last"):
-                if line := undefined(split, stage.get(split) or {}):
-                    found.append(f"{place}, {line}")
+    found = undefined_scores(entries)
     if found:
         more = f"; and {len(found) - 1} more" if len(found) > 1 else ""
         raise DivergedError(
@@ -196,6 +189,7 @@ def each(config: Config, workdir: Path, *, announce: bool = False):
     for unit in units(config, workdir):
         if data is None or unit.fold != fold:
             data, fold = build.dataset(config, unit.fold), unit.fold
+            build.check_ids(config, data)  # of all stages, before the first is trained
             if announce:
                 _announce(data, config)
         yield unit, data
@@ -251,7 +245,7 @@ def _result(
             "test": _spread(e["test"] for e in entries),
             "last": _spread(e["last"] for e in entries),
             "flattering": _flattering(entries),
-            "shares": _spread(e.get("shares", {}) for e in entries),
+            "shares": _spread(s for e in entries if (s := e.get("shares"))),
             "stages": {
                 name: {"test": _spread(e["stages"][name]["test"] for e in entries)}
                 for name in names
@@ -277,13 +271,13 @@ def _flattering(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
 def _spread(scores: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """Mean, standard deviation over the runs (n - 1) and their number, by score.
 
-    NaN where the score of one run is not defined.
+    NaN where the score of one run is not defined; empty where there is no run.
     """
     rows = [{**row} for row in scores]
     for row in rows:
         row.pop(UNDEFINED, None)
     made = {}
-    for name in rows[0]:
+    for name in rows[0] if rows else ():
         values = np.array([row[name] for row in rows], np.float64)  # NaN for None
         spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
         made[name] = {"mean": float(values.mean()), "std": spread, "n": len(values)}

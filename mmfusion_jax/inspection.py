@@ -77,7 +77,7 @@ def show(found: Mapping[str, Any]) -> None:
     )
     if not found["data_read"]:
         console.print(
-            "no data was read: shapes, classes and sizes are the published ones",
+            "no data was read: this is what is known without it; sizes may differ",
             markup=False,
         )
     for table in _tables(found):

@@ -12,10 +12,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mmfusion_jax.config_file import fields
+from mmfusion_jax.config_file import as_word, fields
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.lookup import Config
 from mmfusion_jax.losses import OF_PREDICTIONS, OF_UNIMODAL_LOGITS
+from mmfusion_jax.losses.objective import TASK
 from mmfusion_jax.metrics.integration import DEFINITIONS
 from mmfusion_jax.models import MODELS, UNIMODAL_LOGITS
 
@@ -31,7 +32,7 @@ def with_model(config: Config, name: str) -> Config:
 
     Args:
         config: as its file gives it.
-        name: a key of `MODELS`.
+        name: of a baseline, a key of `MODELS`.
     """
     old = config.model.to_dict()
     options = {"name": name, "encoders": old.get("encoders", {})}
@@ -122,8 +123,16 @@ def _keep_loss_terms(config: Config) -> None:
             readable = not logits or logits.removeprefix("logits/") in alone
         else:
             readable = term["name"] in OF_UNIMODAL_LOGITS and needs <= alone
-        if not readable:
-            del config.losses[name]
+        if readable:
+            continue
+        if name == TASK:
+            raise ConfigError(
+                "C17",
+                f"config.losses.task.name={term['name']!r} reads what the model "
+                f"{config.model.name} does not give.",
+                "--config.losses.task.name=cross_entropy, or l1, mse, multilabel",
+            )
+        del config.losses[name]
 
 
 def _keep_scores(config: Config) -> None:
@@ -146,8 +155,10 @@ def _line(config: Config, before: Config) -> str:
     groups = [_named(group, list(members)) for group, members in by_group]
     if groups:
         line += f"; dropped: {', '.join(groups)}"
-    if config.train.select != before.train.select:
-        line += f"; config.train.select={config.train.select}"
+    changed = {"train.select": config.train.select, "warm_start": config.warm_start}
+    for name, value in changed.items():
+        if value != fields(before)[name]:
+            line += f"; config.{name}={as_word(value)}"
     return line
 
 

@@ -228,8 +228,7 @@ class Run:
         return map(put, reader.train(start, stop))
 
     def _check(self, data: Dataset) -> None:
-        """Labels and ids are checked once, on the host, before anything is compiled."""
-        build.check_ids(self.config, data)
+        """Labels are checked once, on the host, before anything can train on them."""
         for split in data.sources:
             labels = data.label(split, self.parts.task.label)
             self.parts.task.check(labels, split)

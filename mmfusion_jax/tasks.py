@@ -1,7 +1,7 @@
 """What a label means: the size of the head, the scores, the answer to beat."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -291,6 +291,23 @@ def undefined(split: str, scores: Mapping[str, Any]) -> str:
         f"{split}: the predictions of {found['count']} of {found['of']} examples are "
         f"not finite (number {names}{more}): its scores are not defined"
     )
+
+
+def undefined_scores(entries: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Which scores of runs, and of their unimodal stages, are not defined, and why.
+
+    Args:
+        entries: of runs, as `result.json` has them.
+    """
+    found = []
+    for entry in entries:
+        for name, stage in {"": entry, **entry.get("stages", {})}.items():
+            place = f"fold {entry['fold']}, seed {entry['seed']}"
+            place = f"{name} only, {place}" if name else place
+            for split in ("train", "valid", "test", "last"):
+                if line := undefined(split, stage.get(split) or {}):
+                    found.append(f"{place}, {line}")
+    return found
 
 
 def constant_scores(

@@ -14,5 +14,8 @@ def in_ci(values: Iterable[Any], *default: Hashable, several: bool = False) -> l
         default: some of them.
         several: the test has several parameters.
     """
+    values = list(values)
+    if unknown := [name for name in default if name not in values]:
+        raise ValueError(f"{unknown} are not among the values {values}.")
     marked = lambda x: pytest.param(*(x if several else (x,)), marks=pytest.mark.ci)
     return [value if value in default else marked(value) for value in values]

@@ -163,6 +163,10 @@ def test_a_config_is_found_here_or_where_the_package_is(capsys, monkeypatch, tmp
     for name in ("cfn_sr", "cfn_sr.py"):
         code, out, err = answer(capsys, f"--config={name}", "--print_config")
         assert (code, err) == (0, "config: configs/cfn_sr.py\n") and "word=x" in out
+    Path("configs/cfn_sr.v2.py").write_text(CFN.replace("seed=1", "seed=2"))
+    assert read("--config=cfn_sr.v2").config.seed == 2
+    code, _, err = answer(capsys, "--config=cfn_sr.yaml")
+    assert code == 2 and "there is no such file" in err
     code, _, err = answer(capsys, "--config=elsewhere/cfn_sr.py")
     assert code == 2 and "did you mean 'configs/cfn_sr.py'?" in err
 

@@ -4,8 +4,9 @@ import pickle
 
 import numpy as np
 import pytest
+from outlines import same_kinds
 
-from mmfusion_jax.data.deap import RATINGS, deap
+from mmfusion_jax.data.deap import RATINGS, deap, outline
 from mmfusion_jax.data.deap_store import prepare
 from mmfusion_jax.errors import ConfigError, DataError
 
@@ -77,6 +78,12 @@ def test_windows_of_standard_signals(folder):
     got = np.concatenate([eeg, rest], axis=1)
     np.testing.assert_allclose(got, want[1, :, 256:].T, atol=1e-5)
     assert all(mask.all() and len(mask) == 256 for mask in example["masks"].values())
+
+
+@pytest.mark.parametrize("options", [{}, {"window": 2, "protocol": "fixed"}])
+def test_the_outline_is_of_the_same_kinds(folder, options):
+    real = deap(str(folder), folds=3, **options)
+    same_kinds(real, outline(folds=3, **options))
 
 
 def test_ratings_above_the_threshold_are_high(folder):

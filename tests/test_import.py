@@ -24,12 +24,13 @@ from feature_files import (
     write,
     write_mmim,
 )
+from outlines import same_kinds
 
 from mmfusion_jax import build, cli
 from mmfusion_jax.config_file import load_config
 from mmfusion_jax.data.__main__ import COMMANDS
 from mmfusion_jax.data.import_file import import_file
-from mmfusion_jax.data.imported import imported
+from mmfusion_jax.data.imported import imported, outline
 from mmfusion_jax.data.known_files import KNOWN, Known
 from mmfusion_jax.data.store import open_store
 from mmfusion_jax.errors import ConfigError, DataError
@@ -91,6 +92,12 @@ def test_left_padding_ends_up_on_the_right(tmp_path):
     want = rows("test", "audio", own)[1]
     np.testing.assert_array_equal(example["inputs"]["audio"][: own[1]], want)
     assert example["masks"]["audio"].sum() == own[1] == len(want)
+
+
+@pytest.mark.parametrize("text", ["vectors", "bert"])
+def test_the_outline_is_of_the_same_kinds(tmp_path, text):
+    bring(write(tmp_path / "x.pkl", mmsa(aligned=True)))
+    same_kinds(imported("mosi", text=text), outline("mosi", text=text))
 
 
 def test_text_as_vectors_as_ids_or_as_words(tmp_path):
@@ -170,6 +177,7 @@ def test_sims_is_divided_by_clip(tmp_path):
     root["test"]["id"][2] = "train0$_$7"
     bring(write(tmp_path / "x.pkl", root), "sims")
     made = imported("sims")
+    same_kinds(made, outline("sims"))
     assert not made.groups
     assert any("speakers, are in more than one" in w for w in made.facts["warnings"])
     assert {score.family for score in made.values.values()} == {"sims"}

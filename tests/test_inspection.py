@@ -88,4 +88,4 @@ def test_a_named_data_set_is_inspected_without_its_files(capsys):
     assert program.run(words) == 0
     out, _ = capsys.readouterr()
     assert out.startswith("mea on CMU-MOSI by utterance: 38 steps an epoch, 114 in all")
-    assert "no data was read" in out
+    assert "no data was read: this is what is known without it" in out

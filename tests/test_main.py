@@ -1,5 +1,6 @@
 """The command from end to end: train, evaluate, inspect, and what stdout holds."""
 
+import functools
 import json
 
 import pytest
@@ -70,6 +71,20 @@ def test_trains_evaluates_and_says_when_it_is_done(call, tmp_path):
     code, out, err = call("--config.train.epochs=4")
     assert code == 2
     assert "config.train.epochs=3, not 4" in err
+
+
+def test_scores_that_are_not_defined_end_every_command(call, tmp_path, monkeypatch):
+    broken = functools.partial(tiny.tones, endless=(3, 7))
+    monkeypatch.setattr(build, "DATASETS", {"clips": broken})
+    for words in ((), (), ("--mode=evaluate",), ("--json",)):  # the second: finished
+        code, out, err = call("--config.train.epochs=2", *words)
+        assert code == 4, err
+        assert "error[N02] fold 0, seed 1, test: the predictions of 2 of 9" in err
+        shown = out if words else err
+        assert (
+            '"accuracy": null' in out if "--json" in words else "not defined" in shown
+        )
+    assert "not defined" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_inspects_without_leaving_anything(call, tmp_path):

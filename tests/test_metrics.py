@@ -202,6 +202,9 @@ def test_scores_are_those_that_are_defined(family):
         (-1e-12, "0.000", "0.0"),
         (float("nan"), "not defined", "not defined"),
         (float("inf"), "inf", "inf"),
+        (1e30, "1" + 30 * "0" + ".000", "1" + 32 * "0" + ".0"),
+        (0.9075 - 0.775, "0.133", "13.3"),
+        ((0.75 + 0.945) / 2, "0.848", "84.8"),
     ],
 )
 def test_scores_are_rounded_alike_as_shares_and_in_percent(value, text, in_percent):

@@ -7,13 +7,14 @@ from pathlib import Path
 import jax
 import pytest
 from groups import in_ci
+from outlines import same_shapes
 
 from mmfusion_jax import build
 from mmfusion_jax.arguments import Flag, Request, parse
 from mmfusion_jax.config_file import installed_configs
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.data.table import DATASETS, OUTLINES
-from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.errors import ConfigError, DataError
 from mmfusion_jax.train.state import create_state
 from mmfusion_jax.train.step import make_eval_step
 
@@ -144,6 +145,9 @@ def test_what_is_dropped_is_named():
     assert list(config.model.encoders) == ["audio"] and config.model.modality == "audio"
     assert list(config.losses) == ["task"] and "mis" not in config
     assert config.train.select == "accuracy"
+    stages = in_place_of("cfn_sr", "digits", "unimodal")
+    assert stages.config.warm_start == ()
+    assert stages.notes[-1].endswith("; config.warm_start=()")
     for words in (
         "config.losses.{consistency, entropy, heads}",
         "config.mis",
@@ -162,8 +166,24 @@ def test_a_flag_of_the_new_model_is_taken_and_one_of_the_old_is_refused():
     late = "--config.model.name=late_fusion"
     asked = request("mea", "mosi", late, "--config.model.rule=learned")
     assert asked.config.model.rule == "learned"
-    with pytest.raises(ConfigError, match="has no 'psa_layers' in config.model"):
+    said = "mea:mosi with the model late_fusion has no 'psa_layers' in config.model"
+    with pytest.raises(ConfigError, match=said):
         request("mea", "mosi", late, "--config.model.psa_layers=1")
+
+
+def test_the_model_of_a_paper_takes_no_other_place():
+    with pytest.raises(
+        ConfigError, match="mea cannot take the place of cfn_sr"
+    ) as info:
+        request("cfn_sr", "digits", "--config.model.name=mea")
+    assert "--config=mea" in info.value.fix
+
+
+def test_the_loss_of_the_label_is_never_dropped():
+    flags = ["--config.model.name=concat_fc"]
+    flags.append("--config.losses.task.name=multiplicative")
+    with pytest.raises(ConfigError, match="'multiplicative' reads what the model conc"):
+        request("cfn_sr", "digits", *flags)
 
 
 @pytest.mark.parametrize(
@@ -197,32 +217,10 @@ def test_every_data_set_has_an_outline():
     assert DATASETS.keys() == OUTLINES.keys()
 
 
-def like(real: Dataset, outline: Dataset, *, sizes: bool = True) -> None:
-    """Fails unless an outline has the shapes, classes and sizes of the data."""
-    for field in ("name", "title", "classes", "values", "flags"):
-        assert getattr(real, field) == getattr(outline, field), field
-    one, other = real.source("train")[0], outline.source("train")[0]
-    for part in ("inputs", "masks"):
-        for name, x in one[part].items():
-            assert (x.shape, x.dtype) == (
-                other[part][name].shape,
-                other[part][name].dtype,
-            )
-        assert one[part].keys() == other[part].keys()
-    assert one["labels"].keys() == other["labels"].keys()
-    for name, x in one["labels"].items():
-        assert x.shape == other["labels"][name].shape
-        assert x.dtype.kind == other["labels"][name].dtype.kind
-    assert real.sources.keys() == outline.sources.keys()
-    if sizes:
-        counts = lambda data: {split: len(x) for split, x in data.sources.items()}
-        assert counts(real) == counts(outline)
-
-
 @pytest.mark.parametrize("options", [{}, {"modalities": ("text", "audio")}])
 def test_the_outline_of_digits(cache_dir, options):
     real = DATASETS["digits"](folder=cache_dir / "digits", **options)
-    like(real, OUTLINES["digits"](**options))
+    same_shapes(real, OUTLINES["digits"](**options))
 
 
 @pytest.mark.parametrize(
@@ -240,7 +238,7 @@ def test_the_outline_of_digits(cache_dir, options):
 def test_outlines_of_real_data(real_data: Path, name, folder, options):
     real = DATASETS[name](dir=str(real_data / folder), **options)
     outline = OUTLINES[name](**options)
-    like(real, outline, sizes=name != "stress_predict")
+    same_shapes(real, outline, sizes=name != "stress_predict")
     if name == "stress_predict":  # an estimate
         for split, source in real.sources.items():
             assert len(outline.sources[split]) == pytest.approx(len(source), rel=0.2)
@@ -248,14 +246,24 @@ def test_outlines_of_real_data(real_data: Path, name, folder, options):
 
 def test_an_option_that_cannot_work_is_refused_without_data():
     for name, options in {
-        "deap": {"window": 0},
+        "av_mnist": {"pairs": -1},
+        "deap": {"window": 61},
         "mmmo": {"tail": 0.7},
         "mosi_utterances": {"before": -1},
         "stress_predict": {"standard": "none"},
         "ravdess_features": {"stride": 999},
-        "ravdess": {"fold": 7},
+        "ravdess": {"crop": "face"},
         "digits": {"missing": 2.0},
         "mosi": {"text": "bret"},
     }.items():
         with pytest.raises(ConfigError):
             OUTLINES[name](**options)
+
+
+def test_data_that_are_named_are_read_and_not_outlined(tmp_path):
+    asked = request("cfn_sr", "ravdess", f"--config.data.dir={tmp_path}")
+    with pytest.raises(DataError, match="holds no recording of RAVDESS"):
+        build.described(asked.config, 0)
+    asked = request("mea", "mosi", "--config.data.file=aligned")
+    with pytest.raises(DataError, match="no file of CMU-MOSI was imported"):
+        build.described(asked.config, 0)

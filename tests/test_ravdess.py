@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 from media_files import tone, write_video, write_wav
+from outlines import same_shapes
 
 from mmfusion_jax.data.landmarks import FaceCrop
 from mmfusion_jax.data.media import mfcc
-from mmfusion_jax.data.ravdess import find_takes, ravdess
+from mmfusion_jax.data.ravdess import find_takes, outline, ravdess
 from mmfusion_jax.data.ravdess_names import EMOTIONS, parse
 from mmfusion_jax.errors import ConfigError, DataError
 
@@ -86,6 +87,12 @@ def test_examples_are_those_of_the_paper(folder):
     silent = data.source("test")[2]
     assert not silent["masks"]["video"].any() and silent["masks"]["audio"].any()
     assert data.label("test", "emotion").tolist() == [1, 2, 2, 3, 3, 4, 4, 5]
+
+
+def test_the_outline_is_of_the_same_shapes(folder):
+    for protocol in ("honest", "paper"):
+        real = ravdess(str(folder), protocol=protocol, **SMALL)
+        same_shapes(real, outline(protocol=protocol, **SMALL), sizes=False)
 
 
 def test_folds_and_protocols(folder):

@@ -1,5 +1,6 @@
 """Whole runs: they conclude, go on, refuse another config, and stop on bad numbers."""
 
+import dataclasses
 import json
 import re
 import signal
@@ -25,7 +26,6 @@ from mmfusion_jax.errors import (
     WeightsError,
 )
 from mmfusion_jax.run import Run
-from mmfusion_jax.train.interrupt import Interrupt
 from mmfusion_jax.train.journal import read_metrics
 from mmfusion_jax.train.plan import Progress
 from mmfusion_jax.weights.table import Rule, Table
@@ -143,7 +143,7 @@ def test_finite_runs_pass(finished):
     experiment.check_finite(finished[2]["runs"])
 
 
-def test_ids_that_the_encoder_does_not_know_are_refused_first(tmp_path):
+def test_ids_that_the_encoder_does_not_know_are_refused_first(tmp_path, monkeypatch):
     asked = config()
     asked.model.encoders = dict(text=dict(name="conv_lstm", width=4, vocabulary=5))
     words = np.array([[1, 4, 9], [0, 5, 9]], np.int32)
@@ -153,11 +153,20 @@ def test_ids_that_the_encoder_does_not_know_are_refused_first(tmp_path):
     splits = {"train": source, "test": source}
     data = Dataset("words", "words (made up)", splits, {"label": ("a", "b")})
     assert data.id_range("text") == (0, 5)
+    monkeypatch.setitem(build.DATASETS, "tones", lambda: data)
+    monkeypatch.setattr(experiment, "Run", lambda *_: pytest.fail("too late"))
     with pytest.raises(ConfigError, match=r"vocabulary=5: .* ids from 0 to 5.") as info:
-        Run(asked, data).train(data, 0, tmp_path / "run", "a run", Interrupt())
-    assert "vocabulary=6" in info.value.fix and not (tmp_path / "run").exists()
+        experiment.train(asked, tmp_path, "a test")
+    assert "vocabulary=6" in info.value.fix
     asked.model.encoders.text.vocabulary = 6
     build.check_ids(asked, data)
+    pairs = np.stack([words, np.full_like(words, 99)], axis=-1)
+    source = InMemory({"text": pairs}, {"text": real}, label)
+    data = dataclasses.replace(data, sources={"train": source})
+    build.check_ids(asked, data)
+    asked.model.encoders.text.vocabulary = 5
+    with pytest.raises(ConfigError, match="from 0 to 5"):
+        build.check_ids(asked, data)
 
 
 def test_evaluation_repeats_the_scores(finished):

@@ -132,12 +132,7 @@ def av_mnist(
         other, not with published ones. No recording is in two splits and no noise clip
         in training and test.
     """
-    if not -100 <= snr_db <= 100:
-        raise ConfigError(
-            "C10", f"config.data.snr_db={snr_db} is not from -100 to 100."
-        )
-    if pairs < 0:
-        raise ConfigError("C10", f"config.data.pairs={pairs} is below 0.", "0: all")
+    _check(snr_db, pairs)
     made = built(dir) if dir else imported()
     sounds = Sounds(*(_all(made.sounds.source(name)) for name in ("speech", "noise")))
     speakers = sorted({one["speaker"] for one in sounds.speech})
@@ -180,12 +175,23 @@ def av_mnist(
     )
 
 
-def outline(*, pairs: int = 0, **_: Any) -> Dataset:
+def outline(*, snr_db: float = -12.0, pairs: int = 0, **_: Any) -> Dataset:
     """What `av_mnist` returns, with zeros for examples; reads nothing."""
+    _check(snr_db, pairs)
     counts = {"train": pairs or 55_000, "valid": 5_000, "test": 10_000}
     shapes = {"image": ((1, 28, 28, 1), "float32")}
     shapes["audio"] = ((1, make.SIDE, make.SIDE, 1), "float32")
     return outlined("av_mnist", TITLE, counts, shapes, classes={"digit": WORDS})
+
+
+def _check(snr_db: float, pairs: int) -> None:
+    """Raises ConfigError for a number that is out of range."""
+    if not -100 <= snr_db <= 100:
+        raise ConfigError(
+            "C10", f"config.data.snr_db={snr_db} is not from -100 to 100."
+        )
+    if pairs < 0:
+        raise ConfigError("C10", f"config.data.pairs={pairs} is below 0.", "0: all")
 
 
 def examined(data: Dataset) -> dict[str, Any]:

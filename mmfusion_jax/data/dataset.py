@@ -103,7 +103,7 @@ class Dataset:
         """The smallest and the largest id of `modality` in any split.
 
         Args:
-            modality: sequences of ids, (t) int.
+            modality: sequences of ids, (t) int, or (t 2) with those of segments behind.
         """
         if modality in self.ids:
             return self.ids[modality]
@@ -112,14 +112,19 @@ class Dataset:
             for i in range(len(source)):
                 example = source[i]
                 ids = example["inputs"][modality][example["masks"][modality]]
+                ids = ids if ids.ndim == 1 else ids[:, 0]
                 if len(ids):
                     low, high = min(low, int(ids.min())), max(high, int(ids.max()))
         return low, high
 
 
 def is_ids(values: np.ndarray) -> bool:
-    """Whether the values of one example, (t ...), are ids and no features or pixels."""
-    return values.ndim == 1 and np.issubdtype(values.dtype, np.integer)
+    """Whether the values of one example, (t ...), are ids and no features or pixels.
+
+    Ids are (t), or (t 2) with those of segments behind.
+    """
+    shaped = values.ndim == 1 or values.ndim == 2 and values.shape[1] == 2
+    return shaped and np.issubdtype(values.dtype, np.integer)
 
 
 class Labelled(Source, Protocol):

@@ -147,6 +147,7 @@ def outline(
 ) -> Dataset:
     """What `deap` returns, with zeros for examples; reads nothing."""
     _check(threshold, window, hop)
+    _check_window(window, SECONDS)
     people = folds_of(range(PEOPLE), fold, folds, protocol)
     each = TRIALS * len(range(0, SECONDS - window + 1, hop))
     return outlined(
@@ -176,6 +177,16 @@ def _check(threshold: float, window: int, hop: int) -> None:
             )
 
 
+def _check_window(window: int, seconds: int) -> None:
+    """Raises ConfigError for a window that is longer than a trial."""
+    if window > seconds:
+        raise ConfigError(
+            "C10",
+            f"config.data.window={window} is longer than a trial.",
+            f"1 to {seconds}",
+        )
+
+
 def _source(
     stores: Sequence[Store], threshold: float, window: int, hop: int
 ) -> DeapSource:
@@ -183,12 +194,7 @@ def _source(
     places, ratings = [], []
     for person, store in enumerate(stores):
         seconds = store.manifest["seconds"]
-        if window > seconds:
-            raise ConfigError(
-                "C10",
-                f"config.data.window={window} is longer than a trial.",
-                f"1 to {seconds}",
-            )
+        _check_window(window, seconds)
         starts = range(0, seconds - window + 1, hop)
         for trial, rating in enumerate(store.manifest["ratings"]):
             places += [(person, trial * seconds + start) for start in starts]

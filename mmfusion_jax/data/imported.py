@@ -139,7 +139,7 @@ def outline(
         shapes["text"] = ((steps,), "int32")
     for modality in standardise:
         _check_standard(modality, [m for m in shapes if len(shapes[m][0]) == 2])
-    scores = [] if kind.meaning is None else [kind.label]
+    scores = [] if kind.meaning is None else [kind.label, *kind.unimodal]
     return outlined(
         name,
         f"{kind.title} (as published)",

@@ -30,6 +30,7 @@ class Kind:
         shapes: "text", "audio", "video" of an example as most releases have them, steps
             and features.
         pieces: a release has the text also as ids of word pieces.
+        unimodal: labels of one modality alone, of the same meaning as "score".
     """
 
     title: str
@@ -42,6 +43,7 @@ class Kind:
     config: str
     shapes: Mapping[str, tuple[int, int]]
     pieces: bool = True
+    unimodal: tuple[str, ...] = ()
 
 
 KINDS = {
@@ -83,6 +85,7 @@ KINDS = {
         False,
         "configs/mcl_mcf.py:sims",
         {"text": (39, 768), "audio": (400, 33), "video": (55, 709)},
+        unimodal=("score_text", "score_audio", "score_video"),
     ),
     "iemocap": Kind(
         "IEMOCAP",

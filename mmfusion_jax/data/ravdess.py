@@ -122,8 +122,7 @@ def ravdess(
         Sec. 3.1 takes "30 consecutive images" and does not say which; the released
         code spaces them evenly over the clip, which is the default.
     """
-    if crop not in CROPS:
-        raise ConfigError("C03", f"crop={crop!r} is unknown; {nearest(crop, CROPS)}")
+    _check_crop(crop)
     actors = folds_of(ACTORS, fold, folds, protocol, PER_FOLD)
     takes = find_takes(dir)
     looks = _looks(takes, landmarks, FaceCrop(Path(), frames, size, crop, spacing))
@@ -182,9 +181,11 @@ def outline(
     protocol: str = "honest",
     size: int = 224,
     frames: int = 30,
+    crop: str = "full",
     **_: Any,
 ) -> Dataset:
     """What `ravdess` returns, with zeros for examples; reads nothing."""
+    _check_crop(crop)
     actors = folds_of(ACTORS, fold, folds, protocol, PER_FOLD)
     steps = 1 + round(RATE * SECONDS) // HOP
     return outlined(
@@ -197,6 +198,12 @@ def outline(
         },
         classes={LABEL: EMOTIONS},
     )
+
+
+def _check_crop(crop: str) -> None:
+    """Raises ConfigError for an unknown crop."""
+    if crop not in CROPS:
+        raise ConfigError("C03", f"crop={crop!r} is unknown; {nearest(crop, CROPS)}")
 
 
 def find_takes(dir: str) -> list[Take]:

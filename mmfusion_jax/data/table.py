@@ -62,13 +62,13 @@ OUTLINES = {
 
 
 def has_files(name: str, options: Mapping[str, Any]) -> bool:
-    """Whether the user has files of a data set: their folder is named, or an import.
+    """Whether the user has or names files of a data set: a folder, or an import.
 
     Args:
         name: a key of `DATASETS`.
         options: arguments of the data set.
     """
-    if options.get("dir"):
+    if options.get("dir") or options.get("file"):
         return True
     if name in KINDS:
         return bool(imports(name))

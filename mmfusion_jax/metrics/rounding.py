@@ -3,26 +3,33 @@
 import decimal
 import math
 
+# Enough digits for every float: the default of 28 refuses 1e25 with three decimals.
+EXACT = decimal.Context(prec=400, rounding=decimal.ROUND_HALF_UP)
+
 
 def rounded(value: float, digits: int = 3) -> str:
     """A number with `digits` decimals, half away from zero: 0.9075 is "0.908".
 
-    The decimal digits that Python shows of a float are rounded, not its binary value,
-    so that 0.9075 as a share and 90.75 in percent agree.
+    Its first 12 decimal digits are rounded, not its binary value, so that 0.9075 as a
+    share and 90.75 in percent agree, and so do differences and means of such shares.
 
     Args:
-        value: finite, or NaN, which is "not defined".
+        value: a number; NaN is "not defined".
         digits: number of decimals, 0 or more.
     """
     if not math.isfinite(value):
         return "not defined" if math.isnan(value) else str(value)
-    step = decimal.Decimal(1).scaleb(-digits)
-    number = decimal.Decimal(repr(float(value))).quantize(step, "ROUND_HALF_UP")
-    return str(number + 0)  # no minus before a zero
+    return _fixed(decimal.Decimal(f"{value:.12g}"), digits)
 
 
 def percent(value: float, digits: int = 1) -> str:
     """A share in percent, without the sign: 0.9075 is "90.8"."""
     if not math.isfinite(value):
         return rounded(value)
-    return rounded(float(decimal.Decimal(repr(float(value))) * 100), digits)
+    return _fixed(EXACT.multiply(decimal.Decimal(f"{value:.12g}"), 100), digits)
+
+
+def _fixed(number: decimal.Decimal, digits: int) -> str:
+    """`number` with so many decimals, and no minus before a zero."""
+    found = EXACT.quantize(number, decimal.Decimal(1).scaleb(-digits))
+    return f"{EXACT.abs(found) if found.is_zero() else found:f}"

@@ -100,7 +100,8 @@ def _forward(x: Array, real: Array, weights: Weights) -> tuple:
 def _backward(known: tuple, dh: States) -> tuple:
     x, real, weights, h, c, gates = known
     before = lambda s: jnp.concatenate([jnp.zeros_like(s[:1]), s[:-1]])
-    turned = weights.kernel.swapaxes(1, 2).astype(c.dtype)
+    # JAX 0.7 hands a NumPy array back as an object that lacks its methods.
+    turned = jnp.swapaxes(weights.kernel, 1, 2).astype(c.dtype)
 
     def cell(carried: tuple[Array, Array], step: tuple[Array, ...]):
         (dh, dc), (more, real, c, last, gates) = carried, step

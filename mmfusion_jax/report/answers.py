@@ -71,7 +71,9 @@ def scores(result: Result) -> Html:
     ]
     for run in result["runs"]:
         for split in ("valid", "test"):
-            values = run.get(split) or {}
+            values = run.get(split)
+            if values is None:  # a split that the run does not have
+                continue
             cells = [words.score(name, values.get(name)) for name in names]
             rows.append([f"{_place(run)}{split}", *cells])
     meanings = [

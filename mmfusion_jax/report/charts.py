@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from mmfusion_jax.metrics.rounding import rounded
 from mmfusion_jax.report.markup import Html, tag
 
 # Colours that stand for those of the page, which light and dark pages set differently.
@@ -169,7 +170,7 @@ def _inline(figure: Figure, described: str) -> Html:
 def _described(lines: Mapping[str, Sequence[Points]], what: str) -> str:
     """The chart in words: where every line begins and ends."""
     parts = [
-        f"{name} from {series[0][1]:.3f} to {series[-1][1]:.3f}"
+        f"{name} from {rounded(series[0][1])} to {rounded(series[-1][1])}"
         for name, runs in lines.items()
         for series in runs[:1]
         if series

@@ -10,7 +10,7 @@ from mmfusion_jax.report import words
 from mmfusion_jax.report.charts import curves, series
 from mmfusion_jax.report.closing import telling
 from mmfusion_jax.report.markup import Html, join, table, tag
-from mmfusion_jax.tasks import undefined
+from mmfusion_jax.tasks import undefined_scores
 from mmfusion_jax.train.journal import read_metrics
 
 Result = Mapping[str, Any]
@@ -66,9 +66,7 @@ def warnings(result: Result) -> Html:
             "Protocol “paper”: the step was chosen by its score on the test split, as "
             "the paper did. The headline is not an estimate for new data."
         )
-    for run in result["runs"]:
-        lines = (undefined(split, run.get(split) or {}) for split in ("valid", "test"))
-        found += [f"Seed {run['seed']}, {line}." for line in lines if line]
+    found += [f"In {line}." for line in undefined_scores(result["runs"])]
     if bad := sum(run["bad_steps"] for run in _all_runs(result)):
         found.append(f"{bad} steps were refused: loss or gradient was not finite.")
     return join(tag("p", tag("b", "Note "), text, class_="warning") for text in found)

@@ -110,7 +110,7 @@ def _signs_of_a_tpu(root: Path, environment: Mapping[str, str]) -> Iterator[str]
     for node in sorted(root.glob("dev/accel[0-9]*")):
         yield _absolute(node, root)
     # Any kind of device may be here, so a TPU needs the vendor too.
-    vendors = (path.read_text() for path in root.glob("sys/bus/pci/devices/*/vendor"))
+    vendors = map(_text, root.glob("sys/bus/pci/devices/*/vendor"))
     if GOOGLE in map(str.strip, vendors):
         for node in sorted(root.glob("dev/vfio/[0-9]*")):
             yield _absolute(node, root)
@@ -118,12 +118,16 @@ def _signs_of_a_tpu(root: Path, environment: Mapping[str, str]) -> Iterator[str]
 
 def _nvidia_driver(root: Path) -> int | None:
     """The first number of the version, such as 550."""
-    try:
-        text = (root / "proc/driver/nvidia/version").read_text()
-    except OSError:
-        return None
-    match = re.search(r" (\d+)\.\d+", text)
+    match = re.search(r" (\d+)\.\d+", _text(root / "proc/driver/nvidia/version"))
     return int(match[1]) if match else None
+
+
+def _text(path: Path) -> str:
+    """The text of a file of the system; "" if it cannot be read."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
 
 
 def _absolute(path: Path, root: Path) -> str:
