@@ -103,7 +103,7 @@ def test_pixels_are_scaled():
     for encoder, tree in ((CONV, variables()), (Vectors(), {})):
         got, _ = apply(encoder, tree, pixels, MASK)
         want, _ = apply(encoder, tree, pixels.astype(jnp.float32) / 255, MASK)
-        np.testing.assert_allclose(got.values, want.values, rtol=1e-6)
+        np.testing.assert_allclose(got.values, want.values, rtol=1e-6, atol=1e-7)
 
 
 def test_small_pictures_are_refused():

@@ -21,6 +21,11 @@ NOTEBOOKS = ROOT / "notebooks"
 NAMES = sorted({path.stem for path in NOTEBOOKS.glob("*.py")} - {"build"})
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 ADDRESS = PROJECT["urls"]["Repository"]
+# matplotlib before 3.10.7 calls names that a newer pyparsing calls old.
+OLD_MATPLOTLIB = [
+    f"-Wignore::DeprecationWarning:{module}"
+    for module in ("matplotlib._fontconfig_pattern", "matplotlib._mathtext")
+]
 
 
 def run(name: str, folder: Path, cache_dir: Path, devices: int) -> str:
@@ -40,7 +45,7 @@ def run(name: str, folder: Path, cache_dir: Path, devices: int) -> str:
         "MPLBACKEND": "agg",
     }
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(script)],
+        [sys.executable, "-W", "error", *OLD_MATPLOTLIB, str(script)],
         env=environment,
         capture_output=True,
         text=True,
