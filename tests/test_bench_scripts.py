@@ -10,6 +10,7 @@ import pytest
 FOLDER = Path(__file__).parents[1] / "experiments/bench"
 
 
+@pytest.mark.ci
 def test_grouped_convolutions(tmp_path):
     out = tmp_path / "conv3d.json"
     options = ["--quick", "--dtype", "bfloat16", "--form", "taps", "--out", str(out)]

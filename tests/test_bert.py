@@ -62,6 +62,7 @@ def test_follows_the_golden_arrays(golden, tmp_path):
     np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-6)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("pooled", [True, False])
 def test_agrees_with_transformers(tmp_path, pooled):
     torch = pytest.importorskip("torch")

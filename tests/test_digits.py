@@ -49,6 +49,7 @@ def examples(data, split):
     return [source[i] for i in range(len(source))]
 
 
+@pytest.mark.ci
 def test_two_processes_make_the_same_examples(tmp_path):
     pytest.importorskip("espeakng_loader")
     script = """
@@ -219,6 +220,7 @@ def test_noise_has_the_ratio_that_was_asked_for():
         assert 10 * np.log10(signal / noise) == pytest.approx(10, abs=0.3)
 
 
+@pytest.mark.ci
 def test_images_keep_a_quarter_of_their_energy():
     from sklearn.datasets import load_digits
 

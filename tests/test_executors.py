@@ -1,14 +1,14 @@
 """jit and pmap on 1, 2 and 8 devices do the maths of one device."""
 
 import pytest
-from groups import in_ci
 
-pytestmark = pytest.mark.versions
+# In the default group, test_cfn_sr.py and test_residual_attention.py compare devices.
+pytestmark = [pytest.mark.versions, pytest.mark.ci]
 
 LIMITS = {"x64": 1e-12, "x32": 2e-5}
 
 
-@pytest.fixture(scope="module", params=in_ci(LIMITS, "x64"))
+@pytest.fixture(scope="module", params=LIMITS)
 def differences(request, answer_of):
     return LIMITS[request.param], answer_of("executors_main.py", request.param)
 
@@ -28,8 +28,8 @@ def test_devices_draw_their_own_dropout_under_pmap(differences):
 @pytest.mark.parametrize(
     "paper",
     [
-        pytest.param("hetero_fusion_net", marks=pytest.mark.ci),
-        pytest.param("of_cmaer_cat", marks=pytest.mark.ci),
+        "hetero_fusion_net",
+        "of_cmaer_cat",
         pytest.param("mea", marks=pytest.mark.slow),  # compiles for a minute
     ],
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fork_server import ForkServer, Outcome
+from groups import in_ci
 from save_trials import leftovers
 
 pytestmark = pytest.mark.skipif(
@@ -107,7 +108,9 @@ def stop_once(runs: Iterator, whole: Outcome, number: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", in_ci([signal.SIGTERM, signal.SIGINT], signal.SIGINT)
+)
 def test_a_signal_saves_and_says_how_to_go_on(server, tmp_path, whole, number):
     runs = moments(server, tmp_path, whole, seed=number)
     assert any(stop_once(runs, whole, number) for _ in range(8))

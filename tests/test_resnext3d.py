@@ -71,6 +71,7 @@ def test_count(encoder, count):
     assert sum(np.prod(p.shape) for p in jax.tree.leaves(params)) == count
 
 
+@pytest.mark.ci
 def test_equals_pytorch(small):
     pytest.importorskip("torch")
     import torch
