@@ -56,7 +56,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "early fusion": (
         "hetero_fusion_net:digits_early",
-        {"model.hidden_dims": (8, 4, 4)},
+        {"model.hidden_dims": (8, 64, 32)},
     ),
     "late fusion": ("hetero_fusion_net:digits_late", {}),
     "of_cmaer_cat": ("of_cmaer_cat", {}),
