@@ -350,6 +350,7 @@ def test_a_graft_must_fit():
 # --- The released networks -----------------------------------------------------------
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", ["audio", "video"])
 def test_released_networks(golden, name):
     want = load(golden)

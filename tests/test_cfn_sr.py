@@ -123,6 +123,7 @@ def test_counts_of_table_2(name):
     assert count == COUNTS[name]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("cross", ["audio_to_video", "video_to_audio"])
 def test_another_modality_takes_the_place_of_video(cross):
     def renamed(tree):
@@ -220,6 +221,7 @@ def test_extras_are_what_the_head_saw():
     np.testing.assert_allclose(by_step.sum(axis=2), 1, rtol=1e-5)
 
 
+@pytest.mark.ci
 def test_video_may_be_a_few_vectors():
     class Units(nn.Module):
         @nn.compact

@@ -92,7 +92,7 @@ def followed(monkeypatch, cache_dir, tmp_path):
     monkeypatch.setattr("mmfusion_jax.measurement.measure", lambda config, steps: {})
     monkeypatch.setattr("mmfusion_jax.measurement.show", reached.append)
     monkeypatch.setattr("mmfusion_jax.startup.start", lambda config, cache=True: None)
-    monkeypatch.setenv("MMFUSION_CACHE", str(cache_dir / "commands"))
+    monkeypatch.setenv("MMFUSION_CACHE", str(cache_dir / "digits"))
     monkeypatch.chdir(ROOT)
     return reached
 

@@ -71,6 +71,7 @@ def test_taps(channels, stride):
     assert_same(taps, lax, x, w)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("size", [(1, 1, 1), (2, 4, 4), (1, 30, 2), (4, 3, 29)])
 @pytest.mark.parametrize("channels", [(64, 64, 16), (32, 32, 2)])
 def test_taps_of_odd_sizes(size, channels):
@@ -87,6 +88,7 @@ def test_taps_of_short_floats():
     assert_same(taps, lax, x, w, rtol=1e-2)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("dense", [1, 32, 64])
 @pytest.mark.parametrize("channels", [(64, 64, 16), (48, 24, 12), (64, 64, 1)])
 def test_block_diagonal(channels, dense):

@@ -129,6 +129,7 @@ def test_says_that_the_disk_is_full_and_goes_on(trial, calls):
     sweep_faults(trial, calls, 10, ENOSPC, sticky=True)
 
 
+@pytest.mark.ci
 def test_survives_one_failing_call(trial, calls):
     sweep_faults(trial, calls, 10, EIO, sticky=False)
 

@@ -62,6 +62,7 @@ def pieces():
     return model, state, batch
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("train", in_ci([True, False], True))
 def test_the_weighted_terms_add_up_to_the_gradient_of_training(pieces, train):
     model, state, batch = pieces

@@ -116,6 +116,7 @@ def test_a_signal_saves_and_says_how_to_go_on(server, tmp_path, whole, number):
     assert any(stop_once(runs, whole, number) for _ in range(8))
 
 
+@pytest.mark.ci
 def test_a_second_ctrl_c_ends_at_once(server, tmp_path, whole):
     runs = moments(server, tmp_path, whole, seed=5)
     for _ in range(8):

@@ -97,6 +97,7 @@ def test_a_dead_convolution_is_finite(start):
     assert not np.any(got.extras["active/text_video"])
 
 
+@pytest.mark.ci
 def test_a_learnable_scale_starts_at_the_fixed_one(start):
     model = small(learnable_scale=True)
     params = {k: v for k, v in start["params"].items()}

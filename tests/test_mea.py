@@ -52,6 +52,7 @@ def test_padding_changes_nothing():
     np.testing.assert_allclose(got, run(batch)[1], rtol=2e-5, atol=2e-6)
 
 
+@pytest.mark.ci
 def test_learns_one_batch():
     batch, params = small_batch(), weights_of(small())
     tx = optax.adam(0.003)

@@ -46,7 +46,7 @@ SHARED = {"hca_layers": 1, "exclusive": False, "adversarial": False}
 UNIT, CONV, WEIGH, MLP, GRAPH = 212, 38, 24, 4_480, 64 * 64 + 129
 DENSE = sum((4 * t) ** 2 + 8 * t for t in (3, 5, 4))
 HALF = 64 * 64  # the hidden layer's part for one vector
-QUICK = ("no adversary", "no omega", "no graph", "one psa layer")
+QUICK = ("no adversary", "no graph")
 """Switches of the default group: the others take 5 s and more to compile."""
 
 SWITCHES = {

@@ -147,7 +147,7 @@ class Subject:
         return count - len(self.names)  # of one alone there are no outer products
 
 
-@pytest.fixture(scope="module", params=in_ci(CASES, "cfn_sr", "average", "audio alone"))
+@pytest.fixture(scope="module", params=in_ci(CASES, "cfn_sr", "audio alone"))
 def subject(request) -> Subject:
     return Subject(config(request.param))
 

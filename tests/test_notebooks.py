@@ -161,6 +161,7 @@ def test_quickstart_is_the_same_on_one_device_and_on_eight(tmp_path, cache_dir):
     assert "both" in told[0]
 
 
+@pytest.mark.ci
 def test_loss_gradients(tmp_path, cache_dir):
     told = run("loss_gradients", tmp_path, cache_dir, 1)
     assert told.startswith("1 x cpu\n")

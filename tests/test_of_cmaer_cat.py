@@ -216,6 +216,7 @@ def test_rows_of_table_4(row, head_form):
             assert np.any(grad), path
 
 
+@pytest.mark.ci
 def test_the_loss_falls_on_one_batch():
     tree = start(head_form="weighted_sum")
     tx = optax.adam(1e-2)

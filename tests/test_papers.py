@@ -81,7 +81,7 @@ def patch():
         yield patch
 
 
-@pytest.fixture(scope="module", params=in_ci(papers.SMALL, "hetero_fusion_net"))
+@pytest.fixture(scope="module", params=in_ci(papers.SMALL))
 def paper(request, patch, tmp_path_factory):
     config = papers.small(request.param, **CHANGES)
     data = build.dataset(config, 0)

@@ -48,6 +48,7 @@ def start(workdir: Path, processes: int, cache: Path) -> list[subprocess.Popen]:
     ]
 
 
+@pytest.mark.ci
 def test_two_processes_equal_one(tmp_path, cache_dir):
     (tmp_path / "config.py").write_text(CONFIG, "utf-8")
     for processes in (1, 2):

@@ -85,6 +85,7 @@ def test_follows_the_equations_over_padding_and_holes(layer, params):
     np.testing.assert_allclose(got, np.stack(want), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.ci
 def test_gradients_are_those_of_finite_differences(layer, params):
     loss = lambda p, x: jnp.sum(run(layer, p, make().replace(values=x)) ** 2)
     jax.test_util.check_grads(loss, (params, make().values), 1, ["rev"], eps=1e-2)
