@@ -152,6 +152,7 @@ def test_another_modality_takes_the_place_of_video(cross):
         apply(small(watched="image"), tree, batch)
 
 
+@pytest.mark.ci
 def test_learns_one_batch():
     batch, tx = small_batch(), optax.adam(1e-2)
     make = functools.partial(create_state, small(), tx)

@@ -328,6 +328,7 @@ def check_rot(server: ForkServer, tmp_path: Path, trials: int, seed: int) -> int
     return sum(trial["step"] == 1 for trial in outcome.value)
 
 
+@pytest.mark.ci
 def test_no_bit_rot_is_silent(server, tmp_path):
     assert check_rot(server, tmp_path, trials=100, seed=0) > 20
 

@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from groups import in_ci
 
 from mmfusion_jax import __main__ as program
 from mmfusion_jax import bench, build, cli, main
@@ -65,6 +66,7 @@ def all_commands() -> list[str]:
 TYPED = [
     c for c in all_commands() if re.match("python -m mmfusion_jax|mmfusion-jax", c)
 ]
+FIRST_READ = [c for c in commands(ROOT / "README.md") if c in TYPED]
 SCRIPTS = [c for c in all_commands() if c.startswith("python experiments/")]
 
 
@@ -116,7 +118,7 @@ def exit_code(command: str, workdir: Path) -> int:
     return program.run(rest)
 
 
-@pytest.mark.parametrize("command", TYPED)
+@pytest.mark.parametrize("command", in_ci(TYPED, *FIRST_READ))
 def test_it_can_be_typed(command, followed, tmp_path, capsys):
     code = exit_code(command, tmp_path / "run")
     out, err = capsys.readouterr()

@@ -13,6 +13,7 @@ from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.transformer import sinusoid
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("shape", "dtype"),
     [((2, 6), "int32"), ((2, 6, 4), "float32"), ((2, 6, 3, 5, 1), "uint8")],

@@ -63,6 +63,7 @@ def tokens():
     return Tokens(jax.random.normal(jax.random.key(0), (3, 5, 2)), MASK)
 
 
+@pytest.mark.ci
 def test_masked_values_change_nothing(tokens):
     layer = CTCAlignment(3)
     params = layer.init(jax.random.key(1), tokens, train=False)

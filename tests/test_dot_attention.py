@@ -36,6 +36,7 @@ def plain(q, k, v, mask):
     return jnp.where(seen, jax.nn.softmax(scores), 0) @ v
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("most", [1, 10**6])
 def test_values_and_gradients_are_those_of_the_formula(asked, most, monkeypatch):
     monkeypatch.setattr(in_parts, "NUMBERS", most)

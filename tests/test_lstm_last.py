@@ -11,6 +11,7 @@ from mmfusion_jax.encoders.lstm_last import LSTMLast
 from mmfusion_jax.errors import ConfigError
 
 
+@pytest.mark.ci
 def test_lstm_takes_pixels_and_no_ids():
     clip = jnp.full((2, 3, 4, 4, 1), 255, jnp.uint8)
     mask = jnp.ones((2, 3), bool)

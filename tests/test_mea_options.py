@@ -47,7 +47,7 @@ UNIT, CONV, WEIGH, MLP, GRAPH = 212, 38, 24, 4_480, 64 * 64 + 129
 DENSE = sum((4 * t) ** 2 + 8 * t for t in (3, 5, 4))
 HALF = 64 * 64  # the hidden layer's part for one vector
 QUICK = ("no adversary", "no graph")
-"""Switches of the default group: the others take 5 s and more to compile."""
+"""Switches of the default group."""
 
 SWITCHES = {
     "no adversary": ({**BARE, "adversarial": True}, {"adversarial": False}, -387),

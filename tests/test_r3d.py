@@ -61,6 +61,7 @@ def test_agrees_with_torchvision(tmp_path):
     assert np.max(np.abs(got - want)) <= 2e-6 * np.max(np.abs(want))
 
 
+@pytest.mark.ci
 def test_masked_steps_count_for_nothing(variables):
     def loss(params, clips):
         tree = {**variables, "params": params}

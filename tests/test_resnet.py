@@ -106,6 +106,7 @@ def test_agrees_with_transformers(tmp_path, kind):
     assert_parity(network, want, kind, tmp_path)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("train", [False, True])
 def test_masked_pictures_count_for_nothing(variables, train):
     def loss(params, clips):

@@ -112,6 +112,7 @@ def torch_module():
     return module
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("train", [False, True])
 def test_a_padded_clip_is_a_short_clip(small, train):
     padded = poisoned(CLIPS[1:], MASK[1:], jnp.nan)

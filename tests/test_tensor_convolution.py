@@ -12,6 +12,7 @@ from mmfusion_jax.layers.readout import first
 from mmfusion_jax.types import Tokens
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("last", ["relu", "leaky_relu", "none"])
 def test_convolution_of_the_outer_product(last):
     x, y = (jax.random.normal(jax.random.key(i), (5, 1, 7 + i)) for i in range(2))
