@@ -16,6 +16,8 @@ from mmfusion_jax.ops.conv3d import (
     stem_conv3d,
 )
 
+pytestmark = pytest.mark.ci
+
 
 @pytest.fixture(autouse=True)
 def exact():

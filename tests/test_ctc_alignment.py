@@ -11,6 +11,8 @@ from mmfusion_jax.layers.ctc_alignment import CTCAlignment
 from mmfusion_jax.losses import LOSSES
 from mmfusion_jax.types import Batch, Outputs, Tokens
 
+pytestmark = pytest.mark.ci
+
 MASK = jnp.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [0, 0, 0, 0, 0]], bool)
 
 

@@ -13,6 +13,8 @@ from golden_msa import fill, load
 from mmfusion_jax.layers.recurrent import LSTM
 from mmfusion_jax.types import Tokens
 
+pytestmark = pytest.mark.ci
+
 MASK = np.array([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0], [0, 0, 0, 0, 0, 0]], bool)
 
 

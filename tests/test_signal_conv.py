@@ -9,6 +9,8 @@ from contract import assert_ignores_poison, poisoned
 from mmfusion_jax.encoders.signal_conv import SignalConv, mean_pool
 from mmfusion_jax.errors import ConfigError, DataError
 
+pytestmark = pytest.mark.ci
+
 KEY = jax.random.key(0)
 MASK = jnp.arange(7) < jnp.array([[7], [5], [0]])
 

@@ -16,6 +16,8 @@ from mmfusion_jax.layers.transformer import Transformer, sinusoid
 from mmfusion_jax.ops.masking import keep
 from mmfusion_jax.types import Tokens
 
+pytestmark = pytest.mark.ci
+
 B, N, D, HEADS = 2, 5, 8, 2
 ENCODER = Transformer(depth=2, heads=HEADS, causal=True)
 VALUES = jax.random.normal(jax.random.key(0), (B, N, D))

@@ -13,6 +13,8 @@ from mmfusion_jax.errors import ConfigError, WeightsError
 from mmfusion_jax.weights import TABLES
 from mmfusion_jax.weights.table import load
 
+pytestmark = pytest.mark.ci
+
 SMALL = Wav2Vec2(
     width=16,
     depth=2,
