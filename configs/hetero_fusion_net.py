@@ -8,7 +8,7 @@
 
 Modalities are hidden in training with --config.data.modality_dropout.audio=0.3 and the
 like; `config.data.augmentations` changes pictures, sound and words (Sec. 5.2), each
-modality by one of mmfusion_jax/data/augmentations.py. Sec. 4.2 has two forms of MIS:
+modality by one of mmfusion_jax/data/augment/registry.py. Sec. 4.2 has two forms of MIS:
 --config.mis.consistency=soft, --config.mis.confidence=entropy. The entropy term as
 printed (Eq. 5) is --config.losses.entropy.form=paper, the gate as printed (Eq. 3)
 --config.model.gate_hidden=0.

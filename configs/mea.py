@@ -162,7 +162,7 @@ def _digits(config: ConfigDict) -> None:
 
 
 def _imported(config: ConfigDict) -> None:
-    """Features that `python -m mmfusion_jax.data import` has read."""
+    """Features that `python -m mmfusion_jax data import` has read."""
     config.data.update(dict(file="", text="vectors", standardise=()))
 
 

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Sequence
 
 import mmfusion_jax
-from mmfusion_jax import bench, cli, main
-from mmfusion_jax.data import __main__ as data
+from mmfusion_jax import bench, main
+from mmfusion_jax.cli.command import HELP, run_command, run_subcommand
+from mmfusion_jax.commands import data_files as data
 from mmfusion_jax.errors import ConfigError, nearest
 
 MODES = {
@@ -33,19 +34,19 @@ def run(words: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if words is None else words
     first, rest = (words[0], words[1:]) if words else ("", ())
     if first in MODES:
-        return cli.run(main.COMMAND, [f"--mode={first}", *rest])
+        return run_command(main.COMMAND, [f"--mode={first}", *rest])
     if first == "bench":
-        return cli.run(bench.COMMAND, rest)
+        return run_command(bench.COMMAND, rest)
     if first == "data":
-        return cli.run_one_of("mmfusion_jax.data", OTHERS[first], data.COMMANDS, rest)
+        return run_subcommand("mmfusion_jax data", OTHERS[first], data.COMMANDS, rest)
     if first == "--version":
         print(f"mmfusion_jax {mmfusion_jax.__version__}")
         return 0
-    if not words or first in cli.HELP:
+    if not words or first in HELP:
         print(help_text())
         return 0 if words else ConfigError.exit_code
     if first.startswith("-"):  # no command: the flags are those of main
-        return cli.run(main.COMMAND, words)
+        return run_command(main.COMMAND, words)
     hint = nearest(first, [*MODES, *OTHERS])
     print(ConfigError("C01", f"{first!r} is not a command.", hint), file=sys.stderr)
     return ConfigError.exit_code

@@ -7,15 +7,15 @@ import contextlib
 import json
 import sys
 
-from mmfusion_jax import cli
-from mmfusion_jax.arguments import Flag, Request
+from mmfusion_jax.cli.command import Command, run_command
+from mmfusion_jax.cli.flags import Flag, Request
 
 
 def main(request: Request) -> None:
     """Prints the measurements, as tables or as one JSON object."""
     # Slow, and needed only once the request is known to be sound.
-    from mmfusion_jax.measurement import measure, show
-    from mmfusion_jax.startup import start
+    from mmfusion_jax.commands.benchmark import measure, show
+    from mmfusion_jax.runner.runtime import start
 
     with contextlib.redirect_stdout(sys.stderr):
         start(request.config, cache=not request.flags["cold"])
@@ -26,7 +26,7 @@ def main(request: Request) -> None:
         show(found)
 
 
-COMMAND = cli.Command(
+COMMAND = Command(
     "mmfusion_jax.bench",
     "Measures a config on this machine: compilation, steps, memory, waiting for data.",
     main,
@@ -37,4 +37,4 @@ COMMAND = cli.Command(
 )
 
 if __name__ == "__main__":
-    sys.exit(cli.run(COMMAND))
+    sys.exit(run_command(COMMAND))

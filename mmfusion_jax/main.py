@@ -10,16 +10,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmfusion_jax import cli
-from mmfusion_jax.arguments import Flag, Request
+from mmfusion_jax.cli.command import Command, run_command
+from mmfusion_jax.cli.flags import Flag, Request
 
 
 def main(request: Request) -> None:
     """Does what `request` asks; with --json, stdout holds one JSON object."""
     # Slow, and needed only once the request is known to be sound.
-    from mmfusion_jax.experiment import check_finite
-    from mmfusion_jax.provenance import plain
-    from mmfusion_jax.startup import start
+    from mmfusion_jax.runner.experiment import check_finite
+    from mmfusion_jax.runner.provenance import plain
+    from mmfusion_jax.runner.runtime import start
 
     answer_to, show = MODES[request.flags["mode"]]
     with contextlib.redirect_stdout(sys.stderr):
@@ -35,7 +35,7 @@ def main(request: Request) -> None:
 
 def train(request: Request) -> dict[str, Any]:
     """Trains, or goes on; the content of result.json."""
-    from mmfusion_jax import experiment
+    from mmfusion_jax.runner import experiment
 
     command = shlex.join(["python", "-m", "mmfusion_jax.main", *request.words])
     return experiment.train(request.config, request.workdir, command)
@@ -43,24 +43,24 @@ def train(request: Request) -> dict[str, Any]:
 
 def evaluate(request: Request) -> list[dict[str, Any]]:
     """Scores of the chosen checkpoints, a fold and seed each."""
-    from mmfusion_jax import experiment
+    from mmfusion_jax.runner import experiment
 
     return experiment.evaluate(request.config, request.workdir)
 
 
 def inspect(request: Request) -> dict[str, Any]:
     """What the config describes, before any training."""
-    from mmfusion_jax import inspection
+    from mmfusion_jax.commands import inspect
 
-    return inspection.inspect(request.config, compiled=request.flags["compile"])
+    return inspect.inspect(request.config, compiled=request.flags["compile"])
 
 
 def analyse(request: Request) -> dict[str, Any]:
     """The gradient of every loss term, module by module, in a trained run."""
-    from mmfusion_jax import dissection
+    from mmfusion_jax.commands import loss_gradients
 
     batches = request.flags["batches"]
-    return dissection.analyse(request.config, request.workdir, batches)
+    return loss_gradients.analyse(request.config, request.workdir, batches)
 
 
 def show_nothing(answer: Any) -> None:
@@ -82,14 +82,14 @@ def show_scores(answer: Sequence[Mapping[str, Any]]) -> None:
 
 def show_inspection(answer: Mapping[str, Any]) -> None:
     """Prints what was found as tables."""
-    from mmfusion_jax.inspection import show
+    from mmfusion_jax.commands.inspect import show
 
     show(answer)
 
 
 def show_analysis(answer: Mapping[str, Any]) -> None:
     """Prints norms and angles as tables."""
-    from mmfusion_jax.dissection import show
+    from mmfusion_jax.commands.loss_gradients import show
 
     show(answer)
 
@@ -101,7 +101,7 @@ MODES = {
     "analyse": (analyse, show_analysis),
 }
 
-COMMAND = cli.Command(
+COMMAND = Command(
     "mmfusion_jax.main",
     "Trains, evaluates, inspects or analyses what a config describes.",
     main,
@@ -113,4 +113,4 @@ COMMAND = cli.Command(
 )
 
 if __name__ == "__main__":
-    sys.exit(cli.run(COMMAND))
+    sys.exit(run_command(COMMAND))

@@ -9,9 +9,9 @@ import numpy as np
 from mmfusion_jax.data.dataset import Score
 from mmfusion_jax.errors import DataError
 from mmfusion_jax.metrics.classification import ClassificationScores
-from mmfusion_jax.metrics.flags import FlagScores
-from mmfusion_jax.metrics.integration import Integration, IntegrationScores
-from mmfusion_jax.metrics.score import PlainScores
+from mmfusion_jax.metrics.integration_score import Integration, IntegrationScores
+from mmfusion_jax.metrics.multilabel import FlagScores
+from mmfusion_jax.metrics.regression import PlainScores
 from mmfusion_jax.metrics.sentiment import SentimentScores
 from mmfusion_jax.metrics.sims import SimsScores
 from mmfusion_jax.types import Array, Batch, Outputs

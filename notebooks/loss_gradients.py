@@ -28,13 +28,13 @@ import numpy as np
 import optax
 
 from mmfusion_jax.analysis.gradients import align, term_gradients, term_weights
-from mmfusion_jax.data.digits import digits
+from mmfusion_jax.data.datasets.digits.dataset import digits
 from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.encoders.audio_conv import AudioConv
-from mmfusion_jax.encoders.vectors import Vectors
-from mmfusion_jax.losses.gates import GateEntropy
+from mmfusion_jax.encoders.precomputed import Vectors
+from mmfusion_jax.losses.gate_entropy import GateEntropy
 from mmfusion_jax.losses.objective import Objective, Weighted
-from mmfusion_jax.losses.single_modalities import Consistency, SingleModalities
+from mmfusion_jax.losses.unimodal import Consistency, SingleModalities
 from mmfusion_jax.losses.supervised import CrossEntropy
 from mmfusion_jax.models.hetero_fusion_net import HeteroFusionNet
 from mmfusion_jax.train.accelerators import describe_devices

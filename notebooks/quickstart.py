@@ -29,7 +29,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 
-from mmfusion_jax.data.digits import digits
+from mmfusion_jax.data.datasets.digits.dataset import digits
 from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.encoders.audio_conv import AudioConv
 from mmfusion_jax.encoders.resnext3d import ResNeXt3D
@@ -38,7 +38,7 @@ from mmfusion_jax.losses.supervised import CrossEntropy
 from mmfusion_jax.models.cfn_sr import CFNSR
 from mmfusion_jax.tasks import Classification
 from mmfusion_jax.train.accelerators import describe_devices
-from mmfusion_jax.train.devices import Executor
+from mmfusion_jax.train.parallelism import Executor
 from mmfusion_jax.train.evaluation import collect
 from mmfusion_jax.train.state import create_state
 from mmfusion_jax.train.step import make_eval_step, make_train_step

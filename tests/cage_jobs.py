@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mmfusion_jax.data.safe_pickle import read_pickle
 from mmfusion_jax.errors import DataError
+from mmfusion_jax.safe_load.safe_pickle import read_pickle
 
 
 def answer(word: str) -> dict:

@@ -15,8 +15,8 @@ import numpy as np
 import optax
 from save_trials import fingerprint
 
-from mmfusion_jax import cli
-from mmfusion_jax.arguments import Request
+from mmfusion_jax.cli.command import Command, run_command
+from mmfusion_jax.cli.flags import Request
 from mmfusion_jax.data.dataset import Dataset, Example
 from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.layers.batch_norm import BatchNorm
@@ -24,13 +24,13 @@ from mmfusion_jax.losses.objective import Objective, Weighted
 from mmfusion_jax.losses.supervised import CrossEntropy
 from mmfusion_jax.ops.masking import masked_mean
 from mmfusion_jax.tasks import Classification
-from mmfusion_jax.train.checkpoints import Checkpoints
-from mmfusion_jax.train.devices import Executor
+from mmfusion_jax.train.checkpoint.manager import Checkpoints
 from mmfusion_jax.train.evaluation import collect
-from mmfusion_jax.train.interrupt import Interrupt
-from mmfusion_jax.train.journal import Journal, read_metrics
 from mmfusion_jax.train.loop import Loop
+from mmfusion_jax.train.metrics_log import Journal, read_metrics
+from mmfusion_jax.train.parallelism import Executor
 from mmfusion_jax.train.plan import Plan, Progress
+from mmfusion_jax.train.signals import Interrupt
 from mmfusion_jax.train.state import create_state
 from mmfusion_jax.train.step import make_eval_step, make_train_step
 from mmfusion_jax.types import Outputs
@@ -82,13 +82,13 @@ def train(folder: str) -> dict[str, Any]:
     Exits as the command would if it is interrupted.
     """
     ended: list[dict[str, Any]] = []
-    command = cli.Command(
+    command = Command(
         "kill_trials",
         "A tiny run.",
         lambda request: ended.append(_train(request)),
         needs_config=False,
     )
-    if code := cli.run(command, [f"--workdir={folder}"]):
+    if code := run_command(command, [f"--workdir={folder}"]):
         sys.exit(code)
     return ended[0]
 

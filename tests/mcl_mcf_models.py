@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mmfusion_jax.encoders import Bert
-from mmfusion_jax.encoders.lstm_last import LSTMLast
+from mmfusion_jax.encoders.lstm import LSTMLast
 from mmfusion_jax.losses import LOSSES
 from mmfusion_jax.losses.objective import Objective, Weighted
 from mmfusion_jax.models.mcl_mcf import MCLMCF

@@ -9,10 +9,10 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
-from mmfusion_jax.build import Parts
-from mmfusion_jax.config_file import load_config
+from mmfusion_jax.config.build import Parts
+from mmfusion_jax.config.load import load_config
 from mmfusion_jax.data.dataset import Dataset
-from mmfusion_jax.data.memory import InMemory
+from mmfusion_jax.data.in_memory import InMemory
 from mmfusion_jax.train.state import TrainState, create_state
 from mmfusion_jax.types import Batch
 

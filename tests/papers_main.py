@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import papers
 
-from mmfusion_jax import build
+from mmfusion_jax.config import build
 from mmfusion_jax.data.pipeline import collate
 
 ROWS = 8

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from pickle_kinds import PYTHON2_LINES, originals
 
-from mmfusion_jax.data.safe_pickle import RefusedPickle, read_pickle
+from mmfusion_jax.safe_load.safe_pickle import RefusedPickle, read_pickle
 
 LIMIT = 3
 EDGES = [0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]

@@ -5,7 +5,8 @@ import sys
 import jax
 import tiny
 
-from mmfusion_jax import build, cli
+from mmfusion_jax.cli.command import run_command
+from mmfusion_jax.config import build
 from mmfusion_jax.main import COMMAND
 
 WORKDIR, PORT, PROCESSES, ID = sys.argv[1:]
@@ -21,4 +22,4 @@ words = [
     f"--config.distributed.num_processes={PROCESSES}",
     f"--config.distributed.process_id={ID}",
 ]
-sys.exit(cli.run(COMMAND, words))
+sys.exit(run_command(COMMAND, words))

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import multihost_utils
 
-from mmfusion_jax.startup import join
-from mmfusion_jax.train.checkpoints import Checkpoints
-from mmfusion_jax.train.devices import Executor
-from mmfusion_jax.train.seals import digests
+from mmfusion_jax.runner.runtime import join
+from mmfusion_jax.train.checkpoint.integrity import digests
+from mmfusion_jax.train.checkpoint.manager import Checkpoints
+from mmfusion_jax.train.parallelism import Executor
 
 SCORES = {1: 0.5, 2: 0.9, 3: 0.2, 4: 0.1}
 

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mmfusion_jax.train.checkpoints import Checkpoints
-from mmfusion_jax.train.step_folder import StepFolder
+from mmfusion_jax.train.checkpoint.manager import Checkpoints
+from mmfusion_jax.train.checkpoint.storage import StepFolder
 
 SCORES = {1: 0.5, 2: 0.6, 3: 0.3, 4: 0.4}
 

@@ -12,7 +12,7 @@ from golden_cfn import assert_close, load, mfcc, variables
 
 from mmfusion_jax.encoders.audio_conv import AudioConv
 from mmfusion_jax.errors import DataError
-from mmfusion_jax.layers.readout import flat, mean
+from mmfusion_jax.layers.pooling import flat, mean
 
 ENCODER = AudioConv(width=6, channels=4, pool=3, dropout=0.0)
 CLIPS = jax.random.normal(jax.random.key(0), (4, 23, 5))

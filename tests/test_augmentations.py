@@ -5,18 +5,18 @@ import pytest
 from ml_collections import ConfigDict
 from tiny import tones
 
-from mmfusion_jax.build import augmented
-from mmfusion_jax.data.augment_audio import (
+from mmfusion_jax.config.build import augmented
+from mmfusion_jax.data.augment.audio import (
     VarySpectrogram,
     VaryWaveform,
     _shift,
     _stretch,
     pink,
 )
-from mmfusion_jax.data.augment_image import VaryImage, resample
-from mmfusion_jax.data.augment_text import VaryWords, read_synonyms
-from mmfusion_jax.data.augmentations import AUGMENTATIONS
-from mmfusion_jax.data.interpolate import read_at
+from mmfusion_jax.data.augment.image import VaryImage, resample
+from mmfusion_jax.data.augment.interpolate import read_at
+from mmfusion_jax.data.augment.registry import AUGMENTATIONS
+from mmfusion_jax.data.augment.text import VaryWords, read_synonyms
 from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.errors import ConfigError, DataError
 

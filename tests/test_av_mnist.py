@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmfusion_jax import build, cli
-from mmfusion_jax.config_file import load_config
-from mmfusion_jax.data import av_mnist_recipe as make
-from mmfusion_jax.data.__main__ import COMMANDS, PARTS_CONFIG
-from mmfusion_jax.data.av_mnist import av_mnist
-from mmfusion_jax.data.av_mnist_parts import IDX
-from mmfusion_jax.data.av_mnist_store import built
+from mmfusion_jax.cli.command import run_subcommand
+from mmfusion_jax.commands.data_files import COMMANDS, PARTS_CONFIG
+from mmfusion_jax.config import build
+from mmfusion_jax.config.load import load_config
+from mmfusion_jax.data.datasets.av_mnist import generate as make
+from mmfusion_jax.data.datasets.av_mnist.build_store import built
+from mmfusion_jax.data.datasets.av_mnist.dataset import av_mnist
+from mmfusion_jax.data.datasets.av_mnist.raw_files import IDX
 from mmfusion_jax.errors import ConfigError, DataError
 
 ROOT = Path(__file__).parent.parent
@@ -309,16 +310,16 @@ def test_the_original_files_give_the_same(tmp_path, folder, data):
 def test_commands_import_and_examine(folder, data, capsys, monkeypatch, tmp_path):
     del data
     words = ("import", str(folder), "--as=av_mnist")
-    assert cli.run_one_of("mmfusion_jax.data", "", COMMANDS, words) == 0
+    assert run_subcommand("mmfusion_jax data", "", COMMANDS, words) == 0
     told = capsys.readouterr().out
     assert "already imported:" in told and PARTS_CONFIG in told
     assert "110 examples of 20 recordings" in told
     monkeypatch.setenv("MMFUSION_CACHE", str(tmp_path / "cache"))
     words = ("doctor", "av_mnist")
-    assert cli.run_one_of("mmfusion_jax.data", "", COMMANDS, words) == 3
+    assert run_subcommand("mmfusion_jax data", "", COMMANDS, words) == 3
     assert "error[D75]" in capsys.readouterr().err
     built(folder, processes=0)
-    assert cli.run_one_of("mmfusion_jax.data", "", COMMANDS, words) == 0
+    assert run_subcommand("mmfusion_jax data", "", COMMANDS, words) == 0
     assert "20 examples of 20 recordings" in capsys.readouterr().out
     config = load_config(str(ROOT / PARTS_CONFIG))
     example = build.dataset(config, fold=0).source("train")[0]

@@ -18,7 +18,7 @@ from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.losses.multiplicative import Multiplicative
 from mmfusion_jax.models import MODELS
 from mmfusion_jax.models.baselines import ConcatFC, LateFusion, Unimodal, count
-from mmfusion_jax.models.warm_start import graft
+from mmfusion_jax.models.transfer import graft
 from mmfusion_jax.ops.late_fusion import average, multiplicative, product
 from mmfusion_jax.types import Batch, Outputs, Tokens
 

@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmfusion_jax import bench, build, cli, measurement
+from mmfusion_jax import bench
+from mmfusion_jax.cli.command import run_command
+from mmfusion_jax.commands import benchmark
+from mmfusion_jax.config import build
 from mmfusion_jax.data.dataset import Dataset
 
 ROOT = Path(__file__).parent.parent
@@ -49,7 +52,7 @@ def config(monkeypatch):
 @pytest.mark.parametrize("parallel", ["jit", "pmap"])
 def test_measures_every_part(config, capsys, parallel):
     config.parallel = parallel
-    found = measurement.measure(config.lock(), 3)
+    found = benchmark.measure(config.lock(), 3)
     assert found == json.loads(json.dumps(found))
     for name in ("forward", "train_step", "pipeline"):
         step = found[name]["step_s"]
@@ -62,7 +65,7 @@ def test_measures_every_part(config, capsys, parallel):
     assert 0 <= found["pipeline"]["data_wait_share"] <= 1
     assert found["device"]["count"] == 2
 
-    measurement.show(found)
+    benchmark.show(found)
     out = capsys.readouterr().out
     for part in ("train step", "waiting for data", "silence", "jax"):
         assert part in out
@@ -75,12 +78,12 @@ def test_slow_data_is_seen():
             yield 1
 
     step = lambda state, batch: (state, np.float32(batch))
-    trainer = measurement.Trainer(step, None, None)  # pyright: ignore
-    found = measurement._pipeline(trainer, slow(), 5, 1)  # pyright: ignore
+    trainer = benchmark.Trainer(step, None, None)  # pyright: ignore
+    found = benchmark._pipeline(trainer, slow(), 5, 1)  # pyright: ignore
     assert found["data_wait_share"] > 0.9
     assert found["step_s"]["median"] == pytest.approx(0.02, abs=0.015)
 
 
 def test_help_needs_no_jax(capsys):
-    assert cli.run(bench.COMMAND, ["--help"]) == 0
+    assert run_command(bench.COMMAND, ["--help"]) == 0
     assert "--steps=20" in capsys.readouterr().out

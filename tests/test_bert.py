@@ -15,8 +15,8 @@ from golden_msa import weights as golden_weights
 from mmfusion_jax.encoders.bert import Bert
 from mmfusion_jax.errors import ConfigError, WeightsError
 from mmfusion_jax.weights import TABLES, random_starts
-from mmfusion_jax.weights.table import load
-from mmfusion_jax.weights.torch_file import NotTensors, read_torch
+from mmfusion_jax.weights.convert import load
+from mmfusion_jax.weights.torch_checkpoint import NotTensors, read_torch
 
 SMALL = {"width": 24, "depth": 2, "heads": 4, "hidden": 40, "vocabulary": 50}
 SMALL |= {"places": 16, "dropout": 0.0}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mmfusion_jax.data.cage import memory_for, run_caged
 from mmfusion_jax.errors import DataError
+from mmfusion_jax.safe_load.sandbox import memory_for, run_caged
 
 LIMITS = {"memory_gb": 0.2, "cpu_seconds": 60, "timeout": 120}
 

@@ -17,8 +17,8 @@ from orbax import checkpoint as ocp
 from save_trials import fingerprint, leftovers, make_base, meta_of, state_of
 
 from mmfusion_jax.errors import CheckpointError
-from mmfusion_jax.train.checkpoints import Checkpoints
-from mmfusion_jax.train.seals import digests, layout
+from mmfusion_jax.train.checkpoint.integrity import digests, layout
+from mmfusion_jax.train.checkpoint.manager import Checkpoints
 
 pytestmark = pytest.mark.versions
 

@@ -5,7 +5,7 @@ import importlib
 
 import pytest
 
-from mmfusion_jax.choices import TABLES, choices
+from mmfusion_jax.config.registry import TABLES, choices
 
 
 @pytest.mark.parametrize("kind", TABLES)

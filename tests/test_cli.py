@@ -16,8 +16,9 @@ from ml_collections import ConfigDict
 
 import mmfusion_jax
 from mmfusion_jax import __main__ as program
-from mmfusion_jax import cli, main
-from mmfusion_jax.arguments import Flag, Request, default_workdir, parse
+from mmfusion_jax import main
+from mmfusion_jax.cli.command import Command, help_text, run_command
+from mmfusion_jax.cli.flags import Flag, Request, default_workdir, parse
 from mmfusion_jax.errors import (
     CheckpointError,
     ConfigError,
@@ -40,14 +41,14 @@ def in_root(monkeypatch):
 
 def answer(capsys, *words: str, main=lambda request: None) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a command with `words`."""
-    command = cli.Command("mmfusion_jax.main", "Does.", main, (MODE, STEPS))
-    code = cli.run(command, words)
+    command = Command("mmfusion_jax.main", "Does.", main, (MODE, STEPS))
+    code = run_command(command, words)
     out, err = capsys.readouterr()
     return code, out, err
 
 
 def read(*words: str) -> Request:
-    command = cli.Command("mmfusion_jax.main", "Does.", lambda r: None, (MODE, STEPS))
+    command = Command("mmfusion_jax.main", "Does.", lambda r: None, (MODE, STEPS))
     return parse(words, command.all_flags, True)
 
 
@@ -185,7 +186,7 @@ def test_every_command_has_one_name(capsys, monkeypatch):
         ("--help",): "commands:",
         ("train", "--help"): "--config.FIELD=VALUE",
         ("bench", "--help"): "--steps=20",
-        ("data", "--help"): "mmfusion_jax.data import FILE",
+        ("data", "--help"): "mmfusion_jax data import FILE",
         ("--version",): f"mmfusion_jax {mmfusion_jax.__version__}\n",
     }.items():
         assert program.run(words) == 0
@@ -365,7 +366,7 @@ def test_no_value_brings_a_traceback(capsys, field, value, tail):
 def test_help_and_mistakes_do_not_wait_for_jax():
     probe = (
         "import sys; from mmfusion_jax import main, cli;"
-        "code = cli.run(main.COMMAND, sys.argv[1:]);"
+        "code = run_command(main.COMMAND, sys.argv[1:]);"
         "assert 'jax' not in sys.modules; sys.exit(code)"
     )
     for words, code in (
@@ -394,8 +395,8 @@ def test_help_puts_what_a_long_word_does_below_it(capsys):
     lines = answer(capsys, "--help")[1].splitlines()
     flags = lines[lines.index("flags:") + 1 : lines.index("configs:") - 1]
     assert "  --mode=train|evaluate           what to do" in flags
-    command = cli.Command("x", "Does.", lambda r: None, (LONG,), False)
-    lines = cli.help_text(command).splitlines()
+    command = Command("x", "Does.", lambda r: None, (LONG,), False)
+    lines = help_text(command).splitlines()
     where = lines.index("  --as=" + "|".join(LONG.choices[1:]))
     assert lines[where + 1] == " " * 34 + "what it is"
 
@@ -420,16 +421,16 @@ def test_a_pipe_to_a_worker_that_breaks_is_an_error(capsys, tmp_path):
     def broken(request):
         raise BrokenPipeError("a worker is gone")
 
-    command = cli.Command("mmfusion_jax.x", "Does.", broken, (), False)
-    assert cli.run(command, [f"--workdir={tmp_path}"]) == 1
+    command = Command("mmfusion_jax.x", "Does.", broken, (), False)
+    assert run_command(command, [f"--workdir={tmp_path}"]) == 1
     assert "a worker is gone" in capsys.readouterr().err
 
 
 def test_a_command_may_need_no_config(capsys):
     seen = []
-    command = cli.Command("mmfusion_jax.x", "Does.", seen.append, (), False)
-    assert cli.run(command, ["--workdir=here"]) == 0
+    command = Command("mmfusion_jax.x", "Does.", seen.append, (), False)
+    assert run_command(command, ["--workdir=here"]) == 0
     assert seen[0].workdir == Path("here")
     assert seen[0].config.to_dict() == ConfigDict().to_dict()
-    assert cli.run(command, ["--config=x.py"]) == 2
+    assert run_command(command, ["--config=x.py"]) == 2
     assert "--config is no flag" in capsys.readouterr().err

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from media_files import grey_steps, tone, write_video, write_wav
 
-from mmfusion_jax.data.clips import clips
-from mmfusion_jax.data.labels_file import read_labels
-from mmfusion_jax.data.media import mfcc
+from mmfusion_jax.data.datasets.clips import clips
+from mmfusion_jax.data.media.decode import mfcc
+from mmfusion_jax.data.media.labels_csv import read_labels
 from mmfusion_jax.errors import ConfigError, DataError
 
 SMALL = {"frames": 3, "size": 8, "sample_rate": 16000, "workers": 0}
@@ -130,7 +130,7 @@ def test_two_builds_are_the_same_bytes_in_processes_or_not(folder, cache):
 def test_the_manifest_says_what_went_in_and_what_did_not(folder):
     import hashlib
 
-    from mmfusion_jax.data.store import cache_folder, open_store
+    from mmfusion_jax.data.storage.array_record_store import cache_folder, open_store
 
     (folder / "5.mp4").write_text("<html>Please log in</html>")
     (folder / "6.mp4").write_bytes((folder / "6.mp4").read_bytes()[:3000])

@@ -13,11 +13,12 @@ import pytest
 from groups import in_ci
 
 from mmfusion_jax import __main__ as program
-from mmfusion_jax import bench, build, cli, main
-from mmfusion_jax.arguments import Request
-from mmfusion_jax.data import __main__ as data
-from mmfusion_jax.run import Run
-from mmfusion_jax.work_folder import units
+from mmfusion_jax import bench, main
+from mmfusion_jax.cli.command import run_command
+from mmfusion_jax.cli.flags import Request
+from mmfusion_jax.config import build
+from mmfusion_jax.runner.trainer import Run
+from mmfusion_jax.runner.workdir import units
 
 ROOT = Path(__file__).parent.parent
 MAIN = "python -m mmfusion_jax.main"
@@ -30,7 +31,7 @@ PAGES = [
 ]
 OPTIONS = {
     "README.md": FIRST,
-    "formats.md": "python -m mmfusion_jax.data import FILE --as=mosi",
+    "formats.md": "python -m mmfusion_jax data import FILE --as=mosi",
 }
 DATA, RUN = 3, 5
 """Exit codes of the messages that ask for data and for a trained run."""
@@ -91,9 +92,13 @@ def followed(monkeypatch, cache_dir, tmp_path):
         return {"runs": []}
 
     monkeypatch.setitem(main.MODES, "train", (follow, main.show_nothing))
-    monkeypatch.setattr("mmfusion_jax.measurement.measure", lambda config, steps: {})
-    monkeypatch.setattr("mmfusion_jax.measurement.show", reached.append)
-    monkeypatch.setattr("mmfusion_jax.startup.start", lambda config, cache=True: None)
+    monkeypatch.setattr(
+        "mmfusion_jax.commands.benchmark.measure", lambda config, steps: {}
+    )
+    monkeypatch.setattr("mmfusion_jax.commands.benchmark.show", reached.append)
+    monkeypatch.setattr(
+        "mmfusion_jax.runner.runtime.start", lambda config, cache=True: None
+    )
     monkeypatch.setenv("MMFUSION_CACHE", str(cache_dir / "digits"))
     monkeypatch.chdir(ROOT)
     return reached
@@ -107,13 +112,11 @@ def exit_code(command: str, workdir: Path) -> int:
     if words[0] == "mmfusion-jax":
         return program.run(words[1:])
     name, rest = words[2], words[3:]
-    if name == "mmfusion_jax.data":
-        return cli.run_one_of(name, "", data.COMMANDS, rest)
     known = {"mmfusion_jax.main": main.COMMAND, "mmfusion_jax.bench": bench.COMMAND}
     if name in known:
         if not any(word.startswith("--workdir") for word in rest):
             rest.append(f"--workdir={workdir}")
-        return cli.run(known[name], rest)
+        return run_command(known[name], rest)
     assert name == "mmfusion_jax"
     return program.run(rest)
 

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import pytest
 from ml_collections import ConfigDict
 
-from mmfusion_jax import build
-from mmfusion_jax.arguments import Flag, parse
-from mmfusion_jax.config_check import check_config
-from mmfusion_jax.config_file import load_config
+from mmfusion_jax.cli.flags import Flag, parse
+from mmfusion_jax.config import build
+from mmfusion_jax.config.load import load_config
+from mmfusion_jax.config.validate import check_config
 from mmfusion_jax.data.dataset import Dataset, Score
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.types import Batch

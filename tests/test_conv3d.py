@@ -9,7 +9,7 @@ import pytest
 from groups import in_ci
 from precision import double
 
-from mmfusion_jax.ops.conv3d import (
+from mmfusion_jax.ops.conv.conv3d import (
     conv3d,
     grouped_conv3d,
     pointwise_conv3d,

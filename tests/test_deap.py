@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from outlines import same_kinds
 
-from mmfusion_jax.data.deap import RATINGS, deap, outline
-from mmfusion_jax.data.deap_store import prepare
+from mmfusion_jax.data.datasets.deap.prepare import prepare
+from mmfusion_jax.data.datasets.deap.windows import RATINGS, deap, outline
 from mmfusion_jax.errors import ConfigError, DataError
 
 TRIALS, SECONDS = 3, 4

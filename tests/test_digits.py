@@ -8,11 +8,11 @@ import sys
 import numpy as np
 import pytest
 
-from mmfusion_jax.data import digits_recipe as make
-from mmfusion_jax.data import digits_store
-from mmfusion_jax.data.digits import FLAGS, MODALITIES, Jitter, digits
-from mmfusion_jax.data.digits_recipe import Recipe
-from mmfusion_jax.data.digits_store import built
+from mmfusion_jax.data.datasets.digits import build_store
+from mmfusion_jax.data.datasets.digits import generate as make
+from mmfusion_jax.data.datasets.digits.build_store import built
+from mmfusion_jax.data.datasets.digits.dataset import FLAGS, MODALITIES, Jitter, digits
+from mmfusion_jax.data.datasets.digits.generate import Recipe
 from mmfusion_jax.errors import ConfigError, ExtraError
 
 pytestmark = pytest.mark.versions
@@ -54,7 +54,7 @@ def test_two_processes_make_the_same_examples(tmp_path):
     pytest.importorskip("espeakng_loader")
     script = """
 import sys
-from mmfusion_jax.data.digits_store import built
+from mmfusion_jax.data.datasets.digits.build_store import built
 print(built(sys.argv[1], limit=3).manifest["fingerprint"])
 """
     prints = {
@@ -99,9 +99,9 @@ def test_a_limit_changes_no_example(tmp_path, records):
 
 
 def test_another_recipe_is_another_store(tmp_path, monkeypatch):
-    monkeypatch.setattr(digits_store, "write_store", lambda folder, *_: folder.mkdir())
-    monkeypatch.setattr(digits_store, "open_store", lambda folder: folder.name)
-    monkeypatch.setattr(digits_store, "_check_extras", lambda: None)
+    monkeypatch.setattr(build_store, "write_store", lambda folder, *_: folder.mkdir())
+    monkeypatch.setattr(build_store, "open_store", lambda folder: folder.name)
+    monkeypatch.setattr(build_store, "_check_extras", lambda: None)
     assert built(tmp_path) != built(tmp_path, Recipe(grain=0.0))
 
 
@@ -349,7 +349,7 @@ def test_facts_and_title(folder, data):
 def test_reading_imports_neither_jax_nor_the_makers(folder, data):
     script = f"""
 import sys
-from mmfusion_jax.data.digits import digits
+from mmfusion_jax.data.datasets.digits.dataset import digits
 digits(folder={str(folder)!r})
 heavy = {{"jax", "librosa", "sklearn", "espeakng_loader"}} & set(sys.modules)
 assert not heavy, heavy

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from precision import double
 
-from mmfusion_jax.ops import in_parts
-from mmfusion_jax.ops.dot_attention import dot_attention
-from mmfusion_jax.ops.map_conv import map_conv
+from mmfusion_jax.ops import chunked_map
+from mmfusion_jax.ops.conv.attention_map_conv import map_conv
+from mmfusion_jax.ops.memory_efficient_attention import dot_attention
 
 RNG = np.random.default_rng(0)
 
@@ -39,7 +39,7 @@ def plain(q, k, v, mask):
 @pytest.mark.ci
 @pytest.mark.parametrize("most", [1, 10**6])
 def test_values_and_gradients_are_those_of_the_formula(asked, most, monkeypatch):
-    monkeypatch.setattr(in_parts, "NUMBERS", most)
+    monkeypatch.setattr(chunked_map, "NUMBERS", most)
     *asked, mask = asked
     with double():
         asked = [jnp.asarray(np.asarray(x), jnp.float64) for x in asked]

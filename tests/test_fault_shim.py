@@ -9,7 +9,7 @@ import pytest
 from fork_server import ForkServer
 from save_trials import SCORES, fingerprint, leftovers, meta_of, state_of, unequal_steps
 
-from mmfusion_jax.train.checkpoints import Checkpoints
+from mmfusion_jax.train.checkpoint.manager import Checkpoints
 
 ENOSPC, EIO = 28, 5
 pytestmark = pytest.mark.skipif(

@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 
-from mmfusion_jax.data.feature_augment import BANDS, VaryFeatures, warp_matrix
-from mmfusion_jax.data.transforms import Standard
+from mmfusion_jax.data.augment.audio_visual_features import (
+    BANDS,
+    VaryFeatures,
+    warp_matrix,
+)
+from mmfusion_jax.data.preprocessing import Standard
 
 MEAN, DEVIATION = np.arange(13, dtype=np.float32), np.full(13, 2, np.float32)
 STANDARD = Standard(MEAN, DEVIATION)

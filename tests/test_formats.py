@@ -21,10 +21,10 @@ from feature_files import (
     write_mmim,
 )
 
-from mmfusion_jax.data.formats import read_source
-from mmfusion_jax.data.kinds import KINDS
-from mmfusion_jax.data.known_files import KNOWN
-from mmfusion_jax.data.survey import problems, remarks, survey
+from mmfusion_jax.data.feature_files.checksums import KNOWN
+from mmfusion_jax.data.feature_files.known_datasets import KINDS
+from mmfusion_jax.data.feature_files.reader import read_source
+from mmfusion_jax.data.feature_files.statistics import problems, remarks, survey
 from mmfusion_jax.errors import DataError
 
 

@@ -11,8 +11,8 @@ import pytest
 from flax.core import FrozenDict
 from golden_msa import fill, load
 
-from mmfusion_jax import build
-from mmfusion_jax.config_file import load_config
+from mmfusion_jax.config import build
+from mmfusion_jax.config.load import load_config
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.encoders import Vectors
 from mmfusion_jax.errors import ConfigError

@@ -26,13 +26,14 @@ from feature_files import (
 )
 from outlines import same_kinds
 
-from mmfusion_jax import build, cli
-from mmfusion_jax.config_file import load_config
-from mmfusion_jax.data.__main__ import COMMANDS
-from mmfusion_jax.data.import_file import import_file
-from mmfusion_jax.data.imported import imported, outline
-from mmfusion_jax.data.known_files import KNOWN, Known
-from mmfusion_jax.data.store import open_store
+from mmfusion_jax.cli.command import run_subcommand
+from mmfusion_jax.commands.data_files import COMMANDS
+from mmfusion_jax.config import build
+from mmfusion_jax.config.load import load_config
+from mmfusion_jax.data.datasets.sentiment_files import imported, outline
+from mmfusion_jax.data.feature_files.checksums import KNOWN, Known
+from mmfusion_jax.data.feature_files.importer import import_file
+from mmfusion_jax.data.storage.array_record_store import open_store
 from mmfusion_jax.errors import ConfigError, DataError
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -54,7 +55,7 @@ def bring(file, name="mosi", *, repair=False):
 
 def data(capsys, *words):
     """Exit code, stdout and stderr of a command about data."""
-    code = cli.run_one_of("mmfusion_jax.data", "About data.", COMMANDS, words)
+    code = run_subcommand("mmfusion_jax data", "About data.", COMMANDS, words)
     return code, *capsys.readouterr()
 
 
@@ -213,7 +214,7 @@ def test_nothing_is_imported_yet():
             imported(name)
         message = str(caught.value)
         assert said in message and "https://" in message
-        assert f"mmfusion_jax.data import FILE --as={name}" in message
+        assert f"mmfusion_jax data import FILE --as={name}" in message
         assert "runs on embedded data" in message
 
 
@@ -440,7 +441,7 @@ def test_the_import_is_caged(tmp_path, capsys):
 
 
 def test_help_and_mistakes_about_data_do_not_wait():
-    probe = [sys.executable, "-m", "mmfusion_jax.data"]
+    probe = [sys.executable, "-m", "mmfusion_jax", "data"]
     for words, code in ((["--help"], 0), (["import", "--help"], 0), (["import"], 2)):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run([*probe, *words], timeout=60, capture_output=True)

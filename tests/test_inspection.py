@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from mmfusion_jax import __main__ as program
-from mmfusion_jax import build, inspection
+from mmfusion_jax.commands import inspect
+from mmfusion_jax.config import build
 from mmfusion_jax.data.dataset import Dataset
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -49,7 +50,7 @@ def config(monkeypatch):
 
 
 def test_finds_what_shapes_tell(config, capsys):
-    found = inspection.inspect(config, compiled=False)
+    found = inspect.inspect(config, compiled=False)
     assert found["data_read"]
     assert found == json.loads(json.dumps(found))
     assert found["steps_per_epoch"] == 5
@@ -67,7 +68,7 @@ def test_finds_what_shapes_tell(config, capsys):
     assert found["inputs"]["input video"] == "uint8 (4, 8, 16, 16, 3)"
     assert not [x for x in jax.live_arrays() if x.shape == (7, 7, 7, 3, 8)]
 
-    inspection.show(found)
+    inspect.show(found)
     out = capsys.readouterr().out
     assert "encoders_audio" in out
     assert "20,704" in out
@@ -76,7 +77,7 @@ def test_finds_what_shapes_tell(config, capsys):
 
 @pytest.mark.slow
 def test_a_compiled_step_holds_its_arguments(config):
-    found = inspection.inspect(config, compiled=True)
+    found = inspect.inspect(config, compiled=True)
     step = found["bytes_of_a_step"]
     sizes = found["bytes"]
     assert step["arguments"] >= sizes["parameters"] + sizes["optimiser"]

@@ -7,7 +7,7 @@ import pytest
 
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.metrics.classification import ClassificationScores
-from mmfusion_jax.metrics.integration import Integration, IntegrationScores, mis
+from mmfusion_jax.metrics.integration_score import Integration, IntegrationScores, mis
 from mmfusion_jax.tasks import Classification, constant_scores
 from mmfusion_jax.types import Batch, Outputs
 

@@ -8,11 +8,11 @@ import optax
 import pytest
 
 from mmfusion_jax.errors import CheckpointError, Interrupted
-from mmfusion_jax.train.interrupt import Interrupt
-from mmfusion_jax.train.journal import Journal
 from mmfusion_jax.train.loop import Loop
-from mmfusion_jax.train.optimise import brake
+from mmfusion_jax.train.metrics_log import Journal
+from mmfusion_jax.train.optimizer import brake
 from mmfusion_jax.train.plan import Plan
+from mmfusion_jax.train.signals import Interrupt
 from mmfusion_jax.train.state import TrainState
 
 

@@ -11,9 +11,9 @@ from golden_msa import fill, load
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.losses import LOSSES
 from mmfusion_jax.losses.objective import Objective, Weighted
+from mmfusion_jax.ops.contrastive import info_nce, unit
 from mmfusion_jax.ops.gradient_reversal import ramp, reverse_gradient
-from mmfusion_jax.ops.hsic import difference, hsic
-from mmfusion_jax.ops.info_nce import info_nce, unit
+from mmfusion_jax.ops.independence import difference, hsic
 from mmfusion_jax.types import Batch, Outputs
 
 close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-6)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmfusion_jax.encoders.lstm_last import LSTMLast
+from mmfusion_jax.encoders.lstm import LSTMLast
 from mmfusion_jax.errors import ConfigError
 
 

@@ -6,7 +6,9 @@ import json
 import pytest
 import tiny
 
-from mmfusion_jax import build, cli, main
+from mmfusion_jax import main
+from mmfusion_jax.cli.command import run_command
+from mmfusion_jax.config import build
 
 pytestmark = pytest.mark.versions
 
@@ -36,13 +38,13 @@ def call(tmp_path, monkeypatch, capsys):
     """Runs the command with more words; its exit code, stdout and stderr."""
     monkeypatch.setattr(build, "DATASETS", {"clips": tiny.tones})
     monkeypatch.setattr(build, "OUTLINES", {})
-    monkeypatch.setattr("mmfusion_jax.startup.start", lambda config: None)
+    monkeypatch.setattr("mmfusion_jax.runner.runtime.start", lambda config: None)
     path = tmp_path / "tones.py"
     path.write_text(CONFIG)
     words = [f"--config={path}", f"--workdir={tmp_path / 'run'}"]
 
     def run(*more: str) -> tuple[int, str, str]:
-        code = cli.run(main.COMMAND, [*words, *more])
+        code = run_command(main.COMMAND, [*words, *more])
         out, err = capsys.readouterr()
         return code, out, err
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from mcl_mcf_models import PAIRS, count, loss_of, made_up, objective, small
 
-from mmfusion_jax.config_file import load_config
+from mmfusion_jax.config.load import load_config
 from mmfusion_jax.encoders import Bert
-from mmfusion_jax.encoders.lstm_last import LSTMLast
+from mmfusion_jax.encoders.lstm import LSTMLast
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.models.mcl_mcf import MCLMCF
 from mmfusion_jax.types import Outputs

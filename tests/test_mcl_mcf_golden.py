@@ -10,9 +10,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from golden_msa import fill, load, weights
 from mcl_mcf_models import objective, small
 
-from mmfusion_jax.layers.pair_projection import PairProjection
+from mmfusion_jax.layers.projection_heads import PairProjection
 from mmfusion_jax.losses import LOSSES
-from mmfusion_jax.ops.info_nce import info_nce
+from mmfusion_jax.ops.contrastive import info_nce
 from mmfusion_jax.types import Batch
 from mmfusion_jax.weights import TABLES
 

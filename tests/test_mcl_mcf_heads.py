@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from groups import in_ci
 
-from mmfusion_jax.encoders.vectors import Vectors
+from mmfusion_jax.encoders.precomputed import Vectors
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.models.mcl_mcf import MCLMCF
 from mmfusion_jax.models.mcl_mcf_heads import ImageHead

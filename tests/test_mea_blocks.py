@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmfusion_jax.layers.discriminator import DoubleDiscriminator
-from mmfusion_jax.layers.graph import GraphFusion
+from mmfusion_jax.fusion.graph_fusion import GraphFusion
+from mmfusion_jax.layers.modality_discriminator import DoubleDiscriminator
 
 close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-6)
 

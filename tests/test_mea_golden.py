@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from golden_msa import load, weights
 
+from mmfusion_jax.fusion.graph_fusion import GraphFusion
 from mmfusion_jax.fusion.hierarchical_attention import HierarchicalAttention
 from mmfusion_jax.fusion.predictive_self_attention import (
     ModalityWeights,
     PredictiveSelfAttention,
 )
-from mmfusion_jax.layers.discriminator import DoubleDiscriminator
-from mmfusion_jax.layers.graph import GraphFusion
-from mmfusion_jax.layers.perceptron import Perceptron
-from mmfusion_jax.layers.reinforcement import Reinforcement
+from mmfusion_jax.fusion.reinforcement_unit import Reinforcement
+from mmfusion_jax.layers.mlp import Perceptron
+from mmfusion_jax.layers.modality_discriminator import DoubleDiscriminator
 from mmfusion_jax.losses import LOSSES
 from mmfusion_jax.losses.objective import Objective, Weighted
 from mmfusion_jax.ops.masking import masked_mean

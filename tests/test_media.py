@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from media_files import RATE, grey_steps, tone, write_video, write_wav
 
-from mmfusion_jax.data.frames import Square
-from mmfusion_jax.data.media import Pictures, Sound, mfcc, read
+from mmfusion_jax.data.media.decode import Pictures, Sound, mfcc, read
+from mmfusion_jax.data.media.resize import Square
 from mmfusion_jax.errors import DataError, ExtraError
 
 pytestmark = pytest.mark.versions

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from mmfusion_jax.metrics import legacy, pairs
+from mmfusion_jax.metrics import as_published, functional
 from mmfusion_jax.metrics.classification import ClassificationScores
-from mmfusion_jax.metrics.flags import FlagScores
+from mmfusion_jax.metrics.multilabel import FlagScores
+from mmfusion_jax.metrics.regression import PlainScores
 from mmfusion_jax.metrics.rounding import percent, rounded
-from mmfusion_jax.metrics.score import PlainScores
 from mmfusion_jax.metrics.sentiment import SentimentScores, sentiment
 from mmfusion_jax.metrics.sims import SimsScores, sims
 
@@ -88,7 +88,7 @@ def test_sentiment(arrays, case, function):
 def test_mult_swaps_f1_on_all_examples(arrays, case):
     said, truth = arrays[f"{case}/preds"] > 0, arrays[f"{case}/truths"] > 0
     want = reference(arrays, case, "mult_exclude_zero_False")["f1_argswapped"]
-    np.testing.assert_allclose(legacy.f1_swapped(said, truth), want, rtol=1e-6)
+    np.testing.assert_allclose(as_published.f1_swapped(said, truth), want, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_sims(arrays, function, names, atol):
 def test_mmsa_rounds_what_it_keeps(arrays):
     found = sentiment(arrays["reg_mosi_like/preds"], arrays["reg_mosi_like/truths"])
     want = reference(arrays, "reg_mosi_like", "mmsa_mosi")
-    assert {k: legacy.rounded4(found)[v] for k, v in MMSA.items()} == want
+    assert {k: as_published.rounded4(found)[v] for k, v in MMSA.items()} == want
 
 
 def test_mmsa_classification(arrays):
@@ -115,16 +115,16 @@ def test_mmsa_classification(arrays):
     want = reference(arrays, "cls3", "mmsa")
     said, either = logits.argmax(-1), logits[:, [0, 2]].argmax(-1)
     collected = {"prediction": logits, "truth": truth}
-    non0 = legacy.mmsa_classification_non0(logits, truth)
+    non0 = as_published.mmsa_classification_non0(logits, truth)
     found = {
         "Acc_3": ClassificationScores("y", 3).scores(collected)["accuracy"],
-        "F1_score_3": pairs.weighted_f1(said, truth),
-        "Has0_acc_2": pairs.accuracy(either, truth > 1),
-        "Has0_F1_score": pairs.weighted_f1(either, truth > 1),
+        "F1_score_3": functional.weighted_f1(said, truth),
+        "Has0_acc_2": functional.accuracy(either, truth > 1),
+        "Has0_F1_score": functional.weighted_f1(either, truth > 1),
         "Non0_acc_2": non0["accuracy"],
         "Non0_F1_score": non0["f1"],
     }
-    assert legacy.rounded4(found) == want
+    assert as_published.rounded4(found) == want
 
 
 def test_emotions_of_iemocap(arrays):
@@ -143,16 +143,16 @@ def test_emotions_of_iemocap(arrays):
 
 
 def test_weighted_accuracy_by_hand():
-    assert pairs.weighted_accuracy([1, -1, 2, -2], [1, 1, -1, -1]) == 0.5
-    assert pairs.weighted_accuracy([1, 1, 1, 0], [2, 1, 3, 0]) == 1.0
+    assert functional.weighted_accuracy([1, -1, 2, -2], [1, 1, -1, -1]) == 0.5
+    assert functional.weighted_accuracy([1, 1, 1, 0], [2, 1, 3, 0]) == 1.0
 
 
 def test_a_constant_has_no_correlation():
     said, truth = np.full(50, 0.1, np.float32), np.linspace(-1, 1, 50)
     for p, t in ((said, truth), (truth, said)):
-        assert pairs.corr(p, t) == 0
-        assert np.isnan(pairs.corr(p, t, nan_corr=True))
-    np.testing.assert_allclose(pairs.corr(truth, -3 * truth), -1, rtol=1e-6)
+        assert functional.corr(p, t) == 0
+        assert np.isnan(functional.corr(p, t, nan_corr=True))
+    np.testing.assert_allclose(functional.corr(truth, -3 * truth), -1, rtol=1e-6)
 
 
 def test_halves_round_to_even_and_edges_belong_below():

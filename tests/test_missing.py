@@ -15,7 +15,7 @@ from contract import POISON, poisoned
 from groups import in_ci
 from ml_collections import ConfigDict
 
-from mmfusion_jax import build
+from mmfusion_jax.config import build
 from mmfusion_jax.data.pipeline import collate
 from mmfusion_jax.losses.objective import TASK
 from mmfusion_jax.models import MODELS

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mmfusion_jax.data.dataset import Score
-from mmfusion_jax.data.mmmo import MODALITIES, mmmo
+from mmfusion_jax.data.datasets.ict_mmmo import MODALITIES, mmmo
 from mmfusion_jax.errors import ConfigError, DataError
 
 COUNTS = {"train": 9, "valid": 4, "test": 8}

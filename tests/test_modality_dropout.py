@@ -11,10 +11,10 @@ from flax.core import FrozenDict
 from ml_collections import ConfigDict
 from tiny import Tones, tones
 
-from mmfusion_jax.build import augmented
-from mmfusion_jax.config_file import load_config
+from mmfusion_jax.config.build import augmented
+from mmfusion_jax.config.load import load_config
+from mmfusion_jax.data.augment.modality_dropout import ModalityDropout
 from mmfusion_jax.data.dataset import Dataset, Score
-from mmfusion_jax.data.modality_dropout import ModalityDropout
 from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.encoders import Vectors
 from mmfusion_jax.errors import ConfigError, DataError

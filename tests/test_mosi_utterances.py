@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 from mmfusion_jax.data.dataset import Score
-from mmfusion_jax.data.mosi_utterances import MODALITIES, mosi_utterances, windows
+from mmfusion_jax.data.datasets.mosi_utterances import (
+    MODALITIES,
+    mosi_utterances,
+    windows,
+)
 from mmfusion_jax.errors import ConfigError, DataError
 
 WIDTHS = {"text": 4, "audio": 3, "video": 2}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from precision import double
 
-from mmfusion_jax.ops.normalise import normalise
+from mmfusion_jax.ops.masked_batch_norm import normalise
 
 X = np.random.default_rng(0).normal(30, 2, (4, 5, 3, 2))
 DY = np.random.default_rng(1).normal(1, 2, X.shape)

@@ -14,7 +14,7 @@ import pytest
 from golden_msa import load, weights
 from groups import in_ci
 
-from mmfusion_jax.config_file import load_config
+from mmfusion_jax.config.load import load_config
 from mmfusion_jax.encoders import ENCODERS, SignalConv
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.fusion.cross_modal_alignment import CrossModalAlignment

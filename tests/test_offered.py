@@ -9,11 +9,11 @@ import pytest
 from groups import in_ci
 from outlines import same_shapes
 
-from mmfusion_jax import build
-from mmfusion_jax.arguments import Flag, Request, parse
-from mmfusion_jax.config_file import installed_configs
+from mmfusion_jax.cli.flags import Flag, Request, parse
+from mmfusion_jax.config import build
+from mmfusion_jax.config.load import installed_configs
 from mmfusion_jax.data.dataset import Dataset
-from mmfusion_jax.data.table import DATASETS, OUTLINES
+from mmfusion_jax.data.registry import DATASETS, OUTLINES
 from mmfusion_jax.errors import ConfigError, DataError
 from mmfusion_jax.train.state import create_state
 from mmfusion_jax.train.step import make_eval_step

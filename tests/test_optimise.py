@@ -7,9 +7,9 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
-from mmfusion_jax import build
+from mmfusion_jax.config import build
 from mmfusion_jax.errors import ConfigError
-from mmfusion_jax.train.optimise import press
+from mmfusion_jax.train.optimizer import press
 from mmfusion_jax.train.plan import Progress
 from mmfusion_jax.train.state import TrainState
 

@@ -14,13 +14,14 @@ from ml_collections import ConfigDict
 from save_trials import fingerprint
 from tiny import spoilt
 
-from mmfusion_jax import build, experiment
+from mmfusion_jax.config import build
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.errors import DivergedError, Interrupted
-from mmfusion_jax.run import Run
-from mmfusion_jax.train.checkpoints import Checkpoints
-from mmfusion_jax.train.interrupt import Interrupt
-from mmfusion_jax.train.journal import read_metrics
+from mmfusion_jax.runner import experiment
+from mmfusion_jax.runner.trainer import Run
+from mmfusion_jax.train.checkpoint.manager import Checkpoints
+from mmfusion_jax.train.metrics_log import read_metrics
+from mmfusion_jax.train.signals import Interrupt
 
 pytestmark = pytest.mark.versions
 

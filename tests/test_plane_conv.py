@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from precision import double
 
-from mmfusion_jax.ops.in_parts import in_parts
-from mmfusion_jax.ops.plane_conv import FEW, plane_conv
+from mmfusion_jax.ops.chunked_map import in_parts
+from mmfusion_jax.ops.conv.few_channel_conv2d import FEW, plane_conv
 
 
 def reference(x, w):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmfusion_jax.ops.pool import max_pool3d
+from mmfusion_jax.ops.conv.max_pool3d import max_pool3d
 
 pool = jax.jit(max_pool3d)
 

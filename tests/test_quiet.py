@@ -9,7 +9,7 @@ import pytest
 from etils import epath
 from orbax.checkpoint._src.metadata import array_metadata_store
 
-from mmfusion_jax.train.quiet import quiet_orbax
+from mmfusion_jax.train.checkpoint.orbax_logging import quiet_orbax
 
 pytestmark = pytest.mark.versions
 
@@ -43,7 +43,7 @@ def test_an_import_says_nothing():
     command = [
         sys.executable,
         "-c",
-        "import mmfusion_jax.experiment, mmfusion_jax.bench",
+        "import mmfusion_jax.runner.experiment, mmfusion_jax.bench",
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -12,7 +12,7 @@ from contract import assert_ignores_poison, poisoned
 from mmfusion_jax.encoders.r3d import R3D
 from mmfusion_jax.errors import WeightsError
 from mmfusion_jax.weights import TABLES
-from mmfusion_jax.weights.table import load
+from mmfusion_jax.weights.convert import load
 
 SMALL = R3D((1, 1), 8)
 RNG = np.random.default_rng(0)

@@ -5,10 +5,10 @@ import pytest
 from media_files import tone, write_video, write_wav
 from outlines import same_shapes
 
-from mmfusion_jax.data.landmarks import FaceCrop
-from mmfusion_jax.data.media import mfcc
-from mmfusion_jax.data.ravdess import find_takes, outline, ravdess
-from mmfusion_jax.data.ravdess_names import EMOTIONS, parse
+from mmfusion_jax.data.datasets.ravdess.filenames import EMOTIONS, parse
+from mmfusion_jax.data.datasets.ravdess.videos import find_takes, outline, ravdess
+from mmfusion_jax.data.media.decode import mfcc
+from mmfusion_jax.data.media.face_crop import FaceCrop
 from mmfusion_jax.errors import ConfigError, DataError
 
 SMALL = {"size": 16, "frames": 3, "workers": 0}

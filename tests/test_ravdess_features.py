@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mmfusion_jax.data.ravdess_features import ravdess_features
-from mmfusion_jax.data.ravdess_names import EMOTIONS
+from mmfusion_jax.data.datasets.ravdess.features import ravdess_features
+from mmfusion_jax.data.datasets.ravdess.filenames import EMOTIONS
 from mmfusion_jax.errors import ConfigError, DataError
 
 ACTORS = np.repeat(np.arange(1, 21), 3)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmfusion_jax.layers.readout import flat, mean, moments, step_means, time_steps
+from mmfusion_jax.layers.pooling import flat, mean, moments, step_means, time_steps
 from mmfusion_jax.types import Tokens
 
 VALUES = jnp.arange(24.0).reshape(1, 6, 4)

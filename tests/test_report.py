@@ -7,8 +7,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from mmfusion_jax.report import words, write_report
-from mmfusion_jax.report.markup import Html, tag
+from mmfusion_jax.report import formatting, write_report
+from mmfusion_jax.report.html import Html, tag
 
 pytestmark = pytest.mark.versions
 
@@ -221,7 +221,7 @@ def test_is_accessible(tmp_path, result):
     assert seen.tags.count("h1") == 1
     assert seen.tags.count("figure") == 4
     described = [value for name, value in seen.attributes if name == "aria-label"]
-    assert any("training from 2.000 to 2.000" in words for words in described)
+    assert any("training from 2.000 to 2.000" in formatting for formatting in described)
     ids = [value for name, value in seen.attributes if name == "id"]
     clips = [i for i in ids if re.fullmatch(r"p[0-9a-f]+", i)]
     assert clips and len(clips) == len(set(clips))
@@ -277,10 +277,12 @@ def test_what_modalities_count_for(tmp_path, result):
     ],
 )
 def test_times(seconds, said):
-    assert words.seconds(seconds) == said
+    assert formatting.seconds(seconds) == said
 
 
 def test_scores_that_are_no_shares():
-    assert words.score("loss", 0.25) == "0.250"
-    assert words.spread("mae", {"mean": 1.5, "std": 0.1, "n": 3}) == "1.500 ± 0.100"
-    assert words.score("accuracy", None) == "not defined"
+    assert formatting.score("loss", 0.25) == "0.250"
+    assert (
+        formatting.spread("mae", {"mean": 1.5, "std": 0.1, "n": 3}) == "1.500 ± 0.100"
+    )
+    assert formatting.score("accuracy", None) == "not defined"

@@ -10,13 +10,13 @@ import pytest
 from contract import assert_ignores_poison, poisoned
 from ml_collections import ConfigDict
 
-from mmfusion_jax.build_optimiser import optimiser
+from mmfusion_jax.config.optimizer import optimiser
 from mmfusion_jax.encoders import ENCODERS
 from mmfusion_jax.encoders.resnet import ResNet
 from mmfusion_jax.errors import ConfigError, WeightsError
-from mmfusion_jax.ops.pixels import IMAGENET
+from mmfusion_jax.ops.image_normalization import IMAGENET
 from mmfusion_jax.weights import TABLES, random_starts
-from mmfusion_jax.weights.table import load
+from mmfusion_jax.weights.convert import load
 
 KINDS = ("basic", "bottleneck")
 RNG = np.random.default_rng(0)

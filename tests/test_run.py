@@ -15,10 +15,10 @@ from flax.traverse_util import flatten_dict
 from groups import in_ci
 from ml_collections import ConfigDict
 
-from mmfusion_jax import build, experiment
-from mmfusion_jax.config_file import load_config
+from mmfusion_jax.config import build
+from mmfusion_jax.config.load import load_config
 from mmfusion_jax.data.dataset import Dataset
-from mmfusion_jax.data.memory import InMemory
+from mmfusion_jax.data.in_memory import InMemory
 from mmfusion_jax.errors import (
     CheckpointError,
     ConfigError,
@@ -26,10 +26,11 @@ from mmfusion_jax.errors import (
     DivergedError,
     WeightsError,
 )
-from mmfusion_jax.run import Run
-from mmfusion_jax.train.journal import read_metrics
+from mmfusion_jax.runner import experiment
+from mmfusion_jax.runner.trainer import Run
+from mmfusion_jax.train.metrics_log import read_metrics
 from mmfusion_jax.train.plan import Progress
-from mmfusion_jax.weights.table import Rule, Table
+from mmfusion_jax.weights.convert import Rule, Table
 
 CONFIG = Path(__file__).parent.parent / "configs" / "cfn_sr.py"
 

@@ -23,8 +23,8 @@ from pickle_kinds import (
     text,
 )
 
-from mmfusion_jax.data.safe_pickle import RefusedPickle, read_pickle
 from mmfusion_jax.errors import DataError
+from mmfusion_jax.safe_load.safe_pickle import RefusedPickle, read_pickle
 
 PROTOCOLS = range(6)
 ADDRESS = raw(b"\x41" * 8)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mmfusion_jax.analysis.shares import mean_shares
-from mmfusion_jax.models.streams import shares
+from mmfusion_jax.models.common import shares
 
 
 def test_shares_by_hand():

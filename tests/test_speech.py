@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from mmfusion_jax.data import speech
-from mmfusion_jax.data.speech import Utterance, speak
+from mmfusion_jax.data.datasets.digits import text_to_speech
+from mmfusion_jax.data.datasets.digits.text_to_speech import Utterance, speak
 from mmfusion_jax.errors import ExtraError
 
 SEVEN = Utterance("seven", "en-us+f2", 150, 50)
@@ -22,7 +22,7 @@ def worker(monkeypatch, tmp_path):
     def replace(script: str) -> None:
         path = tmp_path / "worker.py"
         path.write_text(script)
-        monkeypatch.setattr(speech, "WORKER", path)
+        monkeypatch.setattr(text_to_speech, "WORKER", path)
 
     return replace
 
@@ -39,7 +39,7 @@ def test_neither_time_nor_what_was_said_before_changes_the_sound():
 
 def test_order_is_kept_over_several_processes(monkeypatch):
     pytest.importorskip("espeakng_loader")
-    monkeypatch.setattr(speech, "CHUNK", 2)
+    monkeypatch.setattr(text_to_speech, "CHUNK", 2)
     lengths = [len(sound) for _, sound in speak([SEVEN, NINE, SEVEN, NINE, NINE])]
     seven, nine = lengths[:2]
     assert seven != nine
@@ -73,7 +73,7 @@ def test_a_failing_worker_gives_an_error(worker, script, code, says):
 def test_an_utterance_that_hangs_is_killed():
     script = f"""
 import runpy, time
-worker = runpy.run_path({str(speech.WORKER)!r})
+worker = runpy.run_path({str(text_to_speech.WORKER)!r})
 scope = worker["in_fork"].__globals__
 scope["synthesise"] = lambda library, *request: time.sleep(60)
 scope["SECONDS_PER_UTTERANCE"] = 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from mmfusion_jax import startup
+from mmfusion_jax.runner import runtime
 
 PROGRAM = """
 import sys
@@ -17,7 +17,7 @@ import jax
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 1)
 from ml_collections import ConfigDict
-from mmfusion_jax.startup import start
+from mmfusion_jax.runner.runtime import start
 start(ConfigDict({"distributed": dict(
     coordinator=f"localhost:{sys.argv[1]}", num_processes=2,
     process_id=int(sys.argv[2]))}))
@@ -42,7 +42,7 @@ def cache_dir() -> str | None:
 
 
 def test_the_cache_is_the_users_alone(folder):
-    startup.use_compilation_cache()
+    runtime.use_compilation_cache()
     assert cache_dir() == str(folder)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
@@ -50,14 +50,14 @@ def test_the_cache_is_the_users_alone(folder):
 def test_a_cache_that_others_can_write_is_not_used(folder, capsys):
     folder.mkdir()
     folder.chmod(0o777)
-    startup.use_compilation_cache()
+    runtime.use_compilation_cache()
     assert cache_dir() is None
     assert "others can write" in capsys.readouterr().err
 
 
 def test_without_a_place_for_it_there_is_no_cache(folder, capsys):
     folder.touch()
-    startup.use_compilation_cache()
+    runtime.use_compilation_cache()
     assert cache_dir() is None
     assert "no compilation cache" in capsys.readouterr().err
 

@@ -9,7 +9,7 @@ import pytest
 
 from mmfusion_jax.losses.objective import Objective, Weighted
 from mmfusion_jax.losses.supervised import MSE
-from mmfusion_jax.train.devices import AXIS, Executor
+from mmfusion_jax.train.parallelism import AXIS, Executor
 from mmfusion_jax.train.state import create_state
 from mmfusion_jax.train.step import make_train_step
 from mmfusion_jax.types import Batch, Outputs

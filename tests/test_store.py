@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from mmfusion_jax.data.store import (
+from mmfusion_jax.data.storage.array_record_store import (
     FeatureSpec,
     cache_folder,
     open_store,
@@ -95,7 +95,7 @@ def test_a_failed_build_leaves_nothing(tmp_path):
 SLOW_BUILD = """
 import sys, time
 from pathlib import Path
-from mmfusion_jax.data.store import FeatureSpec, write_store
+from mmfusion_jax.data.storage.array_record_store import FeatureSpec, write_store
 
 def examples():
     yield {"label": 1}
@@ -190,7 +190,7 @@ def test_the_cache_is_where_the_environment_says(tmp_path, monkeypatch):
 
 def test_imports_neither_jax_nor_tensorflow():
     check = (
-        "import sys, mmfusion_jax.data.store\n"
+        "import sys, mmfusion_jax.data.storage.array_record_store\n"
         "assert not {'jax', 'tensorflow'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", check], check=True)

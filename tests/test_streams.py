@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmfusion_jax.models.streams import head
+from mmfusion_jax.models.common import head
 
 X = jnp.linspace(-1, 1, 12).reshape(4, 3)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmfusion_jax.data.stress_predict import SIGNALS, stress_predict
+from mmfusion_jax.data.datasets.stress_predict import SIGNALS, stress_predict
 from mmfusion_jax.errors import ConfigError, DataError
 
 SECONDS = 24

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmfusion_jax.fusion.tensor_convolution import TensorConvolution
-from mmfusion_jax.layers.readout import first
+from mmfusion_jax.layers.pooling import first
 from mmfusion_jax.types import Tokens
 
 

@@ -3,14 +3,8 @@
 import numpy as np
 import pytest
 
-from mmfusion_jax.data.transforms import (
-    CropAndFlip,
-    Moments,
-    Standard,
-    crop_box,
-    padded,
-    with_noise,
-)
+from mmfusion_jax.data.augment.crop_and_flip import CropAndFlip, crop_box
+from mmfusion_jax.data.preprocessing import Moments, Standard, padded, with_noise
 
 
 def test_standard_is_that_of_all_rows_together():

@@ -11,7 +11,7 @@ from contract import assert_ignores_poison, poisoned
 from mmfusion_jax.encoders.vit import ViT
 from mmfusion_jax.errors import DataError, WeightsError
 from mmfusion_jax.weights import TABLES
-from mmfusion_jax.weights.table import load
+from mmfusion_jax.weights.convert import load
 
 RNG = np.random.default_rng(0)
 CLIPS = RNG.standard_normal((2, 3, 8, 8, 3)).astype(np.float32)

@@ -11,7 +11,7 @@ from contract import assert_ignores_poison, poisoned
 from mmfusion_jax.encoders.wav2vec2 import Wav2Vec2
 from mmfusion_jax.errors import ConfigError, WeightsError
 from mmfusion_jax.weights import TABLES
-from mmfusion_jax.weights.table import load
+from mmfusion_jax.weights.convert import load
 
 pytestmark = pytest.mark.ci
 

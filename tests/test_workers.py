@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from worker_jobs import act
 
-from mmfusion_jax.data.progress import track
-from mmfusion_jax.data.workers import Failure, run
+from mmfusion_jax.data.storage.progress import track
+from mmfusion_jax.data.storage.worker_pool import Failure, run
 
 CRASHED = Failure("the decoder crashed, or took longer than 2 s")
 
@@ -44,7 +44,7 @@ def test_stopping_early_ends_the_workers():
 PARENT = """
 import sys
 from worker_jobs import act
-from mmfusion_jax.data.workers import run
+from mmfusion_jax.data.storage.worker_pool import run
 
 if __name__ == "__main__":
     results = run(act, ["pid", "hang"], workers=1)

@@ -17,12 +17,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mmfusion_jax import build, provenance
-from mmfusion_jax.config_file import load_config
-from mmfusion_jax.experiment import Experiment
-from mmfusion_jax.startup import start
-from mmfusion_jax.train.interrupt import Interrupt
-from mmfusion_jax.work_folder import Unit, claim
+from mmfusion_jax.config import build
+from mmfusion_jax.config.load import load_config
+from mmfusion_jax.runner import provenance
+from mmfusion_jax.runner.experiment import Experiment
+from mmfusion_jax.runner.runtime import start
+from mmfusion_jax.runner.workdir import Unit, claim
+from mmfusion_jax.train.signals import Interrupt
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tables import markdown, row, step_s, write

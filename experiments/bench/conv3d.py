@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import jaxlib
 import numpy as np
 
-from mmfusion_jax.ops.conv3d import grouped_conv3d
+from mmfusion_jax.ops.conv.conv3d import grouped_conv3d
 
 GROUPS = 32
 FORMS = {

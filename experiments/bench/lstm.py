@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from turns import machine
+from alternating_timer import machine
 
-from mmfusion_jax.ops.recurrence import Weights, lstm
+from mmfusion_jax.ops.lstm_scan import Weights, lstm
 
 BATCH, FEATURES = 32, 40
 UNROLLS = (1, 4)

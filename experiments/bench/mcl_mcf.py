@@ -24,14 +24,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
+from alternating_timer import alternate, machine, pairs
 from torch_mcl_mcf import SCALE, TorchMCLMCF, load
-from turns import alternate, machine, pairs
 
 from mmfusion_jax.encoders import LSTMLast, Vectors
 from mmfusion_jax.losses import L1, LOSSES
 from mmfusion_jax.losses.objective import Objective, Weighted
 from mmfusion_jax.models.mcl_mcf import MCLMCF
-from mmfusion_jax.train.devices import Executor
+from mmfusion_jax.train.parallelism import Executor
 from mmfusion_jax.types import Batch
 
 WIDTHS = {"text": 768, "audio": 5, "video": 20}  # of CMU-MOSI

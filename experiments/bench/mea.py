@@ -23,9 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
+from alternating_timer import alternate, machine
 from flax.core import FrozenDict
 from torch_mea import TorchMEA, disparity, load
-from turns import alternate, machine
 
 from mmfusion_jax.encoders import ConvLSTM
 from mmfusion_jax.losses.disparity import HSICDisparity

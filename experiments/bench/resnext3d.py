@@ -24,9 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
+from alternating_timer import alternate, machine
 from flax.traverse_util import flatten_dict
 from torch_resnext3d import TorchResNeXt3D, load
-from turns import alternate, machine
 
 from mmfusion_jax.encoders.resnext3d import ResNeXt3D
 

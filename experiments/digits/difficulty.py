@@ -19,8 +19,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mmfusion_jax.data.dataset import Dataset
-from mmfusion_jax.data.digits import MODALITIES, digits
-from mmfusion_jax.data.digits_recipe import VOCABULARY
+from mmfusion_jax.data.datasets.digits.dataset import MODALITIES, digits
+from mmfusion_jax.data.datasets.digits.generate import VOCABULARY
 
 COMPONENTS = (20, 60)
 STRENGTHS = (0.01, 0.1, 1.0)

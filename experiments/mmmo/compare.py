@@ -19,7 +19,7 @@ import numpy as np
 from regression import ALL, FOLDS, answers
 from scipy.stats import wilcoxon
 
-from mmfusion_jax.data.mmmo import MEANING, mmmo
+from mmfusion_jax.data.datasets.ict_mmmo import MEANING, mmmo
 
 SCORES = ("mae", "corr", "acc2")
 Units = dict[int, dict[int, dict[str, Any]]]

@@ -22,8 +22,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mmfusion_jax.data.dataset import Dataset
-from mmfusion_jax.data.memory import InMemory
-from mmfusion_jax.data.mmmo import MEANING, mmmo
+from mmfusion_jax.data.datasets.ict_mmmo import MEANING, mmmo
+from mmfusion_jax.data.in_memory import InMemory
 
 FOLDS = 5
 ALL = ("text", "audio", "video")

@@ -20,7 +20,7 @@ from regression import WHOLE, inputs
 from scipy.stats import wilcoxon
 from sklearn.linear_model import Ridge
 
-from mmfusion_jax.data.mosi_utterances import MODALITIES, mosi_utterances
+from mmfusion_jax.data.datasets.mosi_utterances import MODALITIES, mosi_utterances
 
 PENALTIES = (1.0, 10.0, 100.0, 1e3, 3e3, 1e4, 3e4)
 SCORES = ("mae", "corr", "acc2_has0")

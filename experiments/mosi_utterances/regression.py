@@ -16,8 +16,8 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from mmfusion_jax.data.dataset import Dataset
-from mmfusion_jax.data.memory import InMemory
-from mmfusion_jax.data.mosi_utterances import MODALITIES, mosi_utterances
+from mmfusion_jax.data.datasets.mosi_utterances import MODALITIES, mosi_utterances
+from mmfusion_jax.data.in_memory import InMemory
 
 WHOLE = 62
 """Neighbours on either side that take in every video whole."""

@@ -18,8 +18,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mmfusion_jax.data.dataset import Dataset
-from mmfusion_jax.data.memory import InMemory
-from mmfusion_jax.data.stress_predict import LABEL, SIGNALS, stress_predict
+from mmfusion_jax.data.datasets.stress_predict import LABEL, SIGNALS, stress_predict
+from mmfusion_jax.data.in_memory import InMemory
 
 FOLDS = 5
 Rows = dict[str, float]

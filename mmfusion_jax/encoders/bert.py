@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.attention import dense
-from mmfusion_jax.layers.readout import first
+from mmfusion_jax.layers.pooling import first
 from mmfusion_jax.layers.transformer import TransformerLayer, layer_norm
 from mmfusion_jax.ops.masking import keep
 from mmfusion_jax.types import Array, Tokens

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from mmfusion_jax.errors import DataError
 from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.layers.linear import torch_uniform
+from mmfusion_jax.ops.image_normalization import frames
 from mmfusion_jax.ops.masking import keep
-from mmfusion_jax.ops.pixels import frames
 from mmfusion_jax.types import Array, Tokens
 
 

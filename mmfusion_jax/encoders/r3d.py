@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.layers.residual_block import Conv, ResidualBlock
+from mmfusion_jax.ops.image_normalization import KINETICS, normalised
 from mmfusion_jax.ops.masking import keep, masked_mean
-from mmfusion_jax.ops.pixels import KINETICS, normalised
 from mmfusion_jax.types import Array, Tokens
 
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from mmfusion_jax.errors import ConfigError, nearest
 from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.layers.residual_block import WIDENS, Conv, ResidualBlock
+from mmfusion_jax.ops.image_normalization import IMAGENET, frames, normalised
 from mmfusion_jax.ops.masking import keep
-from mmfusion_jax.ops.pixels import IMAGENET, frames, normalised
 from mmfusion_jax.types import Array, Tokens
 
 WINDOW: Any = ((1, 1), (1, 1))

@@ -9,10 +9,10 @@ from flax.linen.dtypes import promote_dtype
 
 from mmfusion_jax.errors import ConfigError, nearest
 from mmfusion_jax.layers.batch_norm import BatchNorm
-from mmfusion_jax.ops.conv3d import grouped_conv3d, pointwise_conv3d, stem_conv3d
+from mmfusion_jax.ops.conv.conv3d import grouped_conv3d, pointwise_conv3d, stem_conv3d
+from mmfusion_jax.ops.conv.max_pool3d import max_pool3d
+from mmfusion_jax.ops.image_normalization import IMAGENET, normalised
 from mmfusion_jax.ops.masking import keep
-from mmfusion_jax.ops.pixels import IMAGENET, normalised
-from mmfusion_jax.ops.pool import max_pool3d
 from mmfusion_jax.types import Array, Tokens
 
 ORDERS = ("rgb", "bgr")

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from mmfusion_jax.errors import DataError
 from mmfusion_jax.layers.attention import dense
 from mmfusion_jax.layers.transformer import TransformerLayer, layer_norm
+from mmfusion_jax.ops.image_normalization import HALF, frames, normalised
 from mmfusion_jax.ops.masking import keep
-from mmfusion_jax.ops.pixels import HALF, frames, normalised
 from mmfusion_jax.types import Array, Tokens
 
 gelu = functools.partial(nn.gelu, approximate=False)

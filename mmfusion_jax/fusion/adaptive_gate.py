@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mmfusion_jax.errors import ConfigError, nearest
-from mmfusion_jax.fusion.side_by_side import together
+from mmfusion_jax.fusion.stack_modalities import together
 from mmfusion_jax.layers.linear import linear
 from mmfusion_jax.ops.masking import keep, masked_softmax
 from mmfusion_jax.types import Array, Streams, Tokens

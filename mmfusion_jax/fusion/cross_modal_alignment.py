@@ -12,7 +12,7 @@ import numpy as np
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.attention import attention_weights
 from mmfusion_jax.layers.linear import linear
-from mmfusion_jax.layers.readout import mean
+from mmfusion_jax.layers.pooling import mean
 from mmfusion_jax.layers.transformer import layer_norm
 from mmfusion_jax.ops.masking import keep, masked_softmax
 from mmfusion_jax.types import Array, Streams, Tokens

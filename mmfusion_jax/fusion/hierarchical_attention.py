@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from mmfusion_jax.errors import ConfigError, nearest
-from mmfusion_jax.layers.reinforcement import Reinforcement
+from mmfusion_jax.fusion.reinforcement_unit import Reinforcement
 from mmfusion_jax.ops.masking import keep
 from mmfusion_jax.types import Array, Streams, Tokens
 

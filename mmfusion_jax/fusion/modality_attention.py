@@ -4,7 +4,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from mmfusion_jax.fusion.side_by_side import split, together
+from mmfusion_jax.fusion.stack_modalities import split, together
 from mmfusion_jax.layers.attention import Attention
 from mmfusion_jax.ops.masking import keep
 from mmfusion_jax.types import Streams

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from mmfusion_jax.errors import ConfigError, nearest
 from mmfusion_jax.layers.linear import linear
-from mmfusion_jax.layers.readout import time_steps
+from mmfusion_jax.layers.pooling import time_steps
 from mmfusion_jax.ops.masking import keep, last_valid, masked_softmax
 from mmfusion_jax.types import Array, Streams, Tokens
 

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.linear import torch_uniform, xavier_normal
-from mmfusion_jax.layers.readout import first
-from mmfusion_jax.ops.in_parts import in_parts
+from mmfusion_jax.layers.pooling import first
+from mmfusion_jax.ops.chunked_map import in_parts
+from mmfusion_jax.ops.conv.few_channel_conv2d import SIDE, plane_conv
 from mmfusion_jax.ops.masking import keep
-from mmfusion_jax.ops.plane_conv import SIDE, plane_conv
 from mmfusion_jax.types import Array, Streams, Tokens
 
 ACTIVATIONS = {

@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmfusion_jax.ops.masked_batch_norm import normalise
 from mmfusion_jax.ops.masking import keep
-from mmfusion_jax.ops.normalise import normalise
 from mmfusion_jax.types import Array
 
 

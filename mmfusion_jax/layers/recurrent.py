@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from mmfusion_jax.layers.linear import torch_uniform
+from mmfusion_jax.ops.lstm_scan import Weights, lstm
 from mmfusion_jax.ops.masking import keep
-from mmfusion_jax.ops.recurrence import Weights, lstm
 from mmfusion_jax.types import Array, Tokens
 
 

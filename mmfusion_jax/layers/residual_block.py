@@ -8,7 +8,7 @@ import jax
 from flax.linen.dtypes import promote_dtype
 
 from mmfusion_jax.layers.batch_norm import BatchNorm
-from mmfusion_jax.ops.conv3d import conv3d, grouped_conv3d, pointwise_conv3d
+from mmfusion_jax.ops.conv.conv3d import conv3d, grouped_conv3d, pointwise_conv3d
 from mmfusion_jax.types import Array
 
 WIDENS = {"basic": 1, "bottleneck": 4}

@@ -8,12 +8,12 @@ from mmfusion_jax.losses.adversarial import (
 from mmfusion_jax.losses.contrastive import InfoNCE
 from mmfusion_jax.losses.ctc import CTC
 from mmfusion_jax.losses.disparity import HSICDisparity, Separation
-from mmfusion_jax.losses.gates import GateEntropy
+from mmfusion_jax.losses.gate_entropy import GateEntropy
 from mmfusion_jax.losses.modality_contrast import ModalityContrast
 from mmfusion_jax.losses.multiplicative import Multiplicative
 from mmfusion_jax.losses.reconstruction import Reconstruction
-from mmfusion_jax.losses.single_modalities import Consistency, SingleModalities
 from mmfusion_jax.losses.supervised import L1, MSE, CrossEntropy, Multilabel
+from mmfusion_jax.losses.unimodal import Consistency, SingleModalities
 
 LOSSES = {
     "agnostic_adversary": AgnosticAdversary,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.losses.extras import check_choice, extra
+from mmfusion_jax.losses.model_outputs import check_choice, extra
 from mmfusion_jax.ops.masking import keep
 from mmfusion_jax.types import Array, Batch, Outputs
 

@@ -5,8 +5,8 @@ import dataclasses
 import chex
 import jax.numpy as jnp
 
-from mmfusion_jax.losses.extras import check_choice, extra
-from mmfusion_jax.ops.info_nce import DESIGNS, info_nce
+from mmfusion_jax.losses.model_outputs import check_choice, extra
+from mmfusion_jax.ops.contrastive import DESIGNS, info_nce
 from mmfusion_jax.types import Array, Batch, Outputs
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 import optax
 
-from mmfusion_jax.losses.extras import extra
+from mmfusion_jax.losses.model_outputs import extra
 from mmfusion_jax.ops.masking import keep
 from mmfusion_jax.types import Array, Batch, Outputs
 

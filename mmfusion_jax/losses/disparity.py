@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from mmfusion_jax.losses.extras import extra
-from mmfusion_jax.ops.hsic import difference, hsic
+from mmfusion_jax.losses.model_outputs import extra
+from mmfusion_jax.ops.independence import difference, hsic
 from mmfusion_jax.types import Array, Batch, Outputs
 
 

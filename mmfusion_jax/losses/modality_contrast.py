@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
-from mmfusion_jax.losses.extras import check_choice, extra
-from mmfusion_jax.ops.info_nce import contrast, info_nce, unit
+from mmfusion_jax.losses.model_outputs import check_choice, extra
+from mmfusion_jax.ops.contrastive import contrast, info_nce, unit
 from mmfusion_jax.ops.masking import keep
 from mmfusion_jax.types import Array, Batch, Outputs
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from mmfusion_jax.errors import ConfigError
-from mmfusion_jax.losses.extras import extra, wide
+from mmfusion_jax.losses.model_outputs import extra, wide
 from mmfusion_jax.ops.masking import keep
 from mmfusion_jax.types import Array, Batch, Outputs
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mmfusion_jax.metrics import legacy, pairs
+from mmfusion_jax.metrics import as_published, functional
 from mmfusion_jax.types import Array, Batch, Outputs
 
 
@@ -17,20 +17,20 @@ def sentiment(said: Any, truth: Any) -> dict[str, float]:
         said: (n) answers.
         truth: (n) labels, -3..3.
     """
-    p, t = pairs.column(said), pairs.column(truth)
+    p, t = functional.column(said), functional.column(truth)
     some = t != 0
     return {
-        "mae": pairs.mae(p, t),
-        "corr": pairs.corr(p, t),
-        "acc7": pairs.accuracy_in_steps(p, t, 3.0),
-        "acc5": pairs.accuracy_in_steps(p, t, 2.0),
-        "acc2_has0": pairs.accuracy(p >= 0, t >= 0),
-        "f1_has0": pairs.weighted_f1(p >= 0, t >= 0),
-        "acc2_non0": pairs.accuracy(p[some] > 0, t[some] > 0),
-        "f1_non0": pairs.weighted_f1(p[some] > 0, t[some] > 0),
-        "acc2_mult_all": pairs.accuracy(p > 0, t > 0),
-        "weighted_accuracy": pairs.weighted_accuracy(p, t),
-        "f1_swapped_non0": legacy.f1_swapped(p[some] > 0, t[some] > 0),
+        "mae": functional.mae(p, t),
+        "corr": functional.corr(p, t),
+        "acc7": functional.accuracy_in_steps(p, t, 3.0),
+        "acc5": functional.accuracy_in_steps(p, t, 2.0),
+        "acc2_has0": functional.accuracy(p >= 0, t >= 0),
+        "f1_has0": functional.weighted_f1(p >= 0, t >= 0),
+        "acc2_non0": functional.accuracy(p[some] > 0, t[some] > 0),
+        "f1_non0": functional.weighted_f1(p[some] > 0, t[some] > 0),
+        "acc2_mult_all": functional.accuracy(p > 0, t > 0),
+        "weighted_accuracy": functional.weighted_accuracy(p, t),
+        "f1_swapped_non0": as_published.f1_swapped(p[some] > 0, t[some] > 0),
     }
 
 

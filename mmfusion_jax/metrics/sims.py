@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mmfusion_jax.metrics import pairs
+from mmfusion_jax.metrics import functional
 from mmfusion_jax.types import Array, Batch, Outputs
 
 EDGES = {"acc2": (0.0,), "acc3": (-0.1, 0.1), "acc5": (-0.7, -0.1, 0.1, 0.7)}
@@ -24,17 +24,17 @@ def sims(said: Any, truth: Any) -> dict[str, float]:
         Edges are float32 as the values are: with float64 edges a value on an edge
         would change its class.
     """
-    p, t = (np.clip(pairs.column(x), -1, 1) for x in (said, truth))
+    p, t = (np.clip(functional.column(x), -1, 1) for x in (said, truth))
     classes = lambda x, edges: np.digitize(x, np.float32(edges), right=True)
     found = {
-        name: pairs.accuracy(classes(p, edges), classes(t, edges))
+        name: functional.accuracy(classes(p, edges), classes(t, edges))
         for name, edges in EDGES.items()
     }
     return {
-        "mae": pairs.mae(p, t),
-        "corr": pairs.corr(p, t),
+        "mae": functional.mae(p, t),
+        "corr": functional.corr(p, t),
         **found,
-        "f1": pairs.weighted_f1(p > 0, t > 0),
+        "f1": functional.weighted_f1(p > 0, t > 0),
     }
 
 

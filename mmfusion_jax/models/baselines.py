@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from mmfusion_jax.errors import ConfigError, nearest
 from mmfusion_jax.layers.linear import linear
-from mmfusion_jax.models.streams import align, encode, head, vector
+from mmfusion_jax.models.common import align, encode, head, vector
 from mmfusion_jax.ops.late_fusion import (
     average,
     mean_score,

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from mmfusion_jax.errors import ConfigError, nearest
 from mmfusion_jax.fusion.residual_attention import ResidualAttention
 from mmfusion_jax.layers.linear import linear
-from mmfusion_jax.layers.readout import step_means
+from mmfusion_jax.layers.pooling import step_means
 from mmfusion_jax.layers.transformer import Transformer
-from mmfusion_jax.models.streams import encode, head, vector
+from mmfusion_jax.models.common import encode, head, vector
 from mmfusion_jax.types import Batch, Outputs, Streams
 
 KNOWN = {

@@ -10,9 +10,9 @@ from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.fusion.adaptive_gate import AdaptiveGate
 from mmfusion_jax.fusion.modality_attention import ModalityAttention
 from mmfusion_jax.layers.linear import linear
-from mmfusion_jax.layers.readout import first
+from mmfusion_jax.layers.pooling import first
 from mmfusion_jax.layers.transformer import layer_norm
-from mmfusion_jax.models.streams import align, encode, head, shares, vector
+from mmfusion_jax.models.common import align, encode, head, shares, vector
 from mmfusion_jax.ops.masking import keep
 from mmfusion_jax.types import Array, Batch, Outputs, Streams, Tokens
 

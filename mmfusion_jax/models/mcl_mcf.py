@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from mmfusion_jax.errors import ConfigError, nearest
 from mmfusion_jax.fusion.tensor_convolution import ACTIVATIONS, TensorConvolution
 from mmfusion_jax.layers.linear import xavier_linear, xavier_normal
-from mmfusion_jax.layers.pair_projection import PairProjection
-from mmfusion_jax.layers.readout import first
+from mmfusion_jax.layers.pooling import first
+from mmfusion_jax.layers.projection_heads import PairProjection
+from mmfusion_jax.models.common import encode, head
 from mmfusion_jax.models.mcl_mcf_heads import IMAGE_ENCODERS, ImageHead
-from mmfusion_jax.models.streams import encode, head
 from mmfusion_jax.ops.masking import keep
 from mmfusion_jax.types import Array, Batch, Outputs, Streams, Tokens
 

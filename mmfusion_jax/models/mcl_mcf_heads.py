@@ -9,7 +9,7 @@ from mmfusion_jax.encoders.resnet import ResNet
 from mmfusion_jax.encoders.vit import ViT
 from mmfusion_jax.fusion.tensor_convolution import TensorConvolution
 from mmfusion_jax.layers.linear import xavier_linear
-from mmfusion_jax.layers.readout import first
+from mmfusion_jax.layers.pooling import first
 from mmfusion_jax.ops.masking import keep
 from mmfusion_jax.types import Array, Streams
 

@@ -8,15 +8,15 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.fusion.graph_fusion import GraphFusion
 from mmfusion_jax.fusion.hierarchical_attention import HierarchicalAttention
 from mmfusion_jax.fusion.predictive_self_attention import PredictiveSelfAttention
-from mmfusion_jax.layers.discriminator import DoubleDiscriminator
-from mmfusion_jax.layers.graph import GraphFusion
+from mmfusion_jax.fusion.reinforcement_unit import Reinforcement
 from mmfusion_jax.layers.linear import linear
-from mmfusion_jax.layers.perceptron import Perceptron
-from mmfusion_jax.layers.readout import mean
-from mmfusion_jax.layers.reinforcement import Reinforcement
-from mmfusion_jax.models.streams import (
+from mmfusion_jax.layers.mlp import Perceptron
+from mmfusion_jax.layers.modality_discriminator import DoubleDiscriminator
+from mmfusion_jax.layers.pooling import mean
+from mmfusion_jax.models.common import (
     check_widths,
     check_words,
     encode,
@@ -25,7 +25,7 @@ from mmfusion_jax.models.streams import (
 )
 from mmfusion_jax.ops.gradient_reversal import ramp
 from mmfusion_jax.ops.masking import keep, last_valid
-from mmfusion_jax.ops.standardise import standardised
+from mmfusion_jax.ops.parameter_free_layer_norm import standardised
 from mmfusion_jax.types import Array, Batch, Outputs, Streams
 
 KNOWN = {

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from mmfusion_jax.fusion.cross_modal_alignment import ALPHA, CrossModalAlignment
+from mmfusion_jax.fusion.modality_weighting import AdaptiveWeights
 from mmfusion_jax.fusion.transformer_context import TransformerContext
-from mmfusion_jax.layers.adaptive_weights import AdaptiveWeights
 from mmfusion_jax.layers.linear import linear
-from mmfusion_jax.layers.readout import mean
+from mmfusion_jax.layers.pooling import mean
 from mmfusion_jax.layers.transformer import layer_norm
-from mmfusion_jax.models.streams import (
+from mmfusion_jax.models.common import (
     check_widths,
     check_words,
     encode,

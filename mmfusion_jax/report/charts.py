@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from mmfusion_jax.metrics.rounding import rounded
-from mmfusion_jax.report.markup import Html, tag
+from mmfusion_jax.report.html import Html, tag
 
 # Colours that stand for those of the page, which light and dark pages set differently.
 COLOURS = {

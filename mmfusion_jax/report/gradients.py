@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmfusion_jax.report import words
+from mmfusion_jax.report import formatting
 from mmfusion_jax.report.charts import bars
-from mmfusion_jax.report.markup import Html, join, table, tag
+from mmfusion_jax.report.html import Html, join, table, tag
 from mmfusion_jax.report.page import document, write
 
 ABOUT = (
@@ -33,7 +33,7 @@ def write_page(path: Path, found: Mapping[str, Any]) -> Path:
 
 
 def _head(title: str, found: Mapping[str, Any]) -> Html:
-    steps = ", ".join(words.count(step) for step in found["steps"])
+    steps = ", ".join(formatting.count(step) for step in found["steps"])
     counted = f"Mean of {found['batches']} training batches; weights of step {steps}."
     return tag("header", tag("h1", title), tag("p", counted, class_="lead"))
 
@@ -47,12 +47,16 @@ def _lengths(found: Mapping[str, Any], terms: Sequence[str]) -> Html:
         for term in terms
     }
     rows = [
-        [module, *(words.significant(lengths[term][module]) for term in terms)]
+        [module, *(formatting.significant(lengths[term][module]) for term in terms)]
         for module in found["modules"]
     ]
     heads = ["module", *terms]
     values = [
-        [name, words.significant(term["value"]), words.significant(term["weight"])]
+        [
+            name,
+            formatting.significant(term["value"]),
+            formatting.significant(term["weight"]),
+        ]
         for name, term in found["terms"].items()
     ]
     return tag(

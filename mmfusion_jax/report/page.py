@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmfusion_jax.report import answers, facts, results
-from mmfusion_jax.report.markup import Html, join, tag
-from mmfusion_jax.report.style import CSS
+from mmfusion_jax.report import predictions, run_details, scores
+from mmfusion_jax.report.css import CSS
+from mmfusion_jax.report.html import Html, join, tag
 
 # Nothing may be fetched and nothing may run, whatever the data hold.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -36,19 +36,19 @@ def page(workdir: Path, result: Mapping[str, Any]) -> str:
     title = f"{result['model']['name']} on {result['data']['title']}"
     return document(
         title,
-        results.headline(result, title),
-        results.warnings(result),
-        results.comparison(result),
-        results.selection(result),
-        results.learning(workdir, result),
-        answers.picture(result),
-        answers.scores(result),
-        answers.shares(result),
-        facts.model(result),
-        facts.time(result),
-        facts.data(result),
-        facts.repeat(result),
-        facts.responsible(),
+        scores.headline(result, title),
+        scores.warnings(result),
+        scores.comparison(result),
+        scores.selection(result),
+        scores.learning(workdir, result),
+        predictions.picture(result),
+        predictions.scores(result),
+        predictions.shares(result),
+        run_details.model(result),
+        run_details.time(result),
+        run_details.data(result),
+        run_details.repeat(result),
+        run_details.responsible(),
     )
 
 

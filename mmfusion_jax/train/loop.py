@@ -11,13 +11,13 @@ import jax
 from mmfusion_jax.errors import CheckpointError, DivergedError, Interrupted
 from mmfusion_jax.metrics.rounding import rounded
 from mmfusion_jax.tasks import undefined
-from mmfusion_jax.train.clock import Clock, finished
-from mmfusion_jax.train.interrupt import Interrupt
-from mmfusion_jax.train.journal import Journal
-from mmfusion_jax.train.optimise import press
+from mmfusion_jax.train.metrics_log import Journal
+from mmfusion_jax.train.optimizer import press
 from mmfusion_jax.train.plan import Plan, Progress
+from mmfusion_jax.train.signals import Interrupt
 from mmfusion_jax.train.state import TrainState
 from mmfusion_jax.train.step import Metrics, Step
+from mmfusion_jax.train.timing import Clock, finished
 from mmfusion_jax.types import Batch, PyTree
 
 Evaluation = dict[str, Any]

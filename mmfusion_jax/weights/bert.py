@@ -1,6 +1,6 @@
 """Names of BERT's weights in files of the library transformers."""
 
-from mmfusion_jax.weights.table import Rule, Table, affine, norm
+from mmfusion_jax.weights.convert import Rule, Table, affine, norm
 
 LAYER = r"layer_(\d+)/"
 THEIRS = r"encoder.layer.\1."

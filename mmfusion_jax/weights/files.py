@@ -7,7 +7,7 @@ import safetensors
 import safetensors.numpy
 
 from mmfusion_jax.errors import WeightsError
-from mmfusion_jax.weights.torch_file import NotTensors, read_torch
+from mmfusion_jax.weights.torch_checkpoint import NotTensors, read_torch
 
 
 def read(path: Path, export: str) -> dict[str, np.ndarray]:

@@ -1,6 +1,6 @@
 """Names of an R3D's weights in files of torchvision."""
 
-from mmfusion_jax.weights.table import Rule, Table, batch_norm, kernel
+from mmfusion_jax.weights.convert import Rule, Table, batch_norm, kernel
 
 BLOCK = r"stage(\d+)_block(\d+)/"
 THEIRS = r"layer\1.\2."

@@ -1,6 +1,6 @@
 """Names of a ResNet's weights in files of torchvision and of transformers."""
 
-from mmfusion_jax.weights.table import Rule, Table, batch_norm, kernel
+from mmfusion_jax.weights.convert import Rule, Table, batch_norm, kernel
 
 BLOCK = r"stage(\d+)_block(\d+)/"
 THEIRS = r"layer\1.\2."

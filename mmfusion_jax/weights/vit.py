@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mmfusion_jax.weights.table import Rule, Table, affine, kernel, norm
+from mmfusion_jax.weights.convert import Rule, Table, affine, kernel, norm
 
 LAYER = r"layer_(\d+)/"
 THEIRS = r"encoder.layer.\1."

@@ -1,0 +1,1 @@
+"""Flags, config overrides, error messages and exit codes of every command."""

@@ -1,0 +1,226 @@
+"""How fast a config runs here: compilation, steps, memory, waiting for data."""
+
+import collections
+import contextlib
+import dataclasses
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.table import Table
+
+from mmfusion_jax.config import build
+from mmfusion_jax.report.formatting import seconds
+from mmfusion_jax.runner import provenance
+from mmfusion_jax.train.state import TrainState, create_state
+from mmfusion_jax.train.step import Step
+from mmfusion_jax.train.timing import finished
+from mmfusion_jax.types import Batch
+
+WARM_UP = 2  # steps that are not timed, beside the first
+HITS, MISSES = ("/jax/compilation_cache/cache_" + end for end in ("hits", "misses"))
+
+
+def measure(config: ConfigDict, steps: int) -> dict[str, Any]:
+    """All measurements of a config, as JSON values.
+
+    Every part has "first_call_s", "compile_s" (that without one step), "from_cache"
+    (whether all of it came from the compilation cache), "step_s", "examples_per_s"
+    and "peak_bytes" of the memory so far.
+
+    Args:
+        config: resolved.
+        steps: to time, of every kind.
+    """
+    data = build.dataset(config, build.folds(config)[0])
+    reader = build.pipeline(config, data, seed=0)
+    parts = build.parts(config, data, steps)
+    executor, size = parts.executor, reader.batch_size
+    step = executor.compile(parts.step(executor.axis))
+    forward = executor.compile_eval(
+        lambda v, b: parts.model.apply(v, b, train=False).prediction
+    )
+    blank = reader.blank()
+    init = lambda: create_state(parts.model, parts.tx, blank, jax.random.key(0))
+    rows = next(iter(reader.train(0, 1)))
+
+    found = {}
+    state, found["init"] = _first(lambda: executor.create(init))
+    batch = executor.put(rows, train=False)
+    variables = state.variables
+    found["forward"] = _part(lambda: forward(variables, batch), steps, size)
+    trainer = Trainer(step, state, executor.put(rows, train=True))
+    found["train_step"] = _part(trainer, steps, size)
+    batches = (executor.put(b, train=True) for b in reader.train(0, steps + 1))
+    found["pipeline"] = _pipeline(trainer, batches, steps, size)
+    return {
+        "config": json.loads(config.to_json()),
+        "data": data.title,
+        "batch_size": size,
+        "steps": steps,
+        **found,
+        "device": _device(),
+        "versions": provenance.versions(),
+        "git": provenance.commit(),
+    }
+
+
+@dataclasses.dataclass
+class Trainer:
+    """Repeats a training step; the state goes round.
+
+    Attributes:
+        step: compiled.
+        state: of the next step; the one before is given up.
+        batch: on the devices.
+    """
+
+    step: Step
+    state: TrainState
+    batch: Batch
+
+    def __call__(self) -> Any:
+        self.state, metrics = self.step(self.state, self.batch)
+        return metrics
+
+
+def show(found: Mapping[str, Any]) -> None:
+    """Prints what `measure` found, for people."""
+    console, device = Console(highlight=False), found["device"]
+    console.print(
+        f"{found['config']['model']['name']} on {found['data']}, batch "
+        f"{found['batch_size']}, {found['config']['compute_dtype']}; "
+        f"{device['count']} x {device['kind']}, {device['cpu_cores']} CPU cores; "
+        f"median of {found['steps']} steps",
+        markup=False,
+    )
+    heads = ("", "compile", "step", "10-90 %", "examples/s", "peak memory")
+    table = Table(*heads)
+    for name in ("init", "forward", "train_step"):
+        part = found[name]
+        cached = " (from the cache)" if part["from_cache"] else ""
+        compiled = seconds(part.get("compile_s", part["first_call_s"])) + cached
+        row = [compiled, *_step_cells(part), f"{part['peak_bytes'] / 1e6:,.0f} MB"]
+        table.add_row(name.replace("_", " "), *row)
+    table.add_row("with real data", "", *_step_cells(found["pipeline"]), "")
+    console.print(table)
+    share = found["pipeline"]["data_wait_share"]
+    console.print(f"waiting for data: {100 * share:.1f} % of the training time")
+    versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
+    commit = f", commit {found['git']}" if found["git"] else ""
+    console.print(f"{versions}{commit}", markup=False, style="dim")
+
+
+def _step_cells(part: Mapping[str, Any]) -> list[str]:
+    if "step_s" not in part:
+        return ["", "", ""]
+    step = part["step_s"]
+    span = f"{seconds(step['p10'])} - {seconds(step['p90'])}"
+    return [seconds(step["median"]), span, f"{part['examples_per_s']:.1f}"]
+
+
+def _part(call: Callable[[], Any], steps: int, size: int) -> dict[str, Any]:
+    """The first call, which compiles, and `steps` timed ones."""
+    _, found = _first(call)
+    times = []
+    for number in range(WARM_UP + steps):
+        begun = time.perf_counter()
+        jax.block_until_ready(call())
+        if number >= WARM_UP:
+            times.append(time.perf_counter() - begun)
+    found |= _timings(times, size)
+    compiled = found["first_call_s"] - found["step_s"]["median"]
+    return {**found, "compile_s": max(compiled, 0.0), "peak_bytes": _peak_bytes()}
+
+
+def _first(call: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
+    """The result of a first call, and what it took."""
+    with _cache_events() as events:
+        begun = time.perf_counter()
+        result = jax.block_until_ready(call())
+        took = time.perf_counter() - begun
+    cached = events[HITS] > 0 and events[MISSES] == 0
+    return result, {
+        "first_call_s": took, "from_cache": cached, "peak_bytes": _peak_bytes()
+    }  # fmt: skip
+
+
+def _pipeline(
+    trainer: Trainer, batches: Iterator[Batch], steps: int, size: int
+) -> dict[str, Any]:
+    """Steps on real batches, one in flight while the next batch is fetched.
+
+    A wait counts if the step in flight had ended when the batch came: the devices stood
+    idle for at most that long. Waits during a step cost nothing.
+    """
+    trainer.batch = next(batches)
+    running = trainer()
+    times, waited = [], 0.0
+    since = time.perf_counter()
+    for _ in range(steps):
+        asked = time.perf_counter()
+        trainer.batch = next(batches)
+        if finished(running):
+            waited += time.perf_counter() - asked
+        jax.block_until_ready(running)
+        running = trainer()
+        now = time.perf_counter()
+        times.append(now - since)
+        since = now
+    jax.block_until_ready(running)
+    return {**_timings(times, size), "data_wait_share": waited / max(sum(times), 1e-9)}
+
+
+def _timings(times: list[float], size: int) -> dict[str, Any]:
+    """Median and spread of some steps, and the pace of all of them."""
+    low, median, high = (float(x) for x in np.percentile(times, [10, 50, 90]))
+    return {
+        "step_s": {"median": median, "p10": low, "p90": high},
+        "examples_per_s": size * len(times) / sum(times),
+    }
+
+
+@contextlib.contextmanager
+def _cache_events() -> Iterator[collections.Counter[str]]:
+    """Counts what the compilation cache does in the meantime."""
+    events: collections.Counter[str] = collections.Counter()
+    listening = True
+
+    def listen(event: str, **_: Any) -> None:
+        if listening:
+            events.update([event])
+
+    jax.monitoring.register_event_listener(listen)
+    try:
+        yield events
+    finally:
+        listening = False
+        if hasattr(jax.monitoring, "unregister_event_listener"):  # JAX 0.9 and later
+            jax.monitoring.unregister_event_listener(listen)
+
+
+def _peak_bytes() -> int:
+    """The most memory so far: of the device if it tells, else of this process."""
+    told = jax.devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in told:
+        return int(told["peak_bytes_in_use"])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def _device() -> dict[str, Any]:
+    device = jax.devices()[0]
+    return {
+        "kind": device.device_kind,
+        "platform": device.platform,
+        "count": jax.device_count(),
+        "cpu_cores": os.cpu_count(),
+    }

@@ -1,0 +1,1 @@
+"""Changes of training examples: audio, images, text, features, missing modalities."""

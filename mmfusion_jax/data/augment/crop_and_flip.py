@@ -1,0 +1,82 @@
+"""Random crops and flips of video frames."""
+
+import dataclasses
+
+import numpy as np
+
+from mmfusion_jax.data.dataset import Example
+from mmfusion_jax.data.media.resize import resize
+
+RATIO = (3 / 4, 4 / 3)
+
+_TRIES = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class CropAndFlip:
+    """Random resized crop and horizontal flip of the pixels of an example.
+
+    Attributes:
+        scale: least and greatest share of the area to keep; one above 1 cannot be
+            had, and such a draw keeps the whole picture.
+        flip: probability of a flip.
+        per_frame: draw anew for every frame instead of once for a clip.
+
+    Source:
+        CFN-SR, released code.
+    Reading:
+        The code draws for every frame by itself, so the picture jumps; one draw for a
+        clip is the default here.
+    """
+
+    scale: tuple[float, float] = (0.8, 1.4)
+    flip: float = 0.5
+    per_frame: bool = False
+
+    def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+        """Changes "video", (t s s c) uint8; everything else passes through."""
+        video = example["inputs"]["video"]
+        if not example["masks"]["video"].any():
+            return example
+        draws = len(video) if self.per_frame else 1
+        plans = [self._draw(rng, *video.shape[1:3]) for _ in range(draws)]
+        plans *= len(video) // draws
+        frames = [_apply(*pair) for pair in zip(video, plans, strict=True)]
+        inputs = {**example["inputs"], "video": np.stack(frames)}
+        return {**example, "inputs": inputs}
+
+    def _draw(
+        self, rng: np.random.Generator, height: int, width: int
+    ) -> tuple[tuple[int, int, int, int], bool]:
+        """A box and whether to flip."""
+        box = crop_box(rng, height, width, self.scale)
+        return box, bool(rng.random() < self.flip)
+
+
+def crop_box(
+    rng: np.random.Generator, height: int, width: int, scale: tuple[float, float]
+) -> tuple[int, int, int, int]:
+    """A random part of a picture: top, left, height, width.
+
+    Ten draws of an area within `scale` and a ratio of width to height within 3/4..4/3
+    are tried; the whole picture if none of them fits into it.
+    """
+    for _ in range(_TRIES):
+        area = height * width * rng.uniform(*scale)
+        ratio = np.exp(rng.uniform(*np.log(RATIO)))
+        w, h = round(np.sqrt(area * ratio)), round(np.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            top = rng.integers(0, height - h + 1)
+            return int(top), int(rng.integers(0, width - w + 1)), h, w
+    return 0, 0, height, width
+
+
+def _apply(
+    frame: np.ndarray, plan: tuple[tuple[int, int, int, int], bool]
+) -> np.ndarray:
+    """One frame, cropped, brought back to its size and perhaps flipped."""
+    (top, left, height, width), flip = plan
+    part = frame[top : top + height, left : left + width]
+    if part.shape != frame.shape:
+        part = resize(part, len(frame))
+    return part[:, ::-1] if flip else part

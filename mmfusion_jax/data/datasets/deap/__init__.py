@@ -1,0 +1,1 @@
+"""DEAP: EEG and peripheral signals with ratings of valence and arousal."""

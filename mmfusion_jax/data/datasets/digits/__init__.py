@@ -1,0 +1,1 @@
+"""The embedded digits: synthetic audio, image, text and video of ten classes."""

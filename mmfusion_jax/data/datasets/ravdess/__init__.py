@@ -1,0 +1,1 @@
+"""RAVDESS speech, as videos and as precomputed features."""

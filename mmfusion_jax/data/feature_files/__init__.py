@@ -1,0 +1,1 @@
+"""Files of precomputed features: their layouts, checks and import."""

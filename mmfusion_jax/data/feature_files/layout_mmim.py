@@ -1,0 +1,91 @@
+"""Feature files in the layout of MMIM and MISA: lists of examples, not padded."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mmfusion_jax.data.feature_files.checked_fields import Fields
+from mmfusion_jax.data.feature_files.padded_sequences import Sequences
+from mmfusion_jax.errors import DataError
+
+COLUMNS = (1, 7)
+
+
+def read(where: str, rows: Any) -> Sequences:
+    """One split.
+
+        [((words, visual, acoustic, actual_words, ...), label, id), ...]
+
+    `words` are numbers of words, (t), `visual` and `acoustic` (t f), and the label is
+    (1 1), or (1 7) with six emotions behind the score. Lengths that may follow are
+    those of the arrays.
+
+    Reading:
+        The vectors of the words lie in another file, which holds objects of a program
+        and is not read: the words stay numbers. What has no step is missing; the
+        papers' code takes one step of zeros for it.
+    """
+    if not isinstance(rows, list | tuple) or not rows:
+        raise DataError("D70", f"{where} is no list of examples.")
+    inputs: dict[str, list[np.ndarray]] = {"words": [], "audio": [], "video": []}
+    scores, ids, texts = [], [], []
+    for number, row in enumerate(rows):
+        parts, label, name = _parts(where, number, row)
+        fields = Fields(
+            f"{where}, example {number}",
+            dict(zip(("words", "video", "audio"), parts, strict=False))
+            | {"label": label},
+        )
+        words = fields.whole("words", (1,), -1, 1 << 24, empty=True)
+        inputs["words"].append(words)
+        for modality in ("audio", "video"):
+            inputs[modality].append(_vectors(fields, modality))
+        scores.append(_score(fields))
+        ids.append(_name(name))
+        texts.append(" ".join(map(str, parts[3])))
+    for modality in ("audio", "video"):
+        inputs[modality] = _one_width(f"{where}: {modality}", inputs[modality])
+    return Sequences(inputs, {"score": np.array(scores, np.float32)}, ids, texts)
+
+
+def _parts(where: str, number: int, row: Any) -> tuple[Sequence[Any], Any, Any]:
+    """Inputs, label and name of an example."""
+    whole = isinstance(row, list | tuple) and len(row) == 3
+    if whole and isinstance(row[0], list | tuple) and len(row[0]) >= 4:
+        return row[0], row[1], row[2]
+    raise DataError(
+        "D70",
+        f"{where}, example {number}, is not ((words, visual, acoustic, actual_words), "
+        "label, id).",
+    )
+
+
+def _vectors(fields: Fields, name: str) -> np.ndarray:
+    """(t f) float32; (0) where there is no step."""
+    values = fields.numbers(name, (1, 2), empty=True)
+    if values.ndim == 1 and len(values):
+        raise fields.wrong(name, f"has the shape {values.shape}")
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
+
+
+def _one_width(name: str, rows: list[np.ndarray]) -> list[np.ndarray]:
+    """The same (t f), those without a step as wide as the others."""
+    widths = {x.shape[1] for x in rows if len(x)}
+    if len(widths) != 1:
+        raise DataError("D71", f"{name} has {sorted(widths) or 'no'} features.")
+    return [x if len(x) else np.zeros((0, *widths), np.float32) for x in rows]
+
+
+def _score(fields: Fields) -> float:
+    values = fields.numbers("label", (1, 2)).ravel()
+    if values.size not in COLUMNS:
+        raise fields.wrong("label", f"has {values.size} numbers")
+    return float(values[0])
+
+
+def _name(value: Any) -> str:
+    """An id as text, with the video before the clip: "video[3]" and "video_3"."""
+    text = value.decode("latin1") if isinstance(value, bytes) else str(value)
+    return text.replace("[", "$_$").rstrip("]")

@@ -1,0 +1,1 @@
+"""Storage of prepared data sets, and the processes that prepare them."""

@@ -1,0 +1,62 @@
+"""Two views of an example, projected to where they are compared."""
+
+import math
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from mmfusion_jax.layers.linear import linear, xavier_normal
+from mmfusion_jax.ops.contrastive import unit
+from mmfusion_jax.types import Array
+
+TAU = math.log(1 / 0.07)
+
+
+class PairProjection(nn.Module):
+    """What the loss term InfoNCE compares.
+
+        x' = l2norm(W_x x + b_x),   y' = l2norm(W_y y + b_y)          (Algorithm 1)
+
+    Parameters: `x`, `y`, and `tau` with learnable_scale.
+
+    Attributes:
+        width: of the space where the two meet.
+        parity: "official" normalises y before its projection and not after, as the
+            released code does; its loss has the scale ln(1 / 0.07).
+        learnable_scale: multiply x' by exp(tau), tau learnt from ln(1 / 0.07); the
+            loss then has the scale 1.
+        dtype: type of the projections; None keeps that of the input.
+
+    Source:
+        MCL-MCF, Algorithm 1.
+    """
+
+    width: int = 128
+    parity: Literal["paper", "official"] = "paper"
+    learnable_scale: bool = False
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Array, y: Array) -> tuple[Array, Array]:
+        """Maps (b d) and (b e) to two (b k), float32 or wider."""
+
+        def project(z: Array, name: str) -> Array:
+            layer = linear(
+                z.shape[-1],
+                self.width,
+                dtype=self.dtype,
+                kernel_init=xavier_normal,
+                name=name,
+            )
+            projected = layer(z)
+            return projected.astype(jnp.promote_types(projected.dtype, jnp.float32))
+
+        left = unit(project(x, "x"))
+        if self.parity == "official":
+            right = project(unit(y), "y")
+        else:
+            right = unit(project(y, "y"))
+        if self.learnable_scale:
+            left = left * jnp.exp(self.param("tau", nn.initializers.constant(TAU), ()))
+        return left, right

@@ -1,0 +1,52 @@
+"""How evenly a gate lets the modalities pass."""
+
+import dataclasses
+from typing import Literal
+
+import jax.numpy as jnp
+
+from mmfusion_jax.losses.model_outputs import check_choice, extra
+from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.types import Array, Batch, Outputs
+
+FORMS = ("normalised", "paper")
+TINY = 1e-8
+
+
+@dataclasses.dataclass(frozen=True)
+class GateEntropy:
+    """Loss term: the negative entropy of the gates of an example, in nats.
+
+        L = sum_m p_m ln p_m,  p = g / sum g                 form="normalised"
+        L = -sum_m g_m ln g_m                                form="paper"     (5)
+
+    Attributes:
+        form: of the two.
+        gate: name in `Outputs.extras`, (b m), 0 where a modality is missing.
+
+    Source:
+        Hetero-Fusion-Net, Eq. 5; lambda is the weight of the term.
+    Reading:
+        Eq. 5 is added to the loss, so it lowers the entropy, and its gates have no
+        sum of 1. The text wants all modalities to be used: the default raises the
+        entropy of the shares. The logarithm sees no less than 1e-8 and no more than 1.
+    """
+
+    form: Literal["normalised", "paper"] = "normalised"
+    gate: str = "gate"
+
+    def __post_init__(self):
+        check_choice("form", self.form, FORMS)
+
+    def __call__(self, outputs: Outputs, batch: Batch) -> Array:
+        gate = keep(extra(outputs, self.gate), batch.weight > 0)
+        gate = jnp.maximum(gate, 0)  # no gate is below, but rounding may be
+        if self.form == "paper":
+            return -_sum_of_logs(gate)
+        total = jnp.sum(gate, axis=1, keepdims=True)
+        return _sum_of_logs(gate / jnp.maximum(total, TINY))
+
+
+def _sum_of_logs(p: Array) -> Array:
+    """sum_m p_m ln p_m, (b)."""
+    return jnp.sum(p * jnp.log(jnp.clip(p, TINY, 1.0)), axis=1)

@@ -1,0 +1,1 @@
+"""Convolutions and pooling in forms that are fast on CPU."""

@@ -1,0 +1,291 @@
+"""The sections that say how good the model is, and how sure that is."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmfusion_jax.config.build import LOWER_IS_BETTER
+from mmfusion_jax.metrics.statistics import bootstrap_interval, paired_test
+from mmfusion_jax.report import formatting
+from mmfusion_jax.report.charts import curves, series
+from mmfusion_jax.report.console_summary import telling
+from mmfusion_jax.report.html import Html, join, table, tag
+from mmfusion_jax.tasks import undefined_scores
+from mmfusion_jax.train.metrics_log import read_metrics
+
+Result = Mapping[str, Any]
+
+CHOSEN_BY = {
+    "honest": "best validation score",
+    "fixed": "nothing, the last step",
+    "paper": "best test score",
+}
+"""Protocol -> what chooses the step that is scored."""
+
+
+def headline(result: Result, title: str) -> Html:
+    """What was done, the score, and what it is to be compared with."""
+    select, ours = result["select"], _ours(result)
+    tiles = [_tile(formatting.spread(select, ours), _runs(result), "main")]
+    best = _best_stage(result)
+    if best is not None:
+        tiles.append(_tile(formatting.score(select, best[1]), f"{best[0]} alone"))
+    *_, last = telling(result)
+    if last != select:
+        other = formatting.spread(last, result["summary"]["test"][last])
+        tiles.append(_tile(other, f"test {formatting.label(last)}"))
+    if point := result["baseline"]["scores"].get(last):
+        tiles.append(_tile(formatting.score(last, point["mean"]), _blind(result)))
+    weights = result["model"]["parameters"]["total"]
+    tiles.append(_tile(formatting.count(weights), "parameters"))
+    total = sum(run["times"]["total_s"] for run in _all_runs(result))
+    tiles.append(_tile(formatting.seconds(total), "of training"))
+    sentence = f"Test {formatting.label(select)} {formatting.spread(select, ours)}"
+    if best is not None:
+        gain = formatting.difference(select, ours["mean"], best[1])
+        sentence += f", {gain} against {best[0]} alone"
+    place = f"Label “{result['task']['label']}”, protocol “{result['protocol']}”"
+    return tag(
+        "header",
+        tag("h1", title),
+        tag("p", f"{sentence}. {place}.", class_="lead"),
+        tag("div", *tiles, class_="tiles"),
+    )
+
+
+def warnings(result: Result) -> Html:
+    """What a reader must know before believing the numbers."""
+    found = list(result["data"]["facts"].get("warnings", ()))
+    if len(result["runs"]) == 1:
+        found.append(
+            "One run: how much the score swings with the seed is not known; "
+            "set config.seeds to 5 to see it."
+        )
+    if result["protocol"] == "paper":
+        found.append(
+            "Protocol “paper”: the step was chosen by its score on the test split, as "
+            "the paper did. The headline is not an estimate for new data."
+        )
+    found += [f"In {line}." for line in undefined_scores(result["runs"])]
+    if bad := sum(run["bad_steps"] for run in _all_runs(result)):
+        found.append(f"{bad} steps were refused: loss or gradient was not finite.")
+    return join(tag("p", tag("b", "Note "), text, class_="warning") for text in found)
+
+
+def comparison(result: Result) -> Html:
+    """The fusion beside every modality alone and an answer that looks at nothing."""
+    text = "The same data, recipe and rule for choosing the step in every row."
+    if len(result["runs"]) > 1:
+        text += (
+            f" ± is the standard deviation over {len(result['runs'])} runs; the dark "
+            "line on a bar spans it."
+        )
+        text += _compared(result)
+    tables = [
+        _table_of(score, result, "The same runs in another score." if i else text)
+        for i, score in enumerate(telling(result))
+    ]
+    return tag("section", tag("h2", "What fusion adds"), *tables)
+
+
+def _table_of(score: str, result: Result, text: str) -> Html:
+    """Everyone's test score."""
+    ours = result["summary"]["test"][score]
+    point = result["baseline"]["scores"].get(score)
+    stages = result["summary"]["stages"]
+    values = [
+        ours["mean"],
+        *(stage["test"][score]["mean"] for stage in stages.values()),
+    ]
+    values = [value for value in values if formatting.is_number(value)]
+    full = 1.0 if formatting.is_share(score) else max(values, default=1.0)
+    rows = []
+    if point is not None:
+        full = max(full, point["mean"])
+        alone = {**point, "n": 1, "std": 0.0}
+        rows.append([_blind(result), *_bar(score, alone, full, ""), 0])
+    for name, stage in stages.items():
+        bar = _bar(score, stage["test"][score], full, "stage")
+        weights = result["runs"][0]["stages"][name]["parameters"]["total"]
+        rows.append([f"{name} alone", *bar, formatting.count(weights)])
+    weights = formatting.count(result["model"]["parameters"]["total"])
+    rows.append([result["model"]["name"], *_bar(score, ours, full, "ours"), weights])
+    head = ["", f"test {formatting.label(score)}", "", "parameters"]
+    return table(head, rows, text, "numbers")
+
+
+def selection(result: Result) -> Html:
+    """The honest figure beside the one that looks at the test split."""
+    select, summary = result["select"], result["summary"]
+    protocol = result["protocol"]
+    found = [(f"{CHOSEN_BY[protocol]}: the result above", _ours(result))]
+    if "last" in summary and protocol != "fixed":
+        found.append((CHOSEN_BY["fixed"], summary["last"][select]))
+    if summary.get("flattering") and protocol != "paper":
+        found.append((CHOSEN_BY["paper"], summary["flattering"]["score"]))
+    rows = []
+    for name, value in found:
+        gap = formatting.difference(select, value["mean"], found[0][1]["mean"])
+        rows.append(
+            [name, formatting.spread(select, value), gap if rows else formatting.DASH]
+        )
+    text = (
+        "Many published figures take the best score that the test split ever showed. "
+        "That figure knows the answers: it grows with the number of looks, and new "
+        "data will not repeat it. It is shown so that it can be set beside such "
+        "figures."
+    )
+    head = ["step chosen by", f"test {formatting.label(select)}", "difference"]
+    return tag(
+        "section",
+        tag("h2", "Honest and flattering"),
+        table(head, rows, "The same runs, read in different ways.", "numbers"),
+        tag("p", text, class_="note"),
+    )
+
+
+def learning(workdir: Path, result: Result) -> Html:
+    """Curves of loss and score, of the model and of its stages."""
+    select = result["select"]
+    runs = result["runs"]
+    logs = [read_metrics(workdir / run["folder"]) for run in runs]
+    name = formatting.label(select)
+    chosen = "valid" if result["protocol"] == "honest" else "test"
+    marks = [
+        (run["epoch"], run[chosen][select])
+        for run in runs
+        if run.get(chosen) and formatting.is_number(run[chosen][select])
+    ]
+    charts = [
+        curves(
+            {
+                "training": [series(log, "loss") for log in logs],
+                "validation": [series(log, "valid/loss") for log in logs],
+            },
+            [],
+            "loss",
+            "loss",
+            share=False,
+        ),
+        curves(
+            {
+                "validation": [series(log, f"valid/{select}") for log in logs],
+                "test (decides nothing)" if chosen == "valid" else "test": [
+                    series(log, f"test/{select}") for log in logs
+                ],
+            },
+            marks,
+            name,
+            "score",
+            share=formatting.is_share(select),
+        ),
+    ]
+    parts = [tag("h2", "Learning curves"), tag("div", *charts, class_="figures")]
+    if stages := list(_stage_charts(workdir, result, name)):
+        parts.append(
+            tag(
+                "details",
+                tag("summary", "Curves of the single modalities"),
+                tag("div", *stages, class_="figures"),
+            )
+        )
+    return tag("section", *parts)
+
+
+def _tile(value: str, about: str, kind: str = "") -> Html:
+    """A number, its deviation smaller, and what it is."""
+    number, sign, rest = value.partition(" ±")
+    parts = [number, tag("small", sign, rest)] if sign else [number]
+    return tag(
+        "div",
+        tag("b", *parts),
+        tag("span", about),
+        class_=f"tile {kind}".strip(),
+    )
+
+
+def _ours(result: Result) -> Mapping[str, Any]:
+    """The spread of the score that counts."""
+    return result["summary"]["test"][result["select"]]
+
+
+def _blind(result: Result) -> str:
+    """The answer that looks at no input, in words."""
+    return result["baseline"]["says"]
+
+
+def _runs(result: Result) -> str:
+    """What the headline is made of, such as "test accuracy, mean of 5 runs"."""
+    number = len(result["runs"])
+    name = f"test {formatting.label(result['select'])}"
+    return name if number == 1 else f"{name}, mean of {number} runs"
+
+
+def _all_runs(result: Result) -> Iterator[Mapping[str, Any]]:
+    """Every run and every stage of one."""
+    for run in result["runs"]:
+        yield run
+        yield from run.get("stages", {}).values()
+
+
+def _best_stage(result: Result) -> tuple[str, float] | None:
+    """The best single modality and its mean score."""
+    select = result["select"]
+    means = {
+        name: stage["test"][select]["mean"]
+        for name, stage in result["summary"]["stages"].items()
+    }
+    means = {
+        name: value for name, value in means.items() if formatting.is_number(value)
+    }
+    best = min if select in LOWER_IS_BETTER else max
+    return best(means.items(), key=lambda item: item[1]) if means else None
+
+
+def _compared(result: Result) -> str:
+    """How sure it is that fusion differs from the best single modality, in words."""
+    best, select = _best_stage(result), result["select"]
+    if best is None or len(result["runs"]) < 2:
+        return ""
+    ours = [run["test"][select] for run in result["runs"]]
+    alone = [run["stages"][best[0]]["test"][select] for run in result["runs"]]
+    if not all(map(formatting.is_number, (*ours, *alone))):
+        return ""
+    found = paired_test(ours, alone)
+    low, high = bootstrap_interval([a - b for a, b in zip(ours, alone, strict=True)])
+    return (
+        f" Run by run it is {formatting.difference(select, found.difference)} against "
+        f"{best[0]} alone, 95 % interval {formatting.difference(select, low)} to "
+        f"{formatting.difference(select, high)} (bootstrap over runs); paired t-test "
+        f"p = {formatting.probability(found.t_test)}, signed-rank test p = "
+        f"{formatting.probability(found.wilcoxon)}."
+    )
+
+
+def _bar(select: str, value: Mapping[str, Any], full: float, kind: str) -> list[Html]:
+    """Two cells: a score, and a bar as long as its share of `full`."""
+    mean, std = value["mean"] or 0.0, value["std"] or 0.0
+    at = lambda x: f"{100 * min(max(x / max(full, 1e-9), 0.0), 1.0):.2f}%"
+    parts = [tag("i", class_=kind or None, style=f"width:{at(mean)}")]
+    if std > 0:
+        low, high = max(mean - std, 0.0), min(mean + std, full)
+        parts.append(tag("u", style=f"left:{at(low)};width:{at(high - low)}"))
+    text = formatting.spread(select, value)
+    return [
+        tag("td", text, class_="ours" if kind == "ours" else None),
+        tag("td", tag("div", *parts, class_="bar", aria_hidden="true"), class_="graph"),
+    ]
+
+
+def _stage_charts(workdir: Path, result: Result, name: str) -> Iterator[Html]:
+    """A chart for every stage."""
+    for stage in result["summary"]["stages"]:
+        folders = [workdir / run["folder"] / "stages" / stage for run in result["runs"]]
+        logs = [read_metrics(folder) for folder in folders]
+        lines = {
+            "validation": [series(log, f"valid/{result['select']}") for log in logs],
+            "test": [series(log, f"test/{result['select']}") for log in logs],
+        }
+        share = formatting.is_share(result["select"])
+        what, salt = f"{name}, {stage} alone", f"stage {stage}"
+        yield curves(lines, [], what, salt, share=share)

@@ -1,0 +1,1 @@
+"""One run of one fold and seed, and whole experiments."""

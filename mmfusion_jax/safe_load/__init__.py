@@ -1,0 +1,1 @@
+"""Reading of untrusted files: pickles, PyTorch files, npz, and a sandbox process."""
