@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmfusion_jax.metrics.rounding import rounded
+from mmfusion_jax.metrics.rounding import format_number
 
 HEADS = ("model", "modalities", "test accuracy", "validation", "macro F1", "MIS")
 SCORES = {"test": ("accuracy", "macro_f1", "mis"), "valid": ("accuracy",)}
@@ -61,8 +61,8 @@ def shown(found: Mapping[str, float | None] | None) -> str:
     """A score as ".905 ± .011", without the deviation if there is none."""
     if not found:
         return "not defined"
-    text = rounded(found["mean"])
-    return text if found["std"] is None else f"{text} ± {rounded(found['std'])}"
+    text = format_number(found["mean"])
+    return text if found["std"] is None else f"{text} ± {format_number(found['std'])}"
 
 
 def markdown(table: Sequence[Mapping[str, Any]]) -> str:

@@ -11,7 +11,7 @@ import mmfusion_jax
 from mmfusion_jax import bench, main
 from mmfusion_jax.cli.command import HELP, run_command, run_subcommand
 from mmfusion_jax.commands import data_files as data
-from mmfusion_jax.errors import ConfigError, nearest
+from mmfusion_jax.errors import ConfigError, suggest
 
 MODES = {
     "train": "Trains what a config describes.",
@@ -47,7 +47,7 @@ def run(words: Sequence[str] | None = None) -> int:
         return 0 if words else ConfigError.exit_code
     if first.startswith("-"):  # no command: the flags are those of main
         return run_command(main.COMMAND, words)
-    hint = nearest(first, [*MODES, *OTHERS])
+    hint = suggest(first, [*MODES, *OTHERS])
     print(ConfigError("C01", f"{first!r} is not a command.", hint), file=sys.stderr)
     return ConfigError.exit_code
 

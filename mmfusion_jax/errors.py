@@ -38,7 +38,7 @@ class ConfigError(UserError, ValueError):
     exit_code = 2
 
 
-class ExtraError(UserError):
+class MissingDependencyError(UserError):
     """E: something of the environment is missing, such as an optional extra."""
 
     exit_code = 2
@@ -82,7 +82,7 @@ class Interrupted(Exception):
         self.exit_code = exit_code
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def suggest(word: str, known: Iterable[str]) -> str:
     """A hint such as "did you mean 'audio'?", or what is known if nothing is near."""
     names = sorted(known)
     if close := difflib.get_close_matches(word, names, n=1, cutoff=0.5):
@@ -90,7 +90,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"known: {', '.join(names)}"
 
 
-def need(module: str, extra: str, what: str) -> ExtraError:
+def missing_dependency(module: str, extra: str, what: str) -> MissingDependencyError:
     """The error for a missing optional library.
 
     Args:
@@ -98,7 +98,7 @@ def need(module: str, extra: str, what: str) -> ExtraError:
         extra: the extra of this package that brings it.
         what: what it is needed for, in the user's words.
     """
-    return ExtraError(
+    return MissingDependencyError(
         "E01",
         f"{what} needs {module}, which is not installed.",
         f'pip install "mmfusion_jax[{extra}]"',

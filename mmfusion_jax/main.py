@@ -11,56 +11,56 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmfusion_jax.cli.command import Command, run_command
-from mmfusion_jax.cli.flags import Flag, Request
+from mmfusion_jax.cli.flags import Flag, ParsedCommand
 
 
-def main(request: Request) -> None:
+def main(request: ParsedCommand) -> None:
     """Does what `request` asks; with --json, stdout holds one JSON object."""
     # Slow, and needed only once the request is known to be sound.
     from mmfusion_jax.runner.experiment import check_finite
-    from mmfusion_jax.runner.provenance import plain
-    from mmfusion_jax.runner.runtime import start
+    from mmfusion_jax.runner.provenance import to_json
+    from mmfusion_jax.runner.runtime import initialize
 
     answer_to, show = MODES[request.flags["mode"]]
     with contextlib.redirect_stdout(sys.stderr):
-        start(request.config)
+        initialize(request.config)
         answer = answer_to(request)
     if request.flags["json"]:
-        print(json.dumps(plain(answer), indent=1, allow_nan=False))
+        print(json.dumps(to_json(answer), indent=1, allow_nan=False))
     else:
         show(answer)
     if request.flags["mode"] in ("train", "evaluate"):
         check_finite(answer["runs"] if request.flags["mode"] == "train" else answer)
 
 
-def train(request: Request) -> dict[str, Any]:
+def train(request: ParsedCommand) -> dict[str, Any]:
     """Trains, or goes on; the content of result.json."""
     from mmfusion_jax.runner import experiment
 
-    command = shlex.join(["python", "-m", "mmfusion_jax.main", *request.words])
+    command = shlex.join(["python", "-m", "mmfusion_jax.main", *request.args])
     return experiment.train(request.config, request.workdir, command)
 
 
-def evaluate(request: Request) -> list[dict[str, Any]]:
+def evaluate(request: ParsedCommand) -> list[dict[str, Any]]:
     """Scores of the chosen checkpoints, a fold and seed each."""
     from mmfusion_jax.runner import experiment
 
     return experiment.evaluate(request.config, request.workdir)
 
 
-def inspect(request: Request) -> dict[str, Any]:
+def inspect(request: ParsedCommand) -> dict[str, Any]:
     """What the config describes, before any training."""
     from mmfusion_jax.commands import inspect
 
     return inspect.inspect(request.config, compiled=request.flags["compile"])
 
 
-def analyse(request: Request) -> dict[str, Any]:
+def analyse(request: ParsedCommand) -> dict[str, Any]:
     """The gradient of every loss term, module by module, in a trained run."""
     from mmfusion_jax.commands import loss_gradients
 
     batches = request.flags["batches"]
-    return loss_gradients.analyse(request.config, request.workdir, batches)
+    return loss_gradients.compute(request.config, request.workdir, batches)
 
 
 def show_nothing(answer: Any) -> None:
@@ -69,13 +69,15 @@ def show_nothing(answer: Any) -> None:
 
 def show_scores(answer: Sequence[Mapping[str, Any]]) -> None:
     """Prints the scores of every fold, seed and split, a line each."""
-    from mmfusion_jax.metrics.rounding import rounded
+    from mmfusion_jax.metrics.rounding import format_number
 
     for unit in answer:
         place = f"fold {unit['fold']} seed {unit['seed']} step {unit['step']}"
         for split in ("train", "valid", "test"):
             scores = unit.get(split, {}).items()
-            parts = [f"{k} {rounded(v)}" for k, v in scores if isinstance(v, float)]
+            parts = [
+                f"{k} {format_number(v)}" for k, v in scores if isinstance(v, float)
+            ]
             if parts:
                 print(f"{place} {split}: {', '.join(parts)}")
 
@@ -107,7 +109,7 @@ COMMAND = Command(
     main,
     (
         Flag("mode", "train", "what to do (default: train)", tuple(MODES)),
-        Flag("batches", 8, "analyse: training batches to look at", least=1),
+        Flag("batches", 8, "analyse: training batches to look at", minimum=1),
         Flag("compile", False, "inspect: compile a step to know its memory"),
     ),
 )

@@ -6,14 +6,17 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mmfusion_jax.data.dataset import Score
+from mmfusion_jax.data.dataset import RegressionTarget
 from mmfusion_jax.errors import DataError
-from mmfusion_jax.metrics.classification import ClassificationScores
-from mmfusion_jax.metrics.integration_score import Integration, IntegrationScores
-from mmfusion_jax.metrics.multilabel import FlagScores
-from mmfusion_jax.metrics.regression import PlainScores
-from mmfusion_jax.metrics.sentiment import SentimentScores
-from mmfusion_jax.metrics.sims import SimsScores
+from mmfusion_jax.metrics.classification import ClassificationMetrics
+from mmfusion_jax.metrics.integration_score import (
+    IntegrationMetrics,
+    IntegrationScoreSpec,
+)
+from mmfusion_jax.metrics.multilabel import MultilabelMetrics
+from mmfusion_jax.metrics.regression import RegressionMetrics
+from mmfusion_jax.metrics.sentiment import SentimentMetrics
+from mmfusion_jax.metrics.sims import SimsMetrics
 from mmfusion_jax.types import Array, Batch, Outputs
 
 
@@ -47,7 +50,7 @@ class Task(Protocol):
         """Raises DataError for labels that would train silently and wrongly."""
         ...
 
-    def constant(self, train: np.ndarray) -> tuple[str, np.ndarray]:
+    def constant_baseline(self, train: np.ndarray) -> tuple[str, np.ndarray]:
         """The best answer that looks at no input: in words, and as a prediction (k)."""
         ...
 
@@ -55,11 +58,11 @@ class Task(Protocol):
         """The prediction for an example of which nothing is there, (k) or ()."""
         ...
 
-    def about(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """What a report says of it, as JSON values."""
         ...
 
-    def picture(self, collected: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    def plot_data(self, collected: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """What a report draws of the answers, as JSON values."""
         ...
 
@@ -76,17 +79,17 @@ class Classification:
 
     label: str
     classes: tuple[str, ...]
-    integration: Integration | None = None
+    integration: IntegrationScoreSpec | None = None
 
     @property
     def head_size(self) -> int:
         return len(self.classes)
 
-    def scores(self) -> ClassificationScores | IntegrationScores:
-        plain = ClassificationScores(self.label, len(self.classes))
+    def scores(self) -> ClassificationMetrics | IntegrationMetrics:
+        plain = ClassificationMetrics(self.label, len(self.classes))
         if self.integration is None:
             return plain
-        return IntegrationScores(plain, self.integration)
+        return IntegrationMetrics(plain, self.integration)
 
     def check(self, labels: np.ndarray, split: str) -> None:
         k = len(self.classes)
@@ -106,7 +109,7 @@ class Classification:
                 f"there are {k} classes: {', '.join(self.classes)}",
             )
 
-    def constant(self, train: np.ndarray) -> tuple[str, np.ndarray]:
+    def constant_baseline(self, train: np.ndarray) -> tuple[str, np.ndarray]:
         common = int(np.bincount(train, minlength=len(self.classes)).argmax())
         return f"always “{self.classes[common]}”", np.eye(len(self.classes))[common]
 
@@ -114,14 +117,14 @@ class Classification:
         """The logarithm of how often each class occurs."""
         return _log(np.bincount(train, minlength=len(self.classes)) / len(train))
 
-    def about(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         return {"kind": "classification", "classes": list(self.classes)}
 
-    def picture(self, collected: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    def plot_data(self, collected: Mapping[str, np.ndarray]) -> dict[str, Any]:
         return {"confusion": self.scores().confusion(collected).tolist()}
 
 
-FAMILIES = {"sentiment": SentimentScores, "sims": SimsScores}
+METRIC_FAMILIES = {"sentiment": SentimentMetrics, "sims": SimsMetrics}
 """What the scores of a field are; every other number has plain ones."""
 
 
@@ -131,24 +134,24 @@ class Regression:
 
     Attributes:
         label: name of the label, (b) float.
-        meaning: its range, its neutral value, the scores that are usual.
+        target: its range, its neutral value, the scores that are usual.
     """
 
     label: str
-    meaning: Score
+    target: RegressionTarget
 
     @property
     def head_size(self) -> int:
         return 1
 
     def scores(self) -> Scores:
-        family = FAMILIES.get(self.meaning.family)
+        family = METRIC_FAMILIES.get(self.target.family)
         if family is None:
-            return PlainScores(self.label, self.meaning.neutral)
+            return RegressionMetrics(self.label, self.target.neutral)
         return family(self.label)
 
     def check(self, labels: np.ndarray, split: str) -> None:
-        low, high = self.meaning.low, self.meaning.high
+        low, high = self.target.low, self.target.high
         bad = np.flatnonzero(~((labels >= low) & (labels <= high)))
         if bad.size:
             raise DataError(
@@ -158,18 +161,18 @@ class Regression:
                 "repair the labels, or leave these examples out",
             )
 
-    def constant(self, train: np.ndarray) -> tuple[str, np.ndarray]:
+    def constant_baseline(self, train: np.ndarray) -> tuple[str, np.ndarray]:
         median = np.asarray(np.median(train), np.float32)
         return f"always the training median, {median:.2f}", median
 
     def prior(self, train: np.ndarray) -> np.ndarray:
         """The median."""
-        return self.constant(train)[1]
+        return self.constant_baseline(train)[1]
 
-    def about(self) -> dict[str, Any]:
-        return {"kind": "regression", "range": [self.meaning.low, self.meaning.high]}
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": "regression", "range": [self.target.low, self.target.high]}
 
-    def picture(self, collected: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    def plot_data(self, collected: Mapping[str, np.ndarray]) -> dict[str, Any]:
         rounded = lambda x: np.asarray(x, np.float64).round(4).tolist()
         pairs = {k: rounded(collected[k]) for k in ("truth", "prediction")}
         return {"pairs": pairs}
@@ -191,8 +194,8 @@ class Multilabel:
     def head_size(self) -> int:
         return 2 * len(self.flags)
 
-    def scores(self) -> FlagScores:
-        return FlagScores(self.label, self.flags)
+    def scores(self) -> MultilabelMetrics:
+        return MultilabelMetrics(self.label, self.flags)
 
     def check(self, labels: np.ndarray, split: str) -> None:
         bad = np.flatnonzero(~np.isin(labels, (0, 1)).all(axis=1))
@@ -204,7 +207,7 @@ class Multilabel:
                 f"there are {len(self.flags)} flags: {', '.join(self.flags)}",
             )
 
-    def constant(self, train: np.ndarray) -> tuple[str, np.ndarray]:
+    def constant_baseline(self, train: np.ndarray) -> tuple[str, np.ndarray]:
         common = (train.mean(axis=0) > 0.5).astype(int)
         return "always the commoner answer", np.eye(2)[common].ravel()
 
@@ -213,10 +216,10 @@ class Multilabel:
         yes = train.mean(axis=0)
         return _log(np.stack([1 - yes, yes], axis=-1)).ravel()
 
-    def about(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         return {"kind": "multilabel", "flags": list(self.flags)}
 
-    def picture(self, collected: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    def plot_data(self, collected: Mapping[str, np.ndarray]) -> dict[str, Any]:
         return {}
 
 
@@ -229,7 +232,7 @@ UNDEFINED = "not_finite"
 """Entry of an evaluation that counts and names predictions that are not finite."""
 
 
-def finite_rows(collected: Mapping[str, np.ndarray]) -> np.ndarray:
+def rows_are_finite(collected: Mapping[str, np.ndarray]) -> np.ndarray:
     """Whether every prediction of an example is finite, (n) bool.
 
     Args:
@@ -244,7 +247,7 @@ def finite_rows(collected: Mapping[str, np.ndarray]) -> np.ndarray:
     return good
 
 
-def scores_of(
+def compute_scores(
     task: Task, collected: Mapping[str, np.ndarray], shown: int = 5
 ) -> dict[str, Any]:
     """The scores of a split, all of them NaN if a prediction is not finite.
@@ -262,7 +265,7 @@ def scores_of(
         `UNDEFINED` how many there are ("count"), of how many ("of"), and the numbers
         of the first ones in the split ("examples").
     """
-    good = finite_rows(collected)
+    good = rows_are_finite(collected)
     if good.all():
         return {**task.scores().scores(collected)}
     zeros = {
@@ -280,7 +283,7 @@ def scores_of(
     }
 
 
-def undefined(split: str, scores: Mapping[str, Any]) -> str:
+def describe_undefined(split: str, scores: Mapping[str, Any]) -> str:
     """Why the scores of a split are not defined, in a sentence; "" if they are."""
     found = scores.get(UNDEFINED)
     if not found:
@@ -305,15 +308,15 @@ def undefined_scores(entries: Iterable[Mapping[str, Any]]) -> list[str]:
             place = f"fold {entry['fold']}, seed {entry['seed']}"
             place = f"{name} only, {place}" if name else place
             for split in ("train", "valid", "test", "last"):
-                if line := undefined(split, stage.get(split) or {}):
+                if line := describe_undefined(split, stage.get(split) or {}):
                     found.append(f"{place}, {line}")
     return found
 
 
-def constant_scores(
+def constant_baseline_scores(
     task: Task, train: np.ndarray, test: np.ndarray
 ) -> tuple[str, dict[str, float]]:
     """What the answer that looks at no input scores on the labels of `test`."""
-    words, answer = task.constant(train)
+    words, answer = task.constant_baseline(train)
     said = np.broadcast_to(answer, (len(test), *np.shape(answer)))
     return words, task.scores().scores({"prediction": said, "truth": test})

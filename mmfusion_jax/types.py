@@ -21,26 +21,28 @@ class Batch(struct.PyTreeNode):
         masks: modality -> which steps are real, (b t) bool.
         labels: name -> target, (b) int class or (b) float score.
         weight: (b) float; 0 for rows that only fill up the batch, else 1.
-        progress: (b) float, how much of the training is done, 0..1, the same in every
-            row, for schedules inside a model; None outside training.
+        train_fraction: (b) float, how much of the training is done, 0..1, the same in
+            every row, for schedules inside a model; None outside training.
     """
 
     inputs: Mapping[str, Array]
     masks: Mapping[str, Array]
     labels: Mapping[str, Array]
     weight: Array
-    progress: Array | None = None
+    train_fraction: Array | None = None
 
-    def has(self, *modalities: str) -> Array:
+    def has_modalities(self, *modalities: str) -> Array:
         """Real examples in which all of `modalities` are present, (b) bool."""
         present = [jnp.any(self.masks[name], axis=-1) for name in modalities]
         return jnp.all(jnp.stack([self.weight > 0, *present]), axis=0)
 
-    def has_any(self, *modalities: str) -> Array:
+    def has_any_modality(self, *modalities: str) -> Array:
         """Real examples in which one of `modalities` is present at least, (b) bool."""
-        return jnp.any(jnp.stack([self.has(name) for name in modalities]), axis=0)
+        return jnp.any(
+            jnp.stack([self.has_modalities(name) for name in modalities]), axis=0
+        )
 
-    def real(self, modality: str) -> Array:
+    def valid_mask(self, modality: str) -> Array:
         """The mask of `modality` without the rows that only fill up, (b t) bool."""
         return self.masks[modality] & (self.weight > 0)[:, None]
 
@@ -65,7 +67,7 @@ class Tokens(struct.PyTreeNode):
         return jnp.any(self.mask, axis=-1)
 
 
-SHARE = "share/"
+WEIGHT_PREFIX = "share/"
 """How the names of extras begin that say what a modality counts for, (b) each."""
 
 
@@ -74,12 +76,12 @@ class Outputs(struct.PyTreeNode):
 
     Attributes:
         prediction: (b k) logits, or (b) a score where the head has one output.
-        extras: name -> array that loss terms, metrics and analyses may read; every
+        aux: name -> array that loss terms, metrics and analyses may read; every
             array has a leading axis b.
     """
 
     prediction: Array
-    extras: Mapping[str, Array] = struct.field(default_factory=dict)
+    aux: Mapping[str, Array] = struct.field(default_factory=dict)
 
 
 class Model(Protocol):

@@ -27,14 +27,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 
-from mmfusion_jax.analysis.gradients import align, term_gradients, term_weights
-from mmfusion_jax.data.datasets.digits.dataset import digits
+from mmfusion_jax.analysis.gradients import gradient_similarity, term_gradients, term_weights
+from mmfusion_jax.data.datasets.digits.dataset import load_digits
 from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.encoders.audio_conv import AudioConv
-from mmfusion_jax.encoders.precomputed import Vectors
+from mmfusion_jax.encoders.precomputed import Precomputed
 from mmfusion_jax.losses.gate_entropy import GateEntropy
-from mmfusion_jax.losses.objective import Objective, Weighted
-from mmfusion_jax.losses.unimodal import Consistency, SingleModalities
+from mmfusion_jax.losses.objective import Objective, WeightedLoss
+from mmfusion_jax.losses.unimodal import Consistency, UnimodalLoss
 from mmfusion_jax.losses.supervised import CrossEntropy
 from mmfusion_jax.models.hetero_fusion_net import HeteroFusionNet
 from mmfusion_jax.train.accelerators import describe_devices
@@ -49,17 +49,17 @@ print(describe_devices())  # an accelerator that JAX does not use is an error
 
 # %%
 modalities = ("audio", "image")
-pipeline = Pipeline(digits(modalities=modalities), batch_size=32, seed=0)
+pipeline = Pipeline(load_digits(modalities=modalities), batch_size=32, seed=0)
 model = HeteroFusionNet(
-    {"audio": AudioConv(32), "image": Vectors()}, head_size=10, width=64, gate_hidden=32,
-    latent=32, dropout=0.1,
+    {"audio": AudioConv(32), "image": Precomputed()}, head_size=10, hidden_dim=64, gate_hidden_dim=32,
+    latent_dim=32, dropout=0.1,
 )
 objective = Objective(
     {
-        "task": Weighted(CrossEntropy("digit")),
-        "heads": Weighted(SingleModalities("digit", modalities)),
-        "entropy": Weighted(GateEntropy(), 0.01),
-        "consistency": Weighted(Consistency(modalities), 0.1),
+        "task": WeightedLoss(CrossEntropy("digit")),
+        "heads": WeightedLoss(UnimodalLoss("digit", modalities)),
+        "entropy": WeightedLoss(GateEntropy(), 0.01),
+        "consistency": WeightedLoss(Consistency(modalities), 0.1),
     }
 )
 names = list(objective.terms)
@@ -94,7 +94,7 @@ print("the entropy of the gate reaches:", ", ".join(reached))
 # of training.
 
 # %%
-look = jax.jit(lambda state, batch: align(term_gradients(model, objective, state, batch)))
+look = jax.jit(lambda state, batch: gradient_similarity(term_gradients(model, objective, state, batch)))
 before = look(state, batch)
 step = jax.jit(make_train_step(model, objective, optimiser, steps=STEPS))
 for batch in pipeline.train(0, STEPS):

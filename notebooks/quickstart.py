@@ -29,11 +29,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 
-from mmfusion_jax.data.datasets.digits.dataset import digits
+from mmfusion_jax.data.datasets.digits.dataset import load_digits
 from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.encoders.audio_conv import AudioConv
 from mmfusion_jax.encoders.resnext3d import ResNeXt3D
-from mmfusion_jax.losses.objective import Objective, Weighted
+from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.losses.supervised import CrossEntropy
 from mmfusion_jax.models.cfn_sr import CFNSR
 from mmfusion_jax.tasks import Classification
@@ -53,7 +53,7 @@ print(describe_devices())  # an accelerator that JAX does not use is an error
 # missing modality is a mask that is False throughout.
 
 # %%
-data = digits(modalities=("audio", "video"))
+data = load_digits(modalities=("audio", "video"))
 pipeline = Pipeline(data, batch_size=16, seed=0)
 first = next(pipeline.train(0, 1))
 for name, values in first.inputs.items():
@@ -77,13 +77,13 @@ for axes, clip, sound, label in zip(
 # the same losses.
 
 # %%
-encoders = {"audio": AudioConv(), "video": ResNeXt3D(blocks=(1, 1), width=8)}
+encoders = {"audio": AudioConv(), "video": ResNeXt3D(blocks=(1, 1), base_channels=8)}
 model = CFNSR(encoders, head_size=10, dropout=0.0)
-objective = Objective({"task": Weighted(CrossEntropy("digit"))})
+objective = Objective({"task": WeightedLoss(CrossEntropy("digit"))})
 optimiser = optax.adam(1e-3)
 executor = Executor("jit")
 state = executor.create(
-    lambda: create_state(model, optimiser, pipeline.blank(), jax.random.key(0))
+    lambda: create_state(model, optimiser, pipeline.dummy_batch(), jax.random.key(0))
 )
 step = executor.compile(make_train_step(model, objective, optimiser, steps=STEPS))
 print(f"{sum(x.size for x in jax.tree.leaves(state.params)):,} parameters")

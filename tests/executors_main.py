@@ -21,7 +21,7 @@ import numpy as np  # noqa: E402
 import optax  # noqa: E402
 
 from mmfusion_jax.layers.batch_norm import BatchNorm  # noqa: E402
-from mmfusion_jax.losses.objective import Objective, Weighted  # noqa: E402
+from mmfusion_jax.losses.objective import Objective, WeightedLoss  # noqa: E402
 from mmfusion_jax.losses.supervised import CrossEntropy  # noqa: E402
 from mmfusion_jax.models.cfn_sr import CFNSR  # noqa: E402
 from mmfusion_jax.train.parallelism import Executor  # noqa: E402
@@ -80,16 +80,16 @@ def parts(executor: Executor, dropout: float, official: bool):
             "video": Frames(executor.axis),
         },
         head_size=3,
-        width=8,
-        depth=1,
-        heads=2,
+        hidden_dim=8,
+        num_layers=1,
+        num_heads=2,
         dropout=dropout,
         embed_dropout=0.0,
         layer_dropout=0.0,
-        parity="official" if official else "paper",
+        variant="official" if official else "paper",
         axis=executor.axis,
     )
-    objective = Objective({"task": Weighted(CrossEntropy("label"), 0.5)})
+    objective = Objective({"task": WeightedLoss(CrossEntropy("label"), 0.5)})
     # Adam would hide a scaled gradient.
     return model, objective, optax.sgd(0.1, momentum=0.9)
 

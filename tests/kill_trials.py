@@ -16,21 +16,21 @@ import optax
 from save_trials import fingerprint
 
 from mmfusion_jax.cli.command import Command, run_command
-from mmfusion_jax.cli.flags import Request
+from mmfusion_jax.cli.flags import ParsedCommand
 from mmfusion_jax.data.dataset import Dataset, Example
 from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.layers.batch_norm import BatchNorm
-from mmfusion_jax.losses.objective import Objective, Weighted
+from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.losses.supervised import CrossEntropy
 from mmfusion_jax.ops.masking import masked_mean
 from mmfusion_jax.tasks import Classification
-from mmfusion_jax.train.checkpoint.manager import Checkpoints
+from mmfusion_jax.train.checkpoint.manager import CheckpointManager
 from mmfusion_jax.train.evaluation import collect
 from mmfusion_jax.train.loop import Loop
-from mmfusion_jax.train.metrics_log import Journal, read_metrics
+from mmfusion_jax.train.metrics_log import MetricsLogger, read_metrics
 from mmfusion_jax.train.parallelism import Executor
-from mmfusion_jax.train.plan import Plan, Progress
-from mmfusion_jax.train.signals import Interrupt
+from mmfusion_jax.train.plan import SelectionState, TrainPlan
+from mmfusion_jax.train.signals import GracefulShutdown
 from mmfusion_jax.train.state import create_state
 from mmfusion_jax.train.step import make_eval_step, make_train_step
 from mmfusion_jax.types import Outputs
@@ -93,18 +93,18 @@ def train(folder: str) -> dict[str, Any]:
     return ended[0]
 
 
-def _train(request: Request) -> dict[str, Any]:
+def _train(request: ParsedCommand) -> dict[str, Any]:
     folder = request.workdir
     sources = {"train": Made(45, 0), "valid": Made(30, 1000)}
     data = Dataset("made", "made", sources, {"label": TASK.classes}, shaken)
     reader = Pipeline(data, batch_size=8, seed=3)
     executor = Executor("jit")
     model, tx = Tiny(), optax.adam(1e-2)
-    objective = Objective({"task": Weighted(CrossEntropy(TASK.label))})
+    objective = Objective({"task": WeightedLoss(CrossEntropy(TASK.label))})
     step = executor.compile(make_train_step(model, objective, tx))
     scores = TASK.scores()
     eval_step = executor.compile_eval(make_eval_step(model, objective, scores))
-    init = lambda: create_state(model, tx, reader.blank(), jax.random.key(7))
+    init = lambda: create_state(model, tx, reader.dummy_batch(), jax.random.key(7))
 
     def evaluate(state):
         put = lambda batch: executor.put(batch, train=False)
@@ -113,14 +113,14 @@ def _train(request: Request) -> dict[str, Any]:
         return {"valid": {**scores.scores(collected), "loss": loss}}
 
     with (
-        Interrupt() as interrupt,
-        Checkpoints(folder / "checkpoints", say=print) as checkpoints,
+        GracefulShutdown() as interrupt,
+        CheckpointManager(folder / "checkpoints", say=print) as checkpoints,
     ):
         found = checkpoints.restore_latest(executor.abstract(init))
         state = executor.create(init) if found is None else found[0]
-        with Journal(folder, "tiny", int(state.step)) as journal:
+        with MetricsLogger(folder, "tiny", int(state.step)) as journal:
             loop = Loop(
-                plan=Plan(
+                plan=TrainPlan(
                     steps=EPOCHS * reader.steps_per_epoch,
                     steps_per_epoch=reader.steps_per_epoch,
                     log_every=3,
@@ -136,7 +136,9 @@ def _train(request: Request) -> dict[str, Any]:
                 saver=checkpoints,
                 journal=journal,
                 interrupt=interrupt,
-                progress=Progress(**found[1]["progress"]) if found else Progress(),
+                progress=SelectionState(**found[1]["progress"])
+                if found
+                else SelectionState(),
             )
             state = loop.run()
         return {

@@ -95,21 +95,23 @@ def real_rows(name: str, batch: Batch) -> Array:
     """The rows in which the array `name` means something, (b) bool."""
     for pair, modalities in PAIRS.items():
         if name.startswith(pair):
-            return batch.has(*modalities)
+            return batch.has_modalities(*modalities)
     last = name.rsplit("/", 1)[-1]
-    return batch.has(last) if last in MODALITIES else batch.has()
+    return batch.has_modalities(last) if last in MODALITIES else batch.has_modalities()
 
 
 def outputs(arrays: dict[str, Array], batch: Batch, term: str) -> Outputs:
     """What a model with these arrays returns, with the prediction that `term` reads."""
     prediction = arrays[PREDICTIONS.get(term, "logits")]
-    valid = {f"{pair}/valid": batch.has(*both) for pair, both in PAIRS.items()}
+    valid = {
+        f"{pair}/valid": batch.has_modalities(*both) for pair, both in PAIRS.items()
+    }
     ctc = [f"ctc/{name}" for name in MODALITIES]
     aligned = {k: arrays[k].reshape(-1, *ALIGNED) for k in ctc}
     aligned |= {f"{k}/real": jnp.ones((len(prediction), ALIGNED[0]), bool) for k in ctc}
     return Outputs(
         prediction[:, 0] if prediction.shape[1] == 1 else prediction,
-        extras={**arrays, **valid, **aligned},
+        aux={**arrays, **valid, **aligned},
     )
 
 

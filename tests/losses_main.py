@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import loss_terms
 import numpy as np
 
-from mmfusion_jax.losses.objective import Objective, Weighted
+from mmfusion_jax.losses.objective import Objective, WeightedLoss
 
 
 def values_and_gradient(params, batch, axis=None):
@@ -32,7 +32,7 @@ def by_prediction() -> dict[str, Objective]:
     for place, (name, term) in enumerate(loss_terms.TERMS.items()):
         reads = "l1" if name in loss_terms.PREDICTIONS else "cross_entropy"
         # Weights that have nothing in common, so that no two gradients cancel.
-        groups.setdefault(reads, {})[name] = Weighted(term, np.sqrt(2 + place))
+        groups.setdefault(reads, {})[name] = WeightedLoss(term, np.sqrt(2 + place))
     return {reads: Objective(terms) for reads, terms in groups.items()}
 
 

@@ -11,21 +11,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmfusion_jax.encoders import Vectors
+from mmfusion_jax.encoders import Precomputed
 from mmfusion_jax.losses import LOSSES
-from mmfusion_jax.losses.objective import Objective, Weighted
+from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.models.mcl_mcf import MCLMCF
 from mmfusion_jax.types import Batch
 
 ROWS, CHUNK = 32, 16
 WIDTHS = {"text": 3, "audio": 2, "video": 3}
 MODEL = MCLMCF(
-    {m: Vectors() for m in WIDTHS},
+    {m: Precomputed() for m in WIDTHS},
     1,
-    mixed=4,
-    lifted=9,
-    hidden=4,
-    projected=5,
+    mixture_dim=4,
+    projection_dim=9,
+    hidden_dim=4,
+    contrastive_dim=5,
     channels=(2, 1),
     chunk=CHUNK,
     dropout=0.0,
@@ -38,8 +38,8 @@ PAIRS = (
 )
 OBJECTIVE = Objective(
     {
-        "task": Weighted(LOSSES["l1"]("score")),
-        "contrast": Weighted(LOSSES["info_nce"](PAIRS), 0.5),
+        "task": WeightedLoss(LOSSES["l1"]("score")),
+        "contrast": WeightedLoss(LOSSES["info_nce"](PAIRS), 0.5),
     }
 )
 

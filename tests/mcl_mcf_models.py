@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from mmfusion_jax.encoders import Bert
-from mmfusion_jax.encoders.lstm import LSTMLast
+from mmfusion_jax.encoders.lstm import LSTMEncoder
 from mmfusion_jax.losses import LOSSES
-from mmfusion_jax.losses.objective import Objective, Weighted
+from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.models.mcl_mcf import MCLMCF
 from mmfusion_jax.types import Batch
 
@@ -28,17 +28,19 @@ PAIRS = (
 
 
 def small(text=None, **options):
-    text = text or Bert(24, 2, 4, 40, vocabulary=50, places=16, dropout=0.0)
-    encoders = {"text": text, "audio": LSTMLast(8), "video": LSTMLast(8)}
+    text = text or Bert(
+        24, 2, 4, 40, vocab_size=50, max_position_embeddings=16, dropout=0.0
+    )
+    encoders = {"text": text, "audio": LSTMEncoder(8), "video": LSTMEncoder(8)}
     sizes = {"mixed": 8, "lifted": 16, "hidden": 10, "projected": 12, "dropout": 0.0}
     return MCLMCF(encoders, 1, **(sizes | options))
 
 
 def objective(scale, weight=0.05):
-    terms = {"task": Weighted(LOSSES["l1"]("label"), 1.0)}
+    terms = {"task": WeightedLoss(LOSSES["l1"]("label"), 1.0)}
     for i in "123":
         pairs = tuple(p for p in PAIRS if p.startswith(f"level{i}"))
-        terms[f"level{i}"] = Weighted(LOSSES["info_nce"](pairs, scale), weight)
+        terms[f"level{i}"] = WeightedLoss(LOSSES["info_nce"](pairs, scale), weight)
     return Objective(terms)
 
 

@@ -10,9 +10,9 @@ from flax.core import FrozenDict
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mmfusion_jax.losses import LOSSES
-from mmfusion_jax.losses.objective import Objective, Weighted
+from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.models.mea import MEA
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Batch, Tokens
 
 SMALL = {"text": 3, "video": 4, "audio": 2}
@@ -37,7 +37,9 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, values, mask, *, train):
-        return Tokens(keep(nn.Dense(self.width)(keep(values, mask)), mask), mask)
+        return Tokens(
+            zero_masked(nn.Dense(self.width)(zero_masked(values, mask)), mask), mask
+        )
 
 
 def small(**options):
@@ -75,7 +77,7 @@ def weights_of(made):
 def objective(made):
     """The task's loss and those that the model has outputs for."""
     names = {"modalities": tuple(SMALL)}
-    terms = {"task": Weighted(LOSSES["mse"]("score"))}
+    terms = {"task": WeightedLoss(LOSSES["mse"]("score"))}
     wanted = []
     if made.exclusive and made.agnostic:
         wanted.append("hsic")
@@ -88,7 +90,7 @@ def objective(made):
     if "agnostic_adversary" in options:
         options["agnostic_adversary"]["omega"] = made.omega
     return Objective(
-        terms | {n: Weighted(LOSSES[n](**o), 0.1) for n, o in options.items()}
+        terms | {n: WeightedLoss(LOSSES[n](**o), 0.1) for n, o in options.items()}
     )
 
 

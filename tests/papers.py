@@ -129,7 +129,7 @@ def start(parts: Parts, batch: Batch) -> TrainState:
         stats=filled(shapes.stats),
         opt_state=parts.tx.init(params),
         key=jax.random.key(1),
-        bad_steps={"in_a_row": zero, "total": zero},
+        skipped_steps={"in_a_row": zero, "total": zero},
     )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from pickle_kinds import PYTHON2_LINES, originals
 
-from mmfusion_jax.safe_load.safe_pickle import RefusedPickle, read_pickle
+from mmfusion_jax.safe_load.safe_pickle import RejectedPickleFile, read_pickle
 
 LIMIT = 3
 EDGES = [0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]
@@ -102,7 +102,7 @@ def main(folder: Path, seed: int, count: int) -> None:
         try:
             touch(read_pickle(file))
             ends["read"] += 1
-        except RefusedPickle as refusal:
+        except RejectedPickleFile as refusal:
             ends[refusal.code] += 1
         signal.setitimer(signal.ITIMER_REAL, 0)
     print(json.dumps(ends))

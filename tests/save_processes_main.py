@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import multihost_utils
 
-from mmfusion_jax.runner.runtime import join
+from mmfusion_jax.runner.runtime import initialize_distributed
 from mmfusion_jax.train.checkpoint.integrity import digests
-from mmfusion_jax.train.checkpoint.manager import Checkpoints
+from mmfusion_jax.train.checkpoint.manager import CheckpointManager
 from mmfusion_jax.train.parallelism import Executor
 
 SCORES = {1: 0.5, 2: 0.9, 3: 0.2, 4: 0.1}
@@ -45,7 +45,7 @@ def main(folder: Path) -> None:
     executor = Executor("jit")
     target = state_of(executor, 0)
     lines: list[str] = []
-    with Checkpoints(folder, say=lines.append) as checkpoints:
+    with CheckpointManager(folder, say=lines.append) as checkpoints:
         for step, score in SCORES.items():
             state = state_of(executor, step)
             assert checkpoints.save(step, state, {"step": step}, score)
@@ -54,7 +54,7 @@ def main(folder: Path) -> None:
     if jax.process_index() == 0:
         corrupt(folder / "4")
     multihost_utils.sync_global_devices("step 4 is damaged")
-    with Checkpoints(folder, say=lines.append) as checkpoints:
+    with CheckpointManager(folder, say=lines.append) as checkpoints:
         found.append(restored(executor, checkpoints.restore_latest(target)))
         found.append(restored(executor, checkpoints.restore_best(target)))
         assert checkpoints.save(4, state_of(executor, 4), {"step": 4}, wait=True)
@@ -65,6 +65,6 @@ def main(folder: Path) -> None:
 if __name__ == "__main__":
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 1)
-    join(f"localhost:{sys.argv[1]}", 2, int(sys.argv[2]))
+    initialize_distributed(f"localhost:{sys.argv[1]}", 2, int(sys.argv[2]))
     main(Path(sys.argv[3]))
     jax.distributed.shutdown()

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mmfusion_jax.train.checkpoint.manager import Checkpoints
-from mmfusion_jax.train.checkpoint.storage import StepFolder
+from mmfusion_jax.train.checkpoint.manager import CheckpointManager
+from mmfusion_jax.train.checkpoint.storage import CheckpointStorage
 
 SCORES = {1: 0.5, 2: 0.6, 3: 0.3, 4: 0.4}
 
@@ -52,7 +52,7 @@ def fingerprint(state: Any) -> str:
 
 def make_base(folder: str) -> None:
     """Two steps with scores; the save of step 3 deletes step 1."""
-    with Checkpoints(folder, say=print) as checkpoints:
+    with CheckpointManager(folder, say=print) as checkpoints:
         for step in (1, 2):
             assert checkpoints.save(step, state_of(step), meta_of(step), SCORES[step])
 
@@ -67,7 +67,7 @@ def save_with_fault(
     )
     lines: list[str] = []
     state = state_of(3)
-    with Checkpoints(folder, say=lines.append) as checkpoints:
+    with CheckpointManager(folder, say=lines.append) as checkpoints:
         arm(folder, at, error, sticky)
         saved = checkpoints.save(3, state, meta_of(3), SCORES[3]) and checkpoints.wait()
         calls = library.fault_count()
@@ -89,7 +89,7 @@ def save_with_fault(
 def save_on_full_disk(folder: str, limit: int) -> dict[str, Any]:
     """Saves step 3 where no file may grow past `limit` bytes."""
     lines: list[str] = []
-    with Checkpoints(folder, say=lines.append) as checkpoints:
+    with CheckpointManager(folder, say=lines.append) as checkpoints:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
         saved = checkpoints.save(3, state_of(3), meta_of(3), SCORES[3], wait=True)
         infinity = resource.RLIM_INFINITY
@@ -101,7 +101,7 @@ def save_on_full_disk(folder: str, limit: int) -> dict[str, Any]:
 def unequal_steps(folder: str) -> list[str]:
     """What is wrong with the steps that a reader finds: [] if all are as saved."""
     wrong: list[str] = []
-    reader = StepFolder(Path(folder), keep=2, read_only=True, say=wrong.append)
+    reader = CheckpointStorage(Path(folder), keep=2, read_only=True, say=wrong.append)
     for step in list(reader.saved):
         found = reader.load(step, state_of(0))
         if found is None:
@@ -133,7 +133,7 @@ def _rot_once(folder: str, scratch: str, generator: np.random.Generator) -> Any:
     path = files[generator.integers(len(files))]
     how = damage(path, generator)
     lines: list[str] = []
-    with Checkpoints(scratch, say=lines.append) as checkpoints:
+    with CheckpointManager(scratch, say=lines.append) as checkpoints:
         found = checkpoints.restore_latest(state_of(0))
         best = checkpoints.best_step
     assert found is not None

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from mmfusion_jax.errors import ExtraError
+from mmfusion_jax.errors import MissingDependencyError
 from mmfusion_jax.train import accelerators
 from mmfusion_jax.train.accelerators import attached, describe_devices
 
@@ -117,7 +117,7 @@ def test_the_devices_are_counted_and_named(machine, undecided):
 
 
 def test_an_idle_tpu_is_an_error_with_its_cure(machine, packages, undecided):
-    with pytest.raises(ExtraError) as caught:
+    with pytest.raises(MissingDependencyError) as caught:
         describe_devices(machine({}), {"TPU_ACCELERATOR_TYPE": "v5e-1"})
     assert str(caught.value) == (
         "error[E04] this machine has a TPU (TPU_ACCELERATOR_TYPE=v5e-1), but JAX uses "
@@ -131,7 +131,7 @@ def test_a_plug_in_that_does_not_fit_is_named(machine, packages, undecided):
     packages(jaxlib="0.12.0", jax_cuda12_plugin="0.7.2")
     root = machine({"dev/nvidia0": "", PROC: DRIVER.format(550)})
     with pytest.raises(
-        ExtraError, match=r"0\.12\.0, jax-cuda12-plugin 0\.7\.2"
+        MissingDependencyError, match=r"0\.12\.0, jax-cuda12-plugin 0\.7\.2"
     ) as caught:
         describe_devices(root, {})
     assert caught.value.fix.startswith(
@@ -141,7 +141,7 @@ def test_a_plug_in_that_does_not_fit_is_named(machine, packages, undecided):
 
 def test_two_plug_ins_for_one_gpu_are_not_left(machine, packages, undecided):
     packages(jaxlib="0.12.0", jax_cuda13_plugin="0.12.0")
-    with pytest.raises(ExtraError) as caught:
+    with pytest.raises(MissingDependencyError) as caught:
         describe_devices(machine({"dev/nvidia0": "", PROC: DRIVER.format(550)}), {})
     assert caught.value.fix.startswith(
         "pip uninstall -y jax-cuda13-plugin jax-cuda13-pjrt && "
@@ -177,11 +177,11 @@ def test_a_platform_that_does_not_start_is_an_error(
 
     monkeypatch.setattr(jax, "devices", fails)
     with pytest.raises(
-        ExtraError, match=f"E04.*does not start.*: .*{said}\n"
+        MissingDependencyError, match=f"E04.*does not start.*: .*{said}\n"
     ) as caught:
         describe_devices(machine({}), {})
     assert caught.value.fix == "unset JAX_PLATFORMS, or JAX_PLATFORMS=cpu"
-    with pytest.raises(ExtraError, match=said) as caught:
+    with pytest.raises(MissingDependencyError, match=said) as caught:
         describe_devices(machine({}), {"COLAB_TPU_1VM": "1"})
     assert caught.value.fix.startswith('pip install "mmfusion_jax[tpu]"')
 

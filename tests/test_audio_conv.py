@@ -12,9 +12,9 @@ from golden_cfn import assert_close, load, mfcc, variables
 
 from mmfusion_jax.encoders.audio_conv import AudioConv
 from mmfusion_jax.errors import DataError
-from mmfusion_jax.layers.pooling import flat, mean
+from mmfusion_jax.layers.pooling import flatten, mean
 
-ENCODER = AudioConv(width=6, channels=4, pool=3, dropout=0.0)
+ENCODER = AudioConv(hidden_dim=6, channels=4, pool=3, dropout=0.0)
 CLIPS = jax.random.normal(jax.random.key(0), (4, 23, 5))
 MASK = jnp.ones((4, 23), bool).at[0, 15:].set(False).at[2].set(False)
 
@@ -78,7 +78,7 @@ def test_padding_changes_nothing(weights, train):
 def test_ignores_masked_values(weights):
     def loss(params, clips):
         tokens, _ = encode({**weights, "params": params}, clips, MASK, train=True)
-        return jnp.sum(flat(tokens) ** 2)
+        return jnp.sum(flatten(tokens) ** 2)
 
     make = lambda bad: poisoned(CLIPS, MASK, bad)
     assert_ignores_poison(loss, weights["params"], make)
@@ -161,5 +161,5 @@ def test_released_network(golden):
     features = load(golden)["audio/features"]
     assert_close(np.moveaxis(tokens.values, 1, 2), features)
     np.testing.assert_allclose(
-        flat(tokens), features.reshape(2, -1), rtol=1e-4, atol=1e-4
+        flatten(tokens), features.reshape(2, -1), rtol=1e-4, atol=1e-4
     )

@@ -7,16 +7,16 @@ from tiny import tones
 
 from mmfusion_jax.config.build import augmented
 from mmfusion_jax.data.augment.audio import (
-    VarySpectrogram,
-    VaryWaveform,
+    RandomSpectrogram,
+    RandomWaveform,
     _shift,
     _stretch,
-    pink,
+    pink_noise,
 )
-from mmfusion_jax.data.augment.image import VaryImage, resample
-from mmfusion_jax.data.augment.interpolate import read_at
+from mmfusion_jax.data.augment.image import RandomImage, resample
+from mmfusion_jax.data.augment.interpolate import interpolate_at
 from mmfusion_jax.data.augment.registry import AUGMENTATIONS
-from mmfusion_jax.data.augment.text import VaryWords, read_synonyms
+from mmfusion_jax.data.augment.text import RandomWords, read_synonyms
 from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.errors import ConfigError, DataError
 
@@ -45,18 +45,18 @@ def pictures(channels=3, dtype=np.uint8):
 
 
 CASES = {
-    "image": (VaryImage("x"), pictures()),
-    "image floats": (VaryImage("x"), pictures(1, np.float32)),
-    "waveform": (VaryWaveform("x", RATE, share=1.0), tone().astype(np.float32)),
+    "image": (RandomImage("x"), pictures()),
+    "image floats": (RandomImage("x"), pictures(1, np.float32)),
+    "waveform": (RandomWaveform("x", RATE, prob=1.0), tone().astype(np.float32)),
     "spectrogram": (
-        VarySpectrogram("x", share=1.0),
+        RandomSpectrogram("x", prob=1.0),
         np.random.default_rng(1).random((20, 8)).astype(np.float32),
     ),
     "picture of sound": (
-        VarySpectrogram("x", time=2, frequency=1, share=1.0),
+        RandomSpectrogram("x", time=2, frequency=1, prob=1.0),
         np.random.default_rng(1).integers(0, 256, (1, 9, 9, 1)).astype(np.uint8),
     ),
-    "words": (VaryWords("x", delete=0.5), np.arange(1, 13, dtype=np.int32)),
+    "words": (RandomWords("x", delete_prob=0.5), np.arange(1, 13, dtype=np.int32)),
 }
 
 
@@ -82,10 +82,10 @@ def test_the_seed_decides_and_the_rest_is_left_alone(name):
 
 def test_pictures_by_hand():
     x = pictures(1, np.float32)
-    flip = VaryImage("x", (1.0, 1.0), 1.0, 0.0, 0.0, 0.0)
+    flip = RandomImage("x", (1.0, 1.0), 1.0, 0.0, 0.0, 0.0)
     got = flip(example(x), np.random.default_rng(0))["inputs"]["x"]
     np.testing.assert_allclose(got, x[:, :, ::-1], rtol=1e-6)
-    still = VaryImage("x", (1.0, 1.0), 0.0, 0.0, 0.0, 0.0)
+    still = RandomImage("x", (1.0, 1.0), 0.0, 0.0, 0.0, 0.0)
     got = still(example(pictures()), np.random.default_rng(0))["inputs"]["x"]
     np.testing.assert_array_equal(got, pictures())
     ramp = np.arange(8.0, dtype=np.float32).reshape(1, 8, 1, 1) * np.ones((1, 1, 8, 1))
@@ -98,14 +98,14 @@ def test_pictures_by_hand():
 def test_colours_stay_within_their_ranges():
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        vary = VaryImage("x", (1.0, 1.0), 0.0, 0.2, 0.0, 0.0)
+        vary = RandomImage("x", (1.0, 1.0), 0.0, 0.2, 0.0, 0.0)
         factor = vary(example(pictures(1, float)), rng)["inputs"]["x"] / pictures(
             1, float
         )
         assert 0.8 <= factor.min() <= factor.max() <= 1.2
         assert np.ptp(factor) < 1e-5
     grey = np.repeat(pictures(1), 3, axis=-1)
-    vary = VaryImage("x", (1.0, 1.0), 0.0, 0.0, 0.0, 1.0)
+    vary = RandomImage("x", (1.0, 1.0), 0.0, 0.0, 0.0, 1.0)
     got = vary(example(grey), np.random.default_rng(0))["inputs"]["x"]
     np.testing.assert_array_equal(got, grey)
 
@@ -115,10 +115,10 @@ def test_pace_and_pitch_of_a_tone():
         return np.argmax(np.abs(np.fft.rfft(x, RATE)))
 
     for seed in range(3):
-        vary = VaryWaveform("x", RATE, 0.0, 4.0, (80.0, 80.0), share=1.0)
+        vary = RandomWaveform("x", RATE, 0.0, 4.0, (80.0, 80.0), prob=1.0)
         got = vary(example(tone()), np.random.default_rng(seed))["inputs"]["x"]
         assert 440 * 2 ** (-4 / 12) - 8 <= peak(got) <= 440 * 2 ** (4 / 12) + 8
-    vary = VaryWaveform("x", RATE, 0.3, 0.0, (80.0, 80.0), share=1.0)
+    vary = RandomWaveform("x", RATE, 0.3, 0.0, (80.0, 80.0), prob=1.0)
     lengths = [
         vary(example(tone(), 6000), np.random.default_rng(s))["masks"]["x"].sum()
         for s in range(6)
@@ -149,7 +149,7 @@ def test_pace_and_pitch_are_those_of_librosa():
 
 @pytest.mark.parametrize("count", [1, 100, 511, 2047])
 def test_a_sound_shorter_than_a_window_stays_finite(count):
-    vary = VaryWaveform("x", RATE, share=1.0)
+    vary = RandomWaveform("x", RATE, prob=1.0)
     x = tone()[:count].astype(np.float32)
     for seed in range(5):
         got = vary(example(x), np.random.default_rng(seed))
@@ -157,30 +157,30 @@ def test_a_sound_shorter_than_a_window_stays_finite(count):
 
 
 def test_noise_has_the_power_asked_for():
-    vary = VaryWaveform("x", RATE, 0.0, 0.0, (10.0, 10.0), share=1.0)
+    vary = RandomWaveform("x", RATE, 0.0, 0.0, (10.0, 10.0), prob=1.0)
     clean = tone()
     noise = vary(example(clean), np.random.default_rng(0))["inputs"]["x"] - clean
     ratio = 10 * np.log10(np.mean(clean**2) / np.mean(noise**2))
     assert abs(ratio - 10) < 0.5
-    power = np.abs(np.fft.rfft(pink(4096, np.random.default_rng(0)))) ** 2
+    power = np.abs(np.fft.rfft(pink_noise(4096, np.random.default_rng(0)))) ** 2
     assert power[1:64].mean() > 8 * power[1024:].mean()
 
 
 def test_spectrograms_by_hand():
     x = np.zeros((10, 16), np.float32)
     x[:, 8] = 1
-    vary = VarySpectrogram("x", stretch=0.0, semitones=12.0, noise=0.0, share=1.0)
+    vary = RandomSpectrogram("x", time_stretch=0.0, semitones=12.0, noise=0.0, prob=1.0)
     for seed in range(5):
         peak = vary(example(x), np.random.default_rng(seed))["inputs"]["x"][0].argmax()
         assert 4 <= peak <= 15
-    vary = VarySpectrogram("x", stretch=0.5, semitones=0.0, noise=0.0, share=1.0)
+    vary = RandomSpectrogram("x", time_stretch=0.5, semitones=0.0, noise=0.0, prob=1.0)
     lengths = [
         vary(example(x, 6), np.random.default_rng(s))["masks"]["x"].sum()
         for s in range(8)
     ]
     assert min(lengths) >= 4 and max(lengths) <= 10 and len(set(lengths)) > 2
     np.testing.assert_allclose(
-        read_at(np.array([0.0, 2.0, 4.0]), np.array([-1, 0.5, 9]), 0), [0, 1, 4]
+        interpolate_at(np.array([0.0, 2.0, 4.0]), np.array([-1, 0.5, 9]), 0), [0, 1, 4]
     )
 
 
@@ -195,14 +195,18 @@ def tables(tmp_path):
 
 def test_words_are_left_out_and_the_rest_moves_up():
     words = np.array([7, 101, 5, 5, 5, 5, 0, 0], np.int32)
-    vary = VaryWords("x", delete=1.0, protected=(101,))
+    vary = RandomWords("x", delete_prob=1.0, protected_ids=(101,))
     got = vary(example(words, 6), np.random.default_rng(0))
     assert got["inputs"]["x"].tolist() == [101, 0, 0, 0, 0, 0, 0, 0]
     assert got["masks"]["x"].sum() == 1
-    alone = VaryWords("x", delete=1.0)(example(words, 6), np.random.default_rng(0))
+    alone = RandomWords("x", delete_prob=1.0)(
+        example(words, 6), np.random.default_rng(0)
+    )
     assert alone["masks"]["x"].sum() == 1
     counts = [
-        VaryWords("x", 0.25)(example(words, 6), np.random.default_rng(s))["masks"]["x"]
+        RandomWords("x", 0.25)(example(words, 6), np.random.default_rng(s))["masks"][
+            "x"
+        ]
         for s in range(300)
     ]
     assert abs(np.mean(np.sum(counts, axis=1)) - 4.5) < 0.3
@@ -215,7 +219,7 @@ def test_words_become_synonyms(tables):
     words = np.array([[1, 0], [4, 0], [3, 1]], np.int32)
     seen = set()
     for seed in range(40):
-        vary = VaryWords("x", 0.0, 1.0, **tables, protected=(3,))
+        vary = RandomWords("x", 0.0, 1.0, **tables, protected_ids=(3,))
         got = vary(example(words), np.random.default_rng(seed))["inputs"]["x"]
         seen.add(int(got[0, 0]))
         assert got[1:].tolist() == [[4, 0], [3, 1]]
@@ -224,7 +228,7 @@ def test_words_become_synonyms(tables):
 
 def test_what_cannot_work_is_refused(tables, tmp_path):
     with pytest.raises(ConfigError, match="needs a table of synonyms"):
-        VaryWords("x", replace=0.1)
+        RandomWords("x", replace_prob=0.1)
     empty = tmp_path / "empty.txt"
     empty.write_text("word\n")
     with pytest.raises(DataError, match="D15.*holds no synonyms"):
@@ -232,9 +236,9 @@ def test_what_cannot_work_is_refused(tables, tmp_path):
     with pytest.raises(DataError, match="D15.*cannot be read"):
         read_synonyms(str(tmp_path / "nothing.txt"), "")
     with pytest.raises(ConfigError, match="out of range"):
-        VaryImage("x", crop=(0.9, 0.5))
+        RandomImage("x", crop=(0.9, 0.5))
     with pytest.raises(ConfigError, match="out of range"):
-        VarySpectrogram("x", stretch=2.0)
+        RandomSpectrogram("x", time_stretch=2.0)
 
 
 def test_a_config_asks_for_them():

@@ -14,8 +14,8 @@ from mmfusion_jax.commands.data_files import COMMANDS, PARTS_CONFIG
 from mmfusion_jax.config import build
 from mmfusion_jax.config.load import load_config
 from mmfusion_jax.data.datasets.av_mnist import generate as make
-from mmfusion_jax.data.datasets.av_mnist.build_store import built
-from mmfusion_jax.data.datasets.av_mnist.dataset import av_mnist
+from mmfusion_jax.data.datasets.av_mnist.build_store import build_or_open
+from mmfusion_jax.data.datasets.av_mnist.dataset import load_av_mnist
 from mmfusion_jax.data.datasets.av_mnist.raw_files import IDX
 from mmfusion_jax.errors import ConfigError, DataError
 
@@ -92,8 +92,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def data(folder):
-    built(folder, processes=0)
-    return av_mnist(str(folder))
+    build_or_open(folder, processes=0)
+    return load_av_mnist(str(folder))
 
 
 def test_components_stay_below_the_energy():
@@ -105,7 +105,9 @@ def test_components_stay_below_the_energy():
     for energy, count in ((0.25, 1), (0.35, 1), (0.55, 2), (0.62, 3)):
         found = make.components(x, energy)
         assert found.axes.shape == (16, count)
-        assert found.share == pytest.approx(sum((30, 20, 10)[:count]) / 100, abs=0.02)
+        assert found.variance_fraction == pytest.approx(
+            sum((30, 20, 10)[:count]) / 100, abs=0.02
+        )
     away = x[:50].reshape(50, -1) - found.mean
     want = found.mean + sum(np.outer(away @ a, a) for a in found.axes.T)
     got = found(x[:50]).reshape(50, -1)
@@ -118,7 +120,7 @@ def test_noise_has_the_level_that_is_asked(snr_db, length):
     rng = np.random.default_rng(0)
     word = (3000 * rng.standard_normal(length)).astype(np.int16)
     noise = (50 * rng.standard_normal(make.RATE)).astype(np.int16)
-    mixed = make.in_noise(word, noise, snr_db)
+    mixed = make.add_noise(word, noise, snr_db)
     said = np.zeros(make.RATE)
     said[:length] = word[: make.RATE]
     added = mixed - said
@@ -126,7 +128,7 @@ def test_noise_has_the_level_that_is_asked(snr_db, length):
     got = 10 * np.log10(spoken / np.mean(added**2))
     assert got == pytest.approx(snr_db, abs=1e-6)
     np.testing.assert_array_equal(
-        make.in_noise(word, np.zeros(make.RATE, np.int16), snr_db), said
+        make.add_noise(word, np.zeros(make.RATE, np.int16), snr_db), said
     )
 
 
@@ -147,10 +149,10 @@ def test_the_spectrogram_is_that_of_scipy():
 
 def test_noise_clips_lose_their_silence():
     clip = np.concatenate([np.zeros(100), np.arange(1, 5), np.zeros(9000)])
-    kept = make.without_silence(clip.astype(np.int16))
+    kept = make.trim_silence(clip.astype(np.int16))
     np.testing.assert_array_equal(kept, np.resize([1, 2, 3, 4], make.RATE))
     long = np.arange(1, 9002, dtype=np.int16)
-    cut = make.without_silence(long)
+    cut = make.trim_silence(long)
     assert (cut[0], cut[-1]) == (91, 9001)
     assert make.segment(long, 0.0)[0] == 1
     assert make.segment(long, 0.9999)[-1] == 9001
@@ -159,7 +161,7 @@ def test_noise_clips_lose_their_silence():
 def test_pairs_have_the_same_digit_and_are_drawn_evenly():
     digits = np.resize(np.arange(10), 4000)
     spoken = np.array([*range(10), 3, 3, 3, -1])
-    got = make.paired(digits, spoken, np.random.default_rng(0))
+    got = make.pair_with_speech(digits, spoken, np.random.default_rng(0))
     np.testing.assert_array_equal(spoken[got], digits)
     counts = np.bincount(got, minlength=14)[[3, 10, 11, 12]]
     assert counts.sum() == 400 and counts.min() > 70
@@ -172,8 +174,8 @@ def test_sorted_images_are_mixed_before_the_last_are_taken(tmp_path, folder):
     order = np.argsort(given["y_train"], kind="stable")
     given |= {name: given[name][order] for name in ("x_train", "y_train")}
     np.savez(tmp_path / "mnist.npz", **given)
-    built(tmp_path, processes=0)
-    made = av_mnist(str(tmp_path))
+    build_or_open(tmp_path, processes=0)
+    made = load_av_mnist(str(tmp_path))
     valid = made.label("valid", "digit")
     assert len(set(valid.tolist())) > 4
     whole = np.concatenate([made.label("train", "digit"), valid])
@@ -217,7 +219,7 @@ def test_examples_are_what_configs_expect(data):
 
 def test_the_word_is_heard_where_there_is_little_noise(folder, data):
     del data
-    source = av_mnist(str(folder), snr_db=40.0).source("test")
+    source = load_av_mnist(str(folder), snr_db=40.0).source("test")
     for i in range(10):
         example = source[i]
         digit = int(example["labels"]["digit"])
@@ -226,7 +228,7 @@ def test_the_word_is_heard_where_there_is_little_noise(folder, data):
 
 
 def test_splits_share_no_recording_and_test_no_noise(folder, data):
-    for made in (data, av_mnist(str(folder), pairing_seed=5)):
+    for made in (data, load_av_mnist(str(folder), pairing_seed=5)):
         words, clips = {}, {}
         for split, source in made.sources.items():
             speech, noise = source.sounds.speech, source.sounds.noise
@@ -243,16 +245,19 @@ def test_splits_share_no_recording_and_test_no_noise(folder, data):
 
 def test_a_held_out_speaker_is_tested_alone(folder, data):
     del data
-    made = av_mnist(str(folder), speaker="bob")
+    made = load_av_mnist(str(folder), held_out_speaker="bob")
     for split, names in made.groups.items():
         who = {name.split("_")[1] for name in names}
         assert who == ({"bob"} if split == "test" else {"ann"})
     with pytest.raises(ConfigError, match=r"C03.*'bo' is unknown; did you mean 'bob'"):
-        av_mnist(str(folder), speaker="bo")
+        load_av_mnist(str(folder), held_out_speaker="bo")
 
 
 def test_pairs_are_the_same_for_the_same_seed(folder, data):
-    again, other = av_mnist(str(folder)), av_mnist(str(folder), pairing_seed=1)
+    again, other = (
+        load_av_mnist(str(folder)),
+        load_av_mnist(str(folder), pairing_seed=1),
+    )
     for name in ("spoken", "noises", "places"):
         one, two, three = (
             getattr(x.source("train"), name) for x in (data, again, other)
@@ -262,7 +267,9 @@ def test_pairs_are_the_same_for_the_same_seed(folder, data):
 
 
 def test_fewer_pairs_and_kept_spectrograms_are_the_same_examples(folder, data):
-    source = av_mnist(str(folder), pairs=7, keep=True).source("train")
+    source = load_av_mnist(str(folder), max_train_pairs=7, cache_in_memory=True).source(
+        "train"
+    )
     assert len(source) == 7 and len(source.digits) == 7
     for i in (6, 0, 6):
         want, got = data.source("train")[i], source[i]
@@ -272,9 +279,9 @@ def test_fewer_pairs_and_kept_spectrograms_are_the_same_examples(folder, data):
     assert set(source.heard) == {0, 6}
     source.heard[0][:] = 255  # it is read again, not made again
     assert source[0]["inputs"]["audio"].min() == 1
-    assert len(av_mnist(str(folder), pairs=7).source("valid")) == 10
+    assert len(load_av_mnist(str(folder), max_train_pairs=7).source("valid")) == 10
     with pytest.raises(ConfigError, match="C10.*pairs=-1"):
-        av_mnist(str(folder), pairs=-1)
+        load_av_mnist(str(folder), max_train_pairs=-1)
 
 
 def test_the_original_files_give_the_same(tmp_path, folder, data):
@@ -294,8 +301,8 @@ def test_the_original_files_give_the_same(tmp_path, folder, data):
             samples = said["samples"][said["offsets"][i] : said["offsets"][i + 1]]
             write_wav(tmp_path / "recordings" / f"{d}_{who}_{n}.wav", samples)
     write_noise(tmp_path)
-    built(tmp_path, processes=0)
-    other = av_mnist(str(tmp_path))
+    build_or_open(tmp_path, processes=0)
+    other = load_av_mnist(str(tmp_path))
     for split in make.SPLITS:
         np.testing.assert_array_equal(
             other.label(split, "digit"), data.label(split, "digit")
@@ -318,7 +325,7 @@ def test_commands_import_and_examine(folder, data, capsys, monkeypatch, tmp_path
     words = ("doctor", "av_mnist")
     assert run_subcommand("mmfusion_jax data", "", COMMANDS, words) == 3
     assert "error[D75]" in capsys.readouterr().err
-    built(folder, processes=0)
+    build_or_open(folder, processes=0)
     assert run_subcommand("mmfusion_jax data", "", COMMANDS, words) == 0
     assert "20 examples of 20 recordings" in capsys.readouterr().out
     config = load_config(str(ROOT / PARTS_CONFIG))
@@ -341,7 +348,7 @@ def test_says_which_part_is_missing(tmp_path, folder, remove, said):
     if remove != "noise":
         write_noise(tmp_path)
     with pytest.raises(DataError, match=rf"D40.*{said}[\s\S]*ESC-50[\s\S]*digits"):
-        built(tmp_path)
+        build_or_open(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -362,7 +369,7 @@ def test_parts_with_other_content_are_refused(tmp_path, file, change, said):
     np.savez(tmp_path / file, **(whole | change))
     write_noise(tmp_path)
     with pytest.raises(DataError, match=f"D52.*{file}: .*{said}"):
-        built(tmp_path, processes=0)
+        build_or_open(tmp_path, processes=0)
 
 
 @pytest.mark.parametrize(
@@ -382,7 +389,7 @@ def test_damaged_files_of_mnist_are_named(tmp_path, folder, content, said):
     (tmp_path / "fsdd.npz").symlink_to(folder / "fsdd.npz")
     write_noise(tmp_path)
     with pytest.raises(DataError, match=f"D52.*train-images-idx3-ubyte.gz: .*{said}"):
-        built(tmp_path, processes=0)
+        build_or_open(tmp_path, processes=0)
 
 
 def test_a_split_without_a_word_is_named(tmp_path):
@@ -391,11 +398,11 @@ def test_a_split_without_a_word_is_named(tmp_path):
     np.savez(tmp_path / "mnist.npz", **mnist())
     np.savez(tmp_path / "fsdd.npz", **said)
     write_noise(tmp_path)
-    built(tmp_path, processes=0)
+    build_or_open(tmp_path, processes=0)
     with pytest.raises(DataError, match="D78.*no recording of three.*'valid'"):
-        av_mnist(str(tmp_path))
+        load_av_mnist(str(tmp_path))
     with pytest.raises(ConfigError, match="C10.*snr_db=nan"):
-        av_mnist(str(tmp_path), snr_db=float("nan"))
+        load_av_mnist(str(tmp_path), snr_db=float("nan"))
 
 
 def test_the_real_parts(real_data, tmp_path):
@@ -410,10 +417,10 @@ def test_the_real_parts(real_data, tmp_path):
     (tmp_path / "fsdd.npz").symlink_to(real / "fsdd.npz")
     for clip in sorted((real / "esc10").glob("00[12]_*.ogg")):
         (tmp_path / clip.name).symlink_to(clip)
-    made = built(tmp_path, processes=0)
+    made = build_or_open(tmp_path, processes=0)
     assert made.images.manifest["components"] == 3
     assert made.images.manifest["energy"] == pytest.approx(0.23, abs=0.02)
-    data = av_mnist(str(tmp_path), speaker="")
+    data = load_av_mnist(str(tmp_path), held_out_speaker="")
     assert data.facts["counts"] == {"train": 2200, "valid": 200, "test": 100}
     counts = {split: len(names) for split, names in data.groups.items()}
     assert counts == {"train": 2400, "valid": 300, "test": 300}

@@ -17,8 +17,13 @@ from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.losses.multiplicative import Multiplicative
 from mmfusion_jax.models import MODELS
-from mmfusion_jax.models.baselines import ConcatFC, LateFusion, Unimodal, count
-from mmfusion_jax.models.transfer import graft
+from mmfusion_jax.models.baselines import (
+    ConcatFC,
+    LateFusion,
+    Unimodal,
+    count_parameters,
+)
+from mmfusion_jax.models.transfer import copy_submodules
 from mmfusion_jax.ops.late_fusion import average, multiplicative, product
 from mmfusion_jax.types import Batch, Outputs, Tokens
 
@@ -139,7 +144,7 @@ def test_loss_is_the_score_of_the_true_class():
 
 def test_detached_loss_is_a_weighted_cross_entropy():
     def slope(detach):
-        term = Multiplicative("emotion", detach_q=detach)
+        term = Multiplicative("emotion", stop_gradient_q=detach)
         batch = make_batch(np.zeros((1, 1, 1)), np.zeros((1, 1, 1)))
 
         def loss(audio):
@@ -169,9 +174,9 @@ def test_detached_loss_is_a_weighted_cross_entropy():
 def test_counts_of_table_1(model, want):
     batch = make_batch(np.zeros((1, 212, 13)), np.zeros((1, 4, 32, 32, 3)))
     made = jax.eval_shape(lambda: model.init(jax.random.key(0), batch, train=False))
-    assert count(made["params"]) == want
+    assert count_parameters(made["params"]) == want
     if isinstance(model, ConcatFC):
-        assert count(made["params"], include_unused_heads=True) == 26_868_664
+        assert count_parameters(made["params"], include_unused_heads=True) == 26_868_664
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -311,7 +316,7 @@ def test_late_fusion_starts_from_single_modalities():
         donor = weights(name)
         given = donor["params"], jax.tree.map(lambda x: x + 1, donor["batch_stats"])
         for prefix in "encoders_", "head_":
-            params, stats = graft(params, stats, *given, prefix)
+            params, stats = copy_submodules(params, stats, *given, prefix)
         kept = f"encoders_{name}"
         chex.assert_trees_all_equal(params[kept], donor["params"][kept])
         chex.assert_trees_all_equal(stats[kept], given[1][kept])
@@ -325,7 +330,7 @@ def test_late_fusion_starts_from_single_modalities():
 
 def test_a_graft_leaves_the_rest():
     tree, donor = weights("concat_fc"), weights("audio")
-    params, _ = graft(
+    params, _ = copy_submodules(
         tree["params"],
         tree["batch_stats"],
         donor["params"],
@@ -342,9 +347,9 @@ def test_a_graft_must_fit():
     stats = tree["batch_stats"], donor["batch_stats"]
     wide = {"encoders_audio": jax.tree.map(lambda x: x[:1], donor["params"])}
     with pytest.raises(ConfigError, match=r"(?s)in the donor.*same encoder"):
-        graft(tree["params"], stats[0], wide, stats[1])
+        copy_submodules(tree["params"], stats[0], wide, stats[1])
     with pytest.raises(ConfigError, match=r"nothing called 'text'"):
-        graft(tree["params"], stats[0], donor["params"], stats[1], "text")
+        copy_submodules(tree["params"], stats[0], donor["params"], stats[1], "text")
 
 
 # --- The released networks -----------------------------------------------------------

@@ -78,8 +78,8 @@ def test_slow_data_is_seen():
             yield 1
 
     step = lambda state, batch: (state, np.float32(batch))
-    trainer = benchmark.Trainer(step, None, None)  # pyright: ignore
-    found = benchmark._pipeline(trainer, slow(), 5, 1)  # pyright: ignore
+    trainer = benchmark.RepeatedStep(step, None, None)  # pyright: ignore
+    found = benchmark._time_pipeline(trainer, slow(), 5, 1)  # pyright: ignore
     assert found["data_wait_share"] > 0.9
     assert found["step_s"]["median"] == pytest.approx(0.02, abs=0.015)
 

@@ -14,9 +14,9 @@ from golden_msa import weights as golden_weights
 
 from mmfusion_jax.encoders.bert import Bert
 from mmfusion_jax.errors import ConfigError, WeightsError
-from mmfusion_jax.weights import TABLES, random_starts
+from mmfusion_jax.weights import WEIGHT_MAPPINGS, random_init_notices
 from mmfusion_jax.weights.convert import load
-from mmfusion_jax.weights.torch_checkpoint import NotTensors, read_torch
+from mmfusion_jax.weights.torch_checkpoint import InvalidTensorFile, read_torch
 
 SMALL = {"width": 24, "depth": 2, "heads": 4, "hidden": 40, "vocabulary": 50}
 SMALL |= {"places": 16, "dropout": 0.0}
@@ -52,7 +52,7 @@ def test_follows_the_golden_arrays(golden, tmp_path):
     file = tmp_path / "bert.safetensors"
     safetensors.numpy.save_file(theirs(golden), file)
     model = Bert(**SMALL)
-    loaded = load(TABLES["bert"], file, shapes(model))
+    loaded = load(WEIGHT_MAPPINGS["bert"], file, shapes(model))
     assert loaded.unused == ("pooler.dense.bias", "pooler.dense.weight")
     ids = np.stack([arrays["mcl_small/in.ids"], arrays["mcl_small/in.types"]], axis=-1)
     mask = arrays["mcl_small/in.mask"] > 0
@@ -80,7 +80,7 @@ def test_agrees_with_transformers(tmp_path, pooled):
     reference, file = transformers.BertModel(config).eval(), tmp_path / "bert.pt"
     torch.save(reference.state_dict(), file)
     model = Bert(**SMALL, pooled=pooled)
-    variables = load(TABLES["bert"], file, shapes(model)).variables
+    variables = load(WEIGHT_MAPPINGS["bert"], file, shapes(model)).variables
     ids, mask = inputs()
     with torch.no_grad():
         out = reference(
@@ -144,21 +144,25 @@ def broken(golden, tmp_path, change):
 
 def test_a_missing_file_is_an_error_with_the_command(tmp_path):
     with pytest.raises(WeightsError, match=r"(?s)W01.*absent.*save_pretrained"):
-        load(TABLES["bert"], tmp_path / "absent.safetensors", shapes(Bert(**SMALL)))
+        load(
+            WEIGHT_MAPPINGS["bert"],
+            tmp_path / "absent.safetensors",
+            shapes(Bert(**SMALL)),
+        )
 
 
 def test_a_missing_name_is_named(golden, tmp_path):
     name = "encoder.layer.1.attention.self.query.weight"
     file = broken(golden, tmp_path, lambda arrays: arrays.pop(name))
     with pytest.raises(WeightsError, match=rf"W03.*{name}.*layer_1/attention/query"):
-        load(TABLES["bert"], file, shapes(Bert(**SMALL)))
+        load(WEIGHT_MAPPINGS["bert"], file, shapes(Bert(**SMALL)))
 
 
 def test_a_wrong_shape_is_named(golden, tmp_path):
     file = broken(golden, tmp_path, lambda arrays: None)
     model = Bert(**{**SMALL, "vocabulary": 51})
     with pytest.raises(WeightsError, match=r"W04.*word_embeddings.*50, 24.*51, 24"):
-        load(TABLES["bert"], file, shapes(model))
+        load(WEIGHT_MAPPINGS["bert"], file, shapes(model))
 
 
 def test_older_names_and_prefixes_are_known(golden, tmp_path):
@@ -168,7 +172,7 @@ def test_older_names_and_prefixes_are_known(golden, tmp_path):
             arrays[f"bert.{gamma}"] = arrays.pop(name)
 
     file = broken(golden, tmp_path, older)
-    tree = load(TABLES["bert"], file, shapes(Bert(**SMALL))).variables
+    tree = load(WEIGHT_MAPPINGS["bert"], file, shapes(Bert(**SMALL))).variables
     want = theirs(golden)["encoder.layer.0.output.dense.weight"].T
     got = tree["params"]["layer_0"]["shrink"]["kernel"]
     np.testing.assert_array_equal(got, want)
@@ -216,7 +220,7 @@ def zipped(tmp_path, stream):
     ],
 )
 def test_refuses_what_is_no_tensor(tmp_path, stream):
-    with pytest.raises(NotTensors):
+    with pytest.raises(InvalidTensorFile):
         read_torch(zipped(tmp_path, stream))
 
 
@@ -225,7 +229,7 @@ def test_a_damaged_file_is_one_error(tmp_path):
         file = tmp_path / name
         file.write_bytes(content)
         with pytest.raises(WeightsError, match="W02"):
-            load(TABLES["bert"], file, shapes(Bert(**SMALL)))
+            load(WEIGHT_MAPPINGS["bert"], file, shapes(Bert(**SMALL)))
 
 
 def test_a_file_of_old_pytorch_is_told_apart(tmp_path):
@@ -233,11 +237,11 @@ def test_a_file_of_old_pytorch_is_told_apart(tmp_path):
     file = tmp_path / "pytorch_model.bin"
     torch.save({"a": torch.ones(2)}, file, _use_new_zipfile_serialization=False)
     with pytest.raises(WeightsError, match=r"W02.*before 1\.6.*torch\.load\(FILE"):
-        load(TABLES["bert"], file, shapes(Bert(**SMALL)))
+        load(WEIGHT_MAPPINGS["bert"], file, shapes(Bert(**SMALL)))
 
 
 def test_a_random_start_is_said():
     encoders = {"text": "bert", "audio": "audio_conv"}
-    assert random_starts(encoders, {"text": "bert.safetensors"}) == []
-    (said,) = random_starts(encoders, {"text": ""})
+    assert random_init_notices(encoders, {"text": "bert.safetensors"}) == []
+    (said,) = random_init_notices(encoders, {"text": ""})
     assert said.startswith("text: the encoder 'bert' starts from random values")

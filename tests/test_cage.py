@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmfusion_jax.errors import DataError
-from mmfusion_jax.safe_load.sandbox import memory_for, run_caged
+from mmfusion_jax.safe_load.sandbox import memory_for, run_sandboxed
 
 LIMITS = {"memory_gb": 0.2, "cpu_seconds": 60, "timeout": 120}
 
@@ -20,7 +20,7 @@ def importable(monkeypatch):
 
 
 def caged(name: str, *, limits: dict | None = None, **arguments):
-    return run_caged(f"cage_jobs:{name}", arguments, **{**LIMITS, **(limits or {})})
+    return run_sandboxed(f"cage_jobs:{name}", arguments, **{**LIMITS, **(limits or {})})
 
 
 def test_the_result_comes_from_another_process():

@@ -18,10 +18,10 @@ from groups import in_ci
 from mmfusion_jax.encoders import AudioConv, ResNeXt3D
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.batch_norm import BatchNorm
-from mmfusion_jax.losses.objective import Objective, Weighted
+from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.losses.supervised import CrossEntropy
 from mmfusion_jax.models.cfn_sr import CFNSR
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.train.state import TrainState, create_state
 from mmfusion_jax.train.step import make_train_step
 from mmfusion_jax.types import Batch, Tokens
@@ -41,7 +41,7 @@ COUNTS = {
     "no residual": 26_301_417,
 }
 NO_DROPOUT = {"dropout": 0.0, "embed_dropout": 0.0, "layer_dropout": 0.0}
-OBJECTIVE = Objective({"task": Weighted(CrossEntropy("emotion"))})
+OBJECTIVE = Objective({"task": WeightedLoss(CrossEntropy("emotion"))})
 
 
 def make_batch(audio, clip, labels):
@@ -59,7 +59,7 @@ class Patches(nn.Module):
 
     @nn.compact
     def __call__(self, values, mask, *, train):
-        frames = keep(values / jnp.float32(255), mask)
+        frames = zero_masked(values / jnp.float32(255), mask)
         x = einops.rearrange(frames, "b t (h i) (w j) c -> b t h w (i j c)", i=2, j=2)
         x = nn.Dense(8, dtype=self.dtype)(x)
         x = BatchNorm(self.axis, dtype=self.dtype)(x, mask, train=train)
@@ -74,7 +74,9 @@ def small(axis=None, dtype=None, **options):
         "video": Patches(axis, dtype),
     }
     options = {"axis": axis, "dtype": dtype, **NO_DROPOUT, **options}
-    return CFNSR(FrozenDict(encoders), 3, width=8, depth=1, heads=2, **options)
+    return CFNSR(
+        FrozenDict(encoders), 3, hidden_dim=8, num_layers=1, num_heads=2, **options
+    )
 
 
 @functools.cache
@@ -133,11 +135,11 @@ def test_another_modality_takes_the_place_of_video(cross):
     other = CFNSR(
         FrozenDict(renamed(small().encoders)),
         3,
-        width=8,
-        depth=1,
-        heads=2,
+        hidden_dim=8,
+        num_layers=1,
+        num_heads=2,
         cross=cross,
-        watched="image",
+        attended_modality="image",
         **NO_DROPOUT,
     )
     tree_of_other = {kind: renamed(x) for kind, x in tree.items()}
@@ -273,7 +275,7 @@ def released(stem_relu, parity):
         "audio": AudioConv(dropout=0.0),
         "video": ResNeXt3D(stem_relu=stem_relu),
     }
-    return CFNSR(encoders, 8, parity=parity, **NO_DROPOUT)
+    return CFNSR(encoders, 8, variant=parity, **NO_DROPOUT)
 
 
 @functools.cache
@@ -336,7 +338,7 @@ def test_first_steps_of_the_released_network(golden):
         stats=tree["batch_stats"],
         opt_state=tx.init(tree["params"]),
         key=jax.random.key(0),
-        bad_steps={"in_a_row": zero, "total": zero},
+        skipped_steps={"in_a_row": zero, "total": zero},
     )
     losses = []
     for i in range(3):

@@ -18,7 +18,7 @@ import mmfusion_jax
 from mmfusion_jax import __main__ as program
 from mmfusion_jax import main
 from mmfusion_jax.cli.command import Command, help_text, run_command
-from mmfusion_jax.cli.flags import Flag, Request, default_workdir, parse
+from mmfusion_jax.cli.flags import Flag, ParsedCommand, default_workdir, parse
 from mmfusion_jax.errors import (
     CheckpointError,
     ConfigError,
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 CONFIG = "configs/cfn_sr.py"
 MODE = Flag("mode", "train", "what to do", ("train", "evaluate"))
 LONG = Flag("as", "", "what it is", ("", "first_of_them", "second_of_them", "third"))
-STEPS = Flag("steps", 20, "how many", least=1)
+STEPS = Flag("steps", 20, "how many", minimum=1)
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,7 @@ def answer(capsys, *words: str, main=lambda request: None) -> tuple[int, str, st
     return code, out, err
 
 
-def read(*words: str) -> Request:
+def read(*words: str) -> ParsedCommand:
     command = Command("mmfusion_jax.main", "Does.", lambda r: None, (MODE, STEPS))
     return parse(words, command.all_flags, True)
 

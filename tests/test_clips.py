@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from media_files import grey_steps, tone, write_video, write_wav
 
-from mmfusion_jax.data.datasets.clips import clips
+from mmfusion_jax.data.datasets.clips import load_clips
 from mmfusion_jax.data.media.decode import mfcc
 from mmfusion_jax.data.media.labels_csv import read_labels
 from mmfusion_jax.errors import ConfigError, DataError
@@ -49,7 +49,7 @@ def full(folder):
 
 
 def test_examples_are_those_of_the_files(folder):
-    data = clips(full(folder), standardise=False, **SMALL)
+    data = load_clips(full(folder), standardize=False, **SMALL)
     assert data.classes == {"label": ("a", "b")}
     assert {k: len(v) for k, v in data.sources.items()} == {"train": 6, "test": 4}
     example = data.source("test")[1]  # 7.mp4
@@ -70,7 +70,7 @@ def test_examples_are_those_of_the_files(folder):
 
 def test_a_missing_stream_is_masked(folder):
     rows = "silent.mp4,a,train\nsound.wav,b,train\n0.mp4,a,test\n"
-    data = clips(table(folder, HEAD + rows), **SMALL)
+    data = load_clips(table(folder, HEAD + rows), **SMALL)
     silent, heard = data.source("train")[0], data.source("train")[1]
     assert not silent["masks"]["audio"].any() and silent["masks"]["video"].all()
     assert not heard["masks"]["video"].any() and heard["masks"]["audio"].any()
@@ -80,7 +80,7 @@ def test_a_missing_stream_is_masked(folder):
 
 
 def test_mfcc_are_standard_over_the_training_split_alone(folder):
-    data = clips(full(folder), **SMALL)
+    data = load_clips(full(folder), **SMALL)
     rows = lambda split: np.concatenate(
         [
             example["inputs"]["audio"][example["masks"]["audio"]]
@@ -101,26 +101,28 @@ def _rest(data):
 
 def test_decodes_once_and_again_when_something_changed(folder, cache, capfd):
     count = lambda: len(list(cache.glob("clips-*")))
-    clips(full(folder), **SMALL)
+    load_clips(full(folder), **SMALL)
     assert "decoding 10 clips" in capfd.readouterr().err
     relabelled = HEAD + "\n".join(
         f"{i}.mp4,{'ba'[i % 2]},{'train' if i < 7 else 'valid' if i < 8 else 'test'}"
         for i in range(10)
     )
-    data = clips(table(folder, relabelled), **SMALL)
+    data = load_clips(table(folder, relabelled), **SMALL)
     assert "valid" in data.sources and data.source("train")[0]["labels"]["label"] == 1
     assert count() == 1 and "decoding" not in capfd.readouterr().err
-    clips(str(folder), **SMALL | {"frames": 2})
+    load_clips(str(folder), **SMALL | {"frames": 2})
     assert count() == 2
     write_video(folder / "0.mp4", grey_steps(5), tone())
-    clips(str(folder), **SMALL)
+    load_clips(str(folder), **SMALL)
     assert count() == 3
 
 
 def test_two_builds_are_the_same_bytes_in_processes_or_not(folder, cache):
     stores = []
     for workers in (0, 1):
-        data = clips(full(folder), **SMALL | {"workers": workers, "noise_snr_db": 3.0})
+        data = load_clips(
+            full(folder), **SMALL | {"workers": workers, "noise_snr_db": 3.0}
+        )
         store = cache / data.facts["prepared"]
         stores.append({f.name: f.read_bytes() for f in store.iterdir()})
         shutil.rmtree(store)
@@ -134,7 +136,7 @@ def test_the_manifest_says_what_went_in_and_what_did_not(folder):
 
     (folder / "5.mp4").write_text("<html>Please log in</html>")
     (folder / "6.mp4").write_bytes((folder / "6.mp4").read_bytes()[:3000])
-    data = clips(full(folder), **SMALL)
+    data = load_clips(full(folder), **SMALL)
     manifest = open_store(cache_folder(data.facts["prepared"])).manifest
     first = manifest["clips"][0]
     content = (folder / "0.mp4").read_bytes()
@@ -152,25 +154,25 @@ def test_the_manifest_says_what_went_in_and_what_did_not(folder):
 def test_strict_stops_at_the_first_bad_file(folder):
     (folder / "5.mp4").write_text("<html>Please log in</html>")
     with pytest.raises(DataError, match=r"D44.*5\.mp4.*web page"):
-        clips(full(folder), strict=True, **SMALL)
-    clips(str(folder), **SMALL)
+        load_clips(full(folder), strict=True, **SMALL)
+    load_clips(str(folder), **SMALL)
     with pytest.raises(DataError, match="D44"):
-        clips(str(folder), strict=True, **SMALL)
+        load_clips(str(folder), strict=True, **SMALL)
 
 
 def test_no_clip_left(folder):
     for i in range(10):
         (folder / f"{i}.mp4").write_bytes(b"")
     with pytest.raises(DataError, match=r"D43[\s\S]*10 of 10[\s\S]*9\.mp4 .*is empty"):
-        clips(full(folder), **SMALL)
+        load_clips(full(folder), **SMALL)
 
 
 def test_noise_is_of_the_clip_and_its_seed(folder):
-    noisy = lambda **more: clips(
-        full(folder), standardise=False, noise_snr_db=-10.0, **SMALL, **more
+    noisy = lambda **more: load_clips(
+        full(folder), standardize=False, noise_snr_db=-10.0, **SMALL, **more
     )
     audio = lambda data, i: data.source("train")[i]["inputs"]["audio"]
-    clean = clips(full(folder), standardise=False, **SMALL)
+    clean = load_clips(full(folder), standardize=False, **SMALL)
     assert np.abs(audio(noisy(), 0) - audio(clean, 0)).max() > 20
     np.testing.assert_array_equal(audio(noisy(), 0), audio(noisy(), 0))
     assert (audio(noisy(), 0) != audio(noisy(noise_seed=1), 0)).any()
@@ -185,7 +187,7 @@ def test_spans_of_one_file_stay_in_one_split(folder):
         for at, label in ((0.0, "a"), (0.2, "b"), (0.4, "a"), (0.6, "b"))
     ]
     text = "file,label,start,end\n" + "\n".join(rows)
-    data = clips(table(folder, text), valid_share=0.0, test_share=0.4, **SMALL)
+    data = load_clips(table(folder, text), val_fraction=0.0, test_fraction=0.4, **SMALL)
     assert {k: len(v) for k, v in data.sources.items()} == {"train": 4, "test": 4}
     assert sorted(data.groups) == ["test", "train"]
     values = [data.source("train")[i]["inputs"]["video"].mean() for i in range(4)]
@@ -193,23 +195,23 @@ def test_spans_of_one_file_stay_in_one_split(folder):
 
 
 def test_grey_keeps_the_brightness_and_three_channels(folder):
-    data = clips(full(folder), colour=False, **SMALL)
+    data = load_clips(full(folder), rgb=False, **SMALL)
     video = data.source("train")[5]["inputs"]["video"]
     assert video.shape == (3, 8, 8, 3) and np.abs(video.astype(int) - 100).max() < 5
 
 
 def test_one_modality_alone(folder):
-    data = clips(full(folder), modalities=("audio",), **SMALL)
+    data = load_clips(full(folder), modalities=("audio",), **SMALL)
     assert list(data.source("train")[0]["inputs"]) == ["audio"]
     rows = "silent.mp4,a,train\nsound.wav,b,train\n1.mp4,b,train\n0.mp4,a,train\n"
     text = HEAD + rows + "2.mp4,a,test"
-    data = clips(table(folder, text), modalities=("video",), **SMALL)
+    data = load_clips(table(folder, text), modalities=("video",), **SMALL)
     assert data.facts["skipped"] == {"sound.wav": "has no video."}
 
 
 def test_augments_training_videos_if_asked(folder):
-    assert clips(full(folder), **SMALL).augment is None
-    data = clips(full(folder), augment=True, **SMALL)
+    assert load_clips(full(folder), **SMALL).augment is None
+    data = load_clips(full(folder), augment=True, **SMALL)
     assert data.augment is not None
     got = data.augment(data.source("train")[0], np.random.default_rng(0))
     assert got["inputs"]["video"].shape == (3, 8, 8, 3)
@@ -218,15 +220,15 @@ def test_augments_training_videos_if_asked(folder):
 def test_splits_at_random_keep_speakers_apart_or_warn(folder):
     rows = [f"{i}.mp4,{'ab'[i % 2]},s{i // 2}" for i in range(10)]
     text = "file,label,speaker\n" + "\n".join(rows)
-    data = clips(table(folder, text), **SMALL)
+    data = load_clips(table(folder, text), **SMALL)
     spoken = [set(names) for names in data.groups.values()]
     assert len(spoken) == 3 and sum(map(len, spoken)) == len(set.union(*spoken)) == 5
     assert not data.facts["warnings"]
-    named = clips(
+    named = load_clips(
         table(folder, text.replace("speaker", "who")), speaker_column="who", **SMALL
     )
     assert named.groups == data.groups
-    data = clips(str(folder), **SMALL)
+    data = load_clips(str(folder), **SMALL)
     assert data.groups == {}
     assert any("no column `speaker`" in w for w in data.facts["warnings"])
 
@@ -234,7 +236,7 @@ def test_splits_at_random_keep_speakers_apart_or_warn(folder):
 def test_a_speaker_in_two_splits_is_refused(folder):
     text = "file,label,split,speaker\n0.mp4,a,train,x\n1.mp4,b,train,y\n2.mp4,a,test,x"
     with pytest.raises(DataError, match="D10.*'x'.*'train'.*'test'"):
-        clips(table(folder, text), **SMALL)
+        load_clips(table(folder, text), **SMALL)
 
 
 WRONG = {
@@ -272,7 +274,7 @@ WRONG = {
 @pytest.mark.parametrize("text", WRONG, ids=range(len(WRONG)))
 def test_mistakes_in_the_table_are_named(folder, text):
     with pytest.raises(DataError, match=WRONG[text]):
-        clips(table(folder, text), **SMALL)
+        load_clips(table(folder, text), **SMALL)
 
 
 def test_a_label_outside_the_classes_is_named(folder):
@@ -300,13 +302,13 @@ def test_tables_of_spreadsheets_are_read(folder):
 def test_without_a_folder_or_table_it_says_how_they_look(tmp_path):
     run = r"[\s\S]*file,label\[,split\][\s\S]*fix: python -m mmfusion_jax.main"
     with pytest.raises(DataError, match="D40.*no folder of clips was named" + run):
-        clips("")
+        load_clips("")
     with pytest.raises(DataError, match="D40.*'/no/where' is not a folder" + run):
-        clips("/no/where")
+        load_clips("/no/where")
     with pytest.raises(DataError, match="D40.*labels.csv is not there" + run):
-        clips(str(tmp_path))
+        load_clips(str(tmp_path))
     with pytest.raises(DataError, match="D40.*is a folder" + run):
-        clips(str(tmp_path), labels=str(tmp_path))
+        load_clips(str(tmp_path), labels=str(tmp_path))
 
 
 def test_options_out_of_range_are_named(folder):
@@ -318,7 +320,7 @@ def test_options_out_of_range_are_named(folder):
         ({"test_share": 1.0}, "test_share=1"),
     ]:
         with pytest.raises((ConfigError, ValueError), match=says):
-            clips(full(folder), **SMALL | option)
+            load_clips(full(folder), **SMALL | option)
 
 
 @pytest.mark.parametrize("count", [6, pytest.param(100, marks=pytest.mark.slow)])
@@ -332,7 +334,7 @@ def test_real_clips_of_a_speaker(real_data, tmp_path, count):
     part = tmp_path / "some.csv"
     part.write_text("\n".join([lines[0], *picked]))
     workers = None if count == 100 else 0
-    data = clips(str(folder), str(part), size=56, workers=workers)
+    data = load_clips(str(folder), str(part), size=56, workers=workers)
     assert sum(map(len, data.sources.values())) == len(picked)
     example = data.source("train")[0]
     assert example["inputs"]["video"].shape == (30, 56, 56, 3)
@@ -349,7 +351,7 @@ def test_real_recordings_without_pictures(real_data, tmp_path):
     part = tmp_path / "some.csv"
     rows = [line for line in lines[1:] if ",calm," in line or ",angry," in line]
     part.write_text("\n".join([lines[0], *rows]))
-    data = clips(
+    data = load_clips(
         str(folder), str(part), speaker_column="actor", size=8, workers=0,
         sample_rate=44100, offset=0.5, duration=2.45,
     )  # fmt: skip

@@ -15,10 +15,10 @@ from groups import in_ci
 from mmfusion_jax import __main__ as program
 from mmfusion_jax import bench, main
 from mmfusion_jax.cli.command import run_command
-from mmfusion_jax.cli.flags import Request
+from mmfusion_jax.cli.flags import ParsedCommand
 from mmfusion_jax.config import build
-from mmfusion_jax.runner.trainer import Run
-from mmfusion_jax.runner.workdir import units
+from mmfusion_jax.runner.trainer import Trainer
+from mmfusion_jax.runner.workdir import fold_seed_pairs
 
 ROOT = Path(__file__).parent.parent
 MAIN = "python -m mmfusion_jax.main"
@@ -81,11 +81,11 @@ def followed(monkeypatch, cache_dir, tmp_path):
     """Commands that train and measure stop when everything is built."""
     reached = []
 
-    def follow(request: Request):
+    def follow(request: ParsedCommand):
         config = request.config
-        for unit in units(config, request.workdir)[:1]:
+        for unit in fold_seed_pairs(config, request.workdir)[:1]:
             found = build.dataset(config, unit.fold)
-            run = Run(config, found)
+            run = Trainer(config, found)
             build.check_ids(config, found)
             assert run.parts.modalities
         reached.append(request)

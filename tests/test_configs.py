@@ -14,7 +14,7 @@ from mmfusion_jax.cli.flags import Flag, parse
 from mmfusion_jax.config import build
 from mmfusion_jax.config.load import load_config
 from mmfusion_jax.config.validate import check_config
-from mmfusion_jax.data.dataset import Dataset, Score
+from mmfusion_jax.data.dataset import Dataset, RegressionTarget
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.types import Batch
 
@@ -110,7 +110,9 @@ def losses_of_mea(*flags: str) -> dict:
     sizes = ("model.psa_layers=2", "model.hca_layers=1", "model.heads=2")
     words = [*PLAIN, *(f"--config.{size}" for size in sizes), *flags]
     config = config_of(words)
-    task = build.build_task(config, Dataset("", "", {}, values={"score": Score(-3, 3)}))
+    task = build.build_task(
+        config, Dataset("", "", {}, values={"score": RegressionTarget(-3, 3)})
+    )
     model = build.build_model(config, task, None)
     objective = build.build_objective(config, task)
     inputs = {m: jnp.zeros((3, 2, 4)) for m in config.model.encoders}

@@ -10,7 +10,7 @@ from groups import in_ci
 from precision import double
 
 from mmfusion_jax.ops.conv.conv3d import (
-    conv3d,
+    convolve3d,
     grouped_conv3d,
     pointwise_conv3d,
     stem_conv3d,
@@ -136,5 +136,5 @@ def test_stem(shape):
 @pytest.mark.parametrize("stride", [1, 2])
 def test_pointwise(shape, stride):
     x, w = normal(0, *shape), normal(1, shape[-1], 7)
-    lax = lambda x, w: conv3d(x, w[None, None, None], strides=(stride,) * 3)
+    lax = lambda x, w: convolve3d(x, w[None, None, None], strides=(stride,) * 3)
     assert_same(functools.partial(pointwise_conv3d, stride=stride), lax, x, w)

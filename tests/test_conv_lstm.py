@@ -21,7 +21,7 @@ from mmfusion_jax.layers.transformer import sinusoid
 def test_encoder_takes_any_sequence(shape, dtype):
     values = jnp.asarray(np.arange(np.prod(shape)).reshape(shape) % 7, dtype)
     mask = jnp.arange(6) < jnp.array([[6], [4]])
-    encoder = ConvLSTM(6, vocabulary=7 if len(shape) == 2 else 0)
+    encoder = ConvLSTM(6, vocab_size=7 if len(shape) == 2 else 0)
     init = jax.jit(functools.partial(encoder.init, train=False))
     params = init(jax.random.key(0), values, mask)
     run = jax.jit(functools.partial(encoder.apply, train=False))

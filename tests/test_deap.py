@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from outlines import same_kinds
 
-from mmfusion_jax.data.datasets.deap.prepare import prepare
-from mmfusion_jax.data.datasets.deap.windows import RATINGS, deap, outline
+from mmfusion_jax.data.datasets.deap.prepare import prepare_subject
+from mmfusion_jax.data.datasets.deap.windows import RATINGS, load_deap, outline
 from mmfusion_jax.errors import ConfigError, DataError
 
 TRIALS, SECONDS = 3, 4
@@ -65,7 +65,7 @@ def test_the_pickles_are_what_python_reads(folder):
 
 
 def test_windows_of_standard_signals(folder):
-    data = deap(str(folder), folds=3, window=2, hop=2)
+    data = load_deap(str(folder), folds=3, window=2, hop=2)
     assert data.facts["counts"] == {"train": 6, "valid": 6, "test": 6}
     assert data.facts["people"]["test"] == ["s01"]
     raw = tree(0)["data"][..., 3 * 128 :]
@@ -82,15 +82,15 @@ def test_windows_of_standard_signals(folder):
 
 @pytest.mark.parametrize("options", [{}, {"window": 2, "protocol": "fixed"}])
 def test_the_outline_is_of_the_same_kinds(folder, options):
-    real = deap(str(folder), folds=3, **options)
+    real = load_deap(str(folder), folds=3, **options)
     same_kinds(real, outline(folds=3, **options))
 
 
 def test_ratings_above_the_threshold_are_high(folder):
-    test = deap(str(folder), folds=3, hop=4).source("test")
+    test = load_deap(str(folder), folds=3, hop=4).source("test")
     labels = [[test[i]["labels"][name] for name in RATINGS] for i in range(TRIALS)]
     assert np.array(labels).tolist() == [[0, 0, 1, 1]] * TRIALS
-    data = deap(str(folder), folds=3, threshold=5.1)
+    data = load_deap(str(folder), folds=3, threshold=5.1)
     assert data.label("test", "dominance").tolist() == [0] * TRIALS * SECONDS
     assert data.classes["valence"] == ("low", "high")
 
@@ -98,7 +98,7 @@ def test_ratings_above_the_threshold_are_high(folder):
 def test_no_participant_is_in_two_splits(folder):
     tested = []
     for fold in range(3):
-        groups = deap(str(folder), fold=fold, folds=3).groups
+        groups = load_deap(str(folder), fold=fold, folds=3).groups
         assert sorted(sum(groups.values(), ())) == ["s01", "s02", "s03"]
         tested += groups["test"]
     assert sorted(tested) == ["s01", "s02", "s03"]
@@ -106,7 +106,7 @@ def test_no_participant_is_in_two_splits(folder):
 
 def test_arguments_that_cannot_work_are_named(folder):
     with pytest.raises(ConfigError, match=r"C06.*fold=0 of folds=8"):
-        deap(str(folder))
+        load_deap(str(folder))
     for options, said in (
         ({"threshold": 9.0}, "threshold=9.0"),
         ({"window": 0}, "window=0"),
@@ -114,14 +114,14 @@ def test_arguments_that_cannot_work_are_named(folder):
         ({"window": 5}, "window=5 is longer"),
     ):
         with pytest.raises(ConfigError, match=f"C10.*{said}"):
-            deap(str(folder), folds=3, **options)
+            load_deap(str(folder), folds=3, **options)
 
 
 def test_says_where_to_get_it(tmp_path):
     with pytest.raises(
         DataError, match=r"D40.*are not there[\s\S]*eecs[\s\S]*fix:.*:di"
     ):
-        deap(str(tmp_path))
+        load_deap(str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -139,11 +139,11 @@ def test_other_content_is_refused(tmp_path, change, said):
     content = {k: v for k, v in (tree(0) | change).items() if v is not None}
     (tmp_path / "s01.dat").write_bytes(python2(content))
     with pytest.raises(DataError, match=f"D52.*s01.dat: .*{said}"):
-        prepare(str(tmp_path / "s01.dat"), str(tmp_path / "store"))
+        prepare_subject(str(tmp_path / "s01.dat"), str(tmp_path / "store"))
 
 
 def test_a_pickle_that_acts_is_refused(tmp_path):
     (tmp_path / "s01.dat").write_bytes(b"cos\nsystem\n(S'echo'\ntR.")
     (tmp_path / "s02.dat").write_bytes(python2(tree(0)))
     with pytest.raises(DataError, match=r"D6\d.*s01.dat"):
-        deap(str(tmp_path), folds=2, protocol="fixed")
+        load_deap(str(tmp_path), folds=2, protocol="fixed")

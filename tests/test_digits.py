@@ -10,10 +10,15 @@ import pytest
 
 from mmfusion_jax.data.datasets.digits import build_store
 from mmfusion_jax.data.datasets.digits import generate as make
-from mmfusion_jax.data.datasets.digits.build_store import built
-from mmfusion_jax.data.datasets.digits.dataset import FLAGS, MODALITIES, Jitter, digits
-from mmfusion_jax.data.datasets.digits.generate import Recipe
-from mmfusion_jax.errors import ConfigError, ExtraError
+from mmfusion_jax.data.datasets.digits.build_store import build_or_open
+from mmfusion_jax.data.datasets.digits.dataset import (
+    FLAGS,
+    MODALITIES,
+    Jitter,
+    load_digits,
+)
+from mmfusion_jax.data.datasets.digits.generate import DigitsGenerationConfig
+from mmfusion_jax.errors import ConfigError, MissingDependencyError
 
 pytestmark = pytest.mark.versions
 
@@ -35,12 +40,12 @@ def folder(cache_dir):
 
 @pytest.fixture(scope="module")
 def data(folder):
-    return digits(folder=folder)
+    return load_digits(cache_dir=folder)
 
 
 @pytest.fixture(scope="module")
 def records(folder, data):
-    store = built(folder)
+    store = build_or_open(folder)
     return {split: store.source(split) for split in SPLITS}
 
 
@@ -66,7 +71,7 @@ print(built(sys.argv[1], limit=3).manifest["fingerprint"])
 
 def test_the_fingerprint_is_that_of_the_examples(tmp_path, monkeypatch):
     pytest.importorskip("espeakng_loader")
-    first = built(tmp_path / "a", limit=1).manifest["fingerprint"]
+    first = build_or_open(tmp_path / "a", limit=1).manifest["fingerprint"]
     make_text = make.sentence
 
     def reversed_text(*args):
@@ -74,7 +79,7 @@ def test_the_fingerprint_is_that_of_the_examples(tmp_path, monkeypatch):
         return tokens[::-1].copy(), count
 
     monkeypatch.setattr(make, "sentence", reversed_text)
-    assert built(tmp_path / "b", limit=1).manifest["fingerprint"] != first
+    assert build_or_open(tmp_path / "b", limit=1).manifest["fingerprint"] != first
 
 
 def test_a_build_needs_no_network(tmp_path, monkeypatch):
@@ -84,12 +89,12 @@ def test_a_build_needs_no_network(tmp_path, monkeypatch):
         raise OSError("no network")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    assert built(tmp_path, limit=1).manifest["counts"]["train"] == 1
+    assert build_or_open(tmp_path, limit=1).manifest["counts"]["train"] == 1
 
 
 @pytest.mark.ci
 def test_a_limit_changes_no_example(tmp_path, records):
-    few = built(tmp_path, limit=2)
+    few = build_or_open(tmp_path, limit=2)
     for split in SPLITS:
         few_here = few.source(split)
         assert len(few_here) == 2
@@ -102,7 +107,9 @@ def test_another_recipe_is_another_store(tmp_path, monkeypatch):
     monkeypatch.setattr(build_store, "write_store", lambda folder, *_: folder.mkdir())
     monkeypatch.setattr(build_store, "open_store", lambda folder: folder.name)
     monkeypatch.setattr(build_store, "_check_extras", lambda: None)
-    assert built(tmp_path) != built(tmp_path, Recipe(grain=0.0))
+    assert build_or_open(tmp_path) != build_or_open(
+        tmp_path, DigitsGenerationConfig(grain=0.0)
+    )
 
 
 def test_handwriting_is_in_one_split_only(records):
@@ -182,7 +189,7 @@ def test_text_is_a_sentence_of_the_vocabulary(data):
 
 @pytest.mark.parametrize("digit", range(10))
 def test_a_whole_sentence_tells_the_digit(digit):
-    whole = Recipe(dropped=0.0)
+    whole = DigitsGenerationConfig(dropped=0.0)
     rng = np.random.default_rng(0)
     for _ in range(40):
         tokens, count = make.sentence(digit, whole, rng)
@@ -212,9 +219,9 @@ def test_words_are_dropped(data):
 def test_noise_has_the_ratio_that_was_asked_for():
     tone = np.sqrt(2) * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
     for babble in (0.0, 1.0):
-        recipe = Recipe(snr=(10.0, 10.0), babble=babble)
+        recipe = DigitsGenerationConfig(snr=(10.0, 10.0), babble=babble)
         others = [np.random.default_rng(n).standard_normal(5000) for n in range(9)]
-        noisy = make.in_noise(tone, others, recipe, np.random.default_rng(0))
+        noisy = make.add_noise(tone, others, recipe, np.random.default_rng(0))
         signal = (noisy @ tone / 16000) ** 2
         noise = np.mean(noisy.astype(float) ** 2) - signal
         assert 10 * np.log10(signal / noise) == pytest.approx(10, abs=0.3)
@@ -225,8 +232,8 @@ def test_images_keep_a_quarter_of_their_energy():
     from sklearn.datasets import load_digits
 
     images, train = load_digits().images / 16, np.arange(1200)
-    whole = make.faint(images, train, 1.0).reshape(1797, -1) / 255
-    part = make.faint(images, train, 0.25).reshape(1797, -1) / 255
+    whole = make.pca_reconstruct(images, train, 1.0).reshape(1797, -1) / 255
+    part = make.pca_reconstruct(images, train, 0.25).reshape(1797, -1) / 255
     assert 0.2 < part[:1200].var(axis=0).sum() / whole[:1200].var(axis=0).sum() < 0.35
 
 
@@ -235,18 +242,24 @@ def test_the_clip_moves_behind_noise_of_its_own_frames():
     handwriting = np.zeros((8, 8))
     handwriting[2:6, 3:5] = 1
     clean = dict(turn=0.0, spin=0.0, grain=0.0, occluder=(0.0, 0.0))
-    clip = make.moving(handwriting, Recipe(**clean, drift=8.0), rng)[..., 0]
+    clip = make.render_video(
+        handwriting, DigitsGenerationConfig(**clean, drift=8.0), rng
+    )[..., 0]
     assert np.abs(np.diff(clip.astype(int), axis=0)).max(axis=(1, 2)).min() > 0
-    still = make.moving(handwriting, Recipe(**clean, drift=0.0), rng)[..., 0]
+    still = make.render_video(
+        handwriting, DigitsGenerationConfig(**clean, drift=0.0), rng
+    )[..., 0]
     assert not np.diff(still.astype(int), axis=0).any()
-    noisy = make.moving(handwriting, Recipe(drift=0.0), rng)[..., 0]
+    noisy = make.render_video(handwriting, DigitsGenerationConfig(drift=0.0), rng)[
+        ..., 0
+    ]
     assert 15 < np.diff(noisy.astype(float), axis=0).std() / np.sqrt(2) < 45
 
 
 def test_missing_modalities(folder, data):
-    some = digits(missing=0.5, folder=folder)
-    same = digits(missing=0.5, folder=folder)
-    other = digits(missing=0.5, missing_seed=1, folder=folder)
+    some = load_digits(missing_rate=0.5, cache_dir=folder)
+    same = load_digits(missing_rate=0.5, cache_dir=folder)
+    other = load_digits(missing_rate=0.5, missing_seed=1, cache_dir=folder)
     here = {name: some.source("train").masks[name].any(axis=1) for name in MODALITIES}
     count = np.sum(list(here.values()), axis=0)
     assert count.min() == 1
@@ -263,12 +276,14 @@ def test_missing_modalities(folder, data):
 
 
 def test_modalities_can_be_left_out(folder):
-    pair = digits(modalities=("audio", "video"), missing=0.9, folder=folder)
+    pair = load_digits(
+        modalities=("audio", "video"), missing_rate=0.9, cache_dir=folder
+    )
     example = pair.source("valid")[0]
     assert set(example["inputs"]) == set(example["masks"]) == {"audio", "video"}
     masks = pair.source("valid").masks
     assert (masks["audio"].any(axis=1) | masks["video"].any(axis=1)).all()
-    assert digits(modalities=("text",), folder=folder).augment is None
+    assert load_digits(modalities=("text",), cache_dir=folder).augment is None
 
 
 @pytest.mark.parametrize(
@@ -282,7 +297,7 @@ def test_modalities_can_be_left_out(folder):
 )
 def test_wrong_options_are_named(options, says):
     with pytest.raises(ConfigError, match=says):
-        digits(**options)
+        load_digits(**options)
 
 
 def test_jitter_changes_a_copy_of_the_sound_alone(data):
@@ -330,19 +345,21 @@ def test_a_missing_extra_is_named_and_nothing_is_written(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == module else find(name)
     )
-    with pytest.raises(ExtraError, match=module) as caught:
-        digits(folder=tmp_path)
+    with pytest.raises(MissingDependencyError, match=module) as caught:
+        load_digits(cache_dir=tmp_path)
     assert "mmfusion_jax[demo]" in caught.value.fix
     assert not list(tmp_path.iterdir())
-    assert len(digits(folder=folder).source("train")) == 1200  # built: not needed
+    assert (
+        len(load_digits(cache_dir=folder).source("train")) == 1200
+    )  # built: not needed
 
 
 def test_facts_and_title(folder, data):
     assert data.title == "digits (embedded)"
     assert data.facts["version"] == make.VERSION
     assert data.facts["counts"] == make.SIZES
-    assert data.facts["fingerprint"] == built(folder).manifest["fingerprint"]
-    size = sum(file.stat().st_size for file in built(folder).folder.iterdir())
+    assert data.facts["fingerprint"] == build_or_open(folder).manifest["fingerprint"]
+    size = sum(file.stat().st_size for file in build_or_open(folder).folder.iterdir())
     assert size < 100e6
 
 

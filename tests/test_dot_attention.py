@@ -7,7 +7,7 @@ import pytest
 from precision import double
 
 from mmfusion_jax.ops import chunked_map
-from mmfusion_jax.ops.conv.attention_map_conv import map_conv
+from mmfusion_jax.ops.conv.attention_map_conv import convolve_maps
 from mmfusion_jax.ops.memory_efficient_attention import dot_attention
 
 RNG = np.random.default_rng(0)
@@ -88,6 +88,8 @@ def test_the_gradients_of_map_conv_are_those_of_a_convolution():
     )
     with double():
         x, w = values(2, 5, 6, 3), values(3, 3, 3, 4)
-        pairs = zip(gradients(map_conv, x, w), gradients(theirs, x, w), strict=True)
+        pairs = zip(
+            gradients(convolve_maps, x, w), gradients(theirs, x, w), strict=True
+        )
         for got, want in pairs:
             np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)

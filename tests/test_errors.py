@@ -34,5 +34,5 @@ def test_an_error_is_one_line_and_its_fix():
 
 
 def test_the_nearest_name_is_offered():
-    assert errors.nearest("audoi", ["audio", "video"]) == "did you mean 'audio'?"
-    assert errors.nearest("x", ["b", "a"]) == "known: a, b"
+    assert errors.suggest("audoi", ["audio", "video"]) == "did you mean 'audio'?"
+    assert errors.suggest("x", ["b", "a"]) == "known: a, b"

@@ -9,7 +9,7 @@ import pytest
 from fork_server import ForkServer
 from save_trials import SCORES, fingerprint, leftovers, meta_of, state_of, unequal_steps
 
-from mmfusion_jax.train.checkpoint.manager import Checkpoints
+from mmfusion_jax.train.checkpoint.manager import CheckpointManager
 
 ENOSPC, EIO = 28, 5
 pytestmark = pytest.mark.skipif(
@@ -71,7 +71,7 @@ def calls(trial) -> int:
 def check_after_kill(folder: Path) -> None:
     """All steps are readable, as they were saved, and the next save leaves no trace."""
     lines: list[str] = []
-    with Checkpoints(folder, say=lines.append) as checkpoints:
+    with CheckpointManager(folder, say=lines.append) as checkpoints:
         assert unequal_steps(str(folder)) == []
         assert checkpoints.latest_step in (2, 3)
         assert checkpoints.best_step == 2

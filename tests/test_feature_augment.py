@@ -5,13 +5,13 @@ import pytest
 
 from mmfusion_jax.data.augment.audio_visual_features import (
     BANDS,
-    VaryFeatures,
+    RandomFeatures,
     warp_matrix,
 )
-from mmfusion_jax.data.preprocessing import Standard
+from mmfusion_jax.data.preprocessing import Standardizer
 
 MEAN, DEVIATION = np.arange(13, dtype=np.float32), np.full(13, 2, np.float32)
-STANDARD = Standard(MEAN, DEVIATION)
+STANDARD = Standardizer(MEAN, DEVIATION)
 EXAMPLE = {
     "inputs": {
         "audio": np.random.default_rng(0).normal(size=(60, 13)).astype(np.float32),
@@ -24,7 +24,7 @@ EXAMPLE = {
 
 
 def varied(seed=0, **options):
-    vary = VaryFeatures(STANDARD, **options)
+    vary = RandomFeatures(STANDARD, **options)
     return vary(EXAMPLE, np.random.default_rng(seed))
 
 
@@ -69,7 +69,7 @@ def test_warping_knows_that_the_values_are_standardised():
     flat = dict(
         EXAMPLE, inputs={**EXAMPLE["inputs"], "audio": np.zeros((60, 13), "f4")}
     )
-    got = VaryFeatures(STANDARD, warp=0.3)(flat, np.random.default_rng(0))
+    got = RandomFeatures(STANDARD, freq_warp=0.3)(flat, np.random.default_rng(0))
     factor = np.exp(0.3 * np.random.default_rng(0).integers(-20, 21) / 20)
     want = (warp_matrix(float(factor), 13) @ MEAN - MEAN) / DEVIATION
     assert np.abs(want).max() > 0.1

@@ -10,7 +10,7 @@ from mmfusion_jax.errors import ConfigError
 
 X = np.random.default_rng(0).normal(size=(3, 2, 6)).astype("float32")
 MASK = np.array([[True, True], [True, False], [False, False]])
-ENCODER = FeatureTokens(width=4, ways=2)
+ENCODER = FeatureTokens(hidden_dim=4, features_per_token=2)
 VARIABLES = ENCODER.init(jax.random.key(0), X, MASK, train=False)
 
 
@@ -47,4 +47,6 @@ def test_masked_steps_touch_neither_value_nor_gradient(poison):
 
 def test_says_that_the_features_do_not_divide():
     with pytest.raises(ConfigError, match="ways=4 does not divide the 6 features"):
-        FeatureTokens(ways=4).init(jax.random.key(0), X, MASK, train=False)
+        FeatureTokens(features_per_token=4).init(
+            jax.random.key(0), X, MASK, train=False
+        )

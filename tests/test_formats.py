@@ -21,10 +21,14 @@ from feature_files import (
     write_mmim,
 )
 
-from mmfusion_jax.data.feature_files.checksums import KNOWN
-from mmfusion_jax.data.feature_files.known_datasets import KINDS
+from mmfusion_jax.data.feature_files.checksums import PUBLISHED_FILES
+from mmfusion_jax.data.feature_files.known_datasets import FEATURE_DATASETS
 from mmfusion_jax.data.feature_files.reader import read_source
-from mmfusion_jax.data.feature_files.statistics import problems, remarks, survey
+from mmfusion_jax.data.feature_files.statistics import (
+    compute_statistics,
+    problems,
+    remarks,
+)
 from mmfusion_jax.errors import DataError
 
 
@@ -333,11 +337,11 @@ def test_a_survey_sees_what_is_wrong(tmp_path):
     root["test"]["id"][2] = root["test"]["id"][1]
     root["test"]["regression_labels"][:] = 1
     root["valid"]["regression_labels"][:2] = [np.nan, np.inf]
-    report = survey(read_source(write(tmp_path / "x.pkl", root)).splits)
+    report = compute_statistics(read_source(write(tmp_path / "x.pkl", root)).splits)
     audio = report["train"]["inputs"]["audio"]
     assert (audio["nan"], audio["infinite"], audio["features"]) == (1, 1, 5)
     assert audio["steps"][2] == 9 and report["valid"]["inputs"]["video"]["silent"] == 1
-    found = "\n".join(problems(report, KINDS["mosi"]))
+    found = "\n".join(problems(report, FEATURE_DATASETS["mosi"]))
     for said in (
         "train: values that are NaN or infinite: 2 of audio",
         "1 videos are in two splits: train0",
@@ -347,19 +351,21 @@ def test_a_survey_sees_what_is_wrong(tmp_path):
         "valid: 2 labels score are NaN or infinite",
     ):
         assert said in found
-    told = "\n".join(remarks(report, KINDS["mosi"]))
+    told = "\n".join(remarks(report, FEATURE_DATASETS["mosi"]))
     assert "published: 1284/229/686" in told
     assert "valid: 1 examples have nothing but zeros as video" in told
     assert "test: 1 of 4 features of video never change" in told
-    told = "\n".join(remarks(report, KINDS["sims"]))
+    told = "\n".join(remarks(report, FEATURE_DATASETS["sims"]))
     assert "1 videos, and so their speakers, are in more than one split" in told
-    assert not any("videos" in one for one in problems(report, KINDS["sims"]))
+    assert not any(
+        "videos" in one for one in problems(report, FEATURE_DATASETS["sims"])
+    )
 
 
 def test_moments_are_those_of_the_real_steps(tmp_path):
     root = mmsa()
     root["train"]["audio"][0, 1, 2] = np.inf
-    report = survey(read_source(write(tmp_path / "x.pkl", root)).splits)
+    report = compute_statistics(read_source(write(tmp_path / "x.pkl", root)).splits)
     parts = rows("train", "audio", lengths("train", "audio"))
     parts[0][1, 2] = 0
     real = np.concatenate(parts).astype("f8")
@@ -370,8 +376,12 @@ def test_moments_are_those_of_the_real_steps(tmp_path):
 
 
 def test_known_files_are_of_known_data_sets():
-    assert all(len(sha256) == 64 for sha256 in KNOWN)
-    assert {known.name for known in KNOWN.values()} == {"mosi", "mosei", "sims"}
+    assert all(len(sha256) == 64 for sha256 in PUBLISHED_FILES)
+    assert {known.name for known in PUBLISHED_FILES.values()} == {
+        "mosi",
+        "mosei",
+        "sims",
+    }
 
 
 def test_the_real_pickles_are_read_and_told_apart(real_data):

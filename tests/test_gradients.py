@@ -11,15 +11,15 @@ from groups import in_ci
 from tiny import tones
 
 from mmfusion_jax.analysis.gradients import (
-    WHOLE,
-    align,
+    ALL_MODULES,
+    gradient_similarity,
     term_gradients,
     term_values,
     term_weights,
 )
 from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.encoders.feature_tokens import FeatureTokens
-from mmfusion_jax.losses.objective import Objective, Weighted
+from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.losses.supervised import CrossEntropy
 from mmfusion_jax.models.baselines import LateFusion
 from mmfusion_jax.train.state import create_state
@@ -45,10 +45,10 @@ class Nothing:
 
 OBJECTIVE = Objective(
     {
-        "task": Weighted(CrossEntropy("label")),
-        "small": Weighted(Small(), lambda step: 0.1 + 0.0 * step),
-        "large": Weighted(Small(-1.0), 0.5),
-        "nothing": Weighted(Nothing()),
+        "task": WeightedLoss(CrossEntropy("label")),
+        "small": WeightedLoss(Small(), lambda step: 0.1 + 0.0 * step),
+        "large": WeightedLoss(Small(-1.0), 0.5),
+        "nothing": WeightedLoss(Nothing()),
     }
 )
 
@@ -95,8 +95,8 @@ def test_the_weighted_terms_add_up_to_the_gradient_of_training(pieces, train):
 
 
 def test_angles(pieces):
-    alignment = align(term_gradients(pieces[0], OBJECTIVE, *pieces[1:]))
-    assert set(alignment.norms) == {WHOLE, *pieces[1].params}
+    alignment = gradient_similarity(term_gradients(pieces[0], OBJECTIVE, *pieces[1:]))
+    assert set(alignment.norms) == {ALL_MODULES, *pieces[1].params}
     names = list(OBJECTIVE.terms)
     small, large, nothing = map(names.index, ("small", "large", "nothing"))
     for module, cosines in alignment.cosines.items():
@@ -108,4 +108,4 @@ def test_angles(pieces):
         assert (norms[:nothing] > 0).all()
     modules = [alignment.norms[name] for name in pieces[1].params]
     whole = jnp.sqrt(sum(jnp.square(norm) for norm in modules))
-    np.testing.assert_allclose(alignment.norms[WHOLE], whole, rtol=1e-5)
+    np.testing.assert_allclose(alignment.norms[ALL_MODULES], whole, rtol=1e-5)

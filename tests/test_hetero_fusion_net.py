@@ -14,12 +14,12 @@ from golden_msa import fill, load
 from mmfusion_jax.config import build
 from mmfusion_jax.config.load import load_config
 from mmfusion_jax.data.dataset import Dataset
-from mmfusion_jax.encoders import Vectors
+from mmfusion_jax.encoders import Precomputed
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.fusion.adaptive_gate import AdaptiveGate
 from mmfusion_jax.fusion.modality_attention import ModalityAttention
 from mmfusion_jax.losses import LOSSES
-from mmfusion_jax.losses.objective import Objective, Weighted
+from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.models import MODELS
 from mmfusion_jax.models.hetero_fusion_net import HeteroFusionNet, JointRepresentation
 from mmfusion_jax.types import Batch, Outputs, Tokens
@@ -45,7 +45,7 @@ def test_golden_blocks(golden):
     sides = {"query": "Wq", "key": "Wk", "value": "Wv"}
     tree = {k: {"kernel": fill(f"hfn.{w}.weight", (8, 8)).T} for k, w in sides.items()}
     tree["out"] = linear("Wo", (8, 8))
-    block = ModalityAttention(tuple("TIAV"), heads=2)
+    block = ModalityAttention(tuple("TIAV"), num_heads=2)
     got, state = block.apply(
         {"params": {"attention": tree}}, streams, train=False, mutable="intermediates"
     )
@@ -53,7 +53,7 @@ def test_golden_blocks(golden):
     close(weights, get("attn"))
     close(np.concatenate([got[m].values for m in "TIAV"], 1), get("attended"))
 
-    gate = AdaptiveGate(tuple("TIAV"), hidden=0)
+    gate = AdaptiveGate(tuple("TIAV"), hidden_dim=0)
     tree = {"params": {"gate": linear("gate", (4, 32))}}
     got = gate.apply(tree, got, train=False)
     close(got["gate"].values[..., 0], get("gate"))
@@ -77,7 +77,7 @@ def test_golden_entropy_of_gates(golden):
     arrays = load(golden)
     gates = jnp.asarray(arrays["entropy_hfn_normalised/in.g"], jnp.float32)
     batch = Batch({}, {}, {}, jnp.ones(len(gates)))
-    objective = Objective({"task": Weighted(LOSSES["gate_entropy"]())})
+    objective = Objective({"task": WeightedLoss(LOSSES["gate_entropy"]())})
 
     def entropy(gates):
         return -objective.value("task", Outputs(gates, {"gate": gates}), batch)
@@ -88,7 +88,7 @@ def test_golden_entropy_of_gates(golden):
 
 
 def model(**options):
-    encoders = {name: Vectors() for name in NAMES}
+    encoders = {name: Precomputed() for name in NAMES}
     sizes = {"width": 8, "heads": 2, "gate_hidden": 6, "latent": 4}
     return HeteroFusionNet(FrozenDict(encoders), 3, **(sizes | options))
 
@@ -109,10 +109,10 @@ def make_batch(present=None):
 
 OBJECTIVE = Objective(
     {
-        "task": Weighted(LOSSES["cross_entropy"]("label")),
-        "heads": Weighted(LOSSES["single_modalities"]("label", NAMES)),
-        "gates": Weighted(LOSSES["gate_entropy"](), 0.01),
-        "consistency": Weighted(LOSSES["consistency"](NAMES), 0.1),
+        "task": WeightedLoss(LOSSES["cross_entropy"]("label")),
+        "heads": WeightedLoss(LOSSES["single_modalities"]("label", NAMES)),
+        "gates": WeightedLoss(LOSSES["gate_entropy"](), 0.01),
+        "consistency": WeightedLoss(LOSSES["consistency"](NAMES), 0.1),
     }
 )
 
@@ -134,7 +134,7 @@ def sizes(make, **options):
     inputs = {m: jnp.zeros((2, 1, w)) for m, w in widths.items()}
     masks = {m: jnp.ones((2, 1), bool) for m in widths}
     batch = Batch(inputs, masks, {}, jnp.ones(2))
-    net = make({m: Vectors() for m in widths}, 7, **options)
+    net = make({m: Precomputed() for m in widths}, 7, **options)
     init = functools.partial(net.init, train=False)
     tree = jax.eval_shape(init, jax.random.key(0), batch)["params"]
     return {k: sum(x.size for x in jax.tree.leaves(v)) for k, v in tree.items()}
@@ -236,7 +236,7 @@ def test_a_missing_modality_is_as_if_there_were_none():
     got = apply(net, start(), whole)
     assert not np.any(got.extras["image"]) and np.any(got.extras["audio"])
     assert not np.any(got.extras["gate"][:, 1]) and np.all(got.extras["gate"][:, 0] > 0)
-    few = {m: Vectors() for m in NAMES if m != "image"}
+    few = {m: Precomputed() for m in NAMES if m != "image"}
     params = dict(start()["params"])
     kernel = params["gate"]["hidden"]["kernel"]
     kernel = jnp.concatenate([kernel[:8], kernel[16:]])
@@ -247,7 +247,7 @@ def test_a_missing_modality_is_as_if_there_were_none():
         ),
     }
     small = HeteroFusionNet(
-        FrozenDict(few), 3, width=8, heads=2, gate_hidden=6, latent=4
+        FrozenDict(few), 3, hidden_dim=8, num_heads=2, gate_hidden_dim=6, latent_dim=4
     )
     params["gate"] = gate
     want = apply(small, {"params": params}, whole)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from contract import POISON, poisoned
 
-from mmfusion_jax.encoders import ImageConv, Vectors
+from mmfusion_jax.encoders import ImageConv, Precomputed
 from mmfusion_jax.encoders.image_conv import _max_pool
 from mmfusion_jax.errors import ConfigError, DataError
 
@@ -38,7 +38,7 @@ def test_tokens_are_positions():
     tokens, _ = apply(CONV, variables(), pictures(), MASK)
     assert tokens.values.shape == (3, 8, 4) and tokens.grid == (2, 2, 2)
     np.testing.assert_array_equal(tokens.mask, np.repeat(MASK, 4, axis=1))
-    flat, _ = apply(ImageConv((3, 4), flat=True), variables(), pictures(), MASK)
+    flat, _ = apply(ImageConv((3, 4), flatten=True), variables(), pictures(), MASK)
     np.testing.assert_array_equal(flat.mask, MASK)
     np.testing.assert_array_equal(
         flat.values, tokens.values.reshape(3, 2, 16) * MASK[..., None]
@@ -62,7 +62,7 @@ def test_shrinking_takes_means_first():
     tree = variables()
     small = x[:, :, :8, :8].reshape(1, 1, 4, 2, 4, 2, 1).mean(axis=(3, 5))
     want, _ = apply(CONV, tree, small, MASK[:1, :1])
-    got, _ = apply(ImageConv((3, 4), shrink=2), tree, x, MASK[:1, :1])
+    got, _ = apply(ImageConv((3, 4), downsample=2), tree, x, MASK[:1, :1])
     assert got.grid == (1, 1, 1)
     np.testing.assert_allclose(got.values, want.values, rtol=1e-4, atol=1e-6)
 
@@ -100,7 +100,7 @@ def test_masked_pictures_are_not_read():
 
 def test_pixels_are_scaled():
     pixels = (255 * pictures()).astype(jnp.uint8)
-    for encoder, tree in ((CONV, variables()), (Vectors(), {})):
+    for encoder, tree in ((CONV, variables()), (Precomputed(), {})):
         got, _ = apply(encoder, tree, pixels, MASK)
         want, _ = apply(encoder, tree, pixels.astype(jnp.float32) / 255, MASK)
         np.testing.assert_allclose(got.values, want.values, rtol=1e-6, atol=1e-7)
@@ -113,9 +113,9 @@ def test_small_pictures_are_refused():
 
 def test_vectors_are_what_they_were():
     x = poisoned(pictures(), MASK, jnp.nan)
-    got, _ = apply(Vectors(), {}, x, MASK)
+    got, _ = apply(Precomputed(), {}, x, MASK)
     np.testing.assert_array_equal(got.mask, MASK)
     want = np.where(MASK[..., None], pictures().reshape(3, 2, 81), 0)
     np.testing.assert_array_equal(got.values, want)
     with pytest.raises(ConfigError, match="'vectors' reads vectors"):
-        Vectors().apply({}, jnp.ones((3, 2), int), MASK, train=False)
+        Precomputed().apply({}, jnp.ones((3, 2), int), MASK, train=False)

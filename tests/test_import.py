@@ -30,8 +30,8 @@ from mmfusion_jax.cli.command import run_subcommand
 from mmfusion_jax.commands.data_files import COMMANDS
 from mmfusion_jax.config import build
 from mmfusion_jax.config.load import load_config
-from mmfusion_jax.data.datasets.sentiment_files import imported, outline
-from mmfusion_jax.data.feature_files.checksums import KNOWN, Known
+from mmfusion_jax.data.datasets.sentiment_files import load_sentiment_file, outline
+from mmfusion_jax.data.feature_files.checksums import PUBLISHED_FILES, PublishedFile
 from mmfusion_jax.data.feature_files.importer import import_file
 from mmfusion_jax.data.storage.array_record_store import open_store
 from mmfusion_jax.errors import ConfigError, DataError
@@ -62,7 +62,7 @@ def data(capsys, *words):
 @pytest.mark.parametrize("aligned", [True, False])
 def test_examples_are_padded_at_the_end_and_masked(tmp_path, aligned):
     bring(write(tmp_path / "x.pkl", mmsa(aligned=aligned)))
-    made = imported("mosi")
+    made = load_sentiment_file("mosi")
     assert {split: len(source) for split, source in made.sources.items()} == COUNTS
     for split in COUNTS:
         source = made.source(split)
@@ -88,7 +88,7 @@ def test_examples_are_padded_at_the_end_and_masked(tmp_path, aligned):
 
 def test_left_padding_ends_up_on_the_right(tmp_path):
     bring(write(tmp_path / "x.pkl", mult(), 2))
-    example = imported("mosi").source("test")[1]
+    example = load_sentiment_file("mosi").source("test")[1]
     own = lengths("test", "audio")
     want = rows("test", "audio", own)[1]
     np.testing.assert_array_equal(example["inputs"]["audio"][: own[1]], want)
@@ -98,27 +98,27 @@ def test_left_padding_ends_up_on_the_right(tmp_path):
 @pytest.mark.parametrize("text", ["vectors", "bert"])
 def test_the_outline_is_of_the_same_kinds(tmp_path, text):
     bring(write(tmp_path / "x.pkl", mmsa(aligned=True)))
-    same_kinds(imported("mosi", text=text), outline("mosi", text=text))
+    same_kinds(load_sentiment_file("mosi", text=text), outline("mosi", text=text))
 
 
 def test_text_as_vectors_as_ids_or_as_words(tmp_path):
     bring(write(tmp_path / "x.pkl", mmsa()))
-    example = imported("mosi", text="bert").source("train")[1]
+    example = load_sentiment_file("mosi", text="bert").source("train")[1]
     ids, mask = example["inputs"]["text"], example["masks"]["text"]
     assert ids.dtype == np.int32 and ids.shape == mask.shape == (6,)
     assert ids[mask].all() and not ids[~mask].any()
     with pytest.raises(DataError, match=r"D77.*'words'[\s\S]*text=vectors or .*=bert"):
-        imported("mosi", text="words")
+        load_sentiment_file("mosi", text="words")
     with pytest.raises(ConfigError, match=r"C03.*'bort'[\s\S]*'bert'"):
-        imported("mosi", text="bort")
+        load_sentiment_file("mosi", text="bort")
     bring(write_mmim(tmp_path / "MOSEI"), "mosei")
-    example = imported("mosei", text="words").source("train")[0]
+    example = load_sentiment_file("mosei", text="words").source("train")[0]
     assert example["inputs"]["text"].tolist() == [1, 2, 3, 4, 5, 6]
 
 
 def test_features_are_standardised_if_asked(tmp_path):
     bring(write(tmp_path / "x.pkl", mmsa()))
-    made = imported("mosi", standardise=("audio",))
+    made = load_sentiment_file("mosi", standardize=("audio",))
     examples = [made.source("train")[i] for i in range(COUNTS["train"])]
     real = np.concatenate([e["inputs"]["audio"][e["masks"]["audio"]] for e in examples])
     np.testing.assert_allclose(real.mean(0), 0, atol=1e-5)
@@ -127,16 +127,16 @@ def test_features_are_standardised_if_asked(tmp_path):
     want = rows("train", "video", lengths("train", "video"))[0]
     np.testing.assert_array_equal(examples[0]["inputs"]["video"], want)
     with pytest.raises(ConfigError, match="C03.*'vision'.*"):
-        imported("mosi", standardise=("vision",))
+        load_sentiment_file("mosi", standardize=("vision",))
     with pytest.raises(ConfigError, match="C03.*'text'"):  # ids have no mean
-        imported("mosi", text="bert", standardise=("text",))
+        load_sentiment_file("mosi", text="bert", standardize=("text",))
 
 
 def test_a_modality_may_be_missing(tmp_path):
     root = mult()
     root["train"]["audio"][2] = 0
     bring(write(tmp_path / "x.pkl", root))
-    made = imported("mosi")
+    made = load_sentiment_file("mosi")
     example = made.source("train")[2]
     assert not example["masks"]["audio"].any() and not example["inputs"]["audio"].any()
     assert any("1 examples have no audio" in one for one in made.facts["warnings"])
@@ -155,7 +155,7 @@ def test_values_that_are_no_numbers(tmp_path):
     assert not list(tmp_path.rglob("MANIFEST.json"))
     found = bring(file, repair=True)
     assert found["repaired"] == {"train": {"audio": 2}, "test": {"video": 1}}
-    made = imported("mosi")
+    made = load_sentiment_file("mosi")
     assert made.facts["repaired"] == found["repaired"]
     got = made.source("train")[0]["inputs"]["audio"]
     assert np.isfinite(got).all() and not got[1, :2].any() and got[1, 2]
@@ -170,14 +170,14 @@ def test_a_clip_in_two_splits_is_refused_and_a_video_is_not_trained_on(tmp_path)
     file = write(tmp_path / "y.pkl", root)
     bring(file)
     with pytest.raises(DataError, match="D10.*'train0'"):
-        imported("mosi")
+        load_sentiment_file("mosi")
 
 
 def test_sims_is_divided_by_clip(tmp_path):
     root = mmsa(high=1.0, sims=True)
     root["test"]["id"][2] = "train0$_$7"
     bring(write(tmp_path / "x.pkl", root), "sims")
-    made = imported("sims")
+    made = load_sentiment_file("sims")
     same_kinds(made, outline("sims"))
     assert not made.groups
     assert any("speakers, are in more than one" in w for w in made.facts["warnings"])
@@ -201,17 +201,17 @@ def test_another_data_set_than_said(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"D74.*emotions; .*CMU-MOSI are score"):
         bring(write(tmp_path / "y.pkl", mult(emotions=True)))
     sha256 = bring(file)["sha256"]
-    monkeypatch.setitem(KNOWN, sha256, Known("mosei", "MMSA MOSEI"))
+    monkeypatch.setitem(PUBLISHED_FILES, sha256, PublishedFile("mosei", "MMSA MOSEI"))
     with pytest.raises(DataError, match=r"D74.*is MMSA MOSEI[\s\S]*--as=mosei"):
         bring(file)
     assert bring(file, "mosei")["known"] == "MMSA MOSEI"
-    assert imported("mosei").title == "CMU-MOSEI (MMSA MOSEI)"
+    assert load_sentiment_file("mosei").title == "CMU-MOSEI (MMSA MOSEI)"
 
 
 def test_nothing_is_imported_yet():
     for name, said in (("mosi", "unaligned_50.pkl"), ("iemocap", "iemocap_data.pkl")):
         with pytest.raises(DataError, match="D75") as caught:
-            imported(name)
+            load_sentiment_file(name)
         message = str(caught.value)
         assert said in message and "https://" in message
         assert f"mmfusion_jax data import FILE --as={name}" in message
@@ -222,12 +222,16 @@ def test_of_several_imports_one_must_be_named(tmp_path, capsys):
     first = bring(write(tmp_path / "x.pkl", mmsa()))
     bring(write(tmp_path / "y.pkl", mult()))
     with pytest.raises(DataError, match=r"D76.*several[\s\S]*mmsa_.* or .*mult_"):
-        imported("mosi")
-    assert imported("mosi", file="mult").facts["prepared"].startswith("mult_unaligned")
+        load_sentiment_file("mosi")
+    assert (
+        load_sentiment_file("mosi", file="mult")
+        .facts["prepared"]
+        .startswith("mult_unaligned")
+    )
     name = Path(first["folder"]).name
-    assert imported("mosi", file=name).facts["prepared"] == name
+    assert load_sentiment_file("mosi", file=name).facts["prepared"] == name
     with pytest.raises(DataError, match="D76.*'npz' fits none"):
-        imported("mosi", file="npz")
+        load_sentiment_file("mosi", file="npz")
     code, _, said = data(capsys, "doctor", "mosi")
     assert code == 3 and " --file=mmsa_" in said and "config" not in said
     _, said, _ = data(capsys, "import", str(tmp_path / "x.pkl"), "--as=mosi")
@@ -382,7 +386,7 @@ def test_an_npz_may_be_what_one_trains_on(tmp_path, capsys):
     np.savez("own.npz", **npz(emotions=True))  # pyright: ignore[reportArgumentType]
     code, out, _ = data(capsys, "import", "own.npz", "--as=iemocap")
     assert code == 0
-    made = imported("iemocap")
+    made = load_sentiment_file("iemocap")
     assert made.flags == {"emotions": ("neutral", "happy", "sad", "angry")}
     assert made.label("valid", "emotions").tolist() == np.eye(4).tolist()
     code, out, _ = data(capsys, "doctor", "iemocap")
@@ -395,7 +399,8 @@ def test_the_example_in_the_documentation_is_read(tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
     bring("own.npz")
     shapes = {
-        k: v.shape for k, v in imported("mosi").source("test")[0]["inputs"].items()
+        k: v.shape
+        for k, v in load_sentiment_file("mosi").source("test")[0]["inputs"].items()
     }
     assert shapes == {"text": (30, 300), "audio": (80, 74), "video": (90, 35)}
 

@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 
 from mmfusion_jax.errors import ConfigError
-from mmfusion_jax.metrics.classification import ClassificationScores
-from mmfusion_jax.metrics.integration_score import Integration, IntegrationScores, mis
-from mmfusion_jax.tasks import Classification, constant_scores
+from mmfusion_jax.metrics.classification import ClassificationMetrics
+from mmfusion_jax.metrics.integration_score import (
+    IntegrationMetrics,
+    IntegrationScoreSpec,
+    mis,
+)
+from mmfusion_jax.tasks import Classification, constant_baseline_scores
 from mmfusion_jax.types import Batch, Outputs
 
 
@@ -43,7 +47,7 @@ def test_weights_must_add_up():
         mis(np.eye(2), [np.eye(2)], [0, 1], weights=(0.4, 0.4, 0.4))
 
 
-INTEGRATION = Integration(("audio", "text"))
+INTEGRATION = IntegrationScoreSpec(("audio", "text"))
 SCORES = Classification("label", ("a", "b", "c"), INTEGRATION).scores()
 
 
@@ -62,8 +66,10 @@ def test_the_family_beside_the_reference(golden):
     arrays = np.load(golden / "golden_metrics.npz", allow_pickle=False)
     keys, values = arrays["mis/ref/keys"].tolist(), arrays["mis/ref/values"].tolist()
     want = dict(zip(keys, values, strict=True))
-    plain = ClassificationScores("label", 7)
-    score = lambda **how: IntegrationScores(plain, Integration(tuple("TIAV"), **how))
+    plain = ClassificationMetrics("label", 7)
+    score = lambda **how: IntegrationMetrics(
+        plain, IntegrationScoreSpec(tuple("TIAV"), **how)
+    )
     got = score().scores(collected(golden))
     for name in ("mis", *got.keys() & want.keys()):
         np.testing.assert_allclose(got[name], want[name], rtol=1e-6, err_msg=name)
@@ -74,9 +80,9 @@ def test_the_family_beside_the_reference(golden):
 
 
 def test_definitions_are_exact_and_complete(golden):
-    score = IntegrationScores(
-        ClassificationScores("label", 7),
-        Integration(tuple("TIAV"), (0.5, 0.2, 0.3), "soft", "entropy"),
+    score = IntegrationMetrics(
+        ClassificationMetrics("label", 7),
+        IntegrationScoreSpec(tuple("TIAV"), (0.5, 0.2, 0.3), "soft", "entropy"),
     )
     assert set(score.DEFINITIONS) == set(score.scores(collected(golden)))
     assert score.DEFINITIONS["mis"].endswith(
@@ -99,15 +105,15 @@ def test_collecting_from_a_model():
 def test_a_blind_answer_has_no_mis():
     truth = np.array([0, 0, 1])
     task = Classification("label", ("a", "b", "c"), INTEGRATION)
-    _, scores = constant_scores(task, truth, truth)
+    _, scores = constant_baseline_scores(task, truth, truth)
     assert "mis" not in scores and scores["accuracy"] == 2 / 3
 
 
 def test_what_cannot_be_computed_is_refused():
     with pytest.raises(ConfigError, match=r"weights=\(0.4, 0.4, 0.4\) are not"):
-        Integration(("audio",), (0.4, 0.4, 0.4))
+        IntegrationScoreSpec(("audio",), (0.4, 0.4, 0.4))
     with pytest.raises(ConfigError, match=r"consistency='weak' is unknown"):
-        Integration(("audio",), consistency="weak")
+        IntegrationScoreSpec(("audio",), consistency="weak")
     batch = Batch({}, {}, {"label": jnp.array([0])}, jnp.ones(1))
     with pytest.raises(ConfigError, match="what audio, text says alone"):
         SCORES.collect(Outputs(jnp.zeros((1, 3))), batch)

@@ -9,10 +9,10 @@ import pytest
 
 from mmfusion_jax.errors import CheckpointError, Interrupted
 from mmfusion_jax.train.loop import Loop
-from mmfusion_jax.train.metrics_log import Journal
-from mmfusion_jax.train.optimizer import brake
-from mmfusion_jax.train.plan import Plan
-from mmfusion_jax.train.signals import Interrupt
+from mmfusion_jax.train.metrics_log import MetricsLogger
+from mmfusion_jax.train.optimizer import scale_by_lr_multiplier
+from mmfusion_jax.train.plan import TrainPlan
+from mmfusion_jax.train.signals import GracefulShutdown
 from mmfusion_jax.train.state import TrainState
 
 
@@ -26,19 +26,19 @@ class Disk:
         return self.works
 
 
-def loop(plan: Plan, scores=(), *, disk: bool = True, signal: int | None = None):
+def loop(plan: TrainPlan, scores=(), *, disk: bool = True, signal: int | None = None):
     """A loop whose steps do nothing; `scores` are those of its evaluations."""
     told = itertools.chain(scores, itertools.repeat(0.0))
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params={},
         stats={},
-        opt_state=optax.chain(brake()).init({}),
+        opt_state=optax.chain(scale_by_lr_multiplier()).init({}),
         key=jnp.zeros(2),
-        bad_steps={},
+        skipped_steps={},
     )
     metrics = {"loss": jnp.ones(()), "bad/in_a_row": jnp.zeros((), jnp.int32)}
-    interrupt = Interrupt()
+    interrupt = GracefulShutdown()
     interrupt.signal = signal
     return Loop(
         plan=plan,
@@ -47,7 +47,7 @@ def loop(plan: Plan, scores=(), *, disk: bool = True, signal: int | None = None)
         evaluate=lambda state: {"valid": {"accuracy": next(told), "loss": 0.0}},
         state=state,
         saver=Disk(disk),
-        journal=Journal(None, "loop", out=io.StringIO()),
+        journal=MetricsLogger(None, "loop", out=io.StringIO()),
         interrupt=interrupt,
     )
 
@@ -58,7 +58,7 @@ def step_size(made: Loop) -> float:
 
 @pytest.mark.parametrize("disk", [True, False])
 def test_a_signal_says_saved_only_of_what_is(disk):
-    made = loop(Plan(steps=10, steps_per_epoch=5), disk=disk, signal=15)
+    made = loop(TrainPlan(steps=10, steps_per_epoch=5), disk=disk, signal=15)
     with pytest.raises(Interrupted if disk else CheckpointError) as caught:
         made.run()
     assert caught.value.exit_code == (143 if disk else 5)
@@ -66,22 +66,22 @@ def test_a_signal_says_saved_only_of_what_is(disk):
 
 
 def test_steps_become_shorter_where_the_score_no_longer_rises():
-    plan = Plan(steps=8, steps_per_epoch=1, slow_after=2, slow_factor=0.5)
+    plan = TrainPlan(steps=8, steps_per_epoch=1, lr_patience=2, lr_factor=0.5)
     made = loop(plan, [0.1, 0.5, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4])
     made.run()
     assert step_size(made) == 0.25  # after epochs 5 and 8: more than 2 in vain
-    assert made.progress.stale == 6
+    assert made.progress.evals_since_best == 6
 
 
 def test_without_a_plateau_steps_stay_as_they_are():
-    made = loop(Plan(steps=8, steps_per_epoch=1))
+    made = loop(TrainPlan(steps=8, steps_per_epoch=1))
     made.run()
     assert step_size(made) == 1.0
 
 
 def test_the_loss_may_decide_when_steps_become_shorter():
-    plan = Plan(8, 1, slow_after=2, slow_factor=0.5, slow_on_loss=True)
+    plan = TrainPlan(8, 1, lr_patience=2, lr_factor=0.5, lr_monitors_loss=True)
     made = loop(plan, [n / 10 for n in range(8)])  # the loss stays at 0
     made.run()
     assert step_size(made) == 0.25  # after epochs 4 and 7
-    assert made.progress.stale == 0
+    assert made.progress.evals_since_best == 0

@@ -13,7 +13,7 @@ from groups import in_ci
 
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.losses import LOSSES
-from mmfusion_jax.losses.objective import Objective, Weighted
+from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.types import Outputs
 
 BATCH = jax.tree.map(jnp.asarray, loss_terms.batch())
@@ -26,7 +26,7 @@ QUICK = ("cross_entropy", "hsic", "info_nce", "gate_entropy")
 
 @functools.cache
 def value_and_grad(name):
-    objective = Objective({"task": Weighted(loss_terms.TERMS[name])})
+    objective = Objective({"task": WeightedLoss(loss_terms.TERMS[name])})
 
     def value(arrays, batch):
         outputs = loss_terms.outputs(arrays, batch, name)

@@ -10,10 +10,10 @@ from golden_msa import fill, load
 
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.losses import LOSSES
-from mmfusion_jax.losses.objective import Objective, Weighted
-from mmfusion_jax.ops.contrastive import info_nce, unit
+from mmfusion_jax.losses.objective import Objective, WeightedLoss
+from mmfusion_jax.ops.contrastive import info_nce, l2_normalize
 from mmfusion_jax.ops.gradient_reversal import ramp, reverse_gradient
-from mmfusion_jax.ops.independence import difference, hsic
+from mmfusion_jax.ops.independence import hsic, squared_cross_correlation
 from mmfusion_jax.types import Batch, Outputs
 
 close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-6)
@@ -37,14 +37,14 @@ def batch_of(rows, **labels):
 
 
 def value_of(term, outputs, batch):
-    return Objective({"task": Weighted(term)}).value("task", outputs, batch)
+    return Objective({"task": WeightedLoss(term)}).value("task", outputs, batch)
 
 
 @pytest.mark.parametrize("case", CONTRASTS)
 def test_info_nce(arrays, case):
     term = LOSSES["info_nce"](pairs=("p",), scale=CONTRASTS[case])
     loss = lambda x, y: value_of(
-        term, Outputs(x, {"p/x": unit(x), "p/y": unit(y)}), batch_of(5)
+        term, Outputs(x, {"p/x": l2_normalize(x), "p/y": l2_normalize(y)}), batch_of(5)
     )
     ins = [jnp.asarray(arrays[f"{case}/in.{n}"], jnp.float32) for n in "xy"]
     value, grads = jax.value_and_grad(loss, (0, 1))(*ins)
@@ -56,7 +56,9 @@ def test_info_nce(arrays, case):
 def test_info_nce_one_way(arrays):
     # The one-way value has the inputs of the symmetric one.
     x, y = (jnp.asarray(arrays[f"infonce_sym_5x7_tau0.07/in.{n}"]) for n in "xy")
-    values = info_nce(unit(x), unit(y), jnp.ones(5, bool), symmetric=False)
+    values = info_nce(
+        l2_normalize(x), l2_normalize(y), jnp.ones(5, bool), symmetric=False
+    )
     close(jnp.mean(values), arrays["infonce_oneway_5x7_tau0.07/out"])
 
 
@@ -68,11 +70,11 @@ def test_algorithm_1_and_the_official_variant(arrays, official):
     )
 
     def loss(x, y):
-        x = unit(linear(x, "alg1.x_proj", 9))
-        y = unit(y) if official else y
+        x = l2_normalize(linear(x, "alg1.x_proj", 9))
+        y = l2_normalize(y) if official else y
         y = linear(y, "alg1.y_proj", 4)
         scale = np.log(1 / 0.07) if official else 1 / 0.07
-        y = y if official else unit(y)
+        y = y if official else l2_normalize(y)
         return jnp.mean(info_nce(x, y, jnp.ones(6, bool), scale=scale))
 
     ins = [jnp.asarray(arrays[f"alg1_proj/in.{n}"], jnp.float32) for n in "xy"]
@@ -140,7 +142,7 @@ def test_omega_by_hand():
 def test_hsic_and_difference(arrays):
     for case, names, op in (
         ("hsic_5", "ab", hsic),
-        ("misa_diff_6x5", "xy", difference),
+        ("misa_diff_6x5", "xy", squared_cross_correlation),
     ):
         ins = [jnp.asarray(arrays[f"{case}/in.{n}"], jnp.float32) for n in names]
         run = jax.value_and_grad(op, (0, 1))

@@ -12,7 +12,7 @@ from mcl_mcf_models import PAIRS, count, loss_of, made_up, objective, small
 
 from mmfusion_jax.config.load import load_config
 from mmfusion_jax.encoders import Bert
-from mmfusion_jax.encoders.lstm import LSTMLast
+from mmfusion_jax.encoders.lstm import LSTMEncoder
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.models.mcl_mcf import MCLMCF
 from mmfusion_jax.types import Outputs
@@ -30,8 +30,8 @@ LSTM_BIASES = 2 * 256
 @pytest.mark.parametrize("data", SIZES)
 def test_counts_of_the_paper(data):
     video, audio, channels, total, inference = SIZES[data]
-    text = Bert(depth=1, hidden=8, vocabulary=50)
-    encoders = {"text": text, "audio": LSTMLast(64), "video": LSTMLast(64)}
+    text = Bert(num_layers=1, mlp_dim=8, vocab_size=50)
+    encoders = {"text": text, "audio": LSTMEncoder(64), "video": LSTMEncoder(64)}
     model = MCLMCF(encoders, 1, channels=channels)
     sizes = count(model, made_up(2, video, audio))
     assert sum(sizes.values()) == total - LSTM_BIASES
@@ -94,7 +94,7 @@ def test_a_dead_convolution_is_finite(start):
     chex.assert_tree_all_finite(run({"params": params}))
     rngs = {"dropout": jax.random.key(0)}
     got: Outputs = small().apply({"params": params}, made_up(), train=True, rngs=rngs)
-    assert not np.any(got.extras["active/text_video"])
+    assert not np.any(got.aux["active/text_video"])
 
 
 @pytest.mark.ci

@@ -10,11 +10,11 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from golden_msa import fill, load, weights
 from mcl_mcf_models import objective, small
 
-from mmfusion_jax.layers.projection_heads import PairProjection
+from mmfusion_jax.layers.projection_heads import ProjectionHeads
 from mmfusion_jax.losses import LOSSES
 from mmfusion_jax.ops.contrastive import info_nce
 from mmfusion_jax.types import Batch
-from mmfusion_jax.weights import TABLES
+from mmfusion_jax.weights import WEIGHT_MAPPINGS
 
 close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-6)
 CLIPS = {
@@ -69,7 +69,7 @@ def origin(path):
     parent, leaf = path.rsplit("/", 1)
     if path.startswith("encoders_text/"):
         ours = path.removeprefix("encoders_text/")
-        (rule,) = (rule for rule in TABLES["bert"].rules if rule.names(ours))
+        (rule,) = (rule for rule in WEIGHT_MAPPINGS["bert"].rules if rule.names(ours))
         return [f"text_enc.bertmodel.{n}" for n in rule.names(ours)], rule.layout
     if parent in LSTMS:
         base = f"{LSTMS[parent]}.rnn"
@@ -180,7 +180,7 @@ def test_golden_projection(arrays, case, parity, scale):
     tree = {"params": {"x": weight("x", 9), "y": weight("y", 4)}}
 
     def loss(x, y):
-        views = PairProjection(5, parity).apply(tree, x, y)
+        views = ProjectionHeads(5, parity).apply(tree, x, y)
         return jnp.mean(info_nce(*views, jnp.ones(6, bool), scale=float(scale)))
 
     value, (dx, dy) = jax.value_and_grad(loss, (0, 1))(x, y)

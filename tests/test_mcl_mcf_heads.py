@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from groups import in_ci
 
-from mmfusion_jax.encoders.precomputed import Vectors
+from mmfusion_jax.encoders.precomputed import Precomputed
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.models.mcl_mcf import MCLMCF
 from mmfusion_jax.models.mcl_mcf_heads import ImageHead
@@ -55,16 +55,16 @@ def made_up():
 def test_builds_and_learns(encoder):
     batch = made_up()
     model = MCLMCF(
-        {m: Vectors() for m in batch.inputs},
+        {m: Precomputed() for m in batch.inputs},
         1,
-        mixed=4,
-        lifted=16,
-        hidden=6,
-        projected=4,
+        mixture_dim=4,
+        projection_dim=16,
+        hidden_dim=6,
+        contrastive_dim=4,
         levels=(),
         dropout=0.0,
         image_encoder=encoder,
-        image_sizes=TINY[encoder],
+        image_encoder_kwargs=TINY[encoder],
     )
     tree = jax.jit(functools.partial(model.init, train=True))(jax.random.key(3), batch)
     assert not {"mix", "fuse"} & tree["params"].keys()
@@ -93,7 +93,9 @@ def test_builds_and_learns(encoder):
 
 def test_an_unknown_encoder_is_named():
     batch = made_up()
-    model = MCLMCF({m: Vectors() for m in batch.inputs}, 1, image_encoder="resnet19")
+    model = MCLMCF(
+        {m: Precomputed() for m in batch.inputs}, 1, image_encoder="resnet19"
+    )
     with pytest.raises(ConfigError, match=r"(?s)C03.*'resnet19'.*'resnet18'"):
         jax.eval_shape(
             functools.partial(model.init, train=False), jax.random.key(0), batch

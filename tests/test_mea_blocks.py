@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmfusion_jax.fusion.graph_fusion import GraphFusion
-from mmfusion_jax.layers.modality_discriminator import DoubleDiscriminator
+from mmfusion_jax.layers.modality_discriminator import ModalityDiscriminator
 
 close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-6)
 
@@ -26,10 +26,10 @@ def test_graph_of_one_and_of_none():
 
 def test_where_the_discriminators_send_gradients():
     x = jax.random.normal(jax.random.key(0), (4, 3))
-    params = DoubleDiscriminator().init(jax.random.key(1), {}, {"a": x}, 2)
+    params = ModalityDiscriminator().init(jax.random.key(1), {}, {"a": x}, 2)
 
     def gradient(name, omega, strength=2.0):
-        layer = DoubleDiscriminator(omega)
+        layer = ModalityDiscriminator(omega)
         said = lambda h: layer.apply(params, {"a": h}, {"a": h}, 2, strength)[name]
         return jax.grad(lambda h: jnp.sum(said(h)[:, 0]))(x)
 

@@ -14,11 +14,11 @@ from mmfusion_jax.fusion.predictive_self_attention import (
     ModalityWeights,
     PredictiveSelfAttention,
 )
-from mmfusion_jax.fusion.reinforcement_unit import Reinforcement
-from mmfusion_jax.layers.mlp import Perceptron
-from mmfusion_jax.layers.modality_discriminator import DoubleDiscriminator
+from mmfusion_jax.fusion.reinforcement_unit import ReinforcementUnit
+from mmfusion_jax.layers.mlp import MLP
+from mmfusion_jax.layers.modality_discriminator import ModalityDiscriminator
 from mmfusion_jax.losses import LOSSES
-from mmfusion_jax.losses.objective import Objective, Weighted
+from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.ops.masking import masked_mean
 from mmfusion_jax.types import Batch, Outputs, Tokens
 
@@ -84,7 +84,7 @@ def unit(torch, name):
 
 @pytest.mark.parametrize("form", ["literal", "logit"])
 def test_golden_predictive_self_attention(arrays, torch, streams, form):
-    make = functools.partial(Reinforcement, heads=2, mu=0.25, form=form)
+    make = functools.partial(ReinforcementUnit, heads=2, mu=0.25, form=form)
     params = {f"layer_{i}": units(torch, f"mea.psa.{i}") for i in range(3)}
     for depth in (1, 2, 3):
         block = PredictiveSelfAttention(("L",), make, depth, "off")
@@ -126,18 +126,18 @@ def hierarchy(torch):
 
 def test_golden_hierarchical_attention(arrays, torch, streams):
     tree = {"params": units(torch, "mea.mru")}
-    layer = Reinforcement(((0,),), heads=2)
+    layer = ReinforcementUnit(((0,),), num_heads=2)
     (got,), _ = layer.apply(tree, [streams["V"]], [streams["L"]], train=False)
     close(got.values, arrays["spec_mea/mru.V_to_L"])
 
-    make = functools.partial(Reinforcement, heads=2)
-    block = HierarchicalAttention(ORDER, make, depth=1)
+    make = functools.partial(ReinforcementUnit, heads=2)
+    block = HierarchicalAttention(ORDER, make, num_layers=1)
     got = block.apply({"params": hierarchy(torch)}, streams, train=False)
     close(got["L"].values, arrays["spec_mea/hca.L"])
 
 
 def test_golden_encoders_and_graph(arrays, torch, streams):
-    layer, vectors = Perceptron(6, 6), []
+    layer, vectors = MLP(6, 6), []
     for m in ORDER:
         tree = {"params": perceptron(torch, f"mea.S{m}")}
         x = masked_mean(streams[m].values, streams[m].mask, axis=1)
@@ -154,20 +154,20 @@ def test_golden_encoders_and_graph(arrays, torch, streams):
 
 
 def test_golden_agnostic_encoder(arrays, torch, streams):
-    make = functools.partial(Reinforcement, heads=2)
-    block = HierarchicalAttention(ORDER, make, depth=1)
+    make = functools.partial(ReinforcementUnit, heads=2)
+    block = HierarchicalAttention(ORDER, make, num_layers=1)
     target = block.apply({"params": hierarchy(torch)}, streams, train=False)["L"]
     tree = {"params": perceptron(torch, "mea.Agn")}
     x = masked_mean(target.values, target.mask, axis=1)
-    got = Perceptron(6, 6).apply(tree, x, train=False)
+    got = MLP(6, 6).apply(tree, x, train=False)
     close(got, arrays["spec_mea/h_a.L"])
 
 
 def adversaries(names):
     options = {"modalities": names}
     return {
-        "agnostic": Weighted(LOSSES["agnostic_adversary"](**options)),
-        "exclusive": Weighted(LOSSES["exclusive_adversary"](**options)),
+        "agnostic": WeightedLoss(LOSSES["agnostic_adversary"](**options)),
+        "exclusive": WeightedLoss(LOSSES["exclusive_adversary"](**options)),
     }
 
 
@@ -184,7 +184,7 @@ def test_golden_discriminators(arrays, torch):
     objective = Objective(adversaries(ORDER))
 
     def loss(params, own, common):
-        extras = DoubleDiscriminator().apply({"params": params}, own, common, 3)
+        extras = ModalityDiscriminator().apply({"params": params}, own, common, 3)
         outputs = Outputs(jnp.zeros(4), extras)
         return objective(outputs, batch, jnp.zeros(()))
 

@@ -34,7 +34,7 @@ def test_counts_of_the_specification(name):
     want, kernels, heads, outputs = PAPER[name]
     pairs = zip(FEATURES, kernels, strict=True)
     encoders = FrozenDict({m: ConvLSTM(40, k) for m, k in pairs})
-    made = MEA(encoders, outputs, tuple(FEATURES), heads=heads)
+    made = MEA(encoders, outputs, tuple(FEATURES), num_heads=heads)
     assert count(made, features((5, 6, 7), FEATURES)) == want
 
 
@@ -118,6 +118,6 @@ def test_says_which_encoders_do_not_fit():
     batch = small_batch()
     encoders = {m: ConvLSTM(8 if m == "text" else 6) for m in SMALL}
     with pytest.raises(ConfigError, match="widths.*'text': 8"):
-        count(MEA(FrozenDict(encoders), 1, heads=2), batch)
+        count(MEA(FrozenDict(encoders), 1, num_heads=2), batch)
     with pytest.raises(ConfigError, match="order="):
         count(MEA(FrozenDict(encoders), 1, ("text",)), batch)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from media_files import RATE, grey_steps, tone, write_video, write_wav
 
-from mmfusion_jax.data.media.decode import Pictures, Sound, mfcc, read
-from mmfusion_jax.data.media.resize import Square
-from mmfusion_jax.errors import DataError, ExtraError
+from mmfusion_jax.data.media.decode import AudioSampling, FrameSampling, mfcc, read
+from mmfusion_jax.data.media.resize import SquareResize
+from mmfusion_jax.errors import DataError, MissingDependencyError
 
 pytestmark = pytest.mark.versions
 
-SOUND = Sound(RATE)
+SOUND = AudioSampling(RATE)
 
 
 @pytest.fixture(scope="module")
@@ -34,19 +34,19 @@ def greys(clip):
 
 
 def test_frame_k_is_what_the_screen_shows_at_k_nths(film):
-    clip = read(film, Pictures(5, Square(16)))
+    clip = read(film, FrameSampling(5, SquareResize(16)))
     assert clip.frames.shape == (5, 16, 16, 3) and clip.frames.dtype == np.uint8
     assert greys(clip) == [0, 5, 10, 15, 20]
     assert clip.duration == pytest.approx(1.0, abs=0.1)
 
 
 def test_more_frames_than_there_are_repeat(film):
-    clip = read(film, Pictures(50, Square(4)))
+    clip = read(film, FrameSampling(50, SquareResize(4)))
     assert greys(clip) == [k // 2 for k in range(50)]
 
 
 def test_a_span_takes_only_its_own_time(film):
-    clip = read(film, Pictures(4, Square(4)), SOUND, start=0.4, end=0.8)
+    clip = read(film, FrameSampling(4, SquareResize(4)), SOUND, start=0.4, end=0.8)
     assert greys(clip) == [10, 12, 15, 17]
     assert len(clip.waveform) == round(0.4 * RATE)
 
@@ -61,14 +61,14 @@ def test_frames_of_an_uneven_clock_are_taken_by_time(tmp_path):
             picture.pts = at
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
-    got = greys(read(path, Pictures(8, Square(4)), end=0.8))  # every .1 s
+    got = greys(read(path, FrameSampling(8, SquareResize(4)), end=0.8))  # every .1 s
     assert got == [0, 1, 2, 2, 2, 2, 2, 3]
 
 
 def test_consecutive_frames_are_neighbours_from_the_middle():
-    numbers = Pictures(4, spacing="consecutive").times(2.0, 4.0, 10.0) * 10
+    numbers = FrameSampling(4, sampling="consecutive").times(2.0, 4.0, 10.0) * 10
     assert np.floor(numbers).tolist() == [28, 29, 30, 31]
-    few = Pictures(30, spacing="consecutive").times(0.0, 1.0, 10.0) * 10
+    few = FrameSampling(30, sampling="consecutive").times(0.0, 1.0, 10.0) * 10
     assert np.floor(few[:2]).tolist() == [0, 1]  # the last frame is repeated
 
 
@@ -76,7 +76,7 @@ def test_crops_pads_and_squeezes(tmp_path):
     picture = np.zeros((32, 64, 3), np.uint8)
     picture[:, 16:48] = 200
     film = write_video(tmp_path / "a.mp4", [picture] * 5)
-    mean = lambda fit: read(film, Pictures(1, Square(32, fit))).frames.mean()
+    mean = lambda fit: read(film, FrameSampling(1, SquareResize(32, fit))).frames.mean()
     assert mean("crop") == pytest.approx(200, abs=4)
     assert mean("squeeze") == pytest.approx(100, abs=4)
     assert mean("pad") == pytest.approx(50, abs=4)
@@ -86,12 +86,16 @@ def test_takes_only_a_region(tmp_path):
     picture = np.zeros((32, 64, 3), np.uint8)
     picture[16:, 32:] = 200
     film = write_video(tmp_path / "a.mp4", [picture] * 5)
-    look = Square(8, "squeeze", (0.55, 0.55, 1.0, 1.0))
-    assert read(film, Pictures(1, look)).frames.mean() == pytest.approx(200, abs=4)
-    assert Square(4, region=(0.0, 0.0, 0.001, 0.001))(0, picture).shape == (4, 4, 3)
+    look = SquareResize(8, "squeeze", (0.55, 0.55, 1.0, 1.0))
+    assert read(film, FrameSampling(1, look)).frames.mean() == pytest.approx(200, abs=4)
+    assert SquareResize(4, crop_box=(0.0, 0.0, 0.001, 0.001))(0, picture).shape == (
+        4,
+        4,
+        3,
+    )
     for region in ((0.5, 0.0, 0.5, 1.0), (0.0, 0.0, 1.0, 1.1), (0.5,)):
         with pytest.raises(ValueError, match="C10.*region="):
-            Square(8, region=region)
+            SquareResize(8, crop_box=region)
 
 
 @pytest.mark.parametrize("rotation", [90, -90, 180])
@@ -99,7 +103,7 @@ def test_a_phone_held_upright_is_turned(tmp_path, rotation):
     picture = np.zeros((32, 64, 3), np.uint8)
     picture[:16, :32] = 255
     film = write_video(tmp_path / "a.mp4", [picture] * 5, rotation=rotation)
-    frame = read(film, Pictures(1, Square(32, "squeeze"))).frames[0]
+    frame = read(film, FrameSampling(1, SquareResize(32, "squeeze"))).frames[0]
     want = np.rot90(picture, rotation // 90)
     corners = lambda x: [x[i, j, 0] > 128 for i in (2, -3) for j in (2, -3)]
     assert corners(frame) == corners(want)
@@ -118,7 +122,7 @@ def test_waveform_is_the_mean_of_the_channels(tmp_path):
 def test_resamples_and_cuts_like_librosa(music):
     import librosa
 
-    clip = read(music, None, Sound(22050, offset=0.25, duration=0.5))
+    clip = read(music, None, AudioSampling(22050, offset=0.25, duration=0.5))
     half = tone()[RATE // 4 : RATE * 3 // 4].astype(np.float32)
     want = librosa.resample(half, orig_sr=RATE, target_sr=22050)
     np.testing.assert_allclose(clip.waveform, want, atol=1e-4)
@@ -161,21 +165,21 @@ def test_mfcc_needs_a_whole_window():
 
 
 def test_a_missing_stream_is_none(film, music, tmp_path):
-    assert read(music, Pictures(), SOUND).frames is None
+    assert read(music, FrameSampling(), SOUND).frames is None
     silent = write_video(tmp_path / "silent.mp4")
-    clip = read(silent, Pictures(3, Square(8)), SOUND)
+    clip = read(silent, FrameSampling(3, SquareResize(8)), SOUND)
     assert clip.waveform is None and clip.frames.shape == (3, 8, 8, 3)
     assert read(film, None, SOUND).frames is None
-    assert read(film, Pictures(3, Square(8))).waveform is None
+    assert read(film, FrameSampling(3, SquareResize(8))).waveform is None
 
 
 def test_the_name_of_a_file_does_not_matter(film, music, tmp_path):
     named_mp4 = tmp_path / "music.mp4"
     named_mp4.write_bytes(music.read_bytes())
-    assert len(read(named_mp4, Pictures(), SOUND).waveform) == RATE
+    assert len(read(named_mp4, FrameSampling(), SOUND).waveform) == RATE
     named_wav = tmp_path / "film.wav"
     named_wav.write_bytes(film.read_bytes())
-    assert greys(read(named_wav, Pictures(2, Square(8)))) == [0, 12]
+    assert greys(read(named_wav, FrameSampling(2, SquareResize(8)))) == [0, 12]
 
 
 def test_metadata_need_not_be_utf8(film, music, tmp_path):
@@ -188,7 +192,7 @@ def test_metadata_need_not_be_utf8(film, music, tmp_path):
     assert b"VideoHandler" in content  # the name of the stream
     path = tmp_path / "a.mp4"
     path.write_bytes(content.replace(b"VideoHandler", b"Vid\xe9oH\xe4ndl\xffr"))
-    assert greys(read(path, Pictures(2, Square(8)))) == [0, 12]
+    assert greys(read(path, FrameSampling(2, SquareResize(8)))) == [0, 12]
 
 
 def float_wav(samples):
@@ -299,7 +303,7 @@ def test_damage_is_reported_not_decoded(case, film, music, tmp_path):
         content = make(film.read_bytes(), music.read_bytes())
     path.write_bytes(content)
     with pytest.raises(DataError, match=says) as error:
-        read(path, Pictures(3, Square(8)), SOUND)
+        read(path, FrameSampling(3, SquareResize(8)), SOUND)
     assert str(path) in str(error.value)
 
 
@@ -308,10 +312,10 @@ def test_sound_lost_at_the_end_of_a_film_is_reported(tmp_path):
     content = faststart(film)
     index_first = tmp_path / "b.mp4"
     index_first.write_bytes(content)
-    read(index_first, Pictures(3, Square(8)), SOUND)
+    read(index_first, FrameSampling(3, SquareResize(8)), SOUND)
     index_first.write_bytes(content[:-900])
     with pytest.raises(DataError, match="D32"):
-        read(index_first, Pictures(3, Square(8)), SOUND)
+        read(index_first, FrameSampling(3, SquareResize(8)), SOUND)
 
 
 def test_a_streamed_wav_of_unknown_size_is_fine(music, tmp_path):
@@ -335,14 +339,14 @@ def test_the_cover_of_a_song_is_no_video(tmp_path):
         container.mux(sound.encode())
         container.mux(cover.encode(picture))
         container.mux(cover.encode())
-    assert read(path, Pictures(), Sound(RATE)).frames is None
+    assert read(path, FrameSampling(), AudioSampling(RATE)).frames is None
 
 
 def test_knows_three_ways_to_fit():
     with pytest.raises(
         ValueError, match="fit='zoom' is unknown; known: crop, pad, squeeze"
     ):
-        Square(8, "zoom")
+        SquareResize(8, "zoom")
 
 
 def test_says_what_is_not_there(tmp_path, film):
@@ -351,16 +355,18 @@ def test_says_what_is_not_there(tmp_path, film):
     with pytest.raises(DataError, match="D30"):
         read(tmp_path)
     with pytest.raises(DataError, match=r"D34.*0-9 s goes past its end at 1\.\d+ s"):
-        read(film, Pictures(), end=9.0)
+        read(film, FrameSampling(), end=9.0)
     with pytest.raises(DataError, match="D33.*0 samples of sound from 5 s on"):
-        read(film, None, Sound(RATE, offset=5.0))
+        read(film, None, AudioSampling(RATE, offset=5.0))
 
 
 @pytest.mark.parametrize("module", ["av", "librosa", "PIL"])
 def test_names_the_extra_that_is_missing(module, film, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ExtraError, match=r"E01[\s\S]*mmfusion_jax\[media\]"):
-        read(film, Pictures(), Sound(8000))
+    with pytest.raises(
+        MissingDependencyError, match=r"E01[\s\S]*mmfusion_jax\[media\]"
+    ):
+        read(film, FrameSampling(), AudioSampling(8000))
 
 
 @pytest.mark.parametrize("count", [60, pytest.param(2000, marks=pytest.mark.slow)])
@@ -377,7 +383,7 @@ def test_random_damage_raises_nothing_but_data_errors(count, film, music, tmp_pa
             del content[rng.randrange(len(content)) :]
         path.write_bytes(content)
         try:
-            clip = read(path, Pictures(3, Square(8)), Sound(RATE))
+            clip = read(path, FrameSampling(3, SquareResize(8)), AudioSampling(RATE))
         except DataError:
             reported += 1
             continue
@@ -393,7 +399,9 @@ def test_librosa_reads_the_real_recordings_alike(real_data):
     with np.load(folder / "wav_mfcc_librosa.npz", allow_pickle=False) as file:
         names, offsets, mfccs = file["name"], file["offsets"], file["mfcc"]
     for index in (0, 1, 17):
-        wave = read(folder / "wav" / f"{names[index]}.wav", None, Sound()).waveform
+        wave = read(
+            folder / "wav" / f"{names[index]}.wav", None, AudioSampling()
+        ).waveform
         want = mfccs[offsets[index] : offsets[index + 1]]
         np.testing.assert_allclose(
             mfcc(wave, 22050, pad_mode="constant"), want, atol=1e-2
@@ -404,7 +412,7 @@ def test_a_real_film_has_its_frames_and_sound(real_data):
     path = real_data / "media_samples" / "Oz06ZWiO20M_6.mp4"
     if not path.is_file():
         pytest.skip(f"{path} is not there")
-    clip = read(path, Pictures(30, Square(56)), Sound(16000))
+    clip = read(path, FrameSampling(30, SquareResize(56)), AudioSampling(16000))
     assert clip.duration == pytest.approx(7.5, abs=0.01)
     assert clip.frames.shape == (30, 56, 56, 3) and clip.frames.std() > 10
     assert len(clip.waveform) / 16000 == pytest.approx(7.44, abs=0.05)

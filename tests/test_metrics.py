@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from mmfusion_jax.metrics import as_published, functional
-from mmfusion_jax.metrics.classification import ClassificationScores
-from mmfusion_jax.metrics.multilabel import FlagScores
-from mmfusion_jax.metrics.regression import PlainScores
-from mmfusion_jax.metrics.rounding import percent, rounded
-from mmfusion_jax.metrics.sentiment import SentimentScores, sentiment
-from mmfusion_jax.metrics.sims import SimsScores, sims
+from mmfusion_jax.metrics.classification import ClassificationMetrics
+from mmfusion_jax.metrics.multilabel import MultilabelMetrics
+from mmfusion_jax.metrics.regression import RegressionMetrics
+from mmfusion_jax.metrics.rounding import format_number, format_percent
+from mmfusion_jax.metrics.sentiment import SentimentMetrics, sentiment_scores
+from mmfusion_jax.metrics.sims import SimsMetrics, sims_scores
 
 NUMBERS = ("reg_plain", "reg_mosi_like", "reg_const")
 MMSA = {
@@ -22,7 +22,7 @@ MMSA = {
     "MAE": "mae",
     "Corr": "corr",
 }
-SAME = {name: name for name in SentimentScores.DEFINITIONS}
+SAME = {name: name for name in SentimentMetrics.DEFINITIONS}
 UNROUNDED = SAME | {
     "f1_non0_swapped": "f1_swapped_non0",
     "acc2_gt0_all": "acc2_mult_all",
@@ -80,7 +80,7 @@ def compare(found, want, names, atol):
 @pytest.mark.parametrize("case", NUMBERS)
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_sentiment(arrays, case, function):
-    found = sentiment(arrays[f"{case}/preds"], arrays[f"{case}/truths"])
+    found = sentiment_scores(arrays[f"{case}/preds"], arrays[f"{case}/truths"])
     compare(found, reference(arrays, case, function), *FUNCTIONS[function])
 
 
@@ -96,16 +96,18 @@ def test_mult_swaps_f1_on_all_examples(arrays, case):
     [
         ("mmsa_sims", SIMS, 5.1e-5),
         ("selfmm_sims", SIMS, 0),
-        ("independent_digitize", {name: name for name in SimsScores.DEFINITIONS}, 0),
+        ("independent_digitize", {name: name for name in SimsMetrics.DEFINITIONS}, 0),
     ],
 )
 def test_sims(arrays, function, names, atol):
-    found = sims(arrays["reg_sims/preds"], arrays["reg_sims/truths"])
+    found = sims_scores(arrays["reg_sims/preds"], arrays["reg_sims/truths"])
     compare(found, reference(arrays, "reg_sims", function), names, atol)
 
 
 def test_mmsa_rounds_what_it_keeps(arrays):
-    found = sentiment(arrays["reg_mosi_like/preds"], arrays["reg_mosi_like/truths"])
+    found = sentiment_scores(
+        arrays["reg_mosi_like/preds"], arrays["reg_mosi_like/truths"]
+    )
     want = reference(arrays, "reg_mosi_like", "mmsa_mosi")
     assert {k: as_published.rounded4(found)[v] for k, v in MMSA.items()} == want
 
@@ -117,7 +119,7 @@ def test_mmsa_classification(arrays):
     collected = {"prediction": logits, "truth": truth}
     non0 = as_published.mmsa_classification_non0(logits, truth)
     found = {
-        "Acc_3": ClassificationScores("y", 3).scores(collected)["accuracy"],
+        "Acc_3": ClassificationMetrics("y", 3).scores(collected)["accuracy"],
         "F1_score_3": functional.weighted_f1(said, truth),
         "Has0_acc_2": functional.accuracy(either, truth > 1),
         "Has0_F1_score": functional.weighted_f1(either, truth > 1),
@@ -131,7 +133,7 @@ def test_emotions_of_iemocap(arrays):
     names = ("neutral", "happy", "sad", "angry")
     logits, truth = arrays["iemocap/preds"], arrays["iemocap/truths"]
     collected = {"prediction": logits.reshape(len(logits), 8), "truth": truth}
-    found = FlagScores("y", names).scores(collected)
+    found = MultilabelMetrics("y", names).scores(collected)
     for key, value in reference(arrays, "iemocap", "mult").items():
         name = key.replace("_acc", "_accuracy")
         np.testing.assert_allclose(found[name], value, rtol=1e-6)
@@ -156,31 +158,31 @@ def test_a_constant_has_no_correlation():
 
 
 def test_halves_round_to_even_and_edges_belong_below():
-    found = sentiment([0.5, 1.5, 2.5, 9.0], [0.0, 2.0, 2.0, 3.0])
+    found = sentiment_scores([0.5, 1.5, 2.5, 9.0], [0.0, 2.0, 2.0, 3.0])
     assert found["acc7"] == 1
     edges = np.float32([-0.7, -0.1, 0.0, 0.1, 0.7])
-    below = sims(edges, np.float32([-1, -0.5, -0.05, 0.05, 0.5]))
+    below = sims_scores(edges, np.float32([-1, -0.5, -0.05, 0.05, 0.5]))
     assert below["acc5"] == 1
 
 
 def test_classes_that_do_not_occur_are_not_averaged():
     truth, said = np.array([0, 0, 1, 1]), np.eye(4)[[0, 0, 1, 2]]
-    found = ClassificationScores("y", 4).scores({"prediction": said, "truth": truth})
+    found = ClassificationMetrics("y", 4).scores({"prediction": said, "truth": truth})
     want = {"macro_recall": 3 / 4, "macro_precision": 1, "macro_f1": 5 / 6}
     for name, value in want.items():
         np.testing.assert_allclose(found[name], value)
-        assert "over classes that occur" in ClassificationScores.DEFINITIONS[name]
+        assert "over classes that occur" in ClassificationMetrics.DEFINITIONS[name]
     assert found["uar"] == found["macro_recall"] and found["accuracy"] == 3 / 4
 
 
 def test_only_neutral_labels_leave_nothing_to_count():
-    found = sentiment([0.3, -0.2], [0.0, 0.0])
+    found = sentiment_scores([0.3, -0.2], [0.0, 0.0])
     assert found["acc2_non0"] == found["f1_non0"] == found["f1_swapped_non0"] == 0
     assert all(np.isfinite(v) for v in found.values())
 
 
 @pytest.mark.parametrize(
-    "family", [SentimentScores("y"), SimsScores("y"), PlainScores("y", 0.25)]
+    "family", [SentimentMetrics("y"), SimsMetrics("y"), RegressionMetrics("y", 0.25)]
 )
 def test_scores_are_those_that_are_defined(family):
     rng = np.random.default_rng(0)
@@ -208,4 +210,4 @@ def test_scores_are_those_that_are_defined(family):
     ],
 )
 def test_scores_are_rounded_alike_as_shares_and_in_percent(value, text, in_percent):
-    assert (rounded(value), percent(value)) == (text, in_percent)
+    assert (format_number(value), format_percent(value)) == (text, in_percent)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mmfusion_jax.data.dataset import Score
-from mmfusion_jax.data.datasets.ict_mmmo import MODALITIES, mmmo
+from mmfusion_jax.data.dataset import RegressionTarget
+from mmfusion_jax.data.datasets.ict_mmmo import MODALITIES, load_ict_mmmo
 from mmfusion_jax.errors import ConfigError, DataError
 
 COUNTS = {"train": 9, "valid": 4, "test": 8}
@@ -34,9 +34,9 @@ def stacked(data, split, part, name):
 
 def test_the_official_split(tmp_path):
     arrays = write(tmp_path)
-    data = mmmo(str(tmp_path))
+    data = load_ict_mmmo(str(tmp_path))
     assert {k: len(v) for k, v in data.sources.items()} == COUNTS
-    assert data.values == {"score": Score(1, 5, 3)}
+    assert data.values == {"score": RegressionTarget(1, 5, 3)}
     np.testing.assert_array_equal(data.label("test", "score"), arrays["test_label"])
     assert data.label("valid", "positive").tolist() == [0, 0, 1, 1]
     example = data.source("test")[0]
@@ -57,7 +57,7 @@ def test_the_official_split(tmp_path):
 def test_without_a_validation_split_its_clips_are_for_training(tmp_path):
     write(tmp_path)
     for protocol in ("fixed", "paper"):
-        data = mmmo(str(tmp_path), protocol=protocol)
+        data = load_ict_mmmo(str(tmp_path), protocol=protocol)
         assert {k: len(v) for k, v in data.sources.items()} == {"train": 13, "test": 8}
         assert stacked(data, "train", "masks", "text").any(1).sum() == 4
 
@@ -66,7 +66,7 @@ def test_folds_test_every_complete_clip_once(tmp_path):
     write(tmp_path)
     tested, train = [], []
     for fold in range(3):
-        data = mmmo(str(tmp_path), fold=fold, folds=3)
+        data = load_ict_mmmo(str(tmp_path), fold=fold, folds=3)
         assert {k: len(v) for k, v in data.sources.items()} == {
             "train": 4,
             "valid": 4,
@@ -76,12 +76,12 @@ def test_folds_test_every_complete_clip_once(tmp_path):
         assert stacked(data, "train", "masks", "text").any(1).all()
         tested += data.groups["test"]
         train.append(data.groups["train"])
-        after = mmmo(str(tmp_path), fold=(fold + 1) % 3, folds=3)
+        after = load_ict_mmmo(str(tmp_path), fold=(fold + 1) % 3, folds=3)
         assert data.groups["valid"] == after.groups["test"]
     assert len(set(tested)) == 12 and not any(n.startswith("train") for n in tested)
-    fixed = mmmo(str(tmp_path), fold=1, folds=3, protocol="fixed")
+    fixed = load_ict_mmmo(str(tmp_path), fold=1, folds=3, protocol="fixed")
     assert {k: len(v) for k, v in fixed.sources.items()} == {"train": 8, "test": 4}
-    more = mmmo(str(tmp_path), fold=2, folds=3, textless=True)
+    more = load_ict_mmmo(str(tmp_path), fold=2, folds=3, keep_clips_without_text=True)
     assert len(more.source("train")) == 4 + 9
     assert list(more.groups["train"][:4]) == list(train[2])
     text = stacked(more, "train", "masks", "text").any(1)
@@ -92,7 +92,7 @@ def test_folds_test_every_complete_clip_once(tmp_path):
 @pytest.mark.parametrize("options", [{}, {"folds": 3, "fold": 1, "textless": True}])
 def test_only_real_training_steps_enter_the_standard(tmp_path, options):
     arrays = write(tmp_path)
-    data = mmmo(str(tmp_path), tail=0.0, **options)
+    data = load_ict_mmmo(str(tmp_path), clip_quantile=0.0, **options)
     known = [name for name in MODALITIES if options or name != "text"]
     for name in known:
         mask = stacked(data, "train", "masks", name)
@@ -111,7 +111,7 @@ def test_only_real_training_steps_enter_the_standard(tmp_path, options):
                     moved[:, None, None] & (x != 0)
                 )
     write(tmp_path, **far)
-    after = mmmo(str(tmp_path), tail=0.0, **options)
+    after = load_ict_mmmo(str(tmp_path), clip_quantile=0.0, **options)
     for name in known:
         want = stacked(data, "train", "inputs", name)
         np.testing.assert_array_equal(stacked(after, "train", "inputs", name), want)
@@ -125,7 +125,7 @@ def test_audio_is_cut_off_at_quantiles_of_training(tmp_path):
     heard = arrays["test_audio"].copy()
     heard[0, 1] = -255
     write(tmp_path, train_audio=audio, test_audio=heard)
-    data = mmmo(str(tmp_path), tail=0.1)
+    data = load_ict_mmmo(str(tmp_path), clip_quantile=0.1)
     real = audio[:, [1, 2, 4, 5]].reshape(-1, 3)
     cut = np.clip(real, *np.quantile(real, [0.1, 0.9], axis=0))
     want = ((cut - cut.mean(0)) / cut.std(0)).reshape(9, 4, 3)
@@ -140,19 +140,19 @@ def test_arguments_that_cannot_work_are_named(tmp_path):
     write(tmp_path)
     folder = str(tmp_path)
     with pytest.raises(ConfigError, match=r"C06.*fold=1"):
-        mmmo(folder, fold=1)
+        load_ict_mmmo(folder, fold=1)
     with pytest.raises(ConfigError, match=r"C06.*textless=True"):
-        mmmo(folder, textless=True)
+        load_ict_mmmo(folder, keep_clips_without_text=True)
     with pytest.raises(ConfigError, match=r"C06.*fold=3 of folds=3"):
-        mmmo(folder, fold=3, folds=3)
+        load_ict_mmmo(folder, fold=3, folds=3)
     with pytest.raises(ConfigError, match=r"C06.*nothing to train on with folds=2"):
-        mmmo(folder, folds=2)
+        load_ict_mmmo(folder, folds=2)
     with pytest.raises(ConfigError, match=r"C06[\s\S]*folds=2 to 12"):
-        mmmo(folder, folds=13)
+        load_ict_mmmo(folder, folds=13)
     with pytest.raises(ConfigError, match=r"C03.*'fixd'.*'fixed'"):
-        mmmo(folder, protocol="fixd")
+        load_ict_mmmo(folder, protocol="fixd")
     with pytest.raises(ConfigError, match=r"C10.*tail=0.5"):
-        mmmo(folder, tail=0.5)
+        load_ict_mmmo(folder, clip_quantile=0.5)
 
 
 def test_what_is_missing_or_damaged_is_named(tmp_path):
@@ -160,13 +160,13 @@ def test_what_is_missing_or_damaged_is_named(tmp_path):
     with pytest.raises(
         DataError, match=r"D40.*mmmo.npz is not there[\s\S]*train_audio[\s\S]*fix:"
     ):
-        mmmo(folder)
+        load_ict_mmmo(folder)
     (tmp_path / "mmmo.npz").write_bytes(b"\x80\x04].")
     with pytest.raises(DataError, match=r"D52.*mmmo.npz cannot be read"):
-        mmmo(folder)
+        load_ict_mmmo(folder)
     arrays = write(tmp_path, valid_text=None)
     with pytest.raises(DataError, match=r"D52.*mmmo.npz.*valid_text"):
-        mmmo(folder)
+        load_ict_mmmo(folder)
     video = arrays["valid_video"]
     for name, bad, said in (
         ("valid_video", np.full_like(video, np.inf), "not finite"),
@@ -178,19 +178,19 @@ def test_what_is_missing_or_damaged_is_named(tmp_path):
     ):
         write(tmp_path, **{name: bad})
         with pytest.raises(DataError, match=rf"D52.*mmmo.npz: {name}.*{said}"):
-            mmmo(folder)
+            load_ict_mmmo(folder)
 
 
 def test_the_real_clips(real_data):
     folder = real_data / "mmmo"
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there")
-    data = mmmo(str(folder))
+    data = load_ict_mmmo(str(folder))
     assert data.facts["counts"] == {"train": 220, "valid": 40, "test": 80}
     assert data.label("train", "positive").mean() == pytest.approx(0.555, abs=5e-4)
     shares = [stacked(data, "test", "masks", name).mean() for name in MODALITIES]
     np.testing.assert_allclose(shares, [0.919, 0.920, 0.819], atol=1e-3)
     audio = stacked(data, "test", "inputs", "audio")
     assert np.isfinite(audio).all() and np.abs(audio).max() < 8
-    fold = mmmo(str(folder), fold=4, folds=5, textless=True)
+    fold = load_ict_mmmo(str(folder), fold=4, folds=5, keep_clips_without_text=True)
     assert fold.facts["counts"] == {"train": 72 + 220, "valid": 24, "test": 24}

@@ -14,13 +14,13 @@ from tiny import Tones, tones
 from mmfusion_jax.config.build import augmented
 from mmfusion_jax.config.load import load_config
 from mmfusion_jax.data.augment.modality_dropout import ModalityDropout
-from mmfusion_jax.data.dataset import Dataset, Score
+from mmfusion_jax.data.dataset import Dataset, RegressionTarget
 from mmfusion_jax.data.pipeline import Pipeline
-from mmfusion_jax.encoders import Vectors
+from mmfusion_jax.encoders import Precomputed
 from mmfusion_jax.errors import ConfigError, DataError
 from mmfusion_jax.losses import LOSSES
-from mmfusion_jax.losses.objective import Objective, Weighted
-from mmfusion_jax.metrics.classification import ClassificationScores
+from mmfusion_jax.losses.objective import Objective, WeightedLoss
+from mmfusion_jax.metrics.classification import ClassificationMetrics
 from mmfusion_jax.models.baselines import ConcatFC
 from mmfusion_jax.tasks import Classification, Multilabel, Regression
 from mmfusion_jax.train.state import create_state
@@ -122,16 +122,22 @@ def test_priors():
     labels = np.array([0, 0, 0, 1])
     prior = Classification("label", ("a", "b", "c")).prior(labels)
     np.testing.assert_allclose(np.exp(prior), [0.75, 0.25, 1e-9], rtol=1e-5)
-    assert Regression("score", Score(-3, 3)).prior(np.array([0.0, 1.0, 3.0])) == 1
+    assert (
+        Regression("score", RegressionTarget(-3, 3)).prior(np.array([0.0, 1.0, 3.0]))
+        == 1
+    )
     flags = np.array([[0, 1], [1, 1]])
     prior = Multilabel("flags", ("x", "y")).prior(flags)
     np.testing.assert_allclose(np.exp(prior), [0.5, 0.5, 1e-9, 1], rtol=1e-5)
 
 
 MODEL = ConcatFC(
-    FrozenDict({"audio": Vectors(), "video": Vectors()}), 3, (4,), audio_readout="mean"
+    FrozenDict({"audio": Precomputed(), "video": Precomputed()}),
+    3,
+    (4,),
+    audio_pooling="mean",
 )
-OBJECTIVE = Objective({"task": Weighted(LOSSES["cross_entropy"]("label"))})
+OBJECTIVE = Objective({"task": WeightedLoss(LOSSES["cross_entropy"]("label"))})
 BOTH = ("audio", "video")
 
 
@@ -143,7 +149,7 @@ def batch():
 
 
 def test_evaluation_answers_nothing_with_the_prior(batch):
-    scores = ClassificationScores("label", 3)
+    scores = ClassificationMetrics("label", 3)
     step = jax.jit(make_eval_step(MODEL, OBJECTIVE, scores, BOTH))
     tree = MODEL.init(jax.random.key(0), batch, train=False)
     prior = np.log(np.array([0.2, 0.5, 0.3], np.float32))

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmfusion_jax.data.dataset import Score
+from mmfusion_jax.data.dataset import RegressionTarget
 from mmfusion_jax.data.datasets.mosi_utterances import (
     MODALITIES,
-    mosi_utterances,
+    load_mosi_utterances,
     windows,
 )
 from mmfusion_jax.errors import ConfigError, DataError
@@ -68,7 +68,9 @@ def test_windows_stay_within_the_video():
 
 def test_an_example_is_an_utterance_among_its_neighbours(tmp_path):
     train = write(tmp_path)["train"]
-    data = mosi_utterances(str(tmp_path), before=2, after=1, protocol="fixed")
+    data = load_mosi_utterances(
+        str(tmp_path), context_before=2, context_after=1, protocol="fixed"
+    )
     assert {k: len(v) for k, v in data.sources.items()} == {"train": 18, "test": 8}
     assert data.classes == {"polarity": ("negative", "positive")} and not data.values
     example = data.source("train")[2]  # the third of four
@@ -90,30 +92,30 @@ def test_an_example_is_an_utterance_among_its_neighbours(tmp_path):
 
 def test_no_window_is_longer_than_the_longest_video(tmp_path):
     write(tmp_path)
-    data = mosi_utterances(str(tmp_path), before=9, after=9)
+    data = load_mosi_utterances(str(tmp_path), context_before=9, context_after=9)
     assert data.facts["steps"] == 6
     for split, count in {"train": (4, 3, 2, 3), "test": (6, 2)}.items():
         mask = stacked(data, split, "masks", "text")
         assert mask.sum(1).tolist() == [c for c in count for _ in range(c)]
-    alone = mosi_utterances(str(tmp_path), before=0, after=0)
+    alone = load_mosi_utterances(str(tmp_path), context_before=0, context_after=0)
     assert stacked(alone, "test", "inputs", "text").shape == (8, 1, 5)
 
 
 def test_utterances_without_a_score_are_neighbours_only(tmp_path):
     train = write(tmp_path)["train"]
-    data = mosi_utterances(str(tmp_path), label="score", protocol="fixed")
-    assert data.values == {"score": Score(-3, 3, family="sentiment")}
+    data = load_mosi_utterances(str(tmp_path), label="score", protocol="fixed")
+    assert data.values == {"score": RegressionTarget(-3, 3, family="sentiment")}
     assert {k: len(v) for k, v in data.sources.items()} == {"train": 17, "test": 7}
     want = np.delete(train["label_regression"], 1)
     np.testing.assert_array_equal(data.label("train", "score"), want)
     assert stacked(data, "train", "masks", "audio")[0].sum() == 4
-    polarity = mosi_utterances(str(tmp_path), protocol="fixed")
+    polarity = load_mosi_utterances(str(tmp_path), protocol="fixed")
     assert "score" not in polarity.source("train")[0]["labels"]
 
 
 def test_the_honest_protocol_holds_whole_videos_out(tmp_path):
     write(tmp_path)
-    data = mosi_utterances(str(tmp_path))
+    data = load_mosi_utterances(str(tmp_path))
     assert data.groups["valid"] == ["train1", "train3"]
     assert data.groups["train"] == ["train0", "train2", "train4", "train5"]
     assert data.groups["test"] == ["test0", "test1"]
@@ -124,7 +126,7 @@ def test_the_honest_protocol_holds_whole_videos_out(tmp_path):
     }
     assert "optimistic" in data.facts["warnings"][0]
     for protocol in ("fixed", "paper"):
-        data = mosi_utterances(str(tmp_path), protocol=protocol)
+        data = load_mosi_utterances(str(tmp_path), protocol=protocol)
         assert set(data.sources) == {"train", "test"} and not data.facts["warnings"]
         assert len(data.groups["train"]) == 6
 
@@ -132,7 +134,7 @@ def test_the_honest_protocol_holds_whole_videos_out(tmp_path):
 @pytest.mark.parametrize("protocol", ["honest", "fixed"])
 def test_only_training_utterances_enter_the_standard(tmp_path, protocol):
     made = write(tmp_path)
-    before = mosi_utterances(str(tmp_path), protocol=protocol)
+    before = load_mosi_utterances(str(tmp_path), protocol=protocol)
     held = made["train"]["suggested_valid"] & (protocol == "honest")
     far = {
         split: {
@@ -142,7 +144,7 @@ def test_only_training_utterances_enter_the_standard(tmp_path, protocol):
         for split, arrays in made.items()
     }
     write(tmp_path, **far)
-    after = mosi_utterances(str(tmp_path), protocol=protocol)
+    after = load_mosi_utterances(str(tmp_path), protocol=protocol)
     for name in MODALITIES:
         want = stacked(before, "train", "inputs", name)
         np.testing.assert_array_equal(stacked(after, "train", "inputs", name), want)
@@ -152,10 +154,10 @@ def test_only_training_utterances_enter_the_standard(tmp_path, protocol):
 
 def test_rows_may_come_in_any_order(tmp_path):
     made = write(tmp_path)
-    want = mosi_utterances(str(tmp_path), before=1, after=1)
+    want = load_mosi_utterances(str(tmp_path), context_before=1, context_after=1)
     order = np.random.default_rng(2).permutation(18)
     write(tmp_path, train={k: v[order] for k, v in made["train"].items()})
-    data = mosi_utterances(str(tmp_path), before=1, after=1)
+    data = load_mosi_utterances(str(tmp_path), context_before=1, context_after=1)
     for name in MODALITIES:
         np.testing.assert_allclose(
             stacked(data, "train", "inputs", name),
@@ -169,22 +171,22 @@ def test_a_video_in_two_splits_is_refused(tmp_path):
     names = np.where(made["test"]["video_id"] == "test0", "train2", "test1")
     write(tmp_path, test={"video_id": names})
     with pytest.raises(DataError, match="D10.*'train2'"):
-        mosi_utterances(str(tmp_path))
+        load_mosi_utterances(str(tmp_path))
     held = np.arange(18) < 3  # the first video has four utterances
     write(tmp_path, train={"suggested_valid": held})
     with pytest.raises(DataError, match="D10.*'train0'"):
-        mosi_utterances(str(tmp_path))
+        load_mosi_utterances(str(tmp_path))
 
 
 def test_arguments_that_cannot_work_are_named(tmp_path):
     write(tmp_path)
     folder = str(tmp_path)
     with pytest.raises(ConfigError, match=r"C07.*'scores'[\s\S]*'score'"):
-        mosi_utterances(folder, label="scores")
+        load_mosi_utterances(folder, label="scores")
     with pytest.raises(ConfigError, match=r"C03.*'fixd'.*'fixed'"):
-        mosi_utterances(folder, protocol="fixd")
+        load_mosi_utterances(folder, protocol="fixd")
     with pytest.raises(ConfigError, match=r"C10.*before=-1"):
-        mosi_utterances(folder, before=-1)
+        load_mosi_utterances(folder, context_before=-1)
 
 
 def test_what_is_missing_or_damaged_is_named(tmp_path):
@@ -192,20 +194,20 @@ def test_what_is_missing_or_damaged_is_named(tmp_path):
     with pytest.raises(
         DataError, match=r"D40.*train.npz is not there[\s\S]*suggested_valid[\s\S]*fix:"
     ):
-        mosi_utterances("")
+        load_mosi_utterances("")
     made = write(tmp_path)
     (tmp_path / "test.npz").unlink()
     with pytest.raises(DataError, match=r"D40.*test.npz is not there"):
-        mosi_utterances(folder)
+        load_mosi_utterances(folder)
     (tmp_path / "test.npz").write_bytes(b"\x80\x04].")
     with pytest.raises(DataError, match=r"D52.*test.npz cannot be read"):
-        mosi_utterances(folder)
+        load_mosi_utterances(folder)
     write(tmp_path, test={"audio": None})
     with pytest.raises(DataError, match=r"D52.*test.npz.*audio"):
-        mosi_utterances(folder)
+        load_mosi_utterances(folder)
     write(tmp_path, test={"audio": np.full((8, 3), np.nan, "f4")})
     with pytest.raises(DataError, match=r"D52.*test.npz: audio.*not finite"):
-        mosi_utterances(folder)
+        load_mosi_utterances(folder)
     train = made["train"]
     for name, bad in {
         "text": train["text"][:9],
@@ -215,25 +217,29 @@ def test_what_is_missing_or_damaged_is_named(tmp_path):
     }.items():
         write(tmp_path, train={name: bad})
         with pytest.raises(DataError, match=rf"D52.*train.npz: {name} is not as in"):
-            mosi_utterances(folder)
+            load_mosi_utterances(folder)
     write(tmp_path, test={"video": np.zeros((8, 7), "f4")})
     with pytest.raises(DataError, match=r"D52.*video has other features"):
-        mosi_utterances(folder)
+        load_mosi_utterances(folder)
     write(tmp_path, train={"suggested_valid": np.zeros(18, bool)})
     with pytest.raises(DataError, match=r"D45[\s\S]*protocol=fixed"):
-        mosi_utterances(folder)
+        load_mosi_utterances(folder)
 
 
 def test_the_real_utterances(real_data):
     folder = real_data / "mosi"
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there")
-    data = mosi_utterances(str(folder), before=3, after=3)
+    data = load_mosi_utterances(str(folder), context_before=3, context_after=3)
     assert data.facts["counts"] == {"train": 1207, "valid": 240, "test": 752}
     assert data.facts["videos"] == {"train": 52, "valid": 10, "test": 31}
     assert data.label("test", "polarity").mean() == pytest.approx(0.621, abs=5e-4)
-    fixed = mosi_utterances(
-        str(folder), label="score", before=99, after=99, protocol="fixed"
+    fixed = load_mosi_utterances(
+        str(folder),
+        label="score",
+        context_before=99,
+        context_after=99,
+        protocol="fixed",
     )
     assert fixed.facts["counts"] == {"train": 1444, "test": 751}
     assert fixed.facts["steps"] == 63

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from precision import double
 
-from mmfusion_jax.ops.masked_batch_norm import normalise
+from mmfusion_jax.ops.masked_batch_norm import batch_normalize
 
 X = np.random.default_rng(0).normal(30, 2, (4, 5, 3, 2))
 DY = np.random.default_rng(1).normal(1, 2, X.shape)
@@ -41,7 +41,7 @@ def results(function, x, mask, dy):
 
 
 def ours(x, mask, scale, bias, axis=None):
-    return normalise(x, mask, scale, bias, 1e-5, axis)
+    return batch_normalize(x, mask, scale, bias, 1e-5, axis)
 
 
 @pytest.mark.parametrize("mask", [FULL, RAGGED, BROAD, FULL[:, 0]])

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmfusion_jax.losses.objective import Objective, Weighted, average
+from mmfusion_jax.losses.objective import Objective, WeightedLoss, average
 from mmfusion_jax.losses.supervised import CrossEntropy
 from mmfusion_jax.types import Batch, Outputs
 
@@ -26,7 +26,7 @@ def test_cross_entropy_by_hand():
 
 
 def test_filling_rows_reach_neither_value_nor_gradient():
-    objective = Objective({"task": Weighted(CrossEntropy("digit"), 2.0)})
+    objective = Objective({"task": WeightedLoss(CrossEntropy("digit"), 2.0)})
     total = lambda x: objective(Outputs(x), BATCH, jnp.array(0))[0]
     value, grad = jax.value_and_grad(total)(jnp.nan_to_num(LOGITS))
     want = (np.log(1 + np.exp(-2)) + np.log(1 + np.e)) / 2
@@ -36,8 +36,8 @@ def test_filling_rows_reach_neither_value_nor_gradient():
 
 
 def test_weights_may_be_schedules_and_terms_stand_alone():
-    halves = Weighted(CrossEntropy("digit"), lambda step: 0.5**step)
-    objective = Objective({"a": halves, "b": Weighted(CrossEntropy("digit"), 0.5)})
+    halves = WeightedLoss(CrossEntropy("digit"), lambda step: 0.5**step)
+    objective = Objective({"a": halves, "b": WeightedLoss(CrossEntropy("digit"), 0.5)})
     outputs = Outputs(jnp.nan_to_num(LOGITS))
     total, terms = objective(outputs, BATCH, jnp.array(2))
     np.testing.assert_allclose(total, terms["a"] / 4 + terms["b"] / 2, rtol=1e-6)
@@ -46,8 +46,8 @@ def test_weights_may_be_schedules_and_terms_stand_alone():
 
 def test_a_term_of_weight_0_is_not_computed():
     """One that reads what the model does not give would fail."""
-    lacking = Weighted(CrossEntropy("digit", logits="no such extra"), 0.0)
-    terms = {"a": Weighted(CrossEntropy("digit"), lambda step: 0.0 * step)}
+    lacking = WeightedLoss(CrossEntropy("digit", logits="no such extra"), 0.0)
+    terms = {"a": WeightedLoss(CrossEntropy("digit"), lambda step: 0.0 * step)}
     objective = Objective(terms | {"b": lacking})
     total, terms = objective(Outputs(jnp.nan_to_num(LOGITS)), BATCH, jnp.array(2))
     assert terms.keys() == {"a"} and total == 0

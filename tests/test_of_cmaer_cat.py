@@ -20,7 +20,7 @@ from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.fusion.cross_modal_alignment import CrossModalAlignment
 from mmfusion_jax.fusion.transformer_context import TransformerContext
 from mmfusion_jax.losses import LOSSES
-from mmfusion_jax.losses.objective import Objective, Weighted
+from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.models.of_cmaer_cat import OFCMAERCAT
 from mmfusion_jax.types import Batch, Outputs, Tokens
 
@@ -49,10 +49,10 @@ class Given(nn.Module):
 
 def terms(contrast=0.1):
     return {
-        "task": Weighted(LOSSES["cross_entropy"]("label"), 1.0),
-        "contrast": Weighted(LOSSES["modality_contrast"](ORDER), contrast),
-        "reconstruction": Weighted(LOSSES["reconstruction"](ORDER), 0.1),
-        "balance": Weighted(LOSSES["gate_entropy"](gate="weights"), 0.01),
+        "task": WeightedLoss(LOSSES["cross_entropy"]("label"), 1.0),
+        "contrast": WeightedLoss(LOSSES["modality_contrast"](ORDER), contrast),
+        "reconstruction": WeightedLoss(LOSSES["reconstruction"](ORDER), 0.1),
+        "balance": WeightedLoss(LOSSES["gate_entropy"](gate="weights"), 0.01),
     }
 
 
@@ -112,8 +112,8 @@ def golden_case(arrays):
         ORDER,
         transformer=False,
         reconstruction=False,
-        hidden=4,
-        weight_hidden=5,
+        hidden_dim=4,
+        weight_hidden_dim=5,
     )
     return model, {"params": params}, Batch(inputs, masks, {}, np.ones(3, np.float32))
 
@@ -132,7 +132,9 @@ def test_golden_model(arrays, golden_case):
     close(out.extras["weights"], get("w_tilde"))
     close(out.extras["fused"], get("h_fused"))
     close(jax.nn.softmax(out.prediction), get("probs"))
-    value = lambda term: Objective({"task": Weighted(term)}).value("task", out, batch)
+    value = lambda term: Objective({"task": WeightedLoss(term)}).value(
+        "task", out, batch
+    )
     paper = LOSSES["gate_entropy"](form="paper", gate="weights")
     close(-value(paper), -get("R_ent"))
     for negatives, name in (("batch", "batch"), ("same_sample", "literal_same_sample")):
@@ -304,18 +306,18 @@ def test_any_number_of_modalities():
 def test_projections_of_their_own():
     streams = {m: Tokens(jnp.ones((2, t, 4)), jnp.ones((2, t), bool))
                for m, t in STEPS.items()}  # fmt: skip
-    block = CrossModalAlignment(ORDER, heads=2, per_modality=True)
+    block = CrossModalAlignment(ORDER, num_heads=2, per_modality=True)
     init = functools.partial(block.init, train=False)
     tree = jax.eval_shape(init, KEY, streams)["params"]
     assert {f"query_{m}" for m in ORDER} < tree.keys()
     with pytest.raises(ConfigError, match=r"C10.*heads=3"):
-        CrossModalAlignment(ORDER, heads=3).init(KEY, streams, train=False)
+        CrossModalAlignment(ORDER, num_heads=3).init(KEY, streams, train=False)
 
 
 def test_positions_begin_anew_in_each_modality():
     """Two modalities of the same tokens differ by their kind alone."""
     x = Tokens(jax.random.normal(KEY, (1, 4, 8)), jnp.ones((1, 4), bool))
-    block = TransformerContext(("V", "A"), depth=1, heads=2)
+    block = TransformerContext(("V", "A"), num_layers=1, num_heads=2)
     streams = {"V": x, "A": x, "P": x}
     tree = block.init(KEY, streams, train=False)
     tree["params"]["modality"] = jnp.zeros((2, 8))

@@ -9,7 +9,7 @@ import pytest
 from groups import in_ci
 from outlines import same_shapes
 
-from mmfusion_jax.cli.flags import Flag, Request, parse
+from mmfusion_jax.cli.flags import Flag, ParsedCommand, parse
 from mmfusion_jax.config import build
 from mmfusion_jax.config.load import installed_configs
 from mmfusion_jax.data.dataset import Dataset
@@ -31,7 +31,7 @@ QUICK = (
 """Words whose shapes are computed in the default group too."""
 
 
-def request(name: str, word: str, *flags: str) -> Request:
+def request(name: str, word: str, *flags: str) -> ParsedCommand:
     """What a command line asks for."""
     clips = CLIPS if word.startswith("clips") else []
     words = [f"--config={name}:{word}", *clips, *flags]
@@ -70,7 +70,7 @@ def modalities(name: str, word: str) -> list[str]:
 OFFERED = [(name, word) for name in CONFIGS for word in words_of(name)]
 
 
-def made(asked: Request) -> tuple[Dataset, build.Parts]:
+def made(asked: ParsedCommand) -> tuple[Dataset, build.Parts]:
     """The data set in outline and all parts, by the functions that a run uses."""
     config = asked.config
     fold = build.folds(config)[0]
@@ -84,10 +84,10 @@ def made(asked: Request) -> tuple[Dataset, build.Parts]:
     return data, build.parts(config, data, plan.steps)
 
 
-def shapes(asked: Request) -> tuple[int, ...]:
+def shapes(asked: ParsedCommand) -> tuple[int, ...]:
     """The shape of the prediction; every shape of a run is computed on the way."""
     data, parts = made(asked)
-    batch = build.pipeline(asked.config, data, 0).blank()
+    batch = build.pipeline(asked.config, data, 0).dummy_batch()
     key = jax.random.key(0)
     init = lambda b: create_state(parts.model, parts.tx, b, key)
     state = jax.eval_shape(init, batch)
@@ -102,7 +102,7 @@ def shapes(asked: Request) -> tuple[int, ...]:
     return prediction
 
 
-def in_place_of(name: str, word: str, model: str) -> Request:
+def in_place_of(name: str, word: str, model: str) -> ParsedCommand:
     """A config with another model."""
     flags = [f"--config.model.name={model}"]
     if model == "unimodal" and len(request(name, word).config.model.encoders) > 1:
@@ -207,7 +207,7 @@ def test_scores_are_combined_by_rules_for_scores():
 
 def test_the_released_count_of_parameters_needs_no_data():
     data, parts = made(request("cfn_sr", "ravdess"))
-    batch = build.pipeline(request("cfn_sr", "ravdess").config, data, 0).blank()
+    batch = build.pipeline(request("cfn_sr", "ravdess").config, data, 0).dummy_batch()
     init = lambda b: parts.model.init(jax.random.key(0), b, train=False)
     params = jax.eval_shape(init, batch)["params"]
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 26_301_417

@@ -9,8 +9,8 @@ from ml_collections import ConfigDict
 
 from mmfusion_jax.config import build
 from mmfusion_jax.errors import ConfigError
-from mmfusion_jax.train.optimizer import press
-from mmfusion_jax.train.plan import Progress
+from mmfusion_jax.train.optimizer import reduce_lr
+from mmfusion_jax.train.plan import SelectionState
 from mmfusion_jax.train.state import TrainState
 
 PARAMS = {
@@ -21,7 +21,7 @@ PARAMS = {
 
 def made(**options) -> optax.GradientTransformation:
     values = {"name": "sgd", "learning_rate": 0.1, **options}
-    return build.optimiser(ConfigDict(values), steps=10)
+    return build.build_optimizer(ConfigDict(values), steps=10)
 
 
 def moved(tx, opt_state=None):
@@ -75,17 +75,21 @@ def test_the_brake_shortens_later_steps():
         stats={},
         opt_state=tx.init(PARAMS),
         key=jax.random.key(0),
-        bad_steps={},
+        skipped_steps={},
     )
     assert moved(tx, state.opt_state)["head"]["bias"] == pytest.approx(-0.1)
-    state = press(press(state, 0.5), 0.5)
+    state = reduce_lr(reduce_lr(state, 0.5), 0.5)
     assert moved(tx, state.opt_state)["head"]["bias"] == pytest.approx(-0.025)
 
 
 def test_a_level_ends_with_a_better_score():
-    progress = Progress()
+    progress = SelectionState()
     for step, score in enumerate([1.0, 0.5, 0.5, 2.0, 1.0]):
         progress.update(step, score)
-        progress.update_level(score)
-    assert (progress.stale, progress.level, progress.best_step) == (1, 1, 3)
+        progress.update_lr(score)
+    assert (
+        progress.evals_since_best,
+        progress.evals_since_lr_drop,
+        progress.best_step,
+    ) == (1, 1, 3)
     assert np.isclose(progress.best_score or 0.0, 2.0)

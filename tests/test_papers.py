@@ -18,10 +18,10 @@ from mmfusion_jax.config import build
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.errors import DivergedError, Interrupted
 from mmfusion_jax.runner import experiment
-from mmfusion_jax.runner.trainer import Run
-from mmfusion_jax.train.checkpoint.manager import Checkpoints
+from mmfusion_jax.runner.trainer import Trainer
+from mmfusion_jax.train.checkpoint.manager import CheckpointManager
 from mmfusion_jax.train.metrics_log import read_metrics
-from mmfusion_jax.train.signals import Interrupt
+from mmfusion_jax.train.signals import GracefulShutdown
 
 pytestmark = pytest.mark.versions
 
@@ -40,7 +40,7 @@ SECTIONS = (
 )  # fmt: skip
 
 
-class InStepFour(Interrupt):
+class InStepFour(GracefulShutdown):
     """A signal that comes in the fourth step; the loop asks once in each."""
 
     def __init__(self):
@@ -63,13 +63,15 @@ class Paper:
 
     config: ConfigDict
     data: Dataset
-    run: Run
+    run: Trainer
     whole: Path
     result: dict[str, Any]
 
     def last(self, folder: Path):
         """The newest state that is saved."""
-        with Checkpoints(folder / "checkpoints", say=print, read_only=True) as saved:
+        with CheckpointManager(
+            folder / "checkpoints", say=print, read_only=True
+        ) as saved:
             found = saved.restore_latest(self.run.init(0))
         assert found
         return found[0]
@@ -86,7 +88,7 @@ def patch():
 def paper(request, patch, tmp_path_factory):
     config = papers.small(request.param, **CHANGES)
     data = build.dataset(config, 0)
-    run = Run(config, data)
+    run = Trainer(config, data)
     patch.setattr(experiment, "Run", lambda config, data: run)
     whole = tmp_path_factory.mktemp("whole")
     return Paper(config, data, run, whole, experiment.train(config, whole, "a test"))
@@ -137,7 +139,7 @@ def test_a_step_that_is_not_finite_is_left_out_and_counted(paper):
 def test_too_many_such_steps_end_the_run(paper, tmp_path, capfd):
     broken = dataclasses.replace(paper.data, augment=spoilt)
     with pytest.raises(DivergedError, match=r"3 steps in a row"):
-        paper.run.train(broken, 0, tmp_path, "a test", Interrupt())
+        paper.run.train(broken, 0, tmp_path, "a test", GracefulShutdown())
     assert "input/audio" in capfd.readouterr().err
     assert int(paper.last(tmp_path).bad_steps["total"]) == 3
 

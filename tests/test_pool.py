@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmfusion_jax.ops.conv.max_pool3d import max_pool3d
+from mmfusion_jax.ops.conv.max_pool3d import max_pool
 
-pool = jax.jit(max_pool3d)
+pool = jax.jit(max_pool)
 
 
 def normal(*shape):
@@ -25,7 +25,7 @@ def windows(x):
 def both(x):
     """Values and gradients of ours and of XLA's window."""
     mask = jnp.ones(x.shape[:2], bool)
-    y, back = jax.vjp(lambda x: max_pool3d(x, mask), x)
+    y, back = jax.vjp(lambda x: max_pool(x, mask), x)
     want, want_back = jax.vjp(windows, x)
     dy = jnp.arange(1.0, y.size + 1).reshape(y.shape)
     return (y, *back(dy)), (want, *want_back(dy))

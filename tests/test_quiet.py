@@ -9,7 +9,7 @@ import pytest
 from etils import epath
 from orbax.checkpoint._src.metadata import array_metadata_store
 
-from mmfusion_jax.train.checkpoint.orbax_logging import quiet_orbax
+from mmfusion_jax.train.checkpoint.orbax_logging import silence_orbax
 
 pytestmark = pytest.mark.versions
 
@@ -26,7 +26,7 @@ def _abandoned_by_orbax():
 def _warnings_of(make) -> list[str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        quiet_orbax()
+        silence_orbax()
         make()
         gc.collect()
     return [str(entry.message) for entry in caught]

@@ -11,7 +11,7 @@ from contract import assert_ignores_poison, poisoned
 
 from mmfusion_jax.encoders.r3d import R3D
 from mmfusion_jax.errors import WeightsError
-from mmfusion_jax.weights import TABLES
+from mmfusion_jax.weights import WEIGHT_MAPPINGS
 from mmfusion_jax.weights.convert import load
 
 SMALL = R3D((1, 1), 8)
@@ -53,7 +53,7 @@ def test_agrees_with_torchvision(tmp_path):
     with torch.no_grad():
         want = network(torch.tensor(CLIPS.transpose(0, 4, 1, 2, 3))).numpy()
     torch.save(network.state_dict(), tmp_path / "r3d.pt")
-    loaded = load(TABLES["r3d"], tmp_path / "r3d.pt", shapes(SMALL))
+    loaded = load(WEIGHT_MAPPINGS["r3d"], tmp_path / "r3d.pt", shapes(SMALL))
     assert all("num_batches" in name for name in loaded.unused)
     tokens = compiled(False)(loaded.variables, CLIPS, np.ones((2, 5)) > 0)
     got = np.asarray(tokens.values).reshape(2, *tokens.grid, -1)
@@ -105,4 +105,4 @@ def test_fixed_norms_keep_the_statistics_of_the_weights(variables):
 
 def test_a_missing_file_is_an_error_with_the_command(tmp_path):
     with pytest.raises(WeightsError, match=r"(?s)W01.*absent.*video.r3d_18"):
-        load(TABLES["r3d"], tmp_path / "absent.pt", shapes(SMALL))
+        load(WEIGHT_MAPPINGS["r3d"], tmp_path / "absent.pt", shapes(SMALL))

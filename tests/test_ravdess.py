@@ -6,7 +6,11 @@ from media_files import tone, write_video, write_wav
 from outlines import same_shapes
 
 from mmfusion_jax.data.datasets.ravdess.filenames import EMOTIONS, parse
-from mmfusion_jax.data.datasets.ravdess.videos import find_takes, outline, ravdess
+from mmfusion_jax.data.datasets.ravdess.videos import (
+    find_recordings,
+    load_ravdess,
+    outline,
+)
 from mmfusion_jax.data.media.decode import mfcc
 from mmfusion_jax.data.media.face_crop import FaceCrop
 from mmfusion_jax.errors import ConfigError, DataError
@@ -62,7 +66,7 @@ def test_names_say_what_they_say(tmp_path):
 
 
 def test_takes_are_speech_with_the_wav_before_the_mp4(folder):
-    takes = {take.name: take for take in find_takes(str(folder))}
+    takes = {take.name: take for take in find_recordings(str(folder))}
     assert len(takes) == 48
     both = takes["01-02-01-01-01-01"]
     assert both.video and both.video.name.startswith("01-")
@@ -74,7 +78,7 @@ def test_takes_are_speech_with_the_wav_before_the_mp4(folder):
 
 
 def test_examples_are_those_of_the_paper(folder):
-    data = ravdess(str(folder), **SMALL)
+    data = load_ravdess(str(folder), **SMALL)
     assert data.classes == {"emotion": EMOTIONS}
     example = data.source("test")[0]  # 01-02-...-01: sound of 600 Hz from the wav
     assert example["inputs"]["video"].shape == (3, 16, 16, 3)
@@ -91,12 +95,12 @@ def test_examples_are_those_of_the_paper(folder):
 
 def test_the_outline_is_of_the_same_shapes(folder):
     for protocol in ("honest", "paper"):
-        real = ravdess(str(folder), protocol=protocol, **SMALL)
+        real = load_ravdess(str(folder), protocol=protocol, **SMALL)
         same_shapes(real, outline(protocol=protocol, **SMALL), sizes=False)
 
 
 def test_folds_and_protocols(folder):
-    honest = ravdess(str(folder), fold=1, **SMALL)
+    honest = load_ravdess(str(folder), fold=1, **SMALL)
     assert honest.facts["actors"]["test"] == [5, 6, 7, 8]
     assert honest.facts["actors"]["valid"] == [9, 10, 11, 12]
     assert {k: len(v) for k, v in honest.sources.items()} == {
@@ -105,17 +109,17 @@ def test_folds_and_protocols(folder):
         "valid": 8,
     }
     assert honest.groups["test"] == [f"actor 0{n}" for n in (5, 6, 7, 8)]
-    paper = ravdess(str(folder), fold=1, protocol="paper", **SMALL)
+    paper = load_ravdess(str(folder), fold=1, protocol="paper", **SMALL)
     assert {k: len(v) for k, v in paper.sources.items()} == {"train": 40, "test": 8}
-    last = ravdess(str(folder), fold=5, folds=6, **SMALL)
+    last = load_ravdess(str(folder), fold=5, folds=6, **SMALL)
     assert last.facts["actors"]["test"] == [21, 22, 23, 24]
     assert honest.facts["prepared"] == last.facts["prepared"]  # decoded once
     with pytest.raises(ConfigError, match="C06"):
-        ravdess(str(folder), fold=5, **SMALL)
+        load_ravdess(str(folder), fold=5, **SMALL)
 
 
 def test_says_where_it_is_not_the_paper(folder):
-    warnings = "\n".join(ravdess(str(folder), **SMALL).facts["warnings"])
+    warnings = "\n".join(load_ravdess(str(folder), **SMALL).facts["warnings"])
     assert "48 of the 1440 clips" in warnings and "middle square" in warnings
     assert "2 of 48 clips have no video" in warnings
 
@@ -155,7 +159,7 @@ def test_the_face_is_the_box_around_its_landmarks(tmp_path, named):
 def test_consecutive_frames_have_the_boxes_of_the_middle(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text(landmark_rows([(20 * k, 40, 20 * k + 640, 400) for k in range(10)]))
-    left = FaceCrop(path, 4, 64, spacing="consecutive").boxes[:, 0] * 1280
+    left = FaceCrop(path, 4, 64, frame_sampling="consecutive").boxes[:, 0] * 1280
     np.testing.assert_allclose(left, [60, 80, 100, 120], atol=0.01)
 
 
@@ -173,17 +177,17 @@ def test_the_official_crop_squeezes_first(tmp_path):
 def test_landmarks_are_used_for_every_clip(folder, tmp_path):
     marks = tmp_path / "FacialTracking"
     marks.mkdir()
-    for take in find_takes(str(folder)):
+    for take in find_recordings(str(folder)):
         left = landmark_rows([(20, 100, 400, 600)] * 75)
         (marks / f"01-{take.name}.csv").write_text(left)
     look = {"landmarks": str(marks), **SMALL}
-    data = ravdess(str(folder), **look)
+    data = load_ravdess(str(folder), **look)
     assert data.source("test")[0]["inputs"]["video"].min() > 200  # the white part
     assert "face by landmarks" in data.facts["crop"]
     assert "middle square" not in "\n".join(data.facts["warnings"])
     (marks / "01-01-02-01-01-01-01.csv").unlink()
     with pytest.raises(DataError, match=r"D51.*1 of 46 clips.*01-01-02-01-01-01-01"):
-        ravdess(str(folder), **look)
+        load_ravdess(str(folder), **look)
 
 
 def test_broken_landmarks_leave_the_clip_out(folder, tmp_path):
@@ -196,29 +200,29 @@ def test_broken_landmarks_leave_the_clip_out(folder, tmp_path):
         "01-04-01-01-01-03": landmark_rows([(0, 0, 0, 0)]),
         "01-05-01-01-01-03": table.replace("400.000", "nan"),
     }
-    for take in find_takes(str(folder)):
+    for take in find_recordings(str(folder)):
         (marks / f"01-{take.name}.csv").write_text(broken.get(take.name, table))
-    data = ravdess(str(folder), landmarks=str(marks), **SMALL)
+    data = load_ravdess(str(folder), landmarks_dir=str(marks), **SMALL)
     assert set(data.facts["skipped"]) == set(broken)
 
 
 def test_without_the_data_it_says_where_to_get_it(tmp_path, folder):
     says = r"[\s\S]*Actor_01[\s\S]*zenodo.org[\s\S]*fix: python -m mmfusion_jax.main"
     with pytest.raises(DataError, match="D40.*RAVDESS was not found" + says):
-        ravdess("")
+        load_ravdess("")
     with pytest.raises(DataError, match="D40.*is not a folder" + says):
-        ravdess(str(tmp_path / "nowhere"))
+        load_ravdess(str(tmp_path / "nowhere"))
     with pytest.raises(DataError, match="D40.*holds no recording" + says):
-        ravdess(str(tmp_path))
+        load_ravdess(str(tmp_path))
     with pytest.raises(ConfigError, match="crop='face' is unknown"):
-        ravdess(str(folder), crop="face")
+        load_ravdess(str(folder), crop="face")
     with pytest.raises(DataError, match="D45.*'valid' wants actors 9, 10, 11, 12"):
-        ravdess(str(folder / "Actor_01"), fold=1, **SMALL)
+        load_ravdess(str(folder / "Actor_01"), fold=1, **SMALL)
 
 
 def test_augments_as_the_paper_does(folder):
-    assert ravdess(str(folder), augment=False, **SMALL).augment is None
-    data = ravdess(str(folder), augment_per_frame=True, **SMALL)
+    assert load_ravdess(str(folder), augment=False, **SMALL).augment is None
+    data = load_ravdess(str(folder), augment_per_frame=True, **SMALL)
     assert data.augment is not None
     video = data.augment(data.source("train")[0], np.random.default_rng(0))
     assert video["inputs"]["video"].shape == (3, 16, 16, 3)

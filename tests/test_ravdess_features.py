@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmfusion_jax.data.datasets.ravdess.features import ravdess_features
+from mmfusion_jax.data.datasets.ravdess.features import load_ravdess_features
 from mmfusion_jax.data.datasets.ravdess.filenames import EMOTIONS
 from mmfusion_jax.errors import ConfigError, DataError
 
@@ -36,7 +36,7 @@ def stacked(data, split, name):
 
 def test_examples_folds_and_protocols(tmp_path):
     arrays = write(tmp_path)
-    data = ravdess_features(str(tmp_path), fold=4)
+    data = load_ravdess_features(str(tmp_path), fold=4)
     assert data.facts["actors"]["test"] == [17, 18, 19, 20]
     assert data.facts["actors"]["valid"] == [1, 2, 3, 4]
     assert {k: len(v) for k, v in data.sources.items()} == {
@@ -54,41 +54,41 @@ def test_examples_folds_and_protocols(tmp_path):
     np.testing.assert_array_equal(
         data.label("test", "emotion"), arrays["emotion"][48:60]
     )
-    paper = ravdess_features(str(tmp_path), fold=4, protocol="paper")
+    paper = load_ravdess_features(str(tmp_path), fold=4, protocol="paper")
     assert {k: len(v) for k, v in paper.sources.items()} == {"train": 48, "test": 12}
     assert paper.groups["train"][0] == "actor 01" and len(paper.groups["train"]) == 16
-    fixed = ravdess_features(str(tmp_path), fold=4, protocol="fixed")
+    fixed = load_ravdess_features(str(tmp_path), fold=4, protocol="fixed")
     assert fixed.groups == paper.groups  # nothing is left that could choose a step
 
 
 def test_frames_are_averaged_by_the_stride(tmp_path):
     arrays = write(tmp_path)
-    data = ravdess_features(str(tmp_path), fold=4, stride=3)
+    data = load_ravdess_features(str(tmp_path), fold=4, stride=3)
     mfcc = arrays["mfcc"].astype("f4")[:, :6].reshape(-1, 2, 3, 13).mean(axis=2)
     train = mfcc[np.isin(ACTORS, data.facts["actors"]["train"])]
     want = (train - train.mean((0, 1))) / train.std((0, 1))
     np.testing.assert_allclose(stacked(data, "train", "audio"), want, atol=1e-4)
     for stride in (0, 8):
         with pytest.raises(ConfigError, match=r"C10[\s\S]*1 to 7"):
-            ravdess_features(str(tmp_path), stride=stride)
+            load_ravdess_features(str(tmp_path), stride=stride)
 
 
 def test_only_training_examples_vary(tmp_path):
     write(tmp_path)
-    assert ravdess_features(str(tmp_path)).augment is None
-    data = ravdess_features(str(tmp_path), augment={"noise": 0.5})
+    assert load_ravdess_features(str(tmp_path)).augment is None
+    data = load_ravdess_features(str(tmp_path), augment={"noise": 0.5})
     example = data.source("train")[0]
     assert data.augment is not None
     varied = data.augment(example, np.random.default_rng(0))
     away = varied["inputs"]["audio"] - example["inputs"]["audio"]
     assert 0.3 < away.std() < 0.7
     with pytest.raises(ConfigError, match=r"C02.*noize[\s\S]*noise"):
-        ravdess_features(str(tmp_path), augment={"noize": 0.5})
+        load_ravdess_features(str(tmp_path), augment={"noize": 0.5})
 
 
 def test_standard_scores_know_nothing_of_the_test_actors(tmp_path):
     write(tmp_path)
-    data = ravdess_features(str(tmp_path), fold=4)
+    data = load_ravdess_features(str(tmp_path), fold=4)
     for name in ("audio", "video"):
         train = stacked(data, "train", name)
         width = train.shape[-1]
@@ -102,15 +102,15 @@ def test_what_is_missing_or_damaged_is_named(tmp_path):
     with pytest.raises(
         DataError, match=r"D40.*mfcc.npz is not there[\s\S]*fix: python"
     ):
-        ravdess_features("")
+        load_ravdess_features("")
     arrays = write(tmp_path)
     with pytest.raises(ConfigError, match="C06"):
-        ravdess_features(str(tmp_path), fold=5, folds=6)
+        load_ravdess_features(str(tmp_path), fold=5, folds=6)
     units = tmp_path / "action_units.npz"
     content = units.read_bytes()
     units.unlink()
     with pytest.raises(DataError, match="D40.*action_units.npz is not there"):
-        ravdess_features(str(tmp_path))
+        load_ravdess_features(str(tmp_path))
     np.save(tmp_path / "plain.npy", np.zeros(3))
     plain = (tmp_path / "plain.npy").read_bytes()
     for damaged in (
@@ -122,20 +122,20 @@ def test_what_is_missing_or_damaged_is_named(tmp_path):
     ):
         units.write_bytes(damaged)
         with pytest.raises(DataError, match="D52.*action_units.npz cannot be read"):
-            ravdess_features(str(tmp_path))
+            load_ravdess_features(str(tmp_path))
     write(tmp_path, name=arrays["name"].astype(object))
     with pytest.raises(DataError, match="D52.*mfcc.npz cannot be read.*pickle"):
-        ravdess_features(str(tmp_path))
+        load_ravdess_features(str(tmp_path))
     write(tmp_path, au_static=np.full((60, 35), np.nan, "f4"))
     with pytest.raises(DataError, match="D52.*au_static.*not finite"):
-        ravdess_features(str(tmp_path))
+        load_ravdess_features(str(tmp_path))
     write(tmp_path, actor=ACTORS[:9])
     with pytest.raises(DataError, match="D52.*different lengths"):
-        ravdess_features(str(tmp_path))
+        load_ravdess_features(str(tmp_path))
     write(tmp_path)
     np.savez(tmp_path / "action_units.npz", **arrays | {"name": arrays["name"][::-1]})
     with pytest.raises(DataError, match="D52.*list different clips"):
-        ravdess_features(str(tmp_path))
+        load_ravdess_features(str(tmp_path))
 
 
 def test_the_real_features_are_1200_clips_of_20_actors(real_data):
@@ -143,7 +143,7 @@ def test_the_real_features_are_1200_clips_of_20_actors(real_data):
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there")
     for fold in (0, 4):
-        data = ravdess_features(str(folder), fold=fold)
+        data = load_ravdess_features(str(folder), fold=fold)
         assert {k: len(v) for k, v in data.sources.items()} == {
             "train": 720,
             "valid": 240,

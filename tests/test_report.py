@@ -283,6 +283,6 @@ def test_times(seconds, said):
 def test_scores_that_are_no_shares():
     assert formatting.score("loss", 0.25) == "0.250"
     assert (
-        formatting.spread("mae", {"mean": 1.5, "std": 0.1, "n": 3}) == "1.500 ± 0.100"
+        formatting.mean_std("mae", {"mean": 1.5, "std": 0.1, "n": 3}) == "1.500 ± 0.100"
     )
     assert formatting.score("accuracy", None) == "not defined"

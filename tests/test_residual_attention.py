@@ -18,7 +18,7 @@ from mmfusion_jax.types import Tokens
 
 GRID = (3, 2, 2)
 SHAPES = {"video": (2, 12, 4), "audio": (2, 3, 6)}
-BLOCK = ResidualAttention(width=8, target="video", source="audio")
+BLOCK = ResidualAttention(hidden_dim=8, target="video", source="audio")
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_released_network(golden):
     whole = lambda x: Tokens(x.swapaxes(1, 2), np.ones((2, x.shape[2]), bool))
     streams = {"video": whole(x).replace(grid=(2, 3, 3)), "audio": whole(y)}
 
-    select = Transformer(depth=5, heads=8, causal=True)
+    select = Transformer(num_layers=5, num_heads=8, causal=True)
     init = lambda: select.init(jax.random.key(0), streams["audio"], train=False)
     chosen = jax.jit(functools.partial(select.apply, train=False))(
         variables(init, ("select",)), streams["audio"]

@@ -10,12 +10,12 @@ import pytest
 from contract import assert_ignores_poison, poisoned
 from ml_collections import ConfigDict
 
-from mmfusion_jax.config.optimizer import optimiser
+from mmfusion_jax.config.optimizer import build_optimizer
 from mmfusion_jax.encoders import ENCODERS
 from mmfusion_jax.encoders.resnet import ResNet
 from mmfusion_jax.errors import ConfigError, WeightsError
 from mmfusion_jax.ops.image_normalization import IMAGENET
-from mmfusion_jax.weights import TABLES, random_starts
+from mmfusion_jax.weights import WEIGHT_MAPPINGS, random_init_notices
 from mmfusion_jax.weights.convert import load
 
 KINDS = ("basic", "bottleneck")
@@ -66,7 +66,7 @@ def assert_parity(network, want, kind, tmp_path):
 
     torch.save(network.state_dict(), tmp_path / "resnet.pt")
     model = small(kind)
-    loaded = load(TABLES["resnet"], tmp_path / "resnet.pt", shapes(model))
+    loaded = load(WEIGHT_MAPPINGS["resnet"], tmp_path / "resnet.pt", shapes(model))
     assert all("num_batches" in name for name in loaded.unused)
     tokens = compiled(model)(loaded.variables, CLIPS, np.ones((2, 3), bool))
     t, h, w = tokens.grid
@@ -208,13 +208,15 @@ def test_an_unknown_kind_is_named():
 def test_a_missing_file_is_an_error_with_the_command(tmp_path):
     said = r"(?s)W01.*absent.*models.resnet50.*blocks take resnet18 or resnet34"
     with pytest.raises(WeightsError, match=said):
-        load(TABLES["resnet"], tmp_path / "absent.pt", shapes(small()))
+        load(WEIGHT_MAPPINGS["resnet"], tmp_path / "absent.pt", shapes(small()))
 
 
 def test_every_table_has_an_encoder_and_a_random_start_is_said():
-    assert TABLES.keys() <= ENCODERS.keys()
-    said = random_starts({str(i): name for i, name in enumerate(TABLES)}, {})
-    assert len(said) == len(TABLES)
+    assert WEIGHT_MAPPINGS.keys() <= ENCODERS.keys()
+    said = random_init_notices(
+        {str(i): name for i, name in enumerate(WEIGHT_MAPPINGS)}, {}
+    )
+    assert len(said) == len(WEIGHT_MAPPINGS)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +227,7 @@ def test_frozen_fine_tuned_or_with_a_rate_of_its_own(variables, group, moves):
     options = ConfigDict({"name": "sgd", "learning_rate": 1e-2})
     options.groups = {"image": {"match": "encoders_image", **group}} if group else {}
     params = {"encoders_image": variables["params"], "head": {"kernel": jnp.ones(2)}}
-    tx = optimiser(options, 10)
+    tx = build_optimizer(options, 10)
     updates, _ = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
     for leaf in jax.tree.leaves(updates["encoders_image"]):
         np.testing.assert_allclose(leaf, -moves, rtol=1e-6)

@@ -15,7 +15,7 @@ from golden_cfn import assert_close, load, variables, video
 from mmfusion_jax.encoders.resnext3d import ResNeXt3D
 from mmfusion_jax.errors import ConfigError
 
-SMALL = ResNeXt3D(blocks=(1, 2), width=8)
+SMALL = ResNeXt3D(blocks=(1, 2), base_channels=8)
 CLIPS = np.random.default_rng(0).standard_normal((2, 9, 11, 12, 3)).astype(np.float32)
 MASK = np.arange(9) < np.array([[9], [5]])
 
@@ -191,7 +191,7 @@ def test_pmap_sees_the_global_batch(small):
 
 
 def test_says_what_groups_are_possible():
-    encoder = ResNeXt3D(blocks=(1,), width=8, cardinality=5)
+    encoder = ResNeXt3D(blocks=(1,), base_channels=8, cardinality=5)
     with pytest.raises(ConfigError, match=r"cardinality=5 .* 16 channels .*width=8"):
         jax.eval_shape(
             lambda: encoder.init(jax.random.key(0), CLIPS, MASK, train=False)

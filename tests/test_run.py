@@ -27,10 +27,10 @@ from mmfusion_jax.errors import (
     WeightsError,
 )
 from mmfusion_jax.runner import experiment
-from mmfusion_jax.runner.trainer import Run
+from mmfusion_jax.runner.trainer import Trainer
 from mmfusion_jax.train.metrics_log import read_metrics
-from mmfusion_jax.train.plan import Progress
-from mmfusion_jax.weights.convert import Rule, Table
+from mmfusion_jax.train.plan import SelectionState
+from mmfusion_jax.weights.convert import NameRule, WeightMapping
 
 CONFIG = Path(__file__).parent.parent / "configs" / "cfn_sr.py"
 
@@ -212,7 +212,7 @@ def test_data_without_folds_know_no_fixed_protocol(tmp_path):
 def test_a_stage_reads_its_tokens_as_the_model_does():
     asked = config(**{"model.name": "cfn_sr"})
     asked.model.update(audio_readout="moments", dropout=0.6, width=8)
-    made = experiment.stage_config(asked, "video").model
+    made = experiment.unimodal_config(asked, "video").model
     assert (made.audio_readout, made.dropout) == ("moments", 0.6)
     assert made.name == "unimodal" and "width" not in made
 
@@ -232,9 +232,9 @@ def test_numbers_that_are_not_finite_stop_the_run_and_keep_the_weights(tmp_path,
         experiment.train(asked, tmp_path, "a test")
     assert "input/audio" in capfd.readouterr().err
     data = build.dataset(asked, 0)
-    state = experiment.Experiment(asked, tmp_path).run(data).best(tmp_path)
+    state = experiment.Experiment(asked, tmp_path).trainer(data).best_state(tmp_path)
     assert all(np.isfinite(x).all() for x in state.params["head_audio"].values())
-    assert int(state.bad_steps["total"]) == int(state.step)
+    assert int(state.skipped_steps["total"]) == int(state.step)
 
 
 def test_a_label_out_of_range_is_refused_before_training(tmp_path, monkeypatch):
@@ -260,10 +260,14 @@ def test_options_that_do_not_exist_are_named(tmp_path):
 
 
 def test_a_first_score_that_is_no_number_can_be_beaten():
-    progress = Progress()
+    progress = SelectionState()
     for step, score in enumerate((float("nan"), 0.25, 0.5, 0.5)):
         progress.update(step, score)
-    assert (progress.best_step, progress.best_score, progress.stale) == (2, 0.5, 1)
+    assert (progress.best_step, progress.best_score, progress.evals_since_best) == (
+        2,
+        0.5,
+        1,
+    )
 
 
 @pytest.mark.parametrize(
@@ -315,18 +319,18 @@ def test_seeds_are_added_to_a_finished_folder_and_never_taken_away(tmp_path, cap
 
 
 def test_all_seeds_share_one_program_that_makes_their_first_state():
-    run = Run(config(), tiny.tones())
+    run = Trainer(config(), tiny.tones())
     first, second = run.init(0), run.init(1)
     assert run._compiled_init._cache_size() == 1  # pyright: ignore
     assert (jax.random.key_data(first.key) != jax.random.key_data(second.key)).any()
 
 
 def test_an_encoder_starts_from_the_weights_of_a_file(tmp_path, monkeypatch, capfd):
-    table = Table((Rule("(.*)", r"\1"),), "an export")
-    monkeypatch.setitem(build.TABLES, "feature_tokens", table)
+    table = WeightMapping((NameRule("(.*)", r"\1"),), "an export")
+    monkeypatch.setitem(build.WEIGHT_MAPPINGS, "feature_tokens", table)
     asked = config(**{"train.epochs": 0})
     data = tiny.tones()
-    state = Run(asked, data).init(0)
+    state = Trainer(asked, data).init(0)
     fresh = state.params["encoders_video"] | {"norm": None}
     fresh["norm"] = {**state.params["encoders_video"]["norm"]}
     fresh["norm"] |= state.stats["encoders_video"]["norm"]
@@ -343,7 +347,7 @@ def test_an_encoder_starts_from_the_weights_of_a_file(tmp_path, monkeypatch, cap
     said = capfd.readouterr().err
     assert f"video: weights of {file}; 1 of its names unused" in said
     assert "random" not in said
-    got = Run(asked, data).best(tmp_path / "given").params["encoders_video"]
+    got = Trainer(asked, data).best_state(tmp_path / "given").params["encoders_video"]
     for leaf in flatten_dict(got).values():
         np.testing.assert_array_equal(leaf, 0.25)
 

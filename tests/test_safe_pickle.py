@@ -24,7 +24,7 @@ from pickle_kinds import (
 )
 
 from mmfusion_jax.errors import DataError
-from mmfusion_jax.safe_load.safe_pickle import RefusedPickle, read_pickle
+from mmfusion_jax.safe_load.safe_pickle import RejectedPickleFile, read_pickle
 
 PROTOCOLS = range(6)
 ADDRESS = raw(b"\x41" * 8)
@@ -41,8 +41,8 @@ def read(file, content: bytes, **options):
     return read_pickle(file, **options)
 
 
-def refusal(file, content: bytes) -> RefusedPickle:
-    with pytest.raises(RefusedPickle) as caught:
+def refusal(file, content: bytes) -> RejectedPickleFile:
+    with pytest.raises(RejectedPickleFile) as caught:
         read(file, content)
     return caught.value
 
@@ -316,7 +316,7 @@ def test_small_files_cannot_ask_for_much_work(file, trap):
     if trap == "memo":
         assert read_pickle(file) is None
     else:
-        with pytest.raises(RefusedPickle):
+        with pytest.raises(RejectedPickleFile):
             read_pickle(file)
     # A loaded machine takes its time; the work asked for would take minutes.
     assert time.monotonic() - began < (0.5 if trap == "memo" else 10)
@@ -345,5 +345,5 @@ def test_real_files_of_the_field(real_data):
     }  # fmt: skip
     assert all(len(v) == 264 and v.dtype == np.float32 for v in mosei.values())
     assert np.isneginf(mosei["acoustic"]).any()
-    with pytest.raises(RefusedPickle, match="torch._utils._rebuild_tensor_v2"):
+    with pytest.raises(RejectedPickleFile, match="torch._utils._rebuild_tensor_v2"):
         read_pickle(folder / "io_audio_mel_val.pkl")

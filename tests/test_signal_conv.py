@@ -46,7 +46,7 @@ def test_frames_ids_and_pixels():
     scaled, _ = run(SignalConv(4), clip / jnp.float32(255), MASK)
     np.testing.assert_allclose(tokens.values, scaled.values, rtol=1e-5, atol=1e-6)
     ids = jnp.arange(21).reshape(3, 7)
-    tokens, p = run(SignalConv(4, vocabulary=21), ids, MASK)
+    tokens, p = run(SignalConv(4, vocab_size=21), ids, MASK)
     assert p["embed"]["embedding"].shape == (21, 4)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from mmfusion_jax.data.datasets.digits import text_to_speech
 from mmfusion_jax.data.datasets.digits.text_to_speech import Utterance, speak
-from mmfusion_jax.errors import ExtraError
+from mmfusion_jax.errors import MissingDependencyError
 
 SEVEN = Utterance("seven", "en-us+f2", 150, 50)
 NINE = Utterance("nine", "en+m3", 200, 30)
@@ -48,7 +48,9 @@ def test_order_is_kept_over_several_processes(monkeypatch):
 
 def test_an_unknown_voice_is_named():
     pytest.importorskip("espeakng_loader")
-    with pytest.raises(ExtraError, match="voice='xx-none' is unknown") as caught:
+    with pytest.raises(
+        MissingDependencyError, match="voice='xx-none' is unknown"
+    ) as caught:
         list(speak([Utterance("one", "xx-none", 150, 50)]))
     assert caught.value.code == "E02"
 
@@ -65,7 +67,7 @@ def test_an_unknown_voice_is_named():
 )
 def test_a_failing_worker_gives_an_error(worker, script, code, says):
     worker(script)
-    with pytest.raises(ExtraError, match=says) as caught:
+    with pytest.raises(MissingDependencyError, match=says) as caught:
         list(speak([SEVEN], timeout=0.5 if "sleep" in script else 60))
     assert caught.value.code == code
 

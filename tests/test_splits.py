@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from mmfusion_jax.data.splits import folds_of, random_splits
+from mmfusion_jax.data.splits import cross_validation_split, random_splits
 from mmfusion_jax.errors import ConfigError, DataError
 
 SHARES = {"train": 0.7, "valid": 0.15, "test": 0.15}
@@ -55,20 +55,24 @@ def test_three_speakers_fill_three_splits():
 
 def test_the_folds_of_the_paper():
     actors = range(1, 25)
-    honest = folds_of(actors, 4, 5, "honest", 4)
+    honest = cross_validation_split(actors, 4, 5, "honest", 4)
     assert honest["test"] == (17, 18, 19, 20) and honest["valid"] == (1, 2, 3, 4)
     assert honest["train"] == (*range(5, 17), *range(21, 25))
-    paper = folds_of(actors, 0, 5, "paper", 4)
+    paper = cross_validation_split(actors, 0, 5, "paper", 4)
     assert paper["test"] == (1, 2, 3, 4) and paper["train"] == tuple(range(5, 25))
     assert "valid" not in paper
-    assert folds_of(actors, 0, 5, "fixed", 4) == paper
-    tested = [a for f in range(6) for a in folds_of(actors, f, 6, "paper", 4)["test"]]
+    assert cross_validation_split(actors, 0, 5, "fixed", 4) == paper
+    tested = [
+        a
+        for f in range(6)
+        for a in cross_validation_split(actors, f, 6, "paper", 4)["test"]
+    ]
     assert tested == list(actors)
 
 
 def test_folds_that_do_not_exist_are_refused():
     for fold, folds in ((5, 5), (-1, 5), (0, 7), (0, 1)):
         with pytest.raises(ConfigError, match=r"C06[\s\S]*folds=2 to 6"):
-            folds_of(range(24), fold, folds, "honest", 4)
+            cross_validation_split(range(24), fold, folds, "honest", 4)
     with pytest.raises(ConfigError, match="protocol='fair' is unknown; known: honest"):
-        folds_of(range(24), 0, 5, "fair", 4)
+        cross_validation_split(range(24), 0, 5, "fair", 4)

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from mmfusion_jax.losses.objective import Objective, Weighted
+from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.losses.supervised import MSE
 from mmfusion_jax.train.parallelism import AXIS, Executor
 from mmfusion_jax.train.state import create_state
@@ -38,7 +38,7 @@ def test_means_of_active_parts_are_logged(parallel, accumulate):
         {"label": np.zeros(8, np.float32)},
         weight,
     )
-    objective, tx = Objective({"task": Weighted(MSE("label"))}), optax.sgd(0.1)
+    objective, tx = Objective({"task": WeightedLoss(MSE("label"))}), optax.sgd(0.1)
     executor = Executor(parallel, devices=2)
     axis = AXIS if parallel == "pmap" else None
     step = executor.compile(make_train_step(Watched(), objective, tx, axis, accumulate))

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmfusion_jax.models.common import head
+from mmfusion_jax.models.common import prediction_head
 
 X = jnp.linspace(-1, 1, 12).reshape(4, 3)
 
@@ -19,7 +19,7 @@ class Last(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        return head(x, self.features, start=self.start)
+        return prediction_head(x, self.features, bias_init=self.start)
 
 
 @pytest.mark.parametrize(("features", "moved"), [(1, 3.0), (2, 0.0)])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmfusion_jax.data.datasets.stress_predict import SIGNALS, stress_predict
+from mmfusion_jax.data.datasets.stress_predict import SIGNALS, load_stress_predict
 from mmfusion_jax.errors import ConfigError, DataError
 
 SECONDS = 24
@@ -37,7 +37,7 @@ def stacked(source, part, name):
 
 def test_windows_have_one_label(tmp_path):
     write(tmp_path)
-    data = stress_predict(str(tmp_path), folds=3, window=4, hop=2)
+    data = load_stress_predict(str(tmp_path), folds=3, window=4, hop=2)
     # Windows begin at 0, 2, .. 20; those at 6 and 14 cross a border.
     want = [0, 0, 0, 1, 1, 1, 0, 0, 0]
     test = data.source("test")
@@ -59,8 +59,13 @@ def test_windows_have_one_label(tmp_path):
 @pytest.mark.parametrize("standard", ["subject", "train"])
 def test_standards(tmp_path, standard):
     write(tmp_path)
-    data = stress_predict(
-        str(tmp_path), folds=3, window=4, hop=4, standard=standard, protocol="fixed"
+    data = load_stress_predict(
+        str(tmp_path),
+        folds=3,
+        window=4,
+        hop=4,
+        standardize_by=standard,
+        protocol="fixed",
     )
     # All windows are pure and do not overlap: together they are the recording.
     train = data.source("train")
@@ -77,11 +82,11 @@ def test_standards(tmp_path, standard):
 def test_the_test_subjects_do_not_enter_the_training_standard(tmp_path):
     write(tmp_path)
     options = dict(folds=3, window=4, hop=4, standard="train")
-    train = stress_predict(str(tmp_path), **options).source("train")
+    train = load_stress_predict(str(tmp_path), **options).source("train")
     want = stacked(train, "inputs", "temp")
     far = subject(0)
     np.savez(tmp_path / "S01.npz", **far | {"temp": far["temp"] + 100})
-    train = stress_predict(str(tmp_path), **options).source("train")
+    train = load_stress_predict(str(tmp_path), **options).source("train")
     np.testing.assert_array_equal(stacked(train, "inputs", "temp"), want)
 
 
@@ -91,14 +96,18 @@ def test_no_subject_is_in_two_splits_and_all_are_tested_once(tmp_path):
     np.savez(tmp_path / "S00.npz", **unlabelled)
     tested = []
     for fold in range(3):
-        data = stress_predict(str(tmp_path), fold=fold, folds=3, window=4)
+        data = load_stress_predict(str(tmp_path), fold=fold, folds=3, window=4)
         parts = [set(names) for names in data.groups.values()]
         assert sum(map(len, parts)) == len(set().union(*parts)) == 7
         tested += data.groups["test"]
-        after = stress_predict(str(tmp_path), fold=(fold + 1) % 3, folds=3, window=4)
+        after = load_stress_predict(
+            str(tmp_path), fold=(fold + 1) % 3, folds=3, window=4
+        )
         assert data.groups["valid"] == after.groups["test"]
     assert sorted(tested) == [f"S{i:02d}" for i in range(1, 8)]
-    fixed = stress_predict(str(tmp_path), fold=1, folds=3, protocol="fixed", window=4)
+    fixed = load_stress_predict(
+        str(tmp_path), fold=1, folds=3, protocol="fixed", window=4
+    )
     assert fixed.groups["test"] == ("S02", "S05") and "valid" not in fixed.sources
 
 
@@ -106,20 +115,20 @@ def test_arguments_that_cannot_work_are_named(tmp_path):
     write(tmp_path)
     folder = str(tmp_path)
     with pytest.raises(ConfigError, match=r"C06.*fold=5 of folds=5"):
-        stress_predict(folder, fold=5)
+        load_stress_predict(folder, fold=5)
     with pytest.raises(ConfigError, match=r"C06.*nothing to train on with folds=2"):
-        stress_predict(folder, folds=2)
+        load_stress_predict(folder, folds=2)
     with pytest.raises(ConfigError, match=r"C10.*hop=0"):
-        stress_predict(folder, hop=0)
+        load_stress_predict(folder, hop=0)
     with pytest.raises(ConfigError, match=r"C03.*standard='subjct'[\s\S]*'subject'"):
-        stress_predict(folder, standard="subjct")
+        load_stress_predict(folder, standardize_by="subjct")
     with pytest.raises(ConfigError, match=r"C10.*window=60"):
-        stress_predict(folder, folds=3)
+        load_stress_predict(folder, folds=3)
 
 
 def test_what_is_missing_or_damaged_is_named(tmp_path):
     with pytest.raises(DataError, match=r"D40.*S\*.npz are not there[\s\S]*fix:"):
-        stress_predict(str(tmp_path))
+        load_stress_predict(str(tmp_path))
     for changes, said in (
         ({"label": np.full(SECONDS, 2)}, "label is not as in"),
         ({"label_resp": np.zeros(3)}, "label_resp is not as in"),
@@ -129,17 +138,17 @@ def test_what_is_missing_or_damaged_is_named(tmp_path):
     ):
         write(tmp_path, **changes)
         with pytest.raises(DataError, match=f"D52.*S01.npz: {said}"):
-            stress_predict(str(tmp_path), window=4)
+            load_stress_predict(str(tmp_path), window=4)
     np.savez(tmp_path / "S01.npz", label=np.zeros(3))
     with pytest.raises(DataError, match=r"D52.*S01.npz has no label_time_s"):
-        stress_predict(str(tmp_path), window=4)
+        load_stress_predict(str(tmp_path), window=4)
 
 
 def test_the_real_subjects(real_data):
     folder = real_data / "stress_predict"
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there")
-    data = stress_predict(str(folder), fold=4)
+    data = load_stress_predict(str(folder), fold=4)
     assert [len(data.groups[s]) for s in ("train", "valid", "test")] == [18, 6, 5]
     assert "S01" not in {name for names in data.groups.values() for name in names}
     labels = np.concatenate([data.label(s, "stress") for s in data.sources])

@@ -13,13 +13,13 @@ from golden_cfn import assert_close, fill, load, variables
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.attention import Attention
 from mmfusion_jax.layers.transformer import Transformer, sinusoid
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Tokens
 
 pytestmark = pytest.mark.ci
 
 B, N, D, HEADS = 2, 5, 8, 2
-ENCODER = Transformer(depth=2, heads=HEADS, causal=True)
+ENCODER = Transformer(num_layers=2, num_heads=HEADS, causal=True)
 VALUES = jax.random.normal(jax.random.key(0), (B, N, D))
 WHOLE = Tokens(VALUES, jnp.ones((B, N), bool))
 RAGGED = WHOLE.replace(mask=WHOLE.mask.at[0, 3:].set(False))
@@ -127,7 +127,7 @@ def test_drops_out_only_in_training(name):
 
 
 def test_attends_to_another_stream():
-    attend = Attention(heads=2, causal=True)
+    attend = Attention(num_heads=2, causal=True)
     memory = Tokens(
         jax.random.normal(jax.random.key(4), (B, 7, 3)), jnp.ones((B, 7), bool)
     )
@@ -146,13 +146,13 @@ def test_attends_to_another_stream():
 
 
 def test_attention_ignores_masked_values():
-    attend = Attention(heads=2)
+    attend = Attention(num_heads=2)
     init = jax.jit(functools.partial(attend.init, train=False))
     params = init(jax.random.key(5), RAGGED, RAGGED)
 
     def loss(params, tokens):
         mixed = attend.apply(params, tokens, tokens, train=False)
-        return jnp.sum(keep(mixed, tokens.mask) ** 2)
+        return jnp.sum(zero_masked(mixed, tokens.mask) ** 2)
 
     assert_ignores_poison(loss, params, functools.partial(poison, RAGGED))
 
@@ -181,7 +181,7 @@ def test_positions():
 
 
 def test_a_token_that_starts_with_zero_has_no_position():
-    encoder = Transformer(depth=0, heads=1)
+    encoder = Transformer(num_layers=0, num_heads=1)
     tokens = WHOLE.replace(values=VALUES.at[0, 1, 0].set(0))
     got = encode({"params": weights()["params"]}, tokens, encoder).values
     want = normed(
@@ -194,7 +194,7 @@ def test_a_token_that_starts_with_zero_has_no_position():
 def test_released_network(golden):
     y = fill("input.cross_y", (2, 64, 26)).transpose(0, 2, 1)
     tokens = Tokens(jnp.asarray(y), jnp.ones((2, 26), bool))
-    encoder = Transformer(depth=5, heads=8, causal=True)
+    encoder = Transformer(num_layers=5, num_heads=8, causal=True)
     filled = variables(
         lambda: encoder.init(jax.random.key(0), tokens, train=False), ("select",)
     )

@@ -4,17 +4,22 @@ import numpy as np
 import pytest
 
 from mmfusion_jax.data.augment.crop_and_flip import CropAndFlip, crop_box
-from mmfusion_jax.data.preprocessing import Moments, Standard, padded, with_noise
+from mmfusion_jax.data.preprocessing import (
+    RunningMoments,
+    Standardizer,
+    add_white_noise,
+    pad_or_truncate,
+)
 
 
 def test_standard_is_that_of_all_rows_together():
     rng = np.random.default_rng(0)
     parts = [rng.normal(50, [1, 3, 0], (n, 3)) for n in (4, 9, 0)]
-    standard = Standard.of(map(Moments.of, parts))
+    standard = Standardizer.fit(map(RunningMoments.of, parts))
     rows = np.concatenate(parts)
     np.testing.assert_allclose(standard.mean, rows.mean(0), rtol=1e-6)
-    np.testing.assert_allclose(standard.deviation[:2], rows.std(0)[:2], rtol=1e-6)
-    assert standard.deviation[2] == 1  # it never changes
+    np.testing.assert_allclose(standard.std[:2], rows.std(0)[:2], rtol=1e-6)
+    assert standard.std[2] == 1  # it never changes
     got = standard(rows)
     assert got.dtype == np.float32
     np.testing.assert_allclose(got[:, :2].std(0), 1, rtol=1e-5)
@@ -22,23 +27,23 @@ def test_standard_is_that_of_all_rows_together():
 
 
 def test_padding_says_what_is_real():
-    rows, mask = padded(np.ones((2, 3), np.float32), 4)
+    rows, mask = pad_or_truncate(np.ones((2, 3), np.float32), 4)
     assert rows.sum() == 6 and rows.shape == (4, 3) and rows.dtype == np.float32
     assert mask.tolist() == [True, True, False, False]
-    rows, mask = padded(np.ones((5, 3)), 4)
+    rows, mask = pad_or_truncate(np.ones((5, 3)), 4)
     assert rows.shape == (4, 3) and mask.all()
 
 
 @pytest.mark.parametrize("snr", [-10, 0, 20])
 def test_noise_has_the_power_asked_for(snr):
     wave = 0.3 * np.sin(np.arange(200_000) / 7)
-    noise = with_noise(wave, snr, np.random.default_rng(0)) - wave
+    noise = add_white_noise(wave, snr, np.random.default_rng(0)) - wave
     got = 10 * np.log10(np.mean(wave**2) / np.mean(noise**2))
     assert got == pytest.approx(snr, abs=0.1)
 
 
 def test_silence_stays_silent():
-    assert not with_noise(np.zeros(9), -10, np.random.default_rng(0)).any()
+    assert not add_white_noise(np.zeros(9), -10, np.random.default_rng(0)).any()
 
 
 def test_crops_are_drawn_as_in_the_released_code():

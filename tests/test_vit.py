@@ -10,13 +10,13 @@ from contract import assert_ignores_poison, poisoned
 
 from mmfusion_jax.encoders.vit import ViT
 from mmfusion_jax.errors import DataError, WeightsError
-from mmfusion_jax.weights import TABLES
+from mmfusion_jax.weights import WEIGHT_MAPPINGS
 from mmfusion_jax.weights.convert import load
 
 RNG = np.random.default_rng(0)
 CLIPS = RNG.standard_normal((2, 3, 8, 8, 3)).astype(np.float32)
 MASK = np.arange(3) < np.array([[3], [2]])
-SMALL = ViT(width=24, depth=2, heads=4, hidden=40, patch=4)
+SMALL = ViT(hidden_dim=24, num_layers=2, num_heads=4, mlp_dim=40, patch_size=4)
 
 
 def shapes(model, clips=CLIPS):
@@ -60,7 +60,7 @@ def test_agrees_with_transformers(tmp_path, pooled):
     # The names of the file stay; those of the modules differ in transformers 4 and 5.
     network.save_pretrained(tmp_path)
     model = SMALL.clone(pooled=pooled)
-    loaded = load(TABLES["vit"], tmp_path / "model.safetensors", shapes(model))
+    loaded = load(WEIGHT_MAPPINGS["vit"], tmp_path / "model.safetensors", shapes(model))
     assert loaded.unused == ()
     got = model.apply(loaded.variables, CLIPS, np.ones((2, 3)) > 0, train=False).values
     got = np.asarray(got).reshape(want.shape)
@@ -89,4 +89,4 @@ def test_says_what_does_not_fit(tmp_path):
     with pytest.raises(DataError, match=r"D13.*10x8 pixels.*4x4"):
         shapes(SMALL, np.zeros((1, 1, 10, 8, 3), np.float32))
     with pytest.raises(WeightsError, match=r"(?s)W01.*absent.*ViTModel"):
-        load(TABLES["vit"], tmp_path / "absent.pt", shapes(SMALL))
+        load(WEIGHT_MAPPINGS["vit"], tmp_path / "absent.pt", shapes(SMALL))

@@ -10,22 +10,22 @@ from contract import assert_ignores_poison, poisoned
 
 from mmfusion_jax.encoders.wav2vec2 import Wav2Vec2
 from mmfusion_jax.errors import ConfigError, WeightsError
-from mmfusion_jax.weights import TABLES
+from mmfusion_jax.weights import WEIGHT_MAPPINGS
 from mmfusion_jax.weights.convert import load
 
 pytestmark = pytest.mark.ci
 
 SMALL = Wav2Vec2(
-    width=16,
-    depth=2,
-    heads=2,
-    hidden=24,
+    hidden_dim=16,
+    num_layers=2,
+    num_heads=2,
+    mlp_dim=24,
     channels=8,
     kernels=(10, 3, 2),
     strides=(5, 2, 2),
-    place_kernel=6,
-    place_groups=4,
-    standardise=False,
+    pos_conv_kernel=6,
+    pos_conv_groups=4,
+    standardize=False,
     dropout=0.0,
 )
 LENGTHS = (200, 131)
@@ -80,7 +80,7 @@ def test_agrees_with_transformers(tmp_path, run):
         for x in network.parameters():
             x.add_(0.3 * torch.rand(x.shape))
     torch.save(network.state_dict(), tmp_path / "wav2vec2.pt")
-    loaded = load(TABLES["wav2vec2"], tmp_path / "wav2vec2.pt", shapes(SMALL))
+    loaded = load(WEIGHT_MAPPINGS["wav2vec2"], tmp_path / "wav2vec2.pt", shapes(SMALL))
     assert loaded.unused == ("masked_spec_embed",)
     model = SMALL.clone(pad_counts=True)
     tokens = jax.jit(functools.partial(model.apply, train=False))(
@@ -148,4 +148,4 @@ def test_says_what_it_reads(waves, message):
 
 def test_a_missing_file_is_an_error_with_the_command(tmp_path):
     with pytest.raises(WeightsError, match=r"(?s)W01.*absent.*Wav2Vec2Model"):
-        load(TABLES["wav2vec2"], tmp_path / "absent.pt", shapes(SMALL))
+        load(WEIGHT_MAPPINGS["wav2vec2"], tmp_path / "absent.pt", shapes(SMALL))

@@ -11,7 +11,7 @@ import pytest
 from worker_jobs import act
 
 from mmfusion_jax.data.storage.progress import track
-from mmfusion_jax.data.storage.worker_pool import Failure, run
+from mmfusion_jax.data.storage.worker_pool import Failure, map_in_processes
 
 CRASHED = Failure("the decoder crashed, or took longer than 2 s")
 
@@ -19,7 +19,7 @@ CRASHED = Failure("the decoder crashed, or took longer than 2 s")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_results_come_in_order_and_failures_in_their_place(workers):
     jobs = ["a", "data", "b", "bug", "c"]
-    got = list(run(act, jobs, workers=workers))
+    got = list(map_in_processes(act, jobs, workers=workers))
     assert got[::2] == ["A", "B", "C"]
     assert got[1] == Failure("cut short")
     assert got[3] == Failure("ZeroDivisionError: division by zero")
@@ -28,13 +28,13 @@ def test_results_come_in_order_and_failures_in_their_place(workers):
 def test_a_worker_that_dies_or_hangs_is_named_and_the_rest_is_done():
     jobs = ["a", "die", "b", "c", "hang", "d", "e"]
     began = time.monotonic()
-    got = list(run(act, jobs, workers=2, timeout=2))
+    got = list(map_in_processes(act, jobs, workers=2, timeout=2))
     assert got == ["A", CRASHED, "B", "C", CRASHED, "D", "E"]
     assert time.monotonic() - began < 300  # the sleeper would take 600
 
 
 def test_stopping_early_ends_the_workers():
-    results = run(act, ["pid"] * 9, workers=1)
+    results = map_in_processes(act, ["pid"] * 9, workers=1)
     worker = int(next(results))
     results.close()
     with pytest.raises(ProcessLookupError):

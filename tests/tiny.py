@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mmfusion_jax.data.dataset import Dataset, Score
+from mmfusion_jax.data.dataset import Dataset, RegressionTarget
 
 CLASSES = ("low", "middle", "high")
 
@@ -59,7 +59,7 @@ def tones(
         sources,
         classes={"label": CLASSES},
         augment=spoilt if broken else None,
-        values={"score": Score(-1, 1, family="sims")},
+        values={"score": RegressionTarget(-1, 1, family="sims")},
         flags={"flags": ("not low", "high")},
     )
 

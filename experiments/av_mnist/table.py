@@ -21,9 +21,9 @@ from mmfusion_jax.config import build
 from mmfusion_jax.config.load import load_config
 from mmfusion_jax.runner import provenance
 from mmfusion_jax.runner.experiment import Experiment
-from mmfusion_jax.runner.runtime import start
-from mmfusion_jax.runner.workdir import Unit, claim
-from mmfusion_jax.train.signals import Interrupt
+from mmfusion_jax.runner.runtime import initialize
+from mmfusion_jax.runner.workdir import RunKey, check_workdir
+from mmfusion_jax.train.signals import GracefulShutdown
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tables import markdown, row, step_s, write
@@ -55,15 +55,15 @@ def configs(pairs: int, epochs: int) -> dict[str, ConfigDict]:
 def train(rows: Mapping[str, ConfigDict], seeds: int, runs: Path) -> None:
     """Trains every row with every seed; what is trained already is left alone."""
     first = next(iter(rows.values()))
-    start(first)
+    initialize(first)
     data = build.dataset(first, 0)
     for key, config in rows.items():
-        claim(config, runs / key)
+        check_workdir(config, runs / key)
     experiments = {key: Experiment(rows[key], runs / key) for key in rows}
-    with Interrupt() as interrupt:
+    with GracefulShutdown() as interrupt:
         for seed in range(seeds):
             for experiment in experiments.values():
-                experiment.train(Unit(0, seed, f"seed_{seed}"), data, interrupt)
+                experiment.train(RunKey(0, seed, f"seed_{seed}"), data, interrupt)
 
 
 def finished(rows: Sequence[str], runs: Path) -> dict[str, list[dict[str, Any]]]:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from alternating_timer import machine
 
-from mmfusion_jax.ops.lstm_scan import Weights, lstm
+from mmfusion_jax.ops.lstm_scan import LSTMWeights, lstm
 
 BATCH, FEATURES = 32, 40
 UNROLLS = (1, 4)
@@ -88,7 +88,7 @@ def forms() -> dict[str, Callable[..., jax.Array]]:
 def library(x: jax.Array, into: jax.Array, kernel: jax.Array) -> jax.Array:
     """Input weights in the loop, and a way back of its own."""
     bias = jnp.zeros((len(into), into.shape[-1]), x.dtype)
-    weights = Weights(into, kernel, bias)
+    weights = LSTMWeights(into, kernel, bias)
     return lstm(x.swapaxes(0, 1), jnp.ones(x.shape[1::-1], bool), weights).every
 
 

@@ -27,9 +27,9 @@ import torch
 from alternating_timer import alternate, machine, pairs
 from torch_mcl_mcf import SCALE, TorchMCLMCF, load
 
-from mmfusion_jax.encoders import LSTMLast, Vectors
+from mmfusion_jax.encoders import LSTMEncoder, Precomputed
 from mmfusion_jax.losses import L1, LOSSES
-from mmfusion_jax.losses.objective import Objective, Weighted
+from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.models.mcl_mcf import MCLMCF
 from mmfusion_jax.train.parallelism import Executor
 from mmfusion_jax.types import Batch
@@ -129,11 +129,13 @@ def program(sizes: dict[str, Any], batch: Batch):
     """First state, training step and forward of our model, not compiled."""
     widths = dict(sizes)
     encoded = widths.pop("encoded")
-    encoders = {m: LSTMLast(encoded) for m in ("audio", "video")} | {"text": Vectors()}
+    encoders = {m: LSTMEncoder(encoded) for m in ("audio", "video")} | {
+        "text": Precomputed()
+    }
     model = MCLMCF(encoders, 1, dropout=0.0, **widths)
-    tx, terms = optax.adam(RATE), {"task": Weighted(L1("score"))}
+    tx, terms = optax.adam(RATE), {"task": WeightedLoss(L1("score"))}
     for level, names in views(model, batch).items():
-        terms[level] = Weighted(LOSSES["info_nce"](names, SCALE), WEIGHT)
+        terms[level] = WeightedLoss(LOSSES["info_nce"](names, SCALE), WEIGHT)
     objective = Objective(terms)
 
     def init():

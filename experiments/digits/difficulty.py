@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mmfusion_jax.data.dataset import Dataset
-from mmfusion_jax.data.datasets.digits.dataset import MODALITIES, digits
+from mmfusion_jax.data.datasets.digits.dataset import MODALITIES, load_digits
 from mmfusion_jax.data.datasets.digits.generate import VOCABULARY
 
 COMPONENTS = (20, 60)
@@ -77,7 +77,7 @@ def accuracy(data: Dataset, split: str, scores: Mapping[str, np.ndarray]) -> flo
 
 def main() -> None:
     """Prints a table."""
-    data = digits()
+    data = load_digits()
     single = {modality: fitted(data, modality) for modality in MODALITIES}
     print(f"digits {data.facts['version']}, fingerprint {data.facts['fingerprint']}")
     print("| input | valid | test | gain on test |\n| --- | --- | --- | --- |")

@@ -19,7 +19,7 @@ import numpy as np
 from regression import ALL, FOLDS, answers
 from scipy.stats import wilcoxon
 
-from mmfusion_jax.data.datasets.ict_mmmo import MEANING, mmmo
+from mmfusion_jax.data.datasets.ict_mmmo import TARGET, load_ict_mmmo
 
 SCORES = ("mae", "corr", "acc2")
 Units = dict[int, dict[int, dict[str, Any]]]
@@ -54,16 +54,22 @@ def paired(found: Units, folder: str, textless: bool) -> dict[str, dict[str, flo
     """The model against regression, clip by clip."""
     errors, rights = [], []
     for fold, seeds in found.items():
-        data = mmmo(folder, fold=fold, folds=FOLDS, protocol="fixed", textless=textless)
+        data = load_ict_mmmo(
+            folder,
+            fold=fold,
+            folds=FOLDS,
+            protocol="fixed",
+            keep_clips_without_text=textless,
+        )
         truth = data.label("test", "score")
         pairs = [unit["picture"]["pairs"] for unit in seeds.values()]
         said = np.array([pair["prediction"] for pair in pairs])
         assert np.allclose([pair["truth"] for pair in pairs], truth, atol=1e-3)
-        good = truth > MEANING.neutral
+        good = truth > TARGET.neutral
         flag, score = answers(data, ALL)
         own, others = np.abs(said - truth).mean(axis=0), np.abs(score - truth)
         errors.append(own - others)
-        right = ((said > MEANING.neutral) == good).mean(axis=0)
+        right = ((said > TARGET.neutral) == good).mean(axis=0)
         rights.append(right - (flag == good))
     return {"mae": _test(errors), "accuracy": _test(rights)}
 

@@ -22,7 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mmfusion_jax.data.dataset import Dataset
-from mmfusion_jax.data.datasets.ict_mmmo import MEANING, mmmo
+from mmfusion_jax.data.datasets.ict_mmmo import TARGET, load_ict_mmmo
 from mmfusion_jax.data.in_memory import InMemory
 
 FOLDS = 5
@@ -62,7 +62,7 @@ def scores(data: Dataset, chosen: tuple[str, ...]) -> dict[str, float]:
     truth = data.label("test", "score")
     return {
         "accuracy": float(np.mean(flag == data.label("test", "positive"))),
-        "acc2": float(np.mean((said > MEANING.neutral) == (truth > MEANING.neutral))),
+        "acc2": float(np.mean((said > TARGET.neutral) == (truth > TARGET.neutral))),
         "mae": float(np.abs(said - truth).mean()),
         "r": float(np.corrcoef(said, truth)[0, 1]),
     }
@@ -93,7 +93,7 @@ def over_folds(rows: list[dict[str, float]]) -> dict[str, dict[str, float]]:
 def main() -> None:
     """Prints the tables."""
     folder = sys.argv[1]
-    data = mmmo(folder, protocol="fixed")
+    data = load_ict_mmmo(folder, protocol="fixed")
     official = {"constant": constant(data)}
     official |= {"+".join(chosen): scores(data, chosen) for chosen in CHOICES}
     tables: dict[str, Any] = {"official": official}
@@ -104,7 +104,7 @@ def main() -> None:
 
 def folded(folder: str, textless: bool) -> dict[str, dict[str, dict[str, float]]]:
     """Mean and deviation over 5 folds, for each choice of modalities."""
-    make = functools.partial(mmmo, folder, folds=FOLDS, protocol="fixed")
+    make = functools.partial(load_ict_mmmo, folder, folds=FOLDS, protocol="fixed")
     folds = [make(fold=number, textless=textless) for number in range(FOLDS)]
     table = {"constant": over_folds([constant(fold) for fold in folds])}
     for chosen in CHOICES:

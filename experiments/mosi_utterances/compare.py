@@ -20,7 +20,7 @@ from regression import WHOLE, inputs
 from scipy.stats import wilcoxon
 from sklearn.linear_model import Ridge
 
-from mmfusion_jax.data.datasets.mosi_utterances import MODALITIES, mosi_utterances
+from mmfusion_jax.data.datasets.mosi_utterances import MODALITIES, load_mosi_utterances
 
 PENALTIES = (1.0, 10.0, 100.0, 1e3, 3e3, 1e4, 3e4)
 SCORES = ("mae", "corr", "acc2_has0")
@@ -28,8 +28,12 @@ SCORES = ("mae", "corr", "acc2_has0")
 
 def ridge(folder: str, context: bool) -> tuple[np.ndarray, dict[float, np.ndarray]]:
     """The test scores, and the error of ridge with every penalty, (n) each."""
-    data = mosi_utterances(
-        folder, label="score", before=WHOLE, after=WHOLE, protocol="fixed"
+    data = load_mosi_utterances(
+        folder,
+        label="score",
+        context_before=WHOLE,
+        context_after=WHOLE,
+        protocol="fixed",
     )
     x = inputs(data, MODALITIES, context)
     y = {split: data.label(split, "score") for split in x}

@@ -16,7 +16,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from mmfusion_jax.data.dataset import Dataset
-from mmfusion_jax.data.datasets.mosi_utterances import MODALITIES, mosi_utterances
+from mmfusion_jax.data.datasets.mosi_utterances import MODALITIES, load_mosi_utterances
 from mmfusion_jax.data.in_memory import InMemory
 
 WHOLE = 62
@@ -70,8 +70,12 @@ def main() -> None:
     """Prints the table."""
     made = {}
     for label, measure in {"polarity": polarity, "score": score}.items():
-        data = mosi_utterances(
-            sys.argv[1], label=label, before=WHOLE, after=WHOLE, protocol="fixed"
+        data = load_mosi_utterances(
+            sys.argv[1],
+            label=label,
+            context_before=WHOLE,
+            context_after=WHOLE,
+            protocol="fixed",
         )
         if label == "score":
             made["constant"] = constant(data)

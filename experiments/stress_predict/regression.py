@@ -18,7 +18,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mmfusion_jax.data.dataset import Dataset
-from mmfusion_jax.data.datasets.stress_predict import LABEL, SIGNALS, stress_predict
+from mmfusion_jax.data.datasets.stress_predict import (
+    LABEL,
+    SIGNALS,
+    load_stress_predict,
+)
 from mmfusion_jax.data.in_memory import InMemory
 
 FOLDS = 5
@@ -72,8 +76,12 @@ def main() -> None:
     made = {}
     for standard in ("train", "subject"):
         folds = [
-            stress_predict(
-                sys.argv[1], fold=i, folds=FOLDS, protocol="fixed", standard=standard
+            load_stress_predict(
+                sys.argv[1],
+                fold=i,
+                folds=FOLDS,
+                protocol="fixed",
+                standardize_by=standard,
             )
             for i in range(FOLDS)
         ]

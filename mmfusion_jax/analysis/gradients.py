@@ -10,11 +10,11 @@ from mmfusion_jax.losses.objective import Objective
 from mmfusion_jax.train.state import TrainState
 from mmfusion_jax.types import Array, Batch, Model, PyTree
 
-WHOLE = "all"
+ALL_MODULES = "all"
 """The name under which all modules are taken together."""
 
 
-class Alignment(struct.PyTreeNode):
+class GradientSimilarity(struct.PyTreeNode):
     """How the gradients of K loss terms lie to one another, module by module.
 
     Attributes:
@@ -79,7 +79,7 @@ def term_weights(objective: Objective, step: Array) -> Array:
     return jnp.stack([jnp.asarray(x, jnp.float32) for x in numbers])
 
 
-def align(gradients: Mapping[str, PyTree]) -> Alignment:
+def gradient_similarity(gradients: Mapping[str, PyTree]) -> GradientSimilarity:
     """Norms and cosines for every module, and for "all" of them.
 
     Args:
@@ -90,9 +90,11 @@ def align(gradients: Mapping[str, PyTree]) -> Alignment:
     products = {
         module: _products([term[module] for term in terms]) for module in terms[0]
     }
-    products[WHOLE] = sum(products.values(), jnp.zeros((len(terms),) * 2))
+    products[ALL_MODULES] = sum(products.values(), jnp.zeros((len(terms),) * 2))
     norms = {name: jnp.sqrt(jnp.diagonal(p)) for name, p in products.items()}
-    return Alignment(norms, {name: _cosines(p) for name, p in products.items()})
+    return GradientSimilarity(
+        norms, {name: _cosines(p) for name, p in products.items()}
+    )
 
 
 def _values(

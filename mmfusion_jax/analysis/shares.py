@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mmfusion_jax.types import SHARE
+from mmfusion_jax.types import WEIGHT_PREFIX
 
 
-def mean_shares(collected: Mapping[str, np.ndarray]) -> dict[str, float]:
+def mean_modality_weights(collected: Mapping[str, np.ndarray]) -> dict[str, float]:
     """The mean share of every modality of which a model says what it counts for.
 
         mean_i g_im / sum_j g_ij
@@ -19,7 +19,7 @@ def mean_shares(collected: Mapping[str, np.ndarray]) -> dict[str, float]:
         Modality -> mean over the examples that have a modality at all. Empty if none
         has, and for a model that does not say it.
     """
-    names = [name for name in collected if name.startswith(SHARE)]
+    names = [name for name in collected if name.startswith(WEIGHT_PREFIX)]
     if not names:
         return {}
     rows = np.stack([collected[name] for name in names], axis=1).astype(np.float64)
@@ -27,4 +27,4 @@ def mean_shares(collected: Mapping[str, np.ndarray]) -> dict[str, float]:
     if not len(rows):
         return {}
     means = rows.mean(axis=0).tolist()
-    return {k.removeprefix(SHARE): v for k, v in zip(names, means, strict=True)}
+    return {k.removeprefix(WEIGHT_PREFIX): v for k, v in zip(names, means, strict=True)}

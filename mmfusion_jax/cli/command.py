@@ -17,12 +17,12 @@ from pathlib import Path
 from absl import flags as absl_flags
 from absl import logging as absl_logging
 
-from mmfusion_jax.cli.flags import Flag, Request, parse
-from mmfusion_jax.config.load import as_json, as_word, fields, list_configs
-from mmfusion_jax.errors import ConfigError, Interrupted, UserError, nearest
+from mmfusion_jax.cli.flags import Flag, ParsedCommand, parse
+from mmfusion_jax.config.load import as_json, flatten, format_value, list_configs
+from mmfusion_jax.errors import ConfigError, Interrupted, UserError, suggest
 
 # What the system refuses although the library did nothing wrong.
-REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+SYSTEM_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 COMMON = (
     Flag("workdir", "", "folder of the run (default: runs/NAME_OF_THE_CONFIG)"),
@@ -40,20 +40,20 @@ class Command:
 
     Attributes:
         name: of the module.
-        about: what it does, in a few lines.
+        help: what it does, in a few lines.
         main: does it; what it returns, if anything, is the exit code.
         flags: its own, beside those of every command.
         needs_config: it works on a config.
-        operand: what the word is that it takes beside flags, such as "FILE"; "" if it
-            takes none.
+        positional: what the word is that it takes beside flags, such as "FILE"; "" if
+            it takes none.
     """
 
     name: str
-    about: str
-    main: Callable[[Request], int | None]
+    help: str
+    main: Callable[[ParsedCommand], int | None]
     flags: tuple[Flag, ...] = ()
     needs_config: bool = True
-    operand: str = ""
+    positional: str = ""
 
     @property
     def all_flags(self) -> tuple[Flag, ...]:
@@ -62,15 +62,15 @@ class Command:
         return (*self.flags, *common)
 
 
-def run_command(command: Command, words: Sequence[str] | None = None) -> int:
+def run_command(command: Command, args: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code.
 
     Args:
         command: what to run.
-        words: those after the name of the program; None for the process's own.
+        args: those after the name of the program; None for the process's own.
     """
     try:
-        code = _run(command, sys.argv[1:] if words is None else words)
+        code = _run(command, sys.argv[1:] if args is None else args)
         sys.stdout.flush()
     except BrokenPipeError:  # what reads the output has seen enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -84,7 +84,9 @@ def _run(command: Command, words: Sequence[str]) -> int:
         print(help_text(command))
         return 0
     try:
-        request = parse(words, command.all_flags, command.needs_config, command.operand)
+        request = parse(
+            words, command.all_flags, command.needs_config, command.positional
+        )
     except UserError as error:
         if "--debug" in words:
             traceback.print_exc()
@@ -97,8 +99,8 @@ def _run(command: Command, words: Sequence[str]) -> int:
         return 0
     if not absl_flags.FLAGS.is_parsed():
         absl_flags.FLAGS.mark_as_parsed()  # workers of grain ask for it
-    code = _guarded(command.main, request)
-    if code and _processes(request) > 1:
+    code = _run_and_report(command.main, request)
+    if code and _num_processes(request) > 1:
         # A normal exit would wait for processes that wait for this one.
         sys.stdout.flush()
         sys.stderr.flush()
@@ -108,29 +110,29 @@ def _run(command: Command, words: Sequence[str]) -> int:
 
 def run_subcommand(
     name: str,
-    about: str,
+    help: str,
     commands: Mapping[str, Command],
-    words: Sequence[str] | None = None,
+    args: Sequence[str] | None = None,
 ) -> int:
     """Runs the command that the first word names, and returns its exit code.
 
     Args:
         name: of the module.
-        about: what the commands do, in a line.
+        help: what the commands do, in a line.
         commands: by the word that names each.
-        words: those after the name of the program; None for the process's own.
+        args: those after the name of the program; None for the process's own.
     """
-    words = sys.argv[1:] if words is None else words
-    if words and words[0] in commands:
-        return run_command(commands[words[0]], words[1:])
-    if not words or not HELP.isdisjoint(words):
-        lines = [about, "", "usage:"]
+    args = sys.argv[1:] if args is None else args
+    if args and args[0] in commands:
+        return run_command(commands[args[0]], args[1:])
+    if not args or not HELP.isdisjoint(args):
+        lines = [help, "", "usage:"]
         for one in commands.values():
-            lines += [f"  {_call(one)}", f"      {one.about}"]
+            lines += [f"  {_usage_line(one)}", f"      {one.help}"]
         print("\n".join([*lines, "", f"  python -m {name} COMMAND --help lists flags"]))
-        return 0 if words else ConfigError.exit_code
+        return 0 if args else ConfigError.exit_code
     error = ConfigError(
-        "C01", f"{words[0]!r} is no command of {name}.", nearest(words[0], commands)
+        "C01", f"{args[0]!r} is no command of {name}.", suggest(args[0], commands)
     )
     print(error, file=sys.stderr)
     return error.exit_code
@@ -138,8 +140,8 @@ def run_subcommand(
 
 def help_text(command: Command) -> str:
     """What `--help` prints."""
-    use = _call(command)
-    lines = [command.about, "", "usage:"]
+    use = _usage_line(command)
+    lines = [command.help, "", "usage:"]
     known = list_configs() if command.needs_config else []
     if command.needs_config:
         use = f"{use} --config={known[0] if known else 'FILE.py'}"
@@ -148,41 +150,41 @@ def help_text(command: Command) -> str:
             f"  {use} --print_config",
             "",
             "flags:",
-            _line("--config=FILE.py[:WORD]", "the config; WORD chooses a variant"),
+            _help_line("--config=FILE.py[:WORD]", "the config; WORD chooses a variant"),
         ]
     else:
         lines += [f"  {use} [flags]", "", "flags:"]
-    lines += [_line(_usage(flag), flag.about) for flag in command.all_flags]
+    lines += [_help_line(_flag_usage(flag), flag.help) for flag in command.all_flags]
     if known:
         lines += ["", "configs:", *(f"  {path}" for path in known)]
     return "\n".join(lines)
 
 
-def _line(word: str, about: str) -> str:
+def _help_line(word: str, about: str) -> str:
     """A word and what it does, below the word where that is too long."""
     gap = "\n" + " " * 34 if len(word) > 31 else " " * (32 - len(word))
     return f"  {word}{gap}{about}"
 
 
-def _call(command: Command) -> str:
+def _usage_line(command: Command) -> str:
     """How a command is called."""
-    return " ".join(filter(None, ("python -m", command.name, command.operand)))
+    return " ".join(filter(None, ("python -m", command.name, command.positional)))
 
 
-def config_text(request: Request) -> str:
+def config_text(request: ParsedCommand) -> str:
     """The config: one field a line, as a flag that could be given, or as JSON."""
     if request.flags["json"]:
         return as_json(request.config)
     lines = [
         f"# --config.{name} is not set"
         if value is None
-        else f"--config.{name}={shlex.quote(as_word(value))}"
-        for name, value in fields(request.config).items()
+        else f"--config.{name}={shlex.quote(format_value(value))}"
+        for name, value in flatten(request.config).items()
     ]
     return "\n".join(lines)
 
 
-def _usage(flag: Flag) -> str:
+def _flag_usage(flag: Flag) -> str:
     if isinstance(flag.default, bool):
         return f"--{flag.name}"
     if flag.choices:
@@ -190,7 +192,9 @@ def _usage(flag: Flag) -> str:
     return f"--{flag.name}={flag.default or flag.name.upper()}"
 
 
-def _guarded(main: Callable[[Request], int | None], request: Request) -> int:
+def _run_and_report(
+    main: Callable[[ParsedCommand], int | None], request: ParsedCommand
+) -> int:
     """Runs `main`; an exception becomes lines on stderr and an exit code."""
     try:
         return main(request) or 0
@@ -201,14 +205,14 @@ def _guarded(main: Callable[[Request], int | None], request: Request) -> int:
         print("interrupted; run the same command to go on", file=sys.stderr)
         return 130
     except UserError as error:
-        _log(request)
+        _write_log(request)
         print(error, file=sys.stderr)
         return error.exit_code
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and _unread():
+        if isinstance(error, BrokenPipeError) and _stdout_is_closed():
             raise
-        path = _log(request)
-        if isinstance(error, OSError) and error.errno in REFUSALS:
+        path = _write_log(request)
+        if isinstance(error, OSError) and error.errno in SYSTEM_ERRORS:
             print(f"error[E03] the system refused: {error}", file=sys.stderr)
             return 2
         first = (str(error).splitlines() or [""])[0][:200]
@@ -220,7 +224,7 @@ def _guarded(main: Callable[[Request], int | None], request: Request) -> int:
         return 1
 
 
-def _unread() -> bool:
+def _stdout_is_closed() -> bool:
     """Whether it is our output that nobody reads, and not a pipe to a worker."""
     try:
         sys.stdout.flush()
@@ -229,7 +233,7 @@ def _unread() -> bool:
     return False
 
 
-def _log(request: Request) -> Path:
+def _write_log(request: ParsedCommand) -> Path:
     """Writes the traceback at hand to run.log, and shows it if asked; the log."""
     text = traceback.format_exc()
     if request.flags["debug"]:
@@ -246,6 +250,6 @@ def _log(request: Request) -> Path:
     return Path(os.devnull)
 
 
-def _processes(request: Request) -> int:
+def _num_processes(request: ParsedCommand) -> int:
     """Number of processes of this run."""
-    return fields(request.config).get("distributed.num_processes", 1)
+    return flatten(request.config).get("distributed.num_processes", 1)

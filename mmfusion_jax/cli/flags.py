@@ -13,18 +13,18 @@ from ml_collections.config_flags import config_path
 
 from mmfusion_jax.config.load import (
     check_fields,
-    fields,
     find_config,
+    flatten,
     list_configs,
     load_config,
 )
 from mmfusion_jax.config.registry import choices
 from mmfusion_jax.config.validate import check_config
-from mmfusion_jax.errors import ConfigError, nearest
+from mmfusion_jax.errors import ConfigError, suggest
 
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
 BASELINES = ("concat_fc", "late_fusion", "unimodal")
-WORDS = {bool: "true or false", int: "an integer", float: "a number"}
+TYPE_NAMES = {bool: "true or false", int: "an integer", float: "a number"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,20 +34,20 @@ class Flag:
     Attributes:
         name: without the dashes.
         default: also tells the type.
-        about: one line of help.
+        help: one line of help.
         choices: what a string may be; () for anything.
-        least: what a number may not be below; None for anything.
+        minimum: what a number may not be below; None for anything.
     """
 
     name: str
     default: str | bool | int | float
-    about: str
+    help: str
     choices: tuple[str, ...] = ()
-    least: float | None = None
+    minimum: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
+class ParsedCommand:
     """What the user asked for.
 
     Attributes:
@@ -55,8 +55,8 @@ class Request:
         config_name: as written after --config=, such as "configs/cfn_sr.py:ravdess".
         workdir: folder of the run.
         flags: the values of all other flags, by name.
-        operand: the word that is no flag, of a command that takes one.
-        words: of the command line, without the program.
+        positional: the word that is no flag, of a command that takes one.
+        args: of the command line, without the program.
         notes: lines that tell the user how the words were understood.
     """
 
@@ -64,25 +64,25 @@ class Request:
     config_name: str
     workdir: Path
     flags: Mapping[str, Any]
-    operand: str = ""
-    words: tuple[str, ...] = ()
+    positional: str = ""
+    args: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
 def parse(
-    words: Sequence[str],
+    args: Sequence[str],
     flags: Sequence[Flag],
     needs_config: bool,
-    operand: str = "",
-) -> Request:
-    """What `words` ask for.
+    positional: str = "",
+) -> ParsedCommand:
+    """What `args` ask for.
 
     Args:
-        words: of the command line, without the program.
+        args: of the command line, without the program.
         flags: that the command knows; "workdir" must be among them.
         needs_config: the command works on a config.
-        operand: what the one word is that is no flag, such as "FILE"; "" if there may
-            be none.
+        positional: what the one word is that is no flag, such as "FILE"; "" if there
+            may be none.
 
     Raises:
         ConfigError: for a flag, a config file, a field or a value that cannot be.
@@ -91,7 +91,7 @@ def parse(
     values.set_gnu_getopt(True)  # flags may stand behind the operand
     for flag in flags:
         _define(flag, values)
-    spec, rest = _take_config(words) if needs_config else ("", list(words))
+    spec, rest = _take_config(args) if needs_config else ("", list(args))
     _check_flags(rest, [*values, *(["config"] if needs_config else [])])
     before = _load(spec) if needs_config else ConfigDict()
     model = _other_model(rest, before)
@@ -100,7 +100,7 @@ def parse(
         told = f"{spec} with the model {model}" if model else spec
         _define_config(config, told, rest, values)
     left = _set(values, rest, config)
-    named = _operand(left, operand)
+    named = _operand(left, positional)
     asked = {flag.name: values[flag.name].value for flag in flags}
     for flag in flags:
         _check_value(flag, asked[flag.name])
@@ -110,9 +110,9 @@ def parse(
     if model:
         config, line = _fitted(config, before)
         notes.append(line)
-    check_config(fields(config))
+    check_config(flatten(config))
     workdir = Path(asked.pop("workdir") or default_workdir(spec)).expanduser()
-    return Request(config, spec, workdir, asked, named, tuple(words), tuple(notes))
+    return ParsedCommand(config, spec, workdir, asked, named, tuple(args), tuple(notes))
 
 
 def _which_file(spec: str) -> list[str]:
@@ -133,10 +133,10 @@ def _check_value(flag: Flag, value: Any) -> None:
     """Raises ConfigError for a value that the flag cannot have."""
     if flag.choices and value not in flag.choices:
         what = f"={value} is unknown." if value else " is missing."
-        hint = nearest(str(value), flag.choices)
+        hint = suggest(str(value), flag.choices)
         raise ConfigError("C03", f"--{flag.name}{what}", hint)
-    if flag.least is not None and value < flag.least:
-        message = f"--{flag.name}={value} is less than {flag.least}."
+    if flag.minimum is not None and value < flag.minimum:
+        message = f"--{flag.name}={value} is less than {flag.minimum}."
         raise ConfigError("C10", message, f"--{flag.name}={flag.default}")
 
 
@@ -147,7 +147,7 @@ def _define(flag: Flag, values: absl_flags.FlagValues) -> None:
         float: absl_flags.DEFINE_float,
         str: absl_flags.DEFINE_string,
     }
-    kinds[type(flag.default)](flag.name, flag.default, flag.about, flag_values=values)
+    kinds[type(flag.default)](flag.name, flag.default, flag.help, flag_values=values)
 
 
 def _take_config(words: Sequence[str]) -> tuple[str, list[str]]:
@@ -171,7 +171,7 @@ def _check_flags(words: Sequence[str], known: Sequence[str]) -> None:
         if not re.match("--?[A-Za-z]", word) or OVERRIDE.match(word):
             continue
         if name not in known and name.removeprefix("no") not in known:
-            hint = nearest(f"--{name}", [f"--{flag}" for flag in known])
+            hint = suggest(f"--{name}", [f"--{flag}" for flag in known])
             raise ConfigError("C01", f"--{name} is no flag.", hint)
 
 
@@ -190,7 +190,7 @@ def _other_model(words: Sequence[str], config: ConfigDict) -> str:
     Raises:
         ConfigError: the model is another one that is no baseline.
     """
-    asked = own = fields(config).get("model.name", "")
+    asked = own = flatten(config).get("model.name", "")
     for word, after in itertools.zip_longest(words, words[1:], fillvalue=""):
         flag, _, value = word.lstrip("-").partition("=")
         if word.startswith("-") and flag == "config.model.name":
@@ -248,7 +248,7 @@ def _set(
         raise _wrong_type(str(error), values, config) from error
     except (absl_flags.Error, ValueError, TypeError) as error:
         raise ConfigError("C01", " ".join(str(error).split())) from error
-    for field, value in fields(config).items():
+    for field, value in flatten(config).items():
         if isinstance(value, tuple) and any("," in str(part) for part in value):
             parts = tuple(p for part in value for p in str(part).split(","))
             config.update_from_flattened_dict({field: parts})
@@ -278,10 +278,10 @@ def _wrong_type(
     kind: Any
     if name.startswith("config."):
         field = name.removeprefix("config.")
-        like, kind = fields(config)[field], config_path.get_type(field, config)
+        like, kind = flatten(config)[field], config_path.get_type(field, config)
     else:
         like = values[name].default
         kind = type(like)
     fix = "" if like is None else f"for example --{name}={like}"
-    wanted = WORDS.get(kind, f"a {kind.__name__}")
+    wanted = TYPE_NAMES.get(kind, f"a {kind.__name__}")
     return ConfigError("C11", f"--{name}={value} is not {wanted}.", fix)

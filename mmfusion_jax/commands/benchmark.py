@@ -22,10 +22,10 @@ from mmfusion_jax.report.formatting import seconds
 from mmfusion_jax.runner import provenance
 from mmfusion_jax.train.state import TrainState, create_state
 from mmfusion_jax.train.step import Step
-from mmfusion_jax.train.timing import finished
+from mmfusion_jax.train.timing import is_ready
 from mmfusion_jax.types import Batch
 
-WARM_UP = 2  # steps that are not timed, beside the first
+NUM_WARMUP_STEPS = 2  # steps that are not timed, beside the first
 HITS, MISSES = ("/jax/compilation_cache/cache_" + end for end in ("hits", "misses"))
 
 
@@ -48,19 +48,19 @@ def measure(config: ConfigDict, steps: int) -> dict[str, Any]:
     forward = executor.compile_eval(
         lambda v, b: parts.model.apply(v, b, train=False).prediction
     )
-    blank = reader.blank()
+    blank = reader.dummy_batch()
     init = lambda: create_state(parts.model, parts.tx, blank, jax.random.key(0))
     rows = next(iter(reader.train(0, 1)))
 
     found = {}
-    state, found["init"] = _first(lambda: executor.create(init))
+    state, found["init"] = _time_first_call(lambda: executor.create(init))
     batch = executor.put(rows, train=False)
     variables = state.variables
-    found["forward"] = _part(lambda: forward(variables, batch), steps, size)
-    trainer = Trainer(step, state, executor.put(rows, train=True))
-    found["train_step"] = _part(trainer, steps, size)
+    found["forward"] = _time_calls(lambda: forward(variables, batch), steps, size)
+    trainer = RepeatedStep(step, state, executor.put(rows, train=True))
+    found["train_step"] = _time_calls(trainer, steps, size)
     batches = (executor.put(b, train=True) for b in reader.train(0, steps + 1))
-    found["pipeline"] = _pipeline(trainer, batches, steps, size)
+    found["pipeline"] = _time_pipeline(trainer, batches, steps, size)
     return {
         "config": json.loads(config.to_json()),
         "data": data.title,
@@ -74,7 +74,7 @@ def measure(config: ConfigDict, steps: int) -> dict[str, Any]:
 
 
 @dataclasses.dataclass
-class Trainer:
+class RepeatedStep:
     """Repeats a training step; the state goes round.
 
     Attributes:
@@ -127,21 +127,21 @@ def _step_cells(part: Mapping[str, Any]) -> list[str]:
     return [seconds(step["median"]), span, f"{part['examples_per_s']:.1f}"]
 
 
-def _part(call: Callable[[], Any], steps: int, size: int) -> dict[str, Any]:
+def _time_calls(call: Callable[[], Any], steps: int, size: int) -> dict[str, Any]:
     """The first call, which compiles, and `steps` timed ones."""
-    _, found = _first(call)
+    _, found = _time_first_call(call)
     times = []
-    for number in range(WARM_UP + steps):
+    for number in range(NUM_WARMUP_STEPS + steps):
         begun = time.perf_counter()
         jax.block_until_ready(call())
-        if number >= WARM_UP:
+        if number >= NUM_WARMUP_STEPS:
             times.append(time.perf_counter() - begun)
     found |= _timings(times, size)
     compiled = found["first_call_s"] - found["step_s"]["median"]
     return {**found, "compile_s": max(compiled, 0.0), "peak_bytes": _peak_bytes()}
 
 
-def _first(call: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
+def _time_first_call(call: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
     """The result of a first call, and what it took."""
     with _cache_events() as events:
         begun = time.perf_counter()
@@ -153,8 +153,8 @@ def _first(call: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
     }  # fmt: skip
 
 
-def _pipeline(
-    trainer: Trainer, batches: Iterator[Batch], steps: int, size: int
+def _time_pipeline(
+    trainer: RepeatedStep, batches: Iterator[Batch], steps: int, size: int
 ) -> dict[str, Any]:
     """Steps on real batches, one in flight while the next batch is fetched.
 
@@ -168,7 +168,7 @@ def _pipeline(
     for _ in range(steps):
         asked = time.perf_counter()
         trainer.batch = next(batches)
-        if finished(running):
+        if is_ready(running):
             waited += time.perf_counter() - asked
         jax.block_until_ready(running)
         running = trainer()

@@ -5,27 +5,46 @@ from typing import Any
 
 import numpy as np
 
-from mmfusion_jax.data.feature_files.importer import concerns
-from mmfusion_jax.data.feature_files.known_datasets import KINDS, POLARITY, Kind
-from mmfusion_jax.data.feature_files.summary import head, table
-from mmfusion_jax.metrics.rounding import rounded
-from mmfusion_jax.tasks import Multilabel, Regression, constant_scores
+from mmfusion_jax.data.feature_files.importer import find_problems
+from mmfusion_jax.data.feature_files.known_datasets import (
+    FEATURE_DATASETS,
+    POLARITIES,
+    FeatureDatasetSpec,
+)
+from mmfusion_jax.data.feature_files.summary import header_lines, table_lines
+from mmfusion_jax.metrics.rounding import format_number
+from mmfusion_jax.tasks import Multilabel, Regression, constant_baseline_scores
 
 JSON = Any
-SHOWN = ("mae", "accuracy", "acc2_non0", "acc2_has0", "acc2", "acc7", "f1_non0", "f1")
+REPORTED_METRICS = (
+    "mae",
+    "accuracy",
+    "acc2_non0",
+    "acc2_has0",
+    "acc2",
+    "acc7",
+    "f1_non0",
+    "f1",
+)
 
 
-def page(found: Mapping[str, JSON]) -> str:
+def format_report(found: Mapping[str, JSON]) -> str:
     """The whole examination of what `import_file.examine` found."""
-    kind = KINDS.get(found["name"])
-    wrong, remarks = concerns(found)
-    lines = [*head(found), *table(found), *balance(found["report"], kind)]
+    kind = FEATURE_DATASETS.get(found["name"])
+    wrong, remarks = find_problems(found)
+    lines = [
+        *header_lines(found),
+        *table_lines(found),
+        *label_summary(found["report"], kind),
+    ]
     lines += [f"remark: {one}" for one in remarks]
     lines += [f"problem: {one}" for one in wrong] or ["no problem was found"]
     return "\n".join(lines)
 
 
-def balance(report: Mapping[str, JSON], kind: Kind | None) -> Iterator[str]:
+def label_summary(
+    report: Mapping[str, JSON], kind: FeatureDatasetSpec | None
+) -> Iterator[str]:
     """How the labels are spread, and what an answer without looking scores."""
     for split, part in report.items():
         for name, values in part["labels"].items():
@@ -33,22 +52,26 @@ def balance(report: Mapping[str, JSON], kind: Kind | None) -> Iterator[str]:
     task = None
     if kind is not None and kind.flags:
         task = Multilabel(kind.label, kind.flags)
-    elif kind is not None and kind.meaning is not None:
-        task = Regression(kind.label, kind.meaning)
+    elif kind is not None and kind.target is not None:
+        task = Regression(kind.label, kind.target)
     if kind is None or task is None:
         return
     train, test = (np.array(report[s]["labels"][kind.label]) for s in ("train", "test"))
-    says, scores = constant_scores(task, train, test)
-    told = [f"{name} {rounded(scores[name])}" for name in SHOWN if name in scores]
+    says, scores = constant_baseline_scores(task, train, test)
+    told = [
+        f"{name} {format_number(scores[name])}"
+        for name in REPORTED_METRICS
+        if name in scores
+    ]
     yield f"  to beat on test: {says}: {', '.join(told)}"
 
 
-def _spread(name: str, values: np.ndarray, kind: Kind | None) -> str:
+def _spread(name: str, values: np.ndarray, kind: FeatureDatasetSpec | None) -> str:
     """How often each answer is right."""
     if values.ndim == 2:
         names = kind.flags if kind else [str(i) for i in range(values.shape[1])]
         shares = zip(names, values.mean(axis=0), strict=True)
         return ", ".join(f"{flag} {share:.3f}" for flag, share in shares)
     signs = [(values < 0).sum(), (values == 0).sum(), (values > 0).sum()]
-    counts = ", ".join(f"{c} {n}" for c, n in zip(signs, POLARITY, strict=True))
+    counts = ", ".join(f"{c} {n}" for c, n in zip(signs, POLARITIES, strict=True))
     return f"{values.min():g} to {values.max():g}, mean {values.mean():.3f}; {counts}"

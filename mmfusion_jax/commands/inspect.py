@@ -39,11 +39,11 @@ def inspect(config: ConfigDict, *, compiled: bool) -> dict[str, Any]:
     reader = build.pipeline(config, data, seed=0)
     steps = build.plan(config, reader.steps_per_epoch).steps
     parts = build.parts(config, data, steps)
-    batch = jax.eval_shape(lambda b: b, reader.blank())
+    batch = jax.eval_shape(lambda b: b, reader.dummy_batch())
     init = lambda b: create_state(parts.model, parts.tx, b, jax.random.key(0))
     state = jax.eval_shape(init, batch)
     forward = lambda v, b: parts.model.apply(v, b, train=False)
-    macs = count_macs(forward, state.variables, jax.tree.map(_one, batch))
+    macs = count_macs(forward, state.variables, jax.tree.map(_single_example, batch))
     found = {
         "config": json.loads(config.to_json()),
         "data": data.title,
@@ -117,7 +117,7 @@ def _tables(found: Mapping[str, Any]) -> Iterator[Table]:
     yield memory
 
 
-def _one(x: Any) -> jax.ShapeDtypeStruct:
+def _single_example(x: Any) -> jax.ShapeDtypeStruct:
     """The shape of one row of `x`."""
     return jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
 

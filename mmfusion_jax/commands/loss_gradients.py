@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mmfusion_jax.analysis.gradients import (
-    WHOLE,
-    align,
+    ALL_MODULES,
+    gradient_similarity,
     term_gradients,
     term_values,
     term_weights,
@@ -24,19 +24,19 @@ from mmfusion_jax.config.instantiate import Config
 from mmfusion_jax.report.formatting import DASH, significant
 from mmfusion_jax.report.gradients import write_page
 from mmfusion_jax.runner import provenance
-from mmfusion_jax.runner.experiment import Experiment, each
-from mmfusion_jax.runner.workdir import claim
+from mmfusion_jax.runner.experiment import Experiment, runs_with_data
+from mmfusion_jax.runner.workdir import check_workdir
 from mmfusion_jax.train.state import TrainState
 from mmfusion_jax.train.step import as_in_training
 from mmfusion_jax.types import Batch, PyTree
 
-NOTABLE = -0.1
+CONFLICT_THRESHOLD = -0.1
 """Terms whose cosine is below this are named on the screen."""
-SHOWN = 5
+NUM_CONFLICTS_SHOWN = 5
 
 
 @dataclasses.dataclass(frozen=True)
-class Look:
+class GradientStats:
     """What one batch showed, as NumPy arrays; K terms.
 
     Attributes:
@@ -52,7 +52,7 @@ class Look:
     cosines: Mapping[str, np.ndarray]
 
 
-def analyse(config: Config, workdir: Path, batches: int) -> dict[str, Any]:
+def compute(config: Config, workdir: Path, batches: int) -> dict[str, Any]:
     """Looks at the chosen checkpoint of every fold and seed; also draws it.
 
     Writes `gradients.json` and `gradients.html` into the folder of the run.
@@ -66,19 +66,19 @@ def analyse(config: Config, workdir: Path, batches: int) -> dict[str, Any]:
         ConfigError: if the folder belongs to another config.
         CheckpointError: if nothing was trained in it.
     """
-    claim(config, workdir, create=False)
+    check_workdir(config, workdir, create=False)
     config = config.copy_and_resolve_references()
     config.parallel = "jit"  # the maths of pmap is the same
     experiment = Experiment(config, workdir)
     looks, steps, title, terms = [], [], "", ()
-    for unit, data in each(config, workdir):
-        run, title = experiment.run(data), data.title
+    for unit, data in runs_with_data(config, workdir):
+        run, title = experiment.trainer(data), data.title
         terms = tuple(run.parts.objective.terms)
-        state = run.best(experiment.folder(unit))
+        state = run.best_state(experiment.folder(unit))
         reader = build.pipeline(config, data, unit.seed)
         start = int(state.step)
         ahead = reader.train(start, start + batches)
-        looks += _looks(run.parts, state, itertools.islice(ahead, batches))
+        looks += _gradient_stats(run.parts, state, itertools.islice(ahead, batches))
         steps.append(start)
     found = {
         "config": json.loads(config.to_json()),
@@ -93,24 +93,26 @@ def analyse(config: Config, workdir: Path, batches: int) -> dict[str, Any]:
     return found
 
 
-def _looks(
+def _gradient_stats(
     parts: build.Parts, state: TrainState, batches: Iterable[Batch]
-) -> list[Look]:
+) -> list[GradientStats]:
     """What each batch shows; one compiled call each."""
 
     def look(state: TrainState, batch: Batch) -> PyTree:
         batch = as_in_training(batch, state.step / parts.steps, parts.modalities)
         fixed = parts.model, parts.objective, state, batch
-        alignment = align(term_gradients(*fixed))
+        alignment = gradient_similarity(term_gradients(*fixed))
         weights = term_weights(parts.objective, state.step)
         return term_values(*fixed), weights, alignment.norms, alignment.cosines
 
     compiled = parts.executor.compile_eval(look)
     put = lambda batch: parts.executor.put(batch, train=False)
-    return [Look(*jax.device_get(compiled(state, put(batch)))) for batch in batches]
+    return [
+        GradientStats(*jax.device_get(compiled(state, put(batch)))) for batch in batches
+    ]
 
 
-def summary(terms: Iterable[str], looks: list[Look]) -> dict[str, Any]:
+def summary(terms: Iterable[str], looks: list[GradientStats]) -> dict[str, Any]:
     """Means over the batches, as JSON values.
 
     Returns:
@@ -122,7 +124,10 @@ def summary(terms: Iterable[str], looks: list[Look]) -> dict[str, Any]:
     values = np.mean([look.values for look in looks], axis=0)
     weights = np.mean([look.weights for look in looks], axis=0)
     modules = {}
-    for module in [WHOLE, *(name for name in looks[0].norms if name != WHOLE)]:
+    for module in [
+        ALL_MODULES,
+        *(name for name in looks[0].norms if name != ALL_MODULES),
+    ]:
         norms = np.array([look.weights * look.norms[module] for look in looks])
         cosines = np.array([look.cosines[module] for look in looks])
         modules[module] = {
@@ -145,7 +150,7 @@ def summary(terms: Iterable[str], looks: list[Look]) -> dict[str, Any]:
 
 
 def show(found: Mapping[str, Any]) -> None:
-    """Prints what `analyse` found, for people."""
+    """Prints what `compute` found, for people."""
     console = Console(highlight=False)
     model = found["config"]["model"]["name"]
     console.print(
@@ -156,7 +161,7 @@ def show(found: Mapping[str, Any]) -> None:
     terms = list(found["terms"])
     console.print(_norms(found, terms))
     if len(terms) > 1:
-        console.print(_cosines(found["modules"][WHOLE], terms))
+        console.print(_cosines(found["modules"][ALL_MODULES], terms))
         for line in _conflicts(found["modules"], terms):
             console.print(line, markup=False)
     console.print(f"every module's angles: {found['page']}", markup=False)
@@ -190,9 +195,9 @@ def _conflicts(modules: Mapping[str, Any], terms: list[str]) -> list[str]:
         (row["cosines"][i][j], module, terms[i], terms[j])
         for module, row in modules.items()
         for i, j in itertools.combinations(range(len(terms)), 2)
-        if module != WHOLE and row["cosines"][i][j] < NOTABLE
+        if module != ALL_MODULES and row["cosines"][i][j] < CONFLICT_THRESHOLD
     ]
     return [
         f"against each other in {module}: {one} and {other}, cosine {cosine:+.2f}"
-        for cosine, module, one, other in sorted(found)[:SHOWN]
+        for cosine, module, one, other in sorted(found)[:NUM_CONFLICTS_SHOWN]
     ]

@@ -10,25 +10,25 @@ import jax.numpy as jnp
 import optax
 
 from mmfusion_jax.config.instantiate import Config, call, check_options, choose, known
-from mmfusion_jax.config.optimizer import optimiser
-from mmfusion_jax.data.augment.modality_dropout import InTurn, ModalityDropout
+from mmfusion_jax.config.optimizer import build_optimizer
+from mmfusion_jax.data.augment.modality_dropout import Compose, ModalityDropout
 from mmfusion_jax.data.augment.registry import AUGMENTATIONS
 from mmfusion_jax.data.dataset import Dataset, is_ids
 from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.data.registry import DATASETS, OUTLINES, has_files
 from mmfusion_jax.encoders import ENCODERS
-from mmfusion_jax.errors import ConfigError, nearest
+from mmfusion_jax.errors import ConfigError, suggest
 from mmfusion_jax.losses import LOSSES
-from mmfusion_jax.losses.objective import TASK, Objective, Weighted
-from mmfusion_jax.metrics.integration_score import Integration
+from mmfusion_jax.losses.objective import TASK, Objective, WeightedLoss
+from mmfusion_jax.metrics.integration_score import IntegrationScoreSpec
 from mmfusion_jax.models import MODELS
 from mmfusion_jax.tasks import Classification, Multilabel, Regression, Task
 from mmfusion_jax.train.parallelism import Executor
-from mmfusion_jax.train.plan import Plan
+from mmfusion_jax.train.plan import TrainPlan
 from mmfusion_jax.train.step import Step, make_train_step
 from mmfusion_jax.types import Model
-from mmfusion_jax.weights import TABLES, random_starts
-from mmfusion_jax.weights.convert import Table
+from mmfusion_jax.weights import WEIGHT_MAPPINGS, random_init_notices
+from mmfusion_jax.weights.convert import WeightMapping
 
 # What config.data holds beside the arguments of the data set itself.
 PIPELINE_KEYS = frozenset(
@@ -164,7 +164,7 @@ def augmented(data: Dataset, options: Config) -> Dataset:
         steps.append(ModalityDropout(rates))
     if not steps:
         return data
-    return dataclasses.replace(data, augment=InTurn(tuple(steps)))
+    return dataclasses.replace(data, augment=Compose(tuple(steps)))
 
 
 def folds(config: Config) -> tuple[int, ...]:
@@ -188,7 +188,7 @@ def pipeline(config: Config, data: Dataset, seed: int) -> Pipeline:
         data,
         batch_size=config.data.batch_size,
         seed=seed,
-        threads=config.data.get("threads", 2),
+        num_read_threads=config.data.get("threads", 2),
         process=(jax.process_index(), jax.process_count()),
     )
 
@@ -210,7 +210,7 @@ def parts(config: Config, data: Dataset, steps: int) -> Parts:
         build_model(config, task, executor.axis),
         task,
         build_objective(config, task),
-        optimiser(config.optim, steps),
+        build_optimizer(config.optim, steps),
         executor,
         accumulate,
         max(steps, 1),
@@ -236,16 +236,16 @@ def build_task(config: Config, data: Dataset) -> Task:
     raise ConfigError(
         "C07",
         f"config.data.label={label!r} is no label of {data.title}.",
-        nearest(label, [*data.classes, *data.values, *data.flags]),
+        suggest(label, [*data.classes, *data.values, *data.flags]),
     )
 
 
-def integration(config: Config) -> Integration | None:
+def integration(config: Config) -> IntegrationScoreSpec | None:
     """What the score MIS is made of; None where config.mis is left out."""
     if "mis" not in config:
         return None
     modalities = {"modalities": tuple(sorted(config.model.encoders))}
-    return call(Integration, modalities | config.mis.to_dict(), "config.mis")
+    return call(IntegrationScoreSpec, modalities | config.mis.to_dict(), "config.mis")
 
 
 def check_select(select: str, task: Task) -> None:
@@ -276,13 +276,13 @@ def build_model(config: Config, task: Task, axis: str | None) -> Model:
     return call(make, options, "config.model")
 
 
-def weights(config: Config) -> dict[str, tuple[Table, Path]]:
+def weights(config: Config) -> dict[str, tuple[WeightMapping, Path]]:
     """Modality -> the table and the file of its encoder's pretrained weights."""
     found = {}
     for modality, spec in config.model.encoders.items():
         if file := spec.get("weights", ""):
             where = f"config.model.encoders.{modality}"
-            table = choose(TABLES, spec.name, f"{where}.weights: encoder")
+            table = choose(WEIGHT_MAPPINGS, spec.name, f"{where}.weights: encoder")
             found[modality] = table, Path(file).expanduser()
     return found
 
@@ -290,7 +290,7 @@ def weights(config: Config) -> dict[str, tuple[Table, Path]]:
 def random_encoders(config: Config) -> list[str]:
     """A sentence for every encoder that could be pretrained and is not."""
     encoders = config.model.encoders
-    return random_starts(
+    return random_init_notices(
         {name: spec.name for name, spec in encoders.items()},
         {name: spec.get("weights", "") for name, spec in encoders.items()},
     )
@@ -326,7 +326,7 @@ def build_objective(config: Config, task: Task) -> Objective:
         make = choose(LOSSES, spec.pop("name"), f"{where}.name")
         weight = spec.pop("weight", 1.0)
         options = known(make, {"label": task.label}) | spec
-        terms[name] = Weighted(call(make, options, where), weight)
+        terms[name] = WeightedLoss(call(make, options, where), weight)
     if TASK not in terms:
         raise ConfigError(
             "C14",
@@ -336,24 +336,24 @@ def build_objective(config: Config, task: Task) -> Objective:
     return Objective(terms)
 
 
-def plan(config: Config, per_epoch: int) -> Plan:
+def plan(config: Config, per_epoch: int) -> TrainPlan:
     """How long to train and how often to look up."""
     train = config.train
     plateau = config.optim.get("plateau") or {"factor": 1.0, "patience": 0}
-    return Plan(
+    return TrainPlan(
         steps=train.epochs * per_epoch,
         steps_per_epoch=per_epoch,
-        choose="test" if config.protocol == "paper" else "valid",
-        select=train.select,
+        selection_split="test" if config.protocol == "paper" else "valid",
+        selection_metric=train.select,
         lower_is_better=train.select in LOWER_IS_BETTER,
         patience=train.patience,
-        slow_after=plateau["patience"],
-        slow_factor=plateau["factor"],
+        lr_patience=plateau["patience"],
+        lr_factor=plateau["factor"],
         log_every=train.log_every,
         save_every=train.save_every,
-        max_bad_steps=train.max_bad_steps,
+        max_nonfinite_steps=train.max_bad_steps,
         batch_size=config.data.batch_size,
-        slow_on_loss=plateau.get("watch", "select") == "loss",
+        lr_monitors_loss=plateau.get("watch", "select") == "loss",
     )
 
 

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from mmfusion_jax.errors import ConfigError, nearest
+from mmfusion_jax.errors import ConfigError, suggest
 
 Config: TypeAlias = Any
 """A ConfigDict; to a type checker its fields could be anything."""
@@ -13,7 +13,7 @@ Config: TypeAlias = Any
 def choose(table: Mapping[str, Any], name: str, where: str) -> Any:
     """The entry `name` of a table; ConfigError with the nearest name if unknown."""
     if name not in table:
-        raise ConfigError("C03", f"{where}={name!r} is unknown; {nearest(name, table)}")
+        raise ConfigError("C03", f"{where}={name!r} is unknown; {suggest(name, table)}")
     return table[name]
 
 
@@ -33,7 +33,7 @@ def check_options(
             if key not in takes:
                 names = [n for n in takes if n not in ("parent", "name")]
                 raise ConfigError(
-                    "C02", f"{where}.{key} is unknown; {nearest(key, names)}"
+                    "C02", f"{where}.{key} is unknown; {suggest(key, names)}"
                 )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mmfusion_jax.errors import ConfigError, nearest
+from mmfusion_jax.errors import ConfigError, suggest
 
 FOLDER = "configs"
 
@@ -38,7 +38,7 @@ def load_config(spec: str) -> ConfigDict:
     except ConfigError:
         raise
     except Exception as error:
-        raise _broken(name, path, word, error) from error
+        raise _config_file_error(name, path, word, error) from error
     if not isinstance(config, ConfigDict):
         raise ConfigError(
             "C04",
@@ -70,7 +70,7 @@ def find_config(spec: str) -> Path:
                 return candidate
     known = list_configs()
     message = f"--config={name}: there is no such file."
-    raise ConfigError("C04", message, nearest(name, known) if known else "")
+    raise ConfigError("C04", message, suggest(name, known) if known else "")
 
 
 def installed_configs() -> Path:
@@ -90,7 +90,7 @@ def list_configs() -> list[str]:
     return sorted(str(Path(FOLDER, name)) for name in names)
 
 
-def fields(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
+def flatten(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
     """Every field by its full name, such as "optim.schedule.name", in order."""
     return dict(_walk(config, ""))
 
@@ -110,18 +110,18 @@ def check_fields(config: ConfigDict, names: Iterable[str], spec: str) -> None:
                 raise ConfigError(
                     "C02",
                     f"--config.{name}: {spec} has no {word!r} in {place}.",
-                    _meant(word, level, config),
+                    _suggest_field(word, level, config),
                 )
             level = level[word]
         if isinstance(level, ConfigDict):
             raise ConfigError(
                 "C02",
                 f"--config.{name} is a group of fields.",
-                f"set one of them: --config.{name}.{next(iter(fields(level)))}=...",
+                f"set one of them: --config.{name}.{next(iter(flatten(level)))}=...",
             )
 
 
-def as_word(value: object) -> str:
+def format_value(value: object) -> str:
     """The value of a field as one would write it behind its flag."""
     if isinstance(value, tuple | list):
         return ",".join(map(str, value)) or "()"
@@ -155,16 +155,18 @@ def _walk(level: Any, prefix: str) -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def _meant(word: str, level: ConfigDict, config: ConfigDict) -> str:
+def _suggest_field(word: str, level: ConfigDict, config: ConfigDict) -> str:
     """A field of that name elsewhere, or the nearest one here."""
-    hint = nearest(word, level)
-    elsewhere = [f for f in fields(config) if f.split(".")[-1] == word]
+    hint = suggest(word, level)
+    elsewhere = [f for f in flatten(config) if f.split(".")[-1] == word]
     if elsewhere and not hint.startswith("did you mean"):
         return f"did you mean --config.{elsewhere[0]}?"
     return hint
 
 
-def _broken(name: str, path: Path, word: list[str], error: Exception) -> ConfigError:
+def _config_file_error(
+    name: str, path: Path, word: list[str], error: Exception
+) -> ConfigError:
     """What went wrong in a config file, with the line; its own ValueError as it is."""
     if isinstance(error, ValueError):
         return ConfigError("C04", f"--config={':'.join([name, *word])}: {error}")

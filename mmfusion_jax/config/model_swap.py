@@ -13,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mmfusion_jax.config.instantiate import Config
-from mmfusion_jax.config.load import as_word, fields
+from mmfusion_jax.config.load import flatten, format_value
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.losses import OF_PREDICTIONS, OF_UNIMODAL_LOGITS
 from mmfusion_jax.losses.objective import TASK
@@ -147,7 +147,7 @@ def _keep_scores(config: Config) -> None:
 def _line(config: Config, before: Config) -> str:
     """What `before` has and `config` has not, in one line."""
     line = f"model: {config.model.name} instead of {before.model.name}"
-    left = fields(before).keys() - fields(config).keys()
+    left = flatten(before).keys() - flatten(config).keys()
     left |= {f"model.{name}" for name in before.model if name not in config.model}
     group_of = lambda name: name.rpartition(".")[0]
     names = sorted({_outermost(name, config) for name in left})
@@ -157,8 +157,8 @@ def _line(config: Config, before: Config) -> str:
         line += f"; dropped: {', '.join(groups)}"
     changed = {"train.select": config.train.select, "warm_start": config.warm_start}
     for name, value in changed.items():
-        if value != fields(before)[name]:
-            line += f"; config.{name}={as_word(value)}"
+        if value != flatten(before)[name]:
+            line += f"; config.{name}={format_value(value)}"
     return line
 
 

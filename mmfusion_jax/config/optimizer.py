@@ -9,9 +9,14 @@ import optax
 
 from mmfusion_jax.config.instantiate import Config, call, choose
 from mmfusion_jax.errors import ConfigError
-from mmfusion_jax.train.optimizer import REST, brake, grouped, kernels
+from mmfusion_jax.train.optimizer import (
+    DEFAULT_GROUP,
+    is_kernel,
+    per_parameter_group,
+    scale_by_lr_multiplier,
+)
 
-OPTIMISERS = {
+OPTIMIZERS = {
     "adam": optax.adam,
     "adamw": optax.adamw,
     "sgd": optax.sgd,
@@ -28,7 +33,7 @@ SCHEDULES = {
 }
 
 
-def optimiser(options: Config, steps: int) -> optax.GradientTransformation:
+def build_optimizer(options: Config, steps: int) -> optax.GradientTransformation:
     """The optimiser of `config.optim`.
 
     Clipping, then L2 decay, then the rule with its schedule, for every group of
@@ -40,7 +45,7 @@ def optimiser(options: Config, steps: int) -> optax.GradientTransformation:
         parts.append(optax.clip_by_global_norm(clip))
     kernels_only = values.pop("l2_on", "all") == "kernels"
     if decay := values.pop("l2", 0.0):
-        mask = kernels if kernels_only else None
+        mask = is_kernel if kernels_only else None
         parts.append(optax.add_decayed_weights(decay, mask))
     plateau, groups = values.pop("plateau", None), values.pop("groups", None)
     values.pop("accumulate", 1)
@@ -49,11 +54,11 @@ def optimiser(options: Config, steps: int) -> optax.GradientTransformation:
         where = "config.optim.groups"
         prefixes = {k: call(_prefix, g, f"{where}.{k}") for k, g in groups.items()}
         rules = {name: rule(**group) for name, group in groups.items()}
-        parts.append(grouped(rules | {REST: rule()}, prefixes))
+        parts.append(per_parameter_group(rules | {DEFAULT_GROUP: rule()}, prefixes))
     else:
         parts.append(rule())
     if plateau and plateau["patience"]:
-        parts.append(brake())
+        parts.append(scale_by_lr_multiplier())
     return optax.chain(*parts) if len(parts) > 1 else parts[0]
 
 
@@ -75,7 +80,7 @@ def _rule(
     if frozen:
         return optax.set_to_zero()
     values = copy.deepcopy(dict(values))
-    make = choose(OPTIMISERS, values.pop("name"), "config.optim.name")
+    make = choose(OPTIMIZERS, values.pop("name"), "config.optim.name")
     schedule = values.pop("schedule", {"name": "constant"})
     shape = choose(SCHEDULES, schedule.pop("name"), "config.optim.schedule.name")
     rate = values.pop("learning_rate") if learning_rate is None else learning_rate

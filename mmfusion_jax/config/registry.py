@@ -33,7 +33,7 @@ def choices(kind: str) -> tuple[str, ...]:
     """The names of one kind of thing, in the order of their table.
 
     Args:
-        kind: a key of `TABLES`.
+        kind: a key of `WEIGHT_MAPPINGS`.
 
     Raises:
         ValueError: the file has no such table, or a key of it is not written out.

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mmfusion_jax.config.registry import TABLES, choices
-from mmfusion_jax.errors import ConfigError, nearest
+from mmfusion_jax.errors import ConfigError, suggest
 
 
 @dataclasses.dataclass(frozen=True)
-class OneOf:
+class Choice:
     """A rule: the value is one of some names.
 
     Attributes:
@@ -25,44 +25,46 @@ class OneOf:
             raise ConfigError(
                 "C03",
                 f"--config.{field}={value!r} is unknown.",
-                nearest(str(value), self.names()),
+                suggest(str(value), self.names()),
             )
 
 
 @dataclasses.dataclass(frozen=True)
-class Number:
+class Range:
     """A rule: the value is a finite number within bounds.
 
     Attributes:
-        least: the smallest value.
-        most: the largest value.
-        open: `least` itself is too small.
+        minimum: the smallest value.
+        maximum: the largest value.
+        exclusive: `minimum` itself is too small.
     """
 
-    least: float
-    most: float = math.inf
-    open: bool = False
+    minimum: float
+    maximum: float = math.inf
+    exclusive: bool = False
 
     def check(self, field: str, value: Any) -> None:
-        low = value > self.least if self.open else value >= self.least
-        if low and value <= self.most and math.isfinite(value):
+        low = value > self.minimum if self.exclusive else value >= self.minimum
+        if low and value <= self.maximum and math.isfinite(value):
             return
-        bound = f"above {self.least}" if self.open else f"at least {self.least}"
-        if self.most < math.inf:
-            bound += f" and at most {self.most}"
+        bound = (
+            f"above {self.minimum}" if self.exclusive else f"at least {self.minimum}"
+        )
+        if self.maximum < math.inf:
+            bound += f" and at most {self.maximum}"
         raise ConfigError(
             "C10", f"--config.{field}={value} is out of range.", f"a number {bound}"
         )
 
 
-def one_of(*names: str) -> OneOf:
+def one_of(*names: str) -> Choice:
     """A rule for names that stand here."""
-    return OneOf(lambda: names)
+    return Choice(lambda: names)
 
 
-def listed(kind: str, *more: str) -> OneOf:
+def listed(kind: str, *more: str) -> Choice:
     """A rule for the names of a table of `choices`."""
-    return OneOf(lambda: (*choices(kind), *more))
+    return Choice(lambda: (*choices(kind), *more))
 
 
 def every_score() -> tuple[str, ...]:
@@ -73,7 +75,7 @@ def every_score() -> tuple[str, ...]:
 
 
 RULES = {
-    "seeds": Number(1),
+    "seeds": Range(1),
     "protocol": one_of("honest", "fixed", "paper"),
     "parallel": one_of("jit", "pmap"),
     "compute_dtype": listed("compute type"),
@@ -82,32 +84,32 @@ RULES = {
     "losses.*.name": listed("loss"),
     "optim.name": listed("optimiser"),
     "optim.schedule.name": listed("schedule"),
-    "train.select": OneOf(every_score),
+    "train.select": Choice(every_score),
     "data.name": listed("data set"),
-    "data.batch_size": Number(1),
-    "data.threads": Number(0),
-    "data.folds": Number(1),
-    "optim.learning_rate": Number(0, open=True),
-    "optim.clip_norm": Number(0),
-    "optim.weight_decay": Number(0),
-    "optim.l2": Number(0),
+    "data.batch_size": Range(1),
+    "data.threads": Range(0),
+    "data.folds": Range(1),
+    "optim.learning_rate": Range(0, exclusive=True),
+    "optim.clip_norm": Range(0),
+    "optim.weight_decay": Range(0),
+    "optim.l2": Range(0),
     "optim.l2_on": one_of("all", "kernels"),
-    "optim.plateau.factor": Number(0, 1, open=True),
-    "optim.plateau.patience": Number(0),
+    "optim.plateau.factor": Range(0, 1, exclusive=True),
+    "optim.plateau.patience": Range(0),
     "optim.plateau.watch": one_of("select", "loss"),
     "data.augmentations.*.name": listed("augmentation"),
-    "data.modality_dropout.*": Number(0, 1),
+    "data.modality_dropout.*": Range(0, 1),
     "mis.consistency": one_of("hard", "soft"),
     "mis.confidence": one_of("margin", "entropy"),
-    "optim.accumulate": Number(1),
-    "optim.schedule.warmup_steps": Number(0),
-    "train.epochs": Number(0),
-    "train.patience": Number(0),
-    "train.log_every": Number(1),
-    "train.save_every": Number(0),
-    "train.max_bad_steps": Number(1),
-    "distributed.num_processes": Number(1),
-    "distributed.process_id": Number(0),
+    "optim.accumulate": Range(1),
+    "optim.schedule.warmup_steps": Range(0),
+    "train.epochs": Range(0),
+    "train.patience": Range(0),
+    "train.log_every": Range(1),
+    "train.save_every": Range(0),
+    "train.max_bad_steps": Range(1),
+    "distributed.num_processes": Range(1),
+    "distributed.process_id": Range(0),
 }
 """Pattern of field names -> what such a field may hold."""
 

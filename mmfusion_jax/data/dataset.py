@@ -30,7 +30,7 @@ class Source(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Score:
+class RegressionTarget:
     """What a label that is a number means.
 
     Attributes:
@@ -81,7 +81,7 @@ class Dataset:
     )
     groups: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    values: Mapping[str, Score] = dataclasses.field(default_factory=dict)
+    values: Mapping[str, RegressionTarget] = dataclasses.field(default_factory=dict)
     flags: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     ids: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
@@ -127,17 +127,17 @@ def is_ids(values: np.ndarray) -> bool:
     return shaped and np.issubdtype(values.dtype, np.integer)
 
 
-class Labelled(Source, Protocol):
+class LabeledSource(Source, Protocol):
     """A source that knows its labels without reading its examples."""
 
     @property
     def labels(self) -> Mapping[str, np.ndarray]: ...
 
 
-def of_people(
+def subject_dataset(
     name: str,
     title: str,
-    sources: Mapping[str, Labelled],
+    sources: Mapping[str, LabeledSource],
     people: Mapping[str, Sequence[str]],
     classes: Mapping[str, tuple[str, ...]],
     licence: str,

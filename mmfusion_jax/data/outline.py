@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mmfusion_jax.data.dataset import Dataset, Example, Score
+from mmfusion_jax.data.dataset import Dataset, Example, RegressionTarget
 
 Shape = tuple[tuple[int, ...], str]
 """The shape of one example, (t ...), and the name of its type."""
@@ -46,14 +46,14 @@ class Zeros:
         }
 
 
-def outlined(
+def outline_dataset(
     name: str,
     title: str,
     counts: Mapping[str, int],
     inputs: Mapping[str, Shape],
     *,
     classes: Mapping[str, tuple[str, ...]] | None = None,
-    values: Mapping[str, Score] | None = None,
+    values: Mapping[str, RegressionTarget] | None = None,
     flags: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Dataset:
     """A Dataset of which only shapes, classes and sizes are known.

@@ -28,7 +28,7 @@ class Pipeline:
         dataset: what to read.
         batch_size: examples of the global batch.
         seed: of the order and of the augmentation.
-        threads: that read ahead.
+        num_read_threads: that read ahead.
         ahead: number of batches read ahead.
         process: number of this process and how many there are.
     """
@@ -36,7 +36,7 @@ class Pipeline:
     dataset: Dataset
     batch_size: int
     seed: int = 0
-    threads: int = 2
+    num_read_threads: int = 2
     ahead: int = 4
     process: tuple[int, int] = (0, 1)
 
@@ -60,14 +60,14 @@ class Pipeline:
             EvalBatches(self.dataset.source(split), self.batch_size, self.process), 0
         )
 
-    def blank(self) -> Batch:
+    def dummy_batch(self) -> Batch:
         """A batch of the right shapes in which nothing is real, for this process."""
         rows = self.batch_size // self.process[1]
-        return collate([blank(self.dataset.source("train")[0])] * rows)
+        return collate([dummy_example(self.dataset.source("train")[0])] * rows)
 
     def _read(self, batches: Any, start: int) -> Iterator[Batch]:
         options = grain.ReadOptions(
-            num_threads=self.threads, prefetch_buffer_size=self.ahead
+            num_threads=self.num_read_threads, prefetch_buffer_size=self.ahead
         )
         iterator = iter(grain.MapDataset.source(batches).to_iter_dataset(options))
         iterator.set_state({"next_index": start})
@@ -95,7 +95,7 @@ class TrainBatches:
         examples = []
         for row in _rows(place * self.batch_size, self.batch_size, self.process):
             if row >= size:
-                examples.append(blank(self.source[0]))
+                examples.append(dummy_example(self.source[0]))
                 continue
             number = int(order[epoch * size + row] or 0)
             example = self.source[number]
@@ -121,7 +121,9 @@ class EvalBatches:
     def __getitem__(self, number: int) -> Batch:
         rows = _rows(int(number) * self.batch_size, self.batch_size, self.process)
         size = len(self.source)
-        take = lambda row: self.source[row] if row < size else blank(self.source[0])
+        take = lambda row: (
+            self.source[row] if row < size else dummy_example(self.source[0])
+        )
         return collate([take(row) for row in rows])
 
 
@@ -149,7 +151,7 @@ def check_present(example: Example, number: int) -> None:
         )
 
 
-def blank(example: Example) -> Example:
+def dummy_example(example: Example) -> Example:
     """An example of the same shapes in which nothing is real, of weight 0."""
     zeros = lambda arrays: {k: np.zeros_like(v) for k, v in arrays.items()}
     parts = {part: zeros(example[part]) for part in ("inputs", "masks", "labels")}

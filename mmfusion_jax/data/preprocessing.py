@@ -7,7 +7,7 @@ import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
-class Moments:
+class RunningMoments:
     """Sums from which mean and spread of any choice of examples follow.
 
     Attributes:
@@ -21,15 +21,15 @@ class Moments:
     square: np.ndarray
 
     @classmethod
-    def of(cls, rows: np.ndarray) -> "Moments":
+    def of(cls, rows: np.ndarray) -> "RunningMoments":
         """The moments of (n f) rows."""
         rows = np.asarray(rows, np.float64)
         return cls(len(rows), rows.sum(axis=0), np.square(rows).sum(axis=0))
 
-    def __add__(self, other: "Moments") -> "Moments":
+    def __add__(self, other: "RunningMoments") -> "RunningMoments":
         """Those of the rows behind both."""
         total, square = self.total + other.total, self.square + other.square
-        return Moments(self.count + other.count, total, square)
+        return RunningMoments(self.count + other.count, total, square)
 
     def constant(self) -> np.ndarray:
         """Which features never change, (f) bool."""
@@ -39,19 +39,19 @@ class Moments:
 
 
 @dataclasses.dataclass(frozen=True)
-class Standard:
+class Standardizer:
     """Brings every feature to mean 0 and deviation 1.
 
     Attributes:
         mean: (f) of the training split.
-        deviation: (f) of the training split; 1 where a feature never changes.
+        std: (f) of the training split; 1 where a feature never changes.
     """
 
     mean: np.ndarray
-    deviation: np.ndarray
+    std: np.ndarray
 
     @classmethod
-    def of(cls, parts: Iterable[Moments]) -> "Standard":
+    def fit(cls, parts: Iterable[RunningMoments]) -> "Standardizer":
         """The standard of all the rows behind `parts`; there must be at least one."""
         parts = [part for part in parts if part.count]
         whole = sum(parts[1:], start=parts[0])
@@ -61,10 +61,10 @@ class Standard:
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """(n f) float32."""
-        return ((rows - self.mean) / self.deviation).astype(np.float32)
+        return ((rows - self.mean) / self.std).astype(np.float32)
 
 
-def padded(rows: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+def pad_or_truncate(rows: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
     """Cuts or fills up (t ...) rows with zeros, and says which rows are real.
 
     Returns:
@@ -79,7 +79,7 @@ def padded(rows: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
     return filled, mask
 
 
-def with_noise(
+def add_white_noise(
     waveform: np.ndarray, snr_db: float, rng: np.random.Generator
 ) -> np.ndarray:
     """Adds white noise.

@@ -43,7 +43,7 @@ def random_splits(
     return _by_speaker(labels, speakers, fractions, rng)
 
 
-def folds_of(
+def cross_validation_split(
     groups: Sequence[Group],
     fold: int,
     folds: int,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from mmfusion_jax.errors import DataError
 from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.layers.linear import torch_uniform
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Tokens
 
 PADDING = 2
@@ -25,7 +25,7 @@ class AudioConv(nn.Module):
     212 steps become 26 tokens, as do 213 to 219.
 
     Attributes:
-        width: of the tokens.
+        hidden_dim: of the tokens.
         channels: of the first two convolutions.
         pool: steps that become one token.
         dropout: rate of Eq. 2.
@@ -41,7 +41,7 @@ class AudioConv(nn.Module):
         tokens, and `flat` of `layers/readout.py` flattens them.
     """
 
-    width: int = 64
+    hidden_dim: int = 64
     channels: int = 32
     pool: int = 8
     dropout: float = 0.2
@@ -79,7 +79,7 @@ class AudioConv(nn.Module):
         x, mask = _max_pool(x, mask, self.pool)
         x = self._normalise(x, mask, train, "bn2")
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        x, mask = self._convolve(x, mask, self.width, 5, "conv3")
+        x, mask = self._convolve(x, mask, self.hidden_dim, 5, "conv3")
         return Tokens(self._normalise(x, mask, train, "bn3"), mask)
 
     def _convolve(
@@ -98,7 +98,7 @@ class AudioConv(nn.Module):
         )
         lost = size - 1 - 2 * PADDING
         last = mask.shape[1] - lost
-        return nn.relu(convolve(keep(x, mask))), mask[:, :last] & mask[:, lost:]
+        return nn.relu(convolve(zero_masked(x, mask))), mask[:, :last] & mask[:, lost:]
 
     def _normalise(self, x: Array, mask: Array, train: bool, name: str) -> Array:
         return BatchNorm(self.axis, dtype=self.dtype, name=name)(x, mask, train=train)

@@ -10,7 +10,7 @@ from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.attention import dense
 from mmfusion_jax.layers.pooling import first
 from mmfusion_jax.layers.transformer import TransformerLayer, layer_norm
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Tokens
 
 gelu = functools.partial(nn.gelu, approximate=False)
@@ -26,13 +26,13 @@ class Bert(nn.Module):
     `segment` (tables), `norm`, `layer_{i}`, and `pool` with pooled=True.
 
     Attributes:
-        width: of the tokens, d.
-        depth: number of layers.
-        heads: of each layer.
-        hidden: width inside the feed-forward networks.
-        vocabulary: number of word pieces.
-        places: greatest number of tokens.
-        segments: number of segment ids.
+        hidden_dim: of the tokens, d.
+        num_layers: number of layers.
+        num_heads: of each layer.
+        mlp_dim: width inside the feed-forward networks.
+        vocab_size: number of word pieces.
+        max_position_embeddings: greatest number of tokens.
+        type_vocab_size: number of segment ids.
         pooled: return one token, tanh(W z + b) of the first, rather than all.
         dropout: on z_0, attention weights and what the layers add.
         epsilon: of the normalisations.
@@ -42,13 +42,13 @@ class Bert(nn.Module):
         Devlin et al. 2019; MCL-MCF, Eq. 1.
     """
 
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
-    hidden: int = 3072
-    vocabulary: int = 30522
-    places: int = 512
-    segments: int = 2
+    hidden_dim: int = 768
+    num_layers: int = 12
+    num_heads: int = 12
+    mlp_dim: int = 3072
+    vocab_size: int = 30522
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
     pooled: bool = False
     dropout: float = 0.1
     epsilon: float = 1e-12
@@ -72,10 +72,10 @@ class Bert(nn.Module):
         """
         tokens = Tokens(self._embed(self._checked(values), mask, train), mask)
         start = nn.initializers.normal(0.02)
-        for i in range(self.depth):
+        for i in range(self.num_layers):
             layer = TransformerLayer(
-                self.heads,
-                hidden=self.hidden,
+                self.num_heads,
+                mlp_dim=self.mlp_dim,
                 attention_dropout=self.dropout,
                 residual_dropout=self.dropout,
                 dtype=self.dtype,
@@ -86,12 +86,12 @@ class Bert(nn.Module):
                 name=f"layer_{i}",
             )
             tokens = layer(tokens, train=train)
-        tokens = tokens.replace(values=keep(tokens.values, mask))
+        tokens = tokens.replace(values=zero_masked(tokens.values, mask))
         if not self.pooled:
             return tokens
-        pool = dense(self.width, start, dtype=self.dtype, name="pool")
+        pool = dense(self.hidden_dim, start, dtype=self.dtype, name="pool")
         pooled = jnp.tanh(pool(first(tokens)))[:, None]
-        return Tokens(keep(pooled, tokens.present), tokens.present[:, None])
+        return Tokens(zero_masked(pooled, tokens.present), tokens.present[:, None])
 
     def _embed(self, ids: Array, mask: Array, train: bool) -> Array:
         """z_0, (b t d), from ids of pieces and segments, (b t 2)."""
@@ -99,13 +99,13 @@ class Bert(nn.Module):
         def table(size: int, name: str) -> nn.Embed:
             start = nn.initializers.normal(0.02)
             return nn.Embed(
-                size, self.width, self.dtype, embedding_init=start, name=name
+                size, self.hidden_dim, self.dtype, embedding_init=start, name=name
             )
 
-        ids = keep(ids, mask)
-        x = table(self.vocabulary, "piece")(ids[..., 0])
-        x = x + table(self.places, "place")(jnp.arange(mask.shape[1]))
-        x = x + table(self.segments, "segment")(ids[..., 1])
+        ids = zero_masked(ids, mask)
+        x = table(self.vocab_size, "piece")(ids[..., 0])
+        x = x + table(self.max_position_embeddings, "place")(jnp.arange(mask.shape[1]))
+        x = x + table(self.type_vocab_size, "segment")(ids[..., 1])
         x = layer_norm(self.dtype, "norm", self.epsilon)(x)
         return nn.Dropout(self.dropout, deterministic=not train)(x)
 
@@ -118,11 +118,11 @@ class Bert(nn.Module):
                 f"{values.dtype} of shape {values.shape}.",
                 "take the encoder 'vectors' for text that is vectors already",
             )
-        if values.shape[1] > self.places:
+        if values.shape[1] > self.max_position_embeddings:
             raise ConfigError(
                 "C26",
                 f"the text has {values.shape[1]} tokens, but the encoder 'bert' has "
-                f"places={self.places}.",
+                f"places={self.max_position_embeddings}.",
                 f"places={values.shape[1]}, or shorter text",
             )
         if values.ndim == 3:

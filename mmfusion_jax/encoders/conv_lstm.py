@@ -5,11 +5,11 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError, nearest
+from mmfusion_jax.errors import ConfigError, suggest
 from mmfusion_jax.layers.linear import torch_uniform
 from mmfusion_jax.layers.recurrent import LSTM
 from mmfusion_jax.layers.transformer import sinusoid
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Tokens
 
 POSITIONS = ("sinusoid", "learned", "none")
@@ -23,11 +23,11 @@ class ConvLSTM(nn.Module):
     Parameters: `embed` (for ids), `conv`, `positions_table` (if learned), `lstm`.
 
     Attributes:
-        width: of the tokens, d; even, half for each direction.
-        kernel: size of the convolution, in steps.
+        hidden_dim: of the tokens, d; even, half for each direction.
+        kernel_size: size of the convolution, in steps.
         positions: PE: "sinusoid" of positions 0, 1, ..., see `sinusoid`, "learned" or
             "none".
-        vocabulary: number of ids, for sequences of ids.
+        vocab_size: number of ids, for sequences of ids.
         dtype: type of the computation; None keeps that of the input.
 
     Source:
@@ -40,10 +40,10 @@ class ConvLSTM(nn.Module):
         i by h instead of h - 1.
     """
 
-    width: int = 40
-    kernel: int = 3
+    hidden_dim: int = 40
+    kernel_size: int = 3
     positions: Literal["sinusoid", "learned", "none"] = "sinusoid"
-    vocabulary: int = 0
+    vocab_size: int = 0
     dtype: Any = None
 
     @nn.compact
@@ -57,28 +57,32 @@ class ConvLSTM(nn.Module):
             train: unused; part of the contract of every encoder.
 
         Raises:
-            ConfigError: ids without a `vocabulary`, an odd width, unknown positions.
+            ConfigError: ids without a `vocab_size`, an odd width, unknown positions.
         """
         self._check(values)
-        x = keep(self._features(values, mask), mask)
-        start = torch_uniform(self.kernel * x.shape[-1])
+        x = zero_masked(self._features(values, mask), mask)
+        start = torch_uniform(self.kernel_size * x.shape[-1])
         x = nn.Conv(
-            self.width,
-            (self.kernel,),
+            self.hidden_dim,
+            (self.kernel_size,),
             dtype=self.dtype,
             kernel_init=start,
             bias_init=start,
             name="conv",
         )(x)
         x = x + self._positions(x.shape[1]).astype(x.dtype)
-        lstm = LSTM(self.width // 2, bidirectional=True, dtype=self.dtype, name="lstm")
+        lstm = LSTM(
+            self.hidden_dim // 2, bidirectional=True, dtype=self.dtype, name="lstm"
+        )
         return lstm(Tokens(x, mask), train=train)
 
     def _features(self, values: Array, mask: Array) -> Array:
         """What the convolution sees, (b t f) float."""
         if values.ndim == 2:
-            ids = keep(values, mask)
-            return nn.Embed(self.vocabulary, self.width, self.dtype, name="embed")(ids)
+            ids = zero_masked(values, mask)
+            return nn.Embed(self.vocab_size, self.hidden_dim, self.dtype, name="embed")(
+                ids
+            )
         x = values.reshape(*values.shape[:2], -1)
         if jnp.issubdtype(x.dtype, jnp.integer):
             x = x / jnp.float32(255)
@@ -87,28 +91,28 @@ class ConvLSTM(nn.Module):
     def _positions(self, t: int) -> Array:
         """PE, (t d), or 0."""
         if self.positions == "sinusoid":
-            return jnp.asarray(sinusoid(t, self.width, first=0))
+            return jnp.asarray(sinusoid(t, self.hidden_dim, first=0))
         if self.positions == "none":
             return jnp.zeros(())
         start = nn.initializers.normal(0.02)
-        return self.param("positions_table", start, (t, self.width))
+        return self.param("positions_table", start, (t, self.hidden_dim))
 
     def _check(self, values: Array) -> None:
         if self.positions not in POSITIONS:
             raise ConfigError(
                 "C03",
                 f"positions={self.positions!r} is unknown.",
-                nearest(self.positions, POSITIONS),
+                suggest(self.positions, POSITIONS),
             )
-        if self.width % 2:
+        if self.hidden_dim % 2:
             raise ConfigError(
-                "C10", f"width={self.width} is odd, and an LSTM goes both ways."
+                "C10", f"width={self.hidden_dim} is odd, and an LSTM goes both ways."
             )
         ids = jnp.issubdtype(values.dtype, jnp.integer)
-        if values.ndim == 2 and not (ids and self.vocabulary > 0):
+        if values.ndim == 2 and not (ids and self.vocab_size > 0):
             raise ConfigError(
                 "C27",
                 f"conv_lstm was given (b t) {values.dtype} with vocabulary="
-                f"{self.vocabulary}.",
+                f"{self.vocab_size}.",
                 "ids need the size of their vocabulary; features need a third axis",
             )

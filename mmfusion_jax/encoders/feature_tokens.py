@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.batch_norm import BatchNorm
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Tokens
 
 
@@ -21,16 +21,17 @@ class FeatureTokens(nn.Module):
     measured in several ways, x_j, makes one token.
 
     Attributes:
-        width: size of a token, d.
-        ways: number of ways in which everything is measured; the raw features are
-            then `ways` runs of the same measurements, side by side.
+        hidden_dim: size of a token, d.
+        features_per_token: number of ways in which everything is measured; the raw
+            features are then `features_per_token` runs of the same measurements, side
+            by side.
         dropout: on the tokens.
         axis: pmap axis over which the batch is spread; None under jit.
         dtype: type of the computation; None keeps that of the input.
     """
 
-    width: int = 64
-    ways: int = 1
+    hidden_dim: int = 64
+    features_per_token: int = 1
     dropout: float = 0.2
     axis: str | None = None
     dtype: Any = None
@@ -40,19 +41,23 @@ class FeatureTokens(nn.Module):
         """Maps (b t f) to tokens (b t*j d) with grid (t, j), j = f / ways.
 
         Raises:
-            ConfigError: if f is not a multiple of `ways`.
+            ConfigError: if f is not a multiple of `features_per_token`.
         """
         features = values.shape[-1]
-        if features % self.ways:
+        if features % self.features_per_token:
             raise ConfigError(
-                "C24", f"ways={self.ways} does not divide the {features} features."
+                "C24",
+                f"features_per_token={self.features_per_token} does not divide the "
+                f"{features} features.",
             )
-        x = keep(values, mask).astype(self.dtype or values.dtype)
-        x = einops.rearrange(x, "b t (w j) -> b t j w", w=self.ways)
+        x = zero_masked(values, mask).astype(self.dtype or values.dtype)
+        x = einops.rearrange(x, "b t (w j) -> b t j w", w=self.features_per_token)
         count = x.shape[2]
         start = nn.initializers.variance_scaling(2.0, "fan_in", "normal", batch_axis=0)
-        kernel = self.param("kernel", start, (count, self.ways, self.width))
-        bias = self.param("bias", nn.initializers.normal(0.5), (count, self.width))
+        kernel = self.param(
+            "kernel", start, (count, self.features_per_token, self.hidden_dim)
+        )
+        bias = self.param("bias", nn.initializers.normal(0.5), (count, self.hidden_dim))
         x = jnp.einsum("btjw,jwd->btjd", x, kernel.astype(x.dtype))
         x = nn.relu(x + bias.astype(x.dtype))
         x = BatchNorm(self.axis, dtype=self.dtype, name="norm")(x, mask, train=train)

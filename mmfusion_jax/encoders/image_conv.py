@@ -10,7 +10,7 @@ from mmfusion_jax.errors import DataError
 from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.layers.linear import torch_uniform
 from mmfusion_jax.ops.image_normalization import frames
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Tokens
 
 
@@ -23,19 +23,19 @@ class ImageConv(nn.Module):
 
     Attributes:
         channels: of the convolutions.
-        flat: one token for each picture, its positions side by side, rather than one
+        flatten: one token for each picture, its positions side by side, rather than one
             for each position: what is where is then kept by a mean over tokens.
         axis: pmap axis over which the batch is spread; None under jit.
         dtype: type of the computation; None keeps that of the input.
-        shrink: first take the mean over windows of so many pixels a side, which
+        downsample: first take the mean over windows of so many pixels a side, which
             spares most of the work where a picture is finer than need be.
     """
 
     channels: tuple[int, ...] = (8, 16, 32)
-    flat: bool = False
+    flatten: bool = False
     axis: str | None = None
     dtype: Any = None
-    shrink: int = 1
+    downsample: int = 1
 
     @nn.compact
     def __call__(self, values: Array, mask: Array, *, train: bool) -> Tokens:
@@ -48,30 +48,30 @@ class ImageConv(nn.Module):
             train: use the statistics of the batch.
 
         Returns:
-            Tokens (b t*h*w d) with grid (t, h, w), h and w divided by `shrink` and
-            halved (rounded down) by each convolution; with `flat` (b t h*w*d).
+            Tokens (b t*h*w d) with grid (t, h, w), h and w divided by `downsample` and
+            halved (rounded down) by each convolution; with `flatten` (b t h*w*d).
 
         Raises:
             DataError: if a picture is too small to be halved so often.
         """
         values, mask = frames(values, mask)
-        side = self.shrink * 2 ** len(self.channels)
+        side = self.downsample * 2 ** len(self.channels)
         if min(values.shape[2:4]) < side:
             raise DataError(
                 "D13",
                 f"a picture has {values.shape[2]}x{values.shape[3]} pixels; ImageConv "
                 f"halves it {len(self.channels)} times and needs {side}x{side}, with "
-                f"shrink={self.shrink}.",
+                f"shrink={self.downsample}.",
                 "give larger pictures, fewer `channels`, or a smaller `shrink`",
             )
         if jnp.issubdtype(values.dtype, jnp.unsignedinteger):
             values = values / jnp.float32(255)
-        x = _means(keep(values, mask), self.shrink)
+        x = _means(zero_masked(values, mask), self.downsample)
         x = x.astype(self.dtype or x.dtype)
         for i, features in enumerate(self.channels):
             x = self._convolve(x, mask, features, i, train)
         t, h, w = x.shape[1:4]
-        if self.flat:
+        if self.flatten:
             return Tokens(einops.rearrange(x, "b t h w d -> b t (h w d)"), mask)
         tokens = einops.rearrange(x, "b t h w d -> b (t h w) d")
         return Tokens(tokens, jnp.repeat(mask, h * w, axis=1), (t, h, w))

@@ -7,13 +7,13 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from mmfusion_jax.errors import ConfigError
-from mmfusion_jax.layers.linear import linear, xavier_normal
+from mmfusion_jax.layers.linear import torch_dense, xavier_normal
 from mmfusion_jax.layers.recurrent import LSTM
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Tokens
 
 
-class LSTMLast(nn.Module):
+class LSTMEncoder(nn.Module):
     """One vector per example: an LSTM from left to right, and a linear layer.
 
         token = W h_T + b,   T the last real step                     (2)
@@ -21,7 +21,7 @@ class LSTMLast(nn.Module):
     Parameters: `lstm`, `out`.
 
     Attributes:
-        width: of the state and of the token, d.
+        hidden_dim: of the state and of the token, d.
         dtype: type of the computation; None keeps that of the input.
 
     Source:
@@ -30,7 +30,7 @@ class LSTMLast(nn.Module):
         The linear layer is the released code's; the paper has the state alone.
     """
 
-    width: int = 64
+    hidden_dim: int = 64
     dtype: Any = None
 
     @nn.compact
@@ -60,17 +60,17 @@ class LSTMLast(nn.Module):
             values = jnp.asarray(values) / 255
         x = einops.rearrange(values, "b t ... -> b t (...)")
         state = LSTM(
-            self.width,
+            self.hidden_dim,
             kernel_init=xavier_normal,
             dtype=self.dtype,
             last=True,
             name="lstm",
         )(Tokens(x, mask), train=train)
-        out = linear(
-            self.width,
-            self.width,
+        out = torch_dense(
+            self.hidden_dim,
+            self.hidden_dim,
             dtype=self.dtype,
             kernel_init=xavier_normal,
             name="out",
         )
-        return state.replace(values=keep(out(state.values), state.mask))
+        return state.replace(values=zero_masked(out(state.values), state.mask))

@@ -7,11 +7,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from mmfusion_jax.errors import ConfigError
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Tokens
 
 
-class Vectors(nn.Module):
+class Precomputed(nn.Module):
     """Every step as it is, laid side by side. No parameters.
 
     Attributes:
@@ -43,6 +43,6 @@ class Vectors(nn.Module):
             )
         if jnp.issubdtype(values.dtype, jnp.unsignedinteger):
             values = values / jnp.float32(255)
-        x = einops.rearrange(keep(values, mask), "b t ... -> b t (...)")
+        x = einops.rearrange(zero_masked(values, mask), "b t ... -> b t (...)")
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return Tokens(x.astype(self.dtype or x.dtype), mask)

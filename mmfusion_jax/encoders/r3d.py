@@ -8,28 +8,29 @@ import jax.numpy as jnp
 
 from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.layers.residual_block import Conv, ResidualBlock
-from mmfusion_jax.ops.image_normalization import KINETICS, normalised
-from mmfusion_jax.ops.masking import keep, masked_mean
+from mmfusion_jax.ops.image_normalization import KINETICS, normalize_image
+from mmfusion_jax.ops.masking import masked_mean, zero_masked
 from mmfusion_jax.types import Array, Tokens
 
 
 class R3D(nn.Module):
     """A 3x7x7 convolution, and stages of basic blocks of 3x3x3 convolutions.
 
-    Stage i (from 0) has `blocks[i]` blocks with `width` 2^i channels; the first block
-    of every stage but the first halves s, h and w. The defaults are those of R3D-18.
+    Stage i (from 0) has `blocks[i]` blocks with `base_channels` 2^i channels; the first
+    block of every stage but the first halves s, h and w. The defaults are those of
+    R3D-18.
 
     Parameters: `stem`, `stem_norm`, and a `ResidualBlock` `stage{i}_block{j}` with i
     from 1, j from 0.
 
     Attributes:
         blocks: number of blocks of every stage.
-        width: channels of the stem.
+        base_channels: channels of the stem.
         pooled: one token for each clip, the mean of its real positions, rather than
             one for each position.
         axis: pmap axis over which the batch is spread; None under jit.
         dtype: type of the computation; None for that of the input.
-        fixed_norms: keep the statistics of the weights in training too, as frozen
+        freeze_batch_norm: keep the statistics of the weights in training too, as frozen
             encoders and small batches want it.
 
     Source:
@@ -37,11 +38,11 @@ class R3D(nn.Module):
     """
 
     blocks: tuple[int, ...] = (2, 2, 2, 2)
-    width: int = 64
+    base_channels: int = 64
     pooled: bool = False
     axis: str | None = None
     dtype: Any = None
-    fixed_norms: bool = False
+    freeze_batch_norm: bool = False
 
     @nn.compact
     def __call__(self, values: Array, mask: Array, *, train: bool) -> Tokens:
@@ -58,16 +59,16 @@ class R3D(nn.Module):
             and w' are halved, rounded up, by the stem and, like s, by every stage but
             the first. With `pooled` (b 1 d).
         """
-        train = train and not self.fixed_norms
-        x = keep(normalised(values, KINETICS), mask)
+        train = train and not self.freeze_batch_norm
+        x = zero_masked(normalize_image(values, KINETICS), mask)
         x = x.astype(self.dtype or x.dtype)
-        x = Conv(self.width, (3, 7, 7), (1, 2, 2), self.dtype, name="stem")(x)
+        x = Conv(self.base_channels, (3, 7, 7), (1, 2, 2), self.dtype, name="stem")(x)
         norm = BatchNorm(self.axis, dtype=self.dtype, name="stem_norm")
         x = nn.relu(norm(x, mask, train=train))
         for i, depth in enumerate(self.blocks):
             for j in range(depth):
                 block = ResidualBlock(
-                    self.width * 2**i,
+                    self.base_channels * 2**i,
                     stride=2 if i > 0 and j == 0 else 1,
                     axis=self.axis,
                     dtype=self.dtype,

@@ -6,11 +6,11 @@ import einops
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError, nearest
+from mmfusion_jax.errors import ConfigError, suggest
 from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.layers.residual_block import WIDENS, Conv, ResidualBlock
-from mmfusion_jax.ops.image_normalization import IMAGENET, frames, normalised
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.image_normalization import IMAGENET, frames, normalize_image
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Tokens
 
 WINDOW: Any = ((1, 1), (1, 1))
@@ -19,9 +19,9 @@ WINDOW: Any = ((1, 1), (1, 1))
 class ResNet(nn.Module):
     """A 7x7 convolution, a max pool, and stages of residual blocks.
 
-    Stage i (from 0) has `blocks[i]` blocks with `width` 2^i channels inside; the first
-    block of every stage but the first halves h and w. The defaults are those of
-    ResNet-50; ResNet-18 has blocks=(2, 2, 2, 2) and ResNet-34 (3, 4, 6, 3), both of
+    Stage i (from 0) has `blocks[i]` blocks with `base_channels` 2^i channels inside;
+    the first block of every stage but the first halves h and w. The defaults are those
+    of ResNet-50; ResNet-18 has blocks=(2, 2, 2, 2) and ResNet-34 (3, 4, 6, 3), both of
     the kind "basic".
 
     Parameters: `stem`, `stem_norm`, and a `ResidualBlock` `stage{i}_block{j}` with i
@@ -30,12 +30,12 @@ class ResNet(nn.Module):
     Attributes:
         blocks: number of blocks of every stage.
         kind: of the blocks, "basic" or "bottleneck".
-        width: channels of the stem.
+        base_channels: channels of the stem.
         pooled: one token for each picture, the mean of its positions, rather than one
             for each position.
         axis: pmap axis over which the batch is spread; None under jit.
         dtype: type of the computation; None for that of the input.
-        fixed_norms: keep the statistics of the weights in training too, as frozen
+        freeze_batch_norm: keep the statistics of the weights in training too, as frozen
             encoders and small batches want it.
 
     Source:
@@ -44,11 +44,11 @@ class ResNet(nn.Module):
 
     blocks: tuple[int, ...] = (3, 4, 6, 3)
     kind: Literal["basic", "bottleneck"] = "bottleneck"
-    width: int = 64
+    base_channels: int = 64
     pooled: bool = False
     axis: str | None = None
     dtype: Any = None
-    fixed_norms: bool = False
+    freeze_batch_norm: bool = False
 
     @nn.compact
     def __call__(self, values: Array, mask: Array, *, train: bool) -> Tokens:
@@ -70,22 +70,22 @@ class ResNet(nn.Module):
         """
         if self.kind not in WIDENS:
             raise ConfigError(
-                "C03", f"kind={self.kind!r} is unknown.", nearest(self.kind, WIDENS)
+                "C03", f"kind={self.kind!r} is unknown.", suggest(self.kind, WIDENS)
             )
-        train = train and not self.fixed_norms
+        train = train and not self.freeze_batch_norm
         values, mask = frames(values, mask)
         b, t = mask.shape
-        x = keep(normalised(values, IMAGENET), mask)
+        x = zero_masked(normalize_image(values, IMAGENET), mask)
         x = x.astype(self.dtype or x.dtype).reshape(b * t, *x.shape[2:])
         real = mask.reshape(b * t)
-        x = Conv(self.width, (7, 7), (2, 2), self.dtype, name="stem")(x)
+        x = Conv(self.base_channels, (7, 7), (2, 2), self.dtype, name="stem")(x)
         norm = BatchNorm(self.axis, dtype=self.dtype, name="stem_norm")
         x = nn.relu(norm(x, real, train=train))
         x = nn.max_pool(x, (3, 3), (2, 2), WINDOW)
         for i, depth in enumerate(self.blocks):
             for j in range(depth):
                 block = ResidualBlock(
-                    self.width * 2**i,
+                    self.base_channels * 2**i,
                     self.kind,
                     2 if i > 0 and j == 0 else 1,
                     self.axis,

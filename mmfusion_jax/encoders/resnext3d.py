@@ -7,12 +7,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
-from mmfusion_jax.errors import ConfigError, nearest
+from mmfusion_jax.errors import ConfigError, suggest
 from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.ops.conv.conv3d import grouped_conv3d, pointwise_conv3d, stem_conv3d
-from mmfusion_jax.ops.conv.max_pool3d import max_pool3d
-from mmfusion_jax.ops.image_normalization import IMAGENET, normalised
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.conv.max_pool3d import max_pool
+from mmfusion_jax.ops.image_normalization import IMAGENET, normalize_image
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Tokens
 
 ORDERS = ("rgb", "bgr")
@@ -38,7 +38,7 @@ class ResNeXt3D(nn.Module):
 
     Attributes:
         blocks: number of bottlenecks of every stage.
-        width: channels of the stem.
+        base_channels: channels of the stem.
         cardinality: groups of the 3x3x3 convolutions; None for width / 2, which gives
             4 channels a group in the first stage, as in the paper.
         stem_relu: ReLU after the stem's norm.
@@ -58,7 +58,7 @@ class ResNeXt3D(nn.Module):
     """
 
     blocks: tuple[int, ...] = (3, 4, 6, 3)
-    width: int = 64
+    base_channels: int = 64
     cardinality: int | None = None
     stem_relu: bool = True
     channel_order: Literal["rgb", "bgr"] = "rgb"
@@ -85,19 +85,19 @@ class ResNeXt3D(nn.Module):
             raise ConfigError(
                 "C03",
                 f"channel_order={self.channel_order!r} is unknown.",
-                nearest(self.channel_order, ORDERS),
+                suggest(self.channel_order, ORDERS),
             )
         if self.channel_order == "bgr":
             values = values[..., ::-1]
-        x = keep(normalised(values, IMAGENET), mask)
+        x = zero_masked(normalize_image(values, IMAGENET), mask)
         x = x.astype(self.dtype or x.dtype)
-        x = Stem(self.width, self.dtype, name="stem")(x)
+        x = Stem(self.base_channels, self.dtype, name="stem")(x)
         x = BatchNorm(self.axis, dtype=self.dtype, name="stem_norm")(
             x, mask, train=train
         )
         if self.stem_relu:
             x = nn.relu(x)
-        x, mask = max_pool3d(x, mask), mask[:, ::2]
+        x, mask = max_pool(x, mask), mask[:, ::2]
 
         groups = self._groups()
         bottleneck = Bottleneck
@@ -107,7 +107,7 @@ class ResNeXt3D(nn.Module):
             for j in range(depth):
                 stride = 2 if i > 0 and j == 0 else 1
                 block = bottleneck(
-                    planes=2 * self.width * 2**i,
+                    planes=2 * self.base_channels * 2**i,
                     cardinality=groups,
                     stride=stride,
                     axis=self.axis,
@@ -123,12 +123,12 @@ class ResNeXt3D(nn.Module):
 
     def _groups(self) -> int:
         """The number of groups of the 3x3x3 convolutions."""
-        groups = self.cardinality or max(1, self.width // 2)
-        if 2 * self.width % groups:
+        groups = self.cardinality or max(1, self.base_channels // 2)
+        if 2 * self.base_channels % groups:
             raise ConfigError(
                 "C25",
-                f"cardinality={groups} does not divide the {2 * self.width} channels "
-                f"that width={self.width} gives the first stage.",
+                f"cardinality={groups} does not divide the {2 * self.base_channels} "
+                f"channels of the first stage, which are twice base_channels.",
                 "a divisor of 2 * width, or None for width / 2",
             )
         return groups

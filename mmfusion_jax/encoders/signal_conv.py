@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from mmfusion_jax.errors import ConfigError, DataError
 from mmfusion_jax.layers.linear import torch_uniform
 from mmfusion_jax.layers.transformer import layer_norm
-from mmfusion_jax.ops.masking import keep, masked_mean
+from mmfusion_jax.ops.masking import masked_mean, zero_masked
 from mmfusion_jax.types import Array, Tokens
 
 FRAME_CHANNELS = (16, 32, 64)
@@ -28,12 +28,12 @@ class SignalConv(nn.Module):
     `norm_<i>`.
 
     Attributes:
-        width: of the tokens, d.
+        hidden_dim: of the tokens, d.
         pools: for each block, how many steps become one token, their mean; 1 keeps
             all. Its length is the number of blocks.
-        kernel: size of the convolutions over time, in steps.
+        kernel_size: size of the convolutions over time, in steps.
         dropout: after each block.
-        vocabulary: number of ids, for sequences of ids.
+        vocab_size: number of ids, for sequences of ids.
         dtype: type of the computation; None keeps that of the input.
 
     Source:
@@ -43,11 +43,11 @@ class SignalConv(nn.Module):
         without pooling are ours. Masked steps are zeros to every convolution.
     """
 
-    width: int = 128
+    hidden_dim: int = 128
     pools: tuple[int, ...] = (1, 1)
-    kernel: int = 3
+    kernel_size: int = 3
     dropout: float = 0.1
-    vocabulary: int = 0
+    vocab_size: int = 0
     dtype: Any = None
 
     @nn.compact
@@ -61,23 +61,27 @@ class SignalConv(nn.Module):
             train: drop out.
 
         Raises:
-            ConfigError: ids without a `vocabulary`, or a pool below 1.
+            ConfigError: ids without a `vocab_size`, or a pool below 1.
             DataError: there are fewer steps than one token needs.
         """
         self._check(values)
         x = self._features(values, mask)
         for i, pool in enumerate(self.pools):
-            x = self._convolve(keep(x, mask), self.width, (self.kernel,), f"conv_{i}")
+            x = self._convolve(
+                zero_masked(x, mask), self.hidden_dim, (self.kernel_size,), f"conv_{i}"
+            )
             x = layer_norm(self.dtype, f"norm_{i}")(x)
             x = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(x))
             x, mask = mean_pool(x, mask, pool)
-        return Tokens(keep(x, mask), mask)
+        return Tokens(zero_masked(x, mask), mask)
 
     def _features(self, values: Array, mask: Array) -> Array:
         """What the first convolution over time sees, (b t f) float."""
-        x = keep(jnp.asarray(values), mask)
+        x = zero_masked(jnp.asarray(values), mask)
         if values.ndim == 2:
-            return nn.Embed(self.vocabulary, self.width, self.dtype, name="embed")(x)
+            return nn.Embed(self.vocab_size, self.hidden_dim, self.dtype, name="embed")(
+                x
+            )
         if jnp.issubdtype(x.dtype, jnp.integer):
             x = x / jnp.float32(255)
         if values.ndim < 5:
@@ -115,11 +119,11 @@ class SignalConv(nn.Module):
 
     def _check(self, values: Array) -> None:
         ids = jnp.issubdtype(values.dtype, jnp.integer)
-        if values.ndim == 2 and not (ids and self.vocabulary > 0):
+        if values.ndim == 2 and not (ids and self.vocab_size > 0):
             raise ConfigError(
                 "C27",
                 f"signal_conv was given (b t) {values.dtype} with vocabulary="
-                f"{self.vocabulary}.",
+                f"{self.vocab_size}.",
                 "ids need the size of their vocabulary; features need a third axis",
             )
         whole = math.prod(self.pools)

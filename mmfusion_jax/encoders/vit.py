@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from mmfusion_jax.errors import DataError
 from mmfusion_jax.layers.attention import dense
 from mmfusion_jax.layers.transformer import TransformerLayer, layer_norm
-from mmfusion_jax.ops.image_normalization import HALF, frames, normalised
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.image_normalization import HALF, frames, normalize_image
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Tokens
 
 gelu = functools.partial(nn.gelu, approximate=False)
@@ -28,11 +28,11 @@ class ViT(nn.Module):
     token, `place`, for pictures of the size they were made for, `layer_{i}`, `norm`.
 
     Attributes:
-        width: of the tokens, d.
-        depth: number of layers.
-        heads: of each layer.
-        hidden: width inside the feed-forward networks.
-        patch: height and width of a patch.
+        hidden_dim: of the tokens, d.
+        num_layers: number of layers.
+        num_heads: of each layer.
+        mlp_dim: width inside the feed-forward networks.
+        patch_size: height and width of a patch.
         pooled: one token for each picture, the class token, rather than all of them.
         dropout: on z_0, attention weights and what the layers add.
         epsilon: of the normalisations.
@@ -42,11 +42,11 @@ class ViT(nn.Module):
         Dosovitskiy et al. 2021; MCL-MCF, Table 9.
     """
 
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
-    hidden: int = 3072
-    patch: int = 16
+    hidden_dim: int = 768
+    num_layers: int = 12
+    num_heads: int = 12
+    mlp_dim: int = 3072
+    patch_size: int = 16
     pooled: bool = False
     dropout: float = 0.0
     epsilon: float = 1e-12
@@ -71,14 +71,14 @@ class ViT(nn.Module):
         """
         values, mask = frames(values, mask)
         b, t = mask.shape
-        x = keep(normalised(values, HALF), mask)
+        x = zero_masked(normalize_image(values, HALF), mask)
         x = self._embed(self._patches(x.reshape(b * t, *x.shape[2:])), train)
         real = jnp.repeat(mask.reshape(b * t, 1), x.shape[1], axis=1)
         tokens = Tokens(x, real)
-        for i in range(self.depth):
+        for i in range(self.num_layers):
             layer = TransformerLayer(
-                self.heads,
-                hidden=self.hidden,
+                self.num_heads,
+                mlp_dim=self.mlp_dim,
                 attention_dropout=self.dropout,
                 residual_dropout=self.dropout,
                 dtype=self.dtype,
@@ -91,12 +91,12 @@ class ViT(nn.Module):
         if self.pooled:
             tokens = Tokens(tokens.values[:, :1], real[:, :1])
         x = layer_norm(self.dtype, "norm", self.epsilon)(tokens.values)
-        x = einops.rearrange(keep(x, tokens.mask), "(b t) n d -> b (t n) d", b=b)
+        x = einops.rearrange(zero_masked(x, tokens.mask), "(b t) n d -> b (t n) d", b=b)
         return Tokens(x, tokens.mask.reshape(b, -1))
 
     def _patches(self, x: Array) -> Array:
         """Pictures (b h w c) as patches (b n p*p*c)."""
-        p, (h, w) = self.patch, x.shape[1:3]
+        p, (h, w) = self.patch_size, x.shape[1:3]
         if h % p or w % p:
             raise DataError(
                 "D13",
@@ -108,9 +108,9 @@ class ViT(nn.Module):
     def _embed(self, patches: Array, train: bool) -> Array:
         """z_0, (b n d)."""
         start = nn.initializers.truncated_normal(0.02)
-        x = dense(self.width, start, dtype=self.dtype, name="embed")(patches)
-        first = self.param("first", start, (1, 1, self.width)).astype(x.dtype)
-        first = jnp.broadcast_to(first, (len(x), 1, self.width))
+        x = dense(self.hidden_dim, start, dtype=self.dtype, name="embed")(patches)
+        first = self.param("first", start, (1, 1, self.hidden_dim)).astype(x.dtype)
+        first = jnp.broadcast_to(first, (len(x), 1, self.hidden_dim))
         x = jnp.concatenate([first, x], axis=1)
         x = x + self.param("place", start, (1, *x.shape[1:])).astype(x.dtype)
         return nn.Dropout(self.dropout, deterministic=not train)(x)

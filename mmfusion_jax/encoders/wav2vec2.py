@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.attention import dense
 from mmfusion_jax.layers.transformer import TransformerLayer, layer_norm
-from mmfusion_jax.ops.masking import keep, masked_mean
+from mmfusion_jax.ops.masking import masked_mean, zero_masked
 from mmfusion_jax.types import Array, Tokens
 
 gelu = functools.partial(nn.gelu, approximate=False)
@@ -29,18 +29,19 @@ class Wav2Vec2(nn.Module):
     `conv_{i}`, `conv_norm`, `project_norm`, `project`, `place`, `norm`, `layer_{i}`.
 
     Attributes:
-        width: of the tokens, d.
-        depth: number of layers.
-        heads: of each layer.
-        hidden: width inside the feed-forward networks.
+        hidden_dim: of the tokens, d.
+        num_layers: number of layers.
+        num_heads: of each layer.
+        mlp_dim: width inside the feed-forward networks.
         channels: of every convolution over samples.
         kernels: their sizes.
         strides: their strides.
-        place_kernel: size of the convolution that tells where a frame is.
-        place_groups: its groups.
-        standardise: bring the real samples to mean 0 and variance 1, as the weights
+        pos_conv_kernel: size of the convolution that tells where a frame is.
+        pos_conv_groups: its groups.
+        standardize: bring the real samples to mean 0 and variance 1, as the weights
             expect.
-        pad_counts: statistics of GN count padding, as in the released code.
+        group_norm_includes_padding: statistics of GN count padding, as in the released
+            code.
         dropout: on z, z_0, attention weights, hidden layers and what the layers add.
         epsilon: of the normalisations.
         dtype: type of the computation; None for float32.
@@ -53,17 +54,17 @@ class Wav2Vec2(nn.Module):
         depend on the batch it is in. Ours are those of the waveform alone.
     """
 
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
-    hidden: int = 3072
+    hidden_dim: int = 768
+    num_layers: int = 12
+    num_heads: int = 12
+    mlp_dim: int = 3072
     channels: int = 512
     kernels: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
     strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
-    place_kernel: int = 128
-    place_groups: int = 16
-    standardise: bool = True
-    pad_counts: bool = False
+    pos_conv_kernel: int = 128
+    pos_conv_groups: int = 16
+    standardize: bool = True
+    group_norm_includes_padding: bool = False
     dropout: float = 0.1
     epsilon: float = 1e-5
     dtype: Any = None
@@ -84,24 +85,24 @@ class Wav2Vec2(nn.Module):
         Raises:
             ConfigError: if the values are no samples, or too few for one frame.
         """
-        x = keep(self._checked(values), mask)
-        if self.standardise:
-            x = keep(_standardised(x, mask), mask)
+        x = zero_masked(self._checked(values), mask)
+        if self.standardize:
+            x = zero_masked(_standardised(x, mask), mask)
         x, mask = self._frames(x[..., None].astype(self.dtype or x.dtype), mask)
         x = layer_norm(self.dtype, "project_norm", self.epsilon)(x)
         start = nn.initializers.normal(0.02)
-        x = dense(self.width, start, dtype=self.dtype, name="project")(x)
+        x = dense(self.hidden_dim, start, dtype=self.dtype, name="project")(x)
         drop = nn.Dropout(self.dropout, deterministic=not train)
-        x = keep(drop(x), mask)
-        place = PlaceConv(
-            self.place_kernel, self.place_groups, self.dtype, name="place"
+        x = zero_masked(drop(x), mask)
+        place = PositionalConv(
+            self.pos_conv_kernel, self.pos_conv_groups, self.dtype, name="place"
         )
         x = layer_norm(self.dtype, "norm", self.epsilon)(x + gelu(place(x)))
         tokens = Tokens(drop(x), mask)
-        for i in range(self.depth):
+        for i in range(self.num_layers):
             layer = TransformerLayer(
-                self.heads,
-                hidden=self.hidden,
+                self.num_heads,
+                mlp_dim=self.mlp_dim,
                 attention_dropout=self.dropout,
                 relu_dropout=self.dropout,
                 residual_dropout=self.dropout,
@@ -113,7 +114,7 @@ class Wav2Vec2(nn.Module):
                 name=f"layer_{i}",
             )
             tokens = layer(tokens, train=train)
-        return tokens.replace(values=keep(tokens.values, mask))
+        return tokens.replace(values=zero_masked(tokens.values, mask))
 
     def _frames(self, x: Array, mask: Array) -> tuple[Array, Array]:
         """The last convolution's x (b n c), and which frames are real."""
@@ -132,8 +133,10 @@ class Wav2Vec2(nn.Module):
             )
             x, mask = convolve(x), whole(mask, size, stride)
             if i == 0:
-                counted = jnp.ones_like(mask) if self.pad_counts else mask
-                x = TimeNorm(self.epsilon, name="conv_norm")(x, counted)
+                counted = (
+                    jnp.ones_like(mask) if self.group_norm_includes_padding else mask
+                )
+                x = InstanceNormOverTime(self.epsilon, name="conv_norm")(x, counted)
             x = gelu(x)
         return x, mask
 
@@ -161,7 +164,7 @@ class Wav2Vec2(nn.Module):
         return values
 
 
-class TimeNorm(nn.Module):
+class InstanceNormOverTime(nn.Module):
     """Every channel of an example brought to mean 0 and variance 1 over its time.
 
         y = scale (x - mean_t) / sqrt(var_t + epsilon) + bias
@@ -179,10 +182,10 @@ class TimeNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
         exact = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         y = _standardised(exact, mask, self.epsilon) * scale + bias
-        return keep(y, mask).astype(x.dtype)
+        return zero_masked(y, mask).astype(x.dtype)
 
 
-class PlaceConv(nn.Module):
+class PositionalConv(nn.Module):
     """A long convolution in groups, whose kernel is a length times a direction.
 
         W_j = g_j V_j / |V_j|                    for every tap j of the kernel

@@ -7,10 +7,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError, nearest
-from mmfusion_jax.fusion.stack_modalities import together
-from mmfusion_jax.layers.linear import linear
-from mmfusion_jax.ops.masking import keep, masked_softmax
+from mmfusion_jax.errors import ConfigError, suggest
+from mmfusion_jax.fusion.stack_modalities import stack
+from mmfusion_jax.layers.linear import torch_dense
+from mmfusion_jax.ops.masking import masked_softmax, zero_masked
 from mmfusion_jax.types import Array, Streams, Tokens
 
 KINDS = ("sigmoid", "softmax")
@@ -24,11 +24,11 @@ class AdaptiveGate(nn.Module):
 
     The gate of a missing modality is 0.
 
-    Parameters: `hidden` (unless it is 0), `gate`.
+    Parameters: `hidden_dim` (unless it is 0), `gate`.
 
     Attributes:
         modalities: the streams, one token each.
-        hidden: width between W_1 and W_2; 0: Eq. 3 as printed, without W_1.
+        hidden_dim: width between W_1 and W_2; 0: Eq. 3 as printed, without W_1.
         kind: "sigmoid", or "softmax": gates whose sum is 1.
         target: the stream that is added, (b 1 d).
         dtype: type of the computation; None keeps that of the input.
@@ -38,7 +38,7 @@ class AdaptiveGate(nn.Module):
     """
 
     modalities: tuple[str, ...]
-    hidden: int = 256
+    hidden_dim: int = 256
     kind: Literal["sigmoid", "softmax"] = "sigmoid"
     target: str = "joint"
     dtype: Any = None
@@ -52,9 +52,9 @@ class AdaptiveGate(nn.Module):
         """
         if self.kind not in KINDS:
             raise ConfigError(
-                "C03", f"gate={self.kind!r} is unknown.", nearest(self.kind, KINDS)
+                "C03", f"gate={self.kind!r} is unknown.", suggest(self.kind, KINDS)
             )
-        tokens = together(streams, self.modalities)
+        tokens = stack(streams, self.modalities)
         gate = self._gate(tokens)
         fused = jnp.sum(gate[..., None].astype(tokens.values.dtype) * tokens.values, 1)
         return {
@@ -66,12 +66,14 @@ class AdaptiveGate(nn.Module):
     def _gate(self, tokens: Tokens) -> Array:
         """g, (b m), in float32 or wider."""
         x = einops.rearrange(tokens.values, "b m d -> b (m d)")
-        if self.hidden:
-            expand = linear(x.shape[-1], self.hidden, dtype=self.dtype, name="hidden")
+        if self.hidden_dim:
+            expand = torch_dense(
+                x.shape[-1], self.hidden_dim, dtype=self.dtype, name="hidden"
+            )
             x = nn.relu(expand(x))
         count = len(self.modalities)
-        x = linear(x.shape[-1], count, dtype=self.dtype, name="gate")(x)
+        x = torch_dense(x.shape[-1], count, dtype=self.dtype, name="gate")(x)
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         if self.kind == "softmax":
             return masked_softmax(x, tokens.mask, axis=1)
-        return keep(jax.nn.sigmoid(x), tokens.mask)
+        return zero_masked(jax.nn.sigmoid(x), tokens.mask)

@@ -11,10 +11,10 @@ import numpy as np
 
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.attention import attention_weights
-from mmfusion_jax.layers.linear import linear
+from mmfusion_jax.layers.linear import torch_dense
 from mmfusion_jax.layers.pooling import mean
 from mmfusion_jax.layers.transformer import layer_norm
-from mmfusion_jax.ops.masking import keep, masked_softmax
+from mmfusion_jax.ops.masking import masked_softmax, zero_masked
 from mmfusion_jax.types import Array, Streams, Tokens
 
 ALPHA = "alpha"
@@ -34,8 +34,8 @@ class CrossModalAlignment(nn.Module):
     modality, such as `query_audio`), `similarity`, `gate_hidden`, `gate`, `norm`.
 
     Attributes:
-        order: the streams that are aligned; all have tokens of one width.
-        heads: of the attention; divides the width.
+        modality_order: the streams that are aligned; all have tokens of one width.
+        num_heads: of the attention; divides the width.
         per_modality: projections of Eq. 3 of each modality's own.
         dtype: type of the computation; None keeps that of the input.
 
@@ -48,44 +48,47 @@ class CrossModalAlignment(nn.Module):
         the modalities, as is LN; the paper says "MLP".
     """
 
-    order: tuple[str, ...]
-    heads: int = 1
+    modality_order: tuple[str, ...]
+    num_heads: int = 1
     per_modality: bool = False
     dtype: Any = None
 
     @nn.compact
     def __call__(self, streams: Streams, *, train: bool) -> Streams:
-        """Aligns the streams in `order`, each (b n d); others pass through.
+        """Aligns the streams in `modality_order`, each (b n d); others pass through.
 
         Returns:
-            The same streams, those in `order` aligned, and "alpha", whose values (b m
-            m) are alpha, row i for modality i, and whose mask is which are present.
+            The same streams, those in `modality_order` aligned, and "alpha", whose
+            values (b m m) are alpha, row i for modality i, and whose mask is which are
+            present.
 
         Raises:
-            ConfigError: if `heads` does not divide d.
+            ConfigError: if `num_heads` does not divide d.
         """
         del train
-        parts = [streams[m] for m in self.order]
-        parts = [part.replace(values=keep(part.values, part.mask)) for part in parts]
+        parts = [streams[m] for m in self.modality_order]
+        parts = [
+            part.replace(values=zero_masked(part.values, part.mask)) for part in parts
+        ]
         width = parts[0].values.shape[-1]
-        if width % self.heads:
+        if width % self.num_heads:
             raise ConfigError(
-                "C10", f"heads={self.heads} does not divide the width {width}."
+                "C10", f"heads={self.num_heads} does not divide the width {width}."
             )
         alpha = self._alpha(parts, width)
         own = jnp.concatenate([part.values for part in parts], axis=1)
         heard = self._heard(parts, alpha.values, width)
 
-        hidden = linear(2 * width, width, dtype=self.dtype, name="gate_hidden")
-        gate = linear(width, width, dtype=self.dtype, name="gate")
+        hidden = torch_dense(2 * width, width, dtype=self.dtype, name="gate_hidden")
+        gate = torch_dense(width, width, dtype=self.dtype, name="gate")
         both = jnp.concatenate([own, heard], axis=-1)
         opening = jax.nn.sigmoid(gate(jax.nn.relu(hidden(both))))
         aligned = layer_norm(self.dtype, "norm")(own + opening * heard)
         ends = np.cumsum([part.values.shape[1] for part in parts[:-1]])
         made = {
-            m: part.replace(values=keep(values, part.mask))
+            m: part.replace(values=zero_masked(values, part.mask))
             for m, part, values in zip(
-                self.order,
+                self.modality_order,
                 parts,
                 jnp.split(aligned, ends.tolist(), axis=1),
                 strict=True,
@@ -97,7 +100,7 @@ class CrossModalAlignment(nn.Module):
         """The weight of every partner, Eq. 6."""
         means = jnp.stack([mean(part) for part in parts], axis=1)  # b m d
         present = jnp.stack([part.present for part in parts], axis=1)
-        weigh = linear(
+        weigh = torch_dense(
             width, width, use_bias=False, dtype=self.dtype, name="similarity"
         )
         wide = jnp.promote_types(means.dtype, jnp.float32)
@@ -132,14 +135,15 @@ class CrossModalAlignment(nn.Module):
         """Q, K or V of all tokens side by side, Eq. 3, (b n g d)."""
 
         def layer(own: str) -> nn.Dense:
-            return linear(width, width, use_bias=False, dtype=self.dtype, name=own)
+            return torch_dense(width, width, use_bias=False, dtype=self.dtype, name=own)
 
         values = [part.values for part in parts]
         if self.per_modality:
             made = [
-                layer(f"{name}_{m}")(x) for m, x in zip(self.order, values, strict=True)
+                layer(f"{name}_{m}")(x)
+                for m, x in zip(self.modality_order, values, strict=True)
             ]
             joint = jnp.concatenate(made, axis=1)
         else:
             joint = layer(name)(jnp.concatenate(values, axis=1))
-        return einops.rearrange(joint, "b n (g d) -> b n g d", g=self.heads)
+        return einops.rearrange(joint, "b n (g d) -> b n g d", g=self.num_heads)

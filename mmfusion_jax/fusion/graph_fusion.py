@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.layers.linear import linear
-from mmfusion_jax.ops.masking import keep, masked_softmax
+from mmfusion_jax.layers.linear import torch_dense
+from mmfusion_jax.ops.masking import masked_softmax, zero_masked
 from mmfusion_jax.types import Array
 
 
@@ -46,12 +46,14 @@ class GraphFusion(nn.Module):
             (b d); 0 where no node is present.
         """
         _, m, width = nodes.shape
-        project = linear(width, width, use_bias=False, dtype=self.dtype, name="project")
-        x = project(keep(nodes, present))
+        project = torch_dense(
+            width, width, use_bias=False, dtype=self.dtype, name="project"
+        )
+        x = project(zero_masked(nodes, present))
         shape = (*x.shape[:1], m, m, width)
         one, other = jnp.expand_dims(x, 2), jnp.expand_dims(x, 1)
         pairs = [jnp.broadcast_to(y, shape) for y in (one, other)]
-        strength = linear(2 * width, 1, dtype=self.dtype, name="strength")
+        strength = torch_dense(2 * width, 1, dtype=self.dtype, name="strength")
         delta = strength(jnp.concatenate(pairs, axis=-1))[..., 0]  # b i j
         delta = delta.astype(jnp.promote_types(delta.dtype, jnp.float32))
 
@@ -60,7 +62,7 @@ class GraphFusion(nn.Module):
         )
         self.sow("intermediates", "weights", weights)
         gathered = jnp.einsum("bij,bjd->bid", weights.astype(x.dtype), x)
-        return jnp.sum(keep(jax.nn.sigmoid(gathered), present), axis=1)
+        return jnp.sum(zero_masked(jax.nn.sigmoid(gathered), present), axis=1)
 
     def _neighbours(self, present: Array) -> Array:
         """N_i, (b i j) bool."""

@@ -7,9 +7,9 @@ from typing import Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError, nearest
-from mmfusion_jax.fusion.reinforcement_unit import Reinforcement
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.errors import ConfigError, suggest
+from mmfusion_jax.fusion.reinforcement_unit import ReinforcementUnit
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Streams, Tokens
 
 SOURCES = ("updated", "preliminary")
@@ -26,9 +26,9 @@ class HierarchicalAttention(nn.Module):
     modalities, and `fine_<layer>`, target by target, its sources in that order.
 
     Attributes:
-        order: the modalities; `[ ]` joins tokens in this order.
-        unit: makes MRUs side by side; takes what they see, `sees`, and its `name`.
-        depth: number of layers, N; 0 is the ablation "w/o HCA Module".
+        modality_order: the modalities; `[ ]` joins tokens in this order.
+        block: makes MRUs side by side; takes what they see, `sees`, and its `name`.
+        num_layers: number of layers, N; 0 is the ablation "w/o HCA Module".
         mixed, coarse, fine: False skips that step, the ablations "w/o MRU".
         sources: what layers after the first look at: the "updated" modalities, or the
             "preliminary" ones that the first layer was given.
@@ -40,9 +40,9 @@ class HierarchicalAttention(nn.Module):
         their own. A source that an example lacks is skipped.
     """
 
-    order: tuple[str, ...]
-    unit: Callable[..., Reinforcement]
-    depth: int = 2
+    modality_order: tuple[str, ...]
+    block: Callable[..., ReinforcementUnit]
+    num_layers: int = 2
     mixed: bool = True
     coarse: bool = True
     fine: bool = True
@@ -50,7 +50,7 @@ class HierarchicalAttention(nn.Module):
 
     @nn.compact
     def __call__(self, streams: Streams, *, train: bool) -> Streams:
-        """Reinforces the streams in `order`, each (b n d); others pass through.
+        """Reinforces the streams in `modality_order`, (b n d); others pass through.
 
         Raises:
             ConfigError: if `sources` is unknown.
@@ -59,14 +59,14 @@ class HierarchicalAttention(nn.Module):
             raise ConfigError(
                 "C03",
                 f"hca_sources={self.sources!r} is unknown.",
-                nearest(self.sources, SOURCES),
+                suggest(self.sources, SOURCES),
             )
-        seen = targets = [streams[m] for m in self.order]
-        for i in range(self.depth):
+        seen = targets = [streams[m] for m in self.modality_order]
+        for i in range(self.num_layers):
             targets = self._layer(i, seen, list(targets), train)
             if self.sources == "updated":
                 seen = targets
-        return {**streams, **dict(zip(self.order, targets, strict=True))}
+        return {**streams, **dict(zip(self.modality_order, targets, strict=True))}
 
     def _layer(
         self, i: int, seen: list[Tokens], targets: list[Tokens], train: bool
@@ -76,7 +76,7 @@ class HierarchicalAttention(nn.Module):
         others = tuple(tuple(s for s in places if s != t) for t in places)
 
         def step(name: str, sees: tuple[tuple[int, ...], ...], asking: list[Tokens]):
-            unit = self.unit(sees=sees, name=f"{name}_{i}")
+            unit = self.block(sees=sees, name=f"{name}_{i}")
             return unit(seen, asking, train=train)[0]
 
         if self.mixed:
@@ -91,7 +91,7 @@ class HierarchicalAttention(nn.Module):
             sees = tuple((s,) for _, s in pairs)
             made = step("fine", sees, [targets[t] for t, _ in pairs])
             parts = {
-                (t, s): keep(tokens.values, seen[s].present)
+                (t, s): zero_masked(tokens.values, seen[s].present)
                 for (t, s), tokens in zip(pairs, made, strict=True)
             }
             for t in places:

@@ -4,9 +4,9 @@ from typing import Any
 
 import flax.linen as nn
 
-from mmfusion_jax.fusion.stack_modalities import split, together
+from mmfusion_jax.fusion.stack_modalities import stack, unstack
 from mmfusion_jax.layers.attention import Attention
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Streams
 
 
@@ -20,7 +20,7 @@ class ModalityAttention(nn.Module):
 
     Attributes:
         modalities: the streams, one token each, in the order of the tokens.
-        heads: h; must divide the width.
+        num_heads: h; must divide the width.
         include_self: False: a modality asks the others alone; one without others
             asks itself.
         residual: add f.
@@ -35,7 +35,7 @@ class ModalityAttention(nn.Module):
     """
 
     modalities: tuple[str, ...]
-    heads: int = 8
+    num_heads: int = 8
     include_self: bool = True
     residual: bool = False
     dtype: Any = None
@@ -43,9 +43,9 @@ class ModalityAttention(nn.Module):
     @nn.compact
     def __call__(self, streams: Streams, *, train: bool) -> Streams:
         """Replaces `modalities`, (b 1 d) each; every other stream passes through."""
-        tokens = together(streams, self.modalities)
+        tokens = stack(streams, self.modalities)
         attend = Attention(
-            self.heads,
+            self.num_heads,
             dtype=self.dtype,
             bias=False,
             include_self=self.include_self,
@@ -54,5 +54,5 @@ class ModalityAttention(nn.Module):
         values = attend(tokens, tokens, train=train)
         if self.residual:
             values = values + tokens.values
-        attended = tokens.replace(values=keep(values, tokens.mask))
-        return {**streams, **split(attended, self.modalities)}
+        attended = tokens.replace(values=zero_masked(values, tokens.mask))
+        return {**streams, **unstack(attended, self.modalities)}

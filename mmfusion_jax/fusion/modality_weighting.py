@@ -7,25 +7,25 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.layers.linear import linear
+from mmfusion_jax.layers.linear import torch_dense
 from mmfusion_jax.layers.pooling import mean
-from mmfusion_jax.ops.masking import keep, masked_mean
+from mmfusion_jax.ops.masking import masked_mean, zero_masked
 from mmfusion_jax.types import Array, Tokens
 
 EPSILON = 1e-8
 
 
-class AdaptiveWeights(nn.Module):
+class ModalityWeighting(nn.Module):
     """Weights of modalities that add up to 1 over those that are present.
 
         s_i = W_2 relu(W_1 [mean_t F_i, var_t F_i] + b_1) + b_2       (8)
         w_i = exp(s_i) / sum_k exp(s_k)                               (9)
         w'_i = m_i w_i / (sum_k m_k w_k + eps)                        (10)
 
-    Parameters: `hidden`, `score`, shared by the modalities.
+    Parameters: `hidden_dim`, `score`, shared by the modalities.
 
     Attributes:
-        hidden: width of the hidden layer.
+        hidden_dim: width of the hidden layer.
         dtype: type of the computation; None keeps that of the input.
 
     Source:
@@ -35,7 +35,7 @@ class AdaptiveWeights(nn.Module):
         afterwards. The variance is that of the steps of each channel (population).
     """
 
-    hidden: int = 64
+    hidden_dim: int = 64
     dtype: Any = None
 
     @nn.compact
@@ -43,19 +43,19 @@ class AdaptiveWeights(nn.Module):
         """Maps the tokens (b n d) of m modalities to w' (b m); 0 where all lack."""
         facts = jnp.stack([statistics(tokens) for tokens in parts], axis=1)  # b m 2d
         present = jnp.stack([tokens.present for tokens in parts], axis=1)
-        hidden = linear(facts.shape[-1], self.hidden, dtype=self.dtype, name="hidden")(
-            facts
-        )
-        score = linear(self.hidden, 1, dtype=self.dtype, name="score")
+        hidden = torch_dense(
+            facts.shape[-1], self.hidden_dim, dtype=self.dtype, name="hidden"
+        )(facts)
+        score = torch_dense(self.hidden_dim, 1, dtype=self.dtype, name="score")
         scores = score(jax.nn.relu(hidden))[..., 0]
         wide = jnp.promote_types(scores.dtype, jnp.float32)
-        weights = keep(jax.nn.softmax(scores.astype(wide), axis=-1), present)
+        weights = zero_masked(jax.nn.softmax(scores.astype(wide), axis=-1), present)
         return weights / (jnp.sum(weights, axis=-1, keepdims=True) + EPSILON)
 
 
 def statistics(tokens: Tokens) -> Array:
     """Mean and variance of every channel over the real tokens, (b 2d); 0 if none."""
     center = mean(tokens)
-    away = keep(tokens.values, tokens.mask) - center[:, None]
+    away = zero_masked(tokens.values, tokens.mask) - center[:, None]
     spread = masked_mean(jnp.square(away), tokens.mask, axis=1)
     return jnp.concatenate([center, spread], axis=-1)

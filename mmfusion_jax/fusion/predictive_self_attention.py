@@ -7,10 +7,10 @@ import einops
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError, nearest
-from mmfusion_jax.fusion.reinforcement_unit import Reinforcement
-from mmfusion_jax.layers.linear import linear
-from mmfusion_jax.ops.masking import keep, masked_mean, masked_softmax
+from mmfusion_jax.errors import ConfigError, suggest
+from mmfusion_jax.fusion.reinforcement_unit import ReinforcementUnit
+from mmfusion_jax.layers.linear import torch_dense
+from mmfusion_jax.ops.masking import masked_mean, masked_softmax, zero_masked
 from mmfusion_jax.types import Array, Streams, Tokens
 
 FORMS = ("token", "dense", "off")
@@ -23,44 +23,48 @@ class PredictiveSelfAttention(nn.Module):
     for the weights.
 
     Attributes:
-        order: the modalities.
-        unit: makes an attention layer; takes what it `sees` and its `name`.
-        depth: number of layers, M; 0 is the ablation "w/o PSA Module".
-        weigh: how modalities are weighed after each layer, see `ModalityWeights`;
-            "off" is the ablation "w/o Weighted Attention Layer".
+        modality_order: the modalities.
+        block: makes an attention layer; takes what it `sees` and its `name`.
+        num_layers: number of layers, M; 0 is the ablation "w/o PSA Module".
+        modality_weighting: how modalities are weighed after each layer, see
+            `ModalityWeights`; "off" is the ablation "w/o Weighted Attention Layer".
         dtype: type of the computation; None keeps that of the input.
 
     Source:
         MEA, Sec. III-C, Eq. 2-6.
     """
 
-    order: tuple[str, ...]
-    unit: Callable[..., Reinforcement]
-    depth: int = 3
-    weigh: Literal["token", "dense", "off"] = "token"
+    modality_order: tuple[str, ...]
+    block: Callable[..., ReinforcementUnit]
+    num_layers: int = 3
+    modality_weighting: Literal["token", "dense", "off"] = "token"
     dtype: Any = None
 
     @nn.compact
     def __call__(self, streams: Streams, *, train: bool) -> Streams:
-        """Refines the streams in `order`, each (b n d); others pass through.
+        """Refines the streams in `modality_order`, each (b n d); others pass through.
 
         Raises:
-            ConfigError: if `weigh` is unknown.
+            ConfigError: if `modality_weighting` is unknown.
         """
-        if self.weigh not in FORMS:
+        if self.modality_weighting not in FORMS:
             raise ConfigError(
-                "C03", f"wal={self.weigh!r} is unknown.", nearest(self.weigh, FORMS)
+                "C03",
+                f"wal={self.modality_weighting!r} is unknown.",
+                suggest(self.modality_weighting, FORMS),
             )
         refined, asked = dict(streams), []
-        own = tuple((place,) for place, _ in enumerate(self.order))
-        for i in range(self.depth):
-            layer = self.unit(sees=own, name=f"layer_{i}")
-            z = [refined[m] for m in self.order]
+        own = tuple((place,) for place, _ in enumerate(self.modality_order))
+        for i in range(self.num_layers):
+            layer = self.block(sees=own, name=f"layer_{i}")
+            z = [refined[m] for m in self.modality_order]
             z, asked = layer(z, z, asked, train=train)
-            refined |= zip(self.order, z, strict=True)
-            if self.weigh != "off":
-                dense, name = self.weigh == "dense", f"weigh_{i}"
-                weigh = ModalityWeights(self.order, dense, self.dtype, name=name)
+            refined |= zip(self.modality_order, z, strict=True)
+            if self.modality_weighting != "off":
+                dense, name = self.modality_weighting == "dense", f"weigh_{i}"
+                weigh = ModalityWeights(
+                    self.modality_order, dense, self.dtype, name=name
+                )
                 refined = dict(weigh(refined, train=train))
         return refined
 
@@ -72,7 +76,7 @@ class ModalityWeights(nn.Module):
         psi = softmax_m(gamma), Z_m = psi_m Z_m                       (6)
 
     Attributes:
-        order: the modalities.
+        modality_order: the modalities.
         dense: W_m reads the whole sequence, (n*d n*d), instead of one token.
         dtype: type of the computation, softmax excepted; None keeps that of the input.
 
@@ -84,16 +88,18 @@ class ModalityWeights(nn.Module):
         have a share.
     """
 
-    order: tuple[str, ...]
+    modality_order: tuple[str, ...]
     dense: bool = False
     dtype: Any = None
 
     @nn.compact
     def __call__(self, streams: Streams, *, train: bool) -> Streams:
-        """Scales the streams in `order`; others pass through."""
+        """Scales the streams in `modality_order`; others pass through."""
         del train
-        gamma = jnp.stack([self._gamma(m, streams[m]) for m in self.order], axis=1)
-        present = jnp.stack([streams[m].present for m in self.order], axis=1)
+        gamma = jnp.stack(
+            [self._gamma(m, streams[m]) for m in self.modality_order], axis=1
+        )
+        present = jnp.stack([streams[m].present for m in self.modality_order], axis=1)
         psi = masked_softmax(gamma, present, axis=1)  # b m
         self.sow("intermediates", "psi", psi)
         scaled = {
@@ -101,19 +107,23 @@ class ModalityWeights(nn.Module):
                 values=streams[m].values
                 * psi[:, i, None, None].astype(streams[m].values.dtype)
             )
-            for i, m in enumerate(self.order)
+            for i, m in enumerate(self.modality_order)
         }
         return {**streams, **scaled}
 
     def _gamma(self, name: str, tokens: Tokens) -> Array:
         """How much there is in a modality, (b)."""
-        x, mask = keep(tokens.values, tokens.mask), tokens.mask
+        x, mask = zero_masked(tokens.values, tokens.mask), tokens.mask
         if self.dense:
             x = einops.rearrange(x, "b n d -> b 1 (n d)")
             mask = tokens.present[:, None]
         width = x.shape[-1]
-        x = jnp.tanh(linear(width, width, dtype=self.dtype, name=f"{name}_look")(x))
-        score = linear(width, 1, use_bias=False, dtype=self.dtype, name=f"{name}_score")
+        x = jnp.tanh(
+            torch_dense(width, width, dtype=self.dtype, name=f"{name}_look")(x)
+        )
+        score = torch_dense(
+            width, 1, use_bias=False, dtype=self.dtype, name=f"{name}_score"
+        )
         y = score(x)[..., 0]
         y = y.astype(jnp.promote_types(y.dtype, jnp.float32))
         return masked_mean(y, mask, axis=1)

@@ -9,15 +9,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError, nearest
+from mmfusion_jax.errors import ConfigError, suggest
 from mmfusion_jax.layers.linear import torch_uniform
-from mmfusion_jax.ops.chunked_map import fitting, in_parts
-from mmfusion_jax.ops.masking import keep, masked_softmax
+from mmfusion_jax.ops.chunked_map import chunk_size_for, map_in_chunks
+from mmfusion_jax.ops.masking import masked_softmax, zero_masked
 from mmfusion_jax.ops.memory_efficient_attention import dot_attention, exact
-from mmfusion_jax.ops.packed_sequences import Segments
-from mmfusion_jax.ops.parameter_free_layer_norm import standardised
-from mmfusion_jax.ops.predicted_attention import predictive_map
-from mmfusion_jax.ops.softmax_weighted_sum import attend
+from mmfusion_jax.ops.packed_sequences import PackedSequences
+from mmfusion_jax.ops.parameter_free_layer_norm import layer_normalize
+from mmfusion_jax.ops.predicted_attention import predict_attention
+from mmfusion_jax.ops.softmax_weighted_sum import weighted_sum
 from mmfusion_jax.types import Array, Tokens
 
 Pair = tuple[Array, Array]
@@ -25,7 +25,7 @@ Pair = tuple[Array, Array]
 KNOWN = {"form": ("literal", "logit"), "scale": ("head", "width")}
 
 
-class Reinforcement(nn.Module):
+class ReinforcementUnit(nn.Module):
     """Units side by side; in each a target asks its sources.
 
         S = LN(Z_t) W_Q (LN(Z_s) W_K)^T / scale, per head
@@ -41,12 +41,12 @@ class Reinforcement(nn.Module):
     once: few large operations compile and run faster than many small ones.
 
     Attributes:
-        sees: for every unit the places of its sources among those given; the tokens
+        sources: for every unit the places of its sources among those given; the tokens
             of several stand in one sequence.
-        heads: number of heads, K; must divide the width d.
-        mu: how much the map of the previous layer decides, see `predictive_map`; 0 is
-            the ablation "w/o Prediction Chain" and has no convolution.
-        form: of Eq. 2, see `predictive_map`.
+        num_heads: number of heads, K; must divide the width d.
+        mu: how much the map of the previous layer decides, see `predict_attention`; 0
+            is the ablation "w/o Prediction Chain" and has no convolution.
+        form: of Eq. 2, see `predict_attention`.
         scale: "head" divides S by sqrt(d / K), "width" by sqrt(d).
         out_proj: a linear layer on the heads before they are added.
         ffn_mult: hidden width of the feed-forward network, in widths d.
@@ -63,8 +63,8 @@ class Reinforcement(nn.Module):
         dropout; ours leaves the maps alone, which are large.
     """
 
-    sees: tuple[tuple[int, ...], ...]
-    heads: int
+    sources: tuple[tuple[int, ...], ...]
+    num_heads: int
     mu: float = 0.0
     form: Literal["literal", "logit"] = "literal"
     scale: Literal["head", "width"] = "head"
@@ -97,16 +97,16 @@ class Reinforcement(nn.Module):
             (b k n d/k) and keys (b k s d/k), 0 where masked: S is their product.
 
         Raises:
-            ConfigError: an option is unknown, or `heads` does not divide d.
+            ConfigError: an option is unknown, or `num_heads` does not divide d.
         """
         width = targets[0].values.shape[-1]
         self._check(width)
-        rows = Segments(tuple(t.values.shape[1] for t in targets))
+        rows = PackedSequences(tuple(t.values.shape[1] for t in targets))
         mask = rows.join([t.mask for t in targets])
         drop = nn.Dropout(self.dropout, deterministic=not train)
 
         scale, bias = self._norm("norm", width)
-        z = standardised(keep(rows.join([t.values for t in targets]), mask))
+        z = layer_normalize(zero_masked(rows.join([t.values for t in targets]), mask))
         z = z * rows.spread(scale) + rows.spread(bias)
         square = (width, width), width
         queries = rows.cut(rows.linear(z, self._param("query", *square)))
@@ -121,12 +121,12 @@ class Reinforcement(nn.Module):
         o = z + drop(mixed)
 
         scale, bias = self._norm("feed", width)
-        x = standardised(o) * rows.spread(scale) + rows.spread(bias)
+        x = layer_normalize(o) * rows.spread(scale) + rows.spread(bias)
         hidden = self.ffn_mult * width
         x = rows.linear(x, *self._affine("expand", width, hidden))
         x = drop(nn.gelu(x, approximate=False))
         z = o + rows.linear(x, *self._affine("shrink", hidden, width))
-        values = rows.cut(keep(z, mask))
+        values = rows.cut(zero_masked(z, mask))
         made = [t.replace(values=x) for t, x in zip(targets, values, strict=True)]
         return made, asked
 
@@ -134,10 +134,10 @@ class Reinforcement(nn.Module):
         self, sources: Sequence[Tokens], kernel: Array, bias: Array
     ) -> list[Array]:
         """Keys and values of every unit side by side, (b s 2d)."""
-        seen = [standardised(keep(s.values, s.mask)) for s in sources]
+        seen = [layer_normalize(zero_masked(s.values, s.mask)) for s in sources]
         return [
             jnp.concatenate([seen[i] for i in places], axis=1) @ kernel[u] + bias[u]
-            for u, places in enumerate(self.sees)
+            for u, places in enumerate(self.sources)
         ]
 
     def _attention(
@@ -151,10 +151,12 @@ class Reinforcement(nn.Module):
         """What the heads of every unit give, (b n d), and their queries and keys."""
         mixed, asked, maps = [], [], []
         chain = self._chain() if previous and self.mu else None
-        units = zip(queries, told, targets, self.sees, strict=True)
+        units = zip(queries, told, targets, self.sources, strict=True)
         for u, (query, kv, target, places) in enumerate(units):
             mask = jnp.concatenate([sources[i].mask for i in places], axis=1)
-            q, k, v = self._heads(keep(query, target.mask), keep(kv, mask))
+            q, k, v = self._heads(
+                zero_masked(query, target.mask), zero_masked(kv, mask)
+            )
             if chain:
                 weigh = functools.partial(chain, u)
                 y = self._chained(weigh, q, k, v, mask, *previous[u])
@@ -178,32 +180,33 @@ class Reinforcement(nn.Module):
         """What heads give whose maps are predicted, (b k n d)."""
 
         def look(q: Array, k: Array, v: Array, mask: Array, *last: Array) -> Array:
-            return attend(weigh(q, k, mask, *last), mask[:, None, None], v)
+            return weighted_sum(weigh(q, k, mask, *last), mask[:, None, None], v)
 
         if not self.remat:
             return look(q, k, v, *more)
-        most = fitting(q.shape[1] * q.shape[2] * k.shape[2])
-        return in_parts(jax.checkpoint(look), (q, k, v, *more), most)
+        most = chunk_size_for(q.shape[1] * q.shape[2] * k.shape[2])
+        return map_in_chunks(jax.checkpoint(look), (q, k, v, *more), most)
 
     def _heads(self, query: Array, told: Array) -> tuple[Array, Array, Array]:
         """Scaled queries, float32 or wider, keys and values, (b k n d) each."""
-        scale = query.shape[-1] / (1 if self.scale == "width" else self.heads)
+        scale = query.shape[-1] / (1 if self.scale == "width" else self.num_heads)
         q = query.astype(exact(query)) * scale**-0.5
         k, v = jnp.split(told, 2, axis=-1)
         q, k, v = (
-            einops.rearrange(x, "b n (k d) -> b k n d", k=self.heads) for x in (q, k, v)
+            einops.rearrange(x, "b n (k d) -> b k n d", k=self.num_heads)
+            for x in (q, k, v)
         )
         return q, k, v
 
     def _chain(self) -> Callable[..., Array]:
         """Eq. 2 for a unit: the argument of the outer softmax."""
-        k = self.heads
+        k = self.num_heads
         kernels = self._param("conv", (3, 3, k, k), 9 * k)
         biases = self._param("conv_bias", (k,), 9 * k)
 
         def chained(u: int, q: Array, k: Array, mask: Array, *last: Array) -> Array:
             scores, previous, mask = _scores(q, k), _scores(*last), mask[:, None, None]
-            return predictive_map(
+            return predict_attention(
                 scores, previous, mask, kernels[u], biases[u], self.mu, self.form
             )
 
@@ -211,7 +214,7 @@ class Reinforcement(nn.Module):
 
     def _norm(self, name: str, width: int) -> tuple[Array, Array]:
         """Scale and bias of a normalisation, (u d) each."""
-        shape = len(self.sees), width
+        shape = len(self.sources), width
         return (
             self.param(f"{name}_scale", nn.initializers.ones, shape),
             self.param(f"{name}_bias", nn.initializers.zeros, shape),
@@ -225,18 +228,18 @@ class Reinforcement(nn.Module):
     def _param(self, name: str, shape: tuple[int, ...], fan_in: int) -> Array:
         """A parameter of every unit, (u ...), that starts as PyTorch's does."""
         start = torch_uniform(fan_in)
-        value = self.param(name, start, (len(self.sees), *shape))
+        value = self.param(name, start, (len(self.sources), *shape))
         return value.astype(self.dtype or value.dtype)
 
     def _check(self, width: int) -> None:
         for name, known in KNOWN.items():
             if (value := getattr(self, name)) not in known:
                 raise ConfigError(
-                    "C03", f"{name}={value!r} is unknown.", nearest(value, known)
+                    "C03", f"{name}={value!r} is unknown.", suggest(value, known)
                 )
-        if width % self.heads:
+        if width % self.num_heads:
             raise ConfigError(
-                "C10", f"heads={self.heads} does not divide the width {width}."
+                "C10", f"heads={self.num_heads} does not divide the width {width}."
             )
 
 

@@ -7,10 +7,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError, nearest
-from mmfusion_jax.layers.linear import linear
+from mmfusion_jax.errors import ConfigError, suggest
+from mmfusion_jax.layers.linear import torch_dense
 from mmfusion_jax.layers.pooling import time_steps
-from mmfusion_jax.ops.masking import keep, last_valid, masked_softmax
+from mmfusion_jax.ops.masking import last_valid, masked_softmax, zero_masked
 from mmfusion_jax.types import Array, Streams, Tokens
 
 KNOWN = {"softmax_axes": ("HW", "SHW"), "attention": ("per_sample", "batch_sum")}
@@ -23,10 +23,10 @@ class ResidualAttention(nn.Module):
         X_o = softmax(w q + b) * X_v + X_v             (8)
 
     Attributes:
-        width: size of the space in which the two modalities meet, k.
+        hidden_dim: size of the space in which the two modalities meet, k.
         target: the stream that is reweighted, X_v.
         source: the stream whose last token asks the question, x_a.
-        project_source: apply W_a; False if the source already is `width` wide and
+        project_source: apply W_a; False if the source already is `hidden_dim` wide and
             was projected before.
         residual: add X_v back; False is the ablation "w/o residual".
         softmax_axes: "HW" shares one unit of weight among the positions of each time
@@ -45,7 +45,7 @@ class ResidualAttention(nn.Module):
         on the other examples; we do not, unless asked to.
     """
 
-    width: int
+    hidden_dim: int
     target: str
     source: str
     project_source: bool = True
@@ -76,7 +76,7 @@ class ResidualAttention(nn.Module):
         target, source = streams[self.target], streams[self.source]
         chex.assert_equal_shape_prefix([target.values, source.values], 1)
 
-        x = keep(target.values, target.mask)
+        x = zero_masked(target.values, target.mask)
         weights = self._weights(self._scores(x, last_valid(source)), target)
         values = x * weights.astype(x.dtype)
         if self.residual:
@@ -90,19 +90,21 @@ class ResidualAttention(nn.Module):
     def _scores(self, x: Array, question: Array) -> Array:
         """The score w q + b of every position, (b n), in float32 or wider."""
         if self.project_source:
-            ask = linear(
+            ask = torch_dense(
                 question.shape[-1],
-                self.width,
+                self.hidden_dim,
                 use_bias=False,
                 dtype=self.dtype,
                 name="ask",
             )
             question = ask(question)
-        chex.assert_axis_dimension(question, 1, self.width)
-        keys = linear(x.shape[-1], self.width, dtype=self.dtype, name="key")(x)
+        chex.assert_axis_dimension(question, 1, self.hidden_dim)
+        keys = torch_dense(x.shape[-1], self.hidden_dim, dtype=self.dtype, name="key")(
+            x
+        )
         q = jnp.tanh(keys + question[:, None])  # Eq. 7
         q = q.astype(jnp.promote_types(q.dtype, jnp.float32))
-        return linear(self.width, 1, name="score")(q)[..., 0]
+        return torch_dense(self.hidden_dim, 1, name="score")(q)[..., 0]
 
     def _weights(self, scores: Array, target: Tokens) -> Array:
         """The weight of every position, (b n 1); 0 where masked."""
@@ -117,7 +119,7 @@ class ResidualAttention(nn.Module):
             total = jnp.sum(weights, axis=0)
             if self.axis is not None and not self.is_initializing():
                 total = jax.lax.psum(total, self.axis)
-            weights = keep(jnp.broadcast_to(total, weights.shape), target.mask)
+            weights = zero_masked(jnp.broadcast_to(total, weights.shape), target.mask)
         return weights[..., None]
 
     def _check(self, streams: Streams) -> None:
@@ -130,5 +132,5 @@ class ResidualAttention(nn.Module):
         for name, known in KNOWN.items():
             if (value := getattr(self, name)) not in known:
                 raise ConfigError(
-                    "C03", f"{name}={value!r} is unknown.", nearest(value, known)
+                    "C03", f"{name}={value!r} is unknown.", suggest(value, known)
                 )

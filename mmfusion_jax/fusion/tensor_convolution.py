@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.linear import torch_uniform, xavier_normal
 from mmfusion_jax.layers.pooling import first
-from mmfusion_jax.ops.chunked_map import in_parts
-from mmfusion_jax.ops.conv.few_channel_conv2d import SIDE, plane_conv
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.chunked_map import map_in_chunks
+from mmfusion_jax.ops.conv.few_channel_conv2d import SIDE, convolve2d
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Streams, Tokens
 
 ACTIVATIONS = {
@@ -78,9 +78,12 @@ class TensorConvolution(nn.Module):
         layers = self._layers(self.dtype or rows.values.dtype)
         last = ACTIVATIONS[self.last_activation]
         some = jax.checkpoint(functools.partial(convolved, layers, last))
-        flat = in_parts(some, (first(rows), first(columns)), self.chunk)
+        flat = map_in_chunks(some, (first(rows), first(columns)), self.chunk)
         both = rows.present & columns.present
-        return {**streams, self.into: Tokens(keep(flat, both)[:, None], both[:, None])}
+        return {
+            **streams,
+            self.into: Tokens(zero_masked(flat, both)[:, None], both[:, None]),
+        }
 
     def _layers(self, dtype: Any) -> list[tuple[Array, Array]]:
         """Kernel and bias of every convolution."""
@@ -112,7 +115,7 @@ def convolved(
     rows = jnp.einsum("bip,pqk->bqki", windows(x), kernel[:, :, 0])
     z = jnp.einsum("bqki,bjq->bkij", rows, windows(y)) + bias[:, None, None]
     for kernel, bias in rest:
-        z = plane_conv(jax.nn.relu(z), kernel) + bias[:, None, None]
+        z = convolve2d(jax.nn.relu(z), kernel) + bias[:, None, None]
     return jnp.moveaxis(last(z), 1, -1).reshape(len(z), -1)
 
 

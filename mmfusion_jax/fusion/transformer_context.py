@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmfusion_jax.layers.transformer import TransformerLayer, layer_norm, sinusoid
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Streams, Tokens
 
 
@@ -20,9 +20,9 @@ class TransformerContext(nn.Module):
     Parameters: `modality` (e, (m d)), `layer_<i>`, `norm`.
 
     Attributes:
-        order: the streams that are joined; all have tokens of one width.
-        depth: number of layers.
-        heads: of each; divides the width.
+        modality_order: the streams that are joined; all have tokens of one width.
+        num_layers: number of layers.
+        num_heads: of each; divides the width.
         dropout: on attention weights, hidden layers and residuals.
         dtype: type of the computation; None keeps that of the input.
 
@@ -33,20 +33,20 @@ class TransformerContext(nn.Module):
         begin anew in each modality: the modalities run beside each other.
     """
 
-    order: tuple[str, ...]
-    depth: int = 2
-    heads: int = 4
+    modality_order: tuple[str, ...]
+    num_layers: int = 2
+    num_heads: int = 4
     dropout: float = 0.1
     dtype: Any = None
 
     @nn.compact
     def __call__(self, streams: Streams, *, train: bool) -> Streams:
-        """Puts the streams in `order`, each (b n d), into the context of the others.
+        """Puts the streams in `modality_order`, (b n d), into the others' context.
 
         Returns:
-            The same streams, those in `order` replaced, 0 where masked.
+            The same streams, those in `modality_order` replaced, 0 where masked.
         """
-        parts = [streams[m] for m in self.order]
+        parts = [streams[m] for m in self.modality_order]
         width = parts[0].values.shape[-1]
         start = nn.initializers.normal(0.02)
         kinds = self.param("modality", start, (len(parts), width))
@@ -54,15 +54,15 @@ class TransformerContext(nn.Module):
         def placed(kind: int, part: Tokens):
             steps = part.values.shape[1]
             where = kinds[kind] + sinusoid(steps, width, first=0)
-            return keep(part.values, part.mask) + where.astype(part.values.dtype)
+            return zero_masked(part.values, part.mask) + where.astype(part.values.dtype)
 
         joint = Tokens(
             jnp.concatenate([placed(i, part) for i, part in enumerate(parts)], axis=1),
             jnp.concatenate([part.mask for part in parts], axis=1),
         )
-        for i in range(self.depth):
+        for i in range(self.num_layers):
             layer = TransformerLayer(
-                self.heads,
+                self.num_heads,
                 attention_dropout=self.dropout,
                 relu_dropout=self.dropout,
                 residual_dropout=self.dropout,
@@ -71,13 +71,15 @@ class TransformerContext(nn.Module):
                 name=f"layer_{i}",
             )
             joint = layer(joint, train=train)
-        values = keep(layer_norm(self.dtype, "norm")(joint.values), joint.mask)
+        values = zero_masked(layer_norm(self.dtype, "norm")(joint.values), joint.mask)
         cuts = np.cumsum([part.values.shape[1] for part in parts[:-1]])
         pieces = jnp.split(values, cuts.tolist(), axis=1)
         return {
             **streams,
             **{
                 m: part.replace(values=piece)
-                for m, part, piece in zip(self.order, parts, pieces, strict=True)
+                for m, part, piece in zip(
+                    self.modality_order, parts, pieces, strict=True
+                )
             },
         }

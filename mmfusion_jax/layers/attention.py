@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from mmfusion_jax.errors import ConfigError
-from mmfusion_jax.ops.masking import keep, masked_softmax
+from mmfusion_jax.ops.masking import masked_softmax, zero_masked
 from mmfusion_jax.types import Array, Tokens
 
 
@@ -17,7 +17,7 @@ class Attention(nn.Module):
         softmax(Q K^T / sqrt(d_k)) V, per head, then a linear layer
 
     Attributes:
-        heads: number of heads; must divide the width of the query.
+        num_heads: number of heads; must divide the width of the query.
         causal: token i sees memory j only if j <= i, or j - i <= |s - n| where the
             memory has another length than the query.
         dropout: rate on the attention weights.
@@ -34,7 +34,7 @@ class Attention(nn.Module):
         sqrt(2) smaller than that of three matrices; we draw three with that bound.
     """
 
-    heads: int
+    num_heads: int
     causal: bool = False
     dropout: float = 0.0
     dtype: Any = None
@@ -56,15 +56,15 @@ class Attention(nn.Module):
             weights (b g n s) are sown as "weights" into "intermediates".
 
         Raises:
-            ConfigError: if `heads` does not divide d.
+            ConfigError: if `num_heads` does not divide d.
         """
         width = query.values.shape[-1]
-        if width % self.heads:
+        if width % self.num_heads:
             raise ConfigError(
-                "C10", f"heads={self.heads} does not divide the width {width}."
+                "C10", f"heads={self.num_heads} does not divide the width {width}."
             )
-        seen = keep(memory.values, memory.mask)
-        q = self._heads("query", width)(keep(query.values, query.mask))
+        seen = zero_masked(memory.values, memory.mask)
+        q = self._heads("query", width)(zero_masked(query.values, query.mask))
         k, v = self._heads("key", width)(seen), self._heads("value", width)(seen)
 
         visible = memory.mask[:, None, None, :]  # b 1 1 s
@@ -80,7 +80,7 @@ class Attention(nn.Module):
         return dense(width, self.kernel_init, dtype=self.dtype, name="out")(mixed)
 
     def _heads(self, name: str, width: int) -> Any:
-        """A projection to `heads` vectors."""
+        """A projection to `num_heads` vectors."""
         start = self.kernel_init
         if start is None:
             start = nn.initializers.variance_scaling(0.5, "fan_avg", "uniform")
@@ -88,7 +88,7 @@ class Attention(nn.Module):
             width, self.bias, dtype=self.dtype, kernel_init=start, name=name
         )
         return lambda x: einops.rearrange(
-            project(x), "b n (g d) -> b n g d", g=self.heads
+            project(x), "b n (g d) -> b n g d", g=self.num_heads
         )
 
 

@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.ops.masked_batch_norm import normalise
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.masked_batch_norm import batch_normalize
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array
 
 
@@ -57,7 +57,7 @@ class BatchNorm(nn.Module):
 
         if train:
             axis = None if self.is_initializing() else self.axis
-            found: Any = normalise(x, mask, scale, bias, self.epsilon, axis)
+            found: Any = batch_normalize(x, mask, scale, bias, self.epsilon, axis)
             y, mean, var, count = found
             if not self.is_initializing():
                 unbiased = var * (count / jnp.maximum(count - 1, 1))
@@ -66,7 +66,7 @@ class BatchNorm(nn.Module):
                 _move(old_var, unbiased, fresh)
         else:
             rate = jax.lax.rsqrt(old_var.value + self.epsilon) * scale
-            y = keep((x - old_mean.value) * rate + bias, mask)
+            y = zero_masked((x - old_mean.value) * rate + bias, mask)
         return y.astype(self.dtype or x.dtype)
 
 

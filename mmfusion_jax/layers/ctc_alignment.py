@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from mmfusion_jax.layers.recurrent import LSTM
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Tokens
 
 
@@ -46,7 +46,9 @@ class CTCAlignment(nn.Module):
         for i in range(2):
             states = LSTM(1 + self.length, name=f"lstm_{i}")(states, train=train)
         logits = states.values
-        places = keep(jax.nn.softmax(logits, axis=-1), tokens.mask)[..., 1:]
-        values = jnp.einsum("bsn,bsd->bnd", places, keep(tokens.values, tokens.mask))
+        places = zero_masked(jax.nn.softmax(logits, axis=-1), tokens.mask)[..., 1:]
+        values = jnp.einsum(
+            "bsn,bsd->bnd", places, zero_masked(tokens.values, tokens.mask)
+        )
         mask = jnp.broadcast_to(tokens.present[:, None], values.shape[:2])
         return Tokens(values, mask), logits

@@ -28,7 +28,7 @@ xavier_normal = nn.initializers.variance_scaling(1.0, "fan_avg", "normal")
 """PyTorch's xavier_normal_; that of `nn.initializers` cuts the tails off."""
 
 
-def linear(
+def torch_dense(
     fan_in: int,
     features: int,
     *,
@@ -52,9 +52,9 @@ def linear(
     )
 
 
-def xavier_linear(x: Array, features: int, name: str, dtype: Any) -> Array:
+def xavier_dense(x: Array, features: int, name: str, dtype: Any) -> Array:
     """A layer over (... d) whose kernel starts as `xavier_normal`, (... features)."""
-    layer = linear(
+    layer = torch_dense(
         x.shape[-1], features, dtype=dtype, kernel_init=xavier_normal, name=name
     )
     return layer(x)

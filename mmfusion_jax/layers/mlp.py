@@ -4,21 +4,21 @@ from typing import Any
 
 import flax.linen as nn
 
-from mmfusion_jax.layers.linear import linear
+from mmfusion_jax.layers.linear import torch_dense
 from mmfusion_jax.types import Array
 
 
-class Perceptron(nn.Module):
+class MLP(nn.Module):
     """W_2 gelu(W_1 x + b_1) + b_2, with the exact GELU.
 
     Attributes:
-        hidden: width between the two.
+        hidden_dim: width between the two.
         features: width of the result.
         dropout: on the hidden layer.
         dtype: type of the computation; None keeps that of the input.
     """
 
-    hidden: int
+    hidden_dim: int
     features: int
     dropout: float = 0.0
     dtype: Any = None
@@ -26,8 +26,12 @@ class Perceptron(nn.Module):
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         """Maps (... d) to (... features)."""
-        expand = linear(x.shape[-1], self.hidden, dtype=self.dtype, name="expand")
+        expand = torch_dense(
+            x.shape[-1], self.hidden_dim, dtype=self.dtype, name="expand"
+        )
         x = nn.gelu(expand(x), approximate=False)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        shrink = linear(self.hidden, self.features, dtype=self.dtype, name="shrink")
+        shrink = torch_dense(
+            self.hidden_dim, self.features, dtype=self.dtype, name="shrink"
+        )
         return shrink(x)

@@ -6,15 +6,15 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 
-from mmfusion_jax.errors import ConfigError, nearest
-from mmfusion_jax.layers.linear import linear
+from mmfusion_jax.errors import ConfigError, suggest
+from mmfusion_jax.layers.linear import torch_dense
 from mmfusion_jax.ops.gradient_reversal import reverse_gradient
 from mmfusion_jax.types import Array
 
 OMEGAS = ("detached", "joint", "one")
 
 
-class DoubleDiscriminator(nn.Module):
+class ModalityDiscriminator(nn.Module):
     """Which modality is it? D_m asks both branches, D_i the agnostic one.
 
         D_m(h) = W h + b
@@ -62,11 +62,11 @@ class DoubleDiscriminator(nn.Module):
         """
         if self.omega not in OMEGAS:
             raise ConfigError(
-                "C03", f"omega={self.omega!r} is unknown.", nearest(self.omega, OMEGAS)
+                "C03", f"omega={self.omega!r} is unknown.", suggest(self.omega, OMEGAS)
             )
         width = next(iter((exclusive or agnostic).values())).shape[-1]
-        judge = linear(width, classes, dtype=self.dtype, name="modality")
-        weigh = linear(
+        judge = torch_dense(width, classes, dtype=self.dtype, name="modality")
+        weigh = torch_dense(
             width, classes, use_bias=False, dtype=self.dtype, name="importance"
         )
         logits = {

@@ -3,7 +3,7 @@
 import einops
 import jax.numpy as jnp
 
-from mmfusion_jax.ops.masking import keep, masked_mean
+from mmfusion_jax.ops.masking import masked_mean, zero_masked
 from mmfusion_jax.types import Array, Tokens
 
 
@@ -12,19 +12,19 @@ def mean(tokens: Tokens) -> Array:
     return masked_mean(tokens.values, tokens.mask, axis=1)
 
 
-def moments(tokens: Tokens) -> Array:
+def mean_std(tokens: Tokens) -> Array:
     """Mean and standard deviation of every channel over the real tokens, (b 2d).
 
     Both are 0 where there is no real token. The variance is raised by 1e-6, so that
     the gradient stays finite for tokens that are all alike.
     """
     center = mean(tokens)
-    away = jnp.square(keep(tokens.values, tokens.mask) - center[:, None])
+    away = jnp.square(zero_masked(tokens.values, tokens.mask) - center[:, None])
     spread = jnp.sqrt(masked_mean(away, tokens.mask, axis=1) + 1e-6)
-    return jnp.concatenate([center, keep(spread, tokens.present)], axis=-1)
+    return jnp.concatenate([center, zero_masked(spread, tokens.present)], axis=-1)
 
 
-def flat(tokens: Tokens) -> Array:
+def flatten(tokens: Tokens) -> Array:
     """All tokens side by side, (b d*n), the steps of one channel together.
 
     Masked tokens are 0, so an absent modality adds nothing to a linear layer.
@@ -33,7 +33,7 @@ def flat(tokens: Tokens) -> Array:
         The order is that of PyTorch's (b d n) tensors, so that weights can be
         exchanged with the released codes.
     """
-    values = keep(tokens.values, tokens.mask)
+    values = zero_masked(tokens.values, tokens.mask)
     return einops.rearrange(values, "b n d -> b (d n)")
 
 
@@ -42,7 +42,7 @@ def time_steps(tokens: Tokens) -> int:
     return tokens.grid[0] if len(tokens.grid) > 1 else 1
 
 
-def step_means(tokens: Tokens) -> Tokens:
+def mean_per_frame(tokens: Tokens) -> Tokens:
     """One token (b s d) per time step: the mean of the step's real positions."""
     b, n, d = tokens.values.shape
     s = time_steps(tokens)
@@ -55,4 +55,4 @@ def first(tokens: Tokens) -> Array:
     """The first real token of every example, (b d); 0 where there is none."""
     place = jnp.argmax(tokens.mask, axis=1)
     chosen = jnp.take_along_axis(tokens.values, place[:, None, None], axis=1)[:, 0]
-    return keep(chosen, tokens.present)
+    return zero_masked(chosen, tokens.present)

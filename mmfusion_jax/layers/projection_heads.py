@@ -6,14 +6,14 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmfusion_jax.layers.linear import linear, xavier_normal
-from mmfusion_jax.ops.contrastive import unit
+from mmfusion_jax.layers.linear import torch_dense, xavier_normal
+from mmfusion_jax.ops.contrastive import l2_normalize
 from mmfusion_jax.types import Array
 
 TAU = math.log(1 / 0.07)
 
 
-class PairProjection(nn.Module):
+class ProjectionHeads(nn.Module):
     """What the loss term InfoNCE compares.
 
         x' = l2norm(W_x x + b_x),   y' = l2norm(W_y y + b_y)          (Algorithm 1)
@@ -21,8 +21,8 @@ class PairProjection(nn.Module):
     Parameters: `x`, `y`, and `tau` with learnable_scale.
 
     Attributes:
-        width: of the space where the two meet.
-        parity: "official" normalises y before its projection and not after, as the
+        output_dim: of the space where the two meet.
+        variant: "official" normalises y before its projection and not after, as the
             released code does; its loss has the scale ln(1 / 0.07).
         learnable_scale: multiply x' by exp(tau), tau learnt from ln(1 / 0.07); the
             loss then has the scale 1.
@@ -32,8 +32,8 @@ class PairProjection(nn.Module):
         MCL-MCF, Algorithm 1.
     """
 
-    width: int = 128
-    parity: Literal["paper", "official"] = "paper"
+    output_dim: int = 128
+    variant: Literal["paper", "official"] = "paper"
     learnable_scale: bool = False
     dtype: Any = None
 
@@ -42,9 +42,9 @@ class PairProjection(nn.Module):
         """Maps (b d) and (b e) to two (b k), float32 or wider."""
 
         def project(z: Array, name: str) -> Array:
-            layer = linear(
+            layer = torch_dense(
                 z.shape[-1],
-                self.width,
+                self.output_dim,
                 dtype=self.dtype,
                 kernel_init=xavier_normal,
                 name=name,
@@ -52,11 +52,11 @@ class PairProjection(nn.Module):
             projected = layer(z)
             return projected.astype(jnp.promote_types(projected.dtype, jnp.float32))
 
-        left = unit(project(x, "x"))
-        if self.parity == "official":
-            right = project(unit(y), "y")
+        left = l2_normalize(project(x, "x"))
+        if self.variant == "official":
+            right = project(l2_normalize(y), "y")
         else:
-            right = unit(project(y, "y"))
+            right = l2_normalize(project(y, "y"))
         if self.learnable_scale:
             left = left * jnp.exp(self.param("tau", nn.initializers.constant(TAU), ()))
         return left, right

@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from mmfusion_jax.layers.linear import torch_uniform
-from mmfusion_jax.ops.lstm_scan import Weights, lstm
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.lstm_scan import LSTMWeights, lstm
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Tokens
 
 
@@ -22,14 +22,15 @@ class LSTM(nn.Module):
     A masked step leaves c and h as they are, so the way back starts at the last real
     token of every example.
 
-    Parameters, r the directions (1 or 2), w = `width`, gates in the order i, f, g, o:
+    Parameters, r the directions (1 or 2), w = `hidden_dim`, gates in the order i, f, g,
+    o:
 
         input_kernel (r d 4w)       `weight_ih` of PyTorch, transposed
         recurrent_kernel (r w 4w)   `weight_hh` of PyTorch, transposed
         bias (r 4w)                 `bias_ih + bias_hh` of PyTorch
 
     Attributes:
-        width: units of each direction.
+        hidden_dim: units of each direction.
         bidirectional: go both ways; their outputs stand side by side.
         kernel_init: first values of both kernels; None for PyTorch's.
         dtype: type of the products; None keeps that of the input. The state c is
@@ -44,7 +45,7 @@ class LSTM(nn.Module):
         two add up to one of twice the variance.
     """
 
-    width: int
+    hidden_dim: int
     bidirectional: bool = False
     kernel_init: nn.initializers.Initializer | None = None
     dtype: Any = None
@@ -59,25 +60,25 @@ class LSTM(nn.Module):
             train: unused; part of the contract of every layer over tokens.
         """
         del train
-        x = keep(tokens.values, tokens.mask)
+        x = zero_masked(tokens.values, tokens.mask)
         x = x.astype(self.dtype or jnp.promote_types(x.dtype, float))
         directions = 1 + self.bidirectional
 
         def weight(name: str, *shape: int) -> Array:
-            start = torch_uniform(self.width)
+            start = torch_uniform(self.hidden_dim)
             if shape and self.kernel_init:
                 start = self.kernel_init
-            return self.param(name, start, (directions, *shape, 4 * self.width))
+            return self.param(name, start, (directions, *shape, 4 * self.hidden_dim))
 
-        weights = Weights(
+        weights = LSTMWeights(
             weight("input_kernel", x.shape[-1]).astype(x.dtype),
-            weight("recurrent_kernel", self.width).astype(x.dtype),
+            weight("recurrent_kernel", self.hidden_dim).astype(x.dtype),
             weight("bias").astype(x.dtype),
         )
         states = lstm(x.swapaxes(0, 1), tokens.mask.T, weights)
         if self.last:
             values = einops.rearrange(states.last, "r b w -> b 1 (r w)")
             present = tokens.present[:, None]
-            return Tokens(keep(values, present), present)
+            return Tokens(zero_masked(values, present), present)
         values = einops.rearrange(states.every, "n r b w -> b n (r w)")
-        return tokens.replace(values=keep(values, tokens.mask))
+        return tokens.replace(values=zero_masked(values, tokens.mask))

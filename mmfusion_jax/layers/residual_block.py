@@ -8,7 +8,7 @@ import jax
 from flax.linen.dtypes import promote_dtype
 
 from mmfusion_jax.layers.batch_norm import BatchNorm
-from mmfusion_jax.ops.conv.conv3d import conv3d, grouped_conv3d, pointwise_conv3d
+from mmfusion_jax.ops.conv.conv3d import convolve3d, grouped_conv3d, pointwise_conv3d
 from mmfusion_jax.types import Array
 
 WIDENS = {"basic": 1, "bottleneck": 4}
@@ -113,7 +113,7 @@ class Conv(nn.Module):
             return pointwise_conv3d(x, w[0, 0, 0], stride=self.strides[0])
         if self.size == (3, 3, 3):
             return grouped_conv3d(x, w, stride=self.strides[0], groups=1)
-        return conv3d(x, w, strides=self.strides)
+        return convolve3d(x, w, strides=self.strides)
 
 
 def conv2d(x: Array, w: Array, strides: tuple[int, ...]) -> Array:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmfusion_jax.layers.attention import Attention, dense
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Tokens
 
 
@@ -22,8 +22,8 @@ class TransformerLayer(nn.Module):
         z = LN(z + W_2 f(W_1 z + b_1) + b_2)
 
     Attributes:
-        heads, causal: of the attention.
-        hidden: width between W_1 and W_2; None takes four times that of the tokens.
+        num_heads, causal: of the attention.
+        mlp_dim: width between W_1 and W_2; None takes four times that of the tokens.
         attention_dropout: on attention weights.
         relu_dropout: on the hidden layer.
         residual_dropout: on what is added.
@@ -34,9 +34,9 @@ class TransformerLayer(nn.Module):
         kernel_init: first values of all matrices; None for Xavier's.
     """
 
-    heads: int
+    num_heads: int
     causal: bool = False
-    hidden: int | None = None
+    mlp_dim: int | None = None
     attention_dropout: float = 0.0
     relu_dropout: float = 0.0
     residual_dropout: float = 0.0
@@ -50,7 +50,7 @@ class TransformerLayer(nn.Module):
     def __call__(self, tokens: Tokens, *, train: bool) -> Tokens:
         """(b n d) tokens to (b n d) tokens; masked ones come out as anything finite."""
         attend = Attention(
-            self.heads,
+            self.num_heads,
             self.causal,
             self.attention_dropout,
             self.dtype,
@@ -78,7 +78,7 @@ class TransformerLayer(nn.Module):
 
         def fed(x: Array) -> Array:
             width = x.shape[-1]
-            hidden = linear(self.hidden or 4 * width, "expand")(x)
+            hidden = linear(self.mlp_dim or 4 * width, "expand")(x)
             drop = nn.Dropout(self.relu_dropout, deterministic=not train)
             return linear(width, "shrink")(drop(self.activation(hidden)))
 
@@ -86,14 +86,14 @@ class TransformerLayer(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Sinusoid positions, `depth` layers, and a last normalisation.
+    """Sinusoid positions, `num_layers` layers, and a last normalisation.
 
         z_0 = sqrt(d) x + PE
 
     Attributes:
-        depth: number of layers.
-        heads, causal, hidden, attention_dropout, relu_dropout, residual_dropout: of
-            each layer.
+        num_layers: number of layers.
+        num_heads, causal, mlp_dim, attention_dropout, relu_dropout, residual_dropout:
+            of each layer.
         embed_dropout: on z_0.
         dtype: type of the computation; None keeps that of the input.
 
@@ -104,10 +104,10 @@ class Transformer(nn.Module):
         more after the last layer, and so do we.
     """
 
-    depth: int
-    heads: int
+    num_layers: int
+    num_heads: int
     causal: bool = False
-    hidden: int | None = None
+    mlp_dim: int | None = None
     embed_dropout: float = 0.0
     attention_dropout: float = 0.0
     relu_dropout: float = 0.0
@@ -125,7 +125,7 @@ class Transformer(nn.Module):
         Returns:
             Tokens (b n d), 0 where masked.
         """
-        x = keep(tokens.values, tokens.mask)
+        x = zero_masked(tokens.values, tokens.mask)
         _, n, width = x.shape
         # As in the released code, a token that starts with 0 counts as padding.
         positions = jnp.where(x[..., :1] != 0, sinusoid(n, width), 0)
@@ -133,11 +133,11 @@ class Transformer(nn.Module):
         x = nn.Dropout(self.embed_dropout, deterministic=not train)(x)
 
         tokens = tokens.replace(values=x)
-        for i in range(self.depth):
+        for i in range(self.num_layers):
             layer = TransformerLayer(
-                self.heads,
+                self.num_heads,
                 self.causal,
-                self.hidden,
+                self.mlp_dim,
                 self.attention_dropout,
                 self.relu_dropout,
                 self.residual_dropout,
@@ -146,7 +146,7 @@ class Transformer(nn.Module):
             )
             tokens = layer(tokens, train=train)
         values = layer_norm(self.dtype, "norm")(tokens.values)
-        return tokens.replace(values=keep(values, tokens.mask))
+        return tokens.replace(values=zero_masked(values, tokens.mask))
 
 
 def sinusoid(n: int, width: int, first: int = 1) -> np.ndarray:

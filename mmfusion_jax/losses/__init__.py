@@ -1,43 +1,31 @@
-"""Loss terms, and the objective that weighs and adds them."""
-
-from mmfusion_jax.losses.adversarial import (
-    AgnosticAdversary,
-    ExclusiveAdversary,
-    Importance,
-)
-from mmfusion_jax.losses.contrastive import InfoNCE
-from mmfusion_jax.losses.ctc import CTC
-from mmfusion_jax.losses.disparity import HSICDisparity, Separation
-from mmfusion_jax.losses.gate_entropy import GateEntropy
-from mmfusion_jax.losses.modality_contrast import ModalityContrast
-from mmfusion_jax.losses.multiplicative import Multiplicative
-from mmfusion_jax.losses.reconstruction import Reconstruction
-from mmfusion_jax.losses.supervised import L1, MSE, CrossEntropy, Multilabel
-from mmfusion_jax.losses.unimodal import Consistency, SingleModalities
+"""Loss terms, and the objective that weights and adds them."""
 
 LOSSES = {
-    "agnostic_adversary": AgnosticAdversary,
-    "consistency": Consistency,
-    "cross_entropy": CrossEntropy,
-    "ctc": CTC,
-    "exclusive_adversary": ExclusiveAdversary,
-    "gate_entropy": GateEntropy,
-    "hsic": HSICDisparity,
-    "importance": Importance,
-    "info_nce": InfoNCE,
-    "l1": L1,
-    "modality_contrast": ModalityContrast,
-    "mse": MSE,
-    "multilabel": Multilabel,
-    "multiplicative": Multiplicative,
-    "reconstruction": Reconstruction,
-    "separation": Separation,
-    "single_modalities": SingleModalities,
+    "agnostic_adversary": "mmfusion_jax.losses.adversarial:AgnosticAdversary",
+    "consistency": "mmfusion_jax.losses.unimodal:Consistency",
+    "cross_entropy": "mmfusion_jax.losses.supervised:CrossEntropy",
+    "ctc": "mmfusion_jax.losses.ctc:CTC",
+    "difference_loss": "mmfusion_jax.losses.disparity:DifferenceLoss",
+    "exclusive_adversary": "mmfusion_jax.losses.adversarial:ExclusiveAdversary",
+    "gate_entropy": "mmfusion_jax.losses.gate_entropy:GateEntropy",
+    "hsic": "mmfusion_jax.losses.disparity:HSICDisparity",
+    "importance_discriminator": (
+        "mmfusion_jax.losses.adversarial:ImportanceDiscriminatorLoss"
+    ),
+    "info_nce": "mmfusion_jax.losses.contrastive:InfoNCE",
+    "l1": "mmfusion_jax.losses.supervised:L1",
+    "modality_contrast": "mmfusion_jax.losses.modality_contrast:ModalityContrast",
+    "mse": "mmfusion_jax.losses.supervised:MSE",
+    "multilabel": "mmfusion_jax.losses.supervised:Multilabel",
+    "multiplicative": "mmfusion_jax.losses.multiplicative:Multiplicative",
+    "reconstruction": "mmfusion_jax.losses.reconstruction:Reconstruction",
+    "unimodal_losses": "mmfusion_jax.losses.unimodal:UnimodalLoss",
 }
+"""Short name -> import path."""
 
 OF_PREDICTIONS = frozenset({"cross_entropy", "l1", "mse", "multilabel"})
-"""Terms that read the prediction of any model, or the extras that they name."""
+"""Terms that read the prediction of any model, or the auxiliary outputs they name."""
 
-OF_UNIMODAL_LOGITS = frozenset({"consistency", "multiplicative", "single_modalities"})
-"""Terms that read "logits/<modality>"; those that are in neither read what one model
-alone gives."""
+OF_UNIMODAL_LOGITS = frozenset({"consistency", "multiplicative", "unimodal_losses"})
+"""Terms that read "logits/<modality>". A term in neither set reads auxiliary outputs
+of one model."""

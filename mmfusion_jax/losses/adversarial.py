@@ -6,8 +6,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.losses.model_outputs import check_choice, extra
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.losses.model_outputs import check_choice, model_output
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Batch, Outputs
 
 OMEGAS = ("detached", "joint", "one")
@@ -24,9 +24,9 @@ class AgnosticAdversary:
         modalities: each has its logits in
             `Outputs.extras["discriminator/agnostic/<m>"]` and, for omega,
             `["importance/<m>"]`, (b M); the place of a modality here is its class.
-        omega: "detached" takes omega as a constant, and D_i learns from `Importance`;
-            "joint" lets the gradient of this term through omega; "one" is the ablation
-            "w/o Degree omega".
+        omega: "detached" takes omega as a constant, and D_i learns from
+            `ImportanceDiscriminatorLoss`; "joint" lets the gradient of this term
+            through omega; "one" is the ablation "w/o Degree omega".
 
     Reading:
         Nothing in the paper trains D_i: hence "detached". The model reverses the
@@ -42,7 +42,9 @@ class AgnosticAdversary:
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
         def loss(place: int, name: str, present: Array) -> Array:
-            logits = keep(extra(outputs, f"discriminator/agnostic/{name}"), present)
+            logits = zero_masked(
+                model_output(outputs, f"discriminator/agnostic/{name}"), present
+            )
             omega = self._omega(place, name, present, outputs)
             return -omega * jax.nn.log_softmax(logits)[:, place]
 
@@ -54,7 +56,7 @@ class AgnosticAdversary:
         """How hard it is to recognise the modality by its agnostic features, (b)."""
         if self.omega == "one":
             return 1.0
-        logits = keep(extra(outputs, f"importance/{name}"), present)
+        logits = zero_masked(model_output(outputs, f"importance/{name}"), present)
         omega = 1 - jax.nn.softmax(logits)[:, place]
         return omega if self.omega == "joint" else jax.lax.stop_gradient(omega)
 
@@ -78,7 +80,7 @@ class ExclusiveAdversary:
 
 
 @dataclasses.dataclass(frozen=True)
-class Importance:
+class ImportanceDiscriminatorLoss:
     """Loss term: the importance discriminator on agnostic features.
 
         L_imp = -1/n sum_m sum_k log[D_i(h^a_m)]_m
@@ -106,7 +108,7 @@ def _recognise(
     """The cross-entropy of telling every modality by its logits "prefix/<m>", (b)."""
 
     def loss(place: int, name: str, present: Array) -> Array:
-        logits = keep(extra(outputs, f"{prefix}/{name}"), present)
+        logits = zero_masked(model_output(outputs, f"{prefix}/{name}"), present)
         return -jax.nn.log_softmax(logits)[:, place]
 
     return _sum(loss, modalities, batch)
@@ -118,6 +120,6 @@ def _sum(
     """The sum of the losses (b) of the modalities that an example has, (b)."""
     total = jnp.zeros(batch.weight.shape, jnp.float32)
     for place, name in enumerate(modalities):
-        present = batch.has(name)
-        total = total + keep(loss(place, name, present), present)
+        present = batch.has_modalities(name)
+        total = total + zero_masked(loss(place, name, present), present)
     return total

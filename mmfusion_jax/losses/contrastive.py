@@ -5,8 +5,8 @@ import dataclasses
 import chex
 import jax.numpy as jnp
 
-from mmfusion_jax.losses.model_outputs import check_choice, extra
-from mmfusion_jax.ops.contrastive import DESIGNS, info_nce
+from mmfusion_jax.losses.model_outputs import check_choice, model_output
+from mmfusion_jax.ops.contrastive import POSITIVES, info_nce
 from mmfusion_jax.types import Array, Batch, Outputs
 
 
@@ -21,7 +21,7 @@ class InfoNCE:
         scale: what the inner products are multiplied by, 1 / tau. A scale that is
             learnt belongs to the model: multiply x by it and take 1 here.
         symmetric: False: only x looks for y.
-        design: which rows belong together, "A", "B" or "C"; see `ops.info_nce`.
+        positives: which rows belong together, "A", "B" or "C"; see `ops.info_nce`.
         label: name in `Batch.labels`, for designs "B" and "C": (b) int classes, or (b)
             float numbers, of which the sign is the class.
 
@@ -36,32 +36,32 @@ class InfoNCE:
     pairs: tuple[str, ...]
     scale: float = 1 / 0.07
     symmetric: bool = True
-    design: str = "A"
+    positives: str = "A"
     label: str = ""
 
     def __post_init__(self):
-        check_choice("design", self.design, DESIGNS)
+        check_choice("design", self.positives, POSITIVES)
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
         total = jnp.zeros(batch.weight.shape, jnp.float32)
         for pair in self.pairs:
             valid = batch.weight > 0
-            if f"{pair}/valid" in outputs.extras:
-                valid &= outputs.extras[f"{pair}/valid"]
+            if f"{pair}/valid" in outputs.aux:
+                valid &= outputs.aux[f"{pair}/valid"]
             total = total + info_nce(
-                extra(outputs, f"{pair}/x"),
-                extra(outputs, f"{pair}/y"),
+                model_output(outputs, f"{pair}/x"),
+                model_output(outputs, f"{pair}/y"),
                 valid,
                 scale=self.scale,
                 symmetric=self.symmetric,
-                design=self.design,
+                positives=self.positives,
                 groups=self._groups(batch),
             )
         return total
 
     def _groups(self, batch: Batch) -> Array | None:
         """The class of every row, (b); None where the design has no use for it."""
-        if self.design == "A":
+        if self.positives == "A":
             return None
         label = batch.labels[self.label]
         chex.assert_rank(label, 1)

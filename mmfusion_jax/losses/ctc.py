@@ -5,8 +5,8 @@ import dataclasses
 import jax.numpy as jnp
 import optax
 
-from mmfusion_jax.losses.model_outputs import extra
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.losses.model_outputs import model_output
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Batch, Outputs
 
 
@@ -38,16 +38,16 @@ class CTC:
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
         total = jnp.zeros(batch.weight.shape, jnp.float32)
         for name in self.modalities:
-            total = total + _one(f"ctc/{name}", batch.has(name), outputs)
+            total = total + _one(f"ctc/{name}", batch.has_modalities(name), outputs)
         return total
 
 
 def _one(name: str, present: Array, outputs: Outputs) -> Array:
     """The loss of the logits called `name`, (b); 0 where not `present`."""
-    real = extra(outputs, f"{name}/real") & present[:, None]
-    logits = keep(extra(outputs, name), real)
-    if f"{name}/targets" in outputs.extras:
-        targets = outputs.extras[f"{name}/targets"]
+    real = model_output(outputs, f"{name}/real") & present[:, None]
+    logits = zero_masked(model_output(outputs, name), real)
+    if f"{name}/targets" in outputs.aux:
+        targets = outputs.aux[f"{name}/targets"]
     else:
         classes = jnp.arange(1, logits.shape[-1])
         targets = jnp.broadcast_to(classes, (len(logits), len(classes)))
@@ -57,4 +57,4 @@ def _one(name: str, present: Array, outputs: Outputs) -> Array:
     loss = optax.ctc_loss(
         logits, (~real).astype(logits.dtype), targets, absent.astype(logits.dtype)
     )
-    return keep(loss, present & (jnp.sum(real, axis=1) >= need))
+    return zero_masked(loss, present & (jnp.sum(real, axis=1) >= need))

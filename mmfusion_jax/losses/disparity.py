@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from mmfusion_jax.losses.model_outputs import extra
-from mmfusion_jax.ops.independence import difference, hsic
+from mmfusion_jax.losses.model_outputs import model_output
+from mmfusion_jax.ops.independence import hsic, squared_cross_correlation
 from mmfusion_jax.types import Array, Batch, Outputs
 
 
@@ -32,7 +32,7 @@ class HSICDisparity:
 
 
 @dataclasses.dataclass(frozen=True)
-class Separation:
+class DifferenceLoss:
     """Loss term: the same by the difference loss of MISA.
 
         L_sep = 1/M sum_m mean((H^e_m^T H^a_m)^2)
@@ -52,7 +52,7 @@ class Separation:
     modalities: tuple[str, ...]
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
-        return _mean(difference, self.modalities, outputs, batch)
+        return _mean(squared_cross_correlation, self.modalities, outputs, batch)
 
 
 def _mean(
@@ -64,9 +64,11 @@ def _mean(
     """The mean dependence over the modalities that at least two rows have, ()."""
     values, counted = [], []
     for name in modalities:
-        rows = batch.has(name)
-        exclusive = extra(outputs, f"exclusive/{name}")
-        values.append(dependence(exclusive, extra(outputs, f"agnostic/{name}"), rows))
+        rows = batch.has_modalities(name)
+        exclusive = model_output(outputs, f"exclusive/{name}")
+        values.append(
+            dependence(exclusive, model_output(outputs, f"agnostic/{name}"), rows)
+        )
         counted.append(jnp.sum(rows, dtype=jnp.int32) > 1)
     count = jnp.sum(jnp.stack(counted), dtype=jnp.int32)
     return jnp.sum(jnp.stack(values)) / jnp.maximum(count, 1)

@@ -5,8 +5,8 @@ from typing import Literal
 
 import jax.numpy as jnp
 
-from mmfusion_jax.losses.model_outputs import check_choice, extra
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.losses.model_outputs import check_choice, model_output
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Batch, Outputs
 
 FORMS = ("normalised", "paper")
@@ -39,7 +39,7 @@ class GateEntropy:
         check_choice("form", self.form, FORMS)
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
-        gate = keep(extra(outputs, self.gate), batch.weight > 0)
+        gate = zero_masked(model_output(outputs, self.gate), batch.weight > 0)
         gate = jnp.maximum(gate, 0)  # no gate is below, but rounding may be
         if self.form == "paper":
             return -_sum_of_logs(gate)

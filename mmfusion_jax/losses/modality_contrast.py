@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
-from mmfusion_jax.losses.model_outputs import check_choice, extra
-from mmfusion_jax.ops.contrastive import contrast, info_nce, unit
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.losses.model_outputs import check_choice, model_output
+from mmfusion_jax.ops.contrastive import contrast, info_nce, l2_normalize
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Batch, Outputs
 
 NEGATIVES = ("batch", "same_sample")
@@ -43,9 +43,9 @@ class ModalityContrast:
         check_choice("negatives", self.negatives, NEGATIVES)
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
-        present = [batch.has(name) for name in self.modalities]
+        present = [batch.has_modalities(name) for name in self.modalities]
         views = [
-            unit(keep(extra(outputs, f"pooled/{name}"), here))
+            l2_normalize(zero_masked(model_output(outputs, f"pooled/{name}"), here))
             for name, here in zip(self.modalities, present, strict=True)
         ]
         form = _in_batch if self.negatives == "batch" else _in_sample

@@ -4,9 +4,9 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from mmfusion_jax.losses.model_outputs import extra
+from mmfusion_jax.losses.model_outputs import model_output
 from mmfusion_jax.ops.late_fusion import multiplicative
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Batch, Outputs
 
 
@@ -20,7 +20,7 @@ class Multiplicative:
         label: name in `Batch.labels`, (b) int classes y.
         modalities: each has its logits (b k) in `Outputs.extras["logits/<name>"]`.
         beta: how much a modality is forgiven, 0..1.
-        detach_q: take q as a constant in the gradient.
+        stop_gradient_q: take q as a constant in the gradient.
 
     Source:
         Liu et al. 2018; beta of CFN-SR, Table 1.
@@ -29,16 +29,18 @@ class Multiplicative:
     label: str
     modalities: tuple[str, ...] = ("audio", "video")
     beta: float = 0.3
-    detach_q: bool = False
+    stop_gradient_q: bool = False
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
-        logits = [extra(outputs, f"logits/{name}") for name in self.modalities]
-        present = jnp.stack([batch.has(name) for name in self.modalities], axis=1)
+        logits = [model_output(outputs, f"logits/{name}") for name in self.modalities]
+        present = jnp.stack(
+            [batch.has_modalities(name) for name in self.modalities], axis=1
+        )
         scores = multiplicative(
-            keep(jnp.stack(logits, axis=1), present),
+            zero_masked(jnp.stack(logits, axis=1), present),
             present,
             self.beta,
-            self.detach_q,
+            self.stop_gradient_q,
         )
         true = batch.labels[self.label][:, None]
         return -jnp.take_along_axis(scores, true, axis=1)[:, 0]

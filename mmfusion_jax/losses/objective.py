@@ -13,7 +13,7 @@ TASK = "task"
 
 
 @dataclasses.dataclass(frozen=True)
-class Weighted:
+class WeightedLoss:
     """A loss term and what it counts for.
 
     Attributes:
@@ -40,7 +40,7 @@ class Objective:
         terms: name -> weighted term; the one called "task" scores evaluations.
     """
 
-    terms: Mapping[str, Weighted]
+    terms: Mapping[str, WeightedLoss]
 
     def __call__(
         self, outputs: Outputs, batch: Batch, step: Array, axis: str | None = None

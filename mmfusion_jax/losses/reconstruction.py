@@ -5,8 +5,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.losses.model_outputs import extra
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.losses.model_outputs import model_output
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Batch, Outputs
 
 
@@ -33,10 +33,10 @@ class Reconstruction:
         total = jnp.zeros(batch.weight.shape, jnp.float32)
         count = jnp.zeros(batch.weight.shape, jnp.float32)
         for name in self.modalities:
-            present = batch.has(name)
-            said = extra(outputs, f"reconstruction/{name}")
-            truth = jax.lax.stop_gradient(extra(outputs, f"pooled/{name}"))
-            away = jnp.square(keep(said - truth, present))
+            present = batch.has_modalities(name)
+            said = model_output(outputs, f"reconstruction/{name}")
+            truth = jax.lax.stop_gradient(model_output(outputs, f"pooled/{name}"))
+            away = jnp.square(zero_masked(said - truth, present))
             total = total + jnp.mean(away, axis=-1)
             count = count + present
         return total / jnp.maximum(count, 1)

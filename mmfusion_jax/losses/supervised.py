@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from mmfusion_jax.errors import ConfigError
-from mmfusion_jax.losses.model_outputs import extra, wide
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.losses.model_outputs import as_float32, model_output
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Batch, Outputs
 
 
@@ -33,11 +33,13 @@ class CrossEntropy:
     class_weights: tuple[float, ...] = ()
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
-        logits = extra(outputs, self.logits) if self.logits else outputs.prediction
+        logits = (
+            model_output(outputs, self.logits) if self.logits else outputs.prediction
+        )
         self._check(logits.shape[-1])
         label = batch.labels[self.label]
         loss = optax.softmax_cross_entropy_with_integer_labels(
-            keep(wide(logits), batch.weight > 0), label
+            zero_masked(as_float32(logits), batch.weight > 0), label
         )
         if not self.class_weights:
             return loss
@@ -101,7 +103,7 @@ class Multilabel:
     label: str
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
-        logits = keep(wide(outputs.prediction), batch.weight > 0)
+        logits = zero_masked(as_float32(outputs.prediction), batch.weight > 0)
         logits = einops.rearrange(logits, "b (j k) -> b j k", k=2)
         loss = optax.softmax_cross_entropy_with_integer_labels(
             logits, batch.labels[self.label]
@@ -111,5 +113,5 @@ class Multilabel:
 
 def _error(outputs: Outputs, batch: Batch, label: str) -> Array:
     """How far the prediction is above the label, (b); 0 on rows that fill up."""
-    said = wide(outputs.prediction)
-    return keep(said - batch.labels[label].astype(said.dtype), batch.weight > 0)
+    said = as_float32(outputs.prediction)
+    return zero_masked(said - batch.labels[label].astype(said.dtype), batch.weight > 0)

@@ -9,9 +9,9 @@ import einops
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.losses.model_outputs import check_choice, extra, wide
+from mmfusion_jax.losses.model_outputs import as_float32, check_choice, model_output
 from mmfusion_jax.losses.supervised import L1, MSE, CrossEntropy, Multilabel
-from mmfusion_jax.ops.masking import keep, masked_mean
+from mmfusion_jax.ops.masking import masked_mean, zero_masked
 from mmfusion_jax.types import Array, Batch, Outputs
 
 KINDS: dict[str, Callable[[str], Any]] = {
@@ -23,7 +23,7 @@ KINDS: dict[str, Callable[[str], Any]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class SingleModalities:
+class UnimodalLoss:
     """Loss term: the loss of every modality alone, the mean over those present.
 
     Attributes:
@@ -49,7 +49,7 @@ class SingleModalities:
         present = _present(self.modalities, batch)
         alone = _logits(self.modalities, outputs)
         losses = [
-            term(Outputs(keep(logits, present[:, m])), batch)
+            term(Outputs(zero_masked(logits, present[:, m])), batch)
             for m, logits in enumerate(alone)
         ]
         return masked_mean(jnp.stack(losses, axis=1), present, axis=1)
@@ -77,11 +77,14 @@ class Consistency:
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
         present = _present(self.modalities, batch)
-        fused = keep(wide(outputs.prediction), batch.weight > 0)
+        fused = zero_masked(as_float32(outputs.prediction), batch.weight > 0)
         chex.assert_rank(fused, 2)
         fused = self._probabilities(fused)
         distances = [
-            1 - self._cosine(self._probabilities(keep(logits, present[:, m])), fused)
+            1
+            - self._cosine(
+                self._probabilities(zero_masked(logits, present[:, m])), fused
+            )
             for m, logits in enumerate(_logits(self.modalities, outputs))
         ]
         return masked_mean(jnp.stack(distances, axis=1), present, axis=1)
@@ -99,9 +102,9 @@ class Consistency:
 
 def _present(modalities: tuple[str, ...], batch: Batch) -> Array:
     """Which modalities a real example has, (b m) bool."""
-    return jnp.stack([batch.has(name) for name in modalities], axis=1)
+    return jnp.stack([batch.has_modalities(name) for name in modalities], axis=1)
 
 
 def _logits(modalities: tuple[str, ...], outputs: Outputs) -> list[Array]:
     """What every modality says alone."""
-    return [extra(outputs, f"logits/{name}") for name in modalities]
+    return [model_output(outputs, f"logits/{name}") for name in modalities]

@@ -10,7 +10,7 @@ from mmfusion_jax.types import Array, Batch, Outputs
 
 
 @dataclasses.dataclass(frozen=True)
-class ClassificationScores:
+class ClassificationMetrics:
     """Accuracy, UAR and macro precision, recall and F1.
 
     Attributes:

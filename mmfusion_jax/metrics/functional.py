@@ -29,7 +29,7 @@ def corr(said: Any, truth: Any, *, nan_corr: bool = False) -> float:
     return float(np.sum(p * t) / np.sqrt(np.sum(p * p) * np.sum(t * t)))
 
 
-def accuracy_in_steps(said: Any, truth: Any, limit: float) -> float:
+def rounded_accuracy(said: Any, truth: Any, limit: float) -> float:
     """The share of p whose round(clip(p, -limit, limit)) is that of t; half to even."""
     near = [np.round(np.clip(column(x), -limit, limit)) for x in (said, truth)]
     return accuracy(*near)

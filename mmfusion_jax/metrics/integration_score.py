@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import softmax
 
-from mmfusion_jax.errors import ConfigError, nearest
+from mmfusion_jax.errors import ConfigError, suggest
 from mmfusion_jax.metrics import functional
-from mmfusion_jax.metrics.classification import ClassificationScores
+from mmfusion_jax.metrics.classification import ClassificationMetrics
 from mmfusion_jax.types import Array, Batch, Outputs
 
 DEFINITIONS = {
@@ -28,7 +28,7 @@ CONFIDENCE = {"margin": "confidence", "entropy": "confidence_entropy"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Integration:
+class IntegrationScoreSpec:
     """What the Multimodal Integration Score is made of.
 
     Attributes:
@@ -58,7 +58,7 @@ class Integration:
             if (value := getattr(self, field)) not in known:
                 raise ConfigError(
                     "C03",
-                    f"config.mis.{field}={value!r} is unknown; {nearest(value, known)}",
+                    f"config.mis.{field}={value!r} is unknown; {suggest(value, known)}",
                 )
 
     @property
@@ -74,7 +74,7 @@ class Integration:
 
 
 @dataclasses.dataclass(frozen=True)
-class IntegrationScores:
+class IntegrationMetrics:
     """The scores of a classifier whose modalities have answers of their own.
 
     Attributes:
@@ -82,8 +82,8 @@ class IntegrationScores:
         integration: what MIS is made of.
     """
 
-    plain: ClassificationScores
-    integration: Integration
+    plain: ClassificationMetrics
+    integration: IntegrationScoreSpec
 
     @property
     def DEFINITIONS(self) -> Mapping[str, str]:
@@ -97,7 +97,7 @@ class IntegrationScores:
             ConfigError: the model has no heads of single modalities.
         """
         names = self.integration.modalities
-        if lacking := [m for m in names if f"logits/{m}" not in outputs.extras]:
+        if lacking := [m for m in names if f"logits/{m}" not in outputs.aux]:
             raise ConfigError(
                 "C18",
                 f"config.mis needs what {', '.join(lacking)} says alone, and the model "
@@ -107,8 +107,8 @@ class IntegrationScores:
             )
         return {
             **self.plain.collect(outputs, batch),
-            "alone": jnp.stack([outputs.extras[f"logits/{m}"] for m in names], axis=1),
-            "present": jnp.stack([batch.has(m) for m in names], axis=1),
+            "alone": jnp.stack([outputs.aux[f"logits/{m}"] for m in names], axis=1),
+            "present": jnp.stack([batch.has_modalities(m) for m in names], axis=1),
         }
 
     def scores(self, collected: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from mmfusion_jax.types import Array, Batch, Outputs
 
 
 @dataclasses.dataclass(frozen=True)
-class FlagScores:
+class MultilabelMetrics:
     """Accuracy and weighted F1 of every flag, and their means.
 
     Attributes:

@@ -10,7 +10,7 @@ from mmfusion_jax.types import Array, Batch, Outputs
 
 
 @dataclasses.dataclass(frozen=True)
-class PlainScores:
+class RegressionMetrics:
     """Error, correlation, and being on the right side of the neutral value.
 
     Attributes:

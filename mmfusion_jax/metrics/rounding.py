@@ -7,7 +7,7 @@ import math
 EXACT = decimal.Context(prec=400, rounding=decimal.ROUND_HALF_UP)
 
 
-def rounded(value: float, digits: int = 3) -> str:
+def format_number(value: float, digits: int = 3) -> str:
     """A number with `digits` decimals, half away from zero: 0.9075 is "0.908".
 
     Its first 12 decimal digits are rounded, not its binary value, so that 0.9075 as a
@@ -22,10 +22,10 @@ def rounded(value: float, digits: int = 3) -> str:
     return _fixed(decimal.Decimal(f"{value:.12g}"), digits)
 
 
-def percent(value: float, digits: int = 1) -> str:
+def format_percent(value: float, digits: int = 1) -> str:
     """A share in percent, without the sign: 0.9075 is "90.8"."""
     if not math.isfinite(value):
-        return rounded(value)
+        return format_number(value)
     return _fixed(EXACT.multiply(decimal.Decimal(f"{value:.12g}"), 100), digits)
 
 

@@ -10,7 +10,7 @@ from mmfusion_jax.metrics import as_published, functional
 from mmfusion_jax.types import Array, Batch, Outputs
 
 
-def sentiment(said: Any, truth: Any) -> dict[str, float]:
+def sentiment_scores(said: Any, truth: Any) -> dict[str, float]:
     """The scores of `SentimentScores.DEFINITIONS`.
 
     Args:
@@ -22,8 +22,8 @@ def sentiment(said: Any, truth: Any) -> dict[str, float]:
     return {
         "mae": functional.mae(p, t),
         "corr": functional.corr(p, t),
-        "acc7": functional.accuracy_in_steps(p, t, 3.0),
-        "acc5": functional.accuracy_in_steps(p, t, 2.0),
+        "acc7": functional.rounded_accuracy(p, t, 3.0),
+        "acc5": functional.rounded_accuracy(p, t, 2.0),
         "acc2_has0": functional.accuracy(p >= 0, t >= 0),
         "f1_has0": functional.weighted_f1(p >= 0, t >= 0),
         "acc2_non0": functional.accuracy(p[some] > 0, t[some] > 0),
@@ -35,7 +35,7 @@ def sentiment(said: Any, truth: Any) -> dict[str, float]:
 
 
 @dataclasses.dataclass(frozen=True)
-class SentimentScores:
+class SentimentMetrics:
     """What the papers on CMU-MOSI and CMU-MOSEI print.
 
     Attributes:
@@ -66,4 +66,4 @@ class SentimentScores:
         return {"prediction": outputs.prediction, "truth": batch.labels[self.label]}
 
     def scores(self, collected: Mapping[str, np.ndarray]) -> dict[str, float]:
-        return sentiment(collected["prediction"], collected["truth"])
+        return sentiment_scores(collected["prediction"], collected["truth"])

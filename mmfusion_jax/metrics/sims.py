@@ -13,7 +13,7 @@ EDGES = {"acc2": (0.0,), "acc3": (-0.1, 0.1), "acc5": (-0.7, -0.1, 0.1, 0.7)}
 """Score -> where its classes part; an edge belongs to the class below it."""
 
 
-def sims(said: Any, truth: Any) -> dict[str, float]:
+def sims_scores(said: Any, truth: Any) -> dict[str, float]:
     """The scores of `SimsScores.DEFINITIONS`.
 
     Args:
@@ -39,7 +39,7 @@ def sims(said: Any, truth: Any) -> dict[str, float]:
 
 
 @dataclasses.dataclass(frozen=True)
-class SimsScores:
+class SimsMetrics:
     """What the papers on CH-SIMS print.
 
     Attributes:
@@ -65,4 +65,4 @@ class SimsScores:
         return {"prediction": outputs.prediction, "truth": batch.labels[self.label]}
 
     def scores(self, collected: Mapping[str, np.ndarray]) -> dict[str, float]:
-        return sims(collected["prediction"], collected["truth"])
+        return sims_scores(collected["prediction"], collected["truth"])

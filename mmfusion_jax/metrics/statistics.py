@@ -9,7 +9,7 @@ from scipy import stats
 
 
 @dataclasses.dataclass(frozen=True)
-class Paired:
+class PairedTest:
     """Two systems compared over the same runs, such as folds and seeds.
 
     Attributes:
@@ -67,7 +67,7 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def paired_test(a: Sequence[float], b: Sequence[float]) -> Paired:
+def paired_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
     """Whether one system differs from another, run by run.
 
         t = mean(a - b) / (s / sqrt(n)),  n - 1 degrees of freedom
@@ -100,4 +100,4 @@ def paired_test(a: Sequence[float], b: Sequence[float]) -> Paired:
     if len(rest := apart[apart != 0]):
         ranks: Any = stats.wilcoxon(rest, method="exact")
         signed = float(ranks.pvalue)
-    return Paired(float(apart.mean()), t, p, signed)
+    return PairedTest(float(apart.mean()), t, p, signed)

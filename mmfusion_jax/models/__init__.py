@@ -1,22 +1,19 @@
 """One file per paper, and the baselines of their tables."""
 
-from mmfusion_jax.models.baselines import ConcatFC, LateFusion, Unimodal
-from mmfusion_jax.models.cfn_sr import CFNSR
-from mmfusion_jax.models.hetero_fusion_net import HeteroFusionNet
-from mmfusion_jax.models.mcl_mcf import MCLMCF
-from mmfusion_jax.models.mea import MEA
-from mmfusion_jax.models.of_cmaer_cat import OFCMAERCAT
-
 MODELS = {
-    "cfn_sr": CFNSR,
-    "hetero_fusion_net": HeteroFusionNet,
-    "mcl_mcf": MCLMCF,
-    "mea": MEA,
-    "of_cmaer_cat": OFCMAERCAT,
-    "unimodal": Unimodal,
-    "late_fusion": LateFusion,
-    "concat_fc": ConcatFC,
+    "cfn_sr": "mmfusion_jax.models.cfn_sr:CFNSR",
+    "hetero_fusion_net": "mmfusion_jax.models.hetero_fusion_net:HeteroFusionNet",
+    "mcl_mcf": "mmfusion_jax.models.mcl_mcf:MCLMCF",
+    "mea": "mmfusion_jax.models.mea:MEA",
+    "of_cmaer_cat": "mmfusion_jax.models.of_cmaer_cat:OFCMAERCAT",
+    "unimodal": "mmfusion_jax.models.baselines:Unimodal",
+    "late_fusion": "mmfusion_jax.models.baselines:LateFusion",
+    "concat_fc": "mmfusion_jax.models.baselines:ConcatFC",
 }
+"""Short name -> import path."""
+
+BASELINES = ("concat_fc", "late_fusion", "unimodal")
+"""Models that can replace the model of any config."""
 
 UNIMODAL_LOGITS = frozenset({"hetero_fusion_net", "late_fusion", "unimodal"})
-"""Models whose extras hold "logits/<modality>", what every modality says alone."""
+"""Models whose auxiliary outputs hold "logits/<modality>", one prediction each."""

@@ -12,9 +12,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError, nearest
-from mmfusion_jax.layers.linear import linear
-from mmfusion_jax.models.common import align, encode, head, vector
+from mmfusion_jax.errors import ConfigError, suggest
+from mmfusion_jax.layers.linear import torch_dense
+from mmfusion_jax.models.common import (
+    encode,
+    pool_modality,
+    prediction_head,
+    project_modality,
+)
 from mmfusion_jax.ops.late_fusion import (
     average,
     mean_score,
@@ -22,7 +27,7 @@ from mmfusion_jax.ops.late_fusion import (
     product,
     weighted,
 )
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Batch, Outputs, PyTree, Streams
 
 RULES = ("average", "product", "multiplicative", "learned")
@@ -37,7 +42,7 @@ class Unimodal(nn.Module):
         encoders: one modality and its encoder.
         head_size: k.
         dropout: on the vector of audio.
-        audio_readout: what the head sees of audio: "flat", "mean" or "moments".
+        audio_pooling: what the head sees of audio: "flat", "mean" or "moments".
         modality: the one that is encoded; "" for the only one of `encoders`.
 
     Source:
@@ -47,7 +52,7 @@ class Unimodal(nn.Module):
     encoders: Mapping[str, nn.Module]
     head_size: int
     dropout: float = 0.4
-    audio_readout: str = "flat"
+    audio_pooling: str = "flat"
     modality: str = ""
 
     @nn.compact
@@ -70,8 +75,8 @@ class Unimodal(nn.Module):
             )
         (name,) = names
         streams = encode(self.encoders, batch, train=train)
-        x = vector(streams, name, self.dropout, self.audio_readout, train=train)
-        logits = head(x, self.head_size, f"head_{name}")
+        x = pool_modality(streams, name, self.dropout, self.audio_pooling, train=train)
+        logits = prediction_head(x, self.head_size, f"head_{name}")
         return Outputs(logits, {name: x, f"logits/{name}": logits})
 
 
@@ -89,8 +94,9 @@ class LateFusion(nn.Module):
             probabilities.
         beta: of the rule "multiplicative".
         dropout: on the vector of audio.
-        audio_readout: what a head sees of audio: "flat", "mean" or "moments".
-        aligned: width to which every vector is brought first, see `align`; 0 for none.
+        audio_pooling: what a head sees of audio: "flat", "mean" or "moments".
+        projection_dim: width to which every vector is brought first, see `align`; 0 for
+            none.
         hidden_dims: widths of hidden layers in front of every head.
         flags: the logits are pairs of no and yes, and each pair is combined by itself.
         hidden_dropout: after each of them.
@@ -101,12 +107,12 @@ class LateFusion(nn.Module):
         hidden_dims=(512, 256), hidden_dropout=0.3, audio_readout="mean", dropout=0.
     Reading:
         Averaging and multiplication combine networks that were trained alone: take
-        their weights with `graft`, or train with one cross-entropy per modality on
-        "logits/<modality>". "multiplicative" is trained with the loss of that name;
-        it scores each class as if it were the true one, and we normalise the scores.
-        The papers combine classes. Scores are combined by "average", their mean, and
-        by "learned", a mean whose weights are a linear layer and softmax of all scores;
-        the other rules have no meaning for them.
+        their weights with `copy_submodules`, or train with one cross-entropy per
+        modality on "logits/<modality>". "multiplicative" is trained with the loss of
+        that name; it scores each class as if it were the true one, and we normalise the
+        scores. The papers combine classes. Scores are combined by "average", their
+        mean, and by "learned", a mean whose weights are a linear layer and softmax of
+        all scores; the other rules have no meaning for them.
     """
 
     encoders: Mapping[str, nn.Module]
@@ -114,8 +120,8 @@ class LateFusion(nn.Module):
     rule: Literal["average", "product", "multiplicative", "learned"] = "average"
     beta: float = 0.3
     dropout: float = 0.4
-    audio_readout: str = "flat"
-    aligned: int = 0
+    audio_pooling: str = "flat"
+    projection_dim: int = 0
     hidden_dims: tuple[int, ...] = ()
     hidden_dropout: float = 0.0
     flags: bool = False
@@ -142,7 +148,7 @@ class LateFusion(nn.Module):
                 self.hidden_dropout,
                 train,
             )
-            logits.append(head(y, self.head_size, f"head_{name}"))
+            logits.append(prediction_head(y, self.head_size, f"head_{name}"))
             extras[f"logits/{name}"] = logits[-1]
         present = [streams[name].present for name in sorted(streams)]
         together = jnp.stack(logits, axis=1), jnp.stack(present, axis=1)
@@ -157,8 +163,8 @@ class LateFusion(nn.Module):
         if self.rule == "average":
             return mean_score(scores, present, jnp.zeros_like(scores))
         if self.rule == "learned":
-            weigh = linear(scores.shape[1], scores.shape[1], name="weigh")
-            return mean_score(scores, present, weigh(keep(scores, present)))
+            weigh = torch_dense(scores.shape[1], scores.shape[1], name="weigh")
+            return mean_score(scores, present, weigh(zero_masked(scores, present)))
         raise ConfigError(
             "C03",
             f"config.model.rule={self.rule!r} combines classes, not scores.",
@@ -182,12 +188,12 @@ class LateFusion(nn.Module):
             scores = multiplicative(logits, present, self.beta)
             return jax.nn.log_softmax(scores)
         if self.rule == "learned":
-            said = keep(jax.nn.softmax(logits), present)
+            said = zero_masked(jax.nn.softmax(logits), present)
             said = said.reshape(len(said), -1)  # b m*k
-            weigh = linear(said.shape[-1], present.shape[1], name="weigh")
+            weigh = torch_dense(said.shape[-1], present.shape[1], name="weigh")
             return weighted(logits, present, weigh(said))
         raise ConfigError(
-            "C03", f"rule={self.rule!r} is unknown.", nearest(self.rule, RULES)
+            "C03", f"rule={self.rule!r} is unknown.", suggest(self.rule, RULES)
         )
 
 
@@ -202,9 +208,10 @@ class ConcatFC(nn.Module):
         head_size: k.
         hidden_dims: widths of the hidden layers, one at least.
         dropout: on the vector of audio.
-        audio_readout: what a head sees of audio: "flat", "mean" or "moments".
+        audio_pooling: what a head sees of audio: "flat", "mean" or "moments".
         hidden_dropout: on the hidden layers.
-        aligned: width to which every vector is brought first, see `align`; 0 for none.
+        projection_dim: width to which every vector is brought first, see `align`; 0 for
+            none.
 
     Source:
         CFN-SR, Table 1, "Concat + FC"; Hetero-Fusion-Net, Sec. 5.3, "Early Fusion":
@@ -219,8 +226,8 @@ class ConcatFC(nn.Module):
     hidden_dims: tuple[int, ...] = (256,)
     dropout: float = 0.4
     hidden_dropout: float = 0.4
-    audio_readout: str = "flat"
-    aligned: int = 0
+    audio_pooling: str = "flat"
+    projection_dim: int = 0
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> Outputs:
@@ -241,12 +248,12 @@ class ConcatFC(nn.Module):
         streams = encode(self.encoders, batch, train=train)
         vectors = _vectors(self, streams, train)
         joint = jnp.concatenate(list(vectors.values()), axis=-1)
-        hidden = nn.relu(linear(joint.shape[-1], first, name="hidden")(joint))
+        hidden = nn.relu(torch_dense(joint.shape[-1], first, name="hidden")(joint))
         hidden = nn.Dropout(self.hidden_dropout, deterministic=not train)(hidden)
         hidden = hidden_layers(
             hidden, tuple(others), "hidden", self.hidden_dropout, train
         )
-        return Outputs(head(hidden, self.head_size), vectors)
+        return Outputs(prediction_head(hidden, self.head_size), vectors)
 
 
 def hidden_layers(
@@ -254,7 +261,7 @@ def hidden_layers(
 ) -> Array:
     """Linear layers `<name>_{i}`, i from 1, each with ReLU and dropout; (b d)."""
     for i, width in enumerate(widths, start=1):
-        x = nn.relu(linear(x.shape[-1], width, name=f"{name}_{i}")(x))
+        x = nn.relu(torch_dense(x.shape[-1], width, name=f"{name}_{i}")(x))
         x = nn.Dropout(dropout, deterministic=not train)(x)
     return x
 
@@ -265,14 +272,16 @@ def _vectors(
     """The vector of every modality, (b d), aligned if the model asks for it."""
     found = {}
     for name in sorted(streams):
-        x = vector(streams, name, model.dropout, model.audio_readout, train=train)
-        if model.aligned:
-            x = align(x, streams[name].present, model.aligned, name)
+        x = pool_modality(
+            streams, name, model.dropout, model.audio_pooling, train=train
+        )
+        if model.projection_dim:
+            x = project_modality(x, streams[name].present, model.projection_dim, name)
         found[name] = x
     return found
 
 
-def count(params: PyTree, *, include_unused_heads: bool = False) -> int:
+def count_parameters(params: PyTree, *, include_unused_heads: bool = False) -> int:
     """Number of parameters of a ConcatFC model.
 
     Args:

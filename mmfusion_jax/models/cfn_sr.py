@@ -6,12 +6,12 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError, nearest
+from mmfusion_jax.errors import ConfigError, suggest
 from mmfusion_jax.fusion.residual_attention import ResidualAttention
-from mmfusion_jax.layers.linear import linear
-from mmfusion_jax.layers.pooling import step_means
+from mmfusion_jax.layers.linear import torch_dense
+from mmfusion_jax.layers.pooling import mean_per_frame
 from mmfusion_jax.layers.transformer import Transformer
-from mmfusion_jax.models.common import encode, head, vector
+from mmfusion_jax.models.common import encode, pool_modality, prediction_head
 from mmfusion_jax.types import Batch, Outputs, Streams
 
 KNOWN = {
@@ -29,29 +29,29 @@ class CFNSR(nn.Module):
     `cross` (Eq. 7-8), `head`, and `narrow` with cross="video_to_audio".
 
     Attributes:
-        encoders: "audio" and `watched`; each maps (values, mask) to Tokens.
+        encoders: "audio" and `attended_modality`; each maps (values, mask) to Tokens.
         head_size: number of emotions, k of the prediction.
-        width: size of the space where audio and video meet.
-        depth, heads: of the self-attention; heads divides the width of the audio
-            tokens, or `width` with cross="video_to_audio".
+        hidden_dim: size of the space where audio and video meet.
+        num_layers, num_heads: of the self-attention; heads divides the width of the
+            audio tokens, or `hidden_dim` with cross="video_to_audio".
         causal: a token of the self-attention sees no later one.
         cross: who tells whom. Table 2: "audio_to_video" is the paper's model,
             "video_to_audio" the alternative, "none" is "w/o cross-modal blocks".
         self_attention: False is "w/o self-attention", Table 2.
         residual: False is "w/o residual", Table 2.
         softmax_axes: positions that share one unit of weight, see ResidualAttention.
-        parity: "official" sums the attention over the batch, as the released code
+        variant: "official" sums the attention over the batch, as the released code
             does. Its other departures belong to the encoder (`stem_relu=False`) and to
             the data.
         dropout: on the vector of audio.
-        audio_readout: the vector of audio in Eq. 9: "flat" as in the paper, "mean" or
+        audio_pooling: the vector of audio in Eq. 9: "flat" as in the paper, "mean" or
             "moments" (mean and deviation over time), for little data.
         embed_dropout, layer_dropout: of the self-attention: on its input; on weights,
             hidden layers and residuals.
         axis: pmap axis over which the batch is spread; None under jit.
         dtype: type of the computation; None keeps that of the encoders.
-        watched: the modality in the place of video: any stream with positions, such
-            as a clip, a picture, or a few vectors per clip.
+        attended_modality: the modality in the place of video: any stream with
+            positions, such as a clip, a picture, or a few vectors per clip.
 
     Source:
         CFN-SR, Sec. 2, Tables 1 and 2.
@@ -65,59 +65,60 @@ class CFNSR(nn.Module):
 
     encoders: Mapping[str, nn.Module]
     head_size: int
-    width: int = 64
-    depth: int = 5
-    heads: int = 8
+    hidden_dim: int = 64
+    num_layers: int = 5
+    num_heads: int = 8
     causal: bool = True
     cross: Literal["audio_to_video", "video_to_audio", "none"] = "audio_to_video"
     self_attention: bool = True
     residual: bool = True
     softmax_axes: Literal["HW", "SHW"] = "HW"
-    parity: Literal["paper", "official"] = "paper"
+    variant: Literal["paper", "official"] = "paper"
     dropout: float = 0.4
-    audio_readout: str = "flat"
+    audio_pooling: str = "flat"
     embed_dropout: float = 0.3
     layer_dropout: float = 0.1
     axis: str | None = None
     dtype: Any = None
-    watched: str = "video"
+    attended_modality: str = "video"
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> Outputs:
         """Classifies.
 
         Returns:
-            Logits (b k); extras "audio" (b n*d) and `watched` (b d), what the head
-            sees, and "attention" (b n), the weight of every token of the modality
+            Logits (b k); extras "audio" (b n*d) and `attended_modality` (b d), what the
+            head sees, and "attention" (b n), the weight of every token of the modality
             that is told, if any is.
 
         Raises:
-            ConfigError: if an option is unknown, or "audio" or `watched` is missing.
+            ConfigError: if an option is unknown, or "audio" or `attended_modality` is
+                missing.
         """
         self._check()
         streams = encode(self.encoders, batch, train=train)
         if self.cross != "none":
             streams = self._fuse(streams, train)
 
-        options = (self.dropout, self.audio_readout)
-        audio = vector(streams, "audio", *options, train=train)
-        watched = vector(streams, self.watched, *options, train=train)
+        options = (self.dropout, self.audio_pooling)
+        audio = pool_modality(streams, "audio", *options, train=train)
+        watched = pool_modality(streams, self.attended_modality, *options, train=train)
         joint = jnp.concatenate([watched, audio], axis=-1)  # I in Sec. 2.4
-        extras = {"audio": audio, self.watched: watched}
+        extras = {"audio": audio, self.attended_modality: watched}
         if "attention" in streams:
             extras["attention"] = streams["attention"].values[..., 0]
-        return Outputs(head(joint, self.head_size), extras)  # Eq. 9
+        return Outputs(prediction_head(joint, self.head_size), extras)  # Eq. 9
 
     def _fuse(self, streams: Streams, train: bool) -> Streams:
         """The cross-modal block, Sec. 2.3; the stream that asks stays as it was."""
-        names = {"audio": "audio", "video": self.watched}
+        names = {"audio": "audio", "video": self.attended_modality}
         source, target = (names[name] for name in self.cross.split("_to_"))
         question = streams[source]
-        if source == self.watched:
-            steps = step_means(question)
-            narrow = linear(
+        if source == self.attended_modality:
+            steps = mean_per_frame(question)
+            narrow = torch_dense(
                 steps.values.shape[-1],
-                self.width,
+                self.hidden_dim,
                 use_bias=False,
                 dtype=self.dtype,
                 name="narrow",
@@ -126,13 +127,13 @@ class CFNSR(nn.Module):
         if self.self_attention:
             question = self._transformer()(question, train=train)  # Eq. 5-6
         fuse = ResidualAttention(
-            self.width,
+            self.hidden_dim,
             target,
             "question",
             project_source=source == "audio",
             residual=self.residual,
             softmax_axes=self.softmax_axes,
-            attention="batch_sum" if self.parity == "official" else "per_sample",
+            attention="batch_sum" if self.variant == "official" else "per_sample",
             axis=self.axis,
             dtype=self.dtype,
             name="cross",
@@ -141,8 +142,8 @@ class CFNSR(nn.Module):
 
     def _transformer(self) -> Transformer:
         return Transformer(
-            self.depth,
-            self.heads,
+            self.num_layers,
+            self.num_heads,
             self.causal,
             embed_dropout=self.embed_dropout,
             attention_dropout=self.layer_dropout,
@@ -153,7 +154,7 @@ class CFNSR(nn.Module):
         )
 
     def _check(self) -> None:
-        if missing := {"audio", self.watched} - self.encoders.keys():
+        if missing := {"audio", self.attended_modality} - self.encoders.keys():
             raise ConfigError(
                 "C22",
                 f"CFNSR needs encoders for {sorted(missing)}, but was given "
@@ -162,5 +163,5 @@ class CFNSR(nn.Module):
         for name, known in KNOWN.items():
             if (value := getattr(self, name)) not in known:
                 raise ConfigError(
-                    "C03", f"{name}={value!r} is unknown.", nearest(value, known)
+                    "C03", f"{name}={value!r} is unknown.", suggest(value, known)
                 )

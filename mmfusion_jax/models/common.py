@@ -6,14 +6,14 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError, nearest
-from mmfusion_jax.layers.linear import linear
-from mmfusion_jax.layers.pooling import flat, mean, moments
+from mmfusion_jax.errors import ConfigError, suggest
+from mmfusion_jax.layers.linear import torch_dense
+from mmfusion_jax.layers.pooling import flatten, mean, mean_std
 from mmfusion_jax.layers.transformer import layer_norm
-from mmfusion_jax.ops.masking import keep
-from mmfusion_jax.types import SHARE, Array, Batch, Streams, Tokens
+from mmfusion_jax.ops.masking import zero_masked
+from mmfusion_jax.types import WEIGHT_PREFIX, Array, Batch, Streams, Tokens
 
-READOUTS = {"flat": flat, "mean": mean, "moments": moments}
+POOLINGS = {"flat": flatten, "mean": mean, "moments": mean_std}
 """What a head may see of audio; of every other modality it sees the mean."""
 
 
@@ -32,21 +32,21 @@ def encode(
             f"{sorted(batch.inputs)}.",
         )
     return {
-        name: encoder(batch.inputs[name], batch.real(name), train=train)
+        name: encoder(batch.inputs[name], batch.valid_mask(name), train=train)
         for name, encoder in encoders.items()
     }
 
 
-def vector(
-    streams: Streams, name: str, dropout: float, readout: str = "flat", *, train: bool
+def pool_modality(
+    streams: Streams, name: str, dropout: float, pooling: str = "flat", *, train: bool
 ) -> Array:
-    """What a head sees of one modality, (b d); of audio what `readout` says, dropped.
+    """What a head sees of one modality, (b d); of audio what `pooling` says, dropped.
 
     Args:
         streams: encoded modalities.
         name: one of them.
         dropout: on the vector of audio.
-        readout: of audio: "flat" (b d*n), "mean" (b d), or "moments" (b 2d), mean and
+        pooling: of audio: "flat" (b d*n), "mean" (b d), or "moments" (b 2d), mean and
             deviation over time, which no longer tell when something was heard.
         train: drop out.
 
@@ -57,17 +57,19 @@ def vector(
         CFN-SR, Eq. 3 flattens audio and Sec. 2.2 pools video; that only the flattened
         vector is dropped out is the released code's.
     """
-    if readout not in READOUTS:
+    if pooling not in POOLINGS:
         raise ConfigError(
-            "C03", f"audio_readout={readout!r} is unknown.", nearest(readout, READOUTS)
+            "C03", f"audio_readout={pooling!r} is unknown.", suggest(pooling, POOLINGS)
         )
     if name != "audio":
         return mean(streams[name])
-    x = READOUTS[readout](streams[name])
+    x = POOLINGS[pooling](streams[name])
     return nn.Dropout(dropout, deterministic=not train)(x)
 
 
-def align(x: Array, present: Array, width: int, name: str, dtype: Any = None) -> Array:
+def project_modality(
+    x: Array, present: Array, width: int, name: str, dtype: Any = None
+) -> Array:
     """Vectors of any width in the space that all modalities share.
 
         f_m = LN(W_m x_m + b_m)
@@ -87,16 +89,16 @@ def align(x: Array, present: Array, width: int, name: str, dtype: Any = None) ->
     Source:
         Hetero-Fusion-Net, Sec. 3.1 and 5.2.
     """
-    project = linear(x.shape[-1], width, dtype=dtype, name=f"align_{name}")
-    return keep(layer_norm(dtype, f"align_{name}_norm")(project(x)), present)
+    project = torch_dense(x.shape[-1], width, dtype=dtype, name=f"align_{name}")
+    return zero_masked(layer_norm(dtype, f"align_{name}_norm")(project(x)), present)
 
 
-def head(
+def prediction_head(
     x: Array,
     features: int,
     name: str = "head",
     kernel_init: nn.initializers.Initializer | None = None,
-    start: float = 0.0,
+    bias_init: float = 0.0,
 ) -> Array:
     """A last linear layer, in float32 whatever the encoders computed in.
 
@@ -105,16 +107,16 @@ def head(
         features: number of outputs, k.
         name: of the layer.
         kernel_init: see `linear`.
-        start: added to a score, so that training begins about there.
+        bias_init: added to a score, so that training begins about there.
 
     Returns:
         Logits (b k), or a score (b) where `features` is 1.
     """
-    y = linear(x.shape[-1], features, kernel_init=kernel_init, name=name)(x)
-    return y[..., 0] + start if features == 1 else y
+    y = torch_dense(x.shape[-1], features, kernel_init=kernel_init, name=name)(x)
+    return y[..., 0] + bias_init if features == 1 else y
 
 
-def shares(order: tuple[str, ...], weights: Array) -> dict[str, Array]:
+def weights_by_modality(order: tuple[str, ...], weights: Array) -> dict[str, Array]:
     """What every modality counts for, as a share of all, to be looked at.
 
     Args:
@@ -126,7 +128,7 @@ def shares(order: tuple[str, ...], weights: Array) -> dict[str, Array]:
     """
     total = jnp.sum(weights, axis=1, keepdims=True)
     parts = weights / jnp.where(total > 0, total, 1)
-    return {f"{SHARE}{m}": parts[:, i] for i, m in enumerate(order)}
+    return {f"{WEIGHT_PREFIX}{m}": parts[:, i] for i, m in enumerate(order)}
 
 
 def check_widths(streams: Streams) -> None:
@@ -140,12 +142,12 @@ def check_widths(streams: Streams) -> None:
         )
 
 
-def check_words(model: nn.Module, known: Mapping[str, tuple[str, ...]]) -> None:
+def check_choices(model: nn.Module, known: Mapping[str, tuple[str, ...]]) -> None:
     """Raises ConfigError if an attribute of `model` is none of its known words."""
     for name, words in known.items():
         if (value := getattr(model, name)) not in words:
             raise ConfigError(
-                "C03", f"{name}={value!r} is unknown.", nearest(value, words)
+                "C03", f"{name}={value!r} is unknown.", suggest(value, words)
             )
 
 

@@ -9,11 +9,17 @@ import jax
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.fusion.adaptive_gate import AdaptiveGate
 from mmfusion_jax.fusion.modality_attention import ModalityAttention
-from mmfusion_jax.layers.linear import linear
+from mmfusion_jax.layers.linear import torch_dense
 from mmfusion_jax.layers.pooling import first
 from mmfusion_jax.layers.transformer import layer_norm
-from mmfusion_jax.models.common import align, encode, head, shares, vector
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.models.common import (
+    encode,
+    pool_modality,
+    prediction_head,
+    project_modality,
+    weights_by_modality,
+)
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Batch, Outputs, Streams, Tokens
 
 
@@ -27,21 +33,21 @@ class HeteroFusionNet(nn.Module):
         prediction = W_cls z + b_cls                                  (9)
 
     Parameters: `encoders_<modality>`, `align_<modality>`, `align_<modality>_norm`,
-    `head_<modality>`, `attend`, `gate`, `joint`, `head`. The order of modalities is
-    that of their names.
+    `head_<modality>`, `weighted_sum`, `gate`, `joint`, `head`. The order of modalities
+    is that of their names.
 
     Attributes:
         encoders: of any number of modalities; x_m is the mean of the tokens.
         head_size: k.
-        width: d of f.
-        heads: of the attention.
+        hidden_dim: d of f.
+        num_heads: of the attention.
         include_self, residual: of the attention, see `ModalityAttention`.
         gate: "sigmoid" or "softmax", see `AdaptiveGate`.
-        gate_hidden: width of its hidden layer; 0: Eq. 3 as printed.
-        latent: width of z.
-        heads_detach: the heads of single modalities teach f nothing.
+        gate_hidden_dim: width of its hidden layer; 0: Eq. 3 as printed.
+        latent_dim: width of z.
+        detach_unimodal_heads: the heads of single modalities teach f nothing.
         dropout: of the joint representation.
-        audio_readout: x_m of audio: "mean", "flat" or "moments", see `vector`.
+        audio_pooling: x_m of audio: "mean", "flat" or "moments", see `vector`.
         dtype: type of the computation; None keeps that of the encoders.
 
     Source:
@@ -55,16 +61,16 @@ class HeteroFusionNet(nn.Module):
 
     encoders: Mapping[str, nn.Module]
     head_size: int
-    width: int = 512
-    heads: int = 8
+    hidden_dim: int = 512
+    num_heads: int = 8
     include_self: bool = True
     residual: bool = False
     gate: Literal["sigmoid", "softmax"] = "sigmoid"
-    gate_hidden: int = 256
-    latent: int = 256
-    heads_detach: bool = False
+    gate_hidden_dim: int = 256
+    latent_dim: int = 256
+    detach_unimodal_heads: bool = False
     dropout: float = 0.3
-    audio_readout: str = "mean"
+    audio_pooling: str = "mean"
     dtype: Any = None
 
     @nn.compact
@@ -88,39 +94,39 @@ class HeteroFusionNet(nn.Module):
 
         attend = ModalityAttention(
             order,
-            self.heads,
+            self.num_heads,
             self.include_self,
             self.residual,
             self.dtype,
             name="attend",
         )
         gate = AdaptiveGate(
-            order, self.gate_hidden, self.gate, dtype=self.dtype, name="gate"
+            order, self.gate_hidden_dim, self.gate, dtype=self.dtype, name="gate"
         )
         streams = gate(attend(aligned, train=train), train=train)
         joint = JointRepresentation(
-            self.width, self.latent, self.dropout, self.dtype, name="joint"
+            self.hidden_dim, self.latent_dim, self.dropout, self.dtype, name="joint"
         )
         fused = streams["joint"]
-        z = keep(joint(fused.values[:, 0], train=train), fused.present)
+        z = zero_masked(joint(fused.values[:, 0], train=train), fused.present)
         extras |= {"gate": streams["gate"].values[..., 0], "joint": z}
-        extras |= shares(order, extras["gate"])
-        return Outputs(head(z, self.head_size), extras)
+        extras |= weights_by_modality(order, extras["gate"])
+        return Outputs(prediction_head(z, self.head_size), extras)
 
     def _aligned(self, streams: Streams, train: bool) -> dict[str, Tokens]:
         """The vector of every modality as a stream of one token."""
         found = {}
         for name in sorted(streams):
             present = streams[name].present
-            x = vector(streams, name, 0.0, self.audio_readout, train=train)
-            f = align(x, present, self.width, name, self.dtype)
+            x = pool_modality(streams, name, 0.0, self.audio_pooling, train=train)
+            f = project_modality(x, present, self.hidden_dim, name, self.dtype)
             found[name] = Tokens(f[:, None], present[:, None])
         return found
 
     def _alone(self, name: str, f: Array) -> Array:
         """What one modality says."""
-        x = jax.lax.stop_gradient(f) if self.heads_detach else f
-        return head(x, self.head_size, f"head_{name}")
+        x = jax.lax.stop_gradient(f) if self.detach_unimodal_heads else f
+        return prediction_head(x, self.head_size, f"head_{name}")
 
 
 class JointRepresentation(nn.Module):
@@ -133,8 +139,8 @@ class JointRepresentation(nn.Module):
     Parameters: `linear_1`, `norm_1`, `linear_2`, `norm_2`, `linear_3`.
 
     Attributes:
-        width: of h.
-        latent: of z.
+        hidden_dim: of h.
+        latent_dim: of z.
         dropout: after each ReLU.
         dtype: type of the computation; None keeps that of the input.
 
@@ -145,8 +151,8 @@ class JointRepresentation(nn.Module):
         equal widths: 512 is that of h_1 and h_2, 256 that of z.
     """
 
-    width: int = 512
-    latent: int = 256
+    hidden_dim: int = 512
+    latent_dim: int = 256
     dropout: float = 0.3
     dtype: Any = None
 
@@ -156,12 +162,12 @@ class JointRepresentation(nn.Module):
 
         def layer(x: Array, features: int, number: int) -> Array:
             name = f"linear_{number}"
-            return linear(x.shape[-1], features, dtype=self.dtype, name=name)(x)
+            return torch_dense(x.shape[-1], features, dtype=self.dtype, name=name)(x)
 
         def hidden(x: Array, number: int) -> Array:
-            y = nn.relu(layer(x, self.width, number))
+            y = nn.relu(layer(x, self.hidden_dim, number))
             return nn.Dropout(self.dropout, deterministic=not train)(y)
 
         x = layer_norm(self.dtype, "norm_1")(hidden(x, 1))
         x = layer_norm(self.dtype, "norm_2")(hidden(x, 2) + x)
-        return layer(x, self.latent, 3)
+        return layer(x, self.latent_dim, 3)

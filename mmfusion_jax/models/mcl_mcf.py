@@ -7,14 +7,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError, nearest
+from mmfusion_jax.errors import ConfigError, suggest
 from mmfusion_jax.fusion.tensor_convolution import ACTIVATIONS, TensorConvolution
-from mmfusion_jax.layers.linear import xavier_linear, xavier_normal
+from mmfusion_jax.layers.linear import xavier_dense, xavier_normal
 from mmfusion_jax.layers.pooling import first
-from mmfusion_jax.layers.projection_heads import PairProjection
-from mmfusion_jax.models.common import encode, head
+from mmfusion_jax.layers.projection_heads import ProjectionHeads
+from mmfusion_jax.models.common import encode, prediction_head
 from mmfusion_jax.models.mcl_mcf_heads import IMAGE_ENCODERS, ImageHead
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Batch, Outputs, Streams, Tokens
 
 LEVELS = (1, 2, 3)
@@ -44,16 +44,16 @@ class MCLMCF(nn.Module):
     Attributes:
         encoders: of three modalities; the first real token of each counts.
         head_size: number of outputs.
-        order: the modalities that stand for t, a, v.
-        mixed: width of the mixtures of level 2.
-        lifted: width of t', a', v', q and h.
-        hidden: width of the layers of the head.
-        projected: width of the space where views are compared.
+        modality_order: the modalities that stand for t, a, v.
+        mixture_dim: width of the mixtures of level 2.
+        projection_dim: width of t', a', v', q and h.
+        hidden_dim: width of the layers of the head.
+        contrastive_dim: width of the space where views are compared.
         channels: of the tensor convolutions.
         levels: of the contrast that are built; Table 5, "w/o MCL-F" is (2, 3).
         mcf: False is "w/o MCF", Table 5: the head reads [t, a, v].
-        parity: of the projections, "paper" or "official", see `PairProjection`.
-        learnable_scale: see `PairProjection`.
+        variant: of the projections, "paper" or "official", see `ProjectionHeads`.
+        learnable_scale: see `ProjectionHeads`.
         tcf_last_activation: see `TensorConvolution`.
         chunk: examples that a tensor convolution takes at a time; 0 for all.
         dropout: on what the head reads.
@@ -61,39 +61,40 @@ class MCLMCF(nn.Module):
         image_encoder: of Table 9: the head reads what this one makes of the outer
             products of t', a' and v' in place of h, whatever `mcf` says; see
             `ImageHead`. "none" for the model of the paper.
-        image_sizes: other arguments of the image encoder, such as its `width`.
+        image_encoder_kwargs: other arguments of the image encoder, such as its `width`.
         axis: pmap axis over which the batch is spread; None under jit.
-        start: what a score is before anything is learned, about.
+        output_bias_init: what a score is before anything is learned, about.
 
     Source:
         MCL-MCF, Sec. 3, Tables 5 and 9.
     Reading:
         Activations, the tanh head and the one set of weights for Eq. 13 and 20 are
         the released code's. It concatenates in several orders, which says no more
-        than how the rows of a kernel are numbered: ours is `order` everywhere. A
+        than how the rows of a kernel are numbered: ours is `modality_order` everywhere.
+            A
         missing modality is 0 in every concatenation, and no view of it is compared.
     """
 
     encoders: Mapping[str, nn.Module]
     head_size: int
-    order: tuple[str, ...] = ("text", "audio", "video")
-    mixed: int = 64
-    lifted: int = 512
-    hidden: int = 128
-    projected: int = 128
+    modality_order: tuple[str, ...] = ("text", "audio", "video")
+    mixture_dim: int = 64
+    projection_dim: int = 512
+    hidden_dim: int = 128
+    contrastive_dim: int = 128
     channels: tuple[int, ...] = (4, 6, 1)
     levels: tuple[int, ...] = LEVELS
     mcf: bool = True
-    parity: Literal["paper", "official"] = "paper"
+    variant: Literal["paper", "official"] = "paper"
     learnable_scale: bool = False
     tcf_last_activation: Literal["relu", "leaky_relu", "none"] = "relu"
     chunk: int = 16
     dropout: float = 0.1
     dtype: Any = None
     image_encoder: str = "none"
-    image_sizes: Any = None
+    image_encoder_kwargs: Any = None
     axis: str | None = None
-    start: float = 0.0
+    output_bias_init: float = 0.0
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> Outputs:
@@ -108,7 +109,8 @@ class MCLMCF(nn.Module):
             tensor convolution that is not 0.
 
         Raises:
-            ConfigError: an option is unknown, or `order` is not that of the encoders.
+            ConfigError: an option is unknown, or `modality_order` is not that of the
+                encoders.
         """
         self._check()
         streams = encode(self.encoders, batch, train=train)
@@ -128,8 +130,13 @@ class MCLMCF(nn.Module):
             extras |= self._contrasts(streams, lifted, train)
         x = nn.Dropout(self.dropout, deterministic=not train)(fused)
         for i in range(2):
-            x = jnp.tanh(xavier_linear(x, self.hidden, f"hidden_{i}", self.dtype))
-        said = head(x, self.head_size, kernel_init=xavier_normal, start=self.start)
+            x = jnp.tanh(xavier_dense(x, self.hidden_dim, f"hidden_{i}", self.dtype))
+        said = prediction_head(
+            x,
+            self.head_size,
+            kernel_init=xavier_normal,
+            bias_init=self.output_bias_init,
+        )
         return Outputs(said, extras)
 
     def _lifted(self, streams: Streams) -> Streams:
@@ -137,7 +144,7 @@ class MCLMCF(nn.Module):
         return {
             m: single(
                 jax.nn.relu(
-                    xavier_linear(first(x), self.lifted, f"lift_{m}", self.dtype)
+                    xavier_dense(first(x), self.projection_dim, f"lift_{m}", self.dtype)
                 ),
                 x.present,
             )
@@ -146,25 +153,25 @@ class MCLMCF(nn.Module):
 
     def _fused(self, streams: Streams, lifted: Streams) -> Array:
         """h, Eq. 19-21; [t, a, v] without MCF."""
-        joint = self._joined(streams, self.order)
+        joint = self._joined(streams, self.modality_order)
         if not self.mcf:
             return joint
-        q = jax.nn.relu(xavier_linear(joint, self.lifted, "mix", self.dtype))
-        parts = [self._joined(lifted, self.order), q]
-        return xavier_linear(
-            jnp.concatenate(parts, axis=-1), self.lifted, "fuse", self.dtype
+        q = jax.nn.relu(xavier_dense(joint, self.projection_dim, "mix", self.dtype))
+        parts = [self._joined(lifted, self.modality_order), q]
+        return xavier_dense(
+            jnp.concatenate(parts, axis=-1), self.projection_dim, "fuse", self.dtype
         )
 
     def _pictured(self, lifted: Streams, train: bool) -> Array:
         """What an image encoder makes of the outer products, Table 9."""
-        t, a, v = self.order
+        t, a, v = self.modality_order
         read = ImageHead(
             ((t, v), (t, a), (v, a)),
             self.image_encoder,
-            self.hidden,
+            self.hidden_dim,
             self.tcf_last_activation,
             self.chunk,
-            self.image_sizes,
+            self.image_encoder_kwargs,
             self.axis,
             self.dtype,
             name="image_head",
@@ -175,7 +182,7 @@ class MCLMCF(nn.Module):
         self, streams: Streams, lifted: Streams, train: bool
     ) -> dict[str, Array]:
         """The views of every level that is built, by the names of extras."""
-        t, a, v = self.order
+        t, a, v = self.modality_order
         tv, ta, va = (t, v), (t, a), (v, a)
         pairs, extras = {}, {}
         if 1 in self.levels:
@@ -203,7 +210,7 @@ class MCLMCF(nn.Module):
         present = jnp.all(jnp.stack([streams[m].present for m in names]), axis=0)
         joint = self._joined(streams, names)
         name = f"mix_{'_'.join(names)}"
-        return single(xavier_linear(joint, self.mixed, name, self.dtype), present)
+        return single(xavier_dense(joint, self.mixture_dim, name, self.dtype), present)
 
     def _image(self, lifted: Streams, pair: tuple[str, str], train: bool) -> Tokens:
         """The tensor convolution of a pair, Eq. 14-15."""
@@ -220,9 +227,9 @@ class MCLMCF(nn.Module):
 
     def _views(self, name: str, x: Tokens, y: Tokens) -> dict[str, Array]:
         """What the loss term `info_nce` reads of one pair."""
-        project = PairProjection(
-            self.projected,
-            self.parity,
+        project = ProjectionHeads(
+            self.contrastive_dim,
+            self.variant,
             self.learnable_scale,
             self.dtype,
             name=name.replace("/", "_"),
@@ -235,11 +242,14 @@ class MCLMCF(nn.Module):
         return jnp.concatenate([first(streams[m]) for m in names], axis=-1)
 
     def _check(self) -> None:
-        if len(self.order) != 3 or set(self.order) != self.encoders.keys():
+        if (
+            len(self.modality_order) != 3
+            or set(self.modality_order) != self.encoders.keys()
+        ):
             raise ConfigError(
                 "C22",
-                f"order={self.order} is not that of three encoders; given are encoders "
-                f"for {sorted(self.encoders)}.",
+                f"modality_order={self.modality_order} must name the three encoders "
+                f"{sorted(self.encoders)}.",
                 "three modalities, each once, in the order text, audio, video",
             )
         if unknown := set(self.levels) - set(LEVELS):
@@ -249,10 +259,10 @@ class MCLMCF(nn.Module):
         for name, known in KNOWN.items():
             if (value := getattr(self, name)) not in known:
                 raise ConfigError(
-                    "C03", f"{name}={value!r} is unknown.", nearest(value, known)
+                    "C03", f"{name}={value!r} is unknown.", suggest(value, known)
                 )
 
 
 def single(x: Array, present: Array) -> Tokens:
     """Vectors (b d) as a stream of one token, 0 and masked where not present."""
-    return Tokens(keep(x, present)[:, None], present[:, None])
+    return Tokens(zero_masked(x, present)[:, None], present[:, None])

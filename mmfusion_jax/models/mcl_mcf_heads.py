@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from mmfusion_jax.encoders.resnet import ResNet
 from mmfusion_jax.encoders.vit import ViT
 from mmfusion_jax.fusion.tensor_convolution import TensorConvolution
-from mmfusion_jax.layers.linear import xavier_linear
+from mmfusion_jax.layers.linear import xavier_dense
 from mmfusion_jax.layers.pooling import first
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Streams
 
 IMAGE_ENCODERS = {
@@ -41,7 +41,7 @@ class ImageHead(nn.Module):
         encoder: "tslc", or a name in `IMAGE_ENCODERS`.
         features: of y.
         last_activation, chunk: of `TensorConvolution`; count for "tslc" only.
-        sizes: other arguments of the encoder, such as `width`.
+        encoder_kwargs: other arguments of the encoder, such as `width`.
         axis: pmap axis over which the batch is spread; None under jit.
         dtype: type of the computation; None keeps that of the vectors.
 
@@ -60,7 +60,7 @@ class ImageHead(nn.Module):
     features: int = 128
     last_activation: str = "relu"
     chunk: int = 16
-    sizes: Any = None
+    encoder_kwargs: Any = None
     axis: str | None = None
     dtype: Any = None
 
@@ -79,8 +79,8 @@ class ImageHead(nn.Module):
                 for x, y in self.pairs
             ]
             x = self._encoded(jnp.stack(images, axis=-1), present, train)
-        y = xavier_linear(x, self.features, "out", self.dtype)
-        return keep(y, jnp.any(jnp.stack(present), axis=0))
+        y = xavier_dense(x, self.features, "out", self.dtype)
+        return zero_masked(y, jnp.any(jnp.stack(present), axis=0))
 
     def _flat(self, lifted: Streams, pair: tuple[str, str], train: bool) -> Array:
         """F of one pair."""
@@ -97,11 +97,11 @@ class ImageHead(nn.Module):
         if make is ResNet:
             options = {**options, "axis": self.axis}
         encoder = make(
-            **(options | dict(self.sizes or {})),
+            **(options | dict(self.encoder_kwargs or {})),
             pooled=True,
             dtype=self.dtype,
             name="image",
         )
         mask = jnp.any(jnp.stack(present), axis=0)[:, None]
         x = first(encoder(images[:, None], mask, train=train))
-        return xavier_linear(x, CLASSES, "classes", self.dtype) if make is ResNet else x
+        return xavier_dense(x, CLASSES, "classes", self.dtype) if make is ResNet else x

@@ -11,21 +11,21 @@ from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.fusion.graph_fusion import GraphFusion
 from mmfusion_jax.fusion.hierarchical_attention import HierarchicalAttention
 from mmfusion_jax.fusion.predictive_self_attention import PredictiveSelfAttention
-from mmfusion_jax.fusion.reinforcement_unit import Reinforcement
-from mmfusion_jax.layers.linear import linear
-from mmfusion_jax.layers.mlp import Perceptron
-from mmfusion_jax.layers.modality_discriminator import DoubleDiscriminator
+from mmfusion_jax.fusion.reinforcement_unit import ReinforcementUnit
+from mmfusion_jax.layers.linear import torch_dense
+from mmfusion_jax.layers.mlp import MLP
+from mmfusion_jax.layers.modality_discriminator import ModalityDiscriminator
 from mmfusion_jax.layers.pooling import mean
 from mmfusion_jax.models.common import (
+    check_choices,
     check_widths,
-    check_words,
     encode,
-    head,
     ordered,
+    prediction_head,
 )
 from mmfusion_jax.ops.gradient_reversal import ramp
-from mmfusion_jax.ops.masking import keep, last_valid
-from mmfusion_jax.ops.parameter_free_layer_norm import standardised
+from mmfusion_jax.ops.masking import last_valid, zero_masked
+from mmfusion_jax.ops.parameter_free_layer_norm import layer_normalize
 from mmfusion_jax.types import Array, Batch, Outputs, Streams
 
 KNOWN = {
@@ -49,10 +49,10 @@ class MEA(nn.Module):
     Attributes:
         encoders: of any number of modalities; all make tokens of one width d.
         head_size: number of outputs.
-        order: the modalities; a modality's place is its class to the discriminators.
-            () sorts their names.
-        width: of h, d_h.
-        heads: of all attention, K; divides d.
+        modality_order: the modalities; a modality's place is its class to the
+            discriminators. () sorts their names.
+        hidden_dim: of h, d_h.
+        num_heads: of all attention, K; divides d.
         psa_layers: M; 0 is "w/o PSA Module", Table V.
         psa: form of Eq. 2, "literal" or "logit", see `PredictiveMap`.
         mu: of Eq. 2; 0 is "w/o Prediction Chain".
@@ -67,18 +67,18 @@ class MEA(nn.Module):
         self_loops: a modality is also its own neighbour in the graph.
         adversarial: build the discriminators.
         omega: "detached", "joint" or "one", as in the loss term of the same option;
-            see `DoubleDiscriminator`.
-        reversal: strength of the reversed gradient, lambda of D_m.
-        ramped: let it grow from 0 during the training.
-        head_form: "residual" adds the fused vector to the hidden layer's.
-        scale, out_proj, ffn_mult: of all attention, see `Reinforcement`.
+            see `ModalityDiscriminator`.
+        grl_lambda: strength of the reversed gradient, lambda of D_m.
+        grl_warmup: let it grow from 0 during the training.
+        head_type: "residual" adds the fused vector to the hidden layer's.
+        scale, out_proj, ffn_mult: of all attention, see `ReinforcementUnit`.
         dropout: on attention weights and hidden layers of the feed-forward networks.
         remat: compute predicted maps again on the way back, to save memory; others
             always are.
         dtype: type of the computation; None keeps that of the encoders.
-        standardise: normalise the fused vector of each branch, without parameters,
+        standardize: normalise the fused vector of each branch, without parameters,
             before the head; False hands it over as Eq. 19 makes it.
-        start: what a score is before anything is learned, about.
+        output_bias_init: what a score is before anything is learned, about.
 
     Source:
         MEA, Sec. III, Table V.
@@ -94,9 +94,9 @@ class MEA(nn.Module):
 
     encoders: Mapping[str, nn.Module]
     head_size: int
-    order: tuple[str, ...] = ()
-    width: int = 64
-    heads: int = 8
+    modality_order: tuple[str, ...] = ()
+    hidden_dim: int = 64
+    num_heads: int = 8
     psa_layers: int = 3
     psa: Literal["literal", "logit"] = "literal"
     mu: float = 0.25
@@ -113,17 +113,17 @@ class MEA(nn.Module):
     self_loops: bool = False
     adversarial: bool = True
     omega: Literal["detached", "joint", "one"] = "detached"
-    reversal: float = 1.0
-    ramped: bool = False
-    head_form: Literal["perceptron", "residual"] = "perceptron"
+    grl_lambda: float = 1.0
+    grl_warmup: bool = False
+    head_type: Literal["perceptron", "residual"] = "perceptron"
     scale: Literal["head", "width"] = "head"
     out_proj: bool = False
     ffn_mult: int = 4
     dropout: float = 0.1
     remat: bool = True
     dtype: Any = None
-    standardise: bool = True
-    start: float = 0.0
+    standardize: bool = True
+    output_bias_init: float = 0.0
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> Outputs:
@@ -136,11 +136,11 @@ class MEA(nn.Module):
             "importance/<m>", as far as they are built.
 
         Raises:
-            ConfigError: an option is unknown, `order` is not that of the encoders, or
-                there is no branch.
+            ConfigError: an option is unknown, `modality_order` is not that of the
+                encoders, or there is no branch.
         """
         self._check()
-        order = ordered(self.order, self.encoders)
+        order = ordered(self.modality_order, self.encoders)
         streams = encode(self.encoders, batch, train=train)
         check_widths(streams)
         present = jnp.stack([streams[m].present for m in order], axis=1)  # b m
@@ -149,14 +149,14 @@ class MEA(nn.Module):
         extras = {f"exclusive/{m}": h for m, h in own.items()}
         extras |= {f"agnostic/{m}": h for m, h in common.items()}
         if self.adversarial:
-            extras |= self._discriminated(len(order), own, common, batch.progress)
+            extras |= self._discriminated(len(order), own, common, batch.train_fraction)
         joint = [
             self._fuse(branch, h, present)
             for branch, h in (("exclusive", own), ("agnostic", common))
             if h
         ]
-        if self.standardise:
-            joint = [standardised(x) for x in joint]
+        if self.standardize:
+            joint = [layer_normalize(x) for x in joint]
         return Outputs(self._head(jnp.concatenate(joint, axis=-1)), extras)
 
     def _exclusive(
@@ -190,11 +190,11 @@ class MEA(nn.Module):
         shared = self._perceptron("shared")
         return {m: shared(pooled[m], train=train) for m in order}
 
-    def _unit(self) -> functools.partial[Reinforcement]:
+    def _unit(self) -> functools.partial[ReinforcementUnit]:
         """An attention layer but for its name."""
         return functools.partial(
-            Reinforcement,
-            heads=self.heads,
+            ReinforcementUnit,
+            num_heads=self.num_heads,
             scale=self.scale,
             out_proj=self.out_proj,
             ffn_mult=self.ffn_mult,
@@ -203,8 +203,8 @@ class MEA(nn.Module):
             dtype=self.dtype,
         )
 
-    def _perceptron(self, name: str) -> Perceptron:
-        return Perceptron(self.width, self.width, dtype=self.dtype, name=name)
+    def _perceptron(self, name: str) -> MLP:
+        return MLP(self.hidden_dim, self.hidden_dim, dtype=self.dtype, name=name)
 
     def _pooled(self, order: tuple[str, ...], streams: Streams) -> dict[str, Array]:
         """One vector (b d) per modality; 0 where it is missing."""
@@ -219,7 +219,7 @@ class MEA(nn.Module):
             return graph(nodes, present)
         if self.fusion == "multiplication":
             return jnp.prod(jnp.where(present[..., None], nodes, 1), axis=1)
-        nodes = keep(nodes, present)
+        nodes = zero_masked(nodes, present)
         if self.fusion == "addition":
             return jnp.sum(nodes, axis=1)
         return nodes.reshape(len(nodes), -1)
@@ -232,22 +232,22 @@ class MEA(nn.Module):
         progress: Array | None,
     ) -> dict[str, Array]:
         """What the discriminators say, by the names of the extras."""
-        strength = self.reversal * (ramp(progress) if self.ramped else 1.0)
-        judges = DoubleDiscriminator(self.omega, self.dtype, name="discriminators")
+        strength = self.grl_lambda * (ramp(progress) if self.grl_warmup else 1.0)
+        judges = ModalityDiscriminator(self.omega, self.dtype, name="discriminators")
         return judges(own, common, classes, strength)
 
     def _head(self, x: Array) -> Array:
-        residual = self.head_form == "residual"
-        size = x.shape[-1] if residual else self.width
-        hidden = linear(x.shape[-1], size, dtype=self.dtype, name="hidden")(x)
+        residual = self.head_type == "residual"
+        size = x.shape[-1] if residual else self.hidden_dim
+        hidden = torch_dense(x.shape[-1], size, dtype=self.dtype, name="hidden")(x)
         hidden = nn.gelu(hidden, approximate=False)
         if residual:
-            back = linear(size, size, dtype=self.dtype, name="back")
+            back = torch_dense(size, size, dtype=self.dtype, name="back")
             hidden = x + back(hidden)
-        return head(hidden, self.head_size, start=self.start)
+        return prediction_head(hidden, self.head_size, bias_init=self.output_bias_init)
 
     def _check(self) -> None:
-        check_words(self, KNOWN)
+        check_choices(self, KNOWN)
         if not (self.exclusive or self.agnostic):
             raise ConfigError(
                 "C10", "exclusive=False and agnostic=False leave MEA nothing to see."

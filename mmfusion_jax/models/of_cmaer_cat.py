@@ -8,18 +8,18 @@ import jax
 import jax.numpy as jnp
 
 from mmfusion_jax.fusion.cross_modal_alignment import ALPHA, CrossModalAlignment
-from mmfusion_jax.fusion.modality_weighting import AdaptiveWeights
+from mmfusion_jax.fusion.modality_weighting import ModalityWeighting
 from mmfusion_jax.fusion.transformer_context import TransformerContext
-from mmfusion_jax.layers.linear import linear
+from mmfusion_jax.layers.linear import torch_dense
 from mmfusion_jax.layers.pooling import mean
 from mmfusion_jax.layers.transformer import layer_norm
 from mmfusion_jax.models.common import (
+    check_choices,
     check_widths,
-    check_words,
     encode,
-    head,
     ordered,
-    shares,
+    prediction_head,
+    weights_by_modality,
 )
 from mmfusion_jax.ops.masking import masked_mean
 from mmfusion_jax.types import Array, Batch, Outputs, Streams
@@ -44,17 +44,17 @@ class OFCMAERCAT(nn.Module):
     Attributes:
         encoders: of any number of modalities; all make tokens of one width d.
         head_size: number of outputs.
-        order: the modalities; a place in `weights` belongs to the modality in it here.
-            () sorts their names.
+        modality_order: the modalities; a place in `weights` belongs to the modality in
+            it here. () sorts their names.
         alignment: False leaves CMAA out: F^a = F; Table 4, "CNN encoders only".
         weighting: False leaves AWOM out: all modalities that are present weigh the
             same; Table 4, "+ CMAA".
         transformer: False is Eq. 11; Table 4, "+ Contrastive Loss".
         reconstruction: build the decoders of the loss term "reconstruction".
-        head_form: "weighted_sum", Eq. 11-13, or "concat", Eq. 20-22.
-        hidden: width of z, and of the layer before the last with "concat".
-        weight_hidden: width of the hidden layer of AWOM.
-        heads, per_modality: of the alignment, see `CrossModalAlignment`.
+        head_type: "weighted_sum", Eq. 11-13, or "concat", Eq. 20-22.
+        hidden_dim: width of z, and of the layer before the last with "concat".
+        weight_hidden_dim: width of the hidden layer of AWOM.
+        num_heads, per_modality: of the alignment, see `CrossModalAlignment`.
         context_layers, context_heads: of the transformer.
         dropout: of the transformer, and of the head with "concat".
         dtype: type of the computation; None keeps that of the encoders.
@@ -71,15 +71,15 @@ class OFCMAERCAT(nn.Module):
 
     encoders: Mapping[str, nn.Module]
     head_size: int
-    order: tuple[str, ...] = ()
+    modality_order: tuple[str, ...] = ()
     alignment: bool = True
     weighting: bool = True
     transformer: bool = True
     reconstruction: bool = True
-    head_form: Literal["weighted_sum", "concat"] = "weighted_sum"
-    hidden: int = 64
-    weight_hidden: int = 64
-    heads: int = 1
+    head_type: Literal["weighted_sum", "concat"] = "weighted_sum"
+    hidden_dim: int = 64
+    weight_hidden_dim: int = 64
+    num_heads: int = 1
     per_modality: bool = False
     context_layers: int = 2
     context_heads: int = 4
@@ -97,8 +97,8 @@ class OFCMAERCAT(nn.Module):
             training "reconstruction/<m>" (b d).
 
         Raises:
-            ConfigError: an option is unknown, `order` is not that of the encoders, or
-                these make tokens of different widths.
+            ConfigError: an option is unknown, `modality_order` is not that of the
+                encoders, or these make tokens of different widths.
         """
         order = self._order()
         encoded = encode(self.encoders, batch, train=train)
@@ -107,12 +107,12 @@ class OFCMAERCAT(nn.Module):
         streams: Streams = encoded
         if self.alignment:
             align = CrossModalAlignment(
-                order, self.heads, self.per_modality, self.dtype, name="alignment"
+                order, self.num_heads, self.per_modality, self.dtype, name="alignment"
             )
             streams = align(encoded, train=train)
             extras["alpha"] = streams[ALPHA].values
         weights = self._weights(order, encoded)
-        extras |= {"weights": weights, **shares(order, weights)}
+        extras |= {"weights": weights, **weights_by_modality(order, weights)}
         if self.transformer:
             streams = self._in_context(order, streams, weights, train)
             fused = _mean_of_all(order, streams)
@@ -126,14 +126,16 @@ class OFCMAERCAT(nn.Module):
 
     def _order(self) -> tuple[str, ...]:
         """The modalities, checked."""
-        check_words(self, KNOWN)
-        return ordered(self.order, self.encoders)
+        check_choices(self, KNOWN)
+        return ordered(self.modality_order, self.encoders)
 
     def _weights(self, order: tuple[str, ...], streams: Streams) -> Array:
         """What every modality counts for, Eq. 8-10, (b m)."""
         parts = [streams[m] for m in order]
         if self.weighting:
-            weigh = AdaptiveWeights(self.weight_hidden, self.dtype, name="weighting")
+            weigh = ModalityWeighting(
+                self.weight_hidden_dim, self.dtype, name="weighting"
+            )
             return weigh(parts)
         present = jnp.stack([tokens.present for tokens in parts], axis=1)
         count = jnp.sum(present, axis=1, keepdims=True, dtype=jnp.float32)
@@ -162,7 +164,7 @@ class OFCMAERCAT(nn.Module):
         """What the fused vector still tells of the mean of a modality, (b d)."""
         width = fused.shape[-1]
         first, last = (
-            linear(width, width, dtype=self.dtype, name=f"decode_{m}_{i}")
+            torch_dense(width, width, dtype=self.dtype, name=f"decode_{m}_{i}")
             for i in range(2)
         )
         return last(jax.nn.relu(first(fused)))
@@ -171,14 +173,16 @@ class OFCMAERCAT(nn.Module):
         self, order: tuple[str, ...], streams: Streams, fused: Array, train: bool
     ) -> Array:
         x = fused
-        if self.head_form == "concat":
+        if self.head_type == "concat":
             x = jnp.concatenate([mean(streams[m]) for m in order], axis=-1)  # Eq. 20
             x = layer_norm(self.dtype, "norm")(x)
-        project = linear(x.shape[-1], self.hidden, dtype=self.dtype, name="project")
+        project = torch_dense(
+            x.shape[-1], self.hidden_dim, dtype=self.dtype, name="project"
+        )
         z = jax.nn.relu(project(x))  # Eq. 12, 21
-        if self.head_form == "concat":
+        if self.head_type == "concat":
             z = nn.Dropout(self.dropout, deterministic=not train)(z)
-        return head(z, self.head_size)
+        return prediction_head(z, self.head_size)
 
 
 def _mean_of_all(order: tuple[str, ...], streams: Streams) -> Array:

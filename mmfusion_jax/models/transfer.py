@@ -6,11 +6,11 @@ from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.types import PyTree
 
 
-def graft(
+def copy_submodules(
     params: PyTree,
     stats: PyTree,
-    donor_params: PyTree,
-    donor_stats: PyTree,
+    source_params: PyTree,
+    source_stats: PyTree,
     prefix: str = "encoders_",
 ) -> tuple[PyTree, PyTree]:
     """Copies the sub-trees of a donor whose name starts with `prefix`.
@@ -22,8 +22,8 @@ def graft(
     Args:
         params: parameters of the model that receives.
         stats: its batch statistics; {} if there are none.
-        donor_params: parameters of the model that gives.
-        donor_stats: its batch statistics.
+        source_params: parameters of the model that gives.
+        source_stats: its batch statistics.
         prefix: how the names of the sub-trees start.
 
     Returns:
@@ -32,19 +32,22 @@ def graft(
     Raises:
         ConfigError: if the donor has no such sub-tree, or one that does not fit.
     """
-    names = [name for name in donor_params if name.startswith(prefix)]
+    names = [name for name in source_params if name.startswith(prefix)]
     if not names:
         raise ConfigError(
             "C23",
             f"the donor has nothing called {prefix!r}..: it has "
-            f"{sorted(donor_params)}.",
+            f"{sorted(source_params)}.",
         )
     for name in names:
-        _check(name, params, donor_params)
-        _check(name, stats, donor_stats)
+        _check(name, params, source_params)
+        _check(name, stats, source_stats)
     return (
-        {**params, **{name: donor_params[name] for name in names}},
-        {**stats, **{name: donor_stats[name] for name in names if name in donor_stats}},
+        {**params, **{name: source_params[name] for name in names}},
+        {
+            **stats,
+            **{name: source_stats[name] for name in names if name in source_stats},
+        },
     )
 
 

@@ -8,16 +8,16 @@ import jax.numpy as jnp
 
 from mmfusion_jax.types import Array
 
-NUMBERS = 4_000_000
+CACHE_ELEMENTS = 4_000_000
 """Of an array that a processor's cache holds."""
 
 
-def fitting(numbers: int) -> int:
+def chunk_size_for(numbers: int) -> int:
     """How many examples of so many numbers each the cache holds, at least 1."""
-    return max(1, NUMBERS // max(1, numbers))
+    return max(1, CACHE_ELEMENTS // max(1, numbers))
 
 
-def in_parts(f: Callable[..., Any], arrays: tuple[Array, ...], most: int) -> Any:
+def map_in_chunks(f: Callable[..., Any], arrays: tuple[Array, ...], most: int) -> Any:
     """`f(*arrays)` by parts of the batch, one after the other, to save memory.
 
     A part takes examples at even distances, so that under a mesh it has its share of

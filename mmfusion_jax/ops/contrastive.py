@@ -4,13 +4,13 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array
 
-DESIGNS = ("A", "B", "C")
+POSITIVES = ("A", "B", "C")
 
 
-def unit(x: Array) -> Array:
+def l2_normalize(x: Array) -> Array:
     """Vectors of length 1, (... d); one shorter than 1e-6 becomes 0, with gradient 0.
 
     Args:
@@ -58,18 +58,18 @@ def info_nce(
     *,
     scale: float | Array = 1 / 0.07,
     symmetric: bool = True,
-    design: str = "A",
+    positives: str = "A",
     groups: Array | None = None,
 ) -> Array:
     """InfoNCE: row i of `x` must find its partners in `y`, and the reverse.
 
     Args:
-        x: (b d), as they are to be compared: usually `unit` vectors.
+        x: (b d), as they are to be compared: usually `l2_normalize` vectors.
         y: (b d).
         valid: (b) bool; another row is no anchor, no positive and no negative.
         scale: what the inner products are multiplied by, 1 / tau.
         symmetric: False: only `x` looks for `y`.
-        design: which rows belong together, and which do not; Tables 7 and 8.
+        positives: which rows belong together, and which do not; Tables 7 and 8.
             "A": row i with row i; all others are negatives.
             "B": row i with row i; rows of other groups are negatives.
             "C": row i with the other rows of its group; rows of other groups are
@@ -80,7 +80,7 @@ def info_nce(
         (b) losses in nats; 0 on rows that are not valid or have no partner.
 
     Raises:
-        ValueError: `design` is unknown, or needs `groups`.
+        ValueError: `positives` is unknown, or needs `groups`.
 
     Source:
         MCL-MCF, Algorithm 1 and Eq. 4.
@@ -89,11 +89,11 @@ def info_nce(
         the equation divides by tau: 1 / 0.07 is both, for tau of .07 and of ln(1/.07).
     """
     chex.assert_equal_shape([x, y])
-    positive, negative = _design(design, groups, len(x))
+    positive, negative = _design(positives, groups, len(x))
     both = valid[:, None] & valid[None, :]
     positive, negative = positive & both, negative & both
     wide = jnp.promote_types(x.dtype, jnp.float32)
-    x, y = keep(x.astype(wide), valid), keep(y.astype(wide), valid)
+    x, y = zero_masked(x.astype(wide), valid), zero_masked(y.astype(wide), valid)
     logits = x @ y.T * scale  # b b
     loss = contrast(logits, positive, negative)
     if symmetric:
@@ -106,8 +106,10 @@ def _design(design: str, groups: Array | None, size: int) -> tuple[Array, Array]
     own = jnp.eye(size, dtype=bool)
     if design == "A":
         return own, ~own
-    if design not in DESIGNS:
-        raise ValueError(f"design={design!r} is unknown; known: {', '.join(DESIGNS)}.")
+    if design not in POSITIVES:
+        raise ValueError(
+            f"design={design!r} is unknown; known: {', '.join(POSITIVES)}."
+        )
     if groups is None:
         raise ValueError(f"design={design!r} needs groups, the class of every row.")
     same = groups[:, None] == groups[None, :]

@@ -12,7 +12,7 @@ KINETICS: Statistics = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989
 HALF: Statistics = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 
-def normalised(values: Array, statistics: Statistics) -> Array:
+def normalize_image(values: Array, statistics: Statistics) -> Array:
     """Unsigned integers, pixels 0..255, as floats around 0; floats as they are.
 
     Args:

@@ -4,7 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array
 
 
@@ -35,7 +35,7 @@ def hsic(x: Array, y: Array, weight: Array) -> Array:
     return jnp.sum(jnp.square(product)) / jnp.square(jnp.maximum(n - 1, 1))
 
 
-def difference(x: Array, y: Array, weight: Array) -> Array:
+def squared_cross_correlation(x: Array, y: Array, weight: Array) -> Array:
     """The difference loss: how alike two sets of features are, column by column.
 
         mean((X^T Y)^2)
@@ -69,5 +69,5 @@ def _rows(x: Array) -> Array:
 
 def _centred(x: Array, valid: Array, n: Array) -> Array:
     """`x` less its mean over the valid rows, at least float32; 0 on other rows."""
-    x = keep(x.astype(jnp.promote_types(x.dtype, jnp.float32)), valid)
-    return keep(x - jnp.sum(x, axis=0) / jnp.maximum(n, 1), valid)
+    x = zero_masked(x.astype(jnp.promote_types(x.dtype, jnp.float32)), valid)
+    return zero_masked(x - jnp.sum(x, axis=0) / jnp.maximum(n, 1), valid)

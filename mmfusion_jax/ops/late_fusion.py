@@ -7,7 +7,7 @@ no say; where none is present all have, so that the result is finite.
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.ops.masking import keep, masked_softmax
+from mmfusion_jax.ops.masking import masked_softmax, zero_masked
 from mmfusion_jax.types import Array
 
 
@@ -52,7 +52,7 @@ def mean_score(scores: Array, present: Array, weights: Array) -> Array:
     """
     heard = _heard(present)
     share = masked_softmax(weights, heard, axis=1)
-    return jnp.sum(share * keep(scores, heard), axis=1)
+    return jnp.sum(share * zero_masked(scores, heard), axis=1)
 
 
 def product(logits: Array, present: Array) -> Array:
@@ -63,7 +63,7 @@ def product(logits: Array, present: Array) -> Array:
     Source:
         CFN-SR, Table 1, "Multiplication".
     """
-    log_p = keep(jax.nn.log_softmax(logits), _heard(present))
+    log_p = zero_masked(jax.nn.log_softmax(logits), _heard(present))
     return jax.nn.log_softmax(jnp.sum(log_p, axis=1))
 
 
@@ -88,8 +88,8 @@ def multiplicative(
         Liu et al. 2018, "Learn to combine modalities", the rule of CFN-SR's Table 1.
     """
     heard = _heard(present)
-    log_p = keep(jax.nn.log_softmax(logits), heard)
-    log_not_p = keep(_log_complement(logits), heard)
+    log_p = zero_masked(jax.nn.log_softmax(logits), heard)
+    log_not_p = zero_masked(_log_complement(logits), heard)
     others = jnp.sum(log_not_p, axis=1, keepdims=True) - log_not_p
     count = jnp.sum(heard, axis=1)[:, None, None]
     q = jnp.exp(beta / jnp.maximum(count - 1, 1) * others)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from mmfusion_jax.types import Array
 
 
-class Weights(NamedTuple):
+class LSTMWeights(NamedTuple):
     """Of the gates i, f, g, o, side by side.
 
     Attributes:
@@ -22,7 +22,7 @@ class Weights(NamedTuple):
     bias: Array
 
 
-class States(NamedTuple):
+class LSTMStates(NamedTuple):
     """Of an LSTM.
 
     Attributes:
@@ -35,7 +35,7 @@ class States(NamedTuple):
     last: Array
 
 
-def lstm(x: Array, mask: Array, weights: Weights) -> States:
+def lstm(x: Array, mask: Array, weights: LSTMWeights) -> LSTMStates:
     """Runs the cells of an LSTM over time.
 
         i, f, g, o = [x_t, h_{t-1}] [W; R] + b
@@ -70,12 +70,12 @@ def _turned(x: Array) -> Array:
 
 
 @jax.custom_vjp
-def _loop(x: Array, real: Array, weights: Weights) -> States:
+def _loop(x: Array, real: Array, weights: LSTMWeights) -> LSTMStates:
     """The states of inputs (n r b d), each direction in its own order."""
     return _forward(x, real, weights)[0]
 
 
-def _forward(x: Array, real: Array, weights: Weights) -> tuple:
+def _forward(x: Array, real: Array, weights: LSTMWeights) -> tuple:
     both = jnp.concatenate([weights.into, weights.kernel], axis=1)
     bias = weights.bias[:, None]
     exact = jnp.promote_types(x.dtype, jnp.float32)
@@ -94,10 +94,10 @@ def _forward(x: Array, real: Array, weights: Weights) -> tuple:
     zero = jnp.zeros((*x.shape[1:3], weights.kernel.shape[1]), x.dtype)
     start = zero, zero.astype(exact)
     (last, _), (h, c, gates) = jax.lax.scan(cell, start, (x, real))
-    return States(h, last), (x, real, weights, h, c, gates)
+    return LSTMStates(h, last), (x, real, weights, h, c, gates)
 
 
-def _backward(known: tuple, dh: States) -> tuple:
+def _backward(known: tuple, dh: LSTMStates) -> tuple:
     x, real, weights, h, c, gates = known
     before = lambda s: jnp.concatenate([jnp.zeros_like(s[:1]), s[:-1]])
     # JAX 0.7 hands a NumPy array back as an object that lacks its methods.
@@ -127,7 +127,7 @@ def _backward(known: tuple, dh: States) -> tuple:
     start = dh.last.astype(exact), jnp.zeros_like(c[0])
     steps = dh.every.astype(exact), real, c, before(c), gates
     _, dz = jax.lax.scan(cell, start, steps, reverse=True)
-    found = Weights(
+    found = LSTMWeights(
         jnp.einsum("nrbd,nrbk->rdk", x, dz, preferred_element_type=exact),
         jnp.einsum("nrbw,nrbk->rwk", before(h), dz, preferred_element_type=exact),
         jnp.sum(dz.astype(exact), axis=(0, 2)),

@@ -5,12 +5,12 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array
 
 
 @functools.partial(jax.jit, static_argnums=(4, 5))
-def normalise(
+def batch_normalize(
     x: Array, mask: Array, scale: Array, bias: Array, epsilon: float, axis: str | None
 ) -> tuple[Array, Array, Array, Array]:
     """Normalises channels over all other axes.
@@ -47,7 +47,7 @@ def _forward(x, mask, scale, bias, epsilon, axis):
     away = x.astype(_exact(x)) - mean
     var = _total(_sum(jnp.square(away), mask), axis) / jnp.maximum(count, 1)
     rate = jax.lax.rsqrt(var + epsilon)
-    y = keep(away * (rate * scale) + bias, mask).astype(x.dtype)
+    y = zero_masked(away * (rate * scale) + bias, mask).astype(x.dtype)
     return (y, mean, var, count), (x, mask, scale, mean, rate, count)
 
 
@@ -61,7 +61,7 @@ def _backward(epsilon, axis, saved, cotangents):
     along_scale = _total(dscale, axis) * share
     away = (x_exact - mean) * rate
     dx = (dy - along_bias - away * along_scale) * (scale * rate)
-    dx = keep(dx, mask).astype(x.dtype)
+    dx = zero_masked(dx, mask).astype(x.dtype)
     return dx, None, dscale.astype(scale.dtype), dbias.astype(scale.dtype)
 
 
@@ -85,7 +85,7 @@ def _sum(x: Array, mask: Array) -> Array:
     """
     inner = tuple(range(mask.ndim, x.ndim - 1))
     rows = jnp.sum(x, axis=inner, dtype=_exact(x))
-    return jnp.sum(keep(rows, mask), axis=tuple(range(mask.ndim)))
+    return jnp.sum(zero_masked(rows, mask), axis=tuple(range(mask.ndim)))
 
 
 def _count(mask: Array, shape: tuple[int, ...]) -> Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from mmfusion_jax.types import Array, Tokens
 
 
-def keep(x: Array, mask: Array) -> Array:
+def zero_masked(x: Array, mask: Array) -> Array:
     """`x` where `mask` is True, else exactly 0.
 
     Args:
@@ -66,7 +66,7 @@ def last_valid(tokens: Tokens) -> Array:
     chosen = jnp.take_along_axis(
         tokens.values, jnp.maximum(last, 0)[:, None, None], axis=1
     )[:, 0]
-    return keep(chosen, last >= 0)
+    return zero_masked(chosen, last >= 0)
 
 
 def _like(mask: Array, x: Array) -> Array:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.ops.chunked_map import fitting, in_parts
+from mmfusion_jax.ops.chunked_map import chunk_size_for, map_in_chunks
 from mmfusion_jax.types import Array
 
 HIDDEN = -1e30
@@ -60,8 +60,8 @@ _attention.defvjp(_forward, _backward)
 
 def _run(f: Callable[..., Any], q: Array, k: Array, *others: Array) -> Any:
     """`f` of all examples; on CPU by parts."""
-    most = fitting(q.shape[1] * q.shape[2] * k.shape[2])
-    parts = lambda *x: in_parts(f, x, most)
+    most = chunk_size_for(q.shape[1] * q.shape[2] * k.shape[2])
+    parts = lambda *x: map_in_chunks(f, x, most)
     return jax.lax.platform_dependent(q, k, *others, cpu=parts, default=f)
 
 

@@ -11,7 +11,7 @@ from mmfusion_jax.types import Array
 
 
 @dataclasses.dataclass(frozen=True)
-class Segments:
+class PackedSequences:
     """Where each unit's tokens lie.
 
     Attributes:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from mmfusion_jax.types import Array
 
 
-def standardised(x: Array, epsilon: float = 1e-5) -> Array:
+def layer_normalize(x: Array, epsilon: float = 1e-5) -> Array:
     """`x` (... d) with mean 0 and variance 1 over its last axis.
 
     Computed in float32 or wider, and returned in the type of `x`.

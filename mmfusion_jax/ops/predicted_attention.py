@@ -3,11 +3,11 @@
 import einops
 import jax
 
-from mmfusion_jax.ops.conv.attention_map_conv import map_conv
+from mmfusion_jax.ops.conv.attention_map_conv import convolve_maps
 from mmfusion_jax.types import Array
 
 
-def predictive_map(
+def predict_attention(
     scores: Array,
     previous: Array,
     mask: Array,
@@ -41,7 +41,7 @@ def predictive_map(
         keys.
     """
     x = einops.rearrange(previous.astype(kernel.dtype), "b k n s -> b n s k")
-    x = (map_conv(x, kernel) + bias).astype(scores.dtype)
+    x = (convolve_maps(x, kernel) + bias).astype(scores.dtype)
     x = jax.nn.gelu(x, approximate=False)
     predicted = einops.rearrange(x, "b n s k -> b k n s")
     if form == "literal":

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from mmfusion_jax.types import Array
 
 
-def attend(scores: Array, mask: Array, values: Array) -> Array:
+def weighted_sum(scores: Array, mask: Array, values: Array) -> Array:
     """The softmax of the scores over the True positions, times the values.
 
         y = e V / (e 1), e = exp(scores - max)

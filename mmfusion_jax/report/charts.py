@@ -11,11 +11,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from mmfusion_jax.metrics.rounding import rounded
+from mmfusion_jax.metrics.rounding import format_number
 from mmfusion_jax.report.html import Html, tag
 
 # Colours that stand for those of the page, which light and dark pages set differently.
-COLOURS = {
+COLORS = {
     "ink": "#010101",
     "soft": "#020202",
     "grid": "#030303",
@@ -26,12 +26,12 @@ COLOURS = {
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 10,
-    "text.color": COLOURS["ink"],
-    "axes.labelcolor": COLOURS["soft"],
-    "axes.edgecolor": COLOURS["grid"],
-    "xtick.color": COLOURS["soft"],
-    "ytick.color": COLOURS["soft"],
-    "grid.color": COLOURS["grid"],
+    "text.color": COLORS["ink"],
+    "axes.labelcolor": COLORS["soft"],
+    "axes.edgecolor": COLORS["grid"],
+    "xtick.color": COLORS["soft"],
+    "ytick.color": COLORS["soft"],
+    "grid.color": COLORS["grid"],
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.spines.top": False,
@@ -68,7 +68,7 @@ def curves(
                 few = len(series) < 3
                 axes.plot(
                     *zip(*series, strict=True) if series else ((), ()),
-                    color=COLOURS[colour],
+                    color=COLORS[colour],
                     alpha=alpha,
                     linewidth=1.6,
                     linestyle="--" if colour == "third" else "-",
@@ -78,7 +78,7 @@ def curves(
                 )
         if marks:
             x, y = zip(*marks, strict=True)
-            axes.plot(x, y, "o", color=COLOURS["ink"], markersize=5, label="chosen")
+            axes.plot(x, y, "o", color=COLORS["ink"], markersize=5, label="chosen")
         axes.set_xlabel("epoch")
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -105,11 +105,11 @@ def scatter(
     """
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": f"scatter {what}"}):
         figure, axes = _empty()
-        axes.plot(limits, limits, color=COLOURS["soft"], linewidth=1)
+        axes.plot(limits, limits, color=COLORS["soft"], linewidth=1)
         alpha = max(0.15, min(0.8, 20 / max(len(truth), 1) ** 0.5))
         axes.plot(
             truth, said, "o",
-            color=COLOURS["first"], markersize=3.5, markeredgewidth=0, alpha=alpha,
+            color=COLORS["first"], markersize=3.5, markeredgewidth=0, alpha=alpha,
         )  # fmt: skip
         axes.set_xlabel(f"{what}, label")
         axes.set_title(f"{what}, answer", loc="left", fontsize=11)
@@ -133,7 +133,7 @@ def bars(lengths: Mapping[str, Mapping[str, float]], what: str) -> Html:
             kept = [(value, i) for i, value in enumerate(row.values()) if value > 0]
             axes.plot(
                 *zip(*kept, strict=True) if kept else ((), ()),
-                marker, color=COLOURS[colour], markersize=6, label=name,
+                marker, color=COLORS[colour], markersize=6, label=name,
             )  # fmt: skip
         axes.set_xscale("log")
         axes.set_yticks(range(len(things)), things)
@@ -161,7 +161,7 @@ def _inline(figure: Figure, described: str) -> Html:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'^<svg [^>]*?(viewBox="[^"]*")[^>]*>', r"<svg \1>", svg)
     svg = svg.replace("'DejaVu Sans'", "system-ui").replace("xlink:href", "href")
-    for name, colour in COLOURS.items():
+    for name, colour in COLORS.items():
         svg = svg.replace(colour, f"var(--{name})")
     svg = svg.replace("<svg ", '<svg aria-hidden="true" ', 1)
     return tag("figure", Html(svg), role="img", aria_label=described)
@@ -170,7 +170,7 @@ def _inline(figure: Figure, described: str) -> Html:
 def _described(lines: Mapping[str, Sequence[Points]], what: str) -> str:
     """The chart in words: where every line begins and ends."""
     parts = [
-        f"{name} from {rounded(series[0][1])} to {rounded(series[-1][1])}"
+        f"{name} from {format_number(series[0][1])} to {format_number(series[-1][1])}"
         for name, runs in lines.items()
         for series in runs[:1]
         if series

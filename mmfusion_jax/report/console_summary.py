@@ -3,17 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mmfusion_jax.metrics.rounding import rounded
+from mmfusion_jax.metrics.rounding import format_number
 
 Result = Mapping[str, Any]
 
 
-def closing(result: Result) -> list[str]:
+def summary_lines(result: Result) -> list[str]:
     """Test scores of the blind answer, the single modalities and the model."""
-    return [line for score in telling(result) for line in _rows(result, score)]
+    return [line for score in headline_scores(result) for line in _rows(result, score)]
 
 
-def telling(result: Result) -> list[str]:
+def headline_scores(result: Result) -> list[str]:
     """The scores that say how good a model is.
 
     The one that chose the step; where no blind answer has that, such as a loss or an
@@ -29,8 +29,8 @@ def _spread(row: Mapping[str, Any]) -> str:
     if row["mean"] is None:
         return "not defined"
     several = row["n"] > 1
-    spread = f" +- {rounded(row['std'])} over {row['n']} runs" if several else ""
-    return f"{rounded(row['mean'])}{spread}"
+    spread = f" +- {format_number(row['std'])} over {row['n']} runs" if several else ""
+    return f"{format_number(row['mean'])}{spread}"
 
 
 def _rows(result: Result, score: str) -> list[str]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from mmfusion_jax.metrics.rounding import percent, rounded
+from mmfusion_jax.metrics.rounding import format_number, format_percent
 
 DASH = "–"
 UNDEFINED = "not defined"
@@ -20,7 +20,7 @@ NO_SHARES = frozenset(
         "confidence_entropy",
     }
 )
-NAMES = {
+LABELS = {
     "uar": "UAR",
     "macro_f1": "macro F1",
     "mae": "MAE",
@@ -44,20 +44,22 @@ def score(name: str, value: Any) -> str:
     """A score; shares of examples are given in percent."""
     if not is_number(value):
         return UNDEFINED
-    return f"{percent(value)} %" if is_share(name) else rounded(value)
+    return f"{format_percent(value)} %" if is_fraction(name) else format_number(value)
 
 
-def deviation(name: str, summary: Mapping[str, Any]) -> str:
+def std(name: str, summary: Mapping[str, Any]) -> str:
     """The standard deviation over several runs, such as "± 1.2"; "" for one run."""
     if summary["n"] < 2 or not is_number(summary["std"]):
         return ""
     std = summary["std"]
-    return f"± {percent(std)}" if is_share(name) else f"± {rounded(std)}"
+    return (
+        f"± {format_percent(std)}" if is_fraction(name) else f"± {format_number(std)}"
+    )
 
 
-def spread(name: str, summary: Mapping[str, Any]) -> str:
+def mean_std(name: str, summary: Mapping[str, Any]) -> str:
     """Mean and, of several runs, the standard deviation."""
-    return f"{score(name, summary['mean'])} {deviation(name, summary)}".rstrip()
+    return f"{score(name, summary['mean'])} {std(name, summary)}".rstrip()
 
 
 def difference(name: str, value: Any, other: Any = 0.0) -> str:
@@ -66,16 +68,20 @@ def difference(name: str, value: Any, other: Any = 0.0) -> str:
         return DASH
     value -= other
     sign = "−" if value < 0 else "+"
-    size = f"{percent(abs(value))} points" if is_share(name) else rounded(abs(value))
+    size = (
+        f"{format_percent(abs(value))} points"
+        if is_fraction(name)
+        else format_number(abs(value))
+    )
     return f"{sign}{size}"
 
 
-def probability(value: float) -> str:
+def p_value(value: float) -> str:
     """The p of a test; a dash where it does not exist."""
-    return rounded(value) if is_number(value) else DASH
+    return format_number(value) if is_number(value) else DASH
 
 
-def is_share(name: str) -> bool:
+def is_fraction(name: str) -> bool:
     """Whether a score is a share of examples, 0..1."""
     return name not in NO_SHARES
 
@@ -105,7 +111,7 @@ def seconds(value: Any) -> str:
 
 def label(name: str) -> str:
     """A name of ours in a reader's words."""
-    return NAMES.get(name, name.replace("_", " "))
+    return LABELS.get(name, name.replace("_", " "))
 
 
 def is_number(value: Any) -> bool:

@@ -47,7 +47,10 @@ def _lengths(found: Mapping[str, Any], terms: Sequence[str]) -> Html:
         for term in terms
     }
     rows = [
-        [module, *(formatting.significant(lengths[term][module]) for term in terms)]
+        [
+            module,
+            *(formatting.significant(lengths[term][module]) for term in terms),
+        ]
         for module in found["modules"]
     ]
     heads = ["module", *terms]

@@ -20,7 +20,7 @@ def write_report(workdir: Path, result: Mapping[str, Any]) -> Path:
         workdir: of the experiment; the curves are read from the runs in it.
         result: the content of `result.json`.
     """
-    return write(workdir / "report.html", page(workdir, result))
+    return write(workdir / "report.html", render(workdir, result))
 
 
 def write(path: Path, text: str) -> Path:
@@ -31,24 +31,24 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def page(workdir: Path, result: Mapping[str, Any]) -> str:
+def render(workdir: Path, result: Mapping[str, Any]) -> str:
     """The whole document."""
     title = f"{result['model']['name']} on {result['data']['title']}"
     return document(
         title,
         scores.headline(result, title),
         scores.warnings(result),
-        scores.comparison(result),
-        scores.selection(result),
-        scores.learning(workdir, result),
-        predictions.picture(result),
-        predictions.scores(result),
-        predictions.shares(result),
+        scores.fusion_vs_unimodal(result),
+        scores.checkpoint_selection(result),
+        scores.learning_curves(workdir, result),
+        predictions.prediction_plot(result),
+        predictions.all_metrics(result),
+        predictions.modality_weights(result),
         run_details.model(result),
         run_details.time(result),
-        run_details.data(result),
-        run_details.repeat(result),
-        run_details.responsible(),
+        run_details.dataset_metadata(result),
+        run_details.reproduce(result),
+        run_details.environment(),
     )
 
 

@@ -12,7 +12,7 @@ from mmfusion_jax.report.html import Html, table, tag
 Result = Mapping[str, Any]
 
 
-def picture(result: Result) -> Html:
+def prediction_plot(result: Result) -> Html:
     """What the kind of task lets one see; nothing where there is nothing to draw."""
     pictures = [run["picture"] for run in result["runs"]]
     if "confusion" in pictures[0]:
@@ -66,12 +66,12 @@ def _confusion(result: Result, matrices: list[Any]) -> Html:
     )
 
 
-def scores(result: Result) -> Html:
+def all_metrics(result: Result) -> Html:
     """Every score of every run, and what the scores mean."""
     names = list(result["summary"]["test"])
     rows = [
         [f"test, mean of {len(result['runs'])}"]
-        + [formatting.spread(name, result["summary"]["test"][name]) for name in names]
+        + [formatting.mean_std(name, result["summary"]["test"][name]) for name in names]
     ]
     for run in result["runs"]:
         for split in ("valid", "test"):
@@ -97,12 +97,14 @@ def scores(result: Result) -> Html:
     )
 
 
-def shares(result: Result) -> Html:
+def modality_weights(result: Result) -> Html:
     """What every modality counts for; nothing for a model that does not say it."""
     found = result["summary"].get("shares") or {}
     if not found:
         return Html("")
-    rows = [[name, formatting.spread("share", value)] for name, value in found.items()]
+    rows = [
+        [name, formatting.mean_std("share", value)] for name, value in found.items()
+    ]
     text = (
         "What the model gives a modality, as a share of what it gives all; mean over "
         "the test examples that have a modality at all."

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mmfusion_jax.config.load import as_word, fields
+from mmfusion_jax.config.load import flatten, format_value
 from mmfusion_jax.report import formatting
 from mmfusion_jax.report.html import Html, join, table, tag
 
@@ -53,7 +53,7 @@ def time(result: Result) -> Html:
     return tag("section", *parts)
 
 
-def data(result: Result) -> Html:
+def dataset_metadata(result: Result) -> Html:
     """The splits, and what is known of the data."""
     about = result["data"]
     counts = [
@@ -74,11 +74,11 @@ def data(result: Result) -> Html:
     return tag("section", *parts)
 
 
-def repeat(result: Result) -> Html:
+def reproduce(result: Result) -> Html:
     """The command, the versions and the whole configuration."""
     rows = [
-        [f"config.{name}", as_word(value)]
-        for name, value in fields(result["config"]).items()
+        [f"config.{name}", format_value(value)]
+        for name, value in flatten(result["config"]).items()
     ]
     origin = [
         ["commit", result["git"] or "unknown"],
@@ -103,7 +103,7 @@ def repeat(result: Result) -> Html:
     )
 
 
-def responsible() -> Html:
+def environment() -> Html:
     """What the numbers must not be used for."""
     text = (
         "This is research software. Its predictions are about the labels of a data "

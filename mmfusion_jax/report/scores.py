@@ -8,7 +8,7 @@ from mmfusion_jax.config.build import LOWER_IS_BETTER
 from mmfusion_jax.metrics.statistics import bootstrap_interval, paired_test
 from mmfusion_jax.report import formatting
 from mmfusion_jax.report.charts import curves, series
-from mmfusion_jax.report.console_summary import telling
+from mmfusion_jax.report.console_summary import headline_scores
 from mmfusion_jax.report.html import Html, join, table, tag
 from mmfusion_jax.tasks import undefined_scores
 from mmfusion_jax.train.metrics_log import read_metrics
@@ -26,21 +26,23 @@ CHOSEN_BY = {
 def headline(result: Result, title: str) -> Html:
     """What was done, the score, and what it is to be compared with."""
     select, ours = result["select"], _ours(result)
-    tiles = [_tile(formatting.spread(select, ours), _runs(result), "main")]
+    tiles = [_tile(formatting.mean_std(select, ours), _runs(result), "main")]
     best = _best_stage(result)
     if best is not None:
         tiles.append(_tile(formatting.score(select, best[1]), f"{best[0]} alone"))
-    *_, last = telling(result)
+    *_, last = headline_scores(result)
     if last != select:
-        other = formatting.spread(last, result["summary"]["test"][last])
+        other = formatting.mean_std(last, result["summary"]["test"][last])
         tiles.append(_tile(other, f"test {formatting.label(last)}"))
     if point := result["baseline"]["scores"].get(last):
-        tiles.append(_tile(formatting.score(last, point["mean"]), _blind(result)))
+        tiles.append(
+            _tile(formatting.score(last, point["mean"]), _constant_baseline(result))
+        )
     weights = result["model"]["parameters"]["total"]
     tiles.append(_tile(formatting.count(weights), "parameters"))
     total = sum(run["times"]["total_s"] for run in _all_runs(result))
     tiles.append(_tile(formatting.seconds(total), "of training"))
-    sentence = f"Test {formatting.label(select)} {formatting.spread(select, ours)}"
+    sentence = f"Test {formatting.label(select)} {formatting.mean_std(select, ours)}"
     if best is not None:
         gain = formatting.difference(select, ours["mean"], best[1])
         sentence += f", {gain} against {best[0]} alone"
@@ -72,7 +74,7 @@ def warnings(result: Result) -> Html:
     return join(tag("p", tag("b", "Note "), text, class_="warning") for text in found)
 
 
-def comparison(result: Result) -> Html:
+def fusion_vs_unimodal(result: Result) -> Html:
     """The fusion beside every modality alone and an answer that looks at nothing."""
     text = "The same data, recipe and rule for choosing the step in every row."
     if len(result["runs"]) > 1:
@@ -83,7 +85,7 @@ def comparison(result: Result) -> Html:
         text += _compared(result)
     tables = [
         _table_of(score, result, "The same runs in another score." if i else text)
-        for i, score in enumerate(telling(result))
+        for i, score in enumerate(headline_scores(result))
     ]
     return tag("section", tag("h2", "What fusion adds"), *tables)
 
@@ -98,12 +100,12 @@ def _table_of(score: str, result: Result, text: str) -> Html:
         *(stage["test"][score]["mean"] for stage in stages.values()),
     ]
     values = [value for value in values if formatting.is_number(value)]
-    full = 1.0 if formatting.is_share(score) else max(values, default=1.0)
+    full = 1.0 if formatting.is_fraction(score) else max(values, default=1.0)
     rows = []
     if point is not None:
         full = max(full, point["mean"])
         alone = {**point, "n": 1, "std": 0.0}
-        rows.append([_blind(result), *_bar(score, alone, full, ""), 0])
+        rows.append([_constant_baseline(result), *_bar(score, alone, full, ""), 0])
     for name, stage in stages.items():
         bar = _bar(score, stage["test"][score], full, "stage")
         weights = result["runs"][0]["stages"][name]["parameters"]["total"]
@@ -114,7 +116,7 @@ def _table_of(score: str, result: Result, text: str) -> Html:
     return table(head, rows, text, "numbers")
 
 
-def selection(result: Result) -> Html:
+def checkpoint_selection(result: Result) -> Html:
     """The honest figure beside the one that looks at the test split."""
     select, summary = result["select"], result["summary"]
     protocol = result["protocol"]
@@ -127,7 +129,11 @@ def selection(result: Result) -> Html:
     for name, value in found:
         gap = formatting.difference(select, value["mean"], found[0][1]["mean"])
         rows.append(
-            [name, formatting.spread(select, value), gap if rows else formatting.DASH]
+            [
+                name,
+                formatting.mean_std(select, value),
+                gap if rows else formatting.DASH,
+            ]
         )
     text = (
         "Many published figures take the best score that the test split ever showed. "
@@ -144,7 +150,7 @@ def selection(result: Result) -> Html:
     )
 
 
-def learning(workdir: Path, result: Result) -> Html:
+def learning_curves(workdir: Path, result: Result) -> Html:
     """Curves of loss and score, of the model and of its stages."""
     select = result["select"]
     runs = result["runs"]
@@ -177,7 +183,7 @@ def learning(workdir: Path, result: Result) -> Html:
             marks,
             name,
             "score",
-            share=formatting.is_share(select),
+            share=formatting.is_fraction(select),
         ),
     ]
     parts = [tag("h2", "Learning curves"), tag("div", *charts, class_="figures")]
@@ -209,7 +215,7 @@ def _ours(result: Result) -> Mapping[str, Any]:
     return result["summary"]["test"][result["select"]]
 
 
-def _blind(result: Result) -> str:
+def _constant_baseline(result: Result) -> str:
     """The answer that looks at no input, in words."""
     return result["baseline"]["says"]
 
@@ -257,8 +263,8 @@ def _compared(result: Result) -> str:
         f" Run by run it is {formatting.difference(select, found.difference)} against "
         f"{best[0]} alone, 95 % interval {formatting.difference(select, low)} to "
         f"{formatting.difference(select, high)} (bootstrap over runs); paired t-test "
-        f"p = {formatting.probability(found.t_test)}, signed-rank test p = "
-        f"{formatting.probability(found.wilcoxon)}."
+        f"p = {formatting.p_value(found.t_test)}, signed-rank test p = "
+        f"{formatting.p_value(found.wilcoxon)}."
     )
 
 
@@ -270,7 +276,7 @@ def _bar(select: str, value: Mapping[str, Any], full: float, kind: str) -> list[
     if std > 0:
         low, high = max(mean - std, 0.0), min(mean + std, full)
         parts.append(tag("u", style=f"left:{at(low)};width:{at(high - low)}"))
-    text = formatting.spread(select, value)
+    text = formatting.mean_std(select, value)
     return [
         tag("td", text, class_="ours" if kind == "ours" else None),
         tag("td", tag("div", *parts, class_="bar", aria_hidden="true"), class_="graph"),
@@ -286,6 +292,6 @@ def _stage_charts(workdir: Path, result: Result, name: str) -> Iterator[Html]:
             "validation": [series(log, f"valid/{result['select']}") for log in logs],
             "test": [series(log, f"test/{result['select']}") for log in logs],
         }
-        share = formatting.is_share(result["select"])
+        share = formatting.is_fraction(result["select"])
         what, salt = f"{name}, {stage} alone", f"stage {stage}"
         yield curves(lines, [], what, salt, share=share)

@@ -14,14 +14,14 @@ from ml_collections import ConfigDict
 from mmfusion_jax.config import build
 from mmfusion_jax.config.instantiate import Config
 from mmfusion_jax.data.dataset import Dataset
-from mmfusion_jax.errors import ConfigError, DivergedError, nearest
+from mmfusion_jax.errors import ConfigError, DivergedError, suggest
 from mmfusion_jax.report import write_report
-from mmfusion_jax.report.console_summary import closing
+from mmfusion_jax.report.console_summary import summary_lines
 from mmfusion_jax.runner import provenance
-from mmfusion_jax.runner.trainer import Donor, Run, say
-from mmfusion_jax.runner.workdir import Unit, claim, units
+from mmfusion_jax.runner.trainer import PretrainedModel, Trainer, log
+from mmfusion_jax.runner.workdir import RunKey, check_workdir, fold_seed_pairs
 from mmfusion_jax.tasks import UNDEFINED, undefined_scores
-from mmfusion_jax.train.signals import Interrupt
+from mmfusion_jax.train.signals import GracefulShutdown
 
 
 class Experiment:
@@ -35,19 +35,21 @@ class Experiment:
     def __init__(self, config: Config, workdir: Path):
         self.config = config
         self.workdir = workdir
-        self._runs: dict[str, Run] = {}
+        self._runs: dict[str, Trainer] = {}
 
-    def run(self, data: Dataset, stage: str = "") -> Run:
+    def trainer(self, data: Dataset, stage: str = "") -> Trainer:
         """The model of the config, or of one of its unimodal stages."""
         if stage not in self._runs:
-            config = stage_config(self.config, stage) if stage else self.config
-            self._runs[stage] = Run(config, data)
+            config = unimodal_config(self.config, stage) if stage else self.config
+            self._runs[stage] = Trainer(config, data)
         return self._runs[stage]
 
-    def train(self, unit: Unit, data: Dataset, interrupt: Interrupt) -> dict[str, Any]:
+    def train(
+        self, unit: RunKey, data: Dataset, interrupt: GracefulShutdown
+    ) -> dict[str, Any]:
         """Trains the stages of a unit, then its model on their encoders."""
         stages = {
-            name: self.run(data, name).train(
+            name: self.trainer(data, name).train(
                 data,
                 unit.seed,
                 self.folder(unit, name),
@@ -56,20 +58,20 @@ class Experiment:
             )
             for name in self.config.warm_start
         }
-        entry = self.run(data).train(
+        entry = self.trainer(data).train(
             data,
             unit.seed,
             self.folder(unit),
             _title(self.config.model.name, unit),
             interrupt,
-            self._donors(unit, data),
+            self._pretrained_models(unit, data),
         )
         return {**dataclasses.asdict(unit), **entry, "stages": stages}
 
-    def evaluate(self, unit: Unit, data: Dataset) -> dict[str, Any]:
+    def evaluate(self, unit: RunKey, data: Dataset) -> dict[str, Any]:
         """Scores of every split at the chosen checkpoint of a unit."""
-        run = self.run(data)
-        state = run.best(self.folder(unit))
+        run = self.trainer(data)
+        state = run.best_state(self.folder(unit))
         reader = build.pipeline(self.config, data, unit.seed)
         splits = [
             split for split in ("train", "valid", "test") if split in data.sources
@@ -77,20 +79,23 @@ class Experiment:
         scores = run.evaluate(state.variables, reader, splits)
         return {**dataclasses.asdict(unit), "step": int(state.step), **scores}
 
-    def folder(self, unit: Unit, stage: str = "") -> Path:
+    def folder(self, unit: RunKey, stage: str = "") -> Path:
         """Where a unit, or one of its unimodal stages, lies."""
         folder = self.workdir / unit.folder
         return folder / "stages" / stage if stage else folder
 
-    def _donors(self, unit: Unit, data: Dataset) -> Callable[[], Sequence[Donor]]:
+    def _pretrained_models(
+        self, unit: RunKey, data: Dataset
+    ) -> Callable[[], Sequence[PretrainedModel]]:
         """The trained stages of a unit, read when they are asked for."""
 
-        def read() -> list[Donor]:
+        def read() -> list[PretrainedModel]:
             names = self.config.warm_start
             states = [
-                self.run(data, name).best(self.folder(unit, name)) for name in names
+                self.trainer(data, name).best_state(self.folder(unit, name))
+                for name in names
             ]
-            return [Donor(state.params, state.stats) for state in states]
+            return [PretrainedModel(state.params, state.stats) for state in states]
 
         return read
 
@@ -108,26 +113,26 @@ def train(config: Config, workdir: Path, command: str) -> dict[str, Any]:
         ConfigError: if the folder belongs to another config.
         Interrupted: after saving.
     """
-    claim(config, workdir)
+    check_workdir(config, workdir)
     path = workdir / "result.json"
     if path.exists():
         result = json.loads(path.read_text(encoding="utf-8"))
-        if len(result["runs"]) == len(units(config, workdir)):
-            say(f"{workdir} is finished; to repeat it, choose another --workdir.")
-            _conclude(result, workdir / "report.html")
+        if len(result["runs"]) == len(fold_seed_pairs(config, workdir)):
+            log(f"{workdir} is finished; to repeat it, choose another --workdir.")
+            _print_summary(result, workdir / "report.html")
             return result
     experiment, entries = Experiment(config, workdir), []
-    data, interrupt = None, Interrupt()
-    for unit, data in each(config, workdir, announce=True):
+    data, interrupt = None, GracefulShutdown()
+    for unit, data in runs_with_data(config, workdir, announce=True):
         with interrupt:  # not while data are prepared, where there is nothing to save
             entries.append(experiment.train(unit, data, interrupt))
     assert data is not None
-    result = provenance.plain(
-        _result(config, command, data, experiment.run(data), entries)
+    result = provenance.to_json(
+        _result(config, command, data, experiment.trainer(data), entries)
     )
     if jax.process_index() == 0:
         provenance.write_json(path, result)
-        _conclude(result, write_report(workdir, result))
+        _print_summary(result, write_report(workdir, result))
     return result
 
 
@@ -155,12 +160,15 @@ def evaluate(config: Config, workdir: Path) -> list[dict[str, Any]]:
         ConfigError: if the folder belongs to another config.
         CheckpointError: if there is nothing to evaluate.
     """
-    claim(config, workdir, create=False)
+    check_workdir(config, workdir, create=False)
     experiment = Experiment(config, workdir)
-    return [experiment.evaluate(unit, data) for unit, data in each(config, workdir)]
+    return [
+        experiment.evaluate(unit, data)
+        for unit, data in runs_with_data(config, workdir)
+    ]
 
 
-def stage_config(config: Config, stage: str) -> ConfigDict:
+def unimodal_config(config: Config, stage: str) -> ConfigDict:
     """The config of a unimodal stage: the same recipe, one encoder and its head."""
     encoders = config.model.encoders
     head = {k: v for k, v in config.model.items() if k in ("dropout", "audio_readout")}
@@ -168,7 +176,7 @@ def stage_config(config: Config, stage: str) -> ConfigDict:
         raise ConfigError(
             "C13",
             f"config.warm_start names {stage!r}, which has no encoder.",
-            nearest(stage, encoders),
+            suggest(stage, encoders),
         )
     made = config.copy_and_resolve_references()
     made.unlock()
@@ -184,29 +192,29 @@ def stage_config(config: Config, stage: str) -> ConfigDict:
     return made
 
 
-def each(config: Config, workdir: Path, *, announce: bool = False):
+def runs_with_data(config: Config, workdir: Path, *, announce: bool = False):
     """Every unit with its data; a fold is prepared once."""
     data, fold = None, None
-    for unit in units(config, workdir):
+    for unit in fold_seed_pairs(config, workdir):
         if data is None or unit.fold != fold:
             data, fold = build.dataset(config, unit.fold), unit.fold
             build.check_ids(config, data)  # of all stages, before the first is trained
             if announce:
-                _announce(data, config)
+                _print_dataset(data, config)
         yield unit, data
 
 
-def _announce(data: Dataset, config: Config) -> None:
+def _print_dataset(data: Dataset, config: Config) -> None:
     """Says which data are used; the embedded set names the way to the paper's."""
     counts = ", ".join(f"{len(s)} {split}" for split, s in data.sources.items())
-    say(f"data: {data.title}: {counts}; label {config.data.label!r}")
+    log(f"data: {data.title}: {counts}; label {config.data.label!r}")
     for hint in data.facts.get("hints", ()):
-        say(hint)
+        log(hint)
     for warning in data.facts.get("warnings", ()):
-        say(f"warning: {warning}")
+        log(f"warning: {warning}")
 
 
-def _title(model: str, unit: Unit) -> str:
+def _title(model: str, unit: RunKey) -> str:
     place = "" if unit.folder == "." else f" fold {unit.fold} seed {unit.seed}"
     return f"{model}{place}"
 
@@ -215,7 +223,7 @@ def _result(
     config: Config,
     command: str,
     data: Dataset,
-    run: Run,
+    run: Trainer,
     entries: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Everything that is known of a finished experiment, as JSON values."""
@@ -234,21 +242,21 @@ def _result(
         },
         "model": {"name": config.model.name, "parameters": entries[0]["parameters"]},
         "protocol": config.protocol,
-        "task": {"label": task.label, **task.about()},
+        "task": {"label": task.label, **task.to_json()},
         "select": config.train.select,
         "definitions": dict(scores.DEFINITIONS),
         "baseline": {
             "says": entries[0]["baseline"]["says"],
-            "scores": _spread(e["baseline"]["scores"] for e in entries),
+            "scores": _mean_std(e["baseline"]["scores"] for e in entries),
         },
         "runs": entries,
         "summary": {
-            "test": _spread(e["test"] for e in entries),
-            "last": _spread(e["last"] for e in entries),
-            "flattering": _flattering(entries),
-            "shares": _spread(s for e in entries if (s := e.get("shares"))),
+            "test": _mean_std(e["test"] for e in entries),
+            "last": _mean_std(e["last"] for e in entries),
+            "flattering": _best_test(entries),
+            "shares": _mean_std(s for e in entries if (s := e.get("shares"))),
             "stages": {
-                name: {"test": _spread(e["stages"][name]["test"] for e in entries)}
+                name: {"test": _mean_std(e["stages"][name]["test"] for e in entries)}
                 for name in names
             },
         },
@@ -263,13 +271,13 @@ def _result(
     }
 
 
-def _flattering(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+def _best_test(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """The best scores of the test split over all epochs, which no one should quote."""
     found = [entry["flattering"] for entry in entries if entry["flattering"]]
-    return _spread({"score": best["score"]} for best in found) if found else None
+    return _mean_std({"score": best["score"]} for best in found) if found else None
 
 
-def _spread(scores: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+def _mean_std(scores: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """Mean, standard deviation over the runs (n - 1) and their number, by score.
 
     NaN where the score of one run is not defined; empty where there is no run.
@@ -285,8 +293,8 @@ def _spread(scores: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     return made
 
 
-def _conclude(result: Mapping[str, Any], report: Path) -> None:
+def _print_summary(result: Mapping[str, Any], report: Path) -> None:
     """The last lines on the screen."""
-    for line in closing(result):
-        say(line)
-    say(f"report: {report}")
+    for line in summary_lines(result):
+        log(line)
+    log(f"report: {report}")

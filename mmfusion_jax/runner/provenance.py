@@ -39,12 +39,12 @@ def commit() -> str:
         return ""
 
 
-def plain(value: Any) -> Any:
+def to_json(value: Any) -> Any:
     """JSON values as JSON can hold them: None for a number that is not finite."""
     if isinstance(value, Mapping):
-        return {name: plain(one) for name, one in value.items()}
+        return {name: to_json(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
+        return [to_json(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -57,6 +57,6 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    text = json.dumps(plain(value), indent=1, allow_nan=False)
+    text = json.dumps(to_json(value), indent=1, allow_nan=False)
     fresh.write_text(text + "\n", encoding="utf-8")
     fresh.replace(path)

@@ -14,7 +14,7 @@ from mmfusion_jax.train.accelerators import describe_devices
 TIMEOUT = 60  # seconds in which every process must have started
 
 
-def start(config: ConfigDict, *, cache: bool = True) -> None:
+def initialize(config: ConfigDict, *, cache: bool = True) -> None:
     """Joins the processes of a run and turns the compilation cache on.
 
     Args:
@@ -28,7 +28,7 @@ def start(config: ConfigDict, *, cache: bool = True) -> None:
         use_compilation_cache()
     others = config.to_dict().get("distributed", {})
     if others.get("num_processes", 1) > 1:
-        join(**others)
+        initialize_distributed(**others)
     describe_devices()  # after joining, because it starts JAX
 
 
@@ -42,16 +42,18 @@ def use_compilation_cache() -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.stat()
     except OSError as error:
-        say(f"no compilation cache: {error}")
+        log(f"no compilation cache: {error}")
         return
     if found.st_uid != os.getuid() or found.st_mode & 0o022:
-        say(f"no compilation cache: others can write {folder}")
+        log(f"no compilation cache: others can write {folder}")
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def join(coordinator: str, num_processes: int, process_id: int) -> None:
+def initialize_distributed(
+    coordinator: str, num_processes: int, process_id: int
+) -> None:
     """Connects this process with the others; nothing may have used JAX before.
 
     Args:
@@ -59,7 +61,7 @@ def join(coordinator: str, num_processes: int, process_id: int) -> None:
         num_processes: of the run.
         process_id: of this process, 0..num_processes-1.
     """
-    say(
+    log(
         f"process {process_id} of {num_processes}: waiting up to {TIMEOUT} s for the "
         f"others at {coordinator}; if one is missing, this process is aborted"
     )
@@ -73,6 +75,6 @@ def join(coordinator: str, num_processes: int, process_id: int) -> None:
     jax.distributed.initialize(coordinator, num_processes, process_id, **limits)
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     """One line on the screen, at once."""
     print(line, file=sys.stderr, flush=True)

@@ -11,21 +11,21 @@ import jax
 import numpy as np
 
 from mmfusion_jax.analysis.cost import count_parameters
-from mmfusion_jax.analysis.shares import mean_shares
+from mmfusion_jax.analysis.shares import mean_modality_weights
 from mmfusion_jax.config import build
 from mmfusion_jax.config.instantiate import Config
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.errors import CheckpointError
-from mmfusion_jax.models.transfer import graft
+from mmfusion_jax.models.transfer import copy_submodules
 from mmfusion_jax.runner.provenance import write_json
-from mmfusion_jax.tasks import constant_scores, finite_rows, scores_of
-from mmfusion_jax.train.checkpoint.manager import Checkpoints
+from mmfusion_jax.tasks import compute_scores, constant_baseline_scores, rows_are_finite
+from mmfusion_jax.train.checkpoint.manager import CheckpointManager
 from mmfusion_jax.train.evaluation import collect
 from mmfusion_jax.train.loop import Evaluation, Loop
-from mmfusion_jax.train.metrics_log import Journal
-from mmfusion_jax.train.plan import Progress
-from mmfusion_jax.train.signals import Interrupt
+from mmfusion_jax.train.metrics_log import MetricsLogger
+from mmfusion_jax.train.plan import SelectionState
+from mmfusion_jax.train.signals import GracefulShutdown
 from mmfusion_jax.train.state import TrainState, create_state
 from mmfusion_jax.train.step import make_eval_step
 from mmfusion_jax.types import Batch, PyTree
@@ -33,14 +33,14 @@ from mmfusion_jax.weights.convert import load
 
 
 @dataclasses.dataclass(frozen=True)
-class Donor:
+class PretrainedModel:
     """A trained model whose encoders another one starts from."""
 
     params: PyTree
     stats: PyTree
 
 
-class Run:
+class Trainer:
     """A config brought to life on one data set.
 
     Compiled steps are kept, so that one object serves every fold and seed whose data
@@ -56,7 +56,7 @@ class Run:
         reader = build.pipeline(config, data, config.seed)
         self.plan = build.plan(config, reader.steps_per_epoch)
         self.parts = build.parts(config, data, self.plan.steps)
-        self._blank = reader.blank()
+        self._blank = reader.dummy_batch()
 
     @functools.cached_property
     def train_step(self) -> Callable[..., Any]:
@@ -96,8 +96,8 @@ class Run:
         seed: int,
         folder: Path,
         title: str,
-        interrupt: Interrupt,
-        donors: Callable[[], Sequence[Donor]] = tuple,
+        interrupt: GracefulShutdown,
+        donors: Callable[[], Sequence[PretrainedModel]] = tuple,
     ) -> dict[str, Any]:
         """Trains, or goes on, or finds that everything is done.
 
@@ -117,11 +117,11 @@ class Run:
         reader = build.pipeline(self.config, data, seed)
         self._check(data)
         first = jax.process_index() == 0
-        with Checkpoints(folder / "checkpoints", say=say) as checkpoints:
+        with CheckpointManager(folder / "checkpoints", say=log) as checkpoints:
             state, progress = self._restore(checkpoints)
             if state is None:
                 state = self._start(seed, donors())
-            journal = Journal(folder if first else None, title, int(state.step))
+            journal = MetricsLogger(folder if first else None, title, int(state.step))
             loop = Loop(
                 plan=self.plan,
                 step=self.train_step,
@@ -134,7 +134,7 @@ class Run:
                 progress=progress,
             )
             with journal:
-                journal.say(f"{title}: {_begins(int(state.step), self.plan.steps)}")
+                journal.log(f"{title}: {_begins(int(state.step), self.plan.steps)}")
                 loop.run()
             checkpoints.wait()
             result = self._result(loop, self._chosen(checkpoints, loop), reader)
@@ -166,7 +166,7 @@ class Run:
             map(put, reader.evaluate(split)),
         )
 
-    def best(self, folder: Path) -> TrainState:
+    def best_state(self, folder: Path) -> TrainState:
         """The chosen state of a run that was trained in `folder`, opened for reading.
 
         Raises:
@@ -175,7 +175,7 @@ class Run:
         path = folder / "checkpoints"
         found = None
         if path.is_dir():
-            with Checkpoints(path, say=say, read_only=True) as saved:
+            with CheckpointManager(path, say=log, read_only=True) as saved:
                 scored = saved.best_step is not None
                 restore = saved.restore_best if scored else saved.restore_latest
                 found = restore(self._abstract)
@@ -187,14 +187,14 @@ class Run:
             )
         return found[0]
 
-    def _start(self, seed: int, donors: Sequence[Donor]):
+    def _start(self, seed: int, donors: Sequence[PretrainedModel]):
         """A fresh state, with the encoders, and heads if it has them, of the donors."""
         state = self.init(seed)
         params, stats = self._pretrained(state.params, state.stats)
         for donor in donors:
             for prefix in ("encoders_", "head_"):
                 if any(name.startswith(prefix) for name in params):
-                    params, stats = graft(
+                    params, stats = copy_submodules(
                         params, stats, donor.params, donor.stats, prefix
                     )
         copies = self.parts.executor.copy((params, stats))
@@ -203,7 +203,7 @@ class Run:
     def _pretrained(self, params: PyTree, stats: PyTree) -> tuple[PyTree, PyTree]:
         """The first weights, with those of encoders for which a file is given."""
         for line in build.random_encoders(self.config):
-            say(line)
+            log(line)
         trees = {"params": dict(params), "batch_stats": dict(stats)}
         for modality, (table, path) in build.weights(self.config).items():
             name = f"encoders_{modality}"
@@ -212,16 +212,16 @@ class Run:
             for kind, filled in loaded.variables.items():
                 trees[kind][name] = filled
             left = f"; {len(loaded.unused)} of its names unused" * bool(loaded.unused)
-            say(f"{modality}: weights of {path}{left}")
+            log(f"{modality}: weights of {path}{left}")
         return trees["params"], trees["batch_stats"]
 
-    def _restore(self, checkpoints: Checkpoints):
+    def _restore(self, checkpoints: CheckpointManager):
         """The newest intact state and what the host knew, or None and nothing."""
         found = checkpoints.restore_latest(self._abstract)
         if found is None:
-            return None, Progress()
+            return None, SelectionState()
         state, meta = found
-        return state, Progress(**meta["progress"])
+        return state, SelectionState(**meta["progress"])
 
     def _batches(self, reader: Pipeline, start: int, stop: int) -> Iterator[Batch]:
         put = functools.partial(self.parts.executor.put, train=True)
@@ -237,13 +237,13 @@ class Run:
         """What the best answer that looks at no input scores on the test split."""
         task = self.parts.task
         train, test = (data.label(split, task.label) for split in ("train", "test"))
-        says, scores = constant_scores(task, train, test)
+        says, scores = constant_baseline_scores(task, train, test)
         return {"says": says, "scores": scores}
 
     def _scores(self, collected: Mapping[str, np.ndarray], loss: float) -> Evaluation:
-        return {**scores_of(self.parts.task, collected), "loss": loss}
+        return {**compute_scores(self.parts.task, collected), "loss": loss}
 
-    def _chosen(self, checkpoints: Checkpoints, loop: Loop) -> TrainState:
+    def _chosen(self, checkpoints: CheckpointManager, loop: Loop) -> TrainState:
         """The state that the choosing split chose; the last one if none did."""
         if checkpoints.best_step is None:
             return loop.state
@@ -259,7 +259,7 @@ class Run:
         scores = self.evaluate(chosen.variables, reader, ("valid",))
         collected, loss = self.collect(chosen.variables, reader, "test")
         step = int(chosen.step)
-        good = finite_rows(collected)
+        good = rows_are_finite(collected)
         finite = {name: x[good] for name, x in collected.items()}
         return {
             "model": self.config.model.name,
@@ -272,10 +272,10 @@ class Run:
             "valid": scores.get("valid"),
             "test": self._scores(collected, loss),
             "last": self.evaluate(last.variables, reader, ("test",))["test"],
-            "flattering": loop.progress.flattering,
-            "picture": self.parts.task.picture(finite),
-            "shares": mean_shares(collected),
-            "bad_steps": int(last.bad_steps["total"]),
+            "flattering": loop.progress.best_test,
+            "picture": self.parts.task.plot_data(finite),
+            "shares": mean_modality_weights(collected),
+            "bad_steps": int(last.skipped_steps["total"]),
             "times": loop.clock.summary(),
         }
 
@@ -294,6 +294,6 @@ def _key_data(seed: int) -> np.ndarray:
     return np.asarray(jax.random.key_data(jax.random.key(seed)))
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     """A message about checkpoints, beside the bar."""
-    Journal(None, "").say(line)
+    MetricsLogger(None, "").log(line)

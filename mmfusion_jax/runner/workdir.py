@@ -15,7 +15,7 @@ from mmfusion_jax.runner import provenance
 
 
 @dataclasses.dataclass(frozen=True)
-class Unit:
+class RunKey:
     """One fold with one seed.
 
     Attributes:
@@ -29,7 +29,7 @@ class Unit:
     folder: str
 
 
-def units(config: Config, workdir: Path) -> list[Unit]:
+def fold_seed_pairs(config: Config, workdir: Path) -> list[RunKey]:
     """Every fold with every seed that a config asks for, and where each lies.
 
     A unit that was alone stays at the top of the folder when seeds are added.
@@ -43,10 +43,10 @@ def units(config: Config, workdir: Path) -> list[Unit]:
     folder = lambda fold, seed: (
         "." if top and (fold, seed) == pairs[0] else f"fold_{fold}/seed_{seed}"
     )
-    return [Unit(fold, seed, folder(fold, seed)) for fold, seed in pairs]
+    return [RunKey(fold, seed, folder(fold, seed)) for fold, seed in pairs]
 
 
-def claim(config: Config, workdir: Path, *, create: bool = True) -> None:
+def check_workdir(config: Config, workdir: Path, *, create: bool = True) -> None:
     """Makes sure that `workdir` belongs to this config and to no other.
 
     A folder in which nothing was trained yet belongs to nobody. One that is trained in

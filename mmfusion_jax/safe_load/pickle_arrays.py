@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from mmfusion_jax.safe_load.pickle_objects import (
-    Array,
-    Bytes,
-    Dtype,
-    Items,
-    Pairs,
-    Refusal,
-    Text,
+    PickledArray,
+    PickledBytes,
+    PickledDtype,
+    PickledItems,
+    PickledPairs,
+    PickledText,
+    RejectedPickle,
     contradiction,
 )
 
@@ -26,7 +26,7 @@ _PLAIN = (int, float, bool, type(None))
 _KEYS = (str, bytes, int, float, bool, type(None))
 
 
-class Tree:
+class PickleMaterializer:
     """Turns stubs into values; what the file shares stays shared.
 
     A value costs one instruction of the file at least, and an array its own bytes. So
@@ -60,7 +60,7 @@ class Tree:
             return self._made[key]
         if key in self._open or depth > DEPTH:
             inside = "contains itself" if key in self._open else f"nests over {DEPTH}"
-            raise Refusal("D64", f"a list or dict {inside}", "save it as npz")
+            raise RejectedPickle("D64", f"a list or dict {inside}", "save it as npz")
         self._open.add(key)
         made = self._make(stub, depth + 1)
         self._open.remove(key)
@@ -70,15 +70,15 @@ class Tree:
 
     def _make(self, stub: Any, depth: int) -> Any:
         match stub:
-            case Text():
+            case PickledText():
                 return stub.decode()
-            case Bytes():
+            case PickledBytes():
                 return self._string(stub)
-            case Array():
+            case PickledArray():
                 return self._array(stub, depth)
-            case Pairs():
+            case PickledPairs():
                 return self._dict(stub, depth)
-            case Items():
+            case PickledItems():
                 kind = frozenset if stub.frozen else set
                 return kind(self._key(x) for x in self._all(stub.items, depth))
             case list() | tuple():
@@ -88,7 +88,7 @@ class Tree:
     def _spend(self, cost: int) -> None:
         self.left -= cost
         if self.left < 0:
-            raise Refusal(
+            raise RejectedPickle(
                 "D64", "the same parts are used over and over", "save it as npz"
             )
 
@@ -97,17 +97,17 @@ class Tree:
             self._spend(1)
             yield self.value(stub, depth)
 
-    def _string(self, stub: Bytes) -> str | bytes:
+    def _string(self, stub: PickledBytes) -> str | bytes:
         if not stub.old or self.encoding == "bytes":
             return bytes(self._bare(stub))
         return stub.raw.decode(self.encoding)
 
-    def _bare(self, stub: Bytes) -> bytearray | bytes:
+    def _bare(self, stub: PickledBytes) -> bytearray | bytes:
         """The bytes themselves, on which an array may lie."""
         self._spend(len(stub.raw))
         return _unhide(stub.raw) if stub.hidden else stub.raw
 
-    def _dict(self, stub: Pairs, depth: int) -> dict[Any, Any]:
+    def _dict(self, stub: PickledPairs, depth: int) -> dict[Any, Any]:
         made = {}
         for pair in stub.first:
             if type(pair) not in (list, tuple) or len(pair) != 2:
@@ -132,7 +132,7 @@ class Tree:
         for part in parts:
             wide = type(part) is int and part.bit_length() > 64
             if type(part) not in _KEYS or wide:
-                raise Refusal(
+                raise RejectedPickle(
                     "D64",
                     f"a key or an item of a set is a {type(part).__name__}"
                     f"{' of more than 64 bits' if wide else ''}",
@@ -140,7 +140,7 @@ class Tree:
                 )
         return key
 
-    def _array(self, stub: Array, depth: int) -> Any:
+    def _array(self, stub: PickledArray, depth: int) -> Any:
         outer, self.position = self.position, stub.position
         if stub.state is None:
             raise contradiction("an array has no content")
@@ -168,7 +168,7 @@ class Tree:
         return flat
 
     def _numbers(self, content: Any, count: int, dtype: np.dtype) -> np.ndarray:
-        if not isinstance(content, Bytes):
+        if not isinstance(content, PickledBytes):
             raise contradiction(f"an array of {dtype} wants bytes")
         raw = self._bare(content)
         if len(raw) != count * dtype.itemsize:
@@ -196,7 +196,7 @@ def _unhide(raw: bytearray | bytes) -> bytearray:
     return bare
 
 
-def _numpy_type(stub: Dtype) -> np.dtype:
+def _numpy_type(stub: PickledDtype) -> np.dtype:
     if not _CODE.fullmatch(stub.code):
         raise contradiction(f"arrays of type {stub.code[:40]!r} are not read")
     dtype = np.dtype(stub.code)

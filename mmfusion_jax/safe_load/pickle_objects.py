@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
-class Refusal(Exception):
+class RejectedPickle(Exception):
     """Why a file is not read, before the file is known.
 
     Attributes:
@@ -25,13 +25,13 @@ class Refusal(Exception):
         self.code, self.reason, self.fix, self.name = code, reason, fix, name
 
 
-def contradiction(reason: str) -> Refusal:
+def contradiction(reason: str) -> RejectedPickle:
     """The refusal of an array that is not what it says."""
-    return Refusal("D63", reason, "download it again, or ask for it as npz")
+    return RejectedPickle("D63", reason, "download it again, or ask for it as npz")
 
 
 @dataclasses.dataclass(slots=True, eq=False)
-class Text:
+class PickledText:
     """Text of the file, not yet decoded.
 
     Attributes:
@@ -45,7 +45,7 @@ class Text:
 
 
 @dataclasses.dataclass(slots=True, eq=False)
-class Bytes:
+class PickledBytes:
     """Bytes of the file.
 
     Attributes:
@@ -62,7 +62,7 @@ class Bytes:
 
 
 @dataclasses.dataclass(slots=True, eq=False)
-class Name:
+class PickledName:
     """A function or class by name.
 
     Attributes:
@@ -78,7 +78,7 @@ class Name:
 
 
 @dataclasses.dataclass(slots=True, eq=False)
-class Pairs:
+class PickledPairs:
     """A dict whose keys nobody has hashed yet.
 
     Attributes:
@@ -93,7 +93,7 @@ class Pairs:
 
 
 @dataclasses.dataclass(slots=True, eq=False)
-class Items:
+class PickledItems:
     """A set whose items nobody has hashed yet.
 
     Attributes:
@@ -106,7 +106,7 @@ class Items:
 
 
 @dataclasses.dataclass(slots=True, eq=False)
-class Dtype:
+class PickledDtype:
     """The type of an array: a code such as "f8", and a byte order.
 
     The sizes and flags that follow in the file are not even kept: a file that lies
@@ -129,7 +129,7 @@ class Dtype:
 
 
 @dataclasses.dataclass(slots=True, eq=False)
-class Array:
+class PickledArray:
     """An array: what to lay over which bytes.
 
     Attributes:
@@ -140,7 +140,7 @@ class Array:
         position: of the byte in the file where it begins.
     """
 
-    state: tuple[Any, Dtype, str, Any] | None = None
+    state: tuple[Any, PickledDtype, str, Any] | None = None
     axes: Any = None
     scalar: bool = False
     position: int = 0
@@ -154,80 +154,82 @@ class Array:
 
 def word(value: Any) -> str:
     """A short name that the file holds as text or as a string of Python 2."""
-    if isinstance(value, Text | Bytes) and len(value.raw) > _LONGEST:
+    if isinstance(value, PickledText | PickledBytes) and len(value.raw) > _LONGEST:
         raise contradiction("a name is too long")
-    if isinstance(value, Text):
+    if isinstance(value, PickledText):
         return value.decode()
-    if isinstance(value, Bytes):
+    if isinstance(value, PickledBytes):
         return value.raw.decode("latin1")
     raise contradiction("a name is not text")
 
 
-def _dtype(value: Any) -> Dtype:
-    if not isinstance(value, Dtype):
+def _dtype(value: Any) -> PickledDtype:
+    if not isinstance(value, PickledDtype):
         raise contradiction("an array has no type")
     return value
 
 
-def _new_dtype(code: Any, align: Any = False, copy: Any = True) -> Dtype:
+def _new_dtype(code: Any, align: Any = False, copy: Any = True) -> PickledDtype:
     del align, copy
-    return Dtype(word(code))
+    return PickledDtype(word(code))
 
 
-def _new_array(kind: Any, shape: Any, code: Any) -> Array:
+def _new_array(kind: Any, shape: Any, code: Any) -> PickledArray:
     del shape, code
-    if not isinstance(kind, Name) or str(kind) != "numpy.ndarray":
+    if not isinstance(kind, PickledName) or str(kind) != "numpy.ndarray":
         raise contradiction(f"{kind} is a kind of array of its own")
-    return Array()
+    return PickledArray()
 
 
-def _scalar(dtype: Any, content: Any) -> Array:
-    return Array(((), _dtype(dtype), "C", content), scalar=True)
+def _scalar(dtype: Any, content: Any) -> PickledArray:
+    return PickledArray(((), _dtype(dtype), "C", content), scalar=True)
 
 
 def _from_buffer(
     content: Any, dtype: Any, shape: Any, order: Any, axes: Any = None
-) -> Array:
+) -> PickledArray:
     turned = word(order) == "K" and axes is not None
     order = "F" if word(order) == "F" else "C"
-    return Array((shape, _dtype(dtype), order, content), axes if turned else None)
+    return PickledArray(
+        (shape, _dtype(dtype), order, content), axes if turned else None
+    )
 
 
-def _encode(text: Any, encoding: Any) -> Bytes:
+def _encode(text: Any, encoding: Any) -> PickledBytes:
     """How protocols 0 to 2 hide bytes in text; they are brought out when used."""
-    if not isinstance(text, Text) or word(encoding) not in ("latin1", "latin-1"):
+    if not isinstance(text, PickledText) or word(encoding) not in ("latin1", "latin-1"):
         raise contradiction("bytes are hidden in text in an unknown way")
-    return Bytes(text.raw, hidden=True)
+    return PickledBytes(text.raw, hidden=True)
 
 
-def _bytes(*content: Any) -> Bytes:
+def _bytes(*content: Any) -> PickledBytes:
     """`bytes()`, `bytearray()`, `bytearray(b"...")` or `bytearray("...", "latin1")`."""
     if not content:
-        return Bytes(bytearray())
-    if len(content) == 1 and isinstance(content[0], Bytes):
+        return PickledBytes(bytearray())
+    if len(content) == 1 and isinstance(content[0], PickledBytes):
         return content[0]
     return _encode(*content)
 
 
-def _pairs(first: Any = None) -> Pairs:
+def _pairs(first: Any = None) -> PickledPairs:
     if first is not None and type(first) is not list:
         raise contradiction("a dict is not made of pairs")
-    return Pairs(first or [])
+    return PickledPairs(first or [])
 
 
-def _default_pairs(factory: Any = None) -> Pairs:
+def _default_pairs(factory: Any = None) -> PickledPairs:
     if factory is not None and getattr(factory, "name", "") not in _FACTORIES:
         raise contradiction("a defaultdict makes its values in an unknown way")
-    return Pairs()
+    return PickledPairs()
 
 
-def _items(items: Any = ()) -> Items:
+def _items(items: Any = ()) -> PickledItems:
     if type(items) not in (list, tuple):
         raise contradiction("a set is not made of items")
-    return Items(items)
+    return PickledItems(items)
 
 
-def _frozen_items(items: Any = ()) -> Items:
+def _frozen_items(items: Any = ()) -> PickledItems:
     return dataclasses.replace(_items(items), frozen=True)
 
 
@@ -264,17 +266,17 @@ _HINTS = (
 )  # fmt: skip
 
 
-def admitted(module: str, name: str) -> Name:
+def admitted(module: str, name: str) -> PickledName:
     """The name, if data needs it.
 
     Raises:
         Refusal: it belongs to a program, with what to do about it.
     """
-    found = Name(module, name)
+    found = PickledName(module, name)
     if str(found) in ADMITTED and "." not in name:
         return found
     known = (hint for start, hint in _HINTS if module.split(".")[0] == start)
     fix = next(known, "save the arrays in it as npz where the file was made")
     shown = str(found)[:120]
     reason = f"{shown!r} is a program object, not data"
-    raise Refusal("D61", reason, fix, shown)
+    raise RejectedPickle("D61", reason, fix, shown)

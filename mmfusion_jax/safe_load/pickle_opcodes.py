@@ -7,46 +7,46 @@ from typing import Any
 
 from mmfusion_jax.safe_load.pickle_objects import (
     ADMITTED,
-    Array,
-    Bytes,
-    Dtype,
-    Items,
-    Name,
-    Pairs,
-    Text,
+    PickledArray,
+    PickledBytes,
+    PickledDtype,
+    PickledItems,
+    PickledName,
+    PickledPairs,
+    PickledText,
     admitted,
     contradiction,
     word,
 )
-from mmfusion_jax.safe_load.pickle_vm import NAMES, Machine, damaged
+from mmfusion_jax.safe_load.pickle_vm import NAMES, PickleVM, damaged
 
 _ODD_ESCAPE = re.compile(rb"""\\(?!['"abfnrtvx\n0-7])|\\[4-7][0-7][0-7]""")
 
 
-def _mark(machine: Machine) -> None:
+def _mark(machine: PickleVM) -> None:
     machine.below.append(machine.stack)
     machine.stack = []
 
 
-def _pop(machine: Machine) -> None:
+def _pop(machine: PickleVM) -> None:
     if machine.stack:
         machine.stack.pop()
     else:
         machine.marked()
 
 
-def _dup(machine: Machine) -> None:
+def _dup(machine: PickleVM) -> None:
     top = machine.pop()
     machine.stack += [top, top]
 
 
-def _proto(machine: Machine) -> None:
+def _proto(machine: PickleVM) -> None:
     version = machine.number("B")
     if version > 5:
         raise damaged(f"pickles of protocol {version} are unknown")
 
 
-def _int_line(machine: Machine) -> None:
+def _int_line(machine: PickleVM) -> None:
     line = machine.line()
     booleans = {b"00": False, b"01": True}
     machine.push(booleans[line] if line in booleans else _whole(line))
@@ -59,7 +59,7 @@ def _whole(line: bytes) -> int:
         raise damaged(f"{line[:40]!r} is no whole number") from None
 
 
-def _float_line(machine: Machine) -> None:
+def _float_line(machine: PickleVM) -> None:
     line = machine.line()
     try:
         machine.push(float(line))
@@ -67,7 +67,7 @@ def _float_line(machine: Machine) -> None:
         raise damaged(f"{line[:40]!r} is no number") from None
 
 
-def _string_line(machine: Machine) -> None:
+def _string_line(machine: PickleVM) -> None:
     """A string of Python 2 as it stands in source code, in quotes."""
     line = machine.line()
     if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
@@ -75,123 +75,125 @@ def _string_line(machine: Machine) -> None:
     if _ODD_ESCAPE.search(line[1:-1].replace(rb"\\", b"")):
         raise damaged("a string is not written as Python 2 writes it")
     plain = codecs.escape_decode(line[1:-1])[0]  # pyright: ignore[reportAttributeAccessIssue]
-    machine.push(Bytes(bytearray(plain), old=True))
+    machine.push(PickledBytes(bytearray(plain), old=True))
 
 
-def _unicode_line(machine: Machine) -> None:
+def _unicode_line(machine: PickleVM) -> None:
     text = machine.line().decode("raw-unicode-escape")
-    machine.push(Text(text.encode("utf-8", "surrogatepass")))
+    machine.push(PickledText(text.encode("utf-8", "surrogatepass")))
 
 
-def _long(form: str) -> Callable[[Machine], None]:
-    def step(machine: Machine) -> None:
+def _long(form: str) -> Callable[[PickleVM], None]:
+    def step(machine: PickleVM) -> None:
         raw = machine.take(machine.number(form))
         machine.push(int.from_bytes(raw, "little", signed=True))
 
     return step
 
 
-def _text(form: str) -> Callable[[Machine], None]:
-    return lambda machine: machine.push(Text(machine.take(machine.number(form))))
+def _text(form: str) -> Callable[[PickleVM], None]:
+    return lambda machine: machine.push(PickledText(machine.take(machine.number(form))))
 
 
-def _raw(form: str, old: bool = False) -> Callable[[Machine], None]:
-    def step(machine: Machine) -> None:
-        machine.push(Bytes(machine.take_own(machine.number(form)), old))
+def _raw(form: str, old: bool = False) -> Callable[[PickleVM], None]:
+    def step(machine: PickleVM) -> None:
+        machine.push(PickledBytes(machine.take_own(machine.number(form)), old))
 
     return step
 
 
-def _number(form: str) -> Callable[[Machine], None]:
+def _number(form: str) -> Callable[[PickleVM], None]:
     return lambda machine: machine.push(machine.number(form))
 
 
-def _fixed(value: Any) -> Callable[[Machine], None]:
+def _fixed(value: Any) -> Callable[[PickleVM], None]:
     return lambda machine: machine.push(value)
 
 
-def _new(make: Callable[[], Any]) -> Callable[[Machine], None]:
+def _new(make: Callable[[], Any]) -> Callable[[PickleVM], None]:
     return lambda machine: machine.push(make())
 
 
-def _tuple(count: int) -> Callable[[Machine], None]:
-    def step(machine: Machine) -> None:
+def _tuple(count: int) -> Callable[[PickleVM], None]:
+    def step(machine: PickleVM) -> None:
         items = [machine.pop() for _ in range(count)]
         machine.push(tuple(reversed(items)))
 
     return step
 
 
-def _dict(machine: Machine) -> None:
+def _dict(machine: PickleVM) -> None:
     marked = machine.marked()
-    machine.push(Pairs())
+    machine.push(PickledPairs())
     _add_pairs(machine, marked)
 
 
-def _add_pairs(machine: Machine, flat: list[Any]) -> None:
-    pairs = machine.top(Pairs)
+def _add_pairs(machine: PickleVM, flat: list[Any]) -> None:
+    pairs = machine.top(PickledPairs)
     if len(flat) % 2:
         raise damaged("a key has no value")
     pairs.keys += flat[::2]
     pairs.values += flat[1::2]
 
 
-def _set_item(machine: Machine) -> None:
+def _set_item(machine: PickleVM) -> None:
     value, key = machine.pop(), machine.pop()
     _add_pairs(machine, [key, value])
 
 
-def _append(machine: Machine) -> None:
+def _append(machine: PickleVM) -> None:
     value = machine.pop()
     machine.top(list).append(value)
 
 
-def _append_all(machine: Machine) -> None:
+def _append_all(machine: PickleVM) -> None:
     marked = machine.marked()
     machine.top(list).extend(marked)
 
 
-def _add_items(machine: Machine) -> None:
+def _add_items(machine: PickleVM) -> None:
     marked = machine.marked()
-    items = machine.top(Items).items
+    items = machine.top(PickledItems).items
     if type(items) is not list:
         raise damaged("a set cannot be added to")
     items.extend(marked)
 
 
-def _global(machine: Machine) -> None:
+def _global(machine: PickleVM) -> None:
     module, name = machine.line(), machine.line()
     machine.push(admitted(module.decode("latin1"), name.decode("latin1")))
 
 
-def _stack_global(machine: Machine) -> None:
+def _stack_global(machine: PickleVM) -> None:
     name, module = machine.pop(), machine.pop()
     machine.push(admitted(word(module), word(name)))
 
 
-def _reduce(machine: Machine) -> None:
+def _reduce(machine: PickleVM) -> None:
     """Makes a stub: the only place where the file decides what is called."""
     given, name = machine.pop(), machine.pop()
-    if not isinstance(name, Name) or type(given) is not tuple:
+    if not isinstance(name, PickledName) or type(given) is not tuple:
         raise contradiction("something is called that is no function")
     try:
         made = ADMITTED[str(name)](*given)
     except (TypeError, UnicodeError) as error:
         raise contradiction(f"{name} is called with the wrong things") from error
-    if isinstance(made, Array):
+    if isinstance(made, PickledArray):
         made.position = machine.start
     machine.push(made)
 
 
-def _build(machine: Machine) -> None:
+def _build(machine: PickleVM) -> None:
     state = machine.pop()
-    if not machine.stack or not isinstance(machine.stack[-1], Array | Dtype):
+    if not machine.stack or not isinstance(
+        machine.stack[-1], PickledArray | PickledDtype
+    ):
         raise contradiction("something gets a state that has none")
     machine.stack[-1].build(state)
 
 
-def _put(index: Callable[[Machine], int]) -> Callable[[Machine], None]:
-    def step(machine: Machine) -> None:
+def _put(index: Callable[[PickleVM], int]) -> Callable[[PickleVM], None]:
+    def step(machine: PickleVM) -> None:
         at = index(machine)
         if not machine.stack:
             raise damaged("there is nothing to remember")
@@ -200,8 +202,8 @@ def _put(index: Callable[[Machine], int]) -> Callable[[Machine], None]:
     return step
 
 
-def _get(index: Callable[[Machine], int]) -> Callable[[Machine], None]:
-    def step(machine: Machine) -> None:
+def _get(index: Callable[[PickleVM], int]) -> Callable[[PickleVM], None]:
+    def step(machine: PickleVM) -> None:
         at = index(machine)
         if at not in machine.memo:
             raise damaged(f"it recalls number {at}, which was never remembered")
@@ -210,20 +212,20 @@ def _get(index: Callable[[Machine], int]) -> Callable[[Machine], None]:
     return step
 
 
-def _index(form: str) -> Callable[[Machine], int]:
+def _index(form: str) -> Callable[[PickleVM], int]:
     return lambda machine: machine.number(form)
 
 
-def _index_line(machine: Machine) -> int:
+def _index_line(machine: PickleVM) -> int:
     return _whole(machine.line())
 
 
-_BY_NAME: dict[str, Callable[[Machine], Any]] = {
+_BY_NAME: dict[str, Callable[[PickleVM], Any]] = {
     "PROTO": _proto,
     "FRAME": _index("<Q"),
     "MARK": _mark,
     "POP": _pop,
-    "POP_MARK": Machine.marked,
+    "POP_MARK": PickleVM.marked,
     "DUP": _dup,
     "NONE": _fixed(None),
     "NEWTRUE": _fixed(True),
@@ -257,13 +259,15 @@ _BY_NAME: dict[str, Callable[[Machine], Any]] = {
     "LIST": lambda machine: machine.push(machine.marked()),
     "APPEND": _append,
     "APPENDS": _append_all,
-    "EMPTY_DICT": _new(Pairs),
+    "EMPTY_DICT": _new(PickledPairs),
     "DICT": _dict,
     "SETITEM": _set_item,
     "SETITEMS": lambda machine: _add_pairs(machine, machine.marked()),
-    "EMPTY_SET": _new(lambda: Items([])),
+    "EMPTY_SET": _new(lambda: PickledItems([])),
     "ADDITEMS": _add_items,
-    "FROZENSET": lambda machine: machine.push(Items(machine.marked(), frozen=True)),
+    "FROZENSET": lambda machine: machine.push(
+        PickledItems(machine.marked(), frozen=True)
+    ),
     "GLOBAL": _global,
     "STACK_GLOBAL": _stack_global,
     "REDUCE": _reduce,

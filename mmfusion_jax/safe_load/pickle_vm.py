@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mmfusion_jax.safe_load.pickle_objects import Refusal
+from mmfusion_jax.safe_load.pickle_objects import RejectedPickle
 
 NAMES = {ord(op.code): op.name for op in pickletools.opcodes}
 """The byte of an instruction -> what Python calls it."""
@@ -25,12 +25,12 @@ _BEYOND = {
 }  # fmt: skip
 
 
-def damaged(reason: str) -> Refusal:
+def damaged(reason: str) -> RejectedPickle:
     """The refusal of a file that breaks off or is no pickle at all."""
-    return Refusal("D60", reason, "copy or download it again")
+    return RejectedPickle("D60", reason, "copy or download it again")
 
 
-class Machine:
+class PickleVM:
     """Runs one pickle.
 
     Attributes:
@@ -48,7 +48,7 @@ class Machine:
         self.below: list[list[Any]] = []  # stacks under the marks
         self.memo: dict[int, Any] = {}
 
-    def run(self, steps: Mapping[int, Callable[["Machine"], Any]]) -> Any:
+    def run(self, steps: Mapping[int, Callable[["PickleVM"], Any]]) -> Any:
         """Runs to the end and returns what then lies on the stack.
 
         Args:
@@ -71,11 +71,11 @@ class Machine:
             raise damaged("more follows after the end of the pickle")
         return self.pop()
 
-    def _unknown(self, code: int) -> Refusal:
+    def _unknown(self, code: int) -> RejectedPickle:
         name = NAMES.get(code)
         if name not in _BEYOND:
             return damaged(f"byte {code:#04x} is no instruction of a pickle")
-        return Refusal(
+        return RejectedPickle(
             "D62",
             f"the instruction {name} makes objects of a program",
             "save the arrays in it as npz where the file was made",

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from mmfusion_jax.errors import DataError
-from mmfusion_jax.safe_load.pickle_arrays import Tree
-from mmfusion_jax.safe_load.pickle_objects import Refusal
+from mmfusion_jax.safe_load.pickle_arrays import PickleMaterializer
+from mmfusion_jax.safe_load.pickle_objects import RejectedPickle
 from mmfusion_jax.safe_load.pickle_opcodes import STEPS
-from mmfusion_jax.safe_load.pickle_vm import Machine
+from mmfusion_jax.safe_load.pickle_vm import PickleVM
 
 ENCODINGS = ("latin1", "utf-8", "bytes")
 
 
-class RefusedPickle(DataError):
+class RejectedPickleFile(DataError):
     """A pickle that is not read, and why.
 
     Attributes:
@@ -30,7 +30,7 @@ class RefusedPickle(DataError):
     """
 
     def __init__(
-        self, path: Path, offset: int | None, refusal: Refusal, name: str = ""
+        self, path: Path, offset: int | None, refusal: RejectedPickle, name: str = ""
     ):
         where = f"{path} byte {offset}" if offset is not None else str(path)
         super().__init__(refusal.code, f"{where}: {refusal.reason}.", refusal.fix)
@@ -62,8 +62,8 @@ def read_pickle(path: Path, *, encoding: str = "latin1") -> Any:
     if not path.is_file():
         raise DataError("D30", f"{path} is not there, or is not a file.")
     with path.open("rb") as file:
-        machine = Machine(file)
-        tree = Tree(encoding, machine.size)
+        machine = PickleVM(file)
+        tree = PickleMaterializer(encoding, machine.size)
         root, running = None, True
         try:
             root = machine.run(STEPS)
@@ -73,26 +73,26 @@ def read_pickle(path: Path, *, encoding: str = "latin1") -> Any:
         except Exception as error:
             refusal = _refusal(error)
             offset = machine.start if running else tree.position
-            raise RefusedPickle(path, offset, refusal, refusal.name) from error
+            raise RejectedPickleFile(path, offset, refusal, refusal.name) from error
 
 
-def _refusal(error: Exception) -> Refusal:
+def _refusal(error: Exception) -> RejectedPickle:
     """Why, whatever stopped the reading."""
-    if isinstance(error, Refusal):
+    if isinstance(error, RejectedPickle):
         return error
     if isinstance(error, MemoryError):
-        return Refusal(
+        return RejectedPickle(
             "D65",
             "it needs more memory than this process may use",
             "allow more memory",
         )
     if isinstance(error, UnicodeError):
-        return Refusal(
+        return RejectedPickle(
             "D60",
             f"a text is not in the encoding it should be in ({error})",
             "read it with another encoding, or download it again",
         )
-    return Refusal(
+    return RejectedPickle(
         "D60", f"it cannot be read ({type(error).__name__}: {error})",
         "copy or download it again",
     )  # fmt: skip

@@ -19,13 +19,13 @@ from mmfusion_jax import errors
 from mmfusion_jax.errors import DataError
 
 JSON: TypeAlias = Any
-ORDER, ANSWER = "order.json", "answer.json"
+REQUEST, RESPONSE = "order.json", "answer.json"
 _LONGEST = 64 << 20  # bytes of an answer
 _KINDS = {
     kind.__name__: kind
     for kind in (
         errors.ConfigError,
-        errors.ExtraError,
+        errors.MissingDependencyError,
         errors.DataError,
         errors.DivergedError,
         errors.CheckpointError,
@@ -38,7 +38,7 @@ def memory_for(path: Path) -> float:
     return max(2.0, 4 * path.stat().st_size / 1e9)
 
 
-def run_caged(
+def run_sandboxed(
     module_function: str,
     arguments: Mapping[str, JSON],
     *,
@@ -74,7 +74,7 @@ def run_caged(
         "cpu": int(cpu_seconds),
     }
     with tempfile.TemporaryDirectory(prefix="mmfusion_jax_") as folder:
-        (Path(folder) / ORDER).write_text(json.dumps(order))
+        (Path(folder) / REQUEST).write_text(json.dumps(order))
         command = [
             sys.executable,
             "-m",
@@ -91,7 +91,7 @@ def run_caged(
             ) from None
         if done.returncode:
             raise _ended(done.returncode, subject, memory_gb, cpu_seconds)
-        answer = _read(Path(folder) / ANSWER, subject)
+        answer = _read(Path(folder) / RESPONSE, subject)
     return _result(answer, subject, memory_gb)
 
 

@@ -17,19 +17,19 @@ from pathlib import Path
 
 from mmfusion_jax import errors
 from mmfusion_jax.safe_load.parent_death import exit_with_parent
-from mmfusion_jax.safe_load.sandbox import ANSWER, JSON, ORDER
+from mmfusion_jax.safe_load.sandbox import JSON, REQUEST, RESPONSE
 
 _STATM = Path("/proc/self/statm")  # Linux only
 
 
 def main(folder: Path) -> None:
     """Does what the order says."""
-    order = json.loads((folder / ORDER).read_text())
+    order = json.loads((folder / REQUEST).read_text())
     exit_with_parent(order["parent"])
     module, name = order["function"].split(":")
     work = getattr(importlib.import_module(module), name)
     _bind(order["memory"], order["cpu"])
-    (folder / ANSWER).write_text(json.dumps(_answer(work, order["arguments"])))
+    (folder / RESPONSE).write_text(json.dumps(_answer(work, order["arguments"])))
 
 
 def _bind(memory: int, cpu: int) -> None:

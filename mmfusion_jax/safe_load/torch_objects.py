@@ -26,7 +26,7 @@ DTYPES = {
     "BoolStorage": "b1",
 }
 
-REFUSED = frozenset(
+REJECTED_OPCODES = frozenset(
     {"EXT1", "EXT2", "EXT4", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX"}
     | {"PERSID", "NEXT_BUFFER", "READONLY_BUFFER"}
 )
@@ -35,7 +35,7 @@ LONGEST = 1 << 26
 """Bytes of the description that are read at most; BERT's has about 30,000."""
 
 
-class NotTensors(Exception):
+class InvalidTensorFile(Exception):
     """The file is damaged, or holds something other than named tensors."""
 
 
@@ -64,14 +64,14 @@ class _Description(pickle.Unpickler):
         if module == "torch" and name in DTYPES:
             return _StorageKind(name)
         if (module, name) not in STAND_INS:
-            raise NotTensors(f"{module}.{name} is no tensor")
+            raise InvalidTensorFile(f"{module}.{name} is no tensor")
         return STAND_INS[module, name]
 
     def persistent_load(self, pid: Any) -> np.ndarray:
         """The storage that ("storage", kind, number, device, count) names."""
         word, kind, number, _, count = pid
         if word != "storage" or not isinstance(kind, _StorageKind):
-            raise NotTensors(f"{word!r} is no storage")
+            raise InvalidTensorFile(f"{word!r} is no storage")
         return self.storage(kind.name, str(number), int(count))
 
 
@@ -80,12 +80,12 @@ def _tensor(
 ) -> np.ndarray:
     """Stands for torch._utils._rebuild_tensor_v2: a view of a storage."""
     if not isinstance(storage, np.ndarray) or min((offset, *size, *stride)) < 0:
-        raise NotTensors(f"a tensor of size {size}, stride {stride}")
+        raise InvalidTensorFile(f"a tensor of size {size}, stride {stride}")
     steps = [(n - 1) * s for n, s in zip(size, stride, strict=True)]
     if 0 in size:
         return np.empty(size, storage.dtype)
     if offset + sum(steps) >= len(storage):
-        raise NotTensors(f"a tensor of size {size} reaches beyond its storage")
+        raise InvalidTensorFile(f"a tensor of size {size} reaches beyond its storage")
     strides = [s * storage.itemsize for s in stride]
     view = np.lib.stride_tricks.as_strided(storage[offset:], size, strides)
     return np.ascontiguousarray(view).reshape(size)
@@ -109,10 +109,10 @@ def _scan(stream: bytes) -> None:
     for opcode, argument, place in pickletools.genops(stream):
         end = place or 0
         beyond = opcode.name.endswith("PUT") and int(argument or 0) > len(stream)
-        if opcode.name in REFUSED or beyond:
-            raise NotTensors(f"{opcode.name} at byte {place} of the description")
+        if opcode.name in REJECTED_OPCODES or beyond:
+            raise InvalidTensorFile(f"{opcode.name} at byte {place} of the description")
     if end + 1 != len(stream):
-        raise NotTensors("the description goes on after its end")
+        raise InvalidTensorFile("the description goes on after its end")
 
 
 def load_description(

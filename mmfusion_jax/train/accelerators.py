@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax
 
-from mmfusion_jax.errors import ExtraError
+from mmfusion_jax.errors import MissingDependencyError
 
 # Variables of the environment that TPU VMs and Colab set where there is a TPU. TPU_NAME
 # is not one of them: people set it on the machine from which they control a TPU.
@@ -63,7 +63,7 @@ def describe_devices(
     except (RuntimeError, AssertionError) as error:  # the latter where none is left
         raise _does_not_start(found, error) from error
     if found and devices[0].platform == "cpu" and not _is_meant(found):
-        raise ExtraError(
+        raise MissingDependencyError(
             "E04",
             f"this machine has {found.name} ({found.sign}), but JAX uses the CPU; "
             f"installed: {_versions(found)}.",
@@ -145,13 +145,15 @@ def _is_meant(found: Accelerator) -> bool:
         return False
 
 
-def _does_not_start(found: Accelerator | None, error: Exception) -> ExtraError:
+def _does_not_start(
+    found: Accelerator | None, error: Exception
+) -> MissingDependencyError:
     """The error for a platform that JAX was told to use, or has a plug-in for."""
     reason = (str(error).splitlines() or ["there is no such device"])[0]
     told = getattr(jax.config, "jax_platforms")  # noqa: B009
     asked = f" as jax_platforms={told!r} asks" if told else ""
     fix = _cure(found) if found else "unset JAX_PLATFORMS, or JAX_PLATFORMS=cpu"
-    return ExtraError("E04", f"JAX does not start{asked}: {reason}", fix)
+    return MissingDependencyError("E04", f"JAX does not start{asked}: {reason}", fix)
 
 
 def _installed(names: tuple[str, ...]) -> dict[str, str]:

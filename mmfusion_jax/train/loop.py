@@ -9,22 +9,22 @@ from typing import Any, Protocol
 import jax
 
 from mmfusion_jax.errors import CheckpointError, DivergedError, Interrupted
-from mmfusion_jax.metrics.rounding import rounded
-from mmfusion_jax.tasks import undefined
-from mmfusion_jax.train.metrics_log import Journal
-from mmfusion_jax.train.optimizer import press
-from mmfusion_jax.train.plan import Plan, Progress
-from mmfusion_jax.train.signals import Interrupt
+from mmfusion_jax.metrics.rounding import format_number
+from mmfusion_jax.tasks import describe_undefined
+from mmfusion_jax.train.metrics_log import MetricsLogger
+from mmfusion_jax.train.optimizer import reduce_lr
+from mmfusion_jax.train.plan import SelectionState, TrainPlan
+from mmfusion_jax.train.signals import GracefulShutdown
 from mmfusion_jax.train.state import TrainState
 from mmfusion_jax.train.step import Metrics, Step
-from mmfusion_jax.train.timing import Clock, finished
+from mmfusion_jax.train.timing import StepTimer, is_ready
 from mmfusion_jax.types import Batch, PyTree
 
 Evaluation = dict[str, Any]
 """Scores of a split by name, "loss" among them."""
 
 
-class Saver(Protocol):
+class CheckpointSaver(Protocol):
     """What the loop asks of checkpoints; `train.checkpoints.Checkpoints` is one."""
 
     def save(
@@ -56,22 +56,22 @@ class Loop:
         progress: of the run that this one resumes.
         watch: a split whose best score is noted and decides nothing.
         stopped_early: the score no longer rose.
-        alarm: too many steps in a row were not finite.
+        nonfinite_limit_reached: too many steps in a row were not finite.
     """
 
-    plan: Plan
+    plan: TrainPlan
     step: Step
     batches: Callable[[int, int], Iterator[Batch]]
     evaluate: Callable[[TrainState], Mapping[str, Evaluation]]
     state: TrainState
-    saver: Saver
-    journal: Journal
-    interrupt: Interrupt
-    progress: Progress = dataclasses.field(default_factory=Progress)
+    saver: CheckpointSaver
+    journal: MetricsLogger
+    interrupt: GracefulShutdown
+    progress: SelectionState = dataclasses.field(default_factory=SelectionState)
     watch: str = "test"
-    clock: Clock = dataclasses.field(default_factory=Clock)
+    clock: StepTimer = dataclasses.field(default_factory=StepTimer)
     stopped_early: bool = False
-    alarm: bool = False
+    nonfinite_limit_reached: bool = False
 
     def run(self) -> TrainState:
         """Trains; returns the last state.
@@ -101,19 +101,24 @@ class Loop:
         while done < self.plan.steps and not self.stopped_early:
             asked = time.perf_counter()
             batch = next(batches)
-            waited = time.perf_counter() - asked if finished(pending[-1:]) else 0.0
+            waited = time.perf_counter() - asked if is_ready(pending[-1:]) else 0.0
             self.state, metrics = self.step(self.state, batch)
             done += 1
-            since = self._tick(since, waited, pending, metrics)
+            since = self._sync_previous_step(since, waited, pending, metrics)
             pending.append((done, metrics))
             ends, saved = self.plan.evaluates_after(done), False
             stop = self.interrupt.signal is not None
-            if ends or stop or self.alarm or done % self.plan.log_every == 0:
-                self._look(pending)
+            if (
+                ends
+                or stop
+                or self.nonfinite_limit_reached
+                or done % self.plan.log_every == 0
+            ):
+                self._log_metrics(pending)
                 since = time.perf_counter()
             if ends:
                 self._evaluate(done)
-                self._slow_down(done)
+                self._reduce_lr(done)
                 self.stopped_early = done < self.plan.steps and self._is_stale()
             if ends or stop or self.plan.saves_after(done):
                 saved = self._save(done, scored=ends, wait=stop)
@@ -121,7 +126,7 @@ class Loop:
             if stop and done < self.plan.steps and not self.stopped_early:
                 raise self._interrupted(done, saved)
 
-    def _tick(
+    def _sync_previous_step(
         self, since: float, waited: float, pending: list[Any], metrics: Metrics
     ) -> float:
         """Waits for the step before this one, so that one step is in flight."""
@@ -130,12 +135,14 @@ class Loop:
             self.clock.compile = time.perf_counter() - since
         elif pending:
             before = jax.block_until_ready(pending[-1][1])
-            self.alarm = int(before["bad/in_a_row"]) >= self.plan.max_bad_steps
+            self.nonfinite_limit_reached = (
+                int(before["bad/in_a_row"]) >= self.plan.max_nonfinite_steps
+            )
             self.clock.steps.append(time.perf_counter() - since)
             self.clock.data += waited
         return time.perf_counter()
 
-    def _look(self, pending: list[tuple[int, Metrics]]) -> None:
+    def _log_metrics(self, pending: list[tuple[int, Metrics]]) -> None:
         """Fetches the numbers of the last steps, writes them down, checks them."""
         if not pending:
             return
@@ -145,7 +152,7 @@ class Loop:
             bad = [name for name, value in metrics.items() if _is_bad(name, value)]
             if bad:
                 names = ", ".join(name.removeprefix("bad/") for name in bad)
-                self.journal.say(f"step {number}: not finite: {names}; weights kept")
+                self.journal.log(f"step {number}: not finite: {names}; weights kept")
         step, metrics = seen[-1]
         values = {k: float(v) for k, v in metrics.items() if not k.startswith("bad/")}
         recent = self.clock.steps[-len(seen) :]
@@ -156,11 +163,13 @@ class Loop:
         )
         parts = [f"{k.removeprefix('loss/')} {v:.3f}" for k, v in _parts(values)]
         self.journal.progress(step, f"{', '.join(parts)}  {pace:.0f} examples/s")
-        self._guard(step, max(int(metrics["bad/in_a_row"]) for _, metrics in seen))
+        self._abort_if_nonfinite(
+            step, max(int(metrics["bad/in_a_row"]) for _, metrics in seen)
+        )
 
-    def _guard(self, step: int, in_a_row: int) -> None:
+    def _abort_if_nonfinite(self, step: int, in_a_row: int) -> None:
         """Ends a run whose steps are no longer finite."""
-        if in_a_row < self.plan.max_bad_steps:
+        if in_a_row < self.plan.max_nonfinite_steps:
             return
         self._save(step, scored=False, wait=True)
         raise DivergedError(
@@ -177,12 +186,12 @@ class Loop:
         begun = time.perf_counter()
         results = self.evaluate(self.state)
         self.clock.evaluate += time.perf_counter() - begun
-        chosen = results.get(self.plan.choose)
+        chosen = results.get(self.plan.selection_split)
         self.progress.update(step, self.plan.score(chosen))
-        self.progress.update_level(self.plan.slow_score(chosen))
+        self.progress.update_lr(self.plan.lr_score(chosen))
         watched = results.get(self.watch)
         if watched is not None:
-            self._watch(step, watched)
+            self._track_best_test(step, watched)
         values = {
             f"{split}/{name}": value
             for split, scores in results.items()
@@ -192,22 +201,26 @@ class Loop:
         epoch = step / self.plan.steps_per_epoch
         self.journal.record("eval", step, {"epoch": epoch, **values})
         for split, scores in results.items():
-            if line := undefined(split, scores):
-                self.journal.say(f"step {step}: {line}")
-        split = self.plan.choose if self.plan.choose in results else self.watch
-        told = results[split]
-        self.journal.say(
+            if line := describe_undefined(split, scores):
+                self.journal.log(f"step {step}: {line}")
+        split = (
+            self.plan.selection_split
+            if self.plan.selection_split in results
+            else self.watch
+        )
+        told, metric = results[split], self.plan.selection_metric
+        self.journal.log(
             f"epoch {epoch:.0f}, step {step}/{self.plan.steps}: {split} "
-            f"{self.plan.select} {rounded(told[self.plan.select])}, "
-            f"loss {rounded(told['loss'])}"
+            f"{metric} {format_number(told[metric])}, "
+            f"loss {format_number(told['loss'])}"
         )
 
-    def _slow_down(self, step: int) -> None:
+    def _reduce_lr(self, step: int) -> None:
         """Makes later steps shorter where the score has not risen for long."""
-        if 0 < self.plan.slow_after < self.progress.level:
-            self.progress.level = 0
-            self.state = press(self.state, self.plan.slow_factor)
-            self.journal.say(f"step {step}: learning rate x {self.plan.slow_factor:g}")
+        if 0 < self.plan.lr_patience < self.progress.evals_since_lr_drop:
+            self.progress.evals_since_lr_drop = 0
+            self.state = reduce_lr(self.state, self.plan.lr_factor)
+            self.journal.log(f"step {step}: learning rate x {self.plan.lr_factor:g}")
 
     def _interrupted(self, step: int, saved: bool) -> Exception:
         """What ends a run after a signal: it says what is safe, and only that."""
@@ -221,13 +234,13 @@ class Loop:
             "from the newest step that is saved",
         )
 
-    def _watch(self, step: int, scores: Evaluation) -> None:
+    def _track_best_test(self, step: int, scores: Evaluation) -> None:
         """Notes the best score of a split that decides nothing."""
         rank = self.plan.score(scores) or 0.0
-        best = self.progress.flattering
+        best = self.progress.best_test
         if math.isfinite(rank) and (best is None or rank > best["rank"]):
-            score = scores[self.plan.select]
-            self.progress.flattering = {"rank": rank, "score": score, "step": step}
+            score = scores[self.plan.selection_metric]
+            self.progress.best_test = {"rank": rank, "score": score, "step": step}
 
     def _save(self, step: int, *, scored: bool, wait: bool = False) -> bool:
         """Saves the state; whether it worked, as far as is known."""
@@ -239,7 +252,7 @@ class Loop:
         return saved
 
     def _is_stale(self) -> bool:
-        return 0 < self.plan.patience <= self.progress.stale
+        return 0 < self.plan.patience <= self.progress.evals_since_best
 
 
 def _is_bad(name: str, value: Any) -> bool:

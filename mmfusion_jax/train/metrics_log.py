@@ -18,7 +18,7 @@ from rich.progress import (
 from tensorboardX import SummaryWriter
 
 
-class Journal:
+class MetricsLogger:
     """Keeps the scalars of a run and shows where it is.
 
     Lines of `metrics.jsonl` after the step that a run resumes from belong to work that
@@ -52,7 +52,7 @@ class Journal:
         self._bar: Progress | None = None
         self._task: Any = None
 
-    def __enter__(self) -> "Journal":
+    def __enter__(self) -> "MetricsLogger":
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -97,7 +97,7 @@ class Journal:
         if self._bar is not None:
             self._bar.update(self._task, completed=step, note=note)
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Prints one line, above the bar if there is one."""
         self._console.print(line, markup=False, soft_wrap=True)
 

@@ -10,15 +10,15 @@ from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.train.state import TrainState
 from mmfusion_jax.types import PyTree
 
-REST = "rest"
+DEFAULT_GROUP = "rest"
 
 
-def brake() -> optax.GradientTransformation:
-    """Scales updates by a number in its state, 1 at first, which `press` lowers."""
+def scale_by_lr_multiplier() -> optax.GradientTransformation:
+    """Scales updates by a number in its state, 1 at first, which `reduce_lr` lowers."""
     return optax.inject_hyperparams(optax.scale)(step_size=1.0)
 
 
-def press(state: TrainState, factor: float) -> TrainState:
+def reduce_lr(state: TrainState, factor: float) -> TrainState:
     """A state whose later steps are `factor` times as long; it must hold a brake."""
     (size,) = (value for _, value in optax.tree.get_all_with_path(
         state.opt_state, "step_size"
@@ -28,7 +28,7 @@ def press(state: TrainState, factor: float) -> TrainState:
     )
 
 
-def grouped(
+def per_parameter_group(
     rules: Mapping[str, optax.GradientTransformation], prefixes: Mapping[str, str]
 ) -> optax.GradientTransformation:
     """Each group of parameters by its own rule.
@@ -42,7 +42,7 @@ def grouped(
     def group(path: Any, _: Any) -> str:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         fits = (key for key, prefix in prefixes.items() if name.startswith(prefix))
-        return next(fits, REST)
+        return next(fits, DEFAULT_GROUP)
 
     def label(params: PyTree) -> PyTree:
         labels = jax.tree_util.tree_map_with_path(group, params)
@@ -59,7 +59,7 @@ def grouped(
     return optax.partition({**rules}, label)
 
 
-def kernels(params: PyTree) -> PyTree:
+def is_kernel(params: PyTree) -> PyTree:
     """Which parameters are kernels of linear layers and convolutions, bool each."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: str(getattr(path[-1], "key", "")).endswith("kernel"), params

@@ -8,7 +8,7 @@ from types import FrameType, TracebackType
 NOTED = b"\nstopping after this step; a second Ctrl-C ends at once, without saving\n"
 
 
-class Interrupt:
+class GracefulShutdown:
     """Remembers the first signal; the second one ends the process at once.
 
     Use as a context manager around a run; the handlers before it come back after.
@@ -28,7 +28,7 @@ class Interrupt:
         """128 and the number of the signal: 130 for Ctrl-C, 143 for SIGTERM."""
         return 128 + (self.signal or 0)
 
-    def __enter__(self) -> "Interrupt":
+    def __enter__(self) -> "GracefulShutdown":
         self._before = {s: signal.signal(s, self._handle) for s in self.SIGNALS}
         return self
 

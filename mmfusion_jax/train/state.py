@@ -17,7 +17,7 @@ class TrainState(struct.PyTreeNode):
         stats: running statistics of BatchNorm; {} if there are none.
         opt_state: of the optimiser.
         key: base key of the run; a step folds its own number in.
-        bad_steps: steps refused by the numeric guard, "in_a_row" and "total", ().
+        skipped_steps: steps refused by the numeric guard, "in_a_row" and "total", ().
     """
 
     step: Array
@@ -25,7 +25,7 @@ class TrainState(struct.PyTreeNode):
     stats: PyTree
     opt_state: PyTree
     key: Array
-    bad_steps: dict[str, Array]
+    skipped_steps: dict[str, Array]
 
     @property
     def variables(self) -> dict[str, PyTree]:
@@ -52,7 +52,7 @@ def create_state(
         stats=variables.get("batch_stats", {}),
         opt_state=tx.init(variables["params"]),
         key=run_key,
-        bad_steps={
+        skipped_steps={
             "in_a_row": jnp.zeros((), jnp.int32),
             "total": jnp.zeros((), jnp.int32),
         },

@@ -10,9 +10,9 @@ import optax
 from mmfusion_jax.losses.objective import TASK, Objective
 from mmfusion_jax.tasks import Scores
 from mmfusion_jax.train.state import TrainState
-from mmfusion_jax.types import SHARE, Array, Batch, Model, Outputs, PyTree
+from mmfusion_jax.types import WEIGHT_PREFIX, Array, Batch, Model, Outputs, PyTree
 
-WATCHED = "active/"
+LOGGED_PREFIX = "active/"
 """How the names of extras begin whose means are logged."""
 
 Metrics: TypeAlias = dict[str, Array]
@@ -119,14 +119,14 @@ def make_train_step(
             stats=if_good(stats, state.stats),
             opt_state=if_good(opt_state, state.opt_state),
             bad_steps={
-                "in_a_row": (state.bad_steps["in_a_row"] + 1) * bad,
-                "total": state.bad_steps["total"] + bad,
+                "in_a_row": (state.skipped_steps["in_a_row"] + 1) * bad,
+                "total": state.skipped_steps["total"] + bad,
             },
         )
         metrics = {
             "loss": loss,
             "grad_norm": grad_norm,
-            "bad/in_a_row": state.bad_steps["in_a_row"],
+            "bad/in_a_row": state.skipped_steps["in_a_row"],
         }
         metrics |= {f"loss/{name}": value for name, value in terms.items()} | watched
         return state, metrics | _not_finite(terms, grads, batch, axis)
@@ -155,8 +155,10 @@ def make_eval_step(
         known = {k: v for k, v in variables.items() if k != "prior"}
         outputs: Outputs = model.apply(known, batch, train=False)
         if modalities and "prior" in variables:
-            outputs = _answered(outputs, batch.has_any(*modalities), variables["prior"])
-        said = {k: v for k, v in outputs.extras.items() if k.startswith(SHARE)}
+            outputs = _answered(
+                outputs, batch.has_any_modality(*modalities), variables["prior"]
+            )
+        said = {k: v for k, v in outputs.aux.items() if k.startswith(WEIGHT_PREFIX)}
         return {
             "collected": {**said, **scores.collect(outputs, batch)},
             "weight": batch.weight,
@@ -194,12 +196,12 @@ def _counted(batch: Batch, modalities: tuple[str, ...]) -> Batch:
     """The batch in which examples without any of `modalities` have weight 0."""
     if not modalities:
         return batch
-    return batch.replace(weight=batch.weight * batch.has_any(*modalities))
+    return batch.replace(weight=batch.weight * batch.has_any_modality(*modalities))
 
 
 def _watched(outputs: Outputs, batch: Batch, axis: str | None) -> dict[str, Array]:
     """The means of the extras that are there to be looked at, over the global batch."""
-    kept = {k: v for k, v in outputs.extras.items() if k.startswith(WATCHED)}
+    kept = {k: v for k, v in outputs.aux.items() if k.startswith(LOGGED_PREFIX)}
     total = jnp.maximum(_global_sum(batch.weight, axis), 1e-9)
     rows = lambda x: jnp.where(batch.weight > 0, x, 0) * batch.weight
     return {k: _global_sum(rows(x), axis) / total for k, x in kept.items()}
@@ -230,7 +232,7 @@ def _not_finite(
         flags[f"gradient/{name}"] = ~jnp.isfinite(optax.tree.norm(tree))
     for name, x in batch.inputs.items():
         if jnp.issubdtype(x.dtype, jnp.floating):
-            real = batch.real(name).reshape(x.shape[:2] + (1,) * (x.ndim - 2))
+            real = batch.valid_mask(name).reshape(x.shape[:2] + (1,) * (x.ndim - 2))
             bad = jnp.sum(real & ~jnp.isfinite(x))
             flags[f"input/{name}"] = _global_sum(bad, axis) > 0
     return {f"bad/{name}": flag for name, flag in flags.items()}

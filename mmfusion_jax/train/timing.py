@@ -10,7 +10,7 @@ from mmfusion_jax.types import PyTree
 
 
 @dataclasses.dataclass
-class Clock:
+class StepTimer:
     """Where the time of this process went, in seconds.
 
     One step is in flight while the next batch is fetched. A wait for a batch counts if
@@ -39,7 +39,7 @@ class Clock:
         }
 
 
-def finished(running: PyTree) -> bool:
+def is_ready(value: PyTree) -> bool:
     """Whether a computation that was started is done, asked without waiting for it."""
     ready = lambda leaf: getattr(leaf, "is_ready", lambda: True)()
-    return all(ready(leaf) for leaf in jax.tree.leaves(running))
+    return all(ready(leaf) for leaf in jax.tree.leaves(value))

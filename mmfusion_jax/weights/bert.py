@@ -1,15 +1,15 @@
 """Names of BERT's weights in files of the library transformers."""
 
-from mmfusion_jax.weights.convert import Rule, Table, affine, norm
+from mmfusion_jax.weights.convert import NameRule, WeightMapping, affine, norm
 
 LAYER = r"layer_(\d+)/"
 THEIRS = r"encoder.layer.\1."
 
-BERT = Table(
+BERT = WeightMapping(
     rules=(
-        Rule("piece/embedding", "embeddings.word_embeddings.weight"),
-        Rule("place/embedding", "embeddings.position_embeddings.weight"),
-        Rule("segment/embedding", "embeddings.token_type_embeddings.weight"),
+        NameRule("piece/embedding", "embeddings.word_embeddings.weight"),
+        NameRule("place/embedding", "embeddings.position_embeddings.weight"),
+        NameRule("segment/embedding", "embeddings.token_type_embeddings.weight"),
         *norm("norm", "embeddings.LayerNorm"),
         *affine(rf"{LAYER}attention/(query|key|value)", rf"{THEIRS}attention.self.\2"),
         *affine(f"{LAYER}attention/out", f"{THEIRS}attention.output.dense"),

@@ -35,53 +35,53 @@ def part(index: int, count: int) -> Callable[[np.ndarray], np.ndarray]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Rule:
+class NameRule:
     """Where some of our leaves come from.
 
     Attributes:
-        ours: regular expression of our path, such as "layer_([0-9]+)/norm/scale".
-        theirs: the name in the file, with the groups of `ours`; or several names.
+        target: regular expression of our path, such as "layer_([0-9]+)/norm/scale".
+        source: the name in the file, with the groups of `target`; or several names.
         layout: makes our array of theirs; it takes one for each name.
     """
 
-    ours: str
-    theirs: str | tuple[str, ...]
+    target: str
+    source: str | tuple[str, ...]
     layout: Callable[..., np.ndarray] = same
 
     def names(self, path: str) -> tuple[str, ...]:
         """Names in the file that make the leaf `path`; () if this is not its rule."""
-        match = re.fullmatch(self.ours, path)
-        theirs = (self.theirs,) if isinstance(self.theirs, str) else self.theirs
+        match = re.fullmatch(self.target, path)
+        theirs = (self.source,) if isinstance(self.source, str) else self.source
         return tuple(match.expand(name) for name in theirs) if match else ()
 
 
-def affine(ours: str, theirs: str) -> tuple[Rule, ...]:
+def affine(ours: str, theirs: str) -> tuple[NameRule, ...]:
     """Kernel and bias of a linear layer or a convolution."""
     return (
-        Rule(f"{ours}/kernel", f"{theirs}.weight", kernel),
-        Rule(f"{ours}/bias", f"{theirs}.bias"),
+        NameRule(f"{ours}/kernel", f"{theirs}.weight", kernel),
+        NameRule(f"{ours}/bias", f"{theirs}.bias"),
     )
 
 
-def norm(ours: str, theirs: str) -> tuple[Rule, ...]:
+def norm(ours: str, theirs: str) -> tuple[NameRule, ...]:
     """Scale and bias of a normalisation."""
     return (
-        Rule(f"{ours}/scale", f"{theirs}.weight"),
-        Rule(f"{ours}/bias", f"{theirs}.bias"),
+        NameRule(f"{ours}/scale", f"{theirs}.weight"),
+        NameRule(f"{ours}/bias", f"{theirs}.bias"),
     )
 
 
-def batch_norm(ours: str, theirs: str) -> tuple[Rule, ...]:
+def batch_norm(ours: str, theirs: str) -> tuple[NameRule, ...]:
     """Scale, bias and running statistics of a batch normalisation."""
     return (
         *norm(ours, theirs),
-        Rule(f"{ours}/mean", f"{theirs}.running_mean"),
-        Rule(f"{ours}/var", f"{theirs}.running_var"),
+        NameRule(f"{ours}/mean", f"{theirs}.running_mean"),
+        NameRule(f"{ours}/var", f"{theirs}.running_var"),
     )
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class WeightMapping:
     """All that is known of the files of one encoder.
 
     Attributes:
@@ -91,7 +91,7 @@ class Table:
             turn: prefixes that some exports add, and older names.
     """
 
-    rules: tuple[Rule, ...]
+    rules: tuple[NameRule, ...]
     export: str
     renames: tuple[tuple[str, str], ...] = ()
 
@@ -103,7 +103,7 @@ class Table:
 
 
 @dataclasses.dataclass(frozen=True)
-class Loaded:
+class LoadedWeights:
     """Weights from a file.
 
     Attributes:
@@ -115,7 +115,7 @@ class Loaded:
     unused: tuple[str, ...]
 
 
-def load(table: Table, path: Path, template: PyTree) -> Loaded:
+def load(table: WeightMapping, path: Path, template: PyTree) -> LoadedWeights:
     """Fills every leaf of a tree from a file.
 
     Args:
@@ -142,11 +142,11 @@ def load(table: Table, path: Path, template: PyTree) -> Loaded:
             )
         used.update(names)
         filled[place] = _shaped(layout, [arrays[n] for n in names], leaf, path, names)
-    return Loaded(unflatten_dict(filled), tuple(sorted(arrays.keys() - used)))
+    return LoadedWeights(unflatten_dict(filled), tuple(sorted(arrays.keys() - used)))
 
 
 def _origin(
-    table: Table, ours: str, path: Path
+    table: WeightMapping, ours: str, path: Path
 ) -> tuple[tuple[str, ...], Callable[..., np.ndarray]]:
     """The names that make a leaf, and how."""
     for rule in table.rules:

@@ -7,7 +7,7 @@ import safetensors
 import safetensors.numpy
 
 from mmfusion_jax.errors import WeightsError
-from mmfusion_jax.weights.torch_checkpoint import NotTensors, read_torch
+from mmfusion_jax.weights.torch_checkpoint import InvalidTensorFile, read_torch
 
 
 def read(path: Path, export: str) -> dict[str, np.ndarray]:
@@ -27,7 +27,7 @@ def read(path: Path, export: str) -> dict[str, np.ndarray]:
         if path.suffix == ".safetensors":
             return safetensors.numpy.load_file(path)
         return read_torch(path)
-    except (NotTensors, safetensors.SafetensorError, TypeError, KeyError) as e:
+    except (InvalidTensorFile, safetensors.SafetensorError, TypeError, KeyError) as e:
         raise WeightsError(
             "W02",
             f"{path} is no file of weights that can be read here: {e}",

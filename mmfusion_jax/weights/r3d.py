@@ -1,17 +1,17 @@
 """Names of an R3D's weights in files of torchvision."""
 
-from mmfusion_jax.weights.convert import Rule, Table, batch_norm, kernel
+from mmfusion_jax.weights.convert import NameRule, WeightMapping, batch_norm, kernel
 
 BLOCK = r"stage(\d+)_block(\d+)/"
 THEIRS = r"layer\1.\2."
 
-R3D = Table(
+R3D = WeightMapping(
     rules=(
-        Rule("stem/kernel", "stem.0.weight", kernel),
+        NameRule("stem/kernel", "stem.0.weight", kernel),
         *batch_norm("stem_norm", "stem.1"),
-        Rule(rf"{BLOCK}conv_(\d)/kernel", rf"{THEIRS}conv\3.0.weight", kernel),
+        NameRule(rf"{BLOCK}conv_(\d)/kernel", rf"{THEIRS}conv\3.0.weight", kernel),
         *batch_norm(rf"{BLOCK}conv_(\d)_norm", rf"{THEIRS}conv\3.1"),
-        Rule(f"{BLOCK}shortcut/kernel", f"{THEIRS}downsample.0.weight", kernel),
+        NameRule(f"{BLOCK}shortcut/kernel", f"{THEIRS}downsample.0.weight", kernel),
         *batch_norm(f"{BLOCK}shortcut_norm", f"{THEIRS}downsample.1"),
     ),
     export=(

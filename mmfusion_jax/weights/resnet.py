@@ -1,6 +1,6 @@
 """Names of a ResNet's weights in files of torchvision and of transformers."""
 
-from mmfusion_jax.weights.convert import Rule, Table, batch_norm, kernel
+from mmfusion_jax.weights.convert import NameRule, WeightMapping, batch_norm, kernel
 
 BLOCK = r"stage(\d+)_block(\d+)/"
 THEIRS = r"layer\1.\2."
@@ -25,13 +25,13 @@ def _transformers(stages: int = 4) -> tuple[tuple[str, str], ...]:
     )
 
 
-RESNET = Table(
+RESNET = WeightMapping(
     rules=(
-        Rule("stem/kernel", "conv1.weight", kernel),
+        NameRule("stem/kernel", "conv1.weight", kernel),
         *batch_norm("stem_norm", "bn1"),
-        Rule(rf"{BLOCK}conv_(\d)/kernel", rf"{THEIRS}conv\3.weight", kernel),
+        NameRule(rf"{BLOCK}conv_(\d)/kernel", rf"{THEIRS}conv\3.weight", kernel),
         *batch_norm(rf"{BLOCK}conv_(\d)_norm", rf"{THEIRS}bn\3"),
-        Rule(f"{BLOCK}shortcut/kernel", f"{THEIRS}downsample.0.weight", kernel),
+        NameRule(f"{BLOCK}shortcut/kernel", f"{THEIRS}downsample.0.weight", kernel),
         *batch_norm(f"{BLOCK}shortcut_norm", f"{THEIRS}downsample.1"),
     ),
     export=(

@@ -17,7 +17,7 @@ import numpy as np
 from mmfusion_jax.safe_load.torch_objects import (
     DTYPES,
     LONGEST,
-    NotTensors,
+    InvalidTensorFile,
     load_description,
 )
 
@@ -37,10 +37,10 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
             return _named(_Archive(archive).describe())
-    except NotTensors:
+    except InvalidTensorFile:
         raise
     except Exception as e:  # whatever a damaged file makes the readers stumble over
-        raise NotTensors(_how_old(path) or f"{type(e).__name__}: {e}") from e
+        raise InvalidTensorFile(_how_old(path) or f"{type(e).__name__}: {e}") from e
 
 
 def _how_old(path: Path) -> str:
@@ -72,7 +72,7 @@ class _Archive:
             size = count * dtype.itemsize
             values = np.frombuffer(self._bytes(f"{folder}data/{number}", size), dtype)
             if len(values) != count:
-                raise NotTensors(
+                raise InvalidTensorFile(
                     f"storage {number} has {len(values)} of {count} numbers"
                 )
             return _widened(values) if kind == "BFloat16Storage" else values
@@ -89,7 +89,7 @@ class _Archive:
         """An entry as it is; entries are never compressed, so none can swell."""
         entry = self.archive.getinfo(name)
         if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > longest:
-            raise NotTensors(f"the entry {name} has {entry.file_size} bytes")
+            raise InvalidTensorFile(f"the entry {name} has {entry.file_size} bytes")
         return self.archive.read(entry)
 
 
@@ -107,4 +107,4 @@ def _named(held: Any) -> dict[str, np.ndarray]:
             }
             if found:
                 return found
-    raise NotTensors(f"a {type(held).__name__} without named tensors")
+    raise InvalidTensorFile(f"a {type(held).__name__} without named tensors")

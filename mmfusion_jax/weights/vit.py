@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mmfusion_jax.weights.convert import Rule, Table, affine, kernel, norm
+from mmfusion_jax.weights.convert import NameRule, WeightMapping, affine, kernel, norm
 
 LAYER = r"layer_(\d+)/"
 THEIRS = r"encoder.layer.\1."
@@ -13,12 +13,14 @@ def patches(x: np.ndarray) -> np.ndarray:
     return kernel(x).reshape(-1, x.shape[0])
 
 
-VIT = Table(
+VIT = WeightMapping(
     rules=(
-        Rule("first", "embeddings.cls_token"),
-        Rule("place", "embeddings.position_embeddings"),
-        Rule("embed/kernel", "embeddings.patch_embeddings.projection.weight", patches),
-        Rule("embed/bias", "embeddings.patch_embeddings.projection.bias"),
+        NameRule("first", "embeddings.cls_token"),
+        NameRule("place", "embeddings.position_embeddings"),
+        NameRule(
+            "embed/kernel", "embeddings.patch_embeddings.projection.weight", patches
+        ),
+        NameRule("embed/bias", "embeddings.patch_embeddings.projection.bias"),
         *affine(
             rf"{LAYER}attention/(query|key|value)", rf"{THEIRS}attention.attention.\2"
         ),

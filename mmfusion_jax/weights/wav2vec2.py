@@ -2,23 +2,23 @@
 
 import numpy as np
 
-from mmfusion_jax.weights.convert import Rule, Table, affine, kernel, norm
+from mmfusion_jax.weights.convert import NameRule, WeightMapping, affine, kernel, norm
 
 LAYER = r"layer_(\d+)/"
 THEIRS = r"encoder.layers.\1."
 PLACE = "encoder.pos_conv_embed.conv"
 
-WAV2VEC2 = Table(
+WAV2VEC2 = WeightMapping(
     rules=(
-        Rule(
+        NameRule(
             r"conv_(\d)/kernel", r"feature_extractor.conv_layers.\1.conv.weight", kernel
         ),
         *norm("conv_norm", "feature_extractor.conv_layers.0.layer_norm"),
         *norm("project_norm", "feature_projection.layer_norm"),
         *affine("project", "feature_projection.projection"),
-        Rule("place/direction", f"{PLACE}.weight_v", kernel),
-        Rule("place/length", f"{PLACE}.weight_g", np.ravel),
-        Rule("place/bias", f"{PLACE}.bias"),
+        NameRule("place/direction", f"{PLACE}.weight_v", kernel),
+        NameRule("place/length", f"{PLACE}.weight_g", np.ravel),
+        NameRule("place/bias", f"{PLACE}.bias"),
         *norm("norm", "encoder.layer_norm"),
         *affine(rf"{LAYER}attention/(query|key|value)", rf"{THEIRS}attention.\2_proj"),
         *affine(f"{LAYER}attention/out", f"{THEIRS}attention.out_proj"),

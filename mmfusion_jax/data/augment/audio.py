@@ -5,28 +5,28 @@ from typing import Any
 
 import numpy as np
 
-from mmfusion_jax.data.augment.interpolate import read_at
+from mmfusion_jax.data.augment.interpolate import interpolate_at
 from mmfusion_jax.data.dataset import Example
-from mmfusion_jax.data.preprocessing import padded
-from mmfusion_jax.errors import ConfigError, need
+from mmfusion_jax.data.preprocessing import pad_or_truncate
+from mmfusion_jax.errors import ConfigError, missing_dependency
 
 _WINDOW = 2048  # samples, as librosa takes by default
 
 
 @dataclasses.dataclass(frozen=True)
-class VaryWaveform:
+class RandomWaveform:
     """Changes the pace and the pitch of a waveform and adds noise.
 
-    Each of the three happens with the chance `share`. A sound that becomes shorter is
+    Each of the three happens with the chance `prob`. A sound that becomes shorter is
     filled up and masked; one that becomes longer is cut.
 
     Attributes:
         modality: (t) or (t 1) float samples.
         sample_rate: of them, in Hz.
-        stretch: the pace is multiplied by exp(-stretch) .. exp(stretch).
+        time_stretch: the pace is multiplied by exp(-stretch) .. exp(stretch).
         semitones: the pitch moves by up to so many, either way.
         snr_db: least and greatest power of the sound over that of the noise, in dB.
-        share: chance of each change.
+        prob: chance of each change.
 
     Source:
         Hetero-Fusion-Net, Sec. 5.2: time stretching, pitch shifting, background noise.
@@ -37,13 +37,13 @@ class VaryWaveform:
 
     modality: str
     sample_rate: int
-    stretch: float = 0.1
+    time_stretch: float = 0.1
     semitones: float = 2.0
     snr_db: tuple[float, ...] = (10.0, 30.0)
-    share: float = 0.5
+    prob: float = 0.5
 
     def __post_init__(self):
-        _check(self.modality, self.stretch, self.semitones, self.share)
+        _check(self.modality, self.time_stretch, self.semitones, self.prob)
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         """Changes the modality, unless it is missing; everything else passes.
@@ -57,8 +57,8 @@ class VaryWaveform:
             return example
         x = samples.reshape(len(samples))[mask].astype(np.float32)
         librosa = _librosa()
-        hit = rng.random(3) < self.share
-        pace = float(np.exp(self.stretch * rng.uniform(-1, 1)))
+        hit = rng.random(3) < self.prob
+        pace = float(np.exp(self.time_stretch * rng.uniform(-1, 1)))
         steps = float(self.semitones * rng.uniform(-1, 1))
         snr = float(rng.uniform(self.snr_db[0], self.snr_db[1]))
         if hit[0]:
@@ -66,14 +66,14 @@ class VaryWaveform:
         if hit[1]:
             x = _shift(librosa, x, self.sample_rate, steps)
         if hit[2]:
-            noise = pink(len(x), rng)
+            noise = pink_noise(len(x), rng)
             power = np.mean(np.square(x, dtype=np.float64))
             x = x + np.sqrt(power / 10 ** (snr / 10)) * noise
         return _with(example, self.modality, x.astype(samples.dtype))
 
 
 @dataclasses.dataclass(frozen=True)
-class VarySpectrogram:
+class RandomSpectrogram:
     """The same three for sound of which only a spectrogram is left.
 
     Time and frequency are stretched by linear interpolation, the last bin standing for
@@ -82,14 +82,14 @@ class VarySpectrogram:
     Attributes:
         modality: (t f) frames, or a picture such as (1 f t 1).
         time, frequency: axes of the array.
-        stretch: the pace is multiplied by exp(-stretch) .. exp(stretch).
+        time_stretch: the pace is multiplied by exp(-stretch) .. exp(stretch).
         semitones: frequencies are multiplied by up to so many semitones, either way;
             right for bins of equal width in Hz, nearly so for mel bands. 0 for
             cepstral coefficients (MFCC), whose bins are no frequencies: for those the
-            noise stands alone with the pace, and `VaryFeatures` knows a warp of the
+            noise stands alone with the pace, and `RandomFeatures` knows a warp of the
             vocal tract.
         noise: deviation of the noise, as a share of that of the spectrogram.
-        share: chance of each change.
+        prob: chance of each change.
 
     Source:
         Hetero-Fusion-Net, Sec. 5.2.
@@ -98,13 +98,13 @@ class VarySpectrogram:
     modality: str
     time: int = 0
     frequency: int = 1
-    stretch: float = 0.1
+    time_stretch: float = 0.1
     semitones: float = 2.0
     noise: float = 0.1
-    share: float = 0.5
+    prob: float = 0.5
 
     def __post_init__(self):
-        _check(self.modality, self.stretch, self.semitones, self.share)
+        _check(self.modality, self.time_stretch, self.semitones, self.prob)
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         """Changes the modality, unless it is missing; everything else passes."""
@@ -113,15 +113,17 @@ class VarySpectrogram:
         if not mask.any():
             return example
         x = values[mask].astype(np.float32)
-        hit = rng.random(3) < self.share
-        pace = np.exp(self.stretch * rng.uniform(-1, 1))
+        hit = rng.random(3) < self.prob
+        pace = np.exp(self.time_stretch * rng.uniform(-1, 1))
         pitch = 2 ** (self.semitones * rng.uniform(-1, 1) / 12)
         if hit[0]:
             steps = x.shape[self.time]
             length = max(round(steps / pace), 1) if self.time == 0 else steps
-            x = read_at(x, np.arange(length) * pace, self.time)
+            x = interpolate_at(x, np.arange(length) * pace, self.time)
         if hit[1]:
-            x = read_at(x, np.arange(x.shape[self.frequency]) / pitch, self.frequency)
+            x = interpolate_at(
+                x, np.arange(x.shape[self.frequency]) / pitch, self.frequency
+            )
         if hit[2]:
             scale = np.float32(self.noise * x.std())
             x = x + scale * rng.standard_normal(x.shape, np.float32)
@@ -131,7 +133,7 @@ class VarySpectrogram:
         return _with(example, self.modality, x.astype(values.dtype))
 
 
-def pink(count: int, rng: np.random.Generator) -> np.ndarray:
+def pink_noise(count: int, rng: np.random.Generator) -> np.ndarray:
     """Noise whose power falls as 1 / f, of mean power 1, (count)."""
     spectrum = np.fft.rfft(rng.standard_normal(count))
     rates = np.maximum(np.arange(len(spectrum)), 1)
@@ -142,7 +144,7 @@ def pink(count: int, rng: np.random.Generator) -> np.ndarray:
 def _with(example: Example, modality: str, x: np.ndarray) -> Example:
     """The example with another sound, padded or cut to the length of the old one."""
     old = example["inputs"][modality]
-    rows, mask = padded(x.reshape(-1, *old.shape[1:]), len(old))
+    rows, mask = pad_or_truncate(x.reshape(-1, *old.shape[1:]), len(old))
     return {
         **example,
         "inputs": {**example["inputs"], modality: rows},
@@ -155,7 +157,7 @@ def _librosa() -> Any:
     try:
         import librosa
     except ImportError as error:
-        raise need("librosa", "media", "changing waveforms") from error
+        raise missing_dependency("librosa", "media", "changing waveforms") from error
     return librosa
 
 

@@ -6,47 +6,47 @@ import functools
 import numpy as np
 
 from mmfusion_jax.data.dataset import Example
-from mmfusion_jax.data.preprocessing import Standard
+from mmfusion_jax.data.preprocessing import Standardizer
 
 BANDS = 40
 TOP_HZ = 8000.0
 
 
 @dataclasses.dataclass(frozen=True)
-class VaryFeatures:
+class RandomFeatures:
     """Makes a training clip sound like another voice and look like another face.
 
     Attributes:
-        standard: that brought the MFCC to mean 0 and deviation 1.
-        warp: frequencies are stretched by a factor of exp(-warp) .. exp(warp), as by
-            a longer or shorter vocal tract.
-        speed: time is stretched by exp(-speed) .. exp(speed) around the middle.
+        standardizer: that brought the MFCC to mean 0 and deviation 1.
+        freq_warp: frequencies are stretched by a factor of exp(-warp) .. exp(warp), as
+            by a longer or shorter vocal tract.
+        time_stretch: time is stretched by exp(-speed) .. exp(speed) around the middle.
         shift: time moves by up to this share of the clip, either way; the first and
             the last step are repeated where nothing was recorded.
         mask: up to this share of the steps is set to the mean, twice.
         noise: deviation of the noise on every value of the sound.
         face_noise: deviation of the noise on every measurement of the face.
-        face_scale: measurements of the face are scaled by exp(N(0, face_scale)).
+        face_scale_std: measurements of the face are scaled by exp(N(0, face_scale)).
 
     Source:
         Warping frequencies: Jaitly and Hinton 2013, "Vocal Tract Length Perturbation".
         Masks over time: Park et al. 2019, "SpecAugment".
     """
 
-    standard: Standard
-    warp: float = 0.0
-    speed: float = 0.0
+    standardizer: Standardizer
+    freq_warp: float = 0.0
+    time_stretch: float = 0.0
     shift: float = 0.0
     mask: float = 0.0
     noise: float = 0.0
     face_noise: float = 0.0
-    face_scale: float = 0.0
+    face_scale_std: float = 0.0
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         """Changes "audio", (t f), and "video", (t f); everything else passes."""
         sound = self._sound(example["inputs"]["audio"], rng)
         face = example["inputs"]["video"]
-        face = face * np.exp(self.face_scale * rng.standard_normal())
+        face = face * np.exp(self.face_scale_std * rng.standard_normal())
         face = face + self.face_noise * rng.standard_normal(face.shape)
         inputs = {"audio": sound, "video": face}
         inputs = {name: values.astype(np.float32) for name, values in inputs.items()}
@@ -55,12 +55,12 @@ class VaryFeatures:
     def _sound(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         steps = len(x)
         # Twenty factors either way are fine enough, and their matrices are kept.
-        factor = np.exp(self.warp * rng.integers(-20, 21) / 20)
+        factor = np.exp(self.freq_warp * rng.integers(-20, 21) / 20)
         if factor != 1:
-            mean, deviation = self.standard.mean, self.standard.deviation
+            mean, deviation = self.standardizer.mean, self.standardizer.std
             matrix = warp_matrix(float(factor), x.shape[1])
             x = ((x * deviation + mean) @ matrix.T - mean) / deviation
-        pace = np.exp(self.speed * rng.uniform(-1, 1))
+        pace = np.exp(self.time_stretch * rng.uniform(-1, 1))
         middle = steps / 2 + self.shift * steps * rng.uniform(-1, 1)
         places = (np.arange(steps) - steps / 2) * pace + middle
         x = x[np.clip(np.round(places).astype(int), 0, steps - 1)]

@@ -5,15 +5,15 @@ import dataclasses
 import numpy as np
 
 from mmfusion_jax.data.augment.crop_and_flip import crop_box
-from mmfusion_jax.data.augment.interpolate import read_at
+from mmfusion_jax.data.augment.interpolate import interpolate_at
 from mmfusion_jax.data.dataset import Example
 from mmfusion_jax.errors import ConfigError
 
-GREY = np.array([0.299, 0.587, 0.114], np.float32)
+LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
-class VaryImage:
+class RandomImage:
     """Crops, flips and colours the pictures of an example, all of them alike.
 
     Attributes:
@@ -73,12 +73,12 @@ class VaryImage:
         """Brightness, contrast and saturation, in this order."""
         around = lambda strength: 1 + strength * rng.uniform(-1, 1)
         x = x * np.float32(around(self.brightness))
-        middle = np.mean(_grey(x), dtype=np.float32)
+        middle = np.mean(_grayscale(x), dtype=np.float32)
         x = middle + (x - middle) * np.float32(around(self.contrast))
         factor = np.float32(around(self.saturation))
         if x.shape[-1] != 3:
             return x
-        grey = _grey(x)
+        grey = _grayscale(x)
         return grey + (x - grey) * factor
 
 
@@ -88,12 +88,12 @@ def resample(x: np.ndarray, top: int, left: int, height: int, width: int) -> np.
     for axis in (1, 2):
         places = np.arange(x.shape[axis]) + 0.5
         places = places * part.shape[axis] / x.shape[axis] - 0.5
-        part = read_at(part, places, axis)
+        part = interpolate_at(part, places, axis)
     return part
 
 
-def _grey(x: np.ndarray) -> np.ndarray:
+def _grayscale(x: np.ndarray) -> np.ndarray:
     """The brightness of every pixel, (t h w 1)."""
     if x.shape[-1] != 3:
         return np.mean(x, axis=-1, keepdims=True)
-    return (x @ GREY)[..., None]
+    return (x @ LUMA_WEIGHTS)[..., None]

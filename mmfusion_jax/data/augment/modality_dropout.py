@@ -6,11 +6,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from mmfusion_jax.data.dataset import Augment, Example
-from mmfusion_jax.errors import ConfigError, nearest
+from mmfusion_jax.errors import ConfigError, suggest
 
 
 @dataclasses.dataclass(frozen=True)
-class InTurn:
+class Compose:
     """One transform after the other, all with one generator.
 
     Attributes:
@@ -56,7 +56,7 @@ class ModalityDropout:
             raise ConfigError(
                 "C03",
                 f"config.data.modality_dropout.{name}: the data has no such modality; "
-                f"{nearest(name, masks)}",
+                f"{suggest(name, masks)}",
             )
         names = [name for name in sorted(masks) if masks[name].any()]
         draws = dict(zip(names, rng.random(len(names)), strict=True))

@@ -1,12 +1,9 @@
-"""The changes of training examples that a config can name."""
-
-from mmfusion_jax.data.augment.audio import VarySpectrogram, VaryWaveform
-from mmfusion_jax.data.augment.image import VaryImage
-from mmfusion_jax.data.augment.text import VaryWords
+"""Short names of the augmentations that a config can name."""
 
 AUGMENTATIONS = {
-    "image": VaryImage,
-    "spectrogram": VarySpectrogram,
-    "waveform": VaryWaveform,
-    "words": VaryWords,
+    "image": "mmfusion_jax.data.augment.image:RandomImage",
+    "spectrogram": "mmfusion_jax.data.augment.audio:RandomSpectrogram",
+    "waveform": "mmfusion_jax.data.augment.audio:RandomWaveform",
+    "words": "mmfusion_jax.data.augment.text:RandomWords",
 }
+"""Short name -> import path."""

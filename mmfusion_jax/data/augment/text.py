@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from mmfusion_jax.data.dataset import Example
-from mmfusion_jax.data.preprocessing import padded
+from mmfusion_jax.data.preprocessing import pad_or_truncate
 from mmfusion_jax.errors import ConfigError, DataError
 
 
 @dataclasses.dataclass(frozen=True)
-class VaryWords:
+class RandomWords:
     """Replaces words by synonyms, then leaves words out.
 
     What follows a word that is left out moves up. One word stays at least.
@@ -21,14 +21,15 @@ class VaryWords:
     Attributes:
         modality: ids (t) int; (t 2), of which the first column is the id; or, for
             leaving out alone, vectors (t f).
-        delete: chance of each word to be left out.
-        replace: chance of each word that has synonyms to be replaced by one of them.
+        delete_prob: chance of each word to be left out.
+        replace_prob: chance of each word that has synonyms to be replaced by one of
+            them.
         synonyms: a text file; the words of a line, parted by blanks, stand for each
-            other. Needed where `replace` is not 0.
+            other. Needed where `replace_prob` is not 0.
         vocabulary: a text file with a word in every line, whose number from 0 is its
             id, such as BERT's vocab.txt; "": the synonyms are ids already. Words
             that it lacks are passed over.
-        protected: ids that stay, such as those of [CLS] and [SEP].
+        protected_ids: ids that stay, such as those of [CLS] and [SEP].
 
     Source:
         Hetero-Fusion-Net, Sec. 5.2: synonym replacement and random word deletion,
@@ -38,24 +39,24 @@ class VaryWords:
     """
 
     modality: str
-    delete: float = 0.1
-    replace: float = 0.0
+    delete_prob: float = 0.1
+    replace_prob: float = 0.0
     synonyms: str = ""
     vocabulary: str = ""
-    protected: tuple[int, ...] = ()
+    protected_ids: tuple[int, ...] = ()
 
     def __post_init__(self):
         where = f"config.data.augmentations.{self.modality}"
-        if not (0 <= self.delete <= 1 and 0 <= self.replace <= 1):
+        if not (0 <= self.delete_prob <= 1 and 0 <= self.replace_prob <= 1):
             raise ConfigError(
                 "C10",
-                f"{where}: delete={self.delete} or replace={self.replace} is not from "
-                "0 to 1.",
+                f"{where}: delete_prob={self.delete_prob} or "
+                f"replace_prob={self.replace_prob} is not between 0 and 1.",
             )
-        if self.replace and not self.synonyms:
+        if self.replace_prob and not self.synonyms:
             raise ConfigError(
                 "C10",
-                f"{where}: replace={self.replace} needs a table of synonyms.",
+                f"{where}: replace={self.replace_prob} needs a table of synonyms.",
                 f"--{where}.synonyms=FILE, or replace=0",
             )
 
@@ -70,13 +71,13 @@ class VaryWords:
         if not mask.any():
             return example
         kept = words[mask]
-        if self.replace:
+        if self.replace_prob:
             kept = self._replaced(kept, rng)
         draws = rng.random(len(kept))
-        out = (draws < self.delete) & ~self._protected(kept)
+        out = (draws < self.delete_prob) & ~self._protected(kept)
         if out.all():
             out[np.argmax(draws)] = False
-        rows, mask = padded(kept[~out], len(words))
+        rows, mask = pad_or_truncate(kept[~out], len(words))
         return {
             **example,
             "inputs": {**example["inputs"], self.modality: rows},
@@ -88,9 +89,9 @@ class VaryWords:
         table = read_synonyms(self.synonyms, self.vocabulary)
         words = words.copy()
         ids = words if words.ndim == 1 else words[:, 0]
-        for place in np.flatnonzero(rng.random(len(ids)) < self.replace):
+        for place in np.flatnonzero(rng.random(len(ids)) < self.replace_prob):
             known = table.get(int(ids[place]), ())
-            if known and int(ids[place]) not in self.protected:
+            if known and int(ids[place]) not in self.protected_ids:
                 ids[place] = known[rng.integers(len(known))]
         return words
 
@@ -98,7 +99,7 @@ class VaryWords:
         """Which words must stay, (t) bool."""
         if not np.issubdtype(words.dtype, np.integer):
             return np.zeros(len(words), bool)
-        return np.isin(words if words.ndim == 1 else words[:, 0], self.protected)
+        return np.isin(words if words.ndim == 1 else words[:, 0], self.protected_ids)
 
 
 @functools.cache

@@ -9,34 +9,34 @@ import numpy as np
 from mmfusion_jax.data.augment.crop_and_flip import CropAndFlip
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.data.datasets.prepared_clips import assemble
-from mmfusion_jax.data.media.clip_spec import MODALITIES, Job, Recipe
+from mmfusion_jax.data.media.clip_spec import MODALITIES, ClipSpec, DecodeJob
 from mmfusion_jax.data.media.decode import HOP
-from mmfusion_jax.data.media.decode_clips import prepare
-from mmfusion_jax.data.media.labels_csv import Row, read_labels
-from mmfusion_jax.data.media.resize import WHOLE, Square
-from mmfusion_jax.data.outline import outlined
+from mmfusion_jax.data.media.decode_clips import decode_all
+from mmfusion_jax.data.media.labels_csv import LabelRow, read_labels
+from mmfusion_jax.data.media.resize import FULL_FRAME, SquareResize
+from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.splits import SPLITS, random_splits
 from mmfusion_jax.errors import ConfigError, DataError
 
 LABEL = "label"
-LAYOUT = """\
+EXPECTED_LAYOUT = """\
   clips/labels.csv   file,label[,split][,speaker][,start,end]
   clips/a.mp4        any file that holds pictures, sound or both
   clips/more/b.wav
   start and end are seconds; split is train, valid or test"""
-WITHOUT = "python -m mmfusion_jax.main --config=configs/cfn_sr.py"
+FALLBACK_HINT = "python -m mmfusion_jax.main --config=configs/cfn_sr.py"
 
 
-def clips(
-    dir: str,
+def load_clips(
+    data_dir: str,
     labels: str = "",
     *,
     modalities: Sequence[str] = MODALITIES,
     frames: int = 30,
     size: int = 112,
-    fit: str = "crop",
-    region: Sequence[float] = WHOLE,
-    colour: bool = True,
+    resize_mode: str = "crop",
+    crop_box: Sequence[float] = FULL_FRAME,
+    rgb: bool = True,
     sample_rate: int = 22050,
     offset: float = 0.0,
     duration: float | None = None,
@@ -44,12 +44,12 @@ def clips(
     pad_mode: str = "reflect",
     noise_snr_db: float | None = None,
     noise_seed: int = 0,
-    standardise: bool = True,
+    standardize: bool = True,
     augment: bool = False,
     classes: Sequence[str] = (),
     speaker_column: str = "speaker",
-    valid_share: float = 0.15,
-    test_share: float = 0.15,
+    val_fraction: float = 0.15,
+    test_fraction: float = 0.15,
     split_seed: int = 0,
     strict: bool = False,
     workers: int | None = None,
@@ -62,16 +62,18 @@ def clips(
     kept, with that modality masked.
 
     Args:
-        dir: folder of the clips.
+        data_dir: folder of the clips.
         labels: the table, beside the clips or anywhere; "" means `labels.csv` in
-            `dir`. Its columns are file, label and perhaps split, speaker, start, end.
+            `data_dir`. Its columns are file, label and perhaps split, speaker, start,
+            end.
         modalities: which of "audio" and "video" to take.
         frames: per clip, evenly spaced in time.
         size: side of a frame in pixels.
-        fit: "crop" takes the middle square, "pad" adds black bars, "squeeze" distorts.
-        region: left, top, right, bottom of the part of the frame to use, as shares,
+        resize_mode: "crop" takes the middle square, "pad" adds black bars, "squeeze"
+            distorts.
+        crop_box: left, top, right, bottom of the part of the frame to use, as shares,
             where the camera stands still.
-        colour: False keeps the brightness, three times.
+        rgb: False keeps the brightness, three times.
         sample_rate: of the sound, in Hz.
         offset: seconds of sound to leave out at the beginning.
         duration: seconds of sound to take; None or 0 takes all.
@@ -79,13 +81,13 @@ def clips(
         pad_mode: of the edges of the sound, "reflect" or "constant".
         noise_snr_db: white noise added to the sound; None adds none.
         noise_seed: of that noise.
-        standardise: bring the MFCC to mean 0 and deviation 1 by the training split.
+        standardize: bring the MFCC to mean 0 and deviation 1 by the training split.
         augment: random resized crop and flip of the training videos.
         classes: the labels that may occur, in this order; () takes those that do,
             sorted.
         speaker_column: the column that tells who is seen and heard.
-        valid_share: of the clips, for choosing the step; without a split column.
-        test_share: of the clips; without a split column.
+        val_fraction: of the clips, for choosing the step; without a split column.
+        test_fraction: of the clips; without a split column.
         split_seed: of the random split.
         strict: stop at a file that cannot be decoded instead of leaving it out.
         workers: processes that decode; None takes one for each core.
@@ -96,23 +98,25 @@ def clips(
         DataError: folder, table or clips are missing or wrong.
         ExtraError: PyAV, Pillow or librosa is not installed.
     """
-    folder, table = _places(dir, labels)
-    recipe = Recipe(
-        tuple(modalities), frames, size, colour, sample_rate, offset, duration or None,
+    folder, table = _places(data_dir, labels)
+    recipe = ClipSpec(
+        tuple(modalities), frames, size, rgb, sample_rate, offset, duration or None,
         n_mfcc, pad_mode, noise_snr_db, noise_seed,
     )  # fmt: skip
     rows = read_labels(table, folder, classes, speaker_column)
-    look = Square(size, fit, tuple(region))
+    look = SquareResize(size, resize_mode, tuple(crop_box))
     jobs = [
-        Job(row.key, folder / row.file, folder / row.file, look, row.start, row.end)
+        DecodeJob(
+            row.key, folder / row.file, folder / row.file, look, row.start, row.end
+        )
         for row in rows
     ]
-    prepared = prepare(
+    prepared = decode_all(
         "clips", jobs, recipe, strict=strict, workers=workers, timeout=timeout
     )
-    rows = [row for row in rows if row.key in prepared.place]
+    rows = [row for row in rows if row.key in prepared.index]
     groups = _groups(rows)
-    shares = _shares(valid_share, test_share)
+    shares = _shares(val_fraction, test_fraction)
     divided, how = _divide(rows, groups, shares, split_seed)
     names = tuple(classes) or tuple(sorted({row.label for row in rows}))
     _check_classes(table, divided)
@@ -126,14 +130,14 @@ def clips(
             for split, part in divided.items()
         },
         classes={LABEL: names},
-        standardise=standardise,
+        standardize=standardize,
         augment=CropAndFlip() if augment else None,
         groups={
             split: sorted({groups[row.key] for row in part})
             for split, part in divided.items()
             if groups
         },
-        facts={"split": how, "fit": fit, "region": list(region)},
+        facts={"split": how, "fit": resize_mode, "region": list(crop_box)},
         warnings=_warnings(rows, groups, how),
     )
 
@@ -149,7 +153,7 @@ def outline(
     classes: Sequence[str] = (),
     **_: Any,
 ) -> Dataset:
-    """What `clips` returns, with zeros for examples; reads nothing.
+    """What `load_clips` returns, with zeros for examples; reads nothing.
 
     Their number is not known: one of each split stands for all.
 
@@ -167,7 +171,7 @@ def outline(
         "audio": ((1 + round(sample_rate * duration) // HOP, n_mfcc), "float32"),
         "video": ((frames, size, size, 3), "uint8"),
     }
-    return outlined(
+    return outline_dataset(
         "clips",
         "clips",
         dict.fromkeys(SPLITS, 1),
@@ -178,10 +182,12 @@ def outline(
 
 def _places(dir: str, labels: str) -> tuple[Path, Path]:
     """The folder and the table; DataError says how they must look."""
-    fix = f"{WITHOUT} runs on embedded data, without clips"
+    fix = f"{FALLBACK_HINT} runs on embedded data, without clips"
     if not dir or not Path(dir).expanduser().is_dir():
         what = f"{dir!r} is not a folder." if dir else "no folder of clips was named."
-        raise DataError("D40", f"config.data.dir: {what} It looks like\n{LAYOUT}", fix)
+        raise DataError(
+            "D40", f"config.data.dir: {what} It looks like\n{EXPECTED_LAYOUT}", fix
+        )
     folder = Path(dir).expanduser()
     table = Path(labels).expanduser() if labels else folder / "labels.csv"
     if not table.is_file():
@@ -190,13 +196,14 @@ def _places(dir: str, labels: str) -> tuple[Path, Path]:
         what = "is a folder" if table.is_dir() else "is not there"
         raise DataError(
             "D40",
-            f"config.data.labels={labels!r}: {table} {what}. It looks like\n{LAYOUT}",
+            f"config.data.labels={labels!r}: {table} {what}. It looks like\n"
+            f"{EXPECTED_LAYOUT}",
             fix,
         )
     return folder, table
 
 
-def _groups(rows: Sequence[Row]) -> dict[str, str]:
+def _groups(rows: Sequence[LabelRow]) -> dict[str, str]:
     """Key of a clip -> what must not cross splits; {} if nothing is known.
 
     That is its speaker, or, where files are cut into spans, the file.
@@ -221,11 +228,11 @@ def _shares(valid: float, test: float) -> dict[str, float]:
 
 
 def _divide(
-    rows: Sequence[Row],
+    rows: Sequence[LabelRow],
     groups: Mapping[str, str],
     shares: Mapping[str, float],
     seed: int,
-) -> tuple[dict[str, list[Row]], str]:
+) -> tuple[dict[str, list[LabelRow]], str]:
     """The rows of each split, and how it came about."""
     if any(row.split for row in rows):
         chosen, how = [row.split for row in rows], "by the column split"
@@ -248,7 +255,7 @@ def _divide(
     return {split: part for split, part in divided.items() if part}, how
 
 
-def _check_classes(table: Path, divided: Mapping[str, Sequence[Row]]) -> None:
+def _check_classes(table: Path, divided: Mapping[str, Sequence[LabelRow]]) -> None:
     """What is asked must have been taught."""
     taught = {row.label for row in divided["train"]}
     for split, part in divided.items():
@@ -262,7 +269,9 @@ def _check_classes(table: Path, divided: Mapping[str, Sequence[Row]]) -> None:
                 )
 
 
-def _warnings(rows: Sequence[Row], groups: Mapping[str, str], how: str) -> list[str]:
+def _warnings(
+    rows: Sequence[LabelRow], groups: Mapping[str, str], how: str
+) -> list[str]:
     """What may make scores look better than they are."""
     if groups and any(row.speaker for row in rows):
         return []

@@ -6,17 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from mmfusion_jax.data.dataset import Dataset, Score
+from mmfusion_jax.data.dataset import Dataset, RegressionTarget
 from mmfusion_jax.data.in_memory import InMemory
-from mmfusion_jax.data.outline import outlined
-from mmfusion_jax.data.preprocessing import Moments, Standard
-from mmfusion_jax.data.splits import PROTOCOLS, SPLITS, folds_of
-from mmfusion_jax.errors import ConfigError, DataError, nearest
+from mmfusion_jax.data.outline import outline_dataset
+from mmfusion_jax.data.preprocessing import RunningMoments, Standardizer
+from mmfusion_jax.data.splits import PROTOCOLS, SPLITS, cross_validation_split
+from mmfusion_jax.errors import ConfigError, DataError, suggest
 from mmfusion_jax.safe_load.npz import check_finite, read_from
 
 SCORE, POSITIVE = "score", "positive"
 CLASSES = ("not positive", "positive")
-MEANING = Score(1.0, 5.0, 3.0)
+TARGET = RegressionTarget(1.0, 5.0, 3.0)
 WIDTHS = {"text": 300, "audio": 74, "video": 36}
 MODALITIES = tuple(WIDTHS)
 STEPS = 20
@@ -30,23 +30,23 @@ ARRAYS = tuple(
     for name in (*MODALITIES, "label")
     if (split, name) != ("train", "text")
 )
-LAYOUT = """\
+EXPECTED_LAYOUT = """\
   folder/mmmo.npz    train_audio, train_video, train_label; the same and text for
       valid and for test; (n t f) each, labels (n) from 1 to 5"""
-WITHOUT = (
+FALLBACK_HINT = (
     "python -m mmfusion_jax.main --config=configs/mea.py:digits "
     "runs on embedded data, without this file"
 )
 
 
-def mmmo(
-    dir: str,
+def load_ict_mmmo(
+    data_dir: str,
     *,
     fold: int = 0,
     folds: int = 1,
     protocol: str = "honest",
-    textless: bool = False,
-    tail: float = 0.01,
+    keep_clips_without_text: bool = False,
+    clip_quantile: float = 0.01,
 ) -> Dataset:
     """Reviews of films by word: GloVe, COVAREP and FACET, and how good the film was.
 
@@ -59,34 +59,37 @@ def mmmo(
     Labels: "score", float32 from 1 to 5, and "positive", of `CLASSES`, a score above 3.
 
     Args:
-        dir: folder with `mmmo.npz`.
+        data_dir: folder with `mmmo.npz`.
         fold: number of the fold, below `folds`.
         folds: 1 for the official split, in which no training clip has text; above
             that, how many parts the complete clips are divided into, in an order that
             never changes.
         protocol: "honest" chooses the step on the validation split or the next fold,
             taken out of training; "fixed" and "paper" train on all but the test split.
-        textless: with folds, also train on the clips without text.
-        tail: share of the values of each audio feature to cut off at either end.
+        keep_clips_without_text: with folds, also train on the clips without text.
+        clip_quantile: share of the values of each audio feature to cut off at either
+            end.
 
     Raises:
         ConfigError: fold, folds, protocol, textless or tail cannot work.
         DataError: the file is missing or damaged.
     """
-    _check(fold, folds, protocol, textless, tail)
-    raw, masks, score, part = _load(dir)
+    _check(fold, folds, protocol, keep_clips_without_text, clip_quantile)
+    raw, masks, score, part = _load(data_dir)
     if folds == 1:
         rows = _official(part, protocol)
     else:
         complete = np.flatnonzero(masks["text"].any(axis=1))
         rows = _folded(complete, fold, folds, protocol)
-        if textless:
+        if keep_clips_without_text:
             without = np.flatnonzero(~masks["text"].any(axis=1))
             rows["train"] = np.concatenate([rows["train"], without])
     train = rows["train"]
-    raw["audio"] = _cut(raw["audio"], raw["audio"][train][masks["audio"][train]], tail)
+    raw["audio"] = _cut(
+        raw["audio"], raw["audio"][train][masks["audio"][train]], clip_quantile
+    )
     inputs = {n: _standard(x, masks[n], train) for n, x in raw.items()}
-    labels = {SCORE: score, POSITIVE: (score > MEANING.neutral).astype(np.int32)}
+    labels = {SCORE: score, POSITIVE: (score > TARGET.neutral).astype(np.int32)}
     taken = lambda arrays, chosen: {name: x[chosen] for name, x in arrays.items()}
     sources = {
         split: InMemory(*(taken(a, chosen) for a in (inputs, masks, labels)))
@@ -98,7 +101,7 @@ def mmmo(
         "ICT-MMMO",
         sources,
         {POSITIVE: CLASSES},
-        values={SCORE: MEANING},
+        values={SCORE: TARGET},
         labels={split: source.labels for split, source in sources.items()},
         groups={split: names[chosen].tolist() for split, chosen in rows.items()},
         facts={
@@ -114,25 +117,25 @@ def outline(
     fold: int = 0,
     folds: int = 1,
     protocol: str = "honest",
-    textless: bool = False,
-    tail: float = 0.01,
+    keep_clips_without_text: bool = False,
+    clip_quantile: float = 0.01,
     **_: Any,
 ) -> Dataset:
-    """What `mmmo` returns, with zeros for examples; reads nothing."""
-    _check(fold, folds, protocol, textless, tail)
+    """What `load_ict_mmmo` returns, with zeros for examples; reads nothing."""
+    _check(fold, folds, protocol, keep_clips_without_text, clip_quantile)
     if folds == 1:
         rows = _official(np.repeat(SPLITS, COUNTS), protocol)
     else:
         rows = _folded(np.arange(COMPLETE), fold, folds, protocol)
     counts = {split: len(chosen) for split, chosen in rows.items()}
-    counts["train"] += (sum(COUNTS) - COMPLETE) * textless
-    return outlined(
+    counts["train"] += (sum(COUNTS) - COMPLETE) * keep_clips_without_text
+    return outline_dataset(
         "mmmo",
         "ICT-MMMO",
         counts,
         {name: ((STEPS, width), "float32") for name, width in WIDTHS.items()},
         classes={POSITIVE: CLASSES},
-        values={SCORE: MEANING},
+        values={SCORE: TARGET},
     )
 
 
@@ -149,7 +152,9 @@ def _folded(
 ) -> dict[str, np.ndarray]:
     """The rows of each split of a fold over the clips that are complete."""
     order = np.random.default_rng(0).permutation(complete).tolist()
-    splits = folds_of(order, fold, folds, protocol, max(1, len(order) // folds))
+    splits = cross_validation_split(
+        order, fold, folds, protocol, max(1, len(order) // folds)
+    )
     return {split: np.array(chosen) for split, chosen in splits.items()}
 
 
@@ -163,7 +168,7 @@ def _standard(x: np.ndarray, mask: np.ndarray, train: np.ndarray) -> np.ndarray:
     """(n t f) by the moments of the real steps of rows `train`; 0 where masked."""
     real = x[train][mask[train]]
     if len(real):
-        x = Standard.of([Moments.of(real)])(x)
+        x = Standardizer.fit([RunningMoments.of(real)])(x)
     return np.where(mask[..., None], x, np.float32(0))
 
 
@@ -180,7 +185,7 @@ def _check(fold: int, folds: int, protocol: str, textless: bool, tail: float) ->
     """Raises ConfigError for arguments that cannot work."""
     if protocol not in PROTOCOLS:
         raise ConfigError(
-            "C03", f"protocol={protocol!r} is unknown; {nearest(protocol, PROTOCOLS)}"
+            "C03", f"protocol={protocol!r} is unknown; {suggest(protocol, PROTOCOLS)}"
         )
     if folds == 1 and (fold or textless):
         raise ConfigError(
@@ -199,12 +204,14 @@ def _load(
     dir: str,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """Inputs, masks, scores and split of all clips: train, then valid, then test."""
-    arrays = read_from(dir, FILE, ARRAYS, LAYOUT, WITHOUT)
+    arrays = read_from(dir, FILE, ARRAYS, EXPECTED_LAYOUT, FALLBACK_HINT)
     path = Path(dir).expanduser() / FILE
     check_finite(path, arrays)
     wrong = _misshapen(arrays)
     if wrong:
-        raise DataError("D52", f"{path}: {', '.join(wrong)} is not as in\n{LAYOUT}")
+        raise DataError(
+            "D52", f"{path}: {', '.join(wrong)} is not as in\n{EXPECTED_LAYOUT}"
+        )
     width = arrays["test_text"].shape[-1]
     none = np.zeros((*arrays["train_audio"].shape[:2], width), np.float32)
     arrays["train_text"] = none
@@ -226,7 +233,7 @@ def _misshapen(arrays: Mapping[str, np.ndarray]) -> list[str]:
         shape = count + steps + arrays[f"test_{kind}"].shape[2:]
         if kind == "label":
             bad = values.ndim != 1 or not len(values)
-            bad = bad or values.min() < MEANING.low or values.max() > MEANING.high
+            bad = bad or values.min() < TARGET.low or values.max() > TARGET.high
         else:
             bad = values.ndim != 3 or values.shape != shape
         wrong += [name] if bad else []

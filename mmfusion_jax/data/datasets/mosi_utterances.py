@@ -6,17 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from mmfusion_jax.data.dataset import Dataset, Score
+from mmfusion_jax.data.dataset import Dataset, RegressionTarget
 from mmfusion_jax.data.in_memory import InMemory
-from mmfusion_jax.data.outline import outlined
-from mmfusion_jax.data.preprocessing import Moments, Standard
+from mmfusion_jax.data.outline import outline_dataset
+from mmfusion_jax.data.preprocessing import RunningMoments, Standardizer
 from mmfusion_jax.data.splits import PROTOCOLS
-from mmfusion_jax.errors import ConfigError, DataError, nearest
+from mmfusion_jax.errors import ConfigError, DataError, suggest
 from mmfusion_jax.safe_load.npz import check_finite, read_from
 
 POLARITY, SCORE = "polarity", "score"
 CLASSES = ("negative", "positive")
-MEANING = Score(-3.0, 3.0, family="sentiment")
+TARGET = RegressionTarget(-3.0, 3.0, family="sentiment")
 WIDTHS = {"text": 100, "audio": 73, "video": 100}
 MODALITIES = tuple(WIDTHS)
 LONGEST = 63
@@ -27,11 +27,11 @@ COUNTS, SCORED = (1207, 240, 752), (1204, 240, 751)
 
 ARRAYS = (*MODALITIES, "video_id", "segment", "label_binary", "label_regression")
 VALID = "suggested_valid"
-LAYOUT = """\
+EXPECTED_LAYOUT = """\
   folder/train.npz, folder/test.npz    text, audio, video (n f each), video_id,
       segment, label_binary (0 or 1), label_regression (-3..3, NaN for none)
   folder/train.npz                     suggested_valid (bool) besides"""
-WITHOUT = (
+FALLBACK_HINT = (
     "python -m mmfusion_jax.main --config=configs/mea.py:digits "
     "runs on embedded data, without these files"
 )
@@ -43,12 +43,12 @@ OPTIMISTIC = (
 Table = Mapping[str, np.ndarray]
 
 
-def mosi_utterances(
-    dir: str,
+def load_mosi_utterances(
+    data_dir: str,
     *,
     label: str = POLARITY,
-    before: int = 10,
-    after: int = 10,
+    context_before: int = 10,
+    context_after: int = 10,
     protocol: str = "honest",
 ) -> Dataset:
     """One example for each utterance: it and its neighbours in the same video.
@@ -62,10 +62,10 @@ def mosi_utterances(
     float32 from -3 to 3. The few utterances without a score are then neighbours only.
 
     Args:
-        dir: folder with `train.npz` and `test.npz`.
+        data_dir: folder with `train.npz` and `test.npz`.
         label: the label in use, "polarity" or "score".
-        before: utterances before the asked one to include, 0 for none.
-        after: utterances after it.
+        context_before: utterances before the asked one to include, 0 for none.
+        context_after: utterances after it.
         protocol: "honest" chooses the step on the videos marked `suggested_valid`,
             taken out of training; "fixed" and "paper" train on all training videos.
 
@@ -78,16 +78,18 @@ def mosi_utterances(
         that were trained with the labels of the 62 training videos, so any test video
         among them would be known by heart.
     """
-    _check(label, before, after, protocol)
-    tables = _splits(dir, protocol)
+    _check(label, context_before, context_after, protocol)
+    tables = _splits(data_dir, protocol)
     train = tables["train"]
-    standards = {name: Standard.of([Moments.of(train[name])]) for name in MODALITIES}
+    standards = {
+        name: Standardizer.fit([RunningMoments.of(train[name])]) for name in MODALITIES
+    }
     longest = max(np.bincount(_videos(table)[1]).max() for table in tables.values())
-    length = int(min(before + 1 + after, longest))
+    length = int(min(context_before + 1 + context_after, longest))
     sources = {}
     for split, table in tables.items():
         values = {name: standards[name](table[name]) for name in MODALITIES}
-        place, mask = windows(_videos(table)[1], before, after, length)
+        place, mask = windows(_videos(table)[1], context_before, context_after, length)
         labels = _labels(table, label)
         rows = np.isfinite(labels.get(SCORE, np.zeros(len(place))))
         sources[split] = InMemory(
@@ -100,7 +102,7 @@ def mosi_utterances(
         "CMU-MOSI by utterance",
         sources,
         {POLARITY: CLASSES},
-        values={SCORE: MEANING} if label == SCORE else {},
+        values={SCORE: TARGET} if label == SCORE else {},
         labels={split: source.labels for split, source in sources.items()},
         groups={split: _videos(table)[0].tolist() for split, table in tables.items()},
         facts={
@@ -116,25 +118,25 @@ def mosi_utterances(
 def outline(
     *,
     label: str = POLARITY,
-    before: int = 10,
-    after: int = 10,
+    context_before: int = 10,
+    context_after: int = 10,
     protocol: str = "honest",
     **_: Any,
 ) -> Dataset:
-    """What `mosi_utterances` returns, with zeros for examples; reads nothing."""
-    _check(label, before, after, protocol)
+    """What `load_mosi_utterances` returns, with zeros for examples; reads nothing."""
+    _check(label, context_before, context_after, protocol)
     train, valid, test = SCORED if label == SCORE else COUNTS
     counts = {"train": train, "valid": valid, "test": test}
     if protocol != "honest":
         counts = {"train": train + valid, "test": test}
-    steps = min(before + 1 + after, LONGEST)
-    return outlined(
+    steps = min(context_before + 1 + context_after, LONGEST)
+    return outline_dataset(
         "mosi_utterances",
         "CMU-MOSI by utterance",
         counts,
         {name: ((steps, width + 1), "float32") for name, width in WIDTHS.items()},
         classes={POLARITY: CLASSES},
-        values={SCORE: MEANING} if label == SCORE else {},
+        values={SCORE: TARGET} if label == SCORE else {},
     )
 
 
@@ -187,11 +189,11 @@ def _check(label: str, before: int, after: int, protocol: str) -> None:
         raise ConfigError(
             "C07",
             f"config.data.label={label!r} is no label of CMU-MOSI by utterance.",
-            nearest(label, (POLARITY, SCORE)),
+            suggest(label, (POLARITY, SCORE)),
         )
     if protocol not in PROTOCOLS:
         raise ConfigError(
-            "C03", f"protocol={protocol!r} is unknown; {nearest(protocol, PROTOCOLS)}"
+            "C03", f"protocol={protocol!r} is unknown; {suggest(protocol, PROTOCOLS)}"
         )
     for name, count in {"before": before, "after": after}.items():
         if count < 0:
@@ -230,7 +232,7 @@ def _table(dir: str, split: str) -> Table:
     """The utterances of one file, sorted, and checked by themselves."""
     file = f"{split}.npz"
     names = (*ARRAYS, VALID) if split == "train" else ARRAYS
-    arrays = read_from(dir, file, names, LAYOUT, WITHOUT)
+    arrays = read_from(dir, file, names, EXPECTED_LAYOUT, FALLBACK_HINT)
     path = Path(dir).expanduser() / file
     check_finite(path, {name: arrays[name] for name in MODALITIES})
     wrong = [
@@ -242,11 +244,11 @@ def _table(dir: str, split: str) -> Table:
     score = arrays["label_regression"]
     if not np.isin(arrays["label_binary"], (0, 1)).all():
         wrong.append("label_binary")
-    if (np.abs(score[np.isfinite(score)]) > MEANING.high).any():
+    if (np.abs(score[np.isfinite(score)]) > TARGET.high).any():
         wrong.append("label_regression")
     if wrong or not len(score):
         raise DataError(
-            "D52", f"{path}: {', '.join(wrong) or file} is not as in\n{LAYOUT}"
+            "D52", f"{path}: {', '.join(wrong) or file} is not as in\n{EXPECTED_LAYOUT}"
         )
     order = np.lexsort([arrays["segment"], arrays["video_id"]])
     return {name: values[order] for name, values in arrays.items()}

@@ -7,18 +7,23 @@ import numpy as np
 
 from mmfusion_jax.data.augment.crop_and_flip import CropAndFlip
 from mmfusion_jax.data.dataset import Dataset
-from mmfusion_jax.data.media.decode_clips import SPLIT, ClipSource, Prepared, summary
+from mmfusion_jax.data.media.decode_clips import (
+    SPLIT,
+    ClipSource,
+    DecodedClips,
+    summarize_skipped,
+)
 
 
 def assemble(
     name: str,
     title: str,
-    prepared: Prepared,
+    decoded: DecodedClips,
     keys: Mapping[str, Sequence[str]],
     labels: Mapping[str, Mapping[str, np.ndarray]],
     *,
     classes: Mapping[str, tuple[str, ...]],
-    standardise: bool,
+    standardize: bool,
     augment: CropAndFlip | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
     facts: Mapping[str, Any] | None = None,
@@ -29,45 +34,47 @@ def assemble(
     Args:
         name: the word after the colon of a config.
         title: how results name it.
-        prepared: the decoded clips.
+        decoded: the decoded clips.
         keys: split -> its clips, in order.
         labels: split -> label name -> (n) class numbers, in the order of `keys`.
         classes: label name -> class names.
-        standardise: bring the MFCC to mean 0 and deviation 1 by the training split.
+        standardize: bring the MFCC to mean 0 and deviation 1 by the training split.
         augment: applied to training examples.
         groups: split -> speakers, for the leak check.
         facts: JSON values for the results, beside those that are known here.
         warnings: shown to the user, beside those that are known here.
     """
-    recipe, store = prepared.recipe, prepared.store
+    recipe, store = decoded.spec, decoded.store
     records = store.source(SPLIT)
-    standard = prepared.standard(keys["train"]) if standardise else None
+    standard = decoded.standardizer(keys["train"]) if standardize else None
     sources = {
         split: ClipSource(
             records,
-            [prepared.place[key] for key in part],
+            [decoded.index[key] for key in part],
             labels[split],
             recipe,
-            prepared.audio_steps,
+            decoded.audio_steps,
             standard,
         )
         for split, part in keys.items()
     }
-    total = len(prepared.place)
-    lacking = {name: prepared.without(name) for name in recipe.modalities}
+    total = len(decoded.index)
+    lacking = {name: decoded.count_without(name) for name in recipe.modalities}
     warnings = list(warnings)
     for modality, count in lacking.items():
         if count:
             warnings.append(
                 f"{count} of {total} clips have no {modality}; it is masked"
             )
-    if prepared.skipped:
-        warnings.append(summary(prepared.skipped, total + len(prepared.skipped)))
+    if decoded.skipped:
+        warnings.append(
+            summarize_skipped(decoded.skipped, total + len(decoded.skipped))
+        )
     known = {
         "prepared": store.folder.name,
         "recipe": store.manifest["recipe"],
         "without": lacking,
-        "skipped": dict(prepared.skipped),
+        "skipped": dict(decoded.skipped),
         "standardised": standard is not None,
         "warnings": warnings,
     }

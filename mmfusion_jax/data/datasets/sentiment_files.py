@@ -9,11 +9,19 @@ import numpy as np
 
 from mmfusion_jax.data.dataset import Dataset, Example
 from mmfusion_jax.data.feature_files.importer import FOLDER
-from mmfusion_jax.data.feature_files.known_datasets import KINDS, POLARITY, Kind
+from mmfusion_jax.data.feature_files.known_datasets import (
+    FEATURE_DATASETS,
+    POLARITIES,
+    FeatureDatasetSpec,
+)
 from mmfusion_jax.data.feature_files.padded_sequences import video
 from mmfusion_jax.data.feature_files.statistics import remarks
-from mmfusion_jax.data.outline import Shape, outlined
-from mmfusion_jax.data.preprocessing import Moments, Standard, padded
+from mmfusion_jax.data.outline import Shape, outline_dataset
+from mmfusion_jax.data.preprocessing import (
+    RunningMoments,
+    Standardizer,
+    pad_or_truncate,
+)
 from mmfusion_jax.data.splits import SPLITS
 from mmfusion_jax.data.storage.array_record_store import (
     Records,
@@ -22,7 +30,7 @@ from mmfusion_jax.data.storage.array_record_store import (
     open_store,
 )
 from mmfusion_jax.data.storage.progress import track
-from mmfusion_jax.errors import ConfigError, DataError, nearest
+from mmfusion_jax.errors import ConfigError, DataError, suggest
 
 TEXTS = {"vectors": "text", "bert": "pieces", "words": "words"}
 """What to take as the modality "text" -> what it is called in a store."""
@@ -44,7 +52,7 @@ class ImportedSource:
     stored: Mapping[str, str]
     lengths: Mapping[str, int]
     labels: Mapping[str, np.ndarray]
-    standards: Mapping[str, Standard]
+    standards: Mapping[str, Standardizer]
 
     def __len__(self) -> int:
         return len(self.records)
@@ -56,7 +64,9 @@ class ImportedSource:
             rows = record[name]
             if modality in self.standards:
                 rows = self.standards[modality](rows)
-            inputs[modality], masks[modality] = padded(rows, self.lengths[modality])
+            inputs[modality], masks[modality] = pad_or_truncate(
+                rows, self.lengths[modality]
+            )
         return {
             "inputs": inputs,
             "masks": masks,
@@ -65,12 +75,12 @@ class ImportedSource:
         }
 
 
-def imported(
+def load_sentiment_file(
     name: str,
     *,
     file: str = "",
     text: str = "vectors",
-    standardise: Sequence[str] = (),
+    standardize: Sequence[str] = (),
 ) -> Dataset:
     """A data set whose file was imported by `python -m mmfusion_jax data import`.
 
@@ -87,18 +97,18 @@ def imported(
         file: which import to take, or how its name begins; "" for the only one.
         text: "vectors" that the file holds for each word, "bert" for ids of word
             pieces, "words" for numbers of words.
-        standardise: modalities to bring to mean 0 and deviation 1 by the training
+        standardize: modalities to bring to mean 0 and deviation 1 by the training
             split; published models take the features as they are.
 
     Raises:
         ConfigError: an option is unknown.
         DataError: nothing was imported, or it lacks what is asked.
     """
-    kind = KINDS[name]
+    kind = FEATURE_DATASETS[name]
     store = _opened(name, file)
     report = store.manifest["report"]
     stored = _stored(store, text)
-    standards = {m: _standard(report, stored, m) for m in standardise}
+    standards = {m: _standard(report, stored, m) for m in standardize}
     longest = lambda one: max(p["inputs"][one]["steps"][2] for p in report.values())
     lengths = {modality: max(1, longest(one)) for modality, one in stored.items()}
     labels = {split: _labels(part["labels"]) for split, part in report.items()}
@@ -113,13 +123,13 @@ def imported(
         name,
         f"{kind.title} ({store.manifest['known'] or store.folder.name})",
         sources,
-        {"polarity": POLARITY} if scores else {},
+        {"polarity": POLARITIES} if scores else {},
         labels=labels,
         groups=_groups(kind, report),
-        values={label: kind.meaning for label in scores if kind.meaning is not None},
+        values={label: kind.target for label in scores if kind.target is not None},
         flags={kind.label: kind.flags} if kind.flags else {},
         ids=_id_range(report, stored),
-        facts=_facts(store, kind, text, standardise),
+        facts=_facts(store, kind, text, standardize),
     )
 
 
@@ -128,13 +138,13 @@ def outline(
     *,
     file: str = "",
     text: str = "vectors",
-    standardise: Sequence[str] = (),
+    standardize: Sequence[str] = (),
 ) -> Dataset:
-    """What `imported` returns, with zeros for examples; reads nothing.
+    """What `load_sentiment_file` returns, with zeros for examples; reads nothing.
 
     Releases differ in their shapes; these are the ones of `Kind.shapes`.
     """
-    kind = KINDS[name]
+    kind = FEATURE_DATASETS[name]
     steps = kind.shapes["text"][0]
     shapes: dict[str, Shape] = {m: (s, "float32") for m, s in kind.shapes.items()}
     if text != "vectors":
@@ -142,16 +152,16 @@ def outline(
         if not kind.pieces:
             raise _no_text(text, f"no file of {kind.title} has such text", ["vectors"])
         shapes["text"] = ((steps,), "int32")
-    for modality in standardise:
+    for modality in standardize:
         _check_standard(modality, [m for m in shapes if len(shapes[m][0]) == 2])
-    scores = [] if kind.meaning is None else [kind.label, *kind.unimodal]
-    return outlined(
+    scores = [] if kind.target is None else [kind.label, *kind.unimodal]
+    return outline_dataset(
         name,
         f"{kind.title} (as published)",
         dict(zip(SPLITS, kind.counts[0], strict=True)),
         shapes,
-        classes={"polarity": POLARITY} if scores else {},
-        values={label: kind.meaning for label in scores if kind.meaning is not None},
+        classes={"polarity": POLARITIES} if scores else {},
+        values={label: kind.target for label in scores if kind.target is not None},
         flags={kind.label: kind.flags} if kind.flags else {},
     )
 
@@ -168,7 +178,7 @@ def _opened(name: str, file: str, flag: str = "--config.data.file") -> Store:
     return Store(store.folder, {**store.manifest, "report": report})
 
 
-def imports(name: str) -> list[str]:
+def list_imports(name: str) -> list[str]:
     """The names of all imports of a data set."""
     root = cache_folder(FOLDER) / name
     return sorted(
@@ -180,7 +190,7 @@ def imports(name: str) -> list[str]:
 
 def _folder(name: str, file: str, flag: str) -> Path:
     """The store that is meant."""
-    found = imports(name)
+    found = list_imports(name)
     if not found:
         raise _nothing(name)
     root = cache_folder(FOLDER) / name
@@ -194,7 +204,7 @@ def _folder(name: str, file: str, flag: str) -> Path:
 
 def _nothing(name: str) -> DataError:
     """The error where nothing was imported: what to get, where, and what to type."""
-    kind = KINDS[name]
+    kind = FEATURE_DATASETS[name]
     files = "\n".join(f"  {file}" for file in kind.files)
     return DataError(
         "D75",
@@ -218,7 +228,7 @@ def _check_text(text: str) -> None:
     """Raises ConfigError for a kind of text that no file has."""
     if text not in TEXTS:
         raise ConfigError(
-            "C03", f"config.data.text={text!r} is unknown.", nearest(text, TEXTS)
+            "C03", f"config.data.text={text!r} is unknown.", suggest(text, TEXTS)
         )
 
 
@@ -237,20 +247,20 @@ def _check_standard(modality: str, vectors: Sequence[str]) -> None:
         raise ConfigError(
             "C03",
             f"config.data.standardise={modality!r} is no modality of vectors.",
-            nearest(modality, vectors),
+            suggest(modality, vectors),
         )
 
 
 def _standard(
     report: Mapping[str, Any], stored: Mapping[str, str], modality: str
-) -> Standard:
+) -> Standardizer:
     """Of the training split."""
     here = report["train"]["inputs"]
     vectors = [m for m, one in stored.items() if here[one].get("count")]
     _check_standard(modality, vectors)
     told = here[stored[modality]]
     sums = np.array(told["total"]), np.array(told["square"])
-    return Standard.of([Moments(told["count"], *sums)])
+    return Standardizer.fit([RunningMoments(told["count"], *sums)])
 
 
 def _id_range(
@@ -278,7 +288,9 @@ def _labels(told: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return labels
 
 
-def _groups(kind: Kind, report: Mapping[str, Any]) -> dict[str, list[str]]:
+def _groups(
+    kind: FeatureDatasetSpec, report: Mapping[str, Any]
+) -> dict[str, list[str]]:
     """Split -> videos, where no video may be in two."""
     if not kind.by_video or not all(part["ids"] for part in report.values()):
         return {}
@@ -286,7 +298,7 @@ def _groups(kind: Kind, report: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _facts(
-    store: Store, kind: Kind, text: str, standardise: Sequence[str]
+    store: Store, kind: FeatureDatasetSpec, text: str, standardise: Sequence[str]
 ) -> dict[str, Any]:
     """What results say of the data."""
     manifest = store.manifest
@@ -305,7 +317,7 @@ def _facts(
     }
 
 
-def examined(name: str, file: str = "") -> dict[str, Any]:
+def check_imported(name: str, file: str = "") -> dict[str, Any]:
     """What `import_file.examine` found when a data set was imported.
 
     Every example is read, so that damage shows.

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from mmfusion_jax.data.dataset import Dataset, of_people
+from mmfusion_jax.data.dataset import Dataset, subject_dataset
 from mmfusion_jax.data.in_memory import InMemory
-from mmfusion_jax.data.outline import outlined
-from mmfusion_jax.data.preprocessing import Moments, Standard
-from mmfusion_jax.data.splits import folds_of
-from mmfusion_jax.errors import ConfigError, DataError, nearest
+from mmfusion_jax.data.outline import outline_dataset
+from mmfusion_jax.data.preprocessing import RunningMoments, Standardizer
+from mmfusion_jax.data.splits import cross_validation_split
+from mmfusion_jax.errors import ConfigError, DataError, suggest
 from mmfusion_jax.safe_load.npz import read_npz
 
 LABEL = "stress"
@@ -23,15 +23,15 @@ volume of blood in the skin, and breathing rate."""
 SUBJECTS, SECONDS = 29, 2900
 """Subjects with labels, and about how many seconds of each are rest or stress alone."""
 
-STANDARDS = ("subject", "train")
+STANDARDIZE_BY = ("subject", "train")
 FILES = "S*.npz"
 LABELS = ("label", "label_time_s", "label_resp")
 ENDINGS = ("rate_hz", "offset_s")
-LAYOUT = """\
+EXPECTED_LAYOUT = """\
   folder/S01.npz .. S30.npz    one for each subject: eda, temp, hr and bvp (n), each
       with *_rate_hz and *_offset_s; label (0 or 1), label_time_s and label_resp, one
       a second; a subject without label is left out"""
-WITHOUT = (
+FALLBACK_HINT = (
     "python -m mmfusion_jax.main --config=configs/of_cmaer_cat.py:digits "
     "runs on embedded data, without these files"
 )
@@ -40,15 +40,15 @@ Windows = tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray]
 """Of one subject: modality -> (n t 1) and (n t), and the label (n)."""
 
 
-def stress_predict(
-    dir: str,
+def load_stress_predict(
+    data_dir: str,
     *,
     fold: int = 0,
     folds: int = 5,
     protocol: str = "honest",
     window: int = 60,
     hop: int = 30,
-    standard: str = "subject",
+    standardize_by: str = "subject",
 ) -> Dataset:
     """Windows of wearable signals, in which all is rest or all is stress.
 
@@ -58,16 +58,16 @@ def stress_predict(
     Label: "stress", of `CLASSES`.
 
     Args:
-        dir: folder with the files of the subjects.
+        data_dir: folder with the files of the subjects.
         fold: fold f tests every folds-th subject from the f-th on.
         folds: how many there are.
         protocol: "honest" chooses the step on the subjects that the next fold tests,
             taken out of training; "fixed" and "paper" train on all others.
         window: seconds of an example.
         hop: seconds from one window to the next.
-        standard: "subject" gives every signal of every subject mean 0 and deviation 1
-            over their own recording, which needs no label but all of it; "train" takes
-            both from the training subjects.
+        standardize_by: "subject" gives every signal of every subject mean 0 and
+            deviation 1 over their own recording, which needs no label but all of it;
+            "train" takes both from the training subjects.
 
     Raises:
         ConfigError: an argument cannot work.
@@ -76,11 +76,11 @@ def stress_predict(
     Source:
         Iqbal et al. 2022, Sensors 22:8135.
     """
-    _check(window, hop, standard)
-    subjects = _subjects(dir)
-    people = folds_of(tuple(subjects), fold, folds, protocol)
+    _check(window, hop, standardize_by)
+    subjects = _subjects(data_dir)
+    people = cross_validation_split(tuple(subjects), fold, folds, protocol)
     cut = {
-        name: _windows(signals, window, hop, standard == "subject")
+        name: _windows(signals, window, hop, standardize_by == "subject")
         for name, signals in subjects.items()
     }
     for split, names in people.items():
@@ -90,13 +90,13 @@ def stress_predict(
                 f"config.data.window={window}: {split} has no window of one label.",
                 "a shorter window",
             )
-    if standard == "train":
+    if standardize_by == "train":
         cut = _by_training(cut, people["train"])
     sources = {
         split: _joined([cut[name] for name in names]) for split, names in people.items()
     }
     classes = {LABEL: CLASSES}
-    return of_people(
+    return subject_dataset(
         "stress_predict", "Stress-Predict", sources, people, classes, "MIT"
     )
 
@@ -108,17 +108,17 @@ def outline(
     protocol: str = "honest",
     window: int = 60,
     hop: int = 30,
-    standard: str = "subject",
+    standardize_by: str = "subject",
     **_: Any,
 ) -> Dataset:
-    """What `stress_predict` returns, with zeros for examples; reads nothing.
+    """What `load_stress_predict` returns, with zeros for examples; reads nothing.
 
     How many windows hold one label only depends on the files: the sizes are estimates.
     """
-    _check(window, hop, standard)
-    people = folds_of(range(SUBJECTS), fold, folds, protocol)
+    _check(window, hop, standardize_by)
+    people = cross_validation_split(range(SUBJECTS), fold, folds, protocol)
     each = max(1, SECONDS // hop)
-    return outlined(
+    return outline_dataset(
         "stress_predict",
         "Stress-Predict",
         {split: each * len(chosen) for split, chosen in people.items()},
@@ -134,11 +134,11 @@ def _check(window: int, hop: int, standard: str) -> None:
             raise ConfigError(
                 "C10", f"config.data.{name}={seconds} is out of range.", "1 or more"
             )
-    if standard not in STANDARDS:
+    if standard not in STANDARDIZE_BY:
         raise ConfigError(
             "C03",
             f"config.data.standard={standard!r} is unknown.",
-            nearest(standard, STANDARDS),
+            suggest(standard, STANDARDIZE_BY),
         )
 
 
@@ -149,8 +149,8 @@ def _subjects(dir: str) -> dict[str, dict[str, np.ndarray]]:
         raise DataError(
             "D40",
             f"config.data.dir={dir!r}: {FILES} are not there. The folder looks "
-            f"like\n{LAYOUT}",
-            WITHOUT,
+            f"like\n{EXPECTED_LAYOUT}",
+            FALLBACK_HINT,
         )
     read = {path: read_npz(path) for path in files}
     return {
@@ -181,7 +181,9 @@ def _aligned(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
         wrong.append("label_resp")
     wrong += [name for name in needed if arrays[name].ndim != 1]
     if wrong:
-        raise DataError("D52", f"{path}: {', '.join(wrong)} is not as in\n{LAYOUT}")
+        raise DataError(
+            "D52", f"{path}: {', '.join(wrong)} is not as in\n{EXPECTED_LAYOUT}"
+        )
     found: dict[str, np.ndarray] = {"label": label.astype(np.int32)}
     for name in needed:
         offset = float(arrays[f"{name}_offset_s"])
@@ -241,9 +243,9 @@ def _by_training(
     }
 
 
-def _standard(parts: list[np.ndarray]) -> Standard:
+def _standard(parts: list[np.ndarray]) -> Standardizer:
     """What brings (n) values to mean 0 and deviation 1."""
-    return Standard.of([Moments.of(part[:, None]) for part in parts])
+    return Standardizer.fit([RunningMoments.of(part[:, None]) for part in parts])
 
 
 def _joined(parts: list[Windows]) -> InMemory:

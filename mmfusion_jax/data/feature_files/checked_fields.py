@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from mmfusion_jax.data.feature_files.padded_sequences import APART
-from mmfusion_jax.errors import DataError, nearest
+from mmfusion_jax.errors import DataError, suggest
 
 
 @dataclasses.dataclass(frozen=True)
-class Fields:
+class CheckedFields:
     """One split of a file, of which nothing is known.
 
     Attributes:
@@ -30,7 +30,7 @@ class Fields:
         if name not in self.table:
             known = [str(key) for key in self.table]
             raise DataError(
-                "D70", f"{self.where} lacks {name!r}.", nearest(name, known)
+                "D70", f"{self.where} lacks {name!r}.", suggest(name, known)
             )
         return self.table[name]
 
@@ -48,20 +48,20 @@ class Fields:
         try:
             values = np.asarray(self.get(name))
         except ValueError as error:  # lists of different lengths
-            raise self.wrong(name, f"is no array ({error})") from error
+            raise self.error(name, f"is no array ({error})") from error
         if values.dtype.kind not in "biuf":
-            raise self.wrong(name, f"is {values.dtype}, not numbers")
+            raise self.error(name, f"is {values.dtype}, not numbers")
         if values.ndim not in axes:
-            raise self.wrong(name, f"has the shape {values.shape}")
+            raise self.error(name, f"has the shape {values.shape}")
         if not len(values) and not empty:
-            raise self.wrong(name, "is empty")
+            raise self.error(name, "is empty")
         if len(values) and not values.size:
-            raise self.wrong(name, f"is empty: its shape is {values.shape}")
+            raise self.error(name, f"is empty: its shape is {values.shape}")
         if count not in (-1, len(values)):
-            raise self.wrong(name, f"has {len(values)} rows, the labels {count}")
+            raise self.error(name, f"has {len(values)} rows, the labels {count}")
         return values
 
-    def whole(
+    def integers(
         self,
         name: str,
         axes: Sequence[int],
@@ -73,21 +73,21 @@ class Fields:
         """Whole numbers 0..most, int32, written as any kind of number."""
         values = self.numbers(name, axes, count, empty=empty)
         if not ((values >= 0) & (values <= most) & (values == np.trunc(values))).all():
-            raise self.wrong(name, f"is not made of whole numbers from 0 to {most}")
+            raise self.error(name, f"is not made of whole numbers from 0 to {most}")
         return values.astype(np.int32)
 
-    def names(self, name: str, count: int) -> tuple[str, ...]:
+    def strings(self, name: str, count: int) -> tuple[str, ...]:
         """A text for each example; parts of one are joined."""
         found = self.get(name)
         if isinstance(found, np.ndarray):
             found = found.tolist()
         if not isinstance(found, list | tuple):
-            raise self.wrong(name, "is no list of names")
+            raise self.error(name, "is no list of names")
         if len(found) != count:
-            raise self.wrong(name, f"has {len(found)} rows, the labels {count}")
+            raise self.error(name, f"has {len(found)} rows, the labels {count}")
         return tuple(_text(one) for one in found)
 
-    def wrong(self, name: str, what: str) -> DataError:
+    def error(self, name: str, what: str) -> DataError:
         """The error for an entry that is not as it should be."""
         return DataError(
             "D71", f"{self.where}: {name} {what}.", "docs/formats.md has the layouts"

@@ -8,17 +8,20 @@ from typing import Any
 import array_record.python.array_record_module  # noqa: F401  before limits bind
 import numpy as np
 
-from mmfusion_jax.data.feature_files.checksums import KNOWN
-from mmfusion_jax.data.feature_files.known_datasets import KINDS, check_labels
+from mmfusion_jax.data.feature_files.checksums import PUBLISHED_FILES
+from mmfusion_jax.data.feature_files.known_datasets import (
+    FEATURE_DATASETS,
+    check_labels,
+)
 from mmfusion_jax.data.feature_files.padded_sequences import Sequences
 from mmfusion_jax.data.feature_files.reader import Source, read_source
 from mmfusion_jax.data.feature_files.statistics import (
-    not_finite,
+    compute_statistics,
+    count_nonfinite,
     problems,
     remarks,
-    repaired,
-    shared,
-    survey,
+    replace_nonfinite,
+    shared_ids,
 )
 from mmfusion_jax.data.storage.array_record_store import (
     FeatureSpec,
@@ -37,7 +40,7 @@ VERSION = 1
 """Part of the name of every store: raise it when the same file gives other values."""
 
 
-def examine(file: str, name: str = "") -> JSON:
+def summarize_file(file: str, name: str = "") -> JSON:
     """What is in a file, without importing it.
 
     Args:
@@ -52,7 +55,7 @@ def examine(file: str, name: str = "") -> JSON:
     """
     path = Path(file)
     source = read_source(path)
-    known = KNOWN.get(source.sha256)
+    known = PUBLISHED_FILES.get(source.sha256)
     name = name or (known.name if known else "")
     if name:
         _check(path, source, name)
@@ -62,21 +65,22 @@ def examine(file: str, name: str = "") -> JSON:
         "sha256": source.sha256,
         "known": known.title if known else "",
         "name": name,
-        "report": survey(source.splits),
+        "report": compute_statistics(source.splits),
     }
 
 
-def import_file(file: str, name: str, parent: str, repair: bool) -> JSON:
+def import_file(file: str, name: str, parent: str, nan_to_zero: bool) -> JSON:
     """Writes what is in a file into a store, or finds that it is there.
 
     Args:
         file: its path.
         name: of the data set it is.
         parent: folder of the stores of that data set.
-        repair: write 0 for what is NaN or infinite, instead of refusing the file.
+        nan_to_zero: write 0 for what is NaN or infinite, instead of refusing the file.
 
     Returns:
-        What `examine` does, and "folder", "repaired" and "there" (it was before).
+        What `summarize_file` does, and "folder", "repaired" and "there" (it was
+        before).
 
     Raises:
         DataError: it cannot be read, is not `name`, or should not be trained on.
@@ -85,10 +89,10 @@ def import_file(file: str, name: str, parent: str, repair: bool) -> JSON:
     make_folder(Path(parent))
     source = read_source(path)
     _check(path, source, name)
-    known = KNOWN.get(source.sha256)
-    report = survey(source.splits)
-    bad = not_finite(report)
-    if bad and not repair:
+    known = PUBLISHED_FILES.get(source.sha256)
+    report = compute_statistics(source.splits)
+    bad = count_nonfinite(report)
+    if bad and not nan_to_zero:
         raise _not_finite(path, report)
     _check_clips(path, report)
     folder = Path(parent) / f"{source.layout}-{_mark(source)}"
@@ -109,13 +113,13 @@ def import_file(file: str, name: str, parent: str, repair: bool) -> JSON:
     return {**manifest, "folder": str(folder), "there": there}
 
 
-def concerns(found: Mapping[str, JSON]) -> tuple[list[str], list[str]]:
+def find_problems(found: Mapping[str, JSON]) -> tuple[list[str], list[str]]:
     """What is wrong with a file, and what one should know of it.
 
     Args:
-        found: what `examine` or `import_file` returned.
+        found: what `summarize_file` or `import_file` returned.
     """
-    kind = KINDS.get(found["name"])
+    kind = FEATURE_DATASETS.get(found["name"])
     wrong = problems(found["report"], kind)
     if found.get("repaired"):
         wrong = [w for w in wrong if "NaN or infinite" not in w]
@@ -124,20 +128,20 @@ def concerns(found: Mapping[str, JSON]) -> tuple[list[str], list[str]]:
 
 def _check(path: Path, source: Source, name: str) -> None:
     """Raises DataError if the file is not of the data set `name`."""
-    known = KNOWN.get(source.sha256)
+    known = PUBLISHED_FILES.get(source.sha256)
     if known is not None and known.name != name:
         raise DataError(
             "D74",
-            f"{path} is {known.title}, and not {KINDS[name].title}.",
+            f"{path} is {known.title}, and not {FEATURE_DATASETS[name].title}.",
             f"--as={known.name}",
         )
     for split, part in source.splits.items():
-        check_labels(KINDS[name], str(path), split, part)
+        check_labels(FEATURE_DATASETS[name], str(path), split, part)
 
 
 def _check_clips(path: Path, report: Mapping[str, JSON]) -> None:
     """Raises DataError if a clip is in two splits."""
-    if twice := shared(report):
+    if twice := shared_ids(report):
         one, where = next(iter(twice.items()))
         raise DataError(
             "D73",
@@ -150,7 +154,7 @@ def _check_clips(path: Path, report: Mapping[str, JSON]) -> None:
 def _not_finite(path: Path, report: Mapping[str, JSON]) -> DataError:
     """The error for values that are no numbers, all of them counted."""
     lines = []
-    for split, counts in not_finite(report).items():
+    for split, counts in count_nonfinite(report).items():
         for name in counts:
             told = report[split]["inputs"][name]
             lines.append(
@@ -187,7 +191,7 @@ def _records(split: str, part: Sequences) -> Iterator[dict[str, Any]]:
     examples = track(part.examples(), len(part), f"importing {split}")
     for i, inputs in enumerate(examples):
         yield {
-            **{name: repaired(rows) for name, rows in inputs.items()},
+            **{name: replace_nonfinite(rows) for name, rows in inputs.items()},
             **{name: np.asarray(values[i]) for name, values in part.labels.items()},
             "id": part.ids[i] if part.ids else "",
             "raw_text": part.texts[i] if part.texts else "",

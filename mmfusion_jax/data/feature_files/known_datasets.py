@@ -5,23 +5,23 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from mmfusion_jax.data.dataset import Score
+from mmfusion_jax.data.dataset import RegressionTarget
 from mmfusion_jax.data.feature_files.padded_sequences import Sequences
 from mmfusion_jax.errors import DataError
 
 MMSA = "https://github.com/thuiar/MMSA, section on datasets"
 MULT = "https://github.com/yaohungt/Multimodal-Transformer, section on data"
-POLARITY = ("negative", "neutral", "positive")
+POLARITIES = ("negative", "neutral", "positive")
 
 
 @dataclasses.dataclass(frozen=True)
-class Kind:
+class FeatureDatasetSpec:
     """A data set that comes as files of features.
 
     Attributes:
         title: as papers call it.
         label: the label that papers ask for.
-        meaning: of the label "score"; None where there is none.
+        target: of the label "score"; None where there is none.
         flags: names of the label "emotions"; () where there is none.
         counts: sizes of train, valid and test as published, in every release known.
         files: what to get, and where.
@@ -35,7 +35,7 @@ class Kind:
 
     title: str
     label: str
-    meaning: Score | None
+    target: RegressionTarget | None
     flags: tuple[str, ...]
     counts: tuple[tuple[int, int, int], ...]
     files: tuple[str, ...]
@@ -46,11 +46,11 @@ class Kind:
     unimodal: tuple[str, ...] = ()
 
 
-KINDS = {
-    "mosi": Kind(
+FEATURE_DATASETS = {
+    "mosi": FeatureDatasetSpec(
         "CMU-MOSI",
         "score",
-        Score(-3.0, 3.0, family="sentiment"),
+        RegressionTarget(-3.0, 3.0, family="sentiment"),
         (),
         ((1284, 229, 686), (1281, 229, 685)),
         (
@@ -61,10 +61,10 @@ KINDS = {
         "configs/mea.py:mosi",
         {"text": (50, 768), "audio": (50, 5), "video": (50, 20)},
     ),
-    "mosei": Kind(
+    "mosei": FeatureDatasetSpec(
         "CMU-MOSEI",
         "score",
-        Score(-3.0, 3.0, family="sentiment"),
+        RegressionTarget(-3.0, 3.0, family="sentiment"),
         (),
         ((16326, 1871, 4659),),
         (
@@ -75,10 +75,10 @@ KINDS = {
         "configs/mea.py:mosei",
         {"text": (50, 768), "audio": (50, 74), "video": (50, 35)},
     ),
-    "sims": Kind(
+    "sims": FeatureDatasetSpec(
         "CH-SIMS",
         "score",
-        Score(-1.0, 1.0, family="sims"),
+        RegressionTarget(-1.0, 1.0, family="sims"),
         (),
         ((1368, 456, 457),),
         (f"unaligned_39.pkl: {MMSA}",),
@@ -87,7 +87,7 @@ KINDS = {
         {"text": (39, 768), "audio": (400, 33), "video": (55, 709)},
         unimodal=("score_text", "score_audio", "score_video"),
     ),
-    "iemocap": Kind(
+    "iemocap": FeatureDatasetSpec(
         "IEMOCAP",
         "emotions",
         None,
@@ -102,7 +102,9 @@ KINDS = {
 }
 
 
-def check_labels(kind: Kind, where: str, split: str, found: Sequences) -> None:
+def check_labels(
+    kind: FeatureDatasetSpec, where: str, split: str, found: Sequences
+) -> None:
     """Raises DataError if the labels of a split are not those of the data set."""
     if kind.label not in found.labels:
         have = ", ".join(found.labels)
@@ -111,7 +113,7 @@ def check_labels(kind: Kind, where: str, split: str, found: Sequences) -> None:
             f"{where} has the labels {have}; those of {kind.title} are {kind.label}.",
             _other(kind, found),
         )
-    if kind.meaning is None:
+    if kind.target is None:
         count = found.labels[kind.label].shape[1]
         if count != len(kind.flags):
             raise DataError(
@@ -120,7 +122,7 @@ def check_labels(kind: Kind, where: str, split: str, found: Sequences) -> None:
                 f"{', '.join(kind.flags)}.",
             )
         return
-    low, high = kind.meaning.low, kind.meaning.high
+    low, high = kind.target.low, kind.target.high
     for name, values in found.labels.items():
         bad = np.flatnonzero(~((values >= low) & (values <= high)))
         if bad.size:
@@ -133,21 +135,21 @@ def check_labels(kind: Kind, where: str, split: str, found: Sequences) -> None:
             )
 
 
-def _other(kind: Kind, found: Sequences) -> str:
+def _other(kind: FeatureDatasetSpec, found: Sequences) -> str:
     """The other names that such labels may go by."""
     likely = [
         name
-        for name, other in KINDS.items()
+        for name, other in FEATURE_DATASETS.items()
         if other is not kind and other.label in found.labels and _may_be(other, found)
     ]
     return "perhaps " + " or ".join(f"--as={name}" for name in likely) if likely else ""
 
 
-def _may_be(kind: Kind, found: Sequences) -> bool:
+def _may_be(kind: FeatureDatasetSpec, found: Sequences) -> bool:
     """Whether every label is in the range of a data set."""
-    if kind.meaning is None:
+    if kind.target is None:
         return True
-    low, high = kind.meaning.low, kind.meaning.high
+    low, high = kind.target.low, kind.target.high
     return all(
         bool(((values >= low) & (values <= high)).all())
         for values in found.labels.values()

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mmfusion_jax.data.feature_files.checked_fields import Fields
+from mmfusion_jax.data.feature_files.checked_fields import CheckedFields
 from mmfusion_jax.data.feature_files.padded_sequences import Sequences
 from mmfusion_jax.errors import DataError
 
@@ -32,12 +32,12 @@ def read(where: str, rows: Any) -> Sequences:
     scores, ids, texts = [], [], []
     for number, row in enumerate(rows):
         parts, label, name = _parts(where, number, row)
-        fields = Fields(
+        fields = CheckedFields(
             f"{where}, example {number}",
             dict(zip(("words", "video", "audio"), parts, strict=False))
             | {"label": label},
         )
-        words = fields.whole("words", (1,), -1, 1 << 24, empty=True)
+        words = fields.integers("words", (1,), -1, 1 << 24, empty=True)
         inputs["words"].append(words)
         for modality in ("audio", "video"):
             inputs[modality].append(_vectors(fields, modality))
@@ -61,11 +61,11 @@ def _parts(where: str, number: int, row: Any) -> tuple[Sequence[Any], Any, Any]:
     )
 
 
-def _vectors(fields: Fields, name: str) -> np.ndarray:
+def _vectors(fields: CheckedFields, name: str) -> np.ndarray:
     """(t f) float32; (0) where there is no step."""
     values = fields.numbers(name, (1, 2), empty=True)
     if values.ndim == 1 and len(values):
-        raise fields.wrong(name, f"has the shape {values.shape}")
+        raise fields.error(name, f"has the shape {values.shape}")
     with np.errstate(over="ignore"):
         return values.astype(np.float32)
 
@@ -78,10 +78,10 @@ def _one_width(name: str, rows: list[np.ndarray]) -> list[np.ndarray]:
     return [x if len(x) else np.zeros((0, *widths), np.float32) for x in rows]
 
 
-def _score(fields: Fields) -> float:
+def _score(fields: CheckedFields) -> float:
     values = fields.numbers("label", (1, 2)).ravel()
     if values.size not in COLUMNS:
-        raise fields.wrong("label", f"has {values.size} numbers")
+        raise fields.error("label", f"has {values.size} numbers")
     return float(values[0])
 
 

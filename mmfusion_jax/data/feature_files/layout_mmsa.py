@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from mmfusion_jax.data.feature_files.checked_fields import Fields
+from mmfusion_jax.data.feature_files.checked_fields import CheckedFields
 from mmfusion_jax.data.feature_files.padded_sequences import (
     Padded,
     Sequences,
-    padded_at_end,
+    right_padded,
 )
 
 LABELS = "regression_labels"
@@ -25,12 +25,12 @@ SEGMENTS = f"{PIECES} has several segments; every piece is taken for the first o
 _MOST = 1 << 24  # no vocabulary is larger
 
 
-def fits(table: Mapping[Any, Any]) -> bool:
+def matches(table: Mapping[Any, Any]) -> bool:
     """Whether a split looks like one of this layout."""
     return LABELS in table
 
 
-def read(fields: Fields) -> Sequences:
+def read(fields: CheckedFields) -> Sequences:
     """One split.
 
         text                  (n t 768) vectors of BERT
@@ -60,38 +60,40 @@ def read(fields: Fields) -> Sequences:
         for name, key in SCORES.items()
         if key in fields
     }
-    ids = fields.names("id", count) if "id" in fields else ()
-    texts = fields.names("raw_text", count) if "raw_text" in fields else ()
+    ids = fields.strings("id", count) if "id" in fields else ()
+    texts = fields.strings("raw_text", count) if "raw_text" in fields else ()
     return Sequences(inputs, labels, ids, texts, notes)
 
 
-def is_aligned(fields: Fields) -> bool:
+def is_aligned(fields: CheckedFields) -> bool:
     """Whether step t of one modality belongs to step t of the others."""
     return "audio_lengths" not in fields and "vision_lengths" not in fields
 
 
-def _pieces(fields: Fields, count: int) -> Padded | None:
+def _pieces(fields: CheckedFields, count: int) -> Padded | None:
     """The word pieces of the text."""
     if PIECES not in fields:
         return None
-    found = fields.whole(PIECES, (3,), count, _MOST)
+    found = fields.integers(PIECES, (3,), count, _MOST)
     if found.shape[1] != 3:
-        raise fields.wrong(PIECES, f"has the shape {found.shape}, not (n 3 t)")
+        raise fields.error(PIECES, f"has the shape {found.shape}, not (n 3 t)")
     ids, real = found[:, 0], found[:, 1]
     if real.max() > 1 or (np.diff(real, axis=1) > 0).any():
-        raise fields.wrong(PIECES, "[:, 1] is not ones and then zeros")
-    return padded_at_end(ids, real.sum(axis=1))
+        raise fields.error(PIECES, "[:, 1] is not ones and then zeros")
+    return right_padded(ids, real.sum(axis=1))
 
 
-def _modality(fields: Fields, key: str, count: int, pieces: Padded | None) -> Padded:
+def _modality(
+    fields: CheckedFields, key: str, count: int, pieces: Padded | None
+) -> Padded:
     """Text, audio or vision."""
     values = fields.numbers(key, (3,), count)
     steps, lengths = values.shape[1], None
     if f"{key}_lengths" in fields:
-        lengths = fields.whole(f"{key}_lengths", (1,), count, steps)
+        lengths = fields.integers(f"{key}_lengths", (1,), count, steps)
     elif pieces is not None and pieces.values.shape[1] == steps:
         lengths = pieces.stop
-    return padded_at_end(values, lengths)
+    return right_padded(values, lengths)
 
 
 def _behind(name: str, rows: Padded) -> list[str]:
@@ -103,9 +105,9 @@ def _behind(name: str, rows: Padded) -> list[str]:
     return [f"{name} of {count} examples goes on behind its length; that is left out"]
 
 
-def _column(fields: Fields, key: str, count: int) -> np.ndarray:
+def _column(fields: CheckedFields, key: str, count: int) -> np.ndarray:
     """One score for each example, (n) float32."""
     values = fields.numbers(key, (1, 2), count).reshape(count, -1)
     if values.shape[1] != 1:
-        raise fields.wrong(key, f"has {values.shape[1]} columns")
+        raise fields.error(key, f"has {values.shape[1]} columns")
     return values[:, 0].astype(np.float32)

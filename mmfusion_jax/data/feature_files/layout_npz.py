@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from mmfusion_jax.data.feature_files.checked_fields import Fields
+from mmfusion_jax.data.feature_files.checked_fields import CheckedFields
 from mmfusion_jax.data.feature_files.padded_sequences import (
     Padded,
     Sequences,
-    padded_at_end,
+    right_padded,
 )
 
 VECTORS = ("text", "audio", "video")
@@ -14,7 +14,7 @@ NUMBERS = ("pieces", "words")
 SCORES = ("score", "score_text", "score_audio", "score_video")
 
 
-def read(fields: Fields) -> Sequences:
+def read(fields: CheckedFields) -> Sequences:
     """One split, whose arrays are called `train_text` and so on.
 
     text, audio, video    (n t f) numbers, padded at the end
@@ -37,19 +37,19 @@ def read(fields: Fields) -> Sequences:
         if name in fields
     }
     if label == "emotions":
-        labels[label] = fields.whole(label, (2,), count, 1)
-    ids = fields.names("id", count) if "id" in fields else ()
-    texts = fields.names("raw_text", count) if "raw_text" in fields else ()
+        labels[label] = fields.integers(label, (2,), count, 1)
+    ids = fields.strings("id", count) if "id" in fields else ()
+    texts = fields.strings("raw_text", count) if "raw_text" in fields else ()
     return Sequences(inputs, labels, ids, texts)
 
 
-def _modality(fields: Fields, name: str, count: int) -> Padded:
+def _modality(fields: CheckedFields, name: str, count: int) -> Padded:
     if name in NUMBERS:
-        values = fields.whole(name, (2,), count, 1 << 24)
+        values = fields.integers(name, (2,), count, 1 << 24)
     else:
         values = fields.numbers(name, (3,), count)
     lengths = None
     if f"{name}_lengths" in fields:
         most = values.shape[1]
-        lengths = fields.whole(f"{name}_lengths", (1,), count, most)
-    return padded_at_end(values, lengths)
+        lengths = fields.integers(f"{name}_lengths", (1,), count, most)
+    return right_padded(values, lengths)

@@ -70,7 +70,7 @@ def video(name: str) -> str:
     return name.split(APART)[0]
 
 
-def padded_at_end(values: np.ndarray, lengths: np.ndarray | None = None) -> Padded:
+def right_padded(values: np.ndarray, lengths: np.ndarray | None = None) -> Padded:
     """Sequences whose padding is at the end.
 
     Args:
@@ -85,7 +85,7 @@ def padded_at_end(values: np.ndarray, lengths: np.ndarray | None = None) -> Padd
     return Padded(values, np.zeros(len(values), int), lengths)
 
 
-def padded_in_front(values: Mapping[str, np.ndarray]) -> dict[str, Padded]:
+def left_padded(values: Mapping[str, np.ndarray]) -> dict[str, Padded]:
     """Sequences whose padding, steps of zeros, is in front.
 
     Args:

@@ -16,10 +16,10 @@ from mmfusion_jax.data.feature_files import (
     layout_mult,
     layout_npz,
 )
-from mmfusion_jax.data.feature_files.checked_fields import Fields
+from mmfusion_jax.data.feature_files.checked_fields import CheckedFields
 from mmfusion_jax.data.feature_files.padded_sequences import Sequences
 from mmfusion_jax.data.splits import SPLITS
-from mmfusion_jax.errors import DataError, nearest
+from mmfusion_jax.errors import DataError, suggest
 from mmfusion_jax.safe_load.npz import read_npz
 from mmfusion_jax.safe_load.safe_pickle import read_pickle
 
@@ -66,7 +66,7 @@ class Source:
     splits: Mapping[str, Sequences]
 
 
-def files(path: Path) -> Sequence[Path]:
+def list_files(path: Path) -> Sequence[Path]:
     """The files behind `path`, a file or a folder in the layout of MMIM."""
     if not path.exists():
         raise DataError("D30", f"{path} is not there.", _beside(path))
@@ -89,7 +89,7 @@ def read_source(path: Path) -> Source:
     Raises:
         DataError: it is not there, damaged, refused, or of no layout that is known.
     """
-    found = files(path)
+    found = list_files(path)
     if len(found) > 1:
         rows = {split: read_pickle(path / name) for split, name in LISTS.items()}
         layout = "mmim"
@@ -134,7 +134,7 @@ def _read_npz(path: Path) -> tuple[str, dict[str, Sequences]]:
         table = {k.removeprefix(own): v for k, v in arrays.items() if k.startswith(own)}
         if not table:
             raise _unknown(path, arrays)
-        splits[split] = layout_npz.read(Fields(f"{path}: {split}", table))
+        splits[split] = layout_npz.read(CheckedFields(f"{path}: {split}", table))
     return "npz", splits
 
 
@@ -150,7 +150,7 @@ def _read_pickle(path: Path) -> tuple[str, dict[str, Sequences]]:
     if layout is None:
         raise _unknown(f"{path}: train", table, layout_mmsa.LABELS)
     form = PICKLED[layout]
-    fields = {split: Fields(f"{path}: {split}", root[split]) for split in SPLITS}
+    fields = {split: CheckedFields(f"{path}: {split}", root[split]) for split in SPLITS}
     way = "aligned" if form.is_aligned(fields["train"]) else "unaligned"
     return f"{layout}_{way}", {split: form.read(f) for split, f in fields.items()}
 
@@ -158,7 +158,7 @@ def _read_pickle(path: Path) -> tuple[str, dict[str, Sequences]]:
 def _unknown(where: Any, names: Any, wanted: str = "") -> DataError:
     """The error for a file of no layout that is known."""
     have = [str(name) for name in names]
-    hint = nearest(wanted, have) if wanted else ""
+    hint = suggest(wanted, have) if wanted else ""
     lacks = f", but not {wanted!r}" if wanted else ""
     meant = f"{hint}\n       " if hint.startswith("did you mean") else ""
     listed = ", ".join(have[:12]) or "nothing"
@@ -195,4 +195,4 @@ def _checked(path: Path, splits: Mapping[str, Sequences]) -> Mapping[str, Sequen
 def _beside(path: Path) -> str:
     """What is there with a name like that."""
     near = [f.name for f in path.parent.glob("*") if not f.name.startswith(".")]
-    return nearest(path.name, near[:200]) if near and len(near) <= 200 else ""
+    return suggest(path.name, near[:200]) if near and len(near) <= 200 else ""

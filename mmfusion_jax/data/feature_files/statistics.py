@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from mmfusion_jax.data.feature_files.known_datasets import Kind
+from mmfusion_jax.data.feature_files.known_datasets import FeatureDatasetSpec
 from mmfusion_jax.data.feature_files.padded_sequences import Sequences, video
-from mmfusion_jax.data.preprocessing import Moments
+from mmfusion_jax.data.preprocessing import RunningMoments
 from mmfusion_jax.data.storage.progress import track
 
 JSON = Any
@@ -18,7 +18,7 @@ LARGE = 1e6
 
 
 @dataclasses.dataclass
-class Tally:
+class ModalityStatistics:
     """What is known of one modality of one split.
 
     Attributes:
@@ -35,7 +35,7 @@ class Tally:
     infinite: int = 0
     low: float = np.inf
     high: float = -np.inf
-    moments: Moments | None = None
+    moments: RunningMoments | None = None
 
     def add(self, rows: np.ndarray) -> None:
         """Counts an example, (t f) or (t)."""
@@ -51,7 +51,7 @@ class Tally:
             self.low = min(self.low, float(numbers.min()))
             self.high = max(self.high, float(numbers.max()))
         if rows.ndim > 1:
-            new = Moments.of(repaired(rows))
+            new = RunningMoments.of(replace_nonfinite(rows))
             self.moments = new if self.moments is None else self.moments + new
 
     def report(self) -> dict[str, JSON]:
@@ -78,17 +78,17 @@ class Tally:
         return told
 
 
-def survey(splits: Mapping[str, Sequences]) -> dict[str, JSON]:
+def compute_statistics(splits: Mapping[str, Sequences]) -> dict[str, JSON]:
     """Split -> what is in it, as JSON values."""
     return {split: _one(split, part) for split, part in splits.items()}
 
 
-def repaired(rows: np.ndarray) -> np.ndarray:
+def replace_nonfinite(rows: np.ndarray) -> np.ndarray:
     """`rows` with 0 for what is no number."""
     return np.where(np.isfinite(rows), rows, rows.dtype.type(0))
 
 
-def not_finite(report: Mapping[str, JSON]) -> dict[str, dict[str, int]]:
+def count_nonfinite(report: Mapping[str, JSON]) -> dict[str, dict[str, int]]:
     """Split -> modality -> values that are no numbers, where there are any."""
     found = {
         split: {
@@ -101,7 +101,7 @@ def not_finite(report: Mapping[str, JSON]) -> dict[str, dict[str, int]]:
     return {split: counts for split, counts in found.items() if counts}
 
 
-def shared(report: Mapping[str, JSON], name: Any = str) -> dict[str, list[str]]:
+def shared_ids(report: Mapping[str, JSON], name: Any = str) -> dict[str, list[str]]:
     """Name -> the splits it is in, for names in more than one.
 
     Args:
@@ -115,16 +115,16 @@ def shared(report: Mapping[str, JSON], name: Any = str) -> dict[str, list[str]]:
     return {one: where for one, where in seen.items() if len(where) > 1}
 
 
-def problems(report: Mapping[str, JSON], kind: Kind | None) -> list[str]:
+def problems(report: Mapping[str, JSON], kind: FeatureDatasetSpec | None) -> list[str]:
     """What is wrong with a file, in sentences."""
     found = []
-    for split, counts in not_finite(report).items():
+    for split, counts in count_nonfinite(report).items():
         said = ", ".join(f"{count} of {name}" for name, count in counts.items())
         found.append(f"{split}: values that are NaN or infinite: {said}")
-    if twice := shared(report):
+    if twice := shared_ids(report):
         names = ", ".join(list(twice)[:3])
         found.append(f"{len(twice)} clips are in two splits: {names}")
-    elif (kind is None or kind.by_video) and (twice := shared(report, video)):
+    elif (kind is None or kind.by_video) and (twice := shared_ids(report, video)):
         names = ", ".join(list(twice)[:3])
         found.append(f"{len(twice)} videos are in two splits: {names}")
     for split, part in report.items():
@@ -143,7 +143,7 @@ def problems(report: Mapping[str, JSON], kind: Kind | None) -> list[str]:
     return found + _labels(report)
 
 
-def remarks(report: Mapping[str, JSON], kind: Kind | None) -> list[str]:
+def remarks(report: Mapping[str, JSON], kind: FeatureDatasetSpec | None) -> list[str]:
     """What one should know of a file that is not wrong, in sentences."""
     found = []
     counts = tuple(part["count"] for part in report.values())
@@ -153,7 +153,7 @@ def remarks(report: Mapping[str, JSON], kind: Kind | None) -> list[str]:
             f"the splits hold {'/'.join(map(str, counts))} examples; published: "
             f"{published}"
         )
-    if kind is not None and not kind.by_video and (twice := shared(report, video)):
+    if kind is not None and not kind.by_video and (twice := shared_ids(report, video)):
         found.append(
             f"{len(twice)} videos, and so their speakers, are in more than one split, "
             "as published"
@@ -168,7 +168,7 @@ def remarks(report: Mapping[str, JSON], kind: Kind | None) -> list[str]:
 
 
 def _one(split: str, part: Sequences) -> dict[str, JSON]:
-    tallies = {name: Tally() for name in part.inputs}
+    tallies = {name: ModalityStatistics() for name in part.inputs}
     for example in track(part.examples(), len(part), f"looking at {split}"):
         for name, rows in example.items():
             tallies[name].add(rows)

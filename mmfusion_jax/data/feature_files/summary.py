@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mmfusion_jax.data.feature_files.known_datasets import KINDS
+from mmfusion_jax.data.feature_files.known_datasets import FEATURE_DATASETS
 
 JSON = Any
 COLUMNS: tuple[str, ...] = (
@@ -17,19 +17,23 @@ COLUMNS: tuple[str, ...] = (
 )
 
 
-def head(found: Mapping[str, JSON]) -> list[str]:
+def header_lines(found: Mapping[str, JSON]) -> list[str]:
     """Which file it is."""
     known = f"recognised: {found['known']}"
     if not found["known"]:
         known = "not recognised: its checksum is none of the published ones"
-    title = KINDS[found["name"]].title if found["name"] in KINDS else "unknown data set"
+    title = (
+        FEATURE_DATASETS[found["name"]].title
+        if found["name"] in FEATURE_DATASETS
+        else "unknown data set"
+    )
     return [
         f"{found['file']}: {title}, layout {found['layout']}",
         f"  {known}; SHA-256 {found['sha256']}",
     ]
 
 
-def table(found: Mapping[str, JSON]) -> list[str]:
+def table_lines(found: Mapping[str, JSON]) -> list[str]:
     """Sizes, lengths and ranges of every split and modality."""
     rows = [COLUMNS]
     for split, part in found["report"].items():

@@ -8,25 +8,25 @@ from pathlib import Path
 import numpy as np
 
 from mmfusion_jax.data.media import decode
-from mmfusion_jax.data.media.resize import Look
-from mmfusion_jax.data.preprocessing import with_noise
+from mmfusion_jax.data.media.resize import FrameTransform
+from mmfusion_jax.data.preprocessing import add_white_noise
 from mmfusion_jax.data.storage.array_record_store import FeatureSpec
-from mmfusion_jax.errors import ConfigError, DataError, nearest
+from mmfusion_jax.errors import ConfigError, DataError, suggest
 
 MODALITIES = ("audio", "video")
 PAD_MODES = ("reflect", "constant")
-SPACINGS = ("even", "consecutive")
+FRAME_SAMPLINGS = ("even", "consecutive")
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class ClipSpec:
     """What is taken from every clip.
 
     Attributes:
         modalities: "audio", "video" or both.
         frames: of the video.
         size: side of a frame in pixels.
-        colour: RGB; False keeps the brightness alone.
+        rgb: RGB; False keeps the brightness alone.
         sample_rate: of the sound, in Hz.
         offset: seconds of sound to leave out at the beginning.
         duration: seconds of sound to take; None takes all.
@@ -34,13 +34,14 @@ class Recipe:
         pad_mode: how the edges of the sound are padded.
         noise_snr_db: white noise added to the sound; None adds none.
         noise_seed: of that noise; every clip draws its own.
-        spacing: of the frames: "even" in time, or "consecutive", from the middle.
+        frame_sampling: of the frames: "even" in time, or "consecutive", from the
+            middle.
     """
 
     modalities: tuple[str, ...] = MODALITIES
     frames: int = 30
     size: int = 112
-    colour: bool = True
+    rgb: bool = True
     sample_rate: int = 22050
     offset: float = 0.0
     duration: float | None = None
@@ -48,7 +49,7 @@ class Recipe:
     pad_mode: str = "reflect"
     noise_snr_db: float | None = None
     noise_seed: int = 0
-    spacing: str = "even"
+    frame_sampling: str = "even"
 
     def __post_init__(self):
         least = {"frames": 1, "size": 1, "sample_rate": 1000, "n_mfcc": 1, "offset": 0}
@@ -60,7 +61,7 @@ class Recipe:
         if self.duration is not None and self.duration <= 0:
             raise ConfigError("C10", f"duration={self.duration} is not above 0.")
         _check_choice("pad_mode", self.pad_mode, PAD_MODES)
-        _check_choice("spacing", self.spacing, SPACINGS)
+        _check_choice("spacing", self.frame_sampling, FRAME_SAMPLINGS)
         for modality in self.modalities:
             _check_choice("modalities", modality, MODALITIES)
         if not self.modalities:
@@ -76,7 +77,7 @@ class Recipe:
     @property
     def features(self) -> dict[str, FeatureSpec]:
         """What a record looks like; a missing modality has no rows."""
-        channels = 3 if self.colour else 1
+        channels = 3 if self.rgb else 1
         frame = (None, self.size, self.size, channels)
         return {
             "video": FeatureSpec(frame, "uint8"),
@@ -85,14 +86,14 @@ class Recipe:
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class DecodeJob:
     """One clip to decode.
 
     Attributes:
         key: its name in the store, in messages and in the draw of noise.
         video: the file with the pictures; None if there is none.
         audio: the file with the sound, often the same; None if there is none.
-        look: crops and resizes a frame.
+        transform: crops and resizes a frame.
         start: where the span to use begins, in seconds.
         end: where it ends; None is the end of the file.
         extra: further files that decide what comes out, such as landmarks.
@@ -101,7 +102,7 @@ class Job:
     key: str
     video: Path | None
     audio: Path | None
-    look: Look
+    transform: FrameTransform
     start: float = 0.0
     end: float | None = None
     extra: tuple[Path, ...] = ()
@@ -121,7 +122,7 @@ class Decoded:
     sha256: dict[str, str]
 
 
-def decode_job(recipe: Recipe, job: Job) -> Decoded:
+def decode_job(recipe: ClipSpec, job: DecodeJob) -> Decoded:
     """One clip as it goes into the store."""
     frames, waveform = _streams(recipe, job)
     if frames is None and waveform is None:
@@ -132,16 +133,18 @@ def decode_job(recipe: Recipe, job: Job) -> Decoded:
         for name, spec in recipe.features.items()
     }
     if frames is not None:
-        record["video"] = frames if recipe.colour else _grey(frames)
+        record["video"] = frames if recipe.rgb else _grey(frames)
     if waveform is not None:
         record["audio"] = _coefficients(waveform, recipe, job.key)
     return Decoded(record, {file.name: _sha256(file) for file in job.files})
 
 
-def _streams(recipe: Recipe, job: Job) -> tuple[np.ndarray | None, np.ndarray | None]:
+def _streams(
+    recipe: ClipSpec, job: DecodeJob
+) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Frames and waveform; None for what is not wanted or not there."""
-    pictures = decode.Pictures(recipe.frames, job.look, recipe.spacing)
-    sound = decode.Sound(recipe.sample_rate, recipe.offset, recipe.duration)
+    pictures = decode.FrameSampling(recipe.frames, job.transform, recipe.frame_sampling)
+    sound = decode.AudioSampling(recipe.sample_rate, recipe.offset, recipe.duration)
     see = pictures if "video" in recipe.modalities else None
     hear = sound if "audio" in recipe.modalities else None
     frames = waveform = None
@@ -156,12 +159,12 @@ def _streams(recipe: Recipe, job: Job) -> tuple[np.ndarray | None, np.ndarray | 
     return frames, waveform
 
 
-def _coefficients(waveform: np.ndarray, recipe: Recipe, key: str) -> np.ndarray:
+def _coefficients(waveform: np.ndarray, recipe: ClipSpec, key: str) -> np.ndarray:
     """The MFCC of a clip, with noise if the recipe wants some."""
     if recipe.noise_snr_db is not None:
         draw = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8])
         rng = np.random.default_rng([recipe.noise_seed, draw])
-        waveform = with_noise(waveform, recipe.noise_snr_db, rng)
+        waveform = add_white_noise(waveform, recipe.noise_snr_db, rng)
     return decode.mfcc(
         waveform, recipe.sample_rate, recipe.n_mfcc, pad_mode=recipe.pad_mode
     )
@@ -177,7 +180,7 @@ def _check_choice(name: str, value: str, known: Sequence[str]) -> None:
     """Raises ConfigError if `value` is not among the known ones."""
     if value not in known:
         raise ConfigError(
-            "C03", f"{name}={value!r} is unknown; {nearest(value, known)}"
+            "C03", f"{name}={value!r} is unknown; {suggest(value, known)}"
         )
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from mmfusion_jax.data.media.file_checks import TOLERANCE, check_head, cut_short
-from mmfusion_jax.data.media.resize import Look, Square
-from mmfusion_jax.errors import DataError, need
+from mmfusion_jax.data.media.file_checks import TOLERANCE, check_header, truncated
+from mmfusion_jax.data.media.resize import FrameTransform, SquareResize
+from mmfusion_jax.errors import DataError, missing_dependency
 
 N_FFT, HOP = 2048, 512
 _SLACK = 0.1  # s; codecs prime and flush with a few frames that headers do not count
@@ -21,19 +21,19 @@ _SAME = 1e-6  # s
 
 
 @dataclasses.dataclass(frozen=True)
-class Pictures:
+class FrameSampling:
     """Which frames to take.
 
     Attributes:
         count: n frames.
-        look: crops and resizes each of them.
-        spacing: "even": frame k is what the screen shows at k/n of the time.
+        transform: crops and resizes each of them.
+        sampling: "even": frame k is what the screen shows at k/n of the time.
             "consecutive": n neighbours from the middle.
     """
 
     count: int = 30
-    look: Look = Square(112)
-    spacing: str = "even"
+    transform: FrameTransform = SquareResize(112)
+    sampling: str = "even"
 
     def times(self, start: float, end: float, rate: float | None) -> np.ndarray:
         """When each of them is on the screen between two times, in seconds.
@@ -51,20 +51,20 @@ class Pictures:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sound:
+class AudioSampling:
     """Which sound to take.
 
     Attributes:
         sample_rate: in Hz, after resampling (soxr, as librosa does it).
         offset: seconds to leave out at the beginning.
         duration: seconds to take; None takes the rest.
-        least: samples below which there is nothing to analyse.
+        min_samples: samples below which there is nothing to analyse.
     """
 
     sample_rate: int = 22050
     offset: float = 0.0
     duration: float | None = None
-    least: int = N_FFT
+    min_samples: int = N_FFT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,8 +85,8 @@ class Clip:
 
 def read(
     path: Path,
-    pictures: Pictures | None = None,
-    sound: Sound | None = None,
+    frames: FrameSampling | None = None,
+    audio: AudioSampling | None = None,
     *,
     start: float = 0.0,
     end: float | None = None,
@@ -95,8 +95,8 @@ def read(
 
     Args:
         path: any container PyAV opens.
-        pictures: which frames; None leaves the video alone.
-        sound: which sound; None leaves it alone.
+        frames: which frames; None leaves the video alone.
+        audio: which sound; None leaves it alone.
         start: where the span to use begins, in seconds.
         end: where it ends; None is the end of the file.
 
@@ -106,8 +106,8 @@ def read(
     """
     av = _av()
     path = path.absolute()
-    check_head(path)
-    frames = waveform = None
+    check_header(path)
+    pixels = waveform = None
     try:
         lengths = _lengths(av, path)
         if end is not None and end > max(lengths.values()) + _SLACK:
@@ -117,20 +117,20 @@ def read(
                 f"{max(lengths.values()):.2f} s.",
                 "correct start and end",
             )
-        if pictures and "video" in lengths:
+        if frames and "video" in lengths:
             last = lengths["video"] if end is None else end
-            rate = None if pictures.spacing == "even" else _rate(av, path)
-            times = pictures.times(start, last, rate)
-            frames = _frames(av, path, times, lengths["video"], pictures.look)
-        if sound and "audio" in lengths:
-            waveform = _waveform(av, path, sound, (start, end), lengths["audio"])
+            rate = None if frames.sampling == "even" else _rate(av, path)
+            times = frames.times(start, last, rate)
+            pixels = _frames(av, path, times, lengths["video"], frames.transform)
+        if audio and "audio" in lengths:
+            waveform = _waveform(av, path, audio, (start, end), lengths["audio"])
     except av.error.FFmpegError as error:
         raise DataError(
             "D32",
             f"{path} cannot be decoded: {error.strerror}.",
             "copy or download it again",
         ) from error
-    return Clip(frames, waveform, max(lengths.values()))
+    return Clip(pixels, waveform, max(lengths.values()))
 
 
 def mfcc(
@@ -181,7 +181,7 @@ def _av() -> Any:
     try:
         import av
     except ImportError as error:
-        raise need("av", "media", "decoding video and sound") from error
+        raise missing_dependency("av", "media", "decoding video and sound") from error
     return av
 
 
@@ -190,7 +190,7 @@ def _librosa() -> Any:
     try:
         import librosa
     except ImportError as error:
-        raise need("librosa", "media", "MFCC and resampling") from error
+        raise missing_dependency("librosa", "media", "MFCC and resampling") from error
     return librosa
 
 
@@ -258,11 +258,11 @@ def _lengths(av: Any, path: Path) -> dict[str, float]:
 def _check_length(path: Path, have: float, want: float, what: str) -> None:
     """Refuses a stream that is shorter than what is said about it."""
     if have < want * (1 - TOLERANCE) - _SLACK:
-        raise cut_short(path, f"{have:.2f} of {want:.2f} s of {what}")
+        raise truncated(path, f"{have:.2f} of {want:.2f} s of {what}")
 
 
 def _frames(
-    av: Any, path: Path, times: np.ndarray, length: float, look: Look
+    av: Any, path: Path, times: np.ndarray, length: float, look: FrameTransform
 ) -> np.ndarray:
     """What the screen shows at `times`, in seconds from the first frame."""
     taken: list[np.ndarray] = []
@@ -279,7 +279,7 @@ def _frames(
             shown, stop = frame, frame.time - first
             stop += float((frame.duration or 0) * frame.time_base)
     if shown is None:
-        raise cut_short(path, "no frame can be decoded")
+        raise truncated(path, "no frame can be decoded")
     _check_length(path, stop, length, "video")
     while len(taken) < len(times):
         taken.append(look(len(taken), _upright(shown)))
@@ -294,7 +294,7 @@ def _upright(frame: Any) -> np.ndarray:
 def _waveform(
     av: Any,
     path: Path,
-    sound: Sound,
+    sound: AudioSampling,
     span: tuple[float, float | None],
     length: float,
 ) -> np.ndarray:
@@ -317,11 +317,11 @@ def _waveform(
         waveform = _librosa().resample(
             waveform, orig_sr=rate, target_sr=sound.sample_rate
         )
-    if len(waveform) < sound.least:
+    if len(waveform) < sound.min_samples:
         raise DataError(
             "D33",
             f"{path}: {len(waveform)} samples of sound from {start:g} s on are fewer "
-            f"than {sound.least}.",
+            f"than {sound.min_samples}.",
             "use a longer clip or a smaller offset",
         )
     return waveform

@@ -13,8 +13,12 @@ from typing import Any
 import numpy as np
 
 from mmfusion_jax.data.dataset import Example
-from mmfusion_jax.data.media.clip_spec import Decoded, Job, Recipe, decode_job
-from mmfusion_jax.data.preprocessing import Moments, Standard, padded
+from mmfusion_jax.data.media.clip_spec import ClipSpec, Decoded, DecodeJob, decode_job
+from mmfusion_jax.data.preprocessing import (
+    RunningMoments,
+    Standardizer,
+    pad_or_truncate,
+)
 from mmfusion_jax.data.storage.array_record_store import (
     Records,
     Store,
@@ -23,8 +27,8 @@ from mmfusion_jax.data.storage.array_record_store import (
     write_store,
 )
 from mmfusion_jax.data.storage.progress import track
-from mmfusion_jax.data.storage.worker_pool import Failure, run
-from mmfusion_jax.errors import DataError, need
+from mmfusion_jax.data.storage.worker_pool import Failure, map_in_processes
+from mmfusion_jax.errors import DataError, missing_dependency
 
 VERSION = 1
 """Part of the name of every store: raise it when the same files give other values."""
@@ -33,19 +37,19 @@ SPLIT = "clips"
 
 
 @dataclasses.dataclass(frozen=True)
-class Prepared:
+class DecodedClips:
     """Decoded clips, ready to be read.
 
     Attributes:
         store: where they are.
-        recipe: how they were made.
+        spec: how they were made.
     """
 
     store: Store
-    recipe: Recipe
+    spec: ClipSpec
 
     @functools.cached_property
-    def place(self) -> dict[str, int]:
+    def index(self) -> dict[str, int]:
         """Key of each clip that could be decoded -> its place in the store."""
         return {clip["key"]: i for i, clip in enumerate(self.store.manifest["clips"])}
 
@@ -57,22 +61,24 @@ class Prepared:
     @property
     def audio_steps(self) -> int:
         """Sound frames of an example: those asked for, else of the longest clip."""
-        if self.recipe.audio_steps is not None:
-            return self.recipe.audio_steps
+        if self.spec.audio_steps is not None:
+            return self.spec.audio_steps
         return max(1, *(clip["audio_steps"] for clip in self.store.manifest["clips"]))
 
-    def standard(self, keys: Sequence[str]) -> Standard | None:
+    def standardizer(self, keys: Sequence[str]) -> Standardizer | None:
         """Mean and deviation of the MFCC of some clips; None if none has sound."""
         clips = self.store.manifest["clips"]
-        chosen = [clips[self.place[key]] for key in keys]
+        chosen = [clips[self.index[key]] for key in keys]
         parts = [
-            Moments(c["audio_steps"], np.array(c["total"]), np.array(c["square"]))
+            RunningMoments(
+                c["audio_steps"], np.array(c["total"]), np.array(c["square"])
+            )
             for c in chosen
             if c["audio_steps"]
         ]
-        return Standard.of(parts) if parts else None
+        return Standardizer.fit(parts) if parts else None
 
-    def without(self, modality: str) -> int:
+    def count_without(self, modality: str) -> int:
         """How many clips lack a modality."""
         steps = f"{modality}_steps"
         return sum(not clip[steps] for clip in self.store.manifest["clips"])
@@ -84,27 +90,27 @@ class ClipSource:
 
     Attributes:
         records: the store's.
-        places: of the clips in the store, in the order of the examples.
+        indices: of the clips in the store, in the order of the examples.
         labels: label name -> (n) integers.
-        recipe: how the clips were made.
+        spec: how the clips were made.
         audio_steps: length to which sound is padded.
-        standard: brings the MFCC to mean 0 and deviation 1; None leaves them.
+        standardizer: brings the MFCC to mean 0 and deviation 1; None leaves them.
     """
 
     records: Records
-    places: Sequence[int]
+    indices: Sequence[int]
     labels: Mapping[str, np.ndarray]
-    recipe: Recipe
+    spec: ClipSpec
     audio_steps: int
-    standard: Standard | None
+    standardizer: Standardizer | None
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.indices)
 
     def __getitem__(self, index: int) -> Example:
-        record = self.records[self.places[index]]
+        record = self.records[self.indices[index]]
         made = {"audio": self._audio, "video": self._video}
-        parts = {name: made[name](record) for name in self.recipe.modalities}
+        parts = {name: made[name](record) for name in self.spec.modalities}
         return {
             "inputs": {name: values for name, (values, _) in parts.items()},
             "masks": {name: mask for name, (_, mask) in parts.items()},
@@ -114,24 +120,24 @@ class ClipSource:
 
     def _audio(self, record: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         rows = record["audio"]
-        if self.standard is not None:
-            rows = self.standard(rows)
-        return padded(rows, self.audio_steps)
+        if self.standardizer is not None:
+            rows = self.standardizer(rows)
+        return pad_or_truncate(rows, self.audio_steps)
 
     def _video(self, record: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        frames, mask = padded(record["video"], self.recipe.frames)
+        frames, mask = pad_or_truncate(record["video"], self.spec.frames)
         return np.broadcast_to(frames, (*frames.shape[:3], 3)), mask
 
 
-def prepare(
+def decode_all(
     name: str,
-    jobs: Sequence[Job],
-    recipe: Recipe,
+    jobs: Sequence[DecodeJob],
+    recipe: ClipSpec,
     *,
     strict: bool = False,
     workers: int | None = None,
     timeout: float = 120.0,
-) -> Prepared:
+) -> DecodedClips:
     """Decodes clips into a store in the cache, or opens the store that has them.
 
     The name of the store holds a hash of the recipe and of the name, size and time of
@@ -160,17 +166,17 @@ def prepare(
             "recipe": dataclasses.asdict(recipe),
         }
         work = functools.partial(decode_job, recipe)
-        results = run(work, jobs, workers=workers, timeout=timeout)
+        results = map_in_processes(work, jobs, workers=workers, timeout=timeout)
         results = track(results, len(jobs), f"decoding {len(jobs)} clips")
         records = _collected(jobs, results, manifest, strict)
         write_store(folder, recipe.features, {SPLIT: records}, manifest)
-    prepared = Prepared(open_store(folder), recipe)
+    prepared = DecodedClips(open_store(folder), recipe)
     if strict and prepared.skipped:
         raise _refused(*next(iter(prepared.skipped.items())))
     return prepared
 
 
-def summary(skipped: Mapping[str, str], total: int) -> str:
+def summarize_skipped(skipped: Mapping[str, str], total: int) -> str:
     """The clips that were left out and why, one a line."""
     lines = [f"{len(skipped)} of {total} clips are left out:"]
     width = max(map(len, skipped), default=0)
@@ -179,7 +185,7 @@ def summary(skipped: Mapping[str, str], total: int) -> str:
 
 
 def _collected(
-    jobs: Sequence[Job],
+    jobs: Sequence[DecodeJob],
     results: Iterator[Decoded | Failure],
     manifest: dict[str, Any],
     strict: bool,
@@ -193,7 +199,7 @@ def _collected(
             manifest["skipped"][job.key] = reason
             continue
         audio = result.record["audio"]
-        moments = Moments.of(audio)
+        moments = RunningMoments.of(audio)
         manifest["clips"].append(
             {
                 "key": job.key,
@@ -207,11 +213,12 @@ def _collected(
         yield result.record
     if not manifest["clips"]:
         raise DataError(
-            "D43", "no clip is left.\n" + summary(manifest["skipped"], len(jobs))
+            "D43",
+            "no clip is left.\n" + summarize_skipped(manifest["skipped"], len(jobs)),
         )
 
 
-def _reason(job: Job, failure: Failure) -> str:
+def _reason(job: DecodeJob, failure: Failure) -> str:
     """Why a clip failed, without the folders of this machine."""
     reason = failure.reason
     for file in job.files:
@@ -229,14 +236,14 @@ def _refused(key: str, reason: str) -> DataError:
     )
 
 
-def _fingerprint(jobs: Sequence[Job], recipe: Recipe) -> str:
+def _fingerprint(jobs: Sequence[DecodeJob], recipe: ClipSpec) -> str:
     """A hash of everything that decides what is in the store."""
     told = []
     for job in jobs:
         states = [file.stat() for file in job.files]
         changes = [(state.st_size, state.st_mtime_ns) for state in states]
         files = [str(file.absolute()) for file in job.files]
-        told.append([job.key, files, changes, repr(job.look), job.start, job.end])
+        told.append([job.key, files, changes, repr(job.transform), job.start, job.end])
     known = [VERSION, dataclasses.asdict(recipe), told]
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()
 
@@ -245,14 +252,14 @@ def _check_extras() -> None:
     """Raises ExtraError here rather than in every worker."""
     for module, name in (("av", "av"), ("librosa", "librosa"), ("PIL", "Pillow")):
         if importlib.util.find_spec(module) is None:
-            raise need(name, "media", "decoding clips")
+            raise missing_dependency(name, "media", "decoding clips")
 
 
-def _check_space(folder: Path, count: int, recipe: Recipe) -> None:
+def _check_space(folder: Path, count: int, recipe: ClipSpec) -> None:
     """Raises DataError if the frames alone would fill the disk."""
     if "video" not in recipe.modalities:
         return
-    channels = 3 if recipe.colour else 1
+    channels = 3 if recipe.rgb else 1
     wanted = count * recipe.frames * recipe.size**2 * channels
     there = next(parent for parent in folder.absolute().parents if parent.exists())
     free = shutil.disk_usage(there).free

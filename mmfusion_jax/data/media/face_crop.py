@@ -25,7 +25,7 @@ class FaceCrop:
         path: the csv file that OpenFace wrote for the clip, a row for each frame.
         frames: how many frames are taken from the clip.
         size: side of the result in pixels.
-        spacing: of the frames, "even" or "consecutive", as in `media.Pictures`.
+        frame_sampling: of the frames, "even" or "consecutive", as in `media.Pictures`.
         crop: "full" cuts from the frame as it is; "official" first squeezes the frame
             to size x size.
 
@@ -40,7 +40,7 @@ class FaceCrop:
     frames: int
     size: int
     crop: str = "full"
-    spacing: str = "even"
+    frame_sampling: str = "even"
 
     def __call__(self, number: int, frame: np.ndarray) -> np.ndarray:
         if self.crop == "official":
@@ -60,7 +60,7 @@ class FaceCrop:
         """Left, top, right, bottom for each frame taken, as shares, (frames 4)."""
         points = _read(self.path)
         numbers = np.arange(self.frames)
-        if self.spacing == "even":
+        if self.frame_sampling == "even":
             rows = -(-numbers * len(points) // self.frames)
         else:
             rows = numbers + max(0, (len(points) - self.frames) // 2)

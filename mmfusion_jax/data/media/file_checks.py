@@ -12,7 +12,7 @@ TOLERANCE = 0.02
 _UNKNOWN_SIZE = 0x7FFFF000  # written by programs that stream a wav
 
 
-def check_head(path: Path) -> None:
+def check_header(path: Path) -> None:
     """Refuses what is no clip before a decoder sees it."""
     if not path.is_file():
         raise DataError("D30", f"{path} is not there, or is not a file.")
@@ -45,12 +45,12 @@ def _check_wav(path: Path) -> None:
             if name == b"data":
                 have -= file.tell()
                 if size < _UNKNOWN_SIZE and have < size * (1 - TOLERANCE):
-                    raise cut_short(path, f"{have} of {size} bytes of sound")
+                    raise truncated(path, f"{have} of {size} bytes of sound")
                 return
             file.seek(size + size % 2, 1)
 
 
-def cut_short(path: Path, what: str) -> DataError:
+def truncated(path: Path, what: str) -> DataError:
     """The error for a file that ends too early."""
     return DataError(
         "D32", f"{path} is cut short: {what}.", "copy or download it again"

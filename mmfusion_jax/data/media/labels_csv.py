@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmfusion_jax.data.splits import SPLITS
-from mmfusion_jax.errors import DataError, nearest
+from mmfusion_jax.errors import DataError, suggest
 
 REQUIRED = ("file", "label")
 COLUMNS = "file,label and perhaps split,speaker,start,end"
@@ -16,7 +16,7 @@ _SHOWN = 20
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class LabelRow:
     """One line of the table.
 
     Attributes:
@@ -52,7 +52,7 @@ def read_labels(
     folder: Path,
     classes: Sequence[str] = (),
     speaker_column: str = "speaker",
-) -> list[Row]:
+) -> list[LabelRow]:
     """Reads and checks the whole table.
 
     Args:
@@ -75,7 +75,7 @@ def read_labels(
     return rows
 
 
-def _rows(path: Path, speaker_column: str) -> Iterator[Row]:
+def _rows(path: Path, speaker_column: str) -> Iterator[LabelRow]:
     """The lines, each checked by itself."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -110,14 +110,14 @@ def _check_columns(path: Path, names: Sequence[str], speaker_column: str) -> Non
             raise DataError(
                 "D41",
                 f"{path} has no column {name!r} in its first line; "
-                f"{nearest(name, names)}",
+                f"{suggest(name, names)}",
                 f"the first line is: {COLUMNS}",
             )
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise DataError("D41", f"{path} has the column {twice[0]!r} twice.")
 
 
-def _row(path: Path, line: int, cells: dict[str, str], speaker_column: str) -> Row:
+def _row(path: Path, line: int, cells: dict[str, str], speaker_column: str) -> LabelRow:
     where = f"{path} line {line}"
     for name in (*REQUIRED, *({"split", speaker_column} & cells.keys())):
         if not cells[name]:
@@ -125,14 +125,14 @@ def _row(path: Path, line: int, cells: dict[str, str], speaker_column: str) -> R
     split = cells.get("split", "")
     if "split" in cells and split not in SPLITS:
         raise DataError(
-            "D41", f"{where}: split {split!r} is unknown; {nearest(split, SPLITS)}"
+            "D41", f"{where}: split {split!r} is unknown; {suggest(split, SPLITS)}"
         )
     start = _seconds(where, "start", cells.get("start", "")) or 0.0
     end = _seconds(where, "end", cells.get("end", ""))
     if end is not None and end <= start:
         raise DataError("D41", f"{where}: end={end:g} is not after start={start:g}.")
     speaker = cells.get(speaker_column, "")
-    return Row(line, cells["file"], cells["label"], split, speaker, start, end)
+    return LabelRow(line, cells["file"], cells["label"], split, speaker, start, end)
 
 
 def _seconds(where: str, name: str, text: str) -> float | None:
@@ -149,7 +149,7 @@ def _seconds(where: str, name: str, text: str) -> float | None:
     return value
 
 
-def _check_labels(path: Path, rows: Sequence[Row], classes: Sequence[str]) -> None:
+def _check_labels(path: Path, rows: Sequence[LabelRow], classes: Sequence[str]) -> None:
     """Finds labels that are not classes, or that look like slips of the pen."""
     counts = Counter(row.label for row in rows)
     for row in rows:
@@ -157,7 +157,7 @@ def _check_labels(path: Path, rows: Sequence[Row], classes: Sequence[str]) -> No
             raise DataError(
                 "D07",
                 f"{path} line {row.line}: label {row.label!r} is not in classes; "
-                f"{nearest(row.label, classes)}",
+                f"{suggest(row.label, classes)}",
                 "correct the row, or add the class to config.data.classes",
             )
         if classes or counts[row.label] > 1:
@@ -176,7 +176,7 @@ def _check_labels(path: Path, rows: Sequence[Row], classes: Sequence[str]) -> No
         )
 
 
-def _check_unique(path: Path, rows: Sequence[Row]) -> None:
+def _check_unique(path: Path, rows: Sequence[LabelRow]) -> None:
     seen: dict[str, int] = {}
     for row in rows:
         if row.key in seen:
@@ -189,7 +189,7 @@ def _check_unique(path: Path, rows: Sequence[Row]) -> None:
         seen[row.key] = row.line
 
 
-def _check_files(path: Path, rows: Sequence[Row], folder: Path) -> None:
+def _check_files(path: Path, rows: Sequence[LabelRow], folder: Path) -> None:
     """Names all the files that are not there, not only the first."""
     missing = [row for row in rows if not (folder / row.file).is_file()]
     if not missing:

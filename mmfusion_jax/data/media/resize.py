@@ -6,41 +6,43 @@ from typing import TypeAlias
 
 import numpy as np
 
-from mmfusion_jax.errors import ConfigError, nearest, need
+from mmfusion_jax.errors import ConfigError, missing_dependency, suggest
 
-Look: TypeAlias = Callable[[int, np.ndarray], np.ndarray]
+FrameTransform: TypeAlias = Callable[[int, np.ndarray], np.ndarray]
 """(number of the frame asked for, RGB (h w 3) uint8) -> RGB (s s 3) uint8."""
 
-FITS = ("crop", "pad", "squeeze")
-WHOLE = (0.0, 0.0, 1.0, 1.0)
+RESIZE_MODES = ("crop", "pad", "squeeze")
+FULL_FRAME = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
-class Square:
+class SquareResize:
     """Brings a frame to a square.
 
     Attributes:
         size: its side in pixels.
-        fit: "crop" keeps the middle square, "pad" keeps all between black bars,
+        resize_mode: "crop" keeps the middle square, "pad" keeps all between black bars,
             "squeeze" changes the proportions.
-        region: left, top, right, bottom of the part to use, as shares of the frame.
+        crop_box: left, top, right, bottom of the part to use, as shares of the frame.
     """
 
     size: int
-    fit: str = "crop"
-    region: tuple[float, ...] = WHOLE
+    resize_mode: str = "crop"
+    crop_box: tuple[float, ...] = FULL_FRAME
 
     def __post_init__(self):
-        if self.fit not in FITS:
+        if self.resize_mode not in RESIZE_MODES:
             raise ConfigError(
-                "C03", f"fit={self.fit!r} is unknown; {nearest(self.fit, FITS)}"
+                "C03",
+                f"resize_mode={self.resize_mode!r} is unknown; "
+                f"{suggest(self.resize_mode, RESIZE_MODES)}",
             )
 
-        pairs = zip(self.region[:2], self.region[2:], strict=False)
-        if len(self.region) != 4 or not all(0 <= a < b <= 1 for a, b in pairs):
+        pairs = zip(self.crop_box[:2], self.crop_box[2:], strict=False)
+        if len(self.crop_box) != 4 or not all(0 <= a < b <= 1 for a, b in pairs):
             raise ConfigError(
                 "C10",
-                f"region={self.region} is not left, top, right, bottom within 0..1.",
+                f"region={self.crop_box} is not left, top, right, bottom within 0..1.",
                 "such as 0.25,0.5,0.75,1.0",
             )
 
@@ -48,13 +50,13 @@ class Square:
         del number
         frame = self._part(frame)
         height, width = frame.shape[:2]
-        if self.fit == "pad":
+        if self.resize_mode == "pad":
             side = max(height, width)
             box = np.zeros((side, side, 3), np.uint8)
             top, left = (side - height) // 2, (side - width) // 2
             box[top : top + height, left : left + width] = frame
             return resize(box, self.size)
-        if self.fit == "crop":
+        if self.resize_mode == "crop":
             side = min(height, width)
             top, left = (height - side) // 2, (width - side) // 2
             frame = frame[top : top + side, left : left + side]
@@ -63,8 +65,8 @@ class Square:
     def _part(self, frame: np.ndarray) -> np.ndarray:
         """The region of a frame, at least one pixel."""
         height, width = frame.shape[:2]
-        left, right = (round(share * width) for share in self.region[::2])
-        top, bottom = (round(share * height) for share in self.region[1::2])
+        left, right = (round(share * width) for share in self.crop_box[::2])
+        top, bottom = (round(share * height) for share in self.crop_box[1::2])
         left, top = min(left, width - 1), min(top, height - 1)
         return frame[top : max(bottom, top + 1), left : max(right, left + 1)]
 
@@ -74,7 +76,7 @@ def resize(frame: np.ndarray, size: int) -> np.ndarray:
     try:
         from PIL import Image
     except ImportError as error:
-        raise need("Pillow", "media", "resizing frames") from error
+        raise missing_dependency("Pillow", "media", "resizing frames") from error
     side = (size, size)
     picture = Image.fromarray(frame)
     return np.asarray(picture.resize(side, Image.Resampling.BILINEAR))

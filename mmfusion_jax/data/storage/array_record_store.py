@@ -92,7 +92,7 @@ class Records:
         try:
             example = self.source[index]
         except Exception as error:  # the readers raise whatever their C++ code throws
-            raise damaged(self.folder, f"example {index} is unreadable") from error
+            raise corrupted(self.folder, f"example {index} is unreadable") from error
         return example | {name: example[name].decode() for name in self.texts}
 
 
@@ -187,17 +187,17 @@ def open_store(folder: Path) -> Store:
         manifest = json.loads((folder / MANIFEST).read_text())
         files = dict(manifest["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise damaged(folder, f"{MANIFEST} is missing or unreadable") from error
+        raise corrupted(folder, f"{MANIFEST} is missing or unreadable") from error
     for name, size in files.items():
         file = folder / name
         if not file.is_file():
-            raise damaged(folder, f"{name} is missing")
+            raise corrupted(folder, f"{name} is missing")
         if file.stat().st_size != size:
-            raise damaged(folder, f"{name} has {file.stat().st_size} of {size} bytes")
+            raise corrupted(folder, f"{name} has {file.stat().st_size} of {size} bytes")
     return Store(folder, manifest)
 
 
-def damaged(folder: Path, what: str) -> DataError:
+def corrupted(folder: Path, what: str) -> DataError:
     """The error for a store that cannot be read any more."""
     return DataError(
         "D21",

@@ -48,7 +48,7 @@ class _Pool(ProcessPoolExecutor):
         self._safe_to_dynamically_spawn_children = False
 
 
-def run(
+def map_in_processes(
     work: Callable[[Job], Result],
     jobs: Sequence[Job],
     *,

@@ -9,7 +9,7 @@ SIDE = 3
 
 
 @jax.custom_vjp
-def map_conv(x: Array, w: Array) -> Array:
+def convolve_maps(x: Array, w: Array) -> Array:
     """A convolution 3x3 that keeps the size; 0 stands around.
 
     Args:
@@ -24,17 +24,17 @@ def map_conv(x: Array, w: Array) -> Array:
 
 
 def _forward(x: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
-    return map_conv(x, w), (x, w)
+    return convolve_maps(x, w), (x, w)
 
 
 def _backward(known: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     x, w = known
     # For few maps XLA's own gradients are several times as slow as these on CPU.
-    dx = map_conv(dy, w[::-1, ::-1].swapaxes(2, 3))
+    dx = convolve_maps(dy, w[::-1, ::-1].swapaxes(2, 3))
     return dx, _kernel_gradient(x, dy).astype(w.dtype)
 
 
-map_conv.defvjp(_forward, _backward)
+convolve_maps.defvjp(_forward, _backward)
 
 
 def _kernel_gradient(x: Array, dy: Array) -> Array:

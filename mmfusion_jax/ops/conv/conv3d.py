@@ -17,7 +17,9 @@ METHODS = ("lax", "taps", "block_diagonal")
 DENSE_CHANNELS = 32
 
 
-def conv3d(x: Array, w: Array, *, strides: tuple[int, ...], groups: int = 1) -> Array:
+def convolve3d(
+    x: Array, w: Array, *, strides: tuple[int, ...], groups: int = 1
+) -> Array:
     """The convolution as XLA does it, zero padding of half the kernel.
 
     Args:
@@ -68,10 +70,10 @@ def grouped_conv3d(
     if method is None:
         method = "auto" if even else "lax"
     if method == "lax":
-        return conv3d(x, w, strides=strides, groups=groups)
+        return convolve3d(x, w, strides=strides, groups=groups)
     if method == "block_diagonal":
         w, groups = _merged(w, groups, dense)
-        return conv3d(x, w, strides=strides, groups=groups)
+        return convolve3d(x, w, strides=strides, groups=groups)
     if method not in ("auto", "taps"):
         raise ValueError(f"method={method!r} is unknown; known: {', '.join(METHODS)}.")
     if not even:
@@ -93,7 +95,7 @@ def stem_conv3d(x: Array, w: Array, *, method: str | None = None) -> Array:
         (b s ceil(h/2) ceil(w/2) k).
     """
     if method == "lax":
-        return conv3d(x, w, strides=(1, 2, 2))
+        return convolve3d(x, w, strides=(1, 2, 2))
     return _stem(x, w, method == "taps")
 
 
@@ -135,7 +137,7 @@ def _on_cpu(taps, plain, forced: bool, *arrays: Array):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _grouped(x: Array, w: Array, stride: int, groups: int, forced: bool) -> Array:
     taps = functools.partial(grouped_cpu.conv, stride=stride, groups=groups)
-    plain = functools.partial(conv3d, strides=(stride,) * 3, groups=groups)
+    plain = functools.partial(convolve3d, strides=(stride,) * 3, groups=groups)
     return _on_cpu(taps, plain, forced, x, w)
 
 
@@ -146,7 +148,7 @@ def _grouped_forward(x: Array, w: Array, stride: int, groups: int, forced: bool)
 def _grouped_backward(stride: int, groups: int, forced: bool, saved, dy: Array):
     taps = functools.partial(grouped_cpu.gradients, stride=stride, groups=groups)
     plain = _gradients_of(
-        functools.partial(conv3d, strides=(stride,) * 3, groups=groups)
+        functools.partial(convolve3d, strides=(stride,) * 3, groups=groups)
     )
     return _on_cpu(taps, plain, forced, *saved, dy)
 
@@ -157,7 +159,7 @@ _grouped_once = jax.jit(_grouped, static_argnums=(2, 3, 4))
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _stem(x: Array, w: Array, forced: bool) -> Array:
-    plain = functools.partial(conv3d, strides=(1, 2, 2))
+    plain = functools.partial(convolve3d, strides=(1, 2, 2))
     return _on_cpu(stem_cpu.conv, plain, forced, x, w)
 
 
@@ -166,7 +168,7 @@ def _stem_forward(x: Array, w: Array, forced: bool):
 
 
 def _stem_backward(forced: bool, saved, dy: Array):
-    plain = _gradients_of(functools.partial(conv3d, strides=(1, 2, 2)))
+    plain = _gradients_of(functools.partial(convolve3d, strides=(1, 2, 2)))
     return _on_cpu(stem_cpu.gradients, plain, forced, *saved, dy)
 
 

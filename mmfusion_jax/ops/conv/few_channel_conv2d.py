@@ -15,11 +15,11 @@ import jax.numpy as jnp
 from mmfusion_jax.types import Array
 
 SIDE = 3
-FEW = 8
+MAX_UNROLLED_CHANNELS = 8
 """Most planes on either side for which sums are written out."""
 
 
-def plane_conv(x: Array, w: Array) -> Array:
+def convolve2d(x: Array, w: Array) -> Array:
     """A convolution 3x3 without padding.
 
     Args:
@@ -29,7 +29,7 @@ def plane_conv(x: Array, w: Array) -> Array:
     Returns:
         (b k h-2 w-2), of the type of `x`.
     """
-    return _conv(x, w) if max(w.shape[2:]) <= FEW else _plain(x, w)
+    return _conv(x, w) if max(w.shape[2:]) <= MAX_UNROLLED_CHANNELS else _plain(x, w)
 
 
 def _plain(x: Array, w: Array) -> Array:

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 
 from mmfusion_jax.types import Array
 
-TERMS = 36
+PRODUCTS_PER_SUM = 36
 FEWEST_TERMS = 24
-CHAINS = 4
+PARALLEL_SUMS = 4
 
 
 def conv(x: Array, w: Array, stride: int, groups: int, pad: tuple[int, int]) -> Array:
@@ -133,8 +133,8 @@ def _parts(w: Array) -> tuple[Array, Array]:
         Where the parts begin along i, j and c, (n 3), and the parts, (n j' l c' k g).
     """
     deep, high, wide, inner = w.shape[:4]
-    rows = high if high * wide * min(inner, 4) <= TERMS else 1
-    most = TERMS // (rows * wide)
+    rows = high if high * wide * min(inner, 4) <= PRODUCTS_PER_SUM else 1
+    most = PRODUCTS_PER_SUM // (rows * wide)
     channels = max(n for n in range(1, most + 1) if inner % n == 0)
     places = itertools.product(
         range(deep), range(0, high, rows), range(0, inner, channels)
@@ -146,6 +146,6 @@ def _parts(w: Array) -> tuple[Array, Array]:
 
 def _chained(terms: list[Array]) -> Array:
     """The sum of `terms`, as CHAINS sums that do not wait for each other."""
-    chains = [terms[i::CHAINS] for i in range(min(CHAINS, len(terms)))]
+    chains = [terms[i::PARALLEL_SUMS] for i in range(min(PARALLEL_SUMS, len(terms)))]
     sums = [functools.reduce(operator.add, chain) for chain in chains]
     return functools.reduce(operator.add, sums)

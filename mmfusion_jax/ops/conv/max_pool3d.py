@@ -3,13 +3,13 @@
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.ops.masking import keep
+from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array
 
 AXES = (3, 2, 1)
 
 
-def max_pool3d(x: Array, mask: Array) -> Array:
+def max_pool(x: Array, mask: Array) -> Array:
     """Maximum over windows of 3x3x3 with stride 2; what lies outside never wins.
 
     Args:
@@ -24,7 +24,7 @@ def max_pool3d(x: Array, mask: Array) -> Array:
         The gradient goes to the first of equal values, as in PyTorch.
     """
     pooled = _max_pool(jnp.where(mask[:, :, None, None, None], x, -jnp.inf))
-    return keep(pooled, mask[:, ::2])
+    return zero_masked(pooled, mask[:, ::2])
 
 
 @jax.custom_vjp

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from mmfusion_jax.types import Array
 
 TOGETHER = 2
-STEPS = range(TOGETHER)
+STEPS_PER_CALL = range(TOGETHER)
 
 
 def conv(x: Array, w: Array) -> Array:
@@ -22,7 +22,9 @@ def conv(x: Array, w: Array) -> Array:
     pad = (3, 3 + turns * TOGETHER - t)
     padded = jnp.pad(x, ((0, 0), pad, (0, 0), (0, 0), (0, 0)))
     padded = padded.transpose(0, 2, 3, 1, 4).reshape(b, h, width, -1)
-    later = [jnp.pad(w, ((i, TOGETHER - 1 - i), *(((0, 0),) * 4))) for i in STEPS]
+    later = [
+        jnp.pad(w, ((i, TOGETHER - 1 - i), *(((0, 0),) * 4))) for i in STEPS_PER_CALL
+    ]
     flat = jnp.concatenate(later, axis=-1).transpose(1, 2, 0, 3, 4)
     flat = flat.reshape(7, 7, seen * c, -1)
 
@@ -37,7 +39,7 @@ def conv(x: Array, w: Array) -> Array:
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
         y = y.reshape(*y.shape[1:3], TOGETHER, -1)
-        return None, jnp.stack([y[:, :, i] for i in STEPS])
+        return None, jnp.stack([y[:, :, i] for i in STEPS_PER_CALL])
 
     y = jax.lax.scan(turn, None, jnp.arange(b * turns))[1]
     return y.reshape(b, turns * TOGETHER, *y.shape[2:])[:, :t]

@@ -19,7 +19,7 @@ Record: TypeAlias = dict[str, Any]
 VERSIONED = ("mmfusion_jax", "jax", "flax", "optax", "orbax-checkpoint")
 
 
-class Damaged(Exception):
+class CorruptedCheckpointError(Exception):
     """What was read is not what was written."""
 
 
@@ -92,12 +92,12 @@ def read_sealed(folder: Path) -> Record:
     """
     record = _read_json(folder / "meta" / "metadata")
     if not isinstance(record, dict) or str(record.get("step")) != folder.name:
-        raise Damaged("its record is of another step")
+        raise CorruptedCheckpointError("its record is of another step")
     if record.pop("seal", None) != _digest_json(record):
-        raise Damaged("its record differs from its seal")
+        raise CorruptedCheckpointError("its record differs from its seal")
     metrics = folder / "metrics" / "metrics"
     if record["score"] != (_read_json(metrics) if metrics.exists() else None):
-        raise Damaged("its score differs from its record")
+        raise CorruptedCheckpointError("its score differs from its record")
     return record
 
 
@@ -106,7 +106,9 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except ValueError as error:
-        raise Damaged(f"{path.parent.name}/{path.name} is not JSON any more") from error
+        raise CorruptedCheckpointError(
+            f"{path.parent.name}/{path.name} is not JSON any more"
+        ) from error
 
 
 def _plain(leaf: Array) -> Array:

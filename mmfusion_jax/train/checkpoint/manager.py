@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from mmfusion_jax.errors import CheckpointError
-from mmfusion_jax.train.checkpoint.storage import Restored, StepFolder, rank
+from mmfusion_jax.train.checkpoint.storage import CheckpointStorage, Restored, rank
 from mmfusion_jax.types import PyTree
 
 
-class Checkpoints:
+class CheckpointManager:
     """Saves the state of a run while it goes on, and gives back only what was saved.
 
     Every array is read against the SHA-256 noted when it was saved. In a run of
@@ -47,7 +47,9 @@ class Checkpoints:
         if keep < 2:
             raise ValueError(f"keep={keep} leaves nothing to fall back on; at least 2")
         self.folder, self.required = Path(folder).absolute(), required
-        self._steps = StepFolder(self.folder, keep=keep, read_only=read_only, say=say)
+        self._steps = CheckpointStorage(
+            self.folder, keep=keep, read_only=read_only, say=say
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -96,7 +98,7 @@ class Checkpoints:
             CheckpointError: K03, the state could not be saved and `required` is set.
         """
         steps = self._steps
-        steps.settle()
+        steps.wait_for_save()
         if step < max(steps.saved, default=step):
             raise ValueError(f"step {step} is older than step {max(steps.saved)}")
         scored = None if score is None else {"step": step, "score": _number(score)}
@@ -109,7 +111,7 @@ class Checkpoints:
             written = steps.write(step, state, meta, scored)
             if written and not (wait or steps.fault):
                 return True
-            steps.settle()
+            steps.wait_for_save()
         return self._answer(saved=is_saved())
 
     def restore_latest(self, target: PyTree) -> Restored | None:
@@ -159,7 +161,7 @@ class Checkpoints:
         Raises:
             CheckpointError: K03, it failed and `required` is set.
         """
-        return self._answer(saved=self._steps.settle())
+        return self._answer(saved=self._steps.wait_for_save())
 
     def close(self) -> None:
         """Waits for the save under way and lets go of the folder."""

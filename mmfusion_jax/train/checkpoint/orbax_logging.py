@@ -14,7 +14,7 @@ PACKAGE = "orbax/checkpoint"
 MARKS = (PACKAGE, "tensorstore_spec")  # a bare future names its driver, not its caller
 
 
-def quiet_orbax() -> None:
+def silence_orbax() -> None:
     """Drops what orbax logs, and what its abandoned reads and writes leave behind.
 
     A fault leaves unfinished tasks, and Python prints a traceback for each of them,

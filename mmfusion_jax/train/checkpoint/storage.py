@@ -4,7 +4,8 @@
     bad/     damaged steps, kept for inspection
     trash/   steps that are being deleted
 
-All that is known of orbax is here; `Checkpoints` decides what to save and to restore.
+All that is known of orbax is here; `CheckpointManager` decides what to save and to
+restore.
 """
 
 import contextlib
@@ -24,14 +25,14 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from mmfusion_jax.errors import CheckpointError
 from mmfusion_jax.train.checkpoint.integrity import (
-    Damaged,
+    CorruptedCheckpointError,
     differences,
     digests,
     layout,
     read_sealed,
     seal,
 )
-from mmfusion_jax.train.checkpoint.orbax_logging import quiet_orbax
+from mmfusion_jax.train.checkpoint.orbax_logging import silence_orbax
 from mmfusion_jax.types import PyTree
 
 Score: TypeAlias = dict[str, Any]
@@ -40,7 +41,7 @@ Score: TypeAlias = dict[str, Any]
 Restored: TypeAlias = tuple[PyTree, dict[str, Any]]
 
 
-class StepFolder:
+class CheckpointStorage:
     """Writes, verifies, sets aside and deletes steps through orbax.
 
     Every process of a run opens the folder and makes the same calls; process 0 alone
@@ -62,7 +63,7 @@ class StepFolder:
         self.fault: tuple[int, str] | None = None
         self._say = say
         self._pending: tuple[int, Score | None] | None = None
-        quiet_orbax()
+        silence_orbax()
         self._open()
 
     @property
@@ -92,7 +93,7 @@ class StepFolder:
         self._pending = step, scored
         return True
 
-    def settle(self) -> bool:
+    def wait_for_save(self) -> bool:
         """Waits for the save under way, if any; False if its step is not on disk."""
         if self._pending is None:
             return True
@@ -107,7 +108,7 @@ class StepFolder:
             return step in self.saved and self.saved[step] == scored
         saved = {**self.saved, step: scored}
         self.saved = {step: saved[step] for step in self._manager.all_steps()}
-        self._purge()
+        self._empty_trash()
         return True
 
     def load(self, step: int, target: PyTree) -> Restored | None:
@@ -126,10 +127,10 @@ class StepFolder:
         if _agreed(fault is None):
             return found
         if self.read_only:
-            self._leave_out(step, fault)
+            self._skip_corrupted(step, fault)
         else:
             if _is_first():
-                self._set_aside(step, fault)
+                self._quarantine(step, fault)
             self._reopen()
         return None
 
@@ -146,7 +147,7 @@ class StepFolder:
         """Clears the folder, opens it, and notes the steps whose records are whole."""
         try:
             if not self.read_only and _is_first():
-                self._sweep()
+                self._clean_up()
             self._manager = ocp.CheckpointManager(self.path, options=self._options())
         except OSError as error:
             raise CheckpointError(
@@ -158,8 +159,11 @@ class StepFolder:
         for step in self._manager.all_steps():
             try:
                 self.saved[step] = read_sealed(self.path / str(step))["score"]
-            except (Damaged, OSError) as error:  # read-only: it was not swept away
-                self._leave_out(step, error)
+            except (
+                CorruptedCheckpointError,
+                OSError,
+            ) as error:  # read-only: it was not swept away
+                self._skip_corrupted(step, error)
 
     def _reopen(self) -> None:
         """Forgets all but what is on disk."""
@@ -183,20 +187,20 @@ class StepFolder:
             enable_async_checkpointing=True,
         )
 
-    def _sweep(self) -> None:
+    def _clean_up(self) -> None:
         """Deletes what is left over, and sets aside steps with damaged records."""
         self.path.mkdir(parents=True, exist_ok=True)
-        self._purge()
+        self._empty_trash()
         for path in self._steps_on_disk():
             try:
                 read_sealed(path)
-            except (Damaged, OSError) as error:
-                self._set_aside(int(path.name), error)
+            except (CorruptedCheckpointError, OSError) as error:
+                self._quarantine(int(path.name), error)
 
     def _steps_on_disk(self) -> list[Path]:
         return [p for p in self.path.glob("[0-9]*") if p.name.isdecimal()]
 
-    def _purge(self) -> None:
+    def _empty_trash(self) -> None:
         """Deletes the trash and unfinished saves; no save may be under way."""
         if _is_first():
             unfinished = self.path.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}")
@@ -218,7 +222,7 @@ class StepFolder:
         )
         state = self._manager.restore(step, args=items)["state"]
         if wrong := differences(digests(state), record["sha256"]):
-            raise Damaged(f"{wrong[0]} differs from its SHA-256")
+            raise CorruptedCheckpointError(f"{wrong[0]} differs from its SHA-256")
         return state, record["meta"]
 
     def _check_model(
@@ -239,12 +243,12 @@ class StepFolder:
                 "choose another folder with --workdir, or the config of this one",
             )
 
-    def _leave_out(self, step: int, fault: Exception | None) -> None:
+    def _skip_corrupted(self, step: int, fault: Exception | None) -> None:
         """Does not look at `step` again, but lets it lie."""
         self.saved.pop(step, None)
         self.report(f"step {step} is damaged ({_brief(fault)}); left out")
 
-    def _set_aside(self, step: int, fault: Exception | None) -> None:
+    def _quarantine(self, step: int, fault: Exception | None) -> None:
         """Moves `step` to bad/STEP, or to bad/STEP.2 and so on if that exists."""
         bad = self.path / "bad"
         bad.mkdir(exist_ok=True)

@@ -15,8 +15,8 @@ from threadpoolctl import threadpool_limits
 
 from mmfusion_jax.data.datasets.av_mnist import generate as make
 from mmfusion_jax.data.datasets.av_mnist.raw_files import (
-    Parts,
-    Sound,
+    AudioFile,
+    RawFiles,
     find,
     read_mnist,
     read_noise,
@@ -50,7 +50,7 @@ TERMS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Made:
+class BuiltStores:
     """The two stores of a set of parts.
 
     Attributes:
@@ -58,16 +58,16 @@ class Made:
         images: splits "train" and "test" of "image" (h w 1) uint8; the manifest holds
             "digits", split -> the digits of all its images as one word.
         sounds: splits "speech" and "noise", see `SOUND`.
-        there: they were there before.
+        reused: they were there before.
     """
 
     folder: Path
     images: Store
     sounds: Store
-    there: bool = True
+    reused: bool = True
 
 
-def built(folder: str | Path, processes: int | None = None) -> Made:
+def build_or_open(folder: str | Path, processes: int | None = None) -> BuiltStores:
     """The stores of the parts in a folder, made if they are not there.
 
     Args:
@@ -87,30 +87,30 @@ def built(folder: str | Path, processes: int | None = None) -> Made:
         own = {"version": make.VERSION, "parts_sha256": sha256, "licence": TERMS}
         _write_sounds(place / SOUNDS, parts, own, processes)
         _write_images(place / IMAGES, parts, own)
-    return dataclasses.replace(opened(place), there=there)
+    return dataclasses.replace(open_stores(place), there=there)
 
 
-def opened(place: Path) -> Made:
+def open_stores(place: Path) -> BuiltStores:
     """The stores in a folder of the cache.
 
     Raises:
         DataError: one of them is missing or damaged.
     """
-    return Made(place, open_store(place / IMAGES), open_store(place / SOUNDS))
+    return BuiltStores(place, open_store(place / IMAGES), open_store(place / SOUNDS))
 
 
-def imports() -> list[Path]:
+def list_imports() -> list[Path]:
     """The folders of all imports."""
     return sorted(path.parent for path in cache_folder(FOLDER).glob(f"*/{IMAGES}"))
 
 
-def imported() -> Made:
+def open_imported() -> BuiltStores:
     """The only import there is.
 
     Raises:
         DataError: there is none, or there are several.
     """
-    found = imports()
+    found = list_imports()
     command = "python -m mmfusion_jax data import FOLDER --as=av_mnist"
     if not found:
         raise DataError(
@@ -126,31 +126,31 @@ def imported() -> Made:
             f"AV-MNIST was imported from different parts: {names}.",
             "--config.data.dir=FOLDER with the parts that are meant, or remove one",
         )
-    return opened(found[0])
+    return open_stores(found[0])
 
 
 def _write_sounds(
-    place: Path, parts: Parts, own: dict[str, Any], processes: int | None
+    place: Path, parts: RawFiles, own: dict[str, Any], processes: int | None
 ) -> None:
     """Writes the recordings, and the noise clips without silent ends."""
     speech, noise = read_speech(parts, processes), read_noise(parts, processes)
     noise = [
-        dataclasses.replace(clip, samples=make.without_silence(clip.samples))
+        dataclasses.replace(clip, samples=make.trim_silence(clip.samples))
         for clip in noise
     ]
     splits = {"speech": _records(speech), "noise": _records(noise)}
     write_store(place, SOUND, splits, own)
 
 
-def _records(sounds: Sequence[Sound]) -> Iterator[dict[str, Any]]:
+def _records(sounds: Sequence[AudioFile]) -> Iterator[dict[str, Any]]:
     """Sounds as they are stored."""
     return ({name: getattr(sound, name) for name in SOUND} for sound in sounds)
 
 
-def _write_images(place: Path, parts: Parts, own: dict[str, Any]) -> None:
+def _write_images(place: Path, parts: RawFiles, own: dict[str, Any]) -> None:
     """Writes the images, of which a few components are left."""
     arrays = read_mnist(parts)
-    order = make.mixed(arrays["y_train"])
+    order = make.stratified_order(arrays["y_train"])
     for name in ("x_train", "y_train"):
         arrays[name] = arrays[name][order]
     with threadpool_limits(1):  # more threads add up in another order
@@ -165,7 +165,7 @@ def _write_images(place: Path, parts: Parts, own: dict[str, Any]) -> None:
         manifest = own | {
             "digits": digits,
             "components": keep.axes.shape[1],
-            "energy": round(keep.share, 4),
+            "energy": round(keep.variance_fraction, 4),
         }
         spec = FeatureSpec((*arrays["x_train"].shape[1:], 1), "uint8")
         write_store(place, {"image": spec}, splits, manifest)

@@ -8,11 +8,15 @@ import numpy as np
 
 from mmfusion_jax.data.dataset import Dataset, Example
 from mmfusion_jax.data.datasets.av_mnist import generate as make
-from mmfusion_jax.data.datasets.av_mnist.build_store import Made, built, imported
+from mmfusion_jax.data.datasets.av_mnist.build_store import (
+    BuiltStores,
+    build_or_open,
+    open_imported,
+)
 from mmfusion_jax.data.datasets.digits.generate import WORDS
-from mmfusion_jax.data.outline import outlined
+from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.storage.array_record_store import Records
-from mmfusion_jax.errors import ConfigError, DataError, nearest
+from mmfusion_jax.errors import ConfigError, DataError, suggest
 
 TITLE = "AV-MNIST (of MNIST, FSDD and ESC)"
 PART = 12
@@ -20,7 +24,7 @@ PART = 12
 
 
 @dataclasses.dataclass(frozen=True)
-class Sounds:
+class AudioClips:
     """What is spoken and heard around it, held in memory.
 
     Attributes:
@@ -33,7 +37,7 @@ class Sounds:
 
 
 @dataclasses.dataclass(frozen=True)
-class Pairs:
+class PairedExamples:
     """Images with a recording and noise for each; mixed when an example is read.
 
     Attributes:
@@ -43,18 +47,18 @@ class Pairs:
         digits: (n) int32.
         spoken: (n) which recording.
         noises: (n) which noise clip.
-        places: (n) in [0, 1), which second of it.
+        indices: (n) in [0, 1), which second of it.
         snr_db: of the word over the noise.
         heard: place -> spectrogram of the examples read so far; None keeps none.
     """
 
     images: Records
     first: int
-    sounds: Sounds
+    sounds: AudioClips
     digits: np.ndarray
     spoken: np.ndarray
     noises: np.ndarray
-    places: np.ndarray
+    indices: np.ndarray
     snr_db: float
     heard: dict[int, np.ndarray] | None = None
 
@@ -73,7 +77,7 @@ class Pairs:
             "weight": np.float32(1),
         }
 
-    def first_of(self, count: int) -> "Pairs":
+    def first_of(self, count: int) -> "PairedExamples":
         """The first examples."""
         cut = ("digits", "spoken", "noises", "places")
         return dataclasses.replace(
@@ -86,21 +90,21 @@ class Pairs:
             return self.heard[index]
         word = self.sounds.speech[self.spoken[index]]["samples"]
         clip = self.sounds.noise[self.noises[index]]["samples"]
-        noise = make.segment(clip, float(self.places[index]))
-        audio = make.spectrogram(make.in_noise(word, noise, self.snr_db))
+        noise = make.segment(clip, float(self.indices[index]))
+        audio = make.spectrogram(make.add_noise(word, noise, self.snr_db))
         if self.heard is not None:
             self.heard[index] = audio
         return audio
 
 
-def av_mnist(
-    dir: str = "",
+def load_av_mnist(
+    data_dir: str = "",
     *,
     snr_db: float = -12.0,
-    speaker: str = "",
+    held_out_speaker: str = "",
     pairing_seed: int = 0,
-    pairs: int = 0,
-    keep: bool = False,
+    max_train_pairs: int = 0,
+    cache_in_memory: bool = False,
 ) -> Dataset:
     """Images and spectrograms of the same digits, ready after a first start.
 
@@ -111,14 +115,14 @@ def av_mnist(
     they are made.
 
     Args:
-        dir: folder with the parts; "" for those that were imported.
+        data_dir: folder with the parts; "" for those that were imported.
         snr_db: power of the word over that of the noise, in dB: lower is harder.
-        speaker: is heard in the test split, and only there; "" divides the recordings
-            of every speaker, so that all are heard in all splits.
+        held_out_speaker: is heard in the test split, and only there; "" divides the
+            recordings of every speaker, so that all are heard in all splits.
         pairing_seed: of the draw of recordings and noise; not the seed of a run.
-        pairs: of the training split, the first so many; 0 for all.
-        keep: hold a spectrogram in memory once it was made: 12.5 KB each, 880 MB if all
-            are read. Results are the same.
+        max_train_pairs: of the training split, the first so many; 0 for all.
+        cache_in_memory: hold a spectrogram in memory once it was made: 12.5 KB each,
+            880 MB if all are read. Results are the same.
 
     Raises:
         ConfigError: the speaker is not known, or a number is out of range.
@@ -132,26 +136,29 @@ def av_mnist(
         other, not with published ones. No recording is in two splits and no noise clip
         in training and test.
     """
-    _check(snr_db, pairs)
-    made = built(dir) if dir else imported()
-    sounds = Sounds(*(_all(made.sounds.source(name)) for name in ("speech", "noise")))
+    _check(snr_db, max_train_pairs)
+    made = build_or_open(data_dir) if data_dir else open_imported()
+    sounds = AudioClips(
+        *(_all(made.sounds.source(name)) for name in ("speech", "noise"))
+    )
     speakers = sorted({one["speaker"] for one in sounds.speech})
-    if speaker and speaker not in speakers:
+    if held_out_speaker and held_out_speaker not in speakers:
         raise ConfigError(
             "C03",
-            f"config.data.speaker={speaker!r} is unknown; {nearest(speaker, speakers)}",
+            f"config.data.held_out_speaker={held_out_speaker!r} is unknown; "
+            f"{suggest(held_out_speaker, speakers)}",
         )
     split_of = [
-        make.speech_split(one["number"], one["speaker"], speaker)
+        make.speech_split(one["number"], one["speaker"], held_out_speaker)
         for one in sounds.speech
     ]
     sources = {
         split: _pairs(made, sounds, np.array(split_of), split, pairing_seed, snr_db)
         for split in make.SPLITS
     }
-    if pairs:
-        sources["train"] = sources["train"].first_of(pairs)
-    if keep:
+    if max_train_pairs:
+        sources["train"] = sources["train"].first_of(max_train_pairs)
+    if cache_in_memory:
         sources = {
             split: dataclasses.replace(source, heard={})
             for split, source in sources.items()
@@ -171,17 +178,17 @@ def av_mnist(
         {"digit": WORDS},
         labels={split: {"digit": source.digits} for split, source in sources.items()},
         groups=groups,
-        facts=_facts(made, sources, snr_db, speaker, pairing_seed),
+        facts=_facts(made, sources, snr_db, held_out_speaker, pairing_seed),
     )
 
 
-def outline(*, snr_db: float = -12.0, pairs: int = 0, **_: Any) -> Dataset:
-    """What `av_mnist` returns, with zeros for examples; reads nothing."""
-    _check(snr_db, pairs)
-    counts = {"train": pairs or 55_000, "valid": 5_000, "test": 10_000}
+def outline(*, snr_db: float = -12.0, max_train_pairs: int = 0, **_: Any) -> Dataset:
+    """What `load_av_mnist` returns, with zeros for examples; reads nothing."""
+    _check(snr_db, max_train_pairs)
+    counts = {"train": max_train_pairs or 55_000, "valid": 5_000, "test": 10_000}
     shapes = {"image": ((1, 28, 28, 1), "float32")}
     shapes["audio"] = ((1, make.SIDE, make.SIDE, 1), "float32")
-    return outlined("av_mnist", TITLE, counts, shapes, classes={"digit": WORDS})
+    return outline_dataset("av_mnist", TITLE, counts, shapes, classes={"digit": WORDS})
 
 
 def _check(snr_db: float, pairs: int) -> None:
@@ -194,7 +201,7 @@ def _check(snr_db: float, pairs: int) -> None:
         raise ConfigError("C10", f"config.data.pairs={pairs} is below 0.", "0: all")
 
 
-def examined(data: Dataset) -> dict[str, Any]:
+def summarize(data: Dataset) -> dict[str, Any]:
     """What is in the data set, after an example of each split was read."""
     splits = {}
     for split, source in data.sources.items():
@@ -209,8 +216,8 @@ def examined(data: Dataset) -> dict[str, Any]:
     return {"title": data.title, "splits": splits, "facts": dict(data.facts)}
 
 
-def page(found: Mapping[str, Any]) -> str:
-    """What `examined` found, as lines."""
+def format_summary(found: Mapping[str, Any]) -> str:
+    """What `summarize` found, as lines."""
     facts = found["facts"]
     lines = [
         found["title"],
@@ -233,13 +240,13 @@ def _all(records: Records) -> list[dict[str, Any]]:
 
 
 def _pairs(
-    made: Made,
-    sounds: Sounds,
+    made: BuiltStores,
+    sounds: AudioClips,
     split_of: np.ndarray,
     split: str,
     seed: int,
     snr_db: float,
-) -> Pairs:
+) -> PairedExamples:
     """The examples of a split."""
     stored = "test" if split == "test" else "train"
     told = made.images.manifest["digits"][stored]
@@ -264,12 +271,12 @@ def _pairs(
             f"noise clips of fold {make.TEST_FOLD} for test, of others for training",
         )
     rng = np.random.default_rng([seed, make.SPLITS.index(split)])
-    return Pairs(
+    return PairedExamples(
         made.images.source(stored),
         first,
         sounds,
         digits,
-        make.paired(digits, spoken, rng),
+        make.pair_with_speech(digits, spoken, rng),
         np.array(clips)[rng.integers(len(clips), size=len(digits))],
         rng.random(len(digits)),
         snr_db,
@@ -277,7 +284,11 @@ def _pairs(
 
 
 def _facts(
-    made: Made, sources: Mapping[str, Pairs], snr_db: float, speaker: str, seed: int
+    made: BuiltStores,
+    sources: Mapping[str, PairedExamples],
+    snr_db: float,
+    speaker: str,
+    seed: int,
 ) -> dict[str, Any]:
     """What results say of the data."""
     manifest = made.images.manifest

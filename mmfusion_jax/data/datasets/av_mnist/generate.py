@@ -40,12 +40,12 @@ class Components:
     Attributes:
         mean: (p) of the images they were fitted on.
         axes: (p k), orthonormal, the strongest first.
-        share: of the variance that they hold.
+        variance_fraction: of the variance that they hold.
     """
 
     mean: np.ndarray
     axes: np.ndarray
-    share: float
+    variance_fraction: float
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Images of these directions alone, (n h w) uint8 to (n h w) uint8."""
@@ -79,7 +79,7 @@ def components(images: np.ndarray, energy: float = ENERGY) -> Components:
     return Components(mean, axes[:, ::-1][:, :count], float(share[count - 1]))
 
 
-def mixed(digits: np.ndarray) -> np.ndarray:
+def stratified_order(digits: np.ndarray) -> np.ndarray:
     """An order of the images in which the last ones are of every digit.
 
     Args:
@@ -124,7 +124,7 @@ def noise_fits(fold: int, split: str) -> bool:
     return (fold == TEST_FOLD) == (split == "test")
 
 
-def paired(
+def pair_with_speech(
     digits: np.ndarray, spoken: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """A recording for every image, drawn evenly from those of its digit.
@@ -145,7 +145,7 @@ def paired(
     return chosen
 
 
-def without_silence(clip: np.ndarray) -> np.ndarray:
+def trim_silence(clip: np.ndarray) -> np.ndarray:
     """A noise clip without silent ends, played again until it lasts a second.
 
     Args:
@@ -169,7 +169,7 @@ def segment(clip: np.ndarray, place: float) -> np.ndarray:
     return clip[start : start + RATE]
 
 
-def in_noise(word: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
+def add_noise(word: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
     """One second of a word in noise.
 
     Args:

@@ -29,7 +29,7 @@ IDX = {
 FSDD = ("samples", "offsets", "digit", "speaker", "index", "sample_rate")
 SPOKEN = re.compile(r"(?P<digit>\d)_(?P<speaker>[^_]+)_(?P<number>\d+)\.wav")
 NOISE = re.compile(r"(?:\d+_)?(?P<fold>[1-5])-\d+-[A-Z](?:-\d+)?\.(?:ogg|wav)")
-LAYOUT = """\
+EXPECTED_LAYOUT = """\
   folder/mnist.npz             x_train, y_train, x_test, y_test; or the four files of
       MNIST: train-images-idx3-ubyte, ..., packed as .gz or not
   folder/fsdd.npz              the Free Spoken Digit Dataset in one file; or its
@@ -38,7 +38,7 @@ LAYOUT = """\
   folder/1-100032-A.ogg ..     clips of ESC-10 or ESC-50, the fold first in the name
       https://github.com/karolpiczak/ESC-50
 Each may lie at any depth."""
-WITHOUT = (
+FALLBACK_HINT = (
     "python -m mmfusion_jax.main --config=configs/hetero_fusion_net.py:digits "
     "runs on embedded data, without AV-MNIST"
 )
@@ -47,7 +47,7 @@ LARGEST = 1 << 26
 
 
 @dataclasses.dataclass(frozen=True)
-class Sound:
+class AudioFile:
     """A recording or a noise clip.
 
     Attributes:
@@ -67,7 +67,7 @@ class Sound:
 
 
 @dataclasses.dataclass(frozen=True)
-class Parts:
+class RawFiles:
     """The files that a folder has.
 
     Attributes:
@@ -90,7 +90,7 @@ class Parts:
         return whole.hexdigest()
 
 
-def find(folder: Path, asked: str) -> Parts:
+def find(folder: Path, asked: str) -> RawFiles:
     """The parts in a folder.
 
     Args:
@@ -105,7 +105,7 @@ def find(folder: Path, asked: str) -> Parts:
     fits = lambda form: tuple(path for path in files if form.fullmatch(path.name))
     first = lambda form: [path for path in files if path.match(form)][:1]
     idx = tuple(path for form in IDX.values() for path in first(form))
-    parts = Parts(
+    parts = RawFiles(
         one(MNIST) or (idx if len(idx) == len(IDX) else ()),
         one(SPEECH) or fits(SPOKEN),
         fits(NOISE),
@@ -119,13 +119,13 @@ def find(folder: Path, asked: str) -> Parts:
         raise DataError(
             "D40",
             f"{asked}: {' and '.join(missing)} are not there. The folder looks "
-            f"like\n{LAYOUT}",
-            WITHOUT,
+            f"like\n{EXPECTED_LAYOUT}",
+            FALLBACK_HINT,
         )
     return parts
 
 
-def read_mnist(parts: Parts) -> dict[str, np.ndarray]:
+def read_mnist(parts: RawFiles) -> dict[str, np.ndarray]:
     """The arrays of `IDX`: images (n 28 28) and digits (n), uint8.
 
     Raises:
@@ -147,7 +147,7 @@ def read_mnist(parts: Parts) -> dict[str, np.ndarray]:
     return arrays
 
 
-def read_speech(parts: Parts, processes: int | None) -> list[Sound]:
+def read_speech(parts: RawFiles, processes: int | None) -> list[AudioFile]:
     """The recordings.
 
     Args:
@@ -159,28 +159,28 @@ def read_speech(parts: Parts, processes: int | None) -> list[Sound]:
     """
     if parts.speech[0].name == SPEECH:
         return _fsdd(parts.speech[0])
-    sounds = decoded(parts.speech, processes, "reading spoken digits")
+    sounds = decode_all(parts.speech, processes, "reading spoken digits")
     found = zip(parts.speech, sounds, strict=True)
     return [_spoken(path, samples) for path, samples in found]
 
 
-def read_noise(parts: Parts, processes: int | None) -> list[Sound]:
+def read_noise(parts: RawFiles, processes: int | None) -> list[AudioFile]:
     """The noise clips; arguments and errors are those of `read_speech`."""
-    sounds = decoded(parts.noise, processes, "reading noise clips")
+    sounds = decode_all(parts.noise, processes, "reading noise clips")
     clips = []
     for path, samples in zip(parts.noise, sounds, strict=True):
         if not samples.any():
             raise _wrong(path, "it is silent")
         fold = int(_matched(NOISE, path)["fold"])
-        clips.append(Sound(path.stem, samples, fold))
+        clips.append(AudioFile(path.stem, samples, fold))
     return clips
 
 
-def decoded(
+def decode_all(
     files: Sequence[Path], processes: int | None, what: str
 ) -> Iterable[np.ndarray]:
     """The sound of each file, (t) int16 at `RATE`."""
-    results = worker_pool.run(_heard, files, workers=processes)
+    results = worker_pool.map_in_processes(_heard, files, workers=processes)
     for path, result in zip(files, track(results, len(files), what), strict=True):
         if isinstance(result, worker_pool.Failure):
             raise _wrong(path, result.reason.rstrip("."))
@@ -189,20 +189,22 @@ def decoded(
 
 def _heard(path: Path) -> np.ndarray:
     """In a worker: the sound of a file."""
-    waveform = decode.read(path, None, decode.Sound(RATE, least=1)).waveform
+    waveform = decode.read(
+        path, None, decode.AudioSampling(RATE, min_samples=1)
+    ).waveform
     if waveform is None:
         raise DataError("D31", f"{path} has no sound.")
     return np.clip(np.rint(32768 * waveform), -32768, 32767).astype(np.int16)
 
 
-def _spoken(path: Path, samples: np.ndarray) -> Sound:
+def _spoken(path: Path, samples: np.ndarray) -> AudioFile:
     """A recording and what its name says."""
     told = _matched(SPOKEN, path)
     number, digit = int(told["number"]), int(told["digit"])
-    return Sound(path.stem, samples, number, digit, told["speaker"])
+    return AudioFile(path.stem, samples, number, digit, told["speaker"])
 
 
-def _fsdd(path: Path) -> list[Sound]:
+def _fsdd(path: Path) -> list[AudioFile]:
     """All recordings from one file."""
     x = read_npz(path, FSDD)
     ends, count = x["offsets"], x["digit"].size
@@ -232,7 +234,7 @@ def _fsdd(path: Path) -> list[Sound]:
         x["digit"].tolist(), x["speaker"].tolist(), x["index"].tolist(), strict=True
     )
     return [
-        Sound(f"{d}_{who}_{i}", x["samples"][ends[n] : ends[n + 1]], i, d, str(who))
+        AudioFile(f"{d}_{who}_{i}", x["samples"][ends[n] : ends[n + 1]], i, d, str(who))
         for n, (d, who, i) in enumerate(rows)
     ]
 

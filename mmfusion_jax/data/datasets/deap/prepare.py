@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mmfusion_jax.data.preprocessing import Moments, Standard
+from mmfusion_jax.data.preprocessing import RunningMoments, Standardizer
 from mmfusion_jax.data.storage.array_record_store import (
     FeatureSpec,
     Store,
@@ -17,7 +17,7 @@ from mmfusion_jax.data.storage.array_record_store import (
 )
 from mmfusion_jax.errors import DataError
 from mmfusion_jax.safe_load.safe_pickle import read_pickle
-from mmfusion_jax.safe_load.sandbox import memory_for, run_caged
+from mmfusion_jax.safe_load.sandbox import memory_for, run_sandboxed
 
 VERSION = 1
 """Part of the name of every store: raise it when the same file gives other values."""
@@ -31,13 +31,13 @@ CHANNELS, EEG = 40, 32
 RATINGS = ("valence", "arousal", "dominance", "liking")
 LOW, HIGH = 1.0, 9.0
 SPLIT, SIGNALS = "seconds", "signals"
-LAYOUT = (
+EXPECTED_LAYOUT = (
     "a dict of `data` (trials, 40 channels, 128 samples for each of 63 seconds) and "
     "`labels` (trials, 4 ratings from 1 to 9)"
 )
 
 
-def prepared(file: Path) -> Store:
+def open_or_prepare(file: Path) -> Store:
     """The seconds of a participant, read in the cage if they are not there yet.
 
     The store holds one record for each second after the baseline, the seconds of one
@@ -46,14 +46,14 @@ def prepared(file: Path) -> Store:
     each trial, and "seconds", how many a trial has.
 
     Raises:
-        DataError: the file is damaged or not as in `LAYOUT`.
+        DataError: the file is damaged or not as in `EXPECTED_LAYOUT`.
     """
     state = file.stat()
     known = [VERSION, str(file.absolute()), state.st_size, state.st_mtime_ns]
     digest = hashlib.sha256(json.dumps(known).encode()).hexdigest()
     folder = cache_folder("deap") / f"{file.stem}-{digest[:16]}"
     if not folder.exists():
-        run_caged(
+        run_sandboxed(
             "mmfusion_jax.data.datasets.deap.prepare:prepare",
             {"file": str(file), "folder": str(folder)},
             memory_gb=memory_for(file),
@@ -64,7 +64,7 @@ def prepared(file: Path) -> Store:
     return open_store(folder)
 
 
-def prepare(file: str, folder: str) -> None:
+def prepare_subject(file: str, folder: str) -> None:
     """Writes the store of a participant; meant for the cage.
 
     Args:
@@ -75,7 +75,7 @@ def prepare(file: str, folder: str) -> None:
     trials, _, samples = signals.shape
     seconds = samples // RATE - BASELINE
     rows = signals[..., BASELINE * RATE :].swapaxes(1, 2)  # trials samples channels
-    standard = Standard.of([Moments.of(trial) for trial in rows])
+    standard = Standardizer.fit([RunningMoments.of(trial) for trial in rows])
     manifest = {"ratings": ratings.tolist(), "seconds": seconds}
     records = (
         {SIGNALS: second}
@@ -94,7 +94,9 @@ def _read(file: Path) -> tuple[np.ndarray, np.ndarray]:
     signals, ratings = (np.asarray(parts.get(name)) for name in ("data", "labels"))
     if wrong := _misshapen(signals, ratings) or _unlikely(signals, ratings):
         raise DataError(
-            "D52", f"{file}: {wrong}, but it should be {LAYOUT}.", "download it again"
+            "D52",
+            f"{file}: {wrong}, but it should be {EXPECTED_LAYOUT}.",
+            "download it again",
         )
     return signals, ratings
 

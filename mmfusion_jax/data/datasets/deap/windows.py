@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mmfusion_jax.data.dataset import Dataset, Example, of_people
+from mmfusion_jax.data.dataset import Dataset, Example, subject_dataset
 from mmfusion_jax.data.datasets.deap.prepare import (
     CHANNELS,
     EEG,
@@ -17,10 +17,10 @@ from mmfusion_jax.data.datasets.deap.prepare import (
     RATINGS,
     SIGNALS,
     SPLIT,
-    prepared,
+    open_or_prepare,
 )
-from mmfusion_jax.data.outline import outlined
-from mmfusion_jax.data.splits import folds_of
+from mmfusion_jax.data.outline import outline_dataset
+from mmfusion_jax.data.splits import cross_validation_split
 from mmfusion_jax.data.storage.array_record_store import Records, Store
 from mmfusion_jax.data.storage.progress import track
 from mmfusion_jax.errors import ConfigError, DataError
@@ -30,11 +30,11 @@ PEOPLE, TRIALS, SECONDS = 32, 40, 60
 """Participants, films each of them saw, and seconds of a film, as published."""
 
 FILES = "s[0-9][0-9].dat"
-LAYOUT = """\
+EXPECTED_LAYOUT = """\
   folder/s01.dat .. s32.dat    one for each participant, at any depth, as in
       data_preprocessed_python.zip; ask for it with the signed licence at
       https://www.eecs.qmul.ac.uk/mmv/datasets/deap/"""
-WITHOUT = (
+FALLBACK_HINT = (
     "python -m mmfusion_jax.main --config=configs/of_cmaer_cat.py:digits "
     "runs on embedded data, without DEAP"
 )
@@ -46,21 +46,21 @@ class DeapSource:
 
     Attributes:
         records: the seconds of each participant.
-        places: (n 2) participant, and its first second, of every window.
+        indices: (n 2) participant, and its first second, of every window.
         window: seconds of a window.
         labels: label name -> (n).
     """
 
     records: Sequence[Records]
-    places: np.ndarray
+    indices: np.ndarray
     window: int
     labels: Mapping[str, np.ndarray]
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.indices)
 
     def __getitem__(self, index: int) -> Example:
-        person, first = self.places[index].tolist()
+        person, first = self.indices[index].tolist()
         seconds = range(first, first + self.window)
         x = np.concatenate([self.records[person][i][SIGNALS] for i in seconds])
         mask = np.ones(len(x), bool)
@@ -72,8 +72,8 @@ class DeapSource:
         }
 
 
-def deap(
-    dir: str,
+def load_deap(
+    data_dir: str,
     *,
     fold: int = 0,
     folds: int = 8,
@@ -92,7 +92,7 @@ def deap(
     above the threshold is high.
 
     Args:
-        dir: folder with the files of the participants.
+        data_dir: folder with the files of the participants.
         fold: fold f tests every folds-th participant from the f-th on.
         folds: how many there are.
         protocol: "honest" chooses the step on the participants that the next fold
@@ -114,17 +114,17 @@ def deap(
         The videos of faces, which 22 participants have, are not in these files.
     """
     _check(threshold, window, hop)
-    files = sorted(Path(dir).expanduser().rglob(FILES)) if dir else []
+    files = sorted(Path(data_dir).expanduser().rglob(FILES)) if data_dir else []
     if not files:
         raise DataError(
             "D40",
-            f"config.data.dir={dir!r}: {FILES} are not there. The folder looks "
-            f"like\n{LAYOUT}",
-            WITHOUT,
+            f"config.data.dir={data_dir!r}: {FILES} are not there. The folder looks "
+            f"like\n{EXPECTED_LAYOUT}",
+            FALLBACK_HINT,
         )
     names = tuple(file.stem for file in files)
-    people = folds_of(names, fold, folds, protocol)
-    read = track(map(prepared, files), len(files), "reading DEAP")
+    people = cross_validation_split(names, fold, folds, protocol)
+    read = track(map(open_or_prepare, files), len(files), "reading DEAP")
     stores = dict(zip(names, read, strict=True))
     sources = {
         split: _source([stores[name] for name in chosen], threshold, window, hop)
@@ -132,7 +132,7 @@ def deap(
     }
     classes: dict[str, tuple[str, ...]] = dict.fromkeys(RATINGS, CLASSES)
     licence = "signed agreement of DEAP, research only"
-    return of_people("deap", "DEAP", sources, people, classes, licence)
+    return subject_dataset("deap", "DEAP", sources, people, classes, licence)
 
 
 def outline(
@@ -145,12 +145,12 @@ def outline(
     hop: int = 1,
     **_: Any,
 ) -> Dataset:
-    """What `deap` returns, with zeros for examples; reads nothing."""
+    """What `load_deap` returns, with zeros for examples; reads nothing."""
     _check(threshold, window, hop)
     _check_window(window, SECONDS)
-    people = folds_of(range(PEOPLE), fold, folds, protocol)
+    people = cross_validation_split(range(PEOPLE), fold, folds, protocol)
     each = TRIALS * len(range(0, SECONDS - window + 1, hop))
-    return outlined(
+    return outline_dataset(
         "deap",
         "DEAP",
         {split: each * len(chosen) for split, chosen in people.items()},

@@ -13,7 +13,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from mmfusion_jax.data.datasets.digits import generate as make
-from mmfusion_jax.data.datasets.digits.generate import Recipe
+from mmfusion_jax.data.datasets.digits.generate import DigitsGenerationConfig
 from mmfusion_jax.data.datasets.digits.text_to_speech import Utterance, speak
 from mmfusion_jax.data.media.decode import mfcc
 from mmfusion_jax.data.storage.array_record_store import (
@@ -24,11 +24,11 @@ from mmfusion_jax.data.storage.array_record_store import (
     write_store,
 )
 from mmfusion_jax.data.storage.progress import track
-from mmfusion_jax.errors import need
+from mmfusion_jax.errors import missing_dependency
 
 N_FFT, HOP, BANDS, COEFFICIENTS = 512, 256, 40, 13
 STEPS = 1 + make.SAMPLE_RATE // HOP
-CROWD = 50  # utterances of each split that its babble is made of
+BABBLE_UTTERANCES = 50  # utterances of each split that its babble is made of
 
 FEATURES = {
     "image": FeatureSpec((make.PICTURE, make.PICTURE, 1), "uint8"),
@@ -45,9 +45,9 @@ FEATURES = {
 Record = dict[str, Any]
 
 
-def built(
+def build_or_open(
     folder: str | Path | None = None,
-    recipe: Recipe | None = None,
+    recipe: DigitsGenerationConfig | None = None,
     limit: int | None = None,
 ) -> Store:
     """The store of a recipe, built if it is not there.
@@ -61,7 +61,7 @@ def built(
     Raises:
         ExtraError: it is not there, and the extra `demo` is not installed.
     """
-    recipe = recipe or Recipe()
+    recipe = recipe or DigitsGenerationConfig()
     plan = {
         "version": make.VERSION,
         "recipe": dataclasses.asdict(recipe),
@@ -90,11 +90,13 @@ def coefficients(sound: np.ndarray) -> np.ndarray:
     )
 
 
-def _splits(recipe: Recipe, limit: int | None) -> dict[str, Iterator[Record]]:
+def _splits(
+    recipe: DigitsGenerationConfig, limit: int | None
+) -> dict[str, Iterator[Record]]:
     """The examples of every split; none is made before it is asked for."""
     images, labels = _handwriting()
     chosen = _chosen(labels)
-    faint = make.faint(images, chosen["train"], recipe.energy)
+    faint = make.pca_reconstruct(images, chosen["train"], recipe.energy)
 
     def written(i: int) -> Record:
         """What the handwriting alone decides."""
@@ -102,7 +104,7 @@ def _splits(recipe: Recipe, limit: int | None) -> dict[str, Iterator[Record]]:
         text, words = make.sentence(digit, recipe, _rng("sentence", i))
         return {
             "image": faint[i],
-            "video": make.moving(images[i], recipe, _rng("video", i)),
+            "video": make.render_video(images[i], recipe, _rng("video", i)),
             "text": text,
             "words": words,
             "digit": digit,
@@ -112,12 +114,15 @@ def _splits(recipe: Recipe, limit: int | None) -> dict[str, Iterator[Record]]:
     def examples(split: str) -> Iterator[Record]:
         here = [int(i) for i in chosen[split][:limit]]
         said = [_utterance(int(labels[i]), split, recipe, "voice", i) for i in here]
-        crowd = [_utterance(n % 10, split, recipe, "crowd", n) for n in range(CROWD)]
-        others = [make.trimmed(sound, rate) for rate, sound in speak(crowd)]
+        crowd = [
+            _utterance(n % 10, split, recipe, "crowd", n)
+            for n in range(BABBLE_UTTERANCES)
+        ]
+        others = [make.trim_silence(sound, rate) for rate, sound in speak(crowd)]
         spoken = track(speak(said), len(here), f"building digits, {split} split")
         for i, utterance, (rate, sound) in zip(here, said, spoken, strict=True):
-            word = make.trimmed(sound, rate)
-            noisy = make.in_noise(word, others, recipe, _rng("noise", i))
+            word = make.trim_silence(sound, rate)
+            noisy = make.add_noise(word, others, recipe, _rng("noise", i))
             heard = {"sound": noisy, "mfcc": coefficients(noisy)}
             yield written(i) | heard | {"voice": utterance.voice}
 
@@ -125,7 +130,7 @@ def _splits(recipe: Recipe, limit: int | None) -> dict[str, Iterator[Record]]:
 
 
 def _utterance(
-    digit: int, split: str, recipe: Recipe, purpose: str, number: int
+    digit: int, split: str, recipe: DigitsGenerationConfig, purpose: str, number: int
 ) -> Utterance:
     return make.draw_utterance(digit, split, recipe, _rng(purpose, number))
 
@@ -177,7 +182,7 @@ def _check_extras() -> None:
     """Raises ExtraError for what only the first build needs; loads nothing."""
     for module in ("espeakng_loader", "librosa"):
         if importlib.util.find_spec(module) is None:
-            raise need(module, "demo", "building the digits data set")
+            raise missing_dependency(module, "demo", "building the digits data set")
 
 
 def _versions() -> dict[str, str]:

@@ -22,14 +22,14 @@ from typing import Any
 
 import numpy as np
 
-from mmfusion_jax.data.dataset import Dataset, Example, Score
+from mmfusion_jax.data.dataset import Dataset, Example, RegressionTarget
 from mmfusion_jax.data.datasets.digits import generate as make
-from mmfusion_jax.data.datasets.digits.build_store import FEATURES, built
+from mmfusion_jax.data.datasets.digits.build_store import FEATURES, build_or_open
 from mmfusion_jax.data.in_memory import InMemory
-from mmfusion_jax.data.outline import outlined
-from mmfusion_jax.data.preprocessing import Moments, Standard
+from mmfusion_jax.data.outline import outline_dataset
+from mmfusion_jax.data.preprocessing import RunningMoments, Standardizer
 from mmfusion_jax.data.storage.array_record_store import Store
-from mmfusion_jax.errors import ConfigError, nearest
+from mmfusion_jax.errors import ConfigError, suggest
 
 MODALITIES = ("image", "audio", "video", "text")
 FLAGS = ("even", "prime", "large")
@@ -38,16 +38,16 @@ FLAGS = ("even", "prime", "large")
 PRIMES = (2, 3, 5, 7)
 TITLE = "digits (embedded)"
 CLASSES = {"digit": make.WORDS, "parity": ("even", "odd")}
-VALUES = {"value": Score(-3, 3, family="sentiment")}
+VALUES = {"value": RegressionTarget(-3, 3, family="sentiment")}
 
 
-def digits(
+def load_digits(
     *,
     modalities: Sequence[str] | None = None,
-    missing: float = 0.0,
+    missing_rate: float = 0.0,
     missing_seed: int = 0,
     augment: bool = True,
-    folder: str | Path | None = None,
+    cache_dir: str | Path | None = None,
 ) -> Dataset:
     """The embedded data set, built at the first call and read from then on.
 
@@ -64,11 +64,11 @@ def digits(
 
     Args:
         modalities: which to keep, of `MODALITIES`; None keeps all.
-        missing: chance of each kept modality of each example to be masked, in all
+        missing_rate: chance of each kept modality of each example to be masked, in all
             splits; one modality always stays.
         missing_seed: of that draw.
         augment: change the sound of training examples, see `Jitter`.
-        folder: folder that holds prepared data; None for the cache of the user.
+        cache_dir: folder that holds prepared data; None for the cache of the user.
 
     Raises:
         ConfigError: an unknown modality, or a chance outside [0, 1).
@@ -76,14 +76,16 @@ def digits(
         DataError: the prepared data is damaged or cannot be written.
     """
     kept = tuple(MODALITIES if modalities is None else modalities)
-    _check(kept, missing)
-    store = built(folder)
+    _check(kept, missing_rate)
+    store = build_or_open(cache_dir)
     tables = {split: _table(store, split) for split in make.SIZES}
-    standard = Standard.of([Moments.of(np.concatenate(tables["train"]["mfcc"]))])
+    standard = Standardizer.fit(
+        [RunningMoments.of(np.concatenate(tables["train"]["mfcc"]))]
+    )
     sources = {}
     for number, (split, table) in enumerate(tables.items()):
         rng = np.random.default_rng([missing_seed, number])
-        present = _present(len(table["digit"]), missing, rng, kept)
+        present = _present(len(table["digit"]), missing_rate, rng, kept)
         sources[split] = _source(table, standard, present)
     return Dataset(
         "digits",
@@ -100,25 +102,25 @@ def digits(
             "version": make.VERSION,
             "fingerprint": store.manifest["fingerprint"],
             "counts": store.manifest["counts"],
-            "missing": missing,
+            "missing": missing_rate,
             "warnings": ["an embedded stand-in, not comparable with any paper"],
         },
     )
 
 
 def outline(
-    *, modalities: Sequence[str] | None = None, missing: float = 0.0, **_: Any
+    *, modalities: Sequence[str] | None = None, missing_rate: float = 0.0, **_: Any
 ) -> Dataset:
-    """What `digits` returns, with zeros for examples; reads nothing."""
+    """What `load_digits` returns, with zeros for examples; reads nothing."""
     kept = tuple(MODALITIES if modalities is None else modalities)
-    _check(kept, missing)
+    _check(kept, missing_rate)
     shapes = {
         "image": ((1, *FEATURES["image"].shape), "float32"),
         "audio": (FEATURES["mfcc"].shape, "float32"),
         "video": (FEATURES["video"].shape, "uint8"),
         "text": (FEATURES["text"].shape, "int32"),
     }
-    return outlined(
+    return outline_dataset(
         "digits",
         TITLE,
         make.SIZES,
@@ -165,7 +167,7 @@ def _check(modalities: Sequence[str], missing: float) -> None:
     for name in modalities:
         if name not in MODALITIES:
             raise ConfigError(
-                "C03", f"modalities={name!r} is unknown; {nearest(name, MODALITIES)}"
+                "C03", f"modalities={name!r} is unknown; {suggest(name, MODALITIES)}"
             )
     if not modalities:
         raise ConfigError("C10", "modalities=() leaves nothing to learn from.")
@@ -195,7 +197,7 @@ def _present(
 
 def _source(
     table: Mapping[str, np.ndarray],
-    standard: Standard,
+    standard: Standardizer,
     present: Mapping[str, np.ndarray],
 ) -> InMemory:
     """Examples from stored entries."""

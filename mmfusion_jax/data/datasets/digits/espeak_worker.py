@@ -44,7 +44,7 @@ def start() -> tuple[ctypes.CDLL, int]:
     return library, sample_rate
 
 
-def synthesise(
+def synthesize(
     library: ctypes.CDLL, text: str, voice: str, rate: int, pitch: int
 ) -> bytes:
     """One utterance as int16 sound."""
@@ -71,14 +71,14 @@ def synthesise(
 
 
 def in_fork(library: ctypes.CDLL, request: list) -> bytes:
-    """`synthesise` in a child process, which the system kills if it hangs."""
+    """`synthesize` in a child process, which the system kills if it hangs."""
     receiver, sender = os.pipe()
     child = os.fork()
     if child == 0:
         signal.alarm(SECONDS_PER_UTTERANCE)
         status = 1
         try:
-            sound = synthesise(library, *request)
+            sound = synthesize(library, *request)
             with os.fdopen(sender, "wb") as pipe:
                 pipe.write(sound)
             status = 0

@@ -65,7 +65,7 @@ VOCABULARY = ("", *WORDS, *sorted(_PLAIN - set(WORDS)))
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class DigitsGenerationConfig:
     """How much each modality is degraded; chosen on the validation split.
 
     Attributes:
@@ -106,7 +106,7 @@ class Recipe:
 
 
 def draw_utterance(
-    digit: int, split: str, recipe: Recipe, rng: np.random.Generator
+    digit: int, split: str, recipe: DigitsGenerationConfig, rng: np.random.Generator
 ) -> Utterance:
     """The word for `digit` by some speaker of `split`."""
     speakers = SPEAKERS[split]
@@ -116,7 +116,7 @@ def draw_utterance(
     return Utterance(WORDS[digit], voice, int(rate), int(pitch))
 
 
-def trimmed(sound: np.ndarray, rate: int) -> np.ndarray:
+def trim_silence(sound: np.ndarray, rate: int) -> np.ndarray:
     """The spoken part at 16 kHz and root mean square 1, (t) with t <= 1 s."""
     loud = np.flatnonzero(np.abs(sound.astype(np.float64)) > 0.01 * np.abs(sound).max())
     word = sound[loud[0] : loud[-1] + 1].astype(np.float64)
@@ -124,10 +124,10 @@ def trimmed(sound: np.ndarray, rate: int) -> np.ndarray:
     return word / np.sqrt(np.mean(word**2))
 
 
-def in_noise(
+def add_noise(
     word: np.ndarray,
     others: Sequence[np.ndarray],
-    recipe: Recipe,
+    recipe: DigitsGenerationConfig,
     rng: np.random.Generator,
 ) -> np.ndarray:
     """One second of a word in white noise or babble.
@@ -156,8 +156,8 @@ def in_noise(
     return np.clip(np.rint(loudness * noise), -32768, 32767).astype(np.int16)
 
 
-def moving(
-    handwriting: np.ndarray, recipe: Recipe, rng: np.random.Generator
+def render_video(
+    handwriting: np.ndarray, recipe: DigitsGenerationConfig, rng: np.random.Generator
 ) -> np.ndarray:
     """A clip of drifting, turning handwriting behind an occluder.
 
@@ -195,7 +195,7 @@ def moving(
     return np.clip(np.rint(clip), 0, 255).astype(np.uint8)[..., None]
 
 
-def faint(images: np.ndarray, train: np.ndarray, energy: float) -> np.ndarray:
+def pca_reconstruct(images: np.ndarray, train: np.ndarray, energy: float) -> np.ndarray:
     """Enlarged handwriting, reduced to a few principal components.
 
     Args:
@@ -225,7 +225,7 @@ def faint(images: np.ndarray, train: np.ndarray, energy: float) -> np.ndarray:
 
 
 def sentence(
-    digit: int, recipe: Recipe, rng: np.random.Generator
+    digit: int, recipe: DigitsGenerationConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, int]:
     """A sentence that mentions `digit`, some of its words dropped.
 

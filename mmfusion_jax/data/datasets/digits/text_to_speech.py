@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmfusion_jax.errors import ExtraError, need
+from mmfusion_jax.errors import MissingDependencyError, missing_dependency
 
 WORKER = Path(__file__).with_name("espeak_worker.py")
 CHUNK = 64  # utterances per process: a start costs as much as about 20 of them
@@ -80,7 +80,9 @@ def _speak_chunk(
     except OSError as error:
         raise _failed(f"could not be started: {error}") from error
     if run.returncode == 3:
-        raise need("espeakng_loader", "demo", "building the digits data set")
+        raise missing_dependency(
+            "espeakng_loader", "demo", "building the digits data set"
+        )
     if run.returncode:
         lines = run.stderr.decode(errors="replace").strip().splitlines()
         reason = "; ".join(lines[-2:]) or f"exit status {run.returncode}"
@@ -101,9 +103,9 @@ def _unpacked(answer: bytes, count: int) -> Iterator[tuple[int, np.ndarray]]:
         raise _failed(f"sent a broken answer of {len(answer)} bytes") from error
 
 
-def _failed(what: str) -> ExtraError:
+def _failed(what: str) -> MissingDependencyError:
     """The error for an eSpeak NG that is there and does not work."""
-    return ExtraError(
+    return MissingDependencyError(
         "E02",
         f"eSpeak NG, which speaks the digits data set, {what}.",
         'reinstall it: pip install --force-reinstall "espeakng-loader>=0.2.4"',

@@ -7,22 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from mmfusion_jax.data.augment.audio_visual_features import VaryFeatures
+from mmfusion_jax.data.augment.audio_visual_features import RandomFeatures
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.data.datasets.ravdess.filenames import (
     ACTORS,
     EMOTIONS,
+    FALLBACK_HINT,
     LABEL,
     PER_FOLD,
-    WITHOUT,
     actor_groups,
 )
 from mmfusion_jax.data.datasets.ravdess.videos import CLIPS
 from mmfusion_jax.data.in_memory import InMemory
-from mmfusion_jax.data.outline import outlined
-from mmfusion_jax.data.preprocessing import Moments, Standard
-from mmfusion_jax.data.splits import folds_of
-from mmfusion_jax.errors import ConfigError, DataError, nearest
+from mmfusion_jax.data.outline import outline_dataset
+from mmfusion_jax.data.preprocessing import RunningMoments, Standardizer
+from mmfusion_jax.data.splits import cross_validation_split
+from mmfusion_jax.errors import ConfigError, DataError, suggest
 from mmfusion_jax.safe_load.npz import check_finite, read_from
 
 TITLE = "RAVDESS speech as MFCC and action units"
@@ -33,13 +33,13 @@ FILES = {
     "mfcc.npz": ("mfcc", "name", "emotion", "emotion_names", "actor"),
     "action_units.npz": ("au_static", "au_dynamic", "name"),
 }
-LAYOUT = """\
+EXPECTED_LAYOUT = """\
   folder/mfcc.npz           mfcc (n t 13), name, emotion, emotion_names, actor
   folder/action_units.npz   au_static (n 35), au_dynamic (n 35), name"""
 
 
-def ravdess_features(
-    dir: str,
+def load_ravdess_features(
+    data_dir: str,
     *,
     fold: int = 0,
     folds: int = 5,
@@ -54,7 +54,7 @@ def ravdess_features(
     mean 0 and deviation 1 over the training split.
 
     Args:
-        dir: folder with `mfcc.npz` and `action_units.npz`.
+        data_dir: folder with `mfcc.npz` and `action_units.npz`.
         fold: fold f tests actors 4f+1 .. 4f+4.
         folds: how many there are; actors 1-20 are here, so at most 5.
         protocol: "honest" chooses the step on the actors that the next fold tests,
@@ -70,10 +70,10 @@ def ravdess_features(
     Reading:
         The paper trains on 20 actors; here actors 21-24 are absent and 16 remain.
     """
-    arrays = _load(dir)
+    arrays = _load(data_dir)
     actor = arrays["actor"]
     present = tuple(sorted({int(number) for number in actor}))
-    actors = folds_of(present, fold, folds, protocol, PER_FOLD)
+    actors = cross_validation_split(present, fold, folds, protocol, PER_FOLD)
     rows = {split: np.isin(actor, chosen) for split, chosen in actors.items()}
     units = np.concatenate([arrays["au_static"], arrays["au_dynamic"]], axis=1)
     raw = {"audio": _strided(arrays["mfcc"], stride), "video": units[:, None]}
@@ -112,10 +112,10 @@ def outline(
     stride: int = 1,
     **_: Any,
 ) -> Dataset:
-    """What `ravdess_features` returns, with zeros for examples; reads nothing."""
-    actors = folds_of(ACTORS[:PRESENT], fold, folds, protocol, PER_FOLD)
+    """What `load_ravdess_features` returns, with zeros for examples; reads nothing."""
+    actors = cross_validation_split(ACTORS[:PRESENT], fold, folds, protocol, PER_FOLD)
     _check_stride(stride, FRAMES)
-    return outlined(
+    return outline_dataset(
         "ravdess_features",
         TITLE,
         {split: CLIPS * len(chosen) for split, chosen in actors.items()},
@@ -124,9 +124,9 @@ def outline(
     )
 
 
-def _standard(train: np.ndarray) -> Standard:
+def _standard(train: np.ndarray) -> Standardizer:
     """What brings every feature of (n t f) training values to mean 0, deviation 1."""
-    return Standard.of([Moments.of(train.reshape(-1, train.shape[-1]))])
+    return Standardizer.fit([RunningMoments.of(train.reshape(-1, train.shape[-1]))])
 
 
 def _strided(mfcc: np.ndarray, stride: int) -> np.ndarray:
@@ -146,16 +146,16 @@ def _check_stride(stride: int, frames: int) -> None:
         )
 
 
-def _augment(standard: Standard, options: Mapping[str, float]) -> VaryFeatures:
-    known = [f.name for f in dataclasses.fields(VaryFeatures) if f.name != "standard"]
+def _augment(standard: Standardizer, options: Mapping[str, float]) -> RandomFeatures:
+    known = [f.name for f in dataclasses.fields(RandomFeatures) if f.name != "standard"]
     for name in options:
         if name not in known:
             raise ConfigError(
                 "C02",
                 f"config.data.augment.{name} is unknown.",
-                nearest(name, known),
+                suggest(name, known),
             )
-    return VaryFeatures(standard, **options)
+    return RandomFeatures(standard, **options)
 
 
 def _load(dir: str) -> dict[str, np.ndarray]:
@@ -177,7 +177,7 @@ def _load(dir: str) -> dict[str, np.ndarray]:
 
 def _read(dir: str, file: str) -> dict[str, np.ndarray]:
     """The arrays of one file that are needed here."""
-    arrays = read_from(dir, file, FILES[file], LAYOUT, WITHOUT)
+    arrays = read_from(dir, file, FILES[file], EXPECTED_LAYOUT, FALLBACK_HINT)
     if len({len(v) for k, v in arrays.items() if k != "emotion_names"}) != 1:
         raise DataError("D52", f"{file}: its arrays have different lengths.")
     return arrays

@@ -15,7 +15,7 @@ EMOTIONS = (
     "surprised",
 )
 LABEL = "emotion"
-WITHOUT = (
+FALLBACK_HINT = (
     "python -m mmfusion_jax.main --config=configs/cfn_sr.py runs on embedded data, "
     "without RAVDESS"
 )
@@ -29,7 +29,7 @@ _CODE = re.compile(r"\d\d(-\d\d){6}")
 
 
 @dataclasses.dataclass(frozen=True)
-class Code:
+class FilenameCode:
     """A name such as 01-01-06-01-02-01-12, field by field.
 
     Attributes:
@@ -47,7 +47,7 @@ class Code:
     take: str
 
 
-def parse(path: Path) -> Code | None:
+def parse(path: Path) -> FilenameCode | None:
     """The code in the name of a file; None if it is not a name of this data set."""
     if not _CODE.fullmatch(path.stem):
         return None
@@ -55,7 +55,7 @@ def parse(path: Path) -> Code | None:
     if not 1 <= int(emotion) <= len(EMOTIONS) or int(actor) not in ACTORS:
         return None
     take = path.stem.partition("-")[2]
-    return Code(modality, channel, int(emotion) - 1, int(actor), take)
+    return FilenameCode(modality, channel, int(emotion) - 1, int(actor), take)
 
 
 def actor_groups(actors: tuple[int, ...]) -> list[str]:

@@ -14,23 +14,23 @@ from mmfusion_jax.data.datasets.prepared_clips import assemble
 from mmfusion_jax.data.datasets.ravdess.filenames import (
     ACTORS,
     EMOTIONS,
+    FALLBACK_HINT,
     FULL,
     LABEL,
     PER_FOLD,
     SOUND_ONLY,
     SPEECH,
-    WITHOUT,
     actor_groups,
     parse,
 )
-from mmfusion_jax.data.media.clip_spec import Job, Recipe
+from mmfusion_jax.data.media.clip_spec import ClipSpec, DecodeJob
 from mmfusion_jax.data.media.decode import HOP
-from mmfusion_jax.data.media.decode_clips import prepare
+from mmfusion_jax.data.media.decode_clips import decode_all
 from mmfusion_jax.data.media.face_crop import CROPS, FaceCrop
-from mmfusion_jax.data.media.resize import Look, Square
-from mmfusion_jax.data.outline import outlined
-from mmfusion_jax.data.splits import folds_of
-from mmfusion_jax.errors import ConfigError, DataError, nearest
+from mmfusion_jax.data.media.resize import FrameTransform, SquareResize
+from mmfusion_jax.data.outline import outline_dataset
+from mmfusion_jax.data.splits import cross_validation_split
+from mmfusion_jax.errors import ConfigError, DataError, suggest
 
 TITLE = "RAVDESS speech"
 COUNT, CLIPS = 1440, 60
@@ -39,14 +39,14 @@ COUNT, CLIPS = 1440, 60
 RATE, SECONDS = 44100, 2.45
 """Of the sound that is taken: samples a second, and how long it is."""
 
-LAYOUT = """\
+EXPECTED_LAYOUT = """\
   ravdess/Actor_01/01-01-01-01-01-01-01.mp4   from Video_Speech_Actor_01.zip
   ravdess/Actor_01/03-01-01-01-01-01-01.wav   from Audio_Speech_Actors_01-24.zip
   ... up to Actor_24; download: https://zenodo.org/records/1188976"""
 
 
 @dataclasses.dataclass(frozen=True)
-class Take:
+class Recording:
     """One recording.
 
     Attributes:
@@ -64,19 +64,19 @@ class Take:
     audio: Path | None
 
 
-def ravdess(
-    dir: str,
+def load_ravdess(
+    data_dir: str,
     *,
     fold: int = 0,
     folds: int = 5,
     protocol: str = "honest",
     size: int = 224,
     frames: int = 30,
-    spacing: str = "even",
-    landmarks: str = "",
+    frame_sampling: str = "even",
+    landmarks_dir: str = "",
     crop: str = "full",
     pad_mode: str = "reflect",
-    standardise: bool = False,
+    standardize: bool = False,
     augment: bool = True,
     augment_per_frame: bool = False,
     strict: bool = False,
@@ -89,21 +89,22 @@ def ravdess(
     "audio", (212 13) float32, and the label "emotion".
 
     Args:
-        dir: folder with the folders of the actors, at any depth.
+        data_dir: folder with the folders of the actors, at any depth.
         fold: fold f tests actors 4f+1 .. 4f+4.
         folds: 5 as in the paper, which never tests actors 21-24; or 6.
         protocol: "honest" chooses the step on the actors that the next fold tests,
             taken out of training; "fixed" and "paper" train on all others.
         size: side of a frame in pixels.
         frames: per clip.
-        spacing: of the frames: "even" in time, or "consecutive", from the middle.
-        landmarks: folder of the csv files of OpenFace, for the crop of the face; ""
+        frame_sampling: of the frames: "even" in time, or "consecutive", from the
+            middle.
+        landmarks_dir: folder of the csv files of OpenFace, for the crop of the face; ""
             takes the middle square of the frame instead.
         crop: "full" cuts the face from the frame as it is, "official" squeezes the
             frame first, as the released code does.
         pad_mode: of the edges of the sound; "reflect" as librosa did when the paper
             was written, "constant" as it does today.
-        standardise: bring the MFCC to mean 0 and deviation 1; the paper does not.
+        standardize: bring the MFCC to mean 0 and deviation 1; the paper does not.
         augment: random resized crop and flip of the training videos.
         augment_per_frame: draw anew for every frame, as the released code does.
         strict: stop at a file that cannot be decoded instead of leaving it out.
@@ -121,19 +122,21 @@ def ravdess(
         code spaces them evenly over the clip, which is the default.
     """
     _check_crop(crop)
-    actors = folds_of(ACTORS, fold, folds, protocol, PER_FOLD)
-    takes = find_takes(dir)
-    looks = _looks(takes, landmarks, FaceCrop(Path(), frames, size, crop, spacing))
-    recipe = Recipe(
+    actors = cross_validation_split(ACTORS, fold, folds, protocol, PER_FOLD)
+    takes = find_recordings(data_dir)
+    looks = _looks(
+        takes, landmarks_dir, FaceCrop(Path(), frames, size, crop, frame_sampling)
+    )
+    recipe = ClipSpec(
         frames=frames,
-        spacing=spacing,
+        frame_sampling=frame_sampling,
         size=size,
         sample_rate=RATE,
         offset=0.5,
         duration=SECONDS,
         pad_mode=pad_mode,
     )
-    prepared = prepare(
+    prepared = decode_all(
         "ravdess",
         [_job(take, looks[take.name]) for take in takes],
         recipe,
@@ -141,14 +144,14 @@ def ravdess(
         workers=workers,
         timeout=timeout,
     )
-    takes = [take for take in takes if take.name in prepared.place]
+    takes = [take for take in takes if take.name in prepared.index]
     parts = {
         split: [take for take in takes if take.actor in chosen]
         for split, chosen in actors.items()
     }
-    _check_parts(dir, parts, actors)
+    _check_parts(data_dir, parts, actors)
     seen = Counter(take.actor for take in takes)
-    face = f"face by landmarks, crop={crop!r}" if landmarks else "middle square"
+    face = f"face by landmarks, crop={crop!r}" if landmarks_dir else "middle square"
     return assemble(
         "ravdess",
         TITLE,
@@ -159,7 +162,7 @@ def ravdess(
             for split, part in parts.items()
         },
         classes={LABEL: EMOTIONS},
-        standardise=standardise,
+        standardize=standardize,
         augment=CropAndFlip(per_frame=augment_per_frame) if augment else None,
         groups={split: actor_groups(chosen) for split, chosen in actors.items()},
         facts={
@@ -168,7 +171,7 @@ def ravdess(
             "actors": {split: list(chosen) for split, chosen in actors.items()},
             "clips_by_actor": {str(actor): seen[actor] for actor in ACTORS},
         },
-        warnings=_warnings(len(takes), seen, bool(landmarks)),
+        warnings=_warnings(len(takes), seen, bool(landmarks_dir)),
     )
 
 
@@ -182,11 +185,11 @@ def outline(
     crop: str = "full",
     **_: Any,
 ) -> Dataset:
-    """What `ravdess` returns, with zeros for examples; reads nothing."""
+    """What `load_ravdess` returns, with zeros for examples; reads nothing."""
     _check_crop(crop)
-    actors = folds_of(ACTORS, fold, folds, protocol, PER_FOLD)
+    actors = cross_validation_split(ACTORS, fold, folds, protocol, PER_FOLD)
     steps = 1 + round(RATE * SECONDS) // HOP
-    return outlined(
+    return outline_dataset(
         "ravdess",
         TITLE,
         {split: CLIPS * len(chosen) for split, chosen in actors.items()},
@@ -201,10 +204,10 @@ def outline(
 def _check_crop(crop: str) -> None:
     """Raises ConfigError for an unknown crop."""
     if crop not in CROPS:
-        raise ConfigError("C03", f"crop={crop!r} is unknown; {nearest(crop, CROPS)}")
+        raise ConfigError("C03", f"crop={crop!r} is unknown; {suggest(crop, CROPS)}")
 
 
-def find_takes(dir: str) -> list[Take]:
+def find_recordings(dir: str) -> list[Recording]:
     """The recordings of speech below a folder, in the order of their names.
 
     Files that hold pictures alone (first field 02) are left out: the full files have
@@ -217,7 +220,9 @@ def find_takes(dir: str) -> list[Take]:
     if not dir or not folder.is_dir():
         what = f"{dir!r} is not a folder." if dir else "RAVDESS was not found."
         raise DataError(
-            "D40", f"config.data.dir: {what} It looks like\n{LAYOUT}", WITHOUT
+            "D40",
+            f"config.data.dir: {what} It looks like\n{EXPECTED_LAYOUT}",
+            FALLBACK_HINT,
         )
     full, sound = {}, {}
     for path in sorted(folder.rglob("*")):
@@ -233,18 +238,20 @@ def find_takes(dir: str) -> list[Take]:
         _, code = full.get(name) or sound[name]
         video = full[name][0] if name in full else None
         audio = sound[name][0] if name in sound else video
-        takes.append(Take(name, code.emotion, code.actor, video, audio))
+        takes.append(Recording(name, code.emotion, code.actor, video, audio))
     if not takes:
         raise DataError(
             "D40",
             f"config.data.dir={dir!r} holds no recording of RAVDESS. It looks like\n"
-            f"{LAYOUT}",
-            WITHOUT,
+            f"{EXPECTED_LAYOUT}",
+            FALLBACK_HINT,
         )
     return takes
 
 
-def _looks(takes: Sequence[Take], landmarks: str, face: FaceCrop) -> dict[str, Look]:
+def _looks(
+    takes: Sequence[Recording], landmarks: str, face: FaceCrop
+) -> dict[str, FrameTransform]:
     """Name of a take -> how its frames are cropped.
 
     Args:
@@ -253,7 +260,7 @@ def _looks(takes: Sequence[Take], landmarks: str, face: FaceCrop) -> dict[str, L
         face: how to crop, but for the file.
     """
     if not landmarks:
-        return {take.name: Square(face.size) for take in takes}
+        return {take.name: SquareResize(face.size) for take in takes}
     folder = Path(landmarks).expanduser()
     files = {}
     for path in sorted(folder.rglob("*.csv")):
@@ -271,18 +278,20 @@ def _looks(takes: Sequence[Take], landmarks: str, face: FaceCrop) -> dict[str, L
     return {
         take.name: dataclasses.replace(face, path=files[take.name])
         if take.video
-        else Square(face.size)
+        else SquareResize(face.size)
         for take in takes
     }
 
 
-def _job(take: Take, look: Look) -> Job:
+def _job(take: Recording, look: FrameTransform) -> DecodeJob:
     extra = (look.path,) if isinstance(look, FaceCrop) else ()
-    return Job(take.name, take.video, take.audio, look, extra=extra)
+    return DecodeJob(take.name, take.video, take.audio, look, extra=extra)
 
 
 def _check_parts(
-    dir: str, parts: Mapping[str, Sequence[Take]], actors: Mapping[str, Sequence[int]]
+    dir: str,
+    parts: Mapping[str, Sequence[Recording]],
+    actors: Mapping[str, Sequence[int]],
 ) -> None:
     for split, part in parts.items():
         if not part:
