@@ -4,8 +4,8 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
+from tables import LOSSES
 
-from mmfusion_jax.losses import LOSSES
 from mmfusion_jax.types import Array, Batch, Outputs
 
 MODALITIES = ("text", "audio", "video")
@@ -42,7 +42,7 @@ OPTIONS = {
     "multiplicative": LIST | CLASS,
     "reconstruction": LIST,
     "separation": LIST,
-    "single_modalities": LIST | CLASS,
+    "unimodal_losses": LIST | CLASS,
     "single_modalities:flags": LIST | FLAGS | {"kind": "multilabel"},
 }
 TERMS = {

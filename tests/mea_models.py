@@ -8,8 +8,8 @@ import numpy as np
 from flax import linen as nn
 from flax.core import FrozenDict
 from flax.traverse_util import flatten_dict, unflatten_dict
+from tables import LOSSES
 
-from mmfusion_jax.losses import LOSSES
 from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.models.mea import MEA
 from mmfusion_jax.ops.masking import zero_masked
@@ -85,7 +85,7 @@ def objective(made):
         wanted.append("exclusive_adversary")
     if made.adversarial and made.agnostic:
         wanted.append("agnostic_adversary")
-        wanted += ["importance"] * (made.omega != "one")
+        wanted += ["importance_discriminator"] * (made.omega != "one")
     options = {n: dict(names) for n in wanted}
     if "agnostic_adversary" in options:
         options["agnostic_adversary"]["omega"] = made.omega

@@ -11,12 +11,12 @@ import pytest
 from flax.core import FrozenDict
 from golden_cfn import assert_close, load, mfcc, variables, video
 from groups import in_ci
+from tables import MODELS
 
 from mmfusion_jax.encoders import AudioConv, ResNeXt3D
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.losses.multiplicative import Multiplicative
-from mmfusion_jax.models import MODELS
 from mmfusion_jax.models.baselines import (
     ConcatFC,
     LateFusion,

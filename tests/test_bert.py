@@ -11,10 +11,11 @@ import safetensors.numpy
 from contract import assert_ignores_poison
 from golden_msa import load as load_golden
 from golden_msa import weights as golden_weights
+from tables import WEIGHT_MAPPINGS
 
 from mmfusion_jax.encoders.bert import Bert
 from mmfusion_jax.errors import ConfigError, WeightsError
-from mmfusion_jax.weights import WEIGHT_MAPPINGS, random_init_notices
+from mmfusion_jax.weights import random_init_notices
 from mmfusion_jax.weights.convert import load
 from mmfusion_jax.weights.torch_checkpoint import InvalidTensorFile, read_torch
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from contract import assert_ignores_poison
 from golden_msa import load
+from tables import LOSSES
 
-from mmfusion_jax.losses import LOSSES
 from mmfusion_jax.types import Batch, Outputs
 
 TERM = LOSSES["ctc"](("text",))

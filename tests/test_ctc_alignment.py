@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from contract import assert_ignores_poison, poison
 from golden_msa import fill, load
+from tables import LOSSES
 
 from mmfusion_jax.layers.ctc_alignment import CTCAlignment
-from mmfusion_jax.losses import LOSSES
 from mmfusion_jax.types import Batch, Outputs, Tokens
 
 pytestmark = pytest.mark.ci

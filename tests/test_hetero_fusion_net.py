@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flax.core import FrozenDict
 from golden_msa import fill, load
+from tables import LOSSES, MODELS
 
 from mmfusion_jax.config import build
 from mmfusion_jax.config.load import load_config
@@ -18,9 +19,7 @@ from mmfusion_jax.encoders import Precomputed
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.fusion.adaptive_gate import AdaptiveGate
 from mmfusion_jax.fusion.modality_attention import ModalityAttention
-from mmfusion_jax.losses import LOSSES
 from mmfusion_jax.losses.objective import Objective, WeightedLoss
-from mmfusion_jax.models import MODELS
 from mmfusion_jax.models.hetero_fusion_net import HeteroFusionNet, JointRepresentation
 from mmfusion_jax.types import Batch, Outputs, Tokens
 
@@ -110,7 +109,7 @@ def make_batch(present=None):
 OBJECTIVE = Objective(
     {
         "task": WeightedLoss(LOSSES["cross_entropy"]("label")),
-        "heads": WeightedLoss(LOSSES["single_modalities"]("label", NAMES)),
+        "heads": WeightedLoss(LOSSES["unimodal_losses"]("label", NAMES)),
         "gates": WeightedLoss(LOSSES["gate_entropy"](), 0.01),
         "consistency": WeightedLoss(LOSSES["consistency"](NAMES), 0.1),
     }
@@ -320,7 +319,7 @@ def test_consistency_and_heads_by_hand():
     cosine = (2 * 0.7 * 0.2 + 0.01) / 0.54
     got = LOSSES["consistency"](NAMES)(outputs, batch)
     close(got, [1 - (1 + 2 * cosine) / 3])
-    got = LOSSES["single_modalities"]("label", NAMES)(outputs, batch)
+    got = LOSSES["unimodal_losses"]("label", NAMES)(outputs, batch)
     close(got, [-(np.log(0.2) + 2 * np.log(0.7)) / 3])
 
 

@@ -10,9 +10,9 @@ import loss_terms
 import pytest
 from contract import POISON, poisoned
 from groups import in_ci
+from tables import LOSSES
 
 from mmfusion_jax.errors import ConfigError
-from mmfusion_jax.losses import LOSSES
 from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.types import Outputs
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden_msa import fill, load
+from tables import LOSSES
 
 from mmfusion_jax.errors import ConfigError
-from mmfusion_jax.losses import LOSSES
 from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.ops.contrastive import info_nce, l2_normalize
 from mmfusion_jax.ops.gradient_reversal import ramp, reverse_gradient

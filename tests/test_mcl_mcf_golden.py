@@ -9,12 +9,11 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from golden_msa import fill, load, weights
 from mcl_mcf_models import objective, small
+from tables import LOSSES, WEIGHT_MAPPINGS
 
 from mmfusion_jax.layers.projection_heads import ProjectionHeads
-from mmfusion_jax.losses import LOSSES
 from mmfusion_jax.ops.contrastive import info_nce
 from mmfusion_jax.types import Batch
-from mmfusion_jax.weights import WEIGHT_MAPPINGS
 
 close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-6)
 CLIPS = {

@@ -36,7 +36,7 @@ def test_where_the_discriminators_send_gradients():
     plain = gradient("discriminator/exclusive/a", "one")
     close(gradient("discriminator/agnostic/a", "one"), -2 * plain)
     assert not gradient("importance/a", "detached").any()
-    forth = params["params"]["importance"]["kernel"][:, 0]
+    forth = params["params"]["importance_discriminator"]["kernel"][:, 0]
     close(gradient("importance/a", "joint")[0], -2 * forth)
     with pytest.raises(KeyError):
         gradient("importance/a", "one")

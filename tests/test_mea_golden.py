@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden_msa import load, weights
+from tables import LOSSES
 
 from mmfusion_jax.fusion.graph_fusion import GraphFusion
 from mmfusion_jax.fusion.hierarchical_attention import HierarchicalAttention
@@ -17,7 +18,6 @@ from mmfusion_jax.fusion.predictive_self_attention import (
 from mmfusion_jax.fusion.reinforcement_unit import ReinforcementUnit
 from mmfusion_jax.layers.mlp import MLP
 from mmfusion_jax.layers.modality_discriminator import ModalityDiscriminator
-from mmfusion_jax.losses import LOSSES
 from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.ops.masking import masked_mean
 from mmfusion_jax.types import Batch, Outputs, Tokens

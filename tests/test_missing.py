@@ -14,11 +14,11 @@ import pytest
 from contract import POISON, poisoned
 from groups import in_ci
 from ml_collections import ConfigDict
+from tables import MODELS
 
 from mmfusion_jax.config import build
 from mmfusion_jax.data.pipeline import collate
 from mmfusion_jax.losses.objective import TASK
-from mmfusion_jax.models import MODELS
 
 ENCODERS = {
     "audio": {"name": "audio_conv", "width": 8, "channels": 4, "pool": 4},

@@ -9,6 +9,7 @@ import optax
 import pytest
 from flax.core import FrozenDict
 from ml_collections import ConfigDict
+from tables import LOSSES
 from tiny import Tones, tones
 
 from mmfusion_jax.config.build import augmented
@@ -18,7 +19,6 @@ from mmfusion_jax.data.dataset import Dataset, RegressionTarget
 from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.encoders import Precomputed
 from mmfusion_jax.errors import ConfigError, DataError
-from mmfusion_jax.losses import LOSSES
 from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.metrics.classification import ClassificationMetrics
 from mmfusion_jax.models.baselines import ConcatFC

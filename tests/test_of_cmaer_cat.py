@@ -13,13 +13,13 @@ import optax
 import pytest
 from golden_msa import load, weights
 from groups import in_ci
+from tables import ENCODERS, LOSSES
 
 from mmfusion_jax.config.load import load_config
-from mmfusion_jax.encoders import ENCODERS, SignalConv
+from mmfusion_jax.encoders.signal_conv import SignalConv
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.fusion.cross_modal_alignment import CrossModalAlignment
 from mmfusion_jax.fusion.transformer_context import TransformerContext
-from mmfusion_jax.losses import LOSSES
 from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.models.of_cmaer_cat import OFCMAERCAT
 from mmfusion_jax.types import Batch, Outputs, Tokens

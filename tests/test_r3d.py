@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from contract import assert_ignores_poison, poisoned
+from tables import WEIGHT_MAPPINGS
 
 from mmfusion_jax.encoders.r3d import R3D
 from mmfusion_jax.errors import WeightsError
-from mmfusion_jax.weights import WEIGHT_MAPPINGS
 from mmfusion_jax.weights.convert import load
 
 SMALL = R3D((1, 1), 8)

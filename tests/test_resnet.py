@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from contract import assert_ignores_poison, poisoned
 from ml_collections import ConfigDict
+from tables import ENCODERS, WEIGHT_MAPPINGS
 
 from mmfusion_jax.config.optimizer import build_optimizer
-from mmfusion_jax.encoders import ENCODERS
 from mmfusion_jax.encoders.resnet import ResNet
 from mmfusion_jax.errors import ConfigError, WeightsError
 from mmfusion_jax.ops.image_normalization import IMAGENET
-from mmfusion_jax.weights import WEIGHT_MAPPINGS, random_init_notices
+from mmfusion_jax.weights import random_init_notices
 from mmfusion_jax.weights.convert import load
 
 KINDS = ("basic", "bottleneck")

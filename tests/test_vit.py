@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from contract import assert_ignores_poison, poisoned
+from tables import WEIGHT_MAPPINGS
 
 from mmfusion_jax.encoders.vit import ViT
 from mmfusion_jax.errors import DataError, WeightsError
-from mmfusion_jax.weights import WEIGHT_MAPPINGS
 from mmfusion_jax.weights.convert import load
 
 RNG = np.random.default_rng(0)

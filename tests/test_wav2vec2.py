@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from contract import assert_ignores_poison, poisoned
+from tables import WEIGHT_MAPPINGS
 
 from mmfusion_jax.encoders.wav2vec2 import Wav2Vec2
 from mmfusion_jax.errors import ConfigError, WeightsError
-from mmfusion_jax.weights import WEIGHT_MAPPINGS
 from mmfusion_jax.weights.convert import load
 
 pytestmark = pytest.mark.ci

@@ -25,11 +25,12 @@ import numpy as np
 import optax
 import torch
 from alternating_timer import alternate, machine, pairs
+from tables import LOSSES
 from torch_mcl_mcf import SCALE, TorchMCLMCF, load
 
 from mmfusion_jax.encoders import LSTMEncoder, Precomputed
-from mmfusion_jax.losses import L1, LOSSES
 from mmfusion_jax.losses.objective import Objective, WeightedLoss
+from mmfusion_jax.losses.supervised import L1
 from mmfusion_jax.models.mcl_mcf import MCLMCF
 from mmfusion_jax.train.parallelism import Executor
 from mmfusion_jax.types import Batch
