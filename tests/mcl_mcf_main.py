@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from tables import LOSSES
 
-from mmfusion_jax.encoders import Precomputed
+from mmfusion_jax.encoders.precomputed import Precomputed
 from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.models.mcl_mcf import MCLMCF
 from mmfusion_jax.types import Batch

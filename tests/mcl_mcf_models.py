@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from tables import LOSSES
 
-from mmfusion_jax.encoders import Bert
+from mmfusion_jax.encoders.bert import Bert
 from mmfusion_jax.encoders.lstm import LSTMEncoder
 from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.models.mcl_mcf import MCLMCF

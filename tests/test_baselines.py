@@ -13,7 +13,8 @@ from golden_cfn import assert_close, load, mfcc, variables, video
 from groups import in_ci
 from tables import MODELS
 
-from mmfusion_jax.encoders import AudioConv, ResNeXt3D
+from mmfusion_jax.encoders.audio_conv import AudioConv
+from mmfusion_jax.encoders.resnext3d import ResNeXt3D
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.losses.multiplicative import Multiplicative

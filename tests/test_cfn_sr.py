@@ -15,7 +15,8 @@ from flax.core import FrozenDict
 from golden_cfn import assert_close, load, mfcc, to_torch, variables, video
 from groups import in_ci
 
-from mmfusion_jax.encoders import AudioConv, ResNeXt3D
+from mmfusion_jax.encoders.audio_conv import AudioConv
+from mmfusion_jax.encoders.resnext3d import ResNeXt3D
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.losses.objective import Objective, WeightedLoss

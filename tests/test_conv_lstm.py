@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmfusion_jax.encoders import ConvLSTM
+from mmfusion_jax.encoders.conv_lstm import ConvLSTM
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.transformer import sinusoid
 

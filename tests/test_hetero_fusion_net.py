@@ -15,7 +15,7 @@ from tables import LOSSES, MODELS
 from mmfusion_jax.config import build
 from mmfusion_jax.config.load import load_config
 from mmfusion_jax.data.dataset import Dataset
-from mmfusion_jax.encoders import Precomputed
+from mmfusion_jax.encoders.precomputed import Precomputed
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.fusion.adaptive_gate import AdaptiveGate
 from mmfusion_jax.fusion.modality_attention import ModalityAttention

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from contract import POISON, poisoned
 
-from mmfusion_jax.encoders import ImageConv, Precomputed
-from mmfusion_jax.encoders.image_conv import _max_pool
+from mmfusion_jax.encoders.image_conv import ImageConv, _max_pool
+from mmfusion_jax.encoders.precomputed import Precomputed
 from mmfusion_jax.errors import ConfigError, DataError
 
 CONV = ImageConv((3, 4))

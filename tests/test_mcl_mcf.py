@@ -11,7 +11,7 @@ import pytest
 from mcl_mcf_models import PAIRS, count, loss_of, made_up, objective, small
 
 from mmfusion_jax.config.load import load_config
-from mmfusion_jax.encoders import Bert
+from mmfusion_jax.encoders.bert import Bert
 from mmfusion_jax.encoders.lstm import LSTMEncoder
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.models.mcl_mcf import MCLMCF

@@ -17,7 +17,7 @@ from mea_models import (
     weights_of,
 )
 
-from mmfusion_jax.encoders import ConvLSTM
+from mmfusion_jax.encoders.conv_lstm import ConvLSTM
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.models.mea import MEA
 

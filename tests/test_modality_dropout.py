@@ -17,7 +17,7 @@ from mmfusion_jax.config.load import load_config
 from mmfusion_jax.data.augment.modality_dropout import ModalityDropout
 from mmfusion_jax.data.dataset import Dataset, RegressionTarget
 from mmfusion_jax.data.pipeline import Pipeline
-from mmfusion_jax.encoders import Precomputed
+from mmfusion_jax.encoders.precomputed import Precomputed
 from mmfusion_jax.errors import ConfigError, DataError
 from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.metrics.classification import ClassificationMetrics

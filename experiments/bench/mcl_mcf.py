@@ -25,10 +25,11 @@ import numpy as np
 import optax
 import torch
 from alternating_timer import alternate, machine, pairs
-from tables import LOSSES
 from torch_mcl_mcf import SCALE, TorchMCLMCF, load
 
-from mmfusion_jax.encoders import LSTMEncoder, Precomputed
+from mmfusion_jax.encoders.lstm import LSTMEncoder
+from mmfusion_jax.encoders.precomputed import Precomputed
+from mmfusion_jax.losses.contrastive import InfoNCE
 from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.losses.supervised import L1
 from mmfusion_jax.models.mcl_mcf import MCLMCF
@@ -136,7 +137,7 @@ def program(sizes: dict[str, Any], batch: Batch):
     model = MCLMCF(encoders, 1, dropout=0.0, **widths)
     tx, terms = optax.adam(RATE), {"task": WeightedLoss(L1("score"))}
     for level, names in views(model, batch).items():
-        terms[level] = WeightedLoss(LOSSES["info_nce"](names, SCALE), WEIGHT)
+        terms[level] = WeightedLoss(InfoNCE(names, SCALE), WEIGHT)
     objective = Objective(terms)
 
     def init():

@@ -27,7 +27,7 @@ from alternating_timer import alternate, machine
 from flax.core import FrozenDict
 from torch_mea import TorchMEA, disparity, load
 
-from mmfusion_jax.encoders import ConvLSTM
+from mmfusion_jax.encoders.conv_lstm import ConvLSTM
 from mmfusion_jax.losses.disparity import HSICDisparity
 from mmfusion_jax.models.mea import MEA
 from mmfusion_jax.types import Batch
