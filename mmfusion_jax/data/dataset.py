@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,12 @@ Video may be uint8 pixels 0..255; encoders bring integers to their own scale.
 """
 
 Augment: TypeAlias = Callable[[Example, np.random.Generator], Example]
+
+RUN_ARGUMENTS = ("fold", "folds", "protocol", "seed", "label")
+"""Arguments that a loader may take from the run instead of from `config.data`."""
+
+Loader = TypeVar("Loader", bound=Callable[..., "Dataset"])
+_INFO = "loader_info"
 
 
 class Source(Protocol):
@@ -125,6 +131,61 @@ def is_ids(values: np.ndarray) -> bool:
     """
     shaped = values.ndim == 1 or values.ndim == 2 and values.shape[1] == 2
     return shaped and np.issubdtype(values.dtype, np.integer)
+
+
+def names_files(options: Mapping[str, Any]) -> bool:
+    """Whether the options of a data set name its files."""
+    return bool(options.get("data_dir") or options.get("file"))
+
+
+@dataclasses.dataclass(frozen=True)
+class LoaderInfo:
+    """What a function that loads a data set declares about itself.
+
+    Attributes:
+        takes: those of `RUN_ARGUMENTS` that the function has an argument for.
+        outline: takes the same options and returns the shapes and classes without
+            reading a file; None if they are not known in advance.
+        has_files: options -> whether the user has files of the data set or names some.
+    """
+
+    takes: tuple[str, ...] = ()
+    outline: Callable[..., Dataset] | None = None
+    has_files: Callable[[Mapping[str, Any]], bool] = names_files
+
+
+def dataset_loader(
+    *,
+    takes: Sequence[str] = (),
+    outline: Callable[..., Dataset] | None = None,
+    has_files: Callable[[Mapping[str, Any]], bool] | None = None,
+) -> Callable[[Loader], Loader]:
+    """Decorates a function that loads a data set with its `LoaderInfo`.
+
+    Args:
+        takes: names out of `RUN_ARGUMENTS`, which do not come from `config.data`.
+        outline: the same data set without its files.
+        has_files: options -> whether files are there; None tests `data_dir` and `file`.
+
+    Raises:
+        ValueError: `takes` has a name that is not in `RUN_ARGUMENTS`.
+    """
+    if unknown := [name for name in takes if name not in RUN_ARGUMENTS]:
+        raise ValueError(
+            f"takes={unknown} is unknown; known: {', '.join(RUN_ARGUMENTS)}."
+        )
+    info = LoaderInfo(tuple(takes), outline, has_files or names_files)
+
+    def decorate(function: Loader) -> Loader:
+        setattr(function, _INFO, info)
+        return function
+
+    return decorate
+
+
+def loader_info(function: Callable[..., Any]) -> LoaderInfo:
+    """The `LoaderInfo` of a function; that of a plain function is the default."""
+    return getattr(function, _INFO, LoaderInfo())
 
 
 class LabeledSource(Source, Protocol):

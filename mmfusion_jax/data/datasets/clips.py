@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mmfusion_jax.data.augment.crop_and_flip import CropAndFlip
-from mmfusion_jax.data.dataset import Dataset
+from mmfusion_jax.data.dataset import Dataset, dataset_loader
 from mmfusion_jax.data.datasets.prepared_clips import assemble
 from mmfusion_jax.data.media.clip_spec import MODALITIES, ClipSpec, DecodeJob
 from mmfusion_jax.data.media.decode import HOP
@@ -27,6 +27,45 @@ EXPECTED_LAYOUT = """\
 FALLBACK_HINT = "python -m mmfusion_jax.main --config=configs/cfn_sr.py"
 
 
+def outline(
+    *,
+    modalities: Sequence[str] = MODALITIES,
+    frames: int = 30,
+    size: int = 112,
+    sample_rate: int = 22050,
+    duration: float | None = None,
+    n_mfcc: int = 13,
+    classes: Sequence[str] = (),
+    **_: Any,
+) -> Dataset:
+    """What `load_clips` returns, with zeros for examples; reads nothing.
+
+    Their number is not known: one of each split stands for all.
+
+    Raises:
+        DataError: without the clips, `classes` and `duration` must be given.
+    """
+    if not classes or not duration:
+        raise DataError(
+            "D40",
+            "the clips are your own: their classes and length are not known.",
+            "--config.data.dir=FOLDER, or without clips "
+            "--config.data.classes=a,b --config.data.duration=3",
+        )
+    shapes = {
+        "audio": ((1 + round(sample_rate * duration) // HOP, n_mfcc), "float32"),
+        "video": ((frames, size, size, 3), "uint8"),
+    }
+    return outline_dataset(
+        "clips",
+        "clips",
+        dict.fromkeys(SPLITS, 1),
+        {name: shapes[name] for name in modalities},
+        classes={LABEL: tuple(classes)},
+    )
+
+
+@dataset_loader(outline=outline)
 def load_clips(
     data_dir: str,
     labels: str = "",
@@ -139,44 +178,6 @@ def load_clips(
         },
         facts={"split": how, "fit": resize_mode, "region": list(crop_box)},
         warnings=_warnings(rows, groups, how),
-    )
-
-
-def outline(
-    *,
-    modalities: Sequence[str] = MODALITIES,
-    frames: int = 30,
-    size: int = 112,
-    sample_rate: int = 22050,
-    duration: float | None = None,
-    n_mfcc: int = 13,
-    classes: Sequence[str] = (),
-    **_: Any,
-) -> Dataset:
-    """What `load_clips` returns, with zeros for examples; reads nothing.
-
-    Their number is not known: one of each split stands for all.
-
-    Raises:
-        DataError: without the clips, `classes` and `duration` must be given.
-    """
-    if not classes or not duration:
-        raise DataError(
-            "D40",
-            "the clips are your own: their classes and length are not known.",
-            "--config.data.dir=FOLDER, or without clips "
-            "--config.data.classes=a,b --config.data.duration=3",
-        )
-    shapes = {
-        "audio": ((1 + round(sample_rate * duration) // HOP, n_mfcc), "float32"),
-        "video": ((frames, size, size, 3), "uint8"),
-    }
-    return outline_dataset(
-        "clips",
-        "clips",
-        dict.fromkeys(SPLITS, 1),
-        {name: shapes[name] for name in modalities},
-        classes={LABEL: tuple(classes)},
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mmfusion_jax.data.dataset import Dataset, RegressionTarget
+from mmfusion_jax.data.dataset import Dataset, RegressionTarget, dataset_loader
 from mmfusion_jax.data.in_memory import InMemory
 from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.preprocessing import RunningMoments, Standardizer
@@ -39,6 +39,34 @@ FALLBACK_HINT = (
 )
 
 
+def outline(
+    *,
+    fold: int = 0,
+    folds: int = 1,
+    protocol: str = "honest",
+    keep_clips_without_text: bool = False,
+    clip_quantile: float = 0.01,
+    **_: Any,
+) -> Dataset:
+    """What `load_ict_mmmo` returns, with zeros for examples; reads nothing."""
+    _check(fold, folds, protocol, keep_clips_without_text, clip_quantile)
+    if folds == 1:
+        rows = _official(np.repeat(SPLITS, COUNTS), protocol)
+    else:
+        rows = _folded(np.arange(COMPLETE), fold, folds, protocol)
+    counts = {split: len(chosen) for split, chosen in rows.items()}
+    counts["train"] += (sum(COUNTS) - COMPLETE) * keep_clips_without_text
+    return outline_dataset(
+        "mmmo",
+        "ICT-MMMO",
+        counts,
+        {name: ((STEPS, width), "float32") for name, width in WIDTHS.items()},
+        classes={POSITIVE: CLASSES},
+        values={SCORE: TARGET},
+    )
+
+
+@dataset_loader(takes=("fold", "folds", "protocol"), outline=outline)
 def load_ict_mmmo(
     data_dir: str,
     *,
@@ -109,33 +137,6 @@ def load_ict_mmmo(
             "counts": {split: len(chosen) for split, chosen in rows.items()},
             "warnings": _warnings(masks["text"][train]),
         },
-    )
-
-
-def outline(
-    *,
-    fold: int = 0,
-    folds: int = 1,
-    protocol: str = "honest",
-    keep_clips_without_text: bool = False,
-    clip_quantile: float = 0.01,
-    **_: Any,
-) -> Dataset:
-    """What `load_ict_mmmo` returns, with zeros for examples; reads nothing."""
-    _check(fold, folds, protocol, keep_clips_without_text, clip_quantile)
-    if folds == 1:
-        rows = _official(np.repeat(SPLITS, COUNTS), protocol)
-    else:
-        rows = _folded(np.arange(COMPLETE), fold, folds, protocol)
-    counts = {split: len(chosen) for split, chosen in rows.items()}
-    counts["train"] += (sum(COUNTS) - COMPLETE) * keep_clips_without_text
-    return outline_dataset(
-        "mmmo",
-        "ICT-MMMO",
-        counts,
-        {name: ((STEPS, width), "float32") for name, width in WIDTHS.items()},
-        classes={POSITIVE: CLASSES},
-        values={SCORE: TARGET},
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mmfusion_jax.data.dataset import Dataset, RegressionTarget
+from mmfusion_jax.data.dataset import Dataset, RegressionTarget, dataset_loader
 from mmfusion_jax.data.in_memory import InMemory
 from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.preprocessing import RunningMoments, Standardizer
@@ -43,6 +43,32 @@ OPTIMISTIC = (
 Table = Mapping[str, np.ndarray]
 
 
+def outline(
+    *,
+    label: str = POLARITY,
+    context_before: int = 10,
+    context_after: int = 10,
+    protocol: str = "honest",
+    **_: Any,
+) -> Dataset:
+    """What `load_mosi_utterances` returns, with zeros for examples; reads nothing."""
+    _check(label, context_before, context_after, protocol)
+    train, valid, test = SCORED if label == SCORE else COUNTS
+    counts = {"train": train, "valid": valid, "test": test}
+    if protocol != "honest":
+        counts = {"train": train + valid, "test": test}
+    steps = min(context_before + 1 + context_after, LONGEST)
+    return outline_dataset(
+        "mosi_utterances",
+        "CMU-MOSI by utterance",
+        counts,
+        {name: ((steps, width + 1), "float32") for name, width in WIDTHS.items()},
+        classes={POLARITY: CLASSES},
+        values={SCORE: TARGET} if label == SCORE else {},
+    )
+
+
+@dataset_loader(takes=("label", "protocol"), outline=outline)
 def load_mosi_utterances(
     data_dir: str,
     *,
@@ -112,31 +138,6 @@ def load_mosi_utterances(
             "steps": length,
             "warnings": [OPTIMISTIC] if "valid" in tables else [],
         },
-    )
-
-
-def outline(
-    *,
-    label: str = POLARITY,
-    context_before: int = 10,
-    context_after: int = 10,
-    protocol: str = "honest",
-    **_: Any,
-) -> Dataset:
-    """What `load_mosi_utterances` returns, with zeros for examples; reads nothing."""
-    _check(label, context_before, context_after, protocol)
-    train, valid, test = SCORED if label == SCORE else COUNTS
-    counts = {"train": train, "valid": valid, "test": test}
-    if protocol != "honest":
-        counts = {"train": train + valid, "test": test}
-    steps = min(context_before + 1 + context_after, LONGEST)
-    return outline_dataset(
-        "mosi_utterances",
-        "CMU-MOSI by utterance",
-        counts,
-        {name: ((steps, width + 1), "float32") for name, width in WIDTHS.items()},
-        classes={POLARITY: CLASSES},
-        values={SCORE: TARGET} if label == SCORE else {},
     )
 
 

@@ -1,13 +1,14 @@
 """Data sets of the sentiment field, from files that were imported before."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmfusion_jax.data.dataset import Dataset, Example
+from mmfusion_jax.data.dataset import Dataset, Example, dataset_loader, names_files
 from mmfusion_jax.data.feature_files.importer import FOLDER
 from mmfusion_jax.data.feature_files.known_datasets import (
     FEATURE_DATASETS,
@@ -164,6 +165,55 @@ def outline(
         values={label: kind.target for label in scores if kind.target is not None},
         flags={kind.label: kind.flags} if kind.flags else {},
     )
+
+
+def _has_files(name: str, options: Mapping[str, Any]) -> bool:
+    """Whether options name an import, or one was made."""
+    return names_files(options) or bool(list_imports(name))
+
+
+@dataset_loader(
+    outline=functools.partial(outline, "mosi"),
+    has_files=functools.partial(_has_files, "mosi"),
+)
+def load_mosi(
+    *, file: str = "", text: str = "vectors", standardize: Sequence[str] = ()
+) -> Dataset:
+    """CMU-MOSI from an imported file; see `load_sentiment_file`."""
+    return load_sentiment_file("mosi", file=file, text=text, standardize=standardize)
+
+
+@dataset_loader(
+    outline=functools.partial(outline, "mosei"),
+    has_files=functools.partial(_has_files, "mosei"),
+)
+def load_mosei(
+    *, file: str = "", text: str = "vectors", standardize: Sequence[str] = ()
+) -> Dataset:
+    """CMU-MOSEI from an imported file; see `load_sentiment_file`."""
+    return load_sentiment_file("mosei", file=file, text=text, standardize=standardize)
+
+
+@dataset_loader(
+    outline=functools.partial(outline, "sims"),
+    has_files=functools.partial(_has_files, "sims"),
+)
+def load_sims(
+    *, file: str = "", text: str = "vectors", standardize: Sequence[str] = ()
+) -> Dataset:
+    """CH-SIMS from an imported file; see `load_sentiment_file`."""
+    return load_sentiment_file("sims", file=file, text=text, standardize=standardize)
+
+
+@dataset_loader(
+    outline=functools.partial(outline, "iemocap"),
+    has_files=functools.partial(_has_files, "iemocap"),
+)
+def load_iemocap(
+    *, file: str = "", text: str = "vectors", standardize: Sequence[str] = ()
+) -> Dataset:
+    """IEMOCAP from an imported file; see `load_sentiment_file`."""
+    return load_sentiment_file("iemocap", file=file, text=text, standardize=standardize)
 
 
 def _opened(name: str, file: str, flag: str = "--config.data.file") -> Store:

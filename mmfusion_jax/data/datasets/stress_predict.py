@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mmfusion_jax.data.dataset import Dataset, subject_dataset
+from mmfusion_jax.data.dataset import Dataset, dataset_loader, subject_dataset
 from mmfusion_jax.data.in_memory import InMemory
 from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.preprocessing import RunningMoments, Standardizer
@@ -40,6 +40,33 @@ Windows = tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray]
 """Of one subject: modality -> (n t 1) and (n t), and the label (n)."""
 
 
+def outline(
+    *,
+    fold: int = 0,
+    folds: int = 5,
+    protocol: str = "honest",
+    window: int = 60,
+    hop: int = 30,
+    standardize_by: str = "subject",
+    **_: Any,
+) -> Dataset:
+    """What `load_stress_predict` returns, with zeros for examples; reads nothing.
+
+    How many windows hold one label only depends on the files: the sizes are estimates.
+    """
+    _check(window, hop, standardize_by)
+    people = cross_validation_split(range(SUBJECTS), fold, folds, protocol)
+    each = max(1, SECONDS // hop)
+    return outline_dataset(
+        "stress_predict",
+        "Stress-Predict",
+        {split: each * len(chosen) for split, chosen in people.items()},
+        {name: ((window * rate, 1), "float32") for name, rate in SIGNALS.items()},
+        classes={LABEL: CLASSES},
+    )
+
+
+@dataset_loader(takes=("fold", "folds", "protocol"), outline=outline)
 def load_stress_predict(
     data_dir: str,
     *,
@@ -98,32 +125,6 @@ def load_stress_predict(
     classes = {LABEL: CLASSES}
     return subject_dataset(
         "stress_predict", "Stress-Predict", sources, people, classes, "MIT"
-    )
-
-
-def outline(
-    *,
-    fold: int = 0,
-    folds: int = 5,
-    protocol: str = "honest",
-    window: int = 60,
-    hop: int = 30,
-    standardize_by: str = "subject",
-    **_: Any,
-) -> Dataset:
-    """What `load_stress_predict` returns, with zeros for examples; reads nothing.
-
-    How many windows hold one label only depends on the files: the sizes are estimates.
-    """
-    _check(window, hop, standardize_by)
-    people = cross_validation_split(range(SUBJECTS), fold, folds, protocol)
-    each = max(1, SECONDS // hop)
-    return outline_dataset(
-        "stress_predict",
-        "Stress-Predict",
-        {split: each * len(chosen) for split, chosen in people.items()},
-        {name: ((window * rate, 1), "float32") for name, rate in SIGNALS.items()},
-        classes={LABEL: CLASSES},
     )
 
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from mmfusion_jax.data.dataset import Dataset, Example
+from mmfusion_jax.data.dataset import Dataset, Example, dataset_loader, names_files
 from mmfusion_jax.data.datasets.av_mnist import generate as make
 from mmfusion_jax.data.datasets.av_mnist.build_store import (
     BuiltStores,
     build_or_open,
+    list_imports,
     open_imported,
 )
 from mmfusion_jax.data.datasets.digits.generate import WORDS
@@ -97,6 +98,21 @@ class PairedExamples:
         return audio
 
 
+def outline(*, snr_db: float = -12.0, max_train_pairs: int = 0, **_: Any) -> Dataset:
+    """What `load_av_mnist` returns, with zeros for examples; reads nothing."""
+    _check(snr_db, max_train_pairs)
+    counts = {"train": max_train_pairs or 55_000, "valid": 5_000, "test": 10_000}
+    shapes = {"image": ((1, 28, 28, 1), "float32")}
+    shapes["audio"] = ((1, make.SIDE, make.SIDE, 1), "float32")
+    return outline_dataset("av_mnist", TITLE, counts, shapes, classes={"digit": WORDS})
+
+
+def _has_files(options: Mapping[str, Any]) -> bool:
+    """Whether options name the raw files, or some were imported."""
+    return names_files(options) or bool(list_imports())
+
+
+@dataset_loader(outline=outline, has_files=_has_files)
 def load_av_mnist(
     data_dir: str = "",
     *,
@@ -180,15 +196,6 @@ def load_av_mnist(
         groups=groups,
         facts=_facts(made, sources, snr_db, held_out_speaker, pairing_seed),
     )
-
-
-def outline(*, snr_db: float = -12.0, max_train_pairs: int = 0, **_: Any) -> Dataset:
-    """What `load_av_mnist` returns, with zeros for examples; reads nothing."""
-    _check(snr_db, max_train_pairs)
-    counts = {"train": max_train_pairs or 55_000, "valid": 5_000, "test": 10_000}
-    shapes = {"image": ((1, 28, 28, 1), "float32")}
-    shapes["audio"] = ((1, make.SIDE, make.SIDE, 1), "float32")
-    return outline_dataset("av_mnist", TITLE, counts, shapes, classes={"digit": WORDS})
 
 
 def _check(snr_db: float, pairs: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mmfusion_jax.data.dataset import Dataset, Example, subject_dataset
+from mmfusion_jax.data.dataset import Dataset, Example, dataset_loader, subject_dataset
 from mmfusion_jax.data.datasets.deap.prepare import (
     CHANNELS,
     EEG,
@@ -72,6 +72,34 @@ class DeapSource:
         }
 
 
+def outline(
+    *,
+    fold: int = 0,
+    folds: int = 8,
+    protocol: str = "honest",
+    threshold: float = 5.0,
+    window: int = 1,
+    hop: int = 1,
+    **_: Any,
+) -> Dataset:
+    """What `load_deap` returns, with zeros for examples; reads nothing."""
+    _check(threshold, window, hop)
+    _check_window(window, SECONDS)
+    people = cross_validation_split(range(PEOPLE), fold, folds, protocol)
+    each = TRIALS * len(range(0, SECONDS - window + 1, hop))
+    return outline_dataset(
+        "deap",
+        "DEAP",
+        {split: each * len(chosen) for split, chosen in people.items()},
+        {
+            "eeg": ((RATE * window, EEG), "float32"),
+            "peripheral": ((RATE * window, CHANNELS - EEG), "float32"),
+        },
+        classes=dict.fromkeys(RATINGS, CLASSES),
+    )
+
+
+@dataset_loader(takes=("fold", "folds", "protocol"), outline=outline)
 def load_deap(
     data_dir: str,
     *,
@@ -133,33 +161,6 @@ def load_deap(
     classes: dict[str, tuple[str, ...]] = dict.fromkeys(RATINGS, CLASSES)
     licence = "signed agreement of DEAP, research only"
     return subject_dataset("deap", "DEAP", sources, people, classes, licence)
-
-
-def outline(
-    *,
-    fold: int = 0,
-    folds: int = 8,
-    protocol: str = "honest",
-    threshold: float = 5.0,
-    window: int = 1,
-    hop: int = 1,
-    **_: Any,
-) -> Dataset:
-    """What `load_deap` returns, with zeros for examples; reads nothing."""
-    _check(threshold, window, hop)
-    _check_window(window, SECONDS)
-    people = cross_validation_split(range(PEOPLE), fold, folds, protocol)
-    each = TRIALS * len(range(0, SECONDS - window + 1, hop))
-    return outline_dataset(
-        "deap",
-        "DEAP",
-        {split: each * len(chosen) for split, chosen in people.items()},
-        {
-            "eeg": ((RATE * window, EEG), "float32"),
-            "peripheral": ((RATE * window, CHANNELS - EEG), "float32"),
-        },
-        classes=dict.fromkeys(RATINGS, CLASSES),
-    )
 
 
 def _check(threshold: float, window: int, hop: int) -> None:

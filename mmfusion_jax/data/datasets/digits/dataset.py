@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from mmfusion_jax.data.dataset import Dataset, Example, RegressionTarget
+from mmfusion_jax.data.dataset import Dataset, Example, RegressionTarget, dataset_loader
 from mmfusion_jax.data.datasets.digits import generate as make
 from mmfusion_jax.data.datasets.digits.build_store import FEATURES, build_or_open
 from mmfusion_jax.data.in_memory import InMemory
@@ -41,6 +41,30 @@ CLASSES = {"digit": make.WORDS, "parity": ("even", "odd")}
 VALUES = {"value": RegressionTarget(-3, 3, family="sentiment")}
 
 
+def outline(
+    *, modalities: Sequence[str] | None = None, missing_rate: float = 0.0, **_: Any
+) -> Dataset:
+    """What `load_digits` returns, with zeros for examples; reads nothing."""
+    kept = tuple(MODALITIES if modalities is None else modalities)
+    _check(kept, missing_rate)
+    shapes = {
+        "image": ((1, *FEATURES["image"].shape), "float32"),
+        "audio": (FEATURES["mfcc"].shape, "float32"),
+        "video": (FEATURES["video"].shape, "uint8"),
+        "text": (FEATURES["text"].shape, "int32"),
+    }
+    return outline_dataset(
+        "digits",
+        TITLE,
+        make.SIZES,
+        {name: shapes[name] for name in kept},
+        classes=CLASSES,
+        values=VALUES,
+        flags={"flags": FLAGS},
+    )
+
+
+@dataset_loader(outline=outline)
 def load_digits(
     *,
     modalities: Sequence[str] | None = None,
@@ -105,29 +129,6 @@ def load_digits(
             "missing": missing_rate,
             "warnings": ["an embedded stand-in, not comparable with any paper"],
         },
-    )
-
-
-def outline(
-    *, modalities: Sequence[str] | None = None, missing_rate: float = 0.0, **_: Any
-) -> Dataset:
-    """What `load_digits` returns, with zeros for examples; reads nothing."""
-    kept = tuple(MODALITIES if modalities is None else modalities)
-    _check(kept, missing_rate)
-    shapes = {
-        "image": ((1, *FEATURES["image"].shape), "float32"),
-        "audio": (FEATURES["mfcc"].shape, "float32"),
-        "video": (FEATURES["video"].shape, "uint8"),
-        "text": (FEATURES["text"].shape, "int32"),
-    }
-    return outline_dataset(
-        "digits",
-        TITLE,
-        make.SIZES,
-        {name: shapes[name] for name in kept},
-        classes=CLASSES,
-        values=VALUES,
-        flags={"flags": FLAGS},
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mmfusion_jax.data.augment.audio_visual_features import RandomFeatures
-from mmfusion_jax.data.dataset import Dataset
+from mmfusion_jax.data.dataset import Dataset, dataset_loader
 from mmfusion_jax.data.datasets.ravdess.filenames import (
     ACTORS,
     EMOTIONS,
@@ -38,6 +38,27 @@ EXPECTED_LAYOUT = """\
   folder/action_units.npz   au_static (n 35), au_dynamic (n 35), name"""
 
 
+def outline(
+    *,
+    fold: int = 0,
+    folds: int = 5,
+    protocol: str = "honest",
+    stride: int = 1,
+    **_: Any,
+) -> Dataset:
+    """What `load_ravdess_features` returns, with zeros for examples; reads nothing."""
+    actors = cross_validation_split(ACTORS[:PRESENT], fold, folds, protocol, PER_FOLD)
+    _check_stride(stride, FRAMES)
+    return outline_dataset(
+        "ravdess_features",
+        TITLE,
+        {split: CLIPS * len(chosen) for split, chosen in actors.items()},
+        {"audio": ((FRAMES // stride, 13), "float32"), "video": ((1, 70), "float32")},
+        classes={LABEL: EMOTIONS},
+    )
+
+
+@dataset_loader(takes=("fold", "folds", "protocol"), outline=outline)
 def load_ravdess_features(
     data_dir: str,
     *,
@@ -101,26 +122,6 @@ def load_ravdess_features(
             "actors": {split: list(chosen) for split, chosen in actors.items()},
             "clips": len(actor),
         },
-    )
-
-
-def outline(
-    *,
-    fold: int = 0,
-    folds: int = 5,
-    protocol: str = "honest",
-    stride: int = 1,
-    **_: Any,
-) -> Dataset:
-    """What `load_ravdess_features` returns, with zeros for examples; reads nothing."""
-    actors = cross_validation_split(ACTORS[:PRESENT], fold, folds, protocol, PER_FOLD)
-    _check_stride(stride, FRAMES)
-    return outline_dataset(
-        "ravdess_features",
-        TITLE,
-        {split: CLIPS * len(chosen) for split, chosen in actors.items()},
-        {"audio": ((FRAMES // stride, 13), "float32"), "video": ((1, 70), "float32")},
-        classes={LABEL: EMOTIONS},
     )
 
 

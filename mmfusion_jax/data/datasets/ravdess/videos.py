@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mmfusion_jax.data.augment.crop_and_flip import CropAndFlip
-from mmfusion_jax.data.dataset import Dataset
+from mmfusion_jax.data.dataset import Dataset, dataset_loader
 from mmfusion_jax.data.datasets.prepared_clips import assemble
 from mmfusion_jax.data.datasets.ravdess.filenames import (
     ACTORS,
@@ -64,6 +64,33 @@ class Recording:
     audio: Path | None
 
 
+def outline(
+    *,
+    fold: int = 0,
+    folds: int = 5,
+    protocol: str = "honest",
+    size: int = 224,
+    frames: int = 30,
+    crop: str = "full",
+    **_: Any,
+) -> Dataset:
+    """What `load_ravdess` returns, with zeros for examples; reads nothing."""
+    _check_crop(crop)
+    actors = cross_validation_split(ACTORS, fold, folds, protocol, PER_FOLD)
+    steps = 1 + round(RATE * SECONDS) // HOP
+    return outline_dataset(
+        "ravdess",
+        TITLE,
+        {split: CLIPS * len(chosen) for split, chosen in actors.items()},
+        {
+            "audio": ((steps, 13), "float32"),
+            "video": ((frames, size, size, 3), "uint8"),
+        },
+        classes={LABEL: EMOTIONS},
+    )
+
+
+@dataset_loader(takes=("fold", "folds", "protocol"), outline=outline)
 def load_ravdess(
     data_dir: str,
     *,
@@ -172,32 +199,6 @@ def load_ravdess(
             "clips_by_actor": {str(actor): seen[actor] for actor in ACTORS},
         },
         warnings=_warnings(len(takes), seen, bool(landmarks_dir)),
-    )
-
-
-def outline(
-    *,
-    fold: int = 0,
-    folds: int = 5,
-    protocol: str = "honest",
-    size: int = 224,
-    frames: int = 30,
-    crop: str = "full",
-    **_: Any,
-) -> Dataset:
-    """What `load_ravdess` returns, with zeros for examples; reads nothing."""
-    _check_crop(crop)
-    actors = cross_validation_split(ACTORS, fold, folds, protocol, PER_FOLD)
-    steps = 1 + round(RATE * SECONDS) // HOP
-    return outline_dataset(
-        "ravdess",
-        TITLE,
-        {split: CLIPS * len(chosen) for split, chosen in actors.items()},
-        {
-            "audio": ((steps, 13), "float32"),
-            "video": ((frames, size, size, 3), "uint8"),
-        },
-        classes={LABEL: EMOTIONS},
     )
 
 
