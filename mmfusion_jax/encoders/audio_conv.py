@@ -32,9 +32,9 @@ class AudioConv(nn.Module):
         axis: pmap axis over which the batch is spread; None under jit.
         dtype: type of the computation; None keeps that of the input.
 
-    Source:
+    Reference:
         CFN-SR, Sec. 2.1, Eq. 1-3.
-    Reading:
+    Deviation:
         Sizes are the released code's: kernels 7, 7, 5, and zeros at both ends for 2
         steps, which is why the kernels of 7 lose 2 steps each. Eq. 2 leaves out the
         convolution and its ReLU, which the text names. Eq. 3 flattens; we return
@@ -74,13 +74,13 @@ class AudioConv(nn.Module):
         values = values.astype(self.dtype or jnp.promote_types(values.dtype, float))
 
         x, mask = self._convolve(values, mask, self.channels, 7, "conv1")
-        x = self._normalise(x, mask, train, "bn1")
+        x = self._normalize(x, mask, train, "bn1")
         x, mask = self._convolve(x, mask, self.channels, 7, "conv2")
         x, mask = _max_pool(x, mask, self.pool)
-        x = self._normalise(x, mask, train, "bn2")
+        x = self._normalize(x, mask, train, "bn2")
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x, mask = self._convolve(x, mask, self.hidden_dim, 5, "conv3")
-        return Tokens(self._normalise(x, mask, train, "bn3"), mask)
+        return Tokens(self._normalize(x, mask, train, "bn3"), mask)
 
     def _convolve(
         self, x: Array, mask: Array, features: int, size: int, name: str
@@ -100,7 +100,7 @@ class AudioConv(nn.Module):
         last = mask.shape[1] - lost
         return nn.relu(convolve(zero_masked(x, mask))), mask[:, :last] & mask[:, lost:]
 
-    def _normalise(self, x: Array, mask: Array, train: bool, name: str) -> Array:
+    def _normalize(self, x: Array, mask: Array, train: bool, name: str) -> Array:
         return BatchNorm(self.axis, dtype=self.dtype, name=name)(x, mask, train=train)
 
 

@@ -35,10 +35,10 @@ class Bert(nn.Module):
         type_vocab_size: number of segment ids.
         pooled: return one token, tanh(W z + b) of the first, rather than all.
         dropout: on z_0, attention weights and what the layers add.
-        epsilon: of the normalisations.
+        epsilon: of the normalizations.
         dtype: type of the computation; None for float32.
 
-    Source:
+    Reference:
         Devlin et al. 2019; MCL-MCF, Eq. 1.
     """
 

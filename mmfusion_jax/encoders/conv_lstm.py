@@ -30,9 +30,9 @@ class ConvLSTM(nn.Module):
         vocab_size: number of ids, for sequences of ids.
         dtype: type of the computation; None keeps that of the input.
 
-    Source:
+    Reference:
         MEA, Sec. III-B, Eq. 1.
-    Reading:
+    Deviation:
         Masked steps are zeros to the convolution, as are those before the first and
         after the last. The tokens are not scaled before the positions are added.
         The paper cites Vaswani et al. 2017 for PE: ours is that of their code and of

@@ -1,4 +1,4 @@
-"""A small 2D CNN over pictures and spectrograms."""
+"""A small 2D CNN over images and spectrograms."""
 
 from typing import Any
 
@@ -23,12 +23,12 @@ class ImageConv(nn.Module):
 
     Attributes:
         channels: of the convolutions.
-        flatten: one token for each picture, its positions side by side, rather than one
+        flatten: one token for each image, its positions side by side, rather than one
             for each position: what is where is then kept by a mean over tokens.
         axis: pmap axis over which the batch is spread; None under jit.
         dtype: type of the computation; None keeps that of the input.
         downsample: first take the mean over windows of so many pixels a side, which
-            spares most of the work where a picture is finer than need be.
+            spares most of the work where an image is finer than need be.
     """
 
     channels: tuple[int, ...] = (8, 16, 32)
@@ -39,12 +39,12 @@ class ImageConv(nn.Module):
 
     @nn.compact
     def __call__(self, values: Array, mask: Array, *, train: bool) -> Tokens:
-        """Encodes pictures.
+        """Encodes images.
 
         Args:
-            values: (b t h w c), t pictures, or (b h w c), one; unsigned integers are
+            values: (b t h w c), t images, or (b h w c), one; unsigned integers are
                 pixels 0..255, scaled to 0..1.
-            mask: (b t) bool; of one picture (b h), which is real if a row is.
+            mask: (b t) bool; of one image (b h), which is real if a row is.
             train: use the statistics of the batch.
 
         Returns:
@@ -52,17 +52,17 @@ class ImageConv(nn.Module):
             halved (rounded down) by each convolution; with `flatten` (b t h*w*d).
 
         Raises:
-            DataError: if a picture is too small to be halved so often.
+            DataError: if an image is too small to be halved so often.
         """
         values, mask = frames(values, mask)
         side = self.downsample * 2 ** len(self.channels)
         if min(values.shape[2:4]) < side:
             raise DataError(
                 "D13",
-                f"a picture has {values.shape[2]}x{values.shape[3]} pixels; ImageConv "
+                f"an image has {values.shape[2]}x{values.shape[3]} pixels; ImageConv "
                 f"halves it {len(self.channels)} times and needs {side}x{side}, with "
                 f"shrink={self.downsample}.",
-                "give larger pictures, fewer `channels`, or a smaller `shrink`",
+                "give larger images, fewer `channels`, or a smaller `shrink`",
             )
         if jnp.issubdtype(values.dtype, jnp.unsignedinteger):
             values = values / jnp.float32(255)

@@ -24,9 +24,9 @@ class LSTMEncoder(nn.Module):
         hidden_dim: of the state and of the token, d.
         dtype: type of the computation; None keeps that of the input.
 
-    Source:
+    Reference:
         MCL-MCF, Eq. 2.
-    Reading:
+    Deviation:
         The linear layer is the released code's; the paper has the state alone.
     """
 

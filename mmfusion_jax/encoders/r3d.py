@@ -33,7 +33,7 @@ class R3D(nn.Module):
         freeze_batch_norm: keep the statistics of the weights in training too, as frozen
             encoders and small batches want it.
 
-    Source:
+    Reference:
         Tran et al. 2018, R3D; Hetero-Fusion-Net, Sec. 5.1.
     """
 
@@ -50,7 +50,7 @@ class R3D(nn.Module):
 
         Args:
             values: (b t h w c); unsigned integers are pixels 0..255 and are
-                normalised here, floats are taken as they are.
+                normalized here, floats are taken as they are.
             mask: (b t) bool; a masked step acts as if the clip ended there.
             train: use the statistics of the batch in the norms, if not fixed.
 

@@ -1,4 +1,4 @@
-"""ResNet: pictures, or the pictures of a clip one by one."""
+"""ResNet: images, or the images of a clip one by one."""
 
 from typing import Any, Literal
 
@@ -31,14 +31,14 @@ class ResNet(nn.Module):
         blocks: number of blocks of every stage.
         kind: of the blocks, "basic" or "bottleneck".
         base_channels: channels of the stem.
-        pooled: one token for each picture, the mean of its positions, rather than one
+        pooled: one token for each image, the mean of its positions, rather than one
             for each position.
         axis: pmap axis over which the batch is spread; None under jit.
         dtype: type of the computation; None for that of the input.
         freeze_batch_norm: keep the statistics of the weights in training too, as frozen
             encoders and small batches want it.
 
-    Source:
+    Reference:
         He et al. 2016, Table 1; Hetero-Fusion-Net, Sec. 5.1; MCL-MCF, Table 9.
     """
 
@@ -52,12 +52,12 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, values: Array, mask: Array, *, train: bool) -> Tokens:
-        """Encodes pictures.
+        """Encodes images.
 
         Args:
-            values: (b t h w c), t pictures, or (b h w c), one; unsigned integers are
-                pixels 0..255 and are normalised here, floats are taken as they are.
-            mask: (b t) bool; of one picture (b h), which is real if a row is.
+            values: (b t h w c), t images, or (b h w c), one; unsigned integers are
+                pixels 0..255 and are normalized here, floats are taken as they are.
+            mask: (b t) bool; of one image (b h), which is real if a row is.
             train: use the statistics of the batch in the norms, if not fixed.
 
         Returns:

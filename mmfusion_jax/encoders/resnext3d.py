@@ -43,17 +43,17 @@ class ResNeXt3D(nn.Module):
             4 channels a group in the first stage, as in the paper.
         stem_relu: ReLU after the stem's norm.
         channel_order: of the pixels that the network sees, "rgb" or "bgr"; the data
-            are RGB. Only for weights that were trained on pictures read by OpenCV.
+            are RGB. Only for weights that were trained on images read by OpenCV.
         remat: compute the inside of a bottleneck again for the gradient, rather than
             keep it: less memory, about a third more time. XLA ignores it on CPU.
         axis: pmap axis over which the batch is spread; None under jit.
         dtype: type of the computation; None for that of the input.
 
-    Source:
+    Reference:
         CFN-SR, Sec. 2.1; the counts of Table 1.
-    Reading:
+    Deviation:
         The released fused network has lost the ReLU of the stem: `stem_relu=False`.
-        The released code reads frames in the order BGR and normalises them by the
+        The released code reads frames in the order BGR and normalizes them by the
         statistics of RGB: `channel_order="bgr"`.
     """
 
@@ -72,7 +72,7 @@ class ResNeXt3D(nn.Module):
 
         Args:
             values: (b t h w c); unsigned integers are pixels 0..255 and are
-                normalised here, floats are taken as they are.
+                normalized here, floats are taken as they are.
             mask: (b t) bool; a masked step acts as if the clip ended there.
             train: use the statistics of the batch in the norms.
 

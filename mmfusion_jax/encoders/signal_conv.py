@@ -17,7 +17,7 @@ FRAME_CHANNELS = (16, 32, 64)
 
 
 class SignalConv(nn.Module):
-    """Blocks of a convolution over time, normalised within each step.
+    """Blocks of a convolution over time, normalized within each step.
 
         x = Pool(Dropout(ReLU(LN(Conv(x, 3)))))     one block          (1)
 
@@ -36,9 +36,9 @@ class SignalConv(nn.Module):
         vocab_size: number of ids, for sequences of ids.
         dtype: type of the computation; None keeps that of the input.
 
-    Source:
+    Reference:
         OF-CMAER-CAT, Eq. 1.
-    Reading:
+    Deviation:
         The paper names CNN encoders and gives no sizes: two blocks of kernel 3
         without pooling are ours. Masked steps are zeros to every convolution.
     """
@@ -102,7 +102,7 @@ class SignalConv(nn.Module):
     ) -> Array:
         """A convolution over the axes before the last, starting as PyTorch's does.
 
-        Its bias matters: without one, normalising a single channel would leave no more
+        Its bias matters: without one, normalizing a single channel would leave no more
         than its sign.
         """
         start = torch_uniform(math.prod(sizes) * x.shape[-1])

@@ -1,4 +1,4 @@
-"""Vision transformer: pictures cut into patches."""
+"""Vision transformer: images cut into patches."""
 
 import functools
 from typing import Any
@@ -25,7 +25,7 @@ class ViT(nn.Module):
         tokens = LN(z_L)
 
     The defaults are those of vit-base-patch16. Parameters: `embed`, `first`, the class
-    token, `place`, for pictures of the size they were made for, `layer_{i}`, `norm`.
+    token, `place`, for images of the size they were made for, `layer_{i}`, `norm`.
 
     Attributes:
         hidden_dim: of the tokens, d.
@@ -33,12 +33,12 @@ class ViT(nn.Module):
         num_heads: of each layer.
         mlp_dim: width inside the feed-forward networks.
         patch_size: height and width of a patch.
-        pooled: one token for each picture, the class token, rather than all of them.
+        pooled: one token for each image, the class token, rather than all of them.
         dropout: on z_0, attention weights and what the layers add.
-        epsilon: of the normalisations.
+        epsilon: of the normalizations.
         dtype: type of the computation; None for float32.
 
-    Source:
+    Reference:
         Dosovitskiy et al. 2021; MCL-MCF, Table 9.
     """
 
@@ -54,20 +54,20 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(self, values: Array, mask: Array, *, train: bool) -> Tokens:
-        """Encodes pictures, each on its own.
+        """Encodes images, each on its own.
 
         Args:
-            values: (b t h w c), t pictures, or (b h w c), one; unsigned integers are
-                pixels 0..255 and are normalised here, floats are taken as they are.
-            mask: (b t) bool; of one picture (b h), which is real if a row is.
+            values: (b t h w c), t images, or (b h w c), one; unsigned integers are
+                pixels 0..255 and are normalized here, floats are taken as they are.
+            mask: (b t) bool; of one image (b h), which is real if a row is.
             train: drop out.
 
         Returns:
-            Tokens (b t*n d), 0 where masked: for each picture the class token, then
+            Tokens (b t*n d), 0 where masked: for each image the class token, then
             n - 1 patches, row by row; with `pooled` (b t d).
 
         Raises:
-            DataError: if patches do not tile a picture.
+            DataError: if patches do not tile an image.
         """
         values, mask = frames(values, mask)
         b, t = mask.shape
@@ -95,13 +95,13 @@ class ViT(nn.Module):
         return Tokens(x, tokens.mask.reshape(b, -1))
 
     def _patches(self, x: Array) -> Array:
-        """Pictures (b h w c) as patches (b n p*p*c)."""
+        """Images (b h w c) as patches (b n p*p*c)."""
         p, (h, w) = self.patch_size, x.shape[1:3]
         if h % p or w % p:
             raise DataError(
                 "D13",
-                f"a picture has {h}x{w} pixels, which patches of {p}x{p} do not tile.",
-                "give pictures of another size, or another `patch`",
+                f"an image has {h}x{w} pixels, which patches of {p}x{p} do not tile.",
+                "give images of another size, or another `patch`",
             )
         return einops.rearrange(x, "b (h i) (w j) c -> b (h w) (i j c)", i=p, j=p)
 

@@ -43,12 +43,12 @@ class Wav2Vec2(nn.Module):
         group_norm_includes_padding: statistics of GN count padding, as in the released
             code.
         dropout: on z, z_0, attention weights, hidden layers and what the layers add.
-        epsilon: of the normalisations.
+        epsilon: of the normalizations.
         dtype: type of the computation; None for float32.
 
-    Source:
+    Reference:
         Baevski et al. 2020; Hetero-Fusion-Net, Sec. 5.1.
-    Reading:
+    Deviation:
         GN has one group for each channel, so its statistics run over time; in the
         released code they count the zeros that pad a waveform, so that its vectors
         depend on the batch it is in. Ours are those of the waveform alone.
@@ -87,7 +87,7 @@ class Wav2Vec2(nn.Module):
         """
         x = zero_masked(self._checked(values), mask)
         if self.standardize:
-            x = zero_masked(_standardised(x, mask), mask)
+            x = zero_masked(_standardized(x, mask), mask)
         x, mask = self._frames(x[..., None].astype(self.dtype or x.dtype), mask)
         x = layer_norm(self.dtype, "project_norm", self.epsilon)(x)
         start = nn.initializers.normal(0.02)
@@ -181,7 +181,7 @@ class InstanceNormOverTime(nn.Module):
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
         exact = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        y = _standardised(exact, mask, self.epsilon) * scale + bias
+        y = _standardized(exact, mask, self.epsilon) * scale + bias
         return zero_masked(y, mask).astype(x.dtype)
 
 
@@ -197,8 +197,8 @@ class PositionalConv(nn.Module):
         groups: divides c.
         dtype: type of the computation.
 
-    Source:
-        Baevski et al. 2020; weight normalisation of Salimans and Kingma 2016.
+    Reference:
+        Baevski et al. 2020; weight normalization of Salimans and Kingma 2016.
     """
 
     size: int
@@ -235,7 +235,7 @@ def whole(mask: Array, size: int, stride: int) -> Array:
     return jnp.all(jnp.stack(taps), axis=0)
 
 
-def _standardised(x: Array, mask: Array, epsilon: float = 1e-7) -> Array:
+def _standardized(x: Array, mask: Array, epsilon: float = 1e-7) -> Array:
     """`x` (b t ..) with mean 0 and variance 1 over the real steps of each example."""
     away = x - masked_mean(x, mask, axis=1)[:, None]
     variance = masked_mean(jnp.square(away), mask, axis=1)[:, None]

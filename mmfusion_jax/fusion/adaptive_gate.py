@@ -33,7 +33,7 @@ class AdaptiveGate(nn.Module):
         target: the stream that is added, (b 1 d).
         dtype: type of the computation; None keeps that of the input.
 
-    Source:
+    Reference:
         Hetero-Fusion-Net, Sec. 3.3, Eq. 3-4; the hidden layer: Sec. 5.2.
     """
 

@@ -39,9 +39,9 @@ class CrossModalAlignment(nn.Module):
         per_modality: projections of Eq. 3 of each modality's own.
         dtype: type of the computation; None keeps that of the input.
 
-    Source:
+    Reference:
         OF-CMAER-CAT, Sec. 3, Eq. 3-7.
-    Reading:
+    Deviation:
         The projections are shared, as printed, and one head wide. The softmax of Eq. 6
         runs over the partners that an example has; without any F' is 0. G is a
         perceptron of each step [F_i, F'_i] with one hidden layer and ReLU, shared by

@@ -12,7 +12,7 @@ from mmfusion_jax.types import Array
 
 
 class GraphFusion(nn.Module):
-    """Every node gathers its neighbours, then all are added.
+    """Every node gathers its neighbors, then all are added.
 
         delta_ij = Q [W h_i, W h_j] + b                               (17)
         xi_ij = softmax_j(gelu(delta_ij)), j in N_i                   (18)
@@ -24,10 +24,10 @@ class GraphFusion(nn.Module):
         self_loops: N_i also holds i.
         dtype: type of the computation, softmax excepted; None keeps that of the input.
 
-    Source:
+    Reference:
         MEA, Sec. III-F.
-    Reading:
-        A node without neighbours, the only modality of an example, is its own: by
+    Deviation:
+        A node without neighbors, the only modality of an example, is its own: by
         Eq. 19 nothing of it would be left.
     """
 
@@ -58,13 +58,13 @@ class GraphFusion(nn.Module):
         delta = delta.astype(jnp.promote_types(delta.dtype, jnp.float32))
 
         weights = masked_softmax(
-            nn.gelu(delta, approximate=False), self._neighbours(present), axis=-1
+            nn.gelu(delta, approximate=False), self._neighbors(present), axis=-1
         )
         self.sow("intermediates", "weights", weights)
         gathered = jnp.einsum("bij,bjd->bid", weights.astype(x.dtype), x)
         return jnp.sum(zero_masked(jax.nn.sigmoid(gathered), present), axis=1)
 
-    def _neighbours(self, present: Array) -> Array:
+    def _neighbors(self, present: Array) -> Array:
         """N_i, (b i j) bool."""
         own = jnp.eye(present.shape[1], dtype=bool)
         alone = jnp.sum(present, axis=1, dtype=jnp.int32) < 2

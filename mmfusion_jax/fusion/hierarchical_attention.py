@@ -33,9 +33,9 @@ class HierarchicalAttention(nn.Module):
         sources: what layers after the first look at: the "updated" modalities, or the
             "preliminary" ones that the first layer was given.
 
-    Source:
+    Reference:
         MEA, Sec. III-D, Eq. 10.
-    Reading:
+    Deviation:
         Eq. 10 is written for language; the others follow by symmetry, with weights of
         their own. A source that an example lacks is skipped.
     """

@@ -26,9 +26,9 @@ class ModalityAttention(nn.Module):
         residual: add f.
         dtype: type of the computation; None keeps that of the input.
 
-    Source:
+    Reference:
         Hetero-Fusion-Net, Sec. 3.2, Eq. 1-2.
-    Reading:
+    Deviation:
         As printed, Eq. 1 has one query and one key for each pair, and the softmax of
         one number is 1. The text asks for a matrix of the relevance of every modality
         for every other: the softmax runs over the modalities.

@@ -28,9 +28,9 @@ class ModalityWeighting(nn.Module):
         hidden_dim: width of the hidden layer.
         dtype: type of the computation; None keeps that of the input.
 
-    Source:
+    Reference:
         OF-CMAER-CAT, Sec. 3, Eq. 8-10.
-    Reading:
+    Deviation:
         Literally as printed: the softmax is over all modalities, and the mask comes
         afterwards. The variance is that of the steps of each channel (population).
     """

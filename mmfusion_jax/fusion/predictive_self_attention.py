@@ -30,7 +30,7 @@ class PredictiveSelfAttention(nn.Module):
             `ModalityWeights`; "off" is the ablation "w/o Weighted Attention Layer".
         dtype: type of the computation; None keeps that of the input.
 
-    Source:
+    Reference:
         MEA, Sec. III-C, Eq. 2-6.
     """
 
@@ -80,9 +80,9 @@ class ModalityWeights(nn.Module):
         dense: W_m reads the whole sequence, (n*d n*d), instead of one token.
         dtype: type of the computation, softmax excepted; None keeps that of the input.
 
-    Source:
+    Reference:
         MEA, Eq. 5-6.
-    Reading:
+    Deviation:
         W_m as printed would have hundreds of millions of parameters for the lengths
         of the paper: by default it is shared by the tokens. Only present modalities
         have a share.

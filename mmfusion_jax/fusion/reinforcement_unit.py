@@ -55,11 +55,11 @@ class ReinforcementUnit(nn.Module):
             to save memory; others always are.
         dtype: type of the computation, softmax excepted; None keeps that of the input.
 
-    Source:
+    Reference:
         MEA, Sec. III-C, Eq. 2-4, and the unit of Sec. III-D, Eq. 7-9.
-    Reading:
-        One normalisation serves source and target, and what is added to the heads is
-        the normalised target, as Eq. 3 and 8 print it. The paper does not speak of
+    Deviation:
+        One normalization serves source and target, and what is added to the heads is
+        the normalized target, as Eq. 3 and 8 print it. The paper does not speak of
         dropout; ours leaves the maps alone, which are large.
     """
 
@@ -213,7 +213,7 @@ class ReinforcementUnit(nn.Module):
         return chained
 
     def _norm(self, name: str, width: int) -> tuple[Array, Array]:
-        """Scale and bias of a normalisation, (u d) each."""
+        """Scale and bias of a normalization, (u d) each."""
         shape = len(self.sources), width
         return (
             self.param(f"{name}_scale", nn.initializers.ones, shape),

@@ -36,9 +36,9 @@ class ResidualAttention(nn.Module):
         axis: pmap axis over which the batch is spread; None under jit.
         dtype: type of the computation, softmax excepted; None keeps that of the input.
 
-    Source:
+    Reference:
         CFN-SR, Sec. 2.3, Eq. 7-8.
-    Reading:
+    Deviation:
         Eq. 7 gives k maps where Eq. 8 needs one: a learned vector w and a bias
         project them, as in the released code. x_a is the last token, also from the
         code. The code sums the weights over the batch, so that a prediction depends

@@ -43,11 +43,11 @@ class TensorConvolution(nn.Module):
         chunk: examples at a time, to save memory; 0 for all at once.
         dtype: type of the computation; None keeps that of the input.
 
-    Source:
+    Reference:
         MCL-MCF, Sec. 3.4, Eq. 14-15.
-    Reading:
+    Deviation:
         Tensor fusion networks append 1 to the vectors; this paper does not. The last
-        relu may leave nothing for any example: see "active" in the model's extras.
+        relu may leave nothing for any example: see "active" in the model's aux.
     """
 
     x: str
@@ -120,6 +120,6 @@ def convolved(
 
 
 def windows(x: Array) -> Array:
-    """The runs of `SIDE` neighbours in every vector (b d), (b d-2 3)."""
+    """The runs of `SIDE` neighbors in every vector (b d), (b d-2 3)."""
     ends = range(x.shape[-1] - SIDE + 1, x.shape[-1] + 1)
     return jnp.stack([x[:, i:end] for i, end in enumerate(ends)], axis=-1)

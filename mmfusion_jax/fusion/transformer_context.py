@@ -26,9 +26,9 @@ class TransformerContext(nn.Module):
         dropout: on attention weights, hidden layers and residuals.
         dtype: type of the computation; None keeps that of the input.
 
-    Source:
+    Reference:
         OF-CMAER-CAT, Sec. 3; no equation is given.
-    Reading:
+    Deviation:
         Layers are pre-norm with the exact GELU and a hidden layer of 4d. Positions
         begin anew in each modality: the modalities run beside each other.
     """

@@ -22,14 +22,14 @@ class Attention(nn.Module):
             memory has another length than the query.
         dropout: rate on the attention weights.
         dtype: type of the computation, softmax excepted; None keeps that of the input.
-        kernel_init: first values of all four matrices; None for those of the Reading.
+        kernel_init: first values of all four matrices; None for those of the Deviation.
         bias: of Q, K and V; the output always has one.
         include_self: False: in self-attention a token sees the others alone, but for a
             token that has no others.
 
-    Source:
+    Reference:
         CFN-SR, Eq. 5, after Vaswani et al. 2017.
-    Reading:
+    Deviation:
         The released code draws Q, K and V as one Xavier matrix, which makes its bound
         sqrt(2) smaller than that of three matrices; we draw three with that bound.
     """

@@ -1,4 +1,4 @@
-"""Batch normalisation that sees only what is real, and all of it."""
+"""Batch normalization that sees only what is real, and all of it."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from mmfusion_jax.types import Array
 
 
 class BatchNorm(nn.Module):
-    """Normalises channels with the statistics of the real positions of a batch.
+    """Normalizes channels with the statistics of the real positions of a batch.
 
         y = scale (x - mean) / sqrt(var + epsilon) + bias
 
@@ -26,8 +26,8 @@ class BatchNorm(nn.Module):
         epsilon: added to the variance.
         dtype: type of the result; None keeps that of the input.
 
-    Reading:
-        As in PyTorch, which the papers use: training normalises with the biased
+    Deviation:
+        As in PyTorch, which the papers use: training normalizes with the biased
         variance, the running variance is the unbiased one. A batch without any real
         position leaves the running values as they are.
     """
@@ -39,7 +39,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, mask: Array, *, train: bool) -> Array:
-        """Normalises `x`.
+        """Normalizes `x`.
 
         Args:
             x: (... c).

@@ -16,14 +16,14 @@ class CTCAlignment(nn.Module):
         y_j = sum_t p_tj x_t
 
     The loss term "ctc" teaches it, with targets 1, 2, .. n: hand it the logits as
-    `Outputs.extras["ctc/<m>"]` and the mask of the tokens as `"ctc/<m>/real"`.
+    `Outputs.aux["ctc/<m>"]` and the mask of the tokens as `"ctc/<m>/real"`.
 
     Attributes:
         length: n, the number of places; of a text, its words.
 
-    Source:
+    Reference:
         Tsai et al. 2019 (MulT), the "+ CTC" of its tables and of MEA, Tables II, III.
-    Reading:
+    Deviation:
         As in the released code the states of the second LSTM, in (-1, 1), are the
         logits; no linear layer follows.
     """

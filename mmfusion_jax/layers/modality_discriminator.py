@@ -27,11 +27,11 @@ class ModalityDiscriminator(nn.Module):
             the reversed one, "one" nowhere.
         dtype: type of the computation; None keeps that of the input.
 
-    Source:
+    Reference:
         MEA, Sec. III-E.3.
-    Reading:
+    Deviation:
         Were D_i trained by Eq. 15 without the reversal, h^a would become easier to
-        recognise, which makes omega small: hence "detached".
+        recognize, which makes omega small: hence "detached".
     """
 
     omega: Literal["detached", "joint", "one"] = "detached"

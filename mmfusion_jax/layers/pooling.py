@@ -29,7 +29,7 @@ def flatten(tokens: Tokens) -> Array:
 
     Masked tokens are 0, so an absent modality adds nothing to a linear layer.
 
-    Reading:
+    Deviation:
         The order is that of PyTorch's (b d n) tensors, so that weights can be
         exchanged with the released codes.
     """

@@ -22,13 +22,13 @@ class ProjectionHeads(nn.Module):
 
     Attributes:
         output_dim: of the space where the two meet.
-        variant: "official" normalises y before its projection and not after, as the
+        variant: "official" normalizes y before its projection and not after, as the
             released code does; its loss has the scale ln(1 / 0.07).
-        learnable_scale: multiply x' by exp(tau), tau learnt from ln(1 / 0.07); the
+        learnable_scale: multiply x' by exp(tau), tau learned from ln(1 / 0.07); the
             loss then has the scale 1.
         dtype: type of the projections; None keeps that of the input.
 
-    Source:
+    Reference:
         MCL-MCF, Algorithm 1.
     """
 

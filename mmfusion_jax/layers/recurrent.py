@@ -38,9 +38,9 @@ class LSTM(nn.Module):
         last: give the state of each direction after its last real step, as one token,
             in place of the states of all steps.
 
-    Source:
+    Reference:
         Hochreiter and Schmidhuber 1997; MEA, Eq. 1.
-    Reading:
+    Deviation:
         First values are PyTorch's but for the bias: one uniform draw, where PyTorch's
         two add up to one of twice the variance.
     """

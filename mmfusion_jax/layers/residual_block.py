@@ -1,4 +1,4 @@
-"""The blocks of residual networks, over pictures and over clips."""
+"""The blocks of residual networks, over images and over clips."""
 
 import functools
 from typing import Any, Literal
@@ -34,9 +34,9 @@ class ResidualBlock(nn.Module):
         axis: pmap axis of the norms.
         dtype: type of the computation.
 
-    Source:
+    Reference:
         He et al. 2016.
-    Reading:
+    Deviation:
         The stride of a bottleneck is that of its 3x3, as in torchvision.
     """
 
@@ -48,7 +48,7 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, mask: Array, *, train: bool) -> tuple[Array, Array]:
-        """Maps pictures (b h w c), mask (b), or clips (b s h w c), mask (b s).
+        """Maps images (b h w c), mask (b), or clips (b s h w c), mask (b s).
 
         Returns:
             Values with h, w and s divided by `stride`, 0 where masked, and their mask.

@@ -13,7 +13,7 @@ from mmfusion_jax.types import Array, Tokens
 
 
 class TransformerLayer(nn.Module):
-    """Attention and a feed-forward network, each normalised and added.
+    """Attention and a feed-forward network, each normalized and added.
 
         z = z + Attention(LN(z))                              pre_norm
         z = z + W_2 f(W_1 LN(z) + b_1) + b_2
@@ -28,9 +28,9 @@ class TransformerLayer(nn.Module):
         relu_dropout: on the hidden layer.
         residual_dropout: on what is added.
         dtype: type of the computation.
-        pre_norm: normalise first, rather than last.
+        pre_norm: normalize first, rather than last.
         activation: f.
-        epsilon: of the normalisations.
+        epsilon: of the normalizations.
         kernel_init: first values of all matrices; None for Xavier's.
     """
 
@@ -86,7 +86,7 @@ class TransformerLayer(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Sinusoid positions, `num_layers` layers, and a last normalisation.
+    """Sinusoid positions, `num_layers` layers, and a last normalization.
 
         z_0 = sqrt(d) x + PE
 
@@ -97,10 +97,10 @@ class Transformer(nn.Module):
         embed_dropout: on z_0.
         dtype: type of the computation; None keeps that of the input.
 
-    Source:
+    Reference:
         CFN-SR, Eq. 5-6; the encoder of MulT (Tsai et al. 2019), which its code uses.
-    Reading:
-        Eq. 6 normalises after adding; the released code normalises before, and once
+    Deviation:
+        Eq. 6 normalizes after adding; the released code normalizes before, and once
         more after the last layer, and so do we.
     """
 
@@ -165,5 +165,5 @@ def sinusoid(n: int, width: int, first: int = 1) -> np.ndarray:
 
 
 def layer_norm(dtype: Any, name: str, epsilon: float = 1e-5) -> nn.LayerNorm:
-    """Layer normalisation with PyTorch's epsilon and an exact variance."""
+    """Layer normalization with PyTorch's epsilon and an exact variance."""
     return nn.LayerNorm(epsilon, dtype, use_fast_variance=False, name=name)

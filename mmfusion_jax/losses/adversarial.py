@@ -22,13 +22,13 @@ class AgnosticAdversary:
 
     Attributes:
         modalities: each has its logits in
-            `Outputs.extras["discriminator/agnostic/<m>"]` and, for omega,
+            `Outputs.aux["discriminator/agnostic/<m>"]` and, for omega,
             `["importance/<m>"]`, (b M); the place of a modality here is its class.
         omega: "detached" takes omega as a constant, and D_i learns from
             `ImportanceDiscriminatorLoss`; "joint" lets the gradient of this term
             through omega; "one" is the ablation "w/o Degree omega".
 
-    Reading:
+    Deviation:
         Nothing in the paper trains D_i: hence "detached". The model reverses the
         gradient in front of D_m, and for "joint" in front of D_i as well: otherwise
         less omega makes the modalities easier to tell apart. A missing modality adds 0.
@@ -53,7 +53,7 @@ class AgnosticAdversary:
     def _omega(
         self, place: int, name: str, present: Array, outputs: Outputs
     ) -> Array | float:
-        """How hard it is to recognise the modality by its agnostic features, (b)."""
+        """How hard it is to recognize the modality by its agnostic features, (b)."""
         if self.omega == "one":
             return 1.0
         logits = zero_masked(model_output(outputs, f"importance/{name}"), present)
@@ -69,14 +69,14 @@ class ExclusiveAdversary:
 
     Attributes:
         modalities: each has its logits in
-            `Outputs.extras["discriminator/exclusive/<m>"]`, (b M); the place of a
+            `Outputs.aux["discriminator/exclusive/<m>"]`, (b M); the place of a
             modality here is its class.
     """
 
     modalities: tuple[str, ...]
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
-        return _recognise("discriminator/exclusive", self.modalities, outputs, batch)
+        return _recognize("discriminator/exclusive", self.modalities, outputs, batch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,12 +86,12 @@ class ImportanceDiscriminatorLoss:
         L_imp = -1/n sum_m sum_k log[D_i(h^a_m)]_m
 
     Attributes:
-        modalities: each has its logits in `Outputs.extras["importance/<m>"]`, (b M);
+        modalities: each has its logits in `Outputs.aux["importance/<m>"]`, (b M);
             the place of a modality here is its class.
 
-    Source:
+    Reference:
         MEA, Sec. III-E.3.
-    Reading:
+    Deviation:
         The paper has no loss for D_i; this one goes with omega="detached", where the
         model stops the gradient in front of D_i.
     """
@@ -99,10 +99,10 @@ class ImportanceDiscriminatorLoss:
     modalities: tuple[str, ...]
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
-        return _recognise("importance", self.modalities, outputs, batch)
+        return _recognize("importance", self.modalities, outputs, batch)
 
 
-def _recognise(
+def _recognize(
     prefix: str, modalities: tuple[str, ...], outputs: Outputs, batch: Batch
 ) -> Array:
     """The cross-entropy of telling every modality by its logits "prefix/<m>", (b)."""

@@ -15,19 +15,19 @@ class InfoNCE:
     """Loss term: the sum over pairs of views of the loss of finding one in the other.
 
     Attributes:
-        pairs: each has its views in `Outputs.extras["<pair>/x"]` and `["<pair>/y"]`,
-            (b d), projected and normalised, and may have `["<pair>/valid"]`, (b) bool:
+        pairs: each has its views in `Outputs.aux["<pair>/x"]` and `["<pair>/y"]`,
+            (b d), projected and normalized, and may have `["<pair>/valid"]`, (b) bool:
             the rows that have both; without it all real rows have.
         scale: what the inner products are multiplied by, 1 / tau. A scale that is
-            learnt belongs to the model: multiply x by it and take 1 here.
+            learned belongs to the model: multiply x by it and take 1 here.
         symmetric: False: only x looks for y.
         positives: which rows belong together, "A", "B" or "C"; see `ops.info_nce`.
         label: name in `Batch.labels`, for designs "B" and "C": (b) int classes, or (b)
             float numbers, of which the sign is the class.
 
-    Source:
+    Reference:
         MCL-MCF, Algorithm 1, Eq. 5, 12 and 18; designs: Tables 7 and 8.
-    Reading:
+    Deviation:
         A row that is not valid, or has no partner, adds 0 to the mean over the batch,
         and is no negative of others. The classes of numbers are negative, zero and
         positive; the paper does not say.

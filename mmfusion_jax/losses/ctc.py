@@ -20,15 +20,15 @@ class CTC:
     are left when repetitions are made one and blanks are taken out.
 
     Attributes:
-        modalities: each has `Outputs.extras["ctc/<m>"]`, (b t k) logits with the blank
+        modalities: each has `Outputs.aux["ctc/<m>"]`, (b t k) logits with the blank
             first, and `["ctc/<m>/real"]`, (b t) bool, the steps that count. It may
             have `["ctc/<m>/targets"]`, (b n) int classes 1..k-1, and 0 behind the last;
             without them the targets are 1, 2, .. k-1.
 
-    Source:
+    Reference:
         Graves et al. 2006; as alignment of a modality with k-1 words: Tsai et al. 2019,
         and "+ CTC" in MEA, Tables II and III.
-    Reading:
+    Deviation:
         An example with fewer real steps than its targets need has no path, and adds 0;
         so does one that lacks the modality.
     """

@@ -17,10 +17,10 @@ class HSICDisparity:
         L_dis = 1/M sum_m HSIC(h^e_m, h^a_m)                      (MEA, Eq. 13-14)
 
     Attributes:
-        modalities: each has `Outputs.extras["exclusive/<m>"]` (b d) and
+        modalities: each has `Outputs.aux["exclusive/<m>"]` (b d) and
             `["agnostic/<m>"]` (b e).
 
-    Reading:
+    Deviation:
         The text speaks of pairs of modalities, Eq. 14 pairs the two features of one:
         we do. A modality that fewer than two rows have is left out of the mean.
     """
@@ -37,14 +37,14 @@ class DifferenceLoss:
 
         L_sep = 1/M sum_m mean((H^e_m^T H^a_m)^2)
 
-    The columns of H are centred, then its rows have length 1.
+    The columns of H are centered, then its rows have length 1.
 
     Attributes:
         modalities: as in `HSICDisparity`.
 
-    Source:
+    Reference:
         Hazarika et al. 2020, Eq. 10; MEA, Table V, "w/ Separation Constraint".
-    Reading:
+    Deviation:
         The mean over the entries of the product and constant lengths, as in the code
         of MISA; its paper sums.
     """

@@ -9,7 +9,7 @@ from mmfusion_jax.losses.model_outputs import check_choice, model_output
 from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Batch, Outputs
 
-FORMS = ("normalised", "paper")
+FORMS = ("normalized", "paper")
 TINY = 1e-8
 
 
@@ -17,22 +17,22 @@ TINY = 1e-8
 class GateEntropy:
     """Loss term: the negative entropy of the gates of an example, in nats.
 
-        L = sum_m p_m ln p_m,  p = g / sum g                 form="normalised"
+        L = sum_m p_m ln p_m,  p = g / sum g                 form="normalized"
         L = -sum_m g_m ln g_m                                form="paper"     (5)
 
     Attributes:
         form: of the two.
-        gate: name in `Outputs.extras`, (b m), 0 where a modality is missing.
+        gate: name in `Outputs.aux`, (b m), 0 where a modality is missing.
 
-    Source:
+    Reference:
         Hetero-Fusion-Net, Eq. 5; lambda is the weight of the term.
-    Reading:
+    Deviation:
         Eq. 5 is added to the loss, so it lowers the entropy, and its gates have no
         sum of 1. The text wants all modalities to be used: the default raises the
         entropy of the shares. The logarithm sees no less than 1e-8 and no more than 1.
     """
 
-    form: Literal["normalised", "paper"] = "normalised"
+    form: Literal["normalized", "paper"] = "normalized"
     gate: str = "gate"
 
     def __post_init__(self):

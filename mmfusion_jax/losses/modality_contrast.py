@@ -20,16 +20,16 @@ class ModalityContrast:
         L_con = -sum_i mean_j log(exp(s_ij / tau) / sum_q exp(s_iq / tau))     (15-17)
 
     Attributes:
-        modalities: each has `Outputs.extras["pooled/<m>"]`, (b d).
+        modalities: each has `Outputs.aux["pooled/<m>"]`, (b d).
         temperature: tau.
         negatives: "batch": partner j of the same example is sought among the j of all
             examples, and j is each other modality. "same_sample": j is the next
             modality, the first after the last, and is sought among the other
             modalities of the example.
 
-    Source:
+    Reference:
         OF-CMAER-CAT, Eq. 15-17.
-    Reading:
+    Deviation:
         All indices n of Eq. 15-16 are those of one example, which "same_sample"
         takes literally; the text sums over the batch. A missing modality is neither
         anchor nor partner nor negative.

@@ -7,7 +7,7 @@ from mmfusion_jax.types import Array, Outputs
 
 
 def model_output(outputs: Outputs, name: str) -> Array:
-    """`Outputs.extras[name]`, (b ...), floats in float32 or wider.
+    """`Outputs.aux[name]`, (b ...), floats in float32 or wider.
 
     Raises:
         ConfigError: the model gives no such array, found while tracing.

@@ -18,11 +18,11 @@ class Multiplicative:
 
     Attributes:
         label: name in `Batch.labels`, (b) int classes y.
-        modalities: each has its logits (b k) in `Outputs.extras["logits/<name>"]`.
+        modalities: each has its logits (b k) in `Outputs.aux["logits/<name>"]`.
         beta: how much a modality is forgiven, 0..1.
         stop_gradient_q: take q as a constant in the gradient.
 
-    Source:
+    Reference:
         Liu et al. 2018; beta of CFN-SR, Table 1.
     """
 

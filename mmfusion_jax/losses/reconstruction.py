@@ -17,12 +17,12 @@ class Reconstruction:
         L_rec = mean_{i present} mean_d (decoded_i - sg(pooled_i))^2
 
     Attributes:
-        modalities: each has `Outputs.extras["reconstruction/<m>"]` and
+        modalities: each has `Outputs.aux["reconstruction/<m>"]` and
             `["pooled/<m>"]`, (b d).
 
-    Source:
+    Reference:
         OF-CMAER-CAT, Eq. 19.
-    Reading:
+    Deviation:
         The paper names the term and gives no equation. The gradient stops at what is
         to be decoded, or the encoders would make it trivial.
     """

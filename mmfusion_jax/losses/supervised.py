@@ -20,10 +20,10 @@ class CrossEntropy:
 
     Attributes:
         label: name in `Batch.labels`, (b) int classes 0..k-1.
-        logits: name in `Outputs.extras` to use instead of the prediction.
+        logits: name in `Outputs.aux` to use instead of the prediction.
         class_weights: what an example of each class counts for; () for 1.
 
-    Reading:
+    Deviation:
         Eq. 10 takes the logarithm of the prediction of Eq. 9, which is not a
         probability yet: the softmax in between is meant.
     """
@@ -61,7 +61,7 @@ class L1:
     Attributes:
         label: name in `Batch.labels`, (b) float.
 
-    Source:
+    Reference:
         MCL-MCF, Eq. 22.
     """
 
@@ -78,7 +78,7 @@ class MSE:
     Attributes:
         label: name in `Batch.labels`, (b) float.
 
-    Source:
+    Reference:
         MEA, Sec. III-G.
     """
 
@@ -96,7 +96,7 @@ class Multilabel:
         label: name in `Batch.labels`, (b j) int 0 or 1; the prediction (b 2j) holds the
             logits of no and yes of one flag after the other.
 
-    Source:
+    Reference:
         MEA, Sec. III-G, for IEMOCAP.
     """
 

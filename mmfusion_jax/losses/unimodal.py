@@ -28,13 +28,13 @@ class UnimodalLoss:
 
     Attributes:
         label: name in `Batch.labels`.
-        modalities: each has its logits in `Outputs.extras["logits/<name>"]`.
+        modalities: each has its logits in `Outputs.aux["logits/<name>"]`.
         kind: of loss: "cross_entropy", "multilabel", "l1" or "mse".
 
-    Source:
+    Reference:
         Hetero-Fusion-Net, Eq. 12 needs such predictions.
-    Reading:
-        The paper does not say how they are learnt.
+    Deviation:
+        The paper does not say how they are learned.
     """
 
     label: str
@@ -62,12 +62,12 @@ class Consistency:
         L = 1 - mean_m cos(p_m, p),  the mean over the modalities present
 
     Attributes:
-        modalities: each has its logits (b k) in `Outputs.extras["logits/<name>"]`.
+        modalities: each has its logits (b k) in `Outputs.aux["logits/<name>"]`.
         flags: the logits are pairs of no and yes: the mean over the flags.
 
-    Source:
+    Reference:
         Hetero-Fusion-Net, Eq. 10 and 13.
-    Reading:
+    Deviation:
         The paper names a consistency loss and does not define it: 1 less its soft
         consistency, Eq. 13. An example without any modality adds 0.
     """

@@ -45,7 +45,7 @@ class Unimodal(nn.Module):
         audio_pooling: what the head sees of audio: "flat", "mean" or "moments".
         modality: the one that is encoded; "" for the only one of `encoders`.
 
-    Source:
+    Reference:
         CFN-SR, Table 1, "3D ResNeXt50 (Vid.)" and "1D CNN (Aud.)".
     """
 
@@ -59,7 +59,7 @@ class Unimodal(nn.Module):
     def __call__(self, batch: Batch, *, train: bool) -> Outputs:
         """Returns logits (b k), or a score (b) where `head_size` is 1.
 
-        Extras: by its modality's name the vector (b d), and "logits/<modality>", the
+        Auxiliary outputs: by its modality's name the vector (b d), and "logits/<modality>", the
         prediction once more.
 
         Raises:
@@ -101,15 +101,15 @@ class LateFusion(nn.Module):
         flags: the logits are pairs of no and yes, and each pair is combined by itself.
         hidden_dropout: after each of them.
 
-    Source:
+    Reference:
         CFN-SR, Table 1, "Averaging", "Multiplication" and "Multiplicative";
         Hetero-Fusion-Net, Sec. 5.3, "Late Fusion": rule="learned", aligned=512,
         hidden_dims=(512, 256), hidden_dropout=0.3, audio_readout="mean", dropout=0.
-    Reading:
+    Deviation:
         Averaging and multiplication combine networks that were trained alone: take
         their weights with `copy_submodules`, or train with one cross-entropy per
         modality on "logits/<modality>". "multiplicative" is trained with the loss of
-        that name; it scores each class as if it were the true one, and we normalise the
+        that name; it scores each class as if it were the true one, and we normalize the
         scores. The papers combine classes. Scores are combined by "average", their
         mean, and by "learned", a mean whose weights are a linear layer and softmax of
         all scores; the other rules have no meaning for them.
@@ -131,7 +131,7 @@ class LateFusion(nn.Module):
         """Predicts.
 
         Returns:
-            Log-probabilities (b k), or a score (b) where `head_size` is 1; extras: by
+            Log-probabilities (b k), or a score (b) where `head_size` is 1; aux: by
             each modality's name its vector (b d), and "logits/<modality>", its own
             logits (b k) or score (b).
 
@@ -139,24 +139,24 @@ class LateFusion(nn.Module):
             ConfigError: if the rule is unknown, or not one for scores.
         """
         streams = encode(self.encoders, batch, train=train)
-        extras, logits = _vectors(self, streams, train), []
+        aux, logits = _vectors(self, streams, train), []
         for name in sorted(streams):
             y = hidden_layers(
-                extras[name],
+                aux[name],
                 self.hidden_dims,
                 f"hidden_{name}",
                 self.hidden_dropout,
                 train,
             )
             logits.append(prediction_head(y, self.head_size, f"head_{name}"))
-            extras[f"logits/{name}"] = logits[-1]
+            aux[f"logits/{name}"] = logits[-1]
         present = [streams[name].present for name in sorted(streams)]
         together = jnp.stack(logits, axis=1), jnp.stack(present, axis=1)
         if self.head_size == 1:
-            return Outputs(self._mean(*together), extras)
+            return Outputs(self._mean(*together), aux)
         if self.flags:
-            return Outputs(self._by_flag(*together), extras)
-        return Outputs(self._combine(*together), extras)
+            return Outputs(self._by_flag(*together), aux)
+        return Outputs(self._combine(*together), aux)
 
     def _mean(self, scores: Array, present: Array) -> Array:
         """The score (b) of scores (b m) by the rule."""
@@ -213,11 +213,11 @@ class ConcatFC(nn.Module):
         projection_dim: width to which every vector is brought first, see `align`; 0 for
             none.
 
-    Source:
+    Reference:
         CFN-SR, Table 1, "Concat + FC"; Hetero-Fusion-Net, Sec. 5.3, "Early Fusion":
         hidden_dims=(1024, 512, 256), aligned=512, hidden_dropout=0.3,
         audio_readout="mean", dropout=0.
-    Reading:
+    Deviation:
         The rate on the hidden layer is given nowhere; we take that of the audio.
     """
 
@@ -233,7 +233,7 @@ class ConcatFC(nn.Module):
     def __call__(self, batch: Batch, *, train: bool) -> Outputs:
         """Returns logits (b k), or a score (b) where `head_size` is 1.
 
-        Extras: each modality's vector (b d), by its name.
+        Auxiliary outputs: each modality's vector (b d), by its name.
 
         Raises:
             ConfigError: there is no hidden layer.

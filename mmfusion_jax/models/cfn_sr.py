@@ -51,11 +51,11 @@ class CFNSR(nn.Module):
         axis: pmap axis over which the batch is spread; None under jit.
         dtype: type of the computation; None keeps that of the encoders.
         attended_modality: the modality in the place of video: any stream with
-            positions, such as a clip, a picture, or a few vectors per clip.
+            positions, such as a clip, an image, or a few vectors per clip.
 
-    Source:
+    Reference:
         CFN-SR, Sec. 2, Tables 1 and 2.
-    Reading:
+    Deviation:
         Sec. 3.5 names the directions the other way round than Table 2; we follow the
         table. For "video_to_audio" neither text nor code gives a definition: the
         steps of the clip, each the mean of its positions, are projected, attend to
@@ -87,7 +87,7 @@ class CFNSR(nn.Module):
         """Classifies.
 
         Returns:
-            Logits (b k); extras "audio" (b n*d) and `attended_modality` (b d), what the
+            Logits (b k); aux "audio" (b n*d) and `attended_modality` (b d), what the
             head sees, and "attention" (b n), the weight of every token of the modality
             that is told, if any is.
 
@@ -104,10 +104,10 @@ class CFNSR(nn.Module):
         audio = pool_modality(streams, "audio", *options, train=train)
         watched = pool_modality(streams, self.attended_modality, *options, train=train)
         joint = jnp.concatenate([watched, audio], axis=-1)  # I in Sec. 2.4
-        extras = {"audio": audio, self.attended_modality: watched}
+        aux = {"audio": audio, self.attended_modality: watched}
         if "attention" in streams:
-            extras["attention"] = streams["attention"].values[..., 0]
-        return Outputs(prediction_head(joint, self.head_size), extras)  # Eq. 9
+            aux["attention"] = streams["attention"].values[..., 0]
+        return Outputs(prediction_head(joint, self.head_size), aux)  # Eq. 9
 
     def _fuse(self, streams: Streams, train: bool) -> Streams:
         """The cross-modal block, Sec. 2.3; the stream that asks stays as it was."""

@@ -53,7 +53,7 @@ def pool_modality(
     Raises:
         ConfigError: if the readout is unknown.
 
-    Reading:
+    Deviation:
         CFN-SR, Eq. 3 flattens audio and Sec. 2.2 pools video; that only the flattened
         vector is dropped out is the released code's.
     """
@@ -86,7 +86,7 @@ def project_modality(
     Returns:
         (b d); 0 where the modality is missing.
 
-    Source:
+    Reference:
         Hetero-Fusion-Net, Sec. 3.1 and 5.2.
     """
     project = torch_dense(x.shape[-1], width, dtype=dtype, name=f"align_{name}")

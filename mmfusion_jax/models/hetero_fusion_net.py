@@ -50,9 +50,9 @@ class HeteroFusionNet(nn.Module):
         audio_pooling: x_m of audio: "mean", "flat" or "moments", see `vector`.
         dtype: type of the computation; None keeps that of the encoders.
 
-    Source:
+    Reference:
         Hetero-Fusion-Net, Sec. 3, sizes of Sec. 5.2.
-    Reading:
+    Deviation:
         MIS and the consistency loss need a prediction of every modality, and the
         paper does not say where it comes from: a linear head on f_m. What a missing
         modality says is neither a key nor gated nor compared. Where all are missing,
@@ -78,7 +78,7 @@ class HeteroFusionNet(nn.Module):
         """Predicts.
 
         Returns:
-            Logits (b k), or a score (b) with one output; extras: f_m (b d) by its
+            Logits (b k), or a score (b) with one output; aux: f_m (b d) by its
             modality's name, "logits/<modality>", what it says alone, "gate" (b m),
             its shares "share/<modality>" (b), g_m / sum g, and "joint", z.
 
@@ -89,8 +89,8 @@ class HeteroFusionNet(nn.Module):
             raise ConfigError("C22", "HeteroFusionNet has no encoder.")
         order = tuple(sorted(self.encoders))
         aligned = self._aligned(encode(self.encoders, batch, train=train), train)
-        extras = {name: first(aligned[name]) for name in order}
-        extras |= {f"logits/{m}": self._alone(m, extras[m]) for m in order}
+        aux = {name: first(aligned[name]) for name in order}
+        aux |= {f"logits/{m}": self._alone(m, aux[m]) for m in order}
 
         attend = ModalityAttention(
             order,
@@ -109,9 +109,9 @@ class HeteroFusionNet(nn.Module):
         )
         fused = streams["joint"]
         z = zero_masked(joint(fused.values[:, 0], train=train), fused.present)
-        extras |= {"gate": streams["gate"].values[..., 0], "joint": z}
-        extras |= weights_by_modality(order, extras["gate"])
-        return Outputs(prediction_head(z, self.head_size), extras)
+        aux |= {"gate": streams["gate"].values[..., 0], "joint": z}
+        aux |= weights_by_modality(order, aux["gate"])
+        return Outputs(prediction_head(z, self.head_size), aux)
 
     def _aligned(self, streams: Streams, train: bool) -> dict[str, Tokens]:
         """The vector of every modality as a stream of one token."""
@@ -144,9 +144,9 @@ class JointRepresentation(nn.Module):
         dropout: after each ReLU.
         dtype: type of the computation; None keeps that of the input.
 
-    Source:
+    Reference:
         Hetero-Fusion-Net, Sec. 3.4.
-    Reading:
+    Deviation:
         Sec. 5.2 has two layers of 512 and 256 units; the residual of Eq. 7 needs
         equal widths: 512 is that of h_1 and h_2, 256 that of z.
     """

@@ -65,9 +65,9 @@ class MCLMCF(nn.Module):
         axis: pmap axis over which the batch is spread; None under jit.
         output_bias_init: what a score is before anything is learned, about.
 
-    Source:
+    Reference:
         MCL-MCF, Sec. 3, Tables 5 and 9.
-    Reading:
+    Deviation:
         Activations, the tanh head and the one set of weights for Eq. 13 and 20 are
         the released code's. It concatenates in several orders, which says no more
         than how the rows of a kernel are numbered: ours is `modality_order` everywhere.
@@ -101,7 +101,7 @@ class MCLMCF(nn.Module):
         """Predicts.
 
         Returns:
-            Logits (b k), or a score (b) with one output; extras: the vector (b d) of
+            Logits (b k), or a score (b) with one output; aux: the vector (b d) of
             every modality by its name, "fused" (b e), what the head reads, and in
             training, for every pair of views, "level1/text_audio/x", "../y" (b k) and
             "../valid" (b) bool, as level2/text_video_audio and
@@ -125,9 +125,9 @@ class MCLMCF(nn.Module):
             fused = self._pictured(lifted, train)
         else:
             fused = self._fused(streams, lifted)
-        extras = {m: first(x) for m, x in streams.items()} | {"fused": fused}
+        aux = {m: first(x) for m, x in streams.items()} | {"fused": fused}
         if learning:
-            extras |= self._contrasts(streams, lifted, train)
+            aux |= self._contrasts(streams, lifted, train)
         x = nn.Dropout(self.dropout, deterministic=not train)(fused)
         for i in range(2):
             x = jnp.tanh(xavier_dense(x, self.hidden_dim, f"hidden_{i}", self.dtype))
@@ -137,7 +137,7 @@ class MCLMCF(nn.Module):
             kernel_init=xavier_normal,
             bias_init=self.output_bias_init,
         )
-        return Outputs(said, extras)
+        return Outputs(said, aux)
 
     def _lifted(self, streams: Streams) -> Streams:
         """t', a' and v', Eq. 13."""
@@ -181,10 +181,10 @@ class MCLMCF(nn.Module):
     def _contrasts(
         self, streams: Streams, lifted: Streams, train: bool
     ) -> dict[str, Array]:
-        """The views of every level that is built, by the names of extras."""
+        """The views of every level that is built, by the names of aux."""
         t, a, v = self.modality_order
         tv, ta, va = (t, v), (t, a), (v, a)
-        pairs, extras = {}, {}
+        pairs, aux = {}, {}
         if 1 in self.levels:
             pairs |= {
                 f"level1/{x}_{y}": (streams[x], streams[y]) for x, y in (ta, tv, va)
@@ -197,13 +197,13 @@ class MCLMCF(nn.Module):
             images = {pair: self._image(lifted, pair, train) for pair in (tv, ta, va)}
             for x, y in ((tv, ta), (tv, va), (ta, va)):
                 pairs[f"level3/{'_'.join(x + y)}"] = images[x], images[y]
-            extras = {
+            aux = {
                 f"active/{'_'.join(pair)}": jnp.mean(first(image) != 0, axis=-1)
                 for pair, image in images.items()
             }
         for name, (x, y) in pairs.items():
-            extras |= self._views(name, x, y)
-        return extras
+            aux |= self._views(name, x, y)
+        return aux
 
     def _mixture(self, streams: Streams, names: tuple[str, ...]) -> Tokens:
         """One vector of several modalities, Eq. 6-7; masked unless all are present."""

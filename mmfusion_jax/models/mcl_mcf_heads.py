@@ -45,9 +45,9 @@ class ImageHead(nn.Module):
         axis: pmap axis over which the batch is spread; None under jit.
         dtype: type of the computation; None keeps that of the vectors.
 
-    Source:
+    Reference:
         MCL-MCF, Sec. 4.5 and Table 9.
-    Reading:
+    Deviation:
         The counts of Table 9 are those of torchvision's networks with their layer of
         1000 classes, and a linear layer of 128 behind. The vectors of a ResNet have
         128 numbers there, those of "tslc" 256. The size of the paper's ViT is not

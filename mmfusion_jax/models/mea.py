@@ -64,7 +64,7 @@ class MEA(nn.Module):
         pool: tokens to a vector: "mean" or "last".
         fusion: "graph"; "concat" is "w/o Decoupled Graph Fusion Mechanism"; "addition"
             and "multiplication" are those of Table V.
-        self_loops: a modality is also its own neighbour in the graph.
+        self_loops: a modality is also its own neighbor in the graph.
         adversarial: build the discriminators.
         omega: "detached", "joint" or "one", as in the loss term of the same option;
             see `ModalityDiscriminator`.
@@ -76,20 +76,20 @@ class MEA(nn.Module):
         remat: compute predicted maps again on the way back, to save memory; others
             always are.
         dtype: type of the computation; None keeps that of the encoders.
-        standardize: normalise the fused vector of each branch, without parameters,
+        standardize: normalize the fused vector of each branch, without parameters,
             before the head; False hands it over as Eq. 19 makes it.
         output_bias_init: what a score is before anything is learned, about.
 
-    Source:
+    Reference:
         MEA, Sec. III, Table V.
-    Reading:
+    Deviation:
         A missing modality is skipped everywhere, and the others share what it had.
         Sec. III-E.2 does not say how a sequence becomes a vector: the mean of its
         tokens, since A is shared by modalities of different lengths.
         The sigmoids of Eq. 19 add up to nearly M / 2 in every example: at first its
         entries differ between examples by .002 (exclusive) to .02 (agnostic) of their
         size, and a head that is given them so stays at chance. Sec. III-F says no more
-        of the head than "fully connected layers": ours normalises them first.
+        of the head than "fully connected layers": ours normalizes them first.
     """
 
     encoders: Mapping[str, nn.Module]
@@ -130,7 +130,7 @@ class MEA(nn.Module):
         """Predicts.
 
         Returns:
-            Logits (b k), or a score (b) with one output; extras, for every modality
+            Logits (b k), or a score (b) with one output; aux, for every modality
             m: "exclusive/<m>" and "agnostic/<m>" (b d_h), and the logits (b M)
             "discriminator/exclusive/<m>", "discriminator/agnostic/<m>",
             "importance/<m>", as far as they are built.
@@ -146,10 +146,10 @@ class MEA(nn.Module):
         present = jnp.stack([streams[m].present for m in order], axis=1)  # b m
         own = self._exclusive(order, streams, train) if self.exclusive else {}
         common = self._agnostic(order, streams, train) if self.agnostic else {}
-        extras = {f"exclusive/{m}": h for m, h in own.items()}
-        extras |= {f"agnostic/{m}": h for m, h in common.items()}
+        aux = {f"exclusive/{m}": h for m, h in own.items()}
+        aux |= {f"agnostic/{m}": h for m, h in common.items()}
         if self.adversarial:
-            extras |= self._discriminated(len(order), own, common, batch.train_fraction)
+            aux |= self._discriminated(len(order), own, common, batch.train_fraction)
         joint = [
             self._fuse(branch, h, present)
             for branch, h in (("exclusive", own), ("agnostic", common))
@@ -157,7 +157,7 @@ class MEA(nn.Module):
         ]
         if self.standardize:
             joint = [layer_normalize(x) for x in joint]
-        return Outputs(self._head(jnp.concatenate(joint, axis=-1)), extras)
+        return Outputs(self._head(jnp.concatenate(joint, axis=-1)), aux)
 
     def _exclusive(
         self, order: tuple[str, ...], streams: Streams, train: bool
@@ -231,7 +231,7 @@ class MEA(nn.Module):
         common: Mapping[str, Array],
         progress: Array | None,
     ) -> dict[str, Array]:
-        """What the discriminators say, by the names of the extras."""
+        """What the discriminators say, by the names of the aux."""
         strength = self.grl_lambda * (ramp(progress) if self.grl_warmup else 1.0)
         judges = ModalityDiscriminator(self.omega, self.dtype, name="discriminators")
         return judges(own, common, classes, strength)

@@ -59,9 +59,9 @@ class OFCMAERCAT(nn.Module):
         dropout: of the transformer, and of the head with "concat".
         dtype: type of the computation; None keeps that of the encoders.
 
-    Source:
+    Reference:
         OF-CMAER-CAT, Sec. 3, Table 4.
-    Reading:
+    Deviation:
         The transformer stands "after alignment", where Eq. 11 has pooled already:
         over one vector it would be void, so it sees the weighed tokens, and the mean
         over them takes the place of the sum. Eq. 20-22 are a second head, which the
@@ -91,7 +91,7 @@ class OFCMAERCAT(nn.Module):
         """Predicts.
 
         Returns:
-            Logits (b k), or a score (b) with one output; extras: "pooled/<m>" (b d),
+            Logits (b k), or a score (b) with one output; aux: "pooled/<m>" (b d),
             the mean of every encoder's tokens, "weights" (b m), the same as
             "share/<m>" (b), "fused" (b d), with the alignment "alpha" (b m m), and in
             training "reconstruction/<m>" (b d).
@@ -103,26 +103,26 @@ class OFCMAERCAT(nn.Module):
         order = self._order()
         encoded = encode(self.encoders, batch, train=train)
         check_widths(encoded)
-        extras = {f"pooled/{m}": mean(encoded[m]) for m in order}
+        aux = {f"pooled/{m}": mean(encoded[m]) for m in order}
         streams: Streams = encoded
         if self.alignment:
             align = CrossModalAlignment(
                 order, self.num_heads, self.per_modality, self.dtype, name="alignment"
             )
             streams = align(encoded, train=train)
-            extras["alpha"] = streams[ALPHA].values
+            aux["alpha"] = streams[ALPHA].values
         weights = self._weights(order, encoded)
-        extras |= {"weights": weights, **weights_by_modality(order, weights)}
+        aux |= {"weights": weights, **weights_by_modality(order, weights)}
         if self.transformer:
             streams = self._in_context(order, streams, weights, train)
             fused = _mean_of_all(order, streams)
         else:
             means = jnp.stack([mean(streams[m]) for m in order], axis=1)
             fused = jnp.sum(means * weights[..., None].astype(means.dtype), axis=1)
-        extras["fused"] = fused
+        aux["fused"] = fused
         if self.reconstruction and (train or self.is_initializing()):
-            extras |= {f"reconstruction/{m}": self._decode(m, fused) for m in order}
-        return Outputs(self._head(order, streams, fused, train), extras)
+            aux |= {f"reconstruction/{m}": self._decode(m, fused) for m in order}
+        return Outputs(self._head(order, streams, fused, train), aux)
 
     def _order(self) -> tuple[str, ...]:
         """The modalities, checked."""

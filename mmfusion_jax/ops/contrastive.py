@@ -16,7 +16,7 @@ def l2_normalize(x: Array) -> Array:
     Args:
         x: (... d).
 
-    Reading:
+    Deviation:
         The gradient of x / |x| grows without bound towards 0, where a dead layer would
         push the whole model away; it is cut off there.
     """
@@ -38,7 +38,7 @@ def contrast(logits: Array, positive: Array, negative: Array) -> Array:
     Returns:
         (... n); 0 for an anchor without a positive.
 
-    Source:
+    Reference:
         MCL-MCF, Eq. 4; with several positives, Khosla et al. 2020, Eq. 2.
     """
     shape = jnp.broadcast_shapes(logits.shape, positive.shape, negative.shape)
@@ -82,9 +82,9 @@ def info_nce(
     Raises:
         ValueError: `positives` is unknown, or needs `groups`.
 
-    Source:
+    Reference:
         MCL-MCF, Algorithm 1 and Eq. 4.
-    Reading:
+    Deviation:
         Eq. 4 shows rows only, Algorithm 1 rows and columns; it multiplies by exp(tau),
         the equation divides by tau: 1 / 0.07 is both, for tau of .07 and of ln(1/.07).
     """

@@ -13,7 +13,7 @@ def reverse_gradient(x: Array, strength: float | Array = 1.0) -> Array:
         x: (b ...).
         strength: a number, () or (b); it gets no gradient itself.
 
-    Source:
+    Reference:
         Ganin and Lempitsky 2015; lambda of MEA, Eq. 15.
     """
     return _reverse(x, jnp.asarray(strength, x.dtype))
@@ -31,7 +31,7 @@ def ramp(progress: Array | None, sharpness: float = 10.0) -> Array | float:
     Returns:
         The shape of `progress`; 1 where that is None, the strength that it ends with.
 
-    Source:
+    Reference:
         Ganin and Lempitsky 2015, Sec. 5.
     """
     if progress is None:

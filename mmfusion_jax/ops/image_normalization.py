@@ -1,4 +1,4 @@
-"""Pictures as networks read them."""
+"""Images as networks read them."""
 
 from collections.abc import Sequence
 
@@ -29,11 +29,11 @@ def normalize_image(values: Array, statistics: Statistics) -> Array:
 
 
 def frames(values: Array, mask: Array) -> tuple[Array, Array]:
-    """One picture as a clip of one step; clips as they are.
+    """One image as a clip of one step; clips as they are.
 
     Args:
-        values: (b t h w c), or (b h w c), one picture.
-        mask: (b t) bool; of one picture (b h), which is real if a row is.
+        values: (b t h w c), or (b h w c), one image.
+        mask: (b t) bool; of one image (b h), which is real if a row is.
 
     Returns:
         Values (b t h w c) and mask (b t).

@@ -13,7 +13,7 @@ def hsic(x: Array, y: Array, weight: Array) -> Array:
 
         Tr(U K_x U K_y) / (n - 1)^2 = |x_c^T y_c|_F^2 / (n - 1)^2
 
-    x_c and y_c are centred columns: O(n d e), no n by n matrix is built.
+    x_c and y_c are centered columns: O(n d e), no n by n matrix is built.
 
     Args:
         x: (b d).
@@ -25,13 +25,13 @@ def hsic(x: Array, y: Array, weight: Array) -> Array:
         () float, at least 0; 0 for fewer than two rows. It grows with the fourth power
         of the scale of the features.
 
-    Source:
+    Reference:
         MEA, Eq. 13 and 14.
     """
     chex.assert_equal_shape_prefix([x, y], 1)
     valid = weight > 0
     n = jnp.sum(valid, dtype=jnp.int32)
-    product = _centred(x, valid, n).T @ _centred(y, valid, n)
+    product = _centered(x, valid, n).T @ _centered(y, valid, n)
     return jnp.sum(jnp.square(product)) / jnp.square(jnp.maximum(n - 1, 1))
 
 
@@ -40,7 +40,7 @@ def squared_cross_correlation(x: Array, y: Array, weight: Array) -> Array:
 
         mean((X^T Y)^2)
 
-    The columns of X and Y are centred, then their rows are divided by their lengths,
+    The columns of X and Y are centered, then their rows are divided by their lengths,
     which get no gradient.
 
     Args:
@@ -51,13 +51,13 @@ def squared_cross_correlation(x: Array, y: Array, weight: Array) -> Array:
     Returns:
         () float, at least 0; it does not change with the scale of the features.
 
-    Source:
+    Reference:
         MISA (Hazarika et al. 2020), Eq. 10, and its code.
     """
     chex.assert_equal_shape_prefix([x, y], 1)
     valid = weight > 0
     n = jnp.sum(valid, dtype=jnp.int32)
-    x, y = (_rows(_centred(z, valid, n)) for z in (x, y))
+    x, y = (_rows(_centered(z, valid, n)) for z in (x, y))
     return jnp.mean(jnp.square(x.T @ y))
 
 
@@ -67,7 +67,7 @@ def _rows(x: Array) -> Array:
     return x / (length + 1e-6)
 
 
-def _centred(x: Array, valid: Array, n: Array) -> Array:
+def _centered(x: Array, valid: Array, n: Array) -> Array:
     """`x` less its mean over the valid rows, at least float32; 0 on other rows."""
     x = zero_masked(x.astype(jnp.promote_types(x.dtype, jnp.float32)), valid)
     return zero_masked(x - jnp.sum(x, axis=0) / jnp.maximum(n, 1), valid)

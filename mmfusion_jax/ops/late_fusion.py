@@ -16,7 +16,7 @@ def average(logits: Array, present: Array) -> Array:
 
         p = (p_1 + .. + p_m) / m
 
-    Source:
+    Reference:
         CFN-SR, Table 1, "Averaging".
     """
     return weighted(logits, present, jnp.zeros(present.shape, logits.dtype))
@@ -32,7 +32,7 @@ def weighted(logits: Array, present: Array, scores: Array) -> Array:
         present: (b m) bool.
         scores: (b m).
 
-    Source:
+    Reference:
         Hetero-Fusion-Net, Sec. 5.3, "Late Fusion".
     """
     share = masked_softmax(scores, _heard(present), axis=1)
@@ -56,11 +56,11 @@ def mean_score(scores: Array, present: Array, weights: Array) -> Array:
 
 
 def product(logits: Array, present: Array) -> Array:
-    """Log of the normalised product of the probabilities, (b k).
+    """Log of the normalized product of the probabilities, (b k).
 
         p ~ p_1 * .. * p_m
 
-    Source:
+    Reference:
         CFN-SR, Table 1, "Multiplication".
     """
     log_p = zero_masked(jax.nn.log_softmax(logits), _heard(present))
@@ -84,7 +84,7 @@ def multiplicative(
         beta: how much less, 0..1; 0 is the logarithm of `product`, up to its norm.
         detach: take q as a constant in the gradient.
 
-    Source:
+    Reference:
         Liu et al. 2018, "Learn to combine modalities", the rule of CFN-SR's Table 1.
     """
     heard = _heard(present)

@@ -1,4 +1,4 @@
-"""Normalisation with the statistics of the real positions of a batch."""
+"""Normalization with the statistics of the real positions of a batch."""
 
 import functools
 
@@ -13,7 +13,7 @@ from mmfusion_jax.types import Array
 def batch_normalize(
     x: Array, mask: Array, scale: Array, bias: Array, epsilon: float, axis: str | None
 ) -> tuple[Array, Array, Array, Array]:
-    """Normalises channels over all other axes.
+    """Normalizes channels over all other axes.
 
         y = scale (x - mean) / sqrt(var + epsilon) + bias
 
@@ -33,11 +33,11 @@ def batch_normalize(
         both (c), and the number of positions they come from, (), all of the global
         batch. Only y has a gradient.
     """
-    return _normalise(x, mask, scale, bias, epsilon, axis)
+    return _normalize(x, mask, scale, bias, epsilon, axis)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def _normalise(x, mask, scale, bias, epsilon, axis):
+def _normalize(x, mask, scale, bias, epsilon, axis):
     return _forward(x, mask, scale, bias, epsilon, axis)[0]
 
 
@@ -65,7 +65,7 @@ def _backward(epsilon, axis, saved, cotangents):
     return dx, None, dscale.astype(scale.dtype), dbias.astype(scale.dtype)
 
 
-_normalise.defvjp(_forward, _backward)
+_normalize.defvjp(_forward, _backward)
 
 
 def _exact(x: Array):

@@ -1,4 +1,4 @@
-"""Layer normalisation without parameters."""
+"""Layer normalization without parameters."""
 
 import jax
 import jax.numpy as jnp

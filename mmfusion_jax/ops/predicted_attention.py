@@ -33,9 +33,9 @@ def predict_attention(
     Returns:
         (b k n s), the argument of the outer softmax.
 
-    Source:
+    Reference:
         MEA, Eq. 2.
-    Reading:
+    Deviation:
         S' are the scores before the softmax, 0 where masked. With softmax twice, as
         printed, no key weighs much more than another: at most e / (e + s - 1) of s
         keys.

@@ -1,4 +1,4 @@
-"""Learning curves as SVG that takes its colours from the page."""
+"""Learning curves as SVG that takes its colors from the page."""
 
 import io
 import itertools
@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from mmfusion_jax.metrics.rounding import format_number
 from mmfusion_jax.report.html import Html, tag
 
-# Colours that stand for those of the page, which light and dark pages set differently.
+# Colors that stand for those of the page, which light and dark pages set differently.
 COLORS = {
     "ink": "#010101",
     "soft": "#020202",
@@ -59,19 +59,19 @@ def curves(
         salt: unlike that of any other chart on the page.
         share: the quantity is a share, to be given in percent.
     """
-    colours = ("first", "second", "third")
+    colors = ("first", "second", "third")
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": salt}):
         figure, axes = _empty()
-        for (name, runs), colour in zip(lines.items(), colours, strict=False):
+        for (name, runs), color in zip(lines.items(), colors, strict=False):
             alpha = 1.0 if len(runs) == 1 else max(0.25, 0.9 / len(runs) ** 0.5)
             for number, series in enumerate(runs):
                 few = len(series) < 3
                 axes.plot(
                     *zip(*series, strict=True) if series else ((), ()),
-                    color=COLORS[colour],
+                    color=COLORS[color],
                     alpha=alpha,
                     linewidth=1.6,
-                    linestyle="--" if colour == "third" else "-",
+                    linestyle="--" if color == "third" else "-",
                     marker="o" if few else "",
                     markersize=3,
                     label="" if number else name,
@@ -129,11 +129,11 @@ def bars(lengths: Mapping[str, Mapping[str, float]], what: str) -> Html:
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": f"bars {what}"}):
         figure = Figure(figsize=(7.5, 0.9 + 0.3 * len(things)), layout="constrained")
         axes = figure.add_subplot()
-        for (name, row), (marker, colour) in zip(lengths.items(), kinds, strict=False):
+        for (name, row), (marker, color) in zip(lengths.items(), kinds, strict=False):
             kept = [(value, i) for i, value in enumerate(row.values()) if value > 0]
             axes.plot(
                 *zip(*kept, strict=True) if kept else ((), ()),
-                marker, color=COLORS[colour], markersize=6, label=name,
+                marker, color=COLORS[color], markersize=6, label=name,
             )  # fmt: skip
         axes.set_xscale("log")
         axes.set_yticks(range(len(things)), things)
@@ -161,8 +161,8 @@ def _inline(figure: Figure, described: str) -> Html:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'^<svg [^>]*?(viewBox="[^"]*")[^>]*>', r"<svg \1>", svg)
     svg = svg.replace("'DejaVu Sans'", "system-ui").replace("xlink:href", "href")
-    for name, colour in COLORS.items():
-        svg = svg.replace(colour, f"var(--{name})")
+    for name, color in COLORS.items():
+        svg = svg.replace(color, f"var(--{name})")
     svg = svg.replace("<svg ", '<svg aria-hidden="true" ', 1)
     return tag("figure", Html(svg), role="img", aria_label=described)
 

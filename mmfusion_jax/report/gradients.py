@@ -22,7 +22,7 @@ def write_page(path: Path, found: Mapping[str, Any]) -> Path:
 
     Args:
         path: of the new file.
-        found: what `dissection.analyse` found.
+        found: what `dissection.analyze` found.
     """
     title = f"Gradients of {found['config']['model']['name']} on {found['data']}"
     terms = list(found["terms"])
@@ -114,12 +114,12 @@ def _reached(row: Mapping[str, Any], terms: Sequence[str]) -> list[list[bool]]:
 
 
 def _angle(cosine: float, conflict: float, reached: bool) -> Html:
-    """A cell, the deeper in colour the smaller the angle to one way or the other."""
+    """A cell, the deeper in color the smaller the angle to one way or the other."""
     if not reached:
         return tag("td", "", class_="none")
     share = round(100 * abs(cosine))
-    colour = "first" if cosine >= 0 else "second"
-    mixed = f"color-mix(in srgb, var(--{colour}) {share}%, var(--card))"
+    color = "first" if cosine >= 0 else "second"
+    mixed = f"color-mix(in srgb, var(--{color}) {share}%, var(--card))"
     under = tag("small", f"{round(100 * conflict)} %") if conflict else ""
     text = f"{cosine:+.2f}".replace("-", "\N{MINUS SIGN}")
     return tag(

@@ -14,11 +14,11 @@ Result = Mapping[str, Any]
 
 def prediction_plot(result: Result) -> Html:
     """What the kind of task lets one see; nothing where there is nothing to draw."""
-    pictures = [run["picture"] for run in result["runs"]]
-    if "confusion" in pictures[0]:
-        return _confusion(result, [each["confusion"] for each in pictures])
-    if "pairs" in pictures[0]:
-        return _pairs(result, [each["pairs"] for each in pictures])
+    images = [run["image"] for run in result["runs"]]
+    if "confusion" in images[0]:
+        return _confusion(result, [each["confusion"] for each in images])
+    if "pairs" in images[0]:
+        return _pairs(result, [each["pairs"] for each in images])
     return Html("")
 
 

@@ -112,7 +112,7 @@ def environment() -> Html:
         "at work or in education: in the EU that is prohibited (AI Act, Art. 5(1)(f)) "
         "except for medical or safety reasons, and other uses on faces, voices or "
         "physiological signals are high-risk. Get consent, report errors by group, and "
-        "keep to the licence of the data."
+        "keep to the license of the data."
     )
     return tag("section", tag("h2", "Responsible use"), tag("p", text, class_="note"))
 

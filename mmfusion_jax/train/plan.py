@@ -20,7 +20,7 @@ class TrainPlan:
         lower_is_better: whether a lower score is the better one.
         patience: epochs without a better score before the run stops; 0 never stops.
         slow_after: epochs without a better score before steps become shorter; 0 never.
-        lr_factor: how much shorter; the optimiser must hold a brake.
+        lr_factor: how much shorter; the optimizer must hold a brake.
         log_every: steps between two looks at the numbers.
         save_every: steps between two checkpoints within an epoch; 0 for none.
         max_nonfinite_steps: refused steps in a row that end the run.

@@ -15,7 +15,7 @@ class TrainState(struct.PyTreeNode):
         step: number of steps done, () int32; it is also the position in the data.
         params: the weights.
         stats: running statistics of BatchNorm; {} if there are none.
-        opt_state: of the optimiser.
+        opt_state: of the optimizer.
         key: base key of the run; a step folds its own number in.
         skipped_steps: steps refused by the numeric guard, "in_a_row" and "total", ().
     """
@@ -40,7 +40,7 @@ def create_state(
 
     Args:
         model: what to train.
-        tx: the optimiser.
+        tx: the optimizer.
         batch: any batch of the right shapes; only its shapes matter.
         key: seeds the weights and every later step.
     """

@@ -13,7 +13,7 @@ from mmfusion_jax.train.state import TrainState
 from mmfusion_jax.types import WEIGHT_PREFIX, Array, Batch, Model, Outputs, PyTree
 
 LOGGED_PREFIX = "active/"
-"""How the names of extras begin whose means are logged."""
+"""How the names of aux begin whose means are logged."""
 
 Metrics: TypeAlias = dict[str, Array]
 Step: TypeAlias = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -33,17 +33,17 @@ def make_train_step(
     It is not compiled: the caller picks `jax.jit` and shardings, or `jax.pmap`.
 
     A step whose loss or gradient is not finite leaves weights, statistics and
-    optimiser as they were; it is counted in `bad_steps`, and the entries "bad/..." of
+    optimizer as they were; it is counted in `bad_steps`, and the entries "bad/..." of
     the metrics name every loss term, module and modality that was not finite;
     "bad/in_a_row" counts.
 
-    What a model gives as extras named "active/...", (b), such as the part of its units
+    What a model gives as aux named "active/...", (b), such as the part of its units
     that a relu leaves, is averaged over the real examples into the metrics.
 
     Args:
         model: maps a Batch to Outputs.
         objective: maps Outputs and a Batch to the loss and its named parts.
-        tx: the optimiser.
+        tx: the optimizer.
         axis: the pmap axis to average over; None under jit, where every
             reduction already spans the global batch.
         accumulate: parts into which a batch is cut to save memory; their gradients
@@ -142,10 +142,10 @@ def make_eval_step(
 ) -> Callable[[PyTree, Batch], PyTree]:
     """Maps variables and a batch to what is known of each of its examples.
 
-    The result holds what `scores` collects under "collected", (b ...) each, and extras
+    The result holds what `scores` collects under "collected", (b ...) each, and aux
     named "share/..."; the weight of the examples, (b); and the mean of the task's loss
     term over the real ones, ().
-    The other terms compare or regularise what a model builds in training alone.
+    The other terms compare or regularize what a model builds in training alone.
 
     An example that has none of `modalities`, those that the model reads, is answered
     with `variables["prior"]`, a prediction (k), if that is there.
@@ -200,7 +200,7 @@ def _counted(batch: Batch, modalities: tuple[str, ...]) -> Batch:
 
 
 def _watched(outputs: Outputs, batch: Batch, axis: str | None) -> dict[str, Array]:
-    """The means of the extras that are there to be looked at, over the global batch."""
+    """The means of the aux that are there to be looked at, over the global batch."""
     kept = {k: v for k, v in outputs.aux.items() if k.startswith(LOGGED_PREFIX)}
     total = jnp.maximum(_global_sum(batch.weight, axis), 1e-9)
     rows = lambda x: jnp.where(batch.weight > 0, x, 0) * batch.weight

@@ -55,7 +55,7 @@ def grouped_conv3d(
         stride: step along s, h and w, or one for each.
         groups: divides c and k.
         method: "lax": XLA's own; "taps": sums over the 27 taps, made for CPU;
-            "block_diagonal": neighbouring groups merged until they have `dense`
+            "block_diagonal": neighboring groups merged until they have `dense`
             channels, the weights between them 0. None: taps on CPU, lax elsewhere.
         dense: channels of a merged group; counts for "block_diagonal" only.
 
@@ -116,7 +116,7 @@ def pointwise_conv3d(x: Array, w: Array, *, stride: int = 1) -> Array:
 
 
 def _merged(w: Array, groups: int, dense: int) -> tuple[Array, int]:
-    """Neighbouring groups as one, zeros between them; differentiable."""
+    """Neighboring groups as one, zeros between them; differentiable."""
     inner = w.shape[3]
     together = max(1, min(dense // inner, groups))
     while groups % together:

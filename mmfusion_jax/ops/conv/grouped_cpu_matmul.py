@@ -1,6 +1,6 @@
 """Grouped 3-D convolutions as batches of matrix products, one for a block of groups.
 
-An array is (n b s h w c), n the blocks. A block is one group, or several neighbours
+An array is (n b s h w c), n the blocks. A block is one group, or several neighbors
 with zeros between them when a group alone has fewer than NARROWEST channels. The taps
 along w lie side by side in the channels, which makes the products large enough.
 """
@@ -30,7 +30,7 @@ def conv(x: Array, w: Array, stride: int, groups: int, pad: tuple[int, int]) -> 
     deep, high, wide, inner = w.shape[:4]
     together = _together(inner, groups)
     blocks = groups // together
-    near, take, out = _neighbours(x, blocks, w.shape[:3], stride, pad)
+    near, take, out = _neighbors(x, blocks, w.shape[:3], stride, pad)
 
     kernel = w.reshape(deep * high, wide, inner, blocks, together, -1)
     own = jnp.eye(together, dtype=w.dtype)
@@ -61,7 +61,7 @@ def filter_gradient(x: Array, dy: Array, stride: int, groups: int) -> Array:
     inner = x.shape[-1] // groups
     together = _together(inner, groups)
     blocks = groups // together
-    near, take, out = _neighbours(x, blocks, (3, 3, 3), stride, (1, 1))
+    near, take, out = _neighbors(x, blocks, (3, 3, 3), stride, (1, 1))
     dy = jnp.moveaxis(dy.reshape(*out, blocks, -1), -2, 0)
     dy = dy.reshape(blocks, -1, dy.shape[-1])
 
@@ -80,7 +80,7 @@ def _together(inner: int, groups: int) -> int:
     return next(enough, groups)
 
 
-def _neighbours(
+def _neighbors(
     x: Array,
     blocks: int,
     taps: tuple[int, ...],

@@ -1,7 +1,7 @@
 """Grouped 3-D convolutions with the groups as lanes: for few channels in many groups.
 
 An array is (b s h w c g), g the groups, and a tap is a product of lanes. Sums are cut
-so that XLA vectorises them on CPU: about TERMS products in one fused sum, in CHAINS
+so that XLA vectorizes them on CPU: about TERMS products in one fused sum, in CHAINS
 chains that do not wait for each other, and no slice at a moving place among them, for
 which the loops care.
 """

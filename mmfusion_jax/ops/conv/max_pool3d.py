@@ -20,7 +20,7 @@ def max_pool(x: Array, mask: Array) -> Array:
         (b ceil(s/2) ceil(h/2) ceil(w/2) c); 0 at the steps where `mask[:, ::2]` is
         False.
 
-    Reading:
+    Deviation:
         The gradient goes to the first of equal values, as in PyTorch.
     """
     pooled = _max_pool(jnp.where(mask[:, :, None, None, None], x, -jnp.inf))

@@ -13,7 +13,7 @@ def conv(x: Array, w: Array) -> Array:
     """The convolution; `ops.conv3d.stem_conv3d` says of what.
 
     The temporal taps become channels, which leaves 2-D convolutions. Each makes
-    TOGETHER neighbouring steps at once, from the steps that they see together: XLA
+    TOGETHER neighboring steps at once, from the steps that they see together: XLA
     spreads a 2-D convolution over the cores by its outputs, of which a step alone has
     too few.
     """
