@@ -1,7 +1,7 @@
-"""What a user can do wrong, and how we say it: one shape, one exit code each.
+"""User errors: one message format, and one exit code for each kind of error.
 
-An error is one to four lines: what is wrong and where, then what would work. Every
-exception here ends a command with its own exit code; any other exception is a bug.
+A message has one to four lines: what is wrong and where, then how to fix it. Every
+exception here ends a command with its exit code; any other exception is a bug.
 """
 
 import difflib
@@ -10,12 +10,12 @@ from typing import ClassVar
 
 
 class UserError(Exception):
-    """Something outside the library is wrong, and the user can mend it.
+    """Something outside the library is wrong, and the user can fix it.
 
     Attributes:
-        code: a letter for the kind and two digits, such as "D07"; `docs/errors.md`
-            lists them all.
-        fix: what would work, in a few words; "" if there is nothing to add.
+        code: Letter of the kind and two digits, such as "D07"; a key of
+            `error_codes.ERROR_CODES`.
+        fix: How to fix it, in a few words; "" if there is nothing to add.
     """
 
     exit_code: ClassVar[int] = 1
@@ -33,57 +33,57 @@ class UserError(Exception):
 
 
 class ConfigError(UserError, ValueError):
-    """C: a flag, a config file, a key or a choice."""
+    """C: a flag, a config file, a config field or a choice is wrong."""
 
     exit_code = 2
 
 
 class MissingDependencyError(UserError):
-    """E: something of the environment is missing, such as an optional extra."""
+    """E: the environment is incomplete, such as without an optional library."""
 
     exit_code = 2
 
 
 class DataError(UserError):
-    """D: a file, a label, a split."""
+    """D: a file, a label or a split is wrong."""
 
     exit_code = 3
 
 
 class WeightsError(UserError):
-    """W: a file of pretrained weights."""
+    """W: a file of pretrained weights cannot be used."""
 
     exit_code = 3
 
 
 class DivergedError(UserError):
-    """N: the numbers are not finite any more."""
+    """N: a loss, gradient or prediction is not finite."""
 
     exit_code = 4
 
 
 class CheckpointError(UserError):
-    """K: no usable checkpoint."""
+    """K: a checkpoint cannot be saved or used."""
 
     exit_code = 5
 
 
 class Interrupted(Exception):
-    """The user or the system asked us to stop; everything is saved.
+    """A signal of the user or the system stopped the run; everything is saved.
 
     Attributes:
-        step: the step that was saved.
+        step: Step that was saved.
         exit_code: 130 for SIGINT, 143 for SIGTERM.
     """
 
     def __init__(self, step: int, exit_code: int):
-        super().__init__(f"saved step {step}; run the same command to resume")
+        super().__init__(f"saved step {step}; rerun the same command to resume")
         self.step = step
         self.exit_code = exit_code
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """A hint such as "did you mean 'audio'?", or what is known if nothing is near."""
+    """Returns a hint such as "did you mean 'audio'?", or all names if none is close."""
     names = sorted(known)
     if close := difflib.get_close_matches(word, names, n=1, cutoff=0.5):
         return f"did you mean {close[0]!r}?"
@@ -91,15 +91,15 @@ def suggest(word: str, known: Iterable[str]) -> str:
 
 
 def missing_dependency(module: str, extra: str, what: str) -> MissingDependencyError:
-    """The error for a missing optional library.
+    """Returns the error for an optional library that is not installed.
 
     Args:
-        module: the module that could not be imported.
-        extra: the extra of this package that brings it.
-        what: what it is needed for, in the user's words.
+        module: Module that could not be imported.
+        extra: Extra of this package that installs it.
+        what: What requires it, such as "decoding clips".
     """
     return MissingDependencyError(
         "E01",
-        f"{what} needs {module}, which is not installed.",
+        f"{what} requires {module}, which is not installed.",
         f'pip install "mmfusion_jax[{extra}]"',
     )

@@ -1,22 +1,60 @@
-"""Every error says what would work, has a section in the docs, and its exit code."""
+"""Every error shows how to fix it, has an entry in the table, and its exit code."""
 
 import re
 from pathlib import Path
 
 import mmfusion_jax
 from mmfusion_jax import errors
+from mmfusion_jax.error_codes import ERROR_CODES, ERROR_KINDS, markdown
 
 ROOT = Path(mmfusion_jax.__file__).parent
+TABLE = ROOT / "error_codes.py"
+DOCS = ROOT.parent / "docs" / "errors.md"
 CODE = re.compile(r'["\[]([A-Z]\d\d)["\]]')
+RAISED = re.compile(r'(\w+)\(\s*"([A-Z]\d\d)"')
 
 
-def test_every_code_has_a_section_and_every_section_a_code():
-    source = "".join(path.read_text("utf-8") for path in ROOT.rglob("*.py"))
-    docs = (ROOT.parent / "docs" / "errors.md").read_text("utf-8")
-    used = set(CODE.findall(source)) | {"B00"}
-    written = re.findall(r"^## (\w+)$", docs, re.MULTILINE)
-    assert written == sorted(written)
-    assert set(written) == used
+def sources():
+    return [p.read_text("utf-8") for p in sorted(ROOT.rglob("*.py")) if p != TABLE]
+
+
+def test_every_code_is_in_the_table_and_is_used():
+    used = {code for text in sources() for code in CODE.findall(text)}
+    assert set(ERROR_CODES) - used == set()
+    assert used - set(ERROR_CODES) == set()
+
+
+def test_the_table_is_in_order_and_complete():
+    assert list(ERROR_CODES) == sorted(ERROR_CODES)
+    for key, entry in ERROR_CODES.items():
+        assert key == entry.code
+        assert key[0] in ERROR_KINDS
+        assert 2 <= len(entry.title.split()) <= 7, key
+        assert not entry.title.endswith("."), key
+        assert entry.explanation.endswith("."), key
+
+
+def test_the_exception_class_fits_the_letter_of_the_code():
+    found = {pair for text in sources() for pair in RAISED.findall(text)}
+    wrong = {
+        (name, code)
+        for name, code in found
+        if hasattr(errors, name) and ERROR_KINDS[code[0]].error is not errors.UserError
+        if getattr(errors, name) is not ERROR_KINDS[code[0]].error
+    }
+    assert len(found) > 50
+    assert not wrong
+
+
+def test_the_docs_are_generated_from_the_table():
+    fix = "run python -m mmfusion_jax.error_codes > docs/errors.md"
+    assert DOCS.read_text("utf-8") == markdown(), fix
+
+
+def test_no_line_of_the_docs_becomes_a_list():
+    """A paragraph whose line begins with a mark of Markdown is shown as a list."""
+    marks = re.compile(r"^([*+>-]|\d+[.)]) ", re.MULTILINE)
+    assert not marks.findall(markdown())
 
 
 def test_an_error_is_one_line_and_its_fix():
@@ -25,7 +63,7 @@ def test_an_error_is_one_line_and_its_fix():
     kinds = {kind: kind.exit_code for kind in errors.UserError.__subclasses__()}
     assert {k.__name__: v for k, v in kinds.items()} == {
         "ConfigError": 2,
-        "ExtraError": 2,
+        "MissingDependencyError": 2,
         "DataError": 3,
         "WeightsError": 3,
         "DivergedError": 4,
@@ -33,6 +71,20 @@ def test_an_error_is_one_line_and_its_fix():
     }
 
 
-def test_the_nearest_name_is_offered():
+def test_an_interrupted_run_names_its_step_and_exit_code():
+    error = errors.Interrupted(7, 143)
+    assert str(error) == "saved step 7; rerun the same command to resume"
+    assert error.exit_code == 143
+
+
+def test_a_missing_library_is_shown_with_the_command_that_installs_it():
+    error = errors.missing_dependency("av", "media", "decoding clips")
+    assert str(error) == (
+        "error[E01] decoding clips requires av, which is not installed.\n"
+        '  fix: pip install "mmfusion_jax[media]"'
+    )
+
+
+def test_the_closest_name_is_suggested():
     assert errors.suggest("audoi", ["audio", "video"]) == "did you mean 'audio'?"
     assert errors.suggest("x", ["b", "a"]) == "known: a, b"
