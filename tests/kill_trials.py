@@ -113,12 +113,12 @@ def _train(request: ParsedCommand) -> dict[str, Any]:
         return {"valid": {**scores.scores(collected), "loss": loss}}
 
     with (
-        GracefulShutdown() as interrupt,
-        CheckpointManager(folder / "checkpoints", say=print) as checkpoints,
+        GracefulShutdown() as shutdown,
+        CheckpointManager(folder / "checkpoints", log=print) as checkpoints,
     ):
         found = checkpoints.restore_latest(executor.abstract(init))
         state = executor.create(init) if found is None else found[0]
-        with MetricsLogger(folder, "tiny", int(state.step)) as journal:
+        with MetricsLogger(folder, "tiny", int(state.step)) as logger:
             loop = Loop(
                 plan=TrainPlan(
                     steps=EPOCHS * reader.steps_per_epoch,
@@ -134,8 +134,8 @@ def _train(request: ParsedCommand) -> dict[str, Any]:
                 evaluate=evaluate,
                 state=state,
                 saver=checkpoints,
-                journal=journal,
-                interrupt=interrupt,
+                logger=logger,
+                shutdown=shutdown,
                 progress=SelectionState(**found[1]["progress"])
                 if found
                 else SelectionState(),

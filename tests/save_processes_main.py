@@ -29,7 +29,7 @@ def restored(executor: Executor, found) -> int:
     state, meta = found
     step = meta["step"]
     assert digests(state) == digests(state_of(executor, step))
-    assert all(leaf.sharding == executor.whole for leaf in jax.tree.leaves(state))
+    assert all(leaf.sharding == executor.replicated for leaf in jax.tree.leaves(state))
     return step
 
 
@@ -45,7 +45,7 @@ def main(folder: Path) -> None:
     executor = Executor("jit")
     target = state_of(executor, 0)
     lines: list[str] = []
-    with CheckpointManager(folder, say=lines.append) as checkpoints:
+    with CheckpointManager(folder, log=lines.append) as checkpoints:
         for step, score in SCORES.items():
             state = state_of(executor, step)
             assert checkpoints.save(step, state, {"step": step}, score)
@@ -54,7 +54,7 @@ def main(folder: Path) -> None:
     if jax.process_index() == 0:
         corrupt(folder / "4")
     multihost_utils.sync_global_devices("step 4 is damaged")
-    with CheckpointManager(folder, say=lines.append) as checkpoints:
+    with CheckpointManager(folder, log=lines.append) as checkpoints:
         found.append(restored(executor, checkpoints.restore_latest(target)))
         found.append(restored(executor, checkpoints.restore_best(target)))
         assert checkpoints.save(4, state_of(executor, 4), {"step": 4}, wait=True)

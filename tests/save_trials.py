@@ -52,7 +52,7 @@ def fingerprint(state: Any) -> str:
 
 def make_base(folder: str) -> None:
     """Two steps with scores; the save of step 3 deletes step 1."""
-    with CheckpointManager(folder, say=print) as checkpoints:
+    with CheckpointManager(folder, log=print) as checkpoints:
         for step in (1, 2):
             assert checkpoints.save(step, state_of(step), meta_of(step), SCORES[step])
 
@@ -67,7 +67,7 @@ def save_with_fault(
     )
     lines: list[str] = []
     state = state_of(3)
-    with CheckpointManager(folder, say=lines.append) as checkpoints:
+    with CheckpointManager(folder, log=lines.append) as checkpoints:
         arm(folder, at, error, sticky)
         saved = checkpoints.save(3, state, meta_of(3), SCORES[3]) and checkpoints.wait()
         calls = library.fault_count()
@@ -89,7 +89,7 @@ def save_with_fault(
 def save_on_full_disk(folder: str, limit: int) -> dict[str, Any]:
     """Saves step 3 where no file may grow past `limit` bytes."""
     lines: list[str] = []
-    with CheckpointManager(folder, say=lines.append) as checkpoints:
+    with CheckpointManager(folder, log=lines.append) as checkpoints:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
         saved = checkpoints.save(3, state_of(3), meta_of(3), SCORES[3], wait=True)
         infinity = resource.RLIM_INFINITY
@@ -101,7 +101,7 @@ def save_on_full_disk(folder: str, limit: int) -> dict[str, Any]:
 def unequal_steps(folder: str) -> list[str]:
     """What is wrong with the steps that a reader finds: [] if all are as saved."""
     wrong: list[str] = []
-    reader = CheckpointStorage(Path(folder), keep=2, read_only=True, say=wrong.append)
+    reader = CheckpointStorage(Path(folder), keep=2, read_only=True, log=wrong.append)
     for step in list(reader.saved):
         found = reader.load(step, state_of(0))
         if found is None:
@@ -133,7 +133,7 @@ def _rot_once(folder: str, scratch: str, generator: np.random.Generator) -> Any:
     path = files[generator.integers(len(files))]
     how = damage(path, generator)
     lines: list[str] = []
-    with CheckpointManager(scratch, say=lines.append) as checkpoints:
+    with CheckpointManager(scratch, log=lines.append) as checkpoints:
         found = checkpoints.restore_latest(state_of(0))
         best = checkpoints.best_step
     assert found is not None
@@ -145,7 +145,7 @@ def _rot_once(folder: str, scratch: str, generator: np.random.Generator) -> Any:
         "step": step,
         "same": same and best == step,
         "lines": lines,
-        "kept": Path(scratch, "bad", "2").exists(),
+        "kept": Path(scratch, "corrupted", "2").exists(),
     }
 
 

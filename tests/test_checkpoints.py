@@ -17,7 +17,7 @@ from orbax import checkpoint as ocp
 from save_trials import fingerprint, leftovers, make_base, meta_of, state_of
 
 from mmfusion_jax.errors import CheckpointError
-from mmfusion_jax.train.checkpoint.integrity import digests, layout
+from mmfusion_jax.train.checkpoint.integrity import array_specs, digests
 from mmfusion_jax.train.checkpoint.manager import CheckpointManager
 
 pytestmark = pytest.mark.versions
@@ -30,7 +30,7 @@ def lines() -> list[str]:
 
 @pytest.fixture
 def checkpoints(tmp_path, lines):
-    with CheckpointManager(tmp_path / "run", say=lines.append) as checkpoints:
+    with CheckpointManager(tmp_path / "run", log=lines.append) as checkpoints:
         yield checkpoints
 
 
@@ -70,12 +70,12 @@ def test_gives_back_what_was_saved(checkpoints, lines):
     ],
 )
 def test_keeps_the_newest_and_the_best(tmp_path, lines, scores, best, kept):
-    with CheckpointManager(tmp_path, say=lines.append) as checkpoints:
+    with CheckpointManager(tmp_path, log=lines.append) as checkpoints:
         save(checkpoints, scores)
         assert checkpoints.best_step == best
         assert checkpoints.latest_step == max(scores)
         assert steps_in(tmp_path) == kept
-    with CheckpointManager(tmp_path, say=lines.append) as again:
+    with CheckpointManager(tmp_path, log=lines.append) as again:
         assert again.best_step == best
         wanted = max(scores) if best is None else best
         check_restored(again.restore_best(state_of(0)), wanted)
@@ -143,7 +143,7 @@ def test_another_model_is_no_damage(checkpoints, lines):
     assert caught.value.code == "K02" and "--workdir" in message
     kernel = "params.a.kernel: float32 (30, 20) in the checkpoint, float32 (30, 10)"
     assert kernel in message
-    assert "params.b: absent in the checkpoint, bfloat16 (20,) in the model" in message
+    assert "params.b: missing in the checkpoint, bfloat16 (20,) in the model" in message
     assert lines == [] and steps_in(checkpoints.folder) == [1, 2]
 
 
@@ -170,21 +170,21 @@ def test_falls_back_to_the_newest_intact_step(checkpoints, lines):
     checkpoints.wait()
     corrupt(largest_file(checkpoints.folder / "2" / "state" / "ocdbt.process_0"), 900)
     check_restored(checkpoints.restore_latest(state_of(0)), 1)
-    assert len(lines) == 1 and "moved to bad/2" in lines[0]
-    assert (checkpoints.folder / "bad" / "2").is_dir()
+    assert len(lines) == 1 and "moved to corrupted/2" in lines[0]
+    assert (checkpoints.folder / "corrupted" / "2").is_dir()
     save(checkpoints, {2: None})
     check_restored(checkpoints.restore_latest(state_of(0)), 2)
     corrupt(checkpoints.folder / "2" / "meta" / "metadata")
     check_restored(checkpoints.restore_latest(state_of(0)), 1)
-    assert (checkpoints.folder / "bad" / "2.2").is_dir()
+    assert (checkpoints.folder / "corrupted" / "2.2").is_dir()
 
 
 def test_a_changed_score_does_not_choose_the_best_step(tmp_path, lines):
-    with CheckpointManager(tmp_path, say=lines.append) as checkpoints:
+    with CheckpointManager(tmp_path, log=lines.append) as checkpoints:
         save(checkpoints, {1: 0.5, 2: 0.9, 3: 0.7})
     (tmp_path / "3" / "metrics" / "metrics").write_text('{"step": 3, "score": 0.97}')
     (tmp_path / "2" / "metrics" / "metrics").unlink()
-    with CheckpointManager(tmp_path, say=lines.append) as checkpoints:
+    with CheckpointManager(tmp_path, log=lines.append) as checkpoints:
         assert steps_in(tmp_path) == []
         assert len(lines) == 2 and all("score differs" in line for line in lines)
 
@@ -195,7 +195,7 @@ def test_a_changed_meta_is_damage(tmp_path, lines):
     record = json.loads(path.read_text())
     record["meta"]["progress"]["best"] = 0.99
     path.write_text(json.dumps(record))
-    with CheckpointManager(tmp_path, say=lines.append) as checkpoints:
+    with CheckpointManager(tmp_path, log=lines.append) as checkpoints:
         check_restored(checkpoints.restore_latest(state_of(0)), 1)
     assert len(lines) == 1
 
@@ -206,15 +206,15 @@ def test_says_that_nothing_is_left(tmp_path, lines, read_only):
     for step in ("1", "2"):
         corrupt(tmp_path / step / "meta" / "metadata")
     for _ in range(2):  # the second time as well: it does not start from 0 unasked
-        how = {"say": lines.append, "read_only": read_only}
+        how = {"log": lines.append, "read_only": read_only}
         with (
             CheckpointManager(tmp_path, **how) as checkpoints,
-            pytest.raises(CheckpointError, match="every checkpoint is damaged"),
+            pytest.raises(CheckpointError, match="all checkpoints are corrupted"),
         ):
             checkpoints.restore_latest(state_of(0))
         with (
             CheckpointManager(tmp_path, **how) as checkpoints,
-            pytest.raises(CheckpointError, match="every checkpoint is damaged"),
+            pytest.raises(CheckpointError, match="all checkpoints are corrupted"),
         ):
             checkpoints.restore_best(state_of(0))
 
@@ -237,13 +237,13 @@ def test_reading_changes_nothing(tmp_path, lines):
     (tmp_path / "trash" / "1").mkdir(parents=True)
     (tmp_path / "3.orbax-checkpoint-tmp").mkdir()
     before = listing(tmp_path)
-    with CheckpointManager(tmp_path, say=lines.append, read_only=True) as checkpoints:
+    with CheckpointManager(tmp_path, log=lines.append, read_only=True) as checkpoints:
         check_restored(checkpoints.restore_best(state_of(0)), 1)
         assert checkpoints.latest_step == 1
     assert listing(tmp_path) == before
-    assert len(lines) == 1 and "left out" in lines[0]
+    assert len(lines) == 1 and "skipped" in lines[0]
     missing = tmp_path / "missing"
-    with CheckpointManager(missing, say=lines.append, read_only=True) as checkpoints:
+    with CheckpointManager(missing, log=lines.append, read_only=True) as checkpoints:
         assert checkpoints.restore_latest(state_of(0)) is None
     assert not missing.exists()
 
@@ -252,7 +252,7 @@ def test_opening_deletes_what_is_left_over(tmp_path, lines):
     make_base(str(tmp_path))
     (tmp_path / "trash" / "1").mkdir(parents=True)
     (tmp_path / "3.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
-    with CheckpointManager(tmp_path, say=lines.append):
+    with CheckpointManager(tmp_path, log=lines.append):
         assert leftovers(str(tmp_path)) == []
     assert lines == []
 
@@ -264,9 +264,9 @@ def test_a_lost_disk_ends_the_run_only_where_required(
     def fail(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    text = "step 2 could not be saved (No space left on device); the newest is step 1"
+    text = "step 2 could not be saved (No space left on device); newest: step 1"
     with CheckpointManager(
-        tmp_path, say=lines.append, required=required
+        tmp_path, log=lines.append, required=required
     ) as checkpoints:
         save(checkpoints, {1: None})
         monkeypatch.setattr(ocp.CheckpointManager, "save", fail)
@@ -284,7 +284,7 @@ def test_a_lost_disk_ends_the_run_only_where_required(
 def test_a_file_in_the_place_of_the_folder(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(CheckpointError) as caught:
-        CheckpointManager(tmp_path / "run", say=print)
+        CheckpointManager(tmp_path / "run", log=print)
     assert caught.value.code == "K04"
 
 
@@ -304,7 +304,7 @@ def test_digests_see_type_shape_and_bytes():
     found = [digests({"x": x})["x"] for x in variants]
     assert len(set(found)) == len(variants)
     assert found[0] == digests({"x": jax.device_put(base)})["x"]
-    assert layout({"x": jax.random.key(0)}) == {"x": "key<fry> ()"}
+    assert array_specs({"x": jax.random.key(0)}) == {"x": "key<fry> ()"}
 
 
 @pytest.fixture(scope="module")
@@ -347,7 +347,7 @@ def test_a_full_disk_is_one_line(server, tmp_path):
     assert not outcome.value["saved"] and outcome.value["newest"] == 2
     (line,) = outcome.value["lines"]
     assert "step 3 could not be saved (File too large" in line
-    with CheckpointManager(tmp_path, say=print) as checkpoints:
+    with CheckpointManager(tmp_path, log=print) as checkpoints:
         check_restored(checkpoints.restore_latest(state_of(0)), 2)
 
 
@@ -375,10 +375,10 @@ def test_two_processes_save_and_fall_back_together(tmp_path, lines):
         assert one["chosen"] == [4, 2]
         assert one["found"] == [4, 3, 2, 4]
     assert [len(one["lines"]) for one in told] == [1, 0]
-    assert "step 4 is damaged" in told[0]["lines"][0]
-    with CheckpointManager(tmp_path, say=lines.append) as checkpoints:
+    assert "step 4 is corrupted" in told[0]["lines"][0]
+    with CheckpointManager(tmp_path, log=lines.append) as checkpoints:
         target = {"w": np.zeros(500, np.float32), "b": np.zeros(3, np.float32)}
         state, meta = checkpoints.restore_latest(jax.device_put(target))
         assert meta == {"step": 4} and np.all(state["w"] == 4 * np.arange(500))
     assert lines == []
-    assert leftovers(str(tmp_path)) == ["bad"]
+    assert leftovers(str(tmp_path)) == ["corrupted"]

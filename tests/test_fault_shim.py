@@ -71,7 +71,7 @@ def calls(trial) -> int:
 def check_after_kill(folder: Path) -> None:
     """All steps are readable, as they were saved, and the next save leaves no trace."""
     lines: list[str] = []
-    with CheckpointManager(folder, say=lines.append) as checkpoints:
+    with CheckpointManager(folder, log=lines.append) as checkpoints:
         assert unequal_steps(str(folder)) == []
         assert checkpoints.latest_step in (2, 3)
         assert checkpoints.best_step == 2

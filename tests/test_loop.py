@@ -1,4 +1,4 @@
-"""The loop beside a saver and an optimiser that do what a test wants."""
+"""The training loop with a fake saver and optimizer."""
 
 import io
 import itertools
@@ -28,7 +28,7 @@ class Disk:
 
 def loop(plan: TrainPlan, scores=(), *, disk: bool = True, signal: int | None = None):
     """A loop whose steps do nothing; `scores` are those of its evaluations."""
-    told = itertools.chain(scores, itertools.repeat(0.0))
+    values = itertools.chain(scores, itertools.repeat(0.0))
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params={},
@@ -37,18 +37,21 @@ def loop(plan: TrainPlan, scores=(), *, disk: bool = True, signal: int | None = 
         key=jnp.zeros(2),
         skipped_steps={},
     )
-    metrics = {"loss": jnp.ones(()), "bad/in_a_row": jnp.zeros((), jnp.int32)}
-    interrupt = GracefulShutdown()
-    interrupt.signal = signal
+    metrics = {
+        "loss": jnp.ones(()),
+        "nonfinite/consecutive_steps": jnp.zeros((), jnp.int32),
+    }
+    shutdown = GracefulShutdown()
+    shutdown.signal = signal
     return Loop(
         plan=plan,
         step=lambda state, batch: (state.replace(step=state.step + 1), metrics),
         batches=lambda start, stop: iter(range(start, stop)),
-        evaluate=lambda state: {"valid": {"accuracy": next(told), "loss": 0.0}},
+        evaluate=lambda state: {"valid": {"accuracy": next(values), "loss": 0.0}},
         state=state,
         saver=Disk(disk),
-        journal=MetricsLogger(None, "loop", out=io.StringIO()),
-        interrupt=interrupt,
+        logger=MetricsLogger(None, "loop", out=io.StringIO()),
+        shutdown=shutdown,
     )
 
 
@@ -65,21 +68,23 @@ def test_a_signal_says_saved_only_of_what_is(disk):
     assert ("could not be saved" in str(caught.value)) == (not disk)
 
 
-def test_steps_become_shorter_where_the_score_no_longer_rises():
+def test_the_learning_rate_is_reduced_on_a_plateau_of_the_score():
     plan = TrainPlan(steps=8, steps_per_epoch=1, lr_patience=2, lr_factor=0.5)
     made = loop(plan, [0.1, 0.5, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4])
     made.run()
-    assert step_size(made) == 0.25  # after epochs 5 and 8: more than 2 in vain
+    assert (
+        step_size(made) == 0.25
+    )  # after epochs 5 and 8: more than 2 without improvement
     assert made.progress.evals_since_best == 6
 
 
-def test_without_a_plateau_steps_stay_as_they_are():
+def test_without_patience_the_learning_rate_stays():
     made = loop(TrainPlan(steps=8, steps_per_epoch=1))
     made.run()
     assert step_size(made) == 1.0
 
 
-def test_the_loss_may_decide_when_steps_become_shorter():
+def test_the_learning_rate_is_reduced_on_a_plateau_of_the_loss():
     plan = TrainPlan(8, 1, lr_patience=2, lr_factor=0.5, lr_monitors_loss=True)
     made = loop(plan, [n / 10 for n in range(8)])  # the loss stays at 0
     made.run()

@@ -1,1 +1,1 @@
-"""State, step, devices, loop, evaluation, checkpoints."""
+"""Training state, step, loop, parallelism, evaluation and checkpoints."""

@@ -1,4 +1,4 @@
-"""Which devices JAX uses, and an error where it leaves an accelerator idle."""
+"""Checks that JAX uses the machine's accelerator."""
 
 import dataclasses
 import os
@@ -11,25 +11,25 @@ import jax
 
 from mmfusion_jax.errors import MissingDependencyError
 
-# Variables of the environment that TPU VMs and Colab set where there is a TPU. TPU_NAME
-# is not one of them: people set it on the machine from which they control a TPU.
+# Environment variables that TPU VMs and Colab set if there is a TPU. TPU_NAME is not
+# one of them: people set it on the machine from which they control a TPU.
 TPU_VARIABLES = ("TPU_ACCELERATOR_TYPE", "COLAB_TPU_1VM", "COLAB_TPU_ADDR")
-GOOGLE = "0x1ae0"  # the PCI vendor
-CUDA_13_DRIVER = 580  # the first driver that runs it
+GOOGLE = "0x1ae0"  # PCI vendor ID
+CUDA_13_DRIVER = 580  # minimum driver version for CUDA 13
 NO_GPU = ("", "-1", "NoDevFiles")  # values of CUDA_VISIBLE_DEVICES
 
 
 @dataclasses.dataclass(frozen=True)
 class Accelerator:
-    """An accelerator of this machine, whether JAX uses it or not.
+    """An accelerator of this machine, whether or not JAX uses it.
 
     Attributes:
-        name: in words, such as "a TPU".
-        sign: the file or the variable of the environment that tells of it.
-        platform: JAX's name of it.
-        extra: the extra of this package that brings its plug-in.
-        plugins: the distributions that may hold its plug-in.
-        note: why it is this extra; "" if there is no other.
+        name: Description, such as "a TPU".
+        sign: File or environment variable that indicates it.
+        platform: JAX's name for it.
+        extra: Extra of this package that installs its plug-in.
+        plugins: Distributions that may contain its plug-in.
+        note: Reason for this extra; "" if there is no alternative.
     """
 
     name: str
@@ -43,47 +43,47 @@ class Accelerator:
 def describe_devices(
     root: Path = Path("/"), environment: Mapping[str, str] = os.environ
 ) -> str:
-    """The devices that JAX computes on, such as "1 x TPU v5 lite" or "1 x cpu".
+    """Returns the devices that JAX uses, such as "1 x TPU v5 lite" or "1 x cpu".
 
-    JAX falls back to the CPU, with a warning at most, where the plug-in of the
-    accelerator is missing or does not fit the installed jaxlib. Here that is an error,
-    unless the CPU was chosen: by `JAX_PLATFORMS=cpu`, or JAX's setting `jax_platforms`.
+    JAX falls back to the CPU, with at most a warning, if the accelerator's plug-in is
+    missing or does not match the installed jaxlib. Here that is an error unless the
+    CPU was chosen, by `JAX_PLATFORMS=cpu` or JAX's option `jax_platforms`.
 
     Args:
-        root: the folder in which /dev, /proc and /sys are.
-        environment: the variables of the environment.
+        root: Directory that contains /dev, /proc and /sys.
+        environment: Environment variables.
 
     Raises:
-        ExtraError: the machine has an accelerator that JAX does not use, or JAX cannot
-            start the platform that it was told to use.
+        MissingDependencyError: The machine has an accelerator that JAX does not use, or
+            JAX cannot initialize the platform it was configured to use.
     """
     found = attached(root, environment)
     try:
         devices = jax.devices()
-    except (RuntimeError, AssertionError) as error:  # the latter where none is left
-        raise _does_not_start(found, error) from error
-    if found and devices[0].platform == "cpu" and not _is_meant(found):
+    except (RuntimeError, AssertionError) as error:  # the latter if no platform is left
+        raise _initialization_error(found, error) from error
+    if found and devices[0].platform == "cpu" and not _cpu_was_chosen(found):
         raise MissingDependencyError(
             "E04",
             f"this machine has {found.name} ({found.sign}), but JAX uses the CPU; "
             f"installed: {_versions(found)}.",
-            _cure(found),
+            _install_hint(found),
         )
     return f"{len(devices)} x {devices[0].device_kind}"
 
 
 def attached(root: Path, environment: Mapping[str, str]) -> Accelerator | None:
-    """The accelerator of a machine: a TPU or an NVIDIA GPU.
+    """Returns the accelerator of a machine, a TPU or an NVIDIA GPU, or None.
 
     Args:
-        root: the folder in which /dev, /proc and /sys are.
-        environment: the variables of the environment.
+        root: Directory that contains /dev, /proc and /sys.
+        environment: Environment variables.
     """
-    if sign := next(_signs_of_a_tpu(root, environment), None):
+    if sign := next(_tpu_signs(root, environment), None):
         return Accelerator("a TPU", sign, "tpu", "tpu", ("libtpu",))
     if environment.get("CUDA_VISIBLE_DEVICES", "all").strip() in NO_GPU:
         return None
-    # Not /proc/driver/nvidia: containers see it that were given no GPU.
+    # Not /proc/driver/nvidia: containers without a GPU see it too.
     nodes = sorted(root.glob("dev/nvidia[0-9]*"))
     return _nvidia_gpu(root, nodes[0]) if nodes else None
 
@@ -100,16 +100,16 @@ def _nvidia_gpu(root: Path, node: Path) -> Accelerator:
     return Accelerator("an NVIDIA GPU", sign, "gpu", extra, plugins, note)
 
 
-def _signs_of_a_tpu(root: Path, environment: Mapping[str, str]) -> Iterator[str]:
+def _tpu_signs(root: Path, environment: Mapping[str, str]) -> Iterator[str]:
     for name in TPU_VARIABLES:
         if value := environment.get(name):  # Colab sets one of them to "" elsewhere
             yield f"{name}={value}"
     if environment.get("PJRT_DEVICE") == "TPU":
         yield "PJRT_DEVICE=TPU"
-    # Other makers' accelerators are in the folder /dev/accel.
+    # Accelerators of other vendors are in the directory /dev/accel.
     for node in sorted(root.glob("dev/accel[0-9]*")):
         yield _absolute(node, root)
-    # Any kind of device may be here, so a TPU needs the vendor too.
+    # Any kind of device may be here, so the vendor has to match too.
     vendors = map(_text, root.glob("sys/bus/pci/devices/*/vendor"))
     if GOOGLE in map(str.strip, vendors):
         for node in sorted(root.glob("dev/vfio/[0-9]*")):
@@ -117,13 +117,13 @@ def _signs_of_a_tpu(root: Path, environment: Mapping[str, str]) -> Iterator[str]
 
 
 def _nvidia_driver(root: Path) -> int | None:
-    """The first number of the version, such as 550."""
+    """Returns the major version of the driver, such as 550."""
     match = re.search(r" (\d+)\.\d+", _text(root / "proc/driver/nvidia/version"))
     return int(match[1]) if match else None
 
 
 def _text(path: Path) -> str:
-    """The text of a file of the system; "" if it cannot be read."""
+    """Returns the content of a system file; "" if it cannot be read."""
     try:
         return path.read_text()
     except OSError:
@@ -134,30 +134,36 @@ def _absolute(path: Path, root: Path) -> str:
     return f"/{path.relative_to(root)}"
 
 
-def _is_meant(found: Accelerator) -> bool:
-    """Whether the CPU was chosen, where JAX could or could not use the accelerator."""
+def _cpu_was_chosen(found: Accelerator) -> bool:
+    """Whether the CPU was chosen, whether or not JAX could use the accelerator."""
     platforms = getattr(jax.config, "jax_platforms") or ""  # noqa: B009
     if platforms.split(",")[0] == "cpu":
         return True
     try:
-        return bool(jax.devices(found.platform))  # it can; the CPU is only preferred
+        return bool(jax.devices(found.platform))  # usable; the CPU is only preferred
     except RuntimeError:
         return False
 
 
-def _does_not_start(
+def _initialization_error(
     found: Accelerator | None, error: Exception
 ) -> MissingDependencyError:
-    """The error for a platform that JAX was told to use, or has a plug-in for."""
-    reason = (str(error).splitlines() or ["there is no such device"])[0]
-    told = getattr(jax.config, "jax_platforms")  # noqa: B009
-    asked = f" as jax_platforms={told!r} asks" if told else ""
-    fix = _cure(found) if found else "unset JAX_PLATFORMS, or JAX_PLATFORMS=cpu"
-    return MissingDependencyError("E04", f"JAX does not start{asked}: {reason}", fix)
+    """Error for a platform that JAX was configured to use, or has a plug-in for."""
+    reason = (str(error).splitlines() or ["no such device"])[0]
+    platforms = getattr(jax.config, "jax_platforms")  # noqa: B009
+    requested = f" with jax_platforms={platforms!r}" if platforms else ""
+    fix = (
+        _install_hint(found)
+        if found
+        else "unset JAX_PLATFORMS, or set JAX_PLATFORMS=cpu"
+    )
+    return MissingDependencyError(
+        "E04", f"JAX failed to initialize{requested}: {reason}", fix
+    )
 
 
 def _installed(names: tuple[str, ...]) -> dict[str, str]:
-    """The versions of those distributions that are installed."""
+    """Returns the versions of the distributions that are installed."""
     found = {}
     for name in names:
         try:
@@ -168,7 +174,7 @@ def _installed(names: tuple[str, ...]) -> dict[str, str]:
 
 
 def _versions(found: Accelerator) -> str:
-    """What is installed of JAX and the plug-in."""
+    """Returns the installed versions of jaxlib and the plug-in."""
     jaxlib = f"jaxlib {metadata.version('jaxlib')}"
     plugins = [f"{k} {v}" for k, v in _installed(found.plugins).items()]
     if not plugins:
@@ -176,15 +182,15 @@ def _versions(found: Accelerator) -> str:
     return ", ".join([jaxlib, *plugins])
 
 
-def _cure(found: Accelerator) -> str:
-    """What to type, so that JAX uses the accelerator."""
+def _install_hint(found: Accelerator) -> str:
+    """Returns the command that makes JAX use the accelerator."""
     first = ""
-    # Two plug-ins for one platform do not start.
+    # JAX fails to initialize with two plug-ins for one platform.
     other = {"cuda12": "cuda13", "cuda13": "cuda12"}.get(found.extra)
     if other and _installed((f"jax-{other}-plugin",)):
         first = f"pip uninstall -y jax-{other}-plugin jax-{other}-pjrt && "
     why = f" ({found.note})" if found.note else ""
     return (
         f'{first}pip install "mmfusion_jax[{found.extra}]"{why}, then start Python '
-        "again (on Colab: restart the runtime); JAX_PLATFORMS=cpu chooses the CPU"
+        "again (on Colab: restart the runtime), or set JAX_PLATFORMS=cpu to use the CPU"
     )

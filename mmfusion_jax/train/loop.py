@@ -1,4 +1,4 @@
-"""The one training loop: data in, steps, evaluation, checkpoints, and out again."""
+"""The training loop: steps, evaluation, logging and checkpoints."""
 
 import dataclasses
 import math
@@ -21,11 +21,11 @@ from mmfusion_jax.train.timing import StepTimer, is_ready
 from mmfusion_jax.types import Batch, PyTree
 
 Evaluation = dict[str, Any]
-"""Scores of a split by name, "loss" among them."""
+"""Scores of a split by name, including "loss"."""
 
 
 class CheckpointSaver(Protocol):
-    """What the loop asks of checkpoints; `train.checkpoints.Checkpoints` is one."""
+    """Interface of `train.checkpoint.manager.CheckpointManager` that the loop uses."""
 
     def save(
         self,
@@ -36,27 +36,28 @@ class CheckpointSaver(Protocol):
         *,
         wait: bool = False,
     ) -> bool:
-        """Whether the step is, or will be, on disk; with `wait`, whether it is."""
+        """Returns whether the step is, or without `wait` will be, on disk."""
         ...
 
 
 @dataclasses.dataclass
 class Loop:
-    """Trains from `state` to the end of `plan`.
+    """Trains from `state` until `plan` ends.
 
     Attributes:
-        plan: how long, how often.
-        step: compiled; takes a state and a batch that lies on the devices.
-        batches: (start, stop) -> the batches of those steps, on the devices.
-        evaluate: state -> split -> scores; "valid", if it is there, chooses the step.
-        state: where to begin; its step is the position in the data.
-        saver: of checkpoints.
-        journal: of scalars and messages.
-        interrupt: the signals of the user and the system.
-        progress: of the run that this one resumes.
-        watch: a split whose best score is noted and decides nothing.
-        stopped_early: the score no longer rose.
-        nonfinite_limit_reached: too many steps in a row were not finite.
+        plan: Length of the training and intervals between evaluations.
+        step: Compiled step; takes a state and a batch that is on the devices.
+        batches: (start, stop) -> batches of those steps, on the devices.
+        evaluate: State -> split -> scores; "valid", if present, selects the checkpoint.
+        state: Initial state; its step is the position in the data.
+        saver: Saves checkpoints.
+        logger: Logs scalars and messages.
+        shutdown: Signals of the user and the system.
+        progress: Selection state of the run that this one resumes.
+        reported_split: Split whose best score is recorded but not used.
+        clock: Timer of the steps.
+        stopped_early: True if the score stopped improving.
+        nonfinite_limit_reached: True after too many consecutive non-finite steps.
     """
 
     plan: TrainPlan
@@ -65,49 +66,50 @@ class Loop:
     evaluate: Callable[[TrainState], Mapping[str, Evaluation]]
     state: TrainState
     saver: CheckpointSaver
-    journal: MetricsLogger
-    interrupt: GracefulShutdown
+    logger: MetricsLogger
+    shutdown: GracefulShutdown
     progress: SelectionState = dataclasses.field(default_factory=SelectionState)
-    watch: str = "test"
+    reported_split: str = "test"
     clock: StepTimer = dataclasses.field(default_factory=StepTimer)
     stopped_early: bool = False
     nonfinite_limit_reached: bool = False
 
     def run(self) -> TrainState:
-        """Trains; returns the last state.
+        """Trains and returns the last state.
 
         Raises:
-            Interrupted: after saving, when a signal came.
-            DivergedError: after too many steps that were not finite; the weights
+            Interrupted: A signal arrived; the state is saved.
+            DivergedError: Too many consecutive steps were not finite; the weights from
                 before them are saved.
         """
-        begun = time.perf_counter()
+        started = time.perf_counter()
         done = int(self.state.step)
-        self.journal.start(done, self.plan.steps)
+        self.logger.start(done, self.plan.steps)
         if self.plan.steps == 0:
             self._evaluate(0)
             self._save(0, scored=True)
         self.stopped_early = done < self.plan.steps and self._is_stale()
         if done < self.plan.steps and not self.stopped_early:
             self._train(done)
-        self.clock.total = time.perf_counter() - begun
+        self.clock.total = time.perf_counter() - started
         return self.state
 
     def _train(self, done: int) -> None:
-        """Steps until the plan, the patience or a signal ends it."""
+        """Runs steps until the end of the plan, early stopping or a signal."""
         batches = self.batches(done, self.plan.steps)
         pending: list[tuple[int, Metrics]] = []
         since = time.perf_counter()
         while done < self.plan.steps and not self.stopped_early:
-            asked = time.perf_counter()
+            requested = time.perf_counter()
             batch = next(batches)
-            waited = time.perf_counter() - asked if is_ready(pending[-1:]) else 0.0
+            stalled = is_ready(pending[-1:])
+            waited = time.perf_counter() - requested if stalled else 0.0
             self.state, metrics = self.step(self.state, batch)
             done += 1
             since = self._sync_previous_step(since, waited, pending, metrics)
             pending.append((done, metrics))
             ends, saved = self.plan.evaluates_after(done), False
-            stop = self.interrupt.signal is not None
+            stop = self.shutdown.signal is not None
             if (
                 ends
                 or stop
@@ -129,69 +131,71 @@ class Loop:
     def _sync_previous_step(
         self, since: float, waited: float, pending: list[Any], metrics: Metrics
     ) -> float:
-        """Waits for the step before this one, so that one step is in flight."""
+        """Waits for the previous step: one step is dispatched ahead of the host."""
         if not self.clock.compile:  # the first step of a process compiles
             jax.block_until_ready(metrics)
             self.clock.compile = time.perf_counter() - since
         elif pending:
             before = jax.block_until_ready(pending[-1][1])
             self.nonfinite_limit_reached = (
-                int(before["bad/in_a_row"]) >= self.plan.max_nonfinite_steps
+                int(before["nonfinite/consecutive_steps"])
+                >= self.plan.max_nonfinite_steps
             )
             self.clock.steps.append(time.perf_counter() - since)
-            self.clock.data += waited
+            self.clock.data_stall += waited
         return time.perf_counter()
 
     def _log_metrics(self, pending: list[tuple[int, Metrics]]) -> None:
-        """Fetches the numbers of the last steps, writes them down, checks them."""
+        """Fetches the metrics of the last steps, logs them and checks them."""
         if not pending:
             return
-        seen = [(number, jax.device_get(metrics)) for number, metrics in pending]
+        fetched = [(number, jax.device_get(metrics)) for number, metrics in pending]
         pending.clear()
-        for number, metrics in seen:
-            bad = [name for name, value in metrics.items() if _is_bad(name, value)]
+        for number, metrics in fetched:
+            bad = [name for name, x in metrics.items() if _is_nonfinite(name, x)]
             if bad:
-                names = ", ".join(name.removeprefix("bad/") for name in bad)
-                self.journal.log(f"step {number}: not finite: {names}; weights kept")
-        step, metrics = seen[-1]
-        values = {k: float(v) for k, v in metrics.items() if not k.startswith("bad/")}
-        recent = self.clock.steps[-len(seen) :]
-        pace = self.plan.batch_size * len(recent) / sum(recent) if recent else 0.0
+                names = ", ".join(name.removeprefix("nonfinite/") for name in bad)
+                self.logger.log(f"step {number}: non-finite {names}; update skipped")
+        step, metrics = fetched[-1]
+        values = {
+            k: float(v) for k, v in metrics.items() if not k.startswith("nonfinite/")
+        }
+        recent = self.clock.steps[-len(fetched) :]
+        rate = self.plan.batch_size * len(recent) / sum(recent) if recent else 0.0
         epoch = step / self.plan.steps_per_epoch
-        self.journal.record(
-            "train", step, {"epoch": epoch, **values, "examples_per_s": pace}
+        self.logger.record(
+            "train", step, {"epoch": epoch, **values, "examples_per_s": rate}
         )
         parts = [f"{k.removeprefix('loss/')} {v:.3f}" for k, v in _parts(values)]
-        self.journal.progress(step, f"{', '.join(parts)}  {pace:.0f} examples/s")
+        self.logger.progress(step, f"{', '.join(parts)}  {rate:.0f} examples/s")
         self._abort_if_nonfinite(
-            step, max(int(metrics["bad/in_a_row"]) for _, metrics in seen)
+            step, max(int(m["nonfinite/consecutive_steps"]) for _, m in fetched)
         )
 
-    def _abort_if_nonfinite(self, step: int, in_a_row: int) -> None:
-        """Ends a run whose steps are no longer finite."""
-        if in_a_row < self.plan.max_nonfinite_steps:
+    def _abort_if_nonfinite(self, step: int, consecutive: int) -> None:
+        """Ends a run after too many consecutive non-finite steps."""
+        if consecutive < self.plan.max_nonfinite_steps:
             return
         self._save(step, scored=False, wait=True)
         raise DivergedError(
             "N01",
-            f"stopped at step {step}: {in_a_row} steps in a row had a loss or a "
-            "gradient that is not finite (named above); the weights before them are "
-            "kept.",
+            f"stopped at step {step}: {consecutive} consecutive steps with non-finite "
+            "loss or gradients (listed above); the weights from before them are kept.",
             "lower --config.optim.learning_rate, set --config.optim.clip_norm=1.0, or "
-            "look for NaN in the data",
+            "check the data for NaN",
         )
 
     def _evaluate(self, step: int) -> None:
-        """Scores every split and takes the validation score in."""
-        begun = time.perf_counter()
+        """Scores every split and updates the selection state."""
+        started = time.perf_counter()
         results = self.evaluate(self.state)
-        self.clock.evaluate += time.perf_counter() - begun
-        chosen = results.get(self.plan.selection_split)
-        self.progress.update(step, self.plan.score(chosen))
-        self.progress.update_lr(self.plan.lr_score(chosen))
-        watched = results.get(self.watch)
-        if watched is not None:
-            self._track_best_test(step, watched)
+        self.clock.evaluate += time.perf_counter() - started
+        selected = results.get(self.plan.selection_split)
+        self.progress.update(step, self.plan.score(selected))
+        self.progress.update_lr(self.plan.lr_score(selected))
+        reported = results.get(self.reported_split)
+        if reported is not None:
+            self._track_best_test(step, reported)
         values = {
             f"{split}/{name}": value
             for split, scores in results.items()
@@ -199,43 +203,45 @@ class Loop:
             if isinstance(value, float)
         }
         epoch = step / self.plan.steps_per_epoch
-        self.journal.record("eval", step, {"epoch": epoch, **values})
+        self.logger.record("eval", step, {"epoch": epoch, **values})
         for split, scores in results.items():
             if line := describe_undefined(split, scores):
-                self.journal.log(f"step {step}: {line}")
+                self.logger.log(f"step {step}: {line}")
         split = (
             self.plan.selection_split
             if self.plan.selection_split in results
-            else self.watch
+            else self.reported_split
         )
-        told, metric = results[split], self.plan.selection_metric
-        self.journal.log(
+        shown, metric = results[split], self.plan.selection_metric
+        self.logger.log(
             f"epoch {epoch:.0f}, step {step}/{self.plan.steps}: {split} "
-            f"{metric} {format_number(told[metric])}, "
-            f"loss {format_number(told['loss'])}"
+            f"{metric} {format_number(shown[metric])}, "
+            f"loss {format_number(shown['loss'])}"
         )
 
     def _reduce_lr(self, step: int) -> None:
-        """Makes later steps shorter where the score has not risen for long."""
+        """Reduces the learning rate if the score has stopped improving."""
         if 0 < self.plan.lr_patience < self.progress.evals_since_lr_drop:
             self.progress.evals_since_lr_drop = 0
             self.state = reduce_lr(self.state, self.plan.lr_factor)
-            self.journal.log(f"step {step}: learning rate x {self.plan.lr_factor:g}")
+            self.logger.log(
+                f"step {step}: learning rate reduced by factor {self.plan.lr_factor:g}"
+            )
 
     def _interrupted(self, step: int, saved: bool) -> Exception:
-        """What ends a run after a signal: it says what is safe, and only that."""
+        """Returns the exception that ends a run after a signal."""
         if saved:
-            return Interrupted(step, self.interrupt.exit_code)
+            return Interrupted(step, self.shutdown.exit_code)
         return CheckpointError(
             "K03",
-            f"stopped at step {step} by a signal, and step {step} could not be saved "
+            f"stopped at step {step} by a signal, but step {step} could not be saved "
             "(see above).",
-            "make room or mend the disk, then run the same command again: it goes on "
-            "from the newest step that is saved",
+            "free disk space or fix the disk, then rerun the same command to resume "
+            "from the newest saved step",
         )
 
     def _track_best_test(self, step: int, scores: Evaluation) -> None:
-        """Notes the best score of a split that decides nothing."""
+        """Records the best score of the split that selects nothing."""
         rank = self.plan.score(scores) or 0.0
         best = self.progress.best_test
         if math.isfinite(rank) and (best is None or rank > best["rank"]):
@@ -243,23 +249,25 @@ class Loop:
             self.progress.best_test = {"rank": rank, "score": score, "step": step}
 
     def _save(self, step: int, *, scored: bool, wait: bool = False) -> bool:
-        """Saves the state; whether it worked, as far as is known."""
-        begun = time.perf_counter()
+        """Saves the state; returns whether it succeeded, as far as is known."""
+        started = time.perf_counter()
         meta = {"progress": dataclasses.asdict(self.progress)}
         score = self.progress.last_score if scored else None
         saved = self.saver.save(step, self.state, meta, score, wait=wait)
-        self.clock.save += time.perf_counter() - begun
+        self.clock.save += time.perf_counter() - started
         return saved
 
     def _is_stale(self) -> bool:
         return 0 < self.plan.patience <= self.progress.evals_since_best
 
 
-def _is_bad(name: str, value: Any) -> bool:
-    return name.startswith("bad/") and name != "bad/in_a_row" and bool(value)
+def _is_nonfinite(name: str, value: Any) -> bool:
+    """Whether a metric marks something that was not finite."""
+    flag = name.startswith("nonfinite/") and name != "nonfinite/consecutive_steps"
+    return flag and bool(value)
 
 
 def _parts(values: Mapping[str, float]) -> list[tuple[str, float]]:
-    """The loss and, if there are several, its terms."""
+    """Returns the loss and, if there are several, its terms."""
     terms = [(k, v) for k, v in values.items() if k.startswith("loss/")]
     return [("loss", values["loss"]), *(terms if len(terms) > 1 else [])]

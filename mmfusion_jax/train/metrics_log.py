@@ -1,4 +1,4 @@
-"""What a run says and writes while it goes on: metrics.jsonl, TensorBoard, a bar."""
+"""Logs metrics to JSONL, TensorBoard and the console."""
 
 import json
 import math
@@ -19,18 +19,18 @@ from tensorboardX import SummaryWriter
 
 
 class MetricsLogger:
-    """Keeps the scalars of a run and shows where it is.
+    """Logs the scalars of a run and shows its progress.
 
-    Lines of `metrics.jsonl` after the step that a run resumes from belong to work that
-    was lost; they are cut off, so that the file reads as if nothing had happened.
-    Close it, or use it as a context manager.
+    When a run resumes from a step, the lines of later steps in `metrics.jsonl` are
+    removed, so that the file has no duplicates. Close it, or use it as a context
+    manager.
 
     Args:
-        folder: where `metrics.jsonl` and the TensorBoard events go; None writes
+        folder: Directory of `metrics.jsonl` and the TensorBoard events; None writes
             nothing.
-        title: shown before the bar.
-        resume: step the run resumes from.
-        out: where progress is shown; a bar on a terminal, plain lines elsewhere.
+        title: Label of the progress bar.
+        resume: Step that the run resumes from.
+        out: Stream that shows progress; a bar on a terminal, plain lines elsewhere.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class MetricsLogger:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / "metrics.jsonl"
-            _cut_after(path, resume)
+            _drop_lines_after(path, resume)
             self._lines = path.open("a", encoding="utf-8")
             self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=resume)
         self._title = title
@@ -59,7 +59,7 @@ class MetricsLogger:
         self.close()
 
     def start(self, step: int, steps: int) -> None:
-        """Shows the bar of a run of `steps` steps that stands at `step`."""
+        """Shows a progress bar for `steps` steps, at `step`."""
         if self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -79,8 +79,8 @@ class MetricsLogger:
 
         Args:
             kind: "train" or "eval".
-            step: the number of steps done.
-            values: JSON scalars; a number that is not finite is written as a string.
+            step: Number of completed steps.
+            values: JSON scalars; a non-finite number is written as a string.
         """
         if self._lines is None or self._events is None:
             return
@@ -93,7 +93,7 @@ class MetricsLogger:
                 self._events.add_scalar(tag, value, step)
 
     def progress(self, step: int, note: str) -> None:
-        """Moves the bar; `note` stands behind it."""
+        """Updates the bar and the `note` next to it."""
         if self._bar is not None:
             self._bar.update(self._task, completed=step, note=note)
 
@@ -112,7 +112,7 @@ class MetricsLogger:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`; a line that was cut off by a kill is left out."""
+    """Reads the lines of `metrics.jsonl`; skips lines truncated by a kill."""
     path = folder / "metrics.jsonl"
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
@@ -123,8 +123,8 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _cut_after(path: Path, step: int) -> None:
-    """Drops the lines of steps after `step`, by way of a new file."""
+def _drop_lines_after(path: Path, step: int) -> None:
+    """Drops the lines of steps after `step` by writing a new file."""
     if not path.exists():
         return
     kept = [line for line in read_metrics(path.parent) if line["step"] <= step]
@@ -134,7 +134,7 @@ def _cut_after(path: Path, step: int) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """`value` as JSON can hold it."""
+    """Returns `value` as a valid JSON value."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value

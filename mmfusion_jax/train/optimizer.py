@@ -1,4 +1,4 @@
-"""What optax leaves to the caller: groups of parameters, and a brake on the steps."""
+"""Additions to optax: parameter groups and a learning rate multiplier."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,12 +14,15 @@ DEFAULT_GROUP = "rest"
 
 
 def scale_by_lr_multiplier() -> optax.GradientTransformation:
-    """Scales updates by a number in its state, 1 at first, which `reduce_lr` lowers."""
+    """Scales updates by a multiplier in its state, initially 1; see `reduce_lr`."""
     return optax.inject_hyperparams(optax.scale)(step_size=1.0)
 
 
 def reduce_lr(state: TrainState, factor: float) -> TrainState:
-    """A state whose later steps are `factor` times as long; it must hold a brake."""
+    """Multiplies the learning rate by `factor`.
+
+    The optimizer must contain `scale_by_lr_multiplier`.
+    """
     (size,) = (value for _, value in optax.tree.get_all_with_path(
         state.opt_state, "step_size"
     ))  # fmt: skip
@@ -31,18 +34,18 @@ def reduce_lr(state: TrainState, factor: float) -> TrainState:
 def per_parameter_group(
     rules: Mapping[str, optax.GradientTransformation], prefixes: Mapping[str, str]
 ) -> optax.GradientTransformation:
-    """Each group of parameters by its own rule.
+    """Applies a separate transformation to each parameter group.
 
     Args:
-        rules: group -> rule; "rest" is for parameters of no group.
-        prefixes: group -> how the paths of its parameters, such as
-            "encoders_text/layer_0/norm/scale", begin; the first group that fits counts.
+        rules: Group -> transformation; "rest" is for parameters of no group.
+        prefixes: Group -> prefix of the paths of its parameters, such as
+            "encoders_text/layer_0/norm/scale"; the first matching group is used.
     """
 
     def group(path: Any, _: Any) -> str:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        fits = (key for key, prefix in prefixes.items() if name.startswith(prefix))
-        return next(fits, DEFAULT_GROUP)
+        matches = (key for key, prefix in prefixes.items() if name.startswith(prefix))
+        return next(matches, DEFAULT_GROUP)
 
     def label(params: PyTree) -> PyTree:
         labels = jax.tree_util.tree_map_with_path(group, params)
@@ -50,8 +53,8 @@ def per_parameter_group(
             name = min(empty)
             raise ConfigError(
                 "C15",
-                f"config.optim.groups.{name}.match={prefixes[name]!r} fits no "
-                "parameter.",
+                f"config.optim.groups.{name}.param_prefix={prefixes[name]!r} matches "
+                "no parameters.",
                 f"modules of this model: {', '.join(sorted(params))}",
             )
         return labels
@@ -60,7 +63,7 @@ def per_parameter_group(
 
 
 def is_kernel(params: PyTree) -> PyTree:
-    """Which parameters are kernels of linear layers and convolutions, bool each."""
+    """Returns True for kernels of linear layers and convolutions, else False."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: str(getattr(path[-1], "key", "")).endswith("kernel"), params
     )

@@ -1,4 +1,4 @@
-"""Where a step runs: a mesh under jit (the default), or pmap. The maths is the same."""
+"""Runs a step on all devices: under jit on a mesh (the default), or pmap."""
 
 import dataclasses
 from collections.abc import Callable
@@ -18,14 +18,14 @@ AXIS = "data"
 
 @dataclasses.dataclass(frozen=True)
 class Executor:
-    """Compiles steps for all devices and brings batches to them.
+    """Compiles steps for all devices and transfers batches to them.
 
     The state is replicated, the batch is split on its leading axis. Evaluation always
     runs under jit.
 
     Attributes:
         parallel: "jit" or "pmap".
-        devices: how many to use; 0 for all of them.
+        devices: Number of devices to use; 0 for all.
     """
 
     parallel: str = "jit"
@@ -37,7 +37,7 @@ class Executor:
 
     @property
     def axis(self) -> str | None:
-        """The axis a step must be made for; None under jit."""
+        """Axis name that a step must use; None under jit."""
         return AXIS if self.parallel == "pmap" else None
 
     @property
@@ -49,22 +49,22 @@ class Executor:
         )
 
     @property
-    def whole(self) -> NamedSharding:
+    def replicated(self) -> NamedSharding:
         """Replicated on every device."""
         return NamedSharding(self.mesh, P())
 
     @property
-    def split(self) -> NamedSharding:
-        """Split over the devices on the leading axis."""
+    def batch_sharding(self) -> NamedSharding:
+        """Split across the devices on the leading axis."""
         return NamedSharding(self.mesh, P(AXIS))
 
     def compile(self, step: Step) -> Step:
-        """`step`, made for `axis`, on all devices; the state is donated."""
+        """Compiles a training step made for `axis`; the state is donated."""
         if self.parallel == "jit":
             return jax.jit(
                 step,
-                in_shardings=(self.whole, self.split),
-                out_shardings=(self.whole, self.whole),
+                in_shardings=(self.replicated, self.batch_sharding),
+                out_shardings=(self.replicated, self.replicated),
                 donate_argnums=0,
             )
         mapped = jax.pmap(
@@ -79,51 +79,58 @@ class Executor:
         return lambda state, batch: mapped(state, jax.tree.map(rows, batch))
 
     def compile_eval(self, step: Callable[[PyTree, Batch], PyTree]):
-        """`step` under jit on all devices; its sums are global."""
+        """Compiles an evaluation step under jit; its sums are global."""
         return jax.jit(
-            step, in_shardings=(self.whole, self.split), out_shardings=self.whole
+            step,
+            in_shardings=(self.replicated, self.batch_sharding),
+            out_shardings=self.replicated,
         )
 
     def compile_init(self, init: Callable[..., PyTree]) -> Callable[..., PyTree]:
-        """`init`, compiled so that its result lies on every device."""
-        return jax.jit(init, out_shardings=self.whole)
+        """Compiles `init` so that its result is replicated."""
+        return jax.jit(init, out_shardings=self.replicated)
 
     def create(self, init: Callable[[], PyTree]) -> PyTree:
-        """Runs `init` so that its result lies on every device."""
+        """Runs `init` so that its result is replicated."""
         return self.compile_init(init)()
 
     def copy(self, tree: PyTree) -> PyTree:
-        """Arrays of their own on every device, so that a step may donate them."""
+        """Copies arrays to every device, so that a step may donate them."""
         fresh = lambda tree: jax.tree.map(jnp.copy, tree)
-        return jax.jit(fresh, out_shardings=self.whole)(tree)
+        return jax.jit(fresh, out_shardings=self.replicated)(tree)
 
     def abstract(self, init: Callable[[], PyTree]) -> PyTree:
-        """Shapes, types and shardings of what `init` would create."""
-        describe = lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=self.whole)
+        """Returns shapes, types and shardings of the result of `init`."""
+        describe = lambda s: jax.ShapeDtypeStruct(
+            s.shape, s.dtype, sharding=self.replicated
+        )
         return jax.tree.map(describe, jax.eval_shape(init))
 
     def put(self, batch: Batch, *, train: bool) -> Batch:
-        """Brings this process's rows of a batch to the devices.
+        """Transfers this process's rows of a batch to the devices.
 
         Args:
             batch: NumPy leaves, (local rows ...).
-            train: for the training step; pmap then takes host arrays as they are.
+            train: True for the training step, where pmap takes host arrays directly.
         """
         if train and self.parallel == "pmap":
             return batch
-        place: Callable[[Any], jax.Array] = lambda x: (
-            jax.make_array_from_process_local_data(self.split, x)
+        transfer: Callable[[Any], jax.Array] = lambda x: (
+            jax.make_array_from_process_local_data(self.batch_sharding, x)
         )
-        return jax.tree.map(place, batch)
+        return jax.tree.map(transfer, batch)
 
-    def check_batch_size(self, batch_size: int, accumulate: int = 1) -> None:
+    def check_batch_size(
+        self, batch_size: int, gradient_accumulation_steps: int = 1
+    ) -> None:
         """Raises ConfigError if a batch cannot be split evenly."""
-        parts = self.count * accumulate
+        parts = self.count * gradient_accumulation_steps
         if batch_size % parts:
             below = max(batch_size - batch_size % parts, parts)
             raise ConfigError(
                 "C05",
-                f"config.data.batch_size={batch_size} cannot be split over "
-                f"{self.count} devices and accumulate={accumulate}.",
+                f"config.data.batch_size={batch_size} cannot be split across "
+                f"{self.count} devices and gradient_accumulation_steps="
+                f"{gradient_accumulation_steps}.",
                 f"--config.data.batch_size={below} (a multiple of {parts})",
             )

@@ -1,4 +1,4 @@
-"""How long to train, and what the host remembers of it."""
+"""The training schedule, and the selection state that the host tracks."""
 
 import dataclasses
 import math
@@ -8,24 +8,26 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class TrainPlan:
-    """How long to train and how often to look up.
+    """How long to train and how often to evaluate.
 
     Attributes:
-        steps: of the whole run.
-        steps_per_epoch: a whole epoch is evaluated and saved at its end.
-        selection_split: the split whose score chooses the step and stops early:
-            "valid", or "test" for a paper that did so; without that split a run goes to
-            its end.
-        selection_metric: that score.
-        lower_is_better: whether a lower score is the better one.
-        patience: epochs without a better score before the run stops; 0 never stops.
-        slow_after: epochs without a better score before steps become shorter; 0 never.
-        lr_factor: how much shorter; the optimizer must hold a brake.
-        log_every: steps between two looks at the numbers.
-        save_every: steps between two checkpoints within an epoch; 0 for none.
-        max_nonfinite_steps: refused steps in a row that end the run.
-        batch_size: examples of a step, for the examples per second.
-        lr_monitors_loss: the loss decides when steps become shorter, not the score.
+        steps: Total number of training steps.
+        steps_per_epoch: Number of steps per epoch; every epoch ends with an evaluation
+            and a checkpoint.
+        selection_split: Split that selects the checkpoint and stops early: "valid", or
+            "test" for a paper that did so. A run without that split trains to the end.
+        selection_metric: Metric that selects the checkpoint.
+        lower_is_better: True if a lower score is better.
+        patience: Epochs without improvement before early stopping; 0 disables it.
+        lr_patience: Epochs without improvement before the learning rate is reduced; 0
+            disables it.
+        lr_factor: Factor of the reduction; the optimizer must contain
+            `scale_by_lr_multiplier`.
+        log_every: Steps between two log entries.
+        save_every: Steps between two checkpoints within an epoch; 0 for none.
+        max_nonfinite_steps: Consecutive skipped steps that end the run.
+        batch_size: Examples per step, to compute the throughput.
+        lr_monitors_loss: The learning rate is reduced on the loss, not on the score.
     """
 
     steps: int
@@ -49,14 +51,14 @@ class TrainPlan:
         return self.save_every > 0 and step % self.save_every == 0
 
     def score(self, scores: Mapping[str, Any] | None) -> float | None:
-        """What checkpoints compare: higher is better."""
+        """Returns the score that selects the checkpoint, higher is better."""
         if scores is None:
             return None
         value = float(scores[self.selection_metric])
         return -value if self.lower_is_better else value
 
     def lr_score(self, scores: Mapping[str, Any] | None) -> float | None:
-        """What decides when steps become shorter: higher is better."""
+        """Returns the score that decides on the learning rate, higher is better."""
         if scores is None or not self.lr_monitors_loss:
             return self.score(scores)
         return -float(scores["loss"])
@@ -64,18 +66,19 @@ class TrainPlan:
 
 @dataclasses.dataclass
 class SelectionState:
-    """What the host knows of a run beside the state; saved with every checkpoint.
+    """Best scores so far, saved with every checkpoint.
 
     Attributes:
-        last_score: of the last evaluation; None if nothing chooses the step.
-        best_score: highest score so far; None before the first evaluation.
-        best_step: the first step that reached it.
-        evals_since_best: evaluations since then.
-        evals_since_lr_drop: evaluations since the score that decides when steps become
-            shorter was highest, or since they did.
-        best_test: best score of the watched test split and its step, which no
-            decision may use: {"score", "step", "rank"}, rank being the score turned
-            so that higher is better.
+        last_score: Score of the last evaluation; None without a selection split.
+        best_score: Highest score so far; None before the first evaluation.
+        best_step: First step that reached it.
+        evals_since_best: Evaluations since then.
+        evals_since_lr_drop: Evaluations since the score that triggers a learning rate
+            reduction improved, or since the last reduction.
+        best_test: Best score of the test split and its step, for the report only:
+            {"score", "step", "rank"}; rank is the score with its sign changed where
+            lower is better.
+        best_lr_score: Highest score that triggers a learning rate reduction.
     """
 
     last_score: float | None = None
@@ -87,7 +90,7 @@ class SelectionState:
     best_lr_score: float | None = None
 
     def update(self, step: int, score: float | None) -> None:
-        """Takes in the score of an evaluation; None if nothing chooses the step."""
+        """Adds the score of an evaluation; None without a selection split."""
         self.last_score = score
         if score is None:
             return
@@ -97,7 +100,7 @@ class SelectionState:
             self.evals_since_best += 1
 
     def update_lr(self, score: float | None) -> None:
-        """Takes in the score that decides when steps become shorter."""
+        """Adds the score that triggers a learning rate reduction."""
         if score is None:
             return
         if _beats(score, self.best_lr_score):

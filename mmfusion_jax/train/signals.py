@@ -1,20 +1,23 @@
-"""Ctrl-C and SIGTERM: finish the step, save, say how to go on."""
+"""Handles Ctrl-C and SIGTERM: finishes the step, saves and exits."""
 
 import contextlib
 import os
 import signal
 from types import FrameType, TracebackType
 
-NOTED = b"\nstopping after this step; a second Ctrl-C ends at once, without saving\n"
+MESSAGE = (
+    b"\nstopping after this step; a second Ctrl-C exits immediately without saving\n"
+)
 
 
 class GracefulShutdown:
-    """Remembers the first signal; the second one ends the process at once.
+    """Records the first signal; the second one ends the process immediately.
 
-    Use as a context manager around a run; the handlers before it come back after.
+    Use it as a context manager around a run; it restores the previous handlers on
+    exit.
 
     Attributes:
-        signal: the signal that came, None while there is none.
+        signal: Number of the signal received; None before that.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -25,7 +28,7 @@ class GracefulShutdown:
 
     @property
     def exit_code(self) -> int:
-        """128 and the number of the signal: 130 for Ctrl-C, 143 for SIGTERM."""
+        """128 plus the signal number: 130 for Ctrl-C, 143 for SIGTERM."""
         return 128 + (self.signal or 0)
 
     def __enter__(self) -> "GracefulShutdown":
@@ -46,4 +49,4 @@ class GracefulShutdown:
             os._exit(128 + number)
         self.signal = number
         with contextlib.suppress(OSError):
-            os.write(2, NOTED)  # print may not be called in a handler
+            os.write(2, MESSAGE)  # print may not be called in a handler

@@ -1,4 +1,4 @@
-"""What training changes: arrays only, checkpointed whole."""
+"""The training state: all arrays that training changes."""
 
 import jax
 import jax.numpy as jnp
@@ -9,15 +9,16 @@ from mmfusion_jax.types import Array, Batch, Model, PyTree
 
 
 class TrainState(struct.PyTreeNode):
-    """Everything a run needs to go on bit for bit.
+    """All arrays that a run needs to resume bit-exactly.
 
     Attributes:
-        step: number of steps done, () int32; it is also the position in the data.
-        params: the weights.
-        stats: running statistics of BatchNorm; {} if there are none.
-        opt_state: of the optimizer.
-        key: base key of the run; a step folds its own number in.
-        skipped_steps: steps refused by the numeric guard, "in_a_row" and "total", ().
+        step: Number of completed steps, () int32; also the position in the data.
+        params: Parameters of the model.
+        stats: Running statistics of BatchNorm; {} if there are none.
+        opt_state: State of the optimizer.
+        key: Base PRNG key of the run; every step folds in its number.
+        skipped_steps: Number of steps skipped as non-finite, "consecutive" and
+            "total", () each.
     """
 
     step: Array
@@ -29,20 +30,20 @@ class TrainState(struct.PyTreeNode):
 
     @property
     def variables(self) -> dict[str, PyTree]:
-        """What `Model.apply` takes."""
+        """The variables that `Model.apply` takes."""
         return {"params": self.params, "batch_stats": self.stats}
 
 
 def create_state(
     model: Model, tx: optax.GradientTransformation, batch: Batch, key: Array
 ) -> TrainState:
-    """A fresh state; pure, so it can be jitted with the shardings wanted.
+    """Creates an initial state; pure, so it can be jitted with any sharding.
 
     Args:
-        model: what to train.
-        tx: the optimizer.
-        batch: any batch of the right shapes; only its shapes matter.
-        key: seeds the weights and every later step.
+        model: Model to train.
+        tx: Optimizer.
+        batch: Any batch of the right shapes; its values are not used.
+        key: Seeds the initialization and every later step.
     """
     init_key, run_key = jax.random.split(key)
     variables = model.init(init_key, batch, train=False)
@@ -53,7 +54,7 @@ def create_state(
         opt_state=tx.init(variables["params"]),
         key=run_key,
         skipped_steps={
-            "in_a_row": jnp.zeros((), jnp.int32),
+            "consecutive": jnp.zeros((), jnp.int32),
             "total": jnp.zeros((), jnp.int32),
         },
     )

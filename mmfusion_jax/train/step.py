@@ -1,4 +1,4 @@
-"""The training step and the evaluation step: pure, not compiled, one of each."""
+"""The training step and the evaluation step, pure and not compiled."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -13,7 +13,7 @@ from mmfusion_jax.train.state import TrainState
 from mmfusion_jax.types import WEIGHT_PREFIX, Array, Batch, Model, Outputs, PyTree
 
 LOGGED_PREFIX = "active/"
-"""How the names of aux begin whose means are logged."""
+"""Prefix of the auxiliary outputs whose means are logged."""
 
 Metrics: TypeAlias = dict[str, Array]
 Step: TypeAlias = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -24,34 +24,34 @@ def make_train_step(
     objective: Objective,
     tx: optax.GradientTransformation,
     axis: str | None = None,
-    accumulate: int = 1,
+    gradient_accumulation_steps: int = 1,
     steps: int = 1,
     modalities: tuple[str, ...] = (),
 ) -> Step:
-    """Closes over what is fixed; the returned step sees arrays alone.
+    """Creates the training step, a function of arrays.
 
     It is not compiled: the caller picks `jax.jit` and shardings, or `jax.pmap`.
 
-    A step whose loss or gradient is not finite leaves weights, statistics and
-    optimizer as they were; it is counted in `bad_steps`, and the entries "bad/..." of
-    the metrics name every loss term, module and modality that was not finite;
-    "bad/in_a_row" counts.
+    A step with a non-finite loss or gradient leaves parameters, statistics and
+    optimizer state unchanged and is counted in `skipped_steps`. The metrics
+    "nonfinite/..." are flags of every loss term, module and modality;
+    "nonfinite/consecutive_steps" is the number of consecutive skipped steps.
 
-    What a model gives as aux named "active/...", (b), such as the part of its units
-    that a relu leaves, is averaged over the real examples into the metrics.
+    Auxiliary outputs named "active/...", (b), such as the fraction of units that a
+    ReLU leaves above 0, are averaged over the real examples and added to the metrics.
 
     Args:
-        model: maps a Batch to Outputs.
-        objective: maps Outputs and a Batch to the loss and its named parts.
-        tx: the optimizer.
-        axis: the pmap axis to average over; None under jit, where every
-            reduction already spans the global batch.
-        accumulate: parts into which a batch is cut to save memory; their gradients
-            are added with the weights of their examples. Terms that compare
-            examples, and BatchNorm, see one part at a time.
-        steps: of the whole run, for `Batch.progress`.
-        modalities: that the model reads; an example that has none of them counts for
-            nothing. Without any, all count.
+        model: Maps a Batch to Outputs.
+        objective: Maps Outputs and a Batch to the loss and its terms.
+        tx: Optimizer.
+        axis: The pmap axis to average over; None under jit, where every reduction
+            already spans the global batch.
+        gradient_accumulation_steps: Number of parts into which a batch is split to
+            save memory; gradients are averaged with the weights of their examples.
+            Terms that compare examples, and BatchNorm, see one part at a time.
+        steps: Total number of training steps, for `Batch.train_fraction`.
+        modalities: Modalities that the model reads; an example with none of them is
+            ignored. () to use all examples.
     """
 
     def loss_fn(params: PyTree, stats: PyTree, key: Array, step: Array, batch: Batch):
@@ -63,75 +63,81 @@ def make_train_step(
             rngs={"dropout": key},
         )
         loss, terms = objective(outputs, batch, step, axis)
-        watched = _watched(outputs, batch, axis)
-        return loss, (terms, watched, updated.get("batch_stats", {}))
+        logged = _logged_means(outputs, batch, axis)
+        return loss, (terms, logged, updated.get("batch_stats", {}))
 
     gradient = jax.value_and_grad(loss_fn, has_aux=True)
 
-    def whole(state: TrainState, key: Array, batch: Batch):
-        (loss, (terms, watched, stats)), grads = gradient(
+    def full_batch(state: TrainState, key: Array, batch: Batch):
+        (loss, (terms, logged, stats)), grads = gradient(
             state.params, state.stats, key, state.step, batch
         )
-        return stats, (loss, terms, watched, grads)
+        return stats, (loss, terms, logged, grads)
 
-    def in_parts(state: TrainState, key: Array, batch: Batch):
+    def accumulated(state: TrainState, key: Array, batch: Batch):
         total = jnp.maximum(_global_sum(batch.weight, axis), 1e-9)
 
         def part(carry, numbered):
             index, rows = numbered
             stats, sums = carry
-            (loss, (terms, watched, stats)), grads = gradient(
+            (loss, (terms, logged, stats)), grads = gradient(
                 state.params, stats, jax.random.fold_in(key, index), state.step, rows
             )
-            found = loss, terms, watched, grads
-            share = _global_sum(rows.weight, axis) / total
-            add = lambda total, x: total + share * x
-            return (stats, jax.tree.map(add, sums, found)), None
+            results = loss, terms, logged, grads
+            fraction = _global_sum(rows.weight, axis) / total
+            add = lambda total, x: total + fraction * x
+            return (stats, jax.tree.map(add, sums, results)), None
 
-        parts = (jnp.arange(accumulate), _cut(batch, accumulate))
+        count = gradient_accumulation_steps
+        parts = jnp.arange(count), _split_batch(batch, count)
         first = jax.tree.map(lambda x: x[0], parts[1])
-        shapes = jax.eval_shape(whole, state, key, first)
+        shapes = jax.eval_shape(full_batch, state, key, first)
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         return jax.lax.scan(part, (state.stats, zeros[1]), parts)[0]
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(state.key, state.step)
-        if axis is not None:  # or every device would draw the same dropout mask
-            key = jax.random.fold_in(key, jax.lax.axis_index(axis))
+        key = _step_key(state, axis)
         batch = as_in_training(batch, state.step / steps, modalities)
-        compute = whole if accumulate == 1 else in_parts
-        stats, found = compute(state, key, batch)
+        compute = full_batch if gradient_accumulation_steps == 1 else accumulated
+        stats, results = compute(state, key, batch)
         if axis is not None:
-            stats, found = jax.lax.pmean((stats, found), axis)
-        loss, terms, watched, grads = found
+            stats, results = jax.lax.pmean((stats, results), axis)
+        loss, terms, logged, grads = results
         grad_norm = optax.tree.norm(grads)
-        good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-
+        is_finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        if_good = lambda new, old: jax.tree.map(
-            lambda n, o: jnp.where(good, n, o), new, old
+        if_finite = lambda new, old: jax.tree.map(
+            lambda n, o: jnp.where(is_finite, n, o), new, old
         )
-        bad = 1 - good.astype(jnp.int32)
+        skipped = 1 - is_finite.astype(jnp.int32)
         state = state.replace(
             step=state.step + 1,
-            params=if_good(params, state.params),
-            stats=if_good(stats, state.stats),
-            opt_state=if_good(opt_state, state.opt_state),
-            bad_steps={
-                "in_a_row": (state.skipped_steps["in_a_row"] + 1) * bad,
-                "total": state.skipped_steps["total"] + bad,
+            params=if_finite(params, state.params),
+            stats=if_finite(stats, state.stats),
+            opt_state=if_finite(opt_state, state.opt_state),
+            skipped_steps={
+                "consecutive": (state.skipped_steps["consecutive"] + 1) * skipped,
+                "total": state.skipped_steps["total"] + skipped,
             },
         )
         metrics = {
             "loss": loss,
             "grad_norm": grad_norm,
-            "bad/in_a_row": state.skipped_steps["in_a_row"],
+            "nonfinite/consecutive_steps": state.skipped_steps["consecutive"],
         }
-        metrics |= {f"loss/{name}": value for name, value in terms.items()} | watched
-        return state, metrics | _not_finite(terms, grads, batch, axis)
+        metrics |= {f"loss/{name}": value for name, value in terms.items()} | logged
+        return state, metrics | _nonfinite_flags(terms, grads, batch, axis)
 
     return step
+
+
+def _step_key(state: TrainState, axis: str | None) -> Array:
+    """The PRNG key of a step; every device under pmap has a different dropout mask."""
+    key = jax.random.fold_in(state.key, state.step)
+    if axis is None:
+        return key
+    return jax.random.fold_in(key, jax.lax.axis_index(axis))
 
 
 def make_eval_step(
@@ -140,27 +146,31 @@ def make_eval_step(
     scores: Scores,
     modalities: tuple[str, ...] = (),
 ) -> Callable[[PyTree, Batch], PyTree]:
-    """Maps variables and a batch to what is known of each of its examples.
+    """Creates the evaluation step, which collects predictions and the task loss.
 
-    The result holds what `scores` collects under "collected", (b ...) each, and aux
-    named "share/..."; the weight of the examples, (b); and the mean of the task's loss
-    term over the real ones, ().
-    The other terms compare or regularize what a model builds in training alone.
+    The step maps variables and a batch to "collected", the arrays that `scores`
+    collects and the auxiliary outputs named "weight/...", (b ...) each; "weight", the
+    weights of the examples, (b); and "loss", the mean task loss over the real
+    examples, (). The other terms compare or regularize outputs that only training
+    builds.
 
-    An example that has none of `modalities`, those that the model reads, is answered
-    with `variables["prior"]`, a prediction (k), if that is there.
+    Args:
+        model: Maps a Batch to Outputs.
+        objective: Contains the task loss.
+        scores: Metrics of the task.
+        modalities: Modalities that the model reads; the prediction for an example with
+            none of them is `variables["prior"]`, (k), if present.
     """
 
     def step(variables: PyTree, batch: Batch) -> PyTree:
-        known = {k: v for k, v in variables.items() if k != "prior"}
-        outputs: Outputs = model.apply(known, batch, train=False)
+        own = {k: v for k, v in variables.items() if k != "prior"}
+        outputs: Outputs = model.apply(own, batch, train=False)
         if modalities and "prior" in variables:
-            outputs = _answered(
-                outputs, batch.has_any_modality(*modalities), variables["prior"]
-            )
-        said = {k: v for k, v in outputs.aux.items() if k.startswith(WEIGHT_PREFIX)}
+            present = batch.has_any_modality(*modalities)
+            outputs = _with_prior(outputs, present, variables["prior"])
+        weights = {k: v for k, v in outputs.aux.items() if k.startswith(WEIGHT_PREFIX)}
         return {
-            "collected": {**said, **scores.collect(outputs, batch)},
+            "collected": {**weights, **scores.collect(outputs, batch)},
             "weight": batch.weight,
             "loss": objective.value(TASK, outputs, batch),
         }
@@ -168,39 +178,42 @@ def make_eval_step(
     return step
 
 
-def _answered(outputs: Outputs, seen: Array, prior: Array) -> Outputs:
-    """The outputs with the prior in the place of predictions from nothing."""
-    said = outputs.prediction
-    seen = seen.reshape(seen.shape + (1,) * (said.ndim - 1))
-    return outputs.replace(prediction=jnp.where(seen, said, prior.astype(said.dtype)))
+def _with_prior(outputs: Outputs, present: Array, prior: Array) -> Outputs:
+    """Replaces the predictions of examples that are not `present` by the prior."""
+    y = outputs.prediction
+    present = present.reshape(present.shape + (1,) * (y.ndim - 1))
+    return outputs.replace(prediction=jnp.where(present, y, prior.astype(y.dtype)))
 
 
-def as_in_training(batch: Batch, progress: Array, modalities: tuple[str, ...]) -> Batch:
-    """The batch as the training step shows it to the model.
+def as_in_training(
+    batch: Batch, train_fraction: Array, modalities: tuple[str, ...]
+) -> Batch:
+    """Prepares a batch as the training step does.
 
     Args:
-        batch: as the pipeline made it.
-        progress: how much of the training is done, 0..1.
-        modalities: that the model reads; () for no matter which.
+        batch: Batch from the pipeline.
+        train_fraction: Fraction of the training that is completed, 0..1.
+        modalities: Modalities that the model reads; () to use all examples.
     """
-    return _counted(_dated(batch, progress), modalities)
+    batch = _with_train_fraction(batch, train_fraction)
+    return _without_empty_examples(batch, modalities)
 
 
-def _dated(batch: Batch, progress: Array) -> Batch:
-    """The batch with how much of the training is done, which never passes 1."""
-    done = jnp.minimum(progress, 1.0)
-    return batch.replace(progress=jnp.full_like(batch.weight, done))
+def _with_train_fraction(batch: Batch, train_fraction: Array) -> Batch:
+    """Adds the completed fraction of the training, at most 1, to the batch."""
+    fraction = jnp.minimum(train_fraction, 1.0)
+    return batch.replace(train_fraction=jnp.full_like(batch.weight, fraction))
 
 
-def _counted(batch: Batch, modalities: tuple[str, ...]) -> Batch:
-    """The batch in which examples without any of `modalities` have weight 0."""
+def _without_empty_examples(batch: Batch, modalities: tuple[str, ...]) -> Batch:
+    """Sets the weight of examples without any of `modalities` to 0."""
     if not modalities:
         return batch
     return batch.replace(weight=batch.weight * batch.has_any_modality(*modalities))
 
 
-def _watched(outputs: Outputs, batch: Batch, axis: str | None) -> dict[str, Array]:
-    """The means of the aux that are there to be looked at, over the global batch."""
+def _logged_means(outputs: Outputs, batch: Batch, axis: str | None) -> dict[str, Array]:
+    """Means of the logged auxiliary outputs over the global batch."""
     kept = {k: v for k, v in outputs.aux.items() if k.startswith(LOGGED_PREFIX)}
     total = jnp.maximum(_global_sum(batch.weight, axis), 1e-9)
     rows = lambda x: jnp.where(batch.weight > 0, x, 0) * batch.weight
@@ -208,31 +221,31 @@ def _watched(outputs: Outputs, batch: Batch, axis: str | None) -> dict[str, Arra
 
 
 def _global_sum(x: Array, axis: str | None) -> Array:
-    """The sum of `x` over the global batch."""
+    """Sums `x` over the global batch."""
     total = jnp.sum(x)
     return total if axis is None else jax.lax.psum(total, axis)
 
 
-def _cut(batch: Batch, parts: int) -> Batch:
-    """Every leaf (b ...) as (parts b/parts ...); a part takes rows of every device."""
+def _split_batch(batch: Batch, parts: int) -> Batch:
+    """Reshapes leaves to (parts b/parts ...); a part has rows of every device."""
 
-    def cut(x: Array) -> Array:
+    def split(x: Array) -> Array:
         rows = x.reshape(x.shape[0] // parts, parts, *x.shape[1:])
         return jnp.swapaxes(rows, 0, 1)
 
-    return jax.tree.map(cut, batch)
+    return jax.tree.map(split, batch)
 
 
-def _not_finite(
+def _nonfinite_flags(
     terms: dict[str, Array], grads: Any, batch: Batch, axis: str | None
 ) -> Metrics:
-    """What is not finite, by name, () bool each."""
+    """Flags of everything that is not finite, by name, () bool each."""
     flags = {f"loss/{k}": ~jnp.isfinite(v) for k, v in terms.items()}
     for name, tree in grads.items():
         flags[f"gradient/{name}"] = ~jnp.isfinite(optax.tree.norm(tree))
     for name, x in batch.inputs.items():
         if jnp.issubdtype(x.dtype, jnp.floating):
-            real = batch.valid_mask(name).reshape(x.shape[:2] + (1,) * (x.ndim - 2))
-            bad = jnp.sum(real & ~jnp.isfinite(x))
-            flags[f"input/{name}"] = _global_sum(bad, axis) > 0
-    return {f"bad/{name}": flag for name, flag in flags.items()}
+            valid = batch.valid_mask(name).reshape(x.shape[:2] + (1,) * (x.ndim - 2))
+            count = jnp.sum(valid & ~jnp.isfinite(x))
+            flags[f"input/{name}"] = _global_sum(count, axis) > 0
+    return {f"nonfinite/{name}": flag for name, flag in flags.items()}

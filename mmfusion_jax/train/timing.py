@@ -1,4 +1,4 @@
-"""Where the time of a training run went."""
+"""Measures the time of training steps and other phases."""
 
 import dataclasses
 from typing import Any
@@ -11,28 +11,36 @@ from mmfusion_jax.types import PyTree
 
 @dataclasses.dataclass
 class StepTimer:
-    """Where the time of this process went, in seconds.
+    """Time of this process by phase, in seconds.
 
-    One step is in flight while the next batch is fetched. A wait for a batch counts if
-    that step had ended when the batch came: the devices stood idle for at most that
-    long. Waits during a step cost nothing.
+    One step is dispatched ahead of the host while the next batch is fetched. Waiting
+    for a batch counts as a data stall only if that step had ended when the batch
+    arrived, since the devices were then idle for at most that long.
+
+    Attributes:
+        steps: Time of every step after the first.
+        compile: Time of the first step, which includes compilation.
+        data_stall: Time for which the devices were idle and waited for data.
+        evaluate: Time of evaluations.
+        save: Time to start checkpoints.
+        total: Time of the whole run.
     """
 
     steps: list[float] = dataclasses.field(default_factory=list)
     compile: float = 0.0
-    data: float = 0.0
+    data_stall: float = 0.0
     evaluate: float = 0.0
     save: float = 0.0
     total: float = 0.0
 
     def summary(self) -> dict[str, Any]:
-        """Medians and shares, as `result.json` has them."""
+        """Returns the entries of `result.json`."""
         low, median, high = np.percentile(self.steps or [0.0], [10, 50, 90])
         training = max(sum(self.steps), 1e-9)
         return {
             "step_s": {"median": median, "p10": low, "p90": high},
             "compile_s": self.compile,
-            "data_wait_share": min(self.data / training, 1.0),
+            "data_stall_fraction": min(self.data_stall / training, 1.0),
             "evaluate_s": self.evaluate,
             "save_s": self.save,
             "total_s": self.total,
@@ -40,6 +48,6 @@ class StepTimer:
 
 
 def is_ready(value: PyTree) -> bool:
-    """Whether a computation that was started is done, asked without waiting for it."""
+    """Whether an asynchronous computation has finished; does not block."""
     ready = lambda leaf: getattr(leaf, "is_ready", lambda: True)()
     return all(ready(leaf) for leaf in jax.tree.leaves(value))

@@ -1,1 +1,1 @@
-"""Checkpoints: saving, restoring, checksums."""
+"""Saves and restores checkpoints and verifies their checksums."""

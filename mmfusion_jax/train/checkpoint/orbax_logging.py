@@ -1,4 +1,4 @@
-"""Orbax without its pages on the screen: what matters is raised, and told in a line."""
+"""Silences Orbax logging."""
 
 import functools
 import logging
@@ -11,34 +11,34 @@ from collections.abc import Callable
 from typing import Any
 
 PACKAGE = "orbax/checkpoint"
-MARKS = (PACKAGE, "tensorstore_spec")  # a bare future names its driver, not its caller
+MARKS = (PACKAGE, "tensorstore_spec")  # a future names its driver, not its caller
 
 
 def silence_orbax() -> None:
-    """Drops what orbax logs, and what its abandoned reads and writes leave behind.
+    """Drops log entries of Orbax and tracebacks of its abandoned reads and writes.
 
-    A fault leaves unfinished tasks, and Python prints a traceback for each of them,
-    long after the fault itself was raised.
+    A fault leaves unfinished tasks, and Python prints a traceback for each of them
+    long after the fault was raised.
     """
     for name in ("absl", "asyncio"):
-        logging.getLogger(name).addFilter(_not_of_orbax)
-    warnings.filterwarnings("ignore", _never_awaited(), RuntimeWarning)
+        logging.getLogger(name).addFilter(_is_not_from_orbax)
+    warnings.filterwarnings("ignore", _never_awaited_pattern(), RuntimeWarning)
     hook = sys.unraisablehook
-    if not isinstance(hook, functools.partial) or hook.func is not _unraisable:
-        sys.unraisablehook = functools.partial(_unraisable, hook)
+    if not isinstance(hook, functools.partial) or hook.func is not _unraisable_hook:
+        sys.unraisablehook = functools.partial(_unraisable_hook, hook)
 
 
-def _not_of_orbax(entry: logging.LogRecord) -> bool:
-    told = entry.pathname + entry.getMessage()
-    return not any(mark in told for mark in MARKS)
+def _is_not_from_orbax(entry: logging.LogRecord) -> bool:
+    text = entry.pathname + entry.getMessage()
+    return not any(mark in text for mark in MARKS)
 
 
 @functools.cache
-def _never_awaited() -> str:
-    """Pattern of what Python says of a task of orbax that ended before it began.
+def _never_awaited_pattern() -> str:
+    """Pattern of Python's warning about an Orbax task that was never started.
 
-    The warning carries the coroutine's name and the place where it was collected,
-    which may be anywhere; so it is known by what orbax defines.
+    The warning contains the name of the coroutine and the location where it was
+    collected, which may be anywhere, so it is matched by the names Orbax defines.
     """
     modules = [
         m for name, m in sys.modules.items() if name.startswith("orbax.checkpoint")
@@ -53,11 +53,11 @@ def _never_awaited() -> str:
     return rf"coroutine '({'|'.join(sorted(map(re.escape, names)))})[.'].*never awaited"
 
 
-def _unraisable(before: Callable[[Any], object], fault: Any) -> None:
-    """Passes on what does not come from a task of orbax."""
+def _unraisable_hook(previous: Callable[[Any], object], fault: Any) -> None:
+    """Forwards exceptions that do not come from an Orbax task."""
     frames = [frame for frame, _ in traceback.walk_tb(fault.exc_traceback)]
-    of_orbax = any(PACKAGE in frame.f_code.co_filename for frame in frames)
-    told = str(fault.exc_value)
-    of_orbax = of_orbax or re.match(_never_awaited(), told) is not None
-    if not of_orbax and told != "Event loop is closed":
-        before(fault)
+    from_orbax = any(PACKAGE in frame.f_code.co_filename for frame in frames)
+    text = str(fault.exc_value)
+    from_orbax = from_orbax or re.match(_never_awaited_pattern(), text) is not None
+    if not from_orbax and text != "Event loop is closed":
+        previous(fault)

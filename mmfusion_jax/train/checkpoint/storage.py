@@ -1,11 +1,10 @@
-"""A folder of saved steps: whole or absent, sealed, and emptied of what is left over.
+"""A directory of checkpoints, written atomically through Orbax and verified.
 
-    STEP/    a saved step: state/ (arrays), meta/ (the sealed record), metrics/ (score)
-    bad/     damaged steps, kept for inspection
-    trash/   steps that are being deleted
+    STEP/       checkpoint: state/ (arrays), meta/ (record), metrics/ (score)
+    corrupted/  corrupted checkpoints, kept for inspection
+    trash/      checkpoints that are being deleted
 
-All that is known of orbax is here; `CheckpointManager` decides what to save and to
-restore.
+Only this module uses Orbax; `CheckpointManager` decides what to save and restore.
 """
 
 import contextlib
@@ -26,59 +25,62 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 from mmfusion_jax.errors import CheckpointError
 from mmfusion_jax.train.checkpoint.integrity import (
     CorruptedCheckpointError,
+    array_specs,
     differences,
     digests,
-    layout,
-    read_sealed,
-    seal,
+    make_record,
+    read_record,
 )
 from mmfusion_jax.train.checkpoint.orbax_logging import silence_orbax
 from mmfusion_jax.types import PyTree
 
 Score: TypeAlias = dict[str, Any]
-"""{"step": int, "score": float, or None for NaN}: JSON, and enough to rank steps."""
+"""{"step": int, "score": float, or None for NaN}, as JSON."""
 
 Restored: TypeAlias = tuple[PyTree, dict[str, Any]]
 
+CORRUPTED = "corrupted"
+"""Subdirectory of corrupted checkpoints."""
+
 
 class CheckpointStorage:
-    """Writes, verifies, sets aside and deletes steps through orbax.
+    """Writes, verifies, quarantines and deletes steps through Orbax.
 
-    Every process of a run opens the folder and makes the same calls; process 0 alone
+    Every process of a run opens the directory and makes the same calls; only process 0
     renames, deletes, reports and writes records.
 
     Attributes:
-        path: of the folder, absolute.
-        keep: how many of the newest steps stay; the best one stays as well.
-        read_only: nothing is written, renamed or deleted.
-        saved: step -> its score, for every step that is on disk and not damaged.
-        fault: the step that failed to be written last and why; None if none did.
+        path: Absolute path of the directory.
+        keep: Number of newest steps to keep in addition to the best one.
+        read_only: Write, rename and delete nothing.
+        saved: Step -> its score, for every valid step on disk.
+        fault: The last step that could not be written and the reason; else None.
     """
 
     def __init__(
-        self, path: Path, *, keep: int, read_only: bool, say: Callable[[str], None]
+        self, path: Path, *, keep: int, read_only: bool, log: Callable[[str], None]
     ):
         self.path, self.keep, self.read_only = path, keep, read_only
         self.saved: dict[int, Score | None] = {}
         self.fault: tuple[int, str] | None = None
-        self._say = say
+        self._log = log
         self._pending: tuple[int, Score | None] | None = None
         silence_orbax()
         self._open()
 
     @property
     def used(self) -> bool:
-        """Whether there is, or was, any step, be it damaged."""
-        return (self.path / "bad").exists() or bool(self._steps_on_disk())
+        """Whether there is or was any step, valid or corrupted."""
+        return (self.path / CORRUPTED).exists() or bool(self._steps_on_disk())
 
     def write(
         self, step: int, state: PyTree, meta: Mapping[str, Any], scored: Score | None
     ) -> bool:
-        """Starts to save a step, in the place of one of that name; False if it failed.
+        """Starts to save a step, replacing an existing one; False if it failed.
 
-        The save before must be settled.
+        No save may be pending.
         """
-        record = seal(step, state, meta, scored) if _is_first() else {}
+        record = make_record(step, state, meta, scored) if _is_first() else {}
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(record)
         )
@@ -86,7 +88,7 @@ class CheckpointStorage:
             if step in self.saved:
                 self._manager.delete(step)
             if not self._manager.save(step, metrics=scored, args=items):
-                raise RuntimeError("orbax skipped it")
+                raise RuntimeError("Orbax skipped it")
         except Exception as error:
             self._recover(step, error)
             return False
@@ -94,7 +96,7 @@ class CheckpointStorage:
         return True
 
     def wait_for_save(self) -> bool:
-        """Waits for the save under way, if any; False if its step is not on disk."""
+        """Waits for the pending save, if any; False if its step is not on disk."""
         if self._pending is None:
             return True
         (step, scored), self._pending = self._pending, None
@@ -103,7 +105,7 @@ class CheckpointStorage:
             self._manager.wait_until_finished()
         except Exception as error:
             fault = error
-        if not _agreed(fault is None):
+        if not _all_processes(fault is None):
             self._recover(step, fault)
             return step in self.saved and self.saved[step] == scored
         saved = {**self.saved, step: scored}
@@ -112,10 +114,12 @@ class CheckpointStorage:
         return True
 
     def load(self, step: int, target: PyTree) -> Restored | None:
-        """The state and the `meta` of a step; None if it is damaged, and set aside.
+        """Returns the state and `meta` of a step; None if it is corrupted.
+
+        A corrupted step is quarantined, or ignored if read-only.
 
         Raises:
-            CheckpointError: K02, the step has not the arrays of `target`.
+            CheckpointError: K02, the step does not have the arrays of `target`.
         """
         found = fault = None
         try:
@@ -124,7 +128,7 @@ class CheckpointStorage:
             raise
         except Exception as error:
             fault = error
-        if _agreed(fault is None):
+        if _all_processes(fault is None):
             return found
         if self.read_only:
             self._skip_corrupted(step, fault)
@@ -135,16 +139,16 @@ class CheckpointStorage:
         return None
 
     def report(self, text: str) -> None:
-        """One line to the user, from process 0."""
+        """Logs one line on process 0."""
         if _is_first():
-            self._say(f"checkpoint: {text}")
+            self._log(f"checkpoint: {text}")
 
     def close(self) -> None:
-        """Lets go of the folder; a save under way is waited for."""
+        """Waits for the pending save and closes the directory."""
         self._manager.close()
 
     def _open(self) -> None:
-        """Clears the folder, opens it, and notes the steps whose records are whole."""
+        """Cleans up and opens the directory and finds the steps with valid records."""
         try:
             if not self.read_only and _is_first():
                 self._clean_up()
@@ -152,27 +156,25 @@ class CheckpointStorage:
         except OSError as error:
             raise CheckpointError(
                 "K04",
-                f"{self.path}: cannot hold checkpoints ({_brief(error)})",
-                "choose another folder with --workdir",
+                f"{self.path}: cannot store checkpoints ({_first_line(error)})",
+                "choose another directory with --workdir",
             ) from error
         self.saved = {}
         for step in self._manager.all_steps():
             try:
-                self.saved[step] = read_sealed(self.path / str(step))["score"]
-            except (
-                CorruptedCheckpointError,
-                OSError,
-            ) as error:  # read-only: it was not swept away
+                self.saved[step] = read_record(self.path / str(step))["score"]
+            except (CorruptedCheckpointError, OSError) as error:
+                # Only if read-only; else `_clean_up` has removed it.
                 self._skip_corrupted(step, error)
 
     def _reopen(self) -> None:
-        """Forgets all but what is on disk."""
-        with contextlib.suppress(Exception):  # the fault that brought us here, again
+        """Closes the directory and opens it again."""
+        with contextlib.suppress(Exception):  # the same fault again
             self._manager.close()
         self._open()
 
     def _options(self) -> ocp.CheckpointManagerOptions:
-        """The options under which orbax survives kills and full disks."""
+        """Options with which Orbax survives kills and full disks."""
         if self.read_only:
             return ocp.CheckpointManagerOptions(
                 read_only=True, lightweight_initialize=True
@@ -188,12 +190,12 @@ class CheckpointStorage:
         )
 
     def _clean_up(self) -> None:
-        """Deletes what is left over, and sets aside steps with damaged records."""
+        """Deletes remains of earlier runs and quarantines invalid steps."""
         self.path.mkdir(parents=True, exist_ok=True)
         self._empty_trash()
         for path in self._steps_on_disk():
             try:
-                read_sealed(path)
+                read_record(path)
             except (CorruptedCheckpointError, OSError) as error:
                 self._quarantine(int(path.name), error)
 
@@ -201,21 +203,21 @@ class CheckpointStorage:
         return [p for p in self.path.glob("[0-9]*") if p.name.isdecimal()]
 
     def _empty_trash(self) -> None:
-        """Deletes the trash and unfinished saves; no save may be under way."""
+        """Deletes the trash and unfinished saves; no save may be pending."""
         if _is_first():
             unfinished = self.path.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}")
             for path in [self.path / "trash", *unfinished]:
                 shutil.rmtree(path, ignore_errors=True)
 
     def _recover(self, step: int, fault: Exception | None) -> None:
-        """Clears what a failed save left."""
-        self.fault = step, _brief(fault)
+        """Cleans up after a failed save."""
+        self.fault = step, _first_line(fault)
         self._reopen()
 
     def _load(self, step: int, target: PyTree) -> Restored:
-        """Reads a step and verifies it."""
-        record = read_sealed(self.path / str(step))
-        self._check_model(step, record["layout"], layout(target))
+        """Reads and verifies a step."""
+        record = read_record(self.path / str(step))
+        self._check_model(step, record["arrays"], array_specs(target))
         abstract = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore(jax.tree.map(abstract, target))
@@ -228,40 +230,43 @@ class CheckpointStorage:
     def _check_model(
         self, step: int, found: Mapping[str, str], wanted: Mapping[str, str]
     ) -> None:
-        """Raises CheckpointError K02 if a step does not have the arrays wanted."""
+        """Raises CheckpointError K02 if a step does not match the model."""
         if wrong := differences(found, wanted):
             shown = [
-                f"{name}: {found.get(name, 'absent')} in the checkpoint, "
-                f"{wanted.get(name, 'absent')} in the model"
+                f"{name}: {found.get(name, 'missing')} in the checkpoint, "
+                f"{wanted.get(name, 'missing')} in the model"
                 for name in wrong[:3]
             ]
             more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
             raise CheckpointError(
                 "K02",
-                f"{self.path}: step {step} is of another model: "
+                f"{self.path}: step {step} does not match the model: "
                 f"{'; '.join(shown)}{more}",
-                "choose another folder with --workdir, or the config of this one",
+                "choose another --workdir, or use the config of this one",
             )
 
     def _skip_corrupted(self, step: int, fault: Exception | None) -> None:
-        """Does not look at `step` again, but lets it lie."""
+        """Ignores `step` without moving it."""
         self.saved.pop(step, None)
-        self.report(f"step {step} is damaged ({_brief(fault)}); left out")
+        self.report(f"step {step} is corrupted ({_first_line(fault)}); skipped")
 
     def _quarantine(self, step: int, fault: Exception | None) -> None:
-        """Moves `step` to bad/STEP, or to bad/STEP.2 and so on if that exists."""
-        bad = self.path / "bad"
-        bad.mkdir(exist_ok=True)
+        """Moves `step` to corrupted/STEP, or corrupted/STEP.2 etc. if that exists."""
+        corrupted = self.path / CORRUPTED
+        corrupted.mkdir(exist_ok=True)
         names = itertools.chain(
             [f"{step}"], (f"{step}.{n}" for n in itertools.count(2))
         )
-        name = next(name for name in names if not (bad / name).exists())
-        (self.path / str(step)).rename(bad / name)
-        self.report(f"step {step} is damaged ({_brief(fault)}); moved to bad/{name}")
+        name = next(name for name in names if not (corrupted / name).exists())
+        (self.path / str(step)).rename(corrupted / name)
+        self.report(
+            f"step {step} is corrupted ({_first_line(fault)}); "
+            f"moved to {CORRUPTED}/{name}"
+        )
 
 
 def rank(scored: Score) -> Any:
-    """Sorts NaN first, then by score, and of equal scores the earlier one last."""
+    """Sort key: NaN first, then by score; the earlier of equal scores last."""
     value = scored["score"]
     return value is not None, value or 0.0, -scored["step"]
 
@@ -270,15 +275,15 @@ def _is_first() -> bool:
     return jax.process_index() == 0
 
 
-def _agreed(good: bool) -> bool:
-    """Whether `good` holds in every process of the run."""
+def _all_processes(condition: bool) -> bool:
+    """Whether `condition` is true in every process of the run."""
     if jax.process_count() == 1:
-        return good
-    return bool(np.all(multihost_utils.process_allgather(np.asarray(good))))
+        return condition
+    return bool(np.all(multihost_utils.process_allgather(np.asarray(condition))))
 
 
-def _brief(fault: Exception | None) -> str:
-    """The first line of a fault, cut to a width that fits one line."""
+def _first_line(fault: Exception | None) -> str:
+    """Returns the first line of an error message, shortened to fit one line."""
     if fault is None:
         return "another process failed"
     if code := re.search(r"os_error_code='(\d+)'", str(fault)):
