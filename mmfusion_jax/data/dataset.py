@@ -1,4 +1,4 @@
-"""What training needs to know of a data set, and what one example looks like."""
+"""The types `Dataset` and `Example`, and what a loader declares about itself."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ Example: TypeAlias = dict[str, Any]
      "labels": {name: scalar}, "weight": float32 1}
 
 Every example of a data set has the same shapes; shorter clips are padded and masked.
-Video may be uint8 pixels 0..255; encoders bring integers to their own scale.
+Video may be uint8 pixels 0..255; encoders scale integers themselves.
 """
 
 Augment: TypeAlias = Callable[[Example, np.random.Generator], Example]
@@ -37,13 +37,14 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class RegressionTarget:
-    """What a label that is a number means.
+    """The range and meaning of a numeric label.
 
     Attributes:
-        low: the least value a label has.
-        high: the greatest value.
-        neutral: between negative and positive.
-        family: whose scores are usual: "sentiment" (-3..3), "sims" (-1..1), or "plain".
+        low: minimum of the label.
+        high: maximum of the label.
+        neutral: value between negative and positive.
+        family: which metrics are usual: "sentiment" (-3..3), "sims" (-1..1), or
+            "plain".
     """
 
     low: float
@@ -54,27 +55,27 @@ class RegressionTarget:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A data set that is ready to be read.
+    """A data set that can be read.
 
     Attributes:
         name: the word after the colon of a config, such as "digits".
-        title: how results name it, such as "digits (embedded)".
-        sources: split -> examples; the splits are "train", "valid" and "test". A set
-            without "valid" cannot choose a step and runs to the end.
-        classes: label name -> class names, for labels that are classes, (n) int.
-        augment: applied to training examples, with the generator of their place in
-            the epoch; None leaves them as they are.
+        title: its name in results, such as "digits (embedded)".
+        sources: split -> examples; the splits are "train", "valid" and "test". Without
+            "valid" no checkpoint is selected and the run takes its last step.
+        classes: label name -> class names, for class labels, (n) int.
+        augment: applied to training examples, with a generator seeded by their position
+            in the epoch; None leaves them unchanged.
         labels: split -> label name -> (n) array, in the order of the source; read from
             the examples where it is not given.
-        groups: split -> the speakers (or videos) in it, for the leak check; () where
-            nothing is known.
+        groups: split -> its speakers (or videos), for the leakage check; () if they
+            are unknown.
         facts: JSON values that go into every result: version, fingerprint, licence,
             counts, warnings.
-        values: label name -> its meaning, for labels that are numbers, (n) float.
-        flags: label name -> names of the flags, for labels that are several yes or no
-            at once, (n j) int 0 or 1.
-        ids: modality -> the smallest and the largest id in any split, for sequences of
-            ids; read from the examples where it is not given.
+        values: label name -> its meaning, for numeric labels, (n) float.
+        flags: label name -> names of the flags, for multilabel targets, (n j) int 0 or
+            1.
+        ids: modality -> minimum and maximum id in any split, for sequences of ids;
+            read from the examples where it is not given.
     """
 
     name: str
@@ -106,10 +107,10 @@ class Dataset:
         return np.array([source[i]["labels"][name] for i in range(len(source))])
 
     def id_range(self, modality: str) -> tuple[int, int]:
-        """The smallest and the largest id of `modality` in any split.
+        """Returns the minimum and maximum id of `modality` over all splits.
 
         Args:
-            modality: sequences of ids, (t) int, or (t 2) with those of segments behind.
+            modality: sequences of ids, (t) int, or (t 2) with segment ids in column 1.
         """
         if modality in self.ids:
             return self.ids[modality]
@@ -125,22 +126,22 @@ class Dataset:
 
 
 def is_ids(values: np.ndarray) -> bool:
-    """Whether the values of one example, (t ...), are ids and no features or pixels.
+    """Returns whether the values of one example, (t ...), are ids, not features.
 
-    Ids are (t), or (t 2) with those of segments behind.
+    Ids are (t), or (t 2) with segment ids in column 1.
     """
     shaped = values.ndim == 1 or values.ndim == 2 and values.shape[1] == 2
     return shaped and np.issubdtype(values.dtype, np.integer)
 
 
 def names_files(options: Mapping[str, Any]) -> bool:
-    """Whether the options of a data set name its files."""
+    """Returns whether the options of a data set name its files."""
     return bool(options.get("data_dir") or options.get("file"))
 
 
 @dataclasses.dataclass(frozen=True)
 class LoaderInfo:
-    """What a function that loads a data set declares about itself.
+    """What a data set loader declares about itself.
 
     Attributes:
         takes: those of `RUN_ARGUMENTS` that the function has an argument for.
@@ -184,12 +185,12 @@ def dataset_loader(
 
 
 def loader_info(function: Callable[..., Any]) -> LoaderInfo:
-    """The `LoaderInfo` of a function; that of a plain function is the default."""
+    """Returns the `LoaderInfo` of a loader, the default one if it declares none."""
     return getattr(function, _INFO, LoaderInfo())
 
 
 class LabeledSource(Source, Protocol):
-    """A source that knows its labels without reading its examples."""
+    """A source whose labels are known without reading its examples."""
 
     @property
     def labels(self) -> Mapping[str, np.ndarray]: ...
@@ -199,22 +200,22 @@ def subject_dataset(
     name: str,
     title: str,
     sources: Mapping[str, LabeledSource],
-    people: Mapping[str, Sequence[str]],
+    subjects: Mapping[str, Sequence[str]],
     classes: Mapping[str, tuple[str, ...]],
     licence: str,
 ) -> Dataset:
-    """A data set of which it is known who is in which split.
+    """Returns a data set with the subjects of each split.
 
     Args:
         name: the word after the colon of a config.
-        title: how results name it.
+        title: its name in results.
         sources: split -> examples with their labels.
-        people: split -> who is in it.
+        subjects: split -> its subjects.
         classes: label name -> class names.
-        licence: of the data.
+        licence: licence of the data.
 
     Raises:
-        DataError: somebody is in two splits.
+        DataError: a subject is in two splits.
     """
     return Dataset(
         name,
@@ -222,18 +223,18 @@ def subject_dataset(
         sources,
         classes,
         labels={split: source.labels for split, source in sources.items()},
-        groups=people,
+        groups=subjects,
         facts={
             "licence": licence,
             "counts": {split: len(source) for split, source in sources.items()},
-            "people": {split: list(names) for split, names in people.items()},
+            "subjects": {split: list(names) for split, names in subjects.items()},
         },
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Subset:
-    """Some examples of a source, in the order given."""
+    """Selected examples of a source, in the given order."""
 
     source: Source
     indices: Sequence[int]
@@ -246,15 +247,15 @@ class Subset:
 
 
 def check_disjoint(groups: Mapping[str, Sequence[str]]) -> None:
-    """Raises DataError if a speaker (or video) stands in two splits."""
+    """Raises DataError if a speaker (or video) is in two splits."""
     seen: dict[str, str] = {}
     for split, names in groups.items():
         for name in sorted(set(names)):
             if name in seen:
                 raise DataError(
                     "D10",
-                    f"{name!r} is in split {seen[name]!r} and in split {split!r}: "
-                    "scores would measure memory, not skill.",
-                    "give every speaker to one split only",
+                    f"{name!r} is in splits {seen[name]!r} and {split!r} (data "
+                    "leakage).",
+                    "assign every speaker to one split only",
                 )
             seen[name] = split

@@ -1,7 +1,7 @@
-"""A data set before its files are there: its classes, and the shapes of an example.
+"""Data set outlines: classes, sizes and example shapes without the files.
 
-Every reader of a named data set has an `outline` beside it, which takes the same
-options and reads nothing. It serves `--mode=inspect` and the tests of configs.
+Every loader declares an `outline`, which takes the same options and reads no file.
+`--mode=inspect` and the tests of configs use it.
 """
 
 import dataclasses
@@ -12,17 +12,17 @@ import numpy as np
 from mmfusion_jax.data.dataset import Dataset, Example, RegressionTarget
 
 Shape = tuple[tuple[int, ...], str]
-"""The shape of one example, (t ...), and the name of its type."""
+"""The shape of one example, (t ...), and the name of its dtype."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Zeros:
-    """Examples of known shapes in which every step is real and every value is 0.
+    """Examples of known shapes in which every step is valid and every value is 0.
 
     Attributes:
         count: number of examples.
-        inputs: modality -> shape and type.
-        labels: name -> shape and type.
+        inputs: modality -> shape and dtype.
+        labels: name -> shape and dtype.
     """
 
     count: int
@@ -56,16 +56,16 @@ def outline_dataset(
     values: Mapping[str, RegressionTarget] | None = None,
     flags: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Dataset:
-    """A Dataset of which only shapes, classes and sizes are known.
+    """Returns a Dataset of which only shapes, classes and sizes are known.
 
     Args:
         name: the word after the colon of a config.
-        title: how results name it.
+        title: its name in results.
         counts: split -> number of examples, as published.
-        inputs: modality -> shape and type of an example.
+        inputs: modality -> shape and dtype of an example.
         classes: label name -> class names.
-        values: label name -> meaning of a label that is a number.
-        flags: label name -> names of the flags.
+        values: label name -> meaning of a numeric label.
+        flags: label name -> names of the flags of a multilabel target.
     """
     classes, values, flags = classes or {}, values or {}, flags or {}
     labels: dict[str, Shape] = {label: ((), "int32") for label in classes}

@@ -1,7 +1,7 @@
-"""Batches addressed by the step number, so that the step is the only position to keep.
+"""Batches addressed by the step number, so that the step is the only reader state.
 
 The batch of step n is a function of the data set, the seed and n: a run that resumes at
-step n needs nothing else, whatever it read ahead before it was stopped.
+step n needs nothing else, whatever it had prefetched before it stopped.
 """
 
 import dataclasses
@@ -20,24 +20,24 @@ from mmfusion_jax.types import Batch
 class Pipeline:
     """Cuts a data set into batches for this process.
 
-    Every epoch is a new permutation and holds every example once; its last batch is
-    filled up with rows of weight 0. A process reads its own contiguous share of the
-    rows of every batch.
+    Every epoch is a new permutation and contains every example once; its last batch is
+    padded with rows of weight 0. Every process reads its own contiguous rows of every
+    batch.
 
     Attributes:
-        dataset: what to read.
-        batch_size: examples of the global batch.
-        seed: of the order and of the augmentation.
-        num_read_threads: that read ahead.
-        ahead: number of batches read ahead.
-        process: number of this process and how many there are.
+        dataset: data set to read.
+        batch_size: number of examples of the global batch.
+        seed: seed of the order and of the augmentation.
+        num_read_threads: number of prefetching threads.
+        prefetch: number of prefetched batches.
+        process: index of this process and number of processes.
     """
 
     dataset: Dataset
     batch_size: int
     seed: int = 0
     num_read_threads: int = 2
-    ahead: int = 4
+    prefetch: int = 4
     process: tuple[int, int] = (0, 1)
 
     @property
@@ -61,13 +61,13 @@ class Pipeline:
         )
 
     def dummy_batch(self) -> Batch:
-        """A batch of the right shapes in which nothing is real, for this process."""
+        """A fully masked batch of the right shapes, for this process."""
         rows = self.batch_size // self.process[1]
         return collate([dummy_example(self.dataset.source("train")[0])] * rows)
 
     def _read(self, batches: Any, start: int) -> Iterator[Batch]:
         options = grain.ReadOptions(
-            num_threads=self.num_read_threads, prefetch_buffer_size=self.ahead
+            num_threads=self.num_read_threads, prefetch_buffer_size=self.prefetch
         )
         iterator = iter(grain.MapDataset.source(batches).to_iter_dataset(options))
         iterator.set_state({"next_index": start})
@@ -90,16 +90,16 @@ class TrainBatches:
 
     def __getitem__(self, step: int) -> Batch:
         size = len(self.source)
-        epoch, place = divmod(int(step), -(-size // self.batch_size))
+        epoch, batch = divmod(int(step), -(-size // self.batch_size))
         order = grain.MapDataset.range(size).seed(self.seed).shuffle()
         examples = []
-        for row in _rows(place * self.batch_size, self.batch_size, self.process):
+        for row in _rows(batch * self.batch_size, self.batch_size, self.process):
             if row >= size:
                 examples.append(dummy_example(self.source[0]))
                 continue
-            number = int(order[epoch * size + row] or 0)
-            example = self.source[number]
-            check_present(example, number)
+            index = int(order[epoch * size + row] or 0)
+            example = self.source[index]
+            check_present(example, index)
             if self.augment is not None:
                 rng = np.random.default_rng([self.seed, epoch, row])
                 example = self.augment(example, rng)
@@ -109,7 +109,7 @@ class TrainBatches:
 
 @dataclasses.dataclass(frozen=True)
 class EvalBatches:
-    """The batches of a split in its own order."""
+    """The batches of a split, in order."""
 
     source: Source
     batch_size: int
@@ -118,8 +118,8 @@ class EvalBatches:
     def __len__(self) -> int:
         return -(-len(self.source) // self.batch_size)
 
-    def __getitem__(self, number: int) -> Batch:
-        rows = _rows(int(number) * self.batch_size, self.batch_size, self.process)
+    def __getitem__(self, index: int) -> Batch:
+        rows = _rows(int(index) * self.batch_size, self.batch_size, self.process)
         size = len(self.source)
         take = lambda row: (
             self.source[row] if row < size else dummy_example(self.source[0])
@@ -140,19 +140,19 @@ def collate(examples: Sequence[Example]) -> Batch:
     return Batch(**parts, weight=weight)
 
 
-def check_present(example: Example, number: int) -> None:
-    """Raises DataError if nothing is there to learn from."""
+def check_present(example: Example, index: int) -> None:
+    """Raises DataError if every modality of a training example is missing."""
     if not any(mask.any() for mask in example["masks"].values()):
         raise DataError(
             "D14",
-            f"example {number} of split 'train' has none of its modalities: "
-            f"{', '.join(example['masks'])} are all missing.",
-            "leave it out of training; evaluation answers such examples with the prior",
+            f"example {index} of split 'train': all modalities are missing "
+            f"({', '.join(example['masks'])}).",
+            "remove it from training; in evaluation it gets the class prior",
         )
 
 
 def dummy_example(example: Example) -> Example:
-    """An example of the same shapes in which nothing is real, of weight 0."""
+    """An example of the same shapes in which everything is masked, of weight 0."""
     zeros = lambda arrays: {k: np.zeros_like(v) for k, v in arrays.items()}
     parts = {part: zeros(example[part]) for part in ("inputs", "masks", "labels")}
     return {**parts, "weight": np.float32(0)}
@@ -161,5 +161,5 @@ def dummy_example(example: Example) -> Example:
 def _rows(start: int, size: int, process: tuple[int, int]) -> range:
     """The rows of a global batch that this process reads."""
     index, count = process
-    share = size // count
-    return range(start + index * share, start + (index + 1) * share)
+    local = size // count
+    return range(start + index * local, start + (index + 1) * local)

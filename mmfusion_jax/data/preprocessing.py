@@ -1,4 +1,4 @@
-"""What is done to arrays between the disk and the batch, in NumPy."""
+"""Standardization, padding and noise for NumPy arrays."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -8,12 +8,12 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class RunningMoments:
-    """Sums from which mean and spread of any choice of examples follow.
+    """Sums that give mean and standard deviation; those of several parts add up.
 
     Attributes:
-        count: rows summed.
-        total: (f) their sum, float64.
-        square: (f) the sum of their squares, float64.
+        count: number of rows.
+        total: (f) sum of the rows, float64.
+        square: (f) sum of their squares, float64.
     """
 
     count: int
@@ -27,12 +27,12 @@ class RunningMoments:
         return cls(len(rows), rows.sum(axis=0), np.square(rows).sum(axis=0))
 
     def __add__(self, other: "RunningMoments") -> "RunningMoments":
-        """Those of the rows behind both."""
+        """The moments of the rows of both."""
         total, square = self.total + other.total, self.square + other.square
         return RunningMoments(self.count + other.count, total, square)
 
     def constant(self) -> np.ndarray:
-        """Which features never change, (f) bool."""
+        """Returns which features are constant, (f) bool."""
         mean, square = self.total / self.count, self.square / self.count
         # Rounding leaves a constant feature a variance of about 1e-16 of its square.
         return square - mean**2 <= 1e-10 * np.maximum(square, 1e-30)
@@ -40,11 +40,11 @@ class RunningMoments:
 
 @dataclasses.dataclass(frozen=True)
 class Standardizer:
-    """Brings every feature to mean 0 and deviation 1.
+    """Scales every feature to zero mean and unit variance.
 
     Attributes:
-        mean: (f) of the training split.
-        std: (f) of the training split; 1 where a feature never changes.
+        mean: (f) mean of the training split.
+        std: (f) standard deviation of the training split; 1 for constant features.
     """
 
     mean: np.ndarray
@@ -52,20 +52,20 @@ class Standardizer:
 
     @classmethod
     def fit(cls, parts: Iterable[RunningMoments]) -> "Standardizer":
-        """The standard of all the rows behind `parts`; there must be at least one."""
+        """Fits all the rows of `parts`, of which there must be at least one."""
         parts = [part for part in parts if part.count]
-        whole = sum(parts[1:], start=parts[0])
-        mean, square = whole.total / whole.count, whole.square / whole.count
-        deviation = np.sqrt(np.where(whole.constant(), 1.0, square - mean**2))
-        return cls(mean.astype(np.float32), deviation.astype(np.float32))
+        moments = sum(parts[1:], start=parts[0])
+        mean, square = moments.total / moments.count, moments.square / moments.count
+        std = np.sqrt(np.where(moments.constant(), 1.0, square - mean**2))
+        return cls(mean.astype(np.float32), std.astype(np.float32))
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
-        """(n f) float32."""
+        """Standardizes (n f) rows to float32."""
         return ((rows - self.mean) / self.std).astype(np.float32)
 
 
 def pad_or_truncate(rows: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts or fills up (t ...) rows with zeros, and says which rows are real.
+    """Truncates (t ...) rows or pads them with zeros, and returns their mask.
 
     Returns:
         The rows, (length ...), and their mask, (length) bool.
@@ -74,9 +74,9 @@ def pad_or_truncate(rows: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarr
     mask = np.arange(length) < len(rows)
     if len(rows) == length:
         return rows, mask
-    filled = np.zeros((length, *rows.shape[1:]), rows.dtype)
-    filled[: len(rows)] = rows
-    return filled, mask
+    padded = np.zeros((length, *rows.shape[1:]), rows.dtype)
+    padded[: len(rows)] = rows
+    return padded, mask
 
 
 def add_white_noise(
@@ -86,8 +86,8 @@ def add_white_noise(
 
     Args:
         waveform: (n) float.
-        snr_db: the clip's mean power over that of the noise, in dB.
-        rng: draws the noise.
+        snr_db: signal-to-noise ratio in dB.
+        rng: generator of the noise.
 
     Returns:
         (n) float32; silence stays silent.

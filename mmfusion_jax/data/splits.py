@@ -1,4 +1,4 @@
-"""Who goes into which split: at random and stratified, by speaker, or by folds."""
+"""Data splits: stratified random, by speaker, and cross-validation folds."""
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
@@ -6,10 +6,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from mmfusion_jax.errors import ConfigError, DataError
+from mmfusion_jax.errors import ConfigError, DataError, suggest
 
 SPLITS = ("train", "valid", "test")
-PROTOCOLS = ("honest", "fixed", "paper")
+PROTOCOLS = ("validation", "fixed_epochs", "as_published")
 Group = TypeVar("Group", bound=Hashable)
 
 
@@ -19,17 +19,17 @@ def random_splits(
     seed: int,
     speakers: Sequence[str] | None = None,
 ) -> list[str]:
-    """Gives every example a split.
+    """Assigns every example to a split.
 
-    Without speakers every class is divided by itself, so that each split has its share
-    of each. With speakers whole speakers are divided, the largest first, each to the
-    split in which the classes it brings are missed most.
+    Without speakers every class is split separately (stratified). With speakers each
+    speaker goes entirely into one split, the largest first, into the split that lacks
+    its classes most.
 
     Args:
-        labels: the class of each example.
-        fractions: split -> share of the examples; shares add up to 1.
-        seed: of the order in which examples or speakers are taken.
-        speakers: of each example; None if nothing is known.
+        labels: class of each example.
+        fractions: split -> fraction of the examples; they add up to 1.
+        seed: seed of the order in which examples or speakers are assigned.
+        speakers: speaker of each example; None if unknown.
 
     Returns:
         The split of each example.
@@ -50,36 +50,44 @@ def cross_validation_split(
     protocol: str,
     size: int | None = None,
 ) -> dict[str, tuple[Group, ...]]:
-    """The groups of each split in one fold of a cross-validation.
+    """Returns the groups of each split in one fold of a cross-validation.
 
     Fold f tests groups f*size .. f*size + size-1, or, without a size, every folds-th
-    group from the f-th on. The honest protocol chooses its step on the groups that the
-    next fold tests, taken out of training. The other two train on all groups that are
-    not tested: the fixed protocol chooses nothing and takes the last step, the protocol
-    of the paper chooses on the test fold itself.
+    group from the f-th on. Protocol "validation" selects the checkpoint on the test
+    groups of the next fold, which are held out from training. The other two train on
+    all groups that are not tested: "fixed_epochs" takes the last step, "as_published"
+    selects the checkpoint on the test fold itself.
 
     Args:
         groups: all groups, in order; those after folds * size are never tested.
-        fold: 0..folds-1.
-        folds: how many there are.
-        protocol: "honest", "fixed" or "paper".
-        size: groups that a fold tests; None tests every group in some fold.
+        fold: index of the fold, 0..folds-1.
+        folds: number of folds.
+        protocol: one of `PROTOCOLS`.
+        size: number of groups that a fold tests; None tests every group in some fold.
 
     Raises:
-        ConfigError: the fold or the protocol is unknown, the folds do not fit, or they
-            leave nothing to train on.
+        ConfigError: the fold or the protocol is unknown, there are too many folds, or
+            the training split is empty.
     """
     if protocol not in PROTOCOLS:
         raise ConfigError(
-            "C03", f"protocol={protocol!r} is unknown; known: {', '.join(PROTOCOLS)}."
+            "C03",
+            f"config.protocol={protocol!r} is unknown; {suggest(protocol, PROTOCOLS)}",
         )
-    least = size or 1
-    if not 0 <= fold < folds or folds < 2 or folds * least > len(groups):
+    tested_groups = size or 1
+    most = len(groups) // tested_groups
+    if folds < 2 or folds > most:
         raise ConfigError(
             "C06",
-            f"fold={fold} of folds={folds} does not fit {len(groups)} groups, "
-            f"{least} for each fold.",
-            f"folds=2 to {len(groups) // least}, fold below that",
+            f"config.data.folds={folds} does not work with {len(groups)} groups of "
+            f"which every fold tests {tested_groups}.",
+            f"--config.data.folds=2 to {most}",
+        )
+    if not 0 <= fold < folds:
+        raise ConfigError(
+            "C06",
+            f"config.data.fold={fold} is not one of the {folds} folds.",
+            f"--config.data.fold=0 to {folds - 1}",
         )
 
     def tested(number: int) -> tuple[Group, ...]:
@@ -87,14 +95,15 @@ def cross_validation_split(
             return tuple(groups[number::folds])
         return tuple(groups[number * size : (number + 1) * size])
 
-    splits = {"valid": tested((fold + 1) % folds)} if protocol == "honest" else {}
+    splits = {"valid": tested((fold + 1) % folds)} if protocol == "validation" else {}
     splits["test"] = tested(fold)
     taken = {group for part in splits.values() for group in part}
     train = tuple(g for g in groups if g not in taken)
     if not train:
         raise ConfigError(
             "C06",
-            f"protocol={protocol!r} leaves nothing to train on with folds={folds}.",
+            f"config.protocol={protocol!r} leaves an empty training split with "
+            f"config.data.folds={folds}.",
             "--config.data.folds=5",
         )
     return {"train": train, **splits}
@@ -103,29 +112,29 @@ def cross_validation_split(
 def _by_class(
     labels: Sequence[str], fractions: Mapping[str, float], rng: np.random.Generator
 ) -> list[str]:
-    """Divides each class by itself."""
+    """Splits each class separately."""
     splits = [""] * len(labels)
     for label in sorted(set(labels)):
         members = rng.permutation([i for i, one in enumerate(labels) if one == label])
-        names = np.repeat(list(fractions), _shares(len(members), fractions))
+        names = np.repeat(list(fractions), _split_sizes(len(members), fractions))
         for member, name in zip(members, names, strict=True):
             splits[member] = str(name)
     return splits
 
 
-def _shares(count: int, fractions: Mapping[str, float]) -> list[int]:
-    """Whole numbers near `fractions` of `count`; 0 only where nothing else is left.
+def _split_sizes(count: int, fractions: Mapping[str, float]) -> list[int]:
+    """Integer sizes near `fractions` of `count`; 0 only if there are too few examples.
 
-    Examples are handed out one by one, each to the split that is furthest below its
-    share: first one to each split in their order, then by what is missing.
+    Examples are assigned one by one: first one to each split in order, then each to
+    the split that is furthest below its fraction.
     """
-    shares = dict.fromkeys(fractions, 0)
+    sizes = dict.fromkeys(fractions, 0)
     for _ in range(count):
-        missing = {k: v * count - shares[k] for k, v in fractions.items()}
-        empty = [k for k, v in shares.items() if not v and fractions[k]]
+        missing = {k: v * count - sizes[k] for k, v in fractions.items()}
+        empty = [k for k, v in sizes.items() if not v and fractions[k]]
         name = empty[0] if empty else max(missing, key=lambda k: missing[k])
-        shares[name] += 1
-    return list(shares.values())
+        sizes[name] += 1
+    return list(sizes.values())
 
 
 def _by_speaker(
@@ -134,29 +143,28 @@ def _by_speaker(
     fractions: Mapping[str, float],
     rng: np.random.Generator,
 ) -> list[str]:
-    """Divides whole speakers."""
-    brings: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    """Assigns every speaker entirely to one split."""
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for speaker, label in zip(speakers, labels, strict=True):
-        brings[speaker][label] += 1
-    wanted = [name for name, share in fractions.items() if share]
-    if len(brings) < len(wanted):
+        counts[speaker][label] += 1
+    wanted = [name for name, fraction in fractions.items() if fraction]
+    if len(counts) < len(wanted):
         raise DataError(
             "D45",
-            f"{len(brings)} speakers cannot be divided into the splits "
-            f"{', '.join(wanted)}.",
+            f"too few speakers: {len(counts)} for the splits {', '.join(wanted)}.",
             "add speakers, or a split column",
         )
     total = Counter(labels)
-    missed = {k: {c: n * fractions[k] for c, n in total.items()} for k in wanted}
-    order = sorted(rng.permutation(sorted(brings)), key=lambda s: -brings[s].total())
-    home: dict[str, str] = {}
-    for place, speaker in enumerate(order):
-        empty = [k for k in wanted if k not in home.values()]
-        open_to = empty if len(order) - place <= len(empty) else wanted
+    missing = {k: {c: n * fractions[k] for c, n in total.items()} for k in wanted}
+    order = sorted(rng.permutation(sorted(counts)), key=lambda s: -counts[s].total())
+    split_of: dict[str, str] = {}
+    for i, speaker in enumerate(order):
+        empty = [k for k in wanted if k not in split_of.values()]
+        candidates = empty if len(order) - i <= len(empty) else wanted
         need = lambda k, s=speaker: sum(
-            n * missed[k][c] / total[c] for c, n in brings[s].items()
+            n * missing[k][c] / total[c] for c, n in counts[s].items()
         )
-        home[speaker] = max(open_to, key=need)
-        for label, count in brings[speaker].items():
-            missed[home[speaker]][label] -= count
-    return [home[speaker] for speaker in speakers]
+        split_of[speaker] = max(candidates, key=need)
+        for label, count in counts[speaker].items():
+            missing[split_of[speaker]][label] -= count
+    return [split_of[speaker] for speaker in speakers]

@@ -28,9 +28,9 @@ class RandomWaveform:
         snr_db: least and greatest power of the sound over that of the noise, in dB.
         prob: chance of each change.
 
-    Source:
+    Reference:
         Hetero-Fusion-Net, Sec. 5.2: time stretching, pitch shifting, background noise.
-    Reading:
+    Deviation:
         The paper gives no ranges: the defaults are ours. The noise is pink, as that
         of rooms and streets is, nearly.
     """
@@ -49,7 +49,7 @@ class RandomWaveform:
         """Changes the modality, unless it is missing; everything else passes.
 
         Raises:
-            ExtraError: librosa is not installed.
+            MissingDependencyError: librosa is not installed.
         """
         samples = example["inputs"][self.modality]
         mask = example["masks"][self.modality]
@@ -91,7 +91,7 @@ class RandomSpectrogram:
         noise: deviation of the noise, as a share of that of the spectrogram.
         prob: chance of each change.
 
-    Source:
+    Reference:
         Hetero-Fusion-Net, Sec. 5.2.
     """
 

@@ -28,7 +28,7 @@ class RandomFeatures:
         face_noise: deviation of the noise on every measurement of the face.
         face_scale_std: measurements of the face are scaled by exp(N(0, face_scale)).
 
-    Source:
+    Reference:
         Warping frequencies: Jaitly and Hinton 2013, "Vocal Tract Length Perturbation".
         Masks over time: Park et al. 2019, "SpecAugment".
     """
@@ -86,7 +86,7 @@ def warp_matrix(factor: float, count: int) -> np.ndarray:
     Returns:
         (count, count); the identity for a factor of 1.
 
-    Reading:
+    Deviation:
         The higher coefficients, which were not kept, count as 0.
     """
     band, row = np.arange(BANDS), np.arange(count)

@@ -22,9 +22,9 @@ class CropAndFlip:
         flip: probability of a flip.
         per_frame: draw anew for every frame instead of once for a clip.
 
-    Source:
+    Reference:
         CFN-SR, released code.
-    Reading:
+    Deviation:
         The code draws for every frame by itself, so the picture jumps; one draw for a
         clip is the default here.
     """

@@ -27,9 +27,9 @@ class RandomImage:
         contrast: the distance from the mean grey is, by 1 - contrast .. 1 + contrast.
         saturation: the distance from the pixel's own grey is; three channels only.
 
-    Source:
+    Reference:
         Hetero-Fusion-Net, Sec. 5.2: random crop, horizontal flip, colour jitter.
-    Reading:
+    Deviation:
         The paper gives no ranges: the defaults are ours.
     """
 

@@ -35,7 +35,7 @@ class ModalityDropout:
     Attributes:
         rates: modality -> chance that it is hidden, 0..1.
 
-    Reading:
+    Deviation:
         Hetero-Fusion-Net, Sec. 7, names modality dropout as future work.
     """
 

@@ -31,10 +31,10 @@ class RandomWords:
             that it lacks are passed over.
         protected_ids: ids that stay, such as those of [CLS] and [SEP].
 
-    Source:
+    Reference:
         Hetero-Fusion-Net, Sec. 5.2: synonym replacement and random word deletion,
         p = 0.1.
-    Reading:
+    Deviation:
         One p is given for both; we take it for each.
     """
 

@@ -135,7 +135,7 @@ def load_clips(
     Raises:
         ConfigError: an option is out of range.
         DataError: folder, table or clips are missing or wrong.
-        ExtraError: PyAV, Pillow or librosa is not installed.
+        MissingDependencyError: PyAV, Pillow or librosa is not installed.
     """
     folder, table = _places(data_dir, labels)
     recipe = ClipSpec(

@@ -43,7 +43,7 @@ def outline(
     *,
     fold: int = 0,
     folds: int = 1,
-    protocol: str = "honest",
+    protocol: str = "validation",
     keep_clips_without_text: bool = False,
     clip_quantile: float = 0.01,
     **_: Any,
@@ -72,7 +72,7 @@ def load_ict_mmmo(
     *,
     fold: int = 0,
     folds: int = 1,
-    protocol: str = "honest",
+    protocol: str = "validation",
     keep_clips_without_text: bool = False,
     clip_quantile: float = 0.01,
 ) -> Dataset:
@@ -143,7 +143,7 @@ def load_ict_mmmo(
 def _official(part: np.ndarray, protocol: str) -> dict[str, np.ndarray]:
     """The rows of each split of the file; without "valid" they are for training."""
     rows = {split: np.flatnonzero(part == split) for split in SPLITS}
-    if protocol != "honest":
+    if protocol != "validation":
         rows["train"] = np.concatenate([rows["train"], rows.pop("valid")])
     return rows
 

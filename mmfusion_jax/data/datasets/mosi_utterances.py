@@ -48,14 +48,14 @@ def outline(
     label: str = POLARITY,
     context_before: int = 10,
     context_after: int = 10,
-    protocol: str = "honest",
+    protocol: str = "validation",
     **_: Any,
 ) -> Dataset:
     """What `load_mosi_utterances` returns, with zeros for examples; reads nothing."""
     _check(label, context_before, context_after, protocol)
     train, valid, test = SCORED if label == SCORE else COUNTS
     counts = {"train": train, "valid": valid, "test": test}
-    if protocol != "honest":
+    if protocol != "validation":
         counts = {"train": train + valid, "test": test}
     steps = min(context_before + 1 + context_after, LONGEST)
     return outline_dataset(
@@ -75,7 +75,7 @@ def load_mosi_utterances(
     label: str = POLARITY,
     context_before: int = 10,
     context_after: int = 10,
-    protocol: str = "honest",
+    protocol: str = "validation",
 ) -> Dataset:
     """One example for each utterance: it and its neighbours in the same video.
 
@@ -99,7 +99,7 @@ def load_mosi_utterances(
         ConfigError: the label or the protocol is unknown, or a number is negative.
         DataError: a file is missing, damaged or does not fit the other.
 
-    Reading:
+    Deviation:
         Only this split may be used. The text and video features come from networks
         that were trained with the labels of the 62 training videos, so any test video
         among them would be known by heart.
@@ -215,7 +215,7 @@ def _splits(dir: str, protocol: str) -> dict[str, Table]:
                 "take both from the same source",
             )
     held = train[VALID]
-    if protocol != "honest":
+    if protocol != "validation":
         return {"train": train, "test": test}
     if held.all() or not held.any():
         raise DataError(

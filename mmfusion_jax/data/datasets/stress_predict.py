@@ -44,7 +44,7 @@ def outline(
     *,
     fold: int = 0,
     folds: int = 5,
-    protocol: str = "honest",
+    protocol: str = "validation",
     window: int = 60,
     hop: int = 30,
     standardize_by: str = "subject",
@@ -72,7 +72,7 @@ def load_stress_predict(
     *,
     fold: int = 0,
     folds: int = 5,
-    protocol: str = "honest",
+    protocol: str = "validation",
     window: int = 60,
     hop: int = 30,
     standardize_by: str = "subject",
@@ -100,7 +100,7 @@ def load_stress_predict(
         ConfigError: an argument cannot work.
         DataError: a file is missing or damaged.
 
-    Source:
+    Reference:
         Iqbal et al. 2022, Sensors 22:8135.
     """
     _check(window, hop, standardize_by)

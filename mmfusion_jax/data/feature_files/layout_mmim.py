@@ -21,7 +21,7 @@ def read(where: str, rows: Any) -> Sequences:
     (1 1), or (1 7) with six emotions behind the score. Lengths that may follow are
     those of the arrays.
 
-    Reading:
+    Deviation:
         The vectors of the words lie in another file, which holds objects of a program
         and is not read: the words stay numbers. What has no step is missing; the
         papers' code takes one step of zeros for it.

@@ -40,7 +40,7 @@ def read(fields: CheckedFields) -> Sequences:
         regression_labels     (n); _T, _A, _V: of the modalities alone
         id, raw_text          (n)
 
-    Reading:
+    Deviation:
         Only the pieces that `text_bert` calls real are; with them goes the text, and
         audio and video that have no lengths and as many steps. Without `text_bert`
         steps of zeros at the end are padding.

@@ -30,7 +30,7 @@ def read(fields: CheckedFields) -> Sequences:
         labels                (n 1 1) a score; or (n 4 2) yes or no for four emotions
         id                    (n 3) video, start, end; or none
 
-    Reading:
+    Deviation:
         Steps of zeros in front are padding. Aligned files have no padding of their own
         for each modality: all begin with the first step that is real in any.
     """

@@ -1,1 +1,1 @@
-"""Decoding of video and audio files, and the table of their labels."""
+"""Decoding of video and audio files, and their labels.csv."""

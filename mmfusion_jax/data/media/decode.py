@@ -1,7 +1,7 @@
-"""From a video or sound file to pixels, a waveform and MFCC.
+"""Decodes video and audio files to frames, a waveform and MFCC.
 
-PyAV decodes everything. What decoders let pass in silence is checked here: a file cut
-short, a web page saved under the name of a clip, sound without samples or with NaN.
+PyAV decodes everything. This module checks what decoders accept silently: truncated
+files, HTML pages saved as clips, audio without samples or with NaN.
 """
 
 import dataclasses
@@ -16,32 +16,32 @@ from mmfusion_jax.data.media.resize import FrameTransform, SquareResize
 from mmfusion_jax.errors import DataError, missing_dependency
 
 N_FFT, HOP = 2048, 512
-_SLACK = 0.1  # s; codecs prime and flush with a few frames that headers do not count
+_SLACK = 0.1  # s; codecs add a few frames at both ends that headers do not count
 _SAME = 1e-6  # s
 
 
 @dataclasses.dataclass(frozen=True)
 class FrameSampling:
-    """Which frames to take.
+    """Which frames to sample.
 
     Attributes:
-        count: n frames.
+        count: number of frames, n.
         transform: crops and resizes each of them.
-        sampling: "even": frame k is what the screen shows at k/n of the time.
-            "consecutive": n neighbours from the middle.
+        sampling: "uniform": frame k is the one displayed at k/n of the duration.
+            "consecutive": n consecutive frames from the middle.
     """
 
     count: int = 30
     transform: FrameTransform = SquareResize(112)
-    sampling: str = "even"
+    sampling: str = "uniform"
 
     def times(self, start: float, end: float, rate: float | None) -> np.ndarray:
-        """When each of them is on the screen between two times, in seconds.
+        """The time at which each of them is displayed, in seconds.
 
         Args:
-            start: of the span.
-            end: of the span.
-            rate: frames of the film in a second; None where they are evenly spaced.
+            start: start of the segment.
+            end: end of the segment.
+            rate: frames per second of the video; None for uniform sampling.
         """
         steps = np.arange(self.count)
         if rate is None:
@@ -52,13 +52,13 @@ class FrameSampling:
 
 @dataclasses.dataclass(frozen=True)
 class AudioSampling:
-    """Which sound to take.
+    """Which audio to read.
 
     Attributes:
-        sample_rate: in Hz, after resampling (soxr, as librosa does it).
-        offset: seconds to leave out at the beginning.
-        duration: seconds to take; None takes the rest.
-        min_samples: samples below which there is nothing to analyse.
+        sample_rate: sample rate in Hz after resampling (soxr, as in librosa).
+        offset: seconds to skip at the beginning.
+        duration: seconds to read; None reads the rest.
+        min_samples: minimum number of samples.
     """
 
     sample_rate: int = 22050
@@ -69,13 +69,13 @@ class AudioSampling:
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """What a file holds.
+    """A decoded file.
 
     Attributes:
         frames: (t s s 3) uint8 RGB; None without a video stream.
-        waveform: (n) float32 in [-1, 1], the mean of the channels; None without a
-            sound stream.
-        duration: of the longer stream, in seconds.
+        waveform: (n) float32 in [-1, 1], the mean of the channels; None without an
+            audio stream.
+        duration: duration of the longer stream in seconds.
     """
 
     frames: np.ndarray | None
@@ -91,18 +91,19 @@ def read(
     start: float = 0.0,
     end: float | None = None,
 ) -> Clip:
-    """Decodes a file, or says what is wrong with it.
+    """Decodes a file.
 
     Args:
-        path: any container PyAV opens.
-        frames: which frames; None leaves the video alone.
-        audio: which sound; None leaves it alone.
-        start: where the span to use begins, in seconds.
-        end: where it ends; None is the end of the file.
+        path: any container that PyAV opens.
+        frames: frames to sample; None skips the video.
+        audio: audio to read; None skips it.
+        start: start of the segment to use, in seconds.
+        end: end of the segment; None is the end of the file.
 
     Raises:
-        DataError: the file is absent, no clip, damaged, cut short or too short.
-        ExtraError: PyAV, Pillow or librosa is not installed.
+        DataError: the file is missing, not a media file, damaged, truncated or too
+            short.
+        MissingDependencyError: PyAV, Pillow or librosa is not installed.
     """
     av = _av()
     path = path.absolute()
@@ -113,13 +114,13 @@ def read(
         if end is not None and end > max(lengths.values()) + _SLACK:
             raise DataError(
                 "D34",
-                f"{path}: the span {start:g}-{end:g} s goes past its end at "
-                f"{max(lengths.values()):.2f} s.",
+                f"{path}: the segment {start:g}-{end:g} s exceeds the clip, which ends "
+                f"at {max(lengths.values()):.2f} s.",
                 "correct start and end",
             )
         if frames and "video" in lengths:
             last = lengths["video"] if end is None else end
-            rate = None if frames.sampling == "even" else _rate(av, path)
+            rate = None if frames.sampling == "uniform" else _rate(av, path)
             times = frames.times(start, last, rate)
             pixels = _frames(av, path, times, lengths["video"], frames.transform)
         if audio and "audio" in lengths:
@@ -127,7 +128,7 @@ def read(
     except av.error.FFmpegError as error:
         raise DataError(
             "D32",
-            f"{path} cannot be decoded: {error.strerror}.",
+            f"{path} could not be decoded: {error.strerror}.",
             "copy or download it again",
         ) from error
     return Clip(pixels, waveform, max(lengths.values()))
@@ -143,27 +144,27 @@ def mfcc(
     hop: int = HOP,
     bands: int = 128,
 ) -> np.ndarray:
-    """Mel frequency cepstral coefficients by the definition of librosa.
+    """Mel frequency cepstral coefficients as defined by librosa.
 
     Args:
         waveform: (n) float, n >= n_fft.
-        sample_rate: in Hz.
-        n_mfcc: how many coefficients.
-        pad_mode: how the edges are padded: "reflect" as librosa did before 0.9,
+        sample_rate: sample rate in Hz.
+        n_mfcc: number of coefficients.
+        pad_mode: how the ends are padded: "reflect" as librosa did before 0.9,
             "constant" as it does today.
-        n_fft: samples in a window (periodic Hann).
-        hop: samples between windows.
-        bands: Slaney mel bands from 0 to sample_rate / 2.
+        n_fft: window length in samples (periodic Hann).
+        hop: hop length in samples.
+        bands: number of Slaney mel bands from 0 to sample_rate / 2.
 
     Returns:
         (1 + n // hop, n_mfcc) float32.
 
-    Source:
+    Reference:
         CFN-SR, Sec. 3.2; `librosa.feature.mfcc`.
     """
     librosa = _librosa()
     if len(waveform) < n_fft:
-        raise ValueError(f"{len(waveform)} samples are fewer than n_fft={n_fft}.")
+        raise ValueError(f"{len(waveform)} samples is less than n_fft={n_fft}.")
     coefficients = librosa.feature.mfcc(
         y=np.asarray(waveform, np.float32),
         sr=sample_rate,
@@ -177,16 +178,16 @@ def mfcc(
 
 
 def _av() -> Any:
-    """PyAV, or the error that names the extra."""
+    """Imports PyAV, or raises the error that names the extra."""
     try:
         import av
     except ImportError as error:
-        raise missing_dependency("av", "media", "decoding video and sound") from error
+        raise missing_dependency("av", "media", "decoding video and audio") from error
     return av
 
 
 def _librosa() -> Any:
-    """Librosa, or the error that names the extra."""
+    """Imports librosa, or raises the error that names the extra."""
     try:
         import librosa
     except ImportError as error:
@@ -195,17 +196,17 @@ def _librosa() -> Any:
 
 
 def _open(av: Any, path: Path) -> Any:
-    """Opens a container that may not refer to anything beyond itself."""
+    """Opens a container that may not open other files or URLs."""
     limits = {"protocol_whitelist": "file"}
-    return av.open(str(path), options=limits, **_any_text(av))
+    return av.open(str(path), options=limits, **_metadata_options(av))
 
 
-def _any_text(av: Any) -> dict[str, str]:
+def _metadata_options(av: Any) -> dict[str, str]:
     """The arguments with which PyAV opens a file whose metadata is not UTF-8.
 
-    Before PyAV 19 it raises UnicodeDecodeError unless told to replace what it cannot
-    read. PyAV 19 reads every byte, and refuses the argument. `av.open` is compiled and
-    has no signature to ask, so the version decides.
+    PyAV before 19 raises UnicodeDecodeError without this argument, PyAV 19 reads every
+    byte and rejects the argument. `av.open` is compiled and has no signature to
+    inspect, so the version decides.
     """
     if int(av.__version__.split(".")[0]) >= 19:
         return {}
@@ -213,31 +214,31 @@ def _any_text(av: Any) -> dict[str, str]:
 
 
 def _stream(av: Any, container: Any, kind: str) -> Any:
-    """The first stream of a kind; the cover picture of a song is not a video."""
+    """The first stream of a kind; the cover image of a song is not a video."""
     cover = av.stream.Disposition.attached_pic
     streams = getattr(container.streams, kind)
     return next((s for s in streams if not s.disposition & cover), None)
 
 
 def _rate(av: Any, path: Path) -> float:
-    """Frames of the film in a second, on average."""
+    """The average frames per second of the video."""
     with _open(av, path) as container:
         rate = _stream(av, container, "video").average_rate
     if not rate:
-        raise DataError("D31", f"{path} does not tell its frames per second.")
+        raise DataError("D31", f"{path} has no frame rate in its header.")
     return float(rate)
 
 
 def _lengths(av: Any, path: Path) -> dict[str, float]:
-    """Stream type -> seconds, by the packets there are; checks them against headers."""
+    """Stream type -> seconds, from its packets; checks them against the headers."""
     kinds = ("video", "audio")
     with _open(av, path) as container:
-        whole = (container.duration or 0) / av.time_base
+        total = (container.duration or 0) / av.time_base
         streams = [s for kind in kinds if (s := _stream(av, container, kind))]
         if not streams:
-            raise DataError("D31", f"{path} has neither pictures nor sound.")
+            raise DataError("D31", f"{path} has no video or audio stream.")
         if unknown := [s.type for s in streams if s.codec_context is None]:
-            raise DataError("D31", f"{path}: nothing here decodes its {unknown[0]}.")
+            raise DataError("D31", f"{path}: no decoder for its {unknown[0]} stream.")
         spans = {stream.type: [np.inf, -np.inf] for stream in streams}
         for packet in container.demux(*streams):
             at = packet.dts if packet.pts is None else packet.pts
@@ -251,87 +252,87 @@ def _lengths(av: Any, path: Path) -> dict[str, float]:
         for stream in streams:
             declared = float((stream.duration or 0) * stream.time_base)
             _check_length(path, lengths[stream.type], declared, stream.type)
-    _check_length(path, max(lengths.values()), whole, "clip")
+    _check_length(path, max(lengths.values()), total, "clip")
     return lengths
 
 
 def _check_length(path: Path, have: float, want: float, what: str) -> None:
-    """Refuses a stream that is shorter than what is said about it."""
+    """Raises DataError for a stream that is shorter than its header says."""
     if have < want * (1 - TOLERANCE) - _SLACK:
         raise truncated(path, f"{have:.2f} of {want:.2f} s of {what}")
 
 
 def _frames(
-    av: Any, path: Path, times: np.ndarray, length: float, look: FrameTransform
+    av: Any, path: Path, times: np.ndarray, length: float, transform: FrameTransform
 ) -> np.ndarray:
-    """What the screen shows at `times`, in seconds from the first frame."""
+    """The frames displayed at `times`, in seconds from the first frame."""
     taken: list[np.ndarray] = []
     shown, first, stop = None, None, 0.0
     with _open(av, path) as container:
         for frame in container.decode(_stream(av, container, "video")):
             if frame.is_corrupt or frame.time is None:
-                raise av.error.InvalidDataError(0, "a frame is damaged")
+                raise av.error.InvalidDataError(0, "a frame is corrupted")
             first = frame.time if first is None else first
             while shown and len(taken) < len(times):
                 if times[len(taken)] >= frame.time - first - _SAME:
                     break
-                taken.append(look(len(taken), _upright(shown)))
+                taken.append(transform(len(taken), _upright(shown)))
             shown, stop = frame, frame.time - first
             stop += float((frame.duration or 0) * frame.time_base)
     if shown is None:
-        raise truncated(path, "no frame can be decoded")
+        raise truncated(path, "no frame could be decoded")
     _check_length(path, stop, length, "video")
     while len(taken) < len(times):
-        taken.append(look(len(taken), _upright(shown)))
+        taken.append(transform(len(taken), _upright(shown)))
     return np.stack(taken)
 
 
 def _upright(frame: Any) -> np.ndarray:
-    """The pixels as the recorder wants them shown, (h w 3)."""
+    """The pixels of a frame, rotated as its metadata says, (h w 3)."""
     return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
 
 
 def _waveform(
     av: Any,
     path: Path,
-    sound: AudioSampling,
-    span: tuple[float, float | None],
+    audio: AudioSampling,
+    segment: tuple[float, float | None],
     length: float,
 ) -> np.ndarray:
     """The mean of the channels between two times, resampled, (n) float32."""
     with _open(av, path) as container:
         stream = _stream(av, container, "audio")
         rate = stream.codec_context.sample_rate
-        parts = [np.zeros(0, np.float32), *_mono(av, container.decode(stream))]
-    waveform = np.concatenate(parts)
+        chunks = [np.zeros(0, np.float32), *_mono(av, container.decode(stream))]
+    waveform = np.concatenate(chunks)
     _check_length(path, len(waveform) / rate, length, "audio")
     if not np.isfinite(waveform).all():
-        raise DataError("D33", f"{path}: the sound holds values that are not finite.")
-    start = span[0] + sound.offset
-    stop = np.inf if span[1] is None else span[1]
-    if sound.duration is not None:
-        stop = min(stop, start + sound.duration)
+        raise DataError("D33", f"{path}: the audio contains NaN or infinite values.")
+    start = segment[0] + audio.offset
+    stop = np.inf if segment[1] is None else segment[1]
+    if audio.duration is not None:
+        stop = min(stop, start + audio.duration)
     end = len(waveform) if stop == np.inf else round(stop * rate)
     waveform = waveform[round(start * rate) : end]
-    if rate != sound.sample_rate and len(waveform):
+    if rate != audio.sample_rate and len(waveform):
         waveform = _librosa().resample(
-            waveform, orig_sr=rate, target_sr=sound.sample_rate
+            waveform, orig_sr=rate, target_sr=audio.sample_rate
         )
-    if len(waveform) < sound.min_samples:
+    if len(waveform) < audio.min_samples:
         raise DataError(
             "D33",
-            f"{path}: {len(waveform)} samples of sound from {start:g} s on are fewer "
-            f"than {sound.min_samples}.",
+            f"{path}: too few audio samples from {start:g} s on: {len(waveform)}, "
+            f"minimum {audio.min_samples}.",
             "use a longer clip or a smaller offset",
         )
     return waveform
 
 
 def _mono(av: Any, frames: Iterator[Any]) -> Iterator[np.ndarray]:
-    """The mean of the channels of decoded sound, piece by piece."""
-    # Interleaved: PyAV crashes on planar sound of eight channels.
+    """The mean of the channels of decoded audio, chunk by chunk."""
+    # Interleaved: PyAV crashes on planar audio of eight channels.
     floats = av.AudioResampler(format="flt")
     for frame in frames:
-        for piece in floats.resample(frame):
-            channels = piece.to_ndarray().reshape(-1, piece.layout.nb_channels)
+        for chunk in floats.resample(frame):
+            channels = chunk.to_ndarray().reshape(-1, chunk.layout.nb_channels)
             yield channels.mean(axis=1, dtype=np.float32)

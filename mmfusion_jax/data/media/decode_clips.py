@@ -1,4 +1,4 @@
-"""Decodes many clips once, into a store; every later run only reads it."""
+"""Decodes clips once into a store, which later runs read."""
 
 import dataclasses
 import functools
@@ -38,11 +38,11 @@ SPLIT = "clips"
 
 @dataclasses.dataclass(frozen=True)
 class DecodedClips:
-    """Decoded clips, ready to be read.
+    """Decoded clips.
 
     Attributes:
-        store: where they are.
-        spec: how they were made.
+        store: store of the clips.
+        spec: what was decoded, and how.
     """
 
     store: Store
@@ -50,23 +50,23 @@ class DecodedClips:
 
     @functools.cached_property
     def index(self) -> dict[str, int]:
-        """Key of each clip that could be decoded -> its place in the store."""
+        """Key of each decoded clip -> its index in the store."""
         return {clip["key"]: i for i, clip in enumerate(self.store.manifest["clips"])}
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Key of each clip that could not be decoded -> why."""
+        """Key of each clip that could not be decoded -> the reason."""
         return self.store.manifest["skipped"]
 
     @property
     def audio_steps(self) -> int:
-        """Sound frames of an example: those asked for, else of the longest clip."""
+        """Audio frames of an example: those of `spec`, else of the longest clip."""
         if self.spec.audio_steps is not None:
             return self.spec.audio_steps
         return max(1, *(clip["audio_steps"] for clip in self.store.manifest["clips"]))
 
     def standardizer(self, keys: Sequence[str]) -> Standardizer | None:
-        """Mean and deviation of the MFCC of some clips; None if none has sound."""
+        """Fits the MFCC of some clips; None if none of them has audio."""
         clips = self.store.manifest["clips"]
         chosen = [clips[self.index[key]] for key in keys]
         parts = [
@@ -79,22 +79,22 @@ class DecodedClips:
         return Standardizer.fit(parts) if parts else None
 
     def count_without(self, modality: str) -> int:
-        """How many clips lack a modality."""
+        """The number of clips without a modality."""
         steps = f"{modality}_steps"
         return sum(not clip[steps] for clip in self.store.manifest["clips"])
 
 
 @dataclasses.dataclass(frozen=True)
 class ClipSource:
-    """Some of the prepared clips as examples.
+    """Selected decoded clips as examples.
 
     Attributes:
-        records: the store's.
-        indices: of the clips in the store, in the order of the examples.
+        records: records of the store.
+        indices: indices of the clips in the store, in the order of the examples.
         labels: label name -> (n) integers.
-        spec: how the clips were made.
-        audio_steps: length to which sound is padded.
-        standardizer: brings the MFCC to mean 0 and deviation 1; None leaves them.
+        spec: what was decoded.
+        audio_steps: length to which audio is padded.
+        standardizer: standardizes the MFCC; None leaves them unchanged.
     """
 
     records: Records
@@ -109,8 +109,8 @@ class ClipSource:
 
     def __getitem__(self, index: int) -> Example:
         record = self.records[self.indices[index]]
-        made = {"audio": self._audio, "video": self._video}
-        parts = {name: made[name](record) for name in self.spec.modalities}
+        read = {"audio": self._audio, "video": self._video}
+        parts = {name: read[name](record) for name in self.spec.modalities}
         return {
             "inputs": {name: values for name, (values, _) in parts.items()},
             "masks": {name: mask for name, (_, mask) in parts.items()},
@@ -132,53 +132,53 @@ class ClipSource:
 def decode_all(
     name: str,
     jobs: Sequence[DecodeJob],
-    recipe: ClipSpec,
+    spec: ClipSpec,
     *,
     strict: bool = False,
     workers: int | None = None,
     timeout: float = 120.0,
 ) -> DecodedClips:
-    """Decodes clips into a store in the cache, or opens the store that has them.
+    """Decodes clips into a store in the cache, or opens the store if it exists.
 
-    The name of the store holds a hash of the recipe and of the name, size and time of
-    change of every file, so whatever changes is decoded anew.
+    The name of the store contains a hash of `spec` and of the name, size and
+    modification time of every file, so changed files are decoded again.
 
     Args:
-        name: what the store is called before its hash.
-        jobs: the clips, with different keys.
-        recipe: what is taken from each.
-        strict: stop at the first file that cannot be decoded, instead of leaving it
-            out.
-        workers: processes; None takes one for each core, 0 decodes in this one.
-        timeout: seconds that one file may take.
+        name: prefix of the name of the store.
+        jobs: the clips, with unique keys.
+        spec: what to decode from each.
+        strict: raise an error for the first file that cannot be decoded, instead of
+            skipping it.
+        workers: number of processes; None uses one per core, 0 decodes in this one.
+        timeout: time limit of one file in seconds.
 
     Raises:
-        DataError: no clip can be decoded, or with `strict` one of them cannot.
-        ExtraError: PyAV, Pillow or librosa is not installed.
+        DataError: all clips failed, or with `strict` one of them did.
+        MissingDependencyError: PyAV, Pillow or librosa is not installed.
     """
-    folder = cache_folder(f"{name}-{_fingerprint(jobs, recipe)[:16]}")
+    folder = cache_folder(f"{name}-{_fingerprint(jobs, spec)[:16]}")
     if not folder.exists():
         _check_extras()
-        _check_space(folder, len(jobs), recipe)
+        _check_space(folder, len(jobs), spec)
         manifest: dict[str, Any] = {
             "clips": [],
             "skipped": {},
-            "recipe": dataclasses.asdict(recipe),
+            "spec": dataclasses.asdict(spec),
         }
-        work = functools.partial(decode_job, recipe)
+        work = functools.partial(decode_job, spec)
         results = map_in_processes(work, jobs, workers=workers, timeout=timeout)
         results = track(results, len(jobs), f"decoding {len(jobs)} clips")
         records = _collected(jobs, results, manifest, strict)
-        write_store(folder, recipe.features, {SPLIT: records}, manifest)
-    prepared = DecodedClips(open_store(folder), recipe)
-    if strict and prepared.skipped:
-        raise _refused(*next(iter(prepared.skipped.items())))
-    return prepared
+        write_store(folder, spec.features, {SPLIT: records}, manifest)
+    decoded = DecodedClips(open_store(folder), spec)
+    if strict and decoded.skipped:
+        raise _failed(*next(iter(decoded.skipped.items())))
+    return decoded
 
 
 def summarize_skipped(skipped: Mapping[str, str], total: int) -> str:
-    """The clips that were left out and why, one a line."""
-    lines = [f"{len(skipped)} of {total} clips are left out:"]
+    """The clips that were skipped and why, one per line."""
+    lines = [f"{len(skipped)} of {total} clips are skipped:"]
     width = max(map(len, skipped), default=0)
     lines += [f"  {key:{width}}  {reason}" for key, reason in skipped.items()]
     return "\n".join(lines)
@@ -190,12 +190,12 @@ def _collected(
     manifest: dict[str, Any],
     strict: bool,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Passes records on and writes down what came of each job."""
+    """Yields records and adds the result of each job to the manifest."""
     for job, result in zip(jobs, results, strict=True):
         if isinstance(result, Failure):
             reason = _reason(job, result)
             if strict:
-                raise _refused(job.key, reason)
+                raise _failed(job.key, reason)
             manifest["skipped"][job.key] = reason
             continue
         audio = result.record["audio"]
@@ -214,59 +214,60 @@ def _collected(
     if not manifest["clips"]:
         raise DataError(
             "D43",
-            "no clip is left.\n" + summarize_skipped(manifest["skipped"], len(jobs)),
+            "all clips failed.\n" + summarize_skipped(manifest["skipped"], len(jobs)),
         )
 
 
 def _reason(job: DecodeJob, failure: Failure) -> str:
-    """Why a clip failed, without the folders of this machine."""
+    """The reason why a clip failed, without the folders of this machine."""
     reason = failure.reason
     for file in job.files:
         reason = reason.replace(str(file.absolute()), file.name)
-    own = job.video or job.audio
-    return reason.removeprefix(own.name).lstrip(": ") if own else reason
+    file = job.video or job.audio
+    return reason.removeprefix(file.name).lstrip(": ") if file else reason
 
 
-def _refused(key: str, reason: str) -> DataError:
-    """The error for a clip that cannot be decoded where all must be."""
+def _failed(key: str, reason: str) -> DataError:
+    """The error for a clip that cannot be decoded, with `strict`."""
     return DataError(
         "D44",
-        f"{key} cannot be used: {reason}",
-        "mend or remove it, or pass strict=False to leave such clips out",
+        f"{key} failed: {reason}",
+        "fix or remove it, or pass strict=False to skip such clips",
     )
 
 
-def _fingerprint(jobs: Sequence[DecodeJob], recipe: ClipSpec) -> str:
-    """A hash of everything that decides what is in the store."""
-    told = []
+def _fingerprint(jobs: Sequence[DecodeJob], spec: ClipSpec) -> str:
+    """A hash of everything that the content of the store depends on."""
+    inputs = []
     for job in jobs:
         states = [file.stat() for file in job.files]
         changes = [(state.st_size, state.st_mtime_ns) for state in states]
         files = [str(file.absolute()) for file in job.files]
-        told.append([job.key, files, changes, repr(job.transform), job.start, job.end])
-    known = [VERSION, dataclasses.asdict(recipe), told]
-    return hashlib.sha256(json.dumps(known).encode()).hexdigest()
+        clip = [job.key, files, changes, repr(job.transform), job.start, job.end]
+        inputs.append(clip)
+    everything = [VERSION, dataclasses.asdict(spec), inputs]
+    return hashlib.sha256(json.dumps(everything).encode()).hexdigest()
 
 
 def _check_extras() -> None:
-    """Raises ExtraError here rather than in every worker."""
+    """Raises MissingDependencyError here rather than in every worker."""
     for module, name in (("av", "av"), ("librosa", "librosa"), ("PIL", "Pillow")):
         if importlib.util.find_spec(module) is None:
             raise missing_dependency(name, "media", "decoding clips")
 
 
-def _check_space(folder: Path, count: int, recipe: ClipSpec) -> None:
-    """Raises DataError if the frames alone would fill the disk."""
-    if "video" not in recipe.modalities:
+def _check_space(folder: Path, count: int, spec: ClipSpec) -> None:
+    """Raises DataError if the disk has no space for the frames."""
+    if "video" not in spec.modalities:
         return
-    channels = 3 if recipe.rgb else 1
-    wanted = count * recipe.frames * recipe.size**2 * channels
-    there = next(parent for parent in folder.absolute().parents if parent.exists())
-    free = shutil.disk_usage(there).free
-    if free < wanted:
+    channels = 3 if spec.rgb else 1
+    needed = count * spec.frames * spec.size**2 * channels
+    existing = next(parent for parent in folder.absolute().parents if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
         raise DataError(
             "D22",
-            f"{count} clips may need {wanted / 1e9:.1f} GB, but {there} has "
-            f"{free / 1e9:.1f} GB.",
-            "make room there, or let MMFUSION_CACHE name a folder on another disk",
+            f"{count} clips may need {needed / 1e9:.1f} GB, but {existing} has "
+            f"{free / 1e9:.1f} GB free.",
+            "free disk space, or set MMFUSION_CACHE to a folder on another disk",
         )

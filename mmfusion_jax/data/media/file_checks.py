@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, before a decoder sees it."""
+"""Checks the first bytes of a media file before it is decoded."""
 
 import codecs
 import struct
@@ -7,15 +7,15 @@ from pathlib import Path
 from mmfusion_jax.errors import DataError
 
 TOLERANCE = 0.02
-"""Share of a file that may be missing without anybody noticing."""
+"""Fraction of a file that may be missing without an error."""
 
-_UNKNOWN_SIZE = 0x7FFFF000  # written by programs that stream a wav
+_UNKNOWN_SIZE = 0x7FFFF000  # written by programs that stream a WAV
 
 
 def check_header(path: Path) -> None:
-    """Refuses what is no clip before a decoder sees it."""
+    """Raises DataError for a file that is not a media file."""
     if not path.is_file():
-        raise DataError("D30", f"{path} is not there, or is not a file.")
+        raise DataError("D30", f"{path} does not exist or is not a file.")
     with path.open("rb") as file:
         head = file.read(512)
     if not head:
@@ -24,19 +24,19 @@ def check_header(path: Path) -> None:
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
         raise DataError(
             "D31",
-            f"{path} is a web page, not a clip.",
-            "the download was refused or wants a login: open it in a text editor",
+            f"{path}: got an HTML page instead of a media file.",
+            "the download was denied or needs a login: open it in a text editor",
         )
-    # Play lists would make the decoder open other files.
+    # Playlists would make the decoder open other files.
     listed = text.startswith((b"#extm3u", b"ffconcat"))
     if listed or all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
-        raise DataError("D31", f"{path} is a text file, not a clip.")
+        raise DataError("D31", f"{path} is a text file, not a media file.")
     if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
         _check_wav(path)
 
 
 def _check_wav(path: Path) -> None:
-    """Refuses a wav with less sound than its header says; no decoder notices."""
+    """Raises DataError for a truncated WAV file; decoders accept it silently."""
     have = path.stat().st_size
     with path.open("rb") as file:
         file.seek(12)
@@ -45,13 +45,13 @@ def _check_wav(path: Path) -> None:
             if name == b"data":
                 have -= file.tell()
                 if size < _UNKNOWN_SIZE and have < size * (1 - TOLERANCE):
-                    raise truncated(path, f"{have} of {size} bytes of sound")
+                    raise truncated(path, f"{have} of {size} bytes of audio")
                 return
             file.seek(size + size % 2, 1)
 
 
 def truncated(path: Path, what: str) -> DataError:
-    """The error for a file that ends too early."""
+    """The error for a truncated file."""
     return DataError(
-        "D32", f"{path} is cut short: {what}.", "copy or download it again"
+        "D32", f"{path} is truncated: {what}.", "copy or download it again"
     )

@@ -1,4 +1,4 @@
-"""The table beside a folder of clips: which file shows what, said by whom."""
+"""Reads labels.csv: file, label, and optionally split, speaker and segment."""
 
 import csv
 import dataclasses
@@ -11,22 +11,22 @@ from mmfusion_jax.data.splits import SPLITS
 from mmfusion_jax.errors import DataError, suggest
 
 REQUIRED = ("file", "label")
-COLUMNS = "file,label and perhaps split,speaker,start,end"
-_SHOWN = 20
+COLUMNS = "file,label and optionally split,speaker,start,end"
+_MAX_LISTED = 20
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelRow:
-    """One line of the table.
+    """One line of labels.csv.
 
     Attributes:
-        line: its number in the file, from 1.
-        file: as written, relative to the folder of the clips.
+        line: line number, from 1.
+        file: path relative to the folder of the clips.
         label: name of the class.
         split: "train", "valid" or "test"; "" without such a column.
-        speaker: "" without such a column.
-        start: of the span to use, in seconds.
-        end: of the span; None is the end of the file.
+        speaker: name of the speaker; "" without such a column.
+        start: start of the segment to use, in seconds.
+        end: end of the segment; None is the end of the file.
     """
 
     line: int
@@ -39,7 +39,7 @@ class LabelRow:
 
     @property
     def key(self) -> str:
-        """What tells this clip from all others."""
+        """The unique key of the clip."""
         if self.end is None and not self.start:
             return self.file
         return (
@@ -53,22 +53,22 @@ def read_labels(
     classes: Sequence[str] = (),
     speaker_column: str = "speaker",
 ) -> list[LabelRow]:
-    """Reads and checks the whole table.
+    """Reads and checks labels.csv.
 
     Args:
-        path: a csv file with the columns file and label, and perhaps split, speaker,
+        path: CSV file with the columns file and label, and optionally split, speaker,
             start and end; further columns are ignored.
-        folder: where the clips are.
-        classes: the labels that may occur; () takes those that do.
-        speaker_column: the column that tells who is seen and heard.
+        folder: folder of the clips.
+        classes: allowed labels; () allows all.
+        speaker_column: name of the column with the speakers.
 
     Raises:
-        DataError: a column, a value or a file is missing or wrong; the message names
-            the line and what would work.
+        DataError: a column, a value or a file is missing or wrong; the message has the
+            line number and a fix.
     """
     rows = list(_rows(path, speaker_column))
     if not rows:
-        raise DataError("D41", f"{path} has no rows below its header.")
+        raise DataError("D41", f"{path} has no rows after its header.")
     _check_labels(path, rows, classes)
     _check_unique(path, rows)
     _check_files(path, rows, folder)
@@ -76,7 +76,7 @@ def read_labels(
 
 
 def _rows(path: Path, speaker_column: str) -> Iterator[LabelRow]:
-    """The lines, each checked by itself."""
+    """The lines, each checked separately."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True, restval="")
@@ -90,20 +90,22 @@ def _rows(path: Path, speaker_column: str) -> Iterator[LabelRow]:
         raise DataError(
             "D41",
             f"{path} is not UTF-8 text: {error.reason}.",
-            "save it as CSV UTF-8, with commas",
+            "save it as comma-separated CSV in UTF-8",
         ) from error
     except csv.Error as error:
-        raise DataError("D41", f"{path} is no csv file: {error}.") from error
+        raise DataError("D41", f"{path} is not a CSV file: {error}.") from error
 
 
 def _check_columns(path: Path, names: Sequence[str], speaker_column: str) -> None:
     wanted = [*REQUIRED, *([] if speaker_column == "speaker" else [speaker_column])]
     if not names:
         raise DataError("D41", f"{path} is empty.", f"its first line is: {COLUMNS}")
-    for mark, told in ((";", "semicolons"), ("\t", "tabs")):
+    for mark, separator in ((";", "semicolon"), ("\t", "tab")):
         if len(names) == 1 and mark in names[0]:
             raise DataError(
-                "D41", f"{path} has {told} between its columns.", "save it with commas"
+                "D41",
+                f"{path} is {separator}-separated, not comma-separated.",
+                "save it as comma-separated CSV",
             )
     for name in wanted:
         if name not in names:
@@ -144,13 +146,13 @@ def _seconds(where: str, name: str, text: str) -> float | None:
         value = -1.0
     if not 0 <= value < float("inf"):
         raise DataError(
-            "D41", f"{where}: {name} {text!r} is no number of seconds, such as 1.5."
+            "D41", f"{where}: {name} {text!r} is not a time in seconds, such as 1.5."
         )
     return value
 
 
 def _check_labels(path: Path, rows: Sequence[LabelRow], classes: Sequence[str]) -> None:
-    """Finds labels that are not classes, or that look like slips of the pen."""
+    """Finds labels that are not classes, or that are likely typos."""
     counts = Counter(row.label for row in rows)
     for row in rows:
         if classes and row.label not in classes:
@@ -166,8 +168,8 @@ def _check_labels(path: Path, rows: Sequence[LabelRow], classes: Sequence[str]) 
         if near := difflib.get_close_matches(row.label, common, n=1, cutoff=0.65):
             raise DataError(
                 "D07",
-                f"{path} line {row.line}: label {row.label!r} occurs once, "
-                f"{near[0]!r} {counts[near[0]]} times; did you mean {near[0]!r}?",
+                f"{path} line {row.line}: label {row.label!r} occurs once and is a "
+                f"likely typo of {near[0]!r}, which occurs {counts[near[0]]} times.",
                 "correct the row; if it is right, --config.data.classes=a,b,c",
             )
     if len(counts) < 2:
@@ -182,24 +184,24 @@ def _check_unique(path: Path, rows: Sequence[LabelRow]) -> None:
         if row.key in seen:
             raise DataError(
                 "D41",
-                f"{path} line {row.line}: {row.key!r} stands in line "
-                f"{seen[row.key]} already.",
+                f"{path} line {row.line}: {row.key!r} is a duplicate of line "
+                f"{seen[row.key]}.",
                 "remove one, or give both a start and an end",
             )
         seen[row.key] = row.line
 
 
 def _check_files(path: Path, rows: Sequence[LabelRow], folder: Path) -> None:
-    """Names all the files that are not there, not only the first."""
+    """Raises DataError that lists all missing files."""
     missing = [row for row in rows if not (folder / row.file).is_file()]
     if not missing:
         return
-    lines = [f"  line {row.line}: {row.file}" for row in missing[:_SHOWN]]
-    if len(missing) > _SHOWN:
-        lines.append(f"  and {len(missing) - _SHOWN} more")
+    lines = [f"  line {row.line}: {row.file}" for row in missing[:_MAX_LISTED]]
+    if len(missing) > _MAX_LISTED:
+        lines.append(f"  and {len(missing) - _MAX_LISTED} more")
     raise DataError(
         "D42",
-        f"{len(missing)} of {len(rows)} files named in {path} are not in {folder}:\n"
+        f"{len(missing)} of {len(rows)} files in {path} do not exist in {folder}:\n"
         + "\n".join(lines),
-        "names are relative to the folder of the clips, upper and lower case matter",
+        "paths are relative to the folder of the clips and case-sensitive",
     )

@@ -1,4 +1,4 @@
-"""How a frame of a video becomes a small square."""
+"""Resizes video frames to a square."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,32 +9,33 @@ import numpy as np
 from mmfusion_jax.errors import ConfigError, missing_dependency, suggest
 
 FrameTransform: TypeAlias = Callable[[int, np.ndarray], np.ndarray]
-"""(number of the frame asked for, RGB (h w 3) uint8) -> RGB (s s 3) uint8."""
+"""(index of the sampled frame, RGB (h w 3) uint8) -> RGB (s s 3) uint8."""
 
-RESIZE_MODES = ("crop", "pad", "squeeze")
+RESIZE_MODES = ("center_crop", "letterbox", "stretch")
 FULL_FRAME = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class SquareResize:
-    """Brings a frame to a square.
+    """Resizes a frame to a square.
 
     Attributes:
-        size: its side in pixels.
-        resize_mode: "crop" keeps the middle square, "pad" keeps all between black bars,
-            "squeeze" changes the proportions.
-        crop_box: left, top, right, bottom of the part to use, as shares of the frame.
+        size: side length in pixels.
+        resize_mode: "center_crop" keeps the central square, "letterbox" adds black
+            bars, "stretch" changes the aspect ratio.
+        crop_box: left, top, right, bottom of the part of the frame to use, as
+            fractions of its size.
     """
 
     size: int
-    resize_mode: str = "crop"
+    resize_mode: str = "center_crop"
     crop_box: tuple[float, ...] = FULL_FRAME
 
     def __post_init__(self):
         if self.resize_mode not in RESIZE_MODES:
             raise ConfigError(
                 "C03",
-                f"resize_mode={self.resize_mode!r} is unknown; "
+                f"config.data.resize_mode={self.resize_mode!r} is unknown; "
                 f"{suggest(self.resize_mode, RESIZE_MODES)}",
             )
 
@@ -42,41 +43,42 @@ class SquareResize:
         if len(self.crop_box) != 4 or not all(0 <= a < b <= 1 for a, b in pairs):
             raise ConfigError(
                 "C10",
-                f"region={self.crop_box} is not left, top, right, bottom within 0..1.",
+                f"config.data.crop_box={self.crop_box} is not left, top, right, bottom "
+                "within 0..1.",
                 "such as 0.25,0.5,0.75,1.0",
             )
 
-    def __call__(self, number: int, frame: np.ndarray) -> np.ndarray:
-        del number
-        frame = self._part(frame)
+    def __call__(self, index: int, frame: np.ndarray) -> np.ndarray:
+        del index
+        frame = self._crop(frame)
         height, width = frame.shape[:2]
-        if self.resize_mode == "pad":
+        if self.resize_mode == "letterbox":
             side = max(height, width)
             box = np.zeros((side, side, 3), np.uint8)
             top, left = (side - height) // 2, (side - width) // 2
             box[top : top + height, left : left + width] = frame
             return resize(box, self.size)
-        if self.resize_mode == "crop":
+        if self.resize_mode == "center_crop":
             side = min(height, width)
             top, left = (height - side) // 2, (width - side) // 2
             frame = frame[top : top + side, left : left + side]
         return resize(frame, self.size)
 
-    def _part(self, frame: np.ndarray) -> np.ndarray:
-        """The region of a frame, at least one pixel."""
+    def _crop(self, frame: np.ndarray) -> np.ndarray:
+        """The `crop_box` of a frame, at least one pixel."""
         height, width = frame.shape[:2]
-        left, right = (round(share * width) for share in self.crop_box[::2])
-        top, bottom = (round(share * height) for share in self.crop_box[1::2])
+        left, right = (round(x * width) for x in self.crop_box[::2])
+        top, bottom = (round(y * height) for y in self.crop_box[1::2])
         left, top = min(left, width - 1), min(top, height - 1)
         return frame[top : max(bottom, top + 1), left : max(right, left + 1)]
 
 
 def resize(frame: np.ndarray, size: int) -> np.ndarray:
-    """A (h w 3) uint8 picture as (size size 3), bilinear, smoothed when it shrinks."""
+    """Resizes an image, (h w 3) uint8 to (size size 3), bilinear with antialiasing."""
     try:
         from PIL import Image
     except ImportError as error:
         raise missing_dependency("Pillow", "media", "resizing frames") from error
     side = (size, size)
-    picture = Image.fromarray(frame)
-    return np.asarray(picture.resize(side, Image.Resampling.BILINEAR))
+    image = Image.fromarray(frame)
+    return np.asarray(image.resize(side, Image.Resampling.BILINEAR))

@@ -1,8 +1,8 @@
-"""Prepared data sets on disk: written once, whole or not at all, and read at random.
+"""Prepared data sets on disk: written atomically, read with random access.
 
 A store is a folder in the layout of TensorFlow Datasets (array_record shards,
-`features.json`, `dataset_info.json`), so `tfds.builder_from_directory` opens it, and
-beside them `MANIFEST.json`, which says what went in. TensorFlow is never imported.
+`features.json`, `dataset_info.json`), so `tfds.builder_from_directory` opens it, with a
+`MANIFEST.json` that records its inputs. TensorFlow is never imported.
 """
 
 import contextlib
@@ -31,13 +31,13 @@ _PER_SHARD = 1024
 
 @dataclasses.dataclass(frozen=True)
 class FeatureSpec:
-    """What one entry of an example looks like.
+    """Shape and dtype of one entry of an example.
 
     Attributes:
-        shape: its axes; the first may be None, which means "differs by example".
+        shape: its shape; the first axis may be None, for a variable length.
         dtype: a NumPy name such as "uint8", or "str" for text of shape ().
-        compress: squeeze each array by itself (ZLIB). Shards are squeezed anyway, so
-            this pays for pixels with flat areas only, and costs time at each read.
+        compress: compress each array separately (ZLIB). Shards are compressed anyway,
+            so this helps only for pixels with flat areas, and slows down reading.
     """
 
     shape: tuple[int | None, ...] = ()
@@ -54,7 +54,7 @@ class FeatureSpec:
             )
 
     def feature(self) -> tfds.features.FeatureConnector:
-        """The same in the words of TensorFlow Datasets."""
+        """The corresponding feature of TensorFlow Datasets."""
         if self.dtype == TEXT:
             return tfds.features.Text()
         if not self.shape:
@@ -73,9 +73,9 @@ class Records:
     """The examples of one split, in the order in which they were written.
 
     Attributes:
-        folder: where the store is; errors name it.
+        folder: folder of the store, for error messages.
         source: random access to the stored dicts.
-        texts: the entries that are text.
+        texts: names of the text entries.
     """
 
     folder: Path
@@ -91,8 +91,8 @@ class Records:
             raise IndexError(f"{index} is not in 0..{len(self) - 1}.")
         try:
             example = self.source[index]
-        except Exception as error:  # the readers raise whatever their C++ code throws
-            raise corrupted(self.folder, f"example {index} is unreadable") from error
+        except Exception as error:  # the readers raise what their C++ code throws
+            raise corrupted(self.folder, f"example {index} is not readable") from error
         return example | {name: example[name].decode() for name in self.texts}
 
 
@@ -101,8 +101,8 @@ class Store:
     """An open store.
 
     Attributes:
-        folder: where it is.
-        manifest: the content of `MANIFEST.json`.
+        folder: its path.
+        manifest: content of `MANIFEST.json`.
     """
 
     folder: Path
@@ -121,10 +121,10 @@ class Store:
 
 
 def cache_folder(name: str) -> Path:
-    """Where prepared data called `name` belongs.
+    """Returns the folder of the prepared data called `name`.
 
-    The environment variable MMFUSION_CACHE names the folder above; without it that is
-    `~/.cache/mmfusion_jax`.
+    Its parent is the environment variable MMFUSION_CACHE, `~/.cache/mmfusion_jax` by
+    default.
     """
     root = os.environ.get("MMFUSION_CACHE")
     return (Path(root) if root else Path.home() / ".cache" / "mmfusion_jax") / name
@@ -136,21 +136,21 @@ def write_store(
     splits: Mapping[str, Iterable[dict[str, Any]]],
     manifest: Mapping[str, Any],
 ) -> None:
-    """Builds a store beside its final place and then moves it there in one step.
+    """Builds a store in a temporary folder and renames it atomically.
 
-    The same arguments give the same bytes. Of two processes that build the same store
-    the second waits, then finds it there and does nothing: the name of a store must
-    say what is in it. What a killed build leaves is removed by the next one.
+    The same arguments give the same bytes. If two processes build the same store, the
+    second one waits and then uses the first one's: the name of a store must identify
+    its content. The next build removes what a killed one left behind.
 
     Args:
-        folder: its final place; nothing half written ever stands there.
-        features: name -> what that entry of each example looks like.
-        splits: split -> its examples, which are drawn one by one.
-        manifest: JSON values to keep beside the examples; it is read after the last
-            example, so that drawing may still add to it.
+        folder: its final path, which never contains a partial store.
+        features: name -> shape and dtype of that entry.
+        splits: split -> its examples, which are read one by one.
+        manifest: JSON values to store with the examples; read after the last example,
+            so that the iterators may still add to it.
 
     Raises:
-        DataError: a split without examples, or a disk that cannot take it.
+        DataError: a split is empty, or the disk is full or not writable.
     """
     make_folder(folder.parent)
     try:
@@ -160,34 +160,34 @@ def write_store(
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
-        raise _no_place(folder, error) from error
+        raise _not_writable(folder, error) from error
 
 
 def make_folder(folder: Path) -> None:
-    """Makes the folder in which stores will be; DataError if that cannot be."""
+    """Makes the parent folder of stores; DataError if it is not writable."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _no_place(folder, error) from error
+        raise _not_writable(folder, error) from error
     if not os.access(folder, os.W_OK):
-        raise _no_place(folder, PermissionError(errno.EACCES, "no right to write"))
+        raise _not_writable(folder, PermissionError(errno.EACCES, "permission denied"))
 
 
 def open_store(folder: Path) -> Store:
-    """Opens a store after checking that all of it is there.
+    """Opens a store after checking that it is complete.
 
     Raises:
-        DataError: it is missing, cut short or not a store.
+        DataError: it is missing, truncated or not a store.
     """
     if not folder.is_dir():
         raise DataError(
-            "D20", f"{folder} is not there.", "run the command that builds it again"
+            "D20", f"{folder} does not exist.", "rerun the command that builds it"
         )
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         files = dict(manifest["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise corrupted(folder, f"{MANIFEST} is missing or unreadable") from error
+        raise corrupted(folder, f"{MANIFEST} is missing or not readable") from error
     for name, size in files.items():
         file = folder / name
         if not file.is_file():
@@ -198,20 +198,20 @@ def open_store(folder: Path) -> Store:
 
 
 def corrupted(folder: Path, what: str) -> DataError:
-    """The error for a store that cannot be read any more."""
+    """The error for a store that is not readable."""
     return DataError(
         "D21",
-        f"the prepared data in {folder} is damaged: {what}.",
-        f"rm -r {folder}; the same command then builds it again",
+        f"the cache {folder} is corrupted: {what}.",
+        f"delete {folder} and rerun",
     )
 
 
-def _no_place(folder: Path, error: OSError) -> DataError:
-    """The error for a place that cannot be written."""
+def _not_writable(folder: Path, error: OSError) -> DataError:
+    """The error for a folder that is not writable."""
     return DataError(
         "D22",
-        f"{folder} cannot be written: {error.strerror}.",
-        "make room there, or let MMFUSION_CACHE name a folder on another disk",
+        f"{folder} is not writable: {error.strerror}.",
+        "free disk space, or set MMFUSION_CACHE to a folder on another disk",
     )
 
 
@@ -221,39 +221,41 @@ def _build(
     splits: Mapping[str, Iterable[dict[str, Any]]],
     manifest: Mapping[str, Any],
 ) -> None:
-    """Builds and moves; the caller holds the lock, so other builds are dead ones."""
-    mark = f".{folder.name}.building-"
+    """Builds and renames; the caller holds the lock, so other builds are dead."""
+    prefix = f".{folder.name}.building-"
     for leftover in folder.parent.iterdir():
-        if leftover.name.startswith(mark):
+        if leftover.name.startswith(prefix):
             shutil.rmtree(leftover)
-    site = folder.parent / f"{mark}{os.getpid()}"
-    site.mkdir()
+    partial = folder.parent / f"{prefix}{os.getpid()}"
+    partial.mkdir()
     try:
-        counts = _write_splits(site, features, splits)
-        files = {file.name: file.stat().st_size for file in sorted(site.iterdir())}
-        own = {
+        counts = _write_splits(partial, features, splits)
+        files = {file.name: file.stat().st_size for file in sorted(partial.iterdir())}
+        details = {
             "mmfusion_jax": importlib.metadata.version("mmfusion_jax"),
             "counts": counts,
             "features": {k: dataclasses.asdict(v) for k, v in features.items()},
             "files": files,
         }
-        text = json.dumps({**manifest, **own}, indent=1, sort_keys=True)
-        (site / MANIFEST).write_text(text + "\n")
-        site.rename(folder)
+        text = json.dumps({**manifest, **details}, indent=1, sort_keys=True)
+        (partial / MANIFEST).write_text(text + "\n")
+        partial.rename(folder)
     finally:
-        shutil.rmtree(site, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _write_splits(
-    site: Path,
+    folder: Path,
     features: Mapping[str, FeatureSpec],
     splits: Mapping[str, Iterable[dict[str, Any]]],
 ) -> dict[str, int]:
-    """Writes the shards and what TensorFlow Datasets wants to know about them."""
+    """Writes the shards and the metadata of TensorFlow Datasets."""
     identity = DatasetIdentity(
         name="examples",
         version=tfds.core.Version("1.0.0"),
-        data_dir=str(site),
+        data_dir=str(folder),
+        # Stored in dataset_info.json but never imported: a store that names another
+        # module, such as the one that this code was in before, opens all the same.
         module_name="mmfusion_jax.data.storage.array_record_store",
     )
     entries = {name: spec.feature() for name, spec in features.items()}
@@ -271,21 +273,21 @@ def _write_splits(
     if empty := sorted(name for name, count in counts.items() if not count):
         raise DataError(
             "D23",
-            f"no example is left in split {', '.join(map(repr, empty))}.",
-            "give it some examples, or leave the split out",
+            f"split {', '.join(map(repr, empty))} is empty.",
+            "add examples to it, or omit the split",
         )
     return counts
 
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Holds `path` for this process alone; the system lets go when the process dies."""
+    """Locks `path` exclusively; the lock is released when the process dies."""
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             logging.getLogger(__name__).warning(
-                "waiting for another process that builds %s", path
+                "waiting for another process that is building %s", path
             )
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,4 +1,4 @@
-"""A bar on a terminal, a line now and then elsewhere."""
+"""Progress bar on a terminal, periodic lines in logs."""
 
 import sys
 import time
@@ -14,20 +14,20 @@ EVERY = 10.0
 
 
 def track(items: Iterable[T], total: int, what: str) -> Iterator[T]:
-    """Passes `items` on and shows on stderr how far they are.
+    """Yields `items` and shows the progress on stderr.
 
     Args:
-        items: anything that can be gone through once.
-        total: how many there will be.
-        what: is going on, such as "preparing clips".
+        items: any iterable.
+        total: number of items.
+        what: description of the work, such as "decoding clips".
     """
     console = Console(file=sys.stderr)
     if console.is_terminal:
         yield from bar(items, what, total=total, console=console)
         return
-    said = time.monotonic()
+    printed = time.monotonic()
     for done, item in enumerate(items, 1):
         yield item
-        if time.monotonic() - said > EVERY or done == total:
-            said = time.monotonic()
+        if time.monotonic() - printed > EVERY or done == total:
+            printed = time.monotonic()
             print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)

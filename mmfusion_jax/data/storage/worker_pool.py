@@ -1,8 +1,8 @@
-"""Work on many files in processes of their own.
+"""Processes many files in worker processes that survive crashes and hangs.
 
-A file that makes a decoder crash or hang takes its worker down, not the command: the
-worker kills itself when its time is up, the files it may have been at are tried again
-one by one, and the guilty one is named.
+A file that makes a decoder crash or hang ends its worker, not the command: the worker
+is killed on timeout, the files in flight are retried one by one, and the failing file
+is reported.
 """
 
 import dataclasses
@@ -22,15 +22,15 @@ from mmfusion_jax.safe_load.parent_death import exit_with_parent
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-_AHEAD = 2  # jobs per worker in flight: results are large
+_IN_FLIGHT = 2  # jobs per worker: results are large
 
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """A job that could not be done.
+    """A job that failed.
 
     Attributes:
-        reason: why, in a few words.
+        reason: short description of the error.
     """
 
     reason: str
@@ -39,8 +39,8 @@ class Failure:
 class _Pool(ProcessPoolExecutor):
     """A pool that starts all its workers with the first job.
 
-    Python's own starts them one by one, as jobs come. One that is started at the moment
-    in which another dies is not ended with the rest, and waited for without end.
+    Python's own pool starts them one by one, as jobs come. A worker that is started at
+    the moment in which another one dies is never terminated, and `shutdown` blocks.
     """
 
     def __init__(self, *arguments: Any):
@@ -55,20 +55,20 @@ def map_in_processes(
     workers: int | None = None,
     timeout: float = 120.0,
 ) -> Iterator[Result | Failure]:
-    """Does every job, in order.
+    """Maps a function over jobs in worker processes; results are in order.
 
     Args:
-        work: a function of a module, or a `functools.partial` of one.
+        work: module-level function, or a `functools.partial` of one.
         jobs: its arguments.
-        workers: processes; None takes one for each core, 0 works in this process, where
-            `timeout` does not hold.
-        timeout: seconds for one job.
+        workers: number of processes; None uses one per core, 0 runs in this process,
+            without the timeout.
+        timeout: time limit of one job in seconds.
 
     Yields:
-        For each job what `work` returned, or why it could not.
+        The result of each job, or a `Failure`.
 
     Raises:
-        DataError: processes cannot be started at all.
+        DataError: worker processes cannot be started.
     """
     count = (os.cpu_count() or 1) if workers is None else workers
     if not count:
@@ -81,8 +81,10 @@ def map_in_processes(
                 done += 1
                 yield result
         except BrokenProcessPool:
-            # One of the jobs in flight did it; they are tried one by one.
-            for result in _singly(work, jobs[done : done + _AHEAD * count], timeout):
+            # One of the jobs in flight killed its worker; retry them one by one.
+            for result in _one_by_one(
+                work, jobs[done : done + _IN_FLIGHT * count], timeout
+            ):
                 done += 1
                 yield result
 
@@ -92,9 +94,9 @@ def _pool(
     jobs: Sequence[Job],
     workers: int,
     timeout: float,
-    ahead: int = _AHEAD,
+    in_flight: int = _IN_FLIGHT,
 ) -> Iterator[Result | Failure]:
-    """Does jobs side by side until one of them kills its worker."""
+    """Runs jobs in parallel until one of them kills its worker."""
     context = multiprocessing.get_context("spawn")
     workers = min(workers, len(jobs))
     pool = _Pool(workers, context, exit_with_parent, (os.getpid(),))
@@ -102,46 +104,46 @@ def _pool(
         _check(pool)
         rest = iter(jobs)
         submit = lambda job: pool.submit(_timed, work, job, timeout)
-        flying: deque[Future[Any]] = deque(
-            map(submit, itertools.islice(rest, ahead * workers))
+        pending: deque[Future[Any]] = deque(
+            map(submit, itertools.islice(rest, in_flight * workers))
         )
-        while flying:
-            yield flying.popleft().result()
-            flying.extend(map(submit, itertools.islice(rest, 1)))
+        while pending:
+            yield pending.popleft().result()
+            pending.extend(map(submit, itertools.islice(rest, 1)))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _singly(
+def _one_by_one(
     work: Callable[[Job], Result], jobs: Sequence[Job], timeout: float
 ) -> Iterator[Result | Failure]:
-    """Does jobs one at a time, so that the one that kills its worker is known."""
+    """Runs one job at a time, to identify the one that kills its worker."""
     done = 0
     while done < len(jobs):
         try:
-            for result in _pool(work, jobs[done:], 1, timeout, ahead=1):
+            for result in _pool(work, jobs[done:], 1, timeout, in_flight=1):
                 done += 1
                 yield result
         except BrokenProcessPool:
             done += 1
-            yield Failure(f"the decoder crashed, or took longer than {timeout:g} s")
+            yield Failure(f"the decoder crashed or exceeded {timeout:g} s")
 
 
 def _check(pool: ProcessPoolExecutor) -> None:
-    """Starts one worker, so that what cannot start is not taken for a bad file."""
+    """Starts one worker, so that a failing start is not reported as a bad file."""
     try:
         pool.submit(os.getpid).result()
     except BrokenProcessPool as error:
         raise DataError(
             "D24",
-            "the processes that decode clips cannot be started.",
+            "the worker processes that decode clips cannot be started.",
             'in a script, put the call under `if __name__ == "__main__":`; '
             "or pass workers=0",
         ) from error
 
 
 def _timed(work: Callable[[Job], Result], job: Job, timeout: float) -> Result | Failure:
-    """In a worker: does a job; the system kills the process when its time is up."""
+    """In a worker: runs a job; the system kills the process on timeout."""
     signal.setitimer(signal.ITIMER_REAL, timeout)
     try:
         return _guarded(work, job)
@@ -150,7 +152,7 @@ def _timed(work: Callable[[Job], Result], job: Job, timeout: float) -> Result | 
 
 
 def _guarded(work: Callable[[Job], Result], job: Job) -> Result | Failure:
-    """Does a job; whatever it raises becomes a Failure."""
+    """Runs a job; any exception becomes a Failure."""
     try:
         return work(job)
     except UserError as error:

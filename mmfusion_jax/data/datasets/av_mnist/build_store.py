@@ -76,7 +76,7 @@ def build_or_open(folder: str | Path, processes: int | None = None) -> BuiltStor
 
     Raises:
         DataError: parts are missing or damaged, or the stores cannot be written.
-        ExtraError: sounds must be decoded, and the extra `media` is not installed.
+        MissingDependencyError: sounds must be decoded, and the extra `media` is not installed.
     """
     parts = find(Path(folder).expanduser(), str(folder))
     sha256 = parts.sha256

@@ -144,9 +144,9 @@ def load_av_mnist(
         ConfigError: the speaker is not known, or a number is out of range.
         DataError: parts are missing or damaged, or do not suffice for a split.
 
-    Source:
+    Reference:
         Hetero-Fusion-Net, Sec. 5.1; AV-MNIST (Vielzeuf et al. 2018).
-    Reading:
+    Deviation:
         The file that is passed around cannot be made again. Speech is of FSDD (the
         original: TIDIGITS), noise of ESC-10 (ESC-50): results are comparable with each
         other, not with published ones. No recording is in two splits and no noise clip

@@ -61,9 +61,9 @@ def components(images: np.ndarray, energy: float = ENERGY) -> Components:
         images: (n h w) uint8, n > 1.
         energy: share of the variance; one component is kept at least.
 
-    Source:
+    Reference:
         AV-MNIST removes 75 % of the energy of its images.
-    Reading:
+    Deviation:
         Of MNIST three components hold 23.0 % and four 28.4 %: three, so that 75 % at
         least are removed. Energy is the variance about the mean image.
     """
@@ -89,7 +89,7 @@ def stratified_order(digits: np.ndarray) -> np.ndarray:
         (n) places: those of the images as they are; a draw with a fixed seed where
         all images of a digit come before those of the next.
 
-    Reading:
+    Deviation:
         The last images of the training split are for validation. Copies of MNIST that
         were made from folders of pictures are sorted, and their last 5,000 are nines.
     """
@@ -108,7 +108,7 @@ def speech_split(number: int, speaker: str, held_out: str = "") -> str:
         held_out: a speaker heard in the test split alone, and nobody else there; ""
             divides the recordings of every speaker.
 
-    Reading:
+    Deviation:
         Recordings below 5 are for the test split, the others for training and
         validation; of these we give 45-49 to validation, so that it does not hear what
         was trained on.
@@ -154,7 +154,7 @@ def trim_silence(clip: np.ndarray) -> np.ndarray:
     Returns:
         (t) int16, t >= 8000.
 
-    Reading:
+    Deviation:
         Clips of ESC are filled up with zeros, in which there is no noise to add.
     """
     level = np.abs(clip.astype(np.int32))
@@ -198,9 +198,9 @@ def spectrogram(sound: np.ndarray) -> np.ndarray:
         (112 112) uint8, frequency by time: 255 is the loudest bin, 0 what is 80 dB
         below it or more; all 0 for silence.
 
-    Source:
+    Reference:
         AV-MNIST: spectrograms of 112 by 112.
-    Reading:
+    Deviation:
         Periodic Hann windows of 256 samples, the first around sample 0, one every 70:
         of 115 frames and 129 bins the first 112 of each. Each example has its own
         scale, in dB.

@@ -76,7 +76,7 @@ def outline(
     *,
     fold: int = 0,
     folds: int = 8,
-    protocol: str = "honest",
+    protocol: str = "validation",
     threshold: float = 5.0,
     window: int = 1,
     hop: int = 1,
@@ -105,7 +105,7 @@ def load_deap(
     *,
     fold: int = 0,
     folds: int = 8,
-    protocol: str = "honest",
+    protocol: str = "validation",
     threshold: float = 5.0,
     window: int = 1,
     hop: int = 1,
@@ -133,9 +133,9 @@ def load_deap(
         ConfigError: an argument cannot work.
         DataError: a file is missing or damaged.
 
-    Source:
+    Reference:
         Koelstra et al. 2012; OF-CMAER-CAT, Sec. 4.
-    Reading:
+    Deviation:
         The paper says neither how ratings become classes nor how long windows are: the
         middle of the scale, and seconds. The three seconds before each film are left
         out. No participant is in two splits: windows of one trial are nearly the same.

@@ -59,7 +59,7 @@ def build_or_open(
             the same either way.
 
     Raises:
-        ExtraError: it is not there, and the extra `demo` is not installed.
+        MissingDependencyError: it is not there, and the extra `demo` is not installed.
     """
     recipe = recipe or DigitsGenerationConfig()
     plan = {

@@ -96,7 +96,7 @@ def load_digits(
 
     Raises:
         ConfigError: an unknown modality, or a chance outside [0, 1).
-        ExtraError: the set is not built yet, and the extra `demo` is not installed.
+        MissingDependencyError: the set is not built yet, and the extra `demo` is not installed.
         DataError: the prepared data is damaged or cannot be written.
     """
     kept = tuple(MODALITIES if modalities is None else modalities)

@@ -206,7 +206,7 @@ def pca_reconstruct(images: np.ndarray, train: np.ndarray, energy: float) -> np.
     Returns:
         (n 28 28 1) uint8.
 
-    Source:
+    Reference:
         AV-MNIST removes 75 % of the energy of its images in this way.
     """
     zoom = PICTURE / images.shape[1]

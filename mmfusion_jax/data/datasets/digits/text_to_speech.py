@@ -48,7 +48,7 @@ def speak(
         The sample rate in Hz and the sound, (t) int16.
 
     Raises:
-        ExtraError: eSpeak NG is not installed, fails or does not answer in time.
+        MissingDependencyError: eSpeak NG is not installed, fails or does not answer in time.
     """
     starts = range(0, len(utterances), CHUNK)
     chunks = [utterances[start : start + CHUNK] for start in starts]

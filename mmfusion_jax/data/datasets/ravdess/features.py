@@ -42,7 +42,7 @@ def outline(
     *,
     fold: int = 0,
     folds: int = 5,
-    protocol: str = "honest",
+    protocol: str = "validation",
     stride: int = 1,
     **_: Any,
 ) -> Dataset:
@@ -64,7 +64,7 @@ def load_ravdess_features(
     *,
     fold: int = 0,
     folds: int = 5,
-    protocol: str = "honest",
+    protocol: str = "validation",
     stride: int = 1,
     augment: Mapping[str, float] | None = None,
 ) -> Dataset:
@@ -88,7 +88,7 @@ def load_ravdess_features(
             stride is not within a clip.
         DataError: a file is missing, damaged, or does not belong to the other.
 
-    Reading:
+    Deviation:
         The paper trains on 20 actors; here actors 21-24 are absent and 16 remain.
     """
     arrays = _load(data_dir)

@@ -68,7 +68,7 @@ def outline(
     *,
     fold: int = 0,
     folds: int = 5,
-    protocol: str = "honest",
+    protocol: str = "validation",
     size: int = 224,
     frames: int = 30,
     crop: str = "full",
@@ -96,7 +96,7 @@ def load_ravdess(
     *,
     fold: int = 0,
     folds: int = 5,
-    protocol: str = "honest",
+    protocol: str = "validation",
     size: int = 224,
     frames: int = 30,
     frame_sampling: str = "even",
@@ -142,9 +142,9 @@ def load_ravdess(
         ConfigError: fold, protocol or crop is unknown.
         DataError: the folder is not as downloaded, or landmarks are missing.
 
-    Source:
+    Reference:
         CFN-SR, Sec. 3.1-3.2; Livingstone & Russo 2018.
-    Reading:
+    Deviation:
         Sec. 3.1 takes "30 consecutive images" and does not say which; the released
         code spaces them evenly over the clip, which is the default.
     """
