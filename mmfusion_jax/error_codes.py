@@ -200,7 +200,9 @@ _CODES = (
         "C16",
         "Metric does not fit the label",
         """`config.train.selection_metric` is not a metric for the label
-        `config.data.label`. The message lists the metrics for this label.""",
+        `config.data.label`: the message lists the metrics for this label. Or a metric
+        of `config.metrics` has the name of one of them, or its formula fails for the
+        predictions of this label: choose another name, or remove the metric.""",
     ),
     _code(
         "C17",

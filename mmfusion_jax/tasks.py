@@ -1,42 +1,114 @@
-"""What a label means: the size of the head, the scores, the answer to beat."""
+"""Label types: head size, metrics and constant baseline."""
 
 import dataclasses
+import inspect
+import pkgutil
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
 from mmfusion_jax.data.dataset import RegressionTarget
-from mmfusion_jax.errors import DataError
+from mmfusion_jax.errors import ConfigError, DataError, suggest
+from mmfusion_jax.metrics import METRIC_FAMILIES
 from mmfusion_jax.metrics.classification import ClassificationMetrics
 from mmfusion_jax.metrics.integration_score import (
     IntegrationMetrics,
     IntegrationScoreSpec,
 )
 from mmfusion_jax.metrics.multilabel import MultilabelMetrics
-from mmfusion_jax.metrics.regression import RegressionMetrics
-from mmfusion_jax.metrics.sentiment import SentimentMetrics
-from mmfusion_jax.metrics.sims import SimsMetrics
+from mmfusion_jax.metrics.score_info import (
+    LOSS,
+    Collected,
+    ScoreInfo,
+    by_name,
+    compute,
+)
 from mmfusion_jax.types import Array, Batch, Outputs
 
 
-class Scores(Protocol):
-    """A metric family: collects on the device, scores on the host.
-
-    Attributes:
-        DEFINITIONS: name of a score -> what it is, in words.
-    """
+class Metrics(Protocol):
+    """The metrics of a label: collected on the device, computed on the host."""
 
     @property
-    def DEFINITIONS(self) -> Mapping[str, str]: ...
+    def infos(self) -> Mapping[str, ScoreInfo]:
+        """The metrics by name, in the order of `scores`."""
+        ...
 
-    def collect(self, outputs: Outputs, batch: Batch) -> dict[str, Array]: ...
+    def collect(self, outputs: Outputs, batch: Batch) -> dict[str, Array]:
+        """Returns the arrays that the formulas read, (b ...)."""
+        ...
 
-    def scores(self, collected: Mapping[str, np.ndarray]) -> dict[str, float]: ...
+    def scores(self, collected: Collected) -> dict[str, float]:
+        """Returns the metrics of a split; those whose arrays are missing are left out.
+
+        Args:
+            collected: What `collect` returned for every valid example, (n ...).
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class ExtendedMetrics:
+    """The metrics of a label and extra ones.
+
+    Attributes:
+        family: The metrics of the label.
+        extra: Metrics of the same collected arrays.
+    """
+
+    family: Metrics
+    extra: tuple[ScoreInfo, ...]
+
+    @property
+    def infos(self) -> dict[str, ScoreInfo]:
+        return by_name(*self.family.infos.values(), *self.extra)
+
+    def collect(self, outputs: Outputs, batch: Batch) -> dict[str, Array]:
+        return self.family.collect(outputs, batch)
+
+    def scores(self, collected: Collected) -> dict[str, float]:
+        return compute(self.infos.values(), collected)
+
+
+def check_extra_metrics(
+    label: str, family: Metrics, extra: Iterable[ScoreInfo], example: Collected
+) -> None:
+    """Checks that extra metrics can be computed, before a run begins.
+
+    Args:
+        label: Name of the label, for messages.
+        family: The metrics of the label.
+        extra: The metrics to check.
+        example: Collected arrays of a few examples, all zeros.
+
+    Raises:
+        ConfigError: A name is taken, or the formula fails on `example`.
+    """
+    taken = {*family.infos, LOSS.name, UNDEFINED}
+    for info in extra:
+        if info.name in taken:
+            raise ConfigError(
+                "C16",
+                f"config.metrics adds {info.name!r}, but label {label!r} already has "
+                "a metric of this name.",
+                f"remove it; the metrics of the label: {', '.join(family.infos)}",
+            )
+        taken.add(info.name)
+        try:
+            float(info.formula({name: example[name] for name in info.needs}))
+        except Exception as error:
+            raise ConfigError(
+                "C16",
+                f"config.metrics: {info.name!r} cannot be computed for label "
+                f"{label!r}: {type(error).__name__}: {error}.",
+                "collected arrays: "
+                + ", ".join(f"{name} {(*x.shape,)}" for name, x in example.items()),
+            ) from error
 
 
 class Task(Protocol):
-    """Names its label, head size and scores."""
+    """Names its label, head size and metrics."""
 
     @property
     def label(self) -> str: ...
@@ -44,26 +116,28 @@ class Task(Protocol):
     @property
     def head_size(self) -> int: ...
 
-    def scores(self) -> Scores: ...
+    def metrics(self) -> Metrics:
+        """Returns the metrics of the label and `extra_metrics`."""
+        ...
 
     def check(self, labels: np.ndarray, split: str) -> None:
-        """Raises DataError for labels that would train silently and wrongly."""
+        """Raises DataError for invalid labels, which could be trained on silently."""
         ...
 
     def constant_baseline(self, train: np.ndarray) -> tuple[str, np.ndarray]:
-        """The best answer that looks at no input: in words, and as a prediction (k)."""
+        """Returns the best constant prediction: its description and its value, (k)."""
         ...
 
     def prior(self, train: np.ndarray) -> np.ndarray:
-        """The prediction for an example of which nothing is there, (k) or ()."""
+        """Returns the prediction for an example without any modality, (k) or ()."""
         ...
 
     def to_json(self) -> dict[str, Any]:
-        """What a report says of it, as JSON values."""
+        """Returns what a report needs to know of the label, as JSON values."""
         ...
 
-    def plot_data(self, collected: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """What a report draws of the answers, as JSON values."""
+    def plot_data(self, collected: Collected) -> dict[str, Any]:
+        """Returns what a report plots of the predictions, as JSON values."""
         ...
 
 
@@ -72,32 +146,40 @@ class Classification:
     """One class out of k.
 
     Attributes:
-        label: name of the label, (b) int.
-        classes: names of the classes, in the order of their numbers.
-        integration: what MIS is made of; None where modalities say nothing alone.
+        label: Name of the label, (b) int.
+        classes: Names of the classes, by index.
+        integration: The parts of MIS; None without MIS.
+        extra_metrics: Metrics in addition to those of a classifier.
     """
 
     label: str
     classes: tuple[str, ...]
     integration: IntegrationScoreSpec | None = None
+    extra_metrics: tuple[ScoreInfo, ...] = ()
+
+    def __post_init__(self):
+        k = len(self.classes)
+        example = {"prediction": np.zeros((2, k)), "truth": np.zeros(2, int)}
+        if self.integration is not None:
+            m = len(self.integration.modalities)
+            example["alone"] = np.zeros((2, m, k))
+            example["present"] = np.ones((2, m), bool)
+        check_extra_metrics(self.label, self._family, self.extra_metrics, example)
 
     @property
     def head_size(self) -> int:
         return len(self.classes)
 
-    def scores(self) -> ClassificationMetrics | IntegrationMetrics:
-        plain = ClassificationMetrics(self.label, len(self.classes))
-        if self.integration is None:
-            return plain
-        return IntegrationMetrics(plain, self.integration)
+    def metrics(self) -> Metrics:
+        return _extended(self._family, self.extra_metrics)
 
     def check(self, labels: np.ndarray, split: str) -> None:
         k = len(self.classes)
         if not np.issubdtype(labels.dtype, np.integer):
             raise DataError(
                 "D11",
-                f"label {self.label!r} of split {split!r} is {labels.dtype}, but a "
-                f"class is an integer 0..{k - 1}.",
+                f"label {self.label!r} of split {split!r} has type {labels.dtype}, "
+                f"but classes must be integers 0..{k - 1}.",
                 "choose another label, or give class names in the labels file",
             )
         bad = np.flatnonzero((labels < 0) | (labels >= k))
@@ -110,22 +192,29 @@ class Classification:
             )
 
     def constant_baseline(self, train: np.ndarray) -> tuple[str, np.ndarray]:
-        common = int(np.bincount(train, minlength=len(self.classes)).argmax())
-        return f"always “{self.classes[common]}”", np.eye(len(self.classes))[common]
+        majority = int(np.bincount(train, minlength=len(self.classes)).argmax())
+        description = f"majority class: “{self.classes[majority]}”"
+        return description, np.eye(len(self.classes))[majority]
 
     def prior(self, train: np.ndarray) -> np.ndarray:
-        """The logarithm of how often each class occurs."""
+        """Returns the logarithms of the class frequencies."""
         return _log(np.bincount(train, minlength=len(self.classes)) / len(train))
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": "classification", "classes": list(self.classes)}
 
-    def plot_data(self, collected: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        return {"confusion": self.scores().confusion(collected).tolist()}
+    def plot_data(self, collected: Collected) -> dict[str, Any]:
+        return {"confusion": self._plain.confusion(collected).tolist()}
 
+    @property
+    def _plain(self) -> ClassificationMetrics:
+        return ClassificationMetrics(self.label, len(self.classes))
 
-METRIC_FAMILIES = {"sentiment": SentimentMetrics, "sims": SimsMetrics}
-"""What the scores of a field are; every other number has plain ones."""
+    @property
+    def _family(self) -> Metrics:
+        if self.integration is None:
+            return self._plain
+        return IntegrationMetrics(self._plain, self.integration)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,22 +222,25 @@ class Regression:
     """One number.
 
     Attributes:
-        label: name of the label, (b) float.
-        target: its range, its neutral value, the scores that are usual.
+        label: Name of the label, (b) float.
+        target: Its range, its neutral value and its family of metrics.
+        extra_metrics: Metrics in addition to those of the family.
     """
 
     label: str
     target: RegressionTarget
+    extra_metrics: tuple[ScoreInfo, ...] = ()
+
+    def __post_init__(self):
+        example = {"prediction": np.zeros(2), "truth": np.zeros(2)}
+        check_extra_metrics(self.label, self._family, self.extra_metrics, example)
 
     @property
     def head_size(self) -> int:
         return 1
 
-    def scores(self) -> Scores:
-        family = METRIC_FAMILIES.get(self.target.family)
-        if family is None:
-            return RegressionMetrics(self.label, self.target.neutral)
-        return family(self.label)
+    def metrics(self) -> Metrics:
+        return _extended(self._family, self.extra_metrics)
 
     def check(self, labels: np.ndarray, split: str) -> None:
         low, high = self.target.low, self.target.high
@@ -158,44 +250,67 @@ class Regression:
                 "D11",
                 f"label {self.label!r} of split {split!r}, example {bad[0]}: "
                 f"{labels[bad[0]]} is not in {low:g}..{high:g}.",
-                "repair the labels, or leave these examples out",
+                "fix the labels, or leave these examples out",
             )
 
     def constant_baseline(self, train: np.ndarray) -> tuple[str, np.ndarray]:
         median = np.asarray(np.median(train), np.float32)
-        return f"always the training median, {median:.2f}", median
+        return f"training median: {median:.2f}", median
 
     def prior(self, train: np.ndarray) -> np.ndarray:
-        """The median."""
+        """Returns the median."""
         return self.constant_baseline(train)[1]
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": "regression", "range": [self.target.low, self.target.high]}
 
-    def plot_data(self, collected: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    def plot_data(self, collected: Collected) -> dict[str, Any]:
         rounded = lambda x: np.asarray(x, np.float64).round(4).tolist()
         pairs = {k: rounded(collected[k]) for k in ("truth", "prediction")}
         return {"pairs": pairs}
 
+    @property
+    def _family(self) -> Metrics:
+        name = self.target.family
+        if name not in METRIC_FAMILIES and ":" not in name:
+            raise ConfigError(
+                "C03",
+                f"label {self.label!r} has the metric family {name!r}, which is "
+                f"unknown; {suggest(name, METRIC_FAMILIES)}",
+            )
+        family = pkgutil.resolve_name(METRIC_FAMILIES.get(name, name))
+        offered = {"label": self.label, "neutral": self.target.neutral}
+        accepted = inspect.signature(family).parameters
+        return family(**{k: v for k, v in offered.items() if k in accepted})
+
 
 @dataclasses.dataclass(frozen=True)
 class Multilabel:
-    """Several yes or no at once, with two logits each.
+    """Several binary labels at once, with two logits each.
 
     Attributes:
-        label: name of the label, (b j) int 0 or 1.
-        flags: names of the flags.
+        label: Name of the label, (b j) int 0 or 1.
+        flags: Names of the flags.
+        extra_metrics: Metrics in addition to those of flags.
     """
 
     label: str
     flags: tuple[str, ...]
+    extra_metrics: tuple[ScoreInfo, ...] = ()
+
+    def __post_init__(self):
+        j = len(self.flags)
+        example = {"prediction": np.zeros((2, 2 * j)), "truth": np.zeros((2, j), int)}
+        family = MultilabelMetrics(self.label, self.flags)
+        check_extra_metrics(self.label, family, self.extra_metrics, example)
 
     @property
     def head_size(self) -> int:
         return 2 * len(self.flags)
 
-    def scores(self) -> MultilabelMetrics:
-        return MultilabelMetrics(self.label, self.flags)
+    def metrics(self) -> Metrics:
+        family = MultilabelMetrics(self.label, self.flags)
+        return _extended(family, self.extra_metrics)
 
     def check(self, labels: np.ndarray, split: str) -> None:
         bad = np.flatnonzero(~np.isin(labels, (0, 1)).all(axis=1))
@@ -203,78 +318,78 @@ class Multilabel:
             raise DataError(
                 "D11",
                 f"label {self.label!r} of split {split!r}, example {bad[0]}: "
-                f"{labels[bad[0]].tolist()} is not made of 0 and 1.",
+                f"the flags are {labels[bad[0]].tolist()}, but each must be 0 or 1.",
                 f"there are {len(self.flags)} flags: {', '.join(self.flags)}",
             )
 
     def constant_baseline(self, train: np.ndarray) -> tuple[str, np.ndarray]:
-        common = (train.mean(axis=0) > 0.5).astype(int)
-        return "always the commoner answer", np.eye(2)[common].ravel()
+        majority = (train.mean(axis=0) > 0.5).astype(int)
+        return "majority answer of each flag", np.eye(2)[majority].ravel()
 
     def prior(self, train: np.ndarray) -> np.ndarray:
-        """The logarithms of how often each flag is no and yes."""
-        yes = train.mean(axis=0)
-        return _log(np.stack([1 - yes, yes], axis=-1)).ravel()
+        """Returns the logarithms of the frequencies of 0 and 1 of each flag."""
+        positive = train.mean(axis=0)
+        return _log(np.stack([1 - positive, positive], axis=-1)).ravel()
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": "multilabel", "flags": list(self.flags)}
 
-    def plot_data(self, collected: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    def plot_data(self, collected: Collected) -> dict[str, Any]:
         return {}
 
 
-def _log(share: np.ndarray) -> np.ndarray:
-    """Logarithms in float32; of 0 that of a billionth."""
-    return np.log(np.maximum(share, 1e-9)).astype(np.float32)
+def _extended(family: Metrics, extra: tuple[ScoreInfo, ...]) -> Metrics:
+    """Returns the metrics of a label with extra ones, if there are any."""
+    return ExtendedMetrics(family, extra) if extra else family
+
+
+def _log(frequency: np.ndarray) -> np.ndarray:
+    """Returns logarithms in float32; that of 0 is the one of 1e-9."""
+    return np.log(np.maximum(frequency, 1e-9)).astype(np.float32)
 
 
 UNDEFINED = "not_finite"
-"""Entry of an evaluation that counts and names predictions that are not finite."""
+"""Entry of an evaluation that counts the predictions that are not finite."""
 
 
-def rows_are_finite(collected: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Whether every prediction of an example is finite, (n) bool.
+def rows_are_finite(collected: Collected) -> np.ndarray:
+    """Returns whether all predictions of an example are finite, (n) bool.
 
     Args:
-        collected: what an evaluation step collects: "prediction" (n ...), and of models
-            whose modalities predict alone "alone" (n m k) and "present" (n m).
+        collected: What an evaluation step collects: "prediction" (n ...), and of models
+            with unimodal predictions "alone" (n m k) and "present" (n m).
     """
     finite = lambda x: np.isfinite(x).reshape(len(x), -1).all(axis=1)
     good = finite(collected["prediction"])
     if "alone" in collected:
-        alone, present = collected["alone"], collected["present"]
-        good &= finite(np.where(present[..., None], alone, 0))
+        unimodal, present = collected["alone"], collected["present"]
+        good &= finite(np.where(present[..., None], unimodal, 0))
     return good
 
 
-def compute_scores(
-    task: Task, collected: Mapping[str, np.ndarray], shown: int = 5
-) -> dict[str, Any]:
-    """The scores of a split, all of them NaN if a prediction is not finite.
+def compute_scores(task: Task, collected: Collected, shown: int = 5) -> dict[str, Any]:
+    """Returns the metrics of a split, all NaN if a prediction is not finite.
 
-    A score of the finite ones alone would be that of other data, and thresholds and
-    argmax turn NaN into a class.
+    Metrics of the finite predictions alone would be those of other data, and thresholds
+    and argmax map NaN to a class.
 
     Args:
-        task: whose scores.
-        collected: what its scores collect of every real example, (n ...).
-        shown: how many examples to name at most.
+        task: The task.
+        collected: What its metrics collect of every valid example, (n ...).
+        shown: Maximum number of examples to list.
 
     Returns:
-        The scores by name, and, if there is a prediction that is not finite, under
-        `UNDEFINED` how many there are ("count"), of how many ("of"), and the numbers
-        of the first ones in the split ("examples").
+        The metrics by name. If a prediction is not finite, also `UNDEFINED`: the number
+        of such examples ("count"), of all examples ("of"), and the indices of the first
+        ones ("examples").
     """
+    metrics = task.metrics()
     good = rows_are_finite(collected)
     if good.all():
-        return {**task.scores().scores(collected)}
-    zeros = {
-        k: np.zeros_like(x) if np.issubdtype(x.dtype, np.floating) else x
-        for k, x in collected.items()
-    }
+        return {**metrics.scores(collected)}
     bad = np.flatnonzero(~good)
     return {
-        **dict.fromkeys(task.scores().scores(zeros), float("nan")),
+        **dict.fromkeys(metrics.infos, float("nan")),
         UNDEFINED: {
             "count": len(bad),
             "of": len(good),
@@ -284,39 +399,39 @@ def compute_scores(
 
 
 def describe_undefined(split: str, scores: Mapping[str, Any]) -> str:
-    """Why the scores of a split are not defined, in a sentence; "" if they are."""
+    """Returns why the metrics of a split are not defined; "" if they are."""
     found = scores.get(UNDEFINED)
     if not found:
         return ""
-    names = ", ".join(map(str, found["examples"]))
+    indices = ", ".join(map(str, found["examples"]))
     more = ", ..." if found["count"] > len(found["examples"]) else ""
     return (
         f"{split}: the predictions of {found['count']} of {found['of']} examples are "
-        f"not finite (number {names}{more}): its scores are not defined"
+        f"not finite (indices {indices}{more}); the metrics are not defined"
     )
 
 
 def undefined_scores(entries: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Which scores of runs, and of their unimodal stages, are not defined, and why.
+    """Returns which metrics of runs and their unimodal stages are not defined, and why.
 
     Args:
-        entries: of runs, as `result.json` has them.
+        entries: Runs as in `result.json`.
     """
     found = []
     for entry in entries:
         for name, stage in {"": entry, **entry.get("stages", {})}.items():
-            place = f"fold {entry['fold']}, seed {entry['seed']}"
-            place = f"{name} only, {place}" if name else place
+            run = f"fold {entry['fold']}, seed {entry['seed']}"
+            run = f"{name} only, {run}" if name else run
             for split in ("train", "valid", "test", "last"):
                 if line := describe_undefined(split, stage.get(split) or {}):
-                    found.append(f"{place}, {line}")
+                    found.append(f"{run}, {line}")
     return found
 
 
 def constant_baseline_scores(
     task: Task, train: np.ndarray, test: np.ndarray
 ) -> tuple[str, dict[str, float]]:
-    """What the answer that looks at no input scores on the labels of `test`."""
-    words, answer = task.constant_baseline(train)
-    said = np.broadcast_to(answer, (len(test), *np.shape(answer)))
-    return words, task.scores().scores({"prediction": said, "truth": test})
+    """Returns the description of the constant baseline and its metrics on `test`."""
+    description, constant = task.constant_baseline(train)
+    y_pred = np.broadcast_to(constant, (len(test), *np.shape(constant)))
+    return description, task.metrics().scores({"prediction": y_pred, "truth": test})

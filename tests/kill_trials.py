@@ -102,7 +102,7 @@ def _train(request: ParsedCommand) -> dict[str, Any]:
     model, tx = Tiny(), optax.adam(1e-2)
     objective = Objective({"task": WeightedLoss(CrossEntropy(TASK.label))})
     step = executor.compile(make_train_step(model, objective, tx))
-    scores = TASK.scores()
+    scores = TASK.metrics()
     eval_step = executor.compile_eval(make_eval_step(model, objective, scores))
     init = lambda: create_state(model, tx, reader.dummy_batch(), jax.random.key(7))
 

@@ -223,7 +223,7 @@ def test_configs_fit_their_data(word, shapes):
     def run():
         tree = net.init(jax.random.key(0), batch, train=False)
         outputs = net.apply(tree, batch, train=False)
-        task.scores().collect(outputs, batch)
+        task.metrics().collect(outputs, batch)
         return objective(outputs, batch, jnp.zeros(()))
 
     total, terms = jax.eval_shape(run)

@@ -117,7 +117,7 @@ class Subject:
                 "gradient": after.opt_state.trace,
                 "stats": after.stats,
                 "outputs": outputs,
-                "scores": parts.task.scores().collect(outputs, batch),
+                "scores": parts.task.metrics().collect(outputs, batch),
                 "loss": parts.objective.value(TASK, outputs, batch),
             }
 

@@ -78,7 +78,7 @@ def made(asked: ParsedCommand) -> tuple[Dataset, build.Parts]:
     per_epoch = build.pipeline(config, data, config.seed).steps_per_epoch
     plan = build.plan(config, per_epoch)
     assert config.train.select in [
-        *build.build_task(config, data).scores().DEFINITIONS,
+        *build.build_task(config, data).metrics().infos,
         "loss",
     ]
     return data, build.parts(config, data, plan.steps)
@@ -93,7 +93,7 @@ def shapes(asked: ParsedCommand) -> tuple[int, ...]:
     state = jax.eval_shape(init, batch)
     after, _ = jax.eval_shape(parts.step(None), state, batch)
     assert jax.tree.structure(after) == jax.tree.structure(state)
-    scores = parts.task.scores()
+    scores = parts.task.metrics()
     evaluate = make_eval_step(parts.model, parts.objective, scores, parts.modalities)
     found = jax.eval_shape(evaluate, state.variables, batch)
     size = parts.task.head_size

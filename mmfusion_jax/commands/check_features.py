@@ -12,20 +12,10 @@ from mmfusion_jax.data.feature_files.known_datasets import (
     FeatureDatasetSpec,
 )
 from mmfusion_jax.data.feature_files.summary import header_lines, table_lines
-from mmfusion_jax.metrics.rounding import format_number
+from mmfusion_jax.report import formatting
 from mmfusion_jax.tasks import Multilabel, Regression, constant_baseline_scores
 
 JSON = Any
-REPORTED_METRICS = (
-    "mae",
-    "accuracy",
-    "acc2_non0",
-    "acc2_has0",
-    "acc2",
-    "acc7",
-    "f1_non0",
-    "f1",
-)
 
 
 def format_report(found: Mapping[str, JSON]) -> str:
@@ -45,7 +35,12 @@ def format_report(found: Mapping[str, JSON]) -> str:
 def label_summary(
     report: Mapping[str, JSON], kind: FeatureDatasetSpec | None
 ) -> Iterator[str]:
-    """How the labels are spread, and what an answer without looking scores."""
+    """Yields the distribution of the labels and the metrics of the constant baseline.
+
+    Args:
+        report: Statistics of the splits.
+        kind: What is known of the data set; None for one that is not known.
+    """
     for split, part in report.items():
         for name, values in part["labels"].items():
             yield f"  {split}: {name}: {_spread(name, np.array(values), kind)}"
@@ -57,13 +52,13 @@ def label_summary(
     if kind is None or task is None:
         return
     train, test = (np.array(report[s]["labels"][kind.label]) for s in ("train", "test"))
-    says, scores = constant_baseline_scores(task, train, test)
-    told = [
-        f"{name} {format_number(scores[name])}"
-        for name in REPORTED_METRICS
-        if name in scores
+    baseline, scores = constant_baseline_scores(task, train, test)
+    shown = [
+        f"{info.label} {formatting.score(info.to_json(), scores[name])}"
+        for name, info in task.metrics().infos.items()
+        if info.headline
     ]
-    yield f"  to beat on test: {says}: {', '.join(told)}"
+    yield f"  baseline on test ({baseline}): {', '.join(shown)}"
 
 
 def _spread(name: str, values: np.ndarray, kind: FeatureDatasetSpec | None) -> str:

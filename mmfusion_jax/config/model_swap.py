@@ -17,7 +17,7 @@ from mmfusion_jax.config.load import flatten, format_value
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.losses import OF_PREDICTIONS, OF_UNIMODAL_LOGITS
 from mmfusion_jax.losses.objective import TASK
-from mmfusion_jax.metrics.integration_score import DEFINITIONS
+from mmfusion_jax.metrics.integration_score import INTEGRATION_METRICS
 from mmfusion_jax.models import MODELS, UNIMODAL_LOGITS
 
 BUILT = frozenset({"parent", "name", "encoders", "head_size", "axis", "dtype", "flags"})
@@ -140,7 +140,7 @@ def _keep_scores(config: Config) -> None:
     agree = config.model.name in UNIMODAL_LOGITS and len(config.model.encoders) > 1
     if "mis" in config and not agree:
         del config.mis
-        if config.train.select in DEFINITIONS:
+        if config.train.select in INTEGRATION_METRICS:
             config.train.select = "accuracy"
 
 

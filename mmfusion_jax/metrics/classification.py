@@ -1,12 +1,37 @@
-"""Scores of a classifier."""
+"""Metrics of a classifier."""
 
 import dataclasses
-from collections.abc import Mapping
 
 import numpy as np
 from sklearn import metrics as sk
 
+from mmfusion_jax.metrics.score_info import (
+    Collected,
+    Formula,
+    ScoreInfo,
+    by_name,
+    compute,
+)
 from mmfusion_jax.types import Array, Batch, Outputs
+
+
+def _accuracy(collected: Collected) -> float:
+    y_true, y_pred = collected["truth"], collected["prediction"].argmax(-1)
+    return float(np.mean(y_true == y_pred))
+
+
+def _macro(index: int) -> Formula:
+    """Returns the macro precision (0), recall (1) or F1 (2) of scikit-learn."""
+
+    def formula(collected: Collected) -> float:
+        y_true, y_pred = collected["truth"], collected["prediction"].argmax(-1)
+        found = sk.precision_recall_fscore_support(
+            y_true, y_pred, labels=np.unique(y_true), average="macro",
+            zero_division=0,  # pyright: ignore[reportArgumentType]
+        )  # fmt: skip
+        return float(found[index])  # pyright: ignore[reportArgumentType]
+
+    return formula
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,51 +39,60 @@ class ClassificationMetrics:
     """Accuracy, UAR and macro precision, recall and F1.
 
     Attributes:
-        label: name in `Batch.labels`, (b) int classes.
+        label: Name in `Batch.labels`, (b) int classes.
         num_classes: k.
     """
 
     label: str
     num_classes: int
 
-    DEFINITIONS = {
-        "accuracy": "share of examples whose highest logit is the true class",
-        "uar": "unweighted average recall: mean of recall over classes that occur",
-        "macro_precision": "mean of precision over classes that occur; 0 if never said",
-        "macro_recall": "mean of recall over classes that occur (the same as UAR)",
-        "macro_f1": "mean of F1 over classes that occur, not the F1 of the means",
-    }
+    infos = by_name(
+        ScoreInfo(
+            "accuracy",
+            _accuracy,
+            "Fraction of examples whose highest logit is that of the true class.",
+            headline=True,
+        ),
+        ScoreInfo(
+            "uar",
+            _macro(1),
+            "Unweighted average recall: mean of the recall over classes that occur.",
+            label="UAR",
+        ),
+        ScoreInfo(
+            "macro_precision",
+            _macro(0),
+            "Mean of the precision over classes that occur; 0 for a class that is "
+            "never predicted.",
+        ),
+        ScoreInfo(
+            "macro_recall",
+            _macro(1),
+            "Mean of the recall over classes that occur (the same as UAR).",
+        ),
+        ScoreInfo(
+            "macro_f1",
+            _macro(2),
+            "Mean of the F1 over classes that occur, not the F1 of the means.",
+            label="macro F1",
+            headline=True,
+        ),
+    )
 
     def collect(self, outputs: Outputs, batch: Batch) -> dict[str, Array]:
-        """What the scores need of every example: logits (b k) and class (b)."""
+        """Returns the logits (b k) and the class (b) of every example."""
         return {"prediction": outputs.prediction, "truth": batch.labels[self.label]}
 
-    def scores(self, collected: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """The scores of `DEFINITIONS`, each in 0..1, from scikit-learn.
+    def scores(self, collected: Collected) -> dict[str, float]:
+        """Returns the metrics of a split.
 
         Args:
-            collected: what `collect` gave for every real example, (n ...).
+            collected: What `collect` returned for every valid example, (n ...).
         """
-        truth, said = collected["truth"], collected["prediction"].argmax(-1)
-        precision, recall, f1, _ = sk.precision_recall_fscore_support(
-            truth, said, labels=np.unique(truth), average="macro",
-            zero_division=0,  # pyright: ignore[reportArgumentType]
-        )  # fmt: skip
-        return {
-            "accuracy": float(np.mean(truth == said)),
-            "uar": float(recall),
-            "macro_precision": float(precision),
-            "macro_recall": float(recall),
-            "macro_f1": float(f1),
-        }
+        return compute(self.infos.values(), collected)
 
-    def confusion(self, collected: Mapping[str, np.ndarray]) -> np.ndarray:
-        """How often each class was taken for each, (k true, k said)."""
+    def confusion(self, collected: Collected) -> np.ndarray:
+        """Returns the number of examples by class, (k true, k predicted)."""
         k = self.num_classes
         pairs = collected["truth"] * k + collected["prediction"].argmax(-1)
         return np.bincount(pairs, minlength=k * k).reshape(k, k)
-
-
-def majority(train: np.ndarray, test: np.ndarray) -> float:
-    """Accuracy on `test` of always saying the commonest class of `train`."""
-    return float(np.mean(test == np.bincount(train).argmax()))

@@ -1,7 +1,7 @@
-"""Scores of two columns: what was said and what is true. Plain NumPy, for everyone.
+"""Metrics of predictions and labels, in NumPy.
 
-p are answers, t are labels; both are flattened and compared in float32, as the field's
-evaluation scripts do.
+p are predictions, t are labels; both are flattened and compared in float32, as the
+evaluation scripts of the field do.
 """
 
 from typing import Any
@@ -11,57 +11,69 @@ from sklearn import metrics as sk
 
 
 def column(x: Any) -> np.ndarray:
-    """`x` as one float32 column."""
+    """Returns `x` as a flat float32 array."""
     return np.asarray(x, np.float32).ravel()
 
 
-def mae(said: Any, truth: Any) -> float:
-    """The mean of |p - t|."""
-    return float(np.mean(np.abs(column(said) - column(truth)), dtype=np.float64))
+def mae(y_pred: Any, y_true: Any) -> float:
+    """Returns the mean of |p - t|."""
+    return float(np.mean(np.abs(column(y_pred) - column(y_true)), dtype=np.float64))
 
 
-def corr(said: Any, truth: Any, *, nan_corr: bool = False) -> float:
-    """Pearson's r; where p or t is constant 0, or NaN if `nan_corr`."""
-    p, t = column(said).astype(float), column(truth).astype(float)
+def rmse(y_pred: Any, y_true: Any) -> float:
+    """Returns the square root of the mean of (p - t)^2.
+
+    Raises:
+        ValueError: There are not as many predictions as labels.
+    """
+    p, t = column(y_pred), column(y_true)
+    if p.shape != t.shape:
+        raise ValueError(f"{p.size} predicted values for {t.size} labels")
+    return float(np.sqrt(np.mean(np.square(p - t), dtype=np.float64)))
+
+
+def corr(y_pred: Any, y_true: Any, *, nan_corr: bool = False) -> float:
+    """Returns Pearson's r; if p or t is constant 0, or NaN with `nan_corr`."""
+    p, t = column(y_pred).astype(float), column(y_true).astype(float)
     if np.ptp(p) == 0 or np.ptp(t) == 0:
         return float("nan") if nan_corr else 0.0
     p, t = p - p.mean(), t - t.mean()
     return float(np.sum(p * t) / np.sqrt(np.sum(p * p) * np.sum(t * t)))
 
 
-def rounded_accuracy(said: Any, truth: Any, limit: float) -> float:
-    """The share of p whose round(clip(p, -limit, limit)) is that of t; half to even."""
-    near = [np.round(np.clip(column(x), -limit, limit)) for x in (said, truth)]
+def rounded_accuracy(y_pred: Any, y_true: Any, limit: float) -> float:
+    """Returns the accuracy of round(clip(p, -limit, limit)); half to even."""
+    near = [np.round(np.clip(column(x), -limit, limit)) for x in (y_pred, y_true)]
     return accuracy(*near)
 
 
-def accuracy(said: Any, truth: Any) -> float:
-    """The share of equal answers, 0 where there is none to count."""
-    said, truth = np.ravel(said), np.ravel(truth)
-    return float(np.mean(said == truth)) if len(truth) else 0.0
+def accuracy(y_pred: Any, y_true: Any) -> float:
+    """Returns the fraction of equal values, 0 if there are none."""
+    y_pred, y_true = np.ravel(y_pred), np.ravel(y_true)
+    return float(np.mean(y_pred == y_true)) if len(y_true) else 0.0
 
 
-def weighted_f1(said: Any, truth: Any) -> float:
-    """F1 of every class, weighted by how often the class is true."""
-    said, truth = np.ravel(said), np.ravel(truth)
-    if not len(truth):
+def weighted_f1(y_pred: Any, y_true: Any) -> float:
+    """Returns the mean of the F1 of every class, weighted by class frequency."""
+    y_pred, y_true = np.ravel(y_pred), np.ravel(y_true)
+    if not len(y_true):
         return 0.0
     return float(
         sk.f1_score(
-            truth,
-            said,
+            y_true,
+            y_pred,
             average="weighted",
             zero_division=0,  # pyright: ignore[reportArgumentType]
         )
     )
 
 
-def weighted_accuracy(said: Any, truth: Any) -> float:
-    """(tp * n_neg / n_pos + tn) / (2 n_neg) of the signs; 0 counts as negative.
+def weighted_accuracy(y_pred: Any, y_true: Any) -> float:
+    """Returns (tp * n_neg / n_pos + tn) / (2 n_neg) of the signs; 0 is negative.
 
-    0 where one of the two signs never is true.
+    0 if the labels have only one of the two signs.
     """
-    p, t = np.ravel(said) > 0, np.ravel(truth) > 0
+    p, t = np.ravel(y_pred) > 0, np.ravel(y_true) > 0
     positive, negative = int(np.sum(t)), int(np.sum(~t))
     if not positive or not negative:
         return 0.0

@@ -1,7 +1,6 @@
-"""How well modalities work together: the Multimodal Integration Score."""
+"""The Multimodal Integration Score (MIS): how well modalities work together."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax.numpy as jnp
@@ -11,33 +10,88 @@ from scipy.special import softmax
 from mmfusion_jax.errors import ConfigError, suggest
 from mmfusion_jax.metrics import functional
 from mmfusion_jax.metrics.classification import ClassificationMetrics
+from mmfusion_jax.metrics.score_info import (
+    Collected,
+    Formula,
+    ScoreInfo,
+    by_name,
+    compute,
+)
 from mmfusion_jax.types import Array, Batch, Outputs
 
-DEFINITIONS = {
-    "mis": "Multimodal Integration Score: consistency, confidence and accuracy, "
-    "weighted",
-    "consistency": "over all examples and the modalities they have: share of "
-    "modalities whose own answer is that of all together",
-    "consistency_soft": "the same mean of the cosine of the probabilities of the "
-    "modality alone and of all together",
-    "confidence": "mean of the highest probability less the mean of the others",
-    "confidence_entropy": "1 - mean entropy of the probabilities / ln k",
-}
+NEEDS = ("prediction", "truth", "alone", "present")
 CONSISTENCY = {"hard": "consistency", "soft": "consistency_soft"}
 CONFIDENCE = {"margin": "confidence", "entropy": "confidence_entropy"}
 
 
+def _part(name: str, *, soft: bool = False, entropy: bool = False) -> Formula:
+    """Returns a part of `mis` as a formula."""
+
+    def formula(collected: Collected) -> float:
+        logits = collected["prediction"], collected["alone"]
+        fused, modal = (softmax(np.asarray(x, float), axis=-1) for x in logits)
+        found = mis(
+            fused,
+            np.swapaxes(modal, 0, 1),
+            collected["truth"],
+            present=np.swapaxes(collected["present"], 0, 1),
+            soft=soft,
+            entropy=entropy,
+        )
+        return found[name]
+
+    return formula
+
+
+PARTS = by_name(
+    ScoreInfo(
+        "consistency",
+        _part("consistency"),
+        "Fraction of unimodal predictions, over all examples and the modalities they "
+        "have, that equal the prediction of the fused model.",
+        unit="",
+        needs=NEEDS,
+    ),
+    ScoreInfo(
+        "consistency_soft",
+        _part("consistency", soft=True),
+        "Mean cosine similarity of unimodal and fused probabilities, over all examples "
+        "and the modalities they have.",
+        unit="",
+        needs=NEEDS,
+    ),
+    ScoreInfo(
+        "confidence",
+        _part("confidence"),
+        "Mean of the highest probability minus the mean of the others.",
+        unit="",
+        needs=NEEDS,
+    ),
+    ScoreInfo(
+        "confidence_entropy",
+        _part("confidence", entropy=True),
+        "1 - mean entropy of the probabilities / ln k.",
+        unit="",
+        needs=NEEDS,
+    ),
+)
+"""Metrics that MIS can be made of, in addition to the accuracy."""
+
+INTEGRATION_METRICS = frozenset({"mis", *PARTS})
+"""Metrics that only models with unimodal predictions have."""
+
+
 @dataclasses.dataclass(frozen=True)
 class IntegrationScoreSpec:
-    """What the Multimodal Integration Score is made of.
+    """The parts of the Multimodal Integration Score.
 
     Attributes:
-        modalities: whose own answers count.
-        weights: of consistency, confidence and accuracy; their sum is 1.
-        consistency: "hard", of the answers, or "soft", of the probabilities.
+        modalities: Modalities whose unimodal predictions are compared.
+        weights: Weights of consistency, confidence and accuracy; their sum is 1.
+        consistency: "hard" compares classes, "soft" probabilities.
         confidence: "margin" above the other classes, or "entropy".
 
-    Source:
+    Reference:
         Hetero-Fusion-Net, Eq. 11-17.
     """
 
@@ -50,7 +104,7 @@ class IntegrationScoreSpec:
         if len(self.weights) != 3 or abs(sum(self.weights) - 1) > 1e-6:
             raise ConfigError(
                 "C18",
-                f"config.mis.weights={tuple(self.weights)} are not three numbers "
+                f"config.mis.weights={tuple(self.weights)} must be three numbers "
                 "whose sum is 1.",
                 "--config.mis.weights=0.3,0.3,0.4",
             )
@@ -63,47 +117,54 @@ class IntegrationScoreSpec:
 
     @property
     def parts(self) -> tuple[str, str, str]:
-        """The names of the three scores."""
+        """The names of the three weighted metrics."""
         return CONSISTENCY[self.consistency], CONFIDENCE[self.confidence], "accuracy"
 
     @property
-    def formula(self) -> str:
-        """MIS in words, exactly."""
+    def definition(self) -> str:
+        """The weighted sum, in words."""
         terms = (f"{w:g} {p}" for w, p in zip(self.weights, self.parts, strict=True))
-        return f"Multimodal Integration Score: {' + '.join(terms)}"
+        return f"Multimodal Integration Score: {' + '.join(terms)}."
 
 
 @dataclasses.dataclass(frozen=True)
 class IntegrationMetrics:
-    """The scores of a classifier whose modalities have answers of their own.
+    """The metrics of a classifier with unimodal predictions.
 
     Attributes:
-        plain: of the answers of all modalities together.
-        integration: what MIS is made of.
+        plain: Metrics of the fused prediction.
+        integration: The parts of MIS.
     """
 
     plain: ClassificationMetrics
     integration: IntegrationScoreSpec
 
     @property
-    def DEFINITIONS(self) -> Mapping[str, str]:
-        exact = DEFINITIONS | {"mis": self.integration.formula}
-        return {**self.plain.DEFINITIONS, **exact}
+    def infos(self) -> dict[str, ScoreInfo]:
+        mis_info = ScoreInfo(
+            "mis",
+            self._mis,
+            self.integration.definition,
+            label="MIS",
+            unit="",
+            needs=NEEDS,
+        )
+        return by_name(mis_info, *self.plain.infos.values(), *PARTS.values())
 
     def collect(self, outputs: Outputs, batch: Batch) -> dict[str, Array]:
-        """What `plain` collects; every modality's logits (b m k) and presence (b m).
+        """Returns what `plain` collects, unimodal logits (b m k) and presence (b m).
 
         Raises:
-            ConfigError: the model has no heads of single modalities.
+            ConfigError: The model has no unimodal predictions.
         """
         names = self.integration.modalities
-        if lacking := [m for m in names if f"logits/{m}" not in outputs.aux]:
+        if missing := [m for m in names if f"logits/{m}" not in outputs.aux]:
             raise ConfigError(
                 "C18",
-                f"config.mis needs what {', '.join(lacking)} says alone, and the model "
-                "has no such head.",
-                "leave config.mis out and choose by another score, "
-                "or take a model with heads of single modalities",
+                f"config.mis requires unimodal predictions of {', '.join(missing)}, "
+                "which the model does not produce.",
+                "remove config.mis and set another train.selection_metric, or use a "
+                "model with unimodal heads",
             )
         return {
             **self.plain.collect(outputs, batch),
@@ -111,30 +172,17 @@ class IntegrationMetrics:
             "present": jnp.stack([batch.has_modalities(m) for m in names], axis=1),
         }
 
-    def scores(self, collected: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """The scores of `DEFINITIONS`; those of `plain` where nothing is said alone."""
-        found = self.plain.scores(collected)
-        if "alone" not in collected:
-            return found
-        fused = softmax(np.asarray(collected["prediction"], float), axis=-1)
-        alone = softmax(np.asarray(collected["alone"], float), axis=-1)
-        there = np.swapaxes(collected["present"], 0, 1)
-        data = fused, np.swapaxes(alone, 0, 1), collected["truth"]
-        how = self.integration
-        hard = mis(*data, present=there)
-        soft = mis(*data, present=there, soft=True, entropy=True)
-        found |= {
-            "consistency": hard["consistency"],
-            "consistency_soft": soft["consistency"],
-            "confidence": hard["confidence"],
-            "confidence_entropy": soft["confidence"],
-        }
-        total = sum(w * found[p] for w, p in zip(how.weights, how.parts, strict=True))
-        return {"mis": total, **found}
+    def scores(self, collected: Collected) -> dict[str, float]:
+        """Returns the metrics of a split; those of `plain` without "alone"."""
+        return compute(self.infos.values(), collected)
 
-    def confusion(self, collected: Mapping[str, np.ndarray]) -> np.ndarray:
-        """How often each class was taken for each, (k true, k said)."""
-        return self.plain.confusion(collected)
+    def _mis(self, collected: Collected) -> float:
+        known = {**self.plain.infos, **PARTS}
+        spec = self.integration
+        return sum(
+            weight * known[part].formula(collected)
+            for weight, part in zip(spec.weights, spec.parts, strict=True)
+        )
 
 
 def mis(
@@ -146,34 +194,34 @@ def mis(
     soft: bool = False,
     entropy: bool = False,
 ) -> dict[str, float]:
-    """The score "mis" and its parts "consistency", "confidence" and "accuracy".
+    """Returns "mis" and its parts "consistency", "confidence" and "accuracy".
 
         MIS = w_1 Consistency + w_2 Confidence + w_3 Accuracy
 
     Args:
-        p_fused: (n k) probabilities of all modalities together.
-        p_modal: (m n k) probabilities of every modality alone.
-        labels: (n) int classes.
-        weights: of the three parts; their sum is 1.
-        present: (m n) bool, which modalities an example has; None: all.
-        soft: consistency is the mean cosine of the probabilities, not the share of
-            equal answers.
-        entropy: confidence is 1 less the entropy over its highest value, not how far
-            the highest probability is above the mean of the others.
+        p_fused: Probabilities of the fused model, (n k).
+        p_modal: Probabilities of every modality alone, (m n k).
+        labels: Classes, (n) int.
+        weights: Weights of the three parts; their sum is 1.
+        present: Which modalities an example has, (m n) bool; None means all.
+        soft: Consistency is the mean cosine similarity of the probabilities instead of
+            the fraction of equal classes.
+        entropy: Confidence is 1 - entropy / maximum entropy instead of the highest
+            probability minus the mean of the others.
 
     Raises:
-        ValueError: the weights do not add up to 1.
+        ValueError: The sum of the weights is not 1.
 
-    Source:
+    Reference:
         Hetero-Fusion-Net, Eq. 11-17.
     """
     if abs(sum(weights) - 1) > 1e-6:
         raise ValueError(f"weights={weights} add up to {sum(weights):g}, not to 1.")
     fused, modal = np.asarray(p_fused, float), np.asarray(p_modal, float)
-    there = np.ones(modal.shape[:2], bool) if present is None else np.asarray(present)
-    alike = _cosine(modal, fused) if soft else modal.argmax(-1) == fused.argmax(-1)
+    valid = np.ones(modal.shape[:2], bool) if present is None else np.asarray(present)
+    agrees = _cosine(modal, fused) if soft else modal.argmax(-1) == fused.argmax(-1)
     found = {
-        "consistency": float(np.mean(alike[there])) if there.any() else 0.0,
+        "consistency": float(np.mean(agrees[valid])) if valid.any() else 0.0,
         "confidence": float(np.mean(_certainty(fused) if entropy else _margin(fused))),
         "accuracy": functional.accuracy(fused.argmax(-1), labels),
     }
@@ -182,18 +230,18 @@ def mis(
 
 
 def _cosine(modal: np.ndarray, fused: np.ndarray) -> np.ndarray:
-    """The cosine of every modality's probabilities and those of all, (m n)."""
+    """Returns the cosine similarity of unimodal and fused probabilities, (m n)."""
     lengths = np.linalg.norm(modal, axis=-1) * np.linalg.norm(fused, axis=-1)
     return np.sum(modal * fused, axis=-1) / np.maximum(lengths, 1e-12)
 
 
 def _margin(p: np.ndarray) -> np.ndarray:
-    """How far the highest probability is above the mean of the others, (n)."""
+    """Returns the highest probability minus the mean of the others, (n)."""
     top, k = p.max(-1), p.shape[-1]
     return top - (p.sum(-1) - top) / (k - 1)
 
 
 def _certainty(p: np.ndarray) -> np.ndarray:
-    """1 less the entropy over ln k, (n)."""
+    """Returns 1 - entropy / ln k, (n)."""
     terms = p * np.log(np.where(p > 0, p, 1))
     return 1 + terms.sum(-1) / np.log(p.shape[-1])

@@ -1,4 +1,4 @@
-"""Scores as text, rounded in one way wherever they are shown."""
+"""Rounds numbers for display, the same way everywhere."""
 
 import decimal
 import math
@@ -8,14 +8,14 @@ EXACT = decimal.Context(prec=400, rounding=decimal.ROUND_HALF_UP)
 
 
 def format_number(value: float, digits: int = 3) -> str:
-    """A number with `digits` decimals, half away from zero: 0.9075 is "0.908".
+    """Returns a number with `digits` decimals, half away from zero: 0.9075 is "0.908".
 
-    Its first 12 decimal digits are rounded, not its binary value, so that 0.9075 as a
-    share and 90.75 in percent agree, and so do differences and means of such shares.
+    Its first 12 decimal digits are rounded, not its binary value, so that 0.9075 and
+    90.75 % agree, and so do differences and means of such fractions.
 
     Args:
-        value: a number; NaN is "not defined".
-        digits: number of decimals, 0 or more.
+        value: A number; NaN is "not defined".
+        digits: Number of decimals, 0 or more.
     """
     if not math.isfinite(value):
         return "not defined" if math.isnan(value) else str(value)
@@ -23,13 +23,13 @@ def format_number(value: float, digits: int = 3) -> str:
 
 
 def format_percent(value: float, digits: int = 1) -> str:
-    """A share in percent, without the sign: 0.9075 is "90.8"."""
+    """Returns a fraction as a percentage, without the sign: 0.9075 is "90.8"."""
     if not math.isfinite(value):
         return format_number(value)
     return _fixed(EXACT.multiply(decimal.Decimal(f"{value:.12g}"), 100), digits)
 
 
 def _fixed(number: decimal.Decimal, digits: int) -> str:
-    """`number` with so many decimals, and no minus before a zero."""
+    """Returns `number` with `digits` decimals, and no minus before a zero."""
     found = EXACT.quantize(number, decimal.Decimal(1).scaleb(-digits))
     return f"{EXACT.abs(found) if found.is_zero() else found:f}"

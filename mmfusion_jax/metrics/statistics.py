@@ -1,4 +1,4 @@
-"""How sure scores of several runs are: an interval, and tests of a difference."""
+"""Uncertainty of metrics over runs: confidence intervals and paired tests."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ from scipy import stats
 
 @dataclasses.dataclass(frozen=True)
 class PairedTest:
-    """Two systems compared over the same runs, such as folds and seeds.
+    """A comparison of two systems over the same runs, such as folds and seeds.
 
     Attributes:
-        difference: mean of a - b.
-        t: Student's t of the differences; NaN where all of them are the same.
-        t_test: two-sided p of the paired t-test; NaN where t is.
-        wilcoxon: two-sided p of the signed-rank test, exact without ties; 1 where
-            nothing differs.
+        difference: Mean of a - b.
+        t: Student's t of the differences; NaN if all of them are equal.
+        t_test: Two-sided p of the paired t-test; NaN if t is.
+        wilcoxon: Two-sided p of the signed-rank test, exact without ties; 1 if all
+            differences are 0.
     """
 
     difference: float
@@ -32,29 +32,31 @@ def bootstrap_interval(
     seed: int = 0,
     resamples: int = 9999,
 ) -> tuple[float, float]:
-    """The percentile bootstrap interval of a mean.
+    """Returns the percentile bootstrap interval of a mean.
 
     Args:
-        values: one score of every run, two at least.
-        level: share of the resampled means inside the interval, half of the rest on
-            either side.
-        seed: of the resampling; the same seed gives the same interval.
-        resamples: how often as many values are drawn with replacement.
+        values: A metric of every run, at least two.
+        level: Fraction of the resampled means inside the interval, half of the rest
+            on either side.
+        seed: Seed of the resampling; the same seed gives the same interval.
+        resamples: Number of samples, each with replacement and as large as `values`.
 
     Returns:
-        The lower and the upper end.
+        The lower and the upper bound.
 
     Raises:
-        ValueError: fewer than two values, or a level outside (0, 1).
+        ValueError: Fewer than two values, or a level outside (0, 1).
 
-    Source:
+    Reference:
         Efron and Tibshirani 1993, Ch. 13.
     """
     found = np.asarray(values, np.float64)
     if found.ndim != 1 or len(found) < 2:
-        raise ValueError(f"values has shape {found.shape}, and needs two runs at least")
+        raise ValueError(
+            f"values has shape {found.shape}; at least two runs are required"
+        )
     if not 0 < level < 1:
-        raise ValueError(f"level={level} is not between 0 and 1")
+        raise ValueError(f"level={level} must be between 0 and 1")
     drawn = stats.bootstrap(
         (found,),
         np.mean,
@@ -68,36 +70,36 @@ def bootstrap_interval(
 
 
 def paired_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
-    """Whether one system differs from another, run by run.
+    """Tests whether one system differs from another, run by run.
 
         t = mean(a - b) / (s / sqrt(n)),  n - 1 degrees of freedom
 
-    Runs that share training data, as folds do, are not independent: the p of both
+    Runs that share training data, such as folds, are not independent: the p of both
     tests is then too small.
 
     Args:
-        a: a score of the one system in every run.
-        b: of the other in the same runs, in the same order; two at least.
+        a: A metric of the first system in every run.
+        b: The metric of the second system in the same runs, in the same order.
 
     Raises:
-        ValueError: other numbers of scores.
+        ValueError: Different numbers of runs, or fewer than two.
 
-    Source:
-        Student 1908; Wilcoxon 1945. MEA and MCL-MCF report p < .05 of a paired t-test
-        and no more.
+    Reference:
+        Student 1908; Wilcoxon 1945. MEA and MCL-MCF report only p < .05 of a paired
+        t-test.
     """
     first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if first.ndim != 1 or first.shape != second.shape or len(first) < 2:
         raise ValueError(
             f"a and b have shapes {first.shape} and {second.shape}; "
-            "they need the same runs, two at least"
+            "they need the same runs, at least two"
         )
-    apart = first - second
+    differences = first - second
     t, p, signed = np.nan, np.nan, 1.0
-    if np.ptp(apart) > 0:
-        student: Any = stats.ttest_1samp(apart, 0.0)
+    if np.ptp(differences) > 0:
+        student: Any = stats.ttest_1samp(differences, 0.0)
         t, p = float(student.statistic), float(student.pvalue)
-    if len(rest := apart[apart != 0]):
-        ranks: Any = stats.wilcoxon(rest, method="exact")
+    if len(nonzero := differences[differences != 0]):
+        ranks: Any = stats.wilcoxon(nonzero, method="exact")
         signed = float(ranks.pvalue)
-    return PairedTest(float(apart.mean()), t, p, signed)
+    return PairedTest(float(differences.mean()), t, p, signed)

@@ -1,103 +1,78 @@
-"""Numbers as a reader wants them."""
+"""Formats numbers."""
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from mmfusion_jax.metrics.rounding import format_number, format_percent
 
 DASH = "–"
 UNDEFINED = "not defined"
-NO_SHARES = frozenset(
-    {
-        "loss",
-        "mae",
-        "corr",
-        "mis",
-        "consistency",
-        "consistency_soft",
-        "confidence",
-        "confidence_entropy",
-    }
-)
-LABELS = {
-    "uar": "UAR",
-    "macro_f1": "macro F1",
-    "mae": "MAE",
-    "corr": "Pearson r",
-    "mis": "MIS",
-    "acc7": "Acc-7",
-    "acc5": "Acc-5",
-    "acc3": "Acc-3",
-    "acc2": "Acc-2",
-    "acc2_has0": "Acc-2 (with 0)",
-    "acc2_non0": "Acc-2 (without 0)",
-    "acc2_mult_all": "Acc-2 (MulT)",
-    "f1": "F1",
-    "f1_has0": "F1 (with 0)",
-    "f1_non0": "F1 (without 0)",
-    "f1_swapped_non0": "F1 (swapped weights)",
-}
+
+Metric: TypeAlias = Mapping[str, Any]
+"""What is known about a metric: an entry of `result["metrics"]`, with its "label",
+"definition", "unit" and "higher_is_better"."""
+
+FRACTION: Metric = {"unit": "percent"}
+"""A fraction that is not a metric, such as the weight of a modality."""
 
 
-def score(name: str, value: Any) -> str:
-    """A score; shares of examples are given in percent."""
+def score(metric: Metric, value: Any) -> str:
+    """Returns a value with its unit."""
     if not is_number(value):
         return UNDEFINED
-    return f"{format_percent(value)} %" if is_fraction(name) else format_number(value)
+    return f"{format_percent(value)} %" if is_fraction(metric) else format_number(value)
 
 
-def std(name: str, summary: Mapping[str, Any]) -> str:
-    """The standard deviation over several runs, such as "± 1.2"; "" for one run."""
-    if summary["n"] < 2 or not is_number(summary["std"]):
-        return ""
+def std(metric: Metric, summary: Mapping[str, Any]) -> str:
+    """Returns the standard deviation over runs, such as "± 1.2"; "" for one run."""
     std = summary["std"]
-    return (
-        f"± {format_percent(std)}" if is_fraction(name) else f"± {format_number(std)}"
-    )
+    if summary["n"] < 2 or not is_number(std):
+        return ""
+    return f"± {format_percent(std) if is_fraction(metric) else format_number(std)}"
 
 
-def mean_std(name: str, summary: Mapping[str, Any]) -> str:
-    """Mean and, of several runs, the standard deviation."""
-    return f"{score(name, summary['mean'])} {std(name, summary)}".rstrip()
+def mean_std(metric: Metric, summary: Mapping[str, Any]) -> str:
+    """Returns the mean and, of several runs, the standard deviation."""
+    return f"{score(metric, summary['mean'])} {std(metric, summary)}".rstrip()
 
 
-def difference(name: str, value: Any, other: Any = 0.0) -> str:
-    """How far one score is from another, with its sign; a dash without one of them."""
+def difference(metric: Metric, value: Any, other: Any = 0.0) -> str:
+    """Returns the signed difference of two values; a dash if one is not defined."""
     if not (is_number(value) and is_number(other)):
         return DASH
     value -= other
     sign = "−" if value < 0 else "+"
     size = (
         f"{format_percent(abs(value))} points"
-        if is_fraction(name)
+        if is_fraction(metric)
         else format_number(abs(value))
     )
     return f"{sign}{size}"
 
 
 def p_value(value: float) -> str:
-    """The p of a test; a dash where it does not exist."""
+    """Returns the p of a test; a dash where it does not exist."""
     return format_number(value) if is_number(value) else DASH
 
 
-def is_fraction(name: str) -> bool:
-    """Whether a score is a share of examples, 0..1."""
-    return name not in NO_SHARES
+def is_fraction(metric: Metric) -> bool:
+    """Returns whether values are fractions, 0..1, which are shown as percentages."""
+    return metric["unit"] == "percent"
 
 
 def count(value: Any) -> str:
-    """A whole number with thousands separated."""
+    """Returns an integer with thousands separators."""
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def significant(value: float) -> str:
-    """A number of any size with three figures."""
+    """Returns a number of any size with three significant digits."""
     return f"{value:.3g}"
 
 
 def seconds(value: Any) -> str:
-    """A time in the unit that fits it."""
+    """Returns a duration in a suitable unit."""
     if not is_number(value):
         return DASH
     if value < 1:
@@ -109,11 +84,6 @@ def seconds(value: Any) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def label(name: str) -> str:
-    """A name of ours in a reader's words."""
-    return LABELS.get(name, name.replace("_", " "))
-
-
 def is_number(value: Any) -> bool:
-    """Whether `value` is a finite number."""
+    """Returns whether `value` is a finite number."""
     return isinstance(value, int | float) and math.isfinite(value)

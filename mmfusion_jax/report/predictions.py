@@ -48,7 +48,7 @@ def _confusion(result: Result, matrices: list[Any]) -> Html:
     for label, row, total in zip(classes, counts, totals, strict=True):
         cells = [_confusion_cell(int(value), int(total)) for value in row]
         recall = (
-            formatting.score("recall", row[len(rows)] / total)
+            formatting.score(formatting.FRACTION, row[len(rows)] / total)
             if total
             else formatting.DASH
         )
@@ -69,25 +69,35 @@ def _confusion(result: Result, matrices: list[Any]) -> Html:
 def all_metrics(result: Result) -> Html:
     """Every score of every run, and what the scores mean."""
     names = list(result["summary"]["test"])
+    metrics = [result["metrics"][name] for name in names]
     rows = [
         [f"test, mean of {len(result['runs'])}"]
-        + [formatting.mean_std(name, result["summary"]["test"][name]) for name in names]
+        + [
+            formatting.mean_std(metric, result["summary"]["test"][name])
+            for name, metric in zip(names, metrics, strict=True)
+        ]
     ]
     for run in result["runs"]:
         for split in ("valid", "test"):
             values = run.get(split)
             if values is None:  # a split that the run does not have
                 continue
-            cells = [formatting.score(name, values.get(name)) for name in names]
+            cells = [
+                formatting.score(metric, values.get(name))
+                for name, metric in zip(names, metrics, strict=True)
+            ]
             rows.append([f"{_place(run)}{split}", *cells])
     meanings = [
-        [formatting.label(name), text] for name, text in result["definitions"].items()
+        [metric["label"], metric["definition"]] for metric in result["metrics"].values()
     ]
     return tag(
         "section",
         tag("h2", "All scores"),
         table(
-            ["", *map(formatting.label, names)], rows, "At the chosen step.", "numbers"
+            ["", *(metric["label"] for metric in metrics)],
+            rows,
+            "At the chosen step.",
+            "numbers",
         ),
         tag(
             "details",
@@ -103,7 +113,8 @@ def modality_weights(result: Result) -> Html:
     if not found:
         return Html("")
     rows = [
-        [name, formatting.mean_std("share", value)] for name, value in found.items()
+        [name, formatting.mean_std(formatting.FRACTION, value)]
+        for name, value in found.items()
     ]
     text = (
         "What the model gives a modality, as a share of what it gives all; mean over "

@@ -60,7 +60,7 @@ def dataset_metadata(result: Result) -> Html:
         [name, formatting.count(number)] for name, number in about["counts"].items()
     ]
     known = [
-        [formatting.label(name), _text(value)]
+        [name.replace("_", " "), _text(value)]
         for name, value in about["facts"].items()
         if name not in ("warnings", "hints")
     ]

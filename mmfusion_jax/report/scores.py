@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmfusion_jax.config.build import LOWER_IS_BETTER
 from mmfusion_jax.metrics.statistics import bootstrap_interval, paired_test
 from mmfusion_jax.report import formatting
 from mmfusion_jax.report.charts import curves, series
@@ -26,25 +25,26 @@ CHOSEN_BY = {
 def headline(result: Result, title: str) -> Html:
     """What was done, the score, and what it is to be compared with."""
     select, ours = result["select"], _ours(result)
-    tiles = [_tile(formatting.mean_std(select, ours), _runs(result), "main")]
+    metric = result["metrics"][select]
+    tiles = [_tile(formatting.mean_std(metric, ours), _runs(result), "main")]
     best = _best_stage(result)
     if best is not None:
-        tiles.append(_tile(formatting.score(select, best[1]), f"{best[0]} alone"))
+        tiles.append(_tile(formatting.score(metric, best[1]), f"{best[0]} alone"))
     *_, last = headline_scores(result)
     if last != select:
-        other = formatting.mean_std(last, result["summary"]["test"][last])
-        tiles.append(_tile(other, f"test {formatting.label(last)}"))
+        shown = result["metrics"][last]
+        other = formatting.mean_std(shown, result["summary"]["test"][last])
+        tiles.append(_tile(other, f"test {shown['label']}"))
     if point := result["baseline"]["scores"].get(last):
-        tiles.append(
-            _tile(formatting.score(last, point["mean"]), _constant_baseline(result))
-        )
+        value = formatting.score(result["metrics"][last], point["mean"])
+        tiles.append(_tile(value, _constant_baseline(result)))
     weights = result["model"]["parameters"]["total"]
     tiles.append(_tile(formatting.count(weights), "parameters"))
     total = sum(run["times"]["total_s"] for run in _all_runs(result))
     tiles.append(_tile(formatting.seconds(total), "of training"))
-    sentence = f"Test {formatting.label(select)} {formatting.mean_std(select, ours)}"
+    sentence = f"Test {metric['label']} {formatting.mean_std(metric, ours)}"
     if best is not None:
-        gain = formatting.difference(select, ours["mean"], best[1])
+        gain = formatting.difference(metric, ours["mean"], best[1])
         sentence += f", {gain} against {best[0]} alone"
     place = f"Label “{result['task']['label']}”, protocol “{result['protocol']}”"
     return tag(
@@ -92,7 +92,7 @@ def fusion_vs_unimodal(result: Result) -> Html:
 
 def _table_of(score: str, result: Result, text: str) -> Html:
     """Everyone's test score."""
-    ours = result["summary"]["test"][score]
+    metric, ours = result["metrics"][score], result["summary"]["test"][score]
     point = result["baseline"]["scores"].get(score)
     stages = result["summary"]["stages"]
     values = [
@@ -100,26 +100,26 @@ def _table_of(score: str, result: Result, text: str) -> Html:
         *(stage["test"][score]["mean"] for stage in stages.values()),
     ]
     values = [value for value in values if formatting.is_number(value)]
-    full = 1.0 if formatting.is_fraction(score) else max(values, default=1.0)
+    full = 1.0 if formatting.is_fraction(metric) else max(values, default=1.0)
     rows = []
     if point is not None:
         full = max(full, point["mean"])
         alone = {**point, "n": 1, "std": 0.0}
-        rows.append([_constant_baseline(result), *_bar(score, alone, full, ""), 0])
+        rows.append([_constant_baseline(result), *_bar(metric, alone, full, ""), 0])
     for name, stage in stages.items():
-        bar = _bar(score, stage["test"][score], full, "stage")
+        bar = _bar(metric, stage["test"][score], full, "stage")
         weights = result["runs"][0]["stages"][name]["parameters"]["total"]
         rows.append([f"{name} alone", *bar, formatting.count(weights)])
     weights = formatting.count(result["model"]["parameters"]["total"])
-    rows.append([result["model"]["name"], *_bar(score, ours, full, "ours"), weights])
-    head = ["", f"test {formatting.label(score)}", "", "parameters"]
+    rows.append([result["model"]["name"], *_bar(metric, ours, full, "ours"), weights])
+    head = ["", f"test {metric['label']}", "", "parameters"]
     return table(head, rows, text, "numbers")
 
 
 def checkpoint_selection(result: Result) -> Html:
     """The honest figure beside the one that looks at the test split."""
     select, summary = result["select"], result["summary"]
-    protocol = result["protocol"]
+    metric, protocol = result["metrics"][select], result["protocol"]
     found = [(f"{CHOSEN_BY[protocol]}: the result above", _ours(result))]
     if "last" in summary and protocol != "fixed":
         found.append((CHOSEN_BY["fixed"], summary["last"][select]))
@@ -127,11 +127,11 @@ def checkpoint_selection(result: Result) -> Html:
         found.append((CHOSEN_BY["paper"], summary["flattering"]["score"]))
     rows = []
     for name, value in found:
-        gap = formatting.difference(select, value["mean"], found[0][1]["mean"])
+        gap = formatting.difference(metric, value["mean"], found[0][1]["mean"])
         rows.append(
             [
                 name,
-                formatting.mean_std(select, value),
+                formatting.mean_std(metric, value),
                 gap if rows else formatting.DASH,
             ]
         )
@@ -141,7 +141,7 @@ def checkpoint_selection(result: Result) -> Html:
         "data will not repeat it. It is shown so that it can be set beside such "
         "figures."
     )
-    head = ["step chosen by", f"test {formatting.label(select)}", "difference"]
+    head = ["step chosen by", f"test {metric['label']}", "difference"]
     return tag(
         "section",
         tag("h2", "Honest and flattering"),
@@ -152,10 +152,9 @@ def checkpoint_selection(result: Result) -> Html:
 
 def learning_curves(workdir: Path, result: Result) -> Html:
     """Curves of loss and score, of the model and of its stages."""
-    select = result["select"]
-    runs = result["runs"]
+    select, runs = result["select"], result["runs"]
+    metric = result["metrics"][select]
     logs = [read_metrics(workdir / run["folder"]) for run in runs]
-    name = formatting.label(select)
     chosen = "valid" if result["protocol"] == "honest" else "test"
     marks = [
         (run["epoch"], run[chosen][select])
@@ -181,13 +180,13 @@ def learning_curves(workdir: Path, result: Result) -> Html:
                 ],
             },
             marks,
-            name,
+            metric["label"],
             "score",
-            share=formatting.is_fraction(select),
+            share=formatting.is_fraction(metric),
         ),
     ]
     parts = [tag("h2", "Learning curves"), tag("div", *charts, class_="figures")]
-    if stages := list(_stage_charts(workdir, result, name)):
+    if stages := list(_stage_charts(workdir, result, metric)):
         parts.append(
             tag(
                 "details",
@@ -223,7 +222,7 @@ def _constant_baseline(result: Result) -> str:
 def _runs(result: Result) -> str:
     """What the headline is made of, such as "test accuracy, mean of 5 runs"."""
     number = len(result["runs"])
-    name = f"test {formatting.label(result['select'])}"
+    name = f"test {result['metrics'][result['select']]['label']}"
     return name if number == 1 else f"{name}, mean of {number} runs"
 
 
@@ -244,7 +243,7 @@ def _best_stage(result: Result) -> tuple[str, float] | None:
     means = {
         name: value for name, value in means.items() if formatting.is_number(value)
     }
-    best = min if select in LOWER_IS_BETTER else max
+    best = max if result["metrics"][select]["higher_is_better"] else min
     return best(means.items(), key=lambda item: item[1]) if means else None
 
 
@@ -257,18 +256,20 @@ def _compared(result: Result) -> str:
     alone = [run["stages"][best[0]]["test"][select] for run in result["runs"]]
     if not all(map(formatting.is_number, (*ours, *alone))):
         return ""
-    found = paired_test(ours, alone)
+    metric, found = result["metrics"][select], paired_test(ours, alone)
     low, high = bootstrap_interval([a - b for a, b in zip(ours, alone, strict=True)])
     return (
-        f" Run by run it is {formatting.difference(select, found.difference)} against "
-        f"{best[0]} alone, 95 % interval {formatting.difference(select, low)} to "
-        f"{formatting.difference(select, high)} (bootstrap over runs); paired t-test "
+        f" Run by run it is {formatting.difference(metric, found.difference)} against "
+        f"{best[0]} alone, 95 % interval {formatting.difference(metric, low)} to "
+        f"{formatting.difference(metric, high)} (bootstrap over runs); paired t-test "
         f"p = {formatting.p_value(found.t_test)}, signed-rank test p = "
         f"{formatting.p_value(found.wilcoxon)}."
     )
 
 
-def _bar(select: str, value: Mapping[str, Any], full: float, kind: str) -> list[Html]:
+def _bar(
+    metric: formatting.Metric, value: Mapping[str, Any], full: float, kind: str
+) -> list[Html]:
     """Two cells: a score, and a bar as long as its share of `full`."""
     mean, std = value["mean"] or 0.0, value["std"] or 0.0
     at = lambda x: f"{100 * min(max(x / max(full, 1e-9), 0.0), 1.0):.2f}%"
@@ -276,14 +277,16 @@ def _bar(select: str, value: Mapping[str, Any], full: float, kind: str) -> list[
     if std > 0:
         low, high = max(mean - std, 0.0), min(mean + std, full)
         parts.append(tag("u", style=f"left:{at(low)};width:{at(high - low)}"))
-    text = formatting.mean_std(select, value)
+    text = formatting.mean_std(metric, value)
     return [
         tag("td", text, class_="ours" if kind == "ours" else None),
         tag("td", tag("div", *parts, class_="bar", aria_hidden="true"), class_="graph"),
     ]
 
 
-def _stage_charts(workdir: Path, result: Result, name: str) -> Iterator[Html]:
+def _stage_charts(
+    workdir: Path, result: Result, metric: formatting.Metric
+) -> Iterator[Html]:
     """A chart for every stage."""
     for stage in result["summary"]["stages"]:
         folders = [workdir / run["folder"] / "stages" / stage for run in result["runs"]]
@@ -292,6 +295,6 @@ def _stage_charts(workdir: Path, result: Result, name: str) -> Iterator[Html]:
             "validation": [series(log, f"valid/{result['select']}") for log in logs],
             "test": [series(log, f"test/{result['select']}") for log in logs],
         }
-        share = formatting.is_fraction(result["select"])
-        what, salt = f"{name}, {stage} alone", f"stage {stage}"
+        share = formatting.is_fraction(metric)
+        what, salt = f"{metric['label']}, {stage} alone", f"stage {stage}"
         yield curves(lines, [], what, salt, share=share)

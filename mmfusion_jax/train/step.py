@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mmfusion_jax import tasks
 from mmfusion_jax.losses.objective import TASK, Objective
-from mmfusion_jax.tasks import Scores
 from mmfusion_jax.train.state import TrainState
 from mmfusion_jax.types import WEIGHT_PREFIX, Array, Batch, Model, Outputs, PyTree
 
@@ -143,12 +143,12 @@ def _step_key(state: TrainState, axis: str | None) -> Array:
 def make_eval_step(
     model: Model,
     objective: Objective,
-    scores: Scores,
+    metrics: tasks.Metrics,
     modalities: tuple[str, ...] = (),
 ) -> Callable[[PyTree, Batch], PyTree]:
     """Creates the evaluation step, which collects predictions and the task loss.
 
-    The step maps variables and a batch to "collected", the arrays that `scores`
+    The step maps variables and a batch to "collected", the arrays that `metrics`
     collects and the auxiliary outputs named "weight/...", (b ...) each; "weight", the
     weights of the examples, (b); and "loss", the mean task loss over the real
     examples, (). The other terms compare or regularize outputs that only training
@@ -157,7 +157,7 @@ def make_eval_step(
     Args:
         model: Maps a Batch to Outputs.
         objective: Contains the task loss.
-        scores: Metrics of the task.
+        metrics: Metrics of the task.
         modalities: Modalities that the model reads; the prediction for an example with
             none of them is `variables["prior"]`, (k), if present.
     """
@@ -170,7 +170,7 @@ def make_eval_step(
             outputs = _with_prior(outputs, present, variables["prior"])
         weights = {k: v for k, v in outputs.aux.items() if k.startswith(WEIGHT_PREFIX)}
         return {
-            "collected": {**weights, **scores.collect(outputs, batch)},
+            "collected": {**weights, **metrics.collect(outputs, batch)},
             "weight": batch.weight,
             "loss": objective.value(TASK, outputs, batch),
         }

@@ -1,0 +1,103 @@
+"""A metric: its formula, and what is known about it."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+Collected: TypeAlias = Mapping[str, np.ndarray]
+"""Arrays of a split, one row per example: "prediction" (n ...) and "truth" (n ...);
+of models with unimodal predictions also "alone" (n m k) and "present" (n m)."""
+Formula: TypeAlias = Callable[[Collected], float]
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreInfo:
+    """A metric.
+
+    Attributes:
+        name: The key in results and in `config.train.selection_metric`.
+        formula: Computes the metric of a split.
+        definition: One sentence.
+        label: The name in reports and plots; by default `name` with spaces.
+        unit: "percent" for a fraction, which reports show as a percentage, or "".
+        higher_is_better: The direction.
+        headline: `data check` shows it for the constant baseline.
+        needs: The collected arrays that `formula` reads.
+    """
+
+    name: str
+    formula: Formula
+    definition: str
+    label: str = ""
+    unit: Literal["", "percent"] = "percent"
+    higher_is_better: bool = True
+    headline: bool = False
+    needs: tuple[str, ...] = ("prediction", "truth")
+
+    def __post_init__(self):
+        if self.unit not in ("", "percent"):
+            raise ValueError(
+                f"metric {self.name!r}: unit={self.unit!r} must be '' or 'percent'."
+            )
+        if not self.label:
+            object.__setattr__(self, "label", self.name.replace("_", " "))
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the entry of the metric in `result.json`."""
+        names = ("label", "definition", "unit", "higher_is_better")
+        return {name: getattr(self, name) for name in names}
+
+
+def _not_computed_from_predictions(collected: Collected) -> float:
+    raise ValueError("the loss is computed by the evaluation step, not from collected")
+
+
+LOSS = ScoreInfo(
+    "loss",
+    _not_computed_from_predictions,
+    "Mean of the loss term `task` over the split.",
+    unit="",
+    higher_is_better=False,
+    needs=(),
+)
+"""The loss of an evaluation, which every task has in addition to its metrics."""
+
+
+def on_columns(score: Callable[[np.ndarray, np.ndarray], float]) -> Formula:
+    """Returns the formula that applies `score` to flat float32 predictions and labels.
+
+    Args:
+        score: Maps predictions (n) and labels (n) to a number.
+    """
+    column = lambda x: np.asarray(x, np.float32).ravel()
+    return lambda collected: score(
+        column(collected["prediction"]), column(collected["truth"])
+    )
+
+
+def by_name(*infos: ScoreInfo) -> dict[str, ScoreInfo]:
+    """Returns the metrics by name, in their order.
+
+    Raises:
+        ValueError: Two metrics have the same name.
+    """
+    found = {info.name: info for info in infos}
+    if len(found) != len(infos):
+        raise ValueError(f"metrics with the same name: {[i.name for i in infos]}")
+    return found
+
+
+def with_loss(infos: Mapping[str, ScoreInfo]) -> dict[str, ScoreInfo]:
+    """Returns everything an evaluation reports: the metrics and `LOSS`."""
+    return {**infos, LOSS.name: LOSS}
+
+
+def compute(infos: Iterable[ScoreInfo], collected: Collected) -> dict[str, float]:
+    """Returns the metrics by name, without those whose arrays were not collected."""
+    return {
+        info.name: float(info.formula(collected))
+        for info in infos
+        if collected.keys() >= set(info.needs)
+    }
