@@ -164,8 +164,9 @@ _CODES = (
     _code(
         "C11",
         "Value has the wrong type",
-        """The value of a flag or field has the wrong type. Separate the elements of a
-        tuple with commas: `1,2,3`.""",
+        """The value of a flag or field has the wrong type, or is a single value
+        instead of a group of fields. Separate the elements of a tuple with commas:
+        `1,2,3`.""",
     ),
     _code(
         "C12",
@@ -294,17 +295,17 @@ _CODES = (
     _code(
         "C31",
         "Missing config field",
-        """The config has no value for a required field. Start the config from
-        `base_config()` in `mmfusion_jax.config.base`, which sets every field that has
-        a default, or add the field that the message names.""",
+        """A required field of the config, or a required option of a part, is missing.
+        Start the config from `base_config()` in `mmfusion_jax.config.base`, which sets
+        every field that has a default, or add what the message names.""",
     ),
     _code(
         "C32",
         "Part cannot be imported",
         """A config can name a part of any package as `package.module:Name`. Here the
-        module cannot be imported, or it has no such name. The message shows the import
-        error. Correct the path, install the package, or add its folder to
-        `PYTHONPATH`.""",
+        module cannot be imported, or it has no such name; the message shows the import
+        error. Or the name is not a class or function, or not a metric. Correct the
+        path, install the package, or add its folder to `PYTHONPATH`.""",
     ),
     _code(
         "D07",
@@ -502,11 +503,11 @@ _CODES = (
     ),
     _code(
         "D63",
-        "Invalid array in a pickle",
+        "Invalid object in a pickle",
         """The shape, dtype and bytes of an array do not match, or its dtype is not
         supported: structured arrays, dates, and numbers of more than 8 bytes (16 if
-        complex). Download the file again, or save the array as npz with a plain
-        dtype.""",
+        complex). Or an object is created from invalid arguments. Download the file
+        again, or save the array as npz with a plain dtype.""",
     ),
     _code(
         "D64",

@@ -1,4 +1,4 @@
-"""Small pickles of every kind the field uses, and opcodes to write bad ones with."""
+"""Small pickles of every common layout, and opcodes to write invalid ones."""
 
 import pickle
 import struct
@@ -37,7 +37,7 @@ MIXED = (
 )
 KINDS = (MMSA, MISA, DEAP, MIXED)
 
-# Python 2 wrote these: arrays as strings, in protocols 2 and 0.
+# Written by Python 2: arrays as strings, in protocols 2 and 0.
 PYTHON2 = (
     b"\x80\x02}q\x00U\x04dataq\x01cnumpy.core.multiarray\n_reconstruct\nq\x02cnumpy\n"
     b"ndarray\nq\x03K\x00\x85U\x01bq\x04\x87R(K\x01K\x02\x85cnumpy\ndtype\nq\x05"
@@ -53,7 +53,7 @@ PYTHON2_LINES = (
 
 
 def originals() -> list[bytes]:
-    """Every kind at every protocol."""
+    """Returns every layout at every protocol."""
     made = [pickle.dumps(kind, p) for kind in KINDS for p in range(6)]
     return [*made, PYTHON2, PYTHON2_LINES]
 
@@ -72,13 +72,13 @@ def name(module: str, attribute: str) -> bytes:
 
 
 def dtype(code: str, state: bytes = b"(K\x03" + text("|") + b"NNNKZKZK\x00tb") -> bytes:
-    """A dtype with a state, in which KZ stands for -1 and the last K for the flags."""
+    """Returns a dtype with a state, where KZ is -1 and the last K is the flags."""
     state = state.replace(b"KZ", b"J\xff\xff\xff\xff")
     return name("numpy", "dtype") + text(code) + b"\x89\x88\x87R" + state
 
 
 def array(dtype: bytes, content: bytes, shape: bytes = b"K\x01\x85") -> bytes:
-    """An array of any type with any content."""
+    """Returns an array of any dtype with any content."""
     core = name("numpy.core.multiarray", "_reconstruct")
     start = core + name("numpy", "ndarray") + b"K\x00\x85" + raw(b"b") + b"\x87R"
     return start + b"(K\x01" + shape + dtype + b"\x89" + content + b"tb"
@@ -89,6 +89,6 @@ def scalar(dtype: bytes, content: bytes) -> bytes:
 
 
 def numbers(content: bytes = b"\0" * 8, shape: bytes = b"K\x01\x85") -> bytes:
-    """An array of float64."""
+    """Returns an array of float64."""
     state = b"(K\x03" + text("<") + b"NNNKZKZK\x00tb"
     return array(dtype("f8", state), raw(content), shape)

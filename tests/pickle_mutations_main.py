@@ -1,7 +1,7 @@
-"""Reads damaged pickles: python pickle_mutations_main.py FOLDER SEED COUNT.
+"""Reads corrupted pickles: python pickle_mutations_main.py FOLDER SEED COUNT.
 
-The last file tried stays in FOLDER. Whatever is neither a value nor a RefusedPickle
-ends the process: an exception, a signal, or the alarm after LIMIT seconds.
+The last file stays in FOLDER. Anything other than a value or a RejectedPickleFile ends
+the process: another exception, a signal, or the alarm after LIMIT seconds.
 """
 
 import collections
@@ -24,7 +24,7 @@ CODES = [op.code.encode("latin1") for op in pickletools.opcodes]
 
 
 def pieces(content: bytes) -> list[bytes]:
-    """A pickle instruction by instruction, or line by line."""
+    """Splits a pickle into opcodes, or into lines."""
     if content == PYTHON2_LINES:
         return content.splitlines(keepends=True)
     starts = [at for _, _, at in pickletools.genops(content)]
@@ -72,7 +72,7 @@ CHANGES = (delete, swap, rename, exaggerate, flip, cut, splice)
 
 
 def mutate(rng: random.Random) -> bytes:
-    """One of the programs with one to four changes."""
+    """Returns one of the programs with one to four mutations."""
     program = list(rng.choice(PROGRAMS))
     for _ in range(rng.randint(1, 4)):
         rng.choice(CHANGES)(rng, program, rng.randrange(len(program)))
@@ -80,7 +80,7 @@ def mutate(rng: random.Random) -> bytes:
 
 
 def touch(value) -> None:
-    """Uses every array, as a bad one would only then do harm."""
+    """Uses every array, because an invalid one crashes only then."""
     if isinstance(value, np.ndarray):
         value.tobytes() if value.dtype == object else value.copy().tolist()
     elif isinstance(value, dict):
@@ -102,8 +102,8 @@ def main(folder: Path, seed: int, count: int) -> None:
         try:
             touch(read_pickle(file))
             ends["read"] += 1
-        except RejectedPickleFile as refusal:
-            ends[refusal.code] += 1
+        except RejectedPickleFile as rejection:
+            ends[rejection.code] += 1
         signal.setitimer(signal.ITIMER_REAL, 0)
     print(json.dumps(ends))
 

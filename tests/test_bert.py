@@ -241,8 +241,8 @@ def test_a_file_of_old_pytorch_is_told_apart(tmp_path):
         load(WEIGHT_MAPPINGS["bert"], file, shapes(Bert(**SMALL)))
 
 
-def test_a_random_start_is_said():
+def test_random_initialization_is_reported():
     encoders = {"text": "bert", "audio": "audio_conv"}
     assert random_init_notices(encoders, {"text": "bert.safetensors"}) == []
     (said,) = random_init_notices(encoders, {"text": ""})
-    assert said.startswith("text: the encoder 'bert' starts from random values")
+    assert said.startswith("text: encoder 'bert' is randomly initialized")

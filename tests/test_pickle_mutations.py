@@ -1,4 +1,4 @@
-"""Thousands of damaged pickles: none crashes, hangs or ends in a strange exception."""
+"""Thousands of corrupted pickles: none crashes, hangs or raises another exception."""
 
 import collections
 import json
@@ -24,7 +24,7 @@ def start(folder: Path, seed: int, count: int) -> subprocess.Popen:
 
 
 @pytest.mark.parametrize("count", [20_000, LARGE])
-def test_damaged_pickles_are_read_or_refused(tmp_path, count):
+def test_corrupted_pickles_are_read_or_rejected(tmp_path, count):
     parts = [start(tmp_path, seed, count // 2) for seed in (count, count + 1)]
     ends = collections.Counter()
     try:
@@ -37,7 +37,7 @@ def test_damaged_pickles_are_read_or_refused(tmp_path, count):
             part.kill()
             part.communicate()
     assert ends.total() == count
-    # The changes reach every kind of refusal, and leave some files whole; no file is
-    # refused because it asked for memory.
+    # The mutations cause every kind of rejection, and leave some files intact; no file
+    # exceeds the memory limit.
     assert set(ends) == {"read", "D60", "D61", "D62", "D63", "D64"}
     assert min(ends["read"], ends["D60"], ends["D63"]) > count / 50

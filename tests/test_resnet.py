@@ -206,7 +206,7 @@ def test_an_unknown_kind_is_named():
 
 
 def test_a_missing_file_is_an_error_with_the_command(tmp_path):
-    said = r"(?s)W01.*absent.*models.resnet50.*blocks take resnet18 or resnet34"
+    said = r"(?s)W01.*absent.*models.resnet50.*blocks use resnet18 or resnet34"
     with pytest.raises(WeightsError, match=said):
         load(WEIGHT_MAPPINGS["resnet"], tmp_path / "absent.pt", shapes(small()))
 

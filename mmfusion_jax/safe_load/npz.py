@@ -1,4 +1,4 @@
-"""Arrays from an npz file, without running anything that lies in it."""
+"""Reads arrays from npz files without running code in them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,21 +9,22 @@ import numpy as np
 from mmfusion_jax.errors import DataError
 
 RATIO = 200
-"""A file that unpacks to more times its size than this is a trap, if it is large."""
+"""A large file that unpacks to more than this many times its size is rejected."""
 
 LARGE = 64 << 20
+"""Bytes up to which `RATIO` is not checked."""
 
 
 def read_npz(path: Path, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-    """The arrays of a file.
+    """Returns the arrays of a file.
 
     Args:
-        path: of the file, which must exist.
-        names: the arrays to read, all of which must be there; None reads all.
+        path: File, which must exist.
+        names: Arrays to read, all of which must be in the file; None reads all.
 
     Raises:
-        DataError: the file is damaged, lacks an array, needs pickle, or would unpack
-            to far more than it could hold.
+        DataError: The file is corrupted, lacks an array, requires pickle, or would
+            unpack to much more than its size.
     """
     try:
         with path.open("rb") as stream:
@@ -37,50 +38,50 @@ def read_npz(path: Path, names: Sequence[str] | None = None) -> dict[str, np.nda
         KeyError,
         EOFError,
         MemoryError,
-        AttributeError,  # a plain npy file: it has no arrays by name
+        AttributeError,  # a plain npy file, which has no named arrays
         BadZipFile,
     ) as error:
         fix = "copy or download it again"
         if "allow_pickle" in str(error):
-            fix = "save plain arrays in it, such as of float32, none of objects"
+            fix = "save it with plain arrays, such as float32, and no object arrays"
         raise DataError("D52", f"{path} cannot be read: {error}.", fix) from error
 
 
 def read_from(
-    dir: str, file: str, names: Sequence[str], layout: str, without: str
+    data_dir: str, file: str, names: Sequence[str], layout: str, fallback: str
 ) -> dict[str, np.ndarray]:
-    """The arrays `names` of a file in the folder `config.data.dir`.
+    """Returns arrays of a file in the folder `config.data.data_dir`.
 
     Args:
-        dir: the folder, as the user wrote it; "" if nothing was said.
-        file: name of the file in it.
-        names: the arrays to read, all of which must be there.
-        layout: what the folder should look like, indented lines.
-        without: a command that runs without this data.
+        data_dir: Folder as in the config; "" if it is not set.
+        file: Name of the file in it.
+        names: Arrays to read, all of which must be in the file.
+        layout: Expected layout of the folder, as indented lines.
+        fallback: Command that runs without this data.
 
     Raises:
-        DataError: the file is not there or cannot be read, see `read_npz`.
+        DataError: The file does not exist or cannot be read, see `read_npz`.
     """
-    path = Path(dir).expanduser() / file
-    if not dir or not path.is_file():
+    path = Path(data_dir).expanduser() / file
+    if not data_dir or not path.is_file():
         raise DataError(
             "D40",
-            f"config.data.dir={dir!r}: {file} is not there. The folder looks "
-            f"like\n{layout}",
-            without,
+            f"config.data.data_dir={data_dir!r}: {file} does not exist. Expected "
+            f"layout:\n{layout}",
+            fallback,
         )
     return read_npz(path, names)
 
 
 def check_finite(where: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Raises DataError for the first array that holds NaN or infinity."""
+    """Raises DataError for the first array that contains NaN or infinite values."""
     for name, values in arrays.items():
         if not np.isfinite(values).all():
-            raise DataError("D52", f"{where}: {name} holds values that are not finite.")
+            raise DataError("D52", f"{where}: {name} contains NaN or infinite values.")
 
 
 def _check_size(path: Path, stream) -> None:
-    """Raises DataError for an archive that unpacks to more than it could hold."""
+    """Raises DataError for an archive that unpacks to much more than its size."""
     with ZipFile(stream) as archive:
         size = sum(entry.file_size for entry in archive.infolist())
     if size > max(LARGE, RATIO * path.stat().st_size):

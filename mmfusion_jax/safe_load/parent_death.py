@@ -9,9 +9,13 @@ _PR_SET_PDEATHSIG = 1
 
 
 def exit_with_parent(parent: int) -> None:
-    """What a worker does first: it shall die with `parent`, and not on Ctrl-C."""
+    """Makes this worker process end with its parent, and ignore Ctrl-C.
+
+    Args:
+        parent: Process id of the parent.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
+        if os.getppid() != parent:  # it ended before the call above
             os._exit(1)

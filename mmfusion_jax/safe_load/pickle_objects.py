@@ -1,8 +1,8 @@
-"""What the reader of pickles builds in place of the things a file asks for.
+"""Inert objects that replace the objects of a pickle.
 
-A pickle names functions and classes and says what to call them with. None of these
-names is ever looked up in Python: the few that data needs stand in `ADMITTED` and
-stand for the small classes of this file, which do nothing but hold what they are given.
+A pickle contains names of functions and classes, and their arguments. None of these
+names is ever looked up in Python: the few that plain data needs are keys of
+`CONSTRUCTORS`, and create objects of this module, which only store their arguments.
 """
 
 import dataclasses
@@ -11,13 +11,13 @@ from typing import Any
 
 
 class RejectedPickle(Exception):
-    """Why a file is not read, before the file is known.
+    """A pickle that is not read; `RejectedPickleFile` adds the path.
 
     Attributes:
-        code: of the error, see `docs/errors.md`.
-        reason: in a few words.
-        fix: what would work.
-        name: the function or class the file asked for; "" if it was something else.
+        code: Error code, a key of `error_codes.ERROR_CODES`.
+        reason: What is wrong, in a few words.
+        fix: How to fix it.
+        name: Function or class that the pickle requires; "" for other reasons.
     """
 
     def __init__(self, code: str, reason: str, fix: str = "", name: str = ""):
@@ -25,17 +25,17 @@ class RejectedPickle(Exception):
         self.code, self.reason, self.fix, self.name = code, reason, fix, name
 
 
-def contradiction(reason: str) -> RejectedPickle:
-    """The refusal of an array that is not what it says."""
-    return RejectedPickle("D63", reason, "download it again, or ask for it as npz")
+def invalid_object(reason: str) -> RejectedPickle:
+    """Returns the rejection of an array or another object that is inconsistent."""
+    return RejectedPickle("D63", reason, "download it again, or get it as npz")
 
 
 @dataclasses.dataclass(slots=True, eq=False)
 class PickledText:
-    """Text of the file, not yet decoded.
+    """A string that is not yet decoded.
 
     Attributes:
-        raw: its bytes in UTF-8.
+        raw: Its bytes in UTF-8.
     """
 
     raw: bytes
@@ -49,10 +49,9 @@ class PickledBytes:
     """Bytes of the file.
 
     Attributes:
-        raw: the bytes; a bytearray belongs to nobody else, so that an array may lie
-            over it.
-        old: a `str` of Python 2, which its use makes text or bytes.
-        hidden: `raw` is text in UTF-8, each character of which is one byte, as
+        raw: The bytes; a bytearray has no other owner, so an array can share it.
+        old: A `str` of Python 2, which is a string or bytes, depending on its use.
+        hidden: `raw` is a UTF-8 string with one character for each byte, which is how
             protocols 0 to 2 write bytes.
     """
 
@@ -63,11 +62,11 @@ class PickledBytes:
 
 @dataclasses.dataclass(slots=True, eq=False)
 class PickledName:
-    """A function or class by name.
+    """The name of a function or class.
 
     Attributes:
-        module: where the file says it is.
-        name: what it is called there.
+        module: Its module.
+        name: Its name in the module.
     """
 
     module: str
@@ -79,12 +78,12 @@ class PickledName:
 
 @dataclasses.dataclass(slots=True, eq=False)
 class PickledPairs:
-    """A dict whose keys nobody has hashed yet.
+    """A dict whose keys are not yet hashed.
 
     Attributes:
-        first: list of pairs that a constructor was given; it may still grow.
-        keys: added later, as `values`.
-        values: in the order of `keys`.
+        first: Pairs that were passed to the constructor; the list may still grow.
+        keys: Keys that were added later.
+        values: Their values.
     """
 
     first: list[Any] = dataclasses.field(default_factory=list)
@@ -94,11 +93,11 @@ class PickledPairs:
 
 @dataclasses.dataclass(slots=True, eq=False)
 class PickledItems:
-    """A set whose items nobody has hashed yet.
+    """A set whose items are not yet hashed.
 
     Attributes:
-        items: a list that may still grow, or a tuple.
-        frozen: whether it becomes a frozenset.
+        items: A list that may still grow, or a tuple.
+        frozen: Whether it becomes a frozenset.
     """
 
     items: list[Any] | tuple[Any, ...]
@@ -107,10 +106,10 @@ class PickledItems:
 
 @dataclasses.dataclass(slots=True, eq=False)
 class PickledDtype:
-    """The type of an array: a code such as "f8", and a byte order.
+    """The dtype of an array: a code such as "f8", and a byte order.
 
-    The sizes and flags that follow in the file are not even kept: a file that lies
-    about them makes NumPy take numbers for addresses.
+    The sizes and flags in the file are discarded: wrong ones make NumPy use numbers as
+    addresses.
     """
 
     code: str
@@ -119,25 +118,24 @@ class PickledDtype:
 
     def build(self, state: Any) -> None:
         if self.done or type(state) is not tuple or len(state) not in (8, 9):
-            raise contradiction("the type of an array has no valid state")
+            raise invalid_object("invalid dtype state")
         order, *structure = state[1:5]
-        self.order, self.done = word(order), True
+        self.order, self.done = short_string(order), True
         if self.order not in ("<", ">", "|", "="):
-            raise contradiction(f"the byte order {self.order[:20]!r} is unknown")
+            raise invalid_object(f"unknown byte order {self.order[:20]!r}")
         if structure != [None, None, None]:
-            raise contradiction("an array of records is not read")
+            raise invalid_object("structured arrays are not supported")
 
 
 @dataclasses.dataclass(slots=True, eq=False)
 class PickledArray:
-    """An array: what to lay over which bytes.
+    """An array: its bytes and how to interpret them.
 
     Attributes:
-        state: shape, type, order "C" or "F", content; None while the file has not
-            said.
-        axes: how to turn the axes afterwards; None leaves them.
-        scalar: a single number or string rather than an array.
-        position: of the byte in the file where it begins.
+        state: Shape, dtype, order "C" or "F", and content; None until the file sets it.
+        axes: Permutation of the axes that is applied last; None for none.
+        scalar: Whether it is a NumPy scalar and not an array.
+        position: Position in the file, for messages.
     """
 
     state: tuple[Any, PickledDtype, str, Any] | None = None
@@ -147,37 +145,37 @@ class PickledArray:
 
     def build(self, state: Any) -> None:
         if self.state is not None or type(state) is not tuple or len(state) != 5:
-            raise contradiction("an array has no valid state")
+            raise invalid_object("invalid array state")
         _, shape, dtype, fortran, content = state
         self.state = (shape, _dtype(dtype), "F" if fortran is True else "C", content)
 
 
-def word(value: Any) -> str:
-    """A short name that the file holds as text or as a string of Python 2."""
-    if isinstance(value, PickledText | PickledBytes) and len(value.raw) > _LONGEST:
-        raise contradiction("a name is too long")
+def short_string(value: Any) -> str:
+    """Returns a name, which is a string of Python 3 or Python 2 in the file."""
+    if isinstance(value, PickledText | PickledBytes) and len(value.raw) > _MAX_LENGTH:
+        raise invalid_object("name is too long")
     if isinstance(value, PickledText):
         return value.decode()
     if isinstance(value, PickledBytes):
         return value.raw.decode("latin1")
-    raise contradiction("a name is not text")
+    raise invalid_object("name is not a string")
 
 
 def _dtype(value: Any) -> PickledDtype:
     if not isinstance(value, PickledDtype):
-        raise contradiction("an array has no type")
+        raise invalid_object("array without a dtype")
     return value
 
 
 def _new_dtype(code: Any, align: Any = False, copy: Any = True) -> PickledDtype:
     del align, copy
-    return PickledDtype(word(code))
+    return PickledDtype(short_string(code))
 
 
 def _new_array(kind: Any, shape: Any, code: Any) -> PickledArray:
     del shape, code
     if not isinstance(kind, PickledName) or str(kind) != "numpy.ndarray":
-        raise contradiction(f"{kind} is a kind of array of its own")
+        raise invalid_object(f"unsupported array class {kind}")
     return PickledArray()
 
 
@@ -188,22 +186,22 @@ def _scalar(dtype: Any, content: Any) -> PickledArray:
 def _from_buffer(
     content: Any, dtype: Any, shape: Any, order: Any, axes: Any = None
 ) -> PickledArray:
-    turned = word(order) == "K" and axes is not None
-    order = "F" if word(order) == "F" else "C"
+    permuted = short_string(order) == "K" and axes is not None
+    order = "F" if short_string(order) == "F" else "C"
     return PickledArray(
-        (shape, _dtype(dtype), order, content), axes if turned else None
+        (shape, _dtype(dtype), order, content), axes if permuted else None
     )
 
 
 def _encode(text: Any, encoding: Any) -> PickledBytes:
-    """How protocols 0 to 2 hide bytes in text; they are brought out when used."""
-    if not isinstance(text, PickledText) or word(encoding) not in ("latin1", "latin-1"):
-        raise contradiction("bytes are hidden in text in an unknown way")
+    """Returns bytes that protocols 0 to 2 write as a string; see `PickledBytes`."""
+    if not isinstance(text, PickledText) or short_string(encoding) not in _LATIN:
+        raise invalid_object("unsupported encoding of bytes as a string")
     return PickledBytes(text.raw, hidden=True)
 
 
 def _bytes(*content: Any) -> PickledBytes:
-    """`bytes()`, `bytearray()`, `bytearray(b"...")` or `bytearray("...", "latin1")`."""
+    """Handles `bytes()`, `bytearray(b"...")` and `bytearray("...", "latin1")`."""
     if not content:
         return PickledBytes(bytearray())
     if len(content) == 1 and isinstance(content[0], PickledBytes):
@@ -213,19 +211,19 @@ def _bytes(*content: Any) -> PickledBytes:
 
 def _pairs(first: Any = None) -> PickledPairs:
     if first is not None and type(first) is not list:
-        raise contradiction("a dict is not made of pairs")
+        raise invalid_object("dict items are not pairs")
     return PickledPairs(first or [])
 
 
 def _default_pairs(factory: Any = None) -> PickledPairs:
     if factory is not None and getattr(factory, "name", "") not in _FACTORIES:
-        raise contradiction("a defaultdict makes its values in an unknown way")
+        raise invalid_object("unsupported default factory of a defaultdict")
     return PickledPairs()
 
 
 def _items(items: Any = ()) -> PickledItems:
     if type(items) not in (list, tuple):
-        raise contradiction("a set is not made of items")
+        raise invalid_object("set items are not a list or tuple")
     return PickledItems(items)
 
 
@@ -234,15 +232,16 @@ def _frozen_items(items: Any = ()) -> PickledItems:
 
 
 def _nothing(*_: Any) -> Any:
-    raise contradiction("a type stands where a value should")
+    raise invalid_object("a type is used as a value")
 
 
-_LONGEST = 1000  # of a word; it may be used many times
+_MAX_LENGTH = 1000  # of a name, which the file can use many times
+_LATIN = ("latin1", "latin-1")
 _FACTORIES = ("list", "dict", "int", "float", "set")
 _NUMPY = ("numpy.core", "numpy._core")
 _BUILTINS = ("builtins", "__builtin__")
 
-ADMITTED: Mapping[str, Callable[..., Any]] = {
+CONSTRUCTORS: Mapping[str, Callable[..., Any]] = {
     "numpy.ndarray": _nothing,
     "numpy.dtype": _new_dtype,
     **{f"{core}.multiarray._reconstruct": _new_array for core in _NUMPY},
@@ -257,26 +256,26 @@ ADMITTED: Mapping[str, Callable[..., Any]] = {
     **{f"{top}.bytes": _bytes for top in _BUILTINS},
     **{f"{top}.bytearray": _bytes for top in _BUILTINS},
 }
-"""The names that data needs -> what makes the stub."""
+"""Names that plain data needs -> function that creates the inert object."""
 
 _HINTS = (
-    ("torch", "it holds torch tensors: load it once where torch is installed with "
+    ("torch", "the file contains PyTorch tensors: load it with "
      "torch.load(weights_only=True) and save the arrays as npz"),
-    ("pandas", "it holds a pandas table: save it as csv or parquet"),
+    ("pandas", "the file contains a pandas table: save it as CSV or parquet"),
 )  # fmt: skip
 
 
-def admitted(module: str, name: str) -> PickledName:
-    """The name, if data needs it.
+def allowed_name(module: str, name: str) -> PickledName:
+    """Returns the name of a function or class, if plain data needs it.
 
     Raises:
-        Refusal: it belongs to a program, with what to do about it.
+        RejectedPickle: Plain data does not need it.
     """
     found = PickledName(module, name)
-    if str(found) in ADMITTED and "." not in name:
+    if str(found) in CONSTRUCTORS and "." not in name:
         return found
     known = (hint for start, hint in _HINTS if module.split(".")[0] == start)
-    fix = next(known, "save the arrays in it as npz where the file was made")
+    fix = next(known, "save its arrays as npz on the machine where the file was made")
     shown = str(found)[:120]
     reason = f"{shown!r} is a program object, not data"
     raise RejectedPickle("D61", reason, fix, shown)

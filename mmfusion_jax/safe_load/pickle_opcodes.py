@@ -1,4 +1,4 @@
-"""What each instruction of a pickle does to the machine."""
+"""The opcodes of a pickle: what each of them does on the stack."""
 
 import codecs
 import re
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mmfusion_jax.safe_load.pickle_objects import (
-    ADMITTED,
+    CONSTRUCTORS,
     PickledArray,
     PickledBytes,
     PickledDtype,
@@ -14,210 +14,208 @@ from mmfusion_jax.safe_load.pickle_objects import (
     PickledName,
     PickledPairs,
     PickledText,
-    admitted,
-    contradiction,
-    word,
+    allowed_name,
+    invalid_object,
+    short_string,
 )
-from mmfusion_jax.safe_load.pickle_vm import NAMES, PickleVM, damaged
+from mmfusion_jax.safe_load.pickle_vm import NAMES, PickleVM, corrupted
 
 _ODD_ESCAPE = re.compile(rb"""\\(?!['"abfnrtvx\n0-7])|\\[4-7][0-7][0-7]""")
 
 
-def _mark(machine: PickleVM) -> None:
-    machine.below.append(machine.stack)
-    machine.stack = []
+def _mark(vm: PickleVM) -> None:
+    vm.below.append(vm.stack)
+    vm.stack = []
 
 
-def _pop(machine: PickleVM) -> None:
-    if machine.stack:
-        machine.stack.pop()
+def _pop(vm: PickleVM) -> None:
+    if vm.stack:
+        vm.stack.pop()
     else:
-        machine.marked()
+        vm.marked()
 
 
-def _dup(machine: PickleVM) -> None:
-    top = machine.pop()
-    machine.stack += [top, top]
+def _dup(vm: PickleVM) -> None:
+    top = vm.pop()
+    vm.stack += [top, top]
 
 
-def _proto(machine: PickleVM) -> None:
-    version = machine.number("B")
+def _proto(vm: PickleVM) -> None:
+    version = vm.number("B")
     if version > 5:
-        raise damaged(f"pickles of protocol {version} are unknown")
+        raise corrupted(f"unknown pickle protocol {version}")
 
 
-def _int_line(machine: PickleVM) -> None:
-    line = machine.line()
+def _int_line(vm: PickleVM) -> None:
+    line = vm.line()
     booleans = {b"00": False, b"01": True}
-    machine.push(booleans[line] if line in booleans else _whole(line))
+    vm.push(booleans[line] if line in booleans else _integer(line))
 
 
-def _whole(line: bytes) -> int:
+def _integer(line: bytes) -> int:
     try:
         return int(line.removesuffix(b"L"))
     except ValueError:
-        raise damaged(f"{line[:40]!r} is no whole number") from None
+        raise corrupted(f"{line[:40]!r} is not an integer") from None
 
 
-def _float_line(machine: PickleVM) -> None:
-    line = machine.line()
+def _float_line(vm: PickleVM) -> None:
+    line = vm.line()
     try:
-        machine.push(float(line))
+        vm.push(float(line))
     except ValueError:
-        raise damaged(f"{line[:40]!r} is no number") from None
+        raise corrupted(f"{line[:40]!r} is not a number") from None
 
 
-def _string_line(machine: PickleVM) -> None:
-    """A string of Python 2 as it stands in source code, in quotes."""
-    line = machine.line()
+def _string_line(vm: PickleVM) -> None:
+    """Handles a Python 2 string, which is in quotes as in source code."""
+    line = vm.line()
     if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
-        raise damaged("a string has no quotes")
+        raise corrupted("string without quotes")
     if _ODD_ESCAPE.search(line[1:-1].replace(rb"\\", b"")):
-        raise damaged("a string is not written as Python 2 writes it")
+        raise corrupted("invalid escape sequence in a Python 2 string")
     plain = codecs.escape_decode(line[1:-1])[0]  # pyright: ignore[reportAttributeAccessIssue]
-    machine.push(PickledBytes(bytearray(plain), old=True))
+    vm.push(PickledBytes(bytearray(plain), old=True))
 
 
-def _unicode_line(machine: PickleVM) -> None:
-    text = machine.line().decode("raw-unicode-escape")
-    machine.push(PickledText(text.encode("utf-8", "surrogatepass")))
+def _unicode_line(vm: PickleVM) -> None:
+    text = vm.line().decode("raw-unicode-escape")
+    vm.push(PickledText(text.encode("utf-8", "surrogatepass")))
 
 
 def _long(form: str) -> Callable[[PickleVM], None]:
-    def step(machine: PickleVM) -> None:
-        raw = machine.take(machine.number(form))
-        machine.push(int.from_bytes(raw, "little", signed=True))
+    def handler(vm: PickleVM) -> None:
+        raw = vm.take(vm.number(form))
+        vm.push(int.from_bytes(raw, "little", signed=True))
 
-    return step
+    return handler
 
 
 def _text(form: str) -> Callable[[PickleVM], None]:
-    return lambda machine: machine.push(PickledText(machine.take(machine.number(form))))
+    return lambda vm: vm.push(PickledText(vm.take(vm.number(form))))
 
 
 def _raw(form: str, old: bool = False) -> Callable[[PickleVM], None]:
-    def step(machine: PickleVM) -> None:
-        machine.push(PickledBytes(machine.take_own(machine.number(form)), old))
+    def handler(vm: PickleVM) -> None:
+        vm.push(PickledBytes(vm.take_writable(vm.number(form)), old))
 
-    return step
+    return handler
 
 
 def _number(form: str) -> Callable[[PickleVM], None]:
-    return lambda machine: machine.push(machine.number(form))
+    return lambda vm: vm.push(vm.number(form))
 
 
 def _fixed(value: Any) -> Callable[[PickleVM], None]:
-    return lambda machine: machine.push(value)
+    return lambda vm: vm.push(value)
 
 
 def _new(make: Callable[[], Any]) -> Callable[[PickleVM], None]:
-    return lambda machine: machine.push(make())
+    return lambda vm: vm.push(make())
 
 
 def _tuple(count: int) -> Callable[[PickleVM], None]:
-    def step(machine: PickleVM) -> None:
-        items = [machine.pop() for _ in range(count)]
-        machine.push(tuple(reversed(items)))
+    def handler(vm: PickleVM) -> None:
+        items = [vm.pop() for _ in range(count)]
+        vm.push(tuple(reversed(items)))
 
-    return step
-
-
-def _dict(machine: PickleVM) -> None:
-    marked = machine.marked()
-    machine.push(PickledPairs())
-    _add_pairs(machine, marked)
+    return handler
 
 
-def _add_pairs(machine: PickleVM, flat: list[Any]) -> None:
-    pairs = machine.top(PickledPairs)
+def _dict(vm: PickleVM) -> None:
+    marked = vm.marked()
+    vm.push(PickledPairs())
+    _add_pairs(vm, marked)
+
+
+def _add_pairs(vm: PickleVM, flat: list[Any]) -> None:
+    pairs = vm.top(PickledPairs)
     if len(flat) % 2:
-        raise damaged("a key has no value")
+        raise corrupted("dict key without a value")
     pairs.keys += flat[::2]
     pairs.values += flat[1::2]
 
 
-def _set_item(machine: PickleVM) -> None:
-    value, key = machine.pop(), machine.pop()
-    _add_pairs(machine, [key, value])
+def _set_item(vm: PickleVM) -> None:
+    value, key = vm.pop(), vm.pop()
+    _add_pairs(vm, [key, value])
 
 
-def _append(machine: PickleVM) -> None:
-    value = machine.pop()
-    machine.top(list).append(value)
+def _append(vm: PickleVM) -> None:
+    value = vm.pop()
+    vm.top(list).append(value)
 
 
-def _append_all(machine: PickleVM) -> None:
-    marked = machine.marked()
-    machine.top(list).extend(marked)
+def _append_all(vm: PickleVM) -> None:
+    marked = vm.marked()
+    vm.top(list).extend(marked)
 
 
-def _add_items(machine: PickleVM) -> None:
-    marked = machine.marked()
-    items = machine.top(PickledItems).items
+def _add_items(vm: PickleVM) -> None:
+    marked = vm.marked()
+    items = vm.top(PickledItems).items
     if type(items) is not list:
-        raise damaged("a set cannot be added to")
+        raise corrupted("set cannot be extended")
     items.extend(marked)
 
 
-def _global(machine: PickleVM) -> None:
-    module, name = machine.line(), machine.line()
-    machine.push(admitted(module.decode("latin1"), name.decode("latin1")))
+def _global(vm: PickleVM) -> None:
+    module, name = vm.line(), vm.line()
+    vm.push(allowed_name(module.decode("latin1"), name.decode("latin1")))
 
 
-def _stack_global(machine: PickleVM) -> None:
-    name, module = machine.pop(), machine.pop()
-    machine.push(admitted(word(module), word(name)))
+def _stack_global(vm: PickleVM) -> None:
+    name, module = vm.pop(), vm.pop()
+    vm.push(allowed_name(short_string(module), short_string(name)))
 
 
-def _reduce(machine: PickleVM) -> None:
-    """Makes a stub: the only place where the file decides what is called."""
-    given, name = machine.pop(), machine.pop()
+def _reduce(vm: PickleVM) -> None:
+    """Creates an inert object; only here does the file choose what is called."""
+    given, name = vm.pop(), vm.pop()
     if not isinstance(name, PickledName) or type(given) is not tuple:
-        raise contradiction("something is called that is no function")
+        raise invalid_object("unsupported call")
     try:
-        made = ADMITTED[str(name)](*given)
+        made = CONSTRUCTORS[str(name)](*given)
     except (TypeError, UnicodeError) as error:
-        raise contradiction(f"{name} is called with the wrong things") from error
+        raise invalid_object(f"invalid arguments of {name}") from error
     if isinstance(made, PickledArray):
-        made.position = machine.start
-    machine.push(made)
+        made.position = vm.start
+    vm.push(made)
 
 
-def _build(machine: PickleVM) -> None:
-    state = machine.pop()
-    if not machine.stack or not isinstance(
-        machine.stack[-1], PickledArray | PickledDtype
-    ):
-        raise contradiction("something gets a state that has none")
-    machine.stack[-1].build(state)
+def _build(vm: PickleVM) -> None:
+    state = vm.pop()
+    if not vm.stack or not isinstance(vm.stack[-1], PickledArray | PickledDtype):
+        raise invalid_object("unsupported object state")
+    vm.stack[-1].build(state)
 
 
 def _put(index: Callable[[PickleVM], int]) -> Callable[[PickleVM], None]:
-    def step(machine: PickleVM) -> None:
-        at = index(machine)
-        if not machine.stack:
-            raise damaged("there is nothing to remember")
-        machine.memo[at] = machine.stack[-1]
+    def handler(vm: PickleVM) -> None:
+        key = index(vm)
+        if not vm.stack:
+            raise corrupted("nothing to store in the memo")
+        vm.memo[key] = vm.stack[-1]
 
-    return step
+    return handler
 
 
 def _get(index: Callable[[PickleVM], int]) -> Callable[[PickleVM], None]:
-    def step(machine: PickleVM) -> None:
-        at = index(machine)
-        if at not in machine.memo:
-            raise damaged(f"it recalls number {at}, which was never remembered")
-        machine.push(machine.memo[at])
+    def handler(vm: PickleVM) -> None:
+        key = index(vm)
+        if key not in vm.memo:
+            raise corrupted(f"memo key {key} is undefined")
+        vm.push(vm.memo[key])
 
-    return step
+    return handler
 
 
 def _index(form: str) -> Callable[[PickleVM], int]:
-    return lambda machine: machine.number(form)
+    return lambda vm: vm.number(form)
 
 
-def _index_line(machine: PickleVM) -> int:
-    return _whole(machine.line())
+def _index_line(vm: PickleVM) -> int:
+    return _integer(vm.line())
 
 
 _BY_NAME: dict[str, Callable[[PickleVM], Any]] = {
@@ -234,7 +232,7 @@ _BY_NAME: dict[str, Callable[[PickleVM], Any]] = {
     "BININT": _number("<i"),
     "BININT1": _number("B"),
     "BININT2": _number("<H"),
-    "LONG": lambda machine: machine.push(_whole(machine.line())),
+    "LONG": lambda vm: vm.push(_integer(vm.line())),
     "LONG1": _long("B"),
     "LONG4": _long("<i"),
     "FLOAT": _float_line,
@@ -254,20 +252,18 @@ _BY_NAME: dict[str, Callable[[PickleVM], Any]] = {
     "TUPLE1": _tuple(1),
     "TUPLE2": _tuple(2),
     "TUPLE3": _tuple(3),
-    "TUPLE": lambda machine: machine.push(tuple(machine.marked())),
+    "TUPLE": lambda vm: vm.push(tuple(vm.marked())),
     "EMPTY_LIST": _new(list),
-    "LIST": lambda machine: machine.push(machine.marked()),
+    "LIST": lambda vm: vm.push(vm.marked()),
     "APPEND": _append,
     "APPENDS": _append_all,
     "EMPTY_DICT": _new(PickledPairs),
     "DICT": _dict,
     "SETITEM": _set_item,
-    "SETITEMS": lambda machine: _add_pairs(machine, machine.marked()),
+    "SETITEMS": lambda vm: _add_pairs(vm, vm.marked()),
     "EMPTY_SET": _new(lambda: PickledItems([])),
     "ADDITEMS": _add_items,
-    "FROZENSET": lambda machine: machine.push(
-        PickledItems(machine.marked(), frozen=True)
-    ),
+    "FROZENSET": lambda vm: vm.push(PickledItems(vm.marked(), frozen=True)),
     "GLOBAL": _global,
     "STACK_GLOBAL": _stack_global,
     "REDUCE": _reduce,
@@ -275,10 +271,10 @@ _BY_NAME: dict[str, Callable[[PickleVM], Any]] = {
     "PUT": _put(_index_line),
     "BINPUT": _put(_index("B")),
     "LONG_BINPUT": _put(_index("<I")),
-    "MEMOIZE": _put(lambda machine: len(machine.memo)),
+    "MEMOIZE": _put(lambda vm: len(vm.memo)),
     "GET": _get(_index_line),
     "BINGET": _get(_index("B")),
     "LONG_BINGET": _get(_index("<I")),
 }
-STEPS = {code: _BY_NAME[name] for code, name in NAMES.items() if name in _BY_NAME}
-"""The byte of an instruction -> what it does; all others are refused."""
+HANDLERS = {code: _BY_NAME[name] for code, name in NAMES.items() if name in _BY_NAME}
+"""Byte of an opcode -> function that runs it; all other opcodes are rejected."""

@@ -1,9 +1,9 @@
-"""The machine that a pickle is a program for, without anything it could harm.
+"""A pickle interpreter restricted to plain data.
 
-It reads one instruction after the other and keeps a stack of plain values and of the
-stubs of `pickle_stubs.py`. Python's own unpickler has no part in it. Each instruction
-takes at least one byte and a time bounded by the bytes it takes, so a file of n bytes
-needs a time and a memory of the order of n.
+It runs one opcode after the other on a stack of plain values and of the inert objects
+of `pickle_objects.py`; Python's own unpickler is not used. Each opcode takes at least
+one byte, and a time that is bounded by its number of bytes, so time and memory are
+linear in the size of the file.
 """
 
 import io
@@ -16,17 +16,17 @@ from typing import Any
 from mmfusion_jax.safe_load.pickle_objects import RejectedPickle
 
 NAMES = {ord(op.code): op.name for op in pickletools.opcodes}
-"""The byte of an instruction -> what Python calls it."""
+"""Byte of an opcode -> its name in Python."""
 
 _STOP = ord(".")
-_BEYOND = {
+_NOT_DATA = {
     "PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4", "INST", "OBJ", "NEWOBJ",
     "NEWOBJ_EX", "NEXT_BUFFER", "READONLY_BUFFER",
 }  # fmt: skip
 
 
-def damaged(reason: str) -> RejectedPickle:
-    """The refusal of a file that breaks off or is no pickle at all."""
+def corrupted(reason: str) -> RejectedPickle:
+    """Returns the rejection of a file that is truncated or not a pickle."""
     return RejectedPickle("D60", reason, "copy or download it again")
 
 
@@ -34,9 +34,9 @@ class PickleVM:
     """Runs one pickle.
 
     Attributes:
-        size: of the file, in bytes.
-        position: of the next byte.
-        start: of the instruction at work, for messages.
+        size: Size of the file in bytes.
+        position: Position of the next byte.
+        start: Position of the current opcode, for messages.
     """
 
     def __init__(self, file: io.BufferedReader):
@@ -45,76 +45,73 @@ class PickleVM:
         self.position = 0
         self.start = 0
         self.stack: list[Any] = []
-        self.below: list[list[Any]] = []  # stacks under the marks
+        self.below: list[list[Any]] = []  # the stacks below the marks
         self.memo: dict[int, Any] = {}
 
-    def run(self, steps: Mapping[int, Callable[["PickleVM"], Any]]) -> Any:
-        """Runs to the end and returns what then lies on the stack.
+    def run(self, handlers: Mapping[int, Callable[["PickleVM"], Any]]) -> Any:
+        """Runs the program to its end and returns the top of the stack.
 
         Args:
-            steps: the byte of an instruction -> what it does.
+            handlers: Byte of an opcode -> function that runs it.
 
         Raises:
-            Refusal: there is an instruction that data does not need, or the file is
-                damaged.
+            RejectedPickle: The file is corrupted, or has an opcode that plain data
+                does not need.
         """
         while True:
             self.start = self.position
             code = self.take(1)[0]
             if code == _STOP:
                 break
-            step = steps.get(code)
-            if step is None:
-                raise self._unknown(code)
-            step(self)
+            handler = handlers.get(code)
+            if handler is None:
+                raise self._unsupported(code)
+            handler(self)
         if self.position != self.size:
-            raise damaged("more follows after the end of the pickle")
+            raise corrupted("trailing data after the pickle")
         return self.pop()
 
-    def _unknown(self, code: int) -> RejectedPickle:
+    def _unsupported(self, code: int) -> RejectedPickle:
         name = NAMES.get(code)
-        if name not in _BEYOND:
-            return damaged(f"byte {code:#04x} is no instruction of a pickle")
+        if name not in _NOT_DATA:
+            return corrupted(f"byte {code:#04x} is not a pickle opcode")
         return RejectedPickle(
             "D62",
-            f"the instruction {name} makes objects of a program",
-            "save the arrays in it as npz where the file was made",
+            f"unsupported opcode {name}, which plain data does not need",
+            "save its arrays as npz on the machine where the file was made",
         )
 
-    def claim(self, count: int) -> int:
-        """Checks that so many bytes are left, before anything is made for them."""
+    def advance(self, count: int) -> int:
+        """Checks that `count` bytes are left, before memory is allocated for them."""
         if not 0 <= count <= self.size - self.position:
-            raise damaged(
-                f"{count} bytes should follow, but there are "
-                f"{self.size - self.position}"
-            )
+            raise corrupted(f"{count} bytes expected, {self.size - self.position} left")
         self.position += count
         return count
 
     def take(self, count: int) -> bytes:
-        """The next bytes."""
-        taken = self.file.read(self.claim(count))
+        """Returns the next bytes."""
+        taken = self.file.read(self.advance(count))
         if len(taken) != count:
-            raise damaged("it became shorter while it was read")
+            raise corrupted("file was truncated while it was read")
         return taken
 
-    def take_own(self, count: int) -> bytearray:
-        """The next bytes in memory of their own, on which an array may lie."""
-        own = bytearray(self.claim(count))
-        if self.file.readinto(own) != count:
-            raise damaged("it became shorter while it was read")
-        return own
+    def take_writable(self, count: int) -> bytearray:
+        """Returns the next bytes in a separate buffer, which an array can share."""
+        buffer = bytearray(self.advance(count))
+        if self.file.readinto(buffer) != count:
+            raise corrupted("file was truncated while it was read")
+        return buffer
 
     def line(self) -> bytes:
-        """The bytes up to the end of the line."""
+        """Returns the bytes up to the end of the line."""
         line = self.file.readline()
-        self.claim(len(line))
+        self.advance(len(line))
         if not line.endswith(b"\n"):
-            raise damaged("it ends in the middle of a line")
+            raise corrupted("unexpected end of file within a line")
         return line[:-1]
 
     def number(self, form: str) -> int:
-        """The next number, in a format of `struct`."""
+        """Returns the next number, in a format of `struct`."""
         return struct.unpack(form, self.take(struct.calcsize(form)))[0]
 
     def push(self, value: Any) -> None:
@@ -122,17 +119,17 @@ class PickleVM:
 
     def pop(self) -> Any:
         if not self.stack:
-            raise damaged("an instruction finds nothing to work on")
+            raise corrupted("stack is empty")
         return self.stack.pop()
 
     def top(self, kind: type) -> Any:
         if not self.stack or type(self.stack[-1]) is not kind:
-            raise damaged(f"an instruction wants a {kind.__name__} to add to")
+            raise corrupted(f"opcode requires a {kind.__name__} on the stack")
         return self.stack[-1]
 
     def marked(self) -> list[Any]:
-        """Everything above the last mark."""
+        """Returns the values above the last mark, and removes them and the mark."""
         if not self.below:
-            raise damaged("a mark is missing")
+            raise corrupted("missing mark")
         above, self.stack = self.stack, self.below.pop()
         return above

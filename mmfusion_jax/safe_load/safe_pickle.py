@@ -1,11 +1,11 @@
-"""Pickle files as data: read without running anything that lies in them.
+"""Reads pickle files as plain data, without running code in them.
 
-A pickle is a program. Python's own reader obeys it, and lists of allowed classes do not
-help, because NumPy believes what a file says about an array: 150 bytes suffice to make
-it take a number for an address. Here the program runs on a machine of our own
-(`pickle_machine.py`, `pickle_steps.py`) that knows no function of Python, only stubs
-that hold what they are given (`pickle_stubs.py`); arrays are made at the end, from
-bytes whose number and type were checked (`pickle_tree.py`).
+A pickle is a program. Python's own reader runs it, and an allow-list of classes does
+not help, because NumPy trusts the description of an array in the file: 150 bytes
+suffice to make it use a number as an address. Here the program runs in an interpreter
+(`pickle_vm.py`, `pickle_opcodes.py`) that never calls a function which the file names,
+and only creates inert objects (`pickle_objects.py`). At the end, arrays are made from
+bytes whose number and dtype have been checked (`pickle_arrays.py`).
 """
 
 from pathlib import Path
@@ -14,85 +14,81 @@ from typing import Any
 from mmfusion_jax.errors import DataError
 from mmfusion_jax.safe_load.pickle_arrays import PickleMaterializer
 from mmfusion_jax.safe_load.pickle_objects import RejectedPickle
-from mmfusion_jax.safe_load.pickle_opcodes import STEPS
+from mmfusion_jax.safe_load.pickle_opcodes import HANDLERS
 from mmfusion_jax.safe_load.pickle_vm import PickleVM
 
 ENCODINGS = ("latin1", "utf-8", "bytes")
 
 
 class RejectedPickleFile(DataError):
-    """A pickle that is not read, and why.
+    """A pickle file that is not read.
 
     Attributes:
-        path: the file.
-        offset: of the byte where reading stopped; None if that is nowhere.
-        name: the function or class the file asked for; "" if it was something else.
+        path: The file.
+        offset: Byte at which reading stopped; None if there is none.
+        name: Function or class that the file requires; "" for other reasons.
     """
 
     def __init__(
-        self, path: Path, offset: int | None, refusal: RejectedPickle, name: str = ""
+        self, path: Path, offset: int | None, rejection: RejectedPickle, name: str = ""
     ):
         where = f"{path} byte {offset}" if offset is not None else str(path)
-        super().__init__(refusal.code, f"{where}: {refusal.reason}.", refusal.fix)
+        super().__init__(rejection.code, f"{where}: {rejection.reason}.", rejection.fix)
         self.path, self.offset, self.name = path, offset, name
 
 
 def read_pickle(path: Path, *, encoding: str = "latin1") -> Any:
-    """What a pickle holds.
+    """Returns the content of a pickle file.
 
     Args:
-        path: of the file; pickles of every protocol and of Python 2 are read.
-        encoding: how strings of Python 2 are read: "latin1", "utf-8", or "bytes",
-            which leaves them bytes except for the keys of dicts.
+        path: Pickle of any protocol, also of Python 2.
+        encoding: Encoding of Python 2 strings: "latin1", "utf-8", or "bytes", which
+            leaves them as bytes except for the keys of dicts.
 
     Returns:
         A tree of dict, list, tuple, set, str, bytes, int, float, complex, bool, None
-        and np.ndarray. Arrays may be written to
-        and have the byte order of this machine. Single numbers of NumPy become those
-        of Python, an OrderedDict or defaultdict becomes a dict, a bytearray bytes.
+        and np.ndarray. Arrays are writable and have the byte order of this machine.
+        NumPy scalars become Python numbers, an OrderedDict or defaultdict becomes a
+        dict, a bytearray bytes.
 
     Raises:
-        RefusedPickle: it holds something that is no data, or it is damaged. No other
-            exception comes from the content of a file.
-        DataError: it is not there.
+        RejectedPickleFile: The file is corrupted or contains something other than
+            plain data. The content of a file raises no other exception.
+        DataError: The file does not exist.
         ValueError: `encoding` is unknown.
     """
     if encoding not in ENCODINGS:
         raise ValueError(f"{encoding=} is unknown; known: {', '.join(ENCODINGS)}.")
     if not path.is_file():
-        raise DataError("D30", f"{path} is not there, or is not a file.")
+        raise DataError("D30", f"{path} does not exist or is not a file.")
     with path.open("rb") as file:
-        machine = PickleVM(file)
-        tree = PickleMaterializer(encoding, machine.size)
+        vm = PickleVM(file)
+        materializer = PickleMaterializer(encoding, vm.size)
         root, running = None, True
         try:
-            root = machine.run(STEPS)
+            root = vm.run(HANDLERS)
             running = False
-            machine.memo.clear()
-            return tree.value(root)
+            vm.memo.clear()
+            return materializer.value(root)
         except Exception as error:
-            refusal = _refusal(error)
-            offset = machine.start if running else tree.position
-            raise RejectedPickleFile(path, offset, refusal, refusal.name) from error
+            rejection = _rejection(error)
+            offset = vm.start if running else materializer.position
+            raise RejectedPickleFile(path, offset, rejection, rejection.name) from error
 
 
-def _refusal(error: Exception) -> RejectedPickle:
-    """Why, whatever stopped the reading."""
+def _rejection(error: Exception) -> RejectedPickle:
+    """Returns the rejection for any exception while reading."""
     if isinstance(error, RejectedPickle):
         return error
     if isinstance(error, MemoryError):
-        return RejectedPickle(
-            "D65",
-            "it needs more memory than this process may use",
-            "allow more memory",
-        )
+        return RejectedPickle("D65", "out of memory", "raise the memory limit")
     if isinstance(error, UnicodeError):
         return RejectedPickle(
             "D60",
-            f"a text is not in the encoding it should be in ({error})",
+            f"a string does not match its encoding ({error})",
             "read it with another encoding, or download it again",
         )
     return RejectedPickle(
-        "D60", f"it cannot be read ({type(error).__name__}: {error})",
+        "D60", f"cannot be read ({type(error).__name__}: {error})",
         "copy or download it again",
     )  # fmt: skip

@@ -1,8 +1,8 @@
-"""Work on files of strangers, in a process with limits.
+"""Runs a function on an untrusted file in a sandboxed process.
 
-Importing a file may take memory or time without end, or crash a decoder. The work is
-done by a fresh process that cannot take more than it is given, and what comes back from
-it is JSON, or files that it wrote: nothing that could act in this process.
+A file can make its reader use memory or time without bound, or crash a decoder. So the
+function runs in a new process with resource limits, and returns JSON or writes files:
+nothing that could run code in this process.
 """
 
 import json
@@ -19,11 +19,11 @@ from mmfusion_jax import errors
 from mmfusion_jax.errors import DataError
 
 JSON: TypeAlias = Any
-REQUEST, RESPONSE = "order.json", "answer.json"
-_LONGEST = 64 << 20  # bytes of an answer
-_KINDS = {
-    kind.__name__: kind
-    for kind in (
+REQUEST, RESPONSE = "request.json", "response.json"
+_MAX_RESPONSE = 64 << 20  # bytes
+_ERRORS = {
+    error.__name__: error
+    for error in (
         errors.ConfigError,
         errors.MissingDependencyError,
         errors.DataError,
@@ -34,7 +34,7 @@ _KINDS = {
 
 
 def memory_for(path: Path) -> float:
-    """Memory in GB that an import of `path` may use: 4 times its size, at least 2."""
+    """Returns the memory limit in GB for a file: 4 times its size, at least 2."""
     return max(2.0, 4 * path.stat().st_size / 1e9)
 
 
@@ -47,26 +47,27 @@ def run_sandboxed(
     timeout: float,
     subject: str = "the import",
 ) -> JSON:
-    """Calls a function in a process of its own.
+    """Calls a function in a separate process with resource limits.
 
     Args:
-        module_function: such as "mmfusion_jax.data.media.decode_clips:prepare".
-        arguments: what to call it with, by name; JSON values.
-        memory_gb: address space it may add to what Python and its libraries take; no
-            file it writes may be larger either.
-        cpu_seconds: time of the processor.
-        timeout: time on the clock, in seconds.
-        subject: what is done, as messages call it.
+        module_function: Such as "mmfusion_jax.data.media.decode_clips:prepare".
+        arguments: Keyword arguments of the function; JSON values.
+        memory_gb: Limit of the address space, in addition to that of Python and its
+            libraries, and of the size of every file that the function writes.
+        cpu_seconds: Limit of the CPU time.
+        timeout: Limit of the wall-clock time, in seconds.
+        subject: Name of the task in messages.
 
     Returns:
-        What the function returned, which must be a JSON value.
+        The result of the function, which must be a JSON value.
 
     Raises:
-        UserError: the one that the function raised.
-        DataError: it needed more than it was given, or its process ended.
-        RuntimeError: it failed in another way: a bug, with its traceback.
+        UserError: The function raised it.
+        DataError: A limit was exceeded, or the process crashed.
+        RuntimeError: The function raised another exception, which is a bug; the
+            message has its traceback.
     """
-    order = {
+    request = {
         "function": module_function,
         "arguments": dict(arguments),
         "parent": os.getpid(),
@@ -74,7 +75,7 @@ def run_sandboxed(
         "cpu": int(cpu_seconds),
     }
     with tempfile.TemporaryDirectory(prefix="mmfusion_jax_") as folder:
-        (Path(folder) / REQUEST).write_text(json.dumps(order))
+        (Path(folder) / REQUEST).write_text(json.dumps(request))
         command = [
             sys.executable,
             "-m",
@@ -86,33 +87,35 @@ def run_sandboxed(
         except subprocess.TimeoutExpired:
             raise DataError(
                 "D66",
-                f"{subject} took longer than {timeout:g} s.",
+                f"{subject} exceeded the time limit of {timeout:g} s.",
                 "raise --timeout if you trust the file",
             ) from None
         if done.returncode:
-            raise _ended(done.returncode, subject, memory_gb, cpu_seconds)
-        answer = _read(Path(folder) / RESPONSE, subject)
-    return _result(answer, subject, memory_gb)
+            raise _exit_error(done.returncode, subject, memory_gb, cpu_seconds)
+        response = _read_response(Path(folder) / RESPONSE, subject)
+    return _result(response, subject, memory_gb)
 
 
-def _ended(status: int, subject: str, memory_gb: float, cpu_seconds: int) -> DataError:
-    """Why a process that gave no answer came to its end."""
+def _exit_error(
+    status: int, subject: str, memory_gb: float, cpu_seconds: int
+) -> DataError:
+    """Returns the error for a process that ended without a response."""
     if status == -signal.SIGXCPU:
         return DataError(
             "D66",
-            f"{subject} took more than {cpu_seconds} s of the processor.",
-            "raise --cpu_seconds if you trust the file",
+            f"{subject} exceeded the CPU time limit of {cpu_seconds} s.",
+            "raise --max_cpu_seconds if you trust the file",
         )
     if status == -signal.SIGXFSZ:
         return DataError(
             "D68",
-            f"{subject} wrote a file of more than {memory_gb:g} GB.",
-            "raise --memory_gb if you trust the file",
+            f"{subject} exceeded the file size limit of {memory_gb:g} GB.",
+            "raise --max_memory_gb if you trust the file",
         )
-    how = f"ended with exit code {status}"
+    how = f"exited with code {status}"
     if status < 0:
-        how = f"was ended by the signal {_signal_name(-status)}"
-    cause = "; perhaps the machine has no memory left" * (status == -signal.SIGKILL)
+        how = f"was killed by signal {_signal_name(-status)}"
+    cause = "; possibly out of memory" * (status == -signal.SIGKILL)
     return DataError(
         "D67", f"{subject} {how}{cause}.", "copy or download the file again"
     )
@@ -125,34 +128,34 @@ def _signal_name(number: int) -> str:
         return str(number)
 
 
-def _read(path: Path, subject: str) -> Mapping[str, JSON]:
-    """The answer, which comes from a process that may not be its own master."""
+def _read_response(path: Path, subject: str) -> Mapping[str, JSON]:
+    """Returns the response, which is checked: a file may have taken over the worker."""
     try:
-        if path.stat().st_size > _LONGEST:
-            raise ValueError("too long")
-        answer = json.loads(path.read_text())
-        if not isinstance(answer, dict) or len(answer) != 1:
-            raise ValueError("of another form")
+        if path.stat().st_size > _MAX_RESPONSE:
+            raise ValueError("too large")
+        response = json.loads(path.read_text())
+        if not isinstance(response, dict) or len(response) != 1:
+            raise ValueError("not an object with one key")
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             "D67",
-            f"{subject} ended without a valid answer ({error}).",
+            f"{subject} returned no valid response ({error}).",
             "copy or download the file again",
         ) from error
-    return answer
+    return response
 
 
-def _result(answer: Mapping[str, JSON], subject: str, memory_gb: float) -> JSON:
-    """What the function returned, or raises what it raised."""
-    if "result" in answer:
-        return answer["result"]
-    if "mistake" in answer:
-        kind, code, message, fix = answer["mistake"]
-        raise _KINDS.get(kind, DataError)(code, message, fix)
-    if "memory" in answer:
+def _result(response: Mapping[str, JSON], subject: str, memory_gb: float) -> JSON:
+    """Returns the result of the function, or raises its exception."""
+    if "result" in response:
+        return response["result"]
+    if "user_error" in response:
+        name, code, message, fix = response["user_error"]
+        raise _ERRORS.get(name, DataError)(code, message, fix)
+    if "memory" in response:
         raise DataError(
             "D65",
-            f"{subject} is too large for the import limit of {memory_gb:g} GB.",
-            "raise --memory_gb if you trust the file",
+            f"{subject} exceeded the memory limit of {memory_gb:g} GB.",
+            "raise --max_memory_gb if you trust the file",
         )
-    raise RuntimeError(f"{subject} failed:\n{answer.get('bug')}")
+    raise RuntimeError(f"{subject} failed:\n{response.get('bug')}")

@@ -1,9 +1,9 @@
-"""The process inside the cage: it binds itself, works, and leaves an answer.
+"""The sandboxed process: sets its limits, calls a function and writes a response.
 
     python -m mmfusion_jax.safe_load.sandbox_worker FOLDER
 
-FOLDER holds `order.json`; what becomes of it goes to `answer.json`, an object with one
-of the keys "result", "mistake" (of the user), "memory" and "bug".
+FOLDER contains `request.json`. The response is written to `response.json`, an object
+with one of the keys "result", "user_error", "memory" and "bug".
 """
 
 import importlib
@@ -23,55 +23,64 @@ _STATM = Path("/proc/self/statm")  # Linux only
 
 
 def main(folder: Path) -> None:
-    """Does what the order says."""
-    order = json.loads((folder / REQUEST).read_text())
-    exit_with_parent(order["parent"])
-    module, name = order["function"].split(":")
-    work = getattr(importlib.import_module(module), name)
-    _bind(order["memory"], order["cpu"])
-    (folder / RESPONSE).write_text(json.dumps(_answer(work, order["arguments"])))
+    """Handles the request in a folder."""
+    request = json.loads((folder / REQUEST).read_text())
+    exit_with_parent(request["parent"])
+    module, name = request["function"].split(":")
+    function = getattr(importlib.import_module(module), name)
+    _set_limits(request["memory"], request["cpu"])
+    response = _call(function, request["arguments"])
+    (folder / RESPONSE).write_text(json.dumps(response))
 
 
-def _bind(memory: int, cpu: int) -> None:
-    """Sets the limits; the libraries are loaded, and take address space, already."""
+def _set_limits(memory: int, cpu: int) -> None:
+    """Sets the resource limits of this process.
+
+    The memory limit is added to what the imported libraries already use.
+    """
     used = 0
     if _STATM.exists():
         used = int(_STATM.read_text().split()[0]) * resource.getpagesize()
-    # Python ignores this signal; libraries would then report who knows what.
+    # Python ignores this signal, and libraries would then report arbitrary errors.
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-    _lower(resource.RLIMIT_AS, used + memory)
-    _lower(resource.RLIMIT_FSIZE, memory)
+    _lower_limit(resource.RLIMIT_AS, used + memory)
+    _lower_limit(resource.RLIMIT_FSIZE, memory)
     spent = resource.getrusage(resource.RUSAGE_SELF)
-    _lower(resource.RLIMIT_CPU, cpu + int(spent.ru_utime + spent.ru_stime) + 1)
-    _lower(resource.RLIMIT_CORE, 0)
+    _lower_limit(resource.RLIMIT_CPU, cpu + int(spent.ru_utime + spent.ru_stime) + 1)
+    _lower_limit(resource.RLIMIT_CORE, 0)
 
 
-def _lower(kind: int, most: int) -> None:
-    """Sets a limit unless a lower one holds; a second of grace lets signals differ."""
+def _lower_limit(kind: int, maximum: int) -> None:
+    """Sets a limit, unless the system has set a lower one.
+
+    The hard limit of the CPU time is one second later, so that the soft limit ends the
+    process with its own signal.
+    """
     _, hard = resource.getrlimit(kind)
-    soft = most if hard == resource.RLIM_INFINITY else min(most, hard)
-    grace = int(kind == resource.RLIMIT_CPU and soft == most)
+    soft = maximum if hard == resource.RLIM_INFINITY else min(maximum, hard)
+    grace = int(kind == resource.RLIMIT_CPU and soft == maximum)
     top = soft + grace if hard == resource.RLIM_INFINITY else min(soft + grace, hard)
     resource.setrlimit(kind, (soft, top))
 
 
-def _answer(
-    work: Callable[..., JSON], arguments: Mapping[str, JSON]
+def _call(
+    function: Callable[..., JSON], arguments: Mapping[str, JSON]
 ) -> Mapping[str, JSON]:
+    """Returns the response: the result of the function, or its exception."""
     try:
-        return {"result": work(**arguments)}
+        return {"result": function(**arguments)}
     except MemoryError:
         return {"memory": True}
     except errors.UserError as error:
         if error.code == "D65":
             return {"memory": True}
-        return {"mistake": [_kind(error), error.code, error.args[0], error.fix]}
+        return {"user_error": [_name(error), error.code, error.args[0], error.fix]}
     except Exception:
         return {"bug": traceback.format_exc()}
 
 
-def _kind(error: errors.UserError) -> str:
-    """The class of an error as `errors.py` knows it."""
+def _name(error: errors.UserError) -> str:
+    """Returns the name of the class in `errors.py` that an error belongs to."""
     bases = type(error).__mro__
     return next(c.__name__ for c in bases if c.__module__ == errors.__name__)
 

@@ -1,4 +1,4 @@
-"""Pretrained weights: files, and whose names are whose."""
+"""Reads pretrained weights and maps parameter names."""
 
 from collections.abc import Mapping
 
@@ -9,24 +9,23 @@ WEIGHT_MAPPINGS = {
     "vit": "mmfusion_jax.weights.vit:VIT",
     "wav2vec2": "mmfusion_jax.weights.wav2vec2:WAV2VEC2",
 }
-"""Encoders whose weights can be read from a file, by the names of `ENCODERS`."""
+"""Encoder name, a key of `ENCODERS` -> import path of its `WeightMapping`."""
 
 
 def random_init_notices(
     encoders: Mapping[str, str], files: Mapping[str, str]
 ) -> list[str]:
-    """What a run must say: which encoders could be pretrained and are not.
+    """Returns notices about encoders that could be pretrained but are not.
 
     Args:
-        encoders: modality -> name in `ENCODERS`.
-        files: modality -> file of weights; "" or absent where none is given.
+        encoders: Modality -> name in `ENCODERS`.
+        files: Modality -> weights file; "" or absent for none.
 
     Returns:
-        One sentence for each such modality.
+        One notice for each such modality.
     """
     return [
-        f"{modality}: the encoder {name!r} starts from random values, as no file of "
-        f"weights is given."
+        f"{modality}: encoder {name!r} is randomly initialized: no weights file given"
         for modality, name in sorted(encoders.items())
         if name in WEIGHT_MAPPINGS and not files.get(modality)
     ]

@@ -1,9 +1,9 @@
-"""Names of BERT's weights in files of the library transformers."""
+"""Maps parameter names of BERT to those of the transformers library."""
 
 from mmfusion_jax.weights.convert import NameRule, WeightMapping, affine, norm
 
 LAYER = r"layer_(\d+)/"
-THEIRS = r"encoder.layer.\1."
+SOURCE = r"encoder.layer.\1."
 
 BERT = WeightMapping(
     rules=(
@@ -11,12 +11,12 @@ BERT = WeightMapping(
         NameRule("place/embedding", "embeddings.position_embeddings.weight"),
         NameRule("segment/embedding", "embeddings.token_type_embeddings.weight"),
         *norm("norm", "embeddings.LayerNorm"),
-        *affine(rf"{LAYER}attention/(query|key|value)", rf"{THEIRS}attention.self.\2"),
-        *affine(f"{LAYER}attention/out", f"{THEIRS}attention.output.dense"),
-        *affine(f"{LAYER}expand", f"{THEIRS}intermediate.dense"),
-        *affine(f"{LAYER}shrink", f"{THEIRS}output.dense"),
-        *norm(f"{LAYER}attention_norm", f"{THEIRS}attention.output.LayerNorm"),
-        *norm(f"{LAYER}feedforward_norm", f"{THEIRS}output.LayerNorm"),
+        *affine(rf"{LAYER}attention/(query|key|value)", rf"{SOURCE}attention.self.\2"),
+        *affine(f"{LAYER}attention/out", f"{SOURCE}attention.output.dense"),
+        *affine(f"{LAYER}expand", f"{SOURCE}intermediate.dense"),
+        *affine(f"{LAYER}shrink", f"{SOURCE}output.dense"),
+        *norm(f"{LAYER}attention_norm", f"{SOURCE}attention.output.LayerNorm"),
+        *norm(f"{LAYER}feedforward_norm", f"{SOURCE}output.LayerNorm"),
         *affine("pool", "pooler.dense"),
     ),
     export=(

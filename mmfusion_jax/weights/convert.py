@@ -1,4 +1,4 @@
-"""From their names to ours: one converter, and a table of names for each encoder."""
+"""Converts weights of other libraries to the parameters of an encoder."""
 
 import dataclasses
 import re
@@ -14,18 +14,18 @@ from mmfusion_jax.types import PyTree
 from mmfusion_jax.weights.files import read
 
 
-def same(x: np.ndarray) -> np.ndarray:
-    """An array that is laid out as ours is."""
+def identity(x: np.ndarray) -> np.ndarray:
+    """Returns an array that has the same layout in both libraries."""
     return x
 
 
 def kernel(x: np.ndarray) -> np.ndarray:
-    """PyTorch's (out, in, *size) as our (*size, in, out)."""
+    """Returns a PyTorch kernel (out, in, *size) as (*size, in, out)."""
     return np.moveaxis(x, (0, 1), (-1, -2))
 
 
 def part(index: int, count: int) -> Callable[[np.ndarray], np.ndarray]:
-    """The layout of one of `count` kernels or biases that stand in one array."""
+    """Returns the layout for one of `count` kernels or biases that share an array."""
 
     def one(x: np.ndarray) -> np.ndarray:
         piece = np.split(x, count)[index]
@@ -36,59 +36,60 @@ def part(index: int, count: int) -> Callable[[np.ndarray], np.ndarray]:
 
 @dataclasses.dataclass(frozen=True)
 class NameRule:
-    """Where some of our leaves come from.
+    """Maps parameters of an encoder to names in a file.
 
     Attributes:
-        target: regular expression of our path, such as "layer_([0-9]+)/norm/scale".
-        source: the name in the file, with the groups of `target`; or several names.
-        layout: makes our array of theirs; it takes one for each name.
+        target: Regular expression of the parameter path, such as
+            "layer_([0-9]+)/norm/scale".
+        source: Name in the file, with the groups of `target`; or several names.
+        layout: Converts the arrays of these names to the parameter.
     """
 
     target: str
     source: str | tuple[str, ...]
-    layout: Callable[..., np.ndarray] = same
+    layout: Callable[..., np.ndarray] = identity
 
     def names(self, path: str) -> tuple[str, ...]:
-        """Names in the file that make the leaf `path`; () if this is not its rule."""
+        """Returns the names in the file for a parameter; () without a match."""
         match = re.fullmatch(self.target, path)
-        theirs = (self.source,) if isinstance(self.source, str) else self.source
-        return tuple(match.expand(name) for name in theirs) if match else ()
+        sources = (self.source,) if isinstance(self.source, str) else self.source
+        return tuple(match.expand(name) for name in sources) if match else ()
 
 
-def affine(ours: str, theirs: str) -> tuple[NameRule, ...]:
-    """Kernel and bias of a linear layer or a convolution."""
+def affine(target: str, source: str) -> tuple[NameRule, ...]:
+    """Returns rules for the kernel and bias of a linear layer or a convolution."""
     return (
-        NameRule(f"{ours}/kernel", f"{theirs}.weight", kernel),
-        NameRule(f"{ours}/bias", f"{theirs}.bias"),
+        NameRule(f"{target}/kernel", f"{source}.weight", kernel),
+        NameRule(f"{target}/bias", f"{source}.bias"),
     )
 
 
-def norm(ours: str, theirs: str) -> tuple[NameRule, ...]:
-    """Scale and bias of a normalisation."""
+def norm(target: str, source: str) -> tuple[NameRule, ...]:
+    """Returns rules for the scale and bias of a normalization."""
     return (
-        NameRule(f"{ours}/scale", f"{theirs}.weight"),
-        NameRule(f"{ours}/bias", f"{theirs}.bias"),
+        NameRule(f"{target}/scale", f"{source}.weight"),
+        NameRule(f"{target}/bias", f"{source}.bias"),
     )
 
 
-def batch_norm(ours: str, theirs: str) -> tuple[NameRule, ...]:
-    """Scale, bias and running statistics of a batch normalisation."""
+def batch_norm(target: str, source: str) -> tuple[NameRule, ...]:
+    """Returns rules for the parameters and statistics of a batch normalization."""
     return (
-        *norm(ours, theirs),
-        NameRule(f"{ours}/mean", f"{theirs}.running_mean"),
-        NameRule(f"{ours}/var", f"{theirs}.running_var"),
+        *norm(target, source),
+        NameRule(f"{target}/mean", f"{source}.running_mean"),
+        NameRule(f"{target}/var", f"{source}.running_var"),
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class WeightMapping:
-    """All that is known of the files of one encoder.
+    """Maps the parameters of an encoder to names in its weights files.
 
     Attributes:
-        rules: the first that fits a leaf counts.
-        export: a shell command that writes a file of these weights.
-        renames: (regular expression, replacement), applied to the names in a file in
-            turn: prefixes that some exports add, and older names.
+        rules: The first rule that matches a parameter is used.
+        export: Shell command that writes such a file.
+        renames: (Regular expression, replacement) pairs that are applied in order to
+            the names in a file: prefixes that some exports add, and older names.
     """
 
     rules: tuple[NameRule, ...]
@@ -96,7 +97,7 @@ class WeightMapping:
     renames: tuple[tuple[str, str], ...] = ()
 
     def rename(self, name: str) -> str:
-        """A name in a file, as the rules write it."""
+        """Returns a name in a file as the rules spell it."""
         for pattern, replacement in self.renames:
             name = re.sub(pattern, replacement, name)
         return name
@@ -107,52 +108,52 @@ class LoadedWeights:
     """Weights from a file.
 
     Attributes:
-        variables: the tree that was asked for, float32.
-        unused: names in the file that nothing was made of, such as a head.
+        variables: The tree of parameters, float32.
+        unused: Names in the file that are not used, such as those of a head.
     """
 
     variables: PyTree
     unused: tuple[str, ...]
 
 
-def load(table: WeightMapping, path: Path, template: PyTree) -> LoadedWeights:
-    """Fills every leaf of a tree from a file.
+def load(mapping: WeightMapping, path: Path, template: PyTree) -> LoadedWeights:
+    """Loads every parameter of an encoder from a file.
 
     Args:
-        table: of the encoder.
-        path: a file of weights.
-        template: collection -> tree of the encoder's arrays, or of their shapes, as
+        mapping: Mapping of the encoder.
+        path: Weights file.
+        template: Collection -> tree of the encoder's arrays, or of their shapes, as
             {"params": .., "batch_stats": ..}.
 
     Raises:
-        WeightsError: the file is not there, cannot be read, lacks a name that is
-            needed, or has an array of another shape.
+        WeightsError: The file does not exist, cannot be read, lacks a required array,
+            or has an array of another shape.
     """
-    arrays = {table.rename(k): v for k, v in read(path, table.export).items()}
+    arrays = {mapping.rename(k): v for k, v in read(path, mapping.export).items()}
     filled, used = {}, set()
-    for place, leaf in flatten_dict(template).items():
-        ours = "/".join(place[1:])
-        names, layout = _origin(table, ours, path)
+    for key, leaf in flatten_dict(template).items():
+        target = "/".join(key[1:])
+        names, layout = _source(mapping, target, path)
         if missing := [name for name in names if name not in arrays]:
             raise WeightsError(
                 "W03",
-                f"{path} has no {missing[0]!r}, which fills {ours!r}; it has "
-                f"{len(arrays)} other names.",
-                f"weights of the same encoder and depth; {table.export}",
+                f"{path} lacks {missing[0]!r} for parameter {target!r}; it has "
+                f"{len(arrays)} other arrays.",
+                f"use weights of the same encoder and depth; {mapping.export}",
             )
         used.update(names)
-        filled[place] = _shaped(layout, [arrays[n] for n in names], leaf, path, names)
+        filled[key] = _shaped(layout, [arrays[n] for n in names], leaf, path, names)
     return LoadedWeights(unflatten_dict(filled), tuple(sorted(arrays.keys() - used)))
 
 
-def _origin(
-    table: WeightMapping, ours: str, path: Path
+def _source(
+    mapping: WeightMapping, target: str, path: Path
 ) -> tuple[tuple[str, ...], Callable[..., np.ndarray]]:
-    """The names that make a leaf, and how."""
-    for rule in table.rules:
-        if names := rule.names(ours):
+    """Returns the names in the file for a parameter, and their layout."""
+    for rule in mapping.rules:
+        if names := rule.names(target):
             return names, rule.layout
-    raise WeightsError("W03", f"nothing in {path} can fill {ours!r}: it has no name.")
+    raise WeightsError("W03", f"{path}: no name is known for parameter {target!r}.")
 
 
 def _shaped(
@@ -162,17 +163,18 @@ def _shaped(
     path: Path,
     names: tuple[str, ...],
 ) -> np.ndarray:
-    """Their arrays as our leaf."""
+    """Returns arrays of the file as a parameter, whose shape must be that of `leaf`."""
     try:
         value = layout(*arrays)
         shape = value.shape
     except (ValueError, IndexError):
-        value, shape = None, "a shape that cannot be laid out"
+        value, shape = None, "no valid shape"
     if value is None or shape != leaf.shape:
         raise WeightsError(
             "W04",
-            f"{path}: {names[0]!r} is {' and '.join(str(a.shape) for a in arrays)}, "
-            f"which makes {shape}, but the encoder needs {leaf.shape}.",
-            "give the encoder the sizes of the weights, or take other weights",
+            f"{path}: {names[0]!r} has shape "
+            f"{' and '.join(str(a.shape) for a in arrays)}, which converts to {shape}, "
+            f"but the encoder requires {leaf.shape}.",
+            "set the sizes of the encoder to those of the weights, or use others",
         )
     return np.ascontiguousarray(value, leaf.dtype)

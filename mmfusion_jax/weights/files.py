@@ -1,4 +1,4 @@
-"""Files of weights: safetensors, and what `torch.save` wrote."""
+"""Reads weights files: safetensors, and files of `torch.save`."""
 
 from pathlib import Path
 
@@ -11,18 +11,18 @@ from mmfusion_jax.weights.torch_checkpoint import InvalidTensorFile, read_torch
 
 
 def read(path: Path, export: str) -> dict[str, np.ndarray]:
-    """The named arrays of a file of weights.
+    """Returns the named arrays of a weights file.
 
     Args:
-        path: a `.safetensors` file; any other ending is taken for a PyTorch file.
-        export: a shell command that writes such a file.
+        path: A `.safetensors` file; any other extension is read as a PyTorch file.
+        export: Shell command that writes such a file.
 
     Raises:
-        WeightsError: the file is not there, or is no file of weights.
+        WeightsError: The file does not exist, or is not a weights file.
     """
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "is not there"
-        raise WeightsError("W01", f"the weights {path}: the file {what}.", export)
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise WeightsError("W01", f"weights file {path} {what}.", export)
     try:
         if path.suffix == ".safetensors":
             return safetensors.numpy.load_file(path)
@@ -30,6 +30,6 @@ def read(path: Path, export: str) -> dict[str, np.ndarray]:
     except (InvalidTensorFile, safetensors.SafetensorError, TypeError, KeyError) as e:
         raise WeightsError(
             "W02",
-            f"{path} is no file of weights that can be read here: {e}",
-            f"a .safetensors file, or torch.save of a state dict; {export}",
+            f"{path} is not a supported weights file: {e}",
+            f"use a .safetensors file, or a state dict of torch.save; {export}",
         ) from e

@@ -1,9 +1,8 @@
-"""Reading what `torch.save` wrote, without PyTorch and without running anything.
+"""Reads files of `torch.save`, without PyTorch and without running their code.
 
-Such a file is a zip archive: `data.pkl` describes tensors by the numbers of their
-storages, and `data/<number>` holds the plain bytes of each. The description is a
-pickle, which could name any function; here the few names that tensors need lead to
-inert stand-ins of our own, and every other name is refused.
+Such a file is a zip archive: `data.pkl` is a pickle that describes tensors as views of
+numbered storages, and `data/<number>` contains the elements of a storage. The pickle is
+read by `safe_load/torch_objects.py`.
 """
 
 import dataclasses
@@ -16,56 +15,56 @@ import numpy as np
 
 from mmfusion_jax.safe_load.torch_objects import (
     DTYPES,
-    LONGEST,
+    MAX_PICKLE,
     InvalidTensorFile,
-    load_description,
+    load_tensors,
 )
 
-OLD = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
-"""How files of PyTorch before 1.6 begin: no archive, and a number of their own."""
+LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
+"""First bytes of a file of PyTorch before 1.6, which is not an archive."""
 
 
 def read_torch(path: Path) -> dict[str, np.ndarray]:
-    """The named tensors of a file that `torch.save` wrote.
+    """Returns the named tensors of a file of `torch.save`.
 
-    What the file holds may be the tensors themselves, or a dictionary in which one
-    entry, such as "state_dict", holds them.
+    The file contains a dict of tensors, or a dict with such a dict as an entry, such as
+    "state_dict".
 
     Raises:
-        NotTensors: the file is no such archive, or holds something else.
+        InvalidTensorFile: The file is not such an archive, or contains something else.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            return _named(_Archive(archive).describe())
+            return _named_tensors(_Archive(archive).load())
     except InvalidTensorFile:
         raise
-    except Exception as e:  # whatever a damaged file makes the readers stumble over
-        raise InvalidTensorFile(_how_old(path) or f"{type(e).__name__}: {e}") from e
+    except Exception as e:  # a corrupted file can raise any exception
+        raise InvalidTensorFile(_legacy_hint(path) or f"{type(e).__name__}: {e}") from e
 
 
-def _how_old(path: Path) -> str:
-    """What to say of a file of PyTorch before 1.6; "" for other files."""
+def _legacy_hint(path: Path) -> str:
+    """Returns how to convert a file of PyTorch before 1.6; "" for other files."""
     with path.open("rb") as stream:
-        if stream.read(len(OLD)) != OLD:
+        if stream.read(len(LEGACY_MAGIC)) != LEGACY_MAGIC:
             return ""
     return (
-        "PyTorch before 1.6 wrote it; torch.save(torch.load(FILE, weights_only=True), "
-        "NEW_FILE) writes one that can be read"
+        "the file is from PyTorch before 1.6; convert it with "
+        "torch.save(torch.load(FILE, weights_only=True), NEW_FILE)"
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class _Archive:
-    """The two kinds of entries of the archive."""
+    """Reads the entries of the archive."""
 
     archive: zipfile.ZipFile
 
-    def describe(self) -> Any:
-        """What the description describes, tensors as arrays."""
+    def load(self) -> Any:
+        """Returns the saved object, with tensors as arrays."""
         (name,) = (n for n in self.archive.namelist() if n.endswith("/data.pkl"))
         folder = name.removesuffix("data.pkl")
         order = ">" if self._text(f"{folder}byteorder") == "big" else "<"
-        stream = self._bytes(name, LONGEST)
+        stream = self._bytes(name, MAX_PICKLE)
 
         def storage(kind: str, number: str, count: int) -> np.ndarray:
             dtype = np.dtype(DTYPES[kind]).newbyteorder(order)
@@ -73,38 +72,40 @@ class _Archive:
             values = np.frombuffer(self._bytes(f"{folder}data/{number}", size), dtype)
             if len(values) != count:
                 raise InvalidTensorFile(
-                    f"storage {number} has {len(values)} of {count} numbers"
+                    f"storage {number} has {len(values)} of {count} elements"
                 )
-            return _widened(values) if kind == "BFloat16Storage" else values
+            return _bfloat16_to_float32(values) if kind == "BFloat16Storage" else values
 
-        return load_description(stream, storage)
+        return load_tensors(stream, storage)
 
     def _text(self, name: str) -> str:
-        """A short entry; "" where there is none."""
+        """Returns a short entry; "" if it does not exist."""
         if name not in self.archive.namelist():
             return ""
         return self._bytes(name, 64).decode("ascii")
 
-    def _bytes(self, name: str, longest: int) -> bytes:
-        """An entry as it is; entries are never compressed, so none can swell."""
+    def _bytes(self, name: str, maximum: int) -> bytes:
+        """Returns an entry; none is compressed, so its size is that in the file."""
         entry = self.archive.getinfo(name)
-        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > longest:
-            raise InvalidTensorFile(f"the entry {name} has {entry.file_size} bytes")
+        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > maximum:
+            raise InvalidTensorFile(
+                f"entry {name} is compressed or too large ({entry.file_size} bytes)"
+            )
         return self.archive.read(entry)
 
 
-def _widened(values: np.ndarray) -> np.ndarray:
-    """bfloat16, given as its 16 bits, as float32."""
+def _bfloat16_to_float32(values: np.ndarray) -> np.ndarray:
+    """Returns bfloat16 values, given as their 16 bits, as float32."""
     return (values.astype(np.uint32) << 16).view(np.float32)
 
 
-def _named(held: Any) -> dict[str, np.ndarray]:
-    """The dictionary of tensors in what the file holds."""
-    for candidate in (held, *(held.values() if isinstance(held, Mapping) else ())):
+def _named_tensors(saved: Any) -> dict[str, np.ndarray]:
+    """Returns the first dict of tensors in the saved object."""
+    for candidate in (saved, *(saved.values() if isinstance(saved, Mapping) else ())):
         if isinstance(candidate, Mapping):
             found = {
                 str(k): v for k, v in candidate.items() if isinstance(v, np.ndarray)
             }
             if found:
                 return found
-    raise InvalidTensorFile(f"a {type(held).__name__} without named tensors")
+    raise InvalidTensorFile(f"a {type(saved).__name__} without named tensors")

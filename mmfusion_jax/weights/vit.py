@@ -1,15 +1,15 @@
-"""Names of a vision transformer's weights in files of the library transformers."""
+"""Maps parameter names of ViT to those of the transformers library."""
 
 import numpy as np
 
 from mmfusion_jax.weights.convert import NameRule, WeightMapping, affine, kernel, norm
 
 LAYER = r"layer_(\d+)/"
-THEIRS = r"encoder.layer.\1."
+SOURCE = r"encoder.layer.\1."
 
 
 def patches(x: np.ndarray) -> np.ndarray:
-    """A convolution's (d c p p) as the matrix (p*p*c d) of a patch laid flat."""
+    """Returns a convolution (d c p p) as a matrix (p*p*c d) for flattened patches."""
     return kernel(x).reshape(-1, x.shape[0])
 
 
@@ -22,13 +22,13 @@ VIT = WeightMapping(
         ),
         NameRule("embed/bias", "embeddings.patch_embeddings.projection.bias"),
         *affine(
-            rf"{LAYER}attention/(query|key|value)", rf"{THEIRS}attention.attention.\2"
+            rf"{LAYER}attention/(query|key|value)", rf"{SOURCE}attention.attention.\2"
         ),
-        *affine(f"{LAYER}attention/out", f"{THEIRS}attention.output.dense"),
-        *affine(f"{LAYER}expand", f"{THEIRS}intermediate.dense"),
-        *affine(f"{LAYER}shrink", f"{THEIRS}output.dense"),
-        *norm(f"{LAYER}attention_norm", f"{THEIRS}layernorm_before"),
-        *norm(f"{LAYER}feedforward_norm", f"{THEIRS}layernorm_after"),
+        *affine(f"{LAYER}attention/out", f"{SOURCE}attention.output.dense"),
+        *affine(f"{LAYER}expand", f"{SOURCE}intermediate.dense"),
+        *affine(f"{LAYER}shrink", f"{SOURCE}output.dense"),
+        *norm(f"{LAYER}attention_norm", f"{SOURCE}layernorm_before"),
+        *norm(f"{LAYER}feedforward_norm", f"{SOURCE}layernorm_after"),
         *norm("norm", "layernorm"),
     ),
     export=(

@@ -1,12 +1,12 @@
-"""Names of Wav2Vec 2.0's weights in files of the library transformers."""
+"""Maps parameter names of Wav2Vec 2.0 to those of the transformers library."""
 
 import numpy as np
 
 from mmfusion_jax.weights.convert import NameRule, WeightMapping, affine, kernel, norm
 
 LAYER = r"layer_(\d+)/"
-THEIRS = r"encoder.layers.\1."
-PLACE = "encoder.pos_conv_embed.conv"
+SOURCE = r"encoder.layers.\1."
+POS_CONV = "encoder.pos_conv_embed.conv"
 
 WAV2VEC2 = WeightMapping(
     rules=(
@@ -16,16 +16,16 @@ WAV2VEC2 = WeightMapping(
         *norm("conv_norm", "feature_extractor.conv_layers.0.layer_norm"),
         *norm("project_norm", "feature_projection.layer_norm"),
         *affine("project", "feature_projection.projection"),
-        NameRule("place/direction", f"{PLACE}.weight_v", kernel),
-        NameRule("place/length", f"{PLACE}.weight_g", np.ravel),
-        NameRule("place/bias", f"{PLACE}.bias"),
+        NameRule("place/direction", f"{POS_CONV}.weight_v", kernel),
+        NameRule("place/length", f"{POS_CONV}.weight_g", np.ravel),
+        NameRule("place/bias", f"{POS_CONV}.bias"),
         *norm("norm", "encoder.layer_norm"),
-        *affine(rf"{LAYER}attention/(query|key|value)", rf"{THEIRS}attention.\2_proj"),
-        *affine(f"{LAYER}attention/out", f"{THEIRS}attention.out_proj"),
-        *affine(f"{LAYER}expand", f"{THEIRS}feed_forward.intermediate_dense"),
-        *affine(f"{LAYER}shrink", f"{THEIRS}feed_forward.output_dense"),
-        *norm(f"{LAYER}attention_norm", f"{THEIRS}layer_norm"),
-        *norm(f"{LAYER}feedforward_norm", f"{THEIRS}final_layer_norm"),
+        *affine(rf"{LAYER}attention/(query|key|value)", rf"{SOURCE}attention.\2_proj"),
+        *affine(f"{LAYER}attention/out", f"{SOURCE}attention.out_proj"),
+        *affine(f"{LAYER}expand", f"{SOURCE}feed_forward.intermediate_dense"),
+        *affine(f"{LAYER}shrink", f"{SOURCE}feed_forward.output_dense"),
+        *norm(f"{LAYER}attention_norm", f"{SOURCE}layer_norm"),
+        *norm(f"{LAYER}feedforward_norm", f"{SOURCE}final_layer_norm"),
     ),
     export=(
         'python -c "from transformers import Wav2Vec2Model; '

@@ -1,4 +1,4 @@
-"""What is done in the cage in tests; it must be importable by name."""
+"""Functions that the sandbox runs in tests; they must be importable by name."""
 
 import os
 import signal
