@@ -6,17 +6,16 @@
     python -m mmfusion_jax.main --config=configs/hetero_fusion_net.py:iemocap
     python -m mmfusion_jax.main --config=configs/hetero_fusion_net.py:clips
 
-Modalities are hidden in training with --config.data.modality_dropout.audio=0.3 and the
-like; `config.data.augmentations` changes pictures, sound and words (Sec. 5.2), each
-modality by one of mmfusion_jax/data/augment/registry.py. Sec. 4.2 has two forms of MIS:
---config.mis.consistency=soft, --config.mis.confidence=entropy. The entropy term as
+Training drops modalities with --config.data.modality_dropout.audio=0.3 and the like;
+`config.data.augmentations` augments images, audio and words (Sec. 5.2), each modality
+by an augmentation of mmfusion_jax/data/augment/registry.py. Sec. 4.2 has two forms of
+MIS: --config.mis.consistency=soft, --config.mis.confidence=entropy. The entropy term as
 printed (Eq. 5) is --config.losses.entropy.form=paper, the gate as printed (Eq. 3)
---config.model.gate_hidden=0.
+--config.model.gate_hidden_dim=0.
 
-A word with _early or _late after it, such as digits_late, is the same recipe with a
-baseline of Sec. 5.3; with a modality after it, such as av_mnist_audio, with that
-modality alone. Values are those of Sec. 5.2; "ours" marks what the paper does not
-give.
+A word with _early or _late after it, such as digits_late, trains a baseline of Sec. 5.3
+in the same way; with a modality after it, such as av_mnist_audio, that modality alone.
+Values are those of Sec. 5.2; "ours" marks what the paper does not give.
 """
 
 from collections.abc import Iterable
@@ -24,49 +23,29 @@ from collections.abc import Iterable
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from mmfusion_jax.config.base import base_config
+
 
 def get_config(data: str = "digits") -> ConfigDict:
-    config = ConfigDict()
-    config.seed = 0  # ours
-    config.seeds = 1
-    config.protocol = "honest"
-    config.parallel = "jit"
-    config.compute_dtype = "float32"
+    config = base_config()
     config.model = dict(
         name="hetero_fusion_net",
-        width=512,
-        heads=8,
+        hidden_dim=512,
+        num_heads=8,
         include_self=True,
         residual=False,
         gate="sigmoid",
-        gate_hidden=256,
-        latent=256,
-        heads_detach=False,
+        gate_hidden_dim=256,
+        latent_dim=256,
+        detach_unimodal_heads=False,
         dropout=0.3,
-        audio_readout="mean",
+        audio_pooling="mean",
     )
-    config.optim = dict(
-        name="adam",
-        learning_rate=1e-4,
-        schedule=dict(name="constant"),
-        clip_norm=0.0,
-        weight_decay=0.0,
-        l2=0.0,
-        plateau=dict(factor=0.5, patience=5, watch="loss"),
-        groups=dict(),
-        accumulate=1,
-    )
-    config.train = dict(
-        epochs=100,
-        select="mis",
-        patience=10,  # ours
-        log_every=20,
-        save_every=0,
-        max_bad_steps=3,
-    )
+    config.optim.learning_rate = 1e-4
+    config.optim.reduce_on_plateau = dict(factor=0.5, patience=5, monitor="loss")
+    config.train.update(dict(epochs=100, selection_metric="mis"))
+    config.train.patience = 10  # ours
     config.mis = dict(weights=(0.3, 0.3, 0.4), consistency="hard", confidence="margin")
-    config.warm_start = ()
-    config.distributed = dict(coordinator="", num_processes=1, process_id=0)
 
     variants = dict(
         digits=_digits,
@@ -78,9 +57,7 @@ def get_config(data: str = "digits") -> ConfigDict:
     name = next((v for v in variants if f"{data}_".startswith(f"{v}_")), "")
     if not name:
         raise _unknown(data, variants)
-    config.data = dict(name=name, label="label", fold="0", folds=1)
-    config.data.batch_size = 32
-    config.data.threads = 2
+    config.data.update(dict(name=name, label="label"))
     variants[name](config)
     modalities = tuple(sorted(config.model.encoders))
     _losses(config, modalities)
@@ -104,17 +81,17 @@ def _unknown(data: str, variants: Iterable[str]) -> ValueError:
 
 
 def _losses(config: ConfigDict, modalities: tuple[str, ...]) -> None:
-    """Eq. 10, and what teaches the heads of single modalities."""
+    """Eq. 10, and the losses of the unimodal heads."""
     kind = "multilabel" if config.data.name == "iemocap" else "cross_entropy"
     config.losses = dict(
         task=dict(name=kind, weight=1.0),
         heads=dict(
-            name="single_modalities",
+            name="unimodal_losses",
             weight=1.0,  # ours
             modalities=modalities,
             kind=kind,
         ),
-        entropy=dict(name="gate_entropy", weight=0.01, form="normalised"),
+        entropy=dict(name="gate_entropy", weight=0.01, form="normalized"),
         consistency=dict(
             name="consistency",
             weight=0.1,
@@ -125,16 +102,16 @@ def _losses(config: ConfigDict, modalities: tuple[str, ...]) -> None:
 
 
 def _early(config: ConfigDict) -> None:
-    """Features side by side, and three hidden layers; it has no MIS."""
-    width = config.model.width
+    """Concatenated features and three hidden layers; MIS is not defined."""
+    width = config.model.hidden_dim
     config.model = dict(
         name="concat_fc",
         encoders=config.model.encoders,
-        aligned=width,
+        projection_dim=width,
         hidden_dims=(2 * width, width, width // 2),
         dropout=0.0,
         hidden_dropout=config.model.dropout,
-        audio_readout=config.model.audio_readout,
+        audio_pooling=config.model.audio_pooling,
     )
     _one_prediction(config)
 
@@ -146,7 +123,7 @@ def _alone(config: ConfigDict, modality: str) -> None:
         modality=modality,
         encoders={modality: config.model.encoders[modality]},
         dropout=0.0,
-        audio_readout=config.model.audio_readout,
+        audio_pooling=config.model.audio_pooling,
     )
     changes = config.data.get("augmentations", {})
     for other in set(changes) - {modality}:
@@ -155,26 +132,26 @@ def _alone(config: ConfigDict, modality: str) -> None:
 
 
 def _one_prediction(config: ConfigDict) -> None:
-    """Without what compares predictions of several modalities."""
+    """Removes the terms that compare predictions of several modalities."""
     for term in ("heads", "entropy", "consistency"):
         del config.losses[term]
     if "mis" in config:
         del config.mis
-        config.train.select = "accuracy"
+        config.train.selection_metric = "accuracy"
 
 
 def _late(config: ConfigDict) -> None:
-    """A network for each modality, and a learned average of what they say."""
-    width = config.model.width
+    """A network for each modality, and a learned average of their predictions."""
+    width = config.model.hidden_dim
     config.model = dict(
         name="late_fusion",
         encoders=config.model.encoders,
         rule="learned",
-        aligned=width,
+        projection_dim=width,
         hidden_dims=(width, width // 2),
         dropout=0.0,
         hidden_dropout=config.model.dropout,
-        audio_readout=config.model.audio_readout,
+        audio_pooling=config.model.audio_pooling,
     )
     for term in ("entropy", "consistency"):
         del config.losses[term]
@@ -182,20 +159,22 @@ def _late(config: ConfigDict) -> None:
 
 def _narrow(config: ConfigDict) -> None:
     """A small network for little data and a CPU; all values ours."""
-    config.model.update(dict(width=64, heads=4, gate_hidden=32, latent=32))
+    config.model.update(
+        dict(hidden_dim=64, num_heads=4, gate_hidden_dim=32, latent_dim=32)
+    )
     config.optim.learning_rate = 2e-3
 
 
 def _digits(config: ConfigDict) -> None:
     _narrow(config)
-    config.data.update(dict(label="digit", missing=0.0, folder=""))
+    config.data.update(dict(label="digit", missing_rate=0.0, cache_dir=""))
     config.model.encoders = dict(
-        audio=dict(name="audio_conv", width=32),
-        image=dict(name="vectors"),
-        text=dict(name="conv_lstm", width=32, vocabulary=64),
-        video=dict(name="resnext_3d", blocks=(1, 1), width=8),
+        audio=dict(name="audio_cnn", hidden_dim=32),
+        image=dict(name="precomputed"),
+        text=dict(name="conv_lstm", hidden_dim=32, vocab_size=64),
+        video=dict(name="resnext_3d", blocks=(1, 1), base_channels=8),
     )
-    config.model.audio_readout = "flat"
+    config.model.audio_pooling = "flatten"
     config.train.update(dict(epochs=12, patience=0))
 
 
@@ -204,47 +183,49 @@ def _av_mnist(config: ConfigDict) -> None:
     # small network sees 55,000 noisy pairs a few times. All values ours.
     _narrow(config)
     config.model.dropout = 0.0
-    config.data.update(dict(label="digit", dir="", snr_db=-12.0, speaker=""))
-    config.data.update(dict(pairs=0, keep=False))
-    config.model.encoders = dict(
-        audio=dict(name="image_conv", channels=(8, 16, 32, 64), shrink=2),
-        image=dict(name="image_conv", channels=(16, 32, 64)),
+    config.data.update(dict(label="digit", data_dir="", snr_db=-12.0))
+    config.data.update(
+        dict(held_out_speaker="", max_train_pairs=0, cache_in_memory=False)
     )
-    config.model.audio_readout = "flat"  # which pitch, and when
+    config.model.encoders = dict(
+        audio=dict(name="image_cnn", channels=(8, 16, 32, 64), downsample=2),
+        image=dict(name="image_cnn", channels=(16, 32, 64)),
+    )
+    config.model.audio_pooling = "flatten"  # which pitch, and when
     config.optim.schedule = dict(name="cosine")
     config.train.update(dict(epochs=20, patience=0))
 
 
 def _mosei(config: ConfigDict) -> None:
-    # Frozen features of files as they are passed around, averaged over time.
-    config.data.update(dict(label="polarity", file="", text="vectors", standardise=()))
+    # Precomputed features of the commonly used files, averaged over time.
+    config.data.update(dict(label="polarity", file="", text="vectors", standardize=()))
     config.model.encoders = {
-        m: dict(name="vectors") for m in ("audio", "text", "video")
+        m: dict(name="precomputed") for m in ("audio", "text", "video")
     }
 
 
 def _iemocap(config: ConfigDict) -> None:
-    # Four flags are no classes: there is no MIS of them.
-    config.data.update(dict(label="emotions", file="", text="vectors", standardise=()))
+    # Four flags are not classes: MIS is not defined.
+    config.data.update(dict(label="emotions", file="", text="vectors", standardize=()))
     config.model.encoders = {
-        m: dict(name="vectors") for m in ("audio", "text", "video")
+        m: dict(name="precomputed") for m in ("audio", "text", "video")
     }
     del config.mis
-    config.train.select = "f1"
+    config.train.selection_metric = "f1"
 
 
 def _clips(config: ConfigDict) -> None:
     _narrow(config)
     config.data.update(
         dict(
-            dir="",
+            data_dir="",
             labels="",
             classes=(),  # names of all classes; (): those that occur
             frames=30,
             size=112,
-            fit="crop",
-            region=(0.0, 0.0, 1.0, 1.0),  # left, top, right, bottom
-            colour=True,
+            resize_mode="center_crop",
+            crop_box=(0.0, 0.0, 1.0, 1.0),  # left, top, right, bottom
+            rgb=True,
             sample_rate=22050,
             duration=placeholder(float),
             noise_snr_db=placeholder(float),
@@ -253,11 +234,13 @@ def _clips(config: ConfigDict) -> None:
         )
     )
     config.model.encoders = dict(
-        audio=dict(name="audio_conv"),
-        video=dict(name="resnext_3d", blocks=(1, 1, 1), width=16),
+        audio=dict(name="audio_cnn"),
+        video=dict(name="resnext_3d", blocks=(1, 1, 1), base_channels=16),
     )
     config.data.augmentations = dict(
-        audio=dict(name="spectrogram", semitones=0.0),  # MFCC have no pitch to move
+        audio=dict(
+            name="spectrogram", semitones=0.0
+        ),  # MFCC do not have a pitch to shift
         video=dict(name="image"),
     )
     config.train.epochs = 30

@@ -8,18 +8,21 @@
     python -m mmfusion_jax.main --config=configs/mcl_mcf.py:mmmo
     python -m mmfusion_jax.main --config=configs/mcl_mcf.py:mosi_utterances
 
-Behind mosi, mosei and sims `_vectors` takes the text as vectors that BERT has found
-before, as the files have them, instead of ids for a BERT that is trained along.
+With `_vectors` after mosi, mosei and sims the text is precomputed BERT embeddings, as
+in the files, instead of ids for a BERT that is fine-tuned.
 
-Values are those of Sec. 4; "code" marks what only the released code tells, "ours" what
-neither does. Rows of Table 5 are `config.model.levels` with a weight of 0 for the term
+Values are those of Sec. 4; "code" marks those of the released code, "ours" those that
+neither gives. Rows of Table 5 are `config.model.levels` with a weight of 0 for the term
 of the level that is left out, and `config.model.mcf`. Rows of Table 9 are
-`config.model.image_encoder`, with `lifted=128`, for tslc 256. The scale of the released
-code, `config.model.parity=official`, is `config.losses.level1.scale=2.6593`, and so for
-level2 and level3; with `config.model.learnable_scale` it is 1.
+`config.model.image_encoder`, with `projection_dim=128`, for tslc 256. The scale of the
+released code, `config.model.variant=released_code`, is
+`config.losses.level1.scale=2.6593`, and so for level2 and level3; with
+`config.model.learnable_scale` it is 1.
 """
 
 from ml_collections import ConfigDict
+
+from mmfusion_jax.config.base import base_config
 
 ORDER = ("text", "audio", "video")
 PAIRS = dict(
@@ -39,46 +42,40 @@ PAIRS = dict(
 
 
 def get_config(data: str = "digits") -> ConfigDict:
-    config = ConfigDict()
+    config = base_config()
     config.seed = 1111  # ours
-    config.seeds = 1
-    config.protocol = "honest"
-    config.parallel = "jit"
-    config.compute_dtype = "float32"
-    config.data = dict(name=data, label="score", fold="0", folds=1)
-    config.data.batch_size = 128
-    config.data.threads = 2
+    config.data.update(dict(name=data, label="score", batch_size=128))
     config.model = dict(
         name="mcl_mcf",
         encoders=dict(
             text=dict(
                 name="bert",
                 weights="",  # a file; without one BERT starts at random
-                width=768,
-                depth=12,
-                heads=12,
-                hidden=3072,
-                vocabulary=30522,
-                places=512,
+                hidden_dim=768,
+                num_layers=12,
+                num_heads=12,
+                mlp_dim=3072,
+                vocab_size=30522,
+                max_position_embeddings=512,
             ),
-            audio=dict(name="lstm", width=64),
-            video=dict(name="lstm", width=64),
+            audio=dict(name="lstm", hidden_dim=64),
+            video=dict(name="lstm", hidden_dim=64),
         ),
-        order=ORDER,
-        mixed=64,  # code
-        lifted=512,
-        hidden=128,  # code
-        projected=128,  # code
+        modality_order=ORDER,
+        mixture_dim=64,  # code
+        projection_dim=512,
+        hidden_dim=128,  # code
+        contrastive_dim=128,  # code
         channels=(4, 6, 1),
         levels=(1, 2, 3),
         mcf=True,
-        parity="paper",
+        variant="paper",
         learnable_scale=False,
         tcf_last_activation="relu",
         chunk=16,
         dropout=0.1,  # code
         image_encoder="none",  # Table 9: tslc, resnet18, resnet34, resnet50, vit
-        image_sizes=dict(),  # other arguments of it, such as width
+        image_encoder_kwargs=dict(),  # its other arguments
     )
     config.losses = dict(task=dict(name="l1", weight=1.0))
     for level, pairs in PAIRS.items():
@@ -88,29 +85,14 @@ def get_config(data: str = "digits") -> ConfigDict:
             pairs=tuple(f"{level}/{pair}" for pair in pairs),
             scale=1 / 0.07,  # ours
             symmetric=True,
-            design="A",
+            positives="pair",
         )
-    config.optim = dict(
-        name="adam",
-        learning_rate=1e-4,
-        schedule=dict(name="constant"),
-        clip_norm=1.0,  # code
-        weight_decay=0.0,
-        l2=1e-4,  # code
-        plateau=dict(factor=0.5, patience=20),  # code
-        groups=dict(),
-        accumulate=1,
-    )
-    config.train = dict(
-        epochs=200,
-        select="mae",
-        patience=10,  # code
-        log_every=20,
-        save_every=0,
-        max_bad_steps=3,
-    )
-    config.warm_start = ()
-    config.distributed = dict(coordinator="", num_processes=1, process_id=0)
+    config.optim.learning_rate = 1e-4
+    config.optim.clip_norm = 1.0  # code
+    config.optim.coupled_weight_decay = 1e-4  # code
+    config.optim.reduce_on_plateau.patience = 20  # code
+    config.train.update(dict(epochs=200, selection_metric="mae"))
+    config.train.patience = 10  # code
 
     variants = dict(
         digits=_digits,
@@ -127,7 +109,7 @@ def get_config(data: str = "digits") -> ConfigDict:
         raise ValueError(f"data={data!r}; mcl_mcf knows {', '.join(sorted(variants))}.")
     variants[data](config)
     if data.endswith("_vectors"):
-        _found_before(config, data.removesuffix("_vectors"))
+        _precomputed_text(config, data.removesuffix("_vectors"))
     return config
 
 
@@ -138,38 +120,41 @@ def _weights(config: ConfigDict, weight: float) -> None:
 
 
 def _fine_tuned(config: ConfigDict) -> None:
-    """The text encoder learns at a rate of its own."""
-    text = dict(match="encoders_text", learning_rate=5e-5)
+    """The text encoder has a separate learning rate."""
+    text = dict(param_prefix="encoders_text", learning_rate=5e-5)
     config.optim.groups = dict(text=text)
-    config.data.update(dict(file="", text="bert", standardise=()))
+    config.data.update(dict(file="", text="bert", standardize=()))
 
 
-def _found_before(config: ConfigDict, name: str) -> None:
-    """The text is vectors; the first one stands for the sentence."""
+def _precomputed_text(config: ConfigDict, name: str) -> None:
+    """The text is precomputed embeddings; the first one represents the sentence."""
     config.data.update(dict(name=name, text="vectors"))
-    config.model.encoders.text = dict(name="vectors")
+    config.model.encoders.text = dict(name="precomputed")
     config.optim.groups = dict()
 
 
 def _narrow(config: ConfigDict) -> None:
     """A small network for little data and a CPU; all values ours."""
     config.model.update(
-        dict(mixed=32, lifted=32, hidden=32, projected=32, channels=(2, 2, 1))
+        dict(mixture_dim=32, projection_dim=32, hidden_dim=32, contrastive_dim=32)
     )
+    config.model.channels = (2, 2, 1)
     config.optim.learning_rate = 2e-3
     config.data.batch_size = 32
 
 
 def _digits(config: ConfigDict) -> None:
     _narrow(config)
-    config.data.update(dict(label="digit", modalities=ORDER, missing=0.0, folder=""))
+    config.data.update(dict(label="digit", modalities=ORDER, missing_rate=0.0))
+    config.data.cache_dir = ""
     config.model.encoders.text.update(
-        dict(width=32, depth=1, heads=4, hidden=64, vocabulary=64, places=16)
+        dict(hidden_dim=32, num_layers=1, num_heads=4, mlp_dim=64, vocab_size=64)
     )
-    config.model.encoders.audio.width = 32
-    config.model.encoders.video.width = 32
+    config.model.encoders.text.max_position_embeddings = 16
+    config.model.encoders.audio.hidden_dim = 32
+    config.model.encoders.video.hidden_dim = 32
     config.losses.task.name = "cross_entropy"
-    config.train.update(dict(epochs=10, select="accuracy", patience=0))
+    config.train.update(dict(epochs=10, selection_metric="accuracy", patience=0))
 
 
 def _mosi(config: ConfigDict) -> None:
@@ -186,31 +171,31 @@ def _sims(config: ConfigDict) -> None:
     _fine_tuned(config)
     _weights(config, 0.02)
     config.model.channels = (4, 7, 1)
-    config.model.encoders.text.vocabulary = 21128  # bert-base-chinese
+    config.model.encoders.text.vocab_size = 21128  # bert-base-chinese
 
 
 def _vectors(config: ConfigDict) -> None:
-    """Text that is vectors already."""
+    """The text is precomputed embeddings."""
     _narrow(config)
-    config.model.encoders = {m: dict(name="lstm", width=32) for m in ORDER}
+    config.model.encoders = {m: dict(name="lstm", hidden_dim=32) for m in ORDER}
     config.model.dropout = 0.3
-    config.optim.update(dict(learning_rate=1e-3, l2=1e-3))
-    config.data.dir = ""
+    config.optim.update(dict(learning_rate=1e-3, coupled_weight_decay=1e-3))
+    config.data.data_dir = ""
     config.train.update(dict(epochs=20, patience=0))
 
 
 def _mmmo(config: ConfigDict) -> None:
     _vectors(config)
-    config.data.update(dict(folds=5, fold="all", textless=False))
-    config.model.start = 3.0  # ours: the middle of 1 to 5
-    config.train.update(dict(epochs=5, select="mae"))
+    config.data.update(dict(folds=5, fold="all", keep_clips_without_text=False))
+    config.model.output_bias_init = 3.0  # ours: the middle of 1 to 5
+    config.train.update(dict(epochs=5, selection_metric="mae"))
 
 
 def _mosi_utterances(config: ConfigDict) -> None:
-    # The steps are utterances; the asked one is the last that the LSTM reads.
+    # The steps are utterances; the target utterance is the last that the LSTM reads.
     _vectors(config)
-    config.train.epochs = 1  # all that validation asks for, see the experiment
-    config.data.update(dict(before=10, after=0))
+    config.train.epochs = 1  # selected on validation, see the experiment
+    config.data.update(dict(context_before=10, context_after=0))
     config.data.label = "polarity"
     config.losses.task.name = "cross_entropy"
-    config.train.select = "accuracy"
+    config.train.selection_metric = "accuracy"

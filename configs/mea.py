@@ -12,7 +12,7 @@ Values are those of Table I and Sec. IV; "ours" marks what the paper does not gi
 Each row of Table V needs these flags, all of which begin with --config. :
 
     w/o L_dis               losses.disparity.weight=0
-    w/ L_sep                losses.disparity.name=separation
+    w/ L_sep                losses.disparity.name=difference_loss
     w/o L_agn + L_exc       model.adversarial=False losses.agnostic.weight=0
                             losses.exclusive.weight=0 losses.importance.weight=0
     w/o omega               model.omega=one losses.importance.weight=0
@@ -38,28 +38,25 @@ The option model.omega=joint needs losses.importance.weight=0, as D_i has no los
 
 from ml_collections import ConfigDict
 
+from mmfusion_jax.config.base import base_config
+
 ORDER = ("text", "video", "audio")  # L, V, A
 
 
 def get_config(data: str = "digits") -> ConfigDict:
-    config = ConfigDict()
-    config.seed = 0
-    config.seeds = 1
-    config.protocol = "honest"
-    config.parallel = "jit"
-    config.compute_dtype = "float32"
-    config.data = dict(name=data, label="score", fold="0", folds=1)
-    config.data.batch_size = 32
-    config.data.threads = 2
+    config = base_config()
+    config.data.update(dict(name=data, label="score"))
     config.model = dict(
         name="mea",
         encoders={
-            m: dict(name="conv_lstm", width=40, kernel=3, positions="sinusoid")
+            m: dict(
+                name="conv_lstm", hidden_dim=40, kernel_size=3, positions="sinusoid"
+            )
             for m in ORDER
         },
-        order=ORDER,
-        width=64,
-        heads=8,
+        modality_order=ORDER,
+        hidden_dim=64,
+        num_heads=8,
         psa_layers=3,
         psa="literal",
         mu=0.25,
@@ -76,38 +73,18 @@ def get_config(data: str = "digits") -> ConfigDict:
         self_loops=False,
         adversarial=True,
         omega="detached",
-        reversal=1.0,
-        ramped=False,
-        head_form="perceptron",
+        grl_lambda=1.0,
+        grl_warmup=False,
+        head_type="mlp",
         scale="head",
         out_proj=False,
         ffn_mult=4,
         dropout=0.1,  # ours
-        standardise=True,  # ours
+        standardize=True,  # ours
         remat=True,
     )
     config.losses = dict(task=dict(name="mse", weight=1.0))
-    config.optim = dict(
-        name="adam",
-        learning_rate=1e-3,
-        schedule=dict(name="constant"),
-        clip_norm=0.0,
-        weight_decay=0.0,
-        l2=0.0,
-        plateau=dict(factor=0.5, patience=0),
-        groups=dict(),
-        accumulate=1,
-    )
-    config.train = dict(
-        epochs=60,
-        select="loss",
-        patience=0,
-        log_every=20,
-        save_every=0,
-        max_bad_steps=3,
-    )
-    config.warm_start = ()
-    config.distributed = dict(coordinator="", num_processes=1, process_id=0)
+    config.train.update(dict(epochs=60, selection_metric="loss"))
 
     variants = dict(
         digits=_digits,
@@ -129,7 +106,7 @@ def _constraints(config: ConfigDict, alpha: float, beta: float) -> None:
         hsic=("disparity", alpha),
         agnostic_adversary=("agnostic", beta),
         exclusive_adversary=("exclusive", beta),
-        importance=("importance", beta),
+        importance_discriminator=("importance", beta),
     )
     for name, (term, weight) in weights.items():
         config.losses[term] = dict(name=name, weight=weight, modalities=ORDER)
@@ -140,30 +117,30 @@ def _classes(config: ConfigDict, label: str) -> None:
     """The label is a class."""
     config.data.label = label
     config.losses.task.name = "cross_entropy"
-    config.train.select = "accuracy"
+    config.train.selection_metric = "accuracy"
 
 
 def _digits(config: ConfigDict) -> None:
     _constraints(config, alpha=2e-2, beta=3e-2)
     _classes(config, "digit")
-    config.data.update(dict(modalities=ORDER, missing=0.0, folder=""))
+    config.data.update(dict(modalities=ORDER, missing_rate=0.0, cache_dir=""))
     config.model.encoders = {
-        # Positions would drown the words and pixels, which start small; ours.
-        m: dict(name="conv_lstm", width=24, kernel=3, positions="none")
+        # Position encodings are larger than the initial embeddings; ours.
+        m: dict(name="conv_lstm", hidden_dim=24, kernel_size=3, positions="none")
         for m in ORDER
     }
-    config.model.encoders.text.vocabulary = 64
-    config.model.update(dict(heads=4, psa_layers=2, hca_layers=1, remat=False))
+    config.model.encoders.text.vocab_size = 64
+    config.model.update(dict(num_heads=4, psa_layers=2, hca_layers=1, remat=False))
     # At full strength from the start, D_m keeps some seeds at chance for epochs; ours.
-    config.model.ramped = True
+    config.model.grl_warmup = True
     config.data.batch_size = 16
     config.optim.schedule.name = "cosine"
     config.train.epochs = 12
 
 
 def _imported(config: ConfigDict) -> None:
-    """Features that `python -m mmfusion_jax data import` has read."""
-    config.data.update(dict(file="", text="vectors", standardise=()))
+    """Features that `python -m mmfusion_jax data import` imported."""
+    config.data.update(dict(file="", text="vectors", standardize=()))
 
 
 def _mosi(config: ConfigDict) -> None:
@@ -175,7 +152,7 @@ def _mosei(config: ConfigDict) -> None:
     _constraints(config, alpha=3e-2, beta=5e-2)
     _imported(config)
     config.data.batch_size = 64
-    config.model.update(dict(heads=10, mu=0.15))
+    config.model.update(dict(num_heads=10, mu=0.15))
     config.optim.learning_rate = 2e-3
     config.train.epochs = 100
 
@@ -186,32 +163,34 @@ def _iemocap(config: ConfigDict) -> None:
     config.data.label = "emotions"
     config.losses.task.name = "multilabel"
     config.model.mu = 0.2
-    config.model.encoders.audio.kernel = 5
+    config.model.encoders.audio.kernel_size = 5
 
 
 def _mmmo(config: ConfigDict) -> None:
     # Few clips: a small network, all values ours; epochs: see the experiment.
     _small(config)
-    config.data.update(dict(dir="", folds=5, fold="all", textless=False))
-    config.model.start = 3.0  # the middle of 1 to 5
+    config.data.update(dict(data_dir="", folds=5, fold="all"))
+    config.data.keep_clips_without_text = False
+    config.model.output_bias_init = 3.0  # the middle of 1 to 5
     config.optim.schedule.name = "constant"
-    config.train.update(dict(epochs=6, select="mae"))
+    config.train.update(dict(epochs=6, selection_metric="mae"))
 
 
 def _mosi_utterances(config: ConfigDict) -> None:
     # The steps are the utterances of a video; all values ours.
     _small(config)
     _classes(config, "polarity")
-    config.data.update(dict(dir="", before=0, after=0))
+    config.data.update(dict(data_dir="", context_before=0, context_after=0))
     config.train.epochs = 3
 
 
 def _small(config: ConfigDict) -> None:
     _constraints(config, alpha=2e-2, beta=3e-2)
     config.model.encoders = {
-        m: dict(name="conv_lstm", width=16, kernel=1, positions="none") for m in ORDER
+        m: dict(name="conv_lstm", hidden_dim=16, kernel_size=1, positions="none")
+        for m in ORDER
     }
-    sizes = dict(width=32, heads=4, psa_layers=2, hca_layers=1, remat=False)
+    sizes = dict(hidden_dim=32, num_heads=4, psa_layers=2, hca_layers=1, remat=False)
     config.model.update(dict(sizes, dropout=0.5))
     config.optim.update(dict(name="adamw", weight_decay=0.01))
     config.optim.schedule.name = "cosine"

@@ -8,7 +8,7 @@
     python -m mmfusion_jax.main --config=configs/of_cmaer_cat.py:mmmo
     python -m mmfusion_jax.main --config=configs/of_cmaer_cat.py:av_mnist
 
-A step of the ablation, Table 4, is named behind the data:
+A step of the ablation, Table 4, follows the data:
 
     stress-cnn           CNN encoders only
     stress-cmaa          + CMAA
@@ -21,6 +21,8 @@ five seeds: --config.seeds=5.
 """
 
 from ml_collections import ConfigDict
+
+from mmfusion_jax.config.base import base_config
 
 STEPS = ("cnn", "cmaa", "awom", "contrastive", "transformer")
 """Rows of Table 4, each with all that those before it have."""
@@ -45,30 +47,23 @@ def get_config(data: str = "digits") -> ConfigDict:
             f"followed by -{', -'.join(STEPS)}."
         )
     order = ORDERS[name]
-    config = ConfigDict()
-    config.seed = 0
-    config.seeds = 1
-    config.protocol = "honest"
-    config.parallel = "jit"
-    config.compute_dtype = "float32"
-    config.data = dict(name=name, label="", fold="0", folds=1)
-    config.data.batch_size = 32
-    config.data.threads = 2
+    config = base_config()
+    config.data.name = name
     config.model = dict(
         name="of_cmaer_cat",
         encoders={
-            m: dict(name="signal_conv", width=128, pools=(1, 1), dropout=0.1)  # ours
+            m: dict(name="conv1d", hidden_dim=128, pools=(1, 1), dropout=0.1)  # ours
             for m in order
         },
-        order=order,
+        modality_order=order,
         alignment=True,
         weighting=True,
         transformer=True,
         reconstruction=True,
-        head_form="weighted_sum",
-        hidden=64,  # ours
-        weight_hidden=64,  # ours
-        heads=1,
+        head_type="weighted_sum",
+        hidden_dim=64,  # ours
+        weight_hidden_dim=64,  # ours
+        num_heads=1,
         per_modality=False,
         context_layers=2,  # ours
         context_heads=4,  # ours
@@ -87,31 +82,13 @@ def get_config(data: str = "digits") -> ConfigDict:
             name="reconstruction", weight=0.1, modalities=order
         ),  # ours
         entropy=dict(
-            name="gate_entropy", weight=0.01, gate="weights", form="normalised"
+            name="gate_entropy", weight=0.01, gate="weights", form="normalized"
         ),  # ours
     )
-    config.optim = dict(
-        name="adam",
-        learning_rate=1e-4,
-        schedule=dict(name="constant"),
-        clip_norm=0.0,
-        weight_decay=0.0,
-        l2=1e-4,  # ours
-        l2_on="kernels",
-        plateau=dict(factor=0.5, patience=0),
-        groups=dict(),
-        accumulate=1,
-    )
-    config.train = dict(
-        epochs=100,  # ours
-        select="accuracy",
-        patience=10,  # ours
-        log_every=20,
-        save_every=0,
-        max_bad_steps=3,
-    )
-    config.warm_start = ()
-    config.distributed = dict(coordinator="", num_processes=1, process_id=0)
+    config.optim.learning_rate = 1e-4
+    config.optim.coupled_weight_decay = 1e-4  # ours
+    config.optim.decay_mask = "kernels"
+    config.train.update(dict(epochs=100, patience=10))  # ours
 
     variants = dict(
         digits=_digits,
@@ -129,7 +106,7 @@ def get_config(data: str = "digits") -> ConfigDict:
 
 
 def _ablate(config: ConfigDict, last: int) -> None:
-    """Leaves out every step of Table 4 after number `last`."""
+    """Removes every step of Table 4 after number `last`."""
     lacks = dict.fromkeys(STEPS[last + 1 :])
     config.model.alignment = "cmaa" not in lacks
     config.model.weighting = "awom" not in lacks
@@ -144,65 +121,71 @@ def _ablate(config: ConfigDict, last: int) -> None:
 def _narrow(config: ConfigDict, width: int) -> None:
     """A small network for little data and a CPU; all values ours."""
     for encoder in config.model.encoders.values():
-        encoder.width = width
-    config.model.update(dict(hidden=width, weight_hidden=width))
+        encoder.hidden_dim = width
+    config.model.update(dict(hidden_dim=width, weight_hidden_dim=width))
     config.optim.learning_rate = 1e-3
 
 
 def _digits(config: ConfigDict) -> None:
     _narrow(config, 64)
-    order = config.model.order
-    config.data.update(dict(label="digit", modalities=order, missing=0.0, folder=""))
-    config.model.encoders.text.vocabulary = 64
+    order = config.model.modality_order
+    config.data.update(dict(label="digit", modalities=order, missing_rate=0.0))
+    config.data.cache_dir = ""
+    config.model.encoders.text.vocab_size = 64
     config.model.encoders.audio.pools = (2, 2)
     config.train.update(dict(epochs=16, patience=0))
 
 
 def _iemocap(config: ConfigDict) -> None:
-    # The file holds four emotions, each present or not, and no sessions.
+    # The file has four emotions, each present or absent, and no sessions.
     config.data.update(dict(label="emotions", file="", text="vectors"))
-    config.data.standardise = ("video", "audio")
+    config.data.standardize = ("video", "audio")
     config.losses.task.name = "multilabel"
 
 
 def _mosei(config: ConfigDict) -> None:
     config.data.update(dict(label="polarity", file="", text="vectors"))
-    config.data.standardise = ("video", "audio")
+    config.data.standardize = ("video", "audio")
 
 
 def _deap(config: ConfigDict) -> None:
-    config.data.update(dict(label="valence", dir="", fold="all", folds=8))
+    config.data.update(dict(label="valence", data_dir="", fold="all", folds=8))
     config.data.update(dict(threshold=5.0, window=1, hop=1))
-    config.train.select = "macro_f1"
+    config.train.selection_metric = "macro_f1"
 
 
 def _stress(config: ConfigDict) -> None:
     _narrow(config, 32)
-    config.data.update(dict(name="stress_predict", label="stress", dir=""))
-    config.data.update(dict(fold="all", folds=5, window=60, hop=30, standard="subject"))
+    config.data.update(dict(name="stress_predict", label="stress", data_dir=""))
+    config.data.update(dict(fold="all", folds=5, window=60, hop=30))
+    config.data.standardize_by = "subject"
     pools = dict(eda=(4, 4), temp=(4, 4), hr=(2, 2), bvp=(8, 8), resp=(2, 2))
     for name, encoder in config.model.encoders.items():
         encoder.update(dict(pools=pools[name], dropout=0.3))
     config.model.dropout = 0.3
     config.losses.task.class_weights = (0.726, 1.607)  # each class counts the same
-    config.train.update(dict(epochs=12, select="macro_f1", patience=0))
+    config.train.update(dict(epochs=12, selection_metric="macro_f1", patience=0))
 
 
 def _mmmo(config: ConfigDict) -> None:
     _narrow(config, 32)
-    config.data.update(dict(label="positive", dir="", fold="all", folds=5))
-    config.data.textless = False
+    config.data.update(dict(label="positive", data_dir="", fold="all", folds=5))
+    config.data.keep_clips_without_text = False
     config.train.update(dict(epochs=30, patience=0))
 
 
 def _av_mnist(config: ConfigDict) -> None:
     # The encoders that all AV-MNIST configs share, and no dropout; all values ours.
     config.model.dropout = 0.0
-    config.data.update(dict(label="digit", dir="", snr_db=-12.0, speaker=""))
-    config.data.update(dict(pairs=0, keep=False))
+    config.data.update(dict(label="digit", data_dir="", snr_db=-12.0))
+    config.data.update(
+        dict(held_out_speaker="", max_train_pairs=0, cache_in_memory=False)
+    )
     config.model.encoders = dict(
-        audio=dict(name="image_conv", channels=(8, 16, 32, 64), shrink=2),  # 9 tokens
-        image=dict(name="image_conv", channels=(16, 32, 64)),  # 9 tokens
+        audio=dict(
+            name="image_cnn", channels=(8, 16, 32, 64), downsample=2
+        ),  # 9 tokens
+        image=dict(name="image_cnn", channels=(16, 32, 64)),  # 9 tokens
     )
     config.optim.update(dict(learning_rate=2e-3, schedule=dict(name="cosine")))
     config.train.update(dict(epochs=20, patience=0))

@@ -1,7 +1,7 @@
-"""Every command under one name: `python -m mmfusion_jax COMMAND`, or `mmfusion-jax`.
+"""All commands: `python -m mmfusion_jax COMMAND`, or `mmfusion-jax COMMAND`.
 
 python -m mmfusion_jax train --config=cfn_sr
-python -m mmfusion_jax data import FILE --as=mosi
+python -m mmfusion_jax data import FILE --dataset=mosi
 """
 
 import sys
@@ -15,13 +15,13 @@ from mmfusion_jax.errors import ConfigError, suggest
 
 MODES = {
     "train": "Trains what a config describes.",
-    "evaluate": "Scores the chosen checkpoint of a trained run.",
-    "inspect": "Counts parameters and operations, before any training.",
-    "analyse": "Computes the gradient of every loss term in a trained run.",
+    "evaluate": "Scores the selected checkpoint of a trained run.",
+    "inspect": "Counts parameters and multiply-accumulates, before any training.",
+    "loss_gradients": "Computes the gradient of every loss term in a trained run.",
 }
 OTHERS = {
     "bench": "Measures a config on this machine.",
-    "data": "Imports and examines files of features.",
+    "data": "Imports, checks, lists and removes data.",
 }
 
 
@@ -29,7 +29,7 @@ def run(words: Sequence[str] | None = None) -> int:
     """Runs the command that the first word names, and returns its exit code.
 
     Args:
-        words: those after the name of the program; None for the process's own.
+        words: The arguments of the program; None for those of the process.
     """
     words = sys.argv[1:] if words is None else words
     first, rest = (words[0], words[1:]) if words else ("", ())
@@ -48,13 +48,13 @@ def run(words: Sequence[str] | None = None) -> int:
     if first.startswith("-"):  # no command: the flags are those of main
         return run_command(main.COMMAND, words)
     hint = suggest(first, [*MODES, *OTHERS])
-    print(ConfigError("C01", f"{first!r} is not a command.", hint), file=sys.stderr)
+    print(ConfigError("C01", f"unknown command {first!r}.", hint), file=sys.stderr)
     return ConfigError.exit_code
 
 
 def help_text() -> str:
     """What `--help` prints."""
-    commands = [f"  {name:10} {about}" for name, about in (MODES | OTHERS).items()]
+    commands = [f"  {name:15} {about}" for name, about in (MODES | OTHERS).items()]
     return "\n".join(
         [
             "Multimodal fusion in JAX and Flax.",

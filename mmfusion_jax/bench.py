@@ -1,4 +1,4 @@
-"""Measures a config on this machine: compilation, steps, memory, waiting for data.
+"""Measures a config on this machine: compilation, steps, memory, data stalls.
 
 python -m mmfusion_jax.bench --config=configs/cfn_sr.py
 """
@@ -11,16 +11,18 @@ from mmfusion_jax.cli.command import Command, run_command
 from mmfusion_jax.cli.flags import Flag, ParsedCommand
 
 
-def main(request: ParsedCommand) -> None:
+def run_benchmark(command: ParsedCommand) -> None:
     """Prints the measurements, as tables or as one JSON object."""
-    # Slow, and needed only once the request is known to be sound.
+    # Slow to import, and needed only once the command line is known to be valid.
     from mmfusion_jax.commands.benchmark import measure, show
+    from mmfusion_jax.config.resolve import distributed_spec, resolve
     from mmfusion_jax.runner.runtime import initialize
 
     with contextlib.redirect_stdout(sys.stderr):
-        initialize(request.config, cache=not request.flags["cold"])
-        found = measure(request.config, request.flags["steps"])
-    if request.flags["json"]:
+        cache = not command.flags["no_compilation_cache"]
+        initialize(distributed_spec(command.config), cache=cache)
+        found = measure(resolve(command.config), command.flags["steps"])
+    if command.flags["json"]:
         print(json.dumps(found, indent=1))
     else:
         show(found)
@@ -28,11 +30,11 @@ def main(request: ParsedCommand) -> None:
 
 COMMAND = Command(
     "mmfusion_jax.bench",
-    "Measures a config on this machine: compilation, steps, memory, waiting for data.",
-    main,
+    "Measures a config on this machine: compilation, steps, memory, data stalls.",
+    run_benchmark,
     (
-        Flag("steps", 20, "how many steps of every kind to time", minimum=1),
-        Flag("cold", False, "compile without the compilation cache"),
+        Flag("steps", 20, "number of timed steps of every kind", minimum=1),
+        Flag("no_compilation_cache", False, "compile without the compilation cache"),
     ),
 )
 

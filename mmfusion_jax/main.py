@@ -1,4 +1,4 @@
-"""Trains, evaluates, inspects or analyses what a config describes.
+"""Trains, evaluates or inspects a config, or computes its loss gradients.
 
 python -m mmfusion_jax.main --config=configs/cfn_sr.py
 """
@@ -7,110 +7,112 @@ import contextlib
 import json
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mmfusion_jax.cli.command import Command, run_command
 from mmfusion_jax.cli.flags import Flag, ParsedCommand
 
 
-def main(request: ParsedCommand) -> None:
-    """Does what `request` asks; with --json, stdout holds one JSON object."""
-    # Slow, and needed only once the request is known to be sound.
+def run_mode(command: ParsedCommand) -> None:
+    """Runs the mode that `command` asks for; with --json, stdout is one JSON object."""
+    # Slow to import, and needed only once the command line is known to be valid.
+    from mmfusion_jax.config.resolve import distributed_spec, resolve
     from mmfusion_jax.runner.experiment import check_finite
     from mmfusion_jax.runner.provenance import to_json
     from mmfusion_jax.runner.runtime import initialize
 
-    answer_to, show = MODES[request.flags["mode"]]
+    mode = command.flags["mode"]
+    run, show = MODES[mode]
     with contextlib.redirect_stdout(sys.stderr):
-        initialize(request.config)
-        answer = answer_to(request)
-    if request.flags["json"]:
-        print(json.dumps(to_json(answer), indent=1, allow_nan=False))
+        initialize(distributed_spec(command.config))
+        result = run(resolve(command.config), command)
+    if command.flags["json"]:
+        print(json.dumps(to_json(result), indent=1, allow_nan=False))
     else:
-        show(answer)
-    if request.flags["mode"] in ("train", "evaluate"):
-        check_finite(answer["runs"] if request.flags["mode"] == "train" else answer)
+        show(result)
+    if mode in ("train", "evaluate"):
+        check_finite(result["runs"] if mode == "train" else result)
 
 
-def train(request: ParsedCommand) -> dict[str, Any]:
-    """Trains, or goes on; the content of result.json."""
+def train(spec: Any, command: ParsedCommand) -> dict[str, Any]:
+    """Trains or resumes; returns the content of result.json."""
     from mmfusion_jax.runner import experiment
 
-    command = shlex.join(["python", "-m", "mmfusion_jax.main", *request.args])
-    return experiment.train(request.config, request.workdir, command)
+    words = shlex.join(["python", "-m", "mmfusion_jax.main", *command.args])
+    return experiment.train(spec, command.workdir, words)
 
 
-def evaluate(request: ParsedCommand) -> list[dict[str, Any]]:
-    """Scores of the chosen checkpoints, a fold and seed each."""
+def evaluate(spec: Any, command: ParsedCommand) -> list[dict[str, Any]]:
+    """Returns the scores of the selected checkpoints, by fold and seed."""
     from mmfusion_jax.runner import experiment
 
-    return experiment.evaluate(request.config, request.workdir)
+    return experiment.evaluate(spec, command.workdir)
 
 
-def inspect(request: ParsedCommand) -> dict[str, Any]:
-    """What the config describes, before any training."""
+def inspect(spec: Any, command: ParsedCommand) -> dict[str, Any]:
+    """Returns what the shapes of a config tell, before any training."""
     from mmfusion_jax.commands import inspect
 
-    return inspect.inspect(request.config, compiled=request.flags["compile"])
+    return inspect.inspect_config(spec, compiled=command.flags["compile"])
 
 
-def analyse(request: ParsedCommand) -> dict[str, Any]:
-    """The gradient of every loss term, module by module, in a trained run."""
+def loss_gradients(spec: Any, command: ParsedCommand) -> dict[str, Any]:
+    """Returns the gradient of every loss term, by module, in a trained run."""
     from mmfusion_jax.commands import loss_gradients
 
-    batches = request.flags["batches"]
-    return loss_gradients.compute(request.config, request.workdir, batches)
+    batches = command.flags["batches"]
+    return loss_gradients.compute(spec, command.workdir, batches)
 
 
-def show_nothing(answer: Any) -> None:
-    """The training has said everything while it ran."""
+def show_nothing(result: Any) -> None:
+    """Prints nothing: the training has printed its result."""
 
 
-def show_scores(answer: Sequence[Mapping[str, Any]]) -> None:
+def show_scores(result: Sequence[Mapping[str, Any]]) -> None:
     """Prints the scores of every fold, seed and split, a line each."""
     from mmfusion_jax.metrics.rounding import format_number
 
-    for unit in answer:
-        place = f"fold {unit['fold']} seed {unit['seed']} step {unit['step']}"
+    for entry in result:
+        run = f"fold {entry['fold']} seed {entry['seed']} step {entry['step']}"
         for split in ("train", "valid", "test"):
-            scores = unit.get(split, {}).items()
+            scores = entry.get(split, {}).items()
             parts = [
                 f"{k} {format_number(v)}" for k, v in scores if isinstance(v, float)
             ]
             if parts:
-                print(f"{place} {split}: {', '.join(parts)}")
+                print(f"{run} {split}: {', '.join(parts)}")
 
 
-def show_inspection(answer: Mapping[str, Any]) -> None:
-    """Prints what was found as tables."""
+def show_inspection(result: Mapping[str, Any]) -> None:
+    """Prints an inspection as tables."""
     from mmfusion_jax.commands.inspect import show
 
-    show(answer)
+    show(result)
 
 
-def show_analysis(answer: Mapping[str, Any]) -> None:
-    """Prints norms and angles as tables."""
+def show_gradients(result: Mapping[str, Any]) -> None:
+    """Prints gradient norms and cosines as tables."""
     from mmfusion_jax.commands.loss_gradients import show
 
-    show(answer)
+    show(result)
 
 
-MODES = {
+MODES: dict[str, tuple[Callable[..., Any], Callable[[Any], None]]] = {
     "train": (train, show_nothing),
     "evaluate": (evaluate, show_scores),
     "inspect": (inspect, show_inspection),
-    "analyse": (analyse, show_analysis),
+    "loss_gradients": (loss_gradients, show_gradients),
 }
 
 COMMAND = Command(
     "mmfusion_jax.main",
-    "Trains, evaluates, inspects or analyses what a config describes.",
-    main,
+    "Trains, evaluates or inspects a config, or computes its loss gradients.",
+    run_mode,
     (
         Flag("mode", "train", "what to do (default: train)", tuple(MODES)),
-        Flag("batches", 8, "analyse: training batches to look at", minimum=1),
-        Flag("compile", False, "inspect: compile a step to know its memory"),
+        Flag("batches", 8, "loss_gradients: number of training batches", minimum=1),
+        Flag("compile", False, "inspect: compile a training step to know its memory"),
     ),
 )
 

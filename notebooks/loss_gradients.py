@@ -138,4 +138,4 @@ for name, row in zip(names, np.asarray(after.cosines["all"])):
 
 # %% [markdown]
 # The same for any trained run of any config, with a page of drawings:
-# `python -m mmfusion_jax.main --config=... --workdir=... --mode=analyse`.
+# `python -m mmfusion_jax.main --config=... --workdir=... --mode=loss_gradients`.

@@ -1,8 +1,10 @@
 """A data set that lives in memory and learns in seconds, for tests of whole runs."""
 
 import numpy as np
+from ml_collections import ConfigDict
 
-from mmfusion_jax.data.dataset import Dataset, RegressionTarget
+from mmfusion_jax.config.base import base_config
+from mmfusion_jax.data.dataset import Dataset, RegressionTarget, dataset_loader
 
 CLASSES = ("low", "middle", "high")
 
@@ -35,9 +37,11 @@ class Tones:
         }
 
 
+@dataset_loader(takes=("fold", "folds"))
 def tones(
     *,
     fold: int = 0,
+    folds: int = 1,
     valid: bool = True,
     broken: bool = False,
     endless: tuple[int, ...] = (),
@@ -46,10 +50,12 @@ def tones(
 
     Args:
         fold: another fold is another data set.
+        folds: their number.
         valid: whether there is a validation split.
         broken: puts NaN into the sound of every training example.
         endless: test examples whose video is infinite.
     """
+    del folds
     sources = {"train": Tones(30, 3 * fold), "test": Tones(9, 3 * fold + 1, endless)}
     if valid:
         sources["valid"] = Tones(9, 3 * fold + 2)
@@ -68,3 +74,21 @@ def spoilt(example, rng):
     """The example with NaN for sound."""
     audio = np.full_like(example["inputs"]["audio"], np.nan)
     return {**example, "inputs": {**example["inputs"], "audio": audio}}
+
+
+def config(**changes) -> ConfigDict:
+    """A linear model of tones that trains in seconds.
+
+    Args:
+        **changes: full names of fields -> values.
+    """
+    made = base_config()
+    made.seed = 1234
+    made.data.update(name="tones", label="label", batch_size=8, num_read_threads=1)
+    made.model = dict(name="unimodal", encoders=dict(video=dict(name="feature_tokens")))
+    made.model.encoders.video.hidden_dim = 8
+    made.losses = dict(task=dict(name="cross_entropy", weight=1.0))
+    made.train.update(epochs=4, log_every=2)
+    made.optim.learning_rate = 1e-2
+    made.update_from_flattened_dict(changes)
+    return made

@@ -89,7 +89,7 @@ def library(x: jax.Array, into: jax.Array, kernel: jax.Array) -> jax.Array:
     """Input weights in the loop, and a way back of its own."""
     bias = jnp.zeros((len(into), into.shape[-1]), x.dtype)
     weights = LSTMWeights(into, kernel, bias)
-    return lstm(x.swapaxes(0, 1), jnp.ones(x.shape[1::-1], bool), weights).every
+    return lstm(x.swapaxes(0, 1), jnp.ones(x.shape[1::-1], bool), weights).all_steps
 
 
 def before(unroll: int, x: jax.Array, into: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -58,11 +58,11 @@ def paired(found: Units, folder: str, textless: bool) -> dict[str, dict[str, flo
             folder,
             fold=fold,
             folds=FOLDS,
-            protocol="fixed",
+            protocol="fixed_epochs",
             keep_clips_without_text=textless,
         )
         truth = data.label("test", "score")
-        pairs = [unit["picture"]["pairs"] for unit in seeds.values()]
+        pairs = [unit["plot_data"]["pairs"] for unit in seeds.values()]
         said = np.array([pair["prediction"] for pair in pairs])
         assert np.allclose([pair["truth"] for pair in pairs], truth, atol=1e-3)
         good = truth > TARGET.neutral

@@ -93,7 +93,7 @@ def over_folds(rows: list[dict[str, float]]) -> dict[str, dict[str, float]]:
 def main() -> None:
     """Prints the tables."""
     folder = sys.argv[1]
-    data = load_ict_mmmo(folder, protocol="fixed")
+    data = load_ict_mmmo(folder, protocol="fixed_epochs")
     official = {"constant": constant(data)}
     official |= {"+".join(chosen): scores(data, chosen) for chosen in CHOICES}
     tables: dict[str, Any] = {"official": official}
@@ -104,7 +104,7 @@ def main() -> None:
 
 def folded(folder: str, textless: bool) -> dict[str, dict[str, dict[str, float]]]:
     """Mean and deviation over 5 folds, for each choice of modalities."""
-    make = functools.partial(load_ict_mmmo, folder, folds=FOLDS, protocol="fixed")
+    make = functools.partial(load_ict_mmmo, folder, folds=FOLDS, protocol="fixed_epochs")
     folds = [make(fold=number, textless=textless) for number in range(FOLDS)]
     table = {"constant": over_folds([constant(fold) for fold in folds])}
     for chosen in CHOICES:

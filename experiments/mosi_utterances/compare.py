@@ -33,7 +33,7 @@ def ridge(folder: str, context: bool) -> tuple[np.ndarray, dict[float, np.ndarra
         label="score",
         context_before=WHOLE,
         context_after=WHOLE,
-        protocol="fixed",
+        protocol="fixed_epochs",
     )
     x = inputs(data, MODALITIES, context)
     y = {split: data.label(split, "score") for split in x}
@@ -52,7 +52,7 @@ def main() -> None:
         best = min(errors.values(), key=np.mean)
         files = sorted(run.glob("fold_0/seed_*/run.json"))
         units = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-        pairs = [unit["picture"]["pairs"] for unit in units]
+        pairs = [unit["plot_data"]["pairs"] for unit in units]
         assert np.allclose([pair["truth"] for pair in pairs], truth, atol=1e-3)
         own = np.abs(np.array([p["prediction"] for p in pairs]) - truth).mean(axis=0)
         d = own - best

@@ -75,7 +75,7 @@ def main() -> None:
             label=label,
             context_before=WHOLE,
             context_after=WHOLE,
-            protocol="fixed",
+            protocol="fixed_epochs",
         )
         if label == "score":
             made["constant"] = constant(data)

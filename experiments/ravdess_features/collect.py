@@ -52,7 +52,7 @@ def main() -> None:
     """Prints the table."""
     runs, reference = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text())
     made = {}
-    for protocol in ("fixed", "honest"):
+    for protocol in ("fixed", "validation"):
         found = rows(runs / protocol, "cfn_sr", ("audio", "video"))
         found |= rows(runs / f"{protocol}_none", "concatenation")
         made[protocol] = {"networks": found, "regression": reference[protocol]}

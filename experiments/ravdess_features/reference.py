@@ -3,7 +3,7 @@
     python experiments/ravdess_features/reference.py FOLDER
 
 FOLDER holds mfcc.npz and action_units.npz. Prints, as JSON, the accuracy on validation
-and test actors for both protocols: "honest" trains on 12 actors, "fixed" on 16.
+and test actors for both protocols: "validation" trains on 12 actors, "fixed" on 16.
 """
 
 import json
@@ -37,14 +37,14 @@ def scores(x: np.ndarray, y: np.ndarray, fold: np.ndarray, protocol: str) -> dic
     test, valid = [], []
     for number in range(FOLDS):
         tested, held = fold == number, fold == (number + 1) % FOLDS
-        train = ~tested & ~held if protocol == "honest" else ~tested
+        train = ~tested & ~held if protocol == "validation" else ~tested
         model = make_pipeline(
             StandardScaler(), LogisticRegression(C=0.1, max_iter=2000)
         ).fit(x[train], y[train])
         test.append(model.score(x[tested], y[tested]))
         valid.append(model.score(x[held], y[held]))
     made = {"test": float(np.mean(test)), "test of each fold": test}
-    return made | ({"valid": float(np.mean(valid))} if protocol == "honest" else {})
+    return made | ({"valid": float(np.mean(valid))} if protocol == "validation" else {})
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def main() -> None:
         protocol: {
             name: scores(x, emotion, fold, protocol) for name, x in table.items()
         }
-        for protocol in ("honest", "fixed")
+        for protocol in ("validation", "fixed")
     }
     print(json.dumps(made, indent=2))
 

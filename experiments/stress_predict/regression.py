@@ -80,7 +80,7 @@ def main() -> None:
                 sys.argv[1],
                 fold=i,
                 folds=FOLDS,
-                protocol="fixed",
+                protocol="fixed_epochs",
                 standardize_by=standard,
             )
             for i in range(FOLDS)

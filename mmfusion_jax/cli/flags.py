@@ -1,4 +1,4 @@
-"""From the words of a command line to a request: flags, config, overrides, checks."""
+"""Parses flags and config overrides."""
 
 import dataclasses
 import itertools
@@ -11,6 +11,7 @@ from absl import flags as absl_flags
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags import config_path
 
+from mmfusion_jax.config.base import check_values
 from mmfusion_jax.config.load import (
     check_fields,
     find_config,
@@ -18,13 +19,11 @@ from mmfusion_jax.config.load import (
     list_configs,
     load_config,
 )
-from mmfusion_jax.config.registry import choices
-from mmfusion_jax.config.validate import check_config
+from mmfusion_jax.config.validate import TYPE_NAMES
 from mmfusion_jax.errors import ConfigError, suggest
+from mmfusion_jax.models import BASELINES, MODELS
 
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
-BASELINES = ("concat_fc", "late_fusion", "unimodal")
-TYPE_NAMES = {bool: "true or false", int: "an integer", float: "a number"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +31,11 @@ class Flag:
     """A flag of a command.
 
     Attributes:
-        name: without the dashes.
-        default: also tells the type.
-        help: one line of help.
-        choices: what a string may be; () for anything.
-        minimum: what a number may not be below; None for anything.
+        name: Its name without dashes.
+        default: Its default, which also gives its type.
+        help: One line for --help.
+        choices: Allowed values of a string; () for every string.
+        minimum: Smallest value of a number; None for every number.
     """
 
     name: str
@@ -48,16 +47,16 @@ class Flag:
 
 @dataclasses.dataclass(frozen=True)
 class ParsedCommand:
-    """What the user asked for.
+    """A parsed command line.
 
     Attributes:
-        config: the resolved config; empty for a command that needs none.
-        config_name: as written after --config=, such as "configs/cfn_sr.py:ravdess".
-        workdir: folder of the run.
-        flags: the values of all other flags, by name.
-        positional: the word that is no flag, of a command that takes one.
-        args: of the command line, without the program.
-        notes: lines that tell the user how the words were understood.
+        config: The config with its overrides; empty for a command without one.
+        config_name: The value of --config, such as "configs/cfn_sr.py:ravdess".
+        workdir: The work folder.
+        flags: The values of all other flags, by name.
+        positional: The positional argument, of a command that has one; else "".
+        args: The command line, without the program.
+        notes: Lines for the user: which config file was used, what was dropped.
     """
 
     config: ConfigDict
@@ -75,64 +74,65 @@ def parse(
     needs_config: bool,
     positional: str = "",
 ) -> ParsedCommand:
-    """What `args` ask for.
+    """Parses a command line.
 
     Args:
-        args: of the command line, without the program.
-        flags: that the command knows; "workdir" must be among them.
-        needs_config: the command works on a config.
-        positional: what the one word is that is no flag, such as "FILE"; "" if there
-            may be none.
+        args: The command line, without the program.
+        flags: The flags of the command; "workdir" must be one of them.
+        needs_config: Whether the command works on a config.
+        positional: Name of the positional argument, such as "FILE"; "" for none.
 
     Raises:
-        ConfigError: for a flag, a config file, a field or a value that cannot be.
+        ConfigError: A flag, a config file, a field or a value is invalid.
     """
     values = absl_flags.FlagValues()
-    values.set_gnu_getopt(True)  # flags may stand behind the operand
+    values.set_gnu_getopt(True)  # flags may follow the positional argument
     for flag in flags:
         _define(flag, values)
     spec, rest = _take_config(args) if needs_config else ("", list(args))
     _check_flags(rest, [*values, *(["config"] if needs_config else [])])
     before = _load(spec) if needs_config else ConfigDict()
-    model = _other_model(rest, before)
-    config = _swapped(before, model) if model else before
+    model = _replacement_model(rest, before)
+    config = _with_model(before, model) if model else before
     if needs_config:
-        told = f"{spec} with the model {model}" if model else spec
-        _define_config(config, told, rest, values)
+        source = f"{spec} with the model {model}" if model else spec
+        _define_config(config, source, rest, values)
     left = _set(values, rest, config)
-    named = _operand(left, positional)
-    asked = {flag.name: values[flag.name].value for flag in flags}
+    argument = _positional(left, positional)
+    given = {flag.name: values[flag.name].value for flag in flags}
     for flag in flags:
-        _check_value(flag, asked[flag.name])
-    # Only now: until a flag has set it, a placeholder is nothing but its type.
+        _check_value(flag, given[flag.name])
+    # Only now: until a flag has set it, a placeholder has a type and no value.
     config = config.copy_and_resolve_references().lock()
-    notes = _which_file(spec) if spec else []
+    notes = _config_file_note(spec) if spec else []
     if model:
-        config, line = _fitted(config, before)
+        config, line = _fit_to_model(config, before)
         notes.append(line)
-    check_config(flatten(config))
-    workdir = Path(asked.pop("workdir") or default_workdir(spec)).expanduser()
-    return ParsedCommand(config, spec, workdir, asked, named, tuple(args), tuple(notes))
+    check_values(flatten(config))
+    workdir = Path(given.pop("workdir") or default_workdir(spec)).expanduser()
+    return ParsedCommand(
+        config, spec, workdir, given, argument, tuple(args), tuple(notes)
+    )
 
 
-def _which_file(spec: str) -> list[str]:
-    """A line that names the config file, unless it is as the user wrote it."""
+def _config_file_note(spec: str) -> list[str]:
+    """Returns a line that names the config file, unless the user wrote that path."""
     path = find_config(spec)
     written = Path(spec.split(":", 1)[0]).expanduser()
     return [] if path == written else [f"config: {path}"]
 
 
 def default_workdir(spec: str) -> str:
-    """The folder of a run for which none is named: "runs/cfn_sr_ravdess"."""
+    """Returns the work folder for a config, such as "runs/cfn_sr_ravdess"."""
     name, _, word = spec.partition(":")
     parts = filter(None, (Path(name).stem, re.sub(r"\W+", "_", word)))
     return str(Path("runs", "_".join(parts)))
 
 
 def _check_value(flag: Flag, value: Any) -> None:
-    """Raises ConfigError for a value that the flag cannot have."""
+    """Raises ConfigError for a value that the flag does not allow."""
     if flag.choices and value not in flag.choices:
-        what = f"={value} is unknown." if value else " is missing."
+        what = f": invalid value {value!r}." if value else " is required."
         hint = suggest(str(value), flag.choices)
         raise ConfigError("C03", f"--{flag.name}{what}", hint)
     if flag.minimum is not None and value < flag.minimum:
@@ -151,7 +151,7 @@ def _define(flag: Flag, values: absl_flags.FlagValues) -> None:
 
 
 def _take_config(words: Sequence[str]) -> tuple[str, list[str]]:
-    """The value of --config, "" if there is none, and the other words."""
+    """Returns the value of --config, "" if there is none, and the other words."""
     spec, rest = "", []
     pending = iter(words)
     for word in pending:
@@ -165,57 +165,57 @@ def _take_config(words: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _check_flags(words: Sequence[str], known: Sequence[str]) -> None:
-    """Raises ConfigError for the first word that looks like a flag and is none."""
+    """Raises ConfigError for the first flag that the command does not have."""
     for word in words:
         name = word.split("=", 1)[0].lstrip("-")
         if not re.match("--?[A-Za-z]", word) or OVERRIDE.match(word):
             continue
         if name not in known and name.removeprefix("no") not in known:
             hint = suggest(f"--{name}", [f"--{flag}" for flag in known])
-            raise ConfigError("C01", f"--{name} is no flag.", hint)
+            raise ConfigError("C01", f"unknown flag --{name}.", hint)
 
 
 def _load(spec: str) -> ConfigDict:
-    """The config of `spec`, or the error that asks for one."""
+    """Returns the config of `spec`; raises ConfigError if it is empty."""
     if not spec:
         known = list_configs()
         fix = f"--config={known[0] if known else 'FILE.py'}"
-        raise ConfigError("C01", "--config is missing: which config to run?", fix)
+        raise ConfigError("C01", "--config is required.", fix)
     return load_config(spec)
 
 
-def _other_model(words: Sequence[str], config: ConfigDict) -> str:
-    """The baseline that `words` put in the place of the model; "" for none.
+def _replacement_model(words: Sequence[str], config: ConfigDict) -> str:
+    """Returns the baseline that replaces the model of the config; "" for none.
 
     Raises:
-        ConfigError: the model is another one that is no baseline.
+        ConfigError: The new model is not a baseline.
     """
-    asked = own = flatten(config).get("model.name", "")
+    new = own = flatten(config).get("model.name", "")
     for word, after in itertools.zip_longest(words, words[1:], fillvalue=""):
         flag, _, value = word.lstrip("-").partition("=")
         if word.startswith("-") and flag == "config.model.name":
-            asked = value or after
-    if not own or asked == own or asked not in choices("model"):
+            new = value or after
+    if not own or new == own or new not in MODELS:
         return ""
-    if asked not in BASELINES:
+    if new not in BASELINES:
         raise ConfigError(
             "C03",
-            f"--config.model.name={asked} cannot take the place of {own}: its loss "
-            "terms and recipe are in its own config.",
-            f"--config={asked}, or a baseline: {', '.join(BASELINES)}",
+            f"--config.model.name={new} cannot replace {own}: its loss terms and "
+            "training are in its own config.",
+            f"--config={new}, or a baseline: {', '.join(BASELINES)}",
         )
-    return asked
+    return new
 
 
-def _swapped(config: ConfigDict, model: str) -> ConfigDict:
-    """The config with the fields of another model."""
+def _with_model(config: ConfigDict, model: str) -> ConfigDict:
+    """Returns the config with the fields of another model."""
     from mmfusion_jax.config.model_swap import with_model  # slow: it needs JAX
 
     return with_model(config, model)
 
 
-def _fitted(config: ConfigDict, before: ConfigDict) -> tuple[ConfigDict, str]:
-    """What another model can run of a config, and what was left out, in a line."""
+def _fit_to_model(config: ConfigDict, before: ConfigDict) -> tuple[ConfigDict, str]:
+    """Returns a config without what its new model lacks, and a line that names it."""
     from mmfusion_jax.config.model_swap import fit_to_model
 
     return fit_to_model(config, before)
@@ -227,7 +227,7 @@ def _define_config(
     words: Sequence[str],
     values: absl_flags.FlagValues,
 ) -> None:
-    """Adds a flag for every field of `config` that `words` set to `values`."""
+    """Adds a flag to `values` for every field of `config` that `words` set."""
     overrides = [match[1] for word in words if (match := OVERRIDE.match(word))]
     check_fields(config, overrides, spec)
     try:
@@ -241,7 +241,7 @@ def _define_config(
 def _set(
     values: absl_flags.FlagValues, words: Sequence[str], config: ConfigDict
 ) -> list[str]:
-    """Sets `values`, and with them the overridden fields of `config`; other words."""
+    """Sets flags and overridden fields of `config`; returns the remaining words."""
     try:
         left = values(["", *words])[1:]
     except absl_flags.IllegalFlagValueError as error:
@@ -255,22 +255,22 @@ def _set(
     return left
 
 
-def _operand(left: Sequence[str], operand: str) -> str:
-    """The one word of `left`, if the command takes one and no more."""
-    if not operand and not left:
+def _positional(left: Sequence[str], name: str) -> str:
+    """Returns the positional argument; raises ConfigError if it must not be there."""
+    if not name and not left:
         return ""
     if not left or not left[0]:
-        raise ConfigError("C01", f"{operand} is missing.", "--help shows the usage")
-    if len(left) > 1 or not operand:
+        raise ConfigError("C01", f"{name} is required.", "--help shows the usage")
+    if len(left) > 1 or not name:
         fix = "flags look like --workdir=FOLDER"
-        raise ConfigError("C01", f"{left[-1]!r} is no flag.", fix)
+        raise ConfigError("C01", f"unexpected argument {left[-1]!r}.", fix)
     return left[0]
 
 
 def _wrong_type(
     message: str, values: absl_flags.FlagValues, config: ConfigDict
 ) -> ConfigError:
-    """What the value of a flag should have been, from the message of absl."""
+    """Returns the error for a value of the wrong type, from the message of absl."""
     match = re.match(r"flag --([\w.]+)=(.*?): ", message, re.DOTALL)
     if match is None:
         return ConfigError("C11", message)
@@ -283,5 +283,5 @@ def _wrong_type(
         like = values[name].default
         kind = type(like)
     fix = "" if like is None else f"for example --{name}={like}"
-    wanted = TYPE_NAMES.get(kind, f"a {kind.__name__}")
-    return ConfigError("C11", f"--{name}={value} is not {wanted}.", fix)
+    expected = TYPE_NAMES.get(kind, f"a {kind.__name__}")
+    return ConfigError("C11", f"--{name}={value} is not {expected}.", fix)

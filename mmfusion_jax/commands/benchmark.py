@@ -1,9 +1,8 @@
-"""How fast a config runs here: compilation, steps, memory, waiting for data."""
+"""Compilation, step times, memory and data stalls of a config on this machine."""
 
 import collections
 import contextlib
 import dataclasses
-import json
 import os
 import resource
 import sys
@@ -13,11 +12,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
 from mmfusion_jax.config import build
+from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.report.formatting import seconds
 from mmfusion_jax.runner import provenance
 from mmfusion_jax.train.state import TrainState, create_state
@@ -29,28 +28,28 @@ NUM_WARMUP_STEPS = 2  # steps that are not timed, beside the first
 HITS, MISSES = ("/jax/compilation_cache/cache_" + end for end in ("hits", "misses"))
 
 
-def measure(config: ConfigDict, steps: int) -> dict[str, Any]:
-    """All measurements of a config, as JSON values.
+def measure(spec: ExperimentSpec, steps: int) -> dict[str, Any]:
+    """Returns all measurements of a config, as JSON values.
 
-    Every part has "first_call_s", "compile_s" (that without one step), "from_cache"
-    (whether all of it came from the compilation cache), "step_s", "examples_per_s"
-    and "peak_bytes" of the memory so far.
+    Every part has "first_call_s", "compile_s" (the first call minus one step),
+    "from_cache" (whether everything came from the compilation cache), "step_s",
+    "examples_per_s" and "peak_bytes", the highest memory use so far.
 
     Args:
-        config: resolved.
-        steps: to time, of every kind.
+        spec: The experiment.
+        steps: Number of timed steps of every kind.
     """
-    data = build.dataset(config, build.folds(config)[0])
-    reader = build.pipeline(config, data, seed=0)
-    parts = build.parts(config, data, steps)
-    executor, size = parts.executor, reader.batch_size
-    step = executor.compile(parts.step(executor.axis))
+    data = build.build_dataset(spec, build.fold_numbers(spec)[0])
+    pipeline = build.build_pipeline(spec, data, seed=0)
+    parts = build.build_components(spec, data, steps)
+    executor, size = parts.executor, pipeline.batch_size
+    step = executor.compile(parts.train_step(executor.axis))
     forward = executor.compile_eval(
         lambda v, b: parts.model.apply(v, b, train=False).prediction
     )
-    blank = reader.dummy_batch()
+    blank = pipeline.dummy_batch()
     init = lambda: create_state(parts.model, parts.tx, blank, jax.random.key(0))
-    rows = next(iter(reader.train(0, 1)))
+    rows = next(iter(pipeline.train(0, 1)))
 
     found = {}
     state, found["init"] = _time_first_call(lambda: executor.create(init))
@@ -59,10 +58,10 @@ def measure(config: ConfigDict, steps: int) -> dict[str, Any]:
     found["forward"] = _time_calls(lambda: forward(variables, batch), steps, size)
     trainer = RepeatedStep(step, state, executor.put(rows, train=True))
     found["train_step"] = _time_calls(trainer, steps, size)
-    batches = (executor.put(b, train=True) for b in reader.train(0, steps + 1))
+    batches = (executor.put(b, train=True) for b in pipeline.train(0, steps + 1))
     found["pipeline"] = _time_pipeline(trainer, batches, steps, size)
     return {
-        "config": json.loads(config.to_json()),
+        "config": spec.source,
         "data": data.title,
         "batch_size": size,
         "steps": steps,
@@ -75,12 +74,12 @@ def measure(config: ConfigDict, steps: int) -> dict[str, Any]:
 
 @dataclasses.dataclass
 class RepeatedStep:
-    """Repeats a training step; the state goes round.
+    """Repeats a training step, passing its state on to the next one.
 
     Attributes:
-        step: compiled.
-        state: of the next step; the one before is given up.
-        batch: on the devices.
+        step: Compiled training step.
+        state: State of the next step; the one before is donated.
+        batch: Batch on the devices.
     """
 
     step: Step
@@ -93,7 +92,7 @@ class RepeatedStep:
 
 
 def show(found: Mapping[str, Any]) -> None:
-    """Prints what `measure` found, for people."""
+    """Prints measurements as a table."""
     console, device = Console(highlight=False), found["device"]
     console.print(
         f"{found['config']['model']['name']} on {found['data']}, batch "
@@ -102,7 +101,7 @@ def show(found: Mapping[str, Any]) -> None:
         f"median of {found['steps']} steps",
         markup=False,
     )
-    heads = ("", "compile", "step", "10-90 %", "examples/s", "peak memory")
+    heads = ("", "compile", "step", "p10-p90", "examples/s", "peak memory")
     table = Table(*heads)
     for name in ("init", "forward", "train_step"):
         part = found[name]
@@ -112,8 +111,8 @@ def show(found: Mapping[str, Any]) -> None:
         table.add_row(name.replace("_", " "), *row)
     table.add_row("with real data", "", *_step_cells(found["pipeline"]), "")
     console.print(table)
-    share = found["pipeline"]["data_wait_share"]
-    console.print(f"waiting for data: {100 * share:.1f} % of the training time")
+    stall = found["pipeline"]["data_stall_fraction"]
+    console.print(f"data loading stalls: {100 * stall:.1f} % of step time")
     versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
     commit = f", commit {found['git']}" if found["git"] else ""
     console.print(f"{versions}{commit}", markup=False, style="dim")
@@ -128,7 +127,7 @@ def _step_cells(part: Mapping[str, Any]) -> list[str]:
 
 
 def _time_calls(call: Callable[[], Any], steps: int, size: int) -> dict[str, Any]:
-    """The first call, which compiles, and `steps` timed ones."""
+    """Times the first call, which compiles, and `steps` more."""
     _, found = _time_first_call(call)
     times = []
     for number in range(NUM_WARMUP_STEPS + steps):
@@ -142,7 +141,7 @@ def _time_calls(call: Callable[[], Any], steps: int, size: int) -> dict[str, Any
 
 
 def _time_first_call(call: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
-    """The result of a first call, and what it took."""
+    """Returns the result of a first call, and its time."""
     with _cache_events() as events:
         begun = time.perf_counter()
         result = jax.block_until_ready(call())
@@ -156,7 +155,7 @@ def _time_first_call(call: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
 def _time_pipeline(
     trainer: RepeatedStep, batches: Iterator[Batch], steps: int, size: int
 ) -> dict[str, Any]:
-    """Steps on real batches, one in flight while the next batch is fetched.
+    """Times steps on real batches; one step is dispatched ahead of the host.
 
     A wait counts if the step in flight had ended when the batch came: the devices stood
     idle for at most that long. Waits during a step cost nothing.
@@ -176,11 +175,14 @@ def _time_pipeline(
         times.append(now - since)
         since = now
     jax.block_until_ready(running)
-    return {**_timings(times, size), "data_wait_share": waited / max(sum(times), 1e-9)}
+    return {
+        **_timings(times, size),
+        "data_stall_fraction": waited / max(sum(times), 1e-9),
+    }
 
 
 def _timings(times: list[float], size: int) -> dict[str, Any]:
-    """Median and spread of some steps, and the pace of all of them."""
+    """Returns the median and percentiles of step times, and examples per second."""
     low, median, high = (float(x) for x in np.percentile(times, [10, 50, 90]))
     return {
         "step_s": {"median": median, "p10": low, "p90": high},
@@ -190,7 +192,7 @@ def _timings(times: list[float], size: int) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _cache_events() -> Iterator[collections.Counter[str]]:
-    """Counts what the compilation cache does in the meantime."""
+    """Counts the hits and misses of the compilation cache within the context."""
     events: collections.Counter[str] = collections.Counter()
     listening = True
 
@@ -208,10 +210,10 @@ def _cache_events() -> Iterator[collections.Counter[str]]:
 
 
 def _peak_bytes() -> int:
-    """The most memory so far: of the device if it tells, else of this process."""
-    told = jax.devices()[0].memory_stats() or {}
-    if "peak_bytes_in_use" in told:
-        return int(told["peak_bytes_in_use"])
+    """Returns the peak memory of the device, or else of this process."""
+    stats = jax.devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        return int(stats["peak_bytes_in_use"])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 

@@ -1,11 +1,10 @@
-"""What a config describes, before any training: size, work, shapes, memory."""
+"""Parameters, operations, shapes and memory of a config, before any training."""
 
-import json
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
@@ -18,37 +17,37 @@ from mmfusion_jax.analysis.cost import (
     output_shapes,
 )
 from mmfusion_jax.config import build
+from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.data.outline import Zeros
 from mmfusion_jax.report.formatting import count
 from mmfusion_jax.train.state import create_state
 from mmfusion_jax.types import Batch
 
-DEPTH = 2  # modules inside modules inside the model are left to --json
+DEPTH = 2  # the tables show modules down to this depth, --json shows all
 
 
-def inspect(config: ConfigDict, *, compiled: bool) -> dict[str, Any]:
-    """Everything that shapes alone can tell, as JSON values.
+def inspect_config(spec: ExperimentSpec, *, compiled: bool) -> dict[str, Any]:
+    """Returns what the shapes tell, as JSON values.
 
     Args:
-        config: resolved.
-        compiled: compile the training step too and ask XLA for its memory.
+        spec: The experiment.
+        compiled: Also compile the training step and return XLA's memory analysis.
     """
-    config = config.copy_and_resolve_references()
-    config.parallel = "jit"  # the maths and the shapes of pmap are the same
-    data = build.described(config, build.folds(config)[0])
-    reader = build.pipeline(config, data, seed=0)
-    steps = build.plan(config, reader.steps_per_epoch).steps
-    parts = build.parts(config, data, steps)
-    batch = jax.eval_shape(lambda b: b, reader.dummy_batch())
+    spec = dataclasses.replace(spec, parallel="jit")  # pmap has the same shapes
+    data = build.describe_dataset(spec, build.fold_numbers(spec)[0])
+    pipeline = build.build_pipeline(spec, data, seed=0)
+    steps = spec.training.epochs * pipeline.steps_per_epoch
+    parts = build.build_components(spec, data, steps)
+    batch = jax.eval_shape(lambda b: b, pipeline.dummy_batch())
     init = lambda b: create_state(parts.model, parts.tx, b, jax.random.key(0))
     state = jax.eval_shape(init, batch)
     forward = lambda v, b: parts.model.apply(v, b, train=False)
     macs = count_macs(forward, state.variables, jax.tree.map(_single_example, batch))
     found = {
-        "config": json.loads(config.to_json()),
+        "config": spec.source,
         "data": data.title,
         "data_read": not isinstance(data.source("train"), Zeros),
-        "steps_per_epoch": reader.steps_per_epoch,
+        "steps_per_epoch": pipeline.steps_per_epoch,
         "steps": steps,
         "parameters": count_parameters(state.params),
         "macs_per_example": {**macs, "counted": COUNTED},
@@ -57,27 +56,27 @@ def inspect(config: ConfigDict, *, compiled: bool) -> dict[str, Any]:
         "bytes": {
             "parameters": bytes_of(state.params),
             "statistics": bytes_of(state.stats),
-            "optimiser": bytes_of(state.opt_state),
+            "optimizer": bytes_of(state.opt_state),
             "batch": bytes_of(batch),
         },
     }
     if compiled:
-        lowered = jax.jit(parts.step(None), donate_argnums=0).lower(state, batch)
-        found["bytes_of_a_step"] = compiled_memory(lowered.compile())
+        lowered = jax.jit(parts.train_step(None), donate_argnums=0).lower(state, batch)
+        found["bytes_per_step"] = compiled_memory(lowered.compile())
     return found
 
 
 def show(found: Mapping[str, Any]) -> None:
-    """Prints what `inspect` found, for people."""
+    """Prints an inspection as tables."""
     console = Console(highlight=False)
     console.print(
         f"{found['config']['model']['name']} on {found['data']}: "
-        f"{found['steps_per_epoch']} steps an epoch, {found['steps']} in all",
+        f"{found['steps_per_epoch']} steps per epoch, {found['steps']} in total",
         markup=False,
     )
     if not found["data_read"]:
         console.print(
-            "no data was read: this is what is known without it; sizes may differ",
+            "no data was read: shapes and classes are the known ones; sizes may differ",
             markup=False,
         )
     for table in _tables(found):
@@ -88,15 +87,17 @@ def show(found: Mapping[str, Any]) -> None:
 def _tables(found: Mapping[str, Any]) -> Iterator[Table]:
     parameters = found["parameters"]["components"]
     macs = found["macs_per_example"]["components"]
-    sizes = Table("component", title="Size and work", title_justify="left")
+    sizes = Table(
+        "component", title="Parameters and MACs per example", title_justify="left"
+    )
     sizes.add_column("parameters", justify="right")
-    sizes.add_column("multiply-accumulates of an example", justify="right")
+    sizes.add_column("MACs per example", justify="right")
     for name in [*parameters, *(n for n in macs if n not in parameters)]:
         row = count(parameters.get(name, 0)), count(macs.get(name, 0))
         sizes.add_row(name, *row)
     sizes.add_section()
     total = found["parameters"]["total"], found["macs_per_example"]["total"]
-    sizes.add_row("all", *map(count, total))
+    sizes.add_row("total", *map(count, total))
     yield sizes
 
     shapes = Table("module", "returns", title="Shapes", title_justify="left")
@@ -110,7 +111,7 @@ def _tables(found: Mapping[str, Any]) -> Iterator[Table]:
 
     memory = Table("memory", title="Memory", title_justify="left")
     memory.add_column("MB", justify="right")
-    for group in ("bytes", "bytes_of_a_step"):
+    for group in ("bytes", "bytes_per_step"):
         for name, size in found.get(group, {}).items():
             memory.add_row(name, f"{size / 1e6:,.2f}")
         memory.add_section()

@@ -1,8 +1,7 @@
-"""A trained run, taken apart: the gradient of every loss term in every module."""
+"""Per-loss gradient analysis of a trained run, by module."""
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from mmfusion_jax.analysis.gradients import (
     term_weights,
 )
 from mmfusion_jax.config import build
-from mmfusion_jax.config.instantiate import Config
+from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.report.formatting import DASH, significant
 from mmfusion_jax.report.gradients import write_page
 from mmfusion_jax.runner import provenance
@@ -31,19 +30,19 @@ from mmfusion_jax.train.step import as_in_training
 from mmfusion_jax.types import Batch, PyTree
 
 CONFLICT_THRESHOLD = -0.1
-"""Terms whose cosine is below this are named on the screen."""
+"""Pairs of terms whose cosine is lower are printed."""
 NUM_CONFLICTS_SHOWN = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class GradientStats:
-    """What one batch showed, as NumPy arrays; K terms.
+    """Values and gradients of K loss terms on one batch, as NumPy arrays.
 
     Attributes:
-        values: of the terms, (K).
-        weights: what they count for, (K).
-        norms: module -> lengths of the unweighted gradients, (K).
-        cosines: module -> cosines between them, (K K).
+        values: Values of the terms, (K).
+        weights: Weights of the terms, (K).
+        norms: Module -> norms of the unweighted gradients, (K).
+        cosines: Module -> cosines between the gradients, (K K).
     """
 
     values: np.ndarray
@@ -52,40 +51,43 @@ class GradientStats:
     cosines: Mapping[str, np.ndarray]
 
 
-def compute(config: Config, workdir: Path, batches: int) -> dict[str, Any]:
-    """Looks at the chosen checkpoint of every fold and seed; also draws it.
+def compute(spec: ExperimentSpec, workdir: Path, batches: int) -> dict[str, Any]:
+    """Computes loss gradients at the selected checkpoint of every fold and seed.
 
-    Writes `gradients.json` and `gradients.html` into the folder of the run.
+    Writes `gradients.json` and `gradients.html` into the work folder.
 
     Args:
-        config: resolved.
-        workdir: of the finished experiment.
-        batches: training batches to look at, from the chosen step on.
+        spec: The experiment.
+        workdir: Work folder of the finished experiment.
+        batches: Number of training batches, from the selected step on.
+
+    Returns:
+        The content of `gradients.json`, and "page", the path of `gradients.html`.
 
     Raises:
-        ConfigError: if the folder belongs to another config.
-        CheckpointError: if nothing was trained in it.
+        ConfigError: The folder belongs to another config.
+        CheckpointError: Nothing was trained in it.
     """
-    check_workdir(config, workdir, create=False)
-    config = config.copy_and_resolve_references()
-    config.parallel = "jit"  # the maths of pmap is the same
-    experiment = Experiment(config, workdir)
-    looks, steps, title, terms = [], [], "", ()
-    for unit, data in runs_with_data(config, workdir):
-        run, title = experiment.trainer(data), data.title
-        terms = tuple(run.parts.objective.terms)
-        state = run.best_state(experiment.folder(unit))
-        reader = build.pipeline(config, data, unit.seed)
+    check_workdir(spec, workdir, create=False)
+    spec = dataclasses.replace(spec, parallel="jit")  # pmap has the same gradients
+    experiment = Experiment(spec, workdir)
+    stats, steps, title, terms = [], [], "", ()
+    for key, data in runs_with_data(spec, workdir):
+        trainer, title = experiment.trainer(data), data.title
+        parts = trainer.components
+        terms = tuple(parts.objective.terms)
+        state = trainer.best_state(experiment.folder(key))
+        pipeline = build.build_pipeline(spec, data, key.seed)
         start = int(state.step)
-        ahead = reader.train(start, start + batches)
-        looks += _gradient_stats(run.parts, state, itertools.islice(ahead, batches))
+        ahead = pipeline.train(start, start + batches)
+        stats += _gradient_stats(parts, state, itertools.islice(ahead, batches))
         steps.append(start)
     found = {
-        "config": json.loads(config.to_json()),
+        "config": spec.source,
         "data": title,
         "steps": steps,
-        "batches": len(looks),
-        **summary(terms, looks),
+        "batches": len(stats),
+        **summary(terms, stats),
         "versions": provenance.versions(),
     }
     provenance.write_json(workdir / "gradients.json", found)
@@ -94,42 +96,43 @@ def compute(config: Config, workdir: Path, batches: int) -> dict[str, Any]:
 
 
 def _gradient_stats(
-    parts: build.Parts, state: TrainState, batches: Iterable[Batch]
+    parts: build.TrainingComponents, state: TrainState, batches: Iterable[Batch]
 ) -> list[GradientStats]:
-    """What each batch shows; one compiled call each."""
+    """Returns the statistics of each batch; one compiled call each."""
 
-    def look(state: TrainState, batch: Batch) -> PyTree:
+    def compute_stats(state: TrainState, batch: Batch) -> PyTree:
         batch = as_in_training(batch, state.step / parts.steps, parts.modalities)
         fixed = parts.model, parts.objective, state, batch
-        alignment = gradient_similarity(term_gradients(*fixed))
+        similarity = gradient_similarity(term_gradients(*fixed))
         weights = term_weights(parts.objective, state.step)
-        return term_values(*fixed), weights, alignment.norms, alignment.cosines
+        return term_values(*fixed), weights, similarity.norms, similarity.cosines
 
-    compiled = parts.executor.compile_eval(look)
+    compiled = parts.executor.compile_eval(compute_stats)
     put = lambda batch: parts.executor.put(batch, train=False)
     return [
         GradientStats(*jax.device_get(compiled(state, put(batch)))) for batch in batches
     ]
 
 
-def summary(terms: Iterable[str], looks: list[GradientStats]) -> dict[str, Any]:
-    """Means over the batches, as JSON values.
+def summary(terms: Iterable[str], stats: list[GradientStats]) -> dict[str, Any]:
+    """Returns means over the batches, as JSON values.
 
     Returns:
         "terms": name -> value and weight; "modules": name -> "norms" of the weighted
-        gradients, their mean and deviation by term, "cosines", and "conflicts", the
-        share of batches in which two terms pull against each other; both (K K).
+        gradients, their mean and standard deviation by term, "cosines", and
+        "conflicts", the fraction of batches in which the cosine of two terms is
+        negative; both (K K).
     """
     terms = list(terms)
-    values = np.mean([look.values for look in looks], axis=0)
-    weights = np.mean([look.weights for look in looks], axis=0)
+    values = np.mean([one.values for one in stats], axis=0)
+    weights = np.mean([one.weights for one in stats], axis=0)
     modules = {}
     for module in [
         ALL_MODULES,
-        *(name for name in looks[0].norms if name != ALL_MODULES),
+        *(name for name in stats[0].norms if name != ALL_MODULES),
     ]:
-        norms = np.array([look.weights * look.norms[module] for look in looks])
-        cosines = np.array([look.cosines[module] for look in looks])
+        norms = np.array([one.weights * one.norms[module] for one in stats])
+        cosines = np.array([one.cosines[module] for one in stats])
         modules[module] = {
             "norms": {
                 term: {"mean": float(mean), "std": float(std)}
@@ -150,11 +153,11 @@ def summary(terms: Iterable[str], looks: list[GradientStats]) -> dict[str, Any]:
 
 
 def show(found: Mapping[str, Any]) -> None:
-    """Prints what `compute` found, for people."""
+    """Prints gradient norms and cosines as tables."""
     console = Console(highlight=False)
     model = found["config"]["model"]["name"]
     console.print(
-        f"{model} on {found['data']}: gradients of single loss terms, mean of "
+        f"{model} on {found['data']}: gradients of the loss terms, mean of "
         f"{found['batches']} training batches",
         markup=False,
     )
@@ -164,11 +167,11 @@ def show(found: Mapping[str, Any]) -> None:
         console.print(_cosines(found["modules"][ALL_MODULES], terms))
         for line in _conflicts(found["modules"], terms):
             console.print(line, markup=False)
-    console.print(f"every module's angles: {found['page']}", markup=False)
+    console.print(f"cosines of every module: {found['page']}", markup=False)
 
 
 def _norms(found: Mapping[str, Any], terms: list[str]) -> Table:
-    title = "Length of weight times gradient"
+    title = "Weighted gradient norm"
     table = Table("module", title=title, title_justify="left")
     for term in terms:
         weight = found["terms"][term]["weight"]
@@ -180,7 +183,9 @@ def _norms(found: Mapping[str, Any], terms: list[str]) -> Table:
 
 
 def _cosines(row: Mapping[str, Any], terms: list[str]) -> Table:
-    table = Table("cosine", title="Angles, all modules", title_justify="left")
+    table = Table(
+        "cosine", title="Cosine similarity, all modules", title_justify="left"
+    )
     for term in terms:
         table.add_column(term, justify="right")
     for term, values in zip(terms, row["cosines"], strict=True):
@@ -190,7 +195,7 @@ def _cosines(row: Mapping[str, Any], terms: list[str]) -> Table:
 
 
 def _conflicts(modules: Mapping[str, Any], terms: list[str]) -> list[str]:
-    """The pairs of terms that pull against each other most, and where."""
+    """Returns the pairs of terms with the lowest cosines, by module."""
     found = [
         (row["cosines"][i][j], module, terms[i], terms[j])
         for module, row in modules.items()
@@ -198,6 +203,6 @@ def _conflicts(modules: Mapping[str, Any], terms: list[str]) -> list[str]:
         if module != ALL_MODULES and row["cosines"][i][j] < CONFLICT_THRESHOLD
     ]
     return [
-        f"against each other in {module}: {one} and {other}, cosine {cosine:+.2f}"
+        f"conflicting gradients in {module}: {one} and {other}, cosine {cosine:+.2f}"
         for cosine, module, one, other in sorted(found)[:NUM_CONFLICTS_SHOWN]
     ]

@@ -1,7 +1,6 @@
-"""From a config to objects: the only reader of a ConfigDict."""
+"""The objects of an experiment, from its typed spec."""
 
 import dataclasses
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -9,57 +8,40 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmfusion_jax.config.instantiate import Config, call, check_options, choose, known
 from mmfusion_jax.config.optimizer import build_optimizer
+from mmfusion_jax.config.registry import load_part
+from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.data.augment.modality_dropout import Compose, ModalityDropout
-from mmfusion_jax.data.augment.registry import AUGMENTATIONS
-from mmfusion_jax.data.dataset import Dataset, is_ids
+from mmfusion_jax.data.dataset import Dataset, is_ids, loader_info
 from mmfusion_jax.data.pipeline import Pipeline
-from mmfusion_jax.data.registry import DATASETS, OUTLINES, has_files
-from mmfusion_jax.encoders import ENCODERS
 from mmfusion_jax.errors import ConfigError, suggest
-from mmfusion_jax.losses import LOSSES
-from mmfusion_jax.losses.objective import TASK, Objective, WeightedLoss
+from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.metrics.integration_score import IntegrationScoreSpec
-from mmfusion_jax.models import MODELS
+from mmfusion_jax.metrics.score_info import ScoreInfo
 from mmfusion_jax.tasks import Classification, Multilabel, Regression, Task
 from mmfusion_jax.train.parallelism import Executor
 from mmfusion_jax.train.plan import TrainPlan
 from mmfusion_jax.train.step import Step, make_train_step
 from mmfusion_jax.types import Model
-from mmfusion_jax.weights import WEIGHT_MAPPINGS, random_init_notices
+from mmfusion_jax.weights import random_init_notices
 from mmfusion_jax.weights.convert import WeightMapping
 
-# What config.data holds beside the arguments of the data set itself.
-PIPELINE_KEYS = frozenset(
-    {
-        "name",
-        "batch_size",
-        "threads",
-        "label",
-        "fold",
-        "folds",
-        "augmentations",
-        "modality_dropout",
-    }
-)
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
-LOWER_IS_BETTER = frozenset({"loss", "mae"})
 
 
 @dataclasses.dataclass(frozen=True)
-class Parts:
-    """Everything a run is made of, but for its data, folder and seed.
+class TrainingComponents:
+    """Everything that a run needs besides data, folder and seed.
 
     Attributes:
-        model: maps a Batch to Outputs.
-        task: what the label means.
-        objective: of training.
-        tx: the optimiser.
-        executor: where steps run.
-        accumulate: parts a batch is cut into.
-        steps: of the whole run.
-        modalities: that the model reads.
+        model: Maps a Batch to Outputs.
+        task: Label type, metrics and constant baseline.
+        objective: The training objective.
+        tx: The optimizer.
+        executor: Compiles steps for the devices.
+        accumulate: Parts of a batch whose gradients are added up.
+        steps: Total number of training steps.
+        modalities: The modalities that the model reads.
     """
 
     model: Model
@@ -71,8 +53,12 @@ class Parts:
     steps: int
     modalities: tuple[str, ...]
 
-    def step(self, axis: str | None) -> Step:
-        """The training step, not compiled, for a pmap axis or for jit (None)."""
+    def train_step(self, axis: str | None) -> Step:
+        """Returns the training step, not compiled.
+
+        Args:
+            axis: The pmap axis; None under jit.
+        """
         return make_train_step(
             self.model,
             self.objective,
@@ -84,82 +70,62 @@ class Parts:
         )
 
 
-def dataset(config: Config, fold: int) -> Dataset:
-    """The data set of `config.data`, made ready if it is not.
+def build_dataset(spec: ExperimentSpec, fold: int) -> Dataset:
+    """Returns the data set; it is prepared first if it must be.
 
     Args:
-        config: the whole config.
-        fold: number of the fold, for data sets that have folds.
+        spec: The experiment.
+        fold: Number of the fold, for data sets that have folds.
 
     Raises:
-        ConfigError: for an unknown name or argument.
-        DataError: if the data is not there or broken.
+        ConfigError: An option is out of range.
+        DataError: The data is missing or corrupted.
     """
-    options = dataset_options(config, fold)
-    return augmented(DATASETS[config.data.name](**options), config.data)
+    dataset = spec.data.dataset
+    return with_augmentations(dataset.target(**_dataset_arguments(spec, fold)), spec)
 
 
-def described(config: Config, fold: int) -> Dataset:
-    """The data set of `config.data`, or its shapes and classes where no file is there.
+def describe_dataset(spec: ExperimentSpec, fold: int) -> Dataset:
+    """Returns the data set, or its shapes and classes if its files are not there.
 
-    One that has no outline is read.
+    A data set that does not declare an outline is read.
 
     Args:
-        config: the whole config.
-        fold: number of the fold, for data sets that have folds.
+        spec: The experiment.
+        fold: Number of the fold, for data sets that have folds.
 
     Raises:
-        ConfigError: for an unknown name or argument.
-        DataError: if files are there and broken, or if nothing is known without them.
+        ConfigError: An option is out of range.
+        DataError: Files are corrupted, or nothing is known without them.
     """
-    name, options = config.data.name, dataset_options(config, fold)
-    if name not in OUTLINES or has_files(name, options):
-        return dataset(config, fold)
-    return augmented(OUTLINES[name](**options), config.data)
+    dataset = spec.data.dataset
+    info = loader_info(dataset.target)
+    if info.outline is None or info.has_files(dataset.options):
+        return build_dataset(spec, fold)
+    return with_augmentations(info.outline(**_dataset_arguments(spec, fold)), spec)
 
 
-def dataset_options(config: Config, fold: int) -> dict[str, Any]:
-    """The arguments of the data set of `config.data`.
-
-    Raises:
-        ConfigError: for an unknown name or argument.
-    """
-    build = choose(DATASETS, config.data.name, "config.data.name")
-    options = {k: v for k, v in config.data.items() if k not in PIPELINE_KEYS}
-    extra = {
+def _dataset_arguments(spec: ExperimentSpec, fold: int) -> dict[str, Any]:
+    """Returns the arguments of the data set: its options and what it takes."""
+    values = {
         "fold": fold,
-        "folds": config.data.get("folds", 1),
-        "protocol": config.protocol,
-        "seed": config.seed,
-        "label": config.data.label,
+        "folds": spec.data.folds,
+        "protocol": spec.protocol,
+        "seed": spec.seed,
+        "label": spec.data.label,
     }
-    takes = inspect.signature(build).parameters
-    if "protocol" not in takes and config.protocol == "fixed":
-        raise ConfigError(
-            "C06",
-            f"config.protocol='fixed' is not known to {config.data.name!r}: its "
-            "validation split chooses the step.",
-            "--config.protocol=honest",
-        )
-    options |= {k: v for k, v in extra.items() if k in takes}
-    if "folder" in options and not options["folder"]:
-        options.pop("folder")
-    check_options(build, options, "config.data")
-    return options
+    takes = loader_info(spec.data.dataset.target).takes
+    return {**spec.data.dataset.options, **{name: values[name] for name in takes}}
 
 
-def augmented(data: Dataset, options: Config) -> Dataset:
-    """A data set with the changes of training examples that `config.data` asks for.
+def with_augmentations(data: Dataset, spec: ExperimentSpec) -> Dataset:
+    """Returns a data set with the augmentations that a config names.
 
-    They follow those of the data set itself; modalities are hidden last.
+    They follow those of the data set itself; modality dropout is last.
     """
     steps = [] if data.augment is None else [data.augment]
-    for modality, spec in (options.get("augmentations") or {}).items():
-        where = f"config.data.augmentations.{modality}"
-        values = spec.to_dict()
-        make = choose(AUGMENTATIONS, values.pop("name"), f"{where}.name")
-        steps.append(call(make, {"modality": modality} | values, where))
-    rates = {k: v for k, v in (options.get("modality_dropout") or {}).items() if v}
+    steps += [part.build() for part in spec.data.augmentations.values()]
+    rates = {name: rate for name, rate in spec.data.modality_dropout.items() if rate}
     if rates:
         steps.append(ModalityDropout(rates))
     if not steps:
@@ -167,196 +133,220 @@ def augmented(data: Dataset, options: Config) -> Dataset:
     return dataclasses.replace(data, augment=Compose(tuple(steps)))
 
 
-def folds(config: Config) -> tuple[int, ...]:
-    """The folds to run: all of them for "all", else the one that is named."""
-    asked = str(config.data.get("fold", "0"))
-    count = int(config.data.get("folds", 1))
-    if asked == "all":
+def fold_numbers(spec: ExperimentSpec) -> tuple[int, ...]:
+    """Returns the numbers of the folds to run: all of them, or the one that is named.
+
+    Raises:
+        ConfigError: There is no such fold.
+    """
+    fold, count = spec.data.fold, spec.data.folds
+    if fold == "all":
         return tuple(range(count))
-    if asked.isdigit() and int(asked) < count:
-        return (int(asked),)
+    if fold.isdigit() and int(fold) < count:
+        return (int(fold),)
     raise ConfigError(
         "C06",
-        f"config.data.fold={asked!r} is not one of the {count} folds.",
+        f"config.data.fold={fold!r} is not one of the {count} folds.",
         f"--config.data.fold=all, or 0 to {count - 1}",
     )
 
 
-def pipeline(config: Config, data: Dataset, seed: int) -> Pipeline:
-    """The batches of a run, for this process."""
+def build_pipeline(spec: ExperimentSpec, data: Dataset, seed: int) -> Pipeline:
+    """Returns the batches of a run, for this process."""
     return Pipeline(
         data,
-        batch_size=config.data.batch_size,
+        batch_size=spec.data.batch_size,
         seed=seed,
-        num_read_threads=config.data.get("threads", 2),
+        num_read_threads=spec.data.num_read_threads,
         process=(jax.process_index(), jax.process_count()),
     )
 
 
-def parts(config: Config, data: Dataset, steps: int) -> Parts:
-    """Model, task, objective, optimiser and executor of a config.
+def build_components(
+    spec: ExperimentSpec, data: Dataset, steps: int
+) -> TrainingComponents:
+    """Returns the model, task, objective, optimizer and executor of an experiment.
 
     Args:
-        config: the whole config.
-        data: its data set, for the classes of the label.
-        steps: of the whole run, for schedules.
+        spec: The experiment.
+        data: Its data set, for the classes of the label.
+        steps: Total number of training steps, for schedules.
     """
-    executor = Executor(config.parallel)
-    accumulate = config.optim.get("accumulate", 1)
-    executor.check_batch_size(config.data.batch_size, accumulate)
-    task = build_task(config, data)
-    check_select(config.train.select, task)
-    return Parts(
-        build_model(config, task, executor.axis),
+    executor = Executor(spec.parallel)
+    accumulate = spec.optimizer.gradient_accumulation_steps
+    executor.check_batch_size(spec.data.batch_size, accumulate)
+    task = build_task(spec, data)
+    check_selection_metric(spec.training.selection_metric, task)
+    return TrainingComponents(
+        build_model(spec, task, executor.axis),
         task,
-        build_objective(config, task),
-        build_optimizer(config.optim, steps),
+        build_objective(spec, task),
+        build_optimizer(spec.optimizer, steps),
         executor,
         accumulate,
         max(steps, 1),
-        tuple(sorted(config.model.encoders)),
+        spec.model.modalities,
     )
 
 
-def build_task(config: Config, data: Dataset) -> Task:
-    """What the label of `config.data.label` means in this data set."""
-    label = config.data.label
+def build_task(spec: ExperimentSpec, data: Dataset) -> Task:
+    """Returns the task of the label in this data set, with its metrics.
+
+    Raises:
+        ConfigError: The data set does not have the label, or the label does not have
+            the metrics that the config names.
+    """
+    label = spec.data.label
+    extra = build_metrics(spec)
     if label in data.classes:
-        return Classification(label, tuple(data.classes[label]), integration(config))
-    if "mis" in config:
+        classes = tuple(data.classes[label])
+        return Classification(label, classes, _integration(spec), extra_metrics=extra)
+    if spec.integration is not None:
         raise ConfigError(
             "C18",
-            f"config.mis is a score of classes, and label {label!r} is none.",
-            f"labels that are classes: {', '.join(data.classes) or 'none'}",
+            f"config.mis needs a class label, and {label!r} is not a class label.",
+            f"class labels: {', '.join(data.classes) or 'none'}",
         )
     if label in data.values:
-        return Regression(label, data.values[label])
+        return Regression(label, data.values[label], extra_metrics=extra)
     if label in data.flags:
-        return Multilabel(label, tuple(data.flags[label]))
+        return Multilabel(label, tuple(data.flags[label]), extra_metrics=extra)
     raise ConfigError(
         "C07",
-        f"config.data.label={label!r} is no label of {data.title}.",
+        f"config.data.label={label!r}: {data.title} does not have this label.",
         suggest(label, [*data.classes, *data.values, *data.flags]),
     )
 
 
-def integration(config: Config) -> IntegrationScoreSpec | None:
-    """What the score MIS is made of; None where config.mis is left out."""
-    if "mis" not in config:
+def build_metrics(spec: ExperimentSpec) -> tuple[ScoreInfo, ...]:
+    """Returns the metrics of `config.metrics`.
+
+    Raises:
+        ConfigError: A target is not a metric.
+    """
+    made = []
+    for name, part in spec.metrics.items():
+        metric = part.target if isinstance(part.target, ScoreInfo) else part.build()
+        if not isinstance(metric, ScoreInfo):
+            raise ConfigError(
+                "C32",
+                f"config.metrics.{name}.name={part.name!r} returned a "
+                f"{type(metric).__name__}, not a ScoreInfo.",
+                "see mmfusion_jax.metrics.score_info.ScoreInfo",
+            )
+        made.append(dataclasses.replace(metric, name=name))
+    return tuple(made)
+
+
+def _integration(spec: ExperimentSpec) -> IntegrationScoreSpec | None:
+    """Returns what MIS is made of; None where the config does not have it."""
+    if spec.integration is None:
         return None
-    modalities = {"modalities": tuple(sorted(config.model.encoders))}
-    return call(IntegrationScoreSpec, modalities | config.mis.to_dict(), "config.mis")
+    return spec.integration.build(modalities=spec.model.modalities)
 
 
-def check_select(select: str, task: Task) -> None:
-    """Raises ConfigError if the label has no such score."""
-    known = [*task.scores().DEFINITIONS, "loss"]
-    if select not in known:
+def check_selection_metric(name: str, task: Task) -> None:
+    """Raises ConfigError if the label does not have the metric `name`."""
+    known = [*task.metrics().infos, "loss"]
+    if name not in known:
         raise ConfigError(
             "C16",
-            f"config.train.select={select!r} is no score of label {task.label!r}.",
-            f"--config.train.select={known[0]} (its scores: {', '.join(known)})",
+            f"config.train.selection_metric={name!r} is not a metric of label "
+            f"{task.label!r}.",
+            f"{suggest(name, known)} (metrics: {', '.join(known)})",
         )
 
 
-def build_model(config: Config, task: Task, axis: str | None) -> Model:
-    """The model of `config.model` with its encoders."""
-    options = config.model.to_dict()
-    make = choose(MODELS, options.pop("name"), "config.model.name")
-    common = {"axis": axis, "dtype": DTYPES[config.compute_dtype]}
-    flags = {"flags": isinstance(task, Multilabel)}
-    encoders = {}
-    for modality, spec in options.pop("encoders").items():
-        where = f"config.model.encoders.{modality}"
-        encoder = choose(ENCODERS, spec.pop("name"), f"{where}.name")
-        spec.pop("weights", None)
-        encoders[modality] = call(encoder, known(encoder, common) | spec, where)
-    options |= known(make, common | flags)
-    options |= {"encoders": encoders, "head_size": task.head_size}
-    return call(make, options, "config.model")
+def build_model(spec: ExperimentSpec, task: Task, axis: str | None) -> Model:
+    """Returns the model with its encoders.
 
-
-def weights(config: Config) -> dict[str, tuple[WeightMapping, Path]]:
-    """Modality -> the table and the file of its encoder's pretrained weights."""
-    found = {}
-    for modality, spec in config.model.encoders.items():
-        if file := spec.get("weights", ""):
-            where = f"config.model.encoders.{modality}"
-            table = choose(WEIGHT_MAPPINGS, spec.name, f"{where}.weights: encoder")
-            found[modality] = table, Path(file).expanduser()
-    return found
-
-
-def random_encoders(config: Config) -> list[str]:
-    """A sentence for every encoder that could be pretrained and is not."""
-    encoders = config.model.encoders
-    return random_init_notices(
-        {name: spec.name for name, spec in encoders.items()},
-        {name: spec.get("weights", "") for name, spec in encoders.items()},
+    Args:
+        spec: The experiment.
+        task: Gives the size of the head.
+        axis: The pmap axis; None under jit.
+    """
+    common = {"axis": axis, "dtype": DTYPES[spec.compute_dtype]}
+    encoders = {m: part.build(**common) for m, part in spec.model.encoders.items()}
+    return spec.model.model.build(
+        **common,
+        encoders=encoders,
+        head_size=task.head_size,
+        flags=isinstance(task, Multilabel),
     )
 
 
-def check_ids(config: Config, data: Dataset) -> None:
-    """Raises ConfigError if the data has ids that an encoder has no vector for.
+def pretrained_weights(spec: ExperimentSpec) -> dict[str, tuple[WeightMapping, Path]]:
+    """Returns, by modality, the mapping and the file of its pretrained weights."""
+    found = {}
+    for modality, file in spec.model.weights.items():
+        name = spec.model.encoders[modality].name
+        where = f"config.model.encoders.{modality}.weights: encoder"
+        mapping = load_part("pretrained weights", name, where)
+        found[modality] = mapping, Path(file).expanduser()
+    return found
 
-    Such an id would be answered with NaN, and only where it occurs.
+
+def random_encoders(spec: ExperimentSpec) -> list[str]:
+    """Returns a sentence for every encoder that could be pretrained and is not."""
+    encoders = {m: part.name for m, part in spec.model.encoders.items()}
+    return random_init_notices(encoders, spec.model.weights)
+
+
+def check_ids(spec: ExperimentSpec, data: Dataset) -> None:
+    """Raises ConfigError if the data has ids that an encoder has no embedding for.
+
+    Such an id would give NaN, and only where it occurs.
     """
-    for modality, spec in config.model.encoders.items():
-        inputs = data.source("train")[0]["inputs"]
-        size = spec.get("vocabulary", getattr(ENCODERS[spec.name], "vocabulary", 0))
+    inputs = data.source("train")[0]["inputs"]
+    for modality, encoder in spec.model.encoders.items():
+        size = encoder.default("vocab_size", 0)
         if modality not in inputs or not size or not is_ids(inputs[modality]):
             continue
         low, high = data.id_range(modality)
         if low < 0 or high >= size:
             raise ConfigError(
                 "C30",
-                f"config.model.encoders.{modality}.vocabulary={size}: {data.title} has "
+                f"config.model.encoders.{modality}.vocab_size={size}: {data.title} has "
                 f"ids from {low} to {high}.",
-                f"--config.model.encoders.{modality}.vocabulary={high + 1}"
+                f"--config.model.encoders.{modality}.vocab_size={high + 1}"
                 if low >= 0
-                else "ids count from 0: repair the data",
+                else "ids start at 0: fix the data",
             )
 
 
-def build_objective(config: Config, task: Task) -> Objective:
-    """The weighted loss terms of `config.losses`."""
-    terms = {}
-    for name, spec in config.losses.to_dict().items():
-        where = f"config.losses.{name}"
-        make = choose(LOSSES, spec.pop("name"), f"{where}.name")
-        weight = spec.pop("weight", 1.0)
-        options = known(make, {"label": task.label}) | spec
-        terms[name] = WeightedLoss(call(make, options, where), weight)
-    if TASK not in terms:
-        raise ConfigError(
-            "C14",
-            f"config.losses has no term called {TASK!r}, which scores evaluations.",
-            f"its terms are {', '.join(terms) or 'none'}",
-        )
-    return Objective(terms)
-
-
-def plan(config: Config, per_epoch: int) -> TrainPlan:
-    """How long to train and how often to look up."""
-    train = config.train
-    plateau = config.optim.get("plateau") or {"factor": 1.0, "patience": 0}
-    return TrainPlan(
-        steps=train.epochs * per_epoch,
-        steps_per_epoch=per_epoch,
-        selection_split="test" if config.protocol == "paper" else "valid",
-        selection_metric=train.select,
-        lower_is_better=train.select in LOWER_IS_BETTER,
-        patience=train.patience,
-        lr_patience=plateau["patience"],
-        lr_factor=plateau["factor"],
-        log_every=train.log_every,
-        save_every=train.save_every,
-        max_nonfinite_steps=train.max_bad_steps,
-        batch_size=config.data.batch_size,
-        lr_monitors_loss=plateau.get("watch", "select") == "loss",
+def build_objective(spec: ExperimentSpec, task: Task) -> Objective:
+    """Returns the weighted loss terms."""
+    return Objective(
+        {
+            name: WeightedLoss(loss.term.build(label=task.label), loss.weight)
+            for name, loss in spec.losses.items()
+        }
     )
 
 
-def path(value: str) -> Path:
-    """A path as the user wrote it, ~ included."""
-    return Path(value).expanduser()
+def build_plan(spec: ExperimentSpec, task: Task, steps_per_epoch: int) -> TrainPlan:
+    """Returns how long to train, and when to evaluate, save and stop.
+
+    Args:
+        spec: The experiment.
+        task: Knows which direction of the selection metric is better.
+        steps_per_epoch: Number of steps of an epoch.
+    """
+    training, plateau = spec.training, spec.optimizer.reduce_on_plateau
+    name = training.selection_metric
+    infos = task.metrics().infos
+    return TrainPlan(
+        steps=training.epochs * steps_per_epoch,
+        steps_per_epoch=steps_per_epoch,
+        selection_split="test" if spec.protocol == "as_published" else "valid",
+        selection_metric=name,
+        lower_is_better=name == "loss" or not infos[name].higher_is_better,
+        patience=training.patience,
+        lr_patience=plateau.patience,
+        lr_factor=plateau.factor,
+        log_every=training.log_every,
+        save_every=training.save_every,
+        max_nonfinite_steps=training.max_nonfinite_steps,
+        batch_size=spec.data.batch_size,
+        lr_monitors_loss=plateau.monitor == "loss",
+    )

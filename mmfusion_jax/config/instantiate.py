@@ -1,43 +1,61 @@
-"""Names of a config to what they name, its options to arguments."""
+"""Options of a part against the arguments of its target."""
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
+from mmfusion_jax.config.validate import check_type
 from mmfusion_jax.errors import ConfigError, suggest
 
-Config: TypeAlias = Any
-"""A ConfigDict; to a type checker its fields could be anything."""
+LINEN_FIELDS = frozenset({"parent", "name"})
+"""Fields that every Linen module has."""
 
 
-def choose(table: Mapping[str, Any], name: str, where: str) -> Any:
-    """The entry `name` of a table; ConfigError with the nearest name if unknown."""
-    if name not in table:
-        raise ConfigError("C03", f"{where}={name!r} is unknown; {suggest(name, table)}")
-    return table[name]
-
-
-def call(make: Callable[..., Any], options: Mapping[str, Any], where: str) -> Any:
-    """`make(**options)`; an option that it does not have is a ConfigError."""
-    check_options(make, options, where)
-    return make(**options)
+def accepted(target: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns those of `values` that `target` has arguments for."""
+    arguments = inspect.signature(target).parameters
+    return {name: value for name, value in values.items() if name in arguments}
 
 
 def check_options(
-    make: Callable[..., Any], options: Mapping[str, Any], where: str
+    target: Callable[..., Any],
+    options: Mapping[str, Any],
+    where: str,
+    provided: Collection[str] = (),
 ) -> None:
-    """Raises ConfigError for the first option that `make` does not have."""
-    takes = inspect.signature(make).parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
-        for key in options:
-            if key not in takes:
-                names = [n for n in takes if n not in ("parent", "name")]
-                raise ConfigError(
-                    "C02", f"{where}.{key} is unknown; {suggest(key, names)}"
-                )
+    """Checks options before the target is called with them.
 
+    Args:
+        target: A class or function.
+        options: Its arguments by name, as a config states them.
+        where: The group of fields of the config, for messages.
+        provided: Arguments that do not come from the config.
 
-def known(make: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `options` that `make` takes."""
-    takes = inspect.signature(make).parameters
-    return {k: v for k, v in options.items() if k in takes}
+    Raises:
+        ConfigError: The target has no such argument, an option has another type than
+            the annotation of its argument, or an argument without a default is missing.
+    """
+    arguments = inspect.signature(target).parameters
+    any_name = any(p.kind is p.VAR_KEYWORD for p in arguments.values())
+    names = [
+        name
+        for name, p in arguments.items()
+        if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+        and name not in LINEN_FIELDS.union(provided)
+    ]
+    for name, value in options.items():
+        if name in names:
+            hint = arguments[name].annotation
+            if hint is not inspect.Parameter.empty and not isinstance(hint, str):
+                check_type(f"{where}.{name}", value, hint)
+        elif not any_name or name in provided:
+            raise ConfigError(
+                "C02", f"{where}.{name} is unknown.", suggest(name, names)
+            )
+    for name in names:
+        if arguments[name].default is inspect.Parameter.empty and name not in options:
+            raise ConfigError(
+                "C31",
+                f"{where}.{name} is missing.",
+                f"add {name} to {where} in the config file",
+            )

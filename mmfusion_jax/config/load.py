@@ -1,7 +1,4 @@
-"""Reads a config file, finds what a flag of it means, and names the nearest if none.
-
-Nothing here imports JAX: a mistake is answered before anything slow begins.
-"""
+"""Loads config files and suggests close field names. Does not import JAX."""
 
 import json
 import runpy
@@ -18,22 +15,22 @@ FOLDER = "configs"
 
 
 def load_config(spec: str) -> ConfigDict:
-    """The config that `spec` asks for, locked against new fields.
+    """Returns a config, locked against new fields.
 
     Args:
-        spec: a file, and after a colon the word its `get_config` takes:
-            "configs/cfn_sr.py:ravdess", or "cfn_sr:ravdess" for short; `find_config`
-            says which file that is.
+        spec: A file, and after a colon the argument of its `get_config`:
+            "configs/cfn_sr.py:ravdess", or "cfn_sr:ravdess" for short; see
+            `find_config`.
 
     Raises:
-        ConfigError: there is no such file, or it does not give a config.
+        ConfigError: The file does not exist, or does not return a config.
     """
     name, *word = spec.split(":", 1)
     path = find_config(spec)
     try:
         found = runpy.run_path(str(path)).get("get_config")
         if found is None:
-            raise ConfigError("C04", f"{name} has no function get_config.")
+            raise ConfigError("C04", f"{name} does not define get_config.")
         config = found(*word)
     except ConfigError:
         raise
@@ -42,22 +39,22 @@ def load_config(spec: str) -> ConfigDict:
     if not isinstance(config, ConfigDict):
         raise ConfigError(
             "C04",
-            f"{name}: get_config gave a {type(config).__name__}, not a ConfigDict.",
+            f"{name}: get_config returned a {type(config).__name__}, not a ConfigDict.",
         )
     return _completed(config).lock()
 
 
 def find_config(spec: str) -> Path:
-    """The config file that `spec` names.
+    """Returns the path of a config file.
 
-    A file below the current folder comes first, then the one of that name that is
+    A file below the current folder comes first, then the file of that name that is
     installed with the package.
 
     Args:
-        spec: as for `load_config`.
+        spec: As for `load_config`.
 
     Raises:
-        ConfigError: there is no such file.
+        ConfigError: The file does not exist.
     """
     name = spec.split(":", 1)[0]
     path = Path(name).expanduser()
@@ -74,9 +71,9 @@ def find_config(spec: str) -> Path:
 
 
 def installed_configs() -> Path:
-    """The folder of the configs that are installed with the package.
+    """Returns the folder of the configs that are installed with the package.
 
-    A wheel holds them inside of the package; in a checkout they are beside it.
+    In a wheel they are inside the package, in a checkout beside it.
     """
     package = Path(__file__).parents[1]
     inside = package / FOLDER
@@ -84,66 +81,68 @@ def installed_configs() -> Path:
 
 
 def list_configs() -> list[str]:
-    """The config files that can be named, as one would write them after --config=."""
+    """Returns the config files that --config can name."""
     names = {path.name for path in Path(FOLDER).glob("*.py")}
     names |= {path.name for path in installed_configs().glob("*.py")}
     return sorted(str(Path(FOLDER, name)) for name in names)
 
 
 def flatten(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
-    """Every field by its full name, such as "optim.schedule.name", in order."""
+    """Returns every field by its full name, such as "optim.schedule.name"."""
     return dict(_walk(config, ""))
 
 
 def check_fields(config: ConfigDict, names: Iterable[str], spec: str) -> None:
-    """Raises ConfigError for the first of `names` that is no field of `config`."""
+    """Raises ConfigError for the first of `names` that `config` does not have."""
     for name in names:
         level: Any = config
         words = name.split(".")
         for depth, word in enumerate(words):
-            place = ".".join(["config", *words[:depth]])
+            group = ".".join(["config", *words[:depth]])
             if not isinstance(level, ConfigDict):
                 raise ConfigError(
-                    "C02", f"--config.{name}: {place}={level!r} has no fields."
+                    "C02",
+                    f"--config.{name}: {group}={level!r} is not a group of fields.",
                 )
             if word not in level:
                 raise ConfigError(
                     "C02",
-                    f"--config.{name}: {spec} has no {word!r} in {place}.",
+                    f"--config.{name}: {spec} has no {word!r} in {group}.",
                     _suggest_field(word, level, config),
                 )
             level = level[word]
         if isinstance(level, ConfigDict):
+            first = next(iter(flatten(level)), "")
             raise ConfigError(
                 "C02",
                 f"--config.{name} is a group of fields.",
-                f"set one of them: --config.{name}.{next(iter(flatten(level)))}=...",
+                f"set one of them: --config.{name}.{first}=..."
+                if first
+                else "it is empty: its fields are set in the config file",
             )
 
 
 def format_value(value: object) -> str:
-    """The value of a field as one would write it behind its flag."""
+    """Returns the value of a field as it is written in a flag."""
     if isinstance(value, tuple | list):
         return ",".join(map(str, value)) or "()"
     return str(value)
 
 
 def as_json(config: ConfigDict) -> str:
-    """The config as JSON, for machines."""
+    """Returns the config as JSON."""
     return json.dumps(config.to_dict(), indent=2)
 
 
 def _completed(config: ConfigDict) -> ConfigDict:
-    """The config with the fields that mean the same in every one.
-
-    `data.modality_dropout`: the chance of every encoder's modality to be hidden from a
-    training example, 0.
-    """
+    """Returns the config with `data.modality_dropout` of every encoder, 0 by default."""
     values = config.to_dict()
     encoders = values.get("model", {}).get("encoders", {})
-    if "data" in values and "modality_dropout" not in values["data"]:
+    if isinstance(values.get("data"), Mapping):
+        rates = values["data"].get("modality_dropout") or {}
         with config.unlocked():
-            config.update(data={"modality_dropout": {name: 0.0 for name in encoders}})
+            config.update(data={"modality_dropout": dict.fromkeys(encoders, 0.0)})
+            config.update(data={"modality_dropout": rates})
     return config
 
 
@@ -156,7 +155,7 @@ def _walk(level: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _suggest_field(word: str, level: ConfigDict, config: ConfigDict) -> str:
-    """A field of that name elsewhere, or the nearest one here."""
+    """Returns a hint: a field of that name elsewhere, or the nearest one here."""
     hint = suggest(word, level)
     elsewhere = [f for f in flatten(config) if f.split(".")[-1] == word]
     if elsewhere and not hint.startswith("did you mean"):
@@ -167,18 +166,18 @@ def _suggest_field(word: str, level: ConfigDict, config: ConfigDict) -> str:
 def _config_file_error(
     name: str, path: Path, word: list[str], error: Exception
 ) -> ConfigError:
-    """What went wrong in a config file, with the line; its own ValueError as it is."""
+    """Returns the error for a config file that fails, with the line."""
     if isinstance(error, ValueError):
         return ConfigError("C04", f"--config={':'.join([name, *word])}: {error}")
     if isinstance(error, SyntaxError):
-        place = error.lineno
+        lineno = error.lineno
     else:
         frames = traceback.extract_tb(error.__traceback__)
-        place = next((f.lineno for f in frames[::-1] if f.filename == str(path)), None)
-    if place is None and word:
+        lineno = next((f.lineno for f in frames[::-1] if f.filename == str(path)), None)
+    if lineno is None and word:
         return ConfigError(
-            "C04", f"{name} takes no word after the colon.", f"--config={name}"
+            "C04", f"{name} does not take a word after the colon.", f"--config={name}"
         )
     first = str(error).splitlines()[0] if str(error) else ""
-    line = f" line {place}" if place else ""
+    line = f" line {lineno}" if lineno else ""
     return ConfigError("C04", f"{name}{line}: {type(error).__name__}: {first}")

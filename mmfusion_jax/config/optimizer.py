@@ -1,13 +1,10 @@
-"""From `config.optim` to an optax optimiser."""
+"""The optax optimizer of an `OptimizerSpec`, and the schedules a config can name."""
 
-import copy
-import functools
-from collections.abc import Mapping
-from typing import Any
+import inspect
 
 import optax
 
-from mmfusion_jax.config.instantiate import Config, call, choose
+from mmfusion_jax.config.spec import OptimizerSpec, ParameterGroupSpec
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.train.optimizer import (
     DEFAULT_GROUP,
@@ -16,85 +13,91 @@ from mmfusion_jax.train.optimizer import (
     scale_by_lr_multiplier,
 )
 
-OPTIMIZERS = {
-    "adam": optax.adam,
-    "adamw": optax.adamw,
-    "sgd": optax.sgd,
-    "rmsprop": optax.rmsprop,
-}
-SCHEDULES = {
-    "constant": lambda rate, steps, **options: optax.constant_schedule(rate),
-    "cosine": lambda rate, steps, warmup_steps=0: optax.warmup_cosine_decay_schedule(
-        0.0 if warmup_steps else rate, rate, warmup_steps, max(steps, warmup_steps + 1)
-    ),
-    "exponential": lambda rate, steps, decay=0.1: optax.exponential_decay(
-        rate, max(steps, 1), decay
-    ),
-}
+EVERY_PARAMETER = ParameterGroupSpec("")
 
 
-def build_optimizer(options: Config, steps: int) -> optax.GradientTransformation:
-    """The optimiser of `config.optim`.
+def constant(rate: float, steps: int) -> optax.Schedule:
+    """Returns a constant learning rate.
 
-    Clipping, then L2 decay, then the rule with its schedule, for every group of
-    parameters with its own rate, then the brake of a plateau.
+    Args:
+        rate: The learning rate.
+        steps: Unused; part of the contract of every schedule.
     """
-    values = options.to_dict()
+    del steps
+    return optax.constant_schedule(rate)
+
+
+def cosine(rate: float, steps: int, warmup_steps: int = 0) -> optax.Schedule:
+    """Returns a learning rate that falls to 0 along a cosine.
+
+    Args:
+        rate: The highest learning rate.
+        steps: Number of steps of the training.
+        warmup_steps: Steps in which it rises linearly from 0.
+    """
+    start = 0.0 if warmup_steps else rate
+    last = max(steps, warmup_steps + 1)
+    return optax.warmup_cosine_decay_schedule(start, rate, warmup_steps, last)
+
+
+def exponential(rate: float, steps: int, decay: float = 0.1) -> optax.Schedule:
+    """Returns a learning rate that falls exponentially.
+
+    Args:
+        rate: The learning rate of the first step.
+        steps: Number of steps of the training.
+        decay: Factor of the learning rate after `steps`.
+    """
+    return optax.exponential_decay(rate, max(steps, 1), decay)
+
+
+def build_optimizer(spec: OptimizerSpec, steps: int) -> optax.GradientTransformation:
+    """Returns the optimizer of a config.
+
+    In this order: clipping, coupled weight decay, the update rule with its schedule for
+    every group of parameters, and the multiplier that `reduce_on_plateau` lowers.
+
+    Args:
+        spec: `config.optim`.
+        steps: Number of steps of the training, for the schedule.
+
+    Raises:
+        ConfigError: The optimizer does not have weight decay.
+    """
     parts = []
-    if clip := values.pop("clip_norm", 0.0):
-        parts.append(optax.clip_by_global_norm(clip))
-    kernels_only = values.pop("l2_on", "all") == "kernels"
-    if decay := values.pop("l2", 0.0):
-        mask = is_kernel if kernels_only else None
-        parts.append(optax.add_decayed_weights(decay, mask))
-    plateau, groups = values.pop("plateau", None), values.pop("groups", None)
-    values.pop("accumulate", 1)
-    rule = functools.partial(_rule, values, steps)
-    if groups:
-        where = "config.optim.groups"
-        prefixes = {k: call(_prefix, g, f"{where}.{k}") for k, g in groups.items()}
-        rules = {name: rule(**group) for name, group in groups.items()}
-        parts.append(per_parameter_group(rules | {DEFAULT_GROUP: rule()}, prefixes))
+    if spec.clip_norm:
+        parts.append(optax.clip_by_global_norm(spec.clip_norm))
+    if spec.coupled_weight_decay:
+        mask = is_kernel if spec.decay_mask == "kernels" else None
+        parts.append(optax.add_decayed_weights(spec.coupled_weight_decay, mask))
+    if spec.groups:
+        prefixes = {name: group.param_prefix for name, group in spec.groups.items()}
+        rules = {name: _rule(spec, g, steps) for name, g in spec.groups.items()}
+        rules[DEFAULT_GROUP] = _rule(spec, EVERY_PARAMETER, steps)
+        parts.append(per_parameter_group(rules, prefixes))
     else:
-        parts.append(rule())
-    if plateau and plateau["patience"]:
+        parts.append(_rule(spec, EVERY_PARAMETER, steps))
+    if spec.reduce_on_plateau.patience:
         parts.append(scale_by_lr_multiplier())
     return optax.chain(*parts) if len(parts) > 1 else parts[0]
 
 
-def _prefix(
-    match: str, learning_rate: float | None = None, frozen: bool = False
-) -> str:
-    """How the parameters of a group begin; the signature tells a group's fields."""
-    return match
-
-
 def _rule(
-    values: Mapping[str, Any],
-    steps: int,
-    match: str = "",
-    learning_rate: float | None = None,
-    frozen: bool = False,
+    spec: OptimizerSpec, group: ParameterGroupSpec, steps: int
 ) -> optax.GradientTransformation:
-    """The update rule with its schedule, for all parameters or for a group."""
-    if frozen:
+    """Returns the update rule of a group of parameters."""
+    if group.frozen:
         return optax.set_to_zero()
-    values = copy.deepcopy(dict(values))
-    make = choose(OPTIMIZERS, values.pop("name"), "config.optim.name")
-    schedule = values.pop("schedule", {"name": "constant"})
-    shape = choose(SCHEDULES, schedule.pop("name"), "config.optim.schedule.name")
-    rate = values.pop("learning_rate") if learning_rate is None else learning_rate
-    values.pop("learning_rate", None)
-    decay = values.pop("weight_decay", 0.0)
-    if decay:
-        if make is not optax.adamw:
+    options = {}
+    if spec.weight_decay:
+        if "weight_decay" not in inspect.signature(spec.optimizer.target).parameters:
             raise ConfigError(
                 "C08",
-                f"config.optim.weight_decay={decay} needs an optimiser that decays.",
+                f"config.optim.weight_decay={spec.weight_decay} requires an optimizer "
+                f"with weight decay, and {spec.optimizer.name!r} has none.",
                 "--config.optim.name=adamw",
             )
-        values["weight_decay"] = decay
-    curve = call(
-        lambda **kw: shape(rate, steps, **kw), schedule, "config.optim.schedule"
-    )
-    return call(lambda **kw: make(curve, **kw), values, "config.optim")
+        options["weight_decay"] = spec.weight_decay
+    rate = spec.learning_rate if group.learning_rate is None else group.learning_rate
+    schedule = spec.schedule.build(rate=rate, steps=steps)
+    return spec.optimizer.build(learning_rate=schedule, **options)

@@ -1,69 +1,93 @@
-"""The names a config may use, read from the tables without importing what they name.
+"""Short names of everything that a config can name, and how a name becomes an object.
 
-The tables hold classes that need JAX; importing them takes seconds. Their keys are
-string literals, so the source alone tells them.
+The tables are beside what they name. They hold import paths, so that their keys are
+known without importing JAX.
 """
 
-import ast
-import functools
-from pathlib import Path
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
 
-TABLES = {
-    "model": ("models/__init__.py", "MODELS"),
-    "encoder": ("encoders/__init__.py", "ENCODERS"),
-    "data set": ("data/registry.py", "DATASETS"),
-    "imported data set": ("data/feature_files/known_datasets.py", "KINDS"),
-    "augmentation": ("data/augment/registry.py", "AUGMENTATIONS"),
-    "loss": ("losses/__init__.py", "LOSSES"),
-    "optimiser": ("config/optimizer.py", "OPTIMISERS"),
-    "schedule": ("config/optimizer.py", "SCHEDULES"),
-    "compute type": ("config/build.py", "DTYPES"),
-    "score": ("metrics/classification.py", "ClassificationScores.DEFINITIONS"),
-    "integration score": ("metrics/integration_score.py", "DEFINITIONS"),
-    "sentiment score": ("metrics/sentiment.py", "SentimentScores.DEFINITIONS"),
-    "sims score": ("metrics/sims.py", "SimsScores.DEFINITIONS"),
-    "plain score": ("metrics/regression.py", "PlainScores.DEFINITIONS"),
-    "flag score": ("metrics/multilabel.py", "FlagScores.DEFINITIONS"),
+from mmfusion_jax.data.augment.registry import AUGMENTATIONS
+from mmfusion_jax.data.registry import DATASETS
+from mmfusion_jax.encoders import ENCODERS
+from mmfusion_jax.errors import ConfigError, suggest
+from mmfusion_jax.losses import LOSSES
+from mmfusion_jax.metrics import METRICS
+from mmfusion_jax.models import MODELS
+from mmfusion_jax.weights import WEIGHT_MAPPINGS
+
+OPTIMIZERS = {
+    "adam": "optax:adam",
+    "adamw": "optax:adamw",
+    "rmsprop": "optax:rmsprop",
+    "sgd": "optax:sgd",
 }
-"""Kind of thing -> the file that holds its table, and the name of the table."""
+SCHEDULES = {
+    "constant": "mmfusion_jax.config.optimizer:constant",
+    "cosine": "mmfusion_jax.config.optimizer:cosine",
+    "exponential": "mmfusion_jax.config.optimizer:exponential",
+}
+TABLES: Mapping[str, Mapping[str, str]] = {
+    "model": MODELS,
+    "encoder": ENCODERS,
+    "pretrained weights": WEIGHT_MAPPINGS,
+    "loss": LOSSES,
+    "metric": METRICS,
+    "data set": DATASETS,
+    "augmentation": AUGMENTATIONS,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+}
+"""Kind of part -> short name -> import path."""
 
 
-@functools.cache
-def choices(kind: str) -> tuple[str, ...]:
-    """The names of one kind of thing, in the order of their table.
+def is_import_path(name: str) -> bool:
+    """Returns whether `name` is an import path, "package.module:Name"."""
+    return ":" in name
+
+
+def check_name(kind: str, name: Any, where: str) -> None:
+    """Checks a name without importing what it names.
 
     Args:
-        kind: a key of `WEIGHT_MAPPINGS`.
+        kind: A key of `TABLES`.
+        name: A short name, or an import path "package.module:Name".
+        where: The field of the config, for messages.
 
     Raises:
-        ValueError: the file has no such table, or a key of it is not written out.
+        ConfigError: `name` is neither a short name of this kind nor an import path.
     """
-    file, table = TABLES[kind]
-    source = (Path(__file__).parents[1] / file).read_text(encoding="utf-8")
-    *owners, name = table.split(".")
-    body = ast.parse(source).body
-    for owner in owners:
-        classes = (s for s in body if isinstance(s, ast.ClassDef))
-        body = next((c.body for c in classes if c.name == owner), [])
-    for statement in body:
-        value = _assigned(statement, name)
-        if isinstance(value, ast.Dict):
-            return tuple(_literal(key, file, table) for key in value.keys)
-    raise ValueError(f"{file} has no table {table} that is written out.")
+    table = TABLES[kind]
+    if not isinstance(name, str) or not (name in table or is_import_path(name)):
+        raise ConfigError(
+            "C03",
+            f"{where}={name!r} is not a known {kind}.",
+            f'{suggest(str(name), table)}, or "package.module:Name" of your own',
+        )
 
 
-def _assigned(statement: ast.stmt, name: str) -> ast.expr | None:
-    """The expression that `statement` gives to `name`; None if it does not."""
-    match statement:
-        case ast.Assign(targets=[ast.Name(id=target)], value=value):
-            return value if target == name else None
-        case ast.AnnAssign(target=ast.Name(id=target), value=value):
-            return value if target == name else None
-    return None
+def load_part(kind: str, name: str, where: str) -> Any:
+    """Returns the object that a name stands for.
 
+    Args:
+        kind: A key of `TABLES`.
+        name: A short name, or an import path "package.module:Name".
+        where: The field of the config, for messages.
 
-def _literal(key: ast.expr | None, file: str, table: str) -> str:
-    """The string that `key` is."""
-    if isinstance(key, ast.Constant) and isinstance(key.value, str):
-        return key.value
-    raise ValueError(f"{file}: every key of {table} must be a string literal.")
+    Raises:
+        ConfigError: The name is unknown or cannot be imported.
+    """
+    check_name(kind, name, where)
+    path = TABLES[kind].get(name, name)
+    try:
+        return pkgutil.resolve_name(path)
+    except (ImportError, AttributeError, ValueError) as error:
+        if name in TABLES[kind]:
+            raise  # a mistake of this package
+        raise ConfigError(
+            "C32",
+            f"{where}={name!r} cannot be imported: {error}.",
+            "an importable module and a name in it, such as my_package.my_module:Name;"
+            " modules beside the command need PYTHONPATH=.",
+        ) from error

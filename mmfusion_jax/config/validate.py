@@ -1,42 +1,72 @@
-"""What the fields of a config may hold, checked before anything slow begins."""
+"""Checks of config values: choices, ranges and types."""
 
 import dataclasses
-import fnmatch
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+import types
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol, Union, get_args, get_origin
 
-from mmfusion_jax.config.registry import TABLES, choices
+from mmfusion_jax.config.registry import check_name
 from mmfusion_jax.errors import ConfigError, suggest
+
+TYPE_NAMES = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "a string",
+    type(None): "None",
+}
+
+
+class Check(Protocol):
+    """A rule for the value of a field."""
+
+    def check(self, field: str, value: Any) -> None:
+        """Raises ConfigError if `value` is not allowed for `field`."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """A rule: the value is one of some names.
+    """The value is one of a few names.
 
     Attributes:
-        names: gives them.
+        names: The allowed values.
     """
 
-    names: Callable[[], tuple[str, ...]]
+    names: tuple[str, ...]
 
     def check(self, field: str, value: Any) -> None:
-        if value not in self.names():
+        if value not in self.names:
             raise ConfigError(
                 "C03",
-                f"--config.{field}={value!r} is unknown.",
-                suggest(str(value), self.names()),
+                f"--config.{field}={value!r} is not an allowed value.",
+                suggest(str(value), self.names),
             )
 
 
 @dataclasses.dataclass(frozen=True)
-class Range:
-    """A rule: the value is a finite number within bounds.
+class PartName:
+    """The value is a short name of a table, or an import path "package.module:Name".
 
     Attributes:
-        minimum: the smallest value.
-        maximum: the largest value.
-        exclusive: `minimum` itself is too small.
+        kind: A key of `registry.TABLES`.
+    """
+
+    kind: str
+
+    def check(self, field: str, value: Any) -> None:
+        check_name(self.kind, value, f"--config.{field}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """The value is a finite number within bounds.
+
+    Attributes:
+        minimum: The smallest value.
+        maximum: The largest value.
+        exclusive: `minimum` itself is not allowed.
     """
 
     minimum: float
@@ -44,8 +74,8 @@ class Range:
     exclusive: bool = False
 
     def check(self, field: str, value: Any) -> None:
-        low = value > self.minimum if self.exclusive else value >= self.minimum
-        if low and value <= self.maximum and math.isfinite(value):
+        above = value > self.minimum if self.exclusive else value >= self.minimum
+        if above and value <= self.maximum and math.isfinite(value):
             return
         bound = (
             f"above {self.minimum}" if self.exclusive else f"at least {self.minimum}"
@@ -57,89 +87,65 @@ class Range:
         )
 
 
-def one_of(*names: str) -> Choice:
-    """A rule for names that stand here."""
-    return Choice(lambda: names)
-
-
-def listed(kind: str, *more: str) -> Choice:
-    """A rule for the names of a table of `choices`."""
-    return Choice(lambda: (*choices(kind), *more))
-
-
-def every_score() -> tuple[str, ...]:
-    """The scores of every kind of label, and the loss."""
-    kinds = (kind for kind in TABLES if kind.endswith("score"))
-    names = (name for kind in kinds for name in choices(kind))
-    return tuple(dict.fromkeys((*names, "loss")))
-
-
-RULES = {
-    "seeds": Range(1),
-    "protocol": one_of("honest", "fixed", "paper"),
-    "parallel": one_of("jit", "pmap"),
-    "compute_dtype": listed("compute type"),
-    "model.name": listed("model"),
-    "model.encoders.*.name": listed("encoder"),
-    "losses.*.name": listed("loss"),
-    "optim.name": listed("optimiser"),
-    "optim.schedule.name": listed("schedule"),
-    "train.select": Choice(every_score),
-    "data.name": listed("data set"),
-    "data.batch_size": Range(1),
-    "data.threads": Range(0),
-    "data.folds": Range(1),
-    "optim.learning_rate": Range(0, exclusive=True),
-    "optim.clip_norm": Range(0),
-    "optim.weight_decay": Range(0),
-    "optim.l2": Range(0),
-    "optim.l2_on": one_of("all", "kernels"),
-    "optim.plateau.factor": Range(0, 1, exclusive=True),
-    "optim.plateau.patience": Range(0),
-    "optim.plateau.watch": one_of("select", "loss"),
-    "data.augmentations.*.name": listed("augmentation"),
-    "data.modality_dropout.*": Range(0, 1),
-    "mis.consistency": one_of("hard", "soft"),
-    "mis.confidence": one_of("margin", "entropy"),
-    "optim.accumulate": Range(1),
-    "optim.schedule.warmup_steps": Range(0),
-    "train.epochs": Range(0),
-    "train.patience": Range(0),
-    "train.log_every": Range(1),
-    "train.save_every": Range(0),
-    "train.max_bad_steps": Range(1),
-    "distributed.num_processes": Range(1),
-    "distributed.process_id": Range(0),
-}
-"""Pattern of field names -> what such a field may hold."""
-
-
-def check_config(values: Mapping[str, Any]) -> None:
-    """Raises ConfigError for the first value that no run can use.
+def check_type(field: str, value: Any, hint: Any) -> None:
+    """Raises ConfigError if a value does not have the type of a hint.
 
     Args:
-        values: full name of a field -> its value.
+        field: The full name of the field, with "config.".
+        value: Its value.
+        hint: A type as in an annotation. A hint that is not made of plain types,
+            literals, tuples and mappings allows every value.
     """
-    for field, value in values.items():
-        for pattern, rule in RULES.items():
-            if value is not None and fnmatch.fnmatchcase(field, pattern):
-                rule.check(field, value)
-    check_processes(values)
+    if not matches(value, hint):
+        raise ConfigError(
+            "C11", f"{field}={value!r} is not {describe(hint)}.", "see --print_config"
+        )
 
 
-def check_processes(values: Mapping[str, Any]) -> None:
-    """Raises ConfigError if the processes of a run could not find each other."""
-    count = values.get("distributed.num_processes", 1)
-    number = values.get("distributed.process_id", 0)
-    if number >= count:
-        raise ConfigError(
-            "C10",
-            f"--config.distributed.process_id={number} is out of range.",
-            f"0 to {count - 1}, for there are {count} processes",
-        )
-    if count > 1 and not values.get("distributed.coordinator"):
-        raise ConfigError(
-            "C12",
-            f"--config.distributed.num_processes={count} needs a meeting place.",
-            "--config.distributed.coordinator=HOST:PORT, that of process 0",
-        )
+def matches(value: Any, hint: Any) -> bool:
+    """Returns whether `value` has the type `hint`; an integer is also a float."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(matches(value, one) for one in arguments)
+    if origin is Literal:
+        return value in arguments
+    if hint is None or hint is type(None):
+        return value is None
+    if hint in (int, float):
+        kinds = (int,) if hint is int else (int, float)
+        return isinstance(value, kinds) and not isinstance(value, bool)
+    if hint in (bool, str):
+        return isinstance(value, hint)
+    if origin in (tuple, list, Sequence):
+        return _is_sequence_of(value, origin, arguments)
+    if origin in (dict, Mapping) or hint in (dict, Mapping):
+        return isinstance(value, Mapping)
+    return True
+
+
+def _is_sequence_of(value: Any, origin: Any, arguments: tuple[Any, ...]) -> bool:
+    """Returns whether `value` is a tuple or list whose elements have the right type."""
+    if not isinstance(value, tuple | list):
+        return False
+    if origin is tuple and arguments and arguments[-1] is not Ellipsis:
+        return len(value) == len(arguments) and all(map(matches, value, arguments))
+    return not arguments or all(matches(one, arguments[0]) for one in value)
+
+
+def describe(hint: Any) -> str:
+    """Returns a type in words, such as "an integer"."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint in TYPE_NAMES:
+        return TYPE_NAMES[hint]
+    if hint is None:
+        return "None"
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(map(describe, arguments)))
+    if origin is Literal:
+        return f"one of {', '.join(map(repr, arguments))}"
+    if origin in (tuple, list, Sequence):
+        kinds = dict.fromkeys(describe(one) for one in arguments if one is not Ellipsis)
+        return f"a sequence, each {' or '.join(kinds)}" if kinds else "a sequence"
+    if origin in (dict, Mapping):
+        return "a group of fields"
+    return f"a {getattr(hint, '__name__', hint)}"

@@ -1,20 +1,21 @@
-"""A whole experiment: every fold and seed, unimodal stages first, then the report."""
+"""Runs every fold and seed, unimodal stages first, and writes the report."""
 
 import dataclasses
 import datetime
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from mmfusion_jax.config import build
-from mmfusion_jax.config.instantiate import Config
+from mmfusion_jax.config.resolve import unimodal_spec
+from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.data.dataset import Dataset
-from mmfusion_jax.errors import ConfigError, DivergedError, suggest
+from mmfusion_jax.errors import DivergedError
+from mmfusion_jax.metrics.score_info import LOSS
 from mmfusion_jax.report import write_report
 from mmfusion_jax.report.console_summary import summary_lines
 from mmfusion_jax.runner import provenance
@@ -25,110 +26,115 @@ from mmfusion_jax.train.signals import GracefulShutdown
 
 
 class Experiment:
-    """A config, its work folder, and the models it needs, each built once.
+    """An experiment with its work folder, and its trainers, each built once.
 
     Args:
-        config: resolved.
-        workdir: holds everything of the experiment.
+        spec: The experiment.
+        workdir: The work folder.
     """
 
-    def __init__(self, config: Config, workdir: Path):
-        self.config = config
+    def __init__(self, spec: ExperimentSpec, workdir: Path):
+        self.spec = spec
         self.workdir = workdir
-        self._runs: dict[str, Trainer] = {}
+        self._trainers: dict[str, Trainer] = {}
 
     def trainer(self, data: Dataset, stage: str = "") -> Trainer:
-        """The model of the config, or of one of its unimodal stages."""
-        if stage not in self._runs:
-            config = unimodal_config(self.config, stage) if stage else self.config
-            self._runs[stage] = Trainer(config, data)
-        return self._runs[stage]
+        """Returns the trainer of the model, or of one of its unimodal stages."""
+        if stage not in self._trainers:
+            spec = unimodal_spec(self.spec, stage) if stage else self.spec
+            self._trainers[stage] = Trainer(spec, data)
+        return self._trainers[stage]
 
     def train(
-        self, unit: RunKey, data: Dataset, interrupt: GracefulShutdown
+        self, key: RunKey, data: Dataset, shutdown: GracefulShutdown
     ) -> dict[str, Any]:
-        """Trains the stages of a unit, then its model on their encoders."""
+        """Trains the unimodal stages of a run, then the model with their encoders."""
         stages = {
             name: self.trainer(data, name).train(
                 data,
-                unit.seed,
-                self.folder(unit, name),
-                _title(f"{name} only", unit),
-                interrupt,
+                key.seed,
+                self.folder(key, name),
+                _title(f"{name} only", key),
+                shutdown,
             )
-            for name in self.config.warm_start
+            for name in self.spec.pretrain_unimodal
         }
         entry = self.trainer(data).train(
             data,
-            unit.seed,
-            self.folder(unit),
-            _title(self.config.model.name, unit),
-            interrupt,
-            self._pretrained_models(unit, data),
+            key.seed,
+            self.folder(key),
+            _title(self.spec.model.model.name, key),
+            shutdown,
+            self._pretrained_models(key, data),
         )
-        return {**dataclasses.asdict(unit), **entry, "stages": stages}
+        return {**dataclasses.asdict(key), **entry, "stages": stages}
 
-    def evaluate(self, unit: RunKey, data: Dataset) -> dict[str, Any]:
-        """Scores of every split at the chosen checkpoint of a unit."""
-        run = self.trainer(data)
-        state = run.best_state(self.folder(unit))
-        reader = build.pipeline(self.config, data, unit.seed)
+    def evaluate(self, key: RunKey, data: Dataset) -> dict[str, Any]:
+        """Returns the scores of every split at the selected checkpoint of a run."""
+        trainer = self.trainer(data)
+        state = trainer.best_state(self.folder(key))
+        pipeline = build.build_pipeline(self.spec, data, key.seed)
         splits = [
             split for split in ("train", "valid", "test") if split in data.sources
         ]
-        scores = run.evaluate(state.variables, reader, splits)
-        return {**dataclasses.asdict(unit), "step": int(state.step), **scores}
+        scores = trainer.evaluate(state.variables, pipeline, splits)
+        return {**dataclasses.asdict(key), "step": int(state.step), **scores}
 
-    def folder(self, unit: RunKey, stage: str = "") -> Path:
-        """Where a unit, or one of its unimodal stages, lies."""
-        folder = self.workdir / unit.folder
+    def folder(self, key: RunKey, stage: str = "") -> Path:
+        """Returns the folder of a run, or of one of its unimodal stages."""
+        folder = self.workdir / key.folder
         return folder / "stages" / stage if stage else folder
 
     def _pretrained_models(
-        self, unit: RunKey, data: Dataset
+        self, key: RunKey, data: Dataset
     ) -> Callable[[], Sequence[PretrainedModel]]:
-        """The trained stages of a unit, read when they are asked for."""
+        """Returns a function that reads the trained unimodal stages of a run."""
 
         def read() -> list[PretrainedModel]:
-            names = self.config.warm_start
             states = [
-                self.trainer(data, name).best_state(self.folder(unit, name))
-                for name in names
+                self.trainer(data, name).best_state(self.folder(key, name))
+                for name in self.spec.pretrain_unimodal
             ]
             return [PretrainedModel(state.params, state.stats) for state in states]
 
         return read
 
 
-def train(config: Config, workdir: Path, command: str) -> dict[str, Any]:
+def train(spec: ExperimentSpec, workdir: Path, command: str) -> dict[str, Any]:
     """Trains what is not trained yet and writes `result.json` and `report.html`.
 
     Args:
-        config: resolved.
-        workdir: holds everything of the experiment; one that was interrupted goes on,
-            one that is finished is left as it is, or is given the seeds it lacks.
-        command: what the user typed, for the report.
+        spec: The experiment.
+        workdir: The work folder. An interrupted experiment resumes; a finished one
+            stays as it is, or gets the seeds that are missing.
+        command: The command line, for the report.
+
+    Returns:
+        The content of `result.json`.
 
     Raises:
-        ConfigError: if the folder belongs to another config.
-        Interrupted: after saving.
+        ConfigError: The folder belongs to another config.
+        Interrupted: A signal arrived; everything is saved.
     """
-    check_workdir(config, workdir)
+    check_workdir(spec, workdir)
     path = workdir / "result.json"
     if path.exists():
         result = json.loads(path.read_text(encoding="utf-8"))
-        if len(result["runs"]) == len(fold_seed_pairs(config, workdir)):
-            log(f"{workdir} is finished; to repeat it, choose another --workdir.")
+        if len(result["runs"]) == len(fold_seed_pairs(spec, workdir)):
+            log(
+                f"{workdir} already contains a finished experiment; use a new "
+                "--workdir to rerun."
+            )
             _print_summary(result, workdir / "report.html")
             return result
-    experiment, entries = Experiment(config, workdir), []
-    data, interrupt = None, GracefulShutdown()
-    for unit, data in runs_with_data(config, workdir, announce=True):
-        with interrupt:  # not while data are prepared, where there is nothing to save
-            entries.append(experiment.train(unit, data, interrupt))
+    experiment, entries = Experiment(spec, workdir), []
+    data, shutdown = None, GracefulShutdown()
+    for key, data in runs_with_data(spec, workdir, verbose=True):
+        with shutdown:  # not while data are prepared, where there is nothing to save
+            entries.append(experiment.train(key, data, shutdown))
     assert data is not None
     result = provenance.to_json(
-        _result(config, command, data, experiment.trainer(data), entries)
+        _result(spec, command, data, experiment.trainer(data), entries)
     )
     if jax.process_index() == 0:
         provenance.write_json(path, result)
@@ -140,7 +146,7 @@ def check_finite(entries: Iterable[Mapping[str, Any]]) -> None:
     """Raises DivergedError if a score of runs, or of their stages, is not defined.
 
     Args:
-        entries: of runs, as `train` and `evaluate` give them.
+        entries: Results of runs, as `train` and `evaluate` return them.
     """
     found = undefined_scores(entries)
     if found:
@@ -148,116 +154,103 @@ def check_finite(entries: Iterable[Mapping[str, Any]]) -> None:
         raise DivergedError(
             "N02",
             f"{found[0]}{more}.",
-            "look for values that are very large in these examples, or train with "
+            "look for very large values in these examples, or train with "
             "--config.optim.clip_norm=1.0 or a lower --config.optim.learning_rate",
         )
 
 
-def evaluate(config: Config, workdir: Path) -> list[dict[str, Any]]:
-    """Scores of the chosen checkpoints of a finished experiment, a unit each.
+def evaluate(spec: ExperimentSpec, workdir: Path) -> list[dict[str, Any]]:
+    """Returns the scores of the selected checkpoints of a finished experiment.
 
     Raises:
-        ConfigError: if the folder belongs to another config.
-        CheckpointError: if there is nothing to evaluate.
+        ConfigError: The folder belongs to another config.
+        CheckpointError: There is no checkpoint.
     """
-    check_workdir(config, workdir, create=False)
-    experiment = Experiment(config, workdir)
+    check_workdir(spec, workdir, create=False)
+    experiment = Experiment(spec, workdir)
     return [
-        experiment.evaluate(unit, data)
-        for unit, data in runs_with_data(config, workdir)
+        experiment.evaluate(key, data) for key, data in runs_with_data(spec, workdir)
     ]
 
 
-def unimodal_config(config: Config, stage: str) -> ConfigDict:
-    """The config of a unimodal stage: the same recipe, one encoder and its head."""
-    encoders = config.model.encoders
-    head = {k: v for k, v in config.model.items() if k in ("dropout", "audio_readout")}
-    if stage not in encoders:
-        raise ConfigError(
-            "C13",
-            f"config.warm_start names {stage!r}, which has no encoder.",
-            suggest(stage, encoders),
-        )
-    made = config.copy_and_resolve_references()
-    made.unlock()
-    made.model = ConfigDict(
-        {"name": "unimodal", "encoders": {stage: encoders[stage].to_dict()}, **head}
-    )
-    task = config.losses.task.to_dict()
-    if task["name"] == "multiplicative":  # it compares modalities; a stage has one
-        task = {"name": "cross_entropy"}
-    made.losses = ConfigDict({"task": task})
-    made.optim.groups = {}
-    made.warm_start = ()
-    return made
+def runs_with_data(
+    spec: ExperimentSpec, workdir: Path, *, verbose: bool = False
+) -> Iterator[tuple[RunKey, Dataset]]:
+    """Yields every fold and seed with its data; a fold is prepared once.
 
-
-def runs_with_data(config: Config, workdir: Path, *, announce: bool = False):
-    """Every unit with its data; a fold is prepared once."""
+    Args:
+        spec: The experiment.
+        workdir: The work folder.
+        verbose: Print which data are used.
+    """
     data, fold = None, None
-    for unit in fold_seed_pairs(config, workdir):
-        if data is None or unit.fold != fold:
-            data, fold = build.dataset(config, unit.fold), unit.fold
-            build.check_ids(config, data)  # of all stages, before the first is trained
-            if announce:
-                _print_dataset(data, config)
-        yield unit, data
+    for key in fold_seed_pairs(spec, workdir):
+        if data is None or key.fold != fold:
+            data, fold = build.build_dataset(spec, key.fold), key.fold
+            build.check_ids(spec, data)  # of all stages, before the first is trained
+            if verbose:
+                _print_dataset(data, spec.data.label)
+        yield key, data
 
 
-def _print_dataset(data: Dataset, config: Config) -> None:
-    """Says which data are used; the embedded set names the way to the paper's."""
+def _print_dataset(data: Dataset, label: str) -> None:
+    """Prints which data are used, with the hints and warnings of the data set."""
     counts = ", ".join(f"{len(s)} {split}" for split, s in data.sources.items())
-    log(f"data: {data.title}: {counts}; label {config.data.label!r}")
+    log(f"data: {data.title}: {counts}; label {label!r}")
     for hint in data.facts.get("hints", ()):
         log(hint)
     for warning in data.facts.get("warnings", ()):
         log(f"warning: {warning}")
 
 
-def _title(model: str, unit: RunKey) -> str:
-    place = "" if unit.folder == "." else f" fold {unit.fold} seed {unit.seed}"
-    return f"{model}{place}"
+def _title(model: str, key: RunKey) -> str:
+    suffix = "" if key.folder == "." else f" fold {key.fold} seed {key.seed}"
+    return f"{model}{suffix}"
 
 
 def _result(
-    config: Config,
+    spec: ExperimentSpec,
     command: str,
     data: Dataset,
-    run: Trainer,
+    trainer: Trainer,
     entries: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    """Everything that is known of a finished experiment, as JSON values."""
-    task = run.parts.task
-    names = config.warm_start
-    scores = task.scores()
+    """Returns the content of `result.json`."""
+    task = trainer.components.task
     device = jax.devices()[0]
+    infos = [*task.metrics().infos.values(), LOSS]
     return {
         "command": command,
-        "config": json.loads(config.to_json()),
+        "config": spec.source,
         "data": {
             "name": data.name,
             "title": data.title,
             "facts": dict(data.facts),
             "counts": {split: len(source) for split, source in data.sources.items()},
         },
-        "model": {"name": config.model.name, "parameters": entries[0]["parameters"]},
-        "protocol": config.protocol,
+        "model": {
+            "name": spec.model.model.name,
+            "parameters": entries[0]["parameters"],
+        },
+        "protocol": spec.protocol,
         "task": {"label": task.label, **task.to_json()},
-        "select": config.train.select,
-        "definitions": dict(scores.DEFINITIONS),
+        "selection_metric": spec.training.selection_metric,
+        "metrics": {info.name: info.to_json() for info in infos},
         "baseline": {
-            "says": entries[0]["baseline"]["says"],
+            "description": entries[0]["baseline"]["description"],
             "scores": _mean_std(e["baseline"]["scores"] for e in entries),
         },
         "runs": entries,
         "summary": {
             "test": _mean_std(e["test"] for e in entries),
             "last": _mean_std(e["last"] for e in entries),
-            "flattering": _best_test(entries),
-            "shares": _mean_std(s for e in entries if (s := e.get("shares"))),
+            "best_test": _best_test(entries),
+            "modality_weights": _mean_std(
+                weights for e in entries if (weights := e.get("modality_weights"))
+            ),
             "stages": {
                 name: {"test": _mean_std(e["stages"][name]["test"] for e in entries)}
-                for name in names
+                for name in spec.pretrain_unimodal
             },
         },
         "versions": provenance.versions(),
@@ -272,13 +265,13 @@ def _result(
 
 
 def _best_test(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """The best scores of the test split over all epochs, which no one should quote."""
-    found = [entry["flattering"] for entry in entries if entry["flattering"]]
+    """Returns the best scores of the test split over all epochs, which are biased."""
+    found = [entry["best_test"] for entry in entries if entry["best_test"]]
     return _mean_std({"score": best["score"]} for best in found) if found else None
 
 
 def _mean_std(scores: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Mean, standard deviation over the runs (n - 1) and their number, by score.
+    """Returns, by score, the mean, the standard deviation (n - 1) and n over the runs.
 
     NaN where the score of one run is not defined; empty where there is no run.
     """
@@ -288,13 +281,13 @@ def _mean_std(scores: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]
     made = {}
     for name in rows[0] if rows else ():
         values = np.array([row[name] for row in rows], np.float64)  # NaN for None
-        spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
-        made[name] = {"mean": float(values.mean()), "std": spread, "n": len(values)}
+        std = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+        made[name] = {"mean": float(values.mean()), "std": std, "n": len(values)}
     return made
 
 
 def _print_summary(result: Mapping[str, Any], report: Path) -> None:
-    """The last lines on the screen."""
+    """Prints the final table and the path of the report."""
     for line in summary_lines(result):
         log(line)
     log(f"report: {report}")

@@ -1,41 +1,41 @@
-"""What must happen between reading the flags and the first use of JAX."""
+"""Initializes JAX: processes, compilation cache, devices."""
 
+import dataclasses
 import inspect
 import os
 import sys
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
+from mmfusion_jax.config.spec import DistributedSpec
 from mmfusion_jax.data.storage.array_record_store import cache_folder
 from mmfusion_jax.train.accelerators import describe_devices
 
 TIMEOUT = 60  # seconds in which every process must have started
 
 
-def initialize(config: ConfigDict, *, cache: bool = True) -> None:
-    """Joins the processes of a run and turns the compilation cache on.
+def initialize(distributed: DistributedSpec, *, cache: bool = True) -> None:
+    """Connects the processes of a run and enables the compilation cache.
 
     Args:
-        config: with `distributed`, of several processes or of one.
-        cache: keep compiled programs for later runs, and use those of earlier ones.
+        distributed: The processes of the run.
+        cache: Keep compiled programs for later runs, and use those of earlier ones.
 
     Raises:
-        ExtraError: the machine has an accelerator that JAX does not use.
+        MissingDependencyError: The machine has an accelerator that JAX does not use.
     """
     if cache:
         use_compilation_cache()
-    others = config.to_dict().get("distributed", {})
-    if others.get("num_processes", 1) > 1:
-        initialize_distributed(**others)
-    describe_devices()  # after joining, because it starts JAX
+    if distributed.num_processes > 1:
+        initialize_distributed(**dataclasses.asdict(distributed))
+    describe_devices()  # afterwards, because it starts JAX
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled programs on disk, if the folder is the user's alone.
+    """Keeps compiled programs on disk, if only the user can write the folder.
 
-    What lies there is executed: nobody else may be able to write it.
+    The files are executed: no other user may be able to write them.
     """
     folder = cache_folder("xla")
     try:
@@ -45,7 +45,7 @@ def use_compilation_cache() -> None:
         log(f"no compilation cache: {error}")
         return
     if found.st_uid != os.getuid() or found.st_mode & 0o022:
-        log(f"no compilation cache: others can write {folder}")
+        log(f"no compilation cache: {folder} is writable by other users")
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
@@ -54,16 +54,16 @@ def use_compilation_cache() -> None:
 def initialize_distributed(
     coordinator: str, num_processes: int, process_id: int
 ) -> None:
-    """Connects this process with the others; nothing may have used JAX before.
+    """Connects this process with the others; JAX must not have been used before.
 
     Args:
         coordinator: "host:port" of process 0.
-        num_processes: of the run.
-        process_id: of this process, 0..num_processes-1.
+        num_processes: Number of processes of the run.
+        process_id: Number of this process, 0..num_processes-1.
     """
     log(
         f"process {process_id} of {num_processes}: waiting up to {TIMEOUT} s for the "
-        f"others at {coordinator}; if one is missing, this process is aborted"
+        f"other processes at {coordinator}; aborts on timeout"
     )
     limits: dict[str, Any] = {
         "initialization_timeout": TIMEOUT,
@@ -76,5 +76,5 @@ def initialize_distributed(
 
 
 def log(line: str) -> None:
-    """One line on the screen, at once."""
+    """Prints a line to stderr at once."""
     print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""One run: one model on one fold with one seed, from nothing or from where it stood."""
+"""Trains one fold and seed, resuming if possible."""
 
 import dataclasses
 import functools
@@ -13,7 +13,7 @@ import numpy as np
 from mmfusion_jax.analysis.cost import count_parameters
 from mmfusion_jax.analysis.shares import mean_modality_weights
 from mmfusion_jax.config import build
-from mmfusion_jax.config.instantiate import Config
+from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.errors import CheckpointError
@@ -34,61 +34,64 @@ from mmfusion_jax.weights.convert import load
 
 @dataclasses.dataclass(frozen=True)
 class PretrainedModel:
-    """A trained model whose encoders another one starts from."""
+    """The variables of a trained model, to copy encoders from."""
 
     params: PyTree
     stats: PyTree
 
 
 class Trainer:
-    """A config brought to life on one data set.
+    """Trains and evaluates an experiment, one fold and seed at a time.
 
-    Compiled steps are kept, so that one object serves every fold and seed whose data
-    have the same shapes.
+    Compiled steps are kept: one object serves every fold and seed whose data have the
+    same shapes.
 
     Args:
-        config: resolved.
-        data: any fold of the data set; later folds come with each call.
+        spec: The experiment.
+        data: Any fold of the data set; other folds are given to the methods.
     """
 
-    def __init__(self, config: Config, data: Dataset):
-        self.config = config
-        reader = build.pipeline(config, data, config.seed)
-        self.plan = build.plan(config, reader.steps_per_epoch)
-        self.parts = build.parts(config, data, self.plan.steps)
-        self._blank = reader.dummy_batch()
+    def __init__(self, spec: ExperimentSpec, data: Dataset):
+        self.spec = spec
+        pipeline = build.build_pipeline(spec, data, spec.seed)
+        per_epoch = pipeline.steps_per_epoch
+        steps = spec.training.epochs * per_epoch
+        self.components = build.build_components(spec, data, steps)
+        self.plan = build.build_plan(spec, self.components.task, per_epoch)
+        self._dummy_batch = pipeline.dummy_batch()
 
     @functools.cached_property
     def train_step(self) -> Callable[..., Any]:
-        parts = self.parts
-        return parts.executor.compile(parts.step(parts.executor.axis))
+        executor = self.components.executor
+        return executor.compile(self.components.train_step(executor.axis))
 
     @functools.cached_property
     def eval_step(self) -> Callable[[PyTree, Batch], PyTree]:
-        parts = self.parts
+        parts = self.components
         step = make_eval_step(
-            parts.model, parts.objective, parts.task.scores(), parts.modalities
+            parts.model, parts.objective, parts.task.metrics(), parts.modalities
         )
         return parts.executor.compile_eval(step)
 
     def init(self, seed: int) -> TrainState:
-        """The first state of `seed`; its program is the same for every seed."""
+        """Returns the first state of `seed`; its program is the same for every seed."""
         return self._compiled_init(_key_data(seed))
 
     @functools.cached_property
     def _compiled_init(self) -> Callable[[np.ndarray], TrainState]:
-        return self.parts.executor.compile_init(self._init)
+        return self.components.executor.compile_init(self._init)
 
     @functools.cached_property
     def _abstract(self) -> TrainState:
         """Shapes, types and shardings of a state."""
         init = functools.partial(self._init, _key_data(0))
-        return self.parts.executor.abstract(init)
+        return self.components.executor.abstract(init)
 
     def _init(self, key: Any) -> TrainState:
-        """The state that the data of a key creates."""
+        """Returns the state that the data of a key creates."""
         key = jax.random.wrap_key_data(key)
-        return create_state(self.parts.model, self.parts.tx, self._blank, key)
+        parts = self.components
+        return create_state(parts.model, parts.tx, self._dummy_batch, key)
 
     def train(
         self,
@@ -96,155 +99,157 @@ class Trainer:
         seed: int,
         folder: Path,
         title: str,
-        interrupt: GracefulShutdown,
-        donors: Callable[[], Sequence[PretrainedModel]] = tuple,
+        shutdown: GracefulShutdown,
+        pretrained: Callable[[], Sequence[PretrainedModel]] = tuple,
     ) -> dict[str, Any]:
-        """Trains, or goes on, or finds that everything is done.
+        """Trains, or resumes, or returns the result of a finished run.
 
         Args:
-            data: the fold.
-            seed: of the weights, the order and the augmentation.
-            folder: of this run alone.
-            title: shown while it runs.
-            interrupt: the signals of the user and the system.
-            donors: gives trained models to take encoders from; only a fresh run asks.
+            data: The fold.
+            seed: Seed of the weights, the order and the augmentation.
+            folder: Folder of this run.
+            title: Name of the run, for the progress bar.
+            shutdown: Records signals of the user and the system.
+            pretrained: Returns models to copy encoders from; called by a new run only.
 
         Returns:
             The entry of this run in `result.json`.
         """
         if (folder / "run.json").exists():
             return json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        reader = build.pipeline(self.config, data, seed)
-        self._check(data)
+        pipeline = build.build_pipeline(self.spec, data, seed)
+        self._check_labels(data)
         first = jax.process_index() == 0
-        with CheckpointManager(folder / "checkpoints", say=log) as checkpoints:
+        with CheckpointManager(folder / "checkpoints", log=log) as checkpoints:
             state, progress = self._restore(checkpoints)
             if state is None:
-                state = self._start(seed, donors())
-            journal = MetricsLogger(folder if first else None, title, int(state.step))
+                state = self._start(seed, pretrained())
+            logger = MetricsLogger(folder if first else None, title, int(state.step))
             loop = Loop(
                 plan=self.plan,
                 step=self.train_step,
-                batches=functools.partial(self._batches, reader),
-                evaluate=lambda state: self.evaluate(state.variables, reader),
+                batches=functools.partial(self._batches, pipeline),
+                evaluate=lambda state: self.evaluate(state.variables, pipeline),
                 state=state,
                 saver=checkpoints,
-                journal=journal,
-                interrupt=interrupt,
+                logger=logger,
+                shutdown=shutdown,
                 progress=progress,
             )
-            with journal:
-                journal.log(f"{title}: {_begins(int(state.step), self.plan.steps)}")
+            with logger:
+                logger.log(f"{title}: {_status(int(state.step), self.plan.steps)}")
                 loop.run()
             checkpoints.wait()
-            result = self._result(loop, self._chosen(checkpoints, loop), reader)
+            result = self._result(loop, self._selected(checkpoints, loop), pipeline)
         if first:
             write_json(folder / "run.json", result)
         return result
 
     def evaluate(
-        self, variables: PyTree, reader: Pipeline, splits: Sequence[str] = ()
+        self, variables: PyTree, pipeline: Pipeline, splits: Sequence[str] = ()
     ) -> dict[str, Evaluation]:
-        """Split -> scores and "loss"; splits that the data set lacks are left out."""
+        """Returns the scores and "loss" of each split that the data set has."""
         results = {}
         for split in splits or ("valid", "test"):
-            if split in reader.dataset.sources:
-                collected, loss = self.collect(variables, reader, split)
+            if split in pipeline.dataset.sources:
+                collected, loss = self.collect(variables, pipeline, split)
                 results[split] = self._scores(collected, loss)
         return results
 
     def collect(
-        self, variables: PyTree, reader: Pipeline, split: str
+        self, variables: PyTree, pipeline: Pipeline, split: str
     ) -> tuple[dict[str, np.ndarray], float]:
-        """What the task's scores need of every example of `split`, and the loss."""
-        put = functools.partial(self.parts.executor.put, train=False)
-        task = self.parts.task
-        prior = task.prior(reader.dataset.label("train", task.label))
+        """Returns what the metrics need of every example of `split`, and the loss."""
+        put = functools.partial(self.components.executor.put, train=False)
+        task = self.components.task
+        prior = task.prior(pipeline.dataset.label("train", task.label))
         return collect(
             self.eval_step,
             {**variables, "prior": prior},
-            map(put, reader.evaluate(split)),
+            map(put, pipeline.evaluate(split)),
         )
 
     def best_state(self, folder: Path) -> TrainState:
-        """The chosen state of a run that was trained in `folder`, opened for reading.
+        """Returns the selected state of a run that was trained in `folder`.
 
         Raises:
-            CheckpointError: if there is none.
+            CheckpointError: There is no checkpoint.
         """
         path = folder / "checkpoints"
         found = None
         if path.is_dir():
-            with CheckpointManager(path, say=log, read_only=True) as saved:
+            with CheckpointManager(path, log=log, read_only=True) as saved:
                 scored = saved.best_step is not None
                 restore = saved.restore_best if scored else saved.restore_latest
                 found = restore(self._abstract)
         if found is None:
             raise CheckpointError(
                 "K01",
-                f"{path} holds no checkpoint.",
+                f"{path} does not contain a checkpoint.",
                 "train first: the same command with --mode=train",
             )
         return found[0]
 
-    def _start(self, seed: int, donors: Sequence[PretrainedModel]):
-        """A fresh state, with the encoders, and heads if it has them, of the donors."""
+    def _start(self, seed: int, pretrained: Sequence[PretrainedModel]):
+        """Returns a new state, with encoders and heads of pretrained models."""
         state = self.init(seed)
-        params, stats = self._pretrained(state.params, state.stats)
-        for donor in donors:
+        params, stats = self._load_weights(state.params, state.stats)
+        for source in pretrained:
             for prefix in ("encoders_", "head_"):
                 if any(name.startswith(prefix) for name in params):
                     params, stats = copy_submodules(
-                        params, stats, donor.params, donor.stats, prefix
+                        params, stats, source.params, source.stats, prefix
                     )
-        copies = self.parts.executor.copy((params, stats))
+        copies = self.components.executor.copy((params, stats))
         return state.replace(params=copies[0], stats=copies[1])
 
-    def _pretrained(self, params: PyTree, stats: PyTree) -> tuple[PyTree, PyTree]:
-        """The first weights, with those of encoders for which a file is given."""
-        for line in build.random_encoders(self.config):
+    def _load_weights(self, params: PyTree, stats: PyTree) -> tuple[PyTree, PyTree]:
+        """Returns the variables with the weights of files, where some are given."""
+        for line in build.random_encoders(self.spec):
             log(line)
         trees = {"params": dict(params), "batch_stats": dict(stats)}
-        for modality, (table, path) in build.weights(self.config).items():
+        for modality, (mapping, path) in build.pretrained_weights(self.spec).items():
             name = f"encoders_{modality}"
-            own = {kind: tree[name] for kind, tree in trees.items() if name in tree}
-            loaded = load(table, path, own)
+            template = {
+                kind: tree[name] for kind, tree in trees.items() if name in tree
+            }
+            loaded = load(mapping, path, template)
             for kind, filled in loaded.variables.items():
                 trees[kind][name] = filled
-            left = f"; {len(loaded.unused)} of its names unused" * bool(loaded.unused)
-            log(f"{modality}: weights of {path}{left}")
+            unused = f" ({len(loaded.unused)} unused keys)" * bool(loaded.unused)
+            log(f"{modality}: loaded weights from {path}{unused}")
         return trees["params"], trees["batch_stats"]
 
     def _restore(self, checkpoints: CheckpointManager):
-        """The newest intact state and what the host knew, or None and nothing."""
+        """Returns the newest intact state and the selection state, or None."""
         found = checkpoints.restore_latest(self._abstract)
         if found is None:
             return None, SelectionState()
         state, meta = found
         return state, SelectionState(**meta["progress"])
 
-    def _batches(self, reader: Pipeline, start: int, stop: int) -> Iterator[Batch]:
-        put = functools.partial(self.parts.executor.put, train=True)
-        return map(put, reader.train(start, stop))
+    def _batches(self, pipeline: Pipeline, start: int, stop: int) -> Iterator[Batch]:
+        put = functools.partial(self.components.executor.put, train=True)
+        return map(put, pipeline.train(start, stop))
 
-    def _check(self, data: Dataset) -> None:
-        """Labels are checked once, on the host, before anything can train on them."""
+    def _check_labels(self, data: Dataset) -> None:
+        """Checks all labels on the host, before anything is trained on them."""
+        task = self.components.task
         for split in data.sources:
-            labels = data.label(split, self.parts.task.label)
-            self.parts.task.check(labels, split)
+            task.check(data.label(split, task.label), split)
 
     def _baseline(self, data: Dataset) -> dict[str, Any]:
-        """What the best answer that looks at no input scores on the test split."""
-        task = self.parts.task
+        """Returns the constant baseline and its scores on the test split."""
+        task = self.components.task
         train, test = (data.label(split, task.label) for split in ("train", "test"))
-        says, scores = constant_baseline_scores(task, train, test)
-        return {"says": says, "scores": scores}
+        description, scores = constant_baseline_scores(task, train, test)
+        return {"description": description, "scores": scores}
 
     def _scores(self, collected: Mapping[str, np.ndarray], loss: float) -> Evaluation:
-        return {**compute_scores(self.parts.task, collected), "loss": loss}
+        return {**compute_scores(self.components.task, collected), "loss": loss}
 
-    def _chosen(self, checkpoints: CheckpointManager, loop: Loop) -> TrainState:
-        """The state that the choosing split chose; the last one if none did."""
+    def _selected(self, checkpoints: CheckpointManager, loop: Loop) -> TrainState:
+        """Returns the state that the selection split chose; else the last one."""
         if checkpoints.best_step is None:
             return loop.state
         abstract = jax.tree.map(
@@ -253,47 +258,47 @@ class Trainer:
         )
         return checkpoints.restore_best(abstract)[0]
 
-    def _result(self, loop: Loop, chosen: TrainState, reader: Pipeline):
-        """The entry of this run in `result.json`."""
+    def _result(self, loop: Loop, selected: TrainState, pipeline: Pipeline):
+        """Returns the entry of this run in `result.json`."""
         last = loop.state
-        scores = self.evaluate(chosen.variables, reader, ("valid",))
-        collected, loss = self.collect(chosen.variables, reader, "test")
-        step = int(chosen.step)
-        good = rows_are_finite(collected)
-        finite = {name: x[good] for name, x in collected.items()}
+        scores = self.evaluate(selected.variables, pipeline, ("valid",))
+        collected, loss = self.collect(selected.variables, pipeline, "test")
+        step = int(selected.step)
+        finite_rows = rows_are_finite(collected)
+        finite = {name: x[finite_rows] for name, x in collected.items()}
         return {
-            "model": self.config.model.name,
-            "baseline": self._baseline(reader.dataset),
-            "parameters": count_parameters(chosen.params),
+            "model": self.spec.model.model.name,
+            "baseline": self._baseline(pipeline.dataset),
+            "parameters": count_parameters(selected.params),
             "step": step,
             "epoch": step / self.plan.steps_per_epoch,
             "steps": int(last.step),
             "ended": "early" if loop.stopped_early else "finished",
             "valid": scores.get("valid"),
             "test": self._scores(collected, loss),
-            "last": self.evaluate(last.variables, reader, ("test",))["test"],
-            "flattering": loop.progress.best_test,
-            "picture": self.parts.task.plot_data(finite),
-            "shares": mean_modality_weights(collected),
-            "bad_steps": int(last.skipped_steps["total"]),
+            "last": self.evaluate(last.variables, pipeline, ("test",))["test"],
+            "best_test": loop.progress.best_test,
+            "plot_data": self.components.task.plot_data(finite),
+            "modality_weights": mean_modality_weights(collected),
+            "skipped_steps": int(last.skipped_steps["total"]),
             "times": loop.clock.summary(),
         }
 
 
-def _begins(step: int, steps: int) -> str:
-    """What is said when a run begins, for the program of a step can take minutes."""
+def _status(step: int, steps: int) -> str:
+    """Returns the first line of a run: the first step compiles for minutes."""
     if step >= steps:
-        return f"all {steps} steps are done"
+        return "already finished"
     if step:
-        return f"going on from step {step}"
-    return f"{steps} steps; the first one waits for its program to be compiled"
+        return f"resuming from step {step}"
+    return f"training for {steps} steps (the first step includes compilation)"
 
 
 def _key_data(seed: int) -> np.ndarray:
-    """The key of a seed on the host, as every process may hand it to a program."""
+    """Returns the key of a seed on the host, as every process can pass it."""
     return np.asarray(jax.random.key_data(jax.random.key(seed)))
 
 
 def log(line: str) -> None:
-    """A message about checkpoints, beside the bar."""
+    """Prints a line beside the progress bar."""
     MetricsLogger(None, "").log(line)

@@ -1,4 +1,4 @@
-"""A work folder: it belongs to one config, and holds every fold with every seed."""
+"""Work folders: each belongs to one config and holds every fold and seed."""
 
 import dataclasses
 import json
@@ -8,10 +8,13 @@ from typing import Any
 
 import jax
 
-from mmfusion_jax.config import build
-from mmfusion_jax.config.instantiate import Config
+from mmfusion_jax.config.build import fold_numbers
+from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.runner import provenance
+
+UNRECORDED = ("distributed", "data.num_read_threads", "train.log_every")
+"""Fields that do not change a run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,9 +22,9 @@ class RunKey:
     """One fold with one seed.
 
     Attributes:
-        fold: its number.
-        seed: of weights, order and augmentation.
-        folder: relative to the work folder; "." for one that was asked for alone.
+        fold: Number of the fold.
+        seed: Seed of weights, order and augmentation.
+        folder: Relative to the work folder; "." for a run that is alone.
     """
 
     fold: int
@@ -29,15 +32,15 @@ class RunKey:
     folder: str
 
 
-def fold_seed_pairs(config: Config, workdir: Path) -> list[RunKey]:
-    """Every fold with every seed that a config asks for, and where each lies.
+def fold_seed_pairs(spec: ExperimentSpec, workdir: Path) -> list[RunKey]:
+    """Returns every fold with every seed of an experiment, and its folder.
 
-    A unit that was alone stays at the top of the folder when seeds are added.
+    A run that was alone stays at the top of the work folder when seeds are added.
     """
     pairs = [
         (fold, seed)
-        for fold in build.folds(config)
-        for seed in range(config.seed, config.seed + config.seeds)
+        for fold in fold_numbers(spec)
+        for seed in range(spec.seed, spec.seed + spec.seeds)
     ]
     top = len(pairs) == 1 or (workdir / "checkpoints").exists()
     folder = lambda fold, seed: (
@@ -46,51 +49,53 @@ def fold_seed_pairs(config: Config, workdir: Path) -> list[RunKey]:
     return [RunKey(fold, seed, folder(fold, seed)) for fold, seed in pairs]
 
 
-def check_workdir(config: Config, workdir: Path, *, create: bool = True) -> None:
-    """Makes sure that `workdir` belongs to this config and to no other.
+def check_workdir(spec: ExperimentSpec, workdir: Path, *, create: bool = True) -> None:
+    """Checks that `workdir` belongs to this config, and records the config in it.
 
-    A folder in which nothing was trained yet belongs to nobody. One that is trained in
-    may be given more seeds: every seed is a run of its own, so those that are there
-    stay as they are.
+    A folder in which nothing was trained belongs to no config. A folder with trained
+    runs may be given more seeds: every seed is a run by itself, so the runs that are
+    there stay as they are.
 
     Args:
-        config: resolved.
-        workdir: the folder.
-        create: it is to be trained in, not only read.
+        spec: The experiment.
+        workdir: The work folder.
+        create: Whether it is trained in, not only read.
 
     Raises:
-        ConfigError: naming the first key that differs.
+        ConfigError: The folder belongs to another config; names the first field that
+            differs.
     """
     path = workdir / "config.json"
-    ours = json.loads(config.to_json())
-    owned = path.exists() and (not create or any(workdir.rglob("checkpoints")))
-    theirs = json.loads(path.read_text(encoding="utf-8")) if owned else ours
-    found = differences(theirs, ours)
-    more = create and ours["seeds"] > theirs["seeds"]
+    new = spec.source
+    recorded = path.exists() and (not create or any(workdir.rglob("checkpoints")))
+    old = json.loads(path.read_text(encoding="utf-8")) if recorded else new
+    found = differences(old, new)
+    more = create and new["seeds"] > old["seeds"]
     if more:
         del found["seeds"]
-    for key, (old, new) in found.items():
+    for name, (before, after) in found.items():
         raise ConfigError(
             "C09",
-            f"{workdir} holds a run with config.{key}={old!r}, not {new!r}.",
-            "choose another --workdir, or the config of that run",
+            f"{workdir} was created with config.{name}={before!r}, but this run has "
+            f"{after!r}.",
+            "use another --workdir, or the config of that run",
         )
-    if create and (more or not owned) and jax.process_index() == 0:
-        provenance.write_json(path, ours)
+    if create and (more or not recorded) and jax.process_index() == 0:
+        provenance.write_json(path, new)
 
 
 def differences(
     old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 ) -> dict[str, tuple[Any, Any]]:
-    """Dotted key -> (old, new) of everything that differs; None where it is absent.
+    """Returns the fields that differ, by full name: (old, new), None where absent.
 
-    Where a process runs, and how far it reads ahead, does not change a run.
+    Fields that do not change a run are left out.
     """
     found = {}
     for key in sorted({*old, *new}):
         name = f"{prefix}{key}"
         a, b = old.get(key), new.get(key)
-        if name in ("distributed", "data.threads", "train.log_every") or a == b:
+        if name in UNRECORDED or a == b:
             continue
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             found |= differences(a, b, f"{name}.")

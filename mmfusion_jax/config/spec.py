@@ -1,0 +1,226 @@
+"""A config as typed values: what everything after `resolve` works with."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mmfusion_jax.config.instantiate import accepted
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """An exchangeable part of an experiment: what to call, and with which options.
+
+    Attributes:
+        name: The name in the config: a short name or an import path.
+        target: The class or function of that name.
+        options: Arguments from the config, checked against those of the target.
+        where: The group of fields of the config, for messages.
+    """
+
+    name: str
+    target: Callable[..., Any]
+    options: Mapping[str, Any]
+    where: str
+
+    def build(self, **offered: Any) -> Any:
+        """Calls the target.
+
+        Args:
+            **offered: Values that the target gets if it has arguments of these names
+                and the config does not set them.
+        """
+        return self.target(**(accepted(self.target, offered) | {**self.options}))
+
+    def default(self, name: str, missing: Any = None) -> Any:
+        """Returns an option, or the default that the target has for it."""
+        if name in self.options:
+            return self.options[name]
+        return getattr(self.target, name, missing)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSpec:
+    """The data set and how its examples become batches.
+
+    Attributes:
+        dataset: Returns a `Dataset`.
+        label: Name of the label to predict.
+        fold: Number of the fold to run, or "all".
+        folds: Number of folds.
+        batch_size: Examples in a step, on all devices.
+        num_read_threads: Threads that read examples.
+        augmentations: Modality -> augmentation of training examples.
+        modality_dropout: Modality -> probability that a training example lacks it.
+    """
+
+    dataset: Part
+    label: str
+    fold: str
+    folds: int
+    batch_size: int
+    num_read_threads: int
+    augmentations: Mapping[str, Part]
+    modality_dropout: Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSpec:
+    """The model and its encoders.
+
+    Attributes:
+        model: Returns a `Model`.
+        encoders: Modality -> encoder.
+        weights: Modality -> file of pretrained weights, where one is given.
+    """
+
+    model: Part
+    encoders: Mapping[str, Part]
+    weights: Mapping[str, str]
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities that the model reads, sorted."""
+        return tuple(sorted(self.encoders))
+
+
+@dataclasses.dataclass(frozen=True)
+class LossSpec:
+    """A loss term and its weight."""
+
+    term: Part
+    weight: float
+
+
+@dataclasses.dataclass(frozen=True)
+class ReduceOnPlateauSpec:
+    """When the learning rate is reduced.
+
+    Attributes:
+        factor: Factor of the learning rate.
+        patience: Evaluations without a better value before it applies; 0 never.
+        monitor: "selection_metric" or "loss".
+    """
+
+    factor: float
+    patience: int
+    monitor: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterGroupSpec:
+    """Parameters with a learning rate of their own.
+
+    Attributes:
+        param_prefix: Beginning of their paths, such as "encoders_text".
+        learning_rate: Before the schedule; None is that of all parameters.
+        frozen: They are not trained.
+    """
+
+    param_prefix: str
+    learning_rate: float | None = None
+    frozen: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerSpec:
+    """The optimizer.
+
+    Attributes:
+        optimizer: Returns an optax transformation for a learning rate.
+        schedule: Returns an optax schedule for a learning rate and a number of steps.
+        learning_rate: Before the schedule.
+        clip_norm: Maximum global norm of the gradient; 0 does not clip.
+        weight_decay: Decoupled weight decay; the optimizer must have it.
+        coupled_weight_decay: Weight decay that is added to the gradient (L2).
+        decay_mask: "all" or "kernels": what `coupled_weight_decay` applies to.
+        reduce_on_plateau: When the learning rate is reduced.
+        groups: Name -> parameters with a learning rate of their own.
+        gradient_accumulation_steps: Parts of a batch whose gradients are added up.
+    """
+
+    optimizer: Part
+    schedule: Part
+    learning_rate: float
+    clip_norm: float
+    weight_decay: float
+    coupled_weight_decay: float
+    decay_mask: str
+    reduce_on_plateau: ReduceOnPlateauSpec
+    groups: Mapping[str, ParameterGroupSpec]
+    gradient_accumulation_steps: int
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSpec:
+    """How long to train and what selects the checkpoint.
+
+    Attributes:
+        epochs: Passes over the training split.
+        selection_metric: Name of a metric of the label, or "loss".
+        patience: Epochs without a better value before training stops; 0 never.
+        log_every: Steps between two log entries.
+        save_every: Steps between checkpoints within an epoch; 0 for none.
+        max_nonfinite_steps: Consecutive non-finite steps that end the training.
+    """
+
+    epochs: int
+    selection_metric: str
+    patience: int
+    log_every: int
+    save_every: int
+    max_nonfinite_steps: int
+
+
+@dataclasses.dataclass(frozen=True)
+class DistributedSpec:
+    """The processes of a run.
+
+    Attributes:
+        coordinator: "host:port" of process 0; "" for a single process.
+        num_processes: Their number.
+        process_id: Number of this process, from 0.
+    """
+
+    coordinator: str
+    num_processes: int
+    process_id: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ExperimentSpec:
+    """A resolved config.
+
+    Attributes:
+        seed: Seed of the first run.
+        seeds: Number of runs.
+        protocol: "validation", "fixed_epochs" or "as_published".
+        parallel: "jit" or "pmap".
+        compute_dtype: "float32" or "bfloat16".
+        pretrain_unimodal: Modalities whose encoders are trained alone first.
+        data: The data set and its batches.
+        model: The model and its encoders.
+        losses: Term -> loss and weight.
+        metrics: Name -> metric beside those of the label.
+        integration: The Multimodal Integration Score; None where there is none.
+        optimizer: The optimizer.
+        training: How long to train, and what selects the checkpoint.
+        distributed: The processes.
+        source: The config itself, as JSON values: what a work folder records.
+    """
+
+    seed: int
+    seeds: int
+    protocol: str
+    parallel: str
+    compute_dtype: str
+    pretrain_unimodal: tuple[str, ...]
+    data: DataSpec
+    model: ModelSpec
+    losses: Mapping[str, LossSpec]
+    metrics: Mapping[str, Part]
+    integration: Part | None
+    optimizer: OptimizerSpec
+    training: TrainingSpec
+    distributed: DistributedSpec
+    source: Mapping[str, Any] = dataclasses.field(repr=False)
