@@ -80,7 +80,7 @@ def check_extra_metrics(
         label: Name of the label, for messages.
         family: The metrics of the label.
         extra: The metrics to check.
-        example: Collected arrays of a few examples, all zeros.
+        example: Collected arrays of two examples.
 
     Raises:
         ConfigError: A name is taken, or the formula fails on `example`.
@@ -102,8 +102,8 @@ def check_extra_metrics(
                 "C16",
                 f"config.metrics: {info.name!r} cannot be computed for label "
                 f"{label!r}: {type(error).__name__}: {error}.",
-                "collected arrays: "
-                + ", ".join(f"{name} {(*x.shape,)}" for name, x in example.items()),
+                "its formula gets, for two examples, arrays of the shapes "
+                + ", ".join(f"{name} {x.shape}" for name, x in example.items()),
             ) from error
 
 

@@ -31,7 +31,7 @@ def test_the_reference(golden):
     )
 
 
-def test_a_missing_modality_is_not_asked():
+def test_a_missing_modality_is_ignored():
     fused = np.array([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1]])
     other = np.full((2, 3), np.nan)
     present = np.array([[True, True], [False, False]])
@@ -48,7 +48,7 @@ def test_weights_must_add_up():
 
 
 INTEGRATION = IntegrationScoreSpec(("audio", "text"))
-SCORES = Classification("label", ("a", "b", "c"), INTEGRATION).scores()
+SCORES = Classification("label", ("a", "b", "c"), INTEGRATION).metrics()
 
 
 def collected(golden):
@@ -84,9 +84,9 @@ def test_definitions_are_exact_and_complete(golden):
         ClassificationMetrics("label", 7),
         IntegrationScoreSpec(tuple("TIAV"), (0.5, 0.2, 0.3), "soft", "entropy"),
     )
-    assert set(score.DEFINITIONS) == set(score.scores(collected(golden)))
-    assert score.DEFINITIONS["mis"].endswith(
-        "0.5 consistency_soft + 0.2 confidence_entropy + 0.3 accuracy"
+    assert list(score.infos) == list(score.scores(collected(golden)))
+    assert score.infos["mis"].definition.endswith(
+        "0.5 consistency_soft + 0.2 confidence_entropy + 0.3 accuracy."
     )
 
 
@@ -102,7 +102,7 @@ def test_collecting_from_a_model():
     np.testing.assert_allclose(found["mis"], 0.2 + 0.3 * 0.625 + 0.4, rtol=1e-6)
 
 
-def test_a_blind_answer_has_no_mis():
+def test_the_constant_baseline_has_no_mis():
     truth = np.array([0, 0, 1])
     task = Classification("label", ("a", "b", "c"), INTEGRATION)
     _, scores = constant_baseline_scores(task, truth, truth)
@@ -110,10 +110,10 @@ def test_a_blind_answer_has_no_mis():
 
 
 def test_what_cannot_be_computed_is_refused():
-    with pytest.raises(ConfigError, match=r"weights=\(0.4, 0.4, 0.4\) are not"):
+    with pytest.raises(ConfigError, match=r"weights=\(0.4, 0.4, 0.4\) must be"):
         IntegrationScoreSpec(("audio",), (0.4, 0.4, 0.4))
     with pytest.raises(ConfigError, match=r"consistency='weak' is unknown"):
         IntegrationScoreSpec(("audio",), consistency="weak")
     batch = Batch({}, {}, {"label": jnp.array([0])}, jnp.ones(1))
-    with pytest.raises(ConfigError, match="what audio, text says alone"):
+    with pytest.raises(ConfigError, match="unimodal predictions of audio, text"):
         SCORES.collect(Outputs(jnp.zeros((1, 3))), batch)

@@ -1,15 +1,40 @@
-"""Scores beside the published scripts, by hand, and where they are undefined."""
+"""Metrics against the published scripts and by hand, and what is known of them."""
+
+import pkgutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from mmfusion_jax.metrics import as_published, functional
+from mmfusion_jax.data.dataset import RegressionTarget
+from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.metrics import (
+    METRIC_FAMILIES,
+    METRICS,
+    as_published,
+    functional,
+    score_info,
+)
 from mmfusion_jax.metrics.classification import ClassificationMetrics
+from mmfusion_jax.metrics.integration_score import (
+    IntegrationMetrics,
+    IntegrationScoreSpec,
+)
 from mmfusion_jax.metrics.multilabel import MultilabelMetrics
-from mmfusion_jax.metrics.regression import RegressionMetrics
+from mmfusion_jax.metrics.regression import RMSE, RegressionMetrics
 from mmfusion_jax.metrics.rounding import format_number, format_percent
-from mmfusion_jax.metrics.sentiment import SentimentMetrics, sentiment_scores
-from mmfusion_jax.metrics.sims import SimsMetrics, sims_scores
+from mmfusion_jax.metrics.score_info import LOSS, ScoreInfo
+from mmfusion_jax.metrics.sentiment import SentimentMetrics
+from mmfusion_jax.metrics.sims import SimsMetrics
+from mmfusion_jax.report import formatting
+from mmfusion_jax.tasks import (
+    Classification,
+    Multilabel,
+    Regression,
+    compute_scores,
+    constant_baseline_scores,
+)
 
 NUMBERS = ("reg_plain", "reg_mosi_like", "reg_const")
 MMSA = {
@@ -22,7 +47,7 @@ MMSA = {
     "MAE": "mae",
     "Corr": "corr",
 }
-SAME = {name: name for name in SentimentMetrics.DEFINITIONS}
+SAME = {name: name for name in SentimentMetrics.infos}
 UNROUNDED = SAME | {
     "f1_non0_swapped": "f1_swapped_non0",
     "acc2_gt0_all": "acc2_mult_all",
@@ -62,6 +87,14 @@ def arrays(golden):
     return np.load(golden / "golden_metrics.npz", allow_pickle=False)
 
 
+def sentiment_scores(y_pred, y_true):
+    return SentimentMetrics("y").scores({"prediction": y_pred, "truth": y_true})
+
+
+def sims_scores(y_pred, y_true):
+    return SimsMetrics("y").scores({"prediction": y_pred, "truth": y_true})
+
+
 def reference(arrays, case, function):
     keys, values = (arrays[f"{case}/{function}/{part}"] for part in ("keys", "values"))
     return dict(zip(keys.tolist(), values.tolist(), strict=True))
@@ -96,7 +129,7 @@ def test_mult_swaps_f1_on_all_examples(arrays, case):
     [
         ("mmsa_sims", SIMS, 5.1e-5),
         ("selfmm_sims", SIMS, 0),
-        ("independent_digitize", {name: name for name in SimsMetrics.DEFINITIONS}, 0),
+        ("independent_digitize", {name: name for name in SimsMetrics.infos}, 0),
     ],
 )
 def test_sims(arrays, function, names, atol):
@@ -171,7 +204,8 @@ def test_classes_that_do_not_occur_are_not_averaged():
     want = {"macro_recall": 3 / 4, "macro_precision": 1, "macro_f1": 5 / 6}
     for name, value in want.items():
         np.testing.assert_allclose(found[name], value)
-        assert "over classes that occur" in ClassificationMetrics.DEFINITIONS[name]
+        definition = ClassificationMetrics.infos[name].definition
+        assert "over classes that occur" in definition
     assert found["uar"] == found["macro_recall"] and found["accuracy"] == 3 / 4
 
 
@@ -181,16 +215,178 @@ def test_only_neutral_labels_leave_nothing_to_count():
     assert all(np.isfinite(v) for v in found.values())
 
 
+def one_hot(classes, confidence):
+    return confidence * np.eye(3)[classes]
+
+
+def unimodal(*classes):
+    """Logits of two modalities, (n 2 3), and their presence."""
+    return {
+        "alone": np.stack([one_hot(c, 3) for c in classes], axis=1),
+        "present": np.ones((len(classes[0]), 2), bool),
+    }
+
+
+CLASSES = np.array([0, 0, 1, 1, 2, 2])
+BETTER, WORSE = np.array([0, 0, 1, 1, 2, 0]), np.array([1, 2, 1, 0, 0, 0])
+CLASSIFIED = [
+    {"prediction": one_hot(BETTER, 4), "truth": CLASSES, **unimodal(BETTER, BETTER)},
+    {"prediction": one_hot(WORSE, 1), "truth": CLASSES, **unimodal(BETTER, BETTER)},
+]
+VALUES = np.float32([-0.9, -0.5, -0.3, 0.0, 0.1, 0.4, 0.6, 1.0])
+MEASURED = [
+    {"prediction": 3 * VALUES + 0.01, "truth": 3 * VALUES},
+    {"prediction": np.float32([2, 1, -1.4, -1, -2, -1, 1, -2]), "truth": 3 * VALUES},
+]
+FLAGS = np.array([[0, 1], [1, 0], [1, 1], [0, 0]])
+FLAGGED = [
+    {"prediction": np.eye(2)[flags].reshape(4, 4), "truth": FLAGS}
+    for flags in (FLAGS, 1 - FLAGS)
+]
+PLAIN = ClassificationMetrics("y", 3)
+# Family -> the metrics, and predictions of which the first are better by all of them.
+FAMILIES = {
+    "classification": (PLAIN, *CLASSIFIED),
+    "integration": (
+        IntegrationMetrics(PLAIN, IntegrationScoreSpec(("audio", "text"))),
+        *CLASSIFIED,
+    ),
+    "multilabel": (MultilabelMetrics("y", ("happy", "sad")), *FLAGGED),
+    "plain": (RegressionMetrics("y", 0.25), *MEASURED),
+    "sentiment": (SentimentMetrics("y"), *MEASURED),
+    "sims": (
+        SimsMetrics("y"),
+        *({k: v / np.float32(3) for k, v in each.items()} for each in MEASURED),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", METRIC_FAMILIES)
+def test_a_family_describes_what_it_computes(name):
+    family, collected, _ = FAMILIES[name]
+    assert isinstance(family, pkgutil.resolve_name(METRIC_FAMILIES[name]))
+    found = family.scores(collected)
+    assert list(found) == list(family.infos)
+    for key, info in family.infos.items():
+        assert info.name == key
+        assert found[key] == info.formula(collected)
+        assert info.definition.endswith(".") and "_" not in info.label
+    assert any(info.headline for info in family.infos.values())
+    assert len({info.label for info in family.infos.values()}) == len(found)
+
+
+@pytest.mark.parametrize("name", METRIC_FAMILIES)
+def test_the_direction_of_a_metric_is_right(name):
+    family, better, worse = FAMILIES[name]
+    found = [family.scores(collected) for collected in (better, worse)]
+    for key, info in family.infos.items():
+        more = found[0][key] > found[1][key]
+        assert found[0][key] != found[1][key], key
+        assert more == info.higher_is_better, key
+
+
+@pytest.mark.parametrize("name", METRIC_FAMILIES)
+def test_percentages_are_fractions(name):
+    family, *predictions = FAMILIES[name]
+    for collected in predictions:
+        for key, value in family.scores(collected).items():
+            assert family.infos[key].unit == "" or 0 <= value <= 1, key
+
+
 @pytest.mark.parametrize(
     "family", [SentimentMetrics("y"), SimsMetrics("y"), RegressionMetrics("y", 0.25)]
 )
-def test_scores_are_those_that_are_defined(family):
+def test_the_best_value_of_a_metric_is_0_or_1(family):
     rng = np.random.default_rng(0)
     truth = rng.uniform(-1, 1, 20).astype(np.float32)
     found = family.scores({"prediction": truth, "truth": truth})
-    assert set(found) == set(family.DEFINITIONS)
     for name, value in found.items():
-        np.testing.assert_allclose(value, 0 if name == "mae" else 1, rtol=1e-6)
+        best = 1 if family.infos[name].higher_is_better else 0
+        np.testing.assert_allclose(value, best, rtol=1e-6)
+
+
+def test_a_family_of_a_label_is_that_of_its_target():
+    target = RegressionTarget(-1, 1, 0.25, "plain")
+    assert Regression("y", target).metrics() == RegressionMetrics("y", 0.25)
+    sims = RegressionTarget(-1, 1, family="sims")
+    assert Regression("y", sims).metrics() == SimsMetrics("y")
+    own = RegressionTarget(-1, 1, family=METRIC_FAMILIES["sentiment"])
+    assert Regression("y", own).metrics() == SentimentMetrics("y")
+    with pytest.raises(ConfigError, match="'sim', which is unknown; .*'sims'"):
+        Regression("y", RegressionTarget(-1, 1, family="sim"))
+
+
+SCORED = Regression("y", RegressionTarget(-3, 3, family="sentiment"), (RMSE,))
+
+
+def test_an_extra_metric_is_one_of_the_label():
+    assert METRICS["rmse"].split(":")[1] == "RMSE"
+    assert pkgutil.resolve_name(METRICS["rmse"]) is RMSE
+    metrics = SCORED.metrics()
+    assert list(metrics.infos) == [*SentimentMetrics.infos, "rmse"]
+    collected = {"prediction": np.float32([2, -1]), "truth": np.float32([1, -3])}
+    found = compute_scores(SCORED, collected)
+    assert list(found) == list(metrics.infos)
+    assert found["rmse"] == pytest.approx(2.5**0.5)
+    assert found["mae"] == SentimentMetrics("y").scores(collected)["mae"]
+    undefined = compute_scores(SCORED, {**collected, "prediction": np.full(2, np.nan)})
+    assert np.isnan(undefined["rmse"])
+    _, baseline = constant_baseline_scores(SCORED, np.ones(3), np.float32([1, 3]))
+    assert baseline["rmse"] == pytest.approx(2**0.5)
+
+
+def test_an_extra_metric_is_shown_with_its_label_and_unit():
+    info = SCORED.metrics().infos["rmse"]
+    assert not info.higher_is_better
+    shown = info.to_json()
+    assert set(shown) == {"label", "definition", "unit", "higher_is_better"}
+    assert shown["label"] == "RMSE"
+    assert formatting.score(shown, 1.234) == "1.234"
+    assert formatting.difference(shown, 1.0, 1.5) == "−0.500"
+    share = ScoreInfo("top_half", lambda collected: 0.5, "One half.")
+    assert share.label == "top half" and share.higher_is_better
+    assert formatting.score(share.to_json(), 0.5) == "50.0 %"
+    with pytest.raises(ValueError, match="unit='%' must be '' or 'percent'"):
+        ScoreInfo("x", lambda collected: 0.5, "One half.", unit="%")  # pyright: ignore[reportArgumentType]
+
+
+def test_an_extra_metric_that_does_not_fit_is_refused():
+    with pytest.raises(ConfigError, match="'rmse' cannot be .* 4 predicted values"):
+        Classification("y", ("no", "yes"), extra_metrics=(RMSE,))
+    unimodal = ScoreInfo("u", lambda c: c["alone"].mean(), "Mean.", needs=("alone",))
+    with pytest.raises(ConfigError, match="'u' cannot be computed.*KeyError: 'alone'"):
+        Multilabel("y", ("happy",), extra_metrics=(unimodal,))
+    integration = IntegrationScoreSpec(("audio", "text"))
+    assert Classification("y", ("no", "yes"), integration, (unimodal,))
+    for name in ("rmse", "acc7", "loss"):
+        other = ScoreInfo(name, RMSE.formula, "Another one.")
+        with pytest.raises(ConfigError, match=f"adds '{name}', but label 'y' already"):
+            Regression("y", SCORED.target, (RMSE, other))
+
+
+def test_the_loss_is_reported_beside_the_metrics():
+    found = score_info.with_loss(SentimentMetrics.infos)
+    assert list(found) == [*SentimentMetrics.infos, "loss"]
+    assert found["loss"] is LOSS and not LOSS.higher_is_better
+    assert formatting.score(LOSS.to_json(), 0.25) == "0.250"
+
+
+def test_what_a_metric_is_can_be_read_without_jax():
+    code = (
+        "import sys, mmfusion_jax.metrics.score_info; assert 'jax' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_constant_baseline_is_described():
+    classes = Classification("y", ("calm", "happy"))
+    assert (
+        classes.constant_baseline(np.array([0, 1, 1]))[0] == "majority class: “happy”"
+    )
+    median = SCORED.constant_baseline(np.float32([-1, 0.2, 3]))[0]
+    assert median == "training median: 0.20"
+    flags = Multilabel("y", ("happy", "sad"))
+    assert flags.constant_baseline(FLAGS)[0] == "majority answer of each flag"
 
 
 @pytest.mark.parametrize(

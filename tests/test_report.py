@@ -7,6 +7,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from mmfusion_jax.metrics.classification import ClassificationMetrics
+from mmfusion_jax.metrics.regression import MAE, RMSE
+from mmfusion_jax.metrics.score_info import LOSS, with_loss
 from mmfusion_jax.report import formatting, write_report
 from mmfusion_jax.report.html import Html, tag
 
@@ -14,6 +17,7 @@ pytestmark = pytest.mark.versions
 
 HOSTILE = "<script>alert(1)</script>\"'&"
 SCORES = {"accuracy": 0.75, "uar": 0.5, "loss": 0.25}
+ACCURACY = ClassificationMetrics.infos["accuracy"]
 
 
 def spread(mean: float, n: int = 1) -> dict:
@@ -33,11 +37,11 @@ def entry(accuracy: float) -> dict:
         "valid": {**SCORES, "accuracy": accuracy + 0.01},
         "test": {**SCORES, "accuracy": accuracy},
         "last": {**SCORES, "accuracy": accuracy - 0.05},
-        "flattering": {"score": accuracy + 0.1, "step": 60, "rank": 0.9},
-        "picture": {"confusion": [[3, 1], [0, 0]]},
-        "bad_steps": 0,
+        "best_test": {"score": accuracy + 0.1, "step": 60, "rank": 0.9},
+        "plot_data": {"confusion": [[3, 1], [0, 0]]},
+        "skipped_steps": 0,
         "times": {
-            "compile_s": 9.5, "step_s": step, "data_wait_share": 0.013,
+            "compile_s": 9.5, "step_s": step, "data_stall_fraction": 0.013,
             "total_s": 71.0,
         },
     }  # fmt: skip
@@ -49,7 +53,7 @@ def result() -> dict:
     run = {"fold": 0, "seed": 7, "folder": ".", **entry(0.75), "stages": stages}
     return {
         "command": "python -m mmfusion_jax.main --config=configs/cfn_sr.py",
-        "config": {"seed": 7, "model": {"width": 64, "blocks": [1, 2]}},
+        "config": {"seed": 7, "model": {"hidden_dim": 64, "blocks": [1, 2]}},
         "data": {
             "name": "digits",
             "title": "digits (embedded)",
@@ -57,16 +61,22 @@ def result() -> dict:
             "counts": {"train": 1200, "test": 400},
         },
         "model": {"name": "cfn_sr", "parameters": entry(0)["parameters"]},
-        "protocol": "honest",
+        "protocol": "validation",
         "task": {"label": "digit", "kind": "classification", "classes": ["no", "yes"]},
-        "select": "accuracy",
-        "definitions": {"accuracy": "share of the right ones"},
-        "baseline": {"says": "always “no”", "scores": {"accuracy": spread(0.5)}},
+        "selection_metric": "accuracy",
+        "metrics": {
+            name: info.to_json()
+            for name, info in with_loss(ClassificationMetrics.infos).items()
+        },
+        "baseline": {
+            "description": "majority class: “no”",
+            "scores": {"accuracy": spread(0.5)},
+        },
         "runs": [run],
         "summary": {
             "test": {name: spread(run["test"][name]) for name in SCORES},
             "last": {"accuracy": spread(0.7)},
-            "flattering": {"score": spread(0.85)},
+            "best_test": {"score": spread(0.85)},
             "stages": {
                 name: {"test": {"accuracy": spread(stage["test"]["accuracy"])}}
                 for name, stage in stages.items()
@@ -129,18 +139,18 @@ def test_says_the_result_and_what_it_is_compared_with(tmp_path, result):
     page = written(tmp_path, result)
     text = " ".join(Seen(page).text.split())
     assert "Test accuracy 75.0 %, +15.0 points against video alone." in text
-    assert "protocol “honest”" in text
+    assert "protocol “validation”" in text
     assert "made by a machine" in text
     assert "One run:" in text
     for row in (
-        "always “no” 50.0 %", "audio alone 50.0 %", "video alone 60.0 %",
+        "majority class: “no” 50.0 %", "audio alone 50.0 %", "video alone 60.0 %",
         "best validation score: the result above 75.0 % –",
         "nothing, the last step 70.0 % −5.0 points",
         "best test score 85.0 % +10.0 points",
         "no 3 1 75.0 %", "yes 0 0 –", "head 20 66.7 %",
         "fold 0, seed 7 40 (epoch 2) 80 early 9.5 s 70 ms (60 ms–80 ms) 1.3 %",
-        "config.model.width 64", "config.model.blocks 1,2", "CC0", "58ed261",
-        "share of the right ones", "train 1,200",
+        "config.model.hidden_dim 64", "config.model.blocks 1,2", "CC0", "58ed261",
+        ACCURACY.definition, LOSS.definition, "UAR", "train 1,200",
     ):  # fmt: skip
         assert row in text, row
     assert result["command"].split() == text.split("To repeat it ")[1].split()[:4]
@@ -150,17 +160,17 @@ def test_says_the_result_and_what_it_is_compared_with(tmp_path, result):
 def test_a_score_that_the_blind_answer_lacks_stands_beside_one_that_it_has(
     tmp_path, result
 ):
-    result["select"] = "loss"
+    result["selection_metric"] = "loss"
     summary = result["summary"]
     summary["last"]["loss"] = summary["test"]["loss"]
     for name, stage in summary["stages"].items():
         run = result["runs"][0]["stages"][name]
         stage["test"]["loss"] = spread(run["test"]["loss"])
     text = " ".join(Seen(written(tmp_path, result)).text.split())
-    assert "75.0 % test accuracy 50.0 % always “no”" in text
+    assert "75.0 % test accuracy 50.0 % majority class: “no”" in text
     told = text.split("What fusion adds")[1].split("Honest and flattering")[0]
     assert "test loss" in told and "test accuracy" in told
-    assert "always “no” 50.0 %" in told and "cfn_sr 75.0 %" in told
+    assert "majority class: “no” 50.0 %" in told and "cfn_sr 75.0 %" in told
 
 
 def test_of_several_runs_it_gives_the_spread(tmp_path, result):
@@ -185,17 +195,17 @@ def test_the_line_of_a_bar_stays_on_it(tmp_path, result):
 
 
 def test_the_papers_protocol_is_named_for_what_it_is(tmp_path, result):
-    result["protocol"] = "paper"
-    result["summary"]["flattering"] = None
+    result["protocol"] = "as_published"
+    result["summary"]["best_test"] = None
     for run in result["runs"]:
-        run["valid"], run["flattering"] = None, None
+        run["valid"], run["best_test"] = None, None
     text = " ".join(Seen(written(tmp_path, result)).text.split())
     assert "The headline is not an estimate for new data." in text
     assert "best test score: the result above 75.0 % –" in text
 
 
 def test_a_fixed_number_of_steps_has_no_choice_to_explain(tmp_path, result):
-    result["protocol"] = "fixed"
+    result["protocol"] = "fixed_epochs"
     result["runs"][0]["valid"] = None
     text = " ".join(Seen(written(tmp_path, result)).text.split())
     assert "nothing, the last step: the result above 75.0 % –" in text
@@ -233,10 +243,11 @@ def test_what_the_data_hold_is_text(tmp_path, result):
     result["data"]["facts"] = {HOSTILE: HOSTILE, "warnings": [HOSTILE]}
     result["data"]["counts"] = {HOSTILE: 1}
     result["task"]["classes"] = [HOSTILE, HOSTILE]
-    result["task"]["label"] = result["baseline"]["says"] = HOSTILE
+    result["task"]["label"] = result["baseline"]["description"] = HOSTILE
     result["config"] = {HOSTILE: HOSTILE}
     result["command"] = result["git"] = HOSTILE
-    result["definitions"] = {HOSTILE: HOSTILE}
+    for metric in result["metrics"].values():
+        metric.update(label=HOSTILE, definition=HOSTILE)
     result["model"]["parameters"]["components"] = {HOSTILE: 30}
     result["summary"]["stages"] = {
         HOSTILE: {"test": {"accuracy": spread(0.5)}},
@@ -260,7 +271,10 @@ def test_markup_escapes_all_but_markup():
 
 def test_what_modalities_count_for(tmp_path, result):
     assert "count for" not in written(tmp_path, result)
-    result["summary"]["shares"] = {"audio": spread(0.875, 2), HOSTILE: spread(0.125)}
+    result["summary"]["modality_weights"] = {
+        "audio": spread(0.875, 2),
+        HOSTILE: spread(0.125),
+    }
     text = " ".join(Seen(written(tmp_path, result)).text.split())
     assert "audio 87.5 % ± 2.0" in text and "12.5 %" in text
 
@@ -280,9 +294,33 @@ def test_times(seconds, said):
     assert formatting.seconds(seconds) == said
 
 
-def test_scores_that_are_no_shares():
-    assert formatting.score("loss", 0.25) == "0.250"
-    assert (
-        formatting.mean_std("mae", {"mean": 1.5, "std": 0.1, "n": 3}) == "1.500 ± 0.100"
-    )
-    assert formatting.score("accuracy", None) == "not defined"
+def test_a_metric_is_shown_in_its_unit():
+    loss, mae, accuracy = (info.to_json() for info in (LOSS, MAE, ACCURACY))
+    summary = {"mean": 0.5, "std": 0.1, "n": 3}
+    assert formatting.score(loss, 0.25) == "0.250"
+    assert formatting.mean_std(mae, summary) == "0.500 ± 0.100"
+    assert formatting.mean_std(accuracy, summary) == "50.0 % ± 10.0"
+    assert formatting.difference(mae, 0.25, 0.5) == "−0.250"
+    assert formatting.difference(accuracy, 0.25, 0.5) == "−25.0 points"
+    assert formatting.score(accuracy, None) == "not defined"
+
+
+def test_a_metric_from_outside_is_shown_with_its_label_unit_and_direction(
+    tmp_path, result
+):
+    error = {"audio": 2.0, "video": 3.0, "": 1.234}
+    result["selection_metric"] = "rmse"
+    result["metrics"]["rmse"] = RMSE.to_json()
+    result["baseline"]["scores"]["rmse"] = spread(4.0)
+    summary, run = result["summary"], result["runs"][0]
+    for stage, value in error.items():
+        entry = run["stages"][stage] if stage else run
+        found = summary["stages"][stage] if stage else summary
+        for split in ("valid", "test", "last"):
+            entry[split]["rmse"] = value
+        found["test"]["rmse"] = spread(value)
+    summary["last"]["rmse"] = spread(1.5)
+    text = " ".join(Seen(written(tmp_path, result)).text.split())
+    assert "Test RMSE 1.234, −0.766 against audio alone." in text
+    assert "2.000 audio alone" in text
+    assert RMSE.definition in text and "rmse" not in text and "123.4" not in text

@@ -19,7 +19,7 @@ def headline_scores(result: Result) -> list[str]:
     The one that chose the step; where no blind answer has that, such as a loss or an
     MIS, also the first that it has.
     """
-    select, found = result["select"], result["summary"]["test"]
+    select, found = result["selection_metric"], result["summary"]["test"]
     blind = [name for name in result["baseline"]["scores"] if name in found]
     return [select] if select in blind else [select, *blind[:1]]
 
@@ -38,7 +38,7 @@ def _rows(result: Result, score: str) -> list[str]:
     summary, baseline = result["summary"], result["baseline"]
     rows = {}
     if score in baseline["scores"]:
-        rows[baseline["says"]] = {**baseline["scores"][score], "n": 0}
+        rows[baseline["description"]] = {**baseline["scores"][score], "n": 0}
     rows |= {f"{m} only": s["test"][score] for m, s in summary["stages"].items()}
     rows[result["model"]["name"]] = summary["test"][score]
     width = max(map(len, rows))

@@ -14,11 +14,11 @@ Result = Mapping[str, Any]
 
 def prediction_plot(result: Result) -> Html:
     """What the kind of task lets one see; nothing where there is nothing to draw."""
-    images = [run["image"] for run in result["runs"]]
-    if "confusion" in images[0]:
-        return _confusion(result, [each["confusion"] for each in images])
-    if "pairs" in images[0]:
-        return _pairs(result, [each["pairs"] for each in images])
+    plots = [run["plot_data"] for run in result["runs"]]
+    if "confusion" in plots[0]:
+        return _confusion(result, [each["confusion"] for each in plots])
+    if "pairs" in plots[0]:
+        return _pairs(result, [each["pairs"] for each in plots])
     return Html("")
 
 
@@ -109,7 +109,7 @@ def all_metrics(result: Result) -> Html:
 
 def modality_weights(result: Result) -> Html:
     """What every modality counts for; nothing for a model that does not say it."""
-    found = result["summary"].get("shares") or {}
+    found = result["summary"].get("modality_weights") or {}
     if not found:
         return Html("")
     rows = [

@@ -139,9 +139,9 @@ def _time_row(place: str, run: Mapping[str, Any]) -> list[str]:
         run["ended"],
         formatting.seconds(times["compile_s"]),
         f"{formatting.seconds(step['median'])} ({span})",
-        f"{100 * times['data_wait_share']:.1f} %",
+        f"{100 * times['data_stall_fraction']:.1f} %",
         formatting.seconds(times["total_s"]),
-        str(run["bad_steps"]),
+        str(run["skipped_steps"]),
     ]
 
 

@@ -15,16 +15,16 @@ from mmfusion_jax.train.metrics_log import read_metrics
 Result = Mapping[str, Any]
 
 CHOSEN_BY = {
-    "honest": "best validation score",
-    "fixed": "nothing, the last step",
-    "paper": "best test score",
+    "validation": "best validation score",
+    "fixed_epochs": "nothing, the last step",
+    "as_published": "best test score",
 }
 """Protocol -> what chooses the step that is scored."""
 
 
 def headline(result: Result, title: str) -> Html:
     """What was done, the score, and what it is to be compared with."""
-    select, ours = result["select"], _ours(result)
+    select, ours = result["selection_metric"], _ours(result)
     metric = result["metrics"][select]
     tiles = [_tile(formatting.mean_std(metric, ours), _runs(result), "main")]
     best = _best_stage(result)
@@ -63,13 +63,13 @@ def warnings(result: Result) -> Html:
             "One run: how much the score swings with the seed is not known; "
             "set config.seeds to 5 to see it."
         )
-    if result["protocol"] == "paper":
+    if result["protocol"] == "as_published":
         found.append(
-            "Protocol “paper”: the step was chosen by its score on the test split, as "
-            "the paper did. The headline is not an estimate for new data."
+            "Protocol “as_published”: the step was chosen by its score on the test "
+            "split, as the paper did. The headline is not an estimate for new data."
         )
     found += [f"In {line}." for line in undefined_scores(result["runs"])]
-    if bad := sum(run["bad_steps"] for run in _all_runs(result)):
+    if bad := sum(run["skipped_steps"] for run in _all_runs(result)):
         found.append(f"{bad} steps were refused: loss or gradient was not finite.")
     return join(tag("p", tag("b", "Note "), text, class_="warning") for text in found)
 
@@ -118,13 +118,13 @@ def _table_of(score: str, result: Result, text: str) -> Html:
 
 def checkpoint_selection(result: Result) -> Html:
     """The honest figure beside the one that looks at the test split."""
-    select, summary = result["select"], result["summary"]
+    select, summary = result["selection_metric"], result["summary"]
     metric, protocol = result["metrics"][select], result["protocol"]
     found = [(f"{CHOSEN_BY[protocol]}: the result above", _ours(result))]
-    if "last" in summary and protocol != "fixed":
-        found.append((CHOSEN_BY["fixed"], summary["last"][select]))
-    if summary.get("flattering") and protocol != "paper":
-        found.append((CHOSEN_BY["paper"], summary["flattering"]["score"]))
+    if "last" in summary and protocol != "fixed_epochs":
+        found.append((CHOSEN_BY["fixed_epochs"], summary["last"][select]))
+    if summary.get("best_test") and protocol != "as_published":
+        found.append((CHOSEN_BY["as_published"], summary["best_test"]["score"]))
     rows = []
     for name, value in found:
         gap = formatting.difference(metric, value["mean"], found[0][1]["mean"])
@@ -152,10 +152,10 @@ def checkpoint_selection(result: Result) -> Html:
 
 def learning_curves(workdir: Path, result: Result) -> Html:
     """Curves of loss and score, of the model and of its stages."""
-    select, runs = result["select"], result["runs"]
+    select, runs = result["selection_metric"], result["runs"]
     metric = result["metrics"][select]
     logs = [read_metrics(workdir / run["folder"]) for run in runs]
-    chosen = "valid" if result["protocol"] == "honest" else "test"
+    chosen = "valid" if result["protocol"] == "validation" else "test"
     marks = [
         (run["epoch"], run[chosen][select])
         for run in runs
@@ -211,18 +211,18 @@ def _tile(value: str, about: str, kind: str = "") -> Html:
 
 def _ours(result: Result) -> Mapping[str, Any]:
     """The spread of the score that counts."""
-    return result["summary"]["test"][result["select"]]
+    return result["summary"]["test"][result["selection_metric"]]
 
 
 def _constant_baseline(result: Result) -> str:
     """The answer that looks at no input, in words."""
-    return result["baseline"]["says"]
+    return result["baseline"]["description"]
 
 
 def _runs(result: Result) -> str:
     """What the headline is made of, such as "test accuracy, mean of 5 runs"."""
     number = len(result["runs"])
-    name = f"test {result['metrics'][result['select']]['label']}"
+    name = f"test {result['metrics'][result['selection_metric']]['label']}"
     return name if number == 1 else f"{name}, mean of {number} runs"
 
 
@@ -235,7 +235,7 @@ def _all_runs(result: Result) -> Iterator[Mapping[str, Any]]:
 
 def _best_stage(result: Result) -> tuple[str, float] | None:
     """The best single modality and its mean score."""
-    select = result["select"]
+    select = result["selection_metric"]
     means = {
         name: stage["test"][select]["mean"]
         for name, stage in result["summary"]["stages"].items()
@@ -249,7 +249,7 @@ def _best_stage(result: Result) -> tuple[str, float] | None:
 
 def _compared(result: Result) -> str:
     """How sure it is that fusion differs from the best single modality, in words."""
-    best, select = _best_stage(result), result["select"]
+    best, select = _best_stage(result), result["selection_metric"]
     if best is None or len(result["runs"]) < 2:
         return ""
     ours = [run["test"][select] for run in result["runs"]]
@@ -292,8 +292,10 @@ def _stage_charts(
         folders = [workdir / run["folder"] / "stages" / stage for run in result["runs"]]
         logs = [read_metrics(folder) for folder in folders]
         lines = {
-            "validation": [series(log, f"valid/{result['select']}") for log in logs],
-            "test": [series(log, f"test/{result['select']}") for log in logs],
+            "validation": [
+                series(log, f"valid/{result['selection_metric']}") for log in logs
+            ],
+            "test": [series(log, f"test/{result['selection_metric']}") for log in logs],
         }
         share = formatting.is_fraction(metric)
         what, salt = f"{metric['label']}, {stage} alone", f"stage {stage}"
