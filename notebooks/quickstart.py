@@ -116,8 +116,8 @@ axes.legend();
 # A missing modality needs no other program: its mask becomes False.
 
 # %%
-scores = Classification("digit", tuple(data.classes["digit"])).scores()
-evaluate = executor.compile_eval(make_eval_step(model, objective, scores))
+digit_metrics = Classification("digit", tuple(data.classes["digit"])).metrics()
+evaluate = executor.compile_eval(make_eval_step(model, objective, digit_metrics))
 
 
 def accuracy(missing: str = "") -> float:
@@ -127,7 +127,7 @@ def accuracy(missing: str = "") -> float:
         masks = {k: v & (k != missing) for k, v in batch.masks.items()}
         batches.append(executor.put(batch.replace(masks=masks), train=False))
     collected, _ = collect(evaluate, state.variables, batches)
-    return scores.scores(collected)["accuracy"]
+    return digit_metrics.scores(collected)["accuracy"]
 
 
 test, train = data.label("test", "digit"), data.label("train", "digit")
