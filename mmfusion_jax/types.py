@@ -67,8 +67,8 @@ class Tokens(struct.PyTreeNode):
         return jnp.any(self.mask, axis=-1)
 
 
-WEIGHT_PREFIX = "share/"
-"""How the names of extras begin that say what a modality counts for, (b) each."""
+WEIGHT_PREFIX = "weight/"
+"""Prefix of the auxiliary outputs that are modality weights, (b) each, sum 1."""
 
 
 class Outputs(struct.PyTreeNode):

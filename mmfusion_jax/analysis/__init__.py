@@ -1,1 +1,1 @@
-"""Looking inside: parameter counts, costs, gradients of single terms."""
+"""Parameter counts, computational cost, gradients of single loss terms."""

@@ -1,6 +1,6 @@
-"""What a model costs before it is trained: parameters, operations, shapes, memory.
+"""The cost of a model before training: parameters, MACs, shapes and memory.
 
-Nothing here runs a model: everything is read off its shapes and its equations.
+No model is run here: all values are derived from its shapes and its jaxpr.
 """
 
 import collections
@@ -15,16 +15,16 @@ from mmfusion_jax.types import Batch, Model, PyTree
 
 COUNTED = (
     "multiply-accumulates of matrix products and convolutions, padding included, as "
-    "the equations define them and whatever form the platform gives them; norms, "
-    "softmax, pooling and other elementwise work are not counted"
+    "the equations define them, independent of the platform's implementation; norms, "
+    "softmax, pooling and other elementwise operations are not counted"
 )
 
 
 def count_parameters(params: PyTree) -> dict[str, Any]:
-    """The number of weights, in all and of every top-level module.
+    """Counts the parameters, in total and of every top-level module.
 
     Args:
-        params: arrays or abstract arrays, by module.
+        params: Arrays or abstract arrays, by module.
 
     Returns:
         {"total": number, "components": {module: number}}.
@@ -35,20 +35,22 @@ def count_parameters(params: PyTree) -> dict[str, Any]:
 
 
 def count_macs(function: Callable[..., Any], *args: Any) -> dict[str, Any]:
-    """The multiply-accumulates of `function(*args)`; see `COUNTED`.
+    """Counts the multiply-accumulates of `function(*args)`; see `COUNTED`.
 
-    They are counted in the jaxpr: a scan counts its body as often as it runs, of two
-    branches the dearer one counts. Where every platform has a form of its own
-    (`jax.lax.platform_dependent`) the default form counts, for it defines what the
-    others compute. Every equation belongs to the module that wrote it.
+    They are counted in the jaxpr: the body of a scan counts once per iteration, and of
+    two branches the more expensive one counts. If a function has an implementation for
+    each platform (`jax.lax.platform_dependent`), the default one counts, since it
+    defines what the others compute. Every equation belongs to the module that called
+    it.
 
     Args:
-        function: maps arrays to arrays.
-        args: arrays or abstract arrays.
+        function: Function of arrays.
+        args: Arrays or abstract arrays.
 
     Returns:
         {"total": number, "components": {module: number}, "open_loops": number}; the
-        bodies of loops that end on a condition, `open_loops` of them, count once.
+        bodies of loops that end on a condition count once, and `open_loops` is their
+        number.
     """
     jaxpr = jax.make_jaxpr(function)(*args)
     components: collections.Counter[str] = collections.Counter()
@@ -66,12 +68,12 @@ def count_macs(function: Callable[..., Any], *args: Any) -> dict[str, Any]:
 
 
 def output_shapes(model: Model, variables: PyTree, batch: Batch) -> dict[str, str]:
-    """Module -> what it returns, such as "encoders_audio" -> "values (4, 26, 64)".
+    """Returns module -> output, such as "encoders_audio" -> "values (4, 26, 64)".
 
     Args:
-        model: any model whose modules can be captured, such as one of Linen.
-        variables: arrays or abstract arrays.
-        batch: likewise.
+        model: Model whose intermediates can be captured, such as a Linen module.
+        variables: Arrays or abstract arrays.
+        batch: Arrays or abstract arrays.
     """
     run = lambda v, b: model.apply(
         v, b, train=False, capture_intermediates=True, mutable=["intermediates"]
@@ -81,21 +83,21 @@ def output_shapes(model: Model, variables: PyTree, batch: Batch) -> dict[str, st
 
 
 def bytes_of(tree: PyTree) -> int:
-    """The memory that the arrays of a tree take."""
+    """Returns the size of all arrays of a tree in bytes."""
     return sum(
         math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)
     )
 
 
 def compiled_memory(compiled: Any) -> dict[str, int]:
-    """What XLA says a compiled function needs, in bytes.
+    """Returns the memory of a compiled function according to XLA, in bytes.
 
     Args:
-        compiled: result of `jax.jit(f).lower(...).compile()`.
+        compiled: Result of `jax.jit(f).lower(...).compile()`.
 
     Returns:
-        "arguments", "outputs", "temporary", and "peak", their sum without what
-        outputs share with arguments.
+        "arguments", "outputs", "temporary", and "peak", their sum without the memory
+        that outputs share with arguments.
     """
     found = compiled.memory_analysis()
     sizes = {
@@ -106,10 +108,10 @@ def compiled_memory(compiled: Any) -> dict[str, int]:
     return {**sizes, "peak": sum(sizes.values()) - found.alias_size_in_bytes}
 
 
-def _products(jaxpr: core.Jaxpr, place: str) -> Iterator[tuple[str, int | None]]:
-    """(module path, multiply-accumulates) of every product; None for an open loop."""
+def _products(jaxpr: core.Jaxpr, prefix: str) -> Iterator[tuple[str, int | None]]:
+    """Yields (module path, MACs) of every product; None for an open loop."""
     for equation in jaxpr.eqns:
-        path = "/".join(filter(None, (place, str(equation.source_info.name_stack))))
+        path = "/".join(filter(None, (prefix, str(equation.source_info.name_stack))))
         name, params = equation.primitive.name, equation.params
         if name == "dot_general":
             yield path, _dot_general(equation)
@@ -128,23 +130,23 @@ def _products(jaxpr: core.Jaxpr, place: str) -> Iterator[tuple[str, int | None]]
 
 
 def _component(path: str) -> str:
-    """The top-level module of a path such as "CFNSR/CFNSR._fuse/cross/ask"."""
+    """Returns the top-level module of a path such as "CFNSR/CFNSR._fuse/cross/ask"."""
     model, *inner = (name.split(".")[0] for name in path.split("/"))
     return next((name for name in inner if name != model), "itself")
 
 
 def _branch(params: Mapping[str, Any], path: str) -> Iterator[tuple[str, int | None]]:
-    """The products of the branch of a `cond` that counts."""
+    """Yields the products of the branch of a `cond` that counts."""
     platforms = params.get("branches_platforms")
     branches = [list(_products(b.jaxpr, path)) for b in params["branches"]]
-    if platforms:  # the default form has no platform and stands last
+    if platforms:  # the default has no platform and comes last
         yield from branches[-1]
     else:
         yield from max(branches, key=lambda found: sum(macs or 0 for _, macs in found))
 
 
 def _dot_general(equation: Any) -> int:
-    """Every output element sums over the contracted axes."""
+    """MACs of a matrix product: outputs times the size of the contracted axes."""
     (contracted, _), _ = equation.params["dimension_numbers"]
     left = equation.invars[0].aval.shape
     out = math.prod(equation.outvars[0].aval.shape)
@@ -152,17 +154,17 @@ def _dot_general(equation: Any) -> int:
 
 
 def _convolution(equation: Any) -> int:
-    """Every output element sums over its window and the channels of its group."""
+    """MACs of a convolution: outputs times window size and channels per group."""
     kernel = equation.invars[1].aval.shape
     features = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
-    # The zeros between dilated inputs need no work.
+    # The zeros between dilated inputs are not counted.
     dilation = math.prod(equation.params["lhs_dilation"])
     out = math.prod(equation.outvars[0].aval.shape)
     return out * math.prod(kernel) // features // dilation
 
 
 def _jaxprs(params: Mapping[str, Any]) -> Iterator[core.Jaxpr]:
-    """The equations inside an equation."""
+    """Yields the jaxprs that an equation contains."""
     for value in params.values():
         for part in value if isinstance(value, tuple | list) else (value,):
             if isinstance(part, core.ClosedJaxpr):
@@ -172,9 +174,9 @@ def _jaxprs(params: Mapping[str, Any]) -> Iterator[core.Jaxpr]:
 
 
 def _calls(captured: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
-    """(module path, description of what it returned), outer modules first.
+    """Yields (module path, description of the output), outer modules first.
 
-    What a module stored for itself is no module and is left out.
+    Intermediates that a module sowed itself are skipped.
     """
     if "__call__" in captured:
         yield path or "itself", _described(captured["__call__"])
@@ -184,7 +186,7 @@ def _calls(captured: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
 
 
 def _described(returned: Any) -> str:
-    """The shapes of what a module returned, each with its name if it has one."""
+    """Describes the shapes of an output, each with its name if it has one."""
     parts = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(returned):
         name = jax.tree_util.keystr(path[1:], simple=True, separator=".")

@@ -1,4 +1,4 @@
-"""The gradient of every loss term by itself: how large, which way, in each module."""
+"""Per-loss gradients: norms and cosine similarities for each module."""
 
 from collections.abc import Mapping
 
@@ -11,16 +11,16 @@ from mmfusion_jax.train.state import TrainState
 from mmfusion_jax.types import Array, Batch, Model, PyTree
 
 ALL_MODULES = "all"
-"""The name under which all modules are taken together."""
+"""Name of the entry for all modules together."""
 
 
 class GradientSimilarity(struct.PyTreeNode):
-    """How the gradients of K loss terms lie to one another, module by module.
+    """Norms and cosine similarities of the gradients of K loss terms, by module.
 
     Attributes:
-        norms: module -> length of each term's gradient, (K).
-        cosines: module -> cosine of the angle between two terms, (K K); 0 where a term
-            does not reach the module.
+        norms: Module -> norm of the gradient of each term, (K).
+        cosines: Module -> cosine similarity of two terms, (K K); 0 if a term has no
+            gradient in the module.
     """
 
     norms: Mapping[str, Array]
@@ -35,7 +35,7 @@ def term_values(
     *,
     train: bool = True,
 ) -> Array:
-    """Every unweighted loss term of a batch, (K), in the order of the objective."""
+    """Computes the unweighted loss terms of a batch, (K), in the objective's order."""
     return _values(model, objective, state, batch, train)(state.params)
 
 
@@ -47,22 +47,21 @@ def term_gradients(
     *,
     train: bool = True,
 ) -> dict[str, PyTree]:
-    """The gradient of each unweighted term with respect to the parameters.
+    """Computes the gradient of each unweighted term with respect to the parameters.
 
-    Weighted by `term_weights` and added, they are the gradient of training. The model
-    runs forward once; each term then has its own way back.
+    Their sum, weighted with `term_weights`, is the gradient of training. The model has
+    one forward pass; each term has a separate backward pass.
 
     Args:
-        model: maps a Batch to Outputs.
-        objective: the loss terms.
-        state: parameters, statistics, and the key and step that decide what dropout
-            drops.
-        batch: what to look at; a term that compares examples compares these.
-        train: run the model as training does. Terms may need what a model builds in
-            training alone.
+        model: Maps a Batch to Outputs.
+        objective: Loss terms.
+        state: Parameters, statistics, and the key and step that determine dropout.
+        batch: Examples; a term that compares examples compares these.
+        train: Run the model in training mode, since terms may need outputs that only
+            training builds.
 
     Returns:
-        Name of a term -> a tree like `state.params`.
+        Name of a term -> tree like `state.params`.
     """
     names = list(objective.terms)
     _, pull = jax.vjp(_values(model, objective, state, batch, train), state.params)
@@ -73,18 +72,18 @@ def term_gradients(
 
 
 def term_weights(objective: Objective, step: Array) -> Array:
-    """What each term counts for at a training step, (K)."""
+    """Returns the weight of each term at a training step, (K)."""
     weights = [term.weight for term in objective.terms.values()]
-    numbers = [weight(step) if callable(weight) else weight for weight in weights]
-    return jnp.stack([jnp.asarray(x, jnp.float32) for x in numbers])
+    values = [weight(step) if callable(weight) else weight for weight in weights]
+    return jnp.stack([jnp.asarray(x, jnp.float32) for x in values])
 
 
 def gradient_similarity(gradients: Mapping[str, PyTree]) -> GradientSimilarity:
-    """Norms and cosines for every module, and for "all" of them.
+    """Computes norms and cosines for every module, and for "all" of them.
 
     Args:
-        gradients: name of a term -> a tree whose first level are the modules. The
-            terms keep their order; mind that jit returns a mapping sorted by name.
+        gradients: Name of a term -> tree whose first level is the modules. The terms
+            keep their order; note that jit returns a mapping sorted by name.
     """
     terms = list(gradients.values())
     products = {
@@ -100,7 +99,7 @@ def gradient_similarity(gradients: Mapping[str, PyTree]) -> GradientSimilarity:
 def _values(
     model: Model, objective: Objective, state: TrainState, batch: Batch, train: bool
 ):
-    """Maps parameters to the values of all terms, (K)."""
+    """Returns a function from parameters to the values of all terms, (K)."""
     key = jax.random.fold_in(state.key, state.step)
 
     def values(params: PyTree) -> Array:
@@ -111,21 +110,21 @@ def _values(
             mutable=["batch_stats"] if train else [],
             rngs={"dropout": key} if train else None,
         )[0]
-        found = [objective.value(name, outputs, batch) for name in objective.terms]
-        return jnp.stack(found)
+        terms = [objective.value(name, outputs, batch) for name in objective.terms]
+        return jnp.stack(terms)
 
     return values
 
 
 def _products(trees: list[PyTree]) -> Array:
-    """The inner products of K trees, (K K)."""
+    """Inner products of K trees, (K K)."""
     leaves = zip(*map(jax.tree.leaves, trees), strict=True)
     rows = (jnp.stack([x.ravel() for x in same]) for same in leaves)
     return sum((row @ row.T for row in rows), jnp.zeros((len(trees),) * 2))
 
 
 def _cosines(products: Array) -> Array:
-    """Inner products over the lengths; 0 where a length is 0."""
-    square = jnp.diagonal(products)
-    lengths = jnp.sqrt(square)[:, None] * jnp.sqrt(square)[None, :]
-    return jnp.where(lengths > 0, products / jnp.where(lengths > 0, lengths, 1), 0.0)
+    """Inner products divided by the norms; 0 where a norm is 0."""
+    norms = jnp.sqrt(jnp.diagonal(products))
+    scale = norms[:, None] * norms[None, :]
+    return jnp.where(scale > 0, products / jnp.where(scale > 0, scale, 1), 0.0)

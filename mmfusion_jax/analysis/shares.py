@@ -1,4 +1,4 @@
-"""What every modality counts for, on average."""
+"""Mean modality weights of a model."""
 
 from collections.abc import Mapping
 
@@ -8,16 +8,16 @@ from mmfusion_jax.types import WEIGHT_PREFIX
 
 
 def mean_modality_weights(collected: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """The mean share of every modality of which a model says what it counts for.
+    """Averages the modality weights over examples.
 
         mean_i g_im / sum_j g_ij
 
     Args:
-        collected: what an evaluation step collects; "share/<modality>" (n).
+        collected: Arrays collected by an evaluation step; "weight/<modality>" (n).
 
     Returns:
-        Modality -> mean over the examples that have a modality at all. Empty if none
-        has, and for a model that does not say it.
+        Modality -> mean over the examples with at least one modality. Empty if there
+        are none, and for a model without modality weights.
     """
     names = [name for name in collected if name.startswith(WEIGHT_PREFIX)]
     if not names:

@@ -1,1 +1,1 @@
-"""Fusion blocks: streams in, streams out."""
+"""Fusion blocks, which map streams to streams."""

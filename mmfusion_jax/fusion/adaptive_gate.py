@@ -1,4 +1,4 @@
-"""A gate for every modality, and the sum of what passes (Hetero-Fusion-Net)."""
+"""Adaptive gating of modalities (Hetero-Fusion-Net)."""
 
 from typing import Any, Literal
 
@@ -17,20 +17,20 @@ KINDS = ("sigmoid", "softmax")
 
 
 class AdaptiveGate(nn.Module):
-    """Weighs modalities by what all of them say.
+    """Weighted sum of modalities, with gates computed from all of them.
 
         g = sigmoid(W_2 relu(W_1 [f_1; ..; f_M] + b_1) + b_2)                     (3)
         f = sum_m g_m f_m                                                         (4)
 
     The gate of a missing modality is 0.
 
-    Parameters: `hidden_dim` (unless it is 0), `gate`.
+    Parameters: `hidden` (unless `hidden_dim` is 0), `gate`.
 
     Attributes:
-        modalities: the streams, one token each.
-        hidden_dim: width between W_1 and W_2; 0: Eq. 3 as printed, without W_1.
-        kind: "sigmoid", or "softmax": gates whose sum is 1.
-        target: the stream that is added, (b 1 d).
+        modalities: Names of the streams, one token each.
+        hidden_dim: Width between W_1 and W_2; 0: Eq. 3 as printed, without W_1.
+        kind: "sigmoid", or "softmax" for gates that sum to 1.
+        target: Name of the added stream, (b 1 d).
         dtype: type of the computation; None keeps that of the input.
 
     Reference:
@@ -45,10 +45,10 @@ class AdaptiveGate(nn.Module):
 
     @nn.compact
     def __call__(self, streams: Streams, *, train: bool) -> Streams:
-        """Adds the stream `target`, and "gate", (b m 1), g in the order given.
+        """Adds the stream `target`, and "gate", (b m 1), g in the given order.
 
         Raises:
-            ConfigError: if the kind is unknown.
+            ConfigError: The kind is unknown.
         """
         if self.kind not in KINDS:
             raise ConfigError(

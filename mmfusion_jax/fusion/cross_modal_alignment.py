@@ -22,7 +22,7 @@ PROJECTIONS = ("query", "key", "value")
 
 
 class CrossModalAlignment(nn.Module):
-    """Every modality asks each other one, and a gate decides how much it hears.
+    """Cross-attention from each modality to the others, with a gated residual.
 
         Q_i = F_i W_Q, and so K_i, V_i                                (3)
         A_ij = softmax(Q_i K_j^T / sqrt(d_k)) V_j                     (4)
@@ -34,18 +34,18 @@ class CrossModalAlignment(nn.Module):
     modality, such as `query_audio`), `similarity`, `gate_hidden`, `gate`, `norm`.
 
     Attributes:
-        modality_order: the streams that are aligned; all have tokens of one width.
-        num_heads: of the attention; divides the width.
-        per_modality: projections of Eq. 3 of each modality's own.
+        modality_order: Names of the streams to align; all have the same token width.
+        num_heads: Number of attention heads; divides the width.
+        per_modality: Use separate projections in Eq. 3 for each modality.
         dtype: type of the computation; None keeps that of the input.
 
     Reference:
         OF-CMAER-CAT, Sec. 3, Eq. 3-7.
     Deviation:
-        The projections are shared, as printed, and one head wide. The softmax of Eq. 6
-        runs over the partners that an example has; without any F' is 0. G is a
-        perceptron of each step [F_i, F'_i] with one hidden layer and ReLU, shared by
-        the modalities, as is LN; the paper says "MLP".
+        The projections are shared, as printed, and there is one head. The softmax of
+        Eq. 6 is over the other modalities that are present; without any, F' is 0. G is
+        an MLP of each step [F_i, F'_i] with one hidden layer and ReLU, shared by the
+        modalities, as is LN; the paper only has "MLP".
     """
 
     modality_order: tuple[str, ...]
@@ -55,15 +55,15 @@ class CrossModalAlignment(nn.Module):
 
     @nn.compact
     def __call__(self, streams: Streams, *, train: bool) -> Streams:
-        """Aligns the streams in `modality_order`, each (b n d); others pass through.
+        """Aligns the streams in `modality_order`, each (b n d).
 
         Returns:
-            The same streams, those in `modality_order` aligned, and "alpha", whose
-            values (b m m) are alpha, row i for modality i, and whose mask is which are
-            present.
+            The same streams, those in `modality_order` aligned, others unchanged, and
+            "alpha", with the values alpha (b m m), row i for modality i, and the
+            present modalities as the mask.
 
         Raises:
-            ConfigError: if `num_heads` does not divide d.
+            ConfigError: `num_heads` does not divide d.
         """
         del train
         parts = [streams[m] for m in self.modality_order]
@@ -73,19 +73,19 @@ class CrossModalAlignment(nn.Module):
         width = parts[0].values.shape[-1]
         if width % self.num_heads:
             raise ConfigError(
-                "C10", f"heads={self.num_heads} does not divide the width {width}."
+                "C10", f"num_heads={self.num_heads} does not divide the width {width}."
             )
         alpha = self._alpha(parts, width)
         own = jnp.concatenate([part.values for part in parts], axis=1)
-        heard = self._heard(parts, alpha.values, width)
+        context = self._context(parts, alpha.values, width)
 
         hidden = torch_dense(2 * width, width, dtype=self.dtype, name="gate_hidden")
         gate = torch_dense(width, width, dtype=self.dtype, name="gate")
-        both = jnp.concatenate([own, heard], axis=-1)
-        opening = jax.nn.sigmoid(gate(jax.nn.relu(hidden(both))))
-        aligned = layer_norm(self.dtype, "norm")(own + opening * heard)
+        both = jnp.concatenate([own, context], axis=-1)
+        gates = jax.nn.sigmoid(gate(jax.nn.relu(hidden(both))))
+        aligned = layer_norm(self.dtype, "norm")(own + gates * context)
         ends = np.cumsum([part.values.shape[1] for part in parts[:-1]])
-        made = {
+        aligned_streams = {
             m: part.replace(values=zero_masked(values, part.mask))
             for m, part, values in zip(
                 self.modality_order,
@@ -94,26 +94,26 @@ class CrossModalAlignment(nn.Module):
                 strict=True,
             )
         }
-        return {**streams, **made, ALPHA: alpha}
+        return {**streams, **aligned_streams, ALPHA: alpha}
 
     def _alpha(self, parts: Sequence[Tokens], width: int) -> Tokens:
-        """The weight of every partner, Eq. 6."""
+        """Weights of the other modalities, Eq. 6."""
         means = jnp.stack([mean(part) for part in parts], axis=1)  # b m d
         present = jnp.stack([part.present for part in parts], axis=1)
-        weigh = torch_dense(
+        similarity = torch_dense(
             width, width, use_bias=False, dtype=self.dtype, name="similarity"
         )
         wide = jnp.promote_types(means.dtype, jnp.float32)
-        scores = jnp.einsum("bid,bjd->bij", weigh(means), means).astype(wide)
-        partner = present[:, None, :] & present[:, :, None]
-        partner = partner & ~jnp.eye(len(parts), dtype=bool)
-        return Tokens(masked_softmax(scores, partner, axis=-1), present)
+        scores = jnp.einsum("bid,bjd->bij", similarity(means), means).astype(wide)
+        pairs = present[:, None, :] & present[:, :, None]
+        pairs = pairs & ~jnp.eye(len(parts), dtype=bool)
+        return Tokens(masked_softmax(scores, pairs, axis=-1), present)
 
-    def _heard(self, parts: Sequence[Tokens], alpha: Array, width: int) -> Array:
-        """What every token hears from the partners of its modality, F' of Eq. 5.
+    def _context(self, parts: Sequence[Tokens], alpha: Array, width: int) -> Array:
+        """Attention of every token to the other modalities, F' of Eq. 5.
 
         Returns:
-            (b n d), n being the tokens of all modalities side by side.
+            (b n d), with the tokens of all modalities concatenated.
         """
         sizes = np.array([part.values.shape[1] for part in parts])
         query, key, value = (self._project(name, parts, width) for name in PROJECTIONS)
@@ -121,29 +121,31 @@ class CrossModalAlignment(nn.Module):
         starts = np.cumsum([0, *sizes]).tolist()
         for j, part in enumerate(parts):
             keys = key[:, starts[j] : starts[j + 1]]
-            seen = attention_weights(query, keys, part.mask[:, None, None, :])
-            # A token's weight of partner j is that of its modality; 0 for its own.
-            share = jnp.repeat(
+            attention = attention_weights(query, keys, part.mask[:, None, None, :])
+            # A token's weight of modality j is that of its modality; 0 for its own.
+            scale = jnp.repeat(
                 alpha[:, :, j], sizes, 1, total_repeat_length=sizes.sum()
             )
-            weights.append(seen * share[:, None, :, None])
+            weights.append(attention * scale[:, None, :, None])
         weights = jnp.concatenate(weights, axis=-1).astype(value.dtype)
         mixed = jnp.einsum("bgns,bsgd->bngd", weights, value)
         return einops.rearrange(mixed, "b n g d -> b n (g d)")
 
     def _project(self, name: str, parts: Sequence[Tokens], width: int) -> Array:
-        """Q, K or V of all tokens side by side, Eq. 3, (b n g d)."""
+        """Q, K or V of the concatenated tokens, Eq. 3, (b n g d)."""
 
-        def layer(own: str) -> nn.Dense:
-            return torch_dense(width, width, use_bias=False, dtype=self.dtype, name=own)
+        def layer(full_name: str) -> nn.Dense:
+            return torch_dense(
+                width, width, use_bias=False, dtype=self.dtype, name=full_name
+            )
 
         values = [part.values for part in parts]
         if self.per_modality:
-            made = [
+            projected = [
                 layer(f"{name}_{m}")(x)
                 for m, x in zip(self.modality_order, values, strict=True)
             ]
-            joint = jnp.concatenate(made, axis=1)
+            joint = jnp.concatenate(projected, axis=1)
         else:
             joint = layer(name)(jnp.concatenate(values, axis=1))
         return einops.rearrange(joint, "b n (g d) -> b n g d", g=self.num_heads)

@@ -1,4 +1,4 @@
-"""Modalities as nodes of a graph that tell each other what they know."""
+"""Graph attention over modalities (MEA)."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from mmfusion_jax.types import Array
 
 
 class GraphFusion(nn.Module):
-    """Every node gathers its neighbors, then all are added.
+    """Graph attention over the modalities, followed by a sum over nodes.
 
         delta_ij = Q [W h_i, W h_j] + b                               (17)
         xi_ij = softmax_j(gelu(delta_ij)), j in N_i                   (18)
@@ -21,14 +21,14 @@ class GraphFusion(nn.Module):
     N_i are the other nodes that are present.
 
     Attributes:
-        self_loops: N_i also holds i.
-        dtype: type of the computation, softmax excepted; None keeps that of the input.
+        self_loops: N_i also contains i.
+        dtype: Dtype of the computation except the softmax; None keeps the input's.
 
     Reference:
         MEA, Sec. III-F.
     Deviation:
-        A node without neighbors, the only modality of an example, is its own: by
-        Eq. 19 nothing of it would be left.
+        A node without neighbors, the only modality of an example, has a self-loop; by
+        Eq. 19 it would otherwise be lost.
     """
 
     self_loops: bool = False
@@ -36,14 +36,14 @@ class GraphFusion(nn.Module):
 
     @nn.compact
     def __call__(self, nodes: Array, present: Array) -> Array:
-        """Fuses.
+        """Fuses the nodes.
 
         Args:
-            nodes: (b m d), anything finite where absent.
+            nodes: (b m d), finite but arbitrary where absent.
             present: (b m) bool.
 
         Returns:
-            (b d); 0 where no node is present.
+            (b d); 0 if no node is present.
         """
         _, m, width = nodes.shape
         project = torch_dense(
@@ -51,8 +51,8 @@ class GraphFusion(nn.Module):
         )
         x = project(zero_masked(nodes, present))
         shape = (*x.shape[:1], m, m, width)
-        one, other = jnp.expand_dims(x, 2), jnp.expand_dims(x, 1)
-        pairs = [jnp.broadcast_to(y, shape) for y in (one, other)]
+        rows, columns = jnp.expand_dims(x, 2), jnp.expand_dims(x, 1)
+        pairs = [jnp.broadcast_to(y, shape) for y in (rows, columns)]
         strength = torch_dense(2 * width, 1, dtype=self.dtype, name="strength")
         delta = strength(jnp.concatenate(pairs, axis=-1))[..., 0]  # b i j
         delta = delta.astype(jnp.promote_types(delta.dtype, jnp.float32))

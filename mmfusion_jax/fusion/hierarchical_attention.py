@@ -1,4 +1,4 @@
-"""Hierarchical cross-modal attention: from all modalities down to single ones."""
+"""Hierarchical cross-modal attention (MEA)."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -16,28 +16,28 @@ SOURCES = ("updated", "preliminary")
 
 
 class HierarchicalAttention(nn.Module):
-    """Every modality is reinforced by all, then the others, then each other one.
+    """Attention from each modality to all, then the others, then each other modality.
 
         mixed  = MRU([Z_1 .. Z_M], Z_m)
         coarse = MRU([Z_s, s != m], mixed)
         fine   = sum_{s != m} MRU(Z_s, coarse)                        (10)
 
-    Parameters: `mixed_<layer>`, `coarse_<layer>`, their units in the order of the
-    modalities, and `fine_<layer>`, target by target, its sources in that order.
+    Parameters: `mixed_<layer>` and `coarse_<layer>`, with units in the order of the
+    modalities, and `fine_<layer>`, with units ordered by target, then by source.
 
     Attributes:
-        modality_order: the modalities; `[ ]` joins tokens in this order.
-        block: makes MRUs side by side; takes what they see, `sees`, and its `name`.
-        num_layers: number of layers, N; 0 is the ablation "w/o HCA Module".
+        modality_order: Names of the modalities; `[ ]` concatenates in this order.
+        block: Creates MRUs with arguments `sources` and `name`.
+        num_layers: Number of layers, N; 0 is the ablation "w/o HCA Module".
         mixed, coarse, fine: False skips that step, the ablations "w/o MRU".
-        sources: what layers after the first look at: the "updated" modalities, or the
-            "preliminary" ones that the first layer was given.
+        sources: Sources of the layers after the first: the "updated" modalities, or
+            the "preliminary" inputs of the first layer.
 
     Reference:
         MEA, Sec. III-D, Eq. 10.
     Deviation:
-        Eq. 10 is written for language; the others follow by symmetry, with weights of
-        their own. A source that an example lacks is skipped.
+        Eq. 10 is written for language; the others follow by symmetry, with separate
+        weights. A missing source is skipped.
     """
 
     modality_order: tuple[str, ...]
@@ -50,10 +50,10 @@ class HierarchicalAttention(nn.Module):
 
     @nn.compact
     def __call__(self, streams: Streams, *, train: bool) -> Streams:
-        """Reinforces the streams in `modality_order`, (b n d); others pass through.
+        """Updates the streams in `modality_order`, (b n d); others are unchanged.
 
         Raises:
-            ConfigError: if `sources` is unknown.
+            ConfigError: `sources` is unknown.
         """
         if self.sources not in SOURCES:
             raise ConfigError(
@@ -61,52 +61,54 @@ class HierarchicalAttention(nn.Module):
                 f"hca_sources={self.sources!r} is unknown.",
                 suggest(self.sources, SOURCES),
             )
-        seen = targets = [streams[m] for m in self.modality_order]
+        sources = targets = [streams[m] for m in self.modality_order]
         for i in range(self.num_layers):
-            targets = self._layer(i, seen, list(targets), train)
+            targets = self._layer(i, sources, list(targets), train)
             if self.sources == "updated":
-                seen = targets
+                sources = targets
         return {**streams, **dict(zip(self.modality_order, targets, strict=True))}
 
     def _layer(
-        self, i: int, seen: list[Tokens], targets: list[Tokens], train: bool
+        self, i: int, sources: list[Tokens], targets: list[Tokens], train: bool
     ) -> list[Tokens]:
-        """Every modality through the steps of one layer."""
-        places = range(len(seen))
-        others = tuple(tuple(s for s in places if s != t) for t in places)
+        """Applies one layer to every modality."""
+        indices = range(len(sources))
+        others = tuple(tuple(s for s in indices if s != t) for t in indices)
 
-        def step(name: str, sees: tuple[tuple[int, ...], ...], asking: list[Tokens]):
-            unit = self.block(sees=sees, name=f"{name}_{i}")
-            return unit(seen, asking, train=train)[0]
+        def step(name: str, of: tuple[tuple[int, ...], ...], queries: list[Tokens]):
+            unit = self.block(sources=of, name=f"{name}_{i}")
+            return unit(sources, queries, train=train)[0]
 
         if self.mixed:
-            targets = step("mixed", (tuple(places),) * len(seen), targets)
-        if self.coarse and len(seen) > 1:
-            made = step("coarse", others, targets)
+            targets = step("mixed", (tuple(indices),) * len(sources), targets)
+        if self.coarse and len(sources) > 1:
+            updated = step("coarse", others, targets)
             targets = [
-                chosen(some(seen, others[t]), made[t], targets[t]) for t in places
+                select(any_present(sources, others[t]), updated[t], targets[t])
+                for t in indices
             ]
-        if self.fine and len(seen) > 1:
-            pairs = [(t, s) for t in places for s in others[t]]
-            sees = tuple((s,) for _, s in pairs)
-            made = step("fine", sees, [targets[t] for t, _ in pairs])
+        if self.fine and len(sources) > 1:
+            pairs = [(t, s) for t in indices for s in others[t]]
+            of = tuple((s,) for _, s in pairs)
+            updated = step("fine", of, [targets[t] for t, _ in pairs])
             parts = {
-                (t, s): zero_masked(tokens.values, seen[s].present)
-                for (t, s), tokens in zip(pairs, made, strict=True)
+                (t, s): zero_masked(tokens.values, sources[s].present)
+                for (t, s), tokens in zip(pairs, updated, strict=True)
             }
-            for t in places:
+            for t in indices:
                 values = sum(parts[t, s] for s in others[t])
                 target = targets[t].replace(values=values)
-                targets[t] = chosen(some(seen, others[t]), target, targets[t])
+                some = any_present(sources, others[t])
+                targets[t] = select(some, target, targets[t])
         return targets
 
 
-def some(streams: Sequence[Tokens], places: Sequence[int]) -> Array:
-    """In which examples any of the streams at `places` is present, (b) bool."""
-    return functools.reduce(jnp.logical_or, [streams[i].present for i in places])
+def any_present(streams: Sequence[Tokens], indices: Sequence[int]) -> Array:
+    """Whether any of the streams at `indices` is present, (b) bool."""
+    return functools.reduce(jnp.logical_or, [streams[i].present for i in indices])
 
 
-def chosen(rows: Array, one: Tokens, other: Tokens) -> Tokens:
-    """`one` in the examples where `rows` (b) is True, else `other`."""
-    values = jnp.where(rows[:, None, None], one.values, other.values)
+def select(condition: Array, tokens: Tokens, other: Tokens) -> Tokens:
+    """Returns `tokens` in examples where `condition` (b) is True, else `other`."""
+    values = jnp.where(condition[:, None, None], tokens.values, other.values)
     return other.replace(values=values)

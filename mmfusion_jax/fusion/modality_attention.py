@@ -11,27 +11,27 @@ from mmfusion_jax.types import Streams
 
 
 class ModalityAttention(nn.Module):
-    """Every modality asks all modalities that an example has.
+    """Self-attention over the modalities that are present.
 
-        head_k = softmax(Q_k K_k^T / sqrt(d_k)) V_k,  one row for each modality   (1)
+        head_k = softmax(Q_k K_k^T / sqrt(d_k)) V_k,  one row per modality        (1)
         f_att = Concat(head_1, .., head_h) W_o                                    (2)
 
     Parameters: `attention`: `query`, `key`, `value` without bias, `out`.
 
     Attributes:
-        modalities: the streams, one token each, in the order of the tokens.
+        modalities: Names of the streams, one token each, in the order of the tokens.
         num_heads: h; must divide the width.
-        include_self: False: a modality asks the others alone; one without others
-            asks itself.
-        residual: add f.
+        include_self: If False, a modality attends to the others only, and to itself
+            if there are no others.
+        residual: Add f.
         dtype: type of the computation; None keeps that of the input.
 
     Reference:
         Hetero-Fusion-Net, Sec. 3.2, Eq. 1-2.
     Deviation:
-        As printed, Eq. 1 has one query and one key for each pair, and the softmax of
-        one number is 1. The text asks for a matrix of the relevance of every modality
-        for every other: the softmax runs over the modalities.
+        As printed, Eq. 1 has one query and one key per pair, and the softmax of one
+        number is 1. The text describes a matrix of the relevance of every modality to
+        every other: the softmax is over the modalities.
     """
 
     modalities: tuple[str, ...]
@@ -42,7 +42,7 @@ class ModalityAttention(nn.Module):
 
     @nn.compact
     def __call__(self, streams: Streams, *, train: bool) -> Streams:
-        """Replaces `modalities`, (b 1 d) each; every other stream passes through."""
+        """Updates the streams `modalities`, (b 1 d) each; others are unchanged."""
         tokens = stack(streams, self.modalities)
         attend = Attention(
             self.num_heads,

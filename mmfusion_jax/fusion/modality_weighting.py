@@ -1,4 +1,4 @@
-"""How much every modality counts, judged by its own statistics (OF-CMAER-CAT)."""
+"""Modality weights computed from statistics of each modality (OF-CMAER-CAT)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,23 +16,23 @@ EPSILON = 1e-8
 
 
 class ModalityWeighting(nn.Module):
-    """Weights of modalities that add up to 1 over those that are present.
+    """Modality weights that sum to 1 over the present modalities.
 
         s_i = W_2 relu(W_1 [mean_t F_i, var_t F_i] + b_1) + b_2       (8)
         w_i = exp(s_i) / sum_k exp(s_k)                               (9)
         w'_i = m_i w_i / (sum_k m_k w_k + eps)                        (10)
 
-    Parameters: `hidden_dim`, `score`, shared by the modalities.
+    Parameters: `hidden`, `score`, shared by the modalities.
 
     Attributes:
-        hidden_dim: width of the hidden layer.
+        hidden_dim: Width of the hidden layer.
         dtype: type of the computation; None keeps that of the input.
 
     Reference:
         OF-CMAER-CAT, Sec. 3, Eq. 8-10.
     Deviation:
-        Literally as printed: the softmax is over all modalities, and the mask comes
-        afterwards. The variance is that of the steps of each channel (population).
+        As printed: the softmax is over all modalities, and the mask is applied
+        afterwards. The variance is the population variance over the steps.
     """
 
     hidden_dim: int = 64
@@ -40,12 +40,12 @@ class ModalityWeighting(nn.Module):
 
     @nn.compact
     def __call__(self, parts: Sequence[Tokens]) -> Array:
-        """Maps the tokens (b n d) of m modalities to w' (b m); 0 where all lack."""
-        facts = jnp.stack([statistics(tokens) for tokens in parts], axis=1)  # b m 2d
+        """Maps tokens (b n d) of m modalities to w' (b m); 0 if none is present."""
+        features = jnp.stack([statistics(tokens) for tokens in parts], axis=1)  # b m 2d
         present = jnp.stack([tokens.present for tokens in parts], axis=1)
         hidden = torch_dense(
-            facts.shape[-1], self.hidden_dim, dtype=self.dtype, name="hidden"
-        )(facts)
+            features.shape[-1], self.hidden_dim, dtype=self.dtype, name="hidden"
+        )(features)
         score = torch_dense(self.hidden_dim, 1, dtype=self.dtype, name="score")
         scores = score(jax.nn.relu(hidden))[..., 0]
         wide = jnp.promote_types(scores.dtype, jnp.float32)
@@ -54,8 +54,8 @@ class ModalityWeighting(nn.Module):
 
 
 def statistics(tokens: Tokens) -> Array:
-    """Mean and variance of every channel over the real tokens, (b 2d); 0 if none."""
+    """Mean and variance of every channel over the valid tokens, (b 2d); 0 if none."""
     center = mean(tokens)
-    away = zero_masked(tokens.values, tokens.mask) - center[:, None]
-    spread = masked_mean(jnp.square(away), tokens.mask, axis=1)
-    return jnp.concatenate([center, spread], axis=-1)
+    centered = zero_masked(tokens.values, tokens.mask) - center[:, None]
+    variance = masked_mean(jnp.square(centered), tokens.mask, axis=1)
+    return jnp.concatenate([center, variance], axis=-1)

@@ -1,4 +1,4 @@
-"""Predictive self-attention in every modality, and how much each modality weighs."""
+"""Predictive self-attention (PSA) and weighted attention layer (WAL) of MEA."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -17,16 +17,16 @@ FORMS = ("token", "dense", "off")
 
 
 class PredictiveSelfAttention(nn.Module):
-    """Layers of self-attention in which each map helps to predict the next.
+    """Self-attention layers, each of which predicts the attention map of the next.
 
-    Parameters: `layer_<i>`, its units in the order of the modalities, and `weigh_<i>`
+    Parameters: `layer_<i>`, with units in the order of the modalities, and `weigh_<i>`
     for the weights.
 
     Attributes:
-        modality_order: the modalities.
-        block: makes an attention layer; takes what it `sees` and its `name`.
-        num_layers: number of layers, M; 0 is the ablation "w/o PSA Module".
-        modality_weighting: how modalities are weighed after each layer, see
+        modality_order: Names of the modalities.
+        block: Creates an attention layer with arguments `sources` and `name`.
+        num_layers: Number of layers, M; 0 is the ablation "w/o PSA Module".
+        modality_weighting: Weights of the modalities after each layer, see
             `ModalityWeights`; "off" is the ablation "w/o Weighted Attention Layer".
         dtype: type of the computation; None keeps that of the input.
 
@@ -42,10 +42,10 @@ class PredictiveSelfAttention(nn.Module):
 
     @nn.compact
     def __call__(self, streams: Streams, *, train: bool) -> Streams:
-        """Refines the streams in `modality_order`, each (b n d); others pass through.
+        """Updates the streams in `modality_order`, (b n d); others are unchanged.
 
         Raises:
-            ConfigError: if `modality_weighting` is unknown.
+            ConfigError: `modality_weighting` is unknown.
         """
         if self.modality_weighting not in FORMS:
             raise ConfigError(
@@ -53,39 +53,39 @@ class PredictiveSelfAttention(nn.Module):
                 f"wal={self.modality_weighting!r} is unknown.",
                 suggest(self.modality_weighting, FORMS),
             )
-        refined, asked = dict(streams), []
-        own = tuple((place,) for place, _ in enumerate(self.modality_order))
+        updated, previous = dict(streams), []
+        own = tuple((index,) for index, _ in enumerate(self.modality_order))
         for i in range(self.num_layers):
-            layer = self.block(sees=own, name=f"layer_{i}")
-            z = [refined[m] for m in self.modality_order]
-            z, asked = layer(z, z, asked, train=train)
-            refined |= zip(self.modality_order, z, strict=True)
+            layer = self.block(sources=own, name=f"layer_{i}")
+            z = [updated[m] for m in self.modality_order]
+            z, previous = layer(z, z, previous, train=train)
+            updated |= zip(self.modality_order, z, strict=True)
             if self.modality_weighting != "off":
                 dense, name = self.modality_weighting == "dense", f"weigh_{i}"
-                weigh = ModalityWeights(
+                weights = ModalityWeights(
                     self.modality_order, dense, self.dtype, name=name
                 )
-                refined = dict(weigh(refined, train=train))
-        return refined
+                updated = dict(weights(updated, train=train))
+        return updated
 
 
 class ModalityWeights(nn.Module):
-    """Each modality is multiplied by its share of the attention.
+    """Multiplies each modality by its attention weight.
 
         gamma_m = mean_t P_m^T tanh(W_m z_t + b_m)                    (5)
         psi = softmax_m(gamma), Z_m = psi_m Z_m                       (6)
 
     Attributes:
-        modality_order: the modalities.
-        dense: W_m reads the whole sequence, (n*d n*d), instead of one token.
-        dtype: type of the computation, softmax excepted; None keeps that of the input.
+        modality_order: Names of the modalities.
+        dense: Apply W_m to the entire sequence, (n*d n*d), instead of each token.
+        dtype: Dtype of the computation except the softmax; None keeps the input's.
 
     Reference:
         MEA, Eq. 5-6.
     Deviation:
-        W_m as printed would have hundreds of millions of parameters for the lengths
-        of the paper: by default it is shared by the tokens. Only present modalities
-        have a share.
+        W_m as printed would have hundreds of millions of parameters for the paper's
+        sequence lengths: by default it is shared by the tokens. The softmax is over
+        the present modalities.
     """
 
     modality_order: tuple[str, ...]
@@ -94,7 +94,7 @@ class ModalityWeights(nn.Module):
 
     @nn.compact
     def __call__(self, streams: Streams, *, train: bool) -> Streams:
-        """Scales the streams in `modality_order`; others pass through."""
+        """Scales the streams in `modality_order`; others are unchanged."""
         del train
         gamma = jnp.stack(
             [self._gamma(m, streams[m]) for m in self.modality_order], axis=1
@@ -112,7 +112,7 @@ class ModalityWeights(nn.Module):
         return {**streams, **scaled}
 
     def _gamma(self, name: str, tokens: Tokens) -> Array:
-        """How much there is in a modality, (b)."""
+        """Score of a modality, (b)."""
         x, mask = zero_masked(tokens.values, tokens.mask), tokens.mask
         if self.dense:
             x = einops.rearrange(x, "b n d -> b 1 (n d)")

@@ -1,4 +1,4 @@
-"""Attention that reinforces targets by sources, several units side by side."""
+"""Modality reinforcement units (MRU) of MEA, several in parallel."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -26,41 +26,42 @@ KNOWN = {"form": ("literal", "logit"), "scale": ("head", "width")}
 
 
 class ReinforcementUnit(nn.Module):
-    """Units side by side; in each a target asks its sources.
+    """Parallel units, in each of which a target attends to its sources.
 
         S = LN(Z_t) W_Q (LN(Z_s) W_K)^T / scale, per head
         o = LN(Z_t) + concat_k softmax(S_k) V_k                        (3), (8)
         Z = W_2 gelu(W_1 LN(o) + b_1) + b_2 + o                        (4), (9)
 
-    A target that is its own source has predictive self-attention.
+    If a target is its own source, this is predictive self-attention.
 
     Parameters, all with a leading axis u of the units: `norm_scale`, `norm_bias`,
-    `query`, `key`, `value`, `out` and `out_bias` (if asked for), `conv` and `conv_bias`
-    (if maps are predicted), `feed_scale`, `feed_bias`, `expand`, `expand_bias`,
-    `shrink`, `shrink_bias`. All but the attention runs over the tokens of all units at
-    once: few large operations compile and run faster than many small ones.
+    `query`, `key`, `value`, `out` and `out_bias` (with `out_proj`), `conv` and
+    `conv_bias` (if maps are predicted), `feed_scale`, `feed_bias`, `expand`,
+    `expand_bias`, `shrink`, `shrink_bias`. Everything except the attention is computed
+    for the tokens of all units at once: few large operations compile and run faster
+    than many small ones.
 
     Attributes:
-        sources: for every unit the places of its sources among those given; the tokens
-            of several stand in one sequence.
-        num_heads: number of heads, K; must divide the width d.
-        mu: how much the map of the previous layer decides, see `predict_attention`; 0
-            is the ablation "w/o Prediction Chain" and has no convolution.
-        form: of Eq. 2, see `predict_attention`.
+        sources: For every unit, the indices of its sources; the tokens of several are
+            concatenated.
+        num_heads: Number of heads, K; must divide the width d.
+        mu: Weight of the previous layer's map, see `predict_attention`; 0 is the
+            ablation "w/o Prediction Chain" and has no convolution.
+        form: Form of Eq. 2, see `predict_attention`.
         scale: "head" divides S by sqrt(d / K), "width" by sqrt(d).
-        out_proj: a linear layer on the heads before they are added.
-        ffn_mult: hidden width of the feed-forward network, in widths d.
-        dropout: on what the heads give, and on the hidden layer.
-        remat: compute predicted maps again on the way back, a few examples at a time,
-            to save memory; others always are.
-        dtype: type of the computation, softmax excepted; None keeps that of the input.
+        out_proj: Apply a linear layer to the heads before the residual.
+        ffn_mult: Hidden width of the feed-forward network, in multiples of d.
+        dropout: Dropout rate of the heads and the hidden layer.
+        remat: Recompute predicted maps in the backward pass, a few examples at a time,
+            to save memory; other maps are always recomputed.
+        dtype: Dtype of the computation except the softmax; None keeps the input's.
 
     Reference:
         MEA, Sec. III-C, Eq. 2-4, and the unit of Sec. III-D, Eq. 7-9.
     Deviation:
-        One normalization serves source and target, and what is added to the heads is
-        the normalized target, as Eq. 3 and 8 print it. The paper does not speak of
-        dropout; ours leaves the maps alone, which are large.
+        Source and target share one normalization, and the residual is the normalized
+        target, as Eq. 3 and 8 print it. The paper does not mention dropout; we do not
+        apply it to the maps, which are large.
     """
 
     sources: tuple[tuple[int, ...], ...]
@@ -83,21 +84,20 @@ class ReinforcementUnit(nn.Module):
         *,
         train: bool,
     ) -> tuple[list[Tokens], list[Pair]]:
-        """Reinforces.
+        """Updates the targets.
 
         Args:
             sources: (b s d) each.
-            targets: (b n d), one for every unit.
-            previous: queries and keys of every unit in the previous layer, if there
-                is one.
-            train: drop out.
+            targets: (b n d), one per unit.
+            previous: Queries and keys of every unit in the previous layer, if any.
+            train: Apply dropout.
 
         Returns:
-            The targets, (b n d), 0 where masked, and of every unit the scaled queries
-            (b k n d/k) and keys (b k s d/k), 0 where masked: S is their product.
+            The targets, (b n d), 0 where masked, and the scaled queries (b k n d/k) and
+            keys (b k s d/k) of every unit, 0 where masked: S is their product.
 
         Raises:
-            ConfigError: an option is unknown, or `num_heads` does not divide d.
+            ConfigError: An option is unknown, or `num_heads` does not divide d.
         """
         width = targets[0].values.shape[-1]
         self._check(width)
@@ -107,91 +107,93 @@ class ReinforcementUnit(nn.Module):
 
         scale, bias = self._norm("norm", width)
         z = layer_normalize(zero_masked(rows.join([t.values for t in targets]), mask))
-        z = z * rows.spread(scale) + rows.spread(bias)
+        z = z * rows.repeat(scale) + rows.repeat(bias)
         square = (width, width), width
-        queries = rows.cut(rows.linear(z, self._param("query", *square)))
+        queries = rows.split(rows.linear(z, self._param("query", *square)))
         kernel = [self._param(name, *square) for name in ("key", "value")]
         kernel = jnp.concatenate(kernel, axis=-1)
-        # LN(Z) W as one product, as units may share a source, but not its LN.
-        told = self._told(sources, scale[..., None] * kernel, bias[:, None] @ kernel)
-        mixed, asked = self._attention(queries, told, sources, targets, previous)
-        mixed = rows.join(mixed)
+        # LN(Z) W as one product, since units may share a source, but not its LN.
+        keys_values = self._keys_values(
+            sources, scale[..., None] * kernel, bias[:, None] @ kernel
+        )
+        heads, saved = self._attention(queries, keys_values, sources, targets, previous)
+        mixed = rows.join(heads)
         if self.out_proj:
             mixed = rows.linear(mixed, *self._affine("out", width, width))
         o = z + drop(mixed)
 
         scale, bias = self._norm("feed", width)
-        x = layer_normalize(o) * rows.spread(scale) + rows.spread(bias)
+        x = layer_normalize(o) * rows.repeat(scale) + rows.repeat(bias)
         hidden = self.ffn_mult * width
         x = rows.linear(x, *self._affine("expand", width, hidden))
         x = drop(nn.gelu(x, approximate=False))
         z = o + rows.linear(x, *self._affine("shrink", hidden, width))
-        values = rows.cut(zero_masked(z, mask))
-        made = [t.replace(values=x) for t, x in zip(targets, values, strict=True)]
-        return made, asked
+        values = rows.split(zero_masked(z, mask))
+        updated = [t.replace(values=x) for t, x in zip(targets, values, strict=True)]
+        return updated, saved
 
-    def _told(
+    def _keys_values(
         self, sources: Sequence[Tokens], kernel: Array, bias: Array
     ) -> list[Array]:
-        """Keys and values of every unit side by side, (b s 2d)."""
-        seen = [layer_normalize(zero_masked(s.values, s.mask)) for s in sources]
+        """Keys and values of every unit, concatenated to (b s 2d)."""
+        z = [layer_normalize(zero_masked(s.values, s.mask)) for s in sources]
         return [
-            jnp.concatenate([seen[i] for i in places], axis=1) @ kernel[u] + bias[u]
-            for u, places in enumerate(self.sources)
+            jnp.concatenate([z[i] for i in indices], axis=1) @ kernel[u] + bias[u]
+            for u, indices in enumerate(self.sources)
         ]
 
     def _attention(
         self,
         queries: Sequence[Array],
-        told: Sequence[Array],
+        keys_values: Sequence[Array],
         sources: Sequence[Tokens],
         targets: Sequence[Tokens],
         previous: Sequence[Pair],
     ) -> tuple[list[Array], list[Pair]]:
-        """What the heads of every unit give, (b n d), and their queries and keys."""
-        mixed, asked, maps = [], [], []
+        """Outputs of the heads of every unit, (b n d), and their queries and keys."""
+        mixed, saved, maps = [], [], []
         chain = self._chain() if previous and self.mu else None
-        units = zip(queries, told, targets, self.sources, strict=True)
-        for u, (query, kv, target, places) in enumerate(units):
-            mask = jnp.concatenate([sources[i].mask for i in places], axis=1)
+        units = zip(queries, keys_values, targets, self.sources, strict=True)
+        for u, (query, kv, target, indices) in enumerate(units):
+            mask = jnp.concatenate([sources[i].mask for i in indices], axis=1)
             q, k, v = self._heads(
                 zero_masked(query, target.mask), zero_masked(kv, mask)
             )
             if chain:
-                weigh = functools.partial(chain, u)
-                y = self._chained(weigh, q, k, v, mask, *previous[u])
-                maps.append((weigh, (q, k, mask, *previous[u])))
+                logits = functools.partial(chain, u)
+                y = self._chained(logits, q, k, v, mask, *previous[u])
+                maps.append((logits, (q, k, mask, *previous[u])))
             else:
                 y = dot_attention(q, k, v, mask)
                 maps.append((_scores, (q, k, mask)))
             mixed.append(einops.rearrange(y, "b k n d -> b n (k d)"))
-            asked.append((q, k))
+            saved.append((q, k))
         if self.is_mutable_collection("intermediates"):
-            shown = [
-                masked_softmax(weigh(*x), x[2][:, None, None], axis=-1)
-                for weigh, x in maps
+            weights = [
+                masked_softmax(logits(*x), x[2][:, None, None], axis=-1)
+                for logits, x in maps
             ]
-            self.sow("intermediates", "attention", tuple(shown))
-        return mixed, asked
+            self.sow("intermediates", "attention", tuple(weights))
+        return mixed, saved
 
     def _chained(
-        self, weigh: Callable[..., Array], q: Array, k: Array, v: Array, *more: Array
+        self, logits: Callable[..., Array], q: Array, k: Array, v: Array, *others: Array
     ) -> Array:
-        """What heads give whose maps are predicted, (b k n d)."""
+        """Outputs of heads with predicted maps, (b k n d)."""
 
-        def look(q: Array, k: Array, v: Array, mask: Array, *last: Array) -> Array:
-            return weighted_sum(weigh(q, k, mask, *last), mask[:, None, None], v)
+        def attend(q: Array, k: Array, v: Array, mask: Array, *last: Array) -> Array:
+            return weighted_sum(logits(q, k, mask, *last), mask[:, None, None], v)
 
         if not self.remat:
-            return look(q, k, v, *more)
-        most = chunk_size_for(q.shape[1] * q.shape[2] * k.shape[2])
-        return map_in_chunks(jax.checkpoint(look), (q, k, v, *more), most)
+            return attend(q, k, v, *others)
+        size = chunk_size_for(q.shape[1] * q.shape[2] * k.shape[2])
+        return map_in_chunks(jax.checkpoint(attend), (q, k, v, *others), size)
 
-    def _heads(self, query: Array, told: Array) -> tuple[Array, Array, Array]:
+    def _heads(self, query: Array, kv: Array) -> tuple[Array, Array, Array]:
         """Scaled queries, float32 or wider, keys and values, (b k n d) each."""
         scale = query.shape[-1] / (1 if self.scale == "width" else self.num_heads)
         q = query.astype(exact(query)) * scale**-0.5
-        k, v = jnp.split(told, 2, axis=-1)
+        k, v = jnp.split(kv, 2, axis=-1)
         q, k, v = (
             einops.rearrange(x, "b n (k d) -> b k n d", k=self.num_heads)
             for x in (q, k, v)
@@ -199,7 +201,7 @@ class ReinforcementUnit(nn.Module):
         return q, k, v
 
     def _chain(self) -> Callable[..., Array]:
-        """Eq. 2 for a unit: the argument of the outer softmax."""
+        """Returns Eq. 2 for a unit: the argument of the outer softmax."""
         k = self.num_heads
         kernels = self._param("conv", (3, 3, k, k), 9 * k)
         biases = self._param("conv_bias", (k,), 9 * k)
@@ -226,9 +228,9 @@ class ReinforcementUnit(nn.Module):
         return self._param(name, (width, features), width), bias
 
     def _param(self, name: str, shape: tuple[int, ...], fan_in: int) -> Array:
-        """A parameter of every unit, (u ...), that starts as PyTorch's does."""
-        start = torch_uniform(fan_in)
-        value = self.param(name, start, (len(self.sources), *shape))
+        """A parameter of every unit, (u ...), with PyTorch's default initialization."""
+        init = torch_uniform(fan_in)
+        value = self.param(name, init, (len(self.sources), *shape))
         return value.astype(self.dtype or value.dtype)
 
     def _check(self, width: int) -> None:
@@ -239,7 +241,7 @@ class ReinforcementUnit(nn.Module):
                 )
         if width % self.num_heads:
             raise ConfigError(
-                "C10", f"heads={self.num_heads} does not divide the width {width}."
+                "C10", f"num_heads={self.num_heads} does not divide the width {width}."
             )
 
 

@@ -17,32 +17,32 @@ KNOWN = {"softmax_axes": ("HW", "SHW"), "attention": ("per_sample", "batch_sum")
 
 
 class ResidualAttention(nn.Module):
-    """A source modality decides where in a target modality to look.
+    """Attention over the positions of a target modality, queried by a source modality.
 
         q = tanh(W_v X_v + b_v + W_a x_a)              (7)
         X_o = softmax(w q + b) * X_v + X_v             (8)
 
     Attributes:
-        hidden_dim: size of the space in which the two modalities meet, k.
-        target: the stream that is reweighted, X_v.
-        source: the stream whose last token asks the question, x_a.
-        project_source: apply W_a; False if the source already is `hidden_dim` wide and
+        hidden_dim: Width of the common space of the two modalities, k.
+        target: Name of the stream that is reweighted, X_v.
+        source: Name of the stream whose last token is the query, x_a.
+        project_source: Apply W_a; False if the source has the width `hidden_dim` and
             was projected before.
-        residual: add X_v back; False is the ablation "w/o residual".
-        softmax_axes: "HW" shares one unit of weight among the positions of each time
-            step, "SHW" among all positions. A target without a grid is one time step.
-        attention: "per_sample", or "batch_sum" to weigh every example with the sum of
-            the weights of the whole batch, as the released code does.
-        axis: pmap axis over which the batch is spread; None under jit.
-        dtype: type of the computation, softmax excepted; None keeps that of the input.
+        residual: Add X_v; False is the ablation "w/o residual".
+        softmax_axes: "HW" normalizes over the positions of each time step, "SHW" over
+            all positions. A target without a grid is one time step.
+        attention: "per_sample", or "batch_sum" to weight every example with the sum of
+            the weights over the batch, as the released code does.
+        axis: The pmap axis over which the batch is split; None under jit.
+        dtype: Dtype of the computation except the softmax; None keeps the input's.
 
     Reference:
         CFN-SR, Sec. 2.3, Eq. 7-8.
     Deviation:
-        Eq. 7 gives k maps where Eq. 8 needs one: a learned vector w and a bias
-        project them, as in the released code. x_a is the last token, also from the
-        code. The code sums the weights over the batch, so that a prediction depends
-        on the other examples; we do not, unless asked to.
+        Eq. 7 yields k maps where Eq. 8 needs one: a learned vector w and a bias project
+        them, as in the released code. x_a is the last token, also from the code. The
+        code sums the weights over the batch, so that a prediction depends on the other
+        examples; we do so only with attention="batch_sum".
     """
 
     hidden_dim: int
@@ -57,19 +57,19 @@ class ResidualAttention(nn.Module):
 
     @nn.compact
     def __call__(self, streams: Streams, *, train: bool) -> Streams:
-        """Reweights `streams[target]`; every other stream passes through.
+        """Reweights `streams[target]`; other streams are unchanged.
 
         Args:
-            streams: must hold `target` (b n d) and `source` (b s e).
-            train: unused; part of the contract of every fusion block.
+            streams: Must contain `target` (b n d) and `source` (b s e).
+            train: Unused; part of the interface of all fusion blocks.
 
         Returns:
             The same streams with `target` replaced, still (b n d), and a stream
             "attention" (b n 1) of the weights.
 
         Raises:
-            ConfigError: if `target` or `source` is not among the streams, or an
-                option is unknown.
+            ConfigError: `target` or `source` is not among the streams, or an option is
+                unknown.
         """
         del train
         self._check(streams)
@@ -87,27 +87,27 @@ class ResidualAttention(nn.Module):
             "attention": target.replace(values=weights),
         }
 
-    def _scores(self, x: Array, question: Array) -> Array:
-        """The score w q + b of every position, (b n), in float32 or wider."""
+    def _scores(self, x: Array, query: Array) -> Array:
+        """Score w q + b of every position, (b n), in float32 or wider."""
         if self.project_source:
-            ask = torch_dense(
-                question.shape[-1],
+            project = torch_dense(
+                query.shape[-1],
                 self.hidden_dim,
                 use_bias=False,
                 dtype=self.dtype,
                 name="ask",
             )
-            question = ask(question)
-        chex.assert_axis_dimension(question, 1, self.hidden_dim)
+            query = project(query)
+        chex.assert_axis_dimension(query, 1, self.hidden_dim)
         keys = torch_dense(x.shape[-1], self.hidden_dim, dtype=self.dtype, name="key")(
             x
         )
-        q = jnp.tanh(keys + question[:, None])  # Eq. 7
+        q = jnp.tanh(keys + query[:, None])  # Eq. 7
         q = q.astype(jnp.promote_types(q.dtype, jnp.float32))
         return torch_dense(self.hidden_dim, 1, name="score")(q)[..., 0]
 
     def _weights(self, scores: Array, target: Tokens) -> Array:
-        """The weight of every position, (b n 1); 0 where masked."""
+        """Weight of every position, (b n 1); 0 where masked."""
         b, n = scores.shape
         steps = time_steps(target) if self.softmax_axes == "HW" else 1
         by_step = (b, steps, n // steps)
@@ -126,8 +126,8 @@ class ResidualAttention(nn.Module):
         if missing := {self.target, self.source} - streams.keys():
             raise ConfigError(
                 "C22",
-                f"ResidualAttention needs streams {sorted(missing)}, "
-                f"but was given {sorted(streams)}.",
+                f"ResidualAttention requires streams {sorted(missing)}, "
+                f"but got {sorted(streams)}.",
             )
         for name, known in KNOWN.items():
             if (value := getattr(self, name)) not in known:

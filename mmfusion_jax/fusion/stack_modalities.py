@@ -1,4 +1,4 @@
-"""Modalities of one token each, as one sequence and back."""
+"""Stacks modalities of one token each to one sequence, and the reverse."""
 
 import chex
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from mmfusion_jax.types import Streams, Tokens
 
 
 def stack(streams: Streams, modalities: tuple[str, ...]) -> Tokens:
-    """The streams (b 1 d) as tokens (b m d), 0 where a modality is missing."""
+    """Stacks streams (b 1 d) to tokens (b m d), 0 where a modality is missing."""
     parts = [streams[name] for name in modalities]
     chex.assert_axis_dimension(parts[0].values, 1, 1)
     chex.assert_equal_shape([part.values for part in parts])
@@ -18,7 +18,7 @@ def stack(streams: Streams, modalities: tuple[str, ...]) -> Tokens:
 
 
 def unstack(tokens: Tokens, modalities: tuple[str, ...]) -> dict[str, Tokens]:
-    """Tokens (b m d) as one stream (b 1 d) for each modality."""
+    """Splits tokens (b m d) into one stream (b 1 d) per modality."""
     return {
         name: Tokens(tokens.values[:, i : i + 1], tokens.mask[:, i : i + 1])
         for i, name in enumerate(modalities)

@@ -1,4 +1,4 @@
-"""Tensor convolution: the outer product of two vectors as an image (MCL-MCF)."""
+"""Tensor convolution over the outer product of two vectors (MCL-MCF)."""
 
 import functools
 from collections.abc import Sequence
@@ -24,30 +24,30 @@ ACTIVATIONS = {
 
 
 class TensorConvolution(nn.Module):
-    """Convolves the outer product of two vectors and lays the result out flat.
+    """Convolves the outer product of two vectors and flattens the result.
 
         image = r_x r_y^T                                             (14)
         F = flatten(relu(conv(.. relu(conv(image)))))                 (15)
 
-    All convolutions are 3x3 without padding. The image is never built: the first
-    convolution of an image of rank 1 is bilinear in the windows of its two vectors.
+    All convolutions are 3x3 without padding. The image is never materialized: the
+    first convolution of an image of rank 1 is bilinear in windows of its two vectors.
 
     Parameters: `kernel_{i}` (3 3 c_in c_out), `bias_{i}` (c_out).
 
     Attributes:
-        x: the stream of the rows; its first token counts.
-        y: the stream of the columns.
-        into: the stream to add.
-        channels: of the convolutions.
-        last_activation: after the last one: "relu", "leaky_relu" or "none".
-        chunk: examples at a time, to save memory; 0 for all at once.
-        dtype: type of the computation; None keeps that of the input.
+        x: Name of the stream of the rows; its first token is used.
+        y: Name of the stream of the columns.
+        into: Name of the added stream.
+        channels: Output channels of the convolutions.
+        last_activation: After the last one: "relu", "leaky_relu" or "none".
+        chunk: Examples at a time, to save memory; 0 for all at once.
+        dtype: Dtype of the computation; None keeps the input's.
 
     Reference:
         MCL-MCF, Sec. 3.4, Eq. 14-15.
     Deviation:
         Tensor fusion networks append 1 to the vectors; this paper does not. The last
-        relu may leave nothing for any example: see "active" in the model's aux.
+        ReLU may be 0 for all examples: see "active" in the model's auxiliary outputs.
     """
 
     x: str
@@ -62,23 +62,23 @@ class TensorConvolution(nn.Module):
     def __call__(self, streams: Streams, *, train: bool) -> Streams:
         """Adds `into`, one token (b 1 n*n*c), masked where either vector is.
 
-        Intermediate activations are computed again on the way back. Under a mesh,
-        `chunk` should be a multiple of its devices.
+        Intermediate activations are recomputed in the backward pass. Under a mesh,
+        `chunk` should be a multiple of the number of devices.
 
         Args:
-            streams: must hold `x` (b n d) and `y` (b n e).
-            train: unused.
+            streams: Must contain `x` (b n d) and `y` (b n e).
+            train: Unused; part of the interface of all fusion blocks.
 
         Raises:
-            ConfigError: if a vector is too short for the convolutions.
+            ConfigError: A vector is too short for the convolutions.
         """
         del train
         rows, columns = streams[self.x], streams[self.y]
         self._check(rows.values.shape[-1], columns.values.shape[-1])
         layers = self._layers(self.dtype or rows.values.dtype)
         last = ACTIVATIONS[self.last_activation]
-        some = jax.checkpoint(functools.partial(convolved, layers, last))
-        flat = map_in_chunks(some, (first(rows), first(columns)), self.chunk)
+        convolve = jax.checkpoint(functools.partial(convolve_outer, layers, last))
+        flat = map_in_chunks(convolve, (first(rows), first(columns)), self.chunk)
         both = rows.present & columns.present
         return {
             **streams,
@@ -86,7 +86,7 @@ class TensorConvolution(nn.Module):
         }
 
     def _layers(self, dtype: Any) -> list[tuple[Array, Array]]:
-        """Kernel and bias of every convolution."""
+        """Kernels and biases of the convolutions."""
         layers = []
         for i, (c, k) in enumerate(
             zip((1, *self.channels[:-1]), self.channels, strict=True)
@@ -98,19 +98,19 @@ class TensorConvolution(nn.Module):
         return layers
 
     def _check(self, *widths: int) -> None:
-        need = (SIDE - 1) * len(self.channels) + 1
-        if min(widths) < need:
+        needed = (SIDE - 1) * len(self.channels) + 1
+        if min(widths) < needed:
             raise ConfigError(
                 "C29",
-                f"{len(self.channels)} convolutions of 3x3 need vectors of {need} "
-                f"numbers, but those of {self.x!r} and {self.y!r} have {widths}.",
+                f"{len(self.channels)} convolutions of 3x3 need vectors of at least "
+                f"{needed} elements, but {self.x!r} and {self.y!r} have {widths}.",
             )
 
 
-def convolved(
+def convolve_outer(
     layers: list[tuple[Array, Array]], last: Any, x: Array, y: Array
 ) -> Array:
-    """Eq. 14-15: vectors (b d) and (b e) to flat images."""
+    """Convolves the outer product of (b d) and (b e), Eq. 14-15, flattened."""
     (kernel, bias), *rest = layers
     rows = jnp.einsum("bip,pqk->bqki", windows(x), kernel[:, :, 0])
     z = jnp.einsum("bqki,bjq->bkij", rows, windows(y)) + bias[:, None, None]
@@ -120,6 +120,6 @@ def convolved(
 
 
 def windows(x: Array) -> Array:
-    """The runs of `SIDE` neighbors in every vector (b d), (b d-2 3)."""
+    """Sliding windows of `SIDE` elements of every vector (b d), (b d-2 3)."""
     ends = range(x.shape[-1] - SIDE + 1, x.shape[-1] + 1)
     return jnp.stack([x[:, i:end] for i, end in enumerate(ends)], axis=-1)

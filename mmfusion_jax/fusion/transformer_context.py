@@ -1,4 +1,4 @@
-"""A transformer over the tokens of all modalities at once (OF-CMAER-CAT)."""
+"""Transformer over the tokens of all modalities (OF-CMAER-CAT)."""
 
 import functools
 from typing import Any
@@ -13,24 +13,24 @@ from mmfusion_jax.types import Streams, Tokens
 
 
 class TransformerContext(nn.Module):
-    """Every token sees those of all modalities.
+    """Transformer encoder over the concatenated tokens of all modalities.
 
         Z = LN(Layers([F_1 + e_1 + PE, .., F_M + e_M + PE]))
 
     Parameters: `modality` (e, (m d)), `layer_<i>`, `norm`.
 
     Attributes:
-        modality_order: the streams that are joined; all have tokens of one width.
-        num_layers: number of layers.
-        num_heads: of each; divides the width.
-        dropout: on attention weights, hidden layers and residuals.
+        modality_order: Names of the streams; all have the same token width.
+        num_layers: Number of layers.
+        num_heads: Number of heads of each layer; divides the width.
+        dropout: Dropout rate of attention weights, hidden layers and residuals.
         dtype: type of the computation; None keeps that of the input.
 
     Reference:
         OF-CMAER-CAT, Sec. 3; no equation is given.
     Deviation:
         Layers are pre-norm with the exact GELU and a hidden layer of 4d. Positions
-        begin anew in each modality: the modalities run beside each other.
+        start at 0 in each modality, since the modalities are parallel in time.
     """
 
     modality_order: tuple[str, ...]
@@ -41,23 +41,24 @@ class TransformerContext(nn.Module):
 
     @nn.compact
     def __call__(self, streams: Streams, *, train: bool) -> Streams:
-        """Puts the streams in `modality_order`, (b n d), into the others' context.
+        """Updates the streams in `modality_order`, (b n d), with attention to all.
 
         Returns:
             The same streams, those in `modality_order` replaced, 0 where masked.
         """
         parts = [streams[m] for m in self.modality_order]
         width = parts[0].values.shape[-1]
-        start = nn.initializers.normal(0.02)
-        kinds = self.param("modality", start, (len(parts), width))
+        init = nn.initializers.normal(0.02)
+        modality_embeddings = self.param("modality", init, (len(parts), width))
 
-        def placed(kind: int, part: Tokens):
-            steps = part.values.shape[1]
-            where = kinds[kind] + sinusoid(steps, width, first=0)
-            return zero_masked(part.values, part.mask) + where.astype(part.values.dtype)
+        def embed(index: int, part: Tokens):
+            positions = sinusoid(part.values.shape[1], width, first=0)
+            embedding = modality_embeddings[index] + positions
+            values = zero_masked(part.values, part.mask)
+            return values + embedding.astype(values.dtype)
 
         joint = Tokens(
-            jnp.concatenate([placed(i, part) for i, part in enumerate(parts)], axis=1),
+            jnp.concatenate([embed(i, part) for i, part in enumerate(parts)], axis=1),
             jnp.concatenate([part.mask for part in parts], axis=1),
         )
         for i in range(self.num_layers):
@@ -72,14 +73,14 @@ class TransformerContext(nn.Module):
             )
             joint = layer(joint, train=train)
         values = zero_masked(layer_norm(self.dtype, "norm")(joint.values), joint.mask)
-        cuts = np.cumsum([part.values.shape[1] for part in parts[:-1]])
-        pieces = jnp.split(values, cuts.tolist(), axis=1)
+        ends = np.cumsum([part.values.shape[1] for part in parts[:-1]])
+        updated = jnp.split(values, ends.tolist(), axis=1)
         return {
             **streams,
             **{
-                m: part.replace(values=piece)
-                for m, part, piece in zip(
-                    self.modality_order, parts, pieces, strict=True
+                m: part.replace(values=values)
+                for m, part, values in zip(
+                    self.modality_order, parts, updated, strict=True
                 )
             },
         }

@@ -1,1 +1,1 @@
-"""Parametric pieces used in several rooms."""
+"""Layers that several encoders, fusion blocks or models use."""

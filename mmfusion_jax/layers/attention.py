@@ -12,26 +12,27 @@ from mmfusion_jax.types import Array, Tokens
 
 
 class Attention(nn.Module):
-    """Every token asks all real tokens of a memory.
+    """Every token attends to all valid tokens of a memory.
 
         softmax(Q K^T / sqrt(d_k)) V, per head, then a linear layer
 
     Attributes:
-        num_heads: number of heads; must divide the width of the query.
-        causal: token i sees memory j only if j <= i, or j - i <= |s - n| where the
-            memory has another length than the query.
-        dropout: rate on the attention weights.
-        dtype: type of the computation, softmax excepted; None keeps that of the input.
-        kernel_init: first values of all four matrices; None for those of the Deviation.
-        bias: of Q, K and V; the output always has one.
-        include_self: False: in self-attention a token sees the others alone, but for a
-            token that has no others.
+        num_heads: Number of heads; must divide the width of the query.
+        causal: Token i attends to memory token j only if j <= i, or j - i <= |s - n| if
+            the memory has a different length than the query.
+        dropout: Dropout rate of the attention weights.
+        dtype: Dtype of the computation except the softmax; None keeps the input's.
+        kernel_init: Initializer of all four matrices; None for the one described in
+            Deviation.
+        bias: Use a bias in Q, K and V; the output projection always has one.
+        include_self: If False, in self-attention a token does not attend to itself,
+            unless there are no other tokens.
 
     Reference:
         CFN-SR, Eq. 5, after Vaswani et al. 2017.
     Deviation:
-        The released code draws Q, K and V as one Xavier matrix, which makes its bound
-        sqrt(2) smaller than that of three matrices; we draw three with that bound.
+        The released code initializes Q, K and V as one Xavier matrix, whose bound is
+        sqrt(2) smaller than that of three matrices; we use three with that bound.
     """
 
     num_heads: int
@@ -49,29 +50,30 @@ class Attention(nn.Module):
         Args:
             query: (b n d) tokens.
             memory: (b s e) tokens; the query itself for self-attention.
-            train: drop out.
+            train: Apply dropout.
 
         Returns:
-            (b n d); the output bias alone where the memory has no token to show. The
+            (b n d); only the output bias where the memory has no valid token. The
             weights (b g n s) are sown as "weights" into "intermediates".
 
         Raises:
-            ConfigError: if `num_heads` does not divide d.
+            ConfigError: `num_heads` does not divide d.
         """
         width = query.values.shape[-1]
         if width % self.num_heads:
             raise ConfigError(
-                "C10", f"heads={self.num_heads} does not divide the width {width}."
+                "C10", f"num_heads={self.num_heads} does not divide the width {width}."
             )
-        seen = zero_masked(memory.values, memory.mask)
+        memory_values = zero_masked(memory.values, memory.mask)
         q = self._heads("query", width)(zero_masked(query.values, query.mask))
-        k, v = self._heads("key", width)(seen), self._heads("value", width)(seen)
+        k = self._heads("key", width)(memory_values)
+        v = self._heads("value", width)(memory_values)
 
         visible = memory.mask[:, None, None, :]  # b 1 1 s
         if self.causal:
-            visible = visible & _no_later(q.shape[1], k.shape[1])
+            visible = visible & _causal_mask(q.shape[1], k.shape[1])
         if not self.include_self:
-            visible = _others(visible, q.shape[1])
+            visible = _without_self(visible, q.shape[1])
         weights = attention_weights(q, k, visible).astype(v.dtype)
         self.sow("intermediates", "weights", weights)
         weights = nn.Dropout(self.dropout, deterministic=not train)(weights)
@@ -80,12 +82,12 @@ class Attention(nn.Module):
         return dense(width, self.kernel_init, dtype=self.dtype, name="out")(mixed)
 
     def _heads(self, name: str, width: int) -> Any:
-        """A projection to `num_heads` vectors."""
-        start = self.kernel_init
-        if start is None:
-            start = nn.initializers.variance_scaling(0.5, "fan_avg", "uniform")
+        """Returns a projection to `num_heads` vectors."""
+        init = self.kernel_init
+        if init is None:
+            init = nn.initializers.variance_scaling(0.5, "fan_avg", "uniform")
         project = nn.Dense(
-            width, self.bias, dtype=self.dtype, kernel_init=start, name=name
+            width, self.bias, dtype=self.dtype, kernel_init=init, name=name
         )
         return lambda x: einops.rearrange(
             project(x), "b n (g d) -> b n g d", g=self.num_heads
@@ -93,18 +95,18 @@ class Attention(nn.Module):
 
 
 def dense(features: int, kernel_init: Any = None, *, dtype: Any, name: str) -> nn.Dense:
-    """A linear layer as transformers start it: Xavier uniform, bias 0."""
-    start = kernel_init or nn.initializers.xavier_uniform()
-    return nn.Dense(features, dtype=dtype, kernel_init=start, name=name)
+    """Dense layer with the usual initialization of transformers: Xavier, bias 0."""
+    init = kernel_init or nn.initializers.xavier_uniform()
+    return nn.Dense(features, dtype=dtype, kernel_init=init, name=name)
 
 
 def attention_weights(q: Array, k: Array, visible: Array) -> Array:
-    """softmax(Q K^T / sqrt(d_k)), per head, in float32 or wider.
+    """Computes softmax(Q K^T / sqrt(d_k)), per head, in float32 or wider.
 
     Args:
         q: (b n g d), finite.
         k: (b s g d), finite.
-        visible: bool, broadcastable to (b g n s): which memory a query sees.
+        visible: bool, broadcastable to (b g n s); the memory a query attends to.
 
     Returns:
         (b g n s); all 0 where nothing is visible.
@@ -115,13 +117,13 @@ def attention_weights(q: Array, k: Array, visible: Array) -> Array:
     return masked_softmax(scores, visible, axis=-1)
 
 
-def _no_later(n: int, s: int) -> Array:
-    """Which memory tokens a query token may see, (n s) bool."""
+def _causal_mask(n: int, s: int) -> Array:
+    """Memory tokens that a query token may attend to, (n s) bool."""
     return jnp.arange(s)[None, :] - jnp.arange(n)[:, None] <= abs(s - n)
 
 
-def _others(visible: Array, n: int) -> Array:
-    """`visible` without the token itself, but for a token that has no others."""
+def _without_self(visible: Array, n: int) -> Array:
+    """Removes the token itself from `visible`, unless there are no others."""
     others = visible & ~jnp.eye(n, dtype=bool)
     alone = ~jnp.any(others, axis=-1, keepdims=True)
     return others | (visible & alone)

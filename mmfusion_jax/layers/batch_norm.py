@@ -1,4 +1,4 @@
-"""Batch normalization that sees only what is real, and all of it."""
+"""Masked, cross-device batch normalization."""
 
 from typing import Any
 
@@ -12,24 +12,24 @@ from mmfusion_jax.types import Array
 
 
 class BatchNorm(nn.Module):
-    """Normalizes channels with the statistics of the real positions of a batch.
+    """Normalizes channels with the statistics of the valid positions of a batch.
 
         y = scale (x - mean) / sqrt(var + epsilon) + bias
 
-    Training takes mean and var of the global batch: under jit every sum already spans
-    it, under pmap the sums are added over `axis`, so uneven padding changes nothing.
-    The sums are float32 and var is taken around the mean, not as E[x^2] - E[x]^2.
+    Training uses mean and var of the global batch: under jit every sum already spans
+    it, under pmap the sums are added over `axis`, so uneven padding has no effect. The
+    sums are float32 and var is computed around the mean, not as E[x^2] - E[x]^2.
 
     Attributes:
-        axis: pmap axis over which the batch is spread; None under jit.
-        momentum: share of the old running value that stays.
-        epsilon: added to the variance.
-        dtype: type of the result; None keeps that of the input.
+        axis: The pmap axis over which the batch is split; None under jit.
+        momentum: Decay of the running statistics.
+        epsilon: Added to the variance.
+        dtype: Dtype of the result; None keeps the input's.
 
     Deviation:
         As in PyTorch, which the papers use: training normalizes with the biased
-        variance, the running variance is the unbiased one. A batch without any real
-        position leaves the running values as they are.
+        variance, the running variance is unbiased. A batch without valid positions
+        leaves the running statistics unchanged.
     """
 
     axis: str | None = None
@@ -44,7 +44,7 @@ class BatchNorm(nn.Module):
         Args:
             x: (... c).
             mask: bool, broadcastable from the left over the leading axes of `x`.
-            train: use the statistics of the batch and update the running ones.
+            train: Use the statistics of the batch and update the running ones.
 
         Returns:
             The shape of `x`; exactly 0 where the mask is False.
@@ -57,20 +57,20 @@ class BatchNorm(nn.Module):
 
         if train:
             axis = None if self.is_initializing() else self.axis
-            found: Any = batch_normalize(x, mask, scale, bias, self.epsilon, axis)
-            y, mean, var, count = found
+            result: Any = batch_normalize(x, mask, scale, bias, self.epsilon, axis)
+            y, mean, var, count = result
             if not self.is_initializing():
                 unbiased = var * (count / jnp.maximum(count - 1, 1))
-                fresh = jnp.where(count > 0, 1 - self.momentum, 0)
-                _move(old_mean, mean, fresh)
-                _move(old_var, unbiased, fresh)
+                rate = jnp.where(count > 0, 1 - self.momentum, 0)
+                _update(old_mean, mean, rate)
+                _update(old_var, unbiased, rate)
         else:
             rate = jax.lax.rsqrt(old_var.value + self.epsilon) * scale
             y = zero_masked((x - old_mean.value) * rate + bias, mask)
         return y.astype(self.dtype or x.dtype)
 
 
-def _move(variable: Any, value: Array, fresh: Array) -> None:
-    """Moves a running value by the share `fresh` towards `value`."""
+def _update(variable: Any, value: Array, rate: Array) -> None:
+    """Updates a running average with `value`."""
     old = variable.value
-    variable.value = (old + fresh * (value - old)).astype(old.dtype)
+    variable.value = (old + rate * (value - old)).astype(old.dtype)

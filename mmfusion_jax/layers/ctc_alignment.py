@@ -1,4 +1,4 @@
-"""Sequences brought to a common length by a learned alignment."""
+"""Learned alignment of sequences to a common length, trained with CTC."""
 
 import flax.linen as nn
 import jax
@@ -10,22 +10,22 @@ from mmfusion_jax.types import Array, Tokens
 
 
 class CTCAlignment(nn.Module):
-    """Each of n places is a sum of the tokens that an LSTM puts there.
+    """Maps s tokens to n positions with alignment weights from an LSTM.
 
-        p_t = softmax(LSTM_2(LSTM_1(x))_t),  over a blank and the n places
+        p_t = softmax(LSTM_2(LSTM_1(x))_t),  over a blank and the n positions
         y_j = sum_t p_tj x_t
 
-    The loss term "ctc" teaches it, with targets 1, 2, .. n: hand it the logits as
-    `Outputs.aux["ctc/<m>"]` and the mask of the tokens as `"ctc/<m>/real"`.
+    It is trained by the loss term "ctc" with targets 1, 2, .. n: return the logits as
+    `Outputs.aux["ctc/<m>"]` and the mask of the tokens as `"ctc/<m>/valid"`.
 
     Attributes:
-        length: n, the number of places; of a text, its words.
+        length: n, the number of positions, such as the words of a text.
 
     Reference:
         Tsai et al. 2019 (MulT), the "+ CTC" of its tables and of MEA, Tables II, III.
     Deviation:
-        As in the released code the states of the second LSTM, in (-1, 1), are the
-        logits; no linear layer follows.
+        As in the released code, the states of the second LSTM, in (-1, 1), are the
+        logits, without a linear layer.
     """
 
     length: int
@@ -35,8 +35,8 @@ class CTCAlignment(nn.Module):
         """Aligns.
 
         Args:
-            tokens: (b s d), anything where masked.
-            train: handed on.
+            tokens: (b s d), arbitrary where masked.
+            train: Passed through.
 
         Returns:
             (b n d) tokens, all masked where the modality is missing, and the logits
@@ -46,9 +46,9 @@ class CTCAlignment(nn.Module):
         for i in range(2):
             states = LSTM(1 + self.length, name=f"lstm_{i}")(states, train=train)
         logits = states.values
-        places = zero_masked(jax.nn.softmax(logits, axis=-1), tokens.mask)[..., 1:]
+        weights = zero_masked(jax.nn.softmax(logits, axis=-1), tokens.mask)[..., 1:]
         values = jnp.einsum(
-            "bsn,bsd->bnd", places, zero_masked(tokens.values, tokens.mask)
+            "bsn,bsd->bnd", weights, zero_masked(tokens.values, tokens.mask)
         )
         mask = jnp.broadcast_to(tokens.present[:, None], values.shape[:2])
         return Tokens(values, mask), logits

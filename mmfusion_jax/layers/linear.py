@@ -1,4 +1,4 @@
-"""Affine layers that start as PyTorch's do, as in the papers' released codes."""
+"""Dense layers with PyTorch's default initialization, as in the released codes."""
 
 from typing import Any
 
@@ -9,23 +9,23 @@ from mmfusion_jax.types import Array
 
 
 def torch_uniform(fan_in: int) -> nn.initializers.Initializer:
-    """PyTorch's first values of a Linear or Conv1d, weight and bias alike.
+    """PyTorch's default initializer for weight and bias of Linear and Conv1d.
 
         U(-1 / sqrt(fan_in), 1 / sqrt(fan_in))
 
     Args:
-        fan_in: inputs of one output: the width, times the kernel's size if any.
+        fan_in: Inputs per output: input width times kernel size.
     """
     bound = fan_in**-0.5
 
-    def first_values(key: Array, shape: Any, dtype: Any = float, **_: Any) -> Array:
+    def init(key: Array, shape: Any, dtype: Any = float, **_: Any) -> Array:
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 
-    return first_values
+    return init
 
 
 xavier_normal = nn.initializers.variance_scaling(1.0, "fan_avg", "normal")
-"""PyTorch's xavier_normal_; that of `nn.initializers` cuts the tails off."""
+"""PyTorch's xavier_normal_; the one in `nn.initializers` is truncated."""
 
 
 def torch_dense(
@@ -37,23 +37,29 @@ def torch_dense(
     kernel_init: nn.initializers.Initializer | None = None,
     name: str | None = None,
 ) -> nn.Dense:
-    """A Dense layer of `fan_in` inputs that starts as PyTorch's Linear does.
+    """Dense layer with PyTorch's default initialization.
 
-    With `kernel_init` only the bias does.
+    Args:
+        fan_in: Number of inputs.
+        features: Number of outputs.
+        use_bias: Add a bias.
+        dtype: Dtype of the computation; None keeps the input's.
+        kernel_init: Initializer of the kernel; None for PyTorch's default.
+        name: Name of the layer.
     """
-    start = torch_uniform(fan_in)
+    init = torch_uniform(fan_in)
     return nn.Dense(
         features,
         use_bias,
         dtype=dtype,
-        kernel_init=kernel_init or start,
-        bias_init=start,
+        kernel_init=kernel_init or init,
+        bias_init=init,
         name=name,
     )
 
 
 def xavier_dense(x: Array, features: int, name: str, dtype: Any) -> Array:
-    """A layer over (... d) whose kernel starts as `xavier_normal`, (... features)."""
+    """Applies a Dense layer with Xavier initialization, (... d) to (... features)."""
     layer = torch_dense(
         x.shape[-1], features, dtype=dtype, kernel_init=xavier_normal, name=name
     )

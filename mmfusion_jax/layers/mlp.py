@@ -1,4 +1,4 @@
-"""Two linear layers with GELU between them."""
+"""Multilayer perceptron with one hidden layer."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ class MLP(nn.Module):
     """W_2 gelu(W_1 x + b_1) + b_2, with the exact GELU.
 
     Attributes:
-        hidden_dim: width between the two.
-        features: width of the result.
-        dropout: on the hidden layer.
-        dtype: type of the computation; None keeps that of the input.
+        hidden_dim: Width of the hidden layer.
+        features: Width of the output.
+        dropout: Dropout rate of the hidden layer.
+        dtype: Dtype of the computation; None keeps the input's.
     """
 
     hidden_dim: int

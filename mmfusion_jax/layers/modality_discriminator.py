@@ -1,4 +1,4 @@
-"""Two discriminators that tell modalities apart by what the branches make of them."""
+"""Modality and importance discriminators (MEA)."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -15,7 +15,7 @@ OMEGAS = ("detached", "joint", "one")
 
 
 class ModalityDiscriminator(nn.Module):
-    """Which modality is it? D_m asks both branches, D_i the agnostic one.
+    """Linear classifiers of the modality: D_m for both branches, D_i for the agnostic.
 
         D_m(h) = W h + b
         D_i(h) = W_i h
@@ -23,15 +23,15 @@ class ModalityDiscriminator(nn.Module):
     Parameters: `modality` (D_m), `importance` (D_i).
 
     Attributes:
-        omega: where D_i stands: "detached" behind a stopped gradient, "joint" behind
-            the reversed one, "one" nowhere.
-        dtype: type of the computation; None keeps that of the input.
+        omega: Gradient before D_i: "detached" stops it, "joint" reverses it; "one"
+            omits D_i.
+        dtype: Dtype of the computation; None keeps the input's.
 
     Reference:
         MEA, Sec. III-E.3.
     Deviation:
-        Were D_i trained by Eq. 15 without the reversal, h^a would become easier to
-        recognize, which makes omega small: hence "detached".
+        If Eq. 15 trained D_i without the reversal, h^a would become easier to classify,
+        which makes omega small: hence "detached".
     """
 
     omega: Literal["detached", "joint", "one"] = "detached"
@@ -45,38 +45,38 @@ class ModalityDiscriminator(nn.Module):
         classes: int,
         strength: float | Array = 1.0,
     ) -> dict[str, Array]:
-        """Judges.
+        """Computes the logits of the discriminators.
 
         Args:
             exclusive: h^e (b d) by modality; may be empty.
             agnostic: h^a (b d) by modality; may be empty.
-            classes: number of modalities, M.
-            strength: of the reversed gradient in front of D_m(h^a), () or (b).
+            classes: Number of modalities, M.
+            strength: Strength of the reversed gradient before D_m(h^a), () or (b).
 
         Returns:
             Logits (b M): "discriminator/exclusive/<m>", "discriminator/agnostic/<m>",
             and "importance/<m>" unless omega is "one".
 
         Raises:
-            ConfigError: if `omega` is unknown.
+            ConfigError: `omega` is unknown.
         """
         if self.omega not in OMEGAS:
             raise ConfigError(
                 "C03", f"omega={self.omega!r} is unknown.", suggest(self.omega, OMEGAS)
             )
         width = next(iter((exclusive or agnostic).values())).shape[-1]
-        judge = torch_dense(width, classes, dtype=self.dtype, name="modality")
-        weigh = torch_dense(
+        modality = torch_dense(width, classes, dtype=self.dtype, name="modality")
+        importance = torch_dense(
             width, classes, use_bias=False, dtype=self.dtype, name="importance"
         )
         logits = {
-            f"discriminator/exclusive/{m}": judge(h) for m, h in exclusive.items()
+            f"discriminator/exclusive/{m}": modality(h) for m, h in exclusive.items()
         }
         for m, h in agnostic.items():
-            backwards = reverse_gradient(h, strength)
-            logits[f"discriminator/agnostic/{m}"] = judge(backwards)
+            reversed_h = reverse_gradient(h, strength)
+            logits[f"discriminator/agnostic/{m}"] = modality(reversed_h)
             if self.omega == "joint":
-                logits[f"importance/{m}"] = weigh(backwards)
+                logits[f"importance/{m}"] = importance(reversed_h)
             elif self.omega == "detached":
-                logits[f"importance/{m}"] = weigh(jax.lax.stop_gradient(h))
+                logits[f"importance/{m}"] = importance(jax.lax.stop_gradient(h))
         return logits

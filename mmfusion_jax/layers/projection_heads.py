@@ -1,4 +1,4 @@
-"""Two views of an example, projected to where they are compared."""
+"""Projection heads for contrastive learning (MCL-MCF)."""
 
 import math
 from typing import Any, Literal
@@ -14,32 +14,32 @@ TAU = math.log(1 / 0.07)
 
 
 class ProjectionHeads(nn.Module):
-    """What the loss term InfoNCE compares.
+    """Projects two views to the space in which InfoNCE compares them.
 
         x' = l2norm(W_x x + b_x),   y' = l2norm(W_y y + b_y)          (Algorithm 1)
 
     Parameters: `x`, `y`, and `tau` with learnable_scale.
 
     Attributes:
-        output_dim: of the space where the two meet.
-        variant: "official" normalizes y before its projection and not after, as the
-            released code does; its loss has the scale ln(1 / 0.07).
-        learnable_scale: multiply x' by exp(tau), tau learned from ln(1 / 0.07); the
-            loss then has the scale 1.
-        dtype: type of the projections; None keeps that of the input.
+        output_dim: Width of the common space.
+        variant: "paper", or "released_code", which normalizes y before its projection
+            and not after; its loss has the scale ln(1 / 0.07).
+        learnable_scale: Multiply x' by exp(tau), with tau learned from ln(1 / 0.07);
+            the loss then has the scale 1.
+        dtype: Dtype of the projections; None keeps the input's.
 
     Reference:
         MCL-MCF, Algorithm 1.
     """
 
     output_dim: int = 128
-    variant: Literal["paper", "official"] = "paper"
+    variant: Literal["paper", "released_code"] = "paper"
     learnable_scale: bool = False
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Array, y: Array) -> tuple[Array, Array]:
-        """Maps (b d) and (b e) to two (b k), float32 or wider."""
+        """Maps (b d) and (b e) to two arrays (b k), float32 or wider."""
 
         def project(z: Array, name: str) -> Array:
             layer = torch_dense(
@@ -53,7 +53,7 @@ class ProjectionHeads(nn.Module):
             return projected.astype(jnp.promote_types(projected.dtype, jnp.float32))
 
         left = l2_normalize(project(x, "x"))
-        if self.variant == "official":
+        if self.variant == "released_code":
             right = project(l2_normalize(y), "y")
         else:
             right = l2_normalize(project(y, "y"))

@@ -13,16 +13,16 @@ from mmfusion_jax.types import Array, Tokens
 
 
 class LSTM(nn.Module):
-    """Long short-term memory, from left to right or both ways.
+    """Unidirectional or bidirectional long short-term memory.
 
         i, f, g, o = W x_t + R h_{t-1} + b
         c_t = sigmoid(f) c_{t-1} + sigmoid(i) tanh(g)
         h_t = sigmoid(o) tanh(c_t)
 
-    A masked step leaves c and h as they are, so the way back starts at the last real
-    token of every example.
+    A masked step leaves c and h unchanged, so the reverse direction starts at the last
+    valid token of every example.
 
-    Parameters, r the directions (1 or 2), w = `hidden_dim`, gates in the order i, f, g,
+    Parameters, with r directions (1 or 2), w = `hidden_dim` and the gate order i, f, g,
     o:
 
         input_kernel (r d 4w)       `weight_ih` of PyTorch, transposed
@@ -30,19 +30,19 @@ class LSTM(nn.Module):
         bias (r 4w)                 `bias_ih + bias_hh` of PyTorch
 
     Attributes:
-        hidden_dim: units of each direction.
-        bidirectional: go both ways; their outputs stand side by side.
-        kernel_init: first values of both kernels; None for PyTorch's.
-        dtype: type of the products; None keeps that of the input. The state c is
-            float32 or wider.
-        last: give the state of each direction after its last real step, as one token,
-            in place of the states of all steps.
+        hidden_dim: Units per direction.
+        bidirectional: Run in both directions and concatenate the outputs.
+        kernel_init: Initializer of both kernels; None for PyTorch's.
+        dtype: Dtype of the products; None keeps the input's. The state c is float32 or
+            wider.
+        last: Return only the state of each direction after its last valid step, as
+            one token.
 
     Reference:
         Hochreiter and Schmidhuber 1997; MEA, Eq. 1.
     Deviation:
-        First values are PyTorch's but for the bias: one uniform draw, where PyTorch's
-        two add up to one of twice the variance.
+        The initialization is PyTorch's except for the bias: one uniform variable, where
+        PyTorch has the sum of two, with twice the variance.
     """
 
     hidden_dim: int
@@ -56,8 +56,8 @@ class LSTM(nn.Module):
         """Maps (b n d) tokens to (b n r*w), or (b 1 r*w) for `last`; 0 where masked.
 
         Args:
-            tokens: (b n d), anything where masked.
-            train: unused; part of the contract of every layer over tokens.
+            tokens: (b n d), arbitrary where masked.
+            train: Unused; part of the interface of all layers over tokens.
         """
         del train
         x = zero_masked(tokens.values, tokens.mask)
@@ -65,10 +65,10 @@ class LSTM(nn.Module):
         directions = 1 + self.bidirectional
 
         def weight(name: str, *shape: int) -> Array:
-            start = torch_uniform(self.hidden_dim)
+            init = torch_uniform(self.hidden_dim)
             if shape and self.kernel_init:
-                start = self.kernel_init
-            return self.param(name, start, (directions, *shape, 4 * self.hidden_dim))
+                init = self.kernel_init
+            return self.param(name, init, (directions, *shape, 4 * self.hidden_dim))
 
         weights = LSTMWeights(
             weight("input_kernel", x.shape[-1]).astype(x.dtype),
@@ -80,5 +80,5 @@ class LSTM(nn.Module):
             values = einops.rearrange(states.last, "r b w -> b 1 (r w)")
             present = tokens.present[:, None]
             return Tokens(zero_masked(values, present), present)
-        values = einops.rearrange(states.every, "n r b w -> b n (r w)")
+        values = einops.rearrange(states.all_steps, "n r b w -> b n (r w)")
         return tokens.replace(values=zero_masked(values, tokens.mask))

@@ -1,4 +1,4 @@
-"""The blocks of residual networks, over images and over clips."""
+"""Blocks of residual networks for images and clips."""
 
 import functools
 from typing import Any, Literal
@@ -12,32 +12,32 @@ from mmfusion_jax.ops.conv.conv3d import convolve3d, grouped_conv3d, pointwise_c
 from mmfusion_jax.types import Array
 
 WIDENS = {"basic": 1, "bottleneck": 4}
-"""Kind of a block -> channels out over channels inside."""
+"""Kind of a block -> output channels divided by inner channels."""
 
 kaiming = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class ResidualBlock(nn.Module):
-    """Convolutions with a norm after each, and a shortcut around them.
+    """Convolutions with normalization, and a shortcut connection.
 
         y = relu(BN(Conv_3(relu(BN(Conv_3(x))))) + x)                       basic
         y = relu(BN(Conv_1(relu(BN(Conv_3(relu(BN(Conv_1(x)))))))) + x)     bottleneck
 
-    Where x has another shape, BN(Conv_1(x)) takes its place.
+    If the shapes differ, the shortcut is BN(Conv_1(x)).
 
     Parameters: `conv_{i}`, `conv_{i}_norm`, i from 1; `shortcut`, `shortcut_norm`.
 
     Attributes:
-        planes: channels inside.
-        kind: "basic" or "bottleneck", which gives four times as many channels.
-        stride: of the first 3x3 along all axes.
-        axis: pmap axis of the norms.
-        dtype: type of the computation.
+        planes: Number of inner channels.
+        kind: "basic", or "bottleneck" with four times as many output channels.
+        stride: Stride of the first 3x3 convolution along all axes.
+        axis: The pmap axis of the norms.
+        dtype: Dtype of the computation.
 
     Reference:
         He et al. 2016.
     Deviation:
-        The stride of a bottleneck is that of its 3x3, as in torchvision.
+        A bottleneck has its stride in the 3x3 convolution, as in torchvision.
     """
 
     planes: int
@@ -53,19 +53,19 @@ class ResidualBlock(nn.Module):
         Returns:
             Values with h, w and s divided by `stride`, 0 where masked, and their mask.
         """
-        short = mask[:, :: self.stride] if mask.ndim > 1 else mask
+        strided_mask = mask[:, :: self.stride] if mask.ndim > 1 else mask
         wide, stride = WIDENS[self.kind] * self.planes, self.stride
         step = functools.partial(self._step, train=train)
         if self.kind == "basic":
-            y = nn.relu(step(x, short, "conv_1", 3, self.planes, stride))
-            y = step(y, short, "conv_2", 3, wide)
+            y = nn.relu(step(x, strided_mask, "conv_1", 3, self.planes, stride))
+            y = step(y, strided_mask, "conv_2", 3, wide)
         else:
             y = nn.relu(step(x, mask, "conv_1", 1, self.planes))
-            y = nn.relu(step(y, short, "conv_2", 3, self.planes, stride))
-            y = step(y, short, "conv_3", 1, wide)
+            y = nn.relu(step(y, strided_mask, "conv_2", 3, self.planes, stride))
+            y = step(y, strided_mask, "conv_3", 1, wide)
         if x.shape[-1] != wide or stride > 1:
-            x = step(x, short, "shortcut", 1, wide, stride)
-        return nn.relu(x + y), short
+            x = step(x, strided_mask, "shortcut", 1, wide, stride)
+        return nn.relu(x + y), strided_mask
 
     def _step(
         self,
@@ -78,7 +78,7 @@ class ResidualBlock(nn.Module):
         *,
         train: bool,
     ) -> Array:
-        """A convolution and its norm."""
+        """Applies a convolution and its norm."""
         dims = x.ndim - 2
         conv = Conv(features, (size,) * dims, (stride,) * dims, self.dtype, name=name)
         norm = BatchNorm(self.axis, dtype=self.dtype, name=f"{name}_norm")
@@ -86,15 +86,15 @@ class ResidualBlock(nn.Module):
 
 
 class Conv(nn.Module):
-    """A convolution of odd size without bias, zero padding of half the kernel.
+    """Convolution of odd size without bias, with zero padding of half the kernel.
 
     Parameters: `kernel` (*size c features).
 
     Attributes:
-        features: channels out.
-        size: of the kernel along every axis, two or three.
-        strides: as many.
-        dtype: type of the computation.
+        features: Number of output channels.
+        size: Kernel size along each of two or three axes.
+        strides: Stride along each axis.
+        dtype: Dtype of the computation.
     """
 
     features: int
@@ -117,7 +117,7 @@ class Conv(nn.Module):
 
 
 def conv2d(x: Array, w: Array, strides: tuple[int, ...]) -> Array:
-    """Maps (b h w c) by a kernel (i j c k) to (b h' w' k)."""
+    """Convolves (b h w c) with a kernel (i j c k) to (b h' w' k)."""
     return jax.lax.conv_general_dilated(
         x,
         w,

@@ -1,4 +1,4 @@
-"""The layer of transformers, and the pre-norm encoder."""
+"""Transformer layer, and a pre-norm transformer encoder."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ from mmfusion_jax.types import Array, Tokens
 
 
 class TransformerLayer(nn.Module):
-    """Attention and a feed-forward network, each normalized and added.
+    """Attention and a feed-forward network with residual connections.
 
         z = z + Attention(LN(z))                              pre_norm
         z = z + W_2 f(W_1 LN(z) + b_1) + b_2
@@ -22,16 +22,17 @@ class TransformerLayer(nn.Module):
         z = LN(z + W_2 f(W_1 z + b_1) + b_2)
 
     Attributes:
-        num_heads, causal: of the attention.
-        mlp_dim: width between W_1 and W_2; None takes four times that of the tokens.
-        attention_dropout: on attention weights.
-        relu_dropout: on the hidden layer.
-        residual_dropout: on what is added.
-        dtype: type of the computation.
-        pre_norm: normalize first, rather than last.
+        num_heads: Number of attention heads.
+        causal: Use causal attention.
+        mlp_dim: Width between W_1 and W_2; None for four times the width of tokens.
+        attention_dropout: Dropout rate of the attention weights.
+        relu_dropout: Dropout rate of the hidden layer.
+        residual_dropout: Dropout rate of the residual branches.
+        dtype: Dtype of the computation.
+        pre_norm: Normalize before, rather than after, each residual branch.
         activation: f.
-        epsilon: of the normalizations.
-        kernel_init: first values of all matrices; None for Xavier's.
+        epsilon: Epsilon of the normalizations.
+        kernel_init: Initializer of all matrices; None for Xavier.
     """
 
     num_heads: int
@@ -48,7 +49,7 @@ class TransformerLayer(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: Tokens, *, train: bool) -> Tokens:
-        """(b n d) tokens to (b n d) tokens; masked ones come out as anything finite."""
+        """Maps tokens (b n d) to tokens (b n d), finite but arbitrary where masked."""
         attend = Attention(
             self.num_heads,
             self.causal,
@@ -59,49 +60,49 @@ class TransformerLayer(nn.Module):
         )
 
         def attended(x: Array) -> Array:
-            seen = tokens.replace(values=x)
-            return attend(seen, seen, train=train)
+            normalized = tokens.replace(values=x)
+            return attend(normalized, normalized, train=train)
 
         z = tokens.values
-        for part, name in (attended, "attention"), (self._feed(train), "feedforward"):
+        for branch, name in (attended, "attention"), (self._mlp(train), "feedforward"):
             norm = layer_norm(self.dtype, f"{name}_norm", self.epsilon)
-            y = part(norm(z) if self.pre_norm else z)
+            y = branch(norm(z) if self.pre_norm else z)
             z = z + nn.Dropout(self.residual_dropout, deterministic=not train)(y)
             z = z if self.pre_norm else norm(z)
         return tokens.replace(values=z)
 
-    def _feed(self, train: bool) -> Callable[[Array], Array]:
-        """The feed-forward network."""
+    def _mlp(self, train: bool) -> Callable[[Array], Array]:
+        """Returns the feed-forward network."""
 
         def linear(features: int, name: str) -> nn.Dense:
             return dense(features, self.kernel_init, dtype=self.dtype, name=name)
 
-        def fed(x: Array) -> Array:
+        def mlp(x: Array) -> Array:
             width = x.shape[-1]
             hidden = linear(self.mlp_dim or 4 * width, "expand")(x)
             drop = nn.Dropout(self.relu_dropout, deterministic=not train)
             return linear(width, "shrink")(drop(self.activation(hidden)))
 
-        return fed
+        return mlp
 
 
 class Transformer(nn.Module):
-    """Sinusoid positions, `num_layers` layers, and a last normalization.
+    """Transformer encoder with sinusoidal positions and a final normalization.
 
         z_0 = sqrt(d) x + PE
 
     Attributes:
-        num_layers: number of layers.
+        num_layers: Number of layers.
         num_heads, causal, mlp_dim, attention_dropout, relu_dropout, residual_dropout:
-            of each layer.
-        embed_dropout: on z_0.
-        dtype: type of the computation; None keeps that of the input.
+            Options of each layer, see `TransformerLayer`.
+        embed_dropout: Dropout rate of z_0.
+        dtype: Dtype of the computation; None keeps the input's.
 
     Reference:
         CFN-SR, Eq. 5-6; the encoder of MulT (Tsai et al. 2019), which its code uses.
     Deviation:
-        Eq. 6 normalizes after adding; the released code normalizes before, and once
-        more after the last layer, and so do we.
+        Eq. 6 normalizes after the residual connection; the released code, and we,
+        normalize before it, and again after the last layer.
     """
 
     num_layers: int
@@ -119,15 +120,15 @@ class Transformer(nn.Module):
         """Encodes a sequence.
 
         Args:
-            tokens: (b n d); masked tokens are seen by no other.
-            train: drop out.
+            tokens: (b n d); no token attends to masked ones.
+            train: Apply dropout.
 
         Returns:
             Tokens (b n d), 0 where masked.
         """
         x = zero_masked(tokens.values, tokens.mask)
         _, n, width = x.shape
-        # As in the released code, a token that starts with 0 counts as padding.
+        # As in the released code, a token whose first element is 0 is padding.
         positions = jnp.where(x[..., :1] != 0, sinusoid(n, width), 0)
         x = width**0.5 * x + positions.astype(x.dtype)
         x = nn.Dropout(self.embed_dropout, deterministic=not train)(x)
@@ -150,7 +151,7 @@ class Transformer(nn.Module):
 
 
 def sinusoid(n: int, width: int, first: int = 1) -> np.ndarray:
-    """Position vectors of the n positions from `first` on, (n width).
+    """Sinusoidal embeddings of n positions starting at `first`, (n width).
 
         PE_p = [sin(p f_0) .. sin(p f_h-1), cos(p f_0) .. cos(p f_h-1)]
         f_i = 10000^(-i / (h - 1)), h = width // 2

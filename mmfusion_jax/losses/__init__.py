@@ -1,4 +1,4 @@
-"""Loss terms, and the objective that weights and adds them."""
+"""Loss terms, and the objective that computes their weighted sum."""
 
 LOSSES = {
     "agnostic_adversary": "mmfusion_jax.losses.adversarial:AgnosticAdversary",
@@ -24,8 +24,8 @@ LOSSES = {
 """Short name -> import path."""
 
 OF_PREDICTIONS = frozenset({"cross_entropy", "l1", "mse", "multilabel"})
-"""Terms that read the prediction of any model, or the auxiliary outputs they name."""
+"""Terms that read the prediction of any model, or a configured auxiliary output."""
 
 OF_UNIMODAL_LOGITS = frozenset({"consistency", "multiplicative", "unimodal_losses"})
 """Terms that read "logits/<modality>". A term in neither set reads auxiliary outputs
-of one model."""
+of a particular model."""

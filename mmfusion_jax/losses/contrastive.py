@@ -1,4 +1,4 @@
-"""Contrast between two views of the same example."""
+"""InfoNCE between two views of the same example."""
 
 import dataclasses
 
@@ -12,35 +12,37 @@ from mmfusion_jax.types import Array, Batch, Outputs
 
 @dataclasses.dataclass(frozen=True)
 class InfoNCE:
-    """Loss term: the sum over pairs of views of the loss of finding one in the other.
+    """Sum of the InfoNCE losses of several pairs of views.
 
     Attributes:
-        pairs: each has its views in `Outputs.aux["<pair>/x"]` and `["<pair>/y"]`,
-            (b d), projected and normalized, and may have `["<pair>/valid"]`, (b) bool:
-            the rows that have both; without it all real rows have.
-        scale: what the inner products are multiplied by, 1 / tau. A scale that is
-            learned belongs to the model: multiply x by it and take 1 here.
-        symmetric: False: only x looks for y.
-        positives: which rows belong together, "A", "B" or "C"; see `ops.info_nce`.
-        label: name in `Batch.labels`, for designs "B" and "C": (b) int classes, or (b)
-            float numbers, of which the sign is the class.
+        pairs: Names of the pairs; each has its views in `Outputs.aux["<pair>/x"]` and
+            `["<pair>/y"]`, (b d), projected and normalized, and optionally
+            `["<pair>/valid"]`, (b) bool, the rows that have both views; the default
+            is all real rows.
+        scale: Factor of the inner products, 1 / tau. A learned scale belongs to the
+            model: multiply x by it and use 1 here.
+        symmetric: Use x and y as anchors; if False, only x.
+        positives: "pair", "pair_other_class" or "same_class"; see
+            `ops.contrastive.info_nce`. They are the paper's designs A, B and C.
+        label: Name in `Batch.labels`, for "pair_other_class" and "same_class": (b) int
+            classes, or (b) float numbers, whose sign is the class.
 
     Reference:
-        MCL-MCF, Algorithm 1, Eq. 5, 12 and 18; designs: Tables 7 and 8.
+        MCL-MCF, Algorithm 1, Eq. 5, 12 and 18; positives: Tables 7 and 8.
     Deviation:
-        A row that is not valid, or has no partner, adds 0 to the mean over the batch,
-        and is no negative of others. The classes of numbers are negative, zero and
-        positive; the paper does not say.
+        A row that is not valid, or has no positive, contributes 0 to the mean over the
+        batch, and is not a negative of others. The classes of numbers are negative,
+        zero and positive; the paper does not specify them.
     """
 
     pairs: tuple[str, ...]
     scale: float = 1 / 0.07
     symmetric: bool = True
-    positives: str = "A"
+    positives: str = "pair"
     label: str = ""
 
     def __post_init__(self):
-        check_choice("design", self.positives, POSITIVES)
+        check_choice("positives", self.positives, POSITIVES)
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
         total = jnp.zeros(batch.weight.shape, jnp.float32)
@@ -60,8 +62,8 @@ class InfoNCE:
         return total
 
     def _groups(self, batch: Batch) -> Array | None:
-        """The class of every row, (b); None where the design has no use for it."""
-        if self.positives == "A":
+        """Class of every row, (b); None if the positives do not depend on it."""
+        if self.positives == "pair":
             return None
         label = batch.labels[self.label]
         chex.assert_rank(label, 1)

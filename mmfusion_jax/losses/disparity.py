@@ -1,4 +1,4 @@
-"""What a modality shares with the others must differ from what is its own."""
+"""Losses that separate exclusive from agnostic features (MEA)."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,17 +12,17 @@ from mmfusion_jax.types import Array, Batch, Outputs
 
 @dataclasses.dataclass(frozen=True)
 class HSICDisparity:
-    """Loss term: the dependence of exclusive and agnostic features, by HSIC.
+    """Dependence of exclusive and agnostic features, measured by HSIC.
 
         L_dis = 1/M sum_m HSIC(h^e_m, h^a_m)                      (MEA, Eq. 13-14)
 
     Attributes:
-        modalities: each has `Outputs.aux["exclusive/<m>"]` (b d) and
+        modalities: Names; each has `Outputs.aux["exclusive/<m>"]` (b d) and
             `["agnostic/<m>"]` (b e).
 
     Deviation:
-        The text speaks of pairs of modalities, Eq. 14 pairs the two features of one:
-        we do. A modality that fewer than two rows have is left out of the mean.
+        The text has pairs of modalities, Eq. 14 pairs the two features of one modality,
+        as here. A modality present in fewer than two rows is excluded from the mean.
     """
 
     modalities: tuple[str, ...]
@@ -33,20 +33,20 @@ class HSICDisparity:
 
 @dataclasses.dataclass(frozen=True)
 class DifferenceLoss:
-    """Loss term: the same by the difference loss of MISA.
+    """Difference loss of MISA between exclusive and agnostic features.
 
         L_sep = 1/M sum_m mean((H^e_m^T H^a_m)^2)
 
-    The columns of H are centered, then its rows have length 1.
+    The columns of H are centered, then its rows are normalized to length 1.
 
     Attributes:
-        modalities: as in `HSICDisparity`.
+        modalities: See `HSICDisparity`.
 
     Reference:
         Hazarika et al. 2020, Eq. 10; MEA, Table V, "w/ Separation Constraint".
     Deviation:
-        The mean over the entries of the product and constant lengths, as in the code
-        of MISA; its paper sums.
+        The mean over the entries of the product, with constant norms, as in MISA's
+        code; its paper has a sum.
     """
 
     modalities: tuple[str, ...]
@@ -61,7 +61,7 @@ def _mean(
     outputs: Outputs,
     batch: Batch,
 ) -> Array:
-    """The mean dependence over the modalities that at least two rows have, ()."""
+    """Mean dependence over the modalities present in at least two rows, ()."""
     values, counted = [], []
     for name in modalities:
         rows = batch.has_modalities(name)

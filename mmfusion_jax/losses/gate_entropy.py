@@ -1,4 +1,4 @@
-"""How evenly a gate lets the modalities pass."""
+"""Gate entropy regularizer (Hetero-Fusion-Net)."""
 
 import dataclasses
 from typing import Literal
@@ -15,21 +15,21 @@ TINY = 1e-8
 
 @dataclasses.dataclass(frozen=True)
 class GateEntropy:
-    """Loss term: the negative entropy of the gates of an example, in nats.
+    """Negative entropy of the modality gates, in nats.
 
         L = sum_m p_m ln p_m,  p = g / sum g                 form="normalized"
         L = -sum_m g_m ln g_m                                form="paper"     (5)
 
     Attributes:
-        form: of the two.
-        gate: name in `Outputs.aux`, (b m), 0 where a modality is missing.
+        form: "normalized" or "paper", see above.
+        gate: Name in `Outputs.aux`, (b m), 0 where a modality is missing.
 
     Reference:
         Hetero-Fusion-Net, Eq. 5; lambda is the weight of the term.
     Deviation:
-        Eq. 5 is added to the loss, so it lowers the entropy, and its gates have no
-        sum of 1. The text wants all modalities to be used: the default raises the
-        entropy of the shares. The logarithm sees no less than 1e-8 and no more than 1.
+        Eq. 5 is added to the loss, so it lowers the entropy, and its gates do not sum
+        to 1. By the text all modalities should be used: the default raises the entropy
+        of the normalized gates. The argument of the logarithm is clipped to 1e-8..1.
     """
 
     form: Literal["normalized", "paper"] = "normalized"
@@ -40,13 +40,13 @@ class GateEntropy:
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
         gate = zero_masked(model_output(outputs, self.gate), batch.weight > 0)
-        gate = jnp.maximum(gate, 0)  # no gate is below, but rounding may be
+        gate = jnp.maximum(gate, 0)  # gates are at least 0 except for rounding
         if self.form == "paper":
-            return -_sum_of_logs(gate)
+            return -_sum_p_log_p(gate)
         total = jnp.sum(gate, axis=1, keepdims=True)
-        return _sum_of_logs(gate / jnp.maximum(total, TINY))
+        return _sum_p_log_p(gate / jnp.maximum(total, TINY))
 
 
-def _sum_of_logs(p: Array) -> Array:
+def _sum_p_log_p(p: Array) -> Array:
     """sum_m p_m ln p_m, (b)."""
     return jnp.sum(p * jnp.log(jnp.clip(p, TINY, 1.0)), axis=1)

@@ -1,4 +1,4 @@
-"""Contrast between every two modalities of the same example."""
+"""Contrastive loss between the modalities of an example (OF-CMAER-CAT)."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,24 +15,24 @@ NEGATIVES = ("batch", "same_sample")
 
 @dataclasses.dataclass(frozen=True)
 class ModalityContrast:
-    """Loss term: every modality must find the others of its example.
+    """InfoNCE with the other modalities of the same example as positives.
 
         L_con = -sum_i mean_j log(exp(s_ij / tau) / sum_q exp(s_iq / tau))     (15-17)
 
     Attributes:
-        modalities: each has `Outputs.aux["pooled/<m>"]`, (b d).
+        modalities: Names; each has `Outputs.aux["pooled/<m>"]`, (b d).
         temperature: tau.
-        negatives: "batch": partner j of the same example is sought among the j of all
-            examples, and j is each other modality. "same_sample": j is the next
-            modality, the first after the last, and is sought among the other
+        negatives: "batch": the positives are the other modalities j of the example,
+            the candidates those of all examples. "same_sample": the positive is the
+            next modality, the first after the last, and the candidates are the other
             modalities of the example.
 
     Reference:
         OF-CMAER-CAT, Eq. 15-17.
     Deviation:
         All indices n of Eq. 15-16 are those of one example, which "same_sample"
-        takes literally; the text sums over the batch. A missing modality is neither
-        anchor nor partner nor negative.
+        follows literally; the text sums over the batch. A missing modality is neither
+        anchor nor positive nor negative.
     """
 
     modalities: tuple[str, ...]
@@ -45,32 +45,32 @@ class ModalityContrast:
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
         present = [batch.has_modalities(name) for name in self.modalities]
         views = [
-            l2_normalize(zero_masked(model_output(outputs, f"pooled/{name}"), here))
-            for name, here in zip(self.modalities, present, strict=True)
+            l2_normalize(zero_masked(model_output(outputs, f"pooled/{name}"), mask))
+            for name, mask in zip(self.modalities, present, strict=True)
         ]
         form = _in_batch if self.negatives == "batch" else _in_sample
         return form(views, present, 1 / self.temperature)
 
 
 def _in_batch(views: Sequence[Array], present: Sequence[Array], scale: float) -> Array:
-    """The sum over anchors of the mean over their partners, (b)."""
+    """Sum over anchors of the mean loss over their positives, (b)."""
     total = jnp.zeros(present[0].shape, jnp.float32)
     for i, anchor in enumerate(views):
-        found, count = jnp.zeros_like(total), jnp.zeros_like(total)
-        for j, partner in enumerate(views):
+        loss, count = jnp.zeros_like(total), jnp.zeros_like(total)
+        for j, positive in enumerate(views):
             if j != i:
                 both = present[i] & present[j]
-                found += info_nce(anchor, partner, both, scale=scale, symmetric=False)
+                loss += info_nce(anchor, positive, both, scale=scale, symmetric=False)
                 count += both
-        total += found / jnp.maximum(count, 1)
+        total += loss / jnp.maximum(count, 1)
     return total
 
 
 def _in_sample(views: Sequence[Array], present: Sequence[Array], scale: float) -> Array:
-    """The sum over anchors of the loss of finding the next modality, (b)."""
-    stacked, here = jnp.stack(views, axis=1), jnp.stack(present, axis=1)  # b m d, b m
+    """Sum over anchors of the loss with the next modality as the positive, (b)."""
+    stacked, mask = jnp.stack(views, axis=1), jnp.stack(present, axis=1)  # b m d, b m
     own = jnp.eye(len(views), dtype=bool)
-    both = here[:, :, None] & here[:, None, :] & ~own
+    both = mask[:, :, None] & mask[:, None, :] & ~own
     following = jnp.roll(own, 1, axis=1)
     logits = jnp.einsum("bid,bjd->bij", stacked, stacked) * scale
     loss = contrast(logits, both & following, both & ~following)

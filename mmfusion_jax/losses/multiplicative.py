@@ -1,4 +1,4 @@
-"""The multiplicative loss: late fusion that forgives a weak modality."""
+"""Multiplicative loss: late fusion that downweights weak modalities."""
 
 import dataclasses
 
@@ -12,15 +12,15 @@ from mmfusion_jax.types import Array, Batch, Outputs
 
 @dataclasses.dataclass(frozen=True)
 class Multiplicative:
-    """Loss term: each modality's cross-entropy, less where the others know better.
+    """Cross-entropy of each modality, smaller if the others predict the true class.
 
         L = sum_m q_m^y (-log p_m^y),  q_m^y = prod_{j != m} (1 - p_j^y)^(beta / (M-1))
 
     Attributes:
-        label: name in `Batch.labels`, (b) int classes y.
-        modalities: each has its logits (b k) in `Outputs.aux["logits/<name>"]`.
-        beta: how much a modality is forgiven, 0..1.
-        stop_gradient_q: take q as a constant in the gradient.
+        label: Name in `Batch.labels`, (b) int classes y.
+        modalities: Names; each has logits (b k) in `Outputs.aux["logits/<name>"]`.
+        beta: Strength of the downweighting, 0..1.
+        stop_gradient_q: Treat q as a constant in the gradient.
 
     Reference:
         Liu et al. 2018; beta of CFN-SR, Table 1.
@@ -42,5 +42,5 @@ class Multiplicative:
             self.beta,
             self.stop_gradient_q,
         )
-        true = batch.labels[self.label][:, None]
-        return -jnp.take_along_axis(scores, true, axis=1)[:, 0]
+        y_true = batch.labels[self.label][:, None]
+        return -jnp.take_along_axis(scores, y_true, axis=1)[:, 0]

@@ -1,4 +1,4 @@
-"""The fused vector must still tell what each modality was."""
+"""Reconstruction of the modalities from the fused vector (OF-CMAER-CAT)."""
 
 import dataclasses
 
@@ -12,19 +12,19 @@ from mmfusion_jax.types import Array, Batch, Outputs
 
 @dataclasses.dataclass(frozen=True)
 class Reconstruction:
-    """Loss term: how far modalities that were decoded again are from what they were.
+    """Mean squared error of the modalities decoded from the fused vector.
 
         L_rec = mean_{i present} mean_d (decoded_i - sg(pooled_i))^2
 
     Attributes:
-        modalities: each has `Outputs.aux["reconstruction/<m>"]` and
+        modalities: Names; each has `Outputs.aux["reconstruction/<m>"]` and
             `["pooled/<m>"]`, (b d).
 
     Reference:
         OF-CMAER-CAT, Eq. 19.
     Deviation:
-        The paper names the term and gives no equation. The gradient stops at what is
-        to be decoded, or the encoders would make it trivial.
+        The paper names the term without an equation. The gradient of the target is
+        stopped, since otherwise the encoders would make it trivial.
     """
 
     modalities: tuple[str, ...]
@@ -34,9 +34,9 @@ class Reconstruction:
         count = jnp.zeros(batch.weight.shape, jnp.float32)
         for name in self.modalities:
             present = batch.has_modalities(name)
-            said = model_output(outputs, f"reconstruction/{name}")
-            truth = jax.lax.stop_gradient(model_output(outputs, f"pooled/{name}"))
-            away = jnp.square(zero_masked(said - truth, present))
-            total = total + jnp.mean(away, axis=-1)
+            decoded = model_output(outputs, f"reconstruction/{name}")
+            target = jax.lax.stop_gradient(model_output(outputs, f"pooled/{name}"))
+            error = jnp.square(zero_masked(decoded - target, present))
+            total = total + jnp.mean(error, axis=-1)
             count = count + present
         return total / jnp.maximum(count, 1)

@@ -1,4 +1,4 @@
-"""Losses against a label."""
+"""Supervised losses."""
 
 import dataclasses
 
@@ -14,18 +14,18 @@ from mmfusion_jax.types import Array, Batch, Outputs
 
 @dataclasses.dataclass(frozen=True)
 class CrossEntropy:
-    """Loss term: the negative log-probability of the true class, in nats.
+    """Negative log-probability of the true class, in nats.
 
         L = -sum_i y_i log softmax(prediction)_i                  (CFN-SR, Eq. 10)
 
     Attributes:
-        label: name in `Batch.labels`, (b) int classes 0..k-1.
-        logits: name in `Outputs.aux` to use instead of the prediction.
-        class_weights: what an example of each class counts for; () for 1.
+        label: Name in `Batch.labels`, (b) int classes 0..k-1.
+        logits: Name in `Outputs.aux` to use instead of the prediction.
+        class_weights: Weight of the examples of each class; () for 1.
 
     Deviation:
         Eq. 10 takes the logarithm of the prediction of Eq. 9, which is not a
-        probability yet: the softmax in between is meant.
+        probability; we insert the softmax.
     """
 
     label: str
@@ -49,17 +49,17 @@ class CrossEntropy:
         if self.class_weights and len(self.class_weights) != classes:
             raise ConfigError(
                 "C10",
-                f"class_weights={self.class_weights} of a loss are not {classes}, one "
-                "for each class.",
+                f"class_weights={self.class_weights} of a loss must have {classes} "
+                "entries, one per class.",
             )
 
 
 @dataclasses.dataclass(frozen=True)
 class L1:
-    """Loss term: the distance from the label, |prediction - y|.
+    """Absolute error, |prediction - y|.
 
     Attributes:
-        label: name in `Batch.labels`, (b) float.
+        label: Name in `Batch.labels`, (b) float.
 
     Reference:
         MCL-MCF, Eq. 22.
@@ -73,10 +73,10 @@ class L1:
 
 @dataclasses.dataclass(frozen=True)
 class MSE:
-    """Loss term: the squared distance from the label, (prediction - y)^2.
+    """Squared error, (prediction - y)^2.
 
     Attributes:
-        label: name in `Batch.labels`, (b) float.
+        label: Name in `Batch.labels`, (b) float.
 
     Reference:
         MEA, Sec. III-G.
@@ -90,11 +90,11 @@ class MSE:
 
 @dataclasses.dataclass(frozen=True)
 class Multilabel:
-    """Loss term: the cross-entropy of yes or no, in nats, the mean over the flags.
+    """Cross-entropy of binary labels, in nats, averaged over the labels.
 
     Attributes:
-        label: name in `Batch.labels`, (b j) int 0 or 1; the prediction (b 2j) holds the
-            logits of no and yes of one flag after the other.
+        label: Name in `Batch.labels`, (b j) int 0 or 1; the prediction (b 2j) contains
+            the logits of 0 and 1 for each of them.
 
     Reference:
         MEA, Sec. III-G, for IEMOCAP.
@@ -112,6 +112,7 @@ class Multilabel:
 
 
 def _error(outputs: Outputs, batch: Batch, label: str) -> Array:
-    """How far the prediction is above the label, (b); 0 on rows that fill up."""
-    said = as_float32(outputs.prediction)
-    return zero_masked(said - batch.labels[label].astype(said.dtype), batch.weight > 0)
+    """Prediction minus label, (b); 0 on padding rows."""
+    y_pred = as_float32(outputs.prediction)
+    y_true = batch.labels[label].astype(y_pred.dtype)
+    return zero_masked(y_pred - y_true, batch.weight > 0)

@@ -1,4 +1,4 @@
-"""What every modality says alone, against the label and against the prediction."""
+"""Losses on unimodal predictions (Hetero-Fusion-Net)."""
 
 import dataclasses
 from collections.abc import Callable
@@ -24,17 +24,18 @@ KINDS: dict[str, Callable[[str], Any]] = {
 
 @dataclasses.dataclass(frozen=True)
 class UnimodalLoss:
-    """Loss term: the loss of every modality alone, the mean over those present.
+    """Mean of the losses of the unimodal predictions.
 
     Attributes:
-        label: name in `Batch.labels`.
-        modalities: each has its logits in `Outputs.aux["logits/<name>"]`.
-        kind: of loss: "cross_entropy", "multilabel", "l1" or "mse".
+        label: Name in `Batch.labels`.
+        modalities: Names; each has logits in `Outputs.aux["logits/<name>"]`.
+        kind: "cross_entropy", "multilabel", "l1" or "mse".
 
     Reference:
-        Hetero-Fusion-Net, Eq. 12 needs such predictions.
+        Hetero-Fusion-Net; Eq. 12 needs such predictions.
     Deviation:
-        The paper does not say how they are learned.
+        The paper does not describe how they are trained. The mean is over the
+        modalities that are present.
     """
 
     label: str
@@ -47,29 +48,30 @@ class UnimodalLoss:
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
         term = KINDS[self.kind](self.label)
         present = _present(self.modalities, batch)
-        alone = _logits(self.modalities, outputs)
+        unimodal = _logits(self.modalities, outputs)
         losses = [
             term(Outputs(zero_masked(logits, present[:, m])), batch)
-            for m, logits in enumerate(alone)
+            for m, logits in enumerate(unimodal)
         ]
         return masked_mean(jnp.stack(losses, axis=1), present, axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Consistency:
-    """Loss term: how far the modalities are from the prediction of all of them.
+    """Cosine distance between unimodal predictions and the fused prediction.
 
-        L = 1 - mean_m cos(p_m, p),  the mean over the modalities present
+        L = 1 - mean_m cos(p_m, p),  m the modalities that are present
 
     Attributes:
-        modalities: each has its logits (b k) in `Outputs.aux["logits/<name>"]`.
-        flags: the logits are pairs of no and yes: the mean over the flags.
+        modalities: Names; each has logits (b k) in `Outputs.aux["logits/<name>"]`.
+        flags: The logits are pairs of 0 and 1, one pair per binary label; the result
+            is the mean over the labels.
 
     Reference:
         Hetero-Fusion-Net, Eq. 10 and 13.
     Deviation:
-        The paper names a consistency loss and does not define it: 1 less its soft
-        consistency, Eq. 13. An example without any modality adds 0.
+        The paper names a consistency loss without defining it; ours is 1 minus its soft
+        consistency, Eq. 13. An example without any modality contributes 0.
     """
 
     modalities: tuple[str, ...]
@@ -90,21 +92,21 @@ class Consistency:
         return masked_mean(jnp.stack(distances, axis=1), present, axis=1)
 
     def _probabilities(self, logits: Array) -> Array:
-        """(b j k): j is 1, or the number of flags."""
+        """Probabilities (b j k); j is 1, or the number of binary labels."""
         k = 2 if self.flags else logits.shape[-1]
         return jax.nn.softmax(einops.rearrange(logits, "b (j k) -> b j k", k=k))
 
     def _cosine(self, p: Array, q: Array) -> Array:
-        """The mean over j of the cosine of (b j k) and (b j k), (b)."""
-        lengths = jnp.sum(p * p, axis=-1) * jnp.sum(q * q, axis=-1)
-        return jnp.mean(jnp.sum(p * q, axis=-1) * jax.lax.rsqrt(lengths), axis=1)
+        """Mean over j of the cosine similarity of (b j k) and (b j k), (b)."""
+        norms = jnp.sum(p * p, axis=-1) * jnp.sum(q * q, axis=-1)
+        return jnp.mean(jnp.sum(p * q, axis=-1) * jax.lax.rsqrt(norms), axis=1)
 
 
 def _present(modalities: tuple[str, ...], batch: Batch) -> Array:
-    """Which modalities a real example has, (b m) bool."""
+    """Which modalities are present in real examples, (b m) bool."""
     return jnp.stack([batch.has_modalities(name) for name in modalities], axis=1)
 
 
 def _logits(modalities: tuple[str, ...], outputs: Outputs) -> list[Array]:
-    """What every modality says alone."""
+    """Logits of every modality."""
     return [model_output(outputs, f"logits/{name}") for name in modalities]

@@ -1,4 +1,4 @@
-"""A function of a batch, a few examples at a time."""
+"""Maps a function over a batch in chunks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,31 +9,34 @@ import jax.numpy as jnp
 from mmfusion_jax.types import Array
 
 CACHE_ELEMENTS = 4_000_000
-"""Of an array that a processor's cache holds."""
+"""Array elements that fit into a CPU cache."""
 
 
-def chunk_size_for(numbers: int) -> int:
-    """How many examples of so many numbers each the cache holds, at least 1."""
-    return max(1, CACHE_ELEMENTS // max(1, numbers))
+def chunk_size_for(elements: int) -> int:
+    """Returns how many examples of `elements` elements fit the cache, at least 1."""
+    return max(1, CACHE_ELEMENTS // max(1, elements))
 
 
-def map_in_chunks(f: Callable[..., Any], arrays: tuple[Array, ...], most: int) -> Any:
-    """`f(*arrays)` by parts of the batch, one after the other, to save memory.
+def map_in_chunks(
+    f: Callable[..., Any], arrays: tuple[Array, ...], max_size: int
+) -> Any:
+    """Computes `f(*arrays)` for chunks of the batch in sequence, to save memory.
 
-    A part takes examples at even distances, so that under a mesh it has its share of
-    every device and none has to wait for, or repeat, the work of others.
+    A chunk takes examples at equal strides, so that under a mesh it contains the same
+    number of every device's examples and no device waits for or repeats the work of
+    others.
 
     Args:
-        f: maps arrays (b ...) to a tree of arrays (b ...), each example by itself.
+        f: Maps arrays (b ...) to a tree of arrays (b ...), each example separately.
         arrays: (b ...) each.
-        most: examples of a part; where it does not divide b, parts are as large as
-            they can be below. 0 for all at once.
+        max_size: Maximum examples per chunk; if it does not divide b, the largest
+            smaller divisor is used. 0 for the full batch.
     """
     size = len(arrays[0])
-    if not most or size <= most:
+    if not max_size or size <= max_size:
         return f(*arrays)
-    parts = next(n for n in range(-(-size // most), size + 1) if size % n == 0)
-    cut = lambda x: x.reshape(size // parts, parts, *x.shape[1:]).swapaxes(0, 1)
-    done = jax.lax.map(lambda part: f(*part), jax.tree.map(cut, arrays))
-    whole = lambda x: jnp.swapaxes(x, 0, 1).reshape(size, *x.shape[2:])
-    return jax.tree.map(whole, done)
+    chunks = next(n for n in range(-(-size // max_size), size + 1) if size % n == 0)
+    split = lambda x: x.reshape(size // chunks, chunks, *x.shape[1:]).swapaxes(0, 1)
+    results = jax.lax.map(lambda chunk: f(*chunk), jax.tree.map(split, arrays))
+    merge = lambda x: jnp.swapaxes(x, 0, 1).reshape(size, *x.shape[2:])
+    return jax.tree.map(merge, results)

@@ -1,4 +1,4 @@
-"""Contrast: what belongs together must be found among what does not."""
+"""InfoNCE loss."""
 
 import chex
 import jax
@@ -7,31 +7,33 @@ import jax.numpy as jnp
 from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array
 
-POSITIVES = ("A", "B", "C")
+POSITIVES = ("pair", "pair_other_class", "same_class")
 
 
 def l2_normalize(x: Array) -> Array:
-    """Vectors of length 1, (... d); one shorter than 1e-6 becomes 0, with gradient 0.
+    """Normalizes vectors to length 1, (... d).
+
+    A vector shorter than 1e-6 becomes 0, with gradient 0.
 
     Args:
         x: (... d).
 
     Deviation:
-        The gradient of x / |x| grows without bound towards 0, where a dead layer would
-        push the whole model away; it is cut off there.
+        The gradient of x / |x| is unbounded near 0, where a dead layer would
+        destabilize the entire model; it is set to 0 there.
     """
     square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
-    long = square > 1e-12
-    return jnp.where(long, x / jnp.sqrt(jnp.where(long, square, 1)), 0)
+    nonzero = square > 1e-12
+    return jnp.where(nonzero, x / jnp.sqrt(jnp.where(nonzero, square, 1)), 0)
 
 
 def contrast(logits: Array, positive: Array, negative: Array) -> Array:
-    """The loss of every anchor, in nats.
+    """Contrastive loss of every anchor, in nats.
 
         L_i = -mean_{p in P_i} log(exp(s_ip) / sum_{j in P_i or N_i} exp(s_ij))
 
     Args:
-        logits: s, (... n s); finite, also where neither mask is True.
+        logits: s, (... n s); finite, also where both masks are False.
         positive: P, (... n s) bool.
         negative: N, (... n s) bool.
 
@@ -42,11 +44,11 @@ def contrast(logits: Array, positive: Array, negative: Array) -> Array:
         MCL-MCF, Eq. 4; with several positives, Khosla et al. 2020, Eq. 2.
     """
     shape = jnp.broadcast_shapes(logits.shape, positive.shape, negative.shape)
-    found = jnp.any(positive, axis=-1, keepdims=True)
-    # An anchor without a positive sees everything: any finite number does.
-    seen = jnp.broadcast_to(positive | negative | ~found, shape)
-    lowest = jnp.finfo(logits.dtype).min
-    log_p = jax.nn.log_softmax(jnp.where(seen, logits, lowest), axis=-1)
+    has_positive = jnp.any(positive, axis=-1, keepdims=True)
+    # For an anchor without a positive any finite value will do.
+    candidates = jnp.broadcast_to(positive | negative | ~has_positive, shape)
+    minimum = jnp.finfo(logits.dtype).min
+    log_p = jax.nn.log_softmax(jnp.where(candidates, logits, minimum), axis=-1)
     count = jnp.maximum(jnp.sum(positive, axis=-1, dtype=jnp.int32), 1)
     return -jnp.sum(jnp.where(positive, log_p, 0), axis=-1) / count
 
@@ -58,38 +60,40 @@ def info_nce(
     *,
     scale: float | Array = 1 / 0.07,
     symmetric: bool = True,
-    positives: str = "A",
+    positives: str = "pair",
     groups: Array | None = None,
 ) -> Array:
-    """InfoNCE: row i of `x` must find its partners in `y`, and the reverse.
+    """InfoNCE loss between rows of `x` and `y`.
 
     Args:
-        x: (b d), as they are to be compared: usually `l2_normalize` vectors.
+        x: (b d), usually `l2_normalize` vectors.
         y: (b d).
-        valid: (b) bool; another row is no anchor, no positive and no negative.
-        scale: what the inner products are multiplied by, 1 / tau.
-        symmetric: False: only `x` looks for `y`.
-        positives: which rows belong together, and which do not; Tables 7 and 8.
-            "A": row i with row i; all others are negatives.
-            "B": row i with row i; rows of other groups are negatives.
-            "C": row i with the other rows of its group; rows of other groups are
-            negatives, and the row with its own partner counts for nothing.
-        groups: (b), for designs "B" and "C".
+        valid: (b) bool; other rows are not anchors, positives or negatives.
+        scale: Factor of the inner products, 1 / tau.
+        symmetric: Use rows of `x` and of `y` as anchors; if False, only of `x`.
+        positives: Selects positives and negatives; designs A, B and C of Tables 7, 8.
+            "pair" (A): the positive of row i is row i; all others are negatives.
+            "pair_other_class" (B): the positive of row i is row i; rows of other
+            groups are negatives.
+            "same_class" (C): the positives of row i are the other rows of its group;
+            rows of other groups are negatives, and row i itself is ignored.
+        groups: Class of every row, (b), for "pair_other_class" and "same_class".
 
     Returns:
-        (b) losses in nats; 0 on rows that are not valid or have no partner.
+        (b) losses in nats; 0 for rows that are not valid or have no positive.
 
     Raises:
-        ValueError: `positives` is unknown, or needs `groups`.
+        ValueError: `positives` is unknown, or requires `groups`.
 
     Reference:
         MCL-MCF, Algorithm 1 and Eq. 4.
     Deviation:
-        Eq. 4 shows rows only, Algorithm 1 rows and columns; it multiplies by exp(tau),
-        the equation divides by tau: 1 / 0.07 is both, for tau of .07 and of ln(1/.07).
+        Eq. 4 has anchors in x only, Algorithm 1 in x and y. The algorithm multiplies by
+        exp(tau), the equation divides by tau: the scale 1 / 0.07 is both, with tau of
+        ln(1 / 0.07) and 0.07.
     """
     chex.assert_equal_shape([x, y])
-    positive, negative = _design(positives, groups, len(x))
+    positive, negative = _select(positives, groups, len(x))
     both = valid[:, None] & valid[None, :]
     positive, negative = positive & both, negative & both
     wide = jnp.promote_types(x.dtype, jnp.float32)
@@ -101,16 +105,16 @@ def info_nce(
     return loss
 
 
-def _design(design: str, groups: Array | None, size: int) -> tuple[Array, Array]:
-    """Which rows are partners and which are not, (b b) bool each."""
+def _select(positives: str, groups: Array | None, size: int) -> tuple[Array, Array]:
+    """Masks of positives and negatives, (b b) bool each."""
     own = jnp.eye(size, dtype=bool)
-    if design == "A":
+    if positives == "pair":
         return own, ~own
-    if design not in POSITIVES:
+    if positives not in POSITIVES:
         raise ValueError(
-            f"design={design!r} is unknown; known: {', '.join(POSITIVES)}."
+            f"positives={positives!r} is unknown; known: {', '.join(POSITIVES)}."
         )
     if groups is None:
-        raise ValueError(f"design={design!r} needs groups, the class of every row.")
+        raise ValueError(f"positives={positives!r} requires groups.")
     same = groups[:, None] == groups[None, :]
-    return (own, ~same) if design == "B" else (same & ~own, ~same)
+    return (own, ~same) if positives == "pair_other_class" else (same & ~own, ~same)

@@ -1,4 +1,4 @@
-"""Gradient reversal: what helps the layers above is unlearnt by the layers below."""
+"""Gradient reversal layer."""
 
 import jax
 import jax.numpy as jnp
@@ -7,11 +7,11 @@ from mmfusion_jax.types import Array
 
 
 def reverse_gradient(x: Array, strength: float | Array = 1.0) -> Array:
-    """`x` itself; on the way back its gradient is multiplied by -strength.
+    """Returns `x`; its gradient is multiplied by -strength.
 
     Args:
         x: (b ...).
-        strength: a number, () or (b); it gets no gradient itself.
+        strength: Factor, () or (b); it has no gradient.
 
     Reference:
         Ganin and Lempitsky 2015; lambda of MEA, Eq. 15.
@@ -19,24 +19,24 @@ def reverse_gradient(x: Array, strength: float | Array = 1.0) -> Array:
     return _reverse(x, jnp.asarray(strength, x.dtype))
 
 
-def ramp(progress: Array | None, sharpness: float = 10.0) -> Array | float:
-    """A strength that grows from 0 to 1 during the training.
+def ramp(train_fraction: Array | None, sharpness: float = 10.0) -> Array | float:
+    """Schedule of the strength from 0 to 1 during the training.
 
-        2 / (1 + exp(-sharpness * progress)) - 1
+        2 / (1 + exp(-sharpness * train_fraction)) - 1
 
     Args:
-        progress: `Batch.progress`, 0..1; None outside training.
-        sharpness: how soon it is near 1.
+        train_fraction: `Batch.train_fraction`, 0..1; None outside training.
+        sharpness: How quickly it approaches 1.
 
     Returns:
-        The shape of `progress`; 1 where that is None, the strength that it ends with.
+        The shape of `train_fraction`; 1, the final value, if that is None.
 
     Reference:
         Ganin and Lempitsky 2015, Sec. 5.
     """
-    if progress is None:
+    if train_fraction is None:
         return 1.0
-    return jnp.tanh(sharpness / 2 * progress)
+    return jnp.tanh(sharpness / 2 * train_fraction)
 
 
 @jax.custom_vjp

@@ -1,4 +1,4 @@
-"""Images as networks read them."""
+"""Image normalization."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,11 @@ HALF: Statistics = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
 
 def normalize_image(values: Array, statistics: Statistics) -> Array:
-    """Unsigned integers, pixels 0..255, as floats around 0; floats as they are.
+    """Normalizes unsigned integer pixels 0..255; floats are unchanged.
 
     Args:
         values: (... c).
-        statistics: mean and standard deviation of red, green and blue, of 0..1; with
+        statistics: Mean and standard deviation of red, green and blue in 0..1; with
             another number of channels both are 0.5.
     """
     if not jnp.issubdtype(values.dtype, jnp.unsignedinteger):
@@ -29,11 +29,11 @@ def normalize_image(values: Array, statistics: Statistics) -> Array:
 
 
 def frames(values: Array, mask: Array) -> tuple[Array, Array]:
-    """One image as a clip of one step; clips as they are.
+    """Converts an image to a clip of one frame; clips are unchanged.
 
     Args:
-        values: (b t h w c), or (b h w c), one image.
-        mask: (b t) bool; of one image (b h), which is real if a row is.
+        values: (b t h w c), or (b h w c) for one image.
+        mask: (b t) bool; for one image (b h), valid if any row is.
 
     Returns:
         Values (b t h w c) and mask (b t).

@@ -1,4 +1,4 @@
-"""How much two sets of features depend on each other."""
+"""Measures of statistical dependence between two sets of features."""
 
 import chex
 import jax
@@ -13,17 +13,17 @@ def hsic(x: Array, y: Array, weight: Array) -> Array:
 
         Tr(U K_x U K_y) / (n - 1)^2 = |x_c^T y_c|_F^2 / (n - 1)^2
 
-    x_c and y_c are centered columns: O(n d e), no n by n matrix is built.
+    x_c and y_c have centered columns; the cost is O(n d e), without an n by n matrix.
 
     Args:
         x: (b d).
         y: (b e).
-        weight: (b) bool or float; rows that are not above 0 count for nothing, whatever
-            they hold. n is the number of the others.
+        weight: (b) bool or float; rows with a weight of 0 are ignored, whatever their
+            values. n is the number of the others.
 
     Returns:
-        () float, at least 0; 0 for fewer than two rows. It grows with the fourth power
-        of the scale of the features.
+        () float, at least 0; 0 for fewer than two rows. It scales with the fourth power
+        of the features.
 
     Reference:
         MEA, Eq. 13 and 14.
@@ -36,20 +36,20 @@ def hsic(x: Array, y: Array, weight: Array) -> Array:
 
 
 def squared_cross_correlation(x: Array, y: Array, weight: Array) -> Array:
-    """The difference loss: how alike two sets of features are, column by column.
+    """Difference loss: mean squared cross-correlation of two sets of features.
 
         mean((X^T Y)^2)
 
-    The columns of X and Y are centered, then their rows are divided by their lengths,
-    which get no gradient.
+    The columns of X and Y are centered, then their rows are divided by their norms,
+    which have no gradient.
 
     Args:
         x: (b d).
         y: (b e).
-        weight: (b) bool or float; rows that are not above 0 count for nothing.
+        weight: (b) bool or float; rows with a weight of 0 are ignored.
 
     Returns:
-        () float, at least 0; it does not change with the scale of the features.
+        () float, at least 0; invariant to the scale of the features.
 
     Reference:
         MISA (Hazarika et al. 2020), Eq. 10, and its code.
@@ -57,17 +57,17 @@ def squared_cross_correlation(x: Array, y: Array, weight: Array) -> Array:
     chex.assert_equal_shape_prefix([x, y], 1)
     valid = weight > 0
     n = jnp.sum(valid, dtype=jnp.int32)
-    x, y = (_rows(_centered(z, valid, n)) for z in (x, y))
+    x, y = (_normalize_rows(_centered(z, valid, n)) for z in (x, y))
     return jnp.mean(jnp.square(x.T @ y))
 
 
-def _rows(x: Array) -> Array:
-    """`x` with rows of length 1, shorter ones where they were near 0."""
-    length = jnp.linalg.norm(jax.lax.stop_gradient(x), axis=1, keepdims=True)
-    return x / (length + 1e-6)
+def _normalize_rows(x: Array) -> Array:
+    """Divides rows by their norm; the result is shorter than 1 for norms near 0."""
+    norm = jnp.linalg.norm(jax.lax.stop_gradient(x), axis=1, keepdims=True)
+    return x / (norm + 1e-6)
 
 
 def _centered(x: Array, valid: Array, n: Array) -> Array:
-    """`x` less its mean over the valid rows, at least float32; 0 on other rows."""
+    """Subtracts the mean over the valid rows, in float32 or wider; 0 on other rows."""
     x = zero_masked(x.astype(jnp.promote_types(x.dtype, jnp.float32)), valid)
     return zero_masked(x - jnp.sum(x, axis=0) / jnp.maximum(n, 1), valid)

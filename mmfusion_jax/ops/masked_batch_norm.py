@@ -1,4 +1,4 @@
-"""Normalization with the statistics of the real positions of a batch."""
+"""Batch normalization over valid positions, with a custom VJP."""
 
 import functools
 
@@ -13,25 +13,24 @@ from mmfusion_jax.types import Array
 def batch_normalize(
     x: Array, mask: Array, scale: Array, bias: Array, epsilon: float, axis: str | None
 ) -> tuple[Array, Array, Array, Array]:
-    """Normalizes channels over all other axes.
+    """Normalizes channels with their statistics over all other axes.
 
         y = scale (x - mean) / sqrt(var + epsilon) + bias
 
-    The gradient is written out, as it needs nothing but `x` again: what reverse mode
-    would keep is three times as much.
+    A custom VJP saves `x` only; reverse-mode autodiff would keep three times as much.
 
     Args:
         x: (... c).
         mask: bool, broadcastable from the left over the leading axes of `x`.
         scale: (c).
         bias: (c).
-        epsilon: added to the variance.
-        axis: pmap axis over which the batch is spread; None under jit.
+        epsilon: Added to the variance.
+        axis: The pmap axis over which the batch is split; None under jit.
 
     Returns:
-        y, the shape of `x`, 0 where the mask is False; the mean, the biased variance,
-        both (c), and the number of positions they come from, (), all of the global
-        batch. Only y has a gradient.
+        y, in the shape of `x`, 0 where the mask is False; the mean and the biased
+        variance, both (c), and their number of positions, (), over the global batch.
+        Only y has a gradient.
     """
     return _normalize(x, mask, scale, bias, epsilon, axis)
 
@@ -44,10 +43,10 @@ def _normalize(x, mask, scale, bias, epsilon, axis):
 def _forward(x, mask, scale, bias, epsilon, axis):
     count = _total(_count(mask, x.shape).astype(_exact(x)), axis)
     mean = _total(_sum(x, mask), axis) / jnp.maximum(count, 1)
-    away = x.astype(_exact(x)) - mean
-    var = _total(_sum(jnp.square(away), mask), axis) / jnp.maximum(count, 1)
+    centered = x.astype(_exact(x)) - mean
+    var = _total(_sum(jnp.square(centered), mask), axis) / jnp.maximum(count, 1)
     rate = jax.lax.rsqrt(var + epsilon)
-    y = zero_masked(away * (rate * scale) + bias, mask).astype(x.dtype)
+    y = zero_masked(centered * (rate * scale) + bias, mask).astype(x.dtype)
     return (y, mean, var, count), (x, mask, scale, mean, rate, count)
 
 
@@ -56,11 +55,11 @@ def _backward(epsilon, axis, saved, cotangents):
     dy, x_exact = cotangents[0].astype(_exact(x)), x.astype(_exact(x))
     dbias = _sum(dy, mask)
     dscale = (_sum(dy * x_exact, mask) - mean * dbias) * rate
-    share = 1 / jnp.maximum(count, 1)
-    along_bias = _total(dbias, axis) * share
-    along_scale = _total(dscale, axis) * share
-    away = (x_exact - mean) * rate
-    dx = (dy - along_bias - away * along_scale) * (scale * rate)
+    inverse_count = 1 / jnp.maximum(count, 1)
+    mean_dbias = _total(dbias, axis) * inverse_count
+    mean_dscale = _total(dscale, axis) * inverse_count
+    normalized = (x_exact - mean) * rate
+    dx = (dy - mean_dbias - normalized * mean_dscale) * (scale * rate)
     dx = zero_masked(dx, mask).astype(x.dtype)
     return dx, None, dscale.astype(scale.dtype), dbias.astype(scale.dtype)
 
@@ -73,15 +72,15 @@ def _exact(x: Array):
 
 
 def _total(x: Array, axis: str | None) -> Array:
-    """`x` added over the devices that share the batch."""
+    """Sums `x` over the devices."""
     return x if axis is None else jax.lax.psum(x, axis)
 
 
 def _sum(x: Array, mask: Array) -> Array:
-    """Sums over the real positions.
+    """Sums over the valid positions.
 
-    The axes that the mask does not have are summed first, before anything is masked: a
-    masked row, whatever it holds, is then dropped as one number a channel.
+    The axes that the mask does not have are summed first, before masking: a masked
+    row, whatever its values, is then dropped as one number per channel.
     """
     inner = tuple(range(mask.ndim, x.ndim - 1))
     rows = jnp.sum(x, axis=inner, dtype=_exact(x))
@@ -89,9 +88,9 @@ def _sum(x: Array, mask: Array) -> Array:
 
 
 def _count(mask: Array, shape: tuple[int, ...]) -> Array:
-    """Number of real positions of a channel."""
-    have = mask.shape + (1,) * (len(shape) - 1 - mask.ndim)
+    """Number of valid positions per channel."""
+    sizes = mask.shape + (1,) * (len(shape) - 1 - mask.ndim)
     repeats = 1
-    for size, full in zip(have, shape[:-1], strict=True):
+    for size, full in zip(sizes, shape[:-1], strict=True):
         repeats *= full // size
     return jnp.sum(mask, dtype=jnp.int32) * repeats

@@ -1,7 +1,7 @@
-"""Reductions over the real part of an array.
+"""Reductions over the unmasked part of an array.
 
-A masked value never reaches a result or a gradient, whatever it holds: it is replaced
-before it is used, so NaN and infinity are as harmless as zero.
+A masked value never affects a result or a gradient: it is replaced before it is used,
+so NaN and infinity do no harm.
 """
 
 import jax
@@ -11,46 +11,46 @@ from mmfusion_jax.types import Array, Tokens
 
 
 def zero_masked(x: Array, mask: Array) -> Array:
-    """`x` where `mask` is True, else exactly 0.
+    """Returns `x` where `mask` is True, else exactly 0.
 
     Args:
-        x: (... d), any values where the mask is False.
+        x: (... d), arbitrary where the mask is False.
         mask: bool, broadcast against `x` from the left: it may have fewer axes.
     """
-    return jnp.where(_like(mask, x), x, jnp.zeros((), x.dtype))
+    return jnp.where(_expand_like(mask, x), x, jnp.zeros((), x.dtype))
 
 
 def masked_mean(x: Array, mask: Array, axis: int | tuple[int, ...]) -> Array:
-    """Mean over the True positions of `axis`; 0 where there is none.
+    """Mean over the True positions of `axis`; 0 where there are none.
 
     Args:
-        x: values.
-        mask: bool, of the shape of `x` or broadcastable to it from the left.
-        axis: the axes to average over.
+        x: Values.
+        mask: bool, in the shape of `x` or broadcastable to it from the left.
+        axis: Axes to average over.
     """
-    mask = jnp.broadcast_to(_like(mask, x), x.shape)
+    mask = jnp.broadcast_to(_expand_like(mask, x), x.shape)
     count = jnp.sum(mask, axis=axis, dtype=jnp.int32)
     total = jnp.sum(jnp.where(mask, x, 0), axis=axis)
     return total / jnp.maximum(count, 1).astype(x.dtype)
 
 
 def masked_max(x: Array, mask: Array, axis: int) -> Array:
-    """Maximum over the True positions of `axis`; 0 where there is none."""
-    mask = jnp.broadcast_to(_like(mask, x), x.shape)
-    lowest = jnp.finfo(x.dtype).min
-    highest = jnp.max(jnp.where(mask, x, lowest), axis=axis)
-    return jnp.where(jnp.any(mask, axis=axis), highest, 0)
+    """Maximum over the True positions of `axis`; 0 where there are none."""
+    mask = jnp.broadcast_to(_expand_like(mask, x), x.shape)
+    minimum = jnp.finfo(x.dtype).min
+    maximum = jnp.max(jnp.where(mask, x, minimum), axis=axis)
+    return jnp.where(jnp.any(mask, axis=axis), maximum, 0)
 
 
 def masked_softmax(x: Array, mask: Array, axis: int | tuple[int, ...]) -> Array:
-    """Softmax over the True positions of `axis`; 0 elsewhere, and everywhere if none.
+    """Softmax over the True positions of `axis`; 0 elsewhere.
 
     Args:
-        x: scores.
+        x: Scores.
         mask: bool, broadcastable to `x` from the left.
-        axis: the axes that share one unit of weight.
+        axis: Axes whose weights sum to 1.
     """
-    mask = jnp.broadcast_to(_like(mask, x), x.shape)
+    mask = jnp.broadcast_to(_expand_like(mask, x), x.shape)
     safe = jnp.where(mask, x, 0)
     top = jnp.max(jnp.where(mask, x, -jnp.inf), axis=axis, keepdims=True)
     top = jax.lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0))
@@ -60,15 +60,15 @@ def masked_softmax(x: Array, mask: Array, axis: int | tuple[int, ...]) -> Array:
 
 
 def last_valid(tokens: Tokens) -> Array:
-    """The last unmasked token of every example, (b d); 0 where there is none."""
+    """Returns the last valid token of every example, (b d); 0 if there is none."""
     steps = jnp.arange(tokens.mask.shape[1])
     last = jnp.max(jnp.where(tokens.mask, steps, -1), axis=1)
-    chosen = jnp.take_along_axis(
+    values = jnp.take_along_axis(
         tokens.values, jnp.maximum(last, 0)[:, None, None], axis=1
     )[:, 0]
-    return zero_masked(chosen, last >= 0)
+    return zero_masked(values, last >= 0)
 
 
-def _like(mask: Array, x: Array) -> Array:
-    """`mask` with trailing axes of size 1 until it has as many axes as `x`."""
+def _expand_like(mask: Array, x: Array) -> Array:
+    """Adds trailing axes of size 1 to `mask` until it has as many axes as `x`."""
     return mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))

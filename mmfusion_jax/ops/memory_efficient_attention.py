@@ -1,4 +1,4 @@
-"""Attention whose maps are never kept: the way back computes them again."""
+"""Attention with a custom VJP that recomputes the attention maps."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,114 +10,118 @@ from mmfusion_jax.ops.chunked_map import chunk_size_for, map_in_chunks
 from mmfusion_jax.types import Array
 
 HIDDEN = -1e30
-"""Is added to the scores of masked keys: no exponential of such a score is above 0."""
+"""Added to the scores of masked keys; the exponential of such a score is 0."""
 
 
 def dot_attention(q: Array, k: Array, v: Array, mask: Array) -> Array:
-    """The softmax of the products of queries and keys, times the values.
+    """Dot-product attention without storing the attention maps.
 
         y_n = sum_s P_ns v_s,  P_ns = exp(q_n k_s - L_n),  L_n = log sum_s exp(q_n k_s)
 
-    What the way back needs besides the arguments is y and L, so memory grows with n + s
-    and not with n s. On CPU a few examples are computed at a time, as many as have
-    maps that stay in the cache.
+    The backward pass needs y and L in addition to the arguments, so memory grows with
+    n + s and not with n s. On CPU the batch is computed in chunks whose maps fit the
+    cache.
 
     Args:
-        q: (b g n d) queries, finite, already divided by their scale.
+        q: (b g n d) queries, finite, already scaled.
         k: (b g s d) keys, finite.
         v: (b g s e) values, finite.
-        mask: (b s) bool, which keys are seen.
+        mask: (b s) bool, the visible keys.
 
     Returns:
-        (b g n e), of the type of `v`; 0 in an example that has no key to show. Scores
-        are computed in float32 or wider.
+        (b g n e), in the dtype of `v`; 0 in an example without visible keys. Scores are
+        computed in float32 or wider.
     """
     hidden = jnp.where(mask, 0.0, HIDDEN)[:, None, :, None]
     return _attention(q, k, v, hidden.astype(exact(q)), jnp.any(mask, axis=1))
 
 
 def exact(x: Array) -> Any:
-    """The type of `x`, but float32 at least."""
+    """Returns the dtype of `x`, but at least float32."""
     return jnp.promote_types(x.dtype, jnp.float32)
 
 
 @jax.custom_vjp
-def _attention(q: Array, k: Array, v: Array, hidden: Array, some: Array) -> Array:
-    return _forward(q, k, v, hidden, some)[0]
+def _attention(q: Array, k: Array, v: Array, hidden: Array, visible: Array) -> Array:
+    return _forward(q, k, v, hidden, visible)[0]
 
 
-def _forward(q: Array, k: Array, v: Array, hidden: Array, some: Array) -> Any:
-    y, log_sum = _run(_look, q, k, v, hidden, some)
-    return y, (q, k, v, hidden, some, y, log_sum)
+def _forward(q: Array, k: Array, v: Array, hidden: Array, visible: Array) -> Any:
+    y, log_sum = _run(_attend, q, k, v, hidden, visible)
+    return y, (q, k, v, hidden, visible, y, log_sum)
 
 
-def _backward(known: tuple[Array, ...], dy: Array) -> tuple[Array | None, ...]:
-    return *_run(_look_back, *known, dy), None, None
+def _backward(saved: tuple[Array, ...], dy: Array) -> tuple[Array | None, ...]:
+    return *_run(_attend_backward, *saved, dy), None, None
 
 
 _attention.defvjp(_forward, _backward)
 
 
 def _run(f: Callable[..., Any], q: Array, k: Array, *others: Array) -> Any:
-    """`f` of all examples; on CPU by parts."""
-    most = chunk_size_for(q.shape[1] * q.shape[2] * k.shape[2])
-    parts = lambda *x: map_in_chunks(f, x, most)
-    return jax.lax.platform_dependent(q, k, *others, cpu=parts, default=f)
+    """Computes `f` for all examples; on CPU in chunks."""
+    size = chunk_size_for(q.shape[1] * q.shape[2] * k.shape[2])
+    chunked = lambda *x: map_in_chunks(f, x, size)
+    return jax.lax.platform_dependent(q, k, *others, cpu=chunked, default=f)
 
 
-def _look(
-    q: Array, k: Array, v: Array, hidden: Array, some: Array
+def _attend(
+    q: Array, k: Array, v: Array, hidden: Array, visible: Array
 ) -> tuple[Array, Array]:
-    """y, and L (b g n 1), 0 where there is no key."""
-    scores = _product(_beside(q, 1), _beside(k, hidden))
+    """Computes y and L (b g n 1), 0 without visible keys."""
+    scores = _product(_append_column(q, 1), _append_column(k, hidden))
     top = jnp.max(scores, axis=-1, keepdims=True)
     weights = jnp.exp(scores - top).astype(v.dtype)
-    # Their sum is one more column of values: one product reads them once.
-    both = jnp.matmul(weights, _beside(v, 1), preferred_element_type=scores.dtype)
-    total, some = both[..., -1:], some[:, None, None, None]
-    y = jnp.where(some, both[..., :-1] / total, 0)
-    return y.astype(v.dtype), jnp.where(some, top + jnp.log(total), 0)
+    # With a column of ones the same product also computes the sum of the weights.
+    both = jnp.matmul(
+        weights, _append_column(v, 1), preferred_element_type=scores.dtype
+    )
+    total, visible = both[..., -1:], visible[:, None, None, None]
+    y = jnp.where(visible, both[..., :-1] / total, 0)
+    return y.astype(v.dtype), jnp.where(visible, top + jnp.log(total), 0)
 
 
-def _look_back(
+def _attend_backward(
     q: Array,
     k: Array,
     v: Array,
     hidden: Array,
-    some: Array,
+    visible: Array,
     y: Array,
     log_sum: Array,
     dy: Array,
 ) -> tuple[Array, Array, Array]:
-    """The gradients for q, k and v.
+    """Computes the gradients of q, k and v.
 
     dV = P^T dy,  dS = P (dy V^T - dy y),  dq = dS k,  dk = dS^T q
     """
-    del some
+    del visible
     shift = jnp.concatenate([-log_sum, jnp.ones_like(log_sum)], axis=-1)
-    weights = jnp.exp(_product(_beside(q, shift), _beside(_beside(k, 1), hidden)))
+    weights = jnp.exp(
+        _product(_append_column(q, shift), _append_column(_append_column(k, 1), hidden))
+    )
     at_y = jnp.sum(dy.astype(weights.dtype) * y, axis=-1, keepdims=True)
-    ds = weights * _product(_beside(dy, -at_y), _beside(v, 1))
+    ds = weights * _product(_append_column(dy, -at_y), _append_column(v, 1))
     dq = jnp.matmul(ds.astype(q.dtype), k)
-    dk = across(ds.astype(q.dtype), q)
-    dv = across(weights.astype(v.dtype), dy)
+    dk = transposed_product(ds.astype(q.dtype), q)
+    dv = transposed_product(weights.astype(v.dtype), dy)
     return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype)
 
 
-def across(maps: Array, x: Array) -> Array:
-    """maps^T x: maps (... n s), x (... n d), (... s d)."""
-    # XLA's product for CPU is several times as fast with the map on this side; the
-    # barrier keeps it from turning the product around to save the transposition.
-    turned = jnp.matmul(jnp.swapaxes(x, -1, -2), maps)
-    return jnp.swapaxes(jax.lax.optimization_barrier(turned), -1, -2)
+def transposed_product(maps: Array, x: Array) -> Array:
+    """Computes maps^T x, (... s d), of maps (... n s) and x (... n d)."""
+    # XLA's CPU product is several times as fast with the map as the right operand;
+    # the barrier prevents XLA from swapping the operands to save the transposition.
+    product = jnp.matmul(jnp.swapaxes(x, -1, -2), maps)
+    return jnp.swapaxes(jax.lax.optimization_barrier(product), -1, -2)
 
 
 def _product(q: Array, k: Array) -> Array:
     return jnp.matmul(q.astype(exact(q)), jnp.swapaxes(k, -1, -2).astype(exact(q)))
 
 
-def _beside(x: Array, more: Array | float) -> Array:
-    """`x` (... d) with more columns (... e), or one of a number, at its end."""
+def _append_column(x: Array, more: Array | float) -> Array:
+    """Appends columns (... e), or one column of a constant, to `x` (... d)."""
     column = jnp.asarray(more, jnp.result_type(x, more))
     width = column.shape[-1:] or (1,)
     column = jnp.broadcast_to(column, (*x.shape[:-1], *width))

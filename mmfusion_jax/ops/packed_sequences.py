@@ -1,4 +1,4 @@
-"""Sequences of several units, one behind the other in one array."""
+"""Sequences of several units, concatenated in one array."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,31 +12,31 @@ from mmfusion_jax.types import Array
 
 @dataclasses.dataclass(frozen=True)
 class PackedSequences:
-    """Where each unit's tokens lie.
+    """Layout of the concatenated tokens.
 
     Attributes:
-        sizes: number of tokens of every unit, u of them; n is their sum.
+        sizes: Number of tokens of each of the u units; n is their sum.
     """
 
     sizes: tuple[int, ...]
 
     def join(self, parts: Sequence[Array]) -> Array:
-        """Arrays (b n_u ...) in one, (b n ...)."""
+        """Concatenates arrays (b n_u ...) to (b n ...)."""
         return jnp.concatenate(parts, axis=1)
 
-    def cut(self, x: Array) -> list[Array]:
-        """`x` (b n ...) in parts (b n_u ...)."""
+    def split(self, x: Array) -> list[Array]:
+        """Splits `x` (b n ...) into parts (b n_u ...)."""
         return jnp.split(x, np.cumsum(self.sizes)[:-1], axis=1)
 
-    def spread(self, vectors: Array) -> Array:
-        """The vector of every token's unit: (u d) to (n d)."""
-        unit = np.repeat(np.eye(len(self.sizes)), self.sizes, axis=0)
-        unit = jnp.asarray(unit, vectors.dtype)
-        # A product, as its gradient is one too; that of taking rows is a slow scatter.
-        return jnp.matmul(unit, vectors, precision=jax.lax.Precision.HIGHEST)
+    def repeat(self, vectors: Array) -> Array:
+        """Repeats the vector of each unit for its tokens: (u d) to (n d)."""
+        one_hot = np.repeat(np.eye(len(self.sizes)), self.sizes, axis=0)
+        one_hot = jnp.asarray(one_hot, vectors.dtype)
+        # The gradient of this product is a product; that of a gather is a slow scatter.
+        return jnp.matmul(one_hot, vectors, precision=jax.lax.Precision.HIGHEST)
 
     def linear(self, x: Array, kernels: Array, biases: Array | None = None) -> Array:
-        """Every unit's matrix on its tokens: x (b n d), kernels (u d e), (b n e)."""
-        parts = zip(self.cut(x), kernels, strict=True)
+        """Applies each unit's matrix, (u d e), to its tokens: (b n d) to (b n e)."""
+        parts = zip(self.split(x), kernels, strict=True)
         y = self.join([part @ kernel for part, kernel in parts])
-        return y if biases is None else y + self.spread(biases)
+        return y if biases is None else y + self.repeat(biases)

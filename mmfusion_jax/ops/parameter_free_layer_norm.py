@@ -7,11 +7,11 @@ from mmfusion_jax.types import Array
 
 
 def layer_normalize(x: Array, epsilon: float = 1e-5) -> Array:
-    """`x` (... d) with mean 0 and variance 1 over its last axis.
+    """Normalizes `x` (... d) to mean 0 and variance 1 over its last axis.
 
-    Computed in float32 or wider, and returned in the type of `x`.
+    Computed in float32 or wider, and returned in the dtype of `x`.
     """
     exact = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    away = exact - jnp.mean(exact, axis=-1, keepdims=True)
-    variance = jnp.mean(jnp.square(away), axis=-1, keepdims=True)
-    return (away * jax.lax.rsqrt(variance + epsilon)).astype(x.dtype)
+    centered = exact - jnp.mean(exact, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(centered), axis=-1, keepdims=True)
+    return (centered * jax.lax.rsqrt(variance + epsilon)).astype(x.dtype)

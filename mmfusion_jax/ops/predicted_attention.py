@@ -1,4 +1,4 @@
-"""Attention weights that the scores of the layer before help to predict."""
+"""Attention logits predicted from the scores of the previous layer (MEA)."""
 
 import einops
 import jax
@@ -16,19 +16,19 @@ def predict_attention(
     mu: float,
     form: str,
 ) -> Array:
-    """What an attention is the softmax of.
+    """Computes the attention logits.
 
         A = softmax(mu gelu(conv(S')) + (1 - mu) softmax(S))          (2), "literal"
         A = softmax(mu gelu(conv(S')) + (1 - mu) S)                   "logit"
 
     Args:
         scores: S, (b k n s) float32 or wider, finite.
-        previous: S', likewise, of the layer before; 0 where a token is masked.
-        mask: (b 1 1 s) bool, which keys are seen.
-        kernel: (3 3 k k) of the convolution.
+        previous: S', the scores of the previous layer; 0 where a token is masked.
+        mask: (b 1 1 s) bool, the visible keys.
+        kernel: (3 3 k k), kernel of the convolution.
         bias: (k).
-        mu: from 0, no prediction, to 1.
-        form: see above.
+        mu: Weight of the prediction, 0..1.
+        form: "literal" or "logit", see above.
 
     Returns:
         (b k n s), the argument of the outer softmax.
@@ -36,9 +36,8 @@ def predict_attention(
     Reference:
         MEA, Eq. 2.
     Deviation:
-        S' are the scores before the softmax, 0 where masked. With softmax twice, as
-        printed, no key weighs much more than another: at most e / (e + s - 1) of s
-        keys.
+        S' are the scores before the softmax, 0 where masked. With two softmaxes, as
+        printed, the weight of one of s keys is at most e / (e + s - 1).
     """
     x = einops.rearrange(previous.astype(kernel.dtype), "b k n s -> b n s k")
     x = (convolve_maps(x, kernel) + bias).astype(scores.dtype)

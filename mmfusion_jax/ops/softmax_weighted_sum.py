@@ -1,4 +1,4 @@
-"""What a softmax over scores takes of some values, without the division of a map."""
+"""Softmax-weighted sum without materializing the weights."""
 
 import jax
 import jax.numpy as jnp
@@ -7,12 +7,12 @@ from mmfusion_jax.types import Array
 
 
 def weighted_sum(scores: Array, mask: Array, values: Array) -> Array:
-    """The softmax of the scores over the True positions, times the values.
+    """Computes softmax(scores) @ values over the True positions.
 
         y = e V / (e 1), e = exp(scores - max)
 
-    V and 1 are one matrix, so neither the map of weights nor a sum over it is built,
-    and the way back reads the map once.
+    V and 1 are concatenated, so neither the normalized weights nor a separate sum is
+    computed, and the backward pass reads the map once.
 
     Args:
         scores: (... n s), finite, float32 or wider.
@@ -20,7 +20,7 @@ def weighted_sum(scores: Array, mask: Array, values: Array) -> Array:
         values: (... s d), finite.
 
     Returns:
-        (... n d), of the type of `values`; 0 where nothing is unmasked.
+        (... n d), in the dtype of `values`; 0 where all positions are masked.
     """
     scores = jnp.where(mask, scores, -jnp.inf)
     top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))

@@ -1,1 +1,1 @@
-"""Convolutions and pooling in forms that are fast on CPU."""
+"""Convolutions and pooling with CPU implementations."""

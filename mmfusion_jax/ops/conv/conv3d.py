@@ -1,8 +1,8 @@
-"""Convolutions over clips (b s h w c), kernels DHWIO, fast on CPU too.
+"""3D convolutions over clips (b s h w c), kernels DHWIO, that are fast on CPU too.
 
-XLA has no fast 3-D or grouped convolution for CPU, so each of these has a form of its
-own there. The form is chosen while the program is lowered: the same function, traced
-once, is a plain convolution on an accelerator. Kernels have one layout throughout.
+XLA's 3D and grouped convolutions are slow on CPU, so each function has a separate CPU
+implementation. It is selected at lowering: the same function, traced once, is an
+ordinary convolution on an accelerator. Kernels have one layout throughout.
 """
 
 import functools
@@ -20,12 +20,12 @@ DENSE_CHANNELS = 32
 def convolve3d(
     x: Array, w: Array, *, strides: tuple[int, ...], groups: int = 1
 ) -> Array:
-    """The convolution as XLA does it, zero padding of half the kernel.
+    """XLA's convolution with zero padding of half the kernel.
 
     Args:
         x: (b s h w c).
         w: (i j l c/groups k), odd sizes.
-        strides: steps along s, h, w.
+        strides: Strides along s, h, w.
         groups: divides c and k.
     """
     return jax.lax.conv_general_dilated(
@@ -47,23 +47,23 @@ def grouped_conv3d(
     method: str | None = None,
     dense: int = DENSE_CHANNELS,
 ) -> Array:
-    """A 3x3x3 convolution in groups, zero padding 1.
+    """Grouped 3x3x3 convolution with zero padding 1.
 
     Args:
         x: (b s h w c).
         w: (3 3 3 c/groups k).
-        stride: step along s, h and w, or one for each.
+        stride: Stride along s, h and w, or one for each.
         groups: divides c and k.
-        method: "lax": XLA's own; "taps": sums over the 27 taps, made for CPU;
-            "block_diagonal": neighboring groups merged until they have `dense`
-            channels, the weights between them 0. None: taps on CPU, lax elsewhere.
-        dense: channels of a merged group; counts for "block_diagonal" only.
+        method: "lax": XLA's; "taps": sums over the 27 taps, for CPU; "block_diagonal":
+            neighboring groups merged to at least `dense` channels, with zero weights
+            between them. None: taps on CPU, lax elsewhere.
+        dense: Channels of a merged group, for "block_diagonal".
 
     Returns:
         (b s' h' w' k) with s' = ceil(s / stride), and so on.
 
     Raises:
-        ValueError: `method` is unknown, or has no form for these strides.
+        ValueError: `method` is unknown, or does not support these strides.
     """
     strides = stride if isinstance(stride, tuple) else (stride,) * 3
     even = strides in ((1, 1, 1), (2, 2, 2))
@@ -77,19 +77,18 @@ def grouped_conv3d(
     if method not in ("auto", "taps"):
         raise ValueError(f"method={method!r} is unknown; known: {', '.join(METHODS)}.")
     if not even:
-        raise ValueError(f"method='taps' has stride 1 and 2, but stride={stride}.")
+        raise ValueError(f"method='taps' supports stride 1 and 2, but stride={stride}.")
     return _grouped_once(x, w, strides[0], groups, method == "taps")
 
 
 def stem_conv3d(x: Array, w: Array, *, method: str | None = None) -> Array:
-    """A 7x7x7 convolution of stride (1, 2, 2), zero padding 3.
+    """7x7x7 convolution with stride (1, 2, 2) and zero padding 3.
 
     Args:
         x: (b s h w c), any number of channels.
         w: (7 7 7 c k).
-        method: "lax": XLA's own; "taps": 2-D convolutions of one step each, with the
-            seven temporal taps as channels, made for CPU. None: taps on CPU, lax
-            elsewhere.
+        method: "lax": XLA's; "taps": 2D convolutions per step, with the seven temporal
+            taps as channels, for CPU. None: taps on CPU, lax elsewhere.
 
     Returns:
         (b s ceil(h/2) ceil(w/2) k).
@@ -100,12 +99,12 @@ def stem_conv3d(x: Array, w: Array, *, method: str | None = None) -> Array:
 
 
 def pointwise_conv3d(x: Array, w: Array, *, stride: int = 1) -> Array:
-    """A 1x1x1 convolution: a matrix product at every position kept.
+    """1x1x1 convolution: a matrix product at every output position.
 
     Args:
         x: (b s h w c).
         w: (c k).
-        stride: step along s, h and w.
+        stride: Stride along s, h and w.
 
     Returns:
         (b s' h' w' k).
@@ -116,19 +115,19 @@ def pointwise_conv3d(x: Array, w: Array, *, stride: int = 1) -> Array:
 
 
 def _merged(w: Array, groups: int, dense: int) -> tuple[Array, int]:
-    """Neighboring groups as one, zeros between them; differentiable."""
+    """Merges neighboring groups with zeros between them; differentiable."""
     inner = w.shape[3]
-    together = max(1, min(dense // inner, groups))
-    while groups % together:
-        together -= 1
-    blocks = w.reshape(*w.shape[:4], groups // together, together, -1)
-    own = jnp.eye(together, dtype=w.dtype)
+    merged = max(1, min(dense // inner, groups))
+    while groups % merged:
+        merged -= 1
+    blocks = w.reshape(*w.shape[:4], groups // merged, merged, -1)
+    own = jnp.eye(merged, dtype=w.dtype)
     wide = jnp.einsum("dhwiGgo,eg->dhweiGgo", blocks, own)
-    return wide.reshape(*w.shape[:3], together * inner, -1), groups // together
+    return wide.reshape(*w.shape[:3], merged * inner, -1), groups // merged
 
 
 def _on_cpu(taps, plain, forced: bool, *arrays: Array):
-    """`taps` on CPU or where forced, `plain` elsewhere."""
+    """Runs `taps` on CPU or if forced, `plain` elsewhere."""
     if forced:
         return taps(*arrays)
     return jax.lax.platform_dependent(*arrays, cpu=taps, default=plain)
@@ -176,7 +175,7 @@ _stem.defvjp(_stem_forward, _stem_backward)
 
 
 def _gradients_of(function):
-    """Maps (x, w, dy) to the gradients of `function` with respect to x and w."""
+    """Returns a function from (x, w, dy) to the gradients of `function` by x and w."""
     return lambda x, w, dy: jax.vjp(function, x, w)[1](dy)
 
 
@@ -201,18 +200,18 @@ _pointwise_once = jax.jit(_pointwise)
 
 
 def _transposed_product(a: Array, b: Array) -> Array:
-    """`a.T @ b`, a piece of the rows at a time, so that a piece stays in the cache.
+    """Computes `a.T @ b` in chunks of rows that fit the cache.
 
-    The loop also keeps XLA from computing whatever made `a` and `b` a second time,
-    column by column, only to have it transposed.
+    The loop also prevents XLA from recomputing the producers of `a` and `b` column by
+    column for a transposed copy.
     """
     rows = a.shape[0]
-    pieces = next((n for n in range(1, 257) if rows % n == 0 and rows // n <= 1024), 1)
-    size = rows // pieces
+    chunks = next((n for n in range(1, 257) if rows % n == 0 and rows // n <= 1024), 1)
+    size = rows // chunks
 
     def add(i: Array, total: Array) -> Array:
         take = lambda x: jax.lax.dynamic_slice_in_dim(x, i * size, size)
         return total + take(a).T @ take(b)
 
     zero = jnp.zeros((a.shape[1], b.shape[1]), a.dtype)
-    return jax.lax.fori_loop(0, pieces, add, zero)
+    return jax.lax.fori_loop(0, chunks, add, zero)

@@ -1,8 +1,8 @@
-"""Convolutions 3x3 between a few large planes, fast on CPU.
+"""3x3 convolution with few channels and large images, fast on CPU.
 
-XLA's convolution for CPU makes a matrix product of few rows and columns. Where there
-are no more than a few planes, sums of shifted planes are several times as fast; their
-gradient for the kernel is a product of the rows of planes.
+XLA's CPU convolution becomes a matrix product with few rows and columns. With few
+channels, sums of shifted channels are several times as fast; their kernel gradient is
+a product over the rows of the channels.
 """
 
 import functools
@@ -16,30 +16,30 @@ from mmfusion_jax.types import Array
 
 SIDE = 3
 MAX_UNROLLED_CHANNELS = 8
-"""Most planes on either side for which sums are written out."""
+"""Maximum number of input or output channels for which the sums are unrolled."""
 
 
 def convolve2d(x: Array, w: Array) -> Array:
-    """A convolution 3x3 without padding.
+    """3x3 convolution without padding.
 
     Args:
         x: (b c h w).
         w: (3 3 c k).
 
     Returns:
-        (b k h-2 w-2), of the type of `x`.
+        (b k h-2 w-2), in the dtype of `x`.
     """
     return _conv(x, w) if max(w.shape[2:]) <= MAX_UNROLLED_CHANNELS else _plain(x, w)
 
 
 def _plain(x: Array, w: Array) -> Array:
-    """As XLA does it."""
+    """XLA's convolution."""
     axes = ("NCHW", "HWIO", "NCHW")
     return jax.lax.conv_general_dilated(x, w, (1, 1), "VALID", dimension_numbers=axes)
 
 
 def _sums(x: Array, w: Array) -> Array:
-    """Sums over planes and taps; those of one row of the kernel first."""
+    """Sums over channels and taps; those of one row of the kernel first."""
     height, width = x.shape[2] - SIDE + 1, x.shape[3] - SIDE + 1
     weights = w.astype(jnp.promote_types(x.dtype, jnp.float32))[..., None, None]
 
@@ -69,7 +69,7 @@ def _forward(x: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
     return _conv(x, w), (x, w)
 
 
-def _backward(known: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+def _backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     def sums(x: Array, w: Array, dy: Array) -> tuple[Array, Array]:
         edge = (SIDE - 1, SIDE - 1)
         padded = jnp.pad(dy, ((0, 0), (0, 0), edge, edge))
@@ -79,11 +79,11 @@ def _backward(known: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     def plain(x: Array, w: Array, dy: Array) -> tuple[Array, Array]:
         return jax.vjp(_plain, x, w)[1](dy)
 
-    return _on_cpu(sums, plain, *known, dy)
+    return _on_cpu(sums, plain, *saved, dy)
 
 
 def _kernel_gradient(x: Array, dy: Array) -> Array:
-    """A product for each row of planes, three shifts on either side: (3 3 c k)."""
+    """One product per row of the image, with three shifts per operand: (3 3 c k)."""
     height = dy.shape[2]
     up = jnp.stack([x[:, :, p : p + height] for p in range(SIDE)])
     left = jnp.stack(

@@ -1,9 +1,9 @@
-"""Grouped 3x3x3 convolutions as sums over taps: the forms that are fast on CPU.
+"""Grouped 3x3x3 convolutions as sums over taps, for CPU.
 
-Few channels in many groups go through `grouped_lanes`, where the groups are the lanes
-of the processor; everything else through `grouped_blocks`, batches of matrix products.
-Each has a convolution and a filter gradient; the input gradient is a convolution again.
-Types shorter than float32 are computed in float32.
+Few channels in many groups use `grouped_cpu_simd`, with the groups as SIMD lanes;
+everything else uses `grouped_cpu_matmul`, batches of matrix products. Each has a
+convolution and a filter gradient; the input gradient is a convolution again. Narrower
+dtypes than float32 are computed in float32.
 """
 
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ MANY_GROUPS = 16
 
 
 def conv(x: Array, w: Array, *, stride: int, groups: int) -> Array:
-    """The convolution; `ops.conv3d.grouped_conv3d` says of what."""
+    """Computes the convolution; see `conv3d.grouped_conv3d`."""
     y = _conv(_exact(x), _exact(w), stride, groups, (1, 1))
     return y.astype(x.dtype)
 
@@ -25,21 +25,21 @@ def conv(x: Array, w: Array, *, stride: int, groups: int) -> Array:
 def gradients(
     x: Array, w: Array, dy: Array, *, stride: int, groups: int
 ) -> tuple[Array, Array]:
-    """The gradients with respect to `x` and `w`."""
+    """Computes the gradients with respect to `x` and `w`."""
     kernel, dy = _exact(w), _exact(dy)
-    dw = _form(w, groups).filter_gradient(_exact(x), dy, stride, groups)
-    back = _input_of_stride_1 if stride == 1 else _input_of_stride_2
-    dx = back(dy, kernel, groups, x.shape)
+    dw = _implementation(w, groups).filter_gradient(_exact(x), dy, stride, groups)
+    input_gradient = _input_of_stride_1 if stride == 1 else _input_of_stride_2
+    dx = input_gradient(dy, kernel, groups, x.shape)
     return dx.astype(x.dtype), dw.astype(w.dtype)
 
 
 def _conv(x: Array, w: Array, stride: int, groups: int, pad: tuple[int, int]) -> Array:
-    """A convolution of any size, padded alike along s, h and w."""
-    return _form(w, groups).conv(x, w, stride, groups, pad)
+    """Convolution of any size, with the same padding along s, h and w."""
+    return _implementation(w, groups).conv(x, w, stride, groups, pad)
 
 
-def _form(w: Array, groups: int):
-    """The module that is fastest for this kernel."""
+def _implementation(w: Array, groups: int):
+    """Returns the module that is fastest for this kernel."""
     lanes = w.shape[3] <= FEW_CHANNELS and groups >= MANY_GROUPS
     return grouped_cpu_simd if lanes else grouped_cpu_matmul
 
@@ -51,7 +51,7 @@ def _exact(x: Array) -> Array:
 def _input_of_stride_1(
     dy: Array, w: Array, groups: int, shape: tuple[int, ...]
 ) -> Array:
-    """A convolution of dy: the kernel turned around, inputs for outputs."""
+    """Convolution of dy with the flipped kernel, inputs and outputs swapped."""
     inner = w.shape[3]
     w = w[::-1, ::-1, ::-1].reshape(3, 3, 3, inner, groups, -1)
     w = w.transpose(0, 1, 2, 5, 4, 3).reshape(3, 3, 3, -1, shape[-1])
@@ -61,13 +61,13 @@ def _input_of_stride_1(
 def _input_of_stride_2(
     dy: Array, w: Array, groups: int, shape: tuple[int, ...]
 ) -> Array:
-    """A 2x2x2 convolution of dy to the eight parities of a place, then their places.
+    """2x2x2 convolution of dy to the eight parities of a position, then interleaved.
 
-    Along one axis, x[2q] went through tap 1 to y[q]; x[2q+1] went through tap 2 to
-    y[q] and through tap 0 to y[q+1].
+    Along one axis, x[2q] contributes to y[q] through tap 1; x[2q+1] contributes to
+    y[q] through tap 2 and to y[q+1] through tap 0.
     """
     inner = w.shape[3]
-    tap = np.array([[1, 3], [2, 0]])  # parity, step from q; tap 3 holds zeros
+    tap = np.array([[1, 3], [2, 0]])  # parity, step from q; tap 3 is zero
     w = jnp.pad(w, ((0, 1), (0, 1), (0, 1), (0, 0), (0, 0)))
     w = w.reshape(4, 4, 4, inner, groups, -1)
     w = w[tap][:, :, tap][:, :, :, :, tap]  # parity, step; three times; c g k

@@ -1,4 +1,4 @@
-"""Pooling over clips (b s h w c)."""
+"""Max pooling over clips (b s h w c)."""
 
 import jax
 import jax.numpy as jnp
@@ -10,18 +10,18 @@ AXES = (3, 2, 1)
 
 
 def max_pool(x: Array, mask: Array) -> Array:
-    """Maximum over windows of 3x3x3 with stride 2; what lies outside never wins.
+    """Maximum over windows of 3x3x3 with stride 2; padding is ignored.
 
     Args:
         x: (b s h w c).
-        mask: (b s) bool; masked steps count as outside.
+        mask: (b s) bool; masked steps are padding.
 
     Returns:
         (b ceil(s/2) ceil(h/2) ceil(w/2) c); 0 at the steps where `mask[:, ::2]` is
         False.
 
     Deviation:
-        The gradient goes to the first of equal values, as in PyTorch.
+        The gradient of equal values goes to the first one, as in PyTorch.
     """
     pooled = _max_pool(jnp.where(mask[:, :, None, None, None], x, -jnp.inf))
     return zero_masked(pooled, mask[:, ::2])
@@ -29,7 +29,7 @@ def max_pool(x: Array, mask: Array) -> Array:
 
 @jax.custom_vjp
 def _max_pool(x: Array) -> Array:
-    """The window is a box, so it is taken as three maxima, one along each axis."""
+    """Maximum over a window as three maxima, one along each axis."""
     return _pool_forward(x)[0]
 
 
@@ -57,20 +57,20 @@ def _halve(x: Array, axis: int) -> Array:
 
 
 def _unhalve(x: Array, y: Array, dy: Array, axis: int) -> Array:
-    """The gradient of `y = _halve(x, axis)`: `dy` where the maximum came from."""
+    """Gradient of `y = _halve(x, axis)`: `dy` at the position of the maximum."""
     before, here, after = _windows(x, axis)
     first = before == y
     second = (here == y) & ~first
     third = (after == y) & ~first & ~second
-    passed = _shift(jnp.where(first, dy, 0), axis, -1, 0.0)
-    pair = [jnp.where(second, dy, 0), jnp.where(third, dy, 0) + passed]
+    previous = _shift(jnp.where(first, dy, 0), axis, -1, 0.0)
+    pair = [jnp.where(second, dy, 0), jnp.where(third, dy, 0) + previous]
     size = x.shape[axis]
     dx = jnp.stack(pair, axis + 1).reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
     return jax.lax.slice_in_dim(dx, 0, size, axis=axis)
 
 
 def _windows(x: Array, axis: int) -> tuple[Array, Array, Array]:
-    """The three places of every window: 2q - 1, 2q and 2q + 1; -inf outside."""
+    """The three elements of every window, 2q - 1, 2q and 2q + 1; -inf outside."""
     if x.shape[axis] % 2:
         x = _padded(x, axis, (0, 1), -jnp.inf)
     pairs = x.reshape(*x.shape[:axis], -1, 2, *x.shape[axis + 1 :])
@@ -81,14 +81,14 @@ def _windows(x: Array, axis: int) -> tuple[Array, Array, Array]:
 
 
 def _shift(x: Array, axis: int, by: int, fill: float) -> Array:
-    """`x` moved by one place along `axis`, up for 1 and down for -1."""
+    """Shifts `x` by one element along `axis`, up for 1 and down for -1."""
     start, stop = (0, -1) if by > 0 else (1, None)
     x = jax.lax.slice_in_dim(x, start, stop, axis=axis)
     return _padded(x, axis, (1, 0) if by > 0 else (0, 1), fill)
 
 
 def _padded(x: Array, axis: int, width: tuple[int, int], fill: float) -> Array:
-    """`x` with `fill` before and after along one axis."""
+    """Pads `x` with `fill` along one axis."""
     widths = [(0, 0)] * x.ndim
     widths[axis] = width
     return jnp.pad(x, widths, constant_values=fill)

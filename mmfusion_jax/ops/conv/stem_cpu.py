@@ -1,36 +1,35 @@
-"""The 7x7x7 convolution of stride (1, 2, 2) in the forms that XLA does well on CPU."""
+"""The 7x7x7 stem convolution with stride (1, 2, 2), for CPU."""
 
 import jax
 import jax.numpy as jnp
 
 from mmfusion_jax.types import Array
 
-TOGETHER = 2
-STEPS_PER_CALL = range(TOGETHER)
+STEPS_PER_CALL = 2
 
 
 def conv(x: Array, w: Array) -> Array:
-    """The convolution; `ops.conv3d.stem_conv3d` says of what.
+    """Computes the convolution; see `conv3d.stem_conv3d`.
 
-    The temporal taps become channels, which leaves 2-D convolutions. Each makes
-    TOGETHER neighboring steps at once, from the steps that they see together: XLA
-    spreads a 2-D convolution over the cores by its outputs, of which a step alone has
-    too few.
+    The temporal taps become channels, which leaves 2D convolutions. Each computes
+    STEPS_PER_CALL neighboring steps at once from their common inputs: XLA distributes
+    the outputs of a 2D convolution over the cores, and one step has too few of them.
     """
     b, t, h, width, c = x.shape
-    turns, seen = -(-t // TOGETHER), 6 + TOGETHER
-    pad = (3, 3 + turns * TOGETHER - t)
+    calls, inputs = -(-t // STEPS_PER_CALL), 6 + STEPS_PER_CALL
+    pad = (3, 3 + calls * STEPS_PER_CALL - t)
     padded = jnp.pad(x, ((0, 0), pad, (0, 0), (0, 0), (0, 0)))
     padded = padded.transpose(0, 2, 3, 1, 4).reshape(b, h, width, -1)
-    later = [
-        jnp.pad(w, ((i, TOGETHER - 1 - i), *(((0, 0),) * 4))) for i in STEPS_PER_CALL
+    shifted = [
+        jnp.pad(w, ((i, STEPS_PER_CALL - 1 - i), *(((0, 0),) * 4)))
+        for i in range(STEPS_PER_CALL)
     ]
-    flat = jnp.concatenate(later, axis=-1).transpose(1, 2, 0, 3, 4)
-    flat = flat.reshape(7, 7, seen * c, -1)
+    flat = jnp.concatenate(shifted, axis=-1).transpose(1, 2, 0, 3, 4)
+    flat = flat.reshape(7, 7, inputs * c, -1)
 
-    def turn(_, i: Array):
-        window = (i // turns, 0, 0, i % turns * TOGETHER * c)
-        near = jax.lax.dynamic_slice(padded, window, (1, h, width, seen * c))
+    def call(_, i: Array):
+        window = (i // calls, 0, 0, i % calls * STEPS_PER_CALL * c)
+        near = jax.lax.dynamic_slice(padded, window, (1, h, width, inputs * c))
         y = jax.lax.conv_general_dilated(
             near,
             flat,
@@ -38,25 +37,26 @@ def conv(x: Array, w: Array) -> Array:
             ((3, 3),) * 2,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        y = y.reshape(*y.shape[1:3], TOGETHER, -1)
-        return None, jnp.stack([y[:, :, i] for i in STEPS_PER_CALL])
+        y = y.reshape(*y.shape[1:3], STEPS_PER_CALL, -1)
+        return None, jnp.stack([y[:, :, i] for i in range(STEPS_PER_CALL)])
 
-    y = jax.lax.scan(turn, None, jnp.arange(b * turns))[1]
-    return y.reshape(b, turns * TOGETHER, *y.shape[2:])[:, :t]
+    y = jax.lax.scan(call, None, jnp.arange(b * calls))[1]
+    return y.reshape(b, calls * STEPS_PER_CALL, *y.shape[2:])[:, :t]
 
 
 def gradients(x: Array, w: Array, dy: Array) -> tuple[Array, Array]:
-    """The gradients with respect to `x` and `w`."""
+    """Computes the gradients with respect to `x` and `w`."""
     dx = jax.vjp(lambda x: conv(x, w), x)[1](dy)[0]
     return dx, filter_gradient(x, dy)
 
 
 def filter_gradient(x: Array, dy: Array) -> Array:
-    """The gradient with respect to the kernel, as two matrix products a step.
+    """Computes the gradient of the kernel with two matrix products per step.
 
-    Rows and columns of x come in even and odd ones, so that a stride of 2 is a step of
-    1. Tap j of the kernel is then the plane j % 2 shifted by j // 2: the columns are
-    shifted in x, the rows in dy, and each product yields all taps of one kind of row.
+    Rows and columns of x are separated into even and odd ones, so that a stride of 2
+    becomes a stride of 1. Tap j of the kernel is then the plane j % 2 shifted by
+    j // 2: columns are shifted in x, rows in dy, and each product computes all taps
+    with the same row parity.
 
     Args:
         x: (b t h w c).
@@ -98,7 +98,7 @@ def filter_gradient(x: Array, dy: Array) -> Array:
 
 
 def _planes(x: Array, rows: int, columns: int) -> Array:
-    """Padded x, even and odd rows and columns apart: (2 2 b*(t+6) c rows columns)."""
+    """Pads x and separates row and column parity: (2 2 b*(t+6) c rows columns)."""
     b, t, h, width, c = x.shape
     below, right = 2 * rows - 3 - h, 2 * columns - 3 - width
     x = jnp.pad(x, ((0, 0), (3, 3), (3, below), (3, right), (0, 0)))
@@ -107,5 +107,5 @@ def _planes(x: Array, rows: int, columns: int) -> Array:
 
 
 def _kernel(product: Array, c: int, k: int) -> Array:
-    """(7 columns, 7 steps, c) by (rows, k) as (7 steps, rows, 7 columns, c, k)."""
+    """Reshapes (columns steps c, rows k) to (steps rows columns c k)."""
     return product.reshape(7, 7, c, -1, k).transpose(1, 3, 0, 2, 4)
