@@ -9,7 +9,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
-from mmfusion_jax.config.build import Parts
+from mmfusion_jax.config.build import TrainingComponents
 from mmfusion_jax.config.load import load_config
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.data.in_memory import InMemory
@@ -27,35 +27,40 @@ SHAPES = {
 """Of one example of the small digits; the first axis is time."""
 
 WORDS = 8
-CONV_LSTM = {f"model.encoders.{m}.width": 4 for m in ("audio", "video", "text")}
+CONV_LSTM = {f"model.encoders.{m}.hidden_dim": 4 for m in ("audio", "video", "text")}
 SMALL = {
     "cfn_sr": {
-        "model.encoders.audio": {"name": "audio_conv", "width": 8, "channels": 4,
+        "model.encoders.audio": {"name": "audio_cnn", "hidden_dim": 8, "channels": 4,
                                  "pool": 4},
-        "model.encoders.video": {"name": "resnext_3d", "blocks": (1,), "width": 4},
-        "model.width": 8, "model.depth": 1, "model.heads": 2,
+        "model.encoders.video": {"name": "resnext_3d", "blocks": (1,),
+                                 "base_channels": 4},
+        "model.hidden_dim": 8, "model.num_layers": 1, "model.num_heads": 2,
     },
     "mea": {
-        **CONV_LSTM, "model.encoders.text.vocabulary": WORDS,
-        "model.width": 8, "model.heads": 2,
+        **CONV_LSTM, "model.encoders.text.vocab_size": WORDS,
+        "model.hidden_dim": 8, "model.num_heads": 2,
     },
     "mcl_mcf": {
-        "model.encoders.text": {"name": "bert", "width": 4, "depth": 1, "heads": 2,
-                                "hidden": 4, "vocabulary": WORDS, "places": 5},
-        "model.encoders.audio.width": 4, "model.encoders.video.width": 4,
-        "model.mixed": 4, "model.lifted": 9, "model.hidden": 4, "model.projected": 4,
+        "model.encoders.text": {"name": "bert", "hidden_dim": 4, "num_layers": 1,
+                                "num_heads": 2, "mlp_dim": 4, "vocab_size": WORDS,
+                                "max_position_embeddings": 5},
+        "model.encoders.audio.hidden_dim": 4, "model.encoders.video.hidden_dim": 4,
+        "model.mixture_dim": 4, "model.projection_dim": 9, "model.hidden_dim": 4,
+        "model.contrastive_dim": 4,
         "model.channels": (2, 1),
     },
     "hetero_fusion_net": {
-        "model.encoders.audio": {"name": "vectors"},
-        "model.encoders.text": {"name": "conv_lstm", "width": 4, "vocabulary": WORDS},
-        "model.encoders.video": {"name": "image_conv", "channels": (4,)},
-        "model.width": 8, "model.heads": 2, "model.gate_hidden": 4, "model.latent": 4,
+        "model.encoders.audio": {"name": "precomputed"},
+        "model.encoders.text": {"name": "conv_lstm", "hidden_dim": 4,
+                                "vocab_size": WORDS},
+        "model.encoders.video": {"name": "image_cnn", "channels": (4,)},
+        "model.hidden_dim": 8, "model.num_heads": 2, "model.gate_hidden_dim": 4,
+        "model.latent_dim": 4,
     },
     "of_cmaer_cat": {
-        **{f"model.encoders.{m}.width": 8 for m in SHAPES},
-        "model.encoders.text.vocabulary": WORDS,
-        "model.hidden": 4, "model.weight_hidden": 4, "model.context_layers": 1,
+        **{f"model.encoders.{m}.hidden_dim": 8 for m in SHAPES},
+        "model.encoders.text.vocab_size": WORDS,
+        "model.hidden_dim": 4, "model.weight_hidden_dim": 4, "model.context_layers": 1,
         "model.context_heads": 2,
     },
 }  # fmt: skip
@@ -69,7 +74,7 @@ def small(word: str, **changes) -> ConfigDict:
     made = load_config(f"{CONFIGS / file}.py:{data or 'digits'}")
     made = made.copy_and_resolve_references().unlock()
     smaller = {k: v for k, v in SMALL[name].items() if _fits(made, k)}
-    made.update_from_flattened_dict({"data.threads": 1, **smaller, **changes})
+    made.update_from_flattened_dict({"data.num_read_threads": 1, **smaller, **changes})
     return made
 
 
@@ -84,8 +89,8 @@ def _fits(config: ConfigDict, path: str) -> bool:
 def digits(
     *,
     modalities: Sequence[str] | None = None,
-    missing: float = 0.0,
-    folder: str = "",
+    missing_rate: float = 0.0,
+    cache_dir: str = "",
     count: int = 12,
 ) -> Dataset:
     """Stands in for the embedded digits: made up, three classes, all four modalities.
@@ -93,7 +98,7 @@ def digits(
     Video is float, so that it can hold NaN.
     """
     sources = {
-        split: _source(rows, seed, tuple(modalities or SHAPES), missing)
+        split: _source(rows, seed, tuple(modalities or SHAPES), missing_rate)
         for seed, (split, rows) in enumerate(
             {"train": count, "valid": 6, "test": 6}.items()
         )
@@ -118,7 +123,7 @@ def _source(rows: int, seed: int, modalities: tuple[str, ...], missing: float):
     return InMemory(inputs, masks, {"digit": label})
 
 
-def start(parts: Parts, batch: Batch) -> TrainState:
+def start(parts: TrainingComponents, batch: Batch) -> TrainState:
     """A first state with random weights, made without a program of its own."""
     init = lambda: create_state(parts.model, parts.tx, batch, jax.random.key(0))
     shapes = jax.eval_shape(init)

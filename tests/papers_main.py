@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import papers
 
 from mmfusion_jax.config import build
+from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.data.pipeline import collate
 
 ROWS = 8
@@ -27,8 +28,8 @@ NO_DROPOUT = {
 
 
 def main(name: str) -> None:
-    config = papers.small(name, **NO_DROPOUT[name])
-    data = papers.digits(missing=0.3)
+    config = resolve(papers.small(name, **NO_DROPOUT[name]))
+    data = papers.digits(missing_rate=0.3)
     task = build.build_task(config, data)
     objective = build.build_objective(config, task)
     source = data.source("train")

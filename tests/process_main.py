@@ -3,17 +3,14 @@
 import sys
 
 import jax
-import tiny
 
 from mmfusion_jax.cli.command import run_command
-from mmfusion_jax.config import build
 from mmfusion_jax.main import COMMAND
 
 WORKDIR, PORT, PROCESSES, ID = sys.argv[1:]
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 2 // int(PROCESSES))
-build.DATASETS["digits"] = tiny.tones  # a name that the front knows
 
 words = [
     f"--config={WORKDIR}/config.py",

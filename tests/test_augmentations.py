@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
-from tiny import tones
+from tiny import config, tones
 
-from mmfusion_jax.config.build import augmented
+from mmfusion_jax.config.build import build_dataset
+from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.data.augment.audio import (
     RandomSpectrogram,
     RandomWaveform,
@@ -242,15 +242,16 @@ def test_what_cannot_work_is_refused(tables, tmp_path):
 
 
 def test_a_config_asks_for_them():
-    spec = {"name": "spectrogram", "share": 1.0}
-    data = augmented(tones(), ConfigDict({"augmentations": {"audio": spec}}))
+    spec = {"name": "spectrogram", "prob": 1.0}
+    asked = config()
+    asked.data.augmentations = {"audio": spec}
+    data = build_dataset(resolve(asked), 0)
     one, again = (next(Pipeline(data, 10, seed=1).train(2, 3)) for _ in range(2))
     plain = next(Pipeline(tones(), 10, seed=1).train(2, 3))
     np.testing.assert_array_equal(one.inputs["audio"], again.inputs["audio"])
     assert np.any(one.inputs["audio"] != plain.inputs["audio"])
     np.testing.assert_array_equal(one.inputs["video"], plain.inputs["video"])
-    with pytest.raises(ConfigError, match=r"audio.name='spectogram' is unknown"):
-        augmented(
-            tones(), ConfigDict({"augmentations": {"audio": {"name": "spectogram"}}})
-        )
+    asked.data.augmentations = {"audio": {"name": "spectogram"}}
+    with pytest.raises(ConfigError, match=r"audio.name='spectogram' is not a known"):
+        resolve(asked)
     assert set(AUGMENTATIONS) == {"image", "spectrogram", "waveform", "words"}

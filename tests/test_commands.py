@@ -17,6 +17,7 @@ from mmfusion_jax import bench, main
 from mmfusion_jax.cli.command import run_command
 from mmfusion_jax.cli.flags import ParsedCommand
 from mmfusion_jax.config import build
+from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.runner.trainer import Trainer
 from mmfusion_jax.runner.workdir import fold_seed_pairs
 
@@ -31,7 +32,7 @@ PAGES = [
 ]
 OPTIONS = {
     "README.md": FIRST,
-    "formats.md": "python -m mmfusion_jax data import FILE --as=mosi",
+    "formats.md": "python -m mmfusion_jax data import FILE --dataset=mosi",
 }
 DATA, RUN = 3, 5
 """Exit codes of the messages that ask for data and for a trained run."""
@@ -56,7 +57,7 @@ def commands(page: Path) -> list[str]:
             elif re.match(r"(python -m mmfusion_jax|mmfusion-jax|pip|python) ?", word):
                 found.append(word)
     found += [f"{OPTIONS[page.name]} {row}" for row in rows]
-    prose = ("data import", "data doctor")  # a command by its name alone
+    prose = ("data import", "data check")  # a command by its name alone
     return [word for word in found if "$" not in word and not word.endswith(prose)]
 
 
@@ -81,13 +82,12 @@ def followed(monkeypatch, cache_dir, tmp_path):
     """Commands that train and measure stop when everything is built."""
     reached = []
 
-    def follow(request: ParsedCommand):
-        config = request.config
-        for unit in fold_seed_pairs(config, request.workdir)[:1]:
-            found = build.dataset(config, unit.fold)
-            run = Trainer(config, found)
-            build.check_ids(config, found)
-            assert run.parts.modalities
+    def follow(spec: ExperimentSpec, request: ParsedCommand):
+        for unit in fold_seed_pairs(spec, request.workdir)[:1]:
+            found = build.build_dataset(spec, unit.fold)
+            run = Trainer(spec, found)
+            build.check_ids(spec, found)
+            assert run.components.modalities
         reached.append(request)
         return {"runs": []}
 
@@ -97,7 +97,7 @@ def followed(monkeypatch, cache_dir, tmp_path):
     )
     monkeypatch.setattr("mmfusion_jax.commands.benchmark.show", reached.append)
     monkeypatch.setattr(
-        "mmfusion_jax.runner.runtime.start", lambda config, cache=True: None
+        "mmfusion_jax.runner.runtime.initialize", lambda spec, cache=True: None
     )
     monkeypatch.setenv("MMFUSION_CACHE", str(cache_dir / "digits"))
     monkeypatch.chdir(ROOT)

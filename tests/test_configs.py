@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 from ml_collections import ConfigDict
+from tables import MODELS
 
 from mmfusion_jax.cli.flags import Flag, parse
 from mmfusion_jax.config import build
 from mmfusion_jax.config.load import load_config
-from mmfusion_jax.config.validate import check_config
+from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.data.dataset import Dataset, RegressionTarget
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.types import Batch
@@ -55,12 +56,12 @@ def test_cfn_sr(word):
 
 
 def test_the_released_code_is_one_word():
-    config = load_config(f"{FOLDER / 'cfn_sr.py'}:ravdess_official")
+    config = load_config(f"{FOLDER / 'cfn_sr.py'}:ravdess_released_code")
     video = config.model.encoders.video
     assert config.data.name == "ravdess" and config.data.augment_per_frame
-    assert config.model.parity == "official"
+    assert config.model.variant == "released_code"
     assert (video.stem_relu, video.channel_order) == (False, "bgr")
-    check_config({"data.name": config.data.name, "model.name": config.model.name})
+    assert resolve(config).model.encoders["video"].options["channel_order"] == "bgr"
 
 
 AV_MNIST = {
@@ -78,7 +79,7 @@ SIZES |= {"audio": (576,), "image": (64,)}
 
 @pytest.mark.parametrize("word", AV_MNIST)
 def test_av_mnist(word):
-    config = load_config(str(FOLDER / word))
+    config = resolve(load_config(str(FOLDER / word)))
     data = Dataset("", "", {}, classes={"digit": tuple("0123456789")})
     task = build.build_task(config, data)
     model = build.build_model(config, task, None)
@@ -97,7 +98,7 @@ def test_av_mnist(word):
     assert outputs.prediction.shape == (3, 10) and loss.shape == ()
     name = AV_MNIST[word]
     size = (64,) if word.endswith("early") else SIZES[name]
-    assert outputs.extras[name].shape == (3, *size)
+    assert outputs.aux[name].shape == (3, *size)
 
 
 def config_of(words: list[str]) -> ConfigDict:
@@ -107,15 +108,15 @@ def config_of(words: list[str]) -> ConfigDict:
 
 def losses_of_mea(*flags: str) -> dict:
     """The loss terms of a small MEA, as shapes."""
-    sizes = ("model.psa_layers=2", "model.hca_layers=1", "model.heads=2")
+    sizes = ("model.psa_layers=2", "model.hca_layers=1", "model.num_heads=2")
     words = [*PLAIN, *(f"--config.{size}" for size in sizes), *flags]
-    config = config_of(words)
+    config = resolve(config_of(words))
     task = build.build_task(
         config, Dataset("", "", {}, values={"score": RegressionTarget(-3, 3)})
     )
     model = build.build_model(config, task, None)
     objective = build.build_objective(config, task)
-    inputs = {m: jnp.zeros((3, 2, 4)) for m in config.model.encoders}
+    inputs = {m: jnp.zeros((3, 2, 4)) for m in config.model.modalities}
     masks = {m: jnp.ones((3, 2), bool) for m in inputs}
     batch = Batch(inputs, masks, {"score": jnp.zeros(3)}, jnp.ones(3))
 
@@ -145,11 +146,11 @@ def test_one_flag_tells_model_and_loss_what_omega_is():
 
 def test_every_option_of_mea_is_a_flag():
     config = load_config(f"{MEA}:mosi")
-    options = {field.name for field in dataclasses.fields(build.MODELS["mea"])}
-    by_others = {"encoders", "head_size", "dtype", "start", "parent", "name"}
+    options = {field.name for field in dataclasses.fields(MODELS["mea"])}
+    by_others = {"encoders", "head_size", "dtype", "output_bias_init", "parent", "name"}
     assert options - by_others <= set(config.model)
     for encoder in config.model.encoders.values():
-        assert {"width", "kernel", "positions"} <= set(encoder)
+        assert {"hidden_dim", "kernel_size", "positions"} <= set(encoder)
 
 
 def test_rows_of_av_mnist_have_one_recipe():
@@ -160,10 +161,10 @@ def test_rows_of_av_mnist_have_one_recipe():
         assert options == first.data.to_dict() | {"modality_dropout": None}
         for name, encoder in config.model.encoders.items():
             assert encoder == first.model.encoders[name]
-        for field in ("name", "learning_rate", "schedule", "accumulate"):
+        for field in ("name", "learning_rate", "schedule"):
             assert config.optim[field] == first.optim[field]
         assert config.train.epochs == first.train.epochs
-        assert config.seed == 0 and config.warm_start == ()
+        assert config.seed == 0 and config.pretrain_unimodal == ()
 
 
 @pytest.mark.parametrize("word", ["av_mnist_text", "av_mnist_", "mosei_image", "av"])

@@ -10,7 +10,7 @@ import pytest
 
 from mmfusion_jax import __main__ as program
 from mmfusion_jax.commands import inspect
-from mmfusion_jax.config import build
+from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.data.dataset import Dataset
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -38,19 +38,17 @@ def clips() -> Dataset:
 
 
 @pytest.fixture
-def config(monkeypatch):
-    monkeypatch.setattr(build, "DATASETS", {"clips": clips})
-    monkeypatch.setattr(build, "OUTLINES", {})
+def config():
     config = runpy.run_path(str(CONFIGS / "cfn_sr.py"))["get_config"]()
-    config.data.name = "clips"
-    del config.data.folder, config.data.missing, config.data.folds
+    config.data.name = "test_inspection:clips"
+    del config.data.cache_dir, config.data.missing_rate
     config.data.batch_size = 4
     config.parallel = "pmap"
-    return config.lock()
+    return resolve(config)
 
 
 def test_finds_what_shapes_tell(config, capsys):
-    found = inspect.inspect(config, compiled=False)
+    found = inspect.inspect_config(config, compiled=False)
     assert found["data_read"]
     assert found == json.loads(json.dumps(found))
     assert found["steps_per_epoch"] == 5
@@ -58,7 +56,7 @@ def test_finds_what_shapes_tell(config, capsys):
     parameters = found["parameters"]
     assert parameters["components"]["encoders_audio"] == 20_704
     assert found["bytes"]["parameters"] == 4 * parameters["total"]
-    assert found["bytes"]["optimiser"] >= 2 * found["bytes"]["parameters"]
+    assert found["bytes"]["optimizer"] >= 2 * found["bytes"]["parameters"]
     macs = found["macs_per_example"]
     audio = 210 * 32 * 7 * 13 + 208 * 32 * 7 * 32 + 26 * 64 * 5 * 32
     assert macs["components"]["encoders_audio"] == audio
@@ -77,10 +75,10 @@ def test_finds_what_shapes_tell(config, capsys):
 
 @pytest.mark.slow
 def test_a_compiled_step_holds_its_arguments(config):
-    found = inspect.inspect(config, compiled=True)
-    step = found["bytes_of_a_step"]
+    found = inspect.inspect_config(config, compiled=True)
+    step = found["bytes_per_step"]
     sizes = found["bytes"]
-    assert step["arguments"] >= sizes["parameters"] + sizes["optimiser"]
+    assert step["arguments"] >= sizes["parameters"] + sizes["optimizer"]
     assert step["peak"] >= step["temporary"] > 0
 
 
@@ -88,5 +86,7 @@ def test_a_named_data_set_is_inspected_without_its_files(capsys):
     words = ["inspect", "--config=mea:mosi_utterances"]
     assert program.run(words) == 0
     out, _ = capsys.readouterr()
-    assert out.startswith("mea on CMU-MOSI by utterance: 38 steps an epoch, 114 in all")
-    assert "no data was read: this is what is known without it" in out
+    assert out.startswith(
+        "mea on CMU-MOSI by utterance: 38 steps per epoch, 114 in total"
+    )
+    assert "no data was read: shapes and classes are the known ones" in out

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from tables import MODELS
 
 from mmfusion_jax.config import build
+from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.data.pipeline import collate
 from mmfusion_jax.losses.objective import TASK
 
@@ -51,7 +52,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "model.include_self": False,
             "model.residual": True,
             "model.gate": "softmax",
-            "model.gate_hidden": 0,
+            "model.gate_hidden_dim": 0,
         },
     ),
     "early fusion": (
@@ -60,7 +61,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "late fusion": ("hetero_fusion_net:digits_late", {}),
     "of_cmaer_cat": ("of_cmaer_cat", {}),
-    "of_cmaer_cat, concat": ("of_cmaer_cat", {"model.head_form": "concat"}),
+    "of_cmaer_cat, concat": ("of_cmaer_cat", {"model.head_type": "concat"}),
     "audio alone": baseline("unimodal", "audio"),
     "video alone": baseline("unimodal", "video"),
     "average": late("average"),
@@ -90,7 +91,7 @@ class Subject:
     def __init__(self, asked: ConfigDict):
         data = papers.digits(count=17)
         # The trace of a rule that remembers nothing is the gradient.
-        made = build.parts(asked, data, steps=10)
+        made = build.build_components(resolve(asked), data, steps=10)
         self.parts = dataclasses.replace(made, tx=optax.trace(0.0))
         self.names = self.parts.modalities
         sets = [*itertools.product((True, False), repeat=len(self.names))]
@@ -103,7 +104,7 @@ class Subject:
     @functools.cached_property
     def program(self):
         parts = self.parts
-        step = parts.step(None)
+        step = parts.train_step(None)
 
         # What is compiled here runs a few times, so it may run slowly.
         options = {"xla_backend_optimization_level": 0}

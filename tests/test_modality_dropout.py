@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tiny
 from flax.core import FrozenDict
-from ml_collections import ConfigDict
 from tables import LOSSES
-from tiny import Tones, tones
+from tiny import Tones
 
-from mmfusion_jax.config.build import augmented
+from mmfusion_jax.config.build import build_dataset
 from mmfusion_jax.config.load import load_config
+from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.data.augment.modality_dropout import ModalityDropout
 from mmfusion_jax.data.dataset import Dataset, RegressionTarget
 from mmfusion_jax.data.pipeline import Pipeline
@@ -75,9 +76,9 @@ def test_wrong_rates_are_refused():
 
 
 def test_a_config_asks_for_it():
-    rates = {"audio": 0.5, "video": 0.0}
-    options = ConfigDict({"modality_dropout": rates})
-    data = augmented(tones(), options)
+    asked = tiny.config()
+    asked.data.modality_dropout = {"audio": 0.5, "video": 0.0}
+    data = build_dataset(resolve(asked), 0)
     batches = list(Pipeline(data, 10, seed=3).train(0, 6))
     again = list(Pipeline(data, 10, seed=3).train(3, 6))
     present = np.concatenate([b.masks["audio"].any(axis=1) for b in batches])
@@ -85,10 +86,8 @@ def test_a_config_asks_for_it():
     assert all(b.masks["video"].all() for b in batches)
     for want, got in zip(batches[3:], again, strict=True):
         np.testing.assert_array_equal(got.masks["audio"], want.masks["audio"])
-    assert (
-        augmented(tones(), ConfigDict({"modality_dropout": {"audio": 0.0}})).augment
-        is None
-    )
+    asked.data.modality_dropout.audio = 0.0
+    assert build_dataset(resolve(asked), 0).augment is None
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda p: p.stem)

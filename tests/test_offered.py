@@ -8,18 +8,22 @@ import jax
 import pytest
 from groups import in_ci
 from outlines import same_shapes
+from tables import loaded
 
 from mmfusion_jax.cli.flags import Flag, ParsedCommand, parse
 from mmfusion_jax.config import build
 from mmfusion_jax.config.load import installed_configs
-from mmfusion_jax.data.dataset import Dataset
-from mmfusion_jax.data.registry import DATASETS, OUTLINES
+from mmfusion_jax.config.resolve import resolve
+from mmfusion_jax.data.dataset import Dataset, loader_info
+from mmfusion_jax.data.registry import DATASETS
 from mmfusion_jax.errors import ConfigError, DataError
+from mmfusion_jax.models import BASELINES
 from mmfusion_jax.train.state import create_state
 from mmfusion_jax.train.step import make_eval_step
 
 CONFIGS = sorted(path.stem for path in installed_configs().glob("*.py"))
-BASELINES = ("late_fusion", "concat_fc", "unimodal")
+LOADERS = loaded(DATASETS)
+OUTLINES = {name: loader_info(f).outline for name, f in LOADERS.items()}
 CLIPS = ["--config.data.classes=no,yes", "--config.data.duration=3"]
 QUICK = (
     ("cfn_sr", "ravdess_features"),
@@ -70,28 +74,28 @@ def modalities(name: str, word: str) -> list[str]:
 OFFERED = [(name, word) for name in CONFIGS for word in words_of(name)]
 
 
-def made(asked: ParsedCommand) -> tuple[Dataset, build.Parts]:
+def made(asked: ParsedCommand) -> tuple[Dataset, build.TrainingComponents]:
     """The data set in outline and all parts, by the functions that a run uses."""
-    config = asked.config
-    fold = build.folds(config)[0]
-    data = build.described(config, fold)
-    per_epoch = build.pipeline(config, data, config.seed).steps_per_epoch
-    plan = build.plan(config, per_epoch)
-    assert config.train.select in [
-        *build.build_task(config, data).metrics().infos,
+    spec = resolve(asked.config)
+    data = build.describe_dataset(spec, build.fold_numbers(spec)[0])
+    per_epoch = build.build_pipeline(spec, data, spec.seed).steps_per_epoch
+    task = build.build_task(spec, data)
+    plan = build.build_plan(spec, task, per_epoch)
+    assert spec.training.selection_metric in [
+        *task.metrics().infos,
         "loss",
     ]
-    return data, build.parts(config, data, plan.steps)
+    return data, build.build_components(spec, data, plan.steps)
 
 
 def shapes(asked: ParsedCommand) -> tuple[int, ...]:
     """The shape of the prediction; every shape of a run is computed on the way."""
     data, parts = made(asked)
-    batch = build.pipeline(asked.config, data, 0).dummy_batch()
+    batch = build.build_pipeline(resolve(asked.config), data, 0).dummy_batch()
     key = jax.random.key(0)
     init = lambda b: create_state(parts.model, parts.tx, b, key)
     state = jax.eval_shape(init, batch)
-    after, _ = jax.eval_shape(parts.step(None), state, batch)
+    after, _ = jax.eval_shape(parts.train_step(None), state, batch)
     assert jax.tree.structure(after) == jax.tree.structure(state)
     scores = parts.task.metrics()
     evaluate = make_eval_step(parts.model, parts.objective, scores, parts.modalities)
@@ -136,7 +140,7 @@ def test_a_baseline_of_the_paper_is_that_of_its_table():
     asked = in_place_of("cfn_sr", "ravdess", "concat_fc")
     assert asked.config.model.hidden_dims == (256,)
     assert asked.config.model.dropout == 0.4
-    assert asked.config.warm_start == ("audio", "video")
+    assert asked.config.pretrain_unimodal == ("audio", "video")
 
 
 def test_what_is_dropped_is_named():
@@ -144,15 +148,15 @@ def test_what_is_dropped_is_named():
     config, note = asked.config, asked.notes[-1]
     assert list(config.model.encoders) == ["audio"] and config.model.modality == "audio"
     assert list(config.losses) == ["task"] and "mis" not in config
-    assert config.train.select == "accuracy"
+    assert config.train.selection_metric == "accuracy"
     stages = in_place_of("cfn_sr", "digits", "unimodal")
-    assert stages.config.warm_start == ()
-    assert stages.notes[-1].endswith("; config.warm_start=()")
+    assert stages.config.pretrain_unimodal == ()
+    assert stages.notes[-1].endswith("; config.pretrain_unimodal=()")
     for words in (
         "config.losses.{consistency, entropy, heads}",
         "config.mis",
         "config.model.encoders.{image, text, video}",
-        "config.train.select=accuracy",
+        "config.train.selection_metric=accuracy",
     ):
         assert words in note
 
@@ -189,7 +193,7 @@ def test_the_loss_of_the_label_is_never_dropped():
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        ([], "--config.model.modality is missing: which of audio, text, video?"),
+        ([], "--config.model.modality is required: which of audio, text, video?"),
         (["--config.model.modality=smell"], "'smell' has no encoder"),
     ],
 )
@@ -207,19 +211,20 @@ def test_scores_are_combined_by_rules_for_scores():
 
 def test_the_released_count_of_parameters_needs_no_data():
     data, parts = made(request("cfn_sr", "ravdess"))
-    batch = build.pipeline(request("cfn_sr", "ravdess").config, data, 0).dummy_batch()
+    spec = resolve(request("cfn_sr", "ravdess").config)
+    batch = build.build_pipeline(spec, data, 0).dummy_batch()
     init = lambda b: parts.model.init(jax.random.key(0), b, train=False)
     params = jax.eval_shape(init, batch)["params"]
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 26_301_417
 
 
 def test_every_data_set_has_an_outline():
-    assert DATASETS.keys() == OUTLINES.keys()
+    assert all(OUTLINES.values())
 
 
 @pytest.mark.parametrize("options", [{}, {"modalities": ("text", "audio")}])
 def test_the_outline_of_digits(cache_dir, options):
-    real = DATASETS["digits"](folder=cache_dir / "digits", **options)
+    real = LOADERS["digits"](cache_dir=cache_dir / "digits", **options)
     same_shapes(real, OUTLINES["digits"](**options))
 
 
@@ -227,16 +232,20 @@ def test_the_outline_of_digits(cache_dir, options):
     ("name", "folder", "options"),
     [
         ("mmmo", "mmmo", {}),
-        ("mmmo", "mmmo", {"folds": 5, "fold": 2, "textless": True}),
-        ("mosi_utterances", "mosi", {"protocol": "fixed"}),
-        ("mosi_utterances", "mosi", {"label": "score", "before": 99, "after": 99}),
+        ("mmmo", "mmmo", {"folds": 5, "fold": 2, "keep_clips_without_text": True}),
+        ("mosi_utterances", "mosi", {"protocol": "fixed_epochs"}),
+        (
+            "mosi_utterances",
+            "mosi",
+            {"label": "score", "context_before": 99, "context_after": 99},
+        ),
         ("ravdess_features", "ravdess", {"stride": 4}),
-        ("ravdess_features", "ravdess", {"protocol": "paper"}),
+        ("ravdess_features", "ravdess", {"protocol": "as_published"}),
         ("stress_predict", "stress_predict", {"window": 20, "hop": 10}),
     ],
 )
 def test_outlines_of_real_data(real_data: Path, name, folder, options):
-    real = DATASETS[name](dir=str(real_data / folder), **options)
+    real = LOADERS[name](data_dir=str(real_data / folder), **options)
     outline = OUTLINES[name](**options)
     same_shapes(real, outline, sizes=name != "stress_predict")
     if name == "stress_predict":  # an estimate
@@ -246,14 +255,14 @@ def test_outlines_of_real_data(real_data: Path, name, folder, options):
 
 def test_an_option_that_cannot_work_is_refused_without_data():
     for name, options in {
-        "av_mnist": {"pairs": -1},
+        "av_mnist": {"max_train_pairs": -1},
         "deap": {"window": 61},
-        "mmmo": {"tail": 0.7},
-        "mosi_utterances": {"before": -1},
-        "stress_predict": {"standard": "none"},
+        "mmmo": {"clip_quantile": 0.7},
+        "mosi_utterances": {"context_before": -1},
+        "stress_predict": {"standardize_by": "none"},
         "ravdess_features": {"stride": 999},
         "ravdess": {"crop": "face"},
-        "digits": {"missing": 2.0},
+        "digits": {"missing_rate": 2.0},
         "mosi": {"text": "bret"},
     }.items():
         with pytest.raises(ConfigError):
@@ -261,9 +270,9 @@ def test_an_option_that_cannot_work_is_refused_without_data():
 
 
 def test_data_that_are_named_are_read_and_not_outlined(tmp_path):
-    asked = request("cfn_sr", "ravdess", f"--config.data.dir={tmp_path}")
+    asked = request("cfn_sr", "ravdess", f"--config.data.data_dir={tmp_path}")
     with pytest.raises(DataError, match="holds no recording of RAVDESS"):
-        build.described(asked.config, 0)
+        build.describe_dataset(resolve(asked.config), 0)
     asked = request("mea", "mosi", "--config.data.file=aligned")
     with pytest.raises(DataError, match="no file of CMU-MOSI was imported"):
-        build.described(asked.config, 0)
+        build.describe_dataset(resolve(asked.config), 0)

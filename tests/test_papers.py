@@ -10,12 +10,14 @@ import numpy as np
 import papers
 import pytest
 from groups import in_ci
-from ml_collections import ConfigDict
 from save_trials import fingerprint
 from tiny import spoilt
 
 from mmfusion_jax.config import build
+from mmfusion_jax.config.resolve import resolve
+from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.data.dataset import Dataset
+from mmfusion_jax.data.registry import DATASETS
 from mmfusion_jax.errors import DivergedError, Interrupted
 from mmfusion_jax.runner import experiment
 from mmfusion_jax.runner.trainer import Trainer
@@ -28,11 +30,11 @@ pytestmark = pytest.mark.versions
 STEPS = 6
 CHANGES = {
     "data.batch_size": 4,
-    "data.missing": 0.3,
+    "data.missing_rate": 0.3,
     "train.epochs": 2,
     "train.patience": 0,
     "train.log_every": 1,
-    "warm_start": (),
+    "pretrain_unimodal": (),
 }
 SECTIONS = (
     "What fusion adds", "Honest and flattering", "Learning curves", "Confusion",
@@ -61,7 +63,7 @@ class Paper:
         result: of that run.
     """
 
-    config: ConfigDict
+    config: ExperimentSpec
     data: Dataset
     run: Trainer
     whole: Path
@@ -80,16 +82,16 @@ class Paper:
 @pytest.fixture(scope="module")
 def patch():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(build.DATASETS, "digits", papers.digits)
+        patch.setitem(DATASETS, "digits", "papers:digits")
         yield patch
 
 
 @pytest.fixture(scope="module", params=in_ci(papers.SMALL))
 def paper(request, patch, tmp_path_factory):
-    config = papers.small(request.param, **CHANGES)
-    data = build.dataset(config, 0)
+    config = resolve(papers.small(request.param, **CHANGES))
+    data = build.build_dataset(config, 0)
     run = Trainer(config, data)
-    patch.setattr(experiment, "Run", lambda config, data: run)
+    patch.setattr(experiment, "Trainer", lambda config, data: run)
     whole = tmp_path_factory.mktemp("whole")
     return Paper(config, data, run, whole, experiment.train(config, whole, "a test"))
 
@@ -102,7 +104,7 @@ def scalars(folder: Path) -> list[dict[str, Any]]:
 
 def test_a_run_that_is_resumed_ends_as_one_that_was_not(paper, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(experiment, "Interrupt", InStepFour)
+        patch.setattr(experiment, "GracefulShutdown", InStepFour)
         with pytest.raises(Interrupted, match="step 4"):
             experiment.train(paper.config, tmp_path, "a test")
     assert int(paper.last(tmp_path).step) == 4
@@ -120,19 +122,19 @@ def test_a_step_that_is_not_finite_is_left_out_and_counted(paper):
     run = paper.run
     state = run.init(0)
     before = jax.device_get((state.params, state.stats, state.opt_state))
-    reader = build.pipeline(paper.config, paper.data, 0)
+    reader = build.build_pipeline(paper.config, paper.data, 0)
     good = next(reader.train(0, 1))
     sound = good.inputs["audio"] * np.float32(np.nan)
     bad = good.replace(inputs={**good.inputs, "audio": sound})
-    put = lambda batch: run.parts.executor.put(batch, train=True)
+    put = lambda batch: run.components.executor.put(batch, train=True)
     state, metrics = run.train_step(state, put(bad))
     assert metrics["bad/input/audio"] and metrics["bad/loss/task"]
-    assert jax.device_get(state.bad_steps) == {"in_a_row": 1, "total": 1}
+    assert jax.device_get(state.skipped_steps) == {"in_a_row": 1, "total": 1}
     kept = jax.device_get((state.params, state.stats, state.opt_state))
     assert fingerprint(kept) == fingerprint(before)
     state, metrics = run.train_step(state, put(good))
     assert np.isfinite(metrics["loss"])
-    assert jax.device_get(state.bad_steps) == {"in_a_row": 0, "total": 1}
+    assert jax.device_get(state.skipped_steps) == {"in_a_row": 0, "total": 1}
     assert fingerprint(jax.device_get(state.params)) != fingerprint(before[0])
 
 
@@ -141,15 +143,15 @@ def test_too_many_such_steps_end_the_run(paper, tmp_path, capfd):
     with pytest.raises(DivergedError, match=r"3 steps in a row"):
         paper.run.train(broken, 0, tmp_path, "a test", GracefulShutdown())
     assert "input/audio" in capfd.readouterr().err
-    assert int(paper.last(tmp_path).bad_steps["total"]) == 3
+    assert int(paper.last(tmp_path).skipped_steps["total"]) == 3
 
 
 def test_the_screen_shows_what_a_blind_answer_scores(paper, capfd):
     experiment.train(paper.config, paper.whole, "a test")
     shown = capfd.readouterr().err
-    select = paper.config.train.select
+    select = paper.config.train.selection_metric
     assert f"test {select} on " in shown and "test accuracy on " in shown
-    assert shown.count("  always ") == 1
+    assert shown.count("  majority class: ") == 1
     assert shown.count(f"  {paper.config.model.name} ") == 1 + (select != "accuracy")
 
 
@@ -162,7 +164,7 @@ def test_the_report_has_all_sections(paper):
     summary = paper.result["summary"]["test"]
     assert ("mis" in summary) == ("mis" in config)
     assert ("Multimodal Integration Score" in page) == ("mis" in config)
-    shares = paper.result["summary"]["shares"]
+    shares = paper.result["summary"]["modality_weights"]
     assert set(shares) == (set(config.model.encoders) if weighs else set())
     assert ("What modalities count for" in page) == weighs
     if weighs:

@@ -12,22 +12,18 @@ import pytest
 pytestmark = pytest.mark.versions
 
 CONFIG = """
-from ml_collections import ConfigDict
+from mmfusion_jax.config.base import base_config
 
 def get_config(data=""):
-    spec = dict(name="feature_tokens", width=8, ways=1)
-    return ConfigDict(dict(
-        seed=1, seeds=1, protocol="honest", parallel="jit", compute_dtype="float32",
-        data=dict(name="digits", label="label", fold="0", folds=1, batch_size=8,
-                  threads=1),
-        model=dict(name="unimodal", encoders=dict(video=spec)),
-        losses=dict(task=dict(name="cross_entropy", weight=1.0)),
-        optim=dict(name="adam", learning_rate=1e-2),
-        train=dict(epochs=2, select="accuracy", patience=0, log_every=2, save_every=0,
-                   max_bad_steps=3),
-        warm_start=(),
-        distributed=dict(coordinator="", num_processes=1, process_id=0),
-    ))
+    config = base_config()
+    config.seed = 1
+    config.data.update(dict(name="tiny:tones", label="label", batch_size=8))
+    encoder = dict(name="feature_tokens", hidden_dim=8, features_per_token=1)
+    config.model = dict(name="unimodal", encoders=dict(video=encoder))
+    config.losses = dict(task=dict(name="cross_entropy", weight=1.0))
+    config.optim.learning_rate = 1e-2
+    config.train.update(dict(epochs=2, log_every=2))
+    return config
 """
 
 

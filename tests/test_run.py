@@ -20,7 +20,6 @@ from mmfusion_jax.config import build
 from mmfusion_jax.config.resolve import resolve, unimodal_spec
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.data.in_memory import InMemory
-from mmfusion_jax.data.registry import DATASETS
 from mmfusion_jax.errors import (
     CheckpointError,
     ConfigError,
@@ -44,11 +43,6 @@ def evaluate(asked: ConfigDict, workdir: Path):
     return experiment.evaluate(resolve(asked), workdir)
 
 
-@pytest.fixture(autouse=True)
-def tones(monkeypatch):
-    monkeypatch.setitem(DATASETS, "tones", "tiny:tones")
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """CFN-SR over two folds, the video encoder trained first."""
@@ -58,10 +52,7 @@ def finished(tmp_path_factory):
     asked.model.encoders.audio = dict(name="feature_tokens", hidden_dim=8)
     asked.model.update(hidden_dim=8, num_layers=1, num_heads=2)
     asked.pretrain_unimodal = ("video",)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(DATASETS, "tones", "tiny:tones")
-        result = train(asked, workdir)
-    return asked, workdir, result
+    return asked, workdir, train(asked, workdir)
 
 
 def test_a_result_says_everything_and_the_report_stands_beside_it(finished):
@@ -114,9 +105,7 @@ def undefined(request, tmp_path_factory):
         asked.losses.task.name, asked.train.selection_metric = "multilabel", "f1"
     asked.data.label = request.param
     workdir = tmp_path_factory.mktemp(f"undefined_{request.param}")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(DATASETS, "tones", "tiny:tones")
-        return asked, workdir, train(asked, workdir)
+    return asked, workdir, train(asked, workdir)
 
 
 def test_a_split_with_a_prediction_that_is_not_finite_has_no_scores(undefined):
@@ -151,7 +140,7 @@ def test_ids_that_the_encoder_does_not_know_are_refused_first(tmp_path, monkeypa
     data = Dataset("words", "words (made up)", splits, {"label": ("a", "b")})
     assert data.id_range("text") == (0, 5)
     monkeypatch.setattr(tiny, "words", lambda: data, raising=False)
-    monkeypatch.setitem(DATASETS, "tones", "tiny:words")
+    asked.data.name = "tiny:words"
     monkeypatch.setattr(experiment, "Trainer", lambda *_: pytest.fail("too late"))
     with pytest.raises(ConfigError, match=r"vocab_size=5: .* ids from 0 to 5.") as info:
         train(asked, tmp_path)
@@ -247,9 +236,8 @@ def test_a_label_out_of_range_is_refused_before_training(tmp_path, monkeypatch):
         )
 
     monkeypatch.setattr(tiny, "short", short, raising=False)
-    monkeypatch.setitem(DATASETS, "tones", "tiny:short")
     with pytest.raises(DataError, match=r"example 2: class 2 is not in 0..1"):
-        train(config(), tmp_path)
+        train(config(**{"data.name": "tiny:short"}), tmp_path)
     assert not (tmp_path / "checkpoints").exists()
 
 

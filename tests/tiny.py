@@ -84,7 +84,7 @@ def config(**changes) -> ConfigDict:
     """
     made = base_config()
     made.seed = 1234
-    made.data.update(name="tones", label="label", batch_size=8, num_read_threads=1)
+    made.data.update(name="tiny:tones", label="label", batch_size=8, num_read_threads=1)
     made.model = dict(name="unimodal", encoders=dict(video=dict(name="feature_tokens")))
     made.model.encoders.video.hidden_dim = 8
     made.losses = dict(task=dict(name="cross_entropy", weight=1.0))

@@ -1,6 +1,6 @@
-"""The frame of every command: flags in, an exit code out, mistakes in a few lines.
+"""Shared command-line entry point: flags, error messages, exit codes.
 
-Nothing here imports JAX: `--help` and mistakes are answered at once.
+Does not import JAX, so that `--help` and mistakes are answered at once.
 """
 
 import dataclasses
@@ -21,17 +21,17 @@ from mmfusion_jax.cli.flags import Flag, ParsedCommand, parse
 from mmfusion_jax.config.load import as_json, flatten, format_value, list_configs
 from mmfusion_jax.errors import ConfigError, Interrupted, UserError, suggest
 
-# What the system refuses although the library did nothing wrong.
+# Errors of the operating system that are not bugs of this library.
 SYSTEM_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
 COMMON = (
-    Flag("workdir", "", "folder of the run (default: runs/NAME_OF_THE_CONFIG)"),
+    Flag("workdir", "", "work folder (default: runs/NAME_OF_THE_CONFIG)"),
     Flag("json", False, "print one JSON object on stdout"),
-    Flag("debug", False, "show the traceback of an error on the screen too"),
+    Flag("debug", False, "print the traceback of an error"),
 )
-LOG = Flag("workdir", "", "folder of run.log, which keeps errors (default: runs)")
+LOG = Flag("workdir", "", "folder of run.log, the error log (default: runs)")
 HELP = frozenset({"--help", "-help", "-h", "--helpfull"})
-PRINT_CONFIG = Flag("print_config", False, "print every field of the config, and stop")
+PRINT_CONFIG = Flag("print_config", False, "print every field of the config and exit")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,13 +39,12 @@ class Command:
     """A command: `python -m NAME`.
 
     Attributes:
-        name: of the module.
-        help: what it does, in a few lines.
-        main: does it; what it returns, if anything, is the exit code.
-        flags: its own, beside those of every command.
-        needs_config: it works on a config.
-        positional: what the word is that it takes beside flags, such as "FILE"; "" if
-            it takes none.
+        name: Module, and subcommand if there is one: `python -m NAME`.
+        help: What it does, in a sentence.
+        main: Runs it; returns the exit code, or None for 0.
+        flags: Its flags, besides those of every command.
+        needs_config: Whether it works on a config.
+        positional: Name of its positional argument, such as "FILE"; "" for none.
     """
 
     name: str
@@ -57,7 +56,7 @@ class Command:
 
     @property
     def all_flags(self) -> tuple[Flag, ...]:
-        """Its own flags and the common ones."""
+        """All flags of the command, the common ones included."""
         common = (*COMMON, PRINT_CONFIG) if self.needs_config else (LOG, *COMMON[1:])
         return (*self.flags, *common)
 
@@ -66,13 +65,13 @@ def run_command(command: Command, args: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code.
 
     Args:
-        command: what to run.
-        args: those after the name of the program; None for the process's own.
+        command: The command.
+        args: The arguments of the program; None for those of the process.
     """
     try:
         code = _run(command, sys.argv[1:] if args is None else args)
         sys.stdout.flush()
-    except BrokenPipeError:  # what reads the output has seen enough, as `head` does
+    except BrokenPipeError:  # the reader of stdout has closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return code
@@ -98,10 +97,10 @@ def _run(command: Command, words: Sequence[str]) -> int:
         print(config_text(request))
         return 0
     if not absl_flags.FLAGS.is_parsed():
-        absl_flags.FLAGS.mark_as_parsed()  # workers of grain ask for it
+        absl_flags.FLAGS.mark_as_parsed()  # Grain's workers check it
     code = _run_and_report(command.main, request)
     if code and _num_processes(request) > 1:
-        # A normal exit would wait for processes that wait for this one.
+        # A normal exit would wait for processes that are waiting for this one.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -117,10 +116,10 @@ def run_subcommand(
     """Runs the command that the first word names, and returns its exit code.
 
     Args:
-        name: of the module.
-        help: what the commands do, in a line.
-        commands: by the word that names each.
-        args: those after the name of the program; None for the process's own.
+        name: Module and command, such as "mmfusion_jax data".
+        help: What the subcommands do, in a sentence.
+        commands: Name -> subcommand.
+        args: The arguments of the program; None for those of the process.
     """
     args = sys.argv[1:] if args is None else args
     if args and args[0] in commands:
@@ -132,14 +131,14 @@ def run_subcommand(
         print("\n".join([*lines, "", f"  python -m {name} COMMAND --help lists flags"]))
         return 0 if args else ConfigError.exit_code
     error = ConfigError(
-        "C01", f"{args[0]!r} is no command of {name}.", suggest(args[0], commands)
+        "C01", f"unknown command {args[0]!r} of {name}.", suggest(args[0], commands)
     )
     print(error, file=sys.stderr)
     return error.exit_code
 
 
 def help_text(command: Command) -> str:
-    """What `--help` prints."""
+    """Returns the text of `--help`."""
     use = _usage_line(command)
     lines = [command.help, "", "usage:"]
     known = list_configs() if command.needs_config else []
@@ -150,7 +149,7 @@ def help_text(command: Command) -> str:
             f"  {use} --print_config",
             "",
             "flags:",
-            _help_line("--config=FILE.py[:WORD]", "the config; WORD chooses a variant"),
+            _help_line("--config=FILE.py[:WORD]", "the config; WORD selects a variant"),
         ]
     else:
         lines += [f"  {use} [flags]", "", "flags:"]
@@ -161,18 +160,18 @@ def help_text(command: Command) -> str:
 
 
 def _help_line(word: str, about: str) -> str:
-    """A word and what it does, below the word where that is too long."""
+    """Returns a flag and its description, on a new line if the flag is long."""
     gap = "\n" + " " * 34 if len(word) > 31 else " " * (32 - len(word))
     return f"  {word}{gap}{about}"
 
 
 def _usage_line(command: Command) -> str:
-    """How a command is called."""
+    """Returns how a command is called."""
     return " ".join(filter(None, ("python -m", command.name, command.positional)))
 
 
 def config_text(request: ParsedCommand) -> str:
-    """The config: one field a line, as a flag that could be given, or as JSON."""
+    """Returns the config, a line for each field in the form of a flag, or as JSON."""
     if request.flags["json"]:
         return as_json(request.config)
     lines = [
@@ -195,14 +194,14 @@ def _flag_usage(flag: Flag) -> str:
 def _run_and_report(
     main: Callable[[ParsedCommand], int | None], request: ParsedCommand
 ) -> int:
-    """Runs `main`; an exception becomes lines on stderr and an exit code."""
+    """Runs `main`; an exception is printed to stderr and gives an exit code."""
     try:
         return main(request) or 0
     except Interrupted as error:
         print(error, file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted; run the same command to go on", file=sys.stderr)
+        print("Interrupted. Rerun the same command to resume.", file=sys.stderr)
         return 130
     except UserError as error:
         _write_log(request)
@@ -213,7 +212,7 @@ def _run_and_report(
             raise
         path = _write_log(request)
         if isinstance(error, OSError) and error.errno in SYSTEM_ERRORS:
-            print(f"error[E03] the system refused: {error}", file=sys.stderr)
+            print(f"error[E03] operating system error: {error}", file=sys.stderr)
             return 2
         first = (str(error).splitlines() or [""])[0][:200]
         print(
@@ -225,7 +224,7 @@ def _run_and_report(
 
 
 def _stdout_is_closed() -> bool:
-    """Whether it is our output that nobody reads, and not a pipe to a worker."""
+    """Returns whether the closed pipe is stdout, not the pipe of a worker."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -234,7 +233,7 @@ def _stdout_is_closed() -> bool:
 
 
 def _write_log(request: ParsedCommand) -> Path:
-    """Writes the traceback at hand to run.log, and shows it if asked; the log."""
+    """Writes the current traceback to run.log, and to stderr with --debug."""
     text = traceback.format_exc()
     if request.flags["debug"]:
         print(text, file=sys.stderr)
@@ -251,5 +250,5 @@ def _write_log(request: ParsedCommand) -> Path:
 
 
 def _num_processes(request: ParsedCommand) -> int:
-    """Number of processes of this run."""
+    """Returns the number of processes of this run."""
     return flatten(request.config).get("distributed.num_processes", 1)

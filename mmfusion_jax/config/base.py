@@ -10,6 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from mmfusion_jax.config.load import Config
 from mmfusion_jax.config.validate import Check, Choice, PartName, Range, check_type
 from mmfusion_jax.errors import ConfigError
 
@@ -202,7 +203,7 @@ def _check_processes(values: Mapping[str, Any]) -> None:
         )
 
 
-def _set(config: ConfigDict, name: str, value: Any) -> None:
+def _set(config: Config, name: str, value: Any) -> None:
     """Sets a field by its full name, with the groups that it is in."""
     *groups, last = name.split(".")
     for group in groups:

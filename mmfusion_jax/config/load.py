@@ -5,11 +5,14 @@ import runpy
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ml_collections import ConfigDict
 
 from mmfusion_jax.errors import ConfigError, suggest
+
+Config: TypeAlias = Any
+"""A ConfigDict; to a type checker its fields could be anything."""
 
 FOLDER = "configs"
 
@@ -135,7 +138,7 @@ def as_json(config: ConfigDict) -> str:
 
 
 def _completed(config: ConfigDict) -> ConfigDict:
-    """Returns the config with `data.modality_dropout` of every encoder, 0 by default."""
+    """Returns the config with a `data.modality_dropout` of 0 where there is none."""
     values = config.to_dict()
     encoders = values.get("model", {}).get("encoders", {})
     if isinstance(values.get("data"), Mapping):

@@ -1,7 +1,7 @@
-"""Another model in the config of a paper: `--config.model.name=late_fusion`.
+"""Replaces the model of a config: `--config.model.name=late_fusion`.
 
-The encoders stay. Fields, loss terms and scores that the new model does not have are
-left out, and a line names them.
+The encoders stay. Fields, loss terms and metrics that the new model does not have are
+dropped, and a line names them.
 """
 
 import copy
@@ -12,32 +12,33 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mmfusion_jax.config.instantiate import Config
-from mmfusion_jax.config.load import flatten, format_value
+from mmfusion_jax.config.load import Config, flatten, format_value
+from mmfusion_jax.config.registry import load_part
+from mmfusion_jax.config.resolve import FROM_MODEL
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.losses import OF_PREDICTIONS, OF_UNIMODAL_LOGITS
 from mmfusion_jax.losses.objective import TASK
 from mmfusion_jax.metrics.integration_score import INTEGRATION_METRICS
-from mmfusion_jax.models import MODELS, UNIMODAL_LOGITS
+from mmfusion_jax.models import UNIMODAL_LOGITS
 
-BUILT = frozenset({"parent", "name", "encoders", "head_size", "axis", "dtype", "flags"})
-"""Arguments of a model that are no fields of config.model."""
+NOT_FIELDS = frozenset({"parent", "name", *FROM_MODEL})
+"""Fields of a model's class that are not fields of config.model."""
 
 
 def with_model(config: Config, name: str) -> Config:
-    """A copy of `config` whose `model` has the fields of another model.
+    """Returns a copy of `config` whose `model` has the fields of another model.
 
-    A field of both keeps its value, if it has the type of the new one; every other
-    field has the default of the new model.
+    A field of both models keeps its value if it has the type of the new one; every
+    other field has the default of the new model.
 
     Args:
-        config: as its file gives it.
-        name: of a baseline, a key of `MODELS`.
+        config: The config of a file, before the overrides.
+        name: Short name of the new model.
     """
     old = config.model.to_dict()
     options = {"name": name, "encoders": old.get("encoders", {})}
-    for field in dataclasses.fields(MODELS[name]):
-        if field.name in BUILT:
+    for field in dataclasses.fields(load_part("model", name, "config.model.name")):
+        if field.name in NOT_FIELDS:
             continue
         value = _default(field)
         here = old.get(field.name)
@@ -48,17 +49,17 @@ def with_model(config: Config, name: str) -> Config:
 
 
 def fit_to_model(config: Config, before: Config) -> tuple[Config, str]:
-    """What is left of a config when its model is another than that of its file.
+    """Returns a config without what its new model lacks, and a line that names it.
 
     Args:
-        config: a result of `with_model`, after the flags were applied.
-        before: the config as its file gives it.
+        config: A result of `with_model`, after the overrides.
+        before: The config of the file.
 
     Returns:
-        A config that the model can run, and a line that names what was left out.
+        A config that the model can run, and a line with everything that was dropped.
 
     Raises:
-        ConfigError: "unimodal" is asked for without saying which modality.
+        ConfigError: The model is "unimodal" and the modality is not given.
     """
     made = copy.deepcopy(config).unlock()
     if made.model.name == "unimodal":
@@ -69,7 +70,7 @@ def fit_to_model(config: Config, before: Config) -> tuple[Config, str]:
 
 
 def _default(field: Any) -> Any:
-    """The default of a field of a model; () for a mapping or a sequence made anew."""
+    """Returns the default of a field of a model; () for one without a default."""
     if field.default is not dataclasses.MISSING:
         return field.default
     if field.default_factory is not dataclasses.MISSING:
@@ -78,7 +79,7 @@ def _default(field: Any) -> Any:
 
 
 def _same_type(here: Any, default: Any) -> bool:
-    """Whether a value of the old model can be one of the new model."""
+    """Returns whether a value of the old model has the type of the new one."""
     if isinstance(here, bool) or isinstance(default, bool):
         return isinstance(here, bool) and isinstance(default, bool)
     number = int | float
@@ -88,10 +89,10 @@ def _same_type(here: Any, default: Any) -> bool:
 
 
 def _keep_one_modality(config: Config) -> None:
-    """Leaves one encoder, and what belongs to its modality."""
+    """Removes every encoder but one, and what belongs to the other modalities."""
     names, asked = sorted(config.model.encoders), config.model.modality
     if asked not in names and (asked or len(names) > 1):
-        what = f"{asked!r} has no encoder" if asked else "is missing"
+        what = f"{asked!r} has no encoder" if asked else "is required"
         raise ConfigError(
             "C22",
             f"--config.model.modality {what}: which of {', '.join(names)}?",
@@ -107,13 +108,13 @@ def _keep_one_modality(config: Config) -> None:
             if name in config.data.get(group, {}):
                 del config.data[group][name]
     for name, group in dict(config.optim.get("groups", {})).items():
-        if not group.match.startswith(f"encoders_{kept}"):
+        if not group.param_prefix.startswith(f"encoders_{kept}"):
             del config.optim.groups[name]
-    config.warm_start = ()
+    config.pretrain_unimodal = ()
 
 
 def _keep_loss_terms(config: Config) -> None:
-    """Leaves the loss terms that read what the model gives."""
+    """Removes the loss terms that read outputs which the model does not produce."""
     modalities = set(config.model.encoders)
     alone = modalities if config.model.name in UNIMODAL_LOGITS else set()
     for name, term in config.losses.to_dict().items():
@@ -128,24 +129,24 @@ def _keep_loss_terms(config: Config) -> None:
         if name == TASK:
             raise ConfigError(
                 "C17",
-                f"config.losses.task.name={term['name']!r} reads what the model "
-                f"{config.model.name} does not give.",
+                f"config.losses.task.name={term['name']!r} requires outputs that the "
+                f"model {config.model.name} does not produce.",
                 "--config.losses.task.name=cross_entropy, or l1, mse, multilabel",
             )
         del config.losses[name]
 
 
 def _keep_scores(config: Config) -> None:
-    """Leaves MIS out where modalities have no predictions that could agree."""
+    """Removes MIS if the model does not have unimodal predictions."""
     agree = config.model.name in UNIMODAL_LOGITS and len(config.model.encoders) > 1
     if "mis" in config and not agree:
         del config.mis
-        if config.train.select in INTEGRATION_METRICS:
-            config.train.select = "accuracy"
+        if config.train.selection_metric in INTEGRATION_METRICS:
+            config.train.selection_metric = "accuracy"
 
 
 def _line(config: Config, before: Config) -> str:
-    """What `before` has and `config` has not, in one line."""
+    """Returns a line that names the fields of `before` that `config` lacks."""
     line = f"model: {config.model.name} instead of {before.model.name}"
     left = flatten(before).keys() - flatten(config).keys()
     left |= {f"model.{name}" for name in before.model if name not in config.model}
@@ -155,7 +156,10 @@ def _line(config: Config, before: Config) -> str:
     groups = [_named(group, list(members)) for group, members in by_group]
     if groups:
         line += f"; dropped: {', '.join(groups)}"
-    changed = {"train.select": config.train.select, "warm_start": config.warm_start}
+    changed = {
+        "train.selection_metric": config.train.selection_metric,
+        "pretrain_unimodal": config.pretrain_unimodal,
+    }
     for name, value in changed.items():
         if value != flatten(before)[name]:
             line += f"; config.{name}={format_value(value)}"
@@ -163,7 +167,7 @@ def _line(config: Config, before: Config) -> str:
 
 
 def _named(group: str, members: Sequence[str]) -> str:
-    """Fields of one group: "config.a.b", or "config.a.{b, c}" for several."""
+    """Returns fields of one group: "config.a.b", or "config.a.{b, c}" for several."""
     if not group or len(members) == 1:
         return ", ".join(f"config.{name}" for name in members)
     last = ", ".join(name.rpartition(".")[2] for name in members)
@@ -171,7 +175,7 @@ def _named(group: str, members: Sequence[str]) -> str:
 
 
 def _outermost(name: str, config: Config) -> str:
-    """The outermost group of the field `name` that `config` does not have."""
+    """Returns the outermost group of the field `name` that `config` lacks."""
     words = name.split(".")
     level: Any = config
     for depth, word in enumerate(words):

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from ml_collections import ConfigDict
+import tiny
 
-from mmfusion_jax.config import build
+from mmfusion_jax.config.optimizer import build_optimizer
+from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.train.optimizer import reduce_lr
 from mmfusion_jax.train.plan import SelectionState
@@ -20,8 +21,11 @@ PARAMS = {
 
 
 def made(**options) -> optax.GradientTransformation:
-    values = {"name": "sgd", "learning_rate": 0.1, **options}
-    return build.build_optimizer(ConfigDict(values), steps=10)
+    config = tiny.config()
+    config.optim.name, config.optim.learning_rate = "sgd", 0.1
+    for name, value in options.items():
+        config.optim[name] = value
+    return build_optimizer(resolve(config).optimizer, steps=10)
 
 
 def moved(tx, opt_state=None):
@@ -32,43 +36,45 @@ def moved(tx, opt_state=None):
 
 
 def test_a_group_has_its_own_rate():
-    group = {"text": {"match": "encoders_text", "learning_rate": 0.01}}
+    group = {"text": {"param_prefix": "encoders_text", "learning_rate": 0.01}}
     steps = moved(made(groups=group))
     assert steps["encoders_text"]["kernel"] == pytest.approx(-0.01)
     assert steps["head"]["kernel"] == pytest.approx(-0.1)
 
 
 def test_a_frozen_group_stays():
-    steps = moved(made(groups={"text": {"match": "encoders_text", "frozen": True}}))
+    steps = moved(
+        made(groups={"text": {"param_prefix": "encoders_text", "frozen": True}})
+    )
     assert steps["encoders_text"] == {"kernel": 0.0, "bias": 0.0}
     assert steps["head"]["bias"] == pytest.approx(-0.1)
 
 
 def test_a_group_that_fits_nothing_is_named():
-    tx = made(groups={"text": {"match": "encoders_txt"}})
+    tx = made(groups={"text": {"param_prefix": "encoders_txt"}})
     with pytest.raises(ConfigError, match=r"C15.*encoders_txt[\s\S]*encoders_text"):
         tx.init(PARAMS)
 
 
 def test_an_unknown_field_of_a_group_is_named():
     with pytest.raises(ConfigError, match=r"groups\.text\.rate"):
-        made(groups={"text": {"match": "head", "rate": 1.0}})
+        made(groups={"text": {"param_prefix": "head", "rate": 1.0}})
 
 
 @pytest.mark.parametrize("on", ["all", "kernels"])
 def test_decay_is_added_to_the_gradient(on):
-    steps = moved(made(l2=0.5, l2_on=on))
+    steps = moved(made(coupled_weight_decay=0.5, decay_mask=on))
     assert steps["head"]["kernel"] == pytest.approx(-0.15)
     assert steps["head"]["bias"] == pytest.approx(-0.15 if on == "all" else -0.1)
 
 
 def test_clipping_comes_before_decay():
-    steps = moved(made(clip_norm=1.0, l2=0.5))
+    steps = moved(made(clip_norm=1.0, coupled_weight_decay=0.5))
     assert steps["head"]["bias"] == pytest.approx(-0.1 * (8**-0.5 + 0.5))
 
 
 def test_the_brake_shortens_later_steps():
-    tx = made(plateau={"factor": 0.5, "patience": 2})
+    tx = made(reduce_on_plateau={"factor": 0.5, "patience": 2, "monitor": "loss"})
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         params=PARAMS,
