@@ -226,12 +226,12 @@ def build_metrics(spec: ExperimentSpec) -> tuple[ScoreInfo, ...]:
     """
     made = []
     for name, part in spec.metrics.items():
-        metric = part.target if isinstance(part.target, ScoreInfo) else part.build()
+        metric = part.build() if callable(part.target) else part.target
         if not isinstance(metric, ScoreInfo):
             raise ConfigError(
                 "C32",
-                f"config.metrics.{name}.name={part.name!r} returned a "
-                f"{type(metric).__name__}, not a ScoreInfo.",
+                f"config.metrics.{name}.name={part.name!r} is a "
+                f"{type(metric).__name__}, not a metric.",
                 "see mmfusion_jax.metrics.score_info.ScoreInfo",
             )
         made.append(dataclasses.replace(metric, name=name))

@@ -134,15 +134,18 @@ def _check_fields(values: Mapping[str, Any]) -> None:
     groups = {name.rpartition(".")[0] for name in known} - {""}
     groups |= {name.split(".")[0] for name in groups}
     _check_group("", values, known, groups)
-    for name, field in FIELDS.items():
+    own = {name for name, field in FIELDS.items() if field.default is REQUIRED}
+    own |= {"losses", "model.encoders"}
+    helps = {name: field.help for name, field in FIELDS.items()} | GROUPS
+    for name, help in helps.items():
         level: Any = values
         for word in name.split("."):
             if not isinstance(level, Mapping) or word not in level:
                 raise ConfigError(
                     "C31",
-                    f"config.{name} is missing: {field.help}",
+                    f"config.{name} is missing: {help}",
                     f"config.{name} = ... in the config file"
-                    if field.default is REQUIRED
+                    if name in own
                     else "start the config from mmfusion_jax.config.base.base_config()",
                 )
             level = level[word]
@@ -277,6 +280,8 @@ def _losses(values: Mapping[str, Mapping[str, Any]]) -> dict[str, LossSpec]:
         )
     without = {
         name: {k: v for k, v in options.items() if k != "weight"}
+        if isinstance(options, Mapping)
+        else options
         for name, options in values.items()
     }
     parts = _parts("loss", without, "config.losses", ("label",))
