@@ -1,4 +1,4 @@
-"""Encoders of one modality: raw array and mask to Tokens."""
+"""Encoders, which map the raw array and mask of one modality to Tokens."""
 
 ENCODERS = {
     "audio_cnn": "mmfusion_jax.encoders.audio_conv:AudioConv",

@@ -1,4 +1,4 @@
-"""The 1D CNN over acoustic features (CFN-SR)."""
+"""1D CNN over acoustic features (CFN-SR)."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ PADDING = 2
 
 
 class AudioConv(nn.Module):
-    """Three convolutions over time, with one pooling between them.
+    """Three convolutions over time with one pooling layer.
 
         x = BN(ReLU(Conv(x, 7)))                                    (1)
         x = Dropout(BN(MaxPool(ReLU(Conv(x, 7)))))                  (2)
@@ -25,20 +25,20 @@ class AudioConv(nn.Module):
     212 steps become 26 tokens, as do 213 to 219.
 
     Attributes:
-        hidden_dim: of the tokens.
-        channels: of the first two convolutions.
-        pool: steps that become one token.
-        dropout: rate of Eq. 2.
+        hidden_dim: Width of the tokens.
+        channels: Output channels of the first two convolutions.
+        pool: Number of steps per token.
+        dropout: Dropout rate in Eq. 2.
         axis: pmap axis over which the batch is spread; None under jit.
         dtype: type of the computation; None keeps that of the input.
 
     Reference:
         CFN-SR, Sec. 2.1, Eq. 1-3.
     Deviation:
-        Sizes are the released code's: kernels 7, 7, 5, and zeros at both ends for 2
-        steps, which is why the kernels of 7 lose 2 steps each. Eq. 2 leaves out the
-        convolution and its ReLU, which the text names. Eq. 3 flattens; we return
-        tokens, and `flat` of `layers/readout.py` flattens them.
+        Sizes are those of the released code: kernels 7, 7, 5 and zero padding of 2, so
+        each kernel of 7 loses 2 steps. Eq. 2 omits the convolution and its ReLU, which
+        are in the text. Eq. 3 flattens; we return tokens, and `layers.pooling.flatten`
+        flattens them.
     """
 
     hidden_dim: int = 64
@@ -55,21 +55,21 @@ class AudioConv(nn.Module):
         Args:
             values: (b t f), such as 13 MFCC a frame.
             mask: (b t) bool.
-            train: drop out and use the statistics of the batch.
+            train: Apply dropout and use the statistics of the batch.
 
         Returns:
-            Tokens (b n width), n = (t - 4) // pool. A token is real if all frames of
-            its window are, so a padded clip gives the tokens of the clip alone.
+            Tokens (b n d), n = (t - 4) // pool. A token is valid if all frames of its
+            window are, so a padded clip has the tokens of the unpadded clip.
 
         Raises:
-            DataError: if the clip is too short to give one token.
+            DataError: The clip is too short for one token.
         """
         if values.shape[1] < self.pool + 4:
             raise DataError(
                 "D13",
-                f"audio has {values.shape[1]} steps; AudioConv(pool={self.pool}) makes "
-                f"one token of {self.pool} and needs {self.pool + 4} steps at least.",
-                "give longer clips, or a smaller `pool`",
+                f"audio too short: {values.shape[1]} steps, but audio_cnn with pool="
+                f"{self.pool} needs at least {self.pool + 4} steps.",
+                "use longer clips, or a smaller pool",
             )
         values = values.astype(self.dtype or jnp.promote_types(values.dtype, float))
 
@@ -85,15 +85,15 @@ class AudioConv(nn.Module):
     def _convolve(
         self, x: Array, mask: Array, features: int, size: int, name: str
     ) -> tuple[Array, Array]:
-        """ReLU of a convolution, and which of its outputs are real."""
-        start = torch_uniform(size * x.shape[-1])
+        """Applies a convolution and ReLU; also returns the mask of the output."""
+        init = torch_uniform(size * x.shape[-1])
         convolve = nn.Conv(
             features,
             (size,),
             padding=PADDING,
             dtype=self.dtype,
-            kernel_init=start,
-            bias_init=start,
+            kernel_init=init,
+            bias_init=init,
             name=name,
         )
         lost = size - 1 - 2 * PADDING
@@ -105,8 +105,8 @@ class AudioConv(nn.Module):
 
 
 def _max_pool(x: Array, mask: Array, size: int) -> tuple[Array, Array]:
-    """Maxima of whole windows of `size` steps, and which windows are all real."""
+    """Maxima over windows of `size` steps; a window is valid if all its steps are."""
     n = x.shape[1] // size
     windows = einops.rearrange(x[:, : n * size], "b (n size) d -> b n size d", n=n)
-    real = einops.rearrange(mask[:, : n * size], "b (n size) -> b n size", n=n)
-    return jnp.max(windows, axis=2), jnp.all(real, axis=2)
+    valid = einops.rearrange(mask[:, : n * size], "b (n size) -> b n size", n=n)
+    return jnp.max(windows, axis=2), jnp.all(valid, axis=2)

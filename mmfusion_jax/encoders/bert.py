@@ -1,4 +1,4 @@
-"""BERT: word pieces to contextual vectors."""
+"""BERT text encoder."""
 
 import functools
 from typing import Any
@@ -17,26 +17,26 @@ gelu = functools.partial(nn.gelu, approximate=False)
 
 
 class Bert(nn.Module):
-    """Embeddings of pieces, places and segments, then post-norm transformer layers.
+    """Token, position and type embeddings, then post-norm transformer layers.
 
-        z_0 = LN(E_piece + E_place + E_segment)
+        z_0 = LN(E_token + E_position + E_type)
         z_l = TransformerLayer_l(z_{l-1})
 
     The defaults are those of bert-base-uncased. Parameters: `piece`, `place`,
-    `segment` (tables), `norm`, `layer_{i}`, and `pool` with pooled=True.
+    `segment` (the embeddings), `norm`, `layer_{i}`, and `pool` with pooled=True.
 
     Attributes:
-        hidden_dim: of the tokens, d.
-        num_layers: number of layers.
-        num_heads: of each layer.
-        mlp_dim: width inside the feed-forward networks.
-        vocab_size: number of word pieces.
-        max_position_embeddings: greatest number of tokens.
-        type_vocab_size: number of segment ids.
-        pooled: return one token, tanh(W z + b) of the first, rather than all.
-        dropout: on z_0, attention weights and what the layers add.
-        epsilon: of the normalizations.
-        dtype: type of the computation; None for float32.
+        hidden_dim: Width of the tokens, d.
+        num_layers: Number of layers.
+        num_heads: Number of attention heads of each layer.
+        mlp_dim: Hidden width of the feed-forward networks.
+        vocab_size: Vocabulary size.
+        max_position_embeddings: Maximum number of tokens.
+        type_vocab_size: Number of token types (segments).
+        pooled: Return one token, tanh(W z + b) of the first, rather than all.
+        dropout: Dropout rate of z_0, attention weights and residual branches.
+        epsilon: Epsilon of the normalizations.
+        dtype: Dtype of the computation; None for float32.
 
     Reference:
         Devlin et al. 2019; MCL-MCF, Eq. 1.
@@ -59,19 +59,19 @@ class Bert(nn.Module):
         """Encodes sentences.
 
         Args:
-            values: (b t) integer ids of word pieces, all of segment 0; or (b t 2), the
-                id of the piece and that of its segment.
+            values: (b t) integer token ids, all of type 0; or (b t 2), token ids and
+                token type ids.
             mask: (b t) bool.
-            train: drop out.
+            train: Apply dropout.
 
         Returns:
             Tokens (b t d), 0 where masked; (b 1 d) with pooled=True.
 
         Raises:
-            ConfigError: if the values are no ids, or more than there are places.
+            ConfigError: The values are not token ids, or the text is too long.
         """
         tokens = Tokens(self._embed(self._checked(values), mask, train), mask)
-        start = nn.initializers.normal(0.02)
+        init = nn.initializers.normal(0.02)
         for i in range(self.num_layers):
             layer = TransformerLayer(
                 self.num_heads,
@@ -82,48 +82,49 @@ class Bert(nn.Module):
                 pre_norm=False,
                 activation=gelu,
                 epsilon=self.epsilon,
-                kernel_init=start,
+                kernel_init=init,
                 name=f"layer_{i}",
             )
             tokens = layer(tokens, train=train)
         tokens = tokens.replace(values=zero_masked(tokens.values, mask))
         if not self.pooled:
             return tokens
-        pool = dense(self.hidden_dim, start, dtype=self.dtype, name="pool")
+        pool = dense(self.hidden_dim, init, dtype=self.dtype, name="pool")
         pooled = jnp.tanh(pool(first(tokens)))[:, None]
         return Tokens(zero_masked(pooled, tokens.present), tokens.present[:, None])
 
     def _embed(self, ids: Array, mask: Array, train: bool) -> Array:
-        """z_0, (b t d), from ids of pieces and segments, (b t 2)."""
+        """z_0, (b t d), from token and token type ids, (b t 2)."""
 
-        def table(size: int, name: str) -> nn.Embed:
-            start = nn.initializers.normal(0.02)
+        def embedding(size: int, name: str) -> nn.Embed:
+            init = nn.initializers.normal(0.02)
             return nn.Embed(
-                size, self.hidden_dim, self.dtype, embedding_init=start, name=name
+                size, self.hidden_dim, self.dtype, embedding_init=init, name=name
             )
 
         ids = zero_masked(ids, mask)
-        x = table(self.vocab_size, "piece")(ids[..., 0])
-        x = x + table(self.max_position_embeddings, "place")(jnp.arange(mask.shape[1]))
-        x = x + table(self.type_vocab_size, "segment")(ids[..., 1])
+        positions = jnp.arange(mask.shape[1])
+        x = embedding(self.vocab_size, "piece")(ids[..., 0])
+        x = x + embedding(self.max_position_embeddings, "place")(positions)
+        x = x + embedding(self.type_vocab_size, "segment")(ids[..., 1])
         x = layer_norm(self.dtype, "norm", self.epsilon)(x)
         return nn.Dropout(self.dropout, deterministic=not train)(x)
 
     def _checked(self, values: Array) -> Array:
-        """`values` as (b t 2)."""
+        """Returns `values` as (b t 2)."""
         if not jnp.issubdtype(values.dtype, jnp.integer):
             raise ConfigError(
                 "C26",
-                f"the encoder 'bert' reads ids of word pieces, but was given "
-                f"{values.dtype} of shape {values.shape}.",
-                "take the encoder 'vectors' for text that is vectors already",
+                f"encoder 'bert' expects token ids (b, t), got {values.dtype} of shape "
+                f"{values.shape}.",
+                "use encoder 'precomputed' for text embeddings",
             )
         if values.shape[1] > self.max_position_embeddings:
             raise ConfigError(
                 "C26",
-                f"the text has {values.shape[1]} tokens, but the encoder 'bert' has "
-                f"places={self.max_position_embeddings}.",
-                f"places={values.shape[1]}, or shorter text",
+                f"the text has {values.shape[1]} tokens, but encoder 'bert' has "
+                f"max_position_embeddings={self.max_position_embeddings}.",
+                f"max_position_embeddings={values.shape[1]}, or shorter text",
             )
         if values.ndim == 3:
             return values

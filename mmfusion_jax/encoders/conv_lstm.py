@@ -1,4 +1,4 @@
-"""A convolution over time, positions, and an LSTM both ways."""
+"""Convolution over time, positional embeddings and a bidirectional LSTM (MEA)."""
 
 from typing import Any, Literal
 
@@ -16,28 +16,27 @@ POSITIONS = ("sinusoid", "learned", "none")
 
 
 class ConvLSTM(nn.Module):
-    """Sequences of any kind as tokens of one width.
+    """Encodes sequences of any modality to tokens of one width.
 
         Z = BiLSTM(conv(X) + PE)                                      (1)
 
     Parameters: `embed` (for ids), `conv`, `positions_table` (if learned), `lstm`.
 
     Attributes:
-        hidden_dim: of the tokens, d; even, half for each direction.
-        kernel_size: size of the convolution, in steps.
+        hidden_dim: Width of the tokens, d; even, half for each direction.
+        kernel_size: Kernel size of the convolution, in steps.
         positions: PE: "sinusoid" of positions 0, 1, ..., see `sinusoid`, "learned" or
             "none".
-        vocab_size: number of ids, for sequences of ids.
-        dtype: type of the computation; None keeps that of the input.
+        vocab_size: Vocabulary size, for token ids.
+        dtype: Dtype of the computation; None keeps the input's.
 
     Reference:
         MEA, Sec. III-B, Eq. 1.
     Deviation:
-        Masked steps are zeros to the convolution, as are those before the first and
-        after the last. The tokens are not scaled before the positions are added.
-        The paper cites Vaswani et al. 2017 for PE: ours is that of their code and of
-        MulT, all sines before all cosines; their text has them alternate and divides
-        i by h instead of h - 1.
+        The convolution uses zeros for masked steps and as padding. The tokens are not
+        scaled before the positions are added. The paper cites Vaswani et al. 2017 for
+        PE: ours is that of their code and of MulT, all sines before all cosines; their
+        text alternates them and divides i by h instead of h - 1.
     """
 
     hidden_dim: int = 40
@@ -51,23 +50,24 @@ class ConvLSTM(nn.Module):
         """Maps a sequence to tokens (b t d).
 
         Args:
-            values: (b t) int ids, or (b t ...) features, flattened; unsigned integers
-                are pixels 0..255.
+            values: (b t) int token ids, or (b t ...) features, flattened; unsigned
+                integers are pixels 0..255.
             mask: (b t) bool.
-            train: unused; part of the contract of every encoder.
+            train: Unused; part of the interface of all encoders.
 
         Raises:
-            ConfigError: ids without a `vocab_size`, an odd width, unknown positions.
+            ConfigError: Token ids without a `vocab_size`, an odd `hidden_dim`, or
+                unknown positions.
         """
         self._check(values)
         x = zero_masked(self._features(values, mask), mask)
-        start = torch_uniform(self.kernel_size * x.shape[-1])
+        init = torch_uniform(self.kernel_size * x.shape[-1])
         x = nn.Conv(
             self.hidden_dim,
             (self.kernel_size,),
             dtype=self.dtype,
-            kernel_init=start,
-            bias_init=start,
+            kernel_init=init,
+            bias_init=init,
             name="conv",
         )(x)
         x = x + self._positions(x.shape[1]).astype(x.dtype)
@@ -77,7 +77,7 @@ class ConvLSTM(nn.Module):
         return lstm(Tokens(x, mask), train=train)
 
     def _features(self, values: Array, mask: Array) -> Array:
-        """What the convolution sees, (b t f) float."""
+        """Input of the convolution, (b t f) float."""
         if values.ndim == 2:
             ids = zero_masked(values, mask)
             return nn.Embed(self.vocab_size, self.hidden_dim, self.dtype, name="embed")(
@@ -94,8 +94,8 @@ class ConvLSTM(nn.Module):
             return jnp.asarray(sinusoid(t, self.hidden_dim, first=0))
         if self.positions == "none":
             return jnp.zeros(())
-        start = nn.initializers.normal(0.02)
-        return self.param("positions_table", start, (t, self.hidden_dim))
+        init = nn.initializers.normal(0.02)
+        return self.param("positions_table", init, (t, self.hidden_dim))
 
     def _check(self, values: Array) -> None:
         if self.positions not in POSITIONS:
@@ -106,13 +106,14 @@ class ConvLSTM(nn.Module):
             )
         if self.hidden_dim % 2:
             raise ConfigError(
-                "C10", f"width={self.hidden_dim} is odd, and an LSTM goes both ways."
+                "C10",
+                f"hidden_dim={self.hidden_dim} must be even for a bidirectional LSTM.",
             )
         ids = jnp.issubdtype(values.dtype, jnp.integer)
         if values.ndim == 2 and not (ids and self.vocab_size > 0):
             raise ConfigError(
                 "C27",
-                f"conv_lstm was given (b t) {values.dtype} with vocabulary="
-                f"{self.vocab_size}.",
-                "ids need the size of their vocabulary; features need a third axis",
+                f"encoder 'conv_lstm' got {values.dtype} of shape {values.shape} with "
+                f"vocab_size={self.vocab_size}.",
+                "set vocab_size for token ids; features need a third axis",
             )

@@ -1,4 +1,4 @@
-"""Named measurements, such as action units, as tokens."""
+"""Encodes named features, such as action units, as tokens."""
 
 from typing import Any
 
@@ -13,21 +13,20 @@ from mmfusion_jax.types import Array, Tokens
 
 
 class FeatureTokens(nn.Module):
-    """Every measurement of a step becomes a token, so that attention can pick some.
+    """Maps every feature of a step to a token, so that attention can select some.
 
         token_j = Dropout(BN(ReLU(W_j x_j + b_j)))
 
-    Stands in for a video encoder where only measurements of the clip are known. What is
-    measured in several ways, x_j, makes one token.
+    Replaces a video encoder if only features of the clip are available. Several
+    measurements of one feature, x_j, form one token.
 
     Attributes:
-        hidden_dim: size of a token, d.
-        features_per_token: number of ways in which everything is measured; the raw
-            features are then `features_per_token` runs of the same measurements, side
-            by side.
-        dropout: on the tokens.
-        axis: pmap axis over which the batch is spread; None under jit.
-        dtype: type of the computation; None keeps that of the input.
+        hidden_dim: Width of the tokens, d.
+        features_per_token: Number of measurements of every feature; the input is then
+            the concatenation of as many sequences of the same features.
+        dropout: Dropout rate of the tokens.
+        axis: The pmap axis over which the batch is split; None under jit.
+        dtype: Dtype of the computation; None keeps the input's.
     """
 
     hidden_dim: int = 64
@@ -38,10 +37,10 @@ class FeatureTokens(nn.Module):
 
     @nn.compact
     def __call__(self, values: Array, mask: Array, *, train: bool) -> Tokens:
-        """Maps (b t f) to tokens (b t*j d) with grid (t, j), j = f / ways.
+        """Maps (b t f) to tokens (b t*j d), grid (t, j), j = f / features_per_token.
 
         Raises:
-            ConfigError: if f is not a multiple of `features_per_token`.
+            ConfigError: f is not a multiple of `features_per_token`.
         """
         features = values.shape[-1]
         if features % self.features_per_token:
@@ -53,9 +52,9 @@ class FeatureTokens(nn.Module):
         x = zero_masked(values, mask).astype(self.dtype or values.dtype)
         x = einops.rearrange(x, "b t (w j) -> b t j w", w=self.features_per_token)
         count = x.shape[2]
-        start = nn.initializers.variance_scaling(2.0, "fan_in", "normal", batch_axis=0)
+        init = nn.initializers.variance_scaling(2.0, "fan_in", "normal", batch_axis=0)
         kernel = self.param(
-            "kernel", start, (count, self.features_per_token, self.hidden_dim)
+            "kernel", init, (count, self.features_per_token, self.hidden_dim)
         )
         bias = self.param("bias", nn.initializers.normal(0.5), (count, self.hidden_dim))
         x = jnp.einsum("btjw,jwd->btjd", x, kernel.astype(x.dtype))

@@ -1,4 +1,4 @@
-"""A small 2D CNN over images and spectrograms."""
+"""Small 2D CNN for images and spectrograms."""
 
 from typing import Any
 
@@ -15,20 +15,20 @@ from mmfusion_jax.types import Array, Tokens
 
 
 class ImageConv(nn.Module):
-    """Convolutions with a pooling after each.
+    """Convolutions, each followed by max pooling.
 
         x = MaxPool_2(ReLU(BN(Conv_3x3(x))))        for each of `channels`
 
     Parameters: `conv_{i}`, `norm_{i}`.
 
     Attributes:
-        channels: of the convolutions.
-        flatten: one token for each image, its positions side by side, rather than one
-            for each position: what is where is then kept by a mean over tokens.
-        axis: pmap axis over which the batch is spread; None under jit.
-        dtype: type of the computation; None keeps that of the input.
-        downsample: first take the mean over windows of so many pixels a side, which
-            spares most of the work where an image is finer than need be.
+        channels: Output channels of the convolutions.
+        flatten: Return one token per image, with the positions concatenated, rather
+            than one per position; a mean over tokens then keeps the positions.
+        axis: The pmap axis over which the batch is split; None under jit.
+        dtype: Dtype of the computation; None keeps the input's.
+        downsample: Side of the windows, in pixels, that are averaged first, to reduce
+            the cost for images of high resolution.
     """
 
     channels: tuple[int, ...] = (8, 16, 32)
@@ -44,25 +44,25 @@ class ImageConv(nn.Module):
         Args:
             values: (b t h w c), t images, or (b h w c), one; unsigned integers are
                 pixels 0..255, scaled to 0..1.
-            mask: (b t) bool; of one image (b h), which is real if a row is.
-            train: use the statistics of the batch.
+            mask: (b t) bool; for one image (b h), valid if any row is.
+            train: Use the statistics of the batch.
 
         Returns:
             Tokens (b t*h*w d) with grid (t, h, w), h and w divided by `downsample` and
             halved (rounded down) by each convolution; with `flatten` (b t h*w*d).
 
         Raises:
-            DataError: if an image is too small to be halved so often.
+            DataError: An image is too small for the number of convolutions.
         """
         values, mask = frames(values, mask)
         side = self.downsample * 2 ** len(self.channels)
         if min(values.shape[2:4]) < side:
             raise DataError(
                 "D13",
-                f"an image has {values.shape[2]}x{values.shape[3]} pixels; ImageConv "
-                f"halves it {len(self.channels)} times and needs {side}x{side}, with "
-                f"shrink={self.downsample}.",
-                "give larger images, fewer `channels`, or a smaller `shrink`",
+                f"image too small: {values.shape[2]}x{values.shape[3]} pixels, but "
+                f"image_cnn with {len(self.channels)} channels and downsample="
+                f"{self.downsample} needs at least {side}x{side}.",
+                "use larger images, fewer channels, or a smaller downsample",
             )
         if jnp.issubdtype(values.dtype, jnp.unsignedinteger):
             values = values / jnp.float32(255)
@@ -79,14 +79,14 @@ class ImageConv(nn.Module):
     def _convolve(
         self, x: Array, mask: Array, features: int, number: int, train: bool
     ) -> Array:
-        """One convolution, its norm and its pooling."""
-        start = torch_uniform(9 * x.shape[-1])
+        """Applies a convolution, its norm and pooling."""
+        init = torch_uniform(9 * x.shape[-1])
         convolve = nn.Conv(
             features,
             (3, 3),
             use_bias=False,
             dtype=self.dtype,
-            kernel_init=start,
+            kernel_init=init,
             name=f"conv_{number}",
         )
         norm = BatchNorm(self.axis, dtype=self.dtype, name=f"norm_{number}")
@@ -106,8 +106,8 @@ def _means(x: Array, side: int) -> Array:
 def _max_pool(x: Array) -> Array:
     """Maximum over windows of 2x2, (b t h w c) to (b t h//2 w//2 c).
 
-    As a maximum of slices: the gradient of `nn.max_pool` takes ten times as long on a
-    CPU. Equal values share the gradient.
+    Computed as a maximum of slices: the gradient of `nn.max_pool` takes ten times as
+    long on CPU. Equal values share the gradient.
     """
     *rest, h, w, c = x.shape
     x = x[..., : h - h % 2, : w - w % 2, :]

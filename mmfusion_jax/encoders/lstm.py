@@ -1,4 +1,4 @@
-"""The state of an LSTM after its last real step, as one token."""
+"""LSTM encoder that returns its last state as one token (MCL-MCF)."""
 
 from typing import Any
 
@@ -14,20 +14,20 @@ from mmfusion_jax.types import Array, Tokens
 
 
 class LSTMEncoder(nn.Module):
-    """One vector per example: an LSTM from left to right, and a linear layer.
+    """Unidirectional LSTM and a linear layer; one vector per example.
 
-        token = W h_T + b,   T the last real step                     (2)
+        token = W h_T + b,   T the last valid step                    (2)
 
     Parameters: `lstm`, `out`.
 
     Attributes:
-        hidden_dim: of the state and of the token, d.
+        hidden_dim: Width of the state and the token, d.
         dtype: type of the computation; None keeps that of the input.
 
     Reference:
         MCL-MCF, Eq. 2.
     Deviation:
-        The linear layer is the released code's; the paper has the state alone.
+        The linear layer is from the released code; the paper has only the state.
     """
 
     hidden_dim: int = 64
@@ -39,23 +39,23 @@ class LSTMEncoder(nn.Module):
 
         Args:
             values: (b t ...) float; or unsigned integer pixels 0..255, scaled to
-                0..1. What a step has is laid side by side.
+                0..1. The values of a step are flattened.
             mask: (b t) bool.
-            train: unused.
+            train: Unused; part of the interface of all encoders.
 
         Returns:
-            Tokens (b 1 d), 0 and masked where no step is real.
+            Tokens (b 1 d), 0 and masked where no step is valid.
 
         Raises:
-            ConfigError: if the values are ids, (b t) integers.
+            ConfigError: The values are token ids, (b t) integers.
         """
         if jnp.issubdtype(values.dtype, jnp.integer):
             if values.ndim == 2:
                 raise ConfigError(
                     "C26",
-                    f"the encoder 'lstm' reads vectors, but was given {values.dtype} "
-                    f"of shape {values.shape}.",
-                    "take the encoder 'bert' for ids of words or word pieces",
+                    f"encoder 'lstm' expects vectors (b, t, f), got {values.dtype} of "
+                    f"shape {values.shape}.",
+                    "use encoder 'bert' for token ids",
                 )
             values = jnp.asarray(values) / 255
         x = einops.rearrange(values, "b t ... -> b t (...)")

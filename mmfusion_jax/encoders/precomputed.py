@@ -1,4 +1,4 @@
-"""What is a vector already: features that another network found."""
+"""Passes precomputed features through."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ from mmfusion_jax.types import Array, Tokens
 
 
 class Precomputed(nn.Module):
-    """Every step as it is, laid side by side. No parameters.
+    """Flattens the features of each step; no parameters.
 
     Attributes:
-        dropout: on the values.
-        dtype: type of the result; None keeps that of the input.
+        dropout: Dropout rate of the values.
+        dtype: Dtype of the result; None keeps the input's.
     """
 
     dropout: float = 0.0
@@ -29,17 +29,17 @@ class Precomputed(nn.Module):
         Args:
             values: floats, or unsigned integer pixels 0..255, scaled to 0..1.
             mask: (b t) bool.
-            train: drop out.
+            train: Apply dropout.
 
         Raises:
-            ConfigError: if the values are ids or single numbers, (b t).
+            ConfigError: The values are token ids or scalars, (b t).
         """
         if values.ndim == 2:
             raise ConfigError(
                 "C26",
-                f"the encoder 'vectors' reads vectors, but was given {values.dtype} "
+                f"encoder 'precomputed' expects vectors (b, t, f), got {values.dtype} "
                 f"of shape {values.shape}.",
-                "take an encoder for ids of words, such as 'conv_lstm' or 'bert'",
+                "use an encoder for token ids, such as 'conv_lstm' or 'bert'",
             )
         if jnp.issubdtype(values.dtype, jnp.unsignedinteger):
             values = values / jnp.float32(255)

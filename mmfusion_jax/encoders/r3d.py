@@ -1,4 +1,4 @@
-"""R3D: a residual network over clips."""
+"""R3D video encoder."""
 
 from typing import Any
 
@@ -14,24 +14,24 @@ from mmfusion_jax.types import Array, Tokens
 
 
 class R3D(nn.Module):
-    """A 3x7x7 convolution, and stages of basic blocks of 3x3x3 convolutions.
+    """3D residual network: a 3x7x7 convolution and stages of basic 3x3x3 blocks.
 
     Stage i (from 0) has `blocks[i]` blocks with `base_channels` 2^i channels; the first
-    block of every stage but the first halves s, h and w. The defaults are those of
+    block of every stage except the first halves s, h and w. The defaults are those of
     R3D-18.
 
     Parameters: `stem`, `stem_norm`, and a `ResidualBlock` `stage{i}_block{j}` with i
     from 1, j from 0.
 
     Attributes:
-        blocks: number of blocks of every stage.
-        base_channels: channels of the stem.
-        pooled: one token for each clip, the mean of its real positions, rather than
-            one for each position.
-        axis: pmap axis over which the batch is spread; None under jit.
-        dtype: type of the computation; None for that of the input.
-        freeze_batch_norm: keep the statistics of the weights in training too, as frozen
-            encoders and small batches want it.
+        blocks: Number of blocks of every stage.
+        base_channels: Channels of the stem.
+        pooled: Return one token per clip, the mean of its valid positions, rather than
+            one per position.
+        axis: The pmap axis over which the batch is split; None under jit.
+        dtype: Dtype of the computation; None for the input's.
+        freeze_batch_norm: Use the running statistics in training too, for frozen
+            encoders and small batches.
 
     Reference:
         Tran et al. 2018, R3D; Hetero-Fusion-Net, Sec. 5.1.
@@ -50,14 +50,14 @@ class R3D(nn.Module):
 
         Args:
             values: (b t h w c); unsigned integers are pixels 0..255 and are
-                normalized here, floats are taken as they are.
-            mask: (b t) bool; a masked step acts as if the clip ended there.
-            train: use the statistics of the batch in the norms, if not fixed.
+                normalized here, floats are unchanged.
+            mask: (b t) bool; a masked step acts as the end of the clip.
+            train: Use the statistics of the batch, unless `freeze_batch_norm`.
 
         Returns:
             Tokens (b n d), 0 where masked, with n = s h' w' and grid (s, h', w'); h'
-            and w' are halved, rounded up, by the stem and, like s, by every stage but
-            the first. With `pooled` (b 1 d).
+            and w' are halved, rounded up, by the stem and, like s, by every stage
+            except the first. With `pooled` (b 1 d).
         """
         train = train and not self.freeze_batch_norm
         x = zero_masked(normalize_image(values, KINETICS), mask)

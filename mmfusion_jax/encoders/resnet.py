@@ -1,4 +1,4 @@
-"""ResNet: images, or the images of a clip one by one."""
+"""ResNet image encoder; frames of a clip are encoded separately."""
 
 from typing import Any, Literal
 
@@ -17,26 +17,26 @@ WINDOW: Any = ((1, 1), (1, 1))
 
 
 class ResNet(nn.Module):
-    """A 7x7 convolution, a max pool, and stages of residual blocks.
+    """Residual network: a 7x7 convolution, max pooling and stages of blocks.
 
     Stage i (from 0) has `blocks[i]` blocks with `base_channels` 2^i channels inside;
-    the first block of every stage but the first halves h and w. The defaults are those
-    of ResNet-50; ResNet-18 has blocks=(2, 2, 2, 2) and ResNet-34 (3, 4, 6, 3), both of
-    the kind "basic".
+    the first block of every stage except the first halves h and w. The defaults are
+    those of ResNet-50; ResNet-18 has blocks=(2, 2, 2, 2) and ResNet-34 (3, 4, 6, 3),
+    both with kind="basic".
 
     Parameters: `stem`, `stem_norm`, and a `ResidualBlock` `stage{i}_block{j}` with i
     from 1, j from 0.
 
     Attributes:
-        blocks: number of blocks of every stage.
-        kind: of the blocks, "basic" or "bottleneck".
-        base_channels: channels of the stem.
-        pooled: one token for each image, the mean of its positions, rather than one
-            for each position.
-        axis: pmap axis over which the batch is spread; None under jit.
-        dtype: type of the computation; None for that of the input.
-        freeze_batch_norm: keep the statistics of the weights in training too, as frozen
-            encoders and small batches want it.
+        blocks: Number of blocks of every stage.
+        kind: Kind of the blocks, "basic" or "bottleneck".
+        base_channels: Channels of the stem.
+        pooled: Return one token per image, the mean of its positions, rather than one
+            per position.
+        axis: The pmap axis over which the batch is split; None under jit.
+        dtype: Dtype of the computation; None for the input's.
+        freeze_batch_norm: Use the running statistics in training too, for frozen
+            encoders and small batches.
 
     Reference:
         He et al. 2016, Table 1; Hetero-Fusion-Net, Sec. 5.1; MCL-MCF, Table 9.
@@ -56,17 +56,17 @@ class ResNet(nn.Module):
 
         Args:
             values: (b t h w c), t images, or (b h w c), one; unsigned integers are
-                pixels 0..255 and are normalized here, floats are taken as they are.
-            mask: (b t) bool; of one image (b h), which is real if a row is.
-            train: use the statistics of the batch in the norms, if not fixed.
+                pixels 0..255 and are normalized here, floats are unchanged.
+            mask: (b t) bool; for one image (b h), valid if any row is.
+            train: Use the statistics of the batch, unless `freeze_batch_norm`.
 
         Returns:
             Tokens (b n d), 0 where masked, with n = t h' w' and grid (t, h', w'), h'
-            and w' halved, rounded up, by the stem, the pool and every stage but the
-            first; with `pooled` (b t d).
+            and w' halved, rounded up, by the stem, the pooling and every stage except
+            the first; with `pooled` (b t d).
 
         Raises:
-            ConfigError: if the kind is unknown.
+            ConfigError: The kind is unknown.
         """
         if self.kind not in WIDENS:
             raise ConfigError(
@@ -77,10 +77,10 @@ class ResNet(nn.Module):
         b, t = mask.shape
         x = zero_masked(normalize_image(values, IMAGENET), mask)
         x = x.astype(self.dtype or x.dtype).reshape(b * t, *x.shape[2:])
-        real = mask.reshape(b * t)
+        valid = mask.reshape(b * t)
         x = Conv(self.base_channels, (7, 7), (2, 2), self.dtype, name="stem")(x)
         norm = BatchNorm(self.axis, dtype=self.dtype, name="stem_norm")
-        x = nn.relu(norm(x, real, train=train))
+        x = nn.relu(norm(x, valid, train=train))
         x = nn.max_pool(x, (3, 3), (2, 2), WINDOW)
         for i, depth in enumerate(self.blocks):
             for j in range(depth):
@@ -92,7 +92,7 @@ class ResNet(nn.Module):
                     self.dtype,
                     name=f"stage{i + 1}_block{j}",
                 )
-                x, _ = block(x, real, train=train)
+                x, _ = block(x, valid, train=train)
         if self.pooled:
             return Tokens(jnp.mean(x, axis=(1, 2)).reshape(b, t, -1), mask)
         h, w = x.shape[1:3]

@@ -1,4 +1,4 @@
-"""3D ResNeXt: the video encoder of CFN-SR."""
+"""3D ResNeXt video encoder (CFN-SR)."""
 
 from typing import Any, Literal
 
@@ -21,10 +21,11 @@ kaiming = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class ResNeXt3D(nn.Module):
-    """A clip to a map of features: stem, max pool, stages of grouped bottlenecks.
+    """3D ResNeXt: stem, max pooling and stages of grouped bottlenecks.
 
-    Stage i (from 0) has `blocks[i]` bottlenecks with planes = 2 width 2^i and
-    2 planes channels out; the first block of every stage but the first halves s, h, w.
+    Stage i (from 0) has `blocks[i]` bottlenecks with planes = 2 `base_channels` 2^i and
+    2 planes output channels; the first block of every stage except the first halves
+    s, h, w.
 
     Parameters (kernels DHWIO, or (in, out) for 1x1x1; no bias; every norm has
     `scale`, `bias`, and the statistics `mean`, `var`):
@@ -37,24 +38,24 @@ class ResNeXt3D(nn.Module):
             shortcut/kernel (in 2*planes), shortcut_norm      only j = 0
 
     Attributes:
-        blocks: number of bottlenecks of every stage.
-        base_channels: channels of the stem.
-        cardinality: groups of the 3x3x3 convolutions; None for width / 2, which gives
-            4 channels a group in the first stage, as in the paper.
-        stem_relu: ReLU after the stem's norm.
-        channel_order: of the pixels that the network sees, "rgb" or "bgr"; the data
-            are RGB. Only for weights that were trained on images read by OpenCV.
-        remat: compute the inside of a bottleneck again for the gradient, rather than
-            keep it: less memory, about a third more time. XLA ignores it on CPU.
-        axis: pmap axis over which the batch is spread; None under jit.
-        dtype: type of the computation; None for that of the input.
+        blocks: Number of bottlenecks of every stage.
+        base_channels: Channels of the stem.
+        cardinality: Groups of the 3x3x3 convolutions; None for base_channels / 2, that
+            is 4 channels per group in the first stage, as in the paper.
+        stem_relu: Apply ReLU after the norm of the stem.
+        channel_order: Channel order that the network expects, "rgb" or "bgr"; the data
+            are RGB. "bgr" is for weights trained on images read by OpenCV.
+        remat: Recompute the inside of a bottleneck in the backward pass: less memory,
+            about a third more time. XLA ignores it on CPU.
+        axis: The pmap axis over which the batch is split; None under jit.
+        dtype: Dtype of the computation; None for the input's.
 
     Reference:
         CFN-SR, Sec. 2.1; the counts of Table 1.
     Deviation:
-        The released fused network has lost the ReLU of the stem: `stem_relu=False`.
-        The released code reads frames in the order BGR and normalizes them by the
-        statistics of RGB: `channel_order="bgr"`.
+        The released fused network lacks the ReLU of the stem: `stem_relu=False`. The
+        released code reads BGR frames and normalizes them with the statistics of RGB:
+        `channel_order="bgr"`.
     """
 
     blocks: tuple[int, ...] = (3, 4, 6, 3)
@@ -72,14 +73,14 @@ class ResNeXt3D(nn.Module):
 
         Args:
             values: (b t h w c); unsigned integers are pixels 0..255 and are
-                normalized here, floats are taken as they are.
-            mask: (b t) bool; a masked step acts as if the clip ended there.
-            train: use the statistics of the batch in the norms.
+                normalized here, floats are unchanged.
+            mask: (b t) bool; a masked step acts as the end of the clip.
+            train: Use the statistics of the batch in the norms.
 
         Returns:
-            Tokens (b n d), d = 4 width 2^(stages - 1), n = s h w and grid (s, h, w);
-            s, h, w are t, h/2, w/2 halved once by the pool and once by every stage but
-            the first, rounded up.
+            Tokens (b n d), d = 4 base_channels 2^(stages - 1), n = s h w and grid
+            (s, h, w); s, h, w are t, h/2, w/2 halved once by the pooling and once by
+            every stage except the first, rounded up.
         """
         if self.channel_order not in ORDERS:
             raise ConfigError(
@@ -122,27 +123,27 @@ class ResNeXt3D(nn.Module):
         return Tokens(tokens, jnp.repeat(mask, grid[1] * grid[2], axis=1), grid)
 
     def _groups(self) -> int:
-        """The number of groups of the 3x3x3 convolutions."""
+        """Number of groups of the 3x3x3 convolutions."""
         groups = self.cardinality or max(1, self.base_channels // 2)
         if 2 * self.base_channels % groups:
             raise ConfigError(
                 "C25",
                 f"cardinality={groups} does not divide the {2 * self.base_channels} "
-                f"channels of the first stage, which are twice base_channels.",
-                "a divisor of 2 * width, or None for width / 2",
+                f"channels of the first stage, 2 * base_channels.",
+                "a divisor of 2 * base_channels, or None for base_channels / 2",
             )
         return groups
 
 
 class Bottleneck(nn.Module):
-    """1x1x1, grouped 3x3x3, 1x1x1, and a shortcut around them.
+    """1x1x1, grouped 3x3x3 and 1x1x1 convolutions with a shortcut connection.
 
     Attributes:
-        planes: channels of the grouped convolution; twice as many come out.
-        cardinality: its groups.
-        stride: its stride along s, h, w.
-        axis: pmap axis of the norms.
-        dtype: type of the computation.
+        planes: Channels of the grouped convolution; the output has twice as many.
+        cardinality: Number of groups.
+        stride: Stride along s, h, w.
+        axis: The pmap axis of the norms.
+        dtype: Dtype of the computation.
     """
 
     planes: int
@@ -154,7 +155,7 @@ class Bottleneck(nn.Module):
     @nn.compact
     def __call__(self, x: Array, mask: Array, train: bool) -> Array:
         """Maps (b s h w c) to (b s' h' w' 2*planes), 0 where the step is masked."""
-        short = mask[:, :: self.stride]
+        strided_mask = mask[:, :: self.stride]
 
         def norm(y: Array, mask: Array, name: str) -> Array:
             layer = BatchNorm(self.axis, dtype=self.dtype, name=name)
@@ -165,17 +166,17 @@ class Bottleneck(nn.Module):
         y = Grouped(
             self.planes, self.cardinality, self.stride, self.dtype, name="conv"
         )(y)
-        y = nn.relu(norm(y, short, "conv_norm"))
+        y = nn.relu(norm(y, strided_mask, "conv_norm"))
         y = Pointwise(2 * self.planes, 1, self.dtype, name="expand")(y)
-        y = norm(y, short, "expand_norm")
+        y = norm(y, strided_mask, "expand_norm")
         if self.stride > 1 or x.shape[-1] != y.shape[-1]:
             x = Pointwise(y.shape[-1], self.stride, self.dtype, name="shortcut")(x)
-            x = norm(x, short, "shortcut_norm")
+            x = norm(x, strided_mask, "shortcut_norm")
         return nn.relu(x + y)
 
 
 class Stem(nn.Module):
-    """The first convolution: 7x7x7, stride (1, 2, 2)."""
+    """7x7x7 convolution with stride (1, 2, 2)."""
 
     features: int
     dtype: Any = None
@@ -189,7 +190,7 @@ class Stem(nn.Module):
 
 
 class Grouped(nn.Module):
-    """A grouped 3x3x3 convolution that keeps the number of channels."""
+    """Grouped 3x3x3 convolution that keeps the number of channels."""
 
     features: int
     groups: int
@@ -205,7 +206,7 @@ class Grouped(nn.Module):
 
 
 class Pointwise(nn.Module):
-    """A 1x1x1 convolution."""
+    """1x1x1 convolution."""
 
     features: int
     stride: int = 1

@@ -1,4 +1,4 @@
-"""A 1D CNN over anything that has a time axis."""
+"""1D CNN over sequences of any modality (OF-CMAER-CAT)."""
 
 import math
 from typing import Any
@@ -17,30 +17,30 @@ FRAME_CHANNELS = (16, 32, 64)
 
 
 class SignalConv(nn.Module):
-    """Blocks of a convolution over time, normalized within each step.
+    """Blocks of convolution over time, layer normalization, dropout and pooling.
 
         x = Pool(Dropout(ReLU(LN(Conv(x, 3)))))     one block          (1)
 
-    Frames first become one vector each: three convolutions over height and width, each
-    halving both, with ReLU, and a mean over what is left.
+    Frames are first mapped to one vector each: three convolutions over height and
+    width with stride 2 and ReLU, and a mean over the positions.
 
     Parameters: `embed` (for ids), `frame_conv_<i>` (for frames), `conv_<i>` and
     `norm_<i>`.
 
     Attributes:
-        hidden_dim: of the tokens, d.
-        pools: for each block, how many steps become one token, their mean; 1 keeps
-            all. Its length is the number of blocks.
-        kernel_size: size of the convolutions over time, in steps.
-        dropout: after each block.
-        vocab_size: number of ids, for sequences of ids.
-        dtype: type of the computation; None keeps that of the input.
+        hidden_dim: Width of the tokens, d.
+        pools: For each block, the number of steps that are averaged to one token; 1
+            keeps all. Its length is the number of blocks.
+        kernel_size: Kernel size of the convolutions over time, in steps.
+        dropout: Dropout rate after each block.
+        vocab_size: Vocabulary size, for token ids.
+        dtype: Dtype of the computation; None keeps the input's.
 
     Reference:
         OF-CMAER-CAT, Eq. 1.
     Deviation:
-        The paper names CNN encoders and gives no sizes: two blocks of kernel 3
-        without pooling are ours. Masked steps are zeros to every convolution.
+        The paper has CNN encoders without sizes; two blocks with kernel 3 and without
+        pooling are ours. All convolutions use zeros for masked steps.
     """
 
     hidden_dim: int = 128
@@ -55,14 +55,14 @@ class SignalConv(nn.Module):
         """Maps a sequence to tokens (b n d), n = t divided by all `pools`.
 
         Args:
-            values: (b t) int ids, (b t f) features, or (b t h w c) frames; unsigned
-                integers are pixels 0..255.
-            mask: (b t) bool. A token is real if a step of its window is.
-            train: drop out.
+            values: (b t) int token ids, (b t f) features, or (b t h w c) frames;
+                unsigned integers are pixels 0..255.
+            mask: (b t) bool. A token is valid if any step of its window is.
+            train: Apply dropout.
 
         Raises:
-            ConfigError: ids without a `vocab_size`, or a pool below 1.
-            DataError: there are fewer steps than one token needs.
+            ConfigError: Token ids without a `vocab_size`, or a pool below 1.
+            DataError: The sequence is too short for one token.
         """
         self._check(values)
         x = self._features(values, mask)
@@ -76,7 +76,7 @@ class SignalConv(nn.Module):
         return Tokens(zero_masked(x, mask), mask)
 
     def _features(self, values: Array, mask: Array) -> Array:
-        """What the first convolution over time sees, (b t f) float."""
+        """Input of the first convolution over time, (b t f) float."""
         x = zero_masked(jnp.asarray(values), mask)
         if values.ndim == 2:
             return nn.Embed(self.vocab_size, self.hidden_dim, self.dtype, name="embed")(
@@ -100,19 +100,19 @@ class SignalConv(nn.Module):
         name: str,
         stride: int = 1,
     ) -> Array:
-        """A convolution over the axes before the last, starting as PyTorch's does.
+        """Convolution over the axes before the last, with PyTorch's initialization.
 
-        Its bias matters: without one, normalizing a single channel would leave no more
-        than its sign.
+        It needs a bias: without one, layer normalization of a single channel would
+        leave only its sign.
         """
-        start = torch_uniform(math.prod(sizes) * x.shape[-1])
+        init = torch_uniform(math.prod(sizes) * x.shape[-1])
         convolve = nn.Conv(
             features,
             sizes,
             (stride,) * len(sizes),
             dtype=self.dtype,
-            kernel_init=start,
-            bias_init=start,
+            kernel_init=init,
+            bias_init=init,
             name=name,
         )
         return convolve(x)
@@ -122,29 +122,29 @@ class SignalConv(nn.Module):
         if values.ndim == 2 and not (ids and self.vocab_size > 0):
             raise ConfigError(
                 "C27",
-                f"signal_conv was given (b t) {values.dtype} with vocabulary="
-                f"{self.vocab_size}.",
-                "ids need the size of their vocabulary; features need a third axis",
+                f"encoder 'conv1d' got {values.dtype} of shape {values.shape} with "
+                f"vocab_size={self.vocab_size}.",
+                "set vocab_size for token ids; features need a third axis",
             )
-        whole = math.prod(self.pools)
-        if whole < 1:
-            raise ConfigError("C10", f"pools={self.pools} of signal_conv is below 1.")
-        if values.shape[1] < whole:
+        needed = math.prod(self.pools)
+        if needed < 1:
+            raise ConfigError("C10", f"pools={self.pools} must be at least 1.")
+        if values.shape[1] < needed:
             raise DataError(
                 "D13",
-                f"a sequence has {values.shape[1]} steps; signal_conv with pools="
-                f"{self.pools} makes one token of {whole}.",
-                "give longer sequences, or smaller `pools`",
+                f"sequence too short: {values.shape[1]} steps, but conv1d with pools="
+                f"{self.pools} needs at least {needed} steps.",
+                "use longer sequences, or smaller pools",
             )
 
 
 def mean_pool(x: Array, mask: Array, size: int) -> tuple[Array, Array]:
-    """Means over the real steps of whole windows, and which windows have any.
+    """Averages the valid steps of each window; a window is valid if any step is.
 
     Args:
         x: (b t d).
         mask: (b t) bool.
-        size: steps of a window; what remains at the end is left out.
+        size: Steps per window; an incomplete window at the end is dropped.
 
     Returns:
         (b n d) and (b n), n = t // size.
@@ -153,5 +153,5 @@ def mean_pool(x: Array, mask: Array, size: int) -> tuple[Array, Array]:
         return x, mask
     n = x.shape[1] // size
     windows = einops.rearrange(x[:, : n * size], "b (n size) d -> b n size d", n=n)
-    real = einops.rearrange(mask[:, : n * size], "b (n size) -> b n size", n=n)
-    return masked_mean(windows, real, axis=2), jnp.any(real, axis=2)
+    valid = einops.rearrange(mask[:, : n * size], "b (n size) -> b n size", n=n)
+    return masked_mean(windows, valid, axis=2), jnp.any(valid, axis=2)

@@ -1,4 +1,4 @@
-"""Vision transformer: images cut into patches."""
+"""Vision transformer image encoder."""
 
 import functools
 from typing import Any
@@ -18,25 +18,26 @@ gelu = functools.partial(nn.gelu, approximate=False)
 
 
 class ViT(nn.Module):
-    """Patches and a class token, then pre-norm transformer layers.
+    """Patch embeddings and a class token, then pre-norm transformer layers.
 
-        z_0 = [e_class, W x_1 + b, .., W x_n + b] + E_place
+        z_0 = [e_class, W x_1 + b, .., W x_n + b] + E_position
         z_l = TransformerLayer_l(z_{l-1})
         tokens = LN(z_L)
 
-    The defaults are those of vit-base-patch16. Parameters: `embed`, `first`, the class
-    token, `place`, for images of the size they were made for, `layer_{i}`, `norm`.
+    The defaults are those of vit-base-patch16. Parameters: `embed`, `first` (the class
+    token), `place` (the position embeddings, which fix the image size), `layer_{i}`,
+    `norm`.
 
     Attributes:
-        hidden_dim: of the tokens, d.
-        num_layers: number of layers.
-        num_heads: of each layer.
-        mlp_dim: width inside the feed-forward networks.
-        patch_size: height and width of a patch.
-        pooled: one token for each image, the class token, rather than all of them.
-        dropout: on z_0, attention weights and what the layers add.
-        epsilon: of the normalizations.
-        dtype: type of the computation; None for float32.
+        hidden_dim: Width of the tokens, d.
+        num_layers: Number of layers.
+        num_heads: Number of attention heads of each layer.
+        mlp_dim: Hidden width of the feed-forward networks.
+        patch_size: Height and width of a patch.
+        pooled: Return one token per image, the class token, rather than all.
+        dropout: Dropout rate of z_0, attention weights and residual branches.
+        epsilon: Epsilon of the normalizations.
+        dtype: Dtype of the computation; None for float32.
 
     Reference:
         Dosovitskiy et al. 2021; MCL-MCF, Table 9.
@@ -54,27 +55,27 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(self, values: Array, mask: Array, *, train: bool) -> Tokens:
-        """Encodes images, each on its own.
+        """Encodes images, each separately.
 
         Args:
             values: (b t h w c), t images, or (b h w c), one; unsigned integers are
-                pixels 0..255 and are normalized here, floats are taken as they are.
-            mask: (b t) bool; of one image (b h), which is real if a row is.
-            train: drop out.
+                pixels 0..255 and are normalized here, floats are unchanged.
+            mask: (b t) bool; for one image (b h), valid if any row is.
+            train: Apply dropout.
 
         Returns:
             Tokens (b t*n d), 0 where masked: for each image the class token, then
-            n - 1 patches, row by row; with `pooled` (b t d).
+            n - 1 patches in row-major order; with `pooled` (b t d).
 
         Raises:
-            DataError: if patches do not tile an image.
+            DataError: The image size is not divisible by the patch size.
         """
         values, mask = frames(values, mask)
         b, t = mask.shape
         x = zero_masked(normalize_image(values, HALF), mask)
         x = self._embed(self._patches(x.reshape(b * t, *x.shape[2:])), train)
-        real = jnp.repeat(mask.reshape(b * t, 1), x.shape[1], axis=1)
-        tokens = Tokens(x, real)
+        valid = jnp.repeat(mask.reshape(b * t, 1), x.shape[1], axis=1)
+        tokens = Tokens(x, valid)
         for i in range(self.num_layers):
             layer = TransformerLayer(
                 self.num_heads,
@@ -89,28 +90,28 @@ class ViT(nn.Module):
             )
             tokens = layer(tokens, train=train)
         if self.pooled:
-            tokens = Tokens(tokens.values[:, :1], real[:, :1])
+            tokens = Tokens(tokens.values[:, :1], valid[:, :1])
         x = layer_norm(self.dtype, "norm", self.epsilon)(tokens.values)
         x = einops.rearrange(zero_masked(x, tokens.mask), "(b t) n d -> b (t n) d", b=b)
         return Tokens(x, tokens.mask.reshape(b, -1))
 
     def _patches(self, x: Array) -> Array:
-        """Images (b h w c) as patches (b n p*p*c)."""
+        """Splits images (b h w c) into patches (b n p*p*c)."""
         p, (h, w) = self.patch_size, x.shape[1:3]
         if h % p or w % p:
             raise DataError(
                 "D13",
-                f"an image has {h}x{w} pixels, which patches of {p}x{p} do not tile.",
-                "give images of another size, or another `patch`",
+                f"image size {h}x{w} must be divisible by patch_size={p}.",
+                "use images of another size, or another patch_size",
             )
         return einops.rearrange(x, "b (h i) (w j) c -> b (h w) (i j c)", i=p, j=p)
 
     def _embed(self, patches: Array, train: bool) -> Array:
         """z_0, (b n d)."""
-        start = nn.initializers.truncated_normal(0.02)
-        x = dense(self.hidden_dim, start, dtype=self.dtype, name="embed")(patches)
-        first = self.param("first", start, (1, 1, self.hidden_dim)).astype(x.dtype)
+        init = nn.initializers.truncated_normal(0.02)
+        x = dense(self.hidden_dim, init, dtype=self.dtype, name="embed")(patches)
+        first = self.param("first", init, (1, 1, self.hidden_dim)).astype(x.dtype)
         first = jnp.broadcast_to(first, (len(x), 1, self.hidden_dim))
         x = jnp.concatenate([first, x], axis=1)
-        x = x + self.param("place", start, (1, *x.shape[1:])).astype(x.dtype)
+        x = x + self.param("place", init, (1, *x.shape[1:])).astype(x.dtype)
         return nn.Dropout(self.dropout, deterministic=not train)(x)

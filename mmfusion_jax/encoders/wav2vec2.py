@@ -1,4 +1,4 @@
-"""Wav2Vec 2.0: a waveform to contextual vectors."""
+"""Wav2Vec 2.0 audio encoder."""
 
 import functools
 from typing import Any
@@ -22,36 +22,36 @@ class Wav2Vec2(nn.Module):
 
         x_0 = gelu(GN(Conv(s))),  x_i = gelu(Conv(x_{i-1}))
         z = W LN(x) + b
-        z_0 = LN(z + gelu(Conv_place(z)))
+        z_0 = LN(z + gelu(Conv_position(z)))
         z_l = TransformerLayer_l(z_{l-1})
 
-    The defaults are those of wav2vec2-base, a frame for every 320 samples. Parameters:
+    The defaults are those of wav2vec2-base, one frame per 320 samples. Parameters:
     `conv_{i}`, `conv_norm`, `project_norm`, `project`, `place`, `norm`, `layer_{i}`.
 
     Attributes:
-        hidden_dim: of the tokens, d.
-        num_layers: number of layers.
-        num_heads: of each layer.
-        mlp_dim: width inside the feed-forward networks.
-        channels: of every convolution over samples.
-        kernels: their sizes.
-        strides: their strides.
-        pos_conv_kernel: size of the convolution that tells where a frame is.
-        pos_conv_groups: its groups.
-        standardize: bring the real samples to mean 0 and variance 1, as the weights
-            expect.
-        group_norm_includes_padding: statistics of GN count padding, as in the released
-            code.
-        dropout: on z, z_0, attention weights, hidden layers and what the layers add.
-        epsilon: of the normalizations.
-        dtype: type of the computation; None for float32.
+        hidden_dim: Width of the tokens, d.
+        num_layers: Number of layers.
+        num_heads: Number of attention heads of each layer.
+        mlp_dim: Hidden width of the feed-forward networks.
+        channels: Channels of every convolution over samples.
+        kernels: Kernel sizes of these convolutions.
+        strides: Strides of these convolutions.
+        pos_conv_kernel: Kernel size of the positional convolution.
+        pos_conv_groups: Groups of the positional convolution.
+        standardize: Standardize the valid samples, as the pretrained weights expect.
+        group_norm_includes_padding: Include padding in the statistics of GN, as in the
+            released code.
+        dropout: Dropout rate of z, z_0, attention weights, hidden layers and residual
+            branches.
+        epsilon: Epsilon of the normalizations.
+        dtype: Dtype of the computation; None for float32.
 
     Reference:
         Baevski et al. 2020; Hetero-Fusion-Net, Sec. 5.1.
     Deviation:
-        GN has one group for each channel, so its statistics run over time; in the
-        released code they count the zeros that pad a waveform, so that its vectors
-        depend on the batch it is in. Ours are those of the waveform alone.
+        GN has one group per channel, so its statistics are over time; in the released
+        code they include the padding, so that the result depends on the other examples
+        of the batch. Ours are over the unpadded waveform.
     """
 
     hidden_dim: int = 768
@@ -74,24 +74,23 @@ class Wav2Vec2(nn.Module):
         """Encodes waveforms.
 
         Args:
-            values: (b t) or (b t 1) samples, floats, 16,000 a second.
+            values: (b t) or (b t 1) samples, floats, 16 kHz.
             mask: (b t) bool.
-            train: drop out.
+            train: Apply dropout.
 
         Returns:
-            Tokens (b n d), 0 where masked; a frame is real if all the samples it is
-            made of are.
+            Tokens (b n d), 0 where masked; a frame is valid if all its samples are.
 
         Raises:
-            ConfigError: if the values are no samples, or too few for one frame.
+            ConfigError: The values are not samples, or too few for one frame.
         """
         x = zero_masked(self._checked(values), mask)
         if self.standardize:
-            x = zero_masked(_standardized(x, mask), mask)
+            x = zero_masked(_standardize(x, mask), mask)
         x, mask = self._frames(x[..., None].astype(self.dtype or x.dtype), mask)
         x = layer_norm(self.dtype, "project_norm", self.epsilon)(x)
-        start = nn.initializers.normal(0.02)
-        x = dense(self.hidden_dim, start, dtype=self.dtype, name="project")(x)
+        init = nn.initializers.normal(0.02)
+        x = dense(self.hidden_dim, init, dtype=self.dtype, name="project")(x)
         drop = nn.Dropout(self.dropout, deterministic=not train)
         x = zero_masked(drop(x), mask)
         place = PositionalConv(
@@ -110,14 +109,14 @@ class Wav2Vec2(nn.Module):
                 pre_norm=False,
                 activation=gelu,
                 epsilon=self.epsilon,
-                kernel_init=start,
+                kernel_init=init,
                 name=f"layer_{i}",
             )
             tokens = layer(tokens, train=train)
         return tokens.replace(values=zero_masked(tokens.values, mask))
 
     def _frames(self, x: Array, mask: Array) -> tuple[Array, Array]:
-        """The last convolution's x (b n c), and which frames are real."""
+        """Applies the convolutions, (b n c); also returns the mask of the frames."""
         for i, (size, stride) in enumerate(
             zip(self.kernels, self.strides, strict=True)
         ):
@@ -131,46 +130,45 @@ class Wav2Vec2(nn.Module):
                 kernel_init=kaiming,
                 name=f"conv_{i}",
             )
-            x, mask = convolve(x), whole(mask, size, stride)
+            x, mask = convolve(x), valid_windows(mask, size, stride)
             if i == 0:
-                counted = (
-                    jnp.ones_like(mask) if self.group_norm_includes_padding else mask
-                )
-                x = InstanceNormOverTime(self.epsilon, name="conv_norm")(x, counted)
+                padded = self.group_norm_includes_padding
+                norm = InstanceNormOverTime(self.epsilon, name="conv_norm")
+                x = norm(x, jnp.ones_like(mask) if padded else mask)
             x = gelu(x)
         return x, mask
 
     def _checked(self, values: Array) -> Array:
-        """`values` as (b t)."""
+        """Returns `values` as (b t)."""
         if values.ndim == 3 and values.shape[-1] == 1:
             values = values[..., 0]
         if values.ndim != 2 or not jnp.issubdtype(values.dtype, jnp.floating):
             raise ConfigError(
                 "C26",
-                f"the encoder 'wav2vec2' reads samples of sound, but was given "
-                f"{values.dtype} of shape {values.shape}.",
-                "take the encoder 'vectors' or 'lstm' for features of sound",
+                f"encoder 'wav2vec2' expects audio samples (b, t), got {values.dtype} "
+                f"of shape {values.shape}.",
+                "use encoder 'precomputed' or 'lstm' for acoustic features",
             )
-        need = 1
+        needed = 1
         for size, stride in zip(self.kernels[::-1], self.strides[::-1], strict=True):
-            need = (need - 1) * stride + size
-        if values.shape[1] < need:
+            needed = (needed - 1) * stride + size
+        if values.shape[1] < needed:
             raise ConfigError(
                 "C26",
-                f"the sound has {values.shape[1]} samples; the encoder 'wav2vec2' "
-                f"needs {need} for one frame.",
-                "give longer sound",
+                f"audio too short: {values.shape[1]} samples, but encoder 'wav2vec2' "
+                f"needs at least {needed}.",
+                "use longer audio",
             )
         return values
 
 
 class InstanceNormOverTime(nn.Module):
-    """Every channel of an example brought to mean 0 and variance 1 over its time.
+    """Standardizes every channel of an example over time.
 
         y = scale (x - mean_t) / sqrt(var_t + epsilon) + bias
 
     Attributes:
-        epsilon: added to the variance.
+        epsilon: Added to the variance.
     """
 
     epsilon: float
@@ -181,21 +179,21 @@ class InstanceNormOverTime(nn.Module):
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
         exact = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        y = _standardized(exact, mask, self.epsilon) * scale + bias
+        y = _standardize(exact, mask, self.epsilon) * scale + bias
         return zero_masked(y, mask).astype(x.dtype)
 
 
 class PositionalConv(nn.Module):
-    """A long convolution in groups, whose kernel is a length times a direction.
+    """Grouped convolution with weight normalization.
 
         W_j = g_j V_j / |V_j|                    for every tap j of the kernel
 
     Parameters: `direction` V (size c/groups c), `length` g (size), `bias` (c).
 
     Attributes:
-        size: of the kernel; an even one reaches one step less far ahead.
-        groups: divides c.
-        dtype: type of the computation.
+        size: Kernel size; an even kernel has one step less after the center.
+        groups: Number of groups; divides c.
+        dtype: Dtype of the computation.
 
     Reference:
         Baevski et al. 2020; weight normalization of Salimans and Kingma 2016.
@@ -209,9 +207,9 @@ class PositionalConv(nn.Module):
     def __call__(self, x: Array) -> Array:
         """Maps (b n c) to (b n c)."""
         c = x.shape[-1]
-        start = nn.initializers.normal(2 * (self.size * c) ** -0.5)
+        init = nn.initializers.normal(2 * (self.size * c) ** -0.5)
         shape = (self.size, c // self.groups, c)
-        direction = self.param("direction", start, shape)
+        direction = self.param("direction", init, shape)
         norm = jnp.sqrt(jnp.sum(jnp.square(direction), axis=(1, 2)))
         length = self.param("length", lambda _: norm)
         bias = self.param("bias", nn.initializers.zeros, (c,))
@@ -227,16 +225,16 @@ class PositionalConv(nn.Module):
         return y + bias.astype(x.dtype)
 
 
-def whole(mask: Array, size: int, stride: int) -> Array:
-    """Which windows of a convolution without padding are real throughout, (b n)."""
+def valid_windows(mask: Array, size: int, stride: int) -> Array:
+    """Whether all steps in a window of a convolution are valid, (b n)."""
     count = (mask.shape[1] - size) // stride + 1
     last = (count - 1) * stride + 1
     taps = [mask[:, i : i + last : stride] for i in range(size)]
     return jnp.all(jnp.stack(taps), axis=0)
 
 
-def _standardized(x: Array, mask: Array, epsilon: float = 1e-7) -> Array:
-    """`x` (b t ..) with mean 0 and variance 1 over the real steps of each example."""
-    away = x - masked_mean(x, mask, axis=1)[:, None]
-    variance = masked_mean(jnp.square(away), mask, axis=1)[:, None]
-    return away * jax.lax.rsqrt(variance + epsilon)
+def _standardize(x: Array, mask: Array, epsilon: float = 1e-7) -> Array:
+    """Standardizes `x` (b t ..) over the valid steps of each example."""
+    centered = x - masked_mean(x, mask, axis=1)[:, None]
+    variance = masked_mean(jnp.square(centered), mask, axis=1)[:, None]
+    return centered * jax.lax.rsqrt(variance + epsilon)

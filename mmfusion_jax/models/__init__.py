@@ -1,4 +1,4 @@
-"""One file per paper, and the baselines of their tables."""
+"""The models of the papers, one file each, and the baselines of their tables."""
 
 MODELS = {
     "cfn_sr": "mmfusion_jax.models.cfn_sr:CFNSR",

@@ -1,4 +1,4 @@
-"""CFN-SR: self-attended audio tells video where to look, with a residual."""
+"""CFN-SR: residual cross-modal attention from audio to video."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -6,61 +6,68 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError, suggest
+from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.fusion.residual_attention import ResidualAttention
 from mmfusion_jax.layers.linear import torch_dense
 from mmfusion_jax.layers.pooling import mean_per_frame
 from mmfusion_jax.layers.transformer import Transformer
-from mmfusion_jax.models.common import encode, pool_modality, prediction_head
+from mmfusion_jax.models.common import (
+    check_choices,
+    encode,
+    pool_modality,
+    prediction_head,
+)
 from mmfusion_jax.types import Batch, Outputs, Streams
 
-KNOWN = {
+CHOICES = {
     "cross": ("audio_to_video", "video_to_audio", "none"),
-    "parity": ("paper", "official"),
+    "variant": ("paper", "released_code"),
 }
 
 
 class CFNSR(nn.Module):
-    """One modality picks its own features, then tells the other where to look (Fig. 1).
+    """Self-attention in one modality, then attention over the other (Fig. 1).
 
         prediction = W_1 [mean(X_o), flatten(X_A)] + b_1             (9)
 
-    Parameters: `encoders_audio`, `encoders_<watched>`, `select` (the self-attention),
-    `cross` (Eq. 7-8), `head`, and `narrow` with cross="video_to_audio".
+    Parameters: `encoders_audio`, `encoders_<attended_modality>`, `select` (the
+    self-attention), `cross` (Eq. 7-8), `head`, and `narrow` with
+    cross="video_to_audio".
 
     Attributes:
         encoders: "audio" and `attended_modality`; each maps (values, mask) to Tokens.
-        head_size: number of emotions, k of the prediction.
-        hidden_dim: size of the space where audio and video meet.
-        num_layers, num_heads: of the self-attention; heads divides the width of the
-            audio tokens, or `hidden_dim` with cross="video_to_audio".
-        causal: a token of the self-attention sees no later one.
-        cross: who tells whom. Table 2: "audio_to_video" is the paper's model,
+        head_size: Number of emotions, k of the prediction.
+        hidden_dim: Width of the common space of audio and video.
+        num_layers, num_heads: Of the self-attention; `num_heads` divides the width of
+            the audio tokens, or `hidden_dim` with cross="video_to_audio".
+        causal: Use causal self-attention.
+        cross: Attention direction. Table 2: "audio_to_video" is the paper's model,
             "video_to_audio" the alternative, "none" is "w/o cross-modal blocks".
         self_attention: False is "w/o self-attention", Table 2.
         residual: False is "w/o residual", Table 2.
-        softmax_axes: positions that share one unit of weight, see ResidualAttention.
-        variant: "official" sums the attention over the batch, as the released code
-            does. Its other departures belong to the encoder (`stem_relu=False`) and to
+        softmax_axes: Positions over which the attention is normalized, see
+            ResidualAttention.
+        variant: "released_code" sums the attention over the batch, as the released code
+            does. Its other deviations belong to the encoder (`stem_relu=False`) and to
             the data.
-        dropout: on the vector of audio.
-        audio_pooling: the vector of audio in Eq. 9: "flat" as in the paper, "mean" or
-            "moments" (mean and deviation over time), for little data.
-        embed_dropout, layer_dropout: of the self-attention: on its input; on weights,
-            hidden layers and residuals.
-        axis: pmap axis over which the batch is spread; None under jit.
-        dtype: type of the computation; None keeps that of the encoders.
-        attended_modality: the modality in the place of video: any stream with
-            positions, such as a clip, an image, or a few vectors per clip.
+        dropout: Dropout rate of the pooled audio.
+        audio_pooling: Pooling of audio in Eq. 9: "flatten" as in the paper, "mean" or
+            "mean_std" (mean and standard deviation over time), for small data sets.
+        embed_dropout, layer_dropout: Dropout rates of the self-attention: of its input;
+            of attention weights, hidden layers and residual branches.
+        axis: The pmap axis over which the batch is split; None under jit.
+        dtype: Dtype of the computation; None keeps the encoders'.
+        attended_modality: Modality used instead of video: any stream with positions,
+            such as a clip, an image, or a few vectors per clip.
 
     Reference:
         CFN-SR, Sec. 2, Tables 1 and 2.
     Deviation:
-        Sec. 3.5 names the directions the other way round than Table 2; we follow the
-        table. For "video_to_audio" neither text nor code gives a definition: the
-        steps of the clip, each the mean of its positions, are projected, attend to
-        themselves, and the last one weighs the steps of the audio. Table 2 prints
-        25.67M parameters for it, less than the two encoders together.
+        Sec. 3.5 and Table 2 name the directions in opposite ways; we follow the table.
+        "video_to_audio" is not defined in text or code: we project the steps of the
+        clip, each the mean of its positions, apply self-attention, and use the last
+        one as the query over the steps of the audio. Table 2 prints 25.67M parameters
+        for it, fewer than the two encoders have.
     """
 
     encoders: Mapping[str, nn.Module]
@@ -73,9 +80,9 @@ class CFNSR(nn.Module):
     self_attention: bool = True
     residual: bool = True
     softmax_axes: Literal["HW", "SHW"] = "HW"
-    variant: Literal["paper", "official"] = "paper"
+    variant: Literal["paper", "released_code"] = "paper"
     dropout: float = 0.4
-    audio_pooling: str = "flat"
+    audio_pooling: str = "flatten"
     embed_dropout: float = 0.3
     layer_dropout: float = 0.1
     axis: str | None = None
@@ -87,12 +94,12 @@ class CFNSR(nn.Module):
         """Classifies.
 
         Returns:
-            Logits (b k); aux "audio" (b n*d) and `attended_modality` (b d), what the
-            head sees, and "attention" (b n), the weight of every token of the modality
-            that is told, if any is.
+            Logits (b k). Auxiliary outputs: "audio" (b n*d) and `attended_modality`
+            (b d), the inputs of the head, and, unless cross="none", "attention" (b n),
+            the weight of every token of the attended modality.
 
         Raises:
-            ConfigError: if an option is unknown, or "audio" or `attended_modality` is
+            ConfigError: An option is unknown, or "audio" or `attended_modality` is
                 missing.
         """
         self._check()
@@ -102,20 +109,20 @@ class CFNSR(nn.Module):
 
         options = (self.dropout, self.audio_pooling)
         audio = pool_modality(streams, "audio", *options, train=train)
-        watched = pool_modality(streams, self.attended_modality, *options, train=train)
-        joint = jnp.concatenate([watched, audio], axis=-1)  # I in Sec. 2.4
-        aux = {"audio": audio, self.attended_modality: watched}
+        attended = pool_modality(streams, self.attended_modality, *options, train=train)
+        joint = jnp.concatenate([attended, audio], axis=-1)  # I in Sec. 2.4
+        aux = {"audio": audio, self.attended_modality: attended}
         if "attention" in streams:
             aux["attention"] = streams["attention"].values[..., 0]
         return Outputs(prediction_head(joint, self.head_size), aux)  # Eq. 9
 
     def _fuse(self, streams: Streams, train: bool) -> Streams:
-        """The cross-modal block, Sec. 2.3; the stream that asks stays as it was."""
+        """Applies the cross-modal block, Sec. 2.3; the source stream is unchanged."""
         names = {"audio": "audio", "video": self.attended_modality}
         source, target = (names[name] for name in self.cross.split("_to_"))
-        question = streams[source]
+        query = streams[source]
         if source == self.attended_modality:
-            steps = mean_per_frame(question)
+            steps = mean_per_frame(query)
             narrow = torch_dense(
                 steps.values.shape[-1],
                 self.hidden_dim,
@@ -123,22 +130,22 @@ class CFNSR(nn.Module):
                 dtype=self.dtype,
                 name="narrow",
             )
-            question = steps.replace(values=narrow(steps.values))
+            query = steps.replace(values=narrow(steps.values))
         if self.self_attention:
-            question = self._transformer()(question, train=train)  # Eq. 5-6
+            query = self._transformer()(query, train=train)  # Eq. 5-6
         fuse = ResidualAttention(
             self.hidden_dim,
             target,
-            "question",
+            "query",
             project_source=source == "audio",
             residual=self.residual,
             softmax_axes=self.softmax_axes,
-            attention="batch_sum" if self.variant == "official" else "per_sample",
+            attention="batch_sum" if self.variant == "released_code" else "per_sample",
             axis=self.axis,
             dtype=self.dtype,
             name="cross",
         )
-        return fuse({**streams, "question": question}, train=train)
+        return fuse({**streams, "query": query}, train=train)
 
     def _transformer(self) -> Transformer:
         return Transformer(
@@ -157,11 +164,7 @@ class CFNSR(nn.Module):
         if missing := {"audio", self.attended_modality} - self.encoders.keys():
             raise ConfigError(
                 "C22",
-                f"CFNSR needs encoders for {sorted(missing)}, but was given "
-                f"{sorted(self.encoders)}.",
+                f"model cfn_sr requires encoders for {sorted(missing)}, but "
+                f"config.model.encoders has {sorted(self.encoders)}.",
             )
-        for name, known in KNOWN.items():
-            if (value := getattr(self, name)) not in known:
-                raise ConfigError(
-                    "C03", f"{name}={value!r} is unknown.", suggest(value, known)
-                )
+        check_choices(self, CHOICES)

@@ -1,4 +1,4 @@
-"""What every model starts and ends with: encoders, and one vector per modality."""
+"""Encoding, pooling and prediction heads that all models share."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,22 +13,22 @@ from mmfusion_jax.layers.transformer import layer_norm
 from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import WEIGHT_PREFIX, Array, Batch, Streams, Tokens
 
-POOLINGS = {"flat": flatten, "mean": mean, "moments": mean_std}
-"""What a head may see of audio; of every other modality it sees the mean."""
+POOLINGS = {"flatten": flatten, "mean": mean, "mean_std": mean_std}
+"""Poolings of audio tokens; other modalities use the mean."""
 
 
 def encode(
     encoders: Mapping[str, nn.Module], batch: Batch, *, train: bool
 ) -> dict[str, Tokens]:
-    """Encodes every modality that has an encoder; rows that only fill up are masked.
+    """Encodes every modality that has an encoder; masks padding rows.
 
     Raises:
-        ConfigError: if an encoder's modality is not in the batch.
+        ConfigError: The modality of an encoder is not in the batch.
     """
     if missing := encoders.keys() - batch.inputs.keys():
         raise ConfigError(
             "C22",
-            f"encoders are given for {sorted(missing)}, but the data has "
+            f"config.model.encoders has {sorted(missing)}, but the data only has "
             f"{sorted(batch.inputs)}.",
         )
     return {
@@ -38,28 +38,34 @@ def encode(
 
 
 def pool_modality(
-    streams: Streams, name: str, dropout: float, pooling: str = "flat", *, train: bool
+    streams: Streams,
+    name: str,
+    dropout: float,
+    pooling: str = "flatten",
+    *,
+    train: bool,
 ) -> Array:
-    """What a head sees of one modality, (b d); of audio what `pooling` says, dropped.
+    """Pools the tokens of a modality, (b d); audio by `pooling` and with dropout.
 
     Args:
-        streams: encoded modalities.
-        name: one of them.
-        dropout: on the vector of audio.
-        pooling: of audio: "flat" (b d*n), "mean" (b d), or "moments" (b 2d), mean and
-            deviation over time, which no longer tell when something was heard.
-        train: drop out.
+        streams: Encoded modalities.
+        name: Name of the modality.
+        dropout: Dropout rate of the pooled audio.
+        pooling: Pooling of audio: "flatten" (b d*n), "mean" (b d), or "mean_std"
+            (b 2d), mean and standard deviation over time, which do not depend on
+            the position in time.
+        train: Apply dropout.
 
     Raises:
-        ConfigError: if the readout is unknown.
+        ConfigError: The pooling is unknown.
 
     Deviation:
-        CFN-SR, Eq. 3 flattens audio and Sec. 2.2 pools video; that only the flattened
-        vector is dropped out is the released code's.
+        CFN-SR, Eq. 3 flattens audio and Sec. 2.2 pools video; dropout on the flattened
+        vector only is from the released code.
     """
     if pooling not in POOLINGS:
         raise ConfigError(
-            "C03", f"audio_readout={pooling!r} is unknown.", suggest(pooling, POOLINGS)
+            "C03", f"audio_pooling={pooling!r} is unknown.", suggest(pooling, POOLINGS)
         )
     if name != "audio":
         return mean(streams[name])
@@ -70,7 +76,7 @@ def pool_modality(
 def project_modality(
     x: Array, present: Array, width: int, name: str, dtype: Any = None
 ) -> Array:
-    """Vectors of any width in the space that all modalities share.
+    """Projects vectors to the common space of all modalities.
 
         f_m = LN(W_m x_m + b_m)
 
@@ -80,8 +86,8 @@ def project_modality(
         x: (b e).
         present: (b) bool.
         width: d.
-        name: of the modality.
-        dtype: type of the computation; None keeps that of the input.
+        name: Name of the modality.
+        dtype: Dtype of the computation; None keeps the input's.
 
     Returns:
         (b d); 0 where the modality is missing.
@@ -100,14 +106,14 @@ def prediction_head(
     kernel_init: nn.initializers.Initializer | None = None,
     bias_init: float = 0.0,
 ) -> Array:
-    """A last linear layer, in float32 whatever the encoders computed in.
+    """Applies the output layer, in float32 independent of the encoders' dtype.
 
     Args:
         x: (b d).
-        features: number of outputs, k.
-        name: of the layer.
-        kernel_init: see `linear`.
-        bias_init: added to a score, so that training begins about there.
+        features: Number of outputs, k.
+        name: Name of the layer.
+        kernel_init: See `torch_dense`.
+        bias_init: Constant added to a score, about which training starts.
 
     Returns:
         Logits (b k), or a score (b) where `features` is 1.
@@ -117,14 +123,14 @@ def prediction_head(
 
 
 def weights_by_modality(order: tuple[str, ...], weights: Array) -> dict[str, Array]:
-    """What every modality counts for, as a share of all, to be looked at.
+    """Normalizes modality weights to sum 1, as auxiliary outputs for the report.
 
     Args:
-        order: the modalities.
-        weights: (b m), 0 or more.
+        order: Names of the modalities.
+        weights: (b m), at least 0.
 
     Returns:
-        "share/<modality>" (b); all 0 where nothing has a weight.
+        "weight/<modality>" (b); all 0 if all weights are 0.
     """
     total = jnp.sum(weights, axis=1, keepdims=True)
     parts = weights / jnp.where(total > 0, total, 1)
@@ -132,35 +138,36 @@ def weights_by_modality(order: tuple[str, ...], weights: Array) -> dict[str, Arr
 
 
 def check_widths(streams: Streams) -> None:
-    """Raises ConfigError unless all streams have tokens of one width."""
+    """Raises ConfigError unless all streams have the same token width."""
     widths = {name: tokens.values.shape[-1] for name, tokens in streams.items()}
     if len(set(widths.values())) > 1:
         raise ConfigError(
             "C28",
-            f"the encoders make tokens of different widths: {widths}.",
-            "give all of config.model.encoders the same width",
+            f"encoder output dims differ: {widths}.",
+            "use the same hidden_dim for all of config.model.encoders",
         )
 
 
-def check_choices(model: nn.Module, known: Mapping[str, tuple[str, ...]]) -> None:
-    """Raises ConfigError if an attribute of `model` is none of its known words."""
-    for name, words in known.items():
-        if (value := getattr(model, name)) not in words:
+def check_choices(model: nn.Module, choices: Mapping[str, tuple[str, ...]]) -> None:
+    """Raises ConfigError if an attribute of `model` is not one of its choices."""
+    for name, values in choices.items():
+        if (value := getattr(model, name)) not in values:
             raise ConfigError(
-                "C03", f"{name}={value!r} is unknown.", suggest(value, words)
+                "C03", f"{name}={value!r} is unknown.", suggest(value, values)
             )
 
 
 def ordered(
     order: tuple[str, ...], encoders: Mapping[str, nn.Module]
 ) -> tuple[str, ...]:
-    """The modalities in `order`, by name where it is empty.
+    """Returns `order`, or the modalities sorted by name if it is empty.
 
     Raises:
-        ConfigError: if it is not that of the encoders.
+        ConfigError: `order` does not match the encoders.
     """
     if order and sorted(order) != sorted(encoders):
         raise ConfigError(
-            "C22", f"order={order} is not that of the encoders {sorted(encoders)}."
+            "C22",
+            f"modality_order={order} does not match the encoders {sorted(encoders)}.",
         )
     return order or tuple(sorted(encoders))

@@ -1,4 +1,4 @@
-"""Hetero-Fusion-Net: modalities that attend to each other, a gate, a joint vector."""
+"""Hetero-Fusion-Net: modality attention, adaptive gating, joint representation."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -24,7 +24,7 @@ from mmfusion_jax.types import Array, Batch, Outputs, Streams, Tokens
 
 
 class HeteroFusionNet(nn.Module):
-    """Any number of modalities, each one vector.
+    """Fuses any number of modalities, one vector each.
 
         f_m = LN(W_m x_m + b_m)
         f_att = modality attention of f, Eq. 1-2
@@ -33,30 +33,31 @@ class HeteroFusionNet(nn.Module):
         prediction = W_cls z + b_cls                                  (9)
 
     Parameters: `encoders_<modality>`, `align_<modality>`, `align_<modality>_norm`,
-    `head_<modality>`, `weighted_sum`, `gate`, `joint`, `head`. The order of modalities
-    is that of their names.
+    `head_<modality>`, `attend`, `gate`, `joint`, `head`. The modalities are sorted by
+    name.
 
     Attributes:
-        encoders: of any number of modalities; x_m is the mean of the tokens.
+        encoders: Encoders of any number of modalities; x_m is the mean of the tokens.
         head_size: k.
         hidden_dim: d of f.
-        num_heads: of the attention.
-        include_self, residual: of the attention, see `ModalityAttention`.
+        num_heads: Number of attention heads.
+        include_self, residual: Options of the attention, see `ModalityAttention`.
         gate: "sigmoid" or "softmax", see `AdaptiveGate`.
-        gate_hidden_dim: width of its hidden layer; 0: Eq. 3 as printed.
-        latent_dim: width of z.
-        detach_unimodal_heads: the heads of single modalities teach f nothing.
-        dropout: of the joint representation.
-        audio_pooling: x_m of audio: "mean", "flat" or "moments", see `vector`.
-        dtype: type of the computation; None keeps that of the encoders.
+        gate_hidden_dim: Width of the gate's hidden layer; 0: Eq. 3 as printed.
+        latent_dim: Width of z.
+        detach_unimodal_heads: Stop the gradient of the unimodal heads to f.
+        dropout: Dropout rate of the joint representation.
+        audio_pooling: Pooling of audio, x_m: "mean", "flatten" or "mean_std", see
+            `pool_modality`.
+        dtype: Dtype of the computation; None keeps the encoders'.
 
     Reference:
         Hetero-Fusion-Net, Sec. 3, sizes of Sec. 5.2.
     Deviation:
-        MIS and the consistency loss need a prediction of every modality, and the
-        paper does not say where it comes from: a linear head on f_m. What a missing
-        modality says is neither a key nor gated nor compared. Where all are missing,
-        z is 0 and the head says its bias.
+        MIS and the consistency loss need unimodal predictions, which the paper does not
+        define: we use a linear head on f_m. A missing modality is excluded from keys,
+        gates and comparisons. If all are missing, z is 0 and the prediction is the
+        bias of the head.
     """
 
     encoders: Mapping[str, nn.Module]
@@ -78,19 +79,21 @@ class HeteroFusionNet(nn.Module):
         """Predicts.
 
         Returns:
-            Logits (b k), or a score (b) with one output; aux: f_m (b d) by its
-            modality's name, "logits/<modality>", what it says alone, "gate" (b m),
-            its shares "share/<modality>" (b), g_m / sum g, and "joint", z.
+            Logits (b k), or a score (b) with one output. Auxiliary outputs: f_m (b d),
+            with the modality as its name, "logits/<modality>", the unimodal prediction,
+            "gate" (b m), "weight/<modality>" (b), g_m / sum g, and "joint", z.
 
         Raises:
-            ConfigError: no encoder, or an option is unknown.
+            ConfigError: There is no encoder, or an option is unknown.
         """
         if not self.encoders:
-            raise ConfigError("C22", "HeteroFusionNet has no encoder.")
+            raise ConfigError(
+                "C22", "model hetero_fusion_net requires at least one encoder."
+            )
         order = tuple(sorted(self.encoders))
         aligned = self._aligned(encode(self.encoders, batch, train=train), train)
         aux = {name: first(aligned[name]) for name in order}
-        aux |= {f"logits/{m}": self._alone(m, aux[m]) for m in order}
+        aux |= {f"logits/{m}": self._unimodal_head(m, aux[m]) for m in order}
 
         attend = ModalityAttention(
             order,
@@ -114,23 +117,23 @@ class HeteroFusionNet(nn.Module):
         return Outputs(prediction_head(z, self.head_size), aux)
 
     def _aligned(self, streams: Streams, train: bool) -> dict[str, Tokens]:
-        """The vector of every modality as a stream of one token."""
-        found = {}
+        """Projects every modality to a stream of one token."""
+        aligned = {}
         for name in sorted(streams):
             present = streams[name].present
             x = pool_modality(streams, name, 0.0, self.audio_pooling, train=train)
             f = project_modality(x, present, self.hidden_dim, name, self.dtype)
-            found[name] = Tokens(f[:, None], present[:, None])
-        return found
+            aligned[name] = Tokens(f[:, None], present[:, None])
+        return aligned
 
-    def _alone(self, name: str, f: Array) -> Array:
-        """What one modality says."""
+    def _unimodal_head(self, name: str, f: Array) -> Array:
+        """Prediction of one modality."""
         x = jax.lax.stop_gradient(f) if self.detach_unimodal_heads else f
         return prediction_head(x, self.head_size, f"head_{name}")
 
 
 class JointRepresentation(nn.Module):
-    """Three linear layers, the second with a residual.
+    """Three linear layers, the second with a residual connection.
 
         h_1 = LN(Dropout(ReLU(W_1 f + b_1)))                          (6)
         h_2 = LN(Dropout(ReLU(W_2 h_1 + b_2)) + h_1)                  (7)
@@ -139,16 +142,16 @@ class JointRepresentation(nn.Module):
     Parameters: `linear_1`, `norm_1`, `linear_2`, `norm_2`, `linear_3`.
 
     Attributes:
-        hidden_dim: of h.
-        latent_dim: of z.
-        dropout: after each ReLU.
+        hidden_dim: Width of h.
+        latent_dim: Width of z.
+        dropout: Dropout rate after each ReLU.
         dtype: type of the computation; None keeps that of the input.
 
     Reference:
         Hetero-Fusion-Net, Sec. 3.4.
     Deviation:
-        Sec. 5.2 has two layers of 512 and 256 units; the residual of Eq. 7 needs
-        equal widths: 512 is that of h_1 and h_2, 256 that of z.
+        Sec. 5.2 has two layers of 512 and 256 units; the residual of Eq. 7 requires
+        equal widths: 512 for h_1 and h_2, 256 for z.
     """
 
     hidden_dim: int = 512

@@ -1,4 +1,4 @@
-"""MCL-MCF: contrast at three levels of fusion, and fusion by two narrow layers."""
+"""MCL-MCF: contrastive learning at three levels of fusion."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -7,72 +7,72 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError, suggest
+from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.fusion.tensor_convolution import ACTIVATIONS, TensorConvolution
 from mmfusion_jax.layers.linear import xavier_dense, xavier_normal
 from mmfusion_jax.layers.pooling import first
 from mmfusion_jax.layers.projection_heads import ProjectionHeads
-from mmfusion_jax.models.common import encode, prediction_head
+from mmfusion_jax.models.common import check_choices, encode, prediction_head
 from mmfusion_jax.models.mcl_mcf_heads import IMAGE_ENCODERS, ImageHead
 from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Batch, Outputs, Streams, Tokens
 
 LEVELS = (1, 2, 3)
-KNOWN = {
-    "parity": ("paper", "official"),
+CHOICES = {
+    "variant": ("paper", "released_code"),
     "tcf_last_activation": tuple(ACTIVATIONS),
     "image_encoder": ("none", "tslc", *IMAGE_ENCODERS),
 }
 
 
 class MCLMCF(nn.Module):
-    """Three modalities t, a, v, contrasted while they are fused (Fig. 1).
+    """Fuses three modalities t, a, v with contrastive losses at three levels (Fig. 1).
 
         t' = relu(W_t t + b_t), and so a', v'                         (13, 20)
         q = relu(W_q [t, a, v] + b_q)                                 (19)
         h = W_h [t', a', v', q] + b_h                                 (21)
         prediction = W_3 tanh(W_2 tanh(W_1 h))
 
-    Only the losses need the rest, which is not built for prediction: at level 1 the
-    three pairs of modalities, at level 2 a modality against a mixture of others, at
-    level 3 the pairs of `TensorConvolution`s of t', a', v'.
+    The contrastive views are built in training only: at level 1 the pairs of
+    modalities, at level 2 a modality and a mixture of others, at level 3 pairs of
+    `TensorConvolution`s of t', a', v'.
 
     Parameters: `encoders_<modality>`; `lift_<modality>`, `mix`, `fuse`, or with an
     image encoder `image_head`; `hidden_0`, `hidden_1`, `head`; for the losses
     `mix_<m>_<m>..`, `tcf_<m>_<m>`, and `level{1,2,3}_<x>_<y>` for each pair of views.
 
     Attributes:
-        encoders: of three modalities; the first real token of each counts.
-        head_size: number of outputs.
-        modality_order: the modalities that stand for t, a, v.
-        mixture_dim: width of the mixtures of level 2.
-        projection_dim: width of t', a', v', q and h.
-        hidden_dim: width of the layers of the head.
-        contrastive_dim: width of the space where views are compared.
-        channels: of the tensor convolutions.
-        levels: of the contrast that are built; Table 5, "w/o MCL-F" is (2, 3).
+        encoders: Encoders of three modalities; the first valid token of each is used.
+        head_size: Number of outputs.
+        modality_order: The modalities used as t, a, v.
+        mixture_dim: Width of the mixtures of level 2.
+        projection_dim: Width of t', a', v', q and h.
+        hidden_dim: Width of the hidden layers of the head.
+        contrastive_dim: Width of the space in which views are compared.
+        channels: Output channels of the tensor convolutions.
+        levels: Levels of the contrastive losses; Table 5, "w/o MCL-F" is (2, 3).
         mcf: False is "w/o MCF", Table 5: the head reads [t, a, v].
-        variant: of the projections, "paper" or "official", see `ProjectionHeads`.
-        learnable_scale: see `ProjectionHeads`.
-        tcf_last_activation: see `TensorConvolution`.
-        chunk: examples that a tensor convolution takes at a time; 0 for all.
-        dropout: on what the head reads.
-        dtype: type of the computation; None keeps that of the encoders.
-        image_encoder: of Table 9: the head reads what this one makes of the outer
-            products of t', a' and v' in place of h, whatever `mcf` says; see
+        variant: Projection heads, "paper" or "released_code", see `ProjectionHeads`.
+        learnable_scale: See `ProjectionHeads`.
+        tcf_last_activation: See `TensorConvolution`.
+        chunk: Examples that a tensor convolution processes at a time; 0 for all.
+        dropout: Dropout rate of the input of the head.
+        dtype: Dtype of the computation; None keeps the encoders'.
+        image_encoder: Image encoder of Table 9: the head reads its output for the outer
+            products of t', a' and v' instead of h, independent of `mcf`; see
             `ImageHead`. "none" for the model of the paper.
-        image_encoder_kwargs: other arguments of the image encoder, such as its `width`.
-        axis: pmap axis over which the batch is spread; None under jit.
-        output_bias_init: what a score is before anything is learned, about.
+        image_encoder_kwargs: Other arguments of the image encoder, such as its
+            `hidden_dim`.
+        axis: The pmap axis over which the batch is split; None under jit.
+        output_bias_init: Constant added to a score, about which training starts.
 
     Reference:
         MCL-MCF, Sec. 3, Tables 5 and 9.
     Deviation:
-        Activations, the tanh head and the one set of weights for Eq. 13 and 20 are
-        the released code's. It concatenates in several orders, which says no more
-        than how the rows of a kernel are numbered: ours is `modality_order` everywhere.
-            A
-        missing modality is 0 in every concatenation, and no view of it is compared.
+        Activations, the tanh head and shared weights for Eq. 13 and 20 are from the
+        released code. It concatenates in several orders, which only permutes the rows
+        of a kernel: ours is always `modality_order`. A missing modality is 0 in every
+        concatenation, and its views are not compared.
     """
 
     encoders: Mapping[str, nn.Module]
@@ -85,7 +85,7 @@ class MCLMCF(nn.Module):
     channels: tuple[int, ...] = (4, 6, 1)
     levels: tuple[int, ...] = LEVELS
     mcf: bool = True
-    variant: Literal["paper", "official"] = "paper"
+    variant: Literal["paper", "released_code"] = "paper"
     learnable_scale: bool = False
     tcf_last_activation: Literal["relu", "leaky_relu", "none"] = "relu"
     chunk: int = 16
@@ -101,46 +101,46 @@ class MCLMCF(nn.Module):
         """Predicts.
 
         Returns:
-            Logits (b k), or a score (b) with one output; aux: the vector (b d) of
-            every modality by its name, "fused" (b e), what the head reads, and in
-            training, for every pair of views, "level1/text_audio/x", "../y" (b k) and
-            "../valid" (b) bool, as level2/text_video_audio and
-            level3/text_video_text_audio; "active/text_video" (b), the part of a
-            tensor convolution that is not 0.
+            Logits (b k), or a score (b) with one output. Auxiliary outputs: the vector
+            (b d) of every modality, with its name, "fused" (b e), the input of the
+            head, and in training, for every pair of views, "level1/text_audio/x",
+            "../y" (b k) and "../valid" (b) bool, and likewise for
+            level2/text_video_audio and level3/text_video_text_audio;
+            "active/text_video" (b), the fraction of a tensor convolution that is not 0.
 
         Raises:
-            ConfigError: an option is unknown, or `modality_order` is not that of the
+            ConfigError: An option is unknown, or `modality_order` does not match the
                 encoders.
         """
         self._check()
         streams = encode(self.encoders, batch, train=train)
         streams = {m: single(first(x), x.present) for m, x in streams.items()}
-        learning = train or self.is_initializing()
-        pictured = self.image_encoder != "none"
-        if self.mcf or pictured or (learning and 3 in self.levels):
-            lifted = self._lifted(streams)
+        with_views = train or self.is_initializing()
+        has_image_encoder = self.image_encoder != "none"
+        if self.mcf or has_image_encoder or (with_views and 3 in self.levels):
+            projected = self._project(streams)
         else:
-            lifted = {}
-        if pictured:
-            fused = self._pictured(lifted, train)
+            projected = {}
+        if has_image_encoder:
+            fused = self._encode_images(projected, train)
         else:
-            fused = self._fused(streams, lifted)
+            fused = self._fuse(streams, projected)
         aux = {m: first(x) for m, x in streams.items()} | {"fused": fused}
-        if learning:
-            aux |= self._contrasts(streams, lifted, train)
+        if with_views:
+            aux |= self._contrastive_views(streams, projected, train)
         x = nn.Dropout(self.dropout, deterministic=not train)(fused)
         for i in range(2):
             x = jnp.tanh(xavier_dense(x, self.hidden_dim, f"hidden_{i}", self.dtype))
-        said = prediction_head(
+        prediction = prediction_head(
             x,
             self.head_size,
             kernel_init=xavier_normal,
             bias_init=self.output_bias_init,
         )
-        return Outputs(said, aux)
+        return Outputs(prediction, aux)
 
-    def _lifted(self, streams: Streams) -> Streams:
-        """t', a' and v', Eq. 13."""
+    def _project(self, streams: Streams) -> Streams:
+        """Computes t', a' and v', Eq. 13."""
         return {
             m: single(
                 jax.nn.relu(
@@ -151,21 +151,21 @@ class MCLMCF(nn.Module):
             for m, x in streams.items()
         }
 
-    def _fused(self, streams: Streams, lifted: Streams) -> Array:
-        """h, Eq. 19-21; [t, a, v] without MCF."""
-        joint = self._joined(streams, self.modality_order)
+    def _fuse(self, streams: Streams, projected: Streams) -> Array:
+        """Computes h, Eq. 19-21; [t, a, v] without MCF."""
+        joint = self._concatenate(streams, self.modality_order)
         if not self.mcf:
             return joint
         q = jax.nn.relu(xavier_dense(joint, self.projection_dim, "mix", self.dtype))
-        parts = [self._joined(lifted, self.modality_order), q]
+        parts = [self._concatenate(projected, self.modality_order), q]
         return xavier_dense(
             jnp.concatenate(parts, axis=-1), self.projection_dim, "fuse", self.dtype
         )
 
-    def _pictured(self, lifted: Streams, train: bool) -> Array:
-        """What an image encoder makes of the outer products, Table 9."""
+    def _encode_images(self, projected: Streams, train: bool) -> Array:
+        """Encodes the outer products with an image encoder, Table 9."""
         t, a, v = self.modality_order
-        read = ImageHead(
+        image_head = ImageHead(
             ((t, v), (t, a), (v, a)),
             self.image_encoder,
             self.hidden_dim,
@@ -176,12 +176,12 @@ class MCLMCF(nn.Module):
             self.dtype,
             name="image_head",
         )
-        return read(lifted, train=train)
+        return image_head(projected, train=train)
 
-    def _contrasts(
-        self, streams: Streams, lifted: Streams, train: bool
+    def _contrastive_views(
+        self, streams: Streams, projected: Streams, train: bool
     ) -> dict[str, Array]:
-        """The views of every level that is built, by the names of aux."""
+        """Builds the views of every level, by the names of the auxiliary outputs."""
         t, a, v = self.modality_order
         tv, ta, va = (t, v), (t, a), (v, a)
         pairs, aux = {}, {}
@@ -194,7 +194,9 @@ class MCLMCF(nn.Module):
                 mixture = self._mixture(streams, names)
                 pairs[f"level2/{'_'.join((x, *names))}"] = streams[x], mixture
         if 3 in self.levels:
-            images = {pair: self._image(lifted, pair, train) for pair in (tv, ta, va)}
+            images = {
+                pair: self._image(projected, pair, train) for pair in (tv, ta, va)
+            }
             for x, y in ((tv, ta), (tv, va), (ta, va)):
                 pairs[f"level3/{'_'.join(x + y)}"] = images[x], images[y]
             aux = {
@@ -206,14 +208,14 @@ class MCLMCF(nn.Module):
         return aux
 
     def _mixture(self, streams: Streams, names: tuple[str, ...]) -> Tokens:
-        """One vector of several modalities, Eq. 6-7; masked unless all are present."""
+        """Mixture of several modalities, Eq. 6-7; masked unless all are present."""
         present = jnp.all(jnp.stack([streams[m].present for m in names]), axis=0)
-        joint = self._joined(streams, names)
+        joint = self._concatenate(streams, names)
         name = f"mix_{'_'.join(names)}"
         return single(xavier_dense(joint, self.mixture_dim, name, self.dtype), present)
 
-    def _image(self, lifted: Streams, pair: tuple[str, str], train: bool) -> Tokens:
-        """The tensor convolution of a pair, Eq. 14-15."""
+    def _image(self, projected: Streams, pair: tuple[str, str], train: bool) -> Tokens:
+        """Tensor convolution of a pair, Eq. 14-15."""
         block = TensorConvolution(
             *pair,
             "image",
@@ -223,10 +225,10 @@ class MCLMCF(nn.Module):
             self.dtype,
             name=f"tcf_{'_'.join(pair)}",
         )
-        return block(lifted, train=train)["image"]
+        return block(projected, train=train)["image"]
 
     def _views(self, name: str, x: Tokens, y: Tokens) -> dict[str, Array]:
-        """What the loss term `info_nce` reads of one pair."""
+        """Outputs of one pair for the loss term `info_nce`."""
         project = ProjectionHeads(
             self.contrastive_dim,
             self.variant,
@@ -238,7 +240,7 @@ class MCLMCF(nn.Module):
         valid = x.present & y.present
         return {f"{name}/x": left, f"{name}/y": right, f"{name}/valid": valid}
 
-    def _joined(self, streams: Streams, names: tuple[str, ...]) -> Array:
+    def _concatenate(self, streams: Streams, names: tuple[str, ...]) -> Array:
         return jnp.concatenate([first(streams[m]) for m in names], axis=-1)
 
     def _check(self) -> None:
@@ -248,21 +250,17 @@ class MCLMCF(nn.Module):
         ):
             raise ConfigError(
                 "C22",
-                f"modality_order={self.modality_order} must name the three encoders "
+                f"modality_order={self.modality_order} must contain the three encoders "
                 f"{sorted(self.encoders)}.",
-                "three modalities, each once, in the order text, audio, video",
+                "list the three modalities once each, in the order text, audio, video",
             )
-        if unknown := set(self.levels) - set(LEVELS):
+        if not set(self.levels) <= set(LEVELS):
             raise ConfigError(
-                "C03", f"levels={self.levels}: {sorted(unknown)} is none of {LEVELS}."
+                "C03", f"levels={self.levels} must be a subset of {LEVELS}."
             )
-        for name, known in KNOWN.items():
-            if (value := getattr(self, name)) not in known:
-                raise ConfigError(
-                    "C03", f"{name}={value!r} is unknown.", suggest(value, known)
-                )
+        check_choices(self, CHOICES)
 
 
 def single(x: Array, present: Array) -> Tokens:
-    """Vectors (b d) as a stream of one token, 0 and masked where not present."""
+    """Returns vectors (b d) as a stream of one token, masked where not present."""
     return Tokens(zero_masked(x, present)[:, None], present[:, None])

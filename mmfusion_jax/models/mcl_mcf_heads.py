@@ -1,4 +1,4 @@
-"""What MCL-MCF's Table 9 puts behind the outer products of its modalities."""
+"""Image encoders for the outer products of modalities (MCL-MCF, Table 9)."""
 
 from typing import Any
 
@@ -17,42 +17,42 @@ IMAGE_ENCODERS = {
     "resnet18": (ResNet, {"blocks": (2, 2, 2, 2), "kind": "basic"}),
     "resnet34": (ResNet, {"blocks": (3, 4, 6, 3), "kind": "basic"}),
     "resnet50": (ResNet, {"blocks": (3, 4, 6, 3), "kind": "bottleneck"}),
-    "vit": (ViT, {"depth": 6, "patch": 16}),
+    "vit": (ViT, {"num_layers": 6, "patch_size": 16}),
 }
 CLASSES = 1000
-"""Outputs of the networks of torchvision, which the paper takes as they are."""
+"""Output classes of the torchvision networks that the paper uses."""
 
 
 class ImageHead(nn.Module):
-    """Reads the outer products of three pairs of vectors as one image.
+    """Encodes the outer products of three pairs of vectors as one image.
 
         image = [r_t r_v^T, r_t r_a^T, r_v r_a^T]             three channels
         y = W encode(image) + b
 
-    With the encoder "tslc", three single convolutions:
+    With the encoder "tslc", three single-layer convolutions:
 
         y = W [F_tv, F_ta, F_va] + b                          F of Eq. 14-15
 
-    Parameters: `image`, the encoder, `classes` behind a ResNet, and `out`; of "tslc"
+    Parameters: `image` (the encoder), `classes` after a ResNet, and `out`; with "tslc"
     `tslc_<m>_<m>` and `out`.
 
     Attributes:
-        pairs: of modalities, in the order of the channels.
-        encoder: "tslc", or a name in `IMAGE_ENCODERS`.
-        features: of y.
-        last_activation, chunk: of `TensorConvolution`; count for "tslc" only.
-        encoder_kwargs: other arguments of the encoder, such as `width`.
-        axis: pmap axis over which the batch is spread; None under jit.
-        dtype: type of the computation; None keeps that of the vectors.
+        pairs: Pairs of modalities, in the order of the channels.
+        encoder: "tslc", or a key of `IMAGE_ENCODERS`.
+        features: Width of y.
+        last_activation, chunk: Options of `TensorConvolution`, for "tslc" only.
+        encoder_kwargs: Other arguments of the encoder, such as `hidden_dim`.
+        axis: The pmap axis over which the batch is split; None under jit.
+        dtype: Dtype of the computation; None keeps the vectors'.
 
     Reference:
         MCL-MCF, Sec. 4.5 and Table 9.
     Deviation:
-        The counts of Table 9 are those of torchvision's networks with their layer of
-        1000 classes, and a linear layer of 128 behind. The vectors of a ResNet have
-        128 numbers there, those of "tslc" 256. The size of the paper's ViT is not
-        known: 6 layers and patches of 16 are, and the rest is that of ViT-base. The
-        paper does not say what becomes of y: we let its head read it in place of h.
+        The parameter counts of Table 9 are those of torchvision's networks including
+        the layer of 1000 classes, plus a linear layer of 128. The vectors have 128
+        elements for a ResNet, 256 for "tslc". Of the paper's ViT only 6 layers and
+        patches of 16 are known; the rest is that of ViT-base. The paper does not
+        define the use of y: our head reads it instead of h.
     """
 
     pairs: tuple[tuple[str, str], ...]
@@ -65,38 +65,42 @@ class ImageHead(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, lifted: Streams, *, train: bool) -> Array:
+    def __call__(self, projected: Streams, *, train: bool) -> Array:
         """Maps vectors of every modality, (b 1 d) each, to y, (b features).
 
-        A pair with a missing modality is an image of 0; where every pair is, so is y.
+        A pair with a missing modality is a channel of zeros; y is 0 if all pairs are.
         """
-        present = [lifted[x].present & lifted[y].present for x, y in self.pairs]
+        present = [projected[x].present & projected[y].present for x, y in self.pairs]
         if self.encoder == "tslc":
-            x = jnp.concatenate([self._flat(lifted, p, train) for p in self.pairs], -1)
+            x = jnp.concatenate(
+                [self._single_convolution(projected, p, train) for p in self.pairs], -1
+            )
         else:
             images = [
-                jnp.einsum("bi,bj->bij", first(lifted[x]), first(lifted[y]))
+                jnp.einsum("bi,bj->bij", first(projected[x]), first(projected[y]))
                 for x, y in self.pairs
             ]
-            x = self._encoded(jnp.stack(images, axis=-1), present, train)
+            x = self._encode(jnp.stack(images, axis=-1), present, train)
         y = xavier_dense(x, self.features, "out", self.dtype)
         return zero_masked(y, jnp.any(jnp.stack(present), axis=0))
 
-    def _flat(self, lifted: Streams, pair: tuple[str, str], train: bool) -> Array:
+    def _single_convolution(
+        self, projected: Streams, pair: tuple[str, str], train: bool
+    ) -> Array:
         """F of one pair."""
         block: Any = TensorConvolution
         name = f"tslc_{'_'.join(pair)}"
         options = (1,), self.last_activation, self.chunk, self.dtype
         return first(
-            block(*pair, "image", *options, name=name)(lifted, train=train)["image"]
+            block(*pair, "image", *options, name=name)(projected, train=train)["image"]
         )
 
-    def _encoded(self, images: Array, present: list[Array], train: bool) -> Array:
-        """What the encoder makes of images (b h w 3), (b d)."""
-        make, options = IMAGE_ENCODERS[self.encoder]
-        if make is ResNet:
+    def _encode(self, images: Array, present: list[Array], train: bool) -> Array:
+        """Encodes images (b h w 3) to (b d)."""
+        module, options = IMAGE_ENCODERS[self.encoder]
+        if module is ResNet:
             options = {**options, "axis": self.axis}
-        encoder = make(
+        encoder = module(
             **(options | dict(self.encoder_kwargs or {})),
             pooled=True,
             dtype=self.dtype,
@@ -104,4 +108,6 @@ class ImageHead(nn.Module):
         )
         mask = jnp.any(jnp.stack(present), axis=0)[:, None]
         x = first(encoder(images[:, None], mask, train=train))
-        return xavier_dense(x, CLASSES, "classes", self.dtype) if make is ResNet else x
+        if module is not ResNet:
+            return x
+        return xavier_dense(x, CLASSES, "classes", self.dtype)

@@ -1,4 +1,4 @@
-"""MEA: what is a modality's own and what all share, kept apart, then fused."""
+"""MEA: modality-exclusive and modality-agnostic representations, and their fusion."""
 
 import functools
 from collections.abc import Mapping
@@ -28,15 +28,15 @@ from mmfusion_jax.ops.masking import last_valid, zero_masked
 from mmfusion_jax.ops.parameter_free_layer_norm import layer_normalize
 from mmfusion_jax.types import Array, Batch, Outputs, Streams
 
-KNOWN = {
+CHOICES = {
     "fusion": ("graph", "addition", "multiplication", "concat"),
     "pool": ("mean", "last"),
-    "head_form": ("perceptron", "residual"),
+    "head_type": ("mlp", "residual_mlp"),
 }
 
 
 class MEA(nn.Module):
-    """Two branches, one for each modality alone and one across them (Fig. 1).
+    """An exclusive branch within and an agnostic branch across modalities (Fig. 1).
 
         h^e_m = S_m(PSA(Z)_m)                                         (11)
         h^a_m = A(HCA(Z)_m)                                           (12)
@@ -44,52 +44,58 @@ class MEA(nn.Module):
 
     Parameters: `encoders_<modality>`, `self_attention` and `exclusive_<modality>`,
     `cross_attention` and `shared`, `graph_exclusive`, `graph_agnostic`,
-    `discriminators`, `hidden`, `head`, and `back` with a residual head.
+    `discriminators`, `hidden`, `head`, and `back` with head_type="residual_mlp".
 
     Attributes:
-        encoders: of any number of modalities; all make tokens of one width d.
-        head_size: number of outputs.
-        modality_order: the modalities; a modality's place is its class to the
-            discriminators. () sorts their names.
-        hidden_dim: of h, d_h.
-        num_heads: of all attention, K; divides d.
-        psa_layers: M; 0 is "w/o PSA Module", Table V.
-        psa: form of Eq. 2, "literal" or "logit", see `PredictiveMap`.
-        mu: of Eq. 2; 0 is "w/o Prediction Chain".
-        wal: "token", "dense", or "off", "w/o Weighted Attention Layer".
-        hca_layers: N; 0 is "w/o HCA Module".
-        mixed, coarse, fine: False is "w/o MRU" of that grain.
-        hca_sources: what later layers look at: "updated" or "preliminary" modalities.
-        exclusive, agnostic: False leaves out that branch and all that reads it.
-        pool: tokens to a vector: "mean" or "last".
+        encoders: Encoders of any number of modalities, with the same token width d.
+        head_size: Number of outputs.
+        modality_order: Names of the modalities; the index of a modality is its class
+            in the discriminators. () sorts them by name.
+        hidden_dim: Width of h, d_h.
+        num_heads: Number of heads of all attention layers, K; divides d.
+        psa_layers: Number of predictive self-attention (PSA) layers, M; 0 is "w/o PSA
+            Module", Table V.
+        psa: Form of Eq. 2, "literal" or "logit", see `predict_attention`.
+        mu: Weight of the prediction in Eq. 2; 0 is "w/o Prediction Chain".
+        wal: Weighted attention layer (WAL): "token", "dense", or "off", "w/o Weighted
+            Attention Layer".
+        hca_layers: Number of hierarchical cross-modal attention (HCA) layers, N; 0 is
+            "w/o HCA Module".
+        mixed, coarse, fine: False is "w/o MRU" of that granularity.
+        hca_sources: Sources of later layers: "updated" or "preliminary" modalities.
+        exclusive, agnostic: False removes that branch and everything that reads it.
+        pool: Pooling of tokens to a vector: "mean" or "last".
         fusion: "graph"; "concat" is "w/o Decoupled Graph Fusion Mechanism"; "addition"
             and "multiplication" are those of Table V.
-        self_loops: a modality is also its own neighbor in the graph.
-        adversarial: build the discriminators.
+        self_loops: Add self-loops to the graph.
+        adversarial: Build the discriminators.
         omega: "detached", "joint" or "one", as in the loss term of the same option;
             see `ModalityDiscriminator`.
-        grl_lambda: strength of the reversed gradient, lambda of D_m.
-        grl_warmup: let it grow from 0 during the training.
-        head_type: "residual" adds the fused vector to the hidden layer's.
-        scale, out_proj, ffn_mult: of all attention, see `ReinforcementUnit`.
-        dropout: on attention weights and hidden layers of the feed-forward networks.
-        remat: compute predicted maps again on the way back, to save memory; others
-            always are.
-        dtype: type of the computation; None keeps that of the encoders.
-        standardize: normalize the fused vector of each branch, without parameters,
-            before the head; False hands it over as Eq. 19 makes it.
-        output_bias_init: what a score is before anything is learned, about.
+        grl_lambda: Strength of the gradient reversal layer before D_m, lambda.
+        grl_warmup: Increase it from 0 during training.
+        head_type: "mlp", or "residual_mlp", which adds the fused vector to the hidden
+            layer.
+        scale, out_proj, ffn_mult: Options of all attention layers, see
+            `ReinforcementUnit`.
+        dropout: Dropout rate of attention outputs and hidden layers.
+        remat: Recompute predicted maps in the backward pass, to save memory; other maps
+            are always recomputed.
+        dtype: Dtype of the computation; None keeps the encoders'.
+        standardize: Apply layer normalization without parameters to the fused vector
+            of each branch before the head; False is Eq. 19 as printed.
+        output_bias_init: Constant added to a score, about which training starts.
 
     Reference:
         MEA, Sec. III, Table V.
     Deviation:
-        A missing modality is skipped everywhere, and the others share what it had.
-        Sec. III-E.2 does not say how a sequence becomes a vector: the mean of its
-        tokens, since A is shared by modalities of different lengths.
-        The sigmoids of Eq. 19 add up to nearly M / 2 in every example: at first its
-        entries differ between examples by .002 (exclusive) to .02 (agnostic) of their
-        size, and a head that is given them so stays at chance. Sec. III-F says no more
-        of the head than "fully connected layers": ours normalizes them first.
+        A missing modality is skipped everywhere, and weights are renormalized over the
+        others. Sec. III-E.2 does not define the pooling of a sequence to a vector: we
+        use the mean of its tokens, since A is shared by modalities of different
+        lengths. The sigmoids of Eq. 19 sum to nearly M / 2 in every example: initially
+        their entries vary between examples by only .002 (exclusive) to .02 (agnostic)
+        of their magnitude, and a head with these inputs stays at chance level. Sec.
+        III-F only has "fully connected layers" for the head: ours normalizes its
+        input.
     """
 
     encoders: Mapping[str, nn.Module]
@@ -115,7 +121,7 @@ class MEA(nn.Module):
     omega: Literal["detached", "joint", "one"] = "detached"
     grl_lambda: float = 1.0
     grl_warmup: bool = False
-    head_type: Literal["perceptron", "residual"] = "perceptron"
+    head_type: Literal["mlp", "residual_mlp"] = "mlp"
     scale: Literal["head", "width"] = "head"
     out_proj: bool = False
     ffn_mult: int = 4
@@ -130,13 +136,13 @@ class MEA(nn.Module):
         """Predicts.
 
         Returns:
-            Logits (b k), or a score (b) with one output; aux, for every modality
-            m: "exclusive/<m>" and "agnostic/<m>" (b d_h), and the logits (b M)
+            Logits (b k), or a score (b) with one output. Auxiliary outputs, for every
+            modality m: "exclusive/<m>" and "agnostic/<m>" (b d_h), and the logits (b M)
             "discriminator/exclusive/<m>", "discriminator/agnostic/<m>",
-            "importance/<m>", as far as they are built.
+            "importance/<m>", if they are built.
 
         Raises:
-            ConfigError: an option is unknown, `modality_order` is not that of the
+            ConfigError: An option is unknown, `modality_order` does not match the
                 encoders, or there is no branch.
         """
         self._check()
@@ -144,15 +150,17 @@ class MEA(nn.Module):
         streams = encode(self.encoders, batch, train=train)
         check_widths(streams)
         present = jnp.stack([streams[m].present for m in order], axis=1)  # b m
-        own = self._exclusive(order, streams, train) if self.exclusive else {}
-        common = self._agnostic(order, streams, train) if self.agnostic else {}
-        aux = {f"exclusive/{m}": h for m, h in own.items()}
-        aux |= {f"agnostic/{m}": h for m, h in common.items()}
+        exclusive = self._exclusive(order, streams, train) if self.exclusive else {}
+        agnostic = self._agnostic(order, streams, train) if self.agnostic else {}
+        aux = {f"exclusive/{m}": h for m, h in exclusive.items()}
+        aux |= {f"agnostic/{m}": h for m, h in agnostic.items()}
         if self.adversarial:
-            aux |= self._discriminated(len(order), own, common, batch.train_fraction)
+            aux |= self._discriminate(
+                len(order), exclusive, agnostic, batch.train_fraction
+            )
         joint = [
             self._fuse(branch, h, present)
-            for branch, h in (("exclusive", own), ("agnostic", common))
+            for branch, h in (("exclusive", exclusive), ("agnostic", agnostic))
             if h
         ]
         if self.standardize:
@@ -164,19 +172,17 @@ class MEA(nn.Module):
     ) -> dict[str, Array]:
         """h^e of every modality, (b d_h) each."""
         unit = functools.partial(self._unit(), mu=self.mu, form=self.psa)
-        refine = PredictiveSelfAttention(
+        attend = PredictiveSelfAttention(
             order, unit, self.psa_layers, self.wal, self.dtype, name="self_attention"
         )
-        pooled = self._pooled(order, refine(streams, train=train))
-        return {
-            m: self._perceptron(f"exclusive_{m}")(pooled[m], train=train) for m in order
-        }
+        pooled = self._pooled(order, attend(streams, train=train))
+        return {m: self._mlp(f"exclusive_{m}")(pooled[m], train=train) for m in order}
 
     def _agnostic(
         self, order: tuple[str, ...], streams: Streams, train: bool
     ) -> dict[str, Array]:
         """h^a of every modality, (b d_h) each."""
-        reinforce = HierarchicalAttention(
+        attend = HierarchicalAttention(
             order,
             self._unit(),
             self.hca_layers,
@@ -186,12 +192,12 @@ class MEA(nn.Module):
             self.hca_sources,
             name="cross_attention",
         )
-        pooled = self._pooled(order, reinforce(streams, train=train))
-        shared = self._perceptron("shared")
+        pooled = self._pooled(order, attend(streams, train=train))
+        shared = self._mlp("shared")
         return {m: shared(pooled[m], train=train) for m in order}
 
     def _unit(self) -> functools.partial[ReinforcementUnit]:
-        """An attention layer but for its name."""
+        """Returns a constructor of attention layers."""
         return functools.partial(
             ReinforcementUnit,
             num_heads=self.num_heads,
@@ -203,16 +209,16 @@ class MEA(nn.Module):
             dtype=self.dtype,
         )
 
-    def _perceptron(self, name: str) -> MLP:
+    def _mlp(self, name: str) -> MLP:
         return MLP(self.hidden_dim, self.hidden_dim, dtype=self.dtype, name=name)
 
     def _pooled(self, order: tuple[str, ...], streams: Streams) -> dict[str, Array]:
-        """One vector (b d) per modality; 0 where it is missing."""
+        """Pools each modality to one vector (b d); 0 where it is missing."""
         pool = last_valid if self.pool == "last" else mean
         return {m: pool(streams[m]) for m in order}
 
     def _fuse(self, branch: str, h: Mapping[str, Array], present: Array) -> Array:
-        """h_fin of a branch, (b d_h), or all h side by side."""
+        """Computes h_fin of a branch, (b d_h), or the concatenation of all h."""
         nodes = jnp.stack(list(h.values()), axis=1)  # b m d
         if self.fusion == "graph":
             graph = GraphFusion(self.self_loops, self.dtype, name=f"graph_{branch}")
@@ -224,20 +230,22 @@ class MEA(nn.Module):
             return jnp.sum(nodes, axis=1)
         return nodes.reshape(len(nodes), -1)
 
-    def _discriminated(
+    def _discriminate(
         self,
         classes: int,
-        own: Mapping[str, Array],
-        common: Mapping[str, Array],
-        progress: Array | None,
+        exclusive: Mapping[str, Array],
+        agnostic: Mapping[str, Array],
+        train_fraction: Array | None,
     ) -> dict[str, Array]:
-        """What the discriminators say, by the names of the aux."""
-        strength = self.grl_lambda * (ramp(progress) if self.grl_warmup else 1.0)
-        judges = ModalityDiscriminator(self.omega, self.dtype, name="discriminators")
-        return judges(own, common, classes, strength)
+        """Logits of the discriminators, by the names of the auxiliary outputs."""
+        warmup = ramp(train_fraction) if self.grl_warmup else 1.0
+        discriminator = ModalityDiscriminator(
+            self.omega, self.dtype, name="discriminators"
+        )
+        return discriminator(exclusive, agnostic, classes, self.grl_lambda * warmup)
 
     def _head(self, x: Array) -> Array:
-        residual = self.head_type == "residual"
+        residual = self.head_type == "residual_mlp"
         size = x.shape[-1] if residual else self.hidden_dim
         hidden = torch_dense(x.shape[-1], size, dtype=self.dtype, name="hidden")(x)
         hidden = nn.gelu(hidden, approximate=False)
@@ -247,8 +255,10 @@ class MEA(nn.Module):
         return prediction_head(hidden, self.head_size, bias_init=self.output_bias_init)
 
     def _check(self) -> None:
-        check_choices(self, KNOWN)
+        check_choices(self, CHOICES)
         if not (self.exclusive or self.agnostic):
             raise ConfigError(
-                "C10", "exclusive=False and agnostic=False leave MEA nothing to see."
+                "C10",
+                "config.model.exclusive and config.model.agnostic must not both be "
+                "False.",
             )

@@ -1,4 +1,4 @@
-"""OF-CMAER-CAT: modalities align each other, are weighed, and meet in a transformer."""
+"""OF-CMAER-CAT: cross-modal alignment, adaptive weighting, transformer context."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -24,11 +24,11 @@ from mmfusion_jax.models.common import (
 from mmfusion_jax.ops.masking import masked_mean
 from mmfusion_jax.types import Array, Batch, Outputs, Streams
 
-KNOWN = {"head_form": ("weighted_sum", "concat")}
+CHOICES = {"head_type": ("weighted_sum", "concat")}
 
 
 class OFCMAERCAT(nn.Module):
-    """CNNs, alignment (CMAA), adaptive weights (AWOM), context, a head (Fig. 1).
+    """CNNs, alignment (CMAA), adaptive weights (AWOM), transformer, head (Fig. 1).
 
         F_i = E_i(M_i)                                                (1)
         F^a = CMAA(F)                                                 (3-7)
@@ -42,31 +42,31 @@ class OFCMAERCAT(nn.Module):
     `_1`.
 
     Attributes:
-        encoders: of any number of modalities; all make tokens of one width d.
-        head_size: number of outputs.
-        modality_order: the modalities; a place in `weights` belongs to the modality in
-            it here. () sorts their names.
-        alignment: False leaves CMAA out: F^a = F; Table 4, "CNN encoders only".
-        weighting: False leaves AWOM out: all modalities that are present weigh the
-            same; Table 4, "+ CMAA".
+        encoders: Encoders of any number of modalities, with the same token width d.
+        head_size: Number of outputs.
+        modality_order: Names of the modalities, the order of `weights`. () sorts them
+            by name.
+        alignment: False removes CMAA: F^a = F; Table 4, "CNN encoders only".
+        weighting: False removes AWOM: equal weights of the present modalities; Table 4,
+            "+ CMAA".
         transformer: False is Eq. 11; Table 4, "+ Contrastive Loss".
-        reconstruction: build the decoders of the loss term "reconstruction".
+        reconstruction: Build the decoders of the loss term "reconstruction".
         head_type: "weighted_sum", Eq. 11-13, or "concat", Eq. 20-22.
-        hidden_dim: width of z, and of the layer before the last with "concat".
-        weight_hidden_dim: width of the hidden layer of AWOM.
-        num_heads, per_modality: of the alignment, see `CrossModalAlignment`.
-        context_layers, context_heads: of the transformer.
-        dropout: of the transformer, and of the head with "concat".
-        dtype: type of the computation; None keeps that of the encoders.
+        hidden_dim: Width of z, and of the hidden layer of the head with "concat".
+        weight_hidden_dim: Width of the hidden layer of AWOM.
+        num_heads, per_modality: Options of the alignment, see `CrossModalAlignment`.
+        context_layers, context_heads: Number of layers and heads of the transformer.
+        dropout: Dropout rate of the transformer, and of the head with "concat".
+        dtype: Dtype of the computation; None keeps the encoders'.
 
     Reference:
         OF-CMAER-CAT, Sec. 3, Table 4.
     Deviation:
-        The transformer stands "after alignment", where Eq. 11 has pooled already:
-        over one vector it would be void, so it sees the weighed tokens, and the mean
-        over them takes the place of the sum. Eq. 20-22 are a second head, which the
-        paper does not reconcile with the first: it reads the mean of each modality,
-        after the transformer if there is one.
+        The transformer is "after alignment", where Eq. 11 has already pooled: over one
+        vector it would have no effect, so its input are the weighted tokens, and their
+        mean replaces the sum. Eq. 20-22 are a second head, which the paper does not
+        relate to the first: it reads the mean of each modality, after the transformer
+        if there is one.
     """
 
     encoders: Mapping[str, nn.Module]
@@ -91,14 +91,14 @@ class OFCMAERCAT(nn.Module):
         """Predicts.
 
         Returns:
-            Logits (b k), or a score (b) with one output; aux: "pooled/<m>" (b d),
-            the mean of every encoder's tokens, "weights" (b m), the same as
-            "share/<m>" (b), "fused" (b d), with the alignment "alpha" (b m m), and in
-            training "reconstruction/<m>" (b d).
+            Logits (b k), or a score (b) with one output. Auxiliary outputs:
+            "pooled/<m>" (b d), the mean of every encoder's tokens, "weights" (b m), the
+            same as "weight/<m>" (b), "fused" (b d), with the alignment "alpha" (b m m),
+            and in training "reconstruction/<m>" (b d).
 
         Raises:
-            ConfigError: an option is unknown, `modality_order` is not that of the
-                encoders, or these make tokens of different widths.
+            ConfigError: An option is unknown, `modality_order` does not match the
+                encoders, or their token widths differ.
         """
         order = self._order()
         encoded = encode(self.encoders, batch, train=train)
@@ -114,7 +114,7 @@ class OFCMAERCAT(nn.Module):
         weights = self._weights(order, encoded)
         aux |= {"weights": weights, **weights_by_modality(order, weights)}
         if self.transformer:
-            streams = self._in_context(order, streams, weights, train)
+            streams = self._add_context(order, streams, weights, train)
             fused = _mean_of_all(order, streams)
         else:
             means = jnp.stack([mean(streams[m]) for m in order], axis=1)
@@ -125,31 +125,31 @@ class OFCMAERCAT(nn.Module):
         return Outputs(self._head(order, streams, fused, train), aux)
 
     def _order(self) -> tuple[str, ...]:
-        """The modalities, checked."""
-        check_choices(self, KNOWN)
+        """Returns the checked modalities."""
+        check_choices(self, CHOICES)
         return ordered(self.modality_order, self.encoders)
 
     def _weights(self, order: tuple[str, ...], streams: Streams) -> Array:
-        """What every modality counts for, Eq. 8-10, (b m)."""
+        """Modality weights, Eq. 8-10, (b m)."""
         parts = [streams[m] for m in order]
         if self.weighting:
-            weigh = ModalityWeighting(
+            weighting = ModalityWeighting(
                 self.weight_hidden_dim, self.dtype, name="weighting"
             )
-            return weigh(parts)
+            return weighting(parts)
         present = jnp.stack([tokens.present for tokens in parts], axis=1)
         count = jnp.sum(present, axis=1, keepdims=True, dtype=jnp.float32)
         return present / jnp.maximum(count, 1)
 
-    def _in_context(
+    def _add_context(
         self, order: tuple[str, ...], streams: Streams, weights: Array, train: bool
     ) -> Streams:
-        """The weighed tokens of all modalities after the transformer."""
-        weighed = {}
+        """Applies the transformer to the weighted tokens of all modalities."""
+        weighted = {}
         for i, m in enumerate(order):
             values = streams[m].values
-            share = weights[:, i, None, None].astype(values.dtype)
-            weighed[m] = streams[m].replace(values=share * values)
+            weight = weights[:, i, None, None].astype(values.dtype)
+            weighted[m] = streams[m].replace(values=weight * values)
         context = TransformerContext(
             order,
             self.context_layers,
@@ -158,10 +158,10 @@ class OFCMAERCAT(nn.Module):
             self.dtype,
             name="context",
         )
-        return context(weighed, train=train)
+        return context(weighted, train=train)
 
     def _decode(self, m: str, fused: Array) -> Array:
-        """What the fused vector still tells of the mean of a modality, (b d)."""
+        """Decodes the mean of a modality from the fused vector, (b d)."""
         width = fused.shape[-1]
         first, last = (
             torch_dense(width, width, dtype=self.dtype, name=f"decode_{m}_{i}")
@@ -186,7 +186,7 @@ class OFCMAERCAT(nn.Module):
 
 
 def _mean_of_all(order: tuple[str, ...], streams: Streams) -> Array:
-    """The mean over the real tokens of all modalities, (b d)."""
+    """Mean over the valid tokens of all modalities, (b d)."""
     values = jnp.concatenate([streams[m].values for m in order], axis=1)
     mask = jnp.concatenate([streams[m].mask for m in order], axis=1)
     return masked_mean(values, mask, axis=1)

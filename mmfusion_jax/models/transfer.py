@@ -1,4 +1,4 @@
-"""Starting a fused model from encoders that were trained alone."""
+"""Initializes a model with submodules of trained models."""
 
 import jax
 
@@ -13,30 +13,31 @@ def copy_submodules(
     source_stats: PyTree,
     prefix: str = "encoders_",
 ) -> tuple[PyTree, PyTree]:
-    """Copies the sub-trees of a donor whose name starts with `prefix`.
+    """Copies the submodules of a source model whose name starts with `prefix`.
 
-    CFN-SR's released recipe trains both encoders alone, drops their heads and goes on
-    with the fused model: `prefix="encoders_"`, once per donor. Late fusion of trained
-    networks takes their heads too: once more with `prefix="head_"`.
+    CFN-SR's released recipe trains both encoders separately, drops their heads and
+    trains the fused model: `prefix="encoders_"`, once per source model. Late fusion of
+    trained networks also copies their heads: again with `prefix="head_"`.
 
     Args:
-        params: parameters of the model that receives.
-        stats: its batch statistics; {} if there are none.
-        source_params: parameters of the model that gives.
-        source_stats: its batch statistics.
-        prefix: how the names of the sub-trees start.
+        params: Parameters of the target model.
+        stats: Batch statistics of the target model; {} if there are none.
+        source_params: Parameters of the source model.
+        source_stats: Batch statistics of the source model.
+        prefix: Prefix of the names of the submodules.
 
     Returns:
-        New parameters and new statistics; whatever the donor does not hold stays.
+        New parameters and new statistics; submodules that the source model does not
+        have are unchanged.
 
     Raises:
-        ConfigError: if the donor has no such sub-tree, or one that does not fit.
+        ConfigError: The source model has no such submodule, or one that does not match.
     """
     names = [name for name in source_params if name.startswith(prefix)]
     if not names:
         raise ConfigError(
             "C23",
-            f"the donor has nothing called {prefix!r}..: it has "
+            f"source model has no submodule {prefix!r}..; it has "
             f"{sorted(source_params)}.",
         )
     for name in names:
@@ -51,20 +52,20 @@ def copy_submodules(
     )
 
 
-def _check(name: str, tree: PyTree, donor: PyTree) -> None:
-    """Raises ConfigError if the sub-trees `name` differ in names or shapes."""
-    have, given = _shapes(tree.get(name, {})), _shapes(donor.get(name, {}))
+def _check(name: str, target: PyTree, source: PyTree) -> None:
+    """Raises ConfigError if the submodules `name` differ in names or shapes."""
+    have, given = _shapes(target.get(name, {})), _shapes(source.get(name, {}))
     for path in sorted(have.keys() | given.keys()):
         if have.get(path) != given.get(path):
             raise ConfigError(
                 "C23",
-                f"{name}{path} is {given.get(path, 'absent')} in the donor and "
-                f"{have.get(path, 'absent')} in the model.",
-                "train the donor with the same encoder",
+                f"{name}{path} is {given.get(path, 'missing')} in the source model and "
+                f"{have.get(path, 'missing')} in the target model.",
+                "train the source model with the same encoder",
             )
 
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
-    """Path -> shape of every leaf."""
+    """Returns path -> shape of every leaf."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
