@@ -1,4 +1,4 @@
-"""Examples that fit into memory, held as one array per entry."""
+"""Examples held in memory."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -1,1 +1,1 @@
-"""Changes of training examples: audio, images, text, features, missing modalities."""
+"""Augmentation of training examples: audio, image, text, features, modalities."""

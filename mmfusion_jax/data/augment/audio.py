@@ -1,4 +1,4 @@
-"""Random changes of sound: pace, pitch, noise."""
+"""Random audio augmentation: time stretch, pitch shift, noise."""
 
 import dataclasses
 from typing import Any
@@ -10,29 +10,30 @@ from mmfusion_jax.data.dataset import Example
 from mmfusion_jax.data.preprocessing import pad_or_truncate
 from mmfusion_jax.errors import ConfigError, missing_dependency
 
-_WINDOW = 2048  # samples, as librosa takes by default
+_WINDOW = 2048  # samples, the default of librosa
 
 
 @dataclasses.dataclass(frozen=True)
 class RandomWaveform:
-    """Changes the pace and the pitch of a waveform and adds noise.
+    """Time-stretches and pitch-shifts a waveform and adds noise.
 
-    Each of the three happens with the chance `prob`. A sound that becomes shorter is
-    filled up and masked; one that becomes longer is cut.
+    Each of the three is applied with probability `prob`. Shorter audio is padded and
+    masked; longer audio is truncated.
 
     Attributes:
-        modality: (t) or (t 1) float samples.
-        sample_rate: of them, in Hz.
-        time_stretch: the pace is multiplied by exp(-stretch) .. exp(stretch).
-        semitones: the pitch moves by up to so many, either way.
-        snr_db: least and greatest power of the sound over that of the noise, in dB.
-        prob: chance of each change.
+        modality: name of the modality, (t) or (t 1) float samples.
+        sample_rate: sample rate in Hz.
+        time_stretch: the speed is multiplied by exp(-time_stretch) ..
+            exp(time_stretch).
+        semitones: maximum pitch shift in semitones, up or down.
+        snr_db: minimum and maximum signal-to-noise ratio in dB.
+        prob: probability of each change.
 
     Reference:
         Hetero-Fusion-Net, Sec. 5.2: time stretching, pitch shifting, background noise.
     Deviation:
-        The paper gives no ranges: the defaults are ours. The noise is pink, as that
-        of rooms and streets is, nearly.
+        The paper gives no ranges for the defaults. The noise is pink, similar to that
+        of rooms and streets.
     """
 
     modality: str
@@ -46,7 +47,7 @@ class RandomWaveform:
         _check(self.modality, self.time_stretch, self.semitones, self.prob)
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-        """Changes the modality, unless it is missing; everything else passes.
+        """Augments the modality if present; passes everything else through.
 
         Raises:
             MissingDependencyError: librosa is not installed.
@@ -57,39 +58,38 @@ class RandomWaveform:
             return example
         x = samples.reshape(len(samples))[mask].astype(np.float32)
         librosa = _librosa()
-        hit = rng.random(3) < self.prob
-        pace = float(np.exp(self.time_stretch * rng.uniform(-1, 1)))
-        steps = float(self.semitones * rng.uniform(-1, 1))
+        apply = rng.random(3) < self.prob
+        speed = float(np.exp(self.time_stretch * rng.uniform(-1, 1)))
+        semitones = float(self.semitones * rng.uniform(-1, 1))
         snr = float(rng.uniform(self.snr_db[0], self.snr_db[1]))
-        if hit[0]:
-            x = _stretch(librosa, x, pace)
-        if hit[1]:
-            x = _shift(librosa, x, self.sample_rate, steps)
-        if hit[2]:
+        if apply[0]:
+            x = _time_stretch(librosa, x, speed)
+        if apply[1]:
+            x = _pitch_shift(librosa, x, self.sample_rate, semitones)
+        if apply[2]:
             noise = pink_noise(len(x), rng)
             power = np.mean(np.square(x, dtype=np.float64))
             x = x + np.sqrt(power / 10 ** (snr / 10)) * noise
-        return _with(example, self.modality, x.astype(samples.dtype))
+        return _replaced(example, self.modality, x.astype(samples.dtype))
 
 
 @dataclasses.dataclass(frozen=True)
 class RandomSpectrogram:
-    """The same three for sound of which only a spectrogram is left.
+    """Time stretch, pitch shift and noise for spectrograms.
 
-    Time and frequency are stretched by linear interpolation, the last bin standing for
-    those beyond it; white noise is added to all values.
+    Time and frequency are stretched by linear interpolation, with the last bin repeated
+    beyond it; white noise is added to all values.
 
     Attributes:
-        modality: (t f) frames, or a picture such as (1 f t 1).
+        modality: name of the modality, (t f) frames, or an image such as (1 f t 1).
         time, frequency: axes of the array.
-        time_stretch: the pace is multiplied by exp(-stretch) .. exp(stretch).
-        semitones: frequencies are multiplied by up to so many semitones, either way;
-            right for bins of equal width in Hz, nearly so for mel bands. 0 for
-            cepstral coefficients (MFCC), whose bins are no frequencies: for those the
-            noise stands alone with the pace, and `RandomFeatures` knows a warp of the
-            vocal tract.
-        noise: deviation of the noise, as a share of that of the spectrogram.
-        prob: chance of each change.
+        time_stretch: the speed is multiplied by exp(-time_stretch) ..
+            exp(time_stretch).
+        semitones: maximum pitch shift in semitones, up or down; exact for bins of equal
+            width in Hz, approximate for mel bands. Use 0 for cepstral coefficients
+            (MFCC), which are not frequencies; `RandomFeatures` can warp them.
+        noise: standard deviation of the noise, relative to that of the spectrogram.
+        prob: probability of each change.
 
     Reference:
         Hetero-Fusion-Net, Sec. 5.2.
@@ -107,42 +107,42 @@ class RandomSpectrogram:
         _check(self.modality, self.time_stretch, self.semitones, self.prob)
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-        """Changes the modality, unless it is missing; everything else passes."""
+        """Augments the modality if present; passes everything else through."""
         values = example["inputs"][self.modality]
         mask = example["masks"][self.modality]
         if not mask.any():
             return example
         x = values[mask].astype(np.float32)
-        hit = rng.random(3) < self.prob
-        pace = np.exp(self.time_stretch * rng.uniform(-1, 1))
+        apply = rng.random(3) < self.prob
+        speed = np.exp(self.time_stretch * rng.uniform(-1, 1))
         pitch = 2 ** (self.semitones * rng.uniform(-1, 1) / 12)
-        if hit[0]:
+        if apply[0]:
             steps = x.shape[self.time]
-            length = max(round(steps / pace), 1) if self.time == 0 else steps
-            x = interpolate_at(x, np.arange(length) * pace, self.time)
-        if hit[1]:
+            length = max(round(steps / speed), 1) if self.time == 0 else steps
+            x = interpolate_at(x, np.arange(length) * speed, self.time)
+        if apply[1]:
             x = interpolate_at(
                 x, np.arange(x.shape[self.frequency]) / pitch, self.frequency
             )
-        if hit[2]:
+        if apply[2]:
             scale = np.float32(self.noise * x.std())
             x = x + scale * rng.standard_normal(x.shape, np.float32)
         if np.issubdtype(values.dtype, np.integer):
             limits = np.iinfo(values.dtype)
             x = np.clip(np.round(x), limits.min, limits.max)
-        return _with(example, self.modality, x.astype(values.dtype))
+        return _replaced(example, self.modality, x.astype(values.dtype))
 
 
 def pink_noise(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Noise whose power falls as 1 / f, of mean power 1, (count)."""
+    """Noise with a power spectrum of 1 / f and mean power 1, (count)."""
     spectrum = np.fft.rfft(rng.standard_normal(count))
-    rates = np.maximum(np.arange(len(spectrum)), 1)
-    noise = np.fft.irfft(spectrum / np.sqrt(rates), count)
+    frequencies = np.maximum(np.arange(len(spectrum)), 1)
+    noise = np.fft.irfft(spectrum / np.sqrt(frequencies), count)
     return noise / max(float(np.sqrt(np.mean(noise**2))), 1e-12)
 
 
-def _with(example: Example, modality: str, x: np.ndarray) -> Example:
-    """The example with another sound, padded or cut to the length of the old one."""
+def _replaced(example: Example, modality: str, x: np.ndarray) -> Example:
+    """The example with new audio, padded or truncated to the original length."""
     old = example["inputs"][modality]
     rows, mask = pad_or_truncate(x.reshape(-1, *old.shape[1:]), len(old))
     return {
@@ -153,58 +153,61 @@ def _with(example: Example, modality: str, x: np.ndarray) -> Example:
 
 
 def _librosa() -> Any:
-    """Librosa, which takes a second to import."""
+    """Imports librosa, which takes a second."""
     try:
         import librosa
     except ImportError as error:
-        raise missing_dependency("librosa", "media", "changing waveforms") from error
+        raise missing_dependency("librosa", "media", "augmenting waveforms") from error
     return librosa
 
 
-def _stretch(librosa: Any, x: np.ndarray, pace: float) -> np.ndarray:
-    """The same pitch at another pace, by a phase vocoder, (n / pace)."""
-    # A sound shorter than the window has silence after it, which stft would warn about.
-    whole = librosa.util.fix_length(x, size=max(len(x), _WINDOW))
-    spectrum = _at_pace(librosa.stft(whole, n_fft=_WINDOW), pace)
-    return librosa.istft(spectrum, dtype=x.dtype, length=round(len(x) / pace))
+def _time_stretch(librosa: Any, x: np.ndarray, speed: float) -> np.ndarray:
+    """Changes the speed but not the pitch, by a phase vocoder, (n / speed)."""
+    # Audio shorter than the window is padded with silence: stft would warn about it.
+    padded = librosa.util.fix_length(x, size=max(len(x), _WINDOW))
+    spectrum = _phase_vocoder(librosa.stft(padded, n_fft=_WINDOW), speed)
+    return librosa.istft(spectrum, dtype=x.dtype, length=round(len(x) / speed))
 
 
-def _at_pace(spectrum: np.ndarray, pace: float) -> np.ndarray:
-    """Frames of a short-time Fourier transform at `pace` times the pace, (f t / pace).
+def _phase_vocoder(spectrum: np.ndarray, speed: float) -> np.ndarray:
+    """Frames of a short-time Fourier transform at `speed`, (f t / speed).
 
-    Magnitudes are interpolated; the phase turns from frame to frame as in the original.
+    Magnitudes are interpolated; phases advance from frame to frame as in the original.
     """
-    # librosa has a vocoder, but that of 1.0 ends a sound otherwise than that of 0.11,
-    # warns of the arguments that librosa.effects.time_stretch gives it, and warns of an
-    # invalid cast in one call and not in the next.
-    times = np.arange(0, spectrum.shape[1], pace)
+    # librosa has a phase vocoder, but that of 1.0 differs from that of 0.11 at the end
+    # of the audio, warns about the arguments of librosa.effects.time_stretch, and warns
+    # about an invalid cast in one call and not in the next.
+    times = np.arange(0, spectrum.shape[1], speed)
     left = times.astype(int)
     padded = np.pad(spectrum, ((0, 0), (0, 2)))
     first, second = padded[:, left], padded[:, left + 1]
-    share = times - left
-    size = (1 - share) * np.abs(first) + share * np.abs(second)
-    turn = np.angle(second) - np.angle(first)
+    weight = times - left
+    magnitude = (1 - weight) * np.abs(first) + weight * np.abs(second)
+    advance = np.angle(second) - np.angle(first)
     start = np.angle(spectrum[:, :1])
-    turns = np.concatenate([start, turn[:, :-1]], axis=1)
-    phase = np.cumsum(turns, axis=1, dtype=float)
-    return (size * np.exp(1j * phase)).astype(spectrum.dtype)
+    advances = np.concatenate([start, advance[:, :-1]], axis=1)
+    phase = np.cumsum(advances, axis=1, dtype=float)
+    return (magnitude * np.exp(1j * phase)).astype(spectrum.dtype)
 
 
-def _shift(librosa: Any, x: np.ndarray, sample_rate: int, steps: float) -> np.ndarray:
-    """The same pace at another pitch, as librosa.effects.pitch_shift, (n)."""
-    pace = 2.0 ** (-steps / 12)
-    moved = librosa.resample(
-        _stretch(librosa, x, pace), orig_sr=sample_rate / pace, target_sr=sample_rate
+def _pitch_shift(
+    librosa: Any, x: np.ndarray, sample_rate: int, semitones: float
+) -> np.ndarray:
+    """Changes the pitch but not the speed, as librosa.effects.pitch_shift, (n)."""
+    speed = 2.0 ** (-semitones / 12)
+    stretched = _time_stretch(librosa, x, speed)
+    shifted = librosa.resample(
+        stretched, orig_sr=sample_rate / speed, target_sr=sample_rate
     )
-    return librosa.util.fix_length(moved, size=len(x))
+    return librosa.util.fix_length(shifted, size=len(x))
 
 
-def _check(modality: str, stretch: float, semitones: float, share: float) -> None:
-    """Raises ConfigError for ranges that cannot be meant."""
-    if not (0 <= stretch <= 1 and 0 <= semitones <= 24 and 0 <= share <= 1):
+def _check(modality: str, time_stretch: float, semitones: float, prob: float) -> None:
+    """Raises ConfigError for values that are out of range."""
+    if not (0 <= time_stretch <= 1 and 0 <= semitones <= 24 and 0 <= prob <= 1):
         raise ConfigError(
             "C10",
-            f"config.data.augmentations.{modality}: stretch={stretch}, "
-            f"semitones={semitones} or share={share} is out of range.",
-            "stretch 0..1, semitones 0..24, share 0..1",
+            f"config.data.augmentations.{modality}: time_stretch={time_stretch}, "
+            f"semitones={semitones} or prob={prob} is out of range.",
+            "time_stretch 0..1, semitones 0..24, prob 0..1",
         )

@@ -17,16 +17,16 @@ class CropAndFlip:
     """Random resized crop and horizontal flip of the pixels of an example.
 
     Attributes:
-        scale: least and greatest share of the area to keep; one above 1 cannot be
-            had, and such a draw keeps the whole picture.
+        scale: minimum and maximum fraction of the area to keep; a draw above 1 keeps
+            the full image.
         flip: probability of a flip.
-        per_frame: draw anew for every frame instead of once for a clip.
+        per_frame: draw for every frame independently instead of once per clip.
 
     Reference:
         CFN-SR, released code.
     Deviation:
-        The code draws for every frame by itself, so the picture jumps; one draw for a
-        clip is the default here.
+        The code draws for every frame independently, so the image jumps; the default
+        here is one draw per clip.
     """
 
     scale: tuple[float, float] = (0.8, 1.4)
@@ -34,21 +34,21 @@ class CropAndFlip:
     per_frame: bool = False
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-        """Changes "video", (t s s c) uint8; everything else passes through."""
+        """Augments "video", (t s s c) uint8; passes everything else through."""
         video = example["inputs"]["video"]
         if not example["masks"]["video"].any():
             return example
         draws = len(video) if self.per_frame else 1
-        plans = [self._draw(rng, *video.shape[1:3]) for _ in range(draws)]
-        plans *= len(video) // draws
-        frames = [_apply(*pair) for pair in zip(video, plans, strict=True)]
+        params = [self._draw(rng, *video.shape[1:3]) for _ in range(draws)]
+        params *= len(video) // draws
+        frames = [_apply(*pair) for pair in zip(video, params, strict=True)]
         inputs = {**example["inputs"], "video": np.stack(frames)}
         return {**example, "inputs": inputs}
 
     def _draw(
         self, rng: np.random.Generator, height: int, width: int
     ) -> tuple[tuple[int, int, int, int], bool]:
-        """A box and whether to flip."""
+        """Draws a crop box and whether to flip."""
         box = crop_box(rng, height, width, self.scale)
         return box, bool(rng.random() < self.flip)
 
@@ -56,10 +56,10 @@ class CropAndFlip:
 def crop_box(
     rng: np.random.Generator, height: int, width: int, scale: tuple[float, float]
 ) -> tuple[int, int, int, int]:
-    """A random part of a picture: top, left, height, width.
+    """Draws a random crop box: top, left, height, width.
 
-    Ten draws of an area within `scale` and a ratio of width to height within 3/4..4/3
-    are tried; the whole picture if none of them fits into it.
+    Tries ten draws of an area within `scale` and an aspect ratio within 3/4..4/3; the
+    full image if none of them fits.
     """
     for _ in range(_TRIES):
         area = height * width * rng.uniform(*scale)
@@ -72,10 +72,10 @@ def crop_box(
 
 
 def _apply(
-    frame: np.ndarray, plan: tuple[tuple[int, int, int, int], bool]
+    frame: np.ndarray, params: tuple[tuple[int, int, int, int], bool]
 ) -> np.ndarray:
-    """One frame, cropped, brought back to its size and perhaps flipped."""
-    (top, left, height, width), flip = plan
+    """Crops a frame, resizes it to its original size, and optionally flips it."""
+    (top, left, height, width), flip = params
     part = frame[top : top + height, left : left + width]
     if part.shape != frame.shape:
         part = resize(part, len(frame))

@@ -1,4 +1,4 @@
-"""Random changes of pictures: crop, flip, colours."""
+"""Random image augmentation: crop, flip, color jitter."""
 
 import dataclasses
 
@@ -14,23 +14,26 @@ LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)
 
 @dataclasses.dataclass(frozen=True)
 class RandomImage:
-    """Crops, flips and colours the pictures of an example, all of them alike.
+    """Crops, flips and color-jitters the images of an example, all in the same way.
 
     Attributes:
-        modality: (t h w c) pixels, unsigned integers 0..255, or floats 0..1.
-        crop: least and greatest share of the area to keep; the part, of a ratio of
-            width to height within 3/4..4/3 of the picture's, is brought back to the
-            size of the picture. (1, 1) crops nothing.
-        flip: chance of a horizontal flip; 0 where left and right tell something, as
-            in digits.
+        modality: name of the modality, (t h w c) pixels, unsigned integers 0..255, or
+            floats 0..1.
+        crop: minimum and maximum fraction of the area to keep; the crop, with an aspect
+            ratio within 3/4..4/3 of the image's, is resized to the size of the image.
+            (1, 1) does not crop.
+        flip: probability of a horizontal flip; 0 if left and right differ in meaning,
+            as in digits.
         brightness: pixels are multiplied by 1 - brightness .. 1 + brightness.
-        contrast: the distance from the mean grey is, by 1 - contrast .. 1 + contrast.
-        saturation: the distance from the pixel's own grey is; three channels only.
+        contrast: differences from the mean luma are multiplied by 1 - contrast .. 1 +
+            contrast.
+        saturation: differences from the luma of the pixel are multiplied by 1 -
+            saturation .. 1 + saturation; three channels only.
 
     Reference:
-        Hetero-Fusion-Net, Sec. 5.2: random crop, horizontal flip, colour jitter.
+        Hetero-Fusion-Net, Sec. 5.2: random crop, horizontal flip, color jitter.
     Deviation:
-        The paper gives no ranges: the defaults are ours.
+        The paper gives no ranges for the defaults.
     """
 
     modality: str
@@ -42,58 +45,60 @@ class RandomImage:
 
     def __post_init__(self):
         low, high = self.crop
-        shares = self.flip, self.brightness, self.contrast, self.saturation
-        if not (0 < low <= high <= 1 and all(0 <= x <= 1 for x in shares)):
+        names = "flip", "brightness", "contrast", "saturation"
+        values = {name: getattr(self, name) for name in names}
+        if not (0 < low <= high <= 1 and all(0 <= x <= 1 for x in values.values())):
+            listed = ", ".join(f"{name}={value}" for name, value in values.items())
             raise ConfigError(
                 "C10",
-                f"config.data.augmentations.{self.modality}: crop={self.crop} or a "
-                f"chance or strength of {shares} is out of range.",
+                f"config.data.augmentations.{self.modality}: crop={self.crop}, {listed} "
+                "are out of range.",
                 "0 < crop[0] <= crop[1] <= 1; all others 0..1",
             )
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-        """Changes the modality, unless it is missing; everything else passes."""
+        """Augments the modality if present; passes everything else through."""
         pixels = example["inputs"][self.modality]
         if not example["masks"][self.modality].any():
             return example
         top = 255.0 if np.issubdtype(pixels.dtype, np.integer) else 1.0
         x = pixels.astype(np.float32) / top
         if self.crop[0] < 1:
-            share = self.crop[0], self.crop[1]
-            x = resample(x, *crop_box(rng, x.shape[1], x.shape[2], share))
+            scale = self.crop[0], self.crop[1]
+            x = resample(x, *crop_box(rng, x.shape[1], x.shape[2], scale))
         if rng.random() < self.flip:
             x = x[:, :, ::-1]
-        x = np.clip(self._coloured(x, rng), 0, 1) * top
+        x = np.clip(self._jitter(x, rng), 0, 1) * top
         if top > 1:
             x = np.round(x)
         inputs = {**example["inputs"], self.modality: x.astype(pixels.dtype)}
         return {**example, "inputs": inputs}
 
-    def _coloured(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Brightness, contrast and saturation, in this order."""
-        around = lambda strength: 1 + strength * rng.uniform(-1, 1)
-        x = x * np.float32(around(self.brightness))
-        middle = np.mean(_grayscale(x), dtype=np.float32)
-        x = middle + (x - middle) * np.float32(around(self.contrast))
-        factor = np.float32(around(self.saturation))
+    def _jitter(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Changes brightness, contrast and saturation, in this order."""
+        draw = lambda strength: np.float32(1 + strength * rng.uniform(-1, 1))
+        x = x * draw(self.brightness)
+        mean = np.mean(_luma(x), dtype=np.float32)
+        x = mean + (x - mean) * draw(self.contrast)
+        factor = draw(self.saturation)
         if x.shape[-1] != 3:
             return x
-        grey = _grayscale(x)
-        return grey + (x - grey) * factor
+        luma = _luma(x)
+        return luma + (x - luma) * factor
 
 
 def resample(x: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
-    """A part of pictures (t h w c), brought back to their size, bilinearly."""
+    """Crops images (t h w c) and resizes them to their size, bilinearly."""
     part = x[:, top : top + height, left : left + width]
     for axis in (1, 2):
-        places = np.arange(x.shape[axis]) + 0.5
-        places = places * part.shape[axis] / x.shape[axis] - 0.5
-        part = interpolate_at(part, places, axis)
+        positions = np.arange(x.shape[axis]) + 0.5
+        positions = positions * part.shape[axis] / x.shape[axis] - 0.5
+        part = interpolate_at(part, positions, axis)
     return part
 
 
-def _grayscale(x: np.ndarray) -> np.ndarray:
-    """The brightness of every pixel, (t h w 1)."""
+def _luma(x: np.ndarray) -> np.ndarray:
+    """The luma of every pixel, (t h w 1)."""
     if x.shape[-1] != 3:
         return np.mean(x, axis=-1, keepdims=True)
     return (x @ LUMA_WEIGHTS)[..., None]

@@ -1,4 +1,4 @@
-"""Takes modalities away from training examples, and joins transforms."""
+"""Modality dropout, and composition of augmentations."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,10 +11,10 @@ from mmfusion_jax.errors import ConfigError, suggest
 
 @dataclasses.dataclass(frozen=True)
 class Compose:
-    """One transform after the other, all with one generator.
+    """Applies augmentations in order, with the same generator.
 
     Attributes:
-        steps: the transforms.
+        steps: the augmentations.
     """
 
     steps: tuple[Augment, ...]
@@ -27,13 +27,13 @@ class Compose:
 
 @dataclasses.dataclass(frozen=True)
 class ModalityDropout:
-    """Hides modalities of an example at random, but never all that it has.
+    """Drops modalities of an example at random, but never all of them.
 
-    A hidden modality is masked and 0. If the draw hides all, the one of the highest
-    draw stays.
+    A dropped modality is masked and 0. If all would be dropped, the one with the
+    highest draw remains.
 
     Attributes:
-        rates: modality -> chance that it is hidden, 0..1.
+        rates: modality -> probability of dropping it, 0..1.
 
     Deviation:
         Hetero-Fusion-Net, Sec. 7, names modality dropout as future work.
@@ -46,7 +46,8 @@ class ModalityDropout:
             if not 0 <= rate <= 1:
                 raise ConfigError(
                     "C10",
-                    f"config.data.modality_dropout.{name}={rate} is not from 0 to 1.",
+                    f"config.data.modality_dropout.{name}={rate} is out of range.",
+                    "0 to 1",
                 )
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
@@ -55,16 +56,16 @@ class ModalityDropout:
             name = min(unknown)
             raise ConfigError(
                 "C03",
-                f"config.data.modality_dropout.{name}: the data has no such modality; "
+                f"config.data.modality_dropout.{name} is not a modality of the data; "
                 f"{suggest(name, masks)}",
             )
         names = [name for name in sorted(masks) if masks[name].any()]
         draws = dict(zip(names, rng.random(len(names)), strict=True))
-        hidden = {name for name in names if draws[name] < self.rates.get(name, 0.0)}
-        if names and len(hidden) == len(names):
-            hidden.remove(max(names, key=lambda name: draws[name]))
-        blank = lambda part: {
-            name: np.zeros_like(x) if name in hidden else x
+        dropped = {name for name in names if draws[name] < self.rates.get(name, 0.0)}
+        if names and len(dropped) == len(names):
+            dropped.remove(max(names, key=lambda name: draws[name]))
+        zeroed = lambda part: {
+            name: np.zeros_like(x) if name in dropped else x
             for name, x in example[part].items()
         }
-        return {**example, "inputs": blank("inputs"), "masks": blank("masks")}
+        return {**example, "inputs": zeroed("inputs"), "masks": zeroed("masks")}

@@ -1,4 +1,4 @@
-"""Random changes of text: synonyms, and words left out."""
+"""Random text augmentation: synonym replacement and word deletion."""
 
 import dataclasses
 import functools
@@ -14,28 +14,28 @@ from mmfusion_jax.errors import ConfigError, DataError
 
 @dataclasses.dataclass(frozen=True)
 class RandomWords:
-    """Replaces words by synonyms, then leaves words out.
+    """Replaces words by synonyms, then deletes words.
 
-    What follows a word that is left out moves up. One word stays at least.
+    The words after a deleted one move up. At least one word remains.
 
     Attributes:
-        modality: ids (t) int; (t 2), of which the first column is the id; or, for
-            leaving out alone, vectors (t f).
-        delete_prob: chance of each word to be left out.
-        replace_prob: chance of each word that has synonyms to be replaced by one of
+        modality: name of the modality: ids (t) int, or (t 2) with the id in the first
+            column; or, for deletion only, embeddings (t f).
+        delete_prob: probability of each word to be deleted.
+        replace_prob: probability of each word with synonyms to be replaced by one of
             them.
-        synonyms: a text file; the words of a line, parted by blanks, stand for each
-            other. Needed where `replace_prob` is not 0.
-        vocabulary: a text file with a word in every line, whose number from 0 is its
-            id, such as BERT's vocab.txt; "": the synonyms are ids already. Words
-            that it lacks are passed over.
-        protected_ids: ids that stay, such as those of [CLS] and [SEP].
+        synonyms: path of a text file; the words of a line, separated by spaces, are
+            synonyms. Required if `replace_prob` is not 0.
+        vocabulary: path of a text file with one word per line, whose index is its id,
+            such as vocab.txt of BERT; "" if the synonyms are ids. Synonyms that are not
+            in it are ignored.
+        protected_ids: ids that are never changed, such as those of [CLS] and [SEP].
 
     Reference:
         Hetero-Fusion-Net, Sec. 5.2: synonym replacement and random word deletion,
         p = 0.1.
     Deviation:
-        One p is given for both; we take it for each.
+        The paper gives one p for both; it is used for each.
     """
 
     modality: str
@@ -51,20 +51,21 @@ class RandomWords:
             raise ConfigError(
                 "C10",
                 f"{where}: delete_prob={self.delete_prob} or "
-                f"replace_prob={self.replace_prob} is not between 0 and 1.",
+                f"replace_prob={self.replace_prob} is out of range.",
+                "0 to 1",
             )
         if self.replace_prob and not self.synonyms:
             raise ConfigError(
                 "C10",
-                f"{where}: replace={self.replace_prob} needs a table of synonyms.",
-                f"--{where}.synonyms=FILE, or replace=0",
+                f"{where}: replace_prob={self.replace_prob} requires synonyms.",
+                f"--{where}.synonyms=FILE, or --{where}.replace_prob=0",
             )
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-        """Changes the modality, unless it is missing; everything else passes.
+        """Augments the modality if present; passes everything else through.
 
         Raises:
-            DataError: a table cannot be read, or holds no synonyms.
+            DataError: a file is not readable, or contains no synonyms.
         """
         words = example["inputs"][self.modality]
         mask = example["masks"][self.modality]
@@ -74,10 +75,10 @@ class RandomWords:
         if self.replace_prob:
             kept = self._replaced(kept, rng)
         draws = rng.random(len(kept))
-        out = (draws < self.delete_prob) & ~self._protected(kept)
-        if out.all():
-            out[np.argmax(draws)] = False
-        rows, mask = pad_or_truncate(kept[~out], len(words))
+        deleted = (draws < self.delete_prob) & ~self._protected(kept)
+        if deleted.all():
+            deleted[np.argmax(draws)] = False
+        rows, mask = pad_or_truncate(kept[~deleted], len(words))
         return {
             **example,
             "inputs": {**example["inputs"], self.modality: rows},
@@ -85,18 +86,18 @@ class RandomWords:
         }
 
     def _replaced(self, words: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """The words, some of them as synonyms."""
+        """The words, some of them replaced by synonyms."""
         table = read_synonyms(self.synonyms, self.vocabulary)
         words = words.copy()
         ids = words if words.ndim == 1 else words[:, 0]
-        for place in np.flatnonzero(rng.random(len(ids)) < self.replace_prob):
-            known = table.get(int(ids[place]), ())
-            if known and int(ids[place]) not in self.protected_ids:
-                ids[place] = known[rng.integers(len(known))]
+        for i in np.flatnonzero(rng.random(len(ids)) < self.replace_prob):
+            synonyms = table.get(int(ids[i]), ())
+            if synonyms and int(ids[i]) not in self.protected_ids:
+                ids[i] = synonyms[rng.integers(len(synonyms))]
         return words
 
     def _protected(self, words: np.ndarray) -> np.ndarray:
-        """Which words must stay, (t) bool."""
+        """Words that are never changed, (t) bool."""
         if not np.issubdtype(words.dtype, np.integer):
             return np.zeros(len(words), bool)
         return np.isin(words if words.ndim == 1 else words[:, 0], self.protected_ids)
@@ -104,10 +105,10 @@ class RandomWords:
 
 @functools.cache
 def read_synonyms(path: str, vocabulary: str) -> Mapping[int, tuple[int, ...]]:
-    """Id -> the ids that may stand for it.
+    """Returns id -> the ids of its synonyms.
 
     Raises:
-        DataError: a file cannot be read, or no line has two known words.
+        DataError: a file is not readable, or no line has two known words.
     """
     ids = {}
     if vocabulary:
@@ -126,8 +127,8 @@ def read_synonyms(path: str, vocabulary: str) -> Mapping[int, tuple[int, ...]]:
     if not table:
         raise DataError(
             "D15",
-            f"{path} holds no synonyms: no line has two known words.",
-            "lines such as 'big large huge', and a vocabulary that has these words",
+            f"{path} contains no synonyms: no line has two known words.",
+            "lines such as 'big large huge', and a vocabulary with these words",
         )
     return table
 
@@ -138,5 +139,5 @@ def _lines(path: str) -> list[str]:
         return Path(path).expanduser().read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            "D15", f"{path} cannot be read: {error}.", "name a UTF-8 text file"
+            "D15", f"{path} is not readable: {error}.", "specify a UTF-8 text file"
         ) from error

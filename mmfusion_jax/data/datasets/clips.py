@@ -1,4 +1,4 @@
-"""Any folder of clips with a table of labels."""
+"""Any folder of clips with a labels.csv."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,9 +21,9 @@ from mmfusion_jax.errors import ConfigError, DataError
 LABEL = "label"
 EXPECTED_LAYOUT = """\
   clips/labels.csv   file,label[,split][,speaker][,start,end]
-  clips/a.mp4        any file that holds pictures, sound or both
+  clips/a.mp4        any file with video, audio or both
   clips/more/b.wav
-  start and end are seconds; split is train, valid or test"""
+  start and end are in seconds; split is train, valid or test"""
 FALLBACK_HINT = "python -m mmfusion_jax.main --config=configs/cfn_sr.py"
 
 
@@ -38,18 +38,19 @@ def outline(
     classes: Sequence[str] = (),
     **_: Any,
 ) -> Dataset:
-    """What `load_clips` returns, with zeros for examples; reads nothing.
+    """Outline of `load_clips`; reads nothing.
 
-    Their number is not known: one of each split stands for all.
+    The number of clips is unknown: every split has one example.
 
     Raises:
-        DataError: without the clips, `classes` and `duration` must be given.
+        DataError: `classes` or `duration` is missing.
     """
     if not classes or not duration:
         raise DataError(
             "D40",
-            "the clips are your own: their classes and length are not known.",
-            "--config.data.dir=FOLDER, or without clips "
+            "config.data.data_dir is missing, and without clips their classes and "
+            "duration are unknown.",
+            "--config.data.data_dir=FOLDER, or without clips "
             "--config.data.classes=a,b --config.data.duration=3",
         )
     shapes = {
@@ -73,7 +74,7 @@ def load_clips(
     modalities: Sequence[str] = MODALITIES,
     frames: int = 30,
     size: int = 112,
-    resize_mode: str = "crop",
+    resize_mode: str = "center_crop",
     crop_box: Sequence[float] = FULL_FRAME,
     rgb: bool = True,
     sample_rate: int = 22050,
@@ -94,110 +95,116 @@ def load_clips(
     workers: int | None = None,
     timeout: float = 120.0,
 ) -> Dataset:
-    """Clips of one's own, decoded once and then read from the cache.
+    """Loads a folder of clips, decoded once and then read from the cache.
 
-    An example holds "video", (frames size size 3) uint8, and "audio", (t n_mfcc)
-    float32 padded to the longest clip. A clip without pictures or without sound is
-    kept, with that modality masked.
+    The inputs of an example are "video", (frames size size 3) uint8, and "audio",
+    (t n_mfcc) float32 padded to the longest clip. A clip without a video or audio
+    stream is kept, with that modality masked.
 
     Args:
         data_dir: folder of the clips.
-        labels: the table, beside the clips or anywhere; "" means `labels.csv` in
-            `data_dir`. Its columns are file, label and perhaps split, speaker, start,
-            end.
-        modalities: which of "audio" and "video" to take.
-        frames: per clip, evenly spaced in time.
-        size: side of a frame in pixels.
-        resize_mode: "crop" takes the middle square, "pad" adds black bars, "squeeze"
-            distorts.
-        crop_box: left, top, right, bottom of the part of the frame to use, as shares,
-            where the camera stands still.
-        rgb: False keeps the brightness, three times.
-        sample_rate: of the sound, in Hz.
-        offset: seconds of sound to leave out at the beginning.
-        duration: seconds of sound to take; None or 0 takes all.
-        n_mfcc: coefficients of a sound frame.
-        pad_mode: of the edges of the sound, "reflect" or "constant".
-        noise_snr_db: white noise added to the sound; None adds none.
-        noise_seed: of that noise.
-        standardize: bring the MFCC to mean 0 and deviation 1 by the training split.
+        labels: path of the CSV file of labels; "" means `labels.csv` in `data_dir`.
+            Its columns are file, label and optionally split, speaker, start, end.
+        modalities: modalities to use, of "audio" and "video".
+        frames: number of frames per clip, uniformly sampled.
+        size: side length of a frame in pixels.
+        resize_mode: "center_crop" keeps the central square, "letterbox" adds black
+            bars, "stretch" changes the aspect ratio.
+        crop_box: left, top, right, bottom of the part of the frame to use, as
+            fractions of its size.
+        rgb: False converts the frames to grayscale, repeated for three channels.
+        sample_rate: audio sample rate in Hz.
+        offset: seconds of audio to skip at the beginning.
+        duration: seconds of audio to use; None or 0 uses all.
+        n_mfcc: number of MFCC per audio frame.
+        pad_mode: padding of the ends of the audio, "reflect" or "constant".
+        noise_snr_db: signal-to-noise ratio of added white noise; None adds none.
+        noise_seed: seed of that noise.
+        standardize: standardize the MFCC with the statistics of the training split.
         augment: random resized crop and flip of the training videos.
-        classes: the labels that may occur, in this order; () takes those that do,
-            sorted.
-        speaker_column: the column that tells who is seen and heard.
-        val_fraction: of the clips, for choosing the step; without a split column.
-        test_fraction: of the clips; without a split column.
-        split_seed: of the random split.
-        strict: stop at a file that cannot be decoded instead of leaving it out.
-        workers: processes that decode; None takes one for each core.
-        timeout: seconds that one file may take.
+        classes: allowed labels, in this order; () uses all labels, sorted.
+        speaker_column: name of the column with the speakers.
+        val_fraction: fraction of the clips for validation, without a split column.
+        test_fraction: fraction of the clips for test, without a split column.
+        split_seed: seed of the random split.
+        strict: raise an error for a file that cannot be decoded, instead of skipping
+            it.
+        workers: number of decoding processes; None uses one per core.
+        timeout: time limit of one file in seconds.
 
     Raises:
         ConfigError: an option is out of range.
-        DataError: folder, table or clips are missing or wrong.
+        DataError: the folder, the labels or clips are missing or wrong.
         MissingDependencyError: PyAV, Pillow or librosa is not installed.
     """
-    folder, table = _places(data_dir, labels)
-    recipe = ClipSpec(
+    folder, table = _paths(data_dir, labels)
+    spec = ClipSpec(
         tuple(modalities), frames, size, rgb, sample_rate, offset, duration or None,
         n_mfcc, pad_mode, noise_snr_db, noise_seed,
     )  # fmt: skip
     rows = read_labels(table, folder, classes, speaker_column)
-    look = SquareResize(size, resize_mode, tuple(crop_box))
+    transform = SquareResize(size, resize_mode, tuple(crop_box))
     jobs = [
         DecodeJob(
-            row.key, folder / row.file, folder / row.file, look, row.start, row.end
+            row.key,
+            folder / row.file,
+            folder / row.file,
+            transform,
+            row.start,
+            row.end,
         )
         for row in rows
     ]
-    prepared = decode_all(
-        "clips", jobs, recipe, strict=strict, workers=workers, timeout=timeout
+    decoded = decode_all(
+        "clips", jobs, spec, strict=strict, workers=workers, timeout=timeout
     )
-    rows = [row for row in rows if row.key in prepared.index]
+    rows = [row for row in rows if row.key in decoded.index]
     groups = _groups(rows)
-    shares = _shares(val_fraction, test_fraction)
-    divided, how = _divide(rows, groups, shares, split_seed)
+    fractions = _fractions(val_fraction, test_fraction)
+    splits, how = _split_rows(rows, groups, fractions, split_seed)
     names = tuple(classes) or tuple(sorted({row.label for row in rows}))
-    _check_classes(table, divided)
+    _check_classes(table, splits)
     return assemble(
         "clips",
         f"clips in {folder.name}",
-        prepared,
-        {split: [row.key for row in part] for split, part in divided.items()},
+        decoded,
+        {split: [row.key for row in part] for split, part in splits.items()},
         {
             split: {LABEL: np.array([names.index(row.label) for row in part])}
-            for split, part in divided.items()
+            for split, part in splits.items()
         },
         classes={LABEL: names},
         standardize=standardize,
         augment=CropAndFlip() if augment else None,
         groups={
             split: sorted({groups[row.key] for row in part})
-            for split, part in divided.items()
+            for split, part in splits.items()
             if groups
         },
-        facts={"split": how, "fit": resize_mode, "region": list(crop_box)},
+        facts={"split": how, "resize_mode": resize_mode, "crop_box": list(crop_box)},
         warnings=_warnings(rows, groups, how),
     )
 
 
-def _places(dir: str, labels: str) -> tuple[Path, Path]:
-    """The folder and the table; DataError says how they must look."""
+def _paths(data_dir: str, labels: str) -> tuple[Path, Path]:
+    """The folder of the clips and the CSV file of labels."""
     fix = f"{FALLBACK_HINT} runs on embedded data, without clips"
-    if not dir or not Path(dir).expanduser().is_dir():
-        what = f"{dir!r} is not a folder." if dir else "no folder of clips was named."
+    if not data_dir or not Path(data_dir).expanduser().is_dir():
+        what = f"={data_dir!r} is not a folder." if data_dir else " is missing."
         raise DataError(
-            "D40", f"config.data.dir: {what} It looks like\n{EXPECTED_LAYOUT}", fix
+            "D40",
+            f"config.data.data_dir{what} Expected layout:\n{EXPECTED_LAYOUT}",
+            fix,
         )
-    folder = Path(dir).expanduser()
+    folder = Path(data_dir).expanduser()
     table = Path(labels).expanduser() if labels else folder / "labels.csv"
     if not table.is_file():
         table = folder / table
     if not table.is_file():
-        what = "is a folder" if table.is_dir() else "is not there"
+        what = "is a folder" if table.is_dir() else "does not exist"
         raise DataError(
             "D40",
-            f"config.data.labels={labels!r}: {table} {what}. It looks like\n"
+            f"config.data.labels={labels!r}: {table} {what}. Expected layout:\n"
             f"{EXPECTED_LAYOUT}",
             fix,
         )
@@ -205,9 +212,9 @@ def _places(dir: str, labels: str) -> tuple[Path, Path]:
 
 
 def _groups(rows: Sequence[LabelRow]) -> dict[str, str]:
-    """Key of a clip -> what must not cross splits; {} if nothing is known.
+    """Key of a clip -> its group, which must be in one split; {} if unknown.
 
-    That is its speaker, or, where files are cut into spans, the file.
+    The group is the speaker, or the file if there are several segments of a file.
     """
     if any(row.speaker for row in rows):
         return {row.key: row.speaker for row in rows}
@@ -216,56 +223,56 @@ def _groups(rows: Sequence[LabelRow]) -> dict[str, str]:
     return {}
 
 
-def _shares(valid: float, test: float) -> dict[str, float]:
-    """Split -> share of the clips."""
+def _fractions(valid: float, test: float) -> dict[str, float]:
+    """Split -> fraction of the clips."""
     if valid < 0 or test <= 0 or valid + test >= 1:
         raise ConfigError(
             "C10",
-            f"valid_share={valid} and test_share={test} leave no clips to test or to "
-            "train on.",
-            "two shares such as 0.15 and 0.15",
+            f"config.data.val_fraction={valid} and config.data.test_fraction={test} "
+            "give an empty train or test split.",
+            "fractions such as 0.15 and 0.15",
         )
     return {"train": 1 - valid - test, "test": test, "valid": valid}
 
 
-def _divide(
+def _split_rows(
     rows: Sequence[LabelRow],
     groups: Mapping[str, str],
-    shares: Mapping[str, float],
+    fractions: Mapping[str, float],
     seed: int,
 ) -> tuple[dict[str, list[LabelRow]], str]:
-    """The rows of each split, and how it came about."""
+    """The rows of each split, and a description of the method."""
     if any(row.split for row in rows):
         chosen, how = [row.split for row in rows], "by the column split"
     else:
-        apart = [groups[row.key] for row in rows] if groups else None
-        chosen = random_splits([row.label for row in rows], shares, seed, apart)
-        kind = "by class" if apart is None else "by speaker or file"
+        speakers = [groups[row.key] for row in rows] if groups else None
+        chosen = random_splits([row.label for row in rows], fractions, seed, speakers)
+        kind = "by class" if speakers is None else "by speaker or file"
         how = f"at random {kind}, split_seed {seed}"
-    divided = {
+    splits = {
         split: [row for row, name in zip(rows, chosen, strict=True) if name == split]
         for split in SPLITS
     }
     for split in ("train", "test"):
-        if not divided[split]:
+        if not splits[split]:
             raise DataError(
                 "D45",
-                f"no clip is in split {split!r} ({how}).",
-                f"give {split!r} to some rows of the column split, or add clips",
+                f"split {split!r} is empty ({how}).",
+                f"set the column split of some rows to {split!r}, or add clips",
             )
-    return {split: part for split, part in divided.items() if part}, how
+    return {split: part for split, part in splits.items() if part}, how
 
 
-def _check_classes(table: Path, divided: Mapping[str, Sequence[LabelRow]]) -> None:
-    """What is asked must have been taught."""
-    taught = {row.label for row in divided["train"]}
-    for split, part in divided.items():
+def _check_classes(table: Path, splits: Mapping[str, Sequence[LabelRow]]) -> None:
+    """Raises DataError for a class without training clips."""
+    trained = {row.label for row in splits["train"]}
+    for split, part in splits.items():
         for row in part:
-            if row.label not in taught:
+            if row.label not in trained:
                 raise DataError(
                     "D46",
-                    f"{table} line {row.line}: split {split!r} asks for class "
-                    f"{row.label!r}, of which no clip is in split 'train'.",
+                    f"{table} line {row.line}: class {row.label!r} of split {split!r} "
+                    "has no clip in split 'train'.",
                     "move some of its clips to train, or remove the class",
                 )
 
@@ -273,12 +280,12 @@ def _check_classes(table: Path, divided: Mapping[str, Sequence[LabelRow]]) -> No
 def _warnings(
     rows: Sequence[LabelRow], groups: Mapping[str, str], how: str
 ) -> list[str]:
-    """What may make scores look better than they are."""
+    """Reasons why scores may be too optimistic."""
     if groups and any(row.speaker for row in rows):
         return []
     if how.startswith("at random"):
         return [
-            "no column `speaker`: a random split may put the same person into training "
-            "and test; scores will look too good"
+            "no column `speaker`: a random split may put a speaker into training and "
+            "test (data leakage)"
         ]
-    return ["no column `speaker`: whether a person is in two splits was not checked"]
+    return ["no column `speaker`: speakers in two splits (data leakage) not checked"]

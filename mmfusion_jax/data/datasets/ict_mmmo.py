@@ -1,4 +1,4 @@
-"""ICT-MMMO: reviews of films, 20 steps aligned to words; most clips have no text."""
+"""ICT-MMMO: film reviews, 20 word-aligned steps; most clips have no text."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +21,7 @@ WIDTHS = {"text": 300, "audio": 74, "video": 36}
 MODALITIES = tuple(WIDTHS)
 STEPS = 20
 COUNTS, COMPLETE = (220, 40, 80), 120
-"""Clips of the official splits, and how many of them all have text."""
+"""Number of clips of the official splits, and of all clips with text."""
 
 FILE = "mmmo.npz"
 ARRAYS = tuple(
@@ -32,7 +32,7 @@ ARRAYS = tuple(
 )
 EXPECTED_LAYOUT = """\
   folder/mmmo.npz    train_audio, train_video, train_label; the same and text for
-      valid and for test; (n t f) each, labels (n) from 1 to 5"""
+      valid and test; (n t f) each, labels (n) from 1 to 5"""
 FALLBACK_HINT = (
     "python -m mmfusion_jax.main --config=configs/mea.py:digits "
     "runs on embedded data, without this file"
@@ -48,12 +48,12 @@ def outline(
     clip_quantile: float = 0.01,
     **_: Any,
 ) -> Dataset:
-    """What `load_ict_mmmo` returns, with zeros for examples; reads nothing."""
+    """Outline of `load_ict_mmmo`; reads nothing."""
     _check(fold, folds, protocol, keep_clips_without_text, clip_quantile)
     if folds == 1:
-        rows = _official(np.repeat(SPLITS, COUNTS), protocol)
+        rows = _official_split(np.repeat(SPLITS, COUNTS), protocol)
     else:
-        rows = _folded(np.arange(COMPLETE), fold, folds, protocol)
+        rows = _fold_rows(np.arange(COMPLETE), fold, folds, protocol)
     counts = {split: len(chosen) for split, chosen in rows.items()}
     counts["train"] += (sum(COUNTS) - COMPLETE) * keep_clips_without_text
     return outline_dataset(
@@ -76,54 +76,54 @@ def load_ict_mmmo(
     keep_clips_without_text: bool = False,
     clip_quantile: float = 0.01,
 ) -> Dataset:
-    """Reviews of films by word: GloVe, COVAREP and FACET, and how good the film was.
+    """Loads film reviews by word: GloVe, COVAREP and FACET features, and the rating.
 
-    An example holds "text" (t 300), "audio" (t 74) and "video" (t 36), float32, over
-    the same 20 steps. Steps in which a modality is all zero are masked; a clip without
-    text has no step of it. Audio is cut off at quantiles, and every feature has mean 0
-    and deviation 1, over the real steps of the training split. Text stays as it is
-    where no training clip has any.
+    The inputs of an example are "text" (t 300), "audio" (t 74) and "video" (t 36),
+    float32, over the same 20 steps. Steps in which a modality is all zeros are masked;
+    in a clip without text the text is missing. Audio is clipped at quantiles and every
+    feature is standardized, over the valid steps of the training split. Text stays
+    unchanged if no training clip has text.
 
-    Labels: "score", float32 from 1 to 5, and "positive", of `CLASSES`, a score above 3.
+    Labels: "score", float32 from 1 to 5, and "positive", with the classes `CLASSES`: a
+    score above 3.
 
     Args:
         data_dir: folder with `mmmo.npz`.
-        fold: number of the fold, below `folds`.
-        folds: 1 for the official split, in which no training clip has text; above
-            that, how many parts the complete clips are divided into, in an order that
-            never changes.
-        protocol: "honest" chooses the step on the validation split or the next fold,
-            taken out of training; "fixed" and "paper" train on all but the test split.
+        fold: index of the fold.
+        folds: 1 for the official split, in which no training clip has text; else the
+            number of cross-validation folds over the clips with text, in a fixed order.
+        protocol: "validation" selects the checkpoint on the validation split or the
+            next fold, which is held out from training; "fixed_epochs" and
+            "as_published" train on everything but the test split.
         keep_clips_without_text: with folds, also train on the clips without text.
-        clip_quantile: share of the values of each audio feature to cut off at either
-            end.
+        clip_quantile: fraction of the values of each audio feature to clip at each end.
 
     Raises:
-        ConfigError: fold, folds, protocol, textless or tail cannot work.
+        ConfigError: an argument is invalid.
         DataError: the file is missing or damaged.
     """
     _check(fold, folds, protocol, keep_clips_without_text, clip_quantile)
-    raw, masks, score, part = _load(data_dir)
+    raw, masks, score, official = _load(data_dir)
     if folds == 1:
-        rows = _official(part, protocol)
+        rows = _official_split(official, protocol)
     else:
         complete = np.flatnonzero(masks["text"].any(axis=1))
-        rows = _folded(complete, fold, folds, protocol)
+        rows = _fold_rows(complete, fold, folds, protocol)
         if keep_clips_without_text:
             without = np.flatnonzero(~masks["text"].any(axis=1))
             rows["train"] = np.concatenate([rows["train"], without])
     train = rows["train"]
-    raw["audio"] = _cut(
+    raw["audio"] = _clip(
         raw["audio"], raw["audio"][train][masks["audio"][train]], clip_quantile
     )
-    inputs = {n: _standard(x, masks[n], train) for n, x in raw.items()}
+    inputs = {n: _standardize(x, masks[n], train) for n, x in raw.items()}
     labels = {SCORE: score, POSITIVE: (score > TARGET.neutral).astype(np.int32)}
-    taken = lambda arrays, chosen: {name: x[chosen] for name, x in arrays.items()}
+    select = lambda arrays, chosen: {name: x[chosen] for name, x in arrays.items()}
     sources = {
-        split: InMemory(*(taken(a, chosen) for a in (inputs, masks, labels)))
+        split: InMemory(*(select(a, chosen) for a in (inputs, masks, labels)))
         for split, chosen in rows.items()
     }
-    names = np.array([f"{split} {i}" for i, split in enumerate(part)])
+    names = np.array([f"{split} {i}" for i, split in enumerate(official)])
     return Dataset(
         "mmmo",
         "ICT-MMMO",
@@ -140,18 +140,18 @@ def load_ict_mmmo(
     )
 
 
-def _official(part: np.ndarray, protocol: str) -> dict[str, np.ndarray]:
-    """The rows of each split of the file; without "valid" they are for training."""
-    rows = {split: np.flatnonzero(part == split) for split in SPLITS}
+def _official_split(split_of: np.ndarray, protocol: str) -> dict[str, np.ndarray]:
+    """The rows of each official split; some protocols train on those of "valid"."""
+    rows = {split: np.flatnonzero(split_of == split) for split in SPLITS}
     if protocol != "validation":
         rows["train"] = np.concatenate([rows["train"], rows.pop("valid")])
     return rows
 
 
-def _folded(
+def _fold_rows(
     complete: np.ndarray, fold: int, folds: int, protocol: str
 ) -> dict[str, np.ndarray]:
-    """The rows of each split of a fold over the clips that are complete."""
+    """The rows of each split of a fold over the clips with text."""
     order = np.random.default_rng(0).permutation(complete).tolist()
     splits = cross_validation_split(
         order, fold, folds, protocol, max(1, len(order) // folds)
@@ -159,73 +159,82 @@ def _folded(
     return {split: np.array(chosen) for split, chosen in splits.items()}
 
 
-def _cut(x: np.ndarray, real: np.ndarray, tail: float) -> np.ndarray:
-    """(n t f) within the quantiles of each feature over (n f) real steps."""
-    low, high = np.quantile(real, [tail, 1 - tail], axis=0).astype(np.float32)
+def _clip(x: np.ndarray, valid: np.ndarray, quantile: float) -> np.ndarray:
+    """Clips (n t f) at the quantiles of each feature over the valid steps (n f)."""
+    low, high = np.quantile(valid, [quantile, 1 - quantile], axis=0).astype(np.float32)
     return np.clip(x, low, high)
 
 
-def _standard(x: np.ndarray, mask: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """(n t f) by the moments of the real steps of rows `train`; 0 where masked."""
-    real = x[train][mask[train]]
-    if len(real):
-        x = Standardizer.fit([RunningMoments.of(real)])(x)
+def _standardize(x: np.ndarray, mask: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """Standardizes (n t f) by the valid steps of rows `train`; 0 where masked."""
+    valid = x[train][mask[train]]
+    if len(valid):
+        x = Standardizer.fit([RunningMoments.of(valid)])(x)
     return np.where(mask[..., None], x, np.float32(0))
 
 
-def _warnings(text: np.ndarray) -> list[str]:
-    """What a reader of results must know of (n t) masks of training text."""
-    have = int(text.any(axis=1).sum())
-    if have == len(text):
+def _warnings(mask: np.ndarray) -> list[str]:
+    """A warning if training clips have no text, from its mask (n t)."""
+    with_text = int(mask.any(axis=1).sum())
+    if with_text == len(mask):
         return []
-    said = f"{have} of {len(text)} training clips have text"
-    return [f"{said}; config.data.folds=5 trains on complete clips"]
+    return [
+        f"{with_text} of {len(mask)} training clips have text; config.data.folds=5 "
+        "trains on clips with text"
+    ]
 
 
-def _check(fold: int, folds: int, protocol: str, textless: bool, tail: float) -> None:
-    """Raises ConfigError for arguments that cannot work."""
+def _check(
+    fold: int, folds: int, protocol: str, keep_clips_without_text: bool, quantile: float
+) -> None:
+    """Raises ConfigError for invalid arguments."""
     if protocol not in PROTOCOLS:
         raise ConfigError(
-            "C03", f"protocol={protocol!r} is unknown; {suggest(protocol, PROTOCOLS)}"
+            "C03",
+            f"config.protocol={protocol!r} is unknown; {suggest(protocol, PROTOCOLS)}",
         )
-    if folds == 1 and (fold or textless):
+    if folds == 1 and (fold or keep_clips_without_text):
         raise ConfigError(
             "C06",
-            f"fold={fold}, textless={textless}: the official split has one fold, and "
-            "it trains on clips without text anyway.",
+            f"config.data.fold={fold} and config.data.keep_clips_without_text="
+            f"{keep_clips_without_text} need config.data.folds above 1: the official "
+            "split has one fold and trains on clips without text anyway.",
             "--config.data.folds=5",
         )
-    if not 0 <= tail < 0.5:
+    if not 0 <= quantile < 0.5:
         raise ConfigError(
-            "C10", f"config.data.tail={tail} is out of range.", "0 to below 0.5"
+            "C10",
+            f"config.data.clip_quantile={quantile} is out of range.",
+            "0 to below 0.5",
         )
 
 
 def _load(
-    dir: str,
+    data_dir: str,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """Inputs, masks, scores and split of all clips: train, then valid, then test."""
-    arrays = read_from(dir, FILE, ARRAYS, EXPECTED_LAYOUT, FALLBACK_HINT)
-    path = Path(dir).expanduser() / FILE
+    """Inputs, masks, scores and splits of all clips, in the order of `SPLITS`."""
+    arrays = read_from(data_dir, FILE, ARRAYS, EXPECTED_LAYOUT, FALLBACK_HINT)
+    path = Path(data_dir).expanduser() / FILE
     check_finite(path, arrays)
     wrong = _misshapen(arrays)
     if wrong:
         raise DataError(
-            "D52", f"{path}: {', '.join(wrong)} is not as in\n{EXPECTED_LAYOUT}"
+            "D52",
+            f"{path}: invalid {', '.join(wrong)}. Expected layout:\n{EXPECTED_LAYOUT}",
         )
     width = arrays["test_text"].shape[-1]
-    none = np.zeros((*arrays["train_audio"].shape[:2], width), np.float32)
-    arrays["train_text"] = none
-    joined = lambda name: np.concatenate([arrays[f"{s}_{name}"] for s in SPLITS])
-    inputs = {name: joined(name).astype(np.float32) for name in MODALITIES}
+    no_text = np.zeros((*arrays["train_audio"].shape[:2], width), np.float32)
+    arrays["train_text"] = no_text
+    concatenate = lambda name: np.concatenate([arrays[f"{s}_{name}"] for s in SPLITS])
+    inputs = {name: concatenate(name).astype(np.float32) for name in MODALITIES}
     masks = {name: np.asarray(x.any(axis=-1)) for name, x in inputs.items()}
     counts = [len(arrays[f"{split}_label"]) for split in SPLITS]
-    part = np.repeat(SPLITS, counts)
-    return inputs, masks, joined("label").astype(np.float32), part
+    splits = np.repeat(SPLITS, counts)
+    return inputs, masks, concatenate("label").astype(np.float32), splits
 
 
 def _misshapen(arrays: Mapping[str, np.ndarray]) -> list[str]:
-    """The arrays whose shape or range does not fit those of the test split."""
+    """The arrays whose shape or range is invalid."""
     wrong = []
     steps = arrays["test_audio"].shape[1:2]
     for name, values in arrays.items():

@@ -1,4 +1,4 @@
-"""A data set of decoded clips."""
+"""Builds a Dataset from decoded clips."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -29,63 +29,62 @@ def assemble(
     facts: Mapping[str, Any] | None = None,
     warnings: Iterable[str] = (),
 ) -> Dataset:
-    """A Dataset of prepared clips.
+    """Returns a Dataset of decoded clips.
 
     Args:
         name: the word after the colon of a config.
-        title: how results name it.
+        title: its name in results.
         decoded: the decoded clips.
-        keys: split -> its clips, in order.
-        labels: split -> label name -> (n) class numbers, in the order of `keys`.
+        keys: split -> keys of its clips, in order.
+        labels: split -> label name -> (n) class indices, in the order of `keys`.
         classes: label name -> class names.
-        standardize: bring the MFCC to mean 0 and deviation 1 by the training split.
-        augment: applied to training examples.
-        groups: split -> speakers, for the leak check.
-        facts: JSON values for the results, beside those that are known here.
-        warnings: shown to the user, beside those that are known here.
+        standardize: standardize the MFCC with the statistics of the training split.
+        augment: augmentation of training examples.
+        groups: split -> speakers, for the leakage check.
+        facts: additional JSON values for the results.
+        warnings: additional warnings for the user.
     """
-    recipe, store = decoded.spec, decoded.store
+    spec, store = decoded.spec, decoded.store
     records = store.source(SPLIT)
-    standard = decoded.standardizer(keys["train"]) if standardize else None
+    standardizer = decoded.standardizer(keys["train"]) if standardize else None
     sources = {
         split: ClipSource(
             records,
             [decoded.index[key] for key in part],
             labels[split],
-            recipe,
+            spec,
             decoded.audio_steps,
-            standard,
+            standardizer,
         )
         for split, part in keys.items()
     }
     total = len(decoded.index)
-    lacking = {name: decoded.count_without(name) for name in recipe.modalities}
+    missing = {name: decoded.count_without(name) for name in spec.modalities}
     warnings = list(warnings)
-    for modality, count in lacking.items():
+    for modality, count in missing.items():
         if count:
             warnings.append(
-                f"{count} of {total} clips have no {modality}; it is masked"
+                f"{count} of {total} clips have no {modality}, which is masked"
             )
     if decoded.skipped:
         warnings.append(
             summarize_skipped(decoded.skipped, total + len(decoded.skipped))
         )
-    known = {
+    common_facts = {
         "prepared": store.folder.name,
-        "recipe": store.manifest["recipe"],
-        "without": lacking,
+        "spec": store.manifest["spec"],
+        "missing": missing,
         "skipped": dict(decoded.skipped),
-        "standardised": standard is not None,
+        "standardized": standardizer is not None,
         "warnings": warnings,
     }
-    use = augment if "video" in recipe.modalities else None
     return Dataset(
         name,
         title,
         sources,
         classes,
-        use,
+        augment if "video" in spec.modalities else None,
         labels,
         groups or {},
-        {**known, **(facts or {})},
+        {**common_facts, **(facts or {})},
     )

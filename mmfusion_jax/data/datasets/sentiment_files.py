@@ -1,4 +1,4 @@
-"""Data sets of the sentiment field, from files that were imported before."""
+"""CMU-MOSI, CMU-MOSEI, CH-SIMS and IEMOCAP from imported feature files."""
 
 import dataclasses
 import functools
@@ -34,26 +34,26 @@ from mmfusion_jax.data.storage.progress import track
 from mmfusion_jax.errors import ConfigError, DataError, suggest
 
 TEXTS = {"vectors": "text", "bert": "pieces", "words": "words"}
-"""What to take as the modality "text" -> what it is called in a store."""
+"""Option `text` -> its name in a store."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ImportedSource:
-    """One split of a store as examples of one shape.
+    """One split of a store as padded examples.
 
     Attributes:
-        records: of the store.
+        records: records of the store.
         stored: modality -> its name in the store.
-        lengths: modality -> steps to which it is padded.
+        lengths: modality -> number of steps after padding.
         labels: name -> (n ...).
-        standards: modality -> brings its features to mean 0 and deviation 1.
+        standardizers: modality -> standardizes its features.
     """
 
     records: Records
     stored: Mapping[str, str]
     lengths: Mapping[str, int]
     labels: Mapping[str, np.ndarray]
-    standards: Mapping[str, Standardizer]
+    standardizers: Mapping[str, Standardizer]
 
     def __len__(self) -> int:
         return len(self.records)
@@ -63,8 +63,8 @@ class ImportedSource:
         inputs, masks = {}, {}
         for modality, name in self.stored.items():
             rows = record[name]
-            if modality in self.standards:
-                rows = self.standards[modality](rows)
+            if modality in self.standardizers:
+                rows = self.standardizers[modality](rows)
             inputs[modality], masks[modality] = pad_or_truncate(
                 rows, self.lengths[modality]
             )
@@ -83,54 +83,54 @@ def load_sentiment_file(
     text: str = "vectors",
     standardize: Sequence[str] = (),
 ) -> Dataset:
-    """A data set whose file was imported by `python -m mmfusion_jax data import`.
+    """Loads a data set that was imported by `python -m mmfusion_jax data import`.
 
-    An example holds "text", "audio" and "video", those of them that the file has:
-    (t f) float32, or (t) int32 where the text is ids; t is the longest of all splits.
-    Padding is at the end. A modality of which an example has no step is missing.
+    The inputs of an example are those of "text", "audio" and "video" that the file has:
+    (t f) float32, or (t) int32 token ids; t is the longest of all splits. Padding is at
+    the end. A modality without steps is missing.
 
-    Labels: "score" of the clip, of CH-SIMS also "score_text", "score_audio" and
-    "score_video" of one modality alone, float32, and "polarity" of the score, of
-    `kinds.POLARITY`; or of IEMOCAP "emotions", (4) int32 0 or 1.
+    Labels: "score" of the clip, in CH-SIMS also "score_text", "score_audio" and
+    "score_video" of single modalities, float32, and "polarity", the sign of the score,
+    with the classes `POLARITIES`; or in IEMOCAP "emotions", (4) int32 0 or 1.
 
     Args:
-        name: a key of `KINDS`.
-        file: which import to take, or how its name begins; "" for the only one.
-        text: "vectors" that the file holds for each word, "bert" for ids of word
-            pieces, "words" for numbers of words.
-        standardize: modalities to bring to mean 0 and deviation 1 by the training
-            split; published models take the features as they are.
+        name: key of `FEATURE_DATASETS`.
+        file: name of the import, or the beginning of it; "" if there is only one.
+        text: "vectors" for word embeddings, "bert" for BERT token ids, "words" for word
+            ids.
+        standardize: modalities to standardize with the statistics of the training
+            split; published models use the original features.
 
     Raises:
         ConfigError: an option is unknown.
-        DataError: nothing was imported, or it lacks what is asked.
+        DataError: the data set has not been imported, or the file has no such text.
     """
-    kind = FEATURE_DATASETS[name]
-    store = _opened(name, file)
+    spec = FEATURE_DATASETS[name]
+    store = _open_import(name, file)
     report = store.manifest["report"]
     stored = _stored(store, text)
-    standards = {m: _standard(report, stored, m) for m in standardize}
+    standardizers = {m: _standardizer(report, stored, m) for m in standardize}
     longest = lambda one: max(p["inputs"][one]["steps"][2] for p in report.values())
     lengths = {modality: max(1, longest(one)) for modality, one in stored.items()}
     labels = {split: _labels(part["labels"]) for split, part in report.items()}
     sources = {
         split: ImportedSource(
-            store.source(split), stored, lengths, labels[split], standards
+            store.source(split), stored, lengths, labels[split], standardizers
         )
         for split in report
     }
     scores = [label for label in labels["train"] if label.startswith("score")]
     return Dataset(
         name,
-        f"{kind.title} ({store.manifest['known'] or store.folder.name})",
+        f"{spec.title} ({store.manifest['known'] or store.folder.name})",
         sources,
         {"polarity": POLARITIES} if scores else {},
         labels=labels,
-        groups=_groups(kind, report),
-        values={label: kind.target for label in scores if kind.target is not None},
-        flags={kind.label: kind.flags} if kind.flags else {},
+        groups=_groups(spec, report),
+        values={label: spec.target for label in scores if spec.target is not None},
+        flags={spec.label: spec.flags} if spec.flags else {},
         ids=_id_range(report, stored),
-        facts=_facts(store, kind, text, standardize),
+        facts=_facts(store, spec, text, standardize),
     )
 
 
@@ -141,34 +141,34 @@ def outline(
     text: str = "vectors",
     standardize: Sequence[str] = (),
 ) -> Dataset:
-    """What `load_sentiment_file` returns, with zeros for examples; reads nothing.
+    """Outline of `load_sentiment_file`; reads nothing.
 
-    Releases differ in their shapes; these are the ones of `Kind.shapes`.
+    Releases differ in their shapes; these are those of `FeatureDatasetSpec.shapes`.
     """
-    kind = FEATURE_DATASETS[name]
-    steps = kind.shapes["text"][0]
-    shapes: dict[str, Shape] = {m: (s, "float32") for m, s in kind.shapes.items()}
+    spec = FEATURE_DATASETS[name]
+    steps = spec.shapes["text"][0]
+    shapes: dict[str, Shape] = {m: (s, "float32") for m, s in spec.shapes.items()}
     if text != "vectors":
         _check_text(text)
-        if not kind.pieces:
-            raise _no_text(text, f"no file of {kind.title} has such text", ["vectors"])
+        if not spec.has_token_ids:
+            raise _no_text(text, f"no file of {spec.title} has such text", ["vectors"])
         shapes["text"] = ((steps,), "int32")
     for modality in standardize:
-        _check_standard(modality, [m for m in shapes if len(shapes[m][0]) == 2])
-    scores = [] if kind.target is None else [kind.label, *kind.unimodal]
+        _check_standardize(modality, [m for m in shapes if len(shapes[m][0]) == 2])
+    scores = [] if spec.target is None else [spec.label, *spec.unimodal]
     return outline_dataset(
         name,
-        f"{kind.title} (as published)",
-        dict(zip(SPLITS, kind.counts[0], strict=True)),
+        f"{spec.title} (as published)",
+        dict(zip(SPLITS, spec.counts[0], strict=True)),
         shapes,
         classes={"polarity": POLARITIES} if scores else {},
-        values={label: kind.target for label in scores if kind.target is not None},
-        flags={kind.label: kind.flags} if kind.flags else {},
+        values={label: spec.target for label in scores if spec.target is not None},
+        flags={spec.label: spec.flags} if spec.flags else {},
     )
 
 
 def _has_files(name: str, options: Mapping[str, Any]) -> bool:
-    """Whether options name an import, or one was made."""
+    """Returns whether options name an import, or there is one."""
     return names_files(options) or bool(list_imports(name))
 
 
@@ -216,20 +216,23 @@ def load_iemocap(
     return load_sentiment_file("iemocap", file=file, text=text, standardize=standardize)
 
 
-def _opened(name: str, file: str, flag: str = "--config.data.file") -> Store:
-    """The store that is meant by what `flag` says, its splits in their usual order."""
-    folder = _folder(name, file, flag)
+def _open_import(name: str, file: str, flag: str = "--config.data.file") -> Store:
+    """The store named by `flag`, with its splits in the usual order."""
+    folder = find_import(name, file, flag)
     try:
         store = open_store(folder)
     except DataError as error:
-        fix = f"rm -r {folder}; python -m mmfusion_jax data import FILE --as={name}"
+        fix = (
+            f"delete {folder} and run: "
+            f"python -m mmfusion_jax data import FILE --dataset={name}"
+        )
         raise DataError(error.code, error.args[0], fix) from error
     report = {split: store.manifest["report"][split] for split in SPLITS}
     return Store(store.folder, {**store.manifest, "report": report})
 
 
 def list_imports(name: str) -> list[str]:
-    """The names of all imports of a data set."""
+    """Returns the names of all imports of a data set."""
     root = cache_folder(FOLDER) / name
     return sorted(
         path.name
@@ -238,100 +241,112 @@ def list_imports(name: str) -> list[str]:
     )
 
 
-def _folder(name: str, file: str, flag: str) -> Path:
-    """The store that is meant."""
-    found = list_imports(name)
-    if not found:
-        raise _nothing(name)
-    root = cache_folder(FOLDER) / name
-    chosen = [one for one in found if one.startswith(file)]
-    if len(chosen) == 1:
-        return root / chosen[0]
-    listed = " or ".join(f"{flag}={one}" for one in chosen or found)
-    what = "fits none" if not chosen else "could mean several"
-    raise DataError("D76", f"{flag}={file!r} {what} of what is there.", listed)
+def find_import(name: str, file: str, flag: str) -> Path:
+    """Returns the store of an import.
+
+    Args:
+        name: key of `FEATURE_DATASETS`.
+        file: name of the import, or the beginning of it; "" if there is only one.
+        flag: name of the flag for `file`, for error messages.
+
+    Raises:
+        DataError: the data set has not been imported, or `file` does not match exactly
+            one import.
+    """
+    imports = list_imports(name)
+    if not imports:
+        raise _not_imported(name)
+    matching = [one for one in imports if one.startswith(file)]
+    if len(matching) == 1:
+        return cache_folder(FOLDER) / name / matching[0]
+    choices = " or ".join(f"{flag}={one}" for one in matching or imports)
+    what = "is ambiguous" if matching else "has no match"
+    raise DataError(
+        "D76", f"{flag}={file!r} {what} among the imports of {name}.", choices
+    )
 
 
-def _nothing(name: str) -> DataError:
-    """The error where nothing was imported: what to get, where, and what to type."""
-    kind = FEATURE_DATASETS[name]
-    files = "\n".join(f"  {file}" for file in kind.files)
+def _not_imported(name: str) -> DataError:
+    """The error for a data set without an import, with download links."""
+    spec = FEATURE_DATASETS[name]
+    files = "\n".join(f"  {file}" for file in spec.files)
     return DataError(
         "D75",
-        f"no file of {kind.title} was imported. Get one of\n{files}",
-        f"python -m mmfusion_jax data import FILE --as={name}\n       without it, "
-        f"--config={kind.config.split(':')[0]} runs on embedded data",
+        f"{spec.title} has not been imported. Download one of\n{files}",
+        f"python -m mmfusion_jax data import FILE --dataset={name}\n       without it, "
+        f"--config={spec.config.split(':')[0]} runs on embedded data",
     )
 
 
 def _stored(store: Store, text: str) -> dict[str, str]:
     """Modality -> its name in the store."""
     _check_text(text)
-    here = store.manifest["report"]["train"]["inputs"]
+    inputs = store.manifest["report"]["train"]["inputs"]
     chosen = {"text": TEXTS[text], "audio": "audio", "video": "video"}
-    if chosen["text"] not in here and (have := [t for t in TEXTS if TEXTS[t] in here]):
-        raise _no_text(text, f"{store.manifest['file']} has no such text", have)
-    return {modality: one for modality, one in chosen.items() if one in here}
+    available = [name for name, stored in TEXTS.items() if stored in inputs]
+    if available and text not in available:
+        raise _no_text(text, f"{store.manifest['file']} has no such text", available)
+    return {modality: one for modality, one in chosen.items() if one in inputs}
 
 
 def _check_text(text: str) -> None:
-    """Raises ConfigError for a kind of text that no file has."""
+    """Raises ConfigError for an unknown value of `text`."""
     if text not in TEXTS:
         raise ConfigError(
             "C03", f"config.data.text={text!r} is unknown.", suggest(text, TEXTS)
         )
 
 
-def _no_text(text: str, why: str, have: Sequence[str]) -> DataError:
-    """The error for a kind of text that is not there."""
+def _no_text(text: str, reason: str, available: Sequence[str]) -> DataError:
+    """The error for a file without this kind of text."""
     return DataError(
         "D77",
-        f"config.data.text={text!r}: {why}.",
-        " or ".join(f"--config.data.text={one}" for one in have),
+        f"config.data.text={text!r}: {reason}.",
+        " or ".join(f"--config.data.text={one}" for one in available),
     )
 
 
-def _check_standard(modality: str, vectors: Sequence[str]) -> None:
-    """Raises ConfigError for a modality that cannot be standardised."""
-    if modality not in vectors:
+def _check_standardize(modality: str, known: Sequence[str]) -> None:
+    """Raises ConfigError for a modality without features to standardize."""
+    if modality not in known:
         raise ConfigError(
             "C03",
-            f"config.data.standardise={modality!r} is no modality of vectors.",
-            suggest(modality, vectors),
+            f"config.data.standardize={modality!r} is not a modality with features.",
+            suggest(modality, known),
         )
 
 
-def _standard(
+def _standardizer(
     report: Mapping[str, Any], stored: Mapping[str, str], modality: str
 ) -> Standardizer:
-    """Of the training split."""
-    here = report["train"]["inputs"]
-    vectors = [m for m, one in stored.items() if here[one].get("count")]
-    _check_standard(modality, vectors)
-    told = here[stored[modality]]
-    sums = np.array(told["total"]), np.array(told["square"])
-    return Standardizer.fit([RunningMoments(told["count"], *sums)])
+    """The standardizer of the training split."""
+    inputs = report["train"]["inputs"]
+    known = [m for m, one in stored.items() if inputs[one].get("count")]
+    _check_standardize(modality, known)
+    stats = inputs[stored[modality]]
+    sums = np.array(stats["total"]), np.array(stats["square"])
+    return Standardizer.fit([RunningMoments(stats["count"], *sums)])
 
 
 def _id_range(
     report: Mapping[str, Any], stored: Mapping[str, str]
 ) -> dict[str, tuple[int, int]]:
-    """Modality -> smallest and largest id, of modalities that are ids."""
+    """Modality -> minimum and maximum id, for modalities of ids."""
     found = {}
     for modality, one in stored.items():
-        told = [part["inputs"][one] for part in report.values()]
-        if any(each["features"] for each in told):
+        stats = [part["inputs"][one] for part in report.values()]
+        if any(each["features"] for each in stats):
             continue
-        low = min(each["low"] or 0 for each in told)
-        found[modality] = int(low), int(max(each["high"] or 0 for each in told))
+        low = min(each["low"] or 0 for each in stats)
+        found[modality] = int(low), int(max(each["high"] or 0 for each in stats))
     return found
 
 
-def _labels(told: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Labels of a split, with the sign of its scores."""
+def _labels(stored: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The labels of a split, with the polarity of its scores."""
     labels = {
         name: np.asarray(values, np.int32 if name == "emotions" else np.float32)
-        for name, values in told.items()
+        for name, values in stored.items()
     }
     if "score" in labels:
         labels["polarity"] = (np.sign(labels["score"]) + 1).astype(np.int32)
@@ -339,22 +354,22 @@ def _labels(told: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _groups(
-    kind: FeatureDatasetSpec, report: Mapping[str, Any]
+    spec: FeatureDatasetSpec, report: Mapping[str, Any]
 ) -> dict[str, list[str]]:
-    """Split -> videos, where no video may be in two."""
-    if not kind.by_video or not all(part["ids"] for part in report.values()):
+    """Split -> its videos, if no video may be in two splits."""
+    if not spec.by_video or not all(part["ids"] for part in report.values()):
         return {}
     return {s: sorted({video(i) for i in p["ids"]}) for s, p in report.items()}
 
 
 def _facts(
-    store: Store, kind: FeatureDatasetSpec, text: str, standardise: Sequence[str]
+    store: Store, spec: FeatureDatasetSpec, text: str, standardize: Sequence[str]
 ) -> dict[str, Any]:
-    """What results say of the data."""
+    """The facts about the data set that go into results."""
     manifest = store.manifest
-    told = remarks(manifest["report"], kind)
+    warnings = remarks(manifest["report"], spec)
     if not manifest["known"]:
-        told.append(f"{manifest['file']} is none of the files with a known checksum")
+        warnings.append(f"{manifest['file']}: not a published checksum")
     return {
         "prepared": store.folder.name,
         "sha256": manifest["sha256"],
@@ -362,20 +377,18 @@ def _facts(
         "counts": manifest["counts"],
         "repaired": manifest["repaired"],
         "text": text,
-        "standardised": list(standardise),
-        "warnings": told,
+        "standardized": list(standardize),
+        "warnings": warnings,
     }
 
 
 def check_imported(name: str, file: str = "") -> dict[str, Any]:
-    """What `import_file.examine` found when a data set was imported.
-
-    Every example is read, so that damage shows.
+    """Returns the manifest of an import after reading every example of it.
 
     Raises:
-        DataError: nothing was imported, or it is damaged.
+        DataError: the data set has not been imported, or the store is corrupted.
     """
-    store = _opened(name, file, "--file")
+    store = _open_import(name, file, "--file")
     for split in SPLITS:
         count = store.manifest["counts"][split]
         records = store.source(split)

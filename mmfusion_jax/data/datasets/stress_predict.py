@@ -1,4 +1,4 @@
-"""Stress-Predict: what a watch and a belt measure at rest and under stress."""
+"""Stress-Predict: wearable sensor signals at rest and under stress."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,27 +17,27 @@ from mmfusion_jax.safe_load.npz import read_npz
 LABEL = "stress"
 CLASSES = ("rest", "stress")
 SIGNALS = {"eda": 4, "temp": 4, "hr": 1, "bvp": 16, "resp": 1}
-"""Modality -> samples a second: skin conductance, skin temperature, heart rate, the
-volume of blood in the skin, and breathing rate."""
+"""Modality -> samples per second: electrodermal activity, skin temperature, heart rate,
+blood volume pulse, and respiration rate."""
 
 SUBJECTS, SECONDS = 29, 2900
-"""Subjects with labels, and about how many seconds of each are rest or stress alone."""
+"""Subjects with labels, and the approximate seconds of rest or stress of each."""
 
 STANDARDIZE_BY = ("subject", "train")
 FILES = "S*.npz"
 LABELS = ("label", "label_time_s", "label_resp")
 ENDINGS = ("rate_hz", "offset_s")
 EXPECTED_LAYOUT = """\
-  folder/S01.npz .. S30.npz    one for each subject: eda, temp, hr and bvp (n), each
-      with *_rate_hz and *_offset_s; label (0 or 1), label_time_s and label_resp, one
-      a second; a subject without label is left out"""
+  folder/S01.npz .. S30.npz    one per subject: eda, temp, hr and bvp (n), each with
+      *_rate_hz and *_offset_s; label (0 or 1), label_time_s and label_resp, one per
+      second; subjects without label are skipped"""
 FALLBACK_HINT = (
     "python -m mmfusion_jax.main --config=configs/of_cmaer_cat.py:digits "
     "runs on embedded data, without these files"
 )
 
 Windows = tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray]
-"""Of one subject: modality -> (n t 1) and (n t), and the label (n)."""
+"""Inputs (n t 1) and masks (n t) by modality, and the label (n), of one subject."""
 
 
 def outline(
@@ -50,17 +50,18 @@ def outline(
     standardize_by: str = "subject",
     **_: Any,
 ) -> Dataset:
-    """What `load_stress_predict` returns, with zeros for examples; reads nothing.
+    """Outline of `load_stress_predict`; reads nothing.
 
-    How many windows hold one label only depends on the files: the sizes are estimates.
+    The number of windows with a single label depends on the files: the sizes are
+    estimates.
     """
     _check(window, hop, standardize_by)
-    people = cross_validation_split(range(SUBJECTS), fold, folds, protocol)
-    each = max(1, SECONDS // hop)
+    subjects = cross_validation_split(range(SUBJECTS), fold, folds, protocol)
+    windows = max(1, SECONDS // hop)
     return outline_dataset(
         "stress_predict",
         "Stress-Predict",
-        {split: each * len(chosen) for split, chosen in people.items()},
+        {split: windows * len(chosen) for split, chosen in subjects.items()},
         {name: ((window * rate, 1), "float32") for name, rate in SIGNALS.items()},
         classes={LABEL: CLASSES},
     )
@@ -77,27 +78,28 @@ def load_stress_predict(
     hop: int = 30,
     standardize_by: str = "subject",
 ) -> Dataset:
-    """Windows of wearable signals, in which all is rest or all is stress.
+    """Loads windows of wearable sensor signals with a single label.
 
-    An example holds the modalities of `SIGNALS`, (t 1) float32, with t the window times
-    the rate. Steps that were not recorded are masked.
+    The inputs of an example are the modalities of `SIGNALS`, (t 1) float32, with t the
+    window times the sample rate. Missing samples are masked.
 
-    Label: "stress", of `CLASSES`.
+    Label: "stress", with the classes `CLASSES`.
 
     Args:
         data_dir: folder with the files of the subjects.
-        fold: fold f tests every folds-th subject from the f-th on.
-        folds: how many there are.
-        protocol: "honest" chooses the step on the subjects that the next fold tests,
-            taken out of training; "fixed" and "paper" train on all others.
-        window: seconds of an example.
-        hop: seconds from one window to the next.
-        standardize_by: "subject" gives every signal of every subject mean 0 and
-            deviation 1 over their own recording, which needs no label but all of it;
-            "train" takes both from the training subjects.
+        fold: index of the fold, which tests every folds-th subject from the f-th on.
+        folds: number of folds.
+        protocol: "validation" selects the checkpoint on the test subjects of the next
+            fold, which are held out from training; "fixed_epochs" and "as_published"
+            train on all others.
+        window: length of an example in seconds.
+        hop: hop between windows in seconds.
+        standardize_by: "subject" standardizes every signal of every subject over their
+            own recording, which needs all of it but no labels; "train" uses the
+            statistics of the training subjects.
 
     Raises:
-        ConfigError: an argument cannot work.
+        ConfigError: an argument is invalid.
         DataError: a file is missing or damaged.
 
     Reference:
@@ -105,52 +107,54 @@ def load_stress_predict(
     """
     _check(window, hop, standardize_by)
     subjects = _subjects(data_dir)
-    people = cross_validation_split(tuple(subjects), fold, folds, protocol)
-    cut = {
+    split_subjects = cross_validation_split(tuple(subjects), fold, folds, protocol)
+    windows_of = {
         name: _windows(signals, window, hop, standardize_by == "subject")
         for name, signals in subjects.items()
     }
-    for split, names in people.items():
-        if not any(len(cut[name][2]) for name in names):
+    for split, names in split_subjects.items():
+        if not any(len(windows_of[name][2]) for name in names):
             raise ConfigError(
                 "C10",
-                f"config.data.window={window}: {split} has no window of one label.",
+                f"config.data.window={window}: split {split!r} has no window with a "
+                "single label.",
                 "a shorter window",
             )
     if standardize_by == "train":
-        cut = _by_training(cut, people["train"])
+        windows_of = _standardize_by_train(windows_of, split_subjects["train"])
     sources = {
-        split: _joined([cut[name] for name in names]) for split, names in people.items()
+        split: _concatenate([windows_of[name] for name in names])
+        for split, names in split_subjects.items()
     }
     classes = {LABEL: CLASSES}
     return subject_dataset(
-        "stress_predict", "Stress-Predict", sources, people, classes, "MIT"
+        "stress_predict", "Stress-Predict", sources, split_subjects, classes, "MIT"
     )
 
 
-def _check(window: int, hop: int, standard: str) -> None:
-    """Raises ConfigError for arguments that cannot work."""
+def _check(window: int, hop: int, standardize_by: str) -> None:
+    """Raises ConfigError for invalid arguments."""
     for name, seconds in {"window": window, "hop": hop}.items():
         if seconds < 1:
             raise ConfigError(
                 "C10", f"config.data.{name}={seconds} is out of range.", "1 or more"
             )
-    if standard not in STANDARDIZE_BY:
+    if standardize_by not in STANDARDIZE_BY:
         raise ConfigError(
             "C03",
-            f"config.data.standard={standard!r} is unknown.",
-            suggest(standard, STANDARDIZE_BY),
+            f"config.data.standardize_by={standardize_by!r} is unknown.",
+            suggest(standardize_by, STANDARDIZE_BY),
         )
 
 
-def _subjects(dir: str) -> dict[str, dict[str, np.ndarray]]:
+def _subjects(data_dir: str) -> dict[str, dict[str, np.ndarray]]:
     """The signals and labels of every subject that has labels, in order."""
-    files = sorted(Path(dir).expanduser().glob(FILES)) if dir else []
+    files = sorted(Path(data_dir).expanduser().glob(FILES)) if data_dir else []
     if not files:
         raise DataError(
             "D40",
-            f"config.data.dir={dir!r}: {FILES} are not there. The folder looks "
-            f"like\n{EXPECTED_LAYOUT}",
+            f"config.data.data_dir={data_dir!r} contains no {FILES}. Expected "
+            f"layout:\n{EXPECTED_LAYOUT}",
             FALLBACK_HINT,
         )
     read = {path: read_npz(path) for path in files}
@@ -162,15 +166,15 @@ def _subjects(dir: str) -> dict[str, dict[str, np.ndarray]]:
 
 
 def _aligned(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Every signal from the first labelled second on; NaN where nothing was recorded.
+    """Every signal from the first labeled second on; NaN where it is missing.
 
     Returns:
         Modality -> (seconds rate) float32, and "label" (seconds) int32.
     """
     needed = [n for n in SIGNALS if n != "resp"]
     names = [*LABELS, *needed, *(f"{n}_{k}" for n in needed for k in ENDINGS)]
-    if lacking := [name for name in names if name not in arrays]:
-        raise DataError("D52", f"{path} has no {', '.join(lacking)}.")
+    if missing := [name for name in names if name not in arrays]:
+        raise DataError("D52", f"{path} has no {', '.join(missing)}.")
     time, label = arrays["label_time_s"], arrays["label"]
     rates = {n: float(arrays[f"{n}_rate_hz"]) for n in needed}
     wrong = [n for n, rate in rates.items() if rate != SIGNALS[n]]
@@ -183,7 +187,8 @@ def _aligned(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
     wrong += [name for name in needed if arrays[name].ndim != 1]
     if wrong:
         raise DataError(
-            "D52", f"{path}: {', '.join(wrong)} is not as in\n{EXPECTED_LAYOUT}"
+            "D52",
+            f"{path}: invalid {', '.join(wrong)}. Expected layout:\n{EXPECTED_LAYOUT}",
         )
     found: dict[str, np.ndarray] = {"label": label.astype(np.int32)}
     for name in needed:
@@ -191,69 +196,74 @@ def _aligned(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
         first = round((float(time[0]) - offset) * SIGNALS[name])
         count = len(label) * SIGNALS[name]
         signal = np.full(count, np.nan, np.float32)
-        begin = max(first, 0)
-        taken = arrays[name][begin : max(first + count, begin)]
-        signal[begin - first : begin - first + len(taken)] = taken
+        start = max(first, 0)
+        samples = arrays[name][start : max(first + count, start)]
+        signal[start - first : start - first + len(samples)] = samples
         found[name] = signal.reshape(len(label), SIGNALS[name])
     found["resp"] = arrays["label_resp"].astype(np.float32)[:, None]
     return found
 
 
 def _windows(
-    signals: Mapping[str, np.ndarray], window: int, hop: int, standardise: bool
+    signals: Mapping[str, np.ndarray], window: int, hop: int, standardize: bool
 ) -> Windows:
-    """The windows of one subject whose seconds all have one label."""
+    """The windows of one subject with a single label."""
     label = signals["label"]
     starts = np.arange(0, len(label) - window + 1, hop)
     seconds = starts[:, None] + np.arange(window)  # n window
-    asked = label[seconds]
-    pure = (asked == asked[:, :1]).all(axis=1)
+    labels = label[seconds]
+    single = (labels == labels[:, :1]).all(axis=1)
     inputs, masks = {}, {}
     for name in SIGNALS:
         x = signals[name]
-        real = np.isfinite(x)
-        if standardise and real.any():
-            x = _standard([x[real]])(x)
-        x = np.where(real, x, np.float32(0))
-        shape = int(pure.sum()), window * SIGNALS[name]
-        inputs[name] = x[seconds[pure]].reshape(*shape, 1)
-        masks[name] = real[seconds[pure]].reshape(shape)
-    return inputs, masks, asked[pure, 0]
+        valid = np.isfinite(x)
+        if standardize and valid.any():
+            x = _standardizer([x[valid]])(x)
+        x = np.where(valid, x, np.float32(0))
+        shape = int(single.sum()), window * SIGNALS[name]
+        inputs[name] = x[seconds[single]].reshape(*shape, 1)
+        masks[name] = valid[seconds[single]].reshape(shape)
+    return inputs, masks, labels[single, 0]
 
 
-def _by_training(
-    cut: Mapping[str, Windows], train: tuple[str, ...]
+def _standardize_by_train(
+    windows_of: Mapping[str, Windows], train: tuple[str, ...]
 ) -> dict[str, Windows]:
-    """The windows with mean 0 and deviation 1 over those of the training subjects."""
-    standards = {
-        name: _standard([cut[s][0][name][cut[s][1][name]][:, 0] for s in train])
+    """Standardizes the windows by those of the training subjects."""
+
+    def valid_steps(subject: str, name: str) -> np.ndarray:
+        inputs, masks, _ = windows_of[subject]
+        return inputs[name][masks[name]][:, 0]
+
+    standardizers = {
+        name: _standardizer([valid_steps(subject, name) for subject in train])
         for name in SIGNALS
     }
     return {
         subject: (
             {
                 name: np.where(
-                    masks[name][..., None], standards[name](x), np.float32(0)
+                    masks[name][..., None], standardizers[name](x), np.float32(0)
                 )
                 for name, x in inputs.items()
             },
             masks,
             label,
         )
-        for subject, (inputs, masks, label) in cut.items()
+        for subject, (inputs, masks, label) in windows_of.items()
     }
 
 
-def _standard(parts: list[np.ndarray]) -> Standardizer:
-    """What brings (n) values to mean 0 and deviation 1."""
+def _standardizer(parts: list[np.ndarray]) -> Standardizer:
+    """The standardizer of (n) values."""
     return Standardizer.fit([RunningMoments.of(part[:, None]) for part in parts])
 
 
-def _joined(parts: list[Windows]) -> InMemory:
+def _concatenate(parts: list[Windows]) -> InMemory:
     """The windows of several subjects."""
-    joined = lambda place, name: np.concatenate([p[place][name] for p in parts])
+    concatenate = lambda i, name: np.concatenate([part[i][name] for part in parts])
     return InMemory(
-        {name: joined(0, name) for name in SIGNALS},
-        {name: joined(1, name) for name in SIGNALS},
+        {name: concatenate(0, name) for name in SIGNALS},
+        {name: concatenate(1, name) for name in SIGNALS},
         {LABEL: np.concatenate([part[2] for part in parts])},
     )

@@ -1,1 +1,1 @@
-"""Files of precomputed features: their layouts, checks and import."""
+"""Feature files: their layouts, checks and import."""

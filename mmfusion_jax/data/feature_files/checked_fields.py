@@ -1,4 +1,4 @@
-"""The entries of one split of a file, checked as they are taken."""
+"""The fields of one split of a feature file, checked when they are read."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from mmfusion_jax.data.feature_files.padded_sequences import APART
+from mmfusion_jax.data.feature_files.padded_sequences import CLIP_SEPARATOR
 from mmfusion_jax.errors import DataError, suggest
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckedFields:
-    """One split of a file, of which nothing is known.
+    """One split of an untrusted feature file.
 
     Attributes:
-        where: file and split, as messages name them.
+        where: file and split, for error messages.
         table: name -> anything.
     """
 
@@ -26,31 +26,31 @@ class CheckedFields:
         return name in self.table
 
     def get(self, name: str) -> Any:
-        """The entry `name`; DataError if it is not there."""
+        """The field `name`; DataError if it is missing."""
         if name not in self.table:
             known = [str(key) for key in self.table]
             raise DataError(
-                "D70", f"{self.where} lacks {name!r}.", suggest(name, known)
+                "D70", f"{self.where} has no {name!r}.", suggest(name, known)
             )
         return self.table[name]
 
     def numbers(
         self, name: str, axes: Sequence[int], count: int = -1, *, empty: bool = False
     ) -> np.ndarray:
-        """Numbers.
+        """A numeric array.
 
         Args:
-            name: of the entry.
-            axes: how many axes it may have.
-            count: how long the first one is; -1 for any length above 0.
-            empty: whether there may be none at all.
+            name: name of the field.
+            axes: allowed numbers of axes.
+            count: length of the first axis; -1 for any length above 0.
+            empty: whether the array may be empty.
         """
         try:
             values = np.asarray(self.get(name))
         except ValueError as error:  # lists of different lengths
-            raise self.error(name, f"is no array ({error})") from error
+            raise self.error(name, f"is not an array ({error})") from error
         if values.dtype.kind not in "biuf":
-            raise self.error(name, f"is {values.dtype}, not numbers")
+            raise self.error(name, f"must be numeric, not {values.dtype}")
         if values.ndim not in axes:
             raise self.error(name, f"has the shape {values.shape}")
         if not len(values) and not empty:
@@ -58,7 +58,9 @@ class CheckedFields:
         if len(values) and not values.size:
             raise self.error(name, f"is empty: its shape is {values.shape}")
         if count not in (-1, len(values)):
-            raise self.error(name, f"has {len(values)} rows, the labels {count}")
+            raise self.error(
+                name, f"has {len(values)} rows, but there are {count} labels"
+            )
         return values
 
     def integers(
@@ -66,37 +68,42 @@ class CheckedFields:
         name: str,
         axes: Sequence[int],
         count: int,
-        most: int,
+        maximum: int,
         *,
         empty: bool = False,
     ) -> np.ndarray:
-        """Whole numbers 0..most, int32, written as any kind of number."""
+        """Integers 0..maximum, int32, stored as any numeric dtype."""
         values = self.numbers(name, axes, count, empty=empty)
-        if not ((values >= 0) & (values <= most) & (values == np.trunc(values))).all():
-            raise self.error(name, f"is not made of whole numbers from 0 to {most}")
+        valid = (values >= 0) & (values <= maximum) & (values == np.trunc(values))
+        if not valid.all():
+            raise self.error(name, f"must be integers from 0 to {maximum}")
         return values.astype(np.int32)
 
     def strings(self, name: str, count: int) -> tuple[str, ...]:
-        """A text for each example; parts of one are joined."""
+        """A string for each example; lists of strings are joined."""
         found = self.get(name)
         if isinstance(found, np.ndarray):
             found = found.tolist()
         if not isinstance(found, list | tuple):
-            raise self.error(name, "is no list of names")
+            raise self.error(name, "must be a list of strings")
         if len(found) != count:
-            raise self.error(name, f"has {len(found)} rows, the labels {count}")
+            raise self.error(
+                name, f"has {len(found)} rows, but there are {count} labels"
+            )
         return tuple(_text(one) for one in found)
 
     def error(self, name: str, what: str) -> DataError:
-        """The error for an entry that is not as it should be."""
+        """The error for an invalid field."""
         return DataError(
-            "D71", f"{self.where}: {name} {what}.", "docs/formats.md has the layouts"
+            "D71",
+            f"{self.where}: {name} {what}.",
+            "docs/formats.md describes the layouts",
         )
 
 
 def _text(value: Any) -> str:
-    """A name or sentence, whatever wrote it."""
+    """A name or sentence of any type as a string."""
     if isinstance(value, list | tuple):
-        return APART.join(map(_text, value))
+        return CLIP_SEPARATOR.join(map(_text, value))
     text = value.decode("latin1") if isinstance(value, bytes) else str(value)
     return text.encode("utf-8", "replace").decode()

@@ -8,8 +8,8 @@ class PublishedFile:
     """A published file.
 
     Attributes:
-        name: of the data set, as in `kinds.py`.
-        title: of the file, as its publisher calls it.
+        name: key of its data set in `FEATURE_DATASETS`.
+        title: name of the file, as published.
     """
 
     name: str
@@ -33,4 +33,4 @@ PUBLISHED_FILES = {
         "sims", "MMSA SIMS/Processed/unaligned_39.pkl"
     ),
 }
-"""SHA-256, from the README of thuiar/MMSA -> what the file is."""
+"""SHA-256, from the README of thuiar/MMSA -> the file."""

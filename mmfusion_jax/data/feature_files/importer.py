@@ -1,11 +1,11 @@
-"""From a file of features to a store: read once, looked at, written whole."""
+"""Imports feature files into stores, after checking their values and splits."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import array_record.python.array_record_module  # noqa: F401  before limits bind
+import array_record.python.array_record_module  # noqa: F401  before limits apply
 import numpy as np
 
 from mmfusion_jax.data.feature_files.checksums import PUBLISHED_FILES
@@ -34,24 +34,26 @@ from mmfusion_jax.errors import DataError
 
 JSON = Any
 FOLDER = "imported"
-"""Of the cache, in which there is a folder for each data set."""
+"""Folder of the cache with a folder for each data set."""
 
 VERSION = 1
-"""Part of the name of every store: raise it when the same file gives other values."""
+"""Part of the name of every store: increase it when the stored values change."""
 
 
 def summarize_file(file: str, name: str = "") -> JSON:
-    """What is in a file, without importing it.
+    """Computes the statistics of a file without importing it.
 
     Args:
-        file: its path.
-        name: of the data set it should be; "" for the one that it is known as.
+        file: path of the file.
+        name: key of its data set in `FEATURE_DATASETS`; "" to recognize it by its
+            checksum.
 
     Returns:
-        "layout", "sha256", "known", "name", "report" (of `survey`).
+        "file", "layout", "sha256", "known", "name" and "report", the result of
+        `compute_statistics`.
 
     Raises:
-        DataError: it cannot be read, or its labels are not those of `name`.
+        DataError: the file is not readable, or its labels are not those of `name`.
     """
     path = Path(file)
     source = read_source(path)
@@ -70,20 +72,21 @@ def summarize_file(file: str, name: str = "") -> JSON:
 
 
 def import_file(file: str, name: str, parent: str, nan_to_zero: bool) -> JSON:
-    """Writes what is in a file into a store, or finds that it is there.
+    """Writes a file into a store, unless it exists.
 
     Args:
-        file: its path.
-        name: of the data set it is.
+        file: path of the file.
+        name: key of its data set in `FEATURE_DATASETS`.
         parent: folder of the stores of that data set.
-        nan_to_zero: write 0 for what is NaN or infinite, instead of refusing the file.
+        nan_to_zero: replace NaN and infinite values by 0, instead of raising an error.
 
     Returns:
-        What `summarize_file` does, and "folder", "repaired" and "there" (it was
-        before).
+        The result of `summarize_file`, and "folder", "repaired" (split -> modality ->
+        number of replaced values) and "already_imported".
 
     Raises:
-        DataError: it cannot be read, is not `name`, or should not be trained on.
+        DataError: the file is not readable, is another data set, contains NaN or
+            infinite values, or has a clip in two splits.
     """
     path = Path(file)
     make_folder(Path(parent))
@@ -94,9 +97,9 @@ def import_file(file: str, name: str, parent: str, nan_to_zero: bool) -> JSON:
     bad = count_nonfinite(report)
     if bad and not nan_to_zero:
         raise _not_finite(path, report)
-    _check_clips(path, report)
-    folder = Path(parent) / f"{source.layout}-{_mark(source)}"
-    there = folder.exists()
+    _check_leakage(path, report)
+    folder = Path(parent) / f"{source.layout}-{_short_hash(source)}"
+    already_imported = folder.exists()
     manifest = {
         "file": path.name,
         "layout": source.layout,
@@ -110,71 +113,74 @@ def import_file(file: str, name: str, parent: str, nan_to_zero: bool) -> JSON:
     splits = {s: _records(s, part) for s, part in source.splits.items()}
     write_store(folder, _features(source.splits["train"]), splits, manifest)
     open_store(folder)
-    return {**manifest, "folder": str(folder), "there": there}
+    return {
+        **manifest,
+        "folder": str(folder),
+        "already_imported": already_imported,
+    }
 
 
 def find_problems(found: Mapping[str, JSON]) -> tuple[list[str], list[str]]:
-    """What is wrong with a file, and what one should know of it.
+    """Returns the problems of a file, and remarks about it.
 
     Args:
-        found: what `summarize_file` or `import_file` returned.
+        found: result of `summarize_file` or `import_file`.
     """
-    kind = FEATURE_DATASETS.get(found["name"])
-    wrong = problems(found["report"], kind)
+    spec = FEATURE_DATASETS.get(found["name"])
+    wrong = problems(found["report"], spec)
     if found.get("repaired"):
         wrong = [w for w in wrong if "NaN or infinite" not in w]
-    return wrong, remarks(found["report"], kind)
+    return wrong, remarks(found["report"], spec)
 
 
 def _check(path: Path, source: Source, name: str) -> None:
-    """Raises DataError if the file is not of the data set `name`."""
+    """Raises DataError if the file is not one of data set `name`."""
     known = PUBLISHED_FILES.get(source.sha256)
     if known is not None and known.name != name:
         raise DataError(
             "D74",
-            f"{path} is {known.title}, and not {FEATURE_DATASETS[name].title}.",
-            f"--as={known.name}",
+            f"{path} is {known.title}, not {FEATURE_DATASETS[name].title}.",
+            f"--dataset={known.name}",
         )
     for split, part in source.splits.items():
         check_labels(FEATURE_DATASETS[name], str(path), split, part)
 
 
-def _check_clips(path: Path, report: Mapping[str, JSON]) -> None:
+def _check_leakage(path: Path, report: Mapping[str, JSON]) -> None:
     """Raises DataError if a clip is in two splits."""
-    if twice := shared_ids(report):
-        one, where = next(iter(twice.items()))
+    if shared := shared_ids(report):
+        one, splits = next(iter(shared.items()))
         raise DataError(
             "D73",
-            f"{path}: {len(twice)} clips are in more than one split, such as {one!r} "
-            f"in {' and '.join(where)}.",
-            "scores would measure memory: take the splits from their publisher",
+            f"{path}: {len(shared)} clips are in more than one split (data leakage), "
+            f"such as {one!r} in {' and '.join(splits)}.",
+            "use the published splits",
         )
 
 
 def _not_finite(path: Path, report: Mapping[str, JSON]) -> DataError:
-    """The error for values that are no numbers, all of them counted."""
+    """The error for NaN and infinite values, with their numbers."""
     lines = []
     for split, counts in count_nonfinite(report).items():
         for name in counts:
-            told = report[split]["inputs"][name]
-            lines.append(
-                f"  {split:<5} {name:<6} {told['nan']} NaN, {told['infinite']} infinite"
-            )
+            stats = report[split]["inputs"][name]
+            nan, infinite = stats["nan"], stats["infinite"]
+            lines.append(f"  {split:<5} {name:<6} {nan} NaN, {infinite} infinite")
     return DataError(
         "D72",
-        f"{path} holds values that are no numbers:\n" + "\n".join(lines),
-        "--repair writes 0 for them, as the field does, and the manifest counts them",
+        f"{path} contains NaN or infinite values:\n" + "\n".join(lines),
+        "--nan_to_zero replaces them by 0, as is usual, and records their number",
     )
 
 
-def _mark(source: Source) -> str:
-    """Eight letters that say which file was imported, and how."""
-    told = f"{VERSION} {source.sha256}"
-    return hashlib.sha256(told.encode()).hexdigest()[:8]
+def _short_hash(source: Source) -> str:
+    """Eight hex digits that identify the file and the version of the import."""
+    key = f"{VERSION} {source.sha256}"
+    return hashlib.sha256(key.encode()).hexdigest()[:8]
 
 
 def _features(part: Sequences) -> dict[str, FeatureSpec]:
-    """What an example of the store looks like."""
+    """Shapes and dtypes of the records of the store."""
     specs = {
         name: FeatureSpec((None, *rows[0].shape[1:]), str(rows[0].dtype))
         for name, rows in part.inputs.items()
@@ -187,7 +193,7 @@ def _features(part: Sequences) -> dict[str, FeatureSpec]:
 
 
 def _records(split: str, part: Sequences) -> Iterator[dict[str, Any]]:
-    """The examples of a split as they are stored."""
+    """The records of a split."""
     examples = track(part.examples(), len(part), f"importing {split}")
     for i, inputs in enumerate(examples):
         yield {

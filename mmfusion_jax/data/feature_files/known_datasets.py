@@ -1,4 +1,4 @@
-"""The data sets of the sentiment field: their labels, splits and where files are."""
+"""Sentiment and emotion data sets: labels, published sizes and download pages."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -16,21 +16,20 @@ POLARITIES = ("negative", "neutral", "positive")
 
 @dataclasses.dataclass(frozen=True)
 class FeatureDatasetSpec:
-    """A data set that comes as files of features.
+    """A data set that is distributed as feature files.
 
     Attributes:
-        title: as papers call it.
-        label: the label that papers ask for.
-        target: of the label "score"; None where there is none.
-        flags: names of the label "emotions"; () where there is none.
-        counts: sizes of train, valid and test as published, in every release known.
-        files: what to get, and where.
-        by_video: every video is in one split only.
+        title: its name in papers.
+        label: the label that papers predict.
+        target: meaning of the label "score"; None without one.
+        flags: names of the flags of the label "emotions"; () without one.
+        counts: sizes of train, valid and test of every known release.
+        files: files to download, and from where.
+        by_video: whether every video is in one split only.
         config: a config that trains on it.
-        shapes: "text", "audio", "video" of an example as most releases have them, steps
-            and features.
-        pieces: a release has the text also as ids of word pieces.
-        unimodal: labels of one modality alone, of the same meaning as "score".
+        shapes: modality -> steps and features of an example, as in most releases.
+        has_token_ids: whether a release has the text as BERT token ids too.
+        unimodal: labels of single modalities, with the meaning of "score".
     """
 
     title: str
@@ -42,7 +41,7 @@ class FeatureDatasetSpec:
     by_video: bool
     config: str
     shapes: Mapping[str, tuple[int, int]]
-    pieces: bool = True
+    has_token_ids: bool = True
     unimodal: tuple[str, ...] = ()
 
 
@@ -54,8 +53,8 @@ FEATURE_DATASETS = {
         (),
         ((1284, 229, 686), (1281, 229, 685)),
         (
-            f"aligned_50.pkl or unaligned_50.pkl (text of BERT): {MMSA}",
-            f"mosi_data.pkl or mosi_data_noalign.pkl (text of GloVe): {MULT}",
+            f"aligned_50.pkl or unaligned_50.pkl (BERT text): {MMSA}",
+            f"mosi_data.pkl or mosi_data_noalign.pkl (GloVe text): {MULT}",
         ),
         True,
         "configs/mea.py:mosi",
@@ -68,8 +67,8 @@ FEATURE_DATASETS = {
         (),
         ((16326, 1871, 4659),),
         (
-            f"aligned_50.pkl or unaligned_50.pkl (text of BERT): {MMSA}",
-            f"mosei_senti_data.pkl or its noalign form (text of GloVe): {MULT}",
+            f"aligned_50.pkl or unaligned_50.pkl (BERT text): {MMSA}",
+            f"mosei_senti_data.pkl or its noalign version (GloVe text): {MULT}",
         ),
         True,
         "configs/mea.py:mosei",
@@ -97,59 +96,58 @@ FEATURE_DATASETS = {
         False,
         "configs/mea.py:iemocap",
         {"text": (20, 300), "audio": (20, 74), "video": (20, 35)},
-        pieces=False,
+        has_token_ids=False,
     ),
 }
 
 
 def check_labels(
-    kind: FeatureDatasetSpec, where: str, split: str, found: Sequences
+    spec: FeatureDatasetSpec, where: str, split: str, found: Sequences
 ) -> None:
     """Raises DataError if the labels of a split are not those of the data set."""
-    if kind.label not in found.labels:
+    if spec.label not in found.labels:
         have = ", ".join(found.labels)
         raise DataError(
             "D74",
-            f"{where} has the labels {have}; those of {kind.title} are {kind.label}.",
-            _other(kind, found),
+            f"{where} has the labels {have}; expected for {spec.title}: {spec.label}.",
+            _suggest_dataset(spec, found),
         )
-    if kind.target is None:
-        count = found.labels[kind.label].shape[1]
-        if count != len(kind.flags):
+    if spec.target is None:
+        count = found.labels[spec.label].shape[1]
+        if count != len(spec.flags):
             raise DataError(
                 "D74",
-                f"{where} has {count} emotions; {kind.title} has {len(kind.flags)}: "
-                f"{', '.join(kind.flags)}.",
+                f"{where} has {count} emotions; expected for {spec.title}: "
+                f"{', '.join(spec.flags)}.",
             )
         return
-    low, high = kind.target.low, kind.target.high
+    low, high = spec.target.low, spec.target.high
     for name, values in found.labels.items():
         bad = np.flatnonzero(~((values >= low) & (values <= high)))
         if bad.size:
             raise DataError(
                 "D74",
-                f"{where}, split {split!r}, example {bad[0]}: {name} "
-                f"{values[bad[0]]:g} is not from {low:g} to {high:g}, as those of "
-                f"{kind.title} are.",
-                _other(kind, found) or "repair the labels, or leave the example out",
+                f"{where}, split {split!r}, example {bad[0]}: {name} is "
+                f"{values[bad[0]]:g}; expected for {spec.title}: {low:g} to {high:g}.",
+                _suggest_dataset(spec, found) or "fix the labels or remove the example",
             )
 
 
-def _other(kind: FeatureDatasetSpec, found: Sequences) -> str:
-    """The other names that such labels may go by."""
-    likely = [
-        name
+def _suggest_dataset(spec: FeatureDatasetSpec, found: Sequences) -> str:
+    """A hint with the other data sets that have such labels; "" if there are none."""
+    flags = [
+        f"--dataset={name}"
         for name, other in FEATURE_DATASETS.items()
-        if other is not kind and other.label in found.labels and _may_be(other, found)
+        if other is not spec and other.label in found.labels and _in_range(other, found)
     ]
-    return "perhaps " + " or ".join(f"--as={name}" for name in likely) if likely else ""
+    return f"did you mean {' or '.join(flags)}?" if flags else ""
 
 
-def _may_be(kind: FeatureDatasetSpec, found: Sequences) -> bool:
-    """Whether every label is in the range of a data set."""
-    if kind.target is None:
+def _in_range(spec: FeatureDatasetSpec, found: Sequences) -> bool:
+    """Returns whether every label is in the range of a data set."""
+    if spec.target is None:
         return True
-    low, high = kind.target.low, kind.target.high
+    low, high = spec.target.low, spec.target.high
     return all(
         bool(((values >= low) & (values <= high)).all())
         for values in found.labels.values()

@@ -1,4 +1,4 @@
-"""Feature files in the layout of MMIM and MISA: lists of examples, not padded."""
+"""Reads feature files in the layout of MMIM and MISA: unpadded lists of examples."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,34 +13,34 @@ COLUMNS = (1, 7)
 
 
 def read(where: str, rows: Any) -> Sequences:
-    """One split.
+    """Reads one split.
 
         [((words, visual, acoustic, actual_words, ...), label, id), ...]
 
-    `words` are numbers of words, (t), `visual` and `acoustic` (t f), and the label is
-    (1 1), or (1 7) with six emotions behind the score. Lengths that may follow are
+    `words` are word ids, (t), `visual` and `acoustic` (t f), and the label is (1 1), or
+    (1 7), the score and six emotions. Lengths, which may follow, are ignored: they are
     those of the arrays.
 
     Deviation:
-        The vectors of the words lie in another file, which holds objects of a program
-        and is not read: the words stay numbers. What has no step is missing; the
-        papers' code takes one step of zeros for it.
+        The word embeddings are in another file, a pickle of program objects, which is
+        not read: the words stay ids. A modality without steps is missing; the papers'
+        code replaces it by one step of zeros.
     """
     if not isinstance(rows, list | tuple) or not rows:
-        raise DataError("D70", f"{where} is no list of examples.")
+        raise DataError("D70", f"{where} is not a list of examples.")
     inputs: dict[str, list[np.ndarray]] = {"words": [], "audio": [], "video": []}
     scores, ids, texts = [], [], []
-    for number, row in enumerate(rows):
-        parts, label, name = _parts(where, number, row)
+    for index, row in enumerate(rows):
+        parts, label, name = _parts(where, index, row)
         fields = CheckedFields(
-            f"{where}, example {number}",
+            f"{where}, example {index}",
             dict(zip(("words", "video", "audio"), parts, strict=False))
             | {"label": label},
         )
         words = fields.integers("words", (1,), -1, 1 << 24, empty=True)
         inputs["words"].append(words)
         for modality in ("audio", "video"):
-            inputs[modality].append(_vectors(fields, modality))
+            inputs[modality].append(_features(fields, modality))
         scores.append(_score(fields))
         ids.append(_name(name))
         texts.append(" ".join(map(str, parts[3])))
@@ -49,20 +49,20 @@ def read(where: str, rows: Any) -> Sequences:
     return Sequences(inputs, {"score": np.array(scores, np.float32)}, ids, texts)
 
 
-def _parts(where: str, number: int, row: Any) -> tuple[Sequence[Any], Any, Any]:
-    """Inputs, label and name of an example."""
-    whole = isinstance(row, list | tuple) and len(row) == 3
-    if whole and isinstance(row[0], list | tuple) and len(row[0]) >= 4:
+def _parts(where: str, index: int, row: Any) -> tuple[Sequence[Any], Any, Any]:
+    """Inputs, label and id of an example."""
+    is_triple = isinstance(row, list | tuple) and len(row) == 3
+    if is_triple and isinstance(row[0], list | tuple) and len(row[0]) >= 4:
         return row[0], row[1], row[2]
     raise DataError(
         "D70",
-        f"{where}, example {number}, is not ((words, visual, acoustic, actual_words), "
+        f"{where}, example {index}, is not ((words, visual, acoustic, actual_words), "
         "label, id).",
     )
 
 
-def _vectors(fields: CheckedFields, name: str) -> np.ndarray:
-    """(t f) float32; (0) where there is no step."""
+def _features(fields: CheckedFields, name: str) -> np.ndarray:
+    """(t f) float32; (0) if there are no steps."""
     values = fields.numbers(name, (1, 2), empty=True)
     if values.ndim == 1 and len(values):
         raise fields.error(name, f"has the shape {values.shape}")
@@ -71,21 +71,25 @@ def _vectors(fields: CheckedFields, name: str) -> np.ndarray:
 
 
 def _one_width(name: str, rows: list[np.ndarray]) -> list[np.ndarray]:
-    """The same (t f), those without a step as wide as the others."""
+    """The same (t f), with the right width for sequences without steps."""
     widths = {x.shape[1] for x in rows if len(x)}
     if len(widths) != 1:
-        raise DataError("D71", f"{name} has {sorted(widths) or 'no'} features.")
+        raise DataError(
+            "D71",
+            f"{name} must have the same number of features in every example, not "
+            f"{', '.join(map(str, sorted(widths))) or 'none at all'}.",
+        )
     return [x if len(x) else np.zeros((0, *widths), np.float32) for x in rows]
 
 
 def _score(fields: CheckedFields) -> float:
     values = fields.numbers("label", (1, 2)).ravel()
     if values.size not in COLUMNS:
-        raise fields.error("label", f"has {values.size} numbers")
+        raise fields.error("label", f"must have 1 or 7 values, not {values.size}")
     return float(values[0])
 
 
 def _name(value: Any) -> str:
-    """An id as text, with the video before the clip: "video[3]" and "video_3"."""
+    """An id as a string with `CLIP_SEPARATOR`, from "video[3]"."""
     text = value.decode("latin1") if isinstance(value, bytes) else str(value)
     return text.replace("[", "$_$").rstrip("]")

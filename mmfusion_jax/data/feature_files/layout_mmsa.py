@@ -1,4 +1,4 @@
-"""Feature files in the layout of MMSA: padded at the end, lengths beside them."""
+"""Reads feature files in the MMSA layout: right-padded, with lengths."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,29 +21,29 @@ SCORES = {
 }
 MODALITIES = {"text": "text", "audio": "audio", "video": "vision"}
 PIECES = "text_bert"
-SEGMENTS = f"{PIECES} has several segments; every piece is taken for the first one"
-_MOST = 1 << 24  # no vocabulary is larger
+SEGMENTS = f"{PIECES} has several segments; all tokens are treated as segment 0"
+_MAX_VOCAB = 1 << 24
 
 
 def matches(table: Mapping[Any, Any]) -> bool:
-    """Whether a split looks like one of this layout."""
+    """Returns whether a split has this layout."""
     return LABELS in table
 
 
 def read(fields: CheckedFields) -> Sequences:
-    """One split.
+    """Reads one split.
 
-        text                  (n t 768) vectors of BERT
-        text_bert             (n 3 t) word pieces, which are real, segments
+        text                  (n t 768) BERT embeddings
+        text_bert             (n 3 t) token ids, mask, segment ids
         audio, vision         (n t f)
         audio_lengths, vision_lengths       (n), unless aligned with the text
-        regression_labels     (n); _T, _A, _V: of the modalities alone
+        regression_labels     (n); _T, _A, _V: labels of single modalities
         id, raw_text          (n)
 
     Deviation:
-        Only the pieces that `text_bert` calls real are; with them goes the text, and
-        audio and video that have no lengths and as many steps. Without `text_bert`
-        steps of zeros at the end are padding.
+        The mask of `text_bert` also masks the text, and audio and video that have no
+        lengths and the same number of steps. Without `text_bert` zero steps at the end
+        are padding.
     """
     score = fields.numbers(LABELS, (1, 2))
     count = len(score)
@@ -54,7 +54,7 @@ def read(fields: CheckedFields) -> Sequences:
         if key in fields:
             rows = _modality(fields, key, count, pieces)
             inputs[name] = rows
-            notes += _behind(name, rows)
+            notes += _past_length(name, rows)
     labels = {
         name: _column(fields, key, count)
         for name, key in SCORES.items()
@@ -66,21 +66,21 @@ def read(fields: CheckedFields) -> Sequences:
 
 
 def is_aligned(fields: CheckedFields) -> bool:
-    """Whether step t of one modality belongs to step t of the others."""
+    """Returns whether the modalities are aligned step by step."""
     return "audio_lengths" not in fields and "vision_lengths" not in fields
 
 
 def _pieces(fields: CheckedFields, count: int) -> Padded | None:
-    """The word pieces of the text."""
+    """The token ids of the text."""
     if PIECES not in fields:
         return None
-    found = fields.integers(PIECES, (3,), count, _MOST)
+    found = fields.integers(PIECES, (3,), count, _MAX_VOCAB)
     if found.shape[1] != 3:
-        raise fields.error(PIECES, f"has the shape {found.shape}, not (n 3 t)")
-    ids, real = found[:, 0], found[:, 1]
-    if real.max() > 1 or (np.diff(real, axis=1) > 0).any():
-        raise fields.error(PIECES, "[:, 1] is not ones and then zeros")
-    return right_padded(ids, real.sum(axis=1))
+        raise fields.error(PIECES, f"must have the shape (n 3 t), not {found.shape}")
+    ids, mask = found[:, 0], found[:, 1]
+    if mask.max() > 1 or (np.diff(mask, axis=1) > 0).any():
+        raise fields.error(PIECES, "[:, 1] must be ones followed by zeros")
+    return right_padded(ids, mask.sum(axis=1))
 
 
 def _modality(
@@ -96,18 +96,20 @@ def _modality(
     return right_padded(values, lengths)
 
 
-def _behind(name: str, rows: Padded) -> list[str]:
-    """A note if something stands where the padding should be."""
+def _past_length(name: str, rows: Padded) -> list[str]:
+    """A note if there are non-zero values in the padding."""
     pairs = zip(rows.values, rows.stop, strict=True)
     count = sum(bool(values[stop:].any()) for values, stop in pairs)
     if not count:
         return []
-    return [f"{name} of {count} examples goes on behind its length; that is left out"]
+    return [
+        f"{name} of {count} examples has non-zero values past its length; truncated"
+    ]
 
 
 def _column(fields: CheckedFields, key: str, count: int) -> np.ndarray:
     """One score for each example, (n) float32."""
     values = fields.numbers(key, (1, 2), count).reshape(count, -1)
     if values.shape[1] != 1:
-        raise fields.error(key, f"has {values.shape[1]} columns")
+        raise fields.error(key, f"must have one column, not {values.shape[1]}")
     return values[:, 0].astype(np.float32)

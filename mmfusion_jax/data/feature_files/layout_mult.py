@@ -1,4 +1,4 @@
-"""Feature files in the layout of MulT: padded in front, no lengths."""
+"""Reads feature files in the MulT layout: left-padded, without lengths."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,34 +15,34 @@ from mmfusion_jax.data.feature_files.padded_sequences import (
 LABELS = "labels"
 MODALITIES = {"text": "text", "audio": "audio", "video": "vision"}
 COLUMNS = (1, 7)
-"""Scores of CMU-MOSEI may come with six emotions behind them."""
+"""A score, or the score and six emotions of CMU-MOSEI."""
 
 
 def matches(table: Mapping[Any, Any]) -> bool:
-    """Whether a split looks like one of this layout."""
+    """Returns whether a split has this layout."""
     return LABELS in table
 
 
 def read(fields: CheckedFields) -> Sequences:
-    """One split.
+    """Reads one split.
 
         text, audio, vision   (n t f)
-        labels                (n 1 1) a score; or (n 4 2) yes or no for four emotions
-        id                    (n 3) video, start, end; or none
+        labels                (n 1 1) a score; or (n 4 2) one-hot flags of four emotions
+        id                    (n 3) video, start, end; optional
 
     Deviation:
-        Steps of zeros in front are padding. Aligned files have no padding of their own
-        for each modality: all begin with the first step that is real in any.
+        Zero steps at the beginning are padding. In aligned files all modalities have
+        the same padding: they start at the first step that is non-zero in any of them.
     """
-    given = fields.numbers(LABELS, (1, 2, 3))
-    count = len(given)
+    values = fields.numbers(LABELS, (1, 2, 3))
+    count = len(values)
     arrays = _arrays(fields, count)
     ids = fields.strings("id", count) if "id" in fields else ()
-    return Sequences(left_padded(arrays), _labels(fields, given), ids)
+    return Sequences(left_padded(arrays), _labels(fields, values), ids)
 
 
 def is_aligned(fields: CheckedFields) -> bool:
-    """Whether step t of one modality belongs to step t of the others."""
+    """Returns whether the modalities are aligned step by step."""
     return aligned(_arrays(fields, -1))
 
 
@@ -54,14 +54,14 @@ def _arrays(fields: CheckedFields, count: int) -> dict[str, np.ndarray]:
     }
 
 
-def _labels(fields: CheckedFields, given: np.ndarray) -> dict[str, np.ndarray]:
-    """A score, or flags of which each is written as (not so, so)."""
-    if given.ndim == 3 and given.shape[2] == 2:
-        flags = fields.integers(LABELS, (3,), len(given), 1)
+def _labels(fields: CheckedFields, values: np.ndarray) -> dict[str, np.ndarray]:
+    """A score, or flags that are one-hot encoded as (false, true)."""
+    if values.ndim == 3 and values.shape[2] == 2:
+        flags = fields.integers(LABELS, (3,), len(values), 1)
         if (flags.sum(axis=2) != 1).any():
-            raise fields.error(LABELS, "says both yes and no, or neither")
+            raise fields.error(LABELS, "must be one-hot encoded")
         return {"emotions": flags.argmax(axis=2).astype(np.int32)}
-    columns = given.reshape(len(given), -1)
+    columns = values.reshape(len(values), -1)
     if columns.shape[1] not in COLUMNS:
-        raise fields.error(LABELS, f"has the shape {given.shape}")
+        raise fields.error(LABELS, f"has the shape {values.shape}")
     return {"score": columns[:, 0].astype(np.float32)}

@@ -1,4 +1,4 @@
-"""Our own layout, for features that nobody else has: one npz, plain arrays."""
+"""Reads feature files in the npz layout of this library: plain arrays."""
 
 import numpy as np
 
@@ -9,26 +9,26 @@ from mmfusion_jax.data.feature_files.padded_sequences import (
     right_padded,
 )
 
-VECTORS = ("text", "audio", "video")
-NUMBERS = ("pieces", "words")
+FEATURES = ("text", "audio", "video")
+IDS = ("pieces", "words")
 SCORES = ("score", "score_text", "score_audio", "score_video")
 
 
 def read(fields: CheckedFields) -> Sequences:
-    """One split, whose arrays are called `train_text` and so on.
+    """Reads one split, whose arrays are named `train_text` and so on.
 
-    text, audio, video    (n t f) numbers, padded at the end
-    pieces, words         (n t) numbers of word pieces (BERT) or words
-    NAME_lengths          (n) real steps of NAME; else zeros at the end are padding
-    score                 (n), score_text, score_audio, score_video alike
+    text, audio, video    (n t f) features, right-padded
+    pieces, words         (n t) token ids (BERT) or word ids
+    NAME_lengths          (n) valid steps of NAME; else zeros at the end are padding
+    score                 (n); score_text, score_audio, score_video likewise
     emotions              (n k) 0 or 1
-    id, raw_text          (n) text
+    id, raw_text          (n) strings
     """
     label = "emotions" if "emotions" in fields else "score"
     count = len(fields.numbers(label, (1, 2)))
     inputs = {
         name: _modality(fields, name, count)
-        for name in (*VECTORS, *NUMBERS)
+        for name in (*FEATURES, *IDS)
         if name in fields
     }
     labels: dict[str, np.ndarray] = {
@@ -44,12 +44,12 @@ def read(fields: CheckedFields) -> Sequences:
 
 
 def _modality(fields: CheckedFields, name: str, count: int) -> Padded:
-    if name in NUMBERS:
+    if name in IDS:
         values = fields.integers(name, (2,), count, 1 << 24)
     else:
         values = fields.numbers(name, (3,), count)
     lengths = None
     if f"{name}_lengths" in fields:
-        most = values.shape[1]
-        lengths = fields.integers(f"{name}_lengths", (1,), count, most)
+        maximum = values.shape[1]
+        lengths = fields.integers(f"{name}_lengths", (1,), count, maximum)
     return right_padded(values, lengths)

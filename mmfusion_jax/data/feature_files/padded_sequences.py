@@ -1,4 +1,4 @@
-"""What a file of features holds, whatever it looked like: one form for all formats."""
+"""The common form of feature files in all layouts: variable-length sequences."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,18 +6,18 @@ from typing import Any
 
 import numpy as np
 
-APART = "$_$"
-"""Stands between the video and the clip in the name of an example."""
+CLIP_SEPARATOR = "$_$"
+"""Separates the video from the clip in the id of an example."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Padded(Sequence[np.ndarray]):
-    """Sequences that lie side by side in one padded array.
+    """Sequences stored in one padded array.
 
     Attributes:
-        values: (n t f) numbers, or (n t) ids.
-        start: first real step of each, (n) int.
-        stop: step after the last real one, (n) int.
+        values: (n t f) features, or (n t) ids.
+        start: first valid step of each, (n) int.
+        stop: step after the last valid one, (n) int.
     """
 
     values: np.ndarray
@@ -28,10 +28,10 @@ class Padded(Sequence[np.ndarray]):
         return len(self.values)
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        """The real steps of one example, (t f) float32 or (t) int32."""
+        """The valid steps of one example, (t f) float32 or (t) int32."""
         rows = self.values[index, self.start[index] : self.stop[index]]
         ids = np.issubdtype(rows.dtype, np.integer) and rows.ndim == 1
-        with np.errstate(over="ignore"):  # becomes infinite, and is counted as that
+        with np.errstate(over="ignore"):  # becomes infinite, and is counted as such
             return rows.astype(np.int32 if ids else np.float32)
 
 
@@ -41,13 +41,13 @@ class Sequences:
 
     Attributes:
         inputs: name -> a sequence for each example, without padding: "text", "audio"
-            and "video", (t f) float32; "pieces", (t) int32, the word pieces of BERT;
-            "words", (t) int32, numbers of words. One of no steps is missing.
-        labels: "score", (n) float32, and perhaps "score_text", "score_audio" and
+            and "video", (t f) float32; "pieces", (t) int32, token ids of BERT;
+            "words", (t) int32, word ids. A sequence without steps is missing.
+        labels: "score", (n) float32, and optionally "score_text", "score_audio" and
             "score_video"; or "emotions", (n 4) int32.
-        ids: names of the examples, "video$_$clip"; () where the file has none.
-        texts: what was said; () where the file has none.
-        notes: what is odd about the file, in sentences.
+        ids: ids of the examples, "video$_$clip"; () if the file has none.
+        texts: transcripts; () if the file has none.
+        notes: remarks about the file.
     """
 
     inputs: Mapping[str, Sequence[np.ndarray]]
@@ -66,8 +66,8 @@ class Sequences:
 
 
 def video(name: str) -> str:
-    """The video that an example was cut from."""
-    return name.split(APART)[0]
+    """The video that an example is a segment of."""
+    return name.split(CLIP_SEPARATOR)[0]
 
 
 def right_padded(values: np.ndarray, lengths: np.ndarray | None = None) -> Padded:
@@ -75,43 +75,43 @@ def right_padded(values: np.ndarray, lengths: np.ndarray | None = None) -> Padde
 
     Args:
         values: (n t ...).
-        lengths: real steps of each, (n); None leaves out the steps of zeros at the
-            end.
+        lengths: number of valid steps of each, (n); None treats zero steps at the end
+            as padding.
     """
     if lengths is None:
-        real = _real(values)
-        last = real.shape[1] - real[:, ::-1].argmax(axis=1)
-        lengths = np.where(real.any(axis=1), last, 0)
+        nonzero = _nonzero(values)
+        last = nonzero.shape[1] - nonzero[:, ::-1].argmax(axis=1)
+        lengths = np.where(nonzero.any(axis=1), last, 0)
     return Padded(values, np.zeros(len(values), int), lengths)
 
 
 def left_padded(values: Mapping[str, np.ndarray]) -> dict[str, Padded]:
-    """Sequences whose padding, steps of zeros, is in front.
+    """Sequences whose padding, steps of zeros, is at the beginning.
 
     Args:
-        values: name -> (n t f). Where all have as many steps, they are aligned: step t
-            of one belongs to step t of the others, and they begin together.
+        values: name -> (n t f). If all have the same number of steps, they are aligned:
+            step t of one corresponds to step t of the others, and they start together.
 
     Returns:
-        The same; what is zero throughout has no steps.
+        The sequences; one that is all zeros has no steps.
     """
-    begin = {}
+    start = {}
     for name, array in values.items():
-        real = _real(array)
-        begin[name] = np.where(real.any(1), real.argmax(1), array.shape[1])
+        nonzero = _nonzero(array)
+        start[name] = np.where(nonzero.any(1), nonzero.argmax(1), array.shape[1])
     if aligned(values):
-        first = np.min(list(begin.values()), axis=0)
+        first = np.min(list(start.values()), axis=0)
         steps = next(iter(values.values())).shape[1]
-        begin = {m: np.where(b < steps, first, steps) for m, b in begin.items()}
+        start = {m: np.where(b < steps, first, steps) for m, b in start.items()}
     stop = {name: np.full(len(x), x.shape[1]) for name, x in values.items()}
-    return {name: Padded(x, begin[name], stop[name]) for name, x in values.items()}
+    return {name: Padded(x, start[name], stop[name]) for name, x in values.items()}
 
 
 def aligned(values: Mapping[str, np.ndarray]) -> bool:
-    """Whether all of (n t f) have as many steps."""
+    """Returns whether all arrays (n t f) have the same number of steps."""
     return len({x.shape[1] for x in values.values()}) == 1
 
 
-def _real(values: np.ndarray) -> np.ndarray:
-    """Which steps are not zero throughout, (n t) bool; NaN is not zero."""
+def _nonzero(values: np.ndarray) -> np.ndarray:
+    """Steps that are not all zeros, (n t) bool; NaN is not zero."""
     return np.asarray(values.reshape(*values.shape[:2], -1).any(axis=-1))

@@ -1,7 +1,7 @@
-"""Files of features in every layout of the field, read into one form.
+"""Reads feature files in all supported layouts into one form.
 
-What lies in a file is not trusted: pickles are read by a machine of our own
-(`safe_pickle.py`), and all of this belongs in the cage (`cage.py`).
+Files are not trusted: pickles are read by a restricted interpreter (`safe_pickle.py`),
+and everything here runs in a sandboxed process (`sandbox.py`).
 """
 
 import dataclasses
@@ -24,40 +24,40 @@ from mmfusion_jax.safe_load.npz import read_npz
 from mmfusion_jax.safe_load.safe_pickle import read_pickle
 
 PICKLED = {"mmsa": layout_mmsa, "mult": layout_mult}
-LISTS = {"train": "train.pkl", "valid": "dev.pkl", "test": "test.pkl"}
-"""The files of a folder in the layout of MMIM."""
+MMIM_FILES = {"train": "train.pkl", "valid": "dev.pkl", "test": "test.pkl"}
+"""The files of a folder in the MMIM layout."""
 
 LAYOUTS = (
-    "layouts that are read: MMSA (regression_labels, text, audio, vision), MulT "
+    "supported layouts: MMSA (regression_labels, text, audio, vision), MulT "
     "(labels, text, audio, vision), npz (train_text, train_score, ...), a folder of "
     "MMIM (train.pkl, dev.pkl, test.pkl); docs/formats.md describes them"
 )
 
 
-OTHERS: tuple[tuple[bytes | tuple[bytes, ...], str, str], ...] = (
+OTHER_FORMATS: tuple[tuple[bytes | tuple[bytes, ...], str, str], ...] = (
     (
         (b"<!doctype", b"<html", b"<?xml"),
-        "a web page, not a file of features",
-        "the download was refused or wants a login: open it in a text editor",
+        "an HTML page instead of a feature file",
+        "the download was denied or needs a login: open it in a text editor",
     ),
     (b"\x1f\x8b", "compressed (gzip)", "unpack it: gunzip FILE"),
     (b"7z\xbc\xaf", "compressed (7z)", "unpack it"),
-    (b"\x93numpy", "one array without a name (npy)", LAYOUTS),
-    (b"\x89hdf", "HDF5, as .csd files are, which is not read", LAYOUTS),
+    (b"\x93numpy", "a single array (npy)", LAYOUTS),
+    (b"\x89hdf", "HDF5 (.csd), which is not supported", LAYOUTS),
 )
-"""How files begin that are something else, what they are, and what to do."""
+"""First bytes, name and fix of formats that are not feature files."""
 
-OLD_PICKLES = (b"(", b"c", b"}", b"]")
-"""How pickles of protocol 0 begin, which are text."""
+TEXT_PICKLES = (b"(", b"c", b"}", b"]")
+"""First bytes of pickles of protocol 0, which are text."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A file that was read.
+    """A feature file.
 
     Attributes:
-        layout: such as "mmsa_aligned".
-        sha256: of its bytes.
+        layout: name of the layout, such as "mmsa_aligned".
+        sha256: hash of its bytes.
         splits: "train", "valid" and "test".
     """
 
@@ -67,42 +67,42 @@ class Source:
 
 
 def list_files(path: Path) -> Sequence[Path]:
-    """The files behind `path`, a file or a folder in the layout of MMIM."""
+    """Returns the files of `path`, a file or a folder in the MMIM layout."""
     if not path.exists():
-        raise DataError("D30", f"{path} is not there.", _beside(path))
+        raise DataError("D30", f"{path} does not exist.", _similar_file(path))
     if not path.is_dir():
         return (path,)
-    missing = [name for name in LISTS.values() if not (path / name).is_file()]
+    missing = [name for name in MMIM_FILES.values() if not (path / name).is_file()]
     if missing:
         inside = sorted(str(file) for file in path.glob("*.pkl"))[:3]
         raise DataError(
             "D70",
-            f"{path} is a folder without {', '.join(missing)}.",
-            f"name a file in it, such as {', '.join(inside)}" if inside else LAYOUTS,
+            f"folder {path} has no {', '.join(missing)}.",
+            f"specify a file in it, such as {', '.join(inside)}" if inside else LAYOUTS,
         )
-    return tuple(path / name for name in LISTS.values())
+    return tuple(path / name for name in MMIM_FILES.values())
 
 
 def read_source(path: Path) -> Source:
-    """Everything in a file.
+    """Reads all splits of a file.
 
     Raises:
-        DataError: it is not there, damaged, refused, or of no layout that is known.
+        DataError: the file is missing, damaged, rejected or of an unknown layout.
     """
-    found = list_files(path)
-    if len(found) > 1:
-        rows = {split: read_pickle(path / name) for split, name in LISTS.items()}
+    files = list_files(path)
+    if len(files) > 1:
+        rows = {split: read_pickle(path / name) for split, name in MMIM_FILES.items()}
         layout = "mmim"
         splits = {s: layout_mmim.read(f"{path}: {s}", r) for s, r in rows.items()}
     else:
         layout, splits = _read_npz(path) if _is_zip(path) else _read_pickle(path)
-    return Source(layout, _sha256(found), _checked(path, splits))
+    return Source(layout, _sha256(files), _checked(path, splits))
 
 
-def _sha256(found: Sequence[Path]) -> str:
+def _sha256(files: Sequence[Path]) -> str:
     """The hash of a file; of several files the hash of their hashes."""
     hashes = []
-    for file in found:
+    for file in files:
         with file.open("rb") as stream:
             hashes.append(hashlib.file_digest(stream, "sha256"))
     if len(hashes) == 1:
@@ -111,17 +111,17 @@ def _sha256(found: Sequence[Path]) -> str:
 
 
 def _is_zip(path: Path) -> bool:
-    """Whether a file is an npz; DataError for what is no pickle either."""
+    """Returns whether a file is an npz; DataError if it is not a pickle either."""
     with path.open("rb") as stream:
         head = stream.read(64)
     if not head:
         raise DataError("D70", f"{path} is empty.", "copy or download it again")
     text = head.lstrip().lower()
-    for begin, what, fix in OTHERS:
-        if text.startswith(begin):
-            raise DataError("D70", f"{path} is {what}.", fix)
-    letters = all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head)
-    if letters and not head.startswith(OLD_PICKLES):
+    for first_bytes, name, fix in OTHER_FORMATS:
+        if text.startswith(first_bytes):
+            raise DataError("D70", f"{path} is {name}.", fix)
+    is_text = all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head)
+    if is_text and not head.startswith(TEXT_PICKLES):
         raise DataError("D70", f"{path} is a text file.", LAYOUTS)
     return head.startswith(b"PK\x03\x04")
 
@@ -130,10 +130,11 @@ def _read_npz(path: Path) -> tuple[str, dict[str, Sequences]]:
     arrays = read_npz(path)
     splits = {}
     for split in SPLITS:
-        own = f"{split}_"
-        table = {k.removeprefix(own): v for k, v in arrays.items() if k.startswith(own)}
-        if not table:
-            raise _unknown(path, arrays)
+        prefix = f"{split}_"
+        names = [name for name in arrays if name.startswith(prefix)]
+        if not names:
+            raise _unknown_layout(path, arrays)
+        table = {name.removeprefix(prefix): arrays[name] for name in names}
         splits[split] = layout_npz.read(CheckedFields(f"{path}: {split}", table))
     return "npz", splits
 
@@ -141,58 +142,58 @@ def _read_npz(path: Path) -> tuple[str, dict[str, Sequences]]:
 def _read_pickle(path: Path) -> tuple[str, dict[str, Sequences]]:
     root = read_pickle(path)
     if not isinstance(root, dict):
-        raise _unknown(path, [f"(a {type(root).__name__})"])
+        raise _unknown_layout(path, [f"(a {type(root).__name__})"])
     missing = [split for split in SPLITS if not isinstance(root.get(split), dict)]
     if missing:
-        raise _unknown(path, root, missing[0])
+        raise _unknown_layout(path, root, missing[0])
     table = root["train"]
-    layout = next((n for n, form in PICKLED.items() if form.fits(table)), None)
+    layout = next((n for n, m in PICKLED.items() if m.matches(table)), None)
     if layout is None:
-        raise _unknown(f"{path}: train", table, layout_mmsa.LABELS)
-    form = PICKLED[layout]
+        raise _unknown_layout(f"{path}: train", table, layout_mmsa.LABELS)
+    module = PICKLED[layout]
     fields = {split: CheckedFields(f"{path}: {split}", root[split]) for split in SPLITS}
-    way = "aligned" if form.is_aligned(fields["train"]) else "unaligned"
-    return f"{layout}_{way}", {split: form.read(f) for split, f in fields.items()}
+    suffix = "aligned" if module.is_aligned(fields["train"]) else "unaligned"
+    return f"{layout}_{suffix}", {s: module.read(f) for s, f in fields.items()}
 
 
-def _unknown(where: Any, names: Any, wanted: str = "") -> DataError:
-    """The error for a file of no layout that is known."""
+def _unknown_layout(where: Any, names: Any, wanted: str = "") -> DataError:
+    """The error for a file of an unknown layout."""
     have = [str(name) for name in names]
     hint = suggest(wanted, have) if wanted else ""
-    lacks = f", but not {wanted!r}" if wanted else ""
+    missing = f", but not {wanted!r}" if wanted else ""
     meant = f"{hint}\n       " if hint.startswith("did you mean") else ""
     listed = ", ".join(have[:12]) or "nothing"
-    return DataError("D70", f"{where} holds {listed}{lacks}.", f"{meant}{LAYOUTS}")
+    return DataError("D70", f"{where} contains {listed}{missing}.", f"{meant}{LAYOUTS}")
 
 
 def _checked(path: Path, splits: Mapping[str, Sequences]) -> Mapping[str, Sequences]:
-    """The splits, all of which hold the same things."""
+    """Checks that all splits have the same inputs and labels."""
     first = splits["train"]
     if not first.inputs:
-        raise DataError("D70", f"{path} holds labels, but no features.", LAYOUTS)
+        raise DataError("D70", f"{path} contains labels, but no features.", LAYOUTS)
     for split, part in splits.items():
         for kind in ("inputs", "labels"):
-            here, there = getattr(part, kind), getattr(first, kind)
-            if here.keys() != there.keys():
+            names, expected = getattr(part, kind), getattr(first, kind)
+            if names.keys() != expected.keys():
                 raise DataError(
                     "D71",
-                    f"{path}: {kind} of {split!r} are {', '.join(here)}, those of "
-                    f"'train' {', '.join(there)}.",
+                    f"{path}: {split!r} has the {kind} {', '.join(names)}, but 'train' "
+                    f"has {', '.join(expected)}.",
                     "take all splits from the same source",
                 )
         for name, rows in part.inputs.items():
-            width, want = rows[0].shape[1:], first.inputs[name][0].shape[1:]
-            if width != want:
+            width, expected = rows[0].shape[1:], first.inputs[name][0].shape[1:]
+            if width != expected:
                 raise DataError(
                     "D71",
-                    f"{path}: {name} has {width[0]} features in {split!r} and "
-                    f"{want[0]} in 'train'.",
+                    f"{path}: {name} has {width[0]} features in {split!r}, but "
+                    f"{expected[0]} in 'train'.",
                     "take all splits from the same source",
                 )
     return splits
 
 
-def _beside(path: Path) -> str:
-    """What is there with a name like that."""
-    near = [f.name for f in path.parent.glob("*") if not f.name.startswith(".")]
-    return suggest(path.name, near[:200]) if near and len(near) <= 200 else ""
+def _similar_file(path: Path) -> str:
+    """A hint with the most similar file name in the folder."""
+    names = [f.name for f in path.parent.glob("*") if not f.name.startswith(".")]
+    return suggest(path.name, names) if 0 < len(names) <= 200 else ""

@@ -1,4 +1,4 @@
-"""Looks at every number of a file of features and writes down what it saw."""
+"""Computes statistics of feature files, and the problems that they show."""
 
 import dataclasses
 from collections import Counter
@@ -14,19 +14,19 @@ from mmfusion_jax.data.storage.progress import track
 
 JSON = Any
 LARGE = 1e6
-"""No feature of the field has values beyond this."""
+"""Larger absolute values are reported as a problem."""
 
 
 @dataclasses.dataclass
 class ModalityStatistics:
-    """What is known of one modality of one split.
+    """Statistics of one modality of one split.
 
     Attributes:
-        steps: real steps of each example so far.
-        silent: examples with steps that are all zero.
-        nan, infinite: values that are no numbers.
-        low, high: the least and greatest number.
-        moments: of all steps, in which what is no number counts as 0.
+        steps: number of steps of each example.
+        silent: number of examples whose steps are all zeros.
+        nan, infinite: number of NaN and infinite values.
+        low, high: minimum and maximum of the finite values.
+        moments: moments of all steps, with 0 for NaN and infinite values.
     """
 
     steps: list[int] = dataclasses.field(default_factory=list)
@@ -38,7 +38,7 @@ class ModalityStatistics:
     moments: RunningMoments | None = None
 
     def add(self, rows: np.ndarray) -> None:
-        """Counts an example, (t f) or (t)."""
+        """Adds an example, (t f) or (t)."""
         self.steps.append(len(rows))
         if not len(rows):
             return
@@ -47,17 +47,18 @@ class ModalityStatistics:
         self.nan += nan
         self.infinite += int((~finite).sum()) - nan
         self.silent += not rows.any()
-        if len(numbers := rows[finite]):
-            self.low = min(self.low, float(numbers.min()))
-            self.high = max(self.high, float(numbers.max()))
+        if len(values := rows[finite]):
+            self.low = min(self.low, float(values.min()))
+            self.high = max(self.high, float(values.max()))
         if rows.ndim > 1:
             new = RunningMoments.of(replace_nonfinite(rows))
             self.moments = new if self.moments is None else self.moments + new
 
     def report(self) -> dict[str, JSON]:
-        """The same as JSON values."""
+        """The statistics as JSON values."""
         steps = np.array(self.steps)
-        told = {
+        # Imported stores contain these keys: new ones need a new `importer.VERSION`.
+        stats = {
             "steps": [int(steps.min()), float(np.median(steps)), int(steps.max())],
             "absent": int((steps == 0).sum()),
             "silent": self.silent,
@@ -68,33 +69,33 @@ class ModalityStatistics:
             "features": 0,
         }
         if self.moments is not None:
-            told |= {
+            stats |= {
                 "features": len(self.moments.total),
                 "constant": int(self.moments.constant().sum()),
                 "count": self.moments.count,
                 "total": self.moments.total.tolist(),
                 "square": self.moments.square.tolist(),
             }
-        return told
+        return stats
 
 
 def compute_statistics(splits: Mapping[str, Sequences]) -> dict[str, JSON]:
-    """Split -> what is in it, as JSON values."""
-    return {split: _one(split, part) for split, part in splits.items()}
+    """Returns split -> its statistics, labels and ids, as JSON values."""
+    return {split: _split_statistics(split, part) for split, part in splits.items()}
 
 
 def replace_nonfinite(rows: np.ndarray) -> np.ndarray:
-    """`rows` with 0 for what is no number."""
+    """Replaces NaN and infinite values by 0."""
     return np.where(np.isfinite(rows), rows, rows.dtype.type(0))
 
 
 def count_nonfinite(report: Mapping[str, JSON]) -> dict[str, dict[str, int]]:
-    """Split -> modality -> values that are no numbers, where there are any."""
+    """Split -> modality -> number of NaN and infinite values, if there are any."""
     found = {
         split: {
-            name: told["nan"] + told["infinite"]
-            for name, told in part["inputs"].items()
-            if told["nan"] + told["infinite"]
+            name: stats["nan"] + stats["infinite"]
+            for name, stats in part["inputs"].items()
+            if stats["nan"] + stats["infinite"]
         }
         for split, part in report.items()
     }
@@ -102,11 +103,11 @@ def count_nonfinite(report: Mapping[str, JSON]) -> dict[str, dict[str, int]]:
 
 
 def shared_ids(report: Mapping[str, JSON], name: Any = str) -> dict[str, list[str]]:
-    """Name -> the splits it is in, for names in more than one.
+    """Name -> its splits, for names that are in more than one split.
 
     Args:
-        report: of a survey.
-        name: what of an id to compare; `video` compares videos.
+        report: result of `compute_statistics`.
+        name: maps an id to the name to compare, such as `video`.
     """
     seen: dict[str, list[str]] = {}
     for split, part in report.items():
@@ -115,96 +116,90 @@ def shared_ids(report: Mapping[str, JSON], name: Any = str) -> dict[str, list[st
     return {one: where for one, where in seen.items() if len(where) > 1}
 
 
-def problems(report: Mapping[str, JSON], kind: FeatureDatasetSpec | None) -> list[str]:
-    """What is wrong with a file, in sentences."""
+def problems(report: Mapping[str, JSON], spec: FeatureDatasetSpec | None) -> list[str]:
+    """Returns the problems of a file, one sentence each."""
     found = []
     for split, counts in count_nonfinite(report).items():
-        said = ", ".join(f"{count} of {name}" for name, count in counts.items())
-        found.append(f"{split}: values that are NaN or infinite: {said}")
-    if twice := shared_ids(report):
-        names = ", ".join(list(twice)[:3])
-        found.append(f"{len(twice)} clips are in two splits: {names}")
-    elif (kind is None or kind.by_video) and (twice := shared_ids(report, video)):
-        names = ", ".join(list(twice)[:3])
-        found.append(f"{len(twice)} videos are in two splits: {names}")
+        listed = ", ".join(f"{count} of {name}" for name, count in counts.items())
+        found.append(f"{split}: NaN or infinite values: {listed}")
+    if shared := shared_ids(report):
+        names = ", ".join(list(shared)[:3])
+        found.append(f"{len(shared)} clips are in two splits (data leakage): {names}")
+    elif (spec is None or spec.by_video) and (shared := shared_ids(report, video)):
+        names = ", ".join(list(shared)[:3])
+        found.append(f"{len(shared)} videos are in two splits (data leakage): {names}")
     for split, part in report.items():
-        again = [i for i, count in Counter(part["ids"]).items() if count > 1]
-        if again:
-            found.append(f"{split}: {len(again)} clips are in it twice: {again[0]}")
-        for name, told in part["inputs"].items():
-            if (
-                told["features"]
-                and max(_size(told["low"]), _size(told["high"])) > LARGE
-            ):
-                found.append(
-                    f"{split}: {name} has values from {told['low']:g} to "
-                    f"{told['high']:g}"
-                )
-    return found + _labels(report)
+        twice = [i for i, count in Counter(part["ids"]).items() if count > 1]
+        if twice:
+            found.append(f"{split}: {len(twice)} duplicate clips, such as {twice[0]}")
+        for name, stats in part["inputs"].items():
+            low, high = stats["low"] or 0.0, stats["high"] or 0.0
+            if stats["features"] and max(abs(low), abs(high)) > LARGE:
+                found.append(f"{split}: {name} has values from {low:g} to {high:g}")
+    return found + _label_problems(report)
 
 
-def remarks(report: Mapping[str, JSON], kind: FeatureDatasetSpec | None) -> list[str]:
-    """What one should know of a file that is not wrong, in sentences."""
+def remarks(report: Mapping[str, JSON], spec: FeatureDatasetSpec | None) -> list[str]:
+    """Returns remarks about a file that are not problems, one sentence each."""
     found = []
     counts = tuple(part["count"] for part in report.values())
-    if kind is not None and counts not in kind.counts:
-        published = " or ".join("/".join(map(str, sizes)) for sizes in kind.counts)
+    if spec is not None and counts not in spec.counts:
+        published = " or ".join("/".join(map(str, sizes)) for sizes in spec.counts)
         found.append(
-            f"the splits hold {'/'.join(map(str, counts))} examples; published: "
+            f"the splits have {'/'.join(map(str, counts))} examples; published: "
             f"{published}"
         )
-    if kind is not None and not kind.by_video and (twice := shared_ids(report, video)):
+    if spec is not None and not spec.by_video and (shared := shared_ids(report, video)):
         found.append(
-            f"{len(twice)} videos, and so their speakers, are in more than one split, "
-            "as published"
+            f"{len(shared)} videos, and their speakers, are in more than one split, as "
+            "published"
         )
     if not any(part["ids"] for part in report.values()):
-        found.append("without ids nobody can tell whether a clip is in two splits")
+        found.append("no ids: clips in two splits (data leakage) cannot be checked")
     for split, part in report.items():
         found += [f"{split}: {note}" for note in part["notes"]]
-        for name, told in part["inputs"].items():
-            found += [f"{split}: {one}" for one in _features(name, told)]
+        for name, stats in part["inputs"].items():
+            found += [f"{split}: {one}" for one in _modality_remarks(name, stats)]
     return found
 
 
-def _one(split: str, part: Sequences) -> dict[str, JSON]:
-    tallies = {name: ModalityStatistics() for name in part.inputs}
-    for example in track(part.examples(), len(part), f"looking at {split}"):
+def _split_statistics(split: str, part: Sequences) -> dict[str, JSON]:
+    statistics = {name: ModalityStatistics() for name in part.inputs}
+    for example in track(part.examples(), len(part), f"checking {split}"):
         for name, rows in example.items():
-            tallies[name].add(rows)
+            statistics[name].add(rows)
     return {
         "count": len(part),
-        "inputs": {name: tally.report() for name, tally in tallies.items()},
+        "inputs": {name: one.report() for name, one in statistics.items()},
         "labels": {name: values.tolist() for name, values in part.labels.items()},
         "ids": list(part.ids),
         "notes": list(part.notes),
     }
 
 
-def _features(name: str, told: Mapping[str, JSON]) -> list[str]:
-    """What one should know of a modality of a split."""
+def _modality_remarks(name: str, stats: Mapping[str, JSON]) -> list[str]:
+    """Remarks about a modality of a split."""
     found = []
-    for word, what in (("absent", "no"), ("silent", "nothing but zeros as")):
-        if told[word]:
-            found.append(f"{told[word]} examples have {what} {name}")
-    if constant := told.get("constant"):
+    if absent := stats["absent"]:
+        found.append(f"{absent} examples have no {name}")
+    if silent := stats["silent"]:
+        found.append(f"{name} of {silent} examples is all zeros")
+    if constant := stats.get("constant"):
         found.append(
-            f"{constant} of {told['features']} features of {name} never change"
+            f"{constant} of {stats['features']} features of {name} are constant"
         )
     return found
 
 
-def _labels(report: Mapping[str, JSON]) -> list[str]:
-    """Labels that are no numbers, and splits in which every example has the same."""
+def _label_problems(report: Mapping[str, JSON]) -> list[str]:
+    """Labels that are NaN or infinite, and splits in which all labels are equal."""
     found = []
     for split, part in report.items():
         for name, values in part["labels"].items():
             if bad := int((~np.isfinite(values)).sum()):
-                found.append(f"{split}: {bad} labels {name} are NaN or infinite")
+                found.append(
+                    f"{split}: {bad} values of label {name} are NaN or infinite"
+                )
             if len(values) > 1 and all(value == values[0] for value in values):
-                found.append(f"{split}: every example has the {name} {values[0]}")
+                found.append(f"{split}: label {name} is {values[0]} in every example")
     return found
-
-
-def _size(value: float | None) -> float:
-    return abs(value or 0.0)

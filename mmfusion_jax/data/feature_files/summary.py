@@ -1,4 +1,4 @@
-"""What was found in a file of features, as lines of text."""
+"""Formats the statistics of a feature file as lines of text."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,15 +13,15 @@ COLUMNS: tuple[str, ...] = (
     "features",
     "steps",
     "values",
-    "not finite",
+    "NaN or infinite",
 )
 
 
 def header_lines(found: Mapping[str, JSON]) -> list[str]:
-    """Which file it is."""
-    known = f"recognised: {found['known']}"
+    """Returns the name, layout and checksum of the file."""
+    known = f"recognized: {found['known']}"
     if not found["known"]:
-        known = "not recognised: its checksum is none of the published ones"
+        known = "not recognized: not a published checksum"
     title = (
         FEATURE_DATASETS[found["name"]].title
         if found["name"] in FEATURE_DATASETS
@@ -34,21 +34,21 @@ def header_lines(found: Mapping[str, JSON]) -> list[str]:
 
 
 def table_lines(found: Mapping[str, JSON]) -> list[str]:
-    """Sizes, lengths and ranges of every split and modality."""
+    """Returns a table of the sizes, lengths and ranges of every modality."""
     rows = [COLUMNS]
     for split, part in found["report"].items():
-        for name, told in part["inputs"].items():
-            least, median, most = told["steps"]
-            low, high = told["low"], told["high"]
+        for name, stats in part["inputs"].items():
+            minimum, median, maximum = stats["steps"]
+            low, high = stats["low"], stats["high"]
             rows.append(
                 (
                     split,
                     str(part["count"]),
                     name,
-                    str(told["features"] or "ids"),
-                    f"{least} to {most}, median {median:g}",
+                    str(stats["features"] or "ids"),
+                    f"{minimum} to {maximum}, median {median:g}",
                     "none" if low is None else f"{low:.4g} to {high:.4g}",
-                    str(told["nan"] + told["infinite"]),
+                    str(stats["nan"] + stats["infinite"]),
                 )
             )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -57,6 +57,6 @@ def table_lines(found: Mapping[str, JSON]) -> list[str]:
         for row in rows
     ]
     for split, counts in found.get("repaired", {}).items():
-        said = ", ".join(f"{count} of {name}" for name, count in counts.items())
-        lines.append(f"  repaired in {split}: values set to 0: {said}")
+        listed = ", ".join(f"{count} of {name}" for name, count in counts.items())
+        lines.append(f"  {split}: NaN and infinite values set to 0: {listed}")
     return [line.rstrip() for line in lines]

@@ -1,1 +1,1 @@
-"""AV-MNIST: images of handwritten digits paired with spoken ones."""
+"""AV-MNIST: images of handwritten digits paired with spoken digits."""

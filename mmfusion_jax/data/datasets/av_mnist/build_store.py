@@ -1,7 +1,7 @@
-"""Builds what AV-MNIST is read from: a store of images, and one of sounds.
+"""Builds the stores of AV-MNIST: one of images and one of audio.
 
-Spectrograms are not stored: 70,000 of them are 878 MB, while a sound is mixed and
-looked at in less than a millisecond.
+Spectrograms are not stored: 70,000 of them are 878 MB, while mixing audio and computing
+a spectrogram takes less than a millisecond.
 """
 
 import dataclasses
@@ -33,17 +33,20 @@ from mmfusion_jax.data.storage.progress import track
 from mmfusion_jax.errors import DataError
 
 FOLDER = "av_mnist"
-"""Of the cache, in which there is a folder for each set of parts."""
+"""Folder of the cache with a folder for each set of raw files."""
 
-IMAGES, SOUNDS = "images", "sounds"
-SOUND = {
+IMAGES, AUDIO = "images", "sounds"
+"""Names of the two stores. These and the names of their entries are part of the format:
+changing them needs a new `generate.VERSION`."""
+
+AUDIO_FEATURES = {
     "name": FeatureSpec((), "str"),
     "samples": FeatureSpec((None,), "int16"),
     "number": FeatureSpec((), "int32"),
     "digit": FeatureSpec((), "int32"),
     "speaker": FeatureSpec((), "str"),
 }
-TERMS = (
+LICENCE = (
     "MNIST (LeCun et al. 1998); speech: Free Spoken Digit Dataset, CC BY-SA 4.0; "
     "noise: ESC (Piczak 2015), ESC-10 CC BY 3.0, ESC-50 CC BY-NC 3.0"
 )
@@ -51,131 +54,134 @@ TERMS = (
 
 @dataclasses.dataclass(frozen=True)
 class BuiltStores:
-    """The two stores of a set of parts.
+    """The two stores of a set of raw files.
 
     Attributes:
-        folder: that they are in.
-        images: splits "train" and "test" of "image" (h w 1) uint8; the manifest holds
-            "digits", split -> the digits of all its images as one word.
-        sounds: splits "speech" and "noise", see `SOUND`.
-        reused: they were there before.
+        folder: folder of the stores.
+        images: splits "train" and "test" of "image" (h w 1) uint8; the manifest has
+            "digits", split -> the digits of all its images as one string.
+        audio: splits "speech" and "noise", see `AUDIO_FEATURES`.
+        reused: whether they existed before.
     """
 
     folder: Path
     images: Store
-    sounds: Store
+    audio: Store
     reused: bool = True
 
 
 def build_or_open(folder: str | Path, processes: int | None = None) -> BuiltStores:
-    """The stores of the parts in a folder, made if they are not there.
+    """Opens the stores of the raw files in a folder; builds them if they are missing.
 
     Args:
-        folder: with the parts, see `av_mnist_parts.LAYOUT`.
-        processes: that decode sounds, see `workers.run`.
+        folder: folder of the raw files, see `raw_files.EXPECTED_LAYOUT`.
+        processes: number of processes that decode audio, see
+            `worker_pool.map_in_processes`.
 
     Raises:
-        DataError: parts are missing or damaged, or the stores cannot be written.
-        MissingDependencyError: sounds must be decoded, and the extra `media` is not installed.
+        DataError: raw files are missing or damaged, or the cache is not writable.
+        MissingDependencyError: audio must be decoded, and the extra `media` is not
+            installed.
     """
-    parts = find(Path(folder).expanduser(), str(folder))
-    sha256 = parts.sha256
-    mark = hashlib.sha256(f"{make.VERSION} {sha256}".encode()).hexdigest()[:8]
-    place = cache_folder(FOLDER) / mark
-    there = (place / IMAGES).exists() and (place / SOUNDS).exists()
-    if not there:
-        own = {"version": make.VERSION, "parts_sha256": sha256, "licence": TERMS}
-        _write_sounds(place / SOUNDS, parts, own, processes)
-        _write_images(place / IMAGES, parts, own)
-    return dataclasses.replace(open_stores(place), there=there)
+    raw = find(Path(folder).expanduser(), str(folder))
+    sha256 = raw.sha256
+    name = hashlib.sha256(f"{make.VERSION} {sha256}".encode()).hexdigest()[:8]
+    target = cache_folder(FOLDER) / name
+    reused = (target / IMAGES).exists() and (target / AUDIO).exists()
+    if not reused:
+        manifest = {"version": make.VERSION, "parts_sha256": sha256, "licence": LICENCE}
+        _write_audio(target / AUDIO, raw, manifest, processes)
+        _write_images(target / IMAGES, raw, manifest)
+    return dataclasses.replace(open_stores(target), reused=reused)
 
 
-def open_stores(place: Path) -> BuiltStores:
-    """The stores in a folder of the cache.
+def open_stores(folder: Path) -> BuiltStores:
+    """Opens the stores in a folder of the cache.
 
     Raises:
-        DataError: one of them is missing or damaged.
+        DataError: one of them is missing or corrupted.
     """
-    return BuiltStores(place, open_store(place / IMAGES), open_store(place / SOUNDS))
+    return BuiltStores(folder, open_store(folder / IMAGES), open_store(folder / AUDIO))
 
 
 def list_imports() -> list[Path]:
-    """The folders of all imports."""
+    """Returns the folders of all imports."""
     return sorted(path.parent for path in cache_folder(FOLDER).glob(f"*/{IMAGES}"))
 
 
 def open_imported() -> BuiltStores:
-    """The only import there is.
+    """Opens the only import.
 
     Raises:
-        DataError: there is none, or there are several.
+        DataError: there is no import, or there are several.
     """
-    found = list_imports()
-    command = "python -m mmfusion_jax data import FOLDER --as=av_mnist"
-    if not found:
+    imports = list_imports()
+    command = "python -m mmfusion_jax data import FOLDER --dataset=av_mnist"
+    if not imports:
         raise DataError(
             "D75",
-            "the parts of AV-MNIST were not imported: MNIST, spoken digits (FSDD) and "
+            "AV-MNIST has not been imported. It needs MNIST, spoken digits (FSDD) and "
             "noise clips (ESC-10).",
-            f"{command}\n       or --config.data.dir=FOLDER, a folder with the three",
+            f"{command}\n       or --config.data.data_dir=FOLDER with these files",
         )
-    if len(found) > 1:
-        names = " and ".join(str(path) for path in found)
+    if len(imports) > 1:
+        names = " and ".join(str(path) for path in imports)
         raise DataError(
             "D76",
-            f"AV-MNIST was imported from different parts: {names}.",
-            "--config.data.dir=FOLDER with the parts that are meant, or remove one",
+            f"AV-MNIST is ambiguous, it was imported from different files: {names}.",
+            "--config.data.data_dir=FOLDER with the raw files, or remove one import",
         )
-    return open_stores(found[0])
+    return open_stores(imports[0])
 
 
-def _write_sounds(
-    place: Path, parts: RawFiles, own: dict[str, Any], processes: int | None
+def _write_audio(
+    folder: Path, raw: RawFiles, manifest: dict[str, Any], processes: int | None
 ) -> None:
-    """Writes the recordings, and the noise clips without silent ends."""
-    speech, noise = read_speech(parts, processes), read_noise(parts, processes)
+    """Writes the recordings, and the noise clips with trimmed silence."""
+    speech, noise = read_speech(raw, processes), read_noise(raw, processes)
     noise = [
         dataclasses.replace(clip, samples=make.trim_silence(clip.samples))
         for clip in noise
     ]
     splits = {"speech": _records(speech), "noise": _records(noise)}
-    write_store(place, SOUND, splits, own)
+    write_store(folder, AUDIO_FEATURES, splits, manifest)
 
 
-def _records(sounds: Sequence[AudioFile]) -> Iterator[dict[str, Any]]:
-    """Sounds as they are stored."""
-    return ({name: getattr(sound, name) for name in SOUND} for sound in sounds)
+def _records(files: Sequence[AudioFile]) -> Iterator[dict[str, Any]]:
+    """The records of audio files."""
+    return ({name: getattr(file, name) for name in AUDIO_FEATURES} for file in files)
 
 
-def _write_images(place: Path, parts: RawFiles, own: dict[str, Any]) -> None:
-    """Writes the images, of which a few components are left."""
-    arrays = read_mnist(parts)
+def _write_images(folder: Path, raw: RawFiles, manifest: dict[str, Any]) -> None:
+    """Writes the images, reconstructed from a few principal components."""
+    arrays = read_mnist(raw)
     order = make.stratified_order(arrays["y_train"])
     for name in ("x_train", "y_train"):
         arrays[name] = arrays[name][order]
-    with threadpool_limits(1):  # more threads add up in another order
-        keep = make.components(arrays["x_train"])
+    with threadpool_limits(1):  # more threads sum in another order
+        components = make.components(arrays["x_train"])
         splits = {
-            split: _images(arrays[f"x_{split}"], keep, split)
+            split: _image_records(arrays[f"x_{split}"], components, split)
             for split in ("train", "test")
         }
         digits = {
             split: "".join(map(str, arrays[f"y_{split}"].tolist())) for split in splits
         }
-        manifest = own | {
+        manifest = manifest | {
             "digits": digits,
-            "components": keep.axes.shape[1],
-            "energy": round(keep.variance_fraction, 4),
+            "components": components.axes.shape[1],
+            "energy": round(components.variance_fraction, 4),
         }
         spec = FeatureSpec((*arrays["x_train"].shape[1:], 1), "uint8")
-        write_store(place, {"image": spec}, splits, manifest)
+        write_store(folder, {"image": spec}, splits, manifest)
 
 
-def _images(
-    images: np.ndarray, keep: make.Components, split: str
+def _image_records(
+    images: np.ndarray, components: make.Components, split: str
 ) -> Iterator[dict[str, Any]]:
-    """Images as they are stored."""
+    """The records of images."""
     what = f"writing {split} images"
     blocks = np.array_split(images, max(1, len(images) // 1024))
-    faint = (image for block in blocks for image in keep(block))
-    return ({"image": image[..., None]} for image in track(faint, len(images), what))
+    projected = (image for block in blocks for image in components(block))
+    tracked = track(projected, len(images), what)
+    return ({"image": image[..., None]} for image in tracked)

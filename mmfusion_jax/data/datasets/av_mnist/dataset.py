@@ -1,4 +1,4 @@
-"""AV-MNIST: a faint handwritten digit, and the same digit spoken in noise."""
+"""AV-MNIST: a degraded handwritten digit, and the same digit spoken in noise."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -20,17 +20,17 @@ from mmfusion_jax.data.storage.array_record_store import Records
 from mmfusion_jax.errors import ConfigError, DataError, suggest
 
 TITLE = "AV-MNIST (of MNIST, FSDD and ESC)"
-PART = 12
-"""One of so many training images is for validation: 5,000 of 60,000, the last ones."""
+VALID_PART = 12
+"""One in 12 training images, the last ones, is for validation: 5,000 of 60,000."""
 
 
 @dataclasses.dataclass(frozen=True)
 class AudioClips:
-    """What is spoken and heard around it, held in memory.
+    """Recordings and noise clips, held in memory.
 
     Attributes:
         speech: recordings, (t) int16 each, with "digit", "number" and "speaker".
-        noise: clips, (t) int16 each, with "number", the fold.
+        noise: noise clips, (t) int16 each, with "number", the fold.
     """
 
     speech: Sequence[Mapping[str, Any]]
@@ -39,29 +39,29 @@ class AudioClips:
 
 @dataclasses.dataclass(frozen=True)
 class PairedExamples:
-    """Images with a recording and noise for each; mixed when an example is read.
+    """Images paired with a recording and noise, which are mixed on reading.
 
     Attributes:
-        images: of a store.
-        first: place of the first of them in the store.
-        sounds: what `spoken` and `noises` point at.
+        images: records of the images.
+        first: index of the first image in the records.
+        clips: recordings and noise clips.
         digits: (n) int32.
-        spoken: (n) which recording.
-        noises: (n) which noise clip.
-        indices: (n) in [0, 1), which second of it.
-        snr_db: of the word over the noise.
-        heard: place -> spectrogram of the examples read so far; None keeps none.
+        speech: (n) index of the recording.
+        noise: (n) index of the noise clip.
+        noise_offset: (n) in [0, 1), position of the noise segment in its clip.
+        snr_db: signal-to-noise ratio in dB.
+        cache: index -> spectrogram of the examples read so far; None for no cache.
     """
 
     images: Records
     first: int
-    sounds: AudioClips
+    clips: AudioClips
     digits: np.ndarray
-    spoken: np.ndarray
-    noises: np.ndarray
-    indices: np.ndarray
+    speech: np.ndarray
+    noise: np.ndarray
+    noise_offset: np.ndarray
     snr_db: float
-    heard: dict[int, np.ndarray] | None = None
+    cache: dict[int, np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.digits)
@@ -79,27 +79,27 @@ class PairedExamples:
         }
 
     def first_of(self, count: int) -> "PairedExamples":
-        """The first examples."""
-        cut = ("digits", "spoken", "noises", "places")
+        """The first `count` examples."""
+        names = ("digits", "speech", "noise", "noise_offset")
         return dataclasses.replace(
-            self, **{name: getattr(self, name)[:count] for name in cut}
+            self, **{name: getattr(self, name)[:count] for name in names}
         )
 
     def _audio(self, index: int) -> np.ndarray:
         """The spectrogram of an example, (112 112) uint8."""
-        if self.heard and index in self.heard:
-            return self.heard[index]
-        word = self.sounds.speech[self.spoken[index]]["samples"]
-        clip = self.sounds.noise[self.noises[index]]["samples"]
-        noise = make.segment(clip, float(self.indices[index]))
-        audio = make.spectrogram(make.add_noise(word, noise, self.snr_db))
-        if self.heard is not None:
-            self.heard[index] = audio
-        return audio
+        if self.cache and index in self.cache:
+            return self.cache[index]
+        word = self.clips.speech[self.speech[index]]["samples"]
+        clip = self.clips.noise[self.noise[index]]["samples"]
+        noise = make.segment(clip, float(self.noise_offset[index]))
+        spectrogram = make.spectrogram(make.add_noise(word, noise, self.snr_db))
+        if self.cache is not None:
+            self.cache[index] = spectrogram
+        return spectrogram
 
 
 def outline(*, snr_db: float = -12.0, max_train_pairs: int = 0, **_: Any) -> Dataset:
-    """What `load_av_mnist` returns, with zeros for examples; reads nothing."""
+    """Outline of `load_av_mnist`; reads nothing."""
     _check(snr_db, max_train_pairs)
     counts = {"train": max_train_pairs or 55_000, "valid": 5_000, "test": 10_000}
     shapes = {"image": ((1, 28, 28, 1), "float32")}
@@ -108,7 +108,7 @@ def outline(*, snr_db: float = -12.0, max_train_pairs: int = 0, **_: Any) -> Dat
 
 
 def _has_files(options: Mapping[str, Any]) -> bool:
-    """Whether options name the raw files, or some were imported."""
+    """Returns whether options name the raw files, or there is an import."""
     return names_files(options) or bool(list_imports())
 
 
@@ -122,42 +122,42 @@ def load_av_mnist(
     max_train_pairs: int = 0,
     cache_in_memory: bool = False,
 ) -> Dataset:
-    """Images and spectrograms of the same digits, ready after a first start.
+    """Loads images and spectrograms of the same digits; the first call builds them.
 
-    An example holds "image", (1 28 28 1) float32 in [0, 1], and "audio", a spectrogram
-    (1 112 112 1), frequency by time, in [0, 1]; a mask has one step. The label is
-    "digit". Of the images of MNIST 55,000 are for training, the last 5,000 of its
-    training split for validation, 10,000 for the test. `av_mnist_recipe.py` says how
-    they are made.
+    The inputs of an example are "image", (1 28 28 1) float32 in [0, 1], and "audio", a
+    spectrogram (1 112 112 1), frequency by time, in [0, 1]; masks have one step. The
+    label is "digit". Of the images of MNIST 55,000 are for training, the last 5,000 of
+    its training split for validation, 10,000 for test. `generate.py` generates them.
 
     Args:
-        data_dir: folder with the parts; "" for those that were imported.
-        snr_db: power of the word over that of the noise, in dB: lower is harder.
-        held_out_speaker: is heard in the test split, and only there; "" divides the
-            recordings of every speaker, so that all are heard in all splits.
-        pairing_seed: of the draw of recordings and noise; not the seed of a run.
-        max_train_pairs: of the training split, the first so many; 0 for all.
-        cache_in_memory: hold a spectrogram in memory once it was made: 12.5 KB each,
-            880 MB if all are read. Results are the same.
+        data_dir: folder with the raw files; "" for the import.
+        snr_db: signal-to-noise ratio in dB: lower is harder.
+        held_out_speaker: the only speaker of the test split, and only there; "" splits
+            the recordings of every speaker, so that all splits have all speakers.
+        pairing_seed: seed of the pairing with recordings and noise; not the seed of a
+            run.
+        max_train_pairs: maximum size of the training split; 0 for all.
+        cache_in_memory: cache spectrograms in memory: 12.5 KB each, 880 MB for all.
+            Results are the same.
 
     Raises:
-        ConfigError: the speaker is not known, or a number is out of range.
-        DataError: parts are missing or damaged, or do not suffice for a split.
+        ConfigError: the speaker is unknown, or a number is out of range.
+        DataError: raw files are missing or damaged, or too few for a split.
 
     Reference:
         Hetero-Fusion-Net, Sec. 5.1; AV-MNIST (Vielzeuf et al. 2018).
     Deviation:
-        The file that is passed around cannot be made again. Speech is of FSDD (the
-        original: TIDIGITS), noise of ESC-10 (ESC-50): results are comparable with each
-        other, not with published ones. No recording is in two splits and no noise clip
-        in training and test.
+        The commonly used file cannot be reproduced. Speech is from FSDD (original:
+        TIDIGITS), noise from ESC-10 (ESC-50): results are comparable with each other,
+        not with published ones. No recording is in two splits, and no noise clip is in
+        training and test.
     """
     _check(snr_db, max_train_pairs)
-    made = build_or_open(data_dir) if data_dir else open_imported()
-    sounds = AudioClips(
-        *(_all(made.sounds.source(name)) for name in ("speech", "noise"))
+    stores = build_or_open(data_dir) if data_dir else open_imported()
+    clips = AudioClips(
+        *(_all(stores.audio.source(name)) for name in ("speech", "noise"))
     )
-    speakers = sorted({one["speaker"] for one in sounds.speech})
+    speakers = sorted({one["speaker"] for one in clips.speech})
     if held_out_speaker and held_out_speaker not in speakers:
         raise ConfigError(
             "C03",
@@ -166,24 +166,24 @@ def load_av_mnist(
         )
     split_of = [
         make.speech_split(one["number"], one["speaker"], held_out_speaker)
-        for one in sounds.speech
+        for one in clips.speech
     ]
     sources = {
-        split: _pairs(made, sounds, np.array(split_of), split, pairing_seed, snr_db)
+        split: _pairs(stores, clips, np.array(split_of), split, pairing_seed, snr_db)
         for split in make.SPLITS
     }
     if max_train_pairs:
         sources["train"] = sources["train"].first_of(max_train_pairs)
     if cache_in_memory:
         sources = {
-            split: dataclasses.replace(source, heard={})
+            split: dataclasses.replace(source, cache={})
             for split, source in sources.items()
         }
     groups = {
         split: [
             one["name"]
-            for one, own in zip(sounds.speech, split_of, strict=True)
-            if own == split
+            for one, assigned in zip(clips.speech, split_of, strict=True)
+            if assigned == split
         ]
         for split in make.SPLITS
     }
@@ -194,22 +194,26 @@ def load_av_mnist(
         {"digit": WORDS},
         labels={split: {"digit": source.digits} for split, source in sources.items()},
         groups=groups,
-        facts=_facts(made, sources, snr_db, held_out_speaker, pairing_seed),
+        facts=_facts(stores, sources, snr_db, held_out_speaker, pairing_seed),
     )
 
 
-def _check(snr_db: float, pairs: int) -> None:
+def _check(snr_db: float, max_train_pairs: int) -> None:
     """Raises ConfigError for a number that is out of range."""
     if not -100 <= snr_db <= 100:
         raise ConfigError(
-            "C10", f"config.data.snr_db={snr_db} is not from -100 to 100."
+            "C10", f"config.data.snr_db={snr_db} is out of range.", "-100 to 100"
         )
-    if pairs < 0:
-        raise ConfigError("C10", f"config.data.pairs={pairs} is below 0.", "0: all")
+    if max_train_pairs < 0:
+        raise ConfigError(
+            "C10",
+            f"config.data.max_train_pairs={max_train_pairs} is negative.",
+            "0 for all",
+        )
 
 
 def summarize(data: Dataset) -> dict[str, Any]:
-    """What is in the data set, after an example of each split was read."""
+    """Returns a summary of the data set after reading an example of each split."""
     splits = {}
     for split, source in data.sources.items():
         shapes = {m: list(x.shape) for m, x in source[0]["inputs"].items()}
@@ -223,19 +227,19 @@ def summarize(data: Dataset) -> dict[str, Any]:
     return {"title": data.title, "splits": splits, "facts": dict(data.facts)}
 
 
-def format_summary(found: Mapping[str, Any]) -> str:
-    """What `summarize` found, as lines."""
-    facts = found["facts"]
+def format_summary(summary: Mapping[str, Any]) -> str:
+    """Formats the result of `summarize` as lines of text."""
+    facts = summary["facts"]
     lines = [
-        found["title"],
-        f"  images of {facts['components']} components, {facts['energy']:.1%} of the "
-        f"energy; words {facts['snr_db']:g} dB over the noise",
+        summary["title"],
+        f"  images: {facts['components']} principal components, {facts['energy']:.1%} "
+        f"of the variance; audio: SNR {facts['snr_db']:g} dB",
     ]
-    for split, told in found["splits"].items():
-        counts = " ".join(map(str, told["digits"]))
+    for split, stats in summary["splits"].items():
+        counts = " ".join(map(str, stats["digits"]))
         lines.append(
-            f"  {split:<5} {told['count']} examples of {told['recordings']} recordings;"
-            f" of each digit {counts}"
+            f"  {split:<5} {stats['count']} examples, {stats['recordings']} recordings;"
+            f" examples per digit: {counts}"
         )
     lines += [f"remark: {warning}" for warning in facts["warnings"]]
     return "\n".join(lines)
@@ -247,8 +251,8 @@ def _all(records: Records) -> list[dict[str, Any]]:
 
 
 def _pairs(
-    made: BuiltStores,
-    sounds: AudioClips,
+    stores: BuiltStores,
+    clips: AudioClips,
     split_of: np.ndarray,
     split: str,
     seed: int,
@@ -256,49 +260,51 @@ def _pairs(
 ) -> PairedExamples:
     """The examples of a split."""
     stored = "test" if split == "test" else "train"
-    told = made.images.manifest["digits"][stored]
-    digits = np.frombuffer(told.encode(), np.uint8).astype(np.int32) - ord("0")
+    text = stores.images.manifest["digits"][stored]
+    digits = np.frombuffer(text.encode(), np.uint8).astype(np.int32) - ord("0")
     first = 0
     if split != "test":
-        middle = len(digits) - max(1, len(digits) // PART)
-        first = middle if split == "valid" else 0
-        digits = digits[:middle] if split == "train" else digits[middle:]
-    spoken = np.array([one["digit"] for one in sounds.speech])
+        valid_start = len(digits) - max(1, len(digits) // VALID_PART)
+        first = valid_start if split == "valid" else 0
+        digits = digits[:valid_start] if split == "train" else digits[valid_start:]
+    spoken = np.array([one["digit"] for one in clips.speech])
     spoken = np.where(split_of == split, spoken, -1)
-    clips = [
-        i for i, c in enumerate(sounds.noise) if make.noise_fits(c["number"], split)
+    noise = [
+        i
+        for i, clip in enumerate(clips.noise)
+        if make.noise_fits(clip["number"], split)
     ]
-    lacks = [WORDS[d] for d in np.unique(digits) if d not in spoken]
-    if lacks or not clips:
-        what = f"no recording of {', '.join(lacks)}" if lacks else "no noise clip"
+    missing = [WORDS[d] for d in np.unique(digits) if d not in spoken]
+    if missing or not noise:
+        what = f"recording of {', '.join(missing)}" if missing else "noise clip"
         raise DataError(
             "D78",
-            f"{what} is left for split {split!r} of AV-MNIST.",
-            "recordings 0-4 of a speaker and digit are for test, 45-49 for validation; "
-            f"noise clips of fold {make.TEST_FOLD} for test, of others for training",
+            f"split {split!r} of AV-MNIST has no {what}.",
+            "test recordings are 0-4 of a speaker and digit, validation recordings "
+            f"45-49; test noise clips are those of fold {make.TEST_FOLD}",
         )
     rng = np.random.default_rng([seed, make.SPLITS.index(split)])
     return PairedExamples(
-        made.images.source(stored),
+        stores.images.source(stored),
         first,
-        sounds,
+        clips,
         digits,
         make.pair_with_speech(digits, spoken, rng),
-        np.array(clips)[rng.integers(len(clips), size=len(digits))],
+        np.array(noise)[rng.integers(len(noise), size=len(digits))],
         rng.random(len(digits)),
         snr_db,
     )
 
 
 def _facts(
-    made: BuiltStores,
+    stores: BuiltStores,
     sources: Mapping[str, PairedExamples],
     snr_db: float,
-    speaker: str,
+    held_out_speaker: str,
     seed: int,
 ) -> dict[str, Any]:
-    """What results say of the data."""
-    manifest = made.images.manifest
+    """The facts about the data set that go into results."""
+    manifest = stores.images.manifest
     return {
         "version": manifest["version"],
         "fingerprint": manifest["parts_sha256"][:16],
@@ -307,7 +313,7 @@ def _facts(
         "components": manifest["components"],
         "energy": manifest["energy"],
         "snr_db": snr_db,
-        "speaker": speaker,
+        "held_out_speaker": held_out_speaker,
         "pairing_seed": seed,
-        "warnings": ["not the file of AV-MNIST that is passed around"],
+        "warnings": ["not the commonly used AV-MNIST file"],
     }

@@ -1,4 +1,4 @@
-"""One participant of DEAP: from the preprocessed pickle to a store of seconds."""
+"""Converts one DEAP participant from a pickle to a store."""
 
 import hashlib
 import json
@@ -20,41 +20,40 @@ from mmfusion_jax.safe_load.safe_pickle import read_pickle
 from mmfusion_jax.safe_load.sandbox import memory_for, run_sandboxed
 
 VERSION = 1
-"""Part of the name of every store: raise it when the same file gives other values."""
+"""Part of the name of every store: increase it when the stored values change."""
 
 RATE, BASELINE = 128, 3
-"""Samples a second, and seconds before a film begins."""
+"""Sample rate in Hz, and seconds before the video starts."""
 
 CHANNELS, EEG = 40, 32
-"""All channels, of which the first are EEG."""
+"""Number of channels, and of EEG channels, which are the first."""
 
 RATINGS = ("valence", "arousal", "dominance", "liking")
 LOW, HIGH = 1.0, 9.0
 SPLIT, SIGNALS = "seconds", "signals"
 EXPECTED_LAYOUT = (
-    "a dict of `data` (trials, 40 channels, 128 samples for each of 63 seconds) and "
+    "a dict of `data` (trials, 40 channels, 63 seconds of 128 samples) and "
     "`labels` (trials, 4 ratings from 1 to 9)"
 )
 
 
 def open_or_prepare(file: Path) -> Store:
-    """The seconds of a participant, read in the cage if they are not there yet.
+    """Opens the store of a participant; prepares it in the sandbox if it is missing.
 
-    The store holds one record for each second after the baseline, the seconds of one
-    trial after those of the one before: "signals" (128 40) float32, every channel with
-    mean 0 and deviation 1 over all of them. Its manifest holds "ratings", one list for
-    each trial, and "seconds", how many a trial has.
+    The store has one record per second after the baseline, trial by trial: "signals"
+    (128 40) float32, every channel standardized over all records. Its manifest has
+    "ratings", one list per trial, and "seconds", the length of a trial.
 
     Raises:
         DataError: the file is damaged or not as in `EXPECTED_LAYOUT`.
     """
     state = file.stat()
-    known = [VERSION, str(file.absolute()), state.st_size, state.st_mtime_ns]
-    digest = hashlib.sha256(json.dumps(known).encode()).hexdigest()
+    key = [VERSION, str(file.absolute()), state.st_size, state.st_mtime_ns]
+    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
     folder = cache_folder("deap") / f"{file.stem}-{digest[:16]}"
     if not folder.exists():
         run_sandboxed(
-            "mmfusion_jax.data.datasets.deap.prepare:prepare",
+            "mmfusion_jax.data.datasets.deap.prepare:prepare_subject",
             {"file": str(file), "folder": str(folder)},
             memory_gb=memory_for(file),
             cpu_seconds=900,
@@ -65,22 +64,22 @@ def open_or_prepare(file: Path) -> Store:
 
 
 def prepare_subject(file: str, folder: str) -> None:
-    """Writes the store of a participant; meant for the cage.
+    """Writes the store of a participant; runs in the sandbox.
 
     Args:
-        file: the pickle.
-        folder: where the store shall be.
+        file: path of the pickle.
+        folder: path of the store.
     """
     signals, ratings = _read(Path(file))
     trials, _, samples = signals.shape
     seconds = samples // RATE - BASELINE
     rows = signals[..., BASELINE * RATE :].swapaxes(1, 2)  # trials samples channels
-    standard = Standardizer.fit([RunningMoments.of(trial) for trial in rows])
+    standardizer = Standardizer.fit([RunningMoments.of(trial) for trial in rows])
     manifest = {"ratings": ratings.tolist(), "seconds": seconds}
     records = (
         {SIGNALS: second}
         for trial in rows
-        for second in standard(trial).reshape(seconds, RATE, CHANNELS)
+        for second in standardizer(trial).reshape(seconds, RATE, CHANNELS)
     )
     features = {SIGNALS: FeatureSpec((RATE, CHANNELS))}
     write_store(Path(folder), features, {SPLIT: records}, manifest)
@@ -90,19 +89,19 @@ def _read(file: Path) -> tuple[np.ndarray, np.ndarray]:
     """Signals (trials channels samples) and ratings (trials 4), checked."""
     # Written by Python 2, whose strings hold the bytes of arrays.
     tree: Any = read_pickle(file, encoding="latin1")
-    parts = tree if isinstance(tree, dict) else {}
-    signals, ratings = (np.asarray(parts.get(name)) for name in ("data", "labels"))
-    if wrong := _misshapen(signals, ratings) or _unlikely(signals, ratings):
+    fields = tree if isinstance(tree, dict) else {}
+    signals, ratings = (np.asarray(fields.get(name)) for name in ("data", "labels"))
+    if wrong := _shape_error(signals, ratings) or _value_error(signals, ratings):
         raise DataError(
             "D52",
-            f"{file}: {wrong}, but it should be {EXPECTED_LAYOUT}.",
+            f"{file}: {wrong}; expected {EXPECTED_LAYOUT}.",
             "download it again",
         )
     return signals, ratings
 
 
-def _misshapen(signals: np.ndarray, ratings: np.ndarray) -> str:
-    """What is wrong with the shapes, or ""."""
+def _shape_error(signals: np.ndarray, ratings: np.ndarray) -> str:
+    """An error in the shapes, or ""."""
     if signals.dtype.kind != "f" or signals.ndim != 3 or not len(signals):
         return f"data is {signals.dtype} {signals.shape}"
     if signals.shape[1] != CHANNELS:
@@ -114,10 +113,10 @@ def _misshapen(signals: np.ndarray, ratings: np.ndarray) -> str:
     return ""
 
 
-def _unlikely(signals: np.ndarray, ratings: np.ndarray) -> str:
-    """What is wrong with the values, or ""."""
+def _value_error(signals: np.ndarray, ratings: np.ndarray) -> str:
+    """An error in the values, or ""."""
     if not np.isfinite(signals).all():
-        return "data holds values that are not finite"
+        return "data contains NaN or infinite values"
     if not ((ratings >= LOW) & (ratings <= HIGH)).all():
         return f"labels are not all from {LOW:g} to {HIGH:g}"
     return ""

@@ -1,4 +1,4 @@
-"""DEAP: EEG and peripheral physiology of people who watch music videos."""
+"""DEAP: EEG and peripheral signals of participants who watch music videos."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -26,13 +26,13 @@ from mmfusion_jax.data.storage.progress import track
 from mmfusion_jax.errors import ConfigError, DataError
 
 CLASSES = ("low", "high")
-PEOPLE, TRIALS, SECONDS = 32, 40, 60
-"""Participants, films each of them saw, and seconds of a film, as published."""
+PARTICIPANTS, TRIALS, SECONDS = 32, 40, 60
+"""Participants, trials of each, and seconds of a trial, as published."""
 
 FILES = "s[0-9][0-9].dat"
 EXPECTED_LAYOUT = """\
-  folder/s01.dat .. s32.dat    one for each participant, at any depth, as in
-      data_preprocessed_python.zip; ask for it with the signed licence at
+  folder/s01.dat .. s32.dat    one per participant, at any depth, as in
+      data_preprocessed_python.zip; request it with the signed licence at
       https://www.eecs.qmul.ac.uk/mmv/datasets/deap/"""
 FALLBACK_HINT = (
     "python -m mmfusion_jax.main --config=configs/of_cmaer_cat.py:digits "
@@ -45,9 +45,9 @@ class DeapSource:
     """Windows of some participants as examples.
 
     Attributes:
-        records: the seconds of each participant.
-        indices: (n 2) participant, and its first second, of every window.
-        window: seconds of a window.
+        records: records of each participant, one per second.
+        indices: (n 2) participant and first second of every window.
+        window: length of a window in seconds.
         labels: label name -> (n).
     """
 
@@ -60,9 +60,10 @@ class DeapSource:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> Example:
-        person, first = self.indices[index].tolist()
+        participant, first = self.indices[index].tolist()
+        records = self.records[participant]
         seconds = range(first, first + self.window)
-        x = np.concatenate([self.records[person][i][SIGNALS] for i in seconds])
+        x = np.concatenate([records[i][SIGNALS] for i in seconds])
         mask = np.ones(len(x), bool)
         return {
             "inputs": {"eeg": x[:, :EEG], "peripheral": x[:, EEG:]},
@@ -82,15 +83,15 @@ def outline(
     hop: int = 1,
     **_: Any,
 ) -> Dataset:
-    """What `load_deap` returns, with zeros for examples; reads nothing."""
+    """Outline of `load_deap`; reads nothing."""
     _check(threshold, window, hop)
     _check_window(window, SECONDS)
-    people = cross_validation_split(range(PEOPLE), fold, folds, protocol)
-    each = TRIALS * len(range(0, SECONDS - window + 1, hop))
+    participants = cross_validation_split(range(PARTICIPANTS), fold, folds, protocol)
+    windows = TRIALS * len(range(0, SECONDS - window + 1, hop))
     return outline_dataset(
         "deap",
         "DEAP",
-        {split: each * len(chosen) for split, chosen in people.items()},
+        {split: windows * len(chosen) for split, chosen in participants.items()},
         {
             "eeg": ((RATE * window, EEG), "float32"),
             "peripheral": ((RATE * window, CHANNELS - EEG), "float32"),
@@ -110,61 +111,64 @@ def load_deap(
     window: int = 1,
     hop: int = 1,
 ) -> Dataset:
-    """Windows of the preprocessed signals, and how the participant felt.
+    """Loads windows of the preprocessed signals, with the ratings of the participants.
 
-    Read once for all folds. An example holds "eeg", (t 32) float32, and "peripheral",
-    (t 8): eyes, muscles, skin, breath, pulse and temperature; t is 128 a second. Every
-    channel of every participant has mean 0 and deviation 1 over their own recording.
+    Prepared once for all folds. The inputs of an example are "eeg", (t 32) float32, and
+    "peripheral", (t 8): EOG, EMG, GSR, respiration, plethysmograph and temperature; t
+    is 128 per second. Every channel is standardized over the recording of the
+    participant.
 
-    Labels: "valence", "arousal", "dominance" and "liking", each of `CLASSES`: a rating
-    above the threshold is high.
+    Labels: "valence", "arousal", "dominance" and "liking", with the classes `CLASSES`:
+    a rating above the threshold is high.
 
     Args:
         data_dir: folder with the files of the participants.
-        fold: fold f tests every folds-th participant from the f-th on.
-        folds: how many there are.
-        protocol: "honest" chooses the step on the participants that the next fold
-            tests, taken out of training; "fixed" and "paper" train on all others.
-        threshold: of the ratings, 1 to 9.
-        window: seconds of an example.
-        hop: seconds from one window of a trial to the next.
+        fold: index of the fold, which tests every folds-th participant from the f-th
+            on.
+        folds: number of folds.
+        protocol: "validation" selects the checkpoint on the test participants of the
+            next fold, which are held out from training; "fixed_epochs" and
+            "as_published" train on all others.
+        threshold: threshold of the ratings, 1 to 9.
+        window: length of an example in seconds.
+        hop: hop between windows of a trial in seconds.
 
     Raises:
-        ConfigError: an argument cannot work.
+        ConfigError: an argument is invalid.
         DataError: a file is missing or damaged.
 
     Reference:
         Koelstra et al. 2012; OF-CMAER-CAT, Sec. 4.
     Deviation:
-        The paper says neither how ratings become classes nor how long windows are: the
-        middle of the scale, and seconds. The three seconds before each film are left
-        out. No participant is in two splits: windows of one trial are nearly the same.
-        The videos of faces, which 22 participants have, are not in these files.
+        The paper gives neither the threshold of the ratings nor the length of windows:
+        here the middle of the scale, and one second. The three seconds before each
+        video are skipped. No participant is in two splits, as windows of one trial are
+        nearly identical. The face videos of 22 participants are not in these files.
     """
     _check(threshold, window, hop)
     files = sorted(Path(data_dir).expanduser().rglob(FILES)) if data_dir else []
     if not files:
         raise DataError(
             "D40",
-            f"config.data.dir={data_dir!r}: {FILES} are not there. The folder looks "
-            f"like\n{EXPECTED_LAYOUT}",
+            f"config.data.data_dir={data_dir!r} contains no {FILES}. Expected "
+            f"layout:\n{EXPECTED_LAYOUT}",
             FALLBACK_HINT,
         )
     names = tuple(file.stem for file in files)
-    people = cross_validation_split(names, fold, folds, protocol)
-    read = track(map(open_or_prepare, files), len(files), "reading DEAP")
-    stores = dict(zip(names, read, strict=True))
+    participants = cross_validation_split(names, fold, folds, protocol)
+    opened = track(map(open_or_prepare, files), len(files), "reading DEAP")
+    stores = dict(zip(names, opened, strict=True))
     sources = {
         split: _source([stores[name] for name in chosen], threshold, window, hop)
-        for split, chosen in people.items()
+        for split, chosen in participants.items()
     }
     classes: dict[str, tuple[str, ...]] = dict.fromkeys(RATINGS, CLASSES)
     licence = "signed agreement of DEAP, research only"
-    return subject_dataset("deap", "DEAP", sources, people, classes, licence)
+    return subject_dataset("deap", "DEAP", sources, participants, classes, licence)
 
 
 def _check(threshold: float, window: int, hop: int) -> None:
-    """Raises ConfigError for arguments that cannot work."""
+    """Raises ConfigError for invalid arguments."""
     if not LOW <= threshold < HIGH:
         raise ConfigError(
             "C10",
@@ -191,16 +195,17 @@ def _check_window(window: int, seconds: int) -> None:
 def _source(
     stores: Sequence[Store], threshold: float, window: int, hop: int
 ) -> DeapSource:
-    """All windows of some participants."""
-    places, ratings = [], []
-    for person, store in enumerate(stores):
+    """All windows of the given participants."""
+    indices, ratings = [], []
+    for participant, store in enumerate(stores):
         seconds = store.manifest["seconds"]
         _check_window(window, seconds)
         starts = range(0, seconds - window + 1, hop)
         for trial, rating in enumerate(store.manifest["ratings"]):
-            places += [(person, trial * seconds + start) for start in starts]
+            first = trial * seconds
+            indices += [(participant, first + start) for start in starts]
             ratings += [rating] * len(starts)
     high = (np.array(ratings) > threshold).astype(np.int32)
     labels = {name: high[:, i] for i, name in enumerate(RATINGS)}
     records = [store.source(SPLIT) for store in stores]
-    return DeapSource(records, np.array(places), window, labels)
+    return DeapSource(records, np.array(indices), window, labels)

@@ -1,4 +1,4 @@
-"""Builds the digits data set: from handwriting and eSpeak NG to a store."""
+"""Builds the store of the digits data set from handwriting and eSpeak NG."""
 
 import dataclasses
 import hashlib
@@ -28,14 +28,20 @@ from mmfusion_jax.errors import missing_dependency
 
 N_FFT, HOP, BANDS, COEFFICIENTS = 512, 256, 40, 13
 STEPS = 1 + make.SAMPLE_RATE // HOP
-BABBLE_UTTERANCES = 50  # utterances of each split that its babble is made of
+BABBLE_UTTERANCES = 50  # per split
+
+WAVEFORM = "sound"
+"""Name of the waveform in the store. The names in `FEATURES` and the keys of `plan` are
+part of the format: changing them needs a new `generate.VERSION`, which changes the name
+of the folder, so that the store is built again. Stores built before this code moved
+here still open: the module that `dataset_info.json` names is never imported."""
 
 FEATURES = {
-    "image": FeatureSpec((make.PICTURE, make.PICTURE, 1), "uint8"),
-    "sound": FeatureSpec((make.SAMPLE_RATE,), "int16"),
+    "image": FeatureSpec((make.IMAGE_SIZE, make.IMAGE_SIZE, 1), "uint8"),
+    WAVEFORM: FeatureSpec((make.SAMPLE_RATE,), "int16"),
     "mfcc": FeatureSpec((STEPS, COEFFICIENTS), "float32"),
-    "video": FeatureSpec((make.FRAMES, make.SIDE, make.SIDE, 1), "uint8"),
-    "text": FeatureSpec((make.LONGEST,), "int32"),
+    "video": FeatureSpec((make.FRAMES, make.FRAME_SIZE, make.FRAME_SIZE, 1), "uint8"),
+    "text": FeatureSpec((make.MAX_WORDS,), "int32"),
     "words": FeatureSpec((), "int32"),
     "digit": FeatureSpec((), "int32"),
     "handwriting": FeatureSpec((), "int32"),
@@ -46,25 +52,25 @@ Record = dict[str, Any]
 
 
 def build_or_open(
-    folder: str | Path | None = None,
-    recipe: DigitsGenerationConfig | None = None,
+    cache_dir: str | Path | None = None,
+    config: DigitsGenerationConfig | None = None,
     limit: int | None = None,
 ) -> Store:
-    """The store of a recipe, built if it is not there.
+    """Opens the store of a generation config; builds it if it is missing.
 
     Args:
-        folder: folder that holds prepared data; None for the cache of the user.
-        recipe: how hard each modality is; None for the recipe of the data set.
-        limit: examples to make of each split; None makes all. Those that are made are
-            the same either way.
+        cache_dir: folder of prepared data; None for the cache of the user.
+        config: difficulty of each modality; None for that of the data set.
+        limit: number of examples of each split; None for all. The first ones are the
+            same with any limit.
 
     Raises:
-        MissingDependencyError: it is not there, and the extra `demo` is not installed.
+        MissingDependencyError: it is missing, and the extra `demo` is not installed.
     """
-    recipe = recipe or DigitsGenerationConfig()
+    config = config or DigitsGenerationConfig()
     plan = {
         "version": make.VERSION,
-        "recipe": dataclasses.asdict(recipe),
+        "recipe": dataclasses.asdict(config),
         "speakers": make.SPEAKERS,
         "accents": make.ACCENTS,
         "sentences": make.SENTENCES,
@@ -72,39 +78,38 @@ def build_or_open(
     }
     plan_hash = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
     name = f"digits-{make.VERSION}-{plan_hash[:8]}"
-    place = Path(folder).expanduser() / name if folder else cache_folder(name)
-    if not place.exists():
+    folder = Path(cache_dir).expanduser() / name if cache_dir else cache_folder(name)
+    if not folder.exists():
         _check_extras()
         manifest = plan | {"made_with": _versions()}
-        with threadpool_limits(1):  # more threads add up in another order
-            splits = _hashed(_splits(recipe, limit), manifest)
-            write_store(place, FEATURES, splits, manifest)
-    return open_store(place)
+        with threadpool_limits(1):  # more threads sum in another order
+            splits = _hashed(_splits(config, limit), manifest)
+            write_store(folder, FEATURES, splits, manifest)
+    return open_store(folder)
 
 
-def coefficients(sound: np.ndarray) -> np.ndarray:
+def coefficients(audio: np.ndarray) -> np.ndarray:
     """The MFCC of one second, (16000) int16 to (63 13) float32."""
-    waveform = sound.astype(np.float32) / 32768
+    waveform = audio.astype(np.float32) / 32768
     return mfcc(
         waveform, make.SAMPLE_RATE, COEFFICIENTS, n_fft=N_FFT, hop=HOP, bands=BANDS
     )
 
 
 def _splits(
-    recipe: DigitsGenerationConfig, limit: int | None
+    config: DigitsGenerationConfig, limit: int | None
 ) -> dict[str, Iterator[Record]]:
-    """The examples of every split; none is made before it is asked for."""
+    """The examples of every split, generated lazily."""
     images, labels = _handwriting()
     chosen = _chosen(labels)
-    faint = make.pca_reconstruct(images, chosen["train"], recipe.energy)
+    reconstructed = make.pca_reconstruct(images, chosen["train"], config.energy)
 
-    def written(i: int) -> Record:
-        """What the handwriting alone decides."""
+    def without_audio(i: int) -> Record:
         digit = int(labels[i])
-        text, words = make.sentence(digit, recipe, _rng("sentence", i))
+        text, words = make.sentence(digit, config, _rng("sentence", i))
         return {
-            "image": faint[i],
-            "video": make.render_video(images[i], recipe, _rng("video", i)),
+            "image": reconstructed[i],
+            "video": make.render_video(images[i], config, _rng("video", i)),
             "text": text,
             "words": words,
             "digit": digit,
@@ -112,37 +117,37 @@ def _splits(
         }
 
     def examples(split: str) -> Iterator[Record]:
-        here = [int(i) for i in chosen[split][:limit]]
-        said = [_utterance(int(labels[i]), split, recipe, "voice", i) for i in here]
-        crowd = [
-            _utterance(n % 10, split, recipe, "crowd", n)
+        indices = [int(i) for i in chosen[split][:limit]]
+        words = [_utterance(int(labels[i]), split, config, "voice", i) for i in indices]
+        babble = [
+            _utterance(n % 10, split, config, "crowd", n)
             for n in range(BABBLE_UTTERANCES)
         ]
-        others = [make.trim_silence(sound, rate) for rate, sound in speak(crowd)]
-        spoken = track(speak(said), len(here), f"building digits, {split} split")
-        for i, utterance, (rate, sound) in zip(here, said, spoken, strict=True):
-            word = make.trim_silence(sound, rate)
-            noisy = make.add_noise(word, others, recipe, _rng("noise", i))
-            heard = {"sound": noisy, "mfcc": coefficients(noisy)}
-            yield written(i) | heard | {"voice": utterance.voice}
+        others = [make.trim_silence(audio, rate) for rate, audio in speak(babble)]
+        spoken = track(speak(words), len(indices), f"building digits, {split} split")
+        for i, utterance, (rate, audio) in zip(indices, words, spoken, strict=True):
+            word = make.trim_silence(audio, rate)
+            noisy = make.add_noise(word, others, config, _rng("noise", i))
+            audio_entries = {WAVEFORM: noisy, "mfcc": coefficients(noisy)}
+            yield without_audio(i) | audio_entries | {"voice": utterance.voice}
 
     return {split: examples(split) for split in chosen}
 
 
 def _utterance(
-    digit: int, split: str, recipe: DigitsGenerationConfig, purpose: str, number: int
+    digit: int, split: str, config: DigitsGenerationConfig, purpose: str, index: int
 ) -> Utterance:
-    return make.draw_utterance(digit, split, recipe, _rng(purpose, number))
+    return make.draw_utterance(digit, split, config, _rng(purpose, index))
 
 
-def _rng(purpose: str, number: int) -> np.random.Generator:
-    """The generator of one draw of one example; no other draw changes it."""
-    return np.random.default_rng([*purpose.encode(), number])
+def _rng(purpose: str, index: int) -> np.random.Generator:
+    """A separate generator for every purpose and example."""
+    return np.random.default_rng([*purpose.encode(), index])
 
 
 def _handwriting() -> tuple[np.ndarray, np.ndarray]:
-    """Handwritten digits, (1797 8 8) in [0, 1], and which they are, (1797)."""
-    from sklearn.datasets import load_digits  # half a second that reading can spare
+    """Handwritten digits, (1797 8 8) in [0, 1], and their labels, (1797)."""
+    from sklearn.datasets import load_digits  # takes half a second
 
     bunch: Any = load_digits()
     return bunch.images / 16, bunch.target
@@ -163,10 +168,10 @@ def _chosen(labels: np.ndarray) -> dict[str, np.ndarray]:
 def _hashed(
     splits: dict[str, Iterator[Record]], manifest: dict[str, Any]
 ) -> dict[str, Iterable[Record]]:
-    """Passes examples on and keeps a hash of all of them in `manifest`."""
+    """Yields the examples and adds a hash of all of them to `manifest`."""
     digest = hashlib.sha256()
 
-    def seen(examples: Iterator[Record]) -> Iterator[Record]:
+    def hashed(examples: Iterator[Record]) -> Iterator[Record]:
         for example in examples:
             for name, spec in FEATURES.items():
                 value = example[name]
@@ -175,17 +180,17 @@ def _hashed(
             yield example
         manifest["fingerprint"] = digest.hexdigest()[:16]
 
-    return {split: seen(examples) for split, examples in splits.items()}
+    return {split: hashed(examples) for split, examples in splits.items()}
 
 
 def _check_extras() -> None:
-    """Raises ExtraError for what only the first build needs; loads nothing."""
+    """Raises MissingDependencyError for the libraries of the first build."""
     for module in ("espeakng_loader", "librosa"):
         if importlib.util.find_spec(module) is None:
             raise missing_dependency(module, "demo", "building the digits data set")
 
 
 def _versions() -> dict[str, str]:
-    """The libraries that decide the bytes."""
+    """The versions of the libraries that the bytes depend on."""
     names = ("espeakng-loader", "librosa", "numpy", "scikit-learn", "scipy")
     return {name: importlib.metadata.version(name) for name in names}

@@ -1,18 +1,18 @@
-"""The embedded data set: a digit that is written, spoken, filmed and mentioned.
+"""The embedded digits data set: image, audio, video and text of ten digits.
 
-It stands in for AV-MNIST where nothing may be downloaded: every config, notebook and
-test runs on it. It is no benchmark of any paper, and its title says so.
+It replaces AV-MNIST where nothing can be downloaded: every config, notebook and test
+runs on it. It is not a benchmark of any paper, and its title says so.
 
     image   handwriting of scikit-learn's `load_digits`, a few principal components
     audio   the English word, spoken by eSpeak NG, in noise
-    video   the same handwriting, drifting and turning behind an occluder
-    text    a sentence that mentions the digit, with words dropped
+    video   the same handwriting, moving and rotating behind an occluder
+    text    a sentence that contains the digit, with words dropped
 
-`digits_recipe.py` says how each is made and `experiments/digits` how hard each is. No
-handwriting and no speaker is in two splits.
+`generate.py` generates each of them, and `experiments/digits` measures their
+difficulty. No handwriting and no speaker is in two splits.
 
-The store holds the sound (int16, 16 kHz) and its MFCC, so that only the first start,
-which builds it, needs librosa and eSpeak NG (the extra `demo`).
+The store has the audio (int16, 16 kHz) and its MFCC, so that only the first run, which
+builds it, needs librosa and eSpeak NG (the extra `demo`).
 """
 
 import dataclasses
@@ -24,7 +24,11 @@ import numpy as np
 
 from mmfusion_jax.data.dataset import Dataset, Example, RegressionTarget, dataset_loader
 from mmfusion_jax.data.datasets.digits import generate as make
-from mmfusion_jax.data.datasets.digits.build_store import FEATURES, build_or_open
+from mmfusion_jax.data.datasets.digits.build_store import (
+    FEATURES,
+    WAVEFORM,
+    build_or_open,
+)
 from mmfusion_jax.data.in_memory import InMemory
 from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.preprocessing import RunningMoments, Standardizer
@@ -33,7 +37,7 @@ from mmfusion_jax.errors import ConfigError, suggest
 
 MODALITIES = ("image", "audio", "video", "text")
 FLAGS = ("even", "prime", "large")
-"""What the three entries of the label "flags" say; large is 5 and above."""
+"""The three flags of the label "flags"; large is 5 and above."""
 
 PRIMES = (2, 3, 5, 7)
 TITLE = "digits (embedded)"
@@ -44,9 +48,9 @@ VALUES = {"value": RegressionTarget(-3, 3, family="sentiment")}
 def outline(
     *, modalities: Sequence[str] | None = None, missing_rate: float = 0.0, **_: Any
 ) -> Dataset:
-    """What `load_digits` returns, with zeros for examples; reads nothing."""
-    kept = tuple(MODALITIES if modalities is None else modalities)
-    _check(kept, missing_rate)
+    """Outline of `load_digits`; reads nothing."""
+    used = tuple(MODALITIES if modalities is None else modalities)
+    _check(used, missing_rate)
     shapes = {
         "image": ((1, *FEATURES["image"].shape), "float32"),
         "audio": (FEATURES["mfcc"].shape, "float32"),
@@ -57,7 +61,7 @@ def outline(
         "digits",
         TITLE,
         make.SIZES,
-        {name: shapes[name] for name in kept},
+        {name: shapes[name] for name in used},
         classes=CLASSES,
         values=VALUES,
         flags={"flags": FLAGS},
@@ -73,50 +77,51 @@ def load_digits(
     augment: bool = True,
     cache_dir: str | Path | None = None,
 ) -> Dataset:
-    """The embedded data set, built at the first call and read from then on.
+    """Loads the embedded data set, which the first call builds.
 
-    Inputs of an example, and what a step of their masks is:
+    Inputs of an example, and the meaning of a step:
 
         image (1 28 28 1) float32 in [0, 1]         the image
-        audio (63 13) float32                       13 MFCC, standardised
+        audio (63 13) float32                       13 MFCC, standardized
         video (16 32 32 1) uint8                    a frame
         text  (16) int32, from `VOCABULARY`         a word
 
-    Labels: "digit" (0..9) and "parity" (0 even, 1 odd), int32; "value", float32 from
-    -3 to 3, evenly spaced from zero to nine, as the scores of sentiment data are;
-    "flags", (3) int32 0 or 1, see `FLAGS`. All examples are held in memory.
+    Labels: "digit" (0..9) and "parity" (0 even, 1 odd), int32; "value", float32,
+    equally spaced from -3 for zero to 3 for nine, as in sentiment data; "flags", (3)
+    int32 0 or 1, see `FLAGS`. All examples are held in memory.
 
     Args:
-        modalities: which to keep, of `MODALITIES`; None keeps all.
-        missing_rate: chance of each kept modality of each example to be masked, in all
-            splits; one modality always stays.
-        missing_seed: of that draw.
-        augment: change the sound of training examples, see `Jitter`.
-        cache_dir: folder that holds prepared data; None for the cache of the user.
+        modalities: modalities to use, of `MODALITIES`; None uses all.
+        missing_rate: probability of each modality of each example to be masked, in all
+            splits; one modality always remains.
+        missing_seed: seed of that draw.
+        augment: augment the audio of training examples, see `Jitter`.
+        cache_dir: folder of prepared data; None for the cache of the user.
 
     Raises:
-        ConfigError: an unknown modality, or a chance outside [0, 1).
-        MissingDependencyError: the set is not built yet, and the extra `demo` is not installed.
-        DataError: the prepared data is damaged or cannot be written.
+        ConfigError: an unknown modality, or a probability outside [0, 1).
+        MissingDependencyError: the data set is not built yet, and the extra `demo` is
+            not installed.
+        DataError: the store is corrupted or not writable.
     """
-    kept = tuple(MODALITIES if modalities is None else modalities)
-    _check(kept, missing_rate)
+    used = tuple(MODALITIES if modalities is None else modalities)
+    _check(used, missing_rate)
     store = build_or_open(cache_dir)
     tables = {split: _table(store, split) for split in make.SIZES}
-    standard = Standardizer.fit(
+    standardizer = Standardizer.fit(
         [RunningMoments.of(np.concatenate(tables["train"]["mfcc"]))]
     )
     sources = {}
-    for number, (split, table) in enumerate(tables.items()):
-        rng = np.random.default_rng([missing_seed, number])
-        present = _present(len(table["digit"]), missing_rate, rng, kept)
-        sources[split] = _source(table, standard, present)
+    for i, (split, table) in enumerate(tables.items()):
+        rng = np.random.default_rng([missing_seed, i])
+        present = _present(len(table["digit"]), missing_rate, rng, used)
+        sources[split] = _source(table, standardizer, present)
     return Dataset(
         "digits",
         TITLE,
         sources,
         CLASSES,
-        Jitter() if augment and "audio" in kept else None,
+        Jitter() if augment and "audio" in used else None,
         labels={split: source.labels for split, source in sources.items()},
         groups={split: sorted(set(table["voice"])) for split, table in tables.items()},
         values=VALUES,
@@ -126,24 +131,23 @@ def load_digits(
             "version": make.VERSION,
             "fingerprint": store.manifest["fingerprint"],
             "counts": store.manifest["counts"],
-            "missing": missing_rate,
-            "warnings": ["an embedded stand-in, not comparable with any paper"],
+            "missing_rate": missing_rate,
+            "warnings": ["embedded data, not comparable with any paper"],
         },
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Jitter:
-    """Changes the sound of an example, so that its noise cannot be learnt by heart.
+    """Augments the audio of an example, so that its noise cannot be memorized.
 
-    Without it the audio encoder knows 1,200 noises after a few epochs, its loss is
-    near 0, and nothing is left from which a model of both modalities could learn to
-    use video.
+    Without it the audio encoder memorizes 1,200 noises within a few epochs, the loss is
+    near 0, and a multimodal model has no gradient left to learn from video.
 
     Attributes:
-        shift: frames that the sound may start sooner or later.
-        offset: deviation of what is added to each coefficient throughout.
-        noise: deviation of what is added to each value.
+        shift: maximum shift in frames.
+        offset: standard deviation of a constant offset of each coefficient.
+        noise: standard deviation of the noise of each value.
     """
 
     shift: int = 3
@@ -156,71 +160,79 @@ class Jitter:
             return example
         audio = example["inputs"]["audio"]
         steps, width = audio.shape
-        place = np.arange(steps) + rng.integers(-self.shift, self.shift + 1)
-        audio = audio[np.clip(place, 0, steps - 1)]
+        index = np.arange(steps) + rng.integers(-self.shift, self.shift + 1)
+        audio = audio[np.clip(index, 0, steps - 1)]
         audio = audio + self.offset * rng.standard_normal(width, np.float32)
         audio = audio + self.noise * rng.standard_normal(audio.shape, np.float32)
         return {**example, "inputs": {**example["inputs"], "audio": audio}}
 
 
-def _check(modalities: Sequence[str], missing: float) -> None:
-    """Raises ConfigError for arguments that cannot work."""
+def _check(modalities: Sequence[str], missing_rate: float) -> None:
+    """Raises ConfigError for invalid arguments."""
     for name in modalities:
         if name not in MODALITIES:
             raise ConfigError(
-                "C03", f"modalities={name!r} is unknown; {suggest(name, MODALITIES)}"
+                "C03",
+                f"config.data.modalities={name!r} is unknown; "
+                f"{suggest(name, MODALITIES)}",
             )
     if not modalities:
-        raise ConfigError("C10", "modalities=() leaves nothing to learn from.")
-    if not 0 <= missing < 1:
-        raise ConfigError("C10", f"missing={missing} is not from 0 to below 1.")
+        raise ConfigError(
+            "C10", "config.data.modalities=() must name at least one modality."
+        )
+    if not 0 <= missing_rate < 1:
+        raise ConfigError(
+            "C10",
+            f"config.data.missing_rate={missing_rate} is out of range.",
+            "0 to below 1",
+        )
 
 
 def _table(store: Store, split: str) -> dict[str, np.ndarray]:
-    """Every entry but the sound, stacked over the examples of a split."""
+    """Every entry except the waveform, stacked over the examples of a split."""
     records = store.source(split)
     rows = [records[i] for i in range(len(records))]
     return {
         name: np.stack([row[name] for row in rows])
-        for name in rows[0].keys() - {"sound"}
+        for name in rows[0].keys() - {WAVEFORM}
     }
 
 
 def _present(
-    count: int, missing: float, rng: np.random.Generator, kept: Sequence[str]
+    count: int, missing_rate: float, rng: np.random.Generator, used: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Which examples have which modality, (n) bool; each has one at least."""
-    draw = rng.random((count, len(MODALITIES)))  # the same whatever is kept
-    draw = draw[:, [MODALITIES.index(name) for name in kept]]
-    present = (draw >= missing) | (draw == draw.max(axis=1, keepdims=True))
-    return dict(zip(kept, present.T, strict=True))
+    """Modality -> examples that have it, (n) bool; each has at least one modality."""
+    draw = rng.random((count, len(MODALITIES)))  # the same for all choices of `used`
+    draw = draw[:, [MODALITIES.index(name) for name in used]]
+    present = (draw >= missing_rate) | (draw == draw.max(axis=1, keepdims=True))
+    return dict(zip(used, present.T, strict=True))
 
 
 def _source(
     table: Mapping[str, np.ndarray],
-    standard: Standardizer,
+    standardizer: Standardizer,
     present: Mapping[str, np.ndarray],
 ) -> InMemory:
-    """Examples from stored entries."""
+    """The examples of a split."""
     values = {
         "image": table["image"][:, None].astype(np.float32) / 255,
-        "audio": standard(table["mfcc"]),
+        "audio": standardizer(table["mfcc"]),
         "video": table["video"],
         "text": table["text"],
     }
     inputs, masks = {}, {}
-    for name, here in present.items():
+    for name, has_modality in present.items():
         mask = np.ones(values[name].shape[:2], bool)
         if name == "text":
-            mask = np.arange(make.LONGEST) < table["words"][:, None]
-        masks[name] = mask & here[:, None]
-        away = ~here.reshape(-1, *[1] * (values[name].ndim - 1))
-        inputs[name] = np.where(away, 0, values[name]).astype(values[name].dtype)
+            mask = np.arange(make.MAX_WORDS) < table["words"][:, None]
+        masks[name] = mask & has_modality[:, None]
+        missing = ~has_modality.reshape(-1, *[1] * (values[name].ndim - 1))
+        inputs[name] = np.where(missing, 0, values[name]).astype(values[name].dtype)
     return InMemory(inputs, masks, _labels(table["digit"]))
 
 
 def _labels(digit: np.ndarray) -> dict[str, np.ndarray]:
-    """Every label that a digit has."""
+    """All labels of the digits."""
     digit = digit.astype(np.int32)
     flags = [digit % 2 == 0, np.isin(digit, PRIMES), digit >= 5]
     return {

@@ -1,17 +1,17 @@
-"""The program that drives eSpeak NG: requests on stdin, sound on stdout.
+"""Runs eSpeak NG: requests on stdin, audio on stdout.
 
-eSpeak NG is GPL-3 software, so it runs in a process of its own and nothing else in
-this package loads it: `speech.py` starts this file as a script. It uses the standard
+eSpeak NG is GPL-3 software, so it runs in a separate process and nothing else in this
+package loads it: `text_to_speech.py` starts this file as a script. It uses the standard
 library and espeakng_loader only.
 
     stdin   a JSON list of [text, voice, rate, pitch]
     stdout  a uint32 with the sample rate; then, for each request in order, a uint32
-            with the number of bytes and that many bytes of int16 sound (little-endian)
+            with the number of bytes and that many bytes of int16 audio (little-endian)
     exit    0; 1 with one line on stderr; 3 if espeakng_loader is not installed
 
-eSpeak NG keeps state from one utterance to the next, some of it beyond a new
-initialisation. Each utterance is therefore spoken in a fork of the fresh process: the
-same request gives the same bytes whatever was spoken before.
+eSpeak NG keeps state from one utterance to the next, some of it even after a new
+initialization. Each utterance is therefore spoken in a fork of the fresh process: the
+same request gives the same bytes regardless of the previous ones.
 """
 
 import ctypes
@@ -32,7 +32,7 @@ SynthCallback = ctypes.CFUNCTYPE(
 
 
 def start() -> tuple[ctypes.CDLL, int]:
-    """The initialised library and its sample rate."""
+    """Initializes the library; returns it and its sample rate."""
     import espeakng_loader
 
     library = ctypes.CDLL(espeakng_loader.get_library_path())
@@ -47,40 +47,42 @@ def start() -> tuple[ctypes.CDLL, int]:
 def synthesize(
     library: ctypes.CDLL, text: str, voice: str, rate: int, pitch: int
 ) -> bytes:
-    """One utterance as int16 sound."""
-    sound = bytearray()
+    """Synthesizes one utterance as int16 audio."""
+    audio = bytearray()
 
     @SynthCallback
     def collect(samples, count, _events):
         if samples and count > 0:
-            sound.extend(ctypes.string_at(samples, 2 * count))
+            audio.extend(ctypes.string_at(samples, 2 * count))
         return 0
 
-    library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # else breath follows the clock
+    library.espeak_ng_SetRandSeed(
+        ctypes.c_long(1)
+    )  # else breath noise depends on the clock
     library.espeak_SetSynthCallback(collect)
     if library.espeak_SetVoiceByName(voice.encode()):
         raise ValueError(f"voice={voice!r} is unknown to eSpeak NG")
     for parameter, value in ((RATE, rate), (PITCH, pitch)):
         if library.espeak_SetParameter(parameter, value, 0):
-            raise ValueError(f"rate={rate} or pitch={pitch} was refused")
+            raise ValueError(f"rate={rate} or pitch={pitch} was rejected")
     words = text.encode() + b"\0"
     if library.espeak_Synth(words, len(words), 0, 1, 0, UTF8, None, None):
-        raise ValueError(f"text={text!r} was refused")
+        raise ValueError(f"text={text!r} was rejected")
     library.espeak_Synchronize()
-    return bytes(sound)
+    return bytes(audio)
 
 
 def in_fork(library: ctypes.CDLL, request: list) -> bytes:
-    """`synthesize` in a child process, which the system kills if it hangs."""
+    """Runs `synthesize` in a child process, which the system kills on timeout."""
     receiver, sender = os.pipe()
     child = os.fork()
     if child == 0:
         signal.alarm(SECONDS_PER_UTTERANCE)
         status = 1
         try:
-            sound = synthesize(library, *request)
+            audio = synthesize(library, *request)
             with os.fdopen(sender, "wb") as pipe:
-                pipe.write(sound)
+                pipe.write(audio)
             status = 0
         except Exception as error:
             print(error, file=sys.stderr, flush=True)
@@ -88,13 +90,13 @@ def in_fork(library: ctypes.CDLL, request: list) -> bytes:
             os._exit(status)
     os.close(sender)
     with os.fdopen(receiver, "rb") as pipe:
-        sound = pipe.read()
+        audio = pipe.read()
     _, status = os.waitpid(child, 0)
     if status:
         code = os.waitstatus_to_exitcode(status)
         reason = f"signal {-code}" if code < 0 else f"exit status {code}"
         raise RuntimeError(f"eSpeak NG ended with {reason} on {request}")
-    return sound
+    return audio
 
 
 def main() -> int:
@@ -106,8 +108,8 @@ def main() -> int:
         return 3
     sys.stdout.buffer.write(struct.pack("<I", sample_rate))
     for request in json.load(sys.stdin):
-        sound = in_fork(library, request)
-        sys.stdout.buffer.write(struct.pack("<I", len(sound)) + sound)
+        audio = in_fork(library, request)
+        sys.stdout.buffer.write(struct.pack("<I", len(audio)) + audio)
     return 0
 
 

@@ -1,7 +1,7 @@
-"""How each modality of the digits data set is made from a digit and a generator.
+"""Generates each modality of the digits data set from a digit and a generator.
 
-Every function here is pure: the same arguments, generator state included, give the
-same bytes. A change to anything in this file is a new `VERSION`.
+Every function here is pure: the same arguments, including the generator state, give the
+same bytes. Any change of the bytes needs a new `VERSION`.
 """
 
 import dataclasses
@@ -21,12 +21,12 @@ def _names(text: str) -> tuple[str, ...]:
 VERSION = "1.0.0"
 WORDS = _names("zero one two three four five six seven eight nine")
 SIZES = {"train": 1200, "valid": 197, "test": 400}
-"""Examples of each split: all the digits that scikit-learn has."""
+"""Number of examples of each split, in total all digits of scikit-learn."""
 
 SAMPLE_RATE = 16_000
-PICTURE = 28
-FRAMES, SIDE = 16, 32
-LONGEST = 16
+IMAGE_SIZE = 28
+FRAMES, FRAME_SIZE = 16, 32
+MAX_WORDS = 16
 
 ACCENTS = _names(
     "en en-us en-029 en-gb-scotland en-gb-x-rp en-gb-x-gbclan en-gb-x-gbcwmd"
@@ -61,31 +61,31 @@ SENTENCES = (
 )
 _PLAIN = {w for line in SENTENCES for w in line.split() if not w.startswith("{")}
 VOCABULARY = ("", *WORDS, *sorted(_PLAIN - set(WORDS)))
-"""The words of all sentences; a word's place is its number, and 0 is padding."""
+"""The words of all sentences; a word's index is its id, and 0 is padding."""
 
 
 @dataclasses.dataclass(frozen=True)
 class DigitsGenerationConfig:
-    """How much each modality is degraded; chosen on the validation split.
+    """Degradation of each modality; tuned on the validation split.
 
     Attributes:
-        energy: share of the variance of the training images that images keep.
-        snr: lowest and highest signal-to-noise ratio of the sound, in dB, drawn
-            evenly; the signal counts where the word is spoken.
-        babble: share of examples in babble; the others are in white noise.
-        voices: utterances that make up babble.
-        rate: slowest and fastest speech, in words a minute.
-        pitch: lowest and highest, on eSpeak NG's scale of 0..99.
-        late: how far from the middle a word may start, as a share of the room left.
-        scale: smallest and largest size of handwriting on video, in pixels of video
-            per pixel of handwriting.
-        turn: largest angle of handwriting on video at its start, in radians.
-        spin: largest change of the angle over a clip, in radians.
-        drift: longest way that handwriting moves over a clip, in pixels.
-        contrast: faintest and strongest ink, of 255.
-        occluder: smallest and largest radius of the occluder, in pixels.
+        energy: fraction of the variance of the training images that images keep.
+        snr: minimum and maximum signal-to-noise ratio of the audio in dB, uniform; the
+            power of the signal is that of the spoken part.
+        babble: probability of babble noise; otherwise white noise.
+        voices: number of utterances in babble.
+        rate: minimum and maximum words per minute.
+        pitch: minimum and maximum pitch, 0..99.
+        late: range of the start of the word around the center, as a fraction of the
+            remaining time.
+        scale: minimum and maximum pixels of video per pixel of handwriting.
+        turn: maximum rotation of the handwriting in radians.
+        spin: maximum change of the rotation over a clip in radians.
+        drift: maximum translation over a clip in pixels.
+        contrast: minimum and maximum brightness of the ink, of 255.
+        occluder: minimum and maximum radius of the occluder in pixels.
         grain: standard deviation of the sensor noise, of 255.
-        dropped: chance of each word of a sentence to be dropped.
+        dropped: probability of each word of a sentence to be dropped.
     """
 
     energy: float = 0.25
@@ -106,20 +106,20 @@ class DigitsGenerationConfig:
 
 
 def draw_utterance(
-    digit: int, split: str, recipe: DigitsGenerationConfig, rng: np.random.Generator
+    digit: int, split: str, config: DigitsGenerationConfig, rng: np.random.Generator
 ) -> Utterance:
-    """The word for `digit` by some speaker of `split`."""
+    """Draws a speaker of `split` who says `digit`."""
     speakers = SPEAKERS[split]
     accent, speaker = rng.integers(len(ACCENTS)), rng.integers(len(speakers))
     voice = f"{ACCENTS[accent]}+{speakers[speaker]}"
-    rate, pitch = rng.integers(*recipe.rate), rng.integers(*recipe.pitch)
+    rate, pitch = rng.integers(*config.rate), rng.integers(*config.pitch)
     return Utterance(WORDS[digit], voice, int(rate), int(pitch))
 
 
-def trim_silence(sound: np.ndarray, rate: int) -> np.ndarray:
-    """The spoken part at 16 kHz and root mean square 1, (t) with t <= 1 s."""
-    loud = np.flatnonzero(np.abs(sound.astype(np.float64)) > 0.01 * np.abs(sound).max())
-    word = sound[loud[0] : loud[-1] + 1].astype(np.float64)
+def trim_silence(audio: np.ndarray, rate: int) -> np.ndarray:
+    """The spoken part at 16 kHz with root mean square 1, (t) with t <= 1 s."""
+    loud = np.flatnonzero(np.abs(audio.astype(np.float64)) > 0.01 * np.abs(audio).max())
+    word = audio[loud[0] : loud[-1] + 1].astype(np.float64)
     word = scipy.signal.resample_poly(word, SAMPLE_RATE, rate)[:SAMPLE_RATE]
     return word / np.sqrt(np.mean(word**2))
 
@@ -127,81 +127,81 @@ def trim_silence(sound: np.ndarray, rate: int) -> np.ndarray:
 def add_noise(
     word: np.ndarray,
     others: Sequence[np.ndarray],
-    recipe: DigitsGenerationConfig,
+    config: DigitsGenerationConfig,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """One second of a word in white noise or babble.
+    """Adds white noise or babble to a word, for one second.
 
     Args:
         word: (t), root mean square 1.
-        others: words that babble is made of, played backwards.
-        recipe: SNR, share of babble, place of the word.
-        rng: the example's own generator.
+        others: words of the babble, which are reversed.
+        config: SNR, probability of babble, position of the word.
+        rng: generator of the example.
 
     Returns:
         (16000) int16.
     """
-    room = SAMPLE_RATE - len(word)
-    start = int(room * (0.5 + recipe.late * rng.uniform(-0.5, 0.5)))
+    remaining = SAMPLE_RATE - len(word)
+    start = int(remaining * (0.5 + config.late * rng.uniform(-0.5, 0.5)))
     noise = rng.standard_normal(SAMPLE_RATE)
-    if rng.random() < recipe.babble:
+    if rng.random() < config.babble:
         noise = 0.05 * noise
-        for other in rng.integers(len(others), size=recipe.voices):
-            again = np.resize(others[other][::-1], SAMPLE_RATE)
-            noise += np.roll(again, rng.integers(SAMPLE_RATE))
+        for other in rng.integers(len(others), size=config.voices):
+            repeated = np.resize(others[other][::-1], SAMPLE_RATE)
+            noise += np.roll(repeated, rng.integers(SAMPLE_RATE))
     noise /= np.sqrt(np.mean(noise**2))
-    gain = 10 ** (rng.uniform(*recipe.snr) / 20)
+    gain = 10 ** (rng.uniform(*config.snr) / 20)
     noise[start : start + len(word)] += gain * word
     loudness = 1000 / np.sqrt(np.mean(noise**2))  # well below the int16 limits
     return np.clip(np.rint(loudness * noise), -32768, 32767).astype(np.int16)
 
 
 def render_video(
-    handwriting: np.ndarray, recipe: DigitsGenerationConfig, rng: np.random.Generator
+    handwriting: np.ndarray, config: DigitsGenerationConfig, rng: np.random.Generator
 ) -> np.ndarray:
-    """A clip of drifting, turning handwriting behind an occluder.
+    """Renders moving, rotating handwriting behind an occluder.
 
     Args:
         handwriting: (8 8) in [0, 1].
-        recipe: path, ink, occluder and noise.
-        rng: the example's own generator.
+        config: motion, ink, occluder and noise.
+        rng: generator of the example.
 
     Returns:
         (16 32 32 1) uint8.
     """
     time = np.linspace(-0.5, 0.5, FRAMES)[:, None, None]  # t 1 1
-    y, x = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2  # h w
+    y, x = np.mgrid[:FRAME_SIZE, :FRAME_SIZE] - (FRAME_SIZE - 1) / 2  # h w
 
-    heading, way = rng.uniform(0, 2 * np.pi), rng.uniform(0, recipe.drift)
-    centre = rng.uniform(-2, 2, size=2)
-    dy = y - centre[0] - way * np.sin(heading) * time  # t h w
-    dx = x - centre[1] - way * np.cos(heading) * time
-    angle = recipe.turn * rng.uniform(-1, 1) + recipe.spin * rng.uniform(-1, 1) * time
-    scale = rng.uniform(*recipe.scale)
+    heading, distance = rng.uniform(0, 2 * np.pi), rng.uniform(0, config.drift)
+    center = rng.uniform(-2, 2, size=2)
+    dy = y - center[0] - distance * np.sin(heading) * time  # t h w
+    dx = x - center[1] - distance * np.cos(heading) * time
+    angle = config.turn * rng.uniform(-1, 1) + config.spin * rng.uniform(-1, 1) * time
+    scale = rng.uniform(*config.scale)
     row = (np.cos(angle) * dy - np.sin(angle) * dx) / scale + 3.5
     column = (np.sin(angle) * dy + np.cos(angle) * dx) / scale + 3.5
     ink = scipy.ndimage.map_coordinates(
         handwriting, [row, column], order=1, prefilter=False
     )
-    clip = 64 + rng.uniform(*recipe.contrast) * ink
+    clip = 64 + rng.uniform(*config.contrast) * ink
 
     heading, aside = rng.uniform(0, 2 * np.pi), rng.uniform(-6, 6)
-    along = SIDE * time
+    along = FRAME_SIZE * time
     oy = y - along * np.sin(heading) - aside * np.cos(heading)
     ox = x - along * np.cos(heading) + aside * np.sin(heading)
-    hidden = oy**2 + ox**2 < rng.uniform(*recipe.occluder) ** 2
+    hidden = oy**2 + ox**2 < rng.uniform(*config.occluder) ** 2
     clip = np.where(hidden, rng.uniform(32, 224), clip)
-    clip += recipe.grain * rng.standard_normal(clip.shape)
+    clip += config.grain * rng.standard_normal(clip.shape)
     return np.clip(np.rint(clip), 0, 255).astype(np.uint8)[..., None]
 
 
 def pca_reconstruct(images: np.ndarray, train: np.ndarray, energy: float) -> np.ndarray:
-    """Enlarged handwriting, reduced to a few principal components.
+    """Upsampled handwriting, reconstructed from a few principal components.
 
     Args:
         images: (n 8 8) in [0, 1].
         train: indices of the images that the components are fitted on.
-        energy: share of their variance to keep; the fewest components that reach it.
+        energy: fraction of their variance that the components reach.
 
     Returns:
         (n 28 28 1) uint8.
@@ -209,7 +209,7 @@ def pca_reconstruct(images: np.ndarray, train: np.ndarray, energy: float) -> np.
     Reference:
         AV-MNIST removes 75 % of the energy of its images in this way.
     """
-    zoom = PICTURE / images.shape[1]
+    zoom = IMAGE_SIZE / images.shape[1]
     large = np.asarray(
         scipy.ndimage.zoom(
             images, (1, zoom, zoom), order=1, mode="nearest", grid_mode=True
@@ -217,36 +217,34 @@ def pca_reconstruct(images: np.ndarray, train: np.ndarray, energy: float) -> np.
     ).reshape(len(images), -1)
     mean = large[train].mean(axis=0)
     variances, components = np.linalg.eigh(np.cov(large[train].T))  # smallest first
-    share = np.cumsum(variances[::-1]) / np.sum(variances)
-    kept = components[:, ::-1][:, : np.searchsorted(share, energy) + 1]
+    explained = np.cumsum(variances[::-1]) / np.sum(variances)
+    kept = components[:, ::-1][:, : np.searchsorted(explained, energy) + 1]
     back = mean + (large - mean) @ kept @ kept.T
     pixels = np.rint(255 * np.clip(back, 0, 1)).astype(np.uint8)
-    return pixels.reshape(-1, PICTURE, PICTURE, 1)
+    return pixels.reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 1)
 
 
 def sentence(
-    digit: int, recipe: DigitsGenerationConfig, rng: np.random.Generator
+    digit: int, config: DigitsGenerationConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, int]:
-    """A sentence that mentions `digit`, some of its words dropped.
+    """A sentence that contains `digit`, with some words dropped.
 
     Returns:
-        Word numbers, (16) int32, 0 after the end, and how many words there are.
+        Word ids, (16) int32, padded with 0, and the number of words.
     """
     names = {"digit": WORDS[digit], "other": WORDS[(digit + rng.integers(1, 10)) % 10]}
     if digit > 0:
         names["below"] = WORDS[digit - 1]
     if digit < 9:
         names["above"] = WORDS[digit + 1]
-    fitting = [line for line in SENTENCES if _fields(line) <= set(names)]
-    words = fitting[rng.integers(len(fitting))].format(**names).split()
-    stays = rng.random(len(words)) >= recipe.dropped
-    stays[rng.integers(len(words))] = True  # a sentence has a word at least
-    numbers = [
-        VOCABULARY.index(w) for w, stay in zip(words, stays, strict=True) if stay
-    ]
-    tokens = np.zeros(LONGEST, np.int32)
-    tokens[: len(numbers)] = numbers
-    return tokens, len(numbers)
+    possible = [line for line in SENTENCES if _fields(line) <= set(names)]
+    words = possible[rng.integers(len(possible))].format(**names).split()
+    kept = rng.random(len(words)) >= config.dropped
+    kept[rng.integers(len(words))] = True  # at least one word
+    ids = [VOCABULARY.index(w) for w, keep in zip(words, kept, strict=True) if keep]
+    tokens = np.zeros(MAX_WORDS, np.int32)
+    tokens[: len(ids)] = ids
+    return tokens, len(ids)
 
 
 def _fields(line: str) -> set[str]:

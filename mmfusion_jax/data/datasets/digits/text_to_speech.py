@@ -1,4 +1,4 @@
-"""Words spoken by eSpeak NG, which runs in a process of its own."""
+"""Text to speech by eSpeak NG, in separate processes."""
 
 import dataclasses
 import json
@@ -14,19 +14,19 @@ import numpy as np
 from mmfusion_jax.errors import MissingDependencyError, missing_dependency
 
 WORKER = Path(__file__).with_name("espeak_worker.py")
-CHUNK = 64  # utterances per process: a start costs as much as about 20 of them
+CHUNK = 64  # utterances per process; starting one takes as long as about 20 of them
 PROCESSES = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Utterance:
-    """What is said, and how.
+    """A text and its voice.
 
     Attributes:
         text: English words.
-        voice: eSpeak NG's accent and speaker, such as "en-us+f2".
-        rate: words a minute.
-        pitch: 0..99.
+        voice: accent and speaker of eSpeak NG, such as "en-us+f2".
+        rate: words per minute.
+        pitch: pitch, 0..99.
     """
 
     text: str
@@ -38,25 +38,26 @@ class Utterance:
 def speak(
     utterances: Sequence[Utterance], timeout: float = 120
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Speaks in order; equal utterances give equal sound.
+    """Synthesizes utterances in order; equal utterances give equal audio.
 
     Args:
-        utterances: what to say.
-        timeout: seconds that `CHUNK` utterances may take; half a second is usual.
+        utterances: utterances to synthesize.
+        timeout: time limit of `CHUNK` utterances in seconds; they usually take 0.5 s.
 
     Yields:
-        The sample rate in Hz and the sound, (t) int16.
+        The sample rate in Hz and the audio, (t) int16.
 
     Raises:
-        MissingDependencyError: eSpeak NG is not installed, fails or does not answer in time.
+        MissingDependencyError: eSpeak NG is not installed, fails or exceeds the time
+            limit.
     """
     starts = range(0, len(utterances), CHUNK)
     chunks = [utterances[start : start + CHUNK] for start in starts]
     with ThreadPoolExecutor(PROCESSES) as pool:
-        answers = [pool.submit(_speak_chunk, chunk, timeout) for chunk in chunks]
+        results = [pool.submit(_speak_chunk, chunk, timeout) for chunk in chunks]
         try:
-            for answer in answers:
-                yield from answer.result()
+            for result in results:
+                yield from result.result()
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -68,7 +69,7 @@ def _speak_chunk(
     requests = json.dumps([dataclasses.astuple(one) for one in utterances])
     try:
         run = subprocess.run(
-            # -P: the modules beside the worker must not hide those of Python.
+            # -P: the modules next to the worker must not shadow those of Python.
             [sys.executable, "-P", str(WORKER)],
             input=requests.encode(),
             capture_output=True,
@@ -76,7 +77,7 @@ def _speak_chunk(
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise _failed(f"did not answer within {timeout:g} s") from None
+        raise _failed(f"exceeded {timeout:g} s") from None
     except OSError as error:
         raise _failed(f"could not be started: {error}") from error
     if run.returncode == 3:
@@ -90,23 +91,23 @@ def _speak_chunk(
     return list(_unpacked(run.stdout, len(utterances)))
 
 
-def _unpacked(answer: bytes, count: int) -> Iterator[tuple[int, np.ndarray]]:
-    """The sounds in an answer of the worker."""
+def _unpacked(response: bytes, count: int) -> Iterator[tuple[int, np.ndarray]]:
+    """The audio in a response of the worker."""
     try:
-        (rate,), place = struct.unpack_from("<I", answer), 4
+        (rate,), offset = struct.unpack_from("<I", response), 4
         for _ in range(count):
-            (size,) = struct.unpack_from("<I", answer, place)
-            place += 4
-            yield rate, np.frombuffer(answer, "<i2", size // 2, place)
-            place += size
+            (size,) = struct.unpack_from("<I", response, offset)
+            offset += 4
+            yield rate, np.frombuffer(response, "<i2", size // 2, offset)
+            offset += size
     except (struct.error, ValueError) as error:
-        raise _failed(f"sent a broken answer of {len(answer)} bytes") from error
+        raise _failed(f"sent an invalid response of {len(response)} bytes") from error
 
 
 def _failed(what: str) -> MissingDependencyError:
-    """The error for an eSpeak NG that is there and does not work."""
+    """The error for an eSpeak NG that is installed but does not work."""
     return MissingDependencyError(
         "E02",
-        f"eSpeak NG, which speaks the digits data set, {what}.",
+        f"eSpeak NG, which generates the audio of the digits data set, {what}.",
         'reinstall it: pip install --force-reinstall "espeakng-loader>=0.2.4"',
     )

@@ -1,4 +1,4 @@
-"""RAVDESS as features: the MFCC of 1,200 clips and the action units of their faces."""
+"""RAVDESS features: MFCC and facial action units of 1,200 clips."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ from mmfusion_jax.safe_load.npz import check_finite, read_from
 
 TITLE = "RAVDESS speech as MFCC and action units"
 PRESENT, FRAMES = 20, 243
-"""Actors whose features are there, and frames of sound of a clip."""
+"""Number of actors with features, and audio frames per clip."""
 
 FILES = {
     "mfcc.npz": ("mfcc", "name", "emotion", "emotion_names", "actor"),
@@ -46,7 +46,7 @@ def outline(
     stride: int = 1,
     **_: Any,
 ) -> Dataset:
-    """What `load_ravdess_features` returns, with zeros for examples; reads nothing."""
+    """Outline of `load_ravdess_features`; reads nothing."""
     actors = cross_validation_split(ACTORS[:PRESENT], fold, folds, protocol, PER_FOLD)
     _check_stride(stride, FRAMES)
     return outline_dataset(
@@ -68,28 +68,29 @@ def load_ravdess_features(
     stride: int = 1,
     augment: Mapping[str, float] | None = None,
 ) -> Dataset:
-    """Sound as MFCC, and faces as OpenFace's action units averaged over the clip.
+    """Loads MFCC of the audio, and OpenFace action units averaged over the clip.
 
-    An example holds "audio", (t 13) float32, and "video", one step of the 35 units
-    without and the 35 units with calibration to the person, (1 70) float32. Both have
-    mean 0 and deviation 1 over the training split.
+    The inputs of an example are "audio", (t 13) float32, and "video", one step of the
+    35 action units without and with calibration to the person, (1 70) float32. Both are
+    standardized over the training split.
 
     Args:
         data_dir: folder with `mfcc.npz` and `action_units.npz`.
-        fold: fold f tests actors 4f+1 .. 4f+4.
-        folds: how many there are; actors 1-20 are here, so at most 5.
-        protocol: "honest" chooses the step on the actors that the next fold tests,
-            taken out of training; "fixed" and "paper" train on all others.
-        stride: frames of sound of 10 ms that are averaged into one step.
-        augment: arguments of VaryFeatures for training examples; None for none.
+        fold: index of the fold; fold f tests actors 4f+1 .. 4f+4.
+        folds: number of folds, at most 5 with actors 1-20.
+        protocol: "validation" selects the checkpoint on the test actors of the next
+            fold, which are held out from training; "fixed_epochs" and "as_published"
+            train on all others.
+        stride: number of audio frames (10 ms) averaged into one step.
+        augment: arguments of `RandomFeatures` for training examples; None for none.
 
     Raises:
         ConfigError: fold, protocol or an argument of `augment` is unknown, or the
-            stride is not within a clip.
-        DataError: a file is missing, damaged, or does not belong to the other.
+            stride is longer than a clip.
+        DataError: a file is missing, damaged, or does not match the other.
 
     Deviation:
-        The paper trains on 20 actors; here actors 21-24 are absent and 16 remain.
+        The paper trains on 20 actors; these files have no actors 21-24: 16 remain.
     """
     arrays = _load(data_dir)
     actor = arrays["actor"]
@@ -97,16 +98,16 @@ def load_ravdess_features(
     actors = cross_validation_split(present, fold, folds, protocol, PER_FOLD)
     rows = {split: np.isin(actor, chosen) for split, chosen in actors.items()}
     units = np.concatenate([arrays["au_static"], arrays["au_dynamic"]], axis=1)
-    raw = {"audio": _strided(arrays["mfcc"], stride), "video": units[:, None]}
-    standards = {name: _standard(x[rows["train"]]) for name, x in raw.items()}
-    inputs = {name: standards[name](x) for name, x in raw.items()}
+    raw = {"audio": _average_frames(arrays["mfcc"], stride), "video": units[:, None]}
+    standardizers = {name: _standardizer(x[rows["train"]]) for name, x in raw.items()}
+    inputs = {name: standardizers[name](x) for name, x in raw.items()}
     labels = {
         split: {LABEL: arrays["emotion"][chosen]} for split, chosen in rows.items()
     }
-    real = {name: np.ones(x.shape[:2], bool) for name, x in inputs.items()}
-    taken = lambda arrays, chosen: {name: x[chosen] for name, x in arrays.items()}
+    masks = {name: np.ones(x.shape[:2], bool) for name, x in inputs.items()}
+    select = lambda arrays, chosen: {name: x[chosen] for name, x in arrays.items()}
     sources = {
-        split: InMemory(taken(inputs, chosen), taken(real, chosen), labels[split])
+        split: InMemory(select(inputs, chosen), select(masks, chosen), labels[split])
         for split, chosen in rows.items()
     }
     return Dataset(
@@ -114,7 +115,7 @@ def load_ravdess_features(
         TITLE,
         sources,
         {LABEL: tuple(str(name) for name in arrays["emotion_names"])},
-        augment=_augment(standards["audio"], augment) if augment else None,
+        augment=_augment(standardizers["audio"], augment) if augment else None,
         labels=labels,
         groups={split: actor_groups(chosen) for split, chosen in actors.items()},
         facts={
@@ -125,13 +126,13 @@ def load_ravdess_features(
     )
 
 
-def _standard(train: np.ndarray) -> Standardizer:
-    """What brings every feature of (n t f) training values to mean 0, deviation 1."""
+def _standardizer(train: np.ndarray) -> Standardizer:
+    """The standardizer of (n t f) training features."""
     return Standardizer.fit([RunningMoments.of(train.reshape(-1, train.shape[-1]))])
 
 
-def _strided(mfcc: np.ndarray, stride: int) -> np.ndarray:
-    """(n t f) with every `stride` frames averaged; frames that remain are left out."""
+def _average_frames(mfcc: np.ndarray, stride: int) -> np.ndarray:
+    """Averages every `stride` frames of (n t f); drops the remaining frames."""
     n, frames, width = mfcc.shape
     _check_stride(stride, frames)
     steps = frames // stride
@@ -140,15 +141,18 @@ def _strided(mfcc: np.ndarray, stride: int) -> np.ndarray:
 
 
 def _check_stride(stride: int, frames: int) -> None:
-    """Raises ConfigError for a stride that is not within a clip."""
+    """Raises ConfigError for a stride that is longer than a clip."""
     if not 1 <= stride <= frames:
         raise ConfigError(
             "C10", f"config.data.stride={stride} is out of range.", f"1 to {frames}"
         )
 
 
-def _augment(standard: Standardizer, options: Mapping[str, float]) -> RandomFeatures:
-    known = [f.name for f in dataclasses.fields(RandomFeatures) if f.name != "standard"]
+def _augment(
+    standardizer: Standardizer, options: Mapping[str, float]
+) -> RandomFeatures:
+    fields = [field.name for field in dataclasses.fields(RandomFeatures)]
+    known = [name for name in fields if name != "standardizer"]
     for name in options:
         if name not in known:
             raise ConfigError(
@@ -156,29 +160,28 @@ def _augment(standard: Standardizer, options: Mapping[str, float]) -> RandomFeat
                 f"config.data.augment.{name} is unknown.",
                 suggest(name, known),
             )
-    return RandomFeatures(standard, **options)
+    return RandomFeatures(standardizer, **options)
 
 
-def _load(dir: str) -> dict[str, np.ndarray]:
-    """The arrays of both files, checked against each other."""
-    folder = Path(dir).expanduser()
-    loaded = {file: _read(dir, file) for file in FILES}
-    sound, faces = loaded.values()
-    if not np.array_equal(sound["name"], faces["name"]):
+def _load(data_dir: str) -> dict[str, np.ndarray]:
+    """The arrays of both files, which must list the same clips."""
+    folder = Path(data_dir).expanduser()
+    audio, faces = (_read(data_dir, file) for file in FILES)
+    if not np.array_equal(audio["name"], faces["name"]):
         raise DataError(
             "D52",
             f"the files {' and '.join(FILES)} in {folder} list different clips.",
-            "take both from the same source",
+            "use files from the same source",
         )
-    arrays = {**faces, **sound}
+    arrays = {**faces, **audio}
     values = ("mfcc", "au_static", "au_dynamic")
     check_finite(folder, {name: arrays[name] for name in values})
     return arrays
 
 
-def _read(dir: str, file: str) -> dict[str, np.ndarray]:
-    """The arrays of one file that are needed here."""
-    arrays = read_from(dir, file, FILES[file], EXPECTED_LAYOUT, FALLBACK_HINT)
+def _read(data_dir: str, file: str) -> dict[str, np.ndarray]:
+    """The required arrays of one file."""
+    arrays = read_from(data_dir, file, FILES[file], EXPECTED_LAYOUT, FALLBACK_HINT)
     if len({len(v) for k, v in arrays.items() if k != "emotion_names"}) != 1:
         raise DataError("D52", f"{file}: its arrays have different lengths.")
     return arrays

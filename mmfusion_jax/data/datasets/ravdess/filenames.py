@@ -1,4 +1,4 @@
-"""What the names of RAVDESS files say."""
+"""Parses the names of RAVDESS files."""
 
 import dataclasses
 import re
@@ -20,10 +20,10 @@ FALLBACK_HINT = (
     "without RAVDESS"
 )
 ACTORS = tuple(range(1, 25))
-FULL, SOUND_ONLY = "01", "03"
+AUDIO_VIDEO, AUDIO_ONLY = "01", "03"
 SPEECH = "01"
 PER_FOLD = 4
-"""Actors that a fold tests."""
+"""Number of test actors of a fold."""
 
 _CODE = re.compile(r"\d\d(-\d\d){6}")
 
@@ -33,31 +33,31 @@ class FilenameCode:
     """A name such as 01-01-06-01-02-01-12, field by field.
 
     Attributes:
-        modality: "01" full, "02" pictures only, "03" sound only.
+        modality: "01" audio and video, "02" video only, "03" audio only.
         channel: "01" speech, "02" song.
-        emotion: 0..7, a place in `EMOTIONS`.
-        actor: 1..24.
-        take: everything but the modality; files with the same take belong together.
+        emotion: index in `EMOTIONS`, 0..7.
+        actor: number of the actor, 1..24.
+        recording: all fields but the modality; files of a recording have the same.
     """
 
     modality: str
     channel: str
     emotion: int
     actor: int
-    take: str
+    recording: str
 
 
 def parse(path: Path) -> FilenameCode | None:
-    """The code in the name of a file; None if it is not a name of this data set."""
+    """Returns the code in the name of a file; None for other names."""
     if not _CODE.fullmatch(path.stem):
         return None
     modality, channel, emotion, *_, actor = path.stem.split("-")
     if not 1 <= int(emotion) <= len(EMOTIONS) or int(actor) not in ACTORS:
         return None
-    take = path.stem.partition("-")[2]
-    return FilenameCode(modality, channel, int(emotion) - 1, int(actor), take)
+    recording = path.stem.partition("-")[2]
+    return FilenameCode(modality, channel, int(emotion) - 1, int(actor), recording)
 
 
 def actor_groups(actors: tuple[int, ...]) -> list[str]:
-    """How the leak check names actors."""
+    """Returns the names of actors for the leakage check."""
     return [f"actor {actor:02d}" for actor in actors]

@@ -1,4 +1,4 @@
-"""RAVDESS speech as downloaded: eight emotions, 24 actors, folds by actor."""
+"""RAVDESS speech videos: eight emotions, 24 actors, folds by actor."""
 
 import dataclasses
 from collections import Counter
@@ -13,12 +13,12 @@ from mmfusion_jax.data.dataset import Dataset, dataset_loader
 from mmfusion_jax.data.datasets.prepared_clips import assemble
 from mmfusion_jax.data.datasets.ravdess.filenames import (
     ACTORS,
+    AUDIO_ONLY,
+    AUDIO_VIDEO,
     EMOTIONS,
     FALLBACK_HINT,
-    FULL,
     LABEL,
     PER_FOLD,
-    SOUND_ONLY,
     SPEECH,
     actor_groups,
     parse,
@@ -34,10 +34,10 @@ from mmfusion_jax.errors import ConfigError, DataError, suggest
 
 TITLE = "RAVDESS speech"
 COUNT, CLIPS = 1440, 60
-"""Clips in all, and of each actor."""
+"""Total number of clips, and clips per actor."""
 
 RATE, SECONDS = 44100, 2.45
-"""Of the sound that is taken: samples a second, and how long it is."""
+"""Sample rate of the audio, and its duration."""
 
 EXPECTED_LAYOUT = """\
   ravdess/Actor_01/01-01-01-01-01-01-01.mp4   from Video_Speech_Actor_01.zip
@@ -51,10 +51,10 @@ class Recording:
 
     Attributes:
         name: its code without the modality.
-        emotion: 0..7.
-        actor: 1..24.
-        video: the file with pictures and sound; None if there is none.
-        audio: the file with the sound: the wav, else the mp4.
+        emotion: index of the emotion, 0..7.
+        actor: number of the actor, 1..24.
+        video: file with video and audio; None if there is none.
+        audio: file with the audio: the wav, else the mp4.
     """
 
     name: str
@@ -74,7 +74,7 @@ def outline(
     crop: str = "full",
     **_: Any,
 ) -> Dataset:
-    """What `load_ravdess` returns, with zeros for examples; reads nothing."""
+    """Outline of `load_ravdess`; reads nothing."""
     _check_crop(crop)
     actors = cross_validation_split(ACTORS, fold, folds, protocol, PER_FOLD)
     steps = 1 + round(RATE * SECONDS) // HOP
@@ -99,7 +99,7 @@ def load_ravdess(
     protocol: str = "validation",
     size: int = 224,
     frames: int = 30,
-    frame_sampling: str = "even",
+    frame_sampling: str = "uniform",
     landmarks_dir: str = "",
     crop: str = "full",
     pad_mode: str = "reflect",
@@ -110,51 +110,52 @@ def load_ravdess(
     workers: int | None = None,
     timeout: float = 120.0,
 ) -> Dataset:
-    """The data of CFN-SR: 30 frames of the face and 2.45 s of sound as 13 MFCC.
+    """Loads the data of CFN-SR: 30 frames of the face and 13 MFCC of 2.45 s of audio.
 
-    Decoded once for all folds. An example holds "video", (frames size size 3) uint8,
+    Decoded once for all folds. An example has "video", (frames size size 3) uint8,
     "audio", (212 13) float32, and the label "emotion".
 
     Args:
         data_dir: folder with the folders of the actors, at any depth.
-        fold: fold f tests actors 4f+1 .. 4f+4.
-        folds: 5 as in the paper, which never tests actors 21-24; or 6.
-        protocol: "honest" chooses the step on the actors that the next fold tests,
-            taken out of training; "fixed" and "paper" train on all others.
-        size: side of a frame in pixels.
-        frames: per clip.
-        frame_sampling: of the frames: "even" in time, or "consecutive", from the
+        fold: index of the fold; fold f tests actors 4f+1 .. 4f+4.
+        folds: number of folds: 5 as in the paper, which never tests actors 21-24; or 6.
+        protocol: "validation" selects the checkpoint on the test actors of the next
+            fold, which are held out from training; "fixed_epochs" and "as_published"
+            train on all others.
+        size: side length of a frame in pixels.
+        frames: number of frames per clip.
+        frame_sampling: "uniform" over the clip, or "consecutive" frames from its
             middle.
-        landmarks_dir: folder of the csv files of OpenFace, for the crop of the face; ""
-            takes the middle square of the frame instead.
-        crop: "full" cuts the face from the frame as it is, "official" squeezes the
+        landmarks_dir: folder of the CSV files of OpenFace, to crop the face; "" uses
+            the central square of the frame instead.
+        crop: "full" crops the face from the original frame, "official" resizes the
             frame first, as the released code does.
-        pad_mode: of the edges of the sound; "reflect" as librosa did when the paper
-            was written, "constant" as it does today.
-        standardize: bring the MFCC to mean 0 and deviation 1; the paper does not.
+        pad_mode: padding of the ends of the audio; "reflect" as librosa did when the
+            paper was written, "constant" as it does today.
+        standardize: standardize the MFCC; the paper does not.
         augment: random resized crop and flip of the training videos.
-        augment_per_frame: draw anew for every frame, as the released code does.
-        strict: stop at a file that cannot be decoded instead of leaving it out.
-        workers: processes that decode; None takes one for each core.
-        timeout: seconds that one file may take.
+        augment_per_frame: augment every frame independently, as the released code does.
+        strict: raise an error for a file that cannot be decoded, instead of skipping
+            it.
+        workers: number of decoding processes; None uses one per core.
+        timeout: time limit of one file in seconds.
 
     Raises:
         ConfigError: fold, protocol or crop is unknown.
-        DataError: the folder is not as downloaded, or landmarks are missing.
+        DataError: files or landmarks are missing.
 
     Reference:
         CFN-SR, Sec. 3.1-3.2; Livingstone & Russo 2018.
     Deviation:
-        Sec. 3.1 takes "30 consecutive images" and does not say which; the released
-        code spaces them evenly over the clip, which is the default.
+        Sec. 3.1 uses "30 consecutive images" and does not say which; the released code
+        samples them uniformly over the clip, which is the default.
     """
     _check_crop(crop)
     actors = cross_validation_split(ACTORS, fold, folds, protocol, PER_FOLD)
-    takes = find_recordings(data_dir)
-    looks = _looks(
-        takes, landmarks_dir, FaceCrop(Path(), frames, size, crop, frame_sampling)
-    )
-    recipe = ClipSpec(
+    recordings = find_recordings(data_dir)
+    face_crop = FaceCrop(Path(), frames, size, crop, frame_sampling)
+    transforms = _transforms(recordings, landmarks_dir, face_crop)
+    spec = ClipSpec(
         frames=frames,
         frame_sampling=frame_sampling,
         size=size,
@@ -163,30 +164,30 @@ def load_ravdess(
         duration=SECONDS,
         pad_mode=pad_mode,
     )
-    prepared = decode_all(
+    decoded = decode_all(
         "ravdess",
-        [_job(take, looks[take.name]) for take in takes],
-        recipe,
+        [_job(one, transforms[one.name]) for one in recordings],
+        spec,
         strict=strict,
         workers=workers,
         timeout=timeout,
     )
-    takes = [take for take in takes if take.name in prepared.index]
-    parts = {
-        split: [take for take in takes if take.actor in chosen]
+    recordings = [one for one in recordings if one.name in decoded.index]
+    splits = {
+        split: [one for one in recordings if one.actor in chosen]
         for split, chosen in actors.items()
     }
-    _check_parts(data_dir, parts, actors)
-    seen = Counter(take.actor for take in takes)
-    face = f"face by landmarks, crop={crop!r}" if landmarks_dir else "middle square"
+    _check_splits(data_dir, splits, actors)
+    counts = Counter(one.actor for one in recordings)
+    face = f"face by landmarks, crop={crop!r}" if landmarks_dir else "central square"
     return assemble(
         "ravdess",
         TITLE,
-        prepared,
-        {split: [take.name for take in part] for split, part in parts.items()},
+        decoded,
+        {split: [one.name for one in part] for split, part in splits.items()},
         {
-            split: {LABEL: np.array([take.emotion for take in part])}
-            for split, part in parts.items()
+            split: {LABEL: np.array([one.emotion for one in part])}
+            for split, part in splits.items()
         },
         classes={LABEL: EMOTIONS},
         standardize=standardize,
@@ -196,126 +197,129 @@ def load_ravdess(
             "licence": "CC BY-NC-SA 4.0",
             "crop": face,
             "actors": {split: list(chosen) for split, chosen in actors.items()},
-            "clips_by_actor": {str(actor): seen[actor] for actor in ACTORS},
+            "clips_by_actor": {str(actor): counts[actor] for actor in ACTORS},
         },
-        warnings=_warnings(len(takes), seen, bool(landmarks_dir)),
+        warnings=_warnings(len(recordings), counts, bool(landmarks_dir)),
     )
 
 
 def _check_crop(crop: str) -> None:
     """Raises ConfigError for an unknown crop."""
     if crop not in CROPS:
-        raise ConfigError("C03", f"crop={crop!r} is unknown; {suggest(crop, CROPS)}")
+        raise ConfigError(
+            "C03", f"config.data.crop={crop!r} is unknown; {suggest(crop, CROPS)}"
+        )
 
 
-def find_recordings(dir: str) -> list[Recording]:
-    """The recordings of speech below a folder, in the order of their names.
+def find_recordings(data_dir: str) -> list[Recording]:
+    """Returns the speech recordings below a folder, in the order of their names.
 
-    Files that hold pictures alone (first field 02) are left out: the full files have
-    the same pictures.
+    Video-only files (first field 02) are ignored: the files with audio and video have
+    the same frames.
 
     Raises:
-        DataError: there is no such folder, or no such file in it.
+        DataError: the folder does not exist, or has no such file.
     """
-    folder = Path(dir).expanduser()
-    if not dir or not folder.is_dir():
-        what = f"{dir!r} is not a folder." if dir else "RAVDESS was not found."
+    folder = Path(data_dir).expanduser()
+    if not data_dir or not folder.is_dir():
+        what = f"={data_dir!r} is not a folder." if data_dir else " is missing."
         raise DataError(
             "D40",
-            f"config.data.dir: {what} It looks like\n{EXPECTED_LAYOUT}",
+            f"config.data.data_dir{what} Expected layout:\n{EXPECTED_LAYOUT}",
             FALLBACK_HINT,
         )
-    full, sound = {}, {}
+    video_files, audio_files = {}, {}
     for path in sorted(folder.rglob("*")):
         code = parse(path)
         if code is None or code.channel != SPEECH:
             continue
-        if code.modality == FULL and path.suffix.lower() == ".mp4":
-            full.setdefault(code.take, (path, code))
-        if code.modality == SOUND_ONLY and path.suffix.lower() == ".wav":
-            sound.setdefault(code.take, (path, code))
-    takes = []
-    for name in sorted({**full, **sound}, key=lambda name: (name[-2:], name)):
-        _, code = full.get(name) or sound[name]
-        video = full[name][0] if name in full else None
-        audio = sound[name][0] if name in sound else video
-        takes.append(Recording(name, code.emotion, code.actor, video, audio))
-    if not takes:
+        if code.modality == AUDIO_VIDEO and path.suffix.lower() == ".mp4":
+            video_files.setdefault(code.recording, (path, code))
+        if code.modality == AUDIO_ONLY and path.suffix.lower() == ".wav":
+            audio_files.setdefault(code.recording, (path, code))
+    recordings = []
+    names = {**video_files, **audio_files}
+    for name in sorted(names, key=lambda name: (name[-2:], name)):
+        _, code = video_files.get(name) or audio_files[name]
+        video = video_files[name][0] if name in video_files else None
+        audio = audio_files[name][0] if name in audio_files else video
+        recordings.append(Recording(name, code.emotion, code.actor, video, audio))
+    if not recordings:
         raise DataError(
             "D40",
-            f"config.data.dir={dir!r} holds no recording of RAVDESS. It looks like\n"
-            f"{EXPECTED_LAYOUT}",
+            f"config.data.data_dir={data_dir!r} contains no recording of RAVDESS. "
+            f"Expected layout:\n{EXPECTED_LAYOUT}",
             FALLBACK_HINT,
         )
-    return takes
+    return recordings
 
 
-def _looks(
-    takes: Sequence[Recording], landmarks: str, face: FaceCrop
+def _transforms(
+    recordings: Sequence[Recording], landmarks_dir: str, face_crop: FaceCrop
 ) -> dict[str, FrameTransform]:
-    """Name of a take -> how its frames are cropped.
+    """Name of a recording -> how its frames are cropped.
 
     Args:
-        takes: all of them.
-        landmarks: the folder; "" for none.
-        face: how to crop, but for the file.
+        recordings: all recordings.
+        landmarks_dir: folder of the landmarks; "" for none.
+        face_crop: the crop of every recording, except its path.
     """
-    if not landmarks:
-        return {take.name: SquareResize(face.size) for take in takes}
-    folder = Path(landmarks).expanduser()
+    if not landmarks_dir:
+        return {one.name: SquareResize(face_crop.size) for one in recordings}
+    folder = Path(landmarks_dir).expanduser()
     files = {}
     for path in sorted(folder.rglob("*.csv")):
         if code := parse(path):
-            files.setdefault(code.take, path)
-    seen = [take.name for take in takes if take.video]
-    if missing := [name for name in seen if name not in files]:
+            files.setdefault(code.recording, path)
+    with_video = [one.name for one in recordings if one.video]
+    if missing := [name for name in with_video if name not in files]:
         raise DataError(
             "D51",
-            f"{len(missing)} of {len(seen)} clips have no file of landmarks in "
+            f"{len(missing)} of {len(with_video)} clips have no landmarks file in "
             f"{folder}, such as 01-{missing[0]}.csv.",
-            "download FacialTracking_Actors_01-24.zip from the same page, or leave "
-            "landmarks empty to take the middle of the frame",
+            "download FacialTracking_Actors_01-24.zip from the same page, or set "
+            "--config.data.landmarks_dir= to use the center of the frame",
         )
     return {
-        take.name: dataclasses.replace(face, path=files[take.name])
-        if take.video
-        else SquareResize(face.size)
-        for take in takes
+        one.name: dataclasses.replace(face_crop, path=files[one.name])
+        if one.video
+        else SquareResize(face_crop.size)
+        for one in recordings
     }
 
 
-def _job(take: Recording, look: FrameTransform) -> DecodeJob:
-    extra = (look.path,) if isinstance(look, FaceCrop) else ()
-    return DecodeJob(take.name, take.video, take.audio, look, extra=extra)
+def _job(recording: Recording, transform: FrameTransform) -> DecodeJob:
+    extra = (transform.path,) if isinstance(transform, FaceCrop) else ()
+    return DecodeJob(
+        recording.name, recording.video, recording.audio, transform, extra=extra
+    )
 
 
-def _check_parts(
-    dir: str,
-    parts: Mapping[str, Sequence[Recording]],
+def _check_splits(
+    data_dir: str,
+    splits: Mapping[str, Sequence[Recording]],
     actors: Mapping[str, Sequence[int]],
 ) -> None:
-    for split, part in parts.items():
+    for split, part in splits.items():
         if not part:
             names = ", ".join(map(str, actors[split]))
             raise DataError(
                 "D45",
-                f"split {split!r} wants actors {names}, but {dir} has no clip of them.",
+                f"split {split!r} is empty: {data_dir} has no clip of actors {names}.",
                 "add their folders, or choose another fold",
             )
 
 
-def _warnings(count: int, seen: Mapping[int, int], landmarks: bool) -> list[str]:
-    """Where this is not the data of the paper."""
+def _warnings(count: int, counts: Mapping[int, int], landmarks: bool) -> list[str]:
+    """Differences from the data of the paper."""
     warnings = []
     if count != COUNT:
-        absent = [str(actor) for actor in ACTORS if not seen.get(actor)]
-        tail = f"; no clip of actors {', '.join(absent)}" if absent else ""
-        warnings.append(
-            f"{count} of the {COUNT} clips of RAVDESS speech are here{tail}"
-        )
+        missing = [str(actor) for actor in ACTORS if not counts.get(actor)]
+        suffix = f"; no clip of actors {', '.join(missing)}" if missing else ""
+        warnings.append(f"only {count} of {COUNT} clips of RAVDESS speech{suffix}")
     if not landmarks:
         warnings.append(
-            "no landmarks: the middle square of each frame is used where the paper "
-            "cuts out the face"
+            "no landmarks: uses the central square of each frame; the paper crops the "
+            "face"
         )
     return warnings
