@@ -1,4 +1,4 @@
-"""What a file of features or an imported data set holds, as a page of text."""
+"""Formats the statistics of a feature file or an import as a text report."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -19,39 +19,43 @@ JSON = Any
 
 
 def format_report(found: Mapping[str, JSON]) -> str:
-    """The whole examination of what `import_file.examine` found."""
-    kind = FEATURE_DATASETS.get(found["name"])
-    wrong, remarks = find_problems(found)
+    """Returns the report.
+
+    Args:
+        found: result of `importer.summarize_file` or `importer.import_file`.
+    """
+    spec = FEATURE_DATASETS.get(found["name"])
+    problems, remarks = find_problems(found)
     lines = [
         *header_lines(found),
         *table_lines(found),
-        *label_summary(found["report"], kind),
+        *label_summary(found["report"], spec),
     ]
     lines += [f"remark: {one}" for one in remarks]
-    lines += [f"problem: {one}" for one in wrong] or ["no problem was found"]
+    lines += [f"problem: {one}" for one in problems] or ["no problems found"]
     return "\n".join(lines)
 
 
 def label_summary(
-    report: Mapping[str, JSON], kind: FeatureDatasetSpec | None
+    report: Mapping[str, JSON], spec: FeatureDatasetSpec | None
 ) -> Iterator[str]:
     """Yields the distribution of the labels and the metrics of the constant baseline.
 
     Args:
-        report: Statistics of the splits.
-        kind: What is known of the data set; None for one that is not known.
+        report: statistics of the splits.
+        spec: labels of the data set; None for an unknown one.
     """
     for split, part in report.items():
         for name, values in part["labels"].items():
-            yield f"  {split}: {name}: {_spread(name, np.array(values), kind)}"
+            yield f"  {split}: {name}: {_distribution(name, np.array(values), spec)}"
     task = None
-    if kind is not None and kind.flags:
-        task = Multilabel(kind.label, kind.flags)
-    elif kind is not None and kind.target is not None:
-        task = Regression(kind.label, kind.target)
-    if kind is None or task is None:
+    if spec is not None and spec.flags:
+        task = Multilabel(spec.label, spec.flags)
+    elif spec is not None and spec.target is not None:
+        task = Regression(spec.label, spec.target)
+    if spec is None or task is None:
         return
-    train, test = (np.array(report[s]["labels"][kind.label]) for s in ("train", "test"))
+    train, test = (np.array(report[s]["labels"][spec.label]) for s in ("train", "test"))
     baseline, scores = constant_baseline_scores(task, train, test)
     shown = [
         f"{info.label} {formatting.score(info.to_json(), scores[name])}"
@@ -61,12 +65,14 @@ def label_summary(
     yield f"  baseline on test ({baseline}): {', '.join(shown)}"
 
 
-def _spread(name: str, values: np.ndarray, kind: FeatureDatasetSpec | None) -> str:
-    """How often each answer is right."""
+def _distribution(
+    name: str, values: np.ndarray, spec: FeatureDatasetSpec | None
+) -> str:
+    """The distribution of a label as text."""
     if values.ndim == 2:
-        names = kind.flags if kind else [str(i) for i in range(values.shape[1])]
-        shares = zip(names, values.mean(axis=0), strict=True)
-        return ", ".join(f"{flag} {share:.3f}" for flag, share in shares)
+        names = spec.flags if spec else [str(i) for i in range(values.shape[1])]
+        means = zip(names, values.mean(axis=0), strict=True)
+        return ", ".join(f"{flag} {mean:.3f}" for flag, mean in means)
     signs = [(values < 0).sum(), (values == 0).sum(), (values > 0).sum()]
     counts = ", ".join(f"{c} {n}" for c, n in zip(signs, POLARITIES, strict=True))
     return f"{values.min():g} to {values.max():g}, mean {values.mean():.3f}; {counts}"

@@ -1,8 +1,10 @@
-"""Imports files of features, and examines them.
+"""Imports, checks, lists and removes data sets.
 
-python -m mmfusion_jax data import FILE --as=mosi
-python -m mmfusion_jax data import FOLDER --as=av_mnist
-python -m mmfusion_jax data doctor mosi
+python -m mmfusion_jax data import FILE --dataset=mosi
+python -m mmfusion_jax data import FOLDER --dataset=av_mnist
+python -m mmfusion_jax data check mosi
+python -m mmfusion_jax data list
+python -m mmfusion_jax data remove mosi
 """
 
 import contextlib
@@ -14,92 +16,142 @@ from typing import Any
 
 from mmfusion_jax.cli.command import Command, run_subcommand
 from mmfusion_jax.cli.flags import Flag, ParsedCommand
-from mmfusion_jax.config.registry import choices
+from mmfusion_jax.data.feature_files.known_datasets import FEATURE_DATASETS
+from mmfusion_jax.errors import ConfigError
 
-NAMES = choices("imported data set")
-PARTS = "av_mnist"
-"""A data set that is put together from the parts in a folder."""
+NAMES = tuple(FEATURE_DATASETS)
+AV_MNIST = "av_mnist"
+"""The data set that is built from a folder of raw files."""
 
-PARTS_CONFIG = "configs/hetero_fusion_net.py:av_mnist"
+AV_MNIST_CONFIG = "configs/hetero_fusion_net.py:av_mnist"
 LIMITS = (
-    Flag("memory_gb", 0.0, "memory it may take (default: 4 times the file)"),
-    Flag("cpu_seconds", 0, "time of the processor it may take (default: by size)"),
-    Flag("timeout", 0, "seconds it may take (default: twice that)"),
+    Flag("max_memory_gb", 0.0, "memory limit in GB (default: 4 times the file size)"),
+    Flag("max_cpu_seconds", 0, "CPU time limit in seconds (default: by file size)"),
+    Flag("timeout", 0, "time limit in seconds (default: twice the CPU time limit)"),
 )
 
 
-def import_command(request: ParsedCommand) -> None:
-    """Imports a file, or a folder of parts, and says what came of it."""
-    if request.flags["as"] == PARTS:
-        _build_from_parts(request)
+def import_command(command: ParsedCommand) -> None:
+    """Imports a feature file, or a folder of raw files, and prints a summary."""
+    if command.flags["dataset"] == AV_MNIST:
+        _import_av_mnist(command)
         return
-    # Slow, and needed only once the request is known to be sound.
+    # Slow imports, needed only once the flags are known to be valid.
     from mmfusion_jax.data.datasets.sentiment_files import list_imports
     from mmfusion_jax.data.feature_files.importer import FOLDER, find_problems
-    from mmfusion_jax.data.feature_files.known_datasets import FEATURE_DATASETS
     from mmfusion_jax.data.feature_files.summary import header_lines, table_lines
     from mmfusion_jax.data.storage.array_record_store import cache_folder
 
-    name, path = request.flags["as"], Path(request.positional).expanduser()
+    name, path = command.flags["dataset"], Path(command.positional).expanduser()
     arguments = {
         "file": str(path),
         "name": name,
         "parent": str(cache_folder(FOLDER) / name),
-        "repair": request.flags["repair"],
+        "nan_to_zero": command.flags["nan_to_zero"],
     }
-    found = _sandboxed("import_file", arguments, path, request)
-    if request.flags["json"]:
+    found = _run_sandboxed("import_file", arguments, path, command)
+    if command.flags["json"]:
         print(json.dumps(found, indent=1))
         return
-    wrong, remarks = find_problems(found)
+    problems, remarks = find_problems(found)
     print("\n".join([*header_lines(found), *table_lines(found)]))
-    for word, told in (("problem", wrong), ("remark", remarks)):
-        for line in told:
-            print(f"  {word}: {line}")
-    print("already imported:" if found["there"] else "imported:", found["folder"])
-    # Which one has to be said where there are several.
-    which = Path(found["folder"]).name if len(list_imports(name)) > 1 else ""
-    train = f" --config.data.file={which}" if which else ""
-    look = f" --file={which}" if which else ""
+    for kind, lines in (("problem", problems), ("remark", remarks)):
+        for line in lines:
+            print(f"  {kind}: {line}")
+    _print_imported(found["folder"], found["already_imported"])
+    # With several imports, the commands must name one of them.
+    file = Path(found["folder"]).name if len(list_imports(name)) > 1 else ""
+    train_flag = f" --config.data.file={file}" if file else ""
+    check_flag = f" --file={file}" if file else ""
     config = FEATURE_DATASETS[name].config
-    print(f"train:  python -m mmfusion_jax.main --config={config}{train}")
-    print(f"look:   python -m mmfusion_jax data doctor {name}{look}")
+    print(f"train:  python -m mmfusion_jax.main --config={config}{train_flag}")
+    print(f"check:  python -m mmfusion_jax data check {name}{check_flag}")
 
 
-def check_command(request: ParsedCommand) -> int:
-    """Prints what is in a file, or in what was imported; 1 if something is wrong."""
-    if request.positional == PARTS:
-        _show_parts(request)
+def check_command(command: ParsedCommand) -> int:
+    """Prints the statistics of a file or an import; returns 1 if there are problems."""
+    if command.positional == AV_MNIST:
+        _print_av_mnist(command)
         return 0
     from mmfusion_jax.commands import check_features
     from mmfusion_jax.data.feature_files.importer import find_problems
 
-    found = (
-        _check_imported(request)
-        if request.positional in NAMES
-        else _check_file(request)
-    )
+    check = _check_import if command.positional in NAMES else _check_file
+    found = check(command)
     print(
         json.dumps(found, indent=1)
-        if request.flags["json"]
+        if command.flags["json"]
         else check_features.format_report(found)
     )
     return int(bool(find_problems(found)[0]))
 
 
-def _build_from_parts(request: ParsedCommand) -> None:
-    """Imports the parts in a folder and says what came of it."""
+def list_command(command: ParsedCommand) -> None:
+    """Prints the imports and other prepared data in the cache."""
+    from mmfusion_jax.data.cache import list_stores
+    from mmfusion_jax.data.storage.array_record_store import cache_folder
+
+    stores = list_stores()
+    if command.flags["json"]:
+        print(json.dumps([store.to_json() for store in stores], indent=1))
+        return
+    width = max((len(store.name) for store in stores), default=0)
+    for store in stores:
+        print(f"{store.name:{width}}  {format_size(store.size):>9}  {store.date}")
+    total = format_size(sum(store.size for store in stores))
+    print(f"{len(stores)} data sets, {total} in {cache_folder('')}")
+
+
+def remove_command(command: ParsedCommand) -> int:
+    """Deletes an import or other prepared data, after confirmation."""
+    from mmfusion_jax.data.cache import find_store, remove_store
+
+    store = find_store(command.positional)
+    about = f"{store.folder} ({format_size(store.size)}, {store.date})"
+    if not command.flags["yes"]:
+        if not sys.stdin.isatty():
+            raise ConfigError(
+                "C01",
+                f"data remove would delete {about}, but cannot ask for confirmation: "
+                "stdin is not a terminal.",
+                "--yes deletes it without confirmation",
+            )
+        print(f"This deletes {about}.", file=sys.stderr)
+        print("Delete it? [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            print("Nothing was deleted.", file=sys.stderr)
+            return 1
+    remove_store(store)
+    print(
+        json.dumps(store.to_json(), indent=1)
+        if command.flags["json"]
+        else f"deleted {about}"
+    )
+    return 0
+
+
+def format_size(size: int) -> str:
+    """Returns a number of bytes with a unit, such as "12.3 MB"."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def _import_av_mnist(command: ParsedCommand) -> None:
+    """Imports a folder of raw files and prints a summary."""
     from mmfusion_jax.data.datasets.av_mnist.build_store import build_or_open
 
-    made = build_or_open(request.positional)
-    _show_parts(request, request.positional)
-    if not request.flags["json"]:
-        print("already imported:" if made.reused else "imported:", made.folder)
-        print("train:  python -m mmfusion_jax.main --config=" + PARTS_CONFIG)
+    stores = build_or_open(command.positional)
+    _print_av_mnist(command, command.positional)
+    if not command.flags["json"]:
+        _print_imported(stores.folder, stores.reused)
+        print("train:  python -m mmfusion_jax.main --config=" + AV_MNIST_CONFIG)
 
 
-def _show_parts(request: ParsedCommand, folder: str = "") -> None:
-    """Prints what came of parts, all sounds of which are read."""
+def _print_imported(folder: str | Path, already_imported: bool) -> None:
+    print("already imported:" if already_imported else "imported:", folder)
+
+
+def _print_av_mnist(command: ParsedCommand, folder: str = "") -> None:
+    """Prints a summary of AV-MNIST after reading all its audio."""
     from mmfusion_jax.data.datasets.av_mnist.dataset import (
         format_summary,
         load_av_mnist,
@@ -108,41 +160,41 @@ def _show_parts(request: ParsedCommand, folder: str = "") -> None:
 
     found = summarize(load_av_mnist(folder))
     print(
-        json.dumps(found, indent=1) if request.flags["json"] else format_summary(found)
+        json.dumps(found, indent=1) if command.flags["json"] else format_summary(found)
     )
 
 
-def _check_file(request: ParsedCommand) -> Mapping[str, Any]:
-    """What is in a file."""
-    path = Path(request.positional).expanduser()
-    arguments = {"file": str(path), "name": request.flags["as"]}
-    return _sandboxed("examine", arguments, path, request)
+def _check_file(command: ParsedCommand) -> Mapping[str, Any]:
+    """The statistics of a file."""
+    path = Path(command.positional).expanduser()
+    arguments = {"file": str(path), "name": command.flags["dataset"]}
+    return _run_sandboxed("summarize_file", arguments, path, command)
 
 
-def _check_imported(request: ParsedCommand) -> Mapping[str, Any]:
-    """What is in an import, every example of which is read."""
+def _check_import(command: ParsedCommand) -> Mapping[str, Any]:
+    """The statistics of an import, after reading every example."""
     from mmfusion_jax.data.datasets.sentiment_files import check_imported
 
-    return check_imported(request.positional, request.flags["file"])
+    return check_imported(command.positional, command.flags["file"])
 
 
-def _sandboxed(
-    function: str, arguments: Mapping[str, Any], path: Path, request: ParsedCommand
+def _run_sandboxed(
+    function: str, arguments: Mapping[str, Any], path: Path, command: ParsedCommand
 ) -> Mapping[str, Any]:
-    """Has a function of `import_file.py` work on a file, within limits."""
+    """Runs a function of `importer.py` on a file in the sandbox."""
     from mmfusion_jax.data.feature_files.reader import list_files
     from mmfusion_jax.safe_load.sandbox import memory_for, run_sandboxed
 
     largest = max(list_files(path), key=lambda file: file.stat().st_size)
-    seconds = request.flags["cpu_seconds"]
+    seconds = command.flags["max_cpu_seconds"]
     seconds = seconds or 300 + largest.stat().st_size // 1_000_000
     with contextlib.redirect_stdout(sys.stderr):
         return run_sandboxed(
             f"mmfusion_jax.data.feature_files.importer:{function}",
             arguments,
-            memory_gb=request.flags["memory_gb"] or memory_for(largest),
+            memory_gb=command.flags["max_memory_gb"] or memory_for(largest),
             cpu_seconds=seconds,
-            timeout=request.flags["timeout"] or 2 * seconds,
+            timeout=command.flags["timeout"] or 2 * seconds,
             subject=str(path),
         )
 
@@ -150,33 +202,47 @@ def _sandboxed(
 COMMANDS = {
     "import": Command(
         "mmfusion_jax data import",
-        "Reads a file of features, or the parts of av_mnist, and keeps a data set.",
+        "Imports a feature file, or a folder of the raw files of av_mnist.",
         import_command,
         (
-            Flag("as", "", "the data set that it is", (*NAMES, PARTS)),
-            Flag("repair", False, "write 0 for NaN and infinite values"),
+            Flag("dataset", "", "the data set of the file", (*NAMES, AV_MNIST)),
+            Flag("nan_to_zero", False, "replace NaN and infinite values by 0"),
             *LIMITS,
         ),
         needs_config=False,
         positional="FILE",
     ),
-    "doctor": Command(
-        "mmfusion_jax data doctor",
-        "Examines a file, or a data set that was imported; exit code 1 if it is ill.",
+    "check": Command(
+        "mmfusion_jax data check",
+        "Checks a feature file or an import. Exits with 1 if problems are found.",
         check_command,
         (
-            Flag("as", "", "the data set that a file is", ("", *NAMES)),
-            Flag("file", "", "which import of a data set, if there are several"),
+            Flag("dataset", "", "the data set of a file", ("", *NAMES)),
+            Flag("file", "", "the import of the data set, if there are several"),
             *LIMITS,
         ),
         needs_config=False,
         positional="NAME|FILE",
+    ),
+    "list": Command(
+        "mmfusion_jax data list",
+        "Lists the imports and other prepared data in the cache, with size and date.",
+        list_command,
+        needs_config=False,
+    ),
+    "remove": Command(
+        "mmfusion_jax data remove",
+        "Deletes an import or other prepared data from the cache.",
+        remove_command,
+        (Flag("yes", False, "delete without confirmation"),),
+        needs_config=False,
+        positional="NAME",
     ),
 }
 
 if __name__ == "__main__":
     sys.exit(
         run_subcommand(
-            "mmfusion_jax data", "Imports and examines files of features.", COMMANDS
+            "mmfusion_jax data", "Imports, checks, lists and removes data.", COMMANDS
         )
     )

@@ -51,8 +51,8 @@ class RandomImage:
             listed = ", ".join(f"{name}={value}" for name, value in values.items())
             raise ConfigError(
                 "C10",
-                f"config.data.augmentations.{self.modality}: crop={self.crop}, {listed} "
-                "are out of range.",
+                f"config.data.augmentations.{self.modality}: out of range: "
+                f"crop={self.crop}, {listed}.",
                 "0 < crop[0] <= crop[1] <= 1; all others 0..1",
             )
 

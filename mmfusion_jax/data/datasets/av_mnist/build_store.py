@@ -106,7 +106,8 @@ def open_stores(folder: Path) -> BuiltStores:
 
 def list_imports() -> list[Path]:
     """Returns the folders of all imports."""
-    return sorted(path.parent for path in cache_folder(FOLDER).glob(f"*/{IMAGES}"))
+    found = (path.parent for path in cache_folder(FOLDER).glob(f"*/{IMAGES}"))
+    return sorted(folder for folder in found if not folder.name.startswith("."))
 
 
 def open_imported() -> BuiltStores:

@@ -1,0 +1,110 @@
+"""Lists and removes the stores in the cache."""
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmfusion_jax.data.datasets.av_mnist.build_store import FOLDER as AV_MNIST
+from mmfusion_jax.data.feature_files.importer import FOLDER as IMPORTED
+from mmfusion_jax.data.storage.array_record_store import MANIFEST, cache_folder
+from mmfusion_jax.errors import DataError, suggest
+
+
+@dataclasses.dataclass(frozen=True)
+class CachedStore:
+    """A store in the cache, or the two stores of AV-MNIST.
+
+    Attributes:
+        name: its path in the cache, such as "digits-1.0.0-5a203b2c"; of an import
+            without the first folder, such as "mosi/mmsa_unaligned-4aa09fd3".
+        folder: folder that contains it and nothing else.
+        size: its size in bytes.
+        modified: time at which it was built, in seconds since the epoch.
+    """
+
+    name: str
+    folder: Path
+    size: int
+    modified: float
+
+    @property
+    def date(self) -> str:
+        """The local date on which it was built."""
+        return time.strftime("%Y-%m-%d", time.localtime(self.modified))
+
+    def to_json(self) -> Mapping[str, Any]:
+        """The store as JSON values."""
+        return {
+            "name": self.name,
+            "folder": str(self.folder),
+            "bytes": self.size,
+            "date": self.date,
+        }
+
+
+def list_stores() -> list[CachedStore]:
+    """Returns the complete stores in the cache, sorted by name."""
+    root = cache_folder("")
+    built: dict[Path, float] = {}
+    for depth in (1, 2, 3):
+        for manifest in root.glob("*/" * depth + MANIFEST):
+            parts = manifest.relative_to(root).parent.parts
+            if any(part.startswith(".") for part in parts):  # not complete
+                continue
+            folder = (
+                root.joinpath(*parts[:2]) if parts[0] == AV_MNIST else manifest.parent
+            )
+            time_built = manifest.stat().st_mtime
+            built[folder] = max(time_built, built.get(folder, time_built))
+    stores = [
+        CachedStore(_name(folder.relative_to(root)), folder, _size(folder), modified)
+        for folder, modified in built.items()
+    ]
+    return sorted(stores, key=lambda store: store.name)
+
+
+def find_store(name: str) -> CachedStore:
+    """Returns the store with a name.
+
+    Args:
+        name: name of a store as in `list_stores`, its last part, or the data set of an
+            import if there is only one.
+
+    Raises:
+        DataError: no store, or more than one, has this name.
+    """
+    stores = list_stores()
+    matching = [store for store in stores if store.name == name] or [
+        store for store in stores if name in Path(store.name).parts
+    ]
+    if len(matching) == 1:
+        return matching[0]
+    names = [store.name for store in stores]
+    if matching:
+        listed = " or ".join(store.name for store in matching)
+        raise DataError("D76", f"{name!r} is ambiguous among the stores.", listed)
+    raise DataError(
+        "D75",
+        f"{name!r} is not in the cache {cache_folder('')}.",
+        suggest(name, names) if names else "the cache contains no store",
+    )
+
+
+def remove_store(store: CachedStore) -> None:
+    """Deletes a store; no process ever finds an incomplete one."""
+    doomed = store.folder.with_name(f".{store.folder.name}.building-removed")
+    store.folder.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def _name(path: Path) -> str:
+    """The name of a store from its path in the cache."""
+    parts = path.parts[1:] if path.parts[0] == IMPORTED else path.parts
+    return "/".join(parts)
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
