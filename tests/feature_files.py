@@ -1,4 +1,4 @@
-"""Files of features as the field writes them, tiny: every layout, whatever protocol."""
+"""Tiny feature files in every layout and pickle protocol."""
 
 import pickle
 from pathlib import Path
@@ -12,7 +12,7 @@ EMOTIONS = 4
 
 
 def lengths(split: str, name: str) -> np.ndarray:
-    """Real steps of every example; the first has the most."""
+    """Number of valid steps of every example; the first has the most."""
     rng = np.random.default_rng([*split.encode(), *name.encode()])
     found = rng.integers(2, STEPS[name] + 1, COUNTS[split])
     found[0] = STEPS[name]
@@ -20,7 +20,7 @@ def lengths(split: str, name: str) -> np.ndarray:
 
 
 def rows(split: str, name: str, length: np.ndarray) -> list[np.ndarray]:
-    """The real steps of every example, (t f) float32, none of them zero."""
+    """The valid steps of every example, (t f) float32, none of them zero."""
     rng = np.random.default_rng([*split.encode(), *name.encode(), 1])
     draw = lambda n: rng.uniform(0.5, 3, (n, WIDTHS[name])) * rng.choice([-1, 1])
     return [draw(n).astype("f4") for n in length]
@@ -37,7 +37,7 @@ def clips(split: str) -> list[str]:
 
 
 def padded(parts: list[np.ndarray], steps: int, *, front: bool = False) -> np.ndarray:
-    """(n t f) with zeros behind, or in front."""
+    """(n t f), padded with zeros at the end or in front."""
     made = np.zeros((len(parts), steps, parts[0].shape[-1]), "f4")
     for row, part in zip(made, parts, strict=True):
         row[(steps - len(part) if front else 0) :][: len(part)] = part
@@ -50,13 +50,13 @@ def mmsa(*, aligned: bool = False, high: float = 3.0, sims: bool = False) -> dic
     for split, count in COUNTS.items():
         own = {n: lengths(split, "text" if aligned else n) for n in STEPS}
         steps = dict.fromkeys(STEPS, STEPS["text"]) if aligned else STEPS
-        real = np.arange(STEPS["text"]) < own["text"][:, None]
-        ids = np.random.default_rng(3).integers(1, 60, real.shape) * real
+        mask = np.arange(STEPS["text"]) < own["text"][:, None]
+        ids = np.random.default_rng(3).integers(1, 60, mask.shape) * mask
         label = scores(split, high)
         table: dict[str, Any] = {
             "raw_text": np.array([f"très bien {i}" for i in range(count)]),
             "id": clips(split),
-            "text_bert": np.stack([ids, real, 0 * ids], axis=1).astype("f4"),
+            "text_bert": np.stack([ids, mask, 0 * ids], axis=1).astype("f4"),
             "annotations": ["Neutral"] * count,
             "classification_labels": (np.sign(label) + 1).astype("f4"),
             "regression_labels": label,
@@ -109,7 +109,7 @@ def mmim(split: str) -> list:
 
 
 def npz(*, emotions: bool = False) -> dict[str, np.ndarray]:
-    """Our own layout."""
+    """The npz layout of this library."""
     arrays = {}
     for split in COUNTS:
         for name in STEPS:

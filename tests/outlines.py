@@ -1,4 +1,4 @@
-"""What the outline of a data set must have in common with the data set."""
+"""Comparison of the outline of a data set with the data set."""
 
 from typing import Any
 

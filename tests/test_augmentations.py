@@ -1,4 +1,4 @@
-"""Changes of pictures, sound and words: by seed, within their ranges, masks kept."""
+"""Image, audio and text augmentation: seeds, ranges and masks."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,8 @@ from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.data.augment.audio import (
     RandomSpectrogram,
     RandomWaveform,
-    _shift,
-    _stretch,
+    _pitch_shift,
+    _time_stretch,
     pink_noise,
 )
 from mmfusion_jax.data.augment.image import RandomImage, resample
@@ -38,21 +38,21 @@ def tone(hertz=440.0, seconds=1.0):
     )
 
 
-def pictures(channels=3, dtype=np.uint8):
+def image_batch(channels=3, dtype=np.uint8):
     rng = np.random.default_rng(0)
     x = rng.random((2, 12, 12, channels)) * 0.5 + 0.25
     return (255 * x).astype(dtype) if dtype == np.uint8 else x.astype(dtype)
 
 
 CASES = {
-    "image": (RandomImage("x"), pictures()),
-    "image floats": (RandomImage("x"), pictures(1, np.float32)),
+    "image": (RandomImage("x"), image_batch()),
+    "image floats": (RandomImage("x"), image_batch(1, np.float32)),
     "waveform": (RandomWaveform("x", RATE, prob=1.0), tone().astype(np.float32)),
     "spectrogram": (
         RandomSpectrogram("x", prob=1.0),
         np.random.default_rng(1).random((20, 8)).astype(np.float32),
     ),
-    "picture of sound": (
+    "spectrogram image": (
         RandomSpectrogram("x", time=2, frequency=1, prob=1.0),
         np.random.default_rng(1).integers(0, 256, (1, 9, 9, 1)).astype(np.uint8),
     ),
@@ -61,7 +61,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_seed_decides_and_the_rest_is_left_alone(name):
+def test_the_seed_decides_and_the_rest_is_unchanged(name):
     vary, values = CASES[name]
     before = values.copy()
     one, again, other = (
@@ -80,14 +80,14 @@ def test_the_seed_decides_and_the_rest_is_left_alone(name):
     assert vary(missing, np.random.default_rng(1)) is missing
 
 
-def test_pictures_by_hand():
-    x = pictures(1, np.float32)
+def test_images_by_hand():
+    x = image_batch(1, np.float32)
     flip = RandomImage("x", (1.0, 1.0), 1.0, 0.0, 0.0, 0.0)
     got = flip(example(x), np.random.default_rng(0))["inputs"]["x"]
     np.testing.assert_allclose(got, x[:, :, ::-1], rtol=1e-6)
     still = RandomImage("x", (1.0, 1.0), 0.0, 0.0, 0.0, 0.0)
-    got = still(example(pictures()), np.random.default_rng(0))["inputs"]["x"]
-    np.testing.assert_array_equal(got, pictures())
+    got = still(example(image_batch()), np.random.default_rng(0))["inputs"]["x"]
+    np.testing.assert_array_equal(got, image_batch())
     ramp = np.arange(8.0, dtype=np.float32).reshape(1, 8, 1, 1) * np.ones((1, 1, 8, 1))
     np.testing.assert_allclose(
         resample(ramp, 2, 0, 4, 8)[0, :, 0, 0],
@@ -95,22 +95,22 @@ def test_pictures_by_hand():
     )
 
 
-def test_colours_stay_within_their_ranges():
+def test_colors_stay_within_their_ranges():
     for seed in range(20):
         rng = np.random.default_rng(seed)
         vary = RandomImage("x", (1.0, 1.0), 0.0, 0.2, 0.0, 0.0)
-        factor = vary(example(pictures(1, float)), rng)["inputs"]["x"] / pictures(
+        factor = vary(example(image_batch(1, float)), rng)["inputs"]["x"] / image_batch(
             1, float
         )
         assert 0.8 <= factor.min() <= factor.max() <= 1.2
         assert np.ptp(factor) < 1e-5
-    grey = np.repeat(pictures(1), 3, axis=-1)
+    gray = np.repeat(image_batch(1), 3, axis=-1)
     vary = RandomImage("x", (1.0, 1.0), 0.0, 0.0, 0.0, 1.0)
-    got = vary(example(grey), np.random.default_rng(0))["inputs"]["x"]
-    np.testing.assert_array_equal(got, grey)
+    got = vary(example(gray), np.random.default_rng(0))["inputs"]["x"]
+    np.testing.assert_array_equal(got, gray)
 
 
-def test_pace_and_pitch_of_a_tone():
+def test_speed_and_pitch_of_a_tone():
     def peak(x):
         return np.argmax(np.abs(np.fft.rfft(x, RATE)))
 
@@ -129,26 +129,26 @@ def test_pace_and_pitch_of_a_tone():
 
 @pytest.mark.filterwarnings("ignore:The `hop_length`|The `n_fft`:FutureWarning")
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
-def test_pace_and_pitch_are_those_of_librosa():
+def test_speed_and_pitch_are_those_of_librosa():
     import librosa
 
     x = tone(seconds=0.4) + np.random.default_rng(0).normal(0, 0.1, 3200)
     x = x.astype(np.float32)
-    end = 2 * 2048  # versions of librosa differ in how a sound ends
-    for pace in (0.8, 1.0, 1.3):
-        want = librosa.effects.time_stretch(x, rate=pace)
-        got = _stretch(librosa, x, pace)
+    end = 2 * 2048  # versions of librosa differ at the end of the audio
+    for speed in (0.8, 1.0, 1.3):
+        want = librosa.effects.time_stretch(x, rate=speed)
+        got = _time_stretch(librosa, x, speed)
         assert got.shape == want.shape and got.dtype == x.dtype
         np.testing.assert_allclose(got[:-end], want[:-end], atol=1e-3)
     for steps in (-3.0, 2.5):
         want = librosa.effects.pitch_shift(x, sr=RATE, n_steps=steps)
-        got = _shift(librosa, x, RATE, steps)
+        got = _pitch_shift(librosa, x, RATE, steps)
         assert got.shape == want.shape and got.dtype == x.dtype
         np.testing.assert_allclose(got[:-end], want[:-end], atol=1e-3)
 
 
 @pytest.mark.parametrize("count", [1, 100, 511, 2047])
-def test_a_sound_shorter_than_a_window_stays_finite(count):
+def test_audio_shorter_than_a_window_stays_finite(count):
     vary = RandomWaveform("x", RATE, prob=1.0)
     x = tone()[:count].astype(np.float32)
     for seed in range(5):
@@ -193,7 +193,7 @@ def tables(tmp_path):
     return {"synonyms": str(synonyms), "vocabulary": str(words)}
 
 
-def test_words_are_left_out_and_the_rest_moves_up():
+def test_words_are_deleted_and_the_rest_moves_up():
     words = np.array([7, 101, 5, 5, 5, 5, 0, 0], np.int32)
     vary = RandomWords("x", delete_prob=1.0, protected_ids=(101,))
     got = vary(example(words, 6), np.random.default_rng(0))
@@ -226,14 +226,14 @@ def test_words_become_synonyms(tables):
     assert seen == {2, 3}
 
 
-def test_what_cannot_work_is_refused(tables, tmp_path):
-    with pytest.raises(ConfigError, match="needs a table of synonyms"):
+def test_invalid_options_are_rejected(tables, tmp_path):
+    with pytest.raises(ConfigError, match="replace_prob=0.1 requires synonyms"):
         RandomWords("x", replace_prob=0.1)
     empty = tmp_path / "empty.txt"
     empty.write_text("word\n")
-    with pytest.raises(DataError, match="D15.*holds no synonyms"):
+    with pytest.raises(DataError, match="D15.*contains no synonyms"):
         read_synonyms(str(empty), tables["vocabulary"])
-    with pytest.raises(DataError, match="D15.*cannot be read"):
+    with pytest.raises(DataError, match="D15.*is not readable"):
         read_synonyms(str(tmp_path / "nothing.txt"), "")
     with pytest.raises(ConfigError, match="out of range"):
         RandomImage("x", crop=(0.9, 0.5))

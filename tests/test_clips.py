@@ -1,10 +1,10 @@
-"""From a folder with a table to examples: once, the same each time, or a clear word."""
+"""Folders of clips with labels.csv: examples, splits, the cache and error messages."""
 
 import shutil
 
 import numpy as np
 import pytest
-from media_files import grey_steps, tone, write_video, write_wav
+from media_files import gray_steps, tone, write_video, write_wav
 
 from mmfusion_jax.data.datasets.clips import load_clips
 from mmfusion_jax.data.media.decode import mfcc
@@ -23,13 +23,13 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def media(tmp_path_factory):
-    """Twelve clips of two classes: films, a silent film, a wav."""
+    """Twelve clips of two classes: videos, a video without audio, a wav."""
     folder = tmp_path_factory.mktemp("media")
     for i in range(10):
         frames = [np.full((32, 32, 3), 20 * i, np.uint8)] * 5
         write_video(folder / f"{i}.mp4", frames, tone(1 + i / 10, 200 + 100 * i))
     write_video(folder / "silent.mp4")
-    write_wav(folder / "sound.wav", tone(0.5))
+    write_wav(folder / "audio.wav", tone(0.5))
     return folder
 
 
@@ -69,17 +69,18 @@ def test_examples_are_those_of_the_files(folder):
 
 
 def test_a_missing_stream_is_masked(folder):
-    rows = "silent.mp4,a,train\nsound.wav,b,train\n0.mp4,a,test\n"
+    rows = "silent.mp4,a,train\naudio.wav,b,train\n0.mp4,a,test\n"
     data = load_clips(table(folder, HEAD + rows), **SMALL)
-    silent, heard = data.source("train")[0], data.source("train")[1]
+    silent, audible = data.source("train")[0], data.source("train")[1]
     assert not silent["masks"]["audio"].any() and silent["masks"]["video"].all()
-    assert not heard["masks"]["video"].any() and heard["masks"]["audio"].any()
-    assert not silent["inputs"]["audio"].any() and not heard["inputs"]["video"].any()
-    assert silent["inputs"]["audio"].shape == heard["inputs"]["audio"].shape
+    assert not audible["masks"]["video"].any() and audible["masks"]["audio"].any()
+    assert not silent["inputs"]["audio"].any()
+    assert not audible["inputs"]["video"].any()
+    assert silent["inputs"]["audio"].shape == audible["inputs"]["audio"].shape
     assert any("1 of 3 clips have no audio" in w for w in data.facts["warnings"])
 
 
-def test_mfcc_are_standard_over_the_training_split_alone(folder):
+def test_mfcc_are_standardized_over_the_training_split(folder):
     data = load_clips(full(folder), **SMALL)
     rows = lambda split: np.concatenate(
         [
@@ -103,16 +104,16 @@ def test_decodes_once_and_again_when_something_changed(folder, cache, capfd):
     count = lambda: len(list(cache.glob("clips-*")))
     load_clips(full(folder), **SMALL)
     assert "decoding 10 clips" in capfd.readouterr().err
-    relabelled = HEAD + "\n".join(
+    relabeled = HEAD + "\n".join(
         f"{i}.mp4,{'ba'[i % 2]},{'train' if i < 7 else 'valid' if i < 8 else 'test'}"
         for i in range(10)
     )
-    data = load_clips(table(folder, relabelled), **SMALL)
+    data = load_clips(table(folder, relabeled), **SMALL)
     assert "valid" in data.sources and data.source("train")[0]["labels"]["label"] == 1
     assert count() == 1 and "decoding" not in capfd.readouterr().err
     load_clips(str(folder), **SMALL | {"frames": 2})
     assert count() == 2
-    write_video(folder / "0.mp4", grey_steps(5), tone())
+    write_video(folder / "0.mp4", gray_steps(5), tone())
     load_clips(str(folder), **SMALL)
     assert count() == 3
 
@@ -143,24 +144,24 @@ def test_the_manifest_says_what_went_in_and_what_did_not(folder):
     assert first["sha256"] == {"0.mp4": hashlib.sha256(content).hexdigest()}
     assert first["key"] == "0.mp4" and first["video_steps"] == 3
     assert list(manifest["skipped"]) == ["5.mp4", "6.mp4"]
-    (said,) = [w for w in data.facts["warnings"] if "left out" in w]
-    assert said.splitlines()[:2] == [
-        "2 of 10 clips are left out:",
-        "  5.mp4  is a web page, not a clip.",
+    (warning,) = [w for w in data.facts["warnings"] if "skipped" in w]
+    assert warning.splitlines()[:2] == [
+        "2 of 10 clips are skipped:",
+        "  5.mp4  got an HTML page instead of a media file.",
     ]
     assert len(data.source("train")) == 5
 
 
 def test_strict_stops_at_the_first_bad_file(folder):
     (folder / "5.mp4").write_text("<html>Please log in</html>")
-    with pytest.raises(DataError, match=r"D44.*5\.mp4.*web page"):
+    with pytest.raises(DataError, match=r"D44.*5\.mp4.*HTML page"):
         load_clips(full(folder), strict=True, **SMALL)
     load_clips(str(folder), **SMALL)
     with pytest.raises(DataError, match="D44"):
         load_clips(str(folder), strict=True, **SMALL)
 
 
-def test_no_clip_left(folder):
+def test_all_clips_failed(folder):
     for i in range(10):
         (folder / f"{i}.mp4").write_bytes(b"")
     with pytest.raises(DataError, match=r"D43[\s\S]*10 of 10[\s\S]*9\.mp4 .*is empty"):
@@ -179,8 +180,8 @@ def test_noise_is_of_the_clip_and_its_seed(folder):
 
 
 def test_spans_of_one_file_stay_in_one_split(folder):
-    write_video(folder / "long.mp4", grey_steps(25), tone(1.0))
-    write_video(folder / "other.mp4", grey_steps(25), tone(1.0))
+    write_video(folder / "long.mp4", gray_steps(25), tone(1.0))
+    write_video(folder / "other.mp4", gray_steps(25), tone(1.0))
     rows = [
         f"{name}.mp4,{label},{at},{at + 0.2:.1f}"
         for name in ("long", "other")
@@ -194,7 +195,7 @@ def test_spans_of_one_file_stay_in_one_split(folder):
     assert np.allclose(np.diff(values), 50, atol=5)
 
 
-def test_grey_keeps_the_brightness_and_three_channels(folder):
+def test_grayscale_keeps_the_brightness_and_three_channels(folder):
     data = load_clips(full(folder), rgb=False, **SMALL)
     video = data.source("train")[5]["inputs"]["video"]
     assert video.shape == (3, 8, 8, 3) and np.abs(video.astype(int) - 100).max() < 5
@@ -203,10 +204,10 @@ def test_grey_keeps_the_brightness_and_three_channels(folder):
 def test_one_modality_alone(folder):
     data = load_clips(full(folder), modalities=("audio",), **SMALL)
     assert list(data.source("train")[0]["inputs"]) == ["audio"]
-    rows = "silent.mp4,a,train\nsound.wav,b,train\n1.mp4,b,train\n0.mp4,a,train\n"
+    rows = "silent.mp4,a,train\naudio.wav,b,train\n1.mp4,b,train\n0.mp4,a,train\n"
     text = HEAD + rows + "2.mp4,a,test"
     data = load_clips(table(folder, text), modalities=("video",), **SMALL)
-    assert data.facts["skipped"] == {"sound.wav": "has no video."}
+    assert data.facts["skipped"] == {"audio.wav": "has no video."}
 
 
 def test_augments_training_videos_if_asked(folder):
@@ -241,8 +242,8 @@ def test_a_speaker_in_two_splits_is_refused(folder):
 
 WRONG = {
     "": "D41.*labels.csv is empty",
-    "file;label\n0.mp4;a": "D41.*semicolons.*\n.*with commas",
-    "file\tlabel\n0.mp4\ta": "D41.*tabs",
+    "file;label\n0.mp4;a": "D41.*semicolon-separated.*\n.*comma-separated",
+    "file\tlabel\n0.mp4\ta": "D41.*tab-separated",
     "file,label": "D41.*no rows",
     "file,lable\n0.mp4,a": "D41.*no column 'label'.*did you mean 'lable'",
     "file,label,file\n0.mp4,a,b": "D41.*column 'file' twice",
@@ -252,21 +253,21 @@ WRONG = {
     "file,label,split\n0.mp4,a,val": "D41.*split 'val' is unknown.*mean 'valid'",
     "file,label,split\n0.mp4,a,": "D41.*line 2: 'split' is empty",
     "file,label,speaker\n0.mp4,a,": "D41.*line 2: 'speaker' is empty",
-    "file,label,start\n0.mp4,a,one": "D41.*start 'one' is no number of seconds",
+    "file,label,start\n0.mp4,a,one": "D41.*start 'one' is not a time in seconds",
     "file,label,start\n0.mp4,a,-1": "D41.*start '-1'",
     "file,label,end\n0.mp4,a,nan": "D41.*end 'nan'",
     "file,label,start,end\n0.mp4,a,2,1": "D41.*end=1 is not after start=2",
-    "file,label\n0.mp4,a\n1.mp4,b\n0.mp4,b": "D41.*line 4: '0.mp4' stands in line 2",
+    "file,label\n0.mp4,a\n1.mp4,b\n0.mp4,b": "D41.*line 4.*is a duplicate of line 2",
     "file,label\n0.mp4,a\nx.mp4,b\ny.mp4,b": (
         r"D42.*2 of 3 files[\s\S]*line 3: x.mp4[\s\S]*line 4: y.mp4"
     ),
-    'file,label\n"0.mp4,a': "D41.*no csv file",
-    HEAD + "0.mp4,a,train\n1.mp4,b,train": "D45.*no clip is in split 'test'",
-    HEAD + "0.mp4,a,train\n1.mp4,b,test": "D46.*line 3: split 'test'.*class 'b'",
+    'file,label\n"0.mp4,a': "D41.*is not a CSV file",
+    HEAD + "0.mp4,a,train\n1.mp4,b,train": "D45.*split 'test' is empty",
+    HEAD + "0.mp4,a,train\n1.mp4,b,test": "D46.*line 3: class 'b' of split 'test'",
     "file,label\n"
     + "".join(f"{i}.mp4,happy\n" for i in range(5))
     + "5.mp4,hapy\n6.mp4,sad\n7.mp4,sad": (
-        "D07.*line 7: label 'hapy' occurs once.*did you mean 'happy'"
+        "D07.*line 7: label 'hapy' occurs once.*typo of 'happy'"
     ),
 }
 
@@ -279,10 +280,10 @@ def test_mistakes_in_the_table_are_named(folder, text):
 
 def test_a_label_outside_the_classes_is_named(folder):
     (folder / "labels.csv").write_text("file,label\n0.mp4,happy\n1.mp4,hapy\n")
-    says = (
+    message = (
         r"D07.*labels.csv line 3: label 'hapy' is not in classes; did you mean 'happy'"
     )
-    with pytest.raises(DataError, match=says):
+    with pytest.raises(DataError, match=message):
         read_labels(folder / "labels.csv", folder, ("sad", "happy"))
 
 
@@ -299,27 +300,28 @@ def test_tables_of_spreadsheets_are_read(folder):
         read_labels(folder / "labels.csv", folder)
 
 
-def test_without_a_folder_or_table_it_says_how_they_look(tmp_path):
+def test_a_missing_folder_or_labels_file_shows_the_expected_layout(tmp_path):
     run = r"[\s\S]*file,label\[,split\][\s\S]*fix: python -m mmfusion_jax.main"
-    with pytest.raises(DataError, match="D40.*no folder of clips was named" + run):
+    with pytest.raises(DataError, match="D40.*data_dir is missing" + run):
         load_clips("")
     with pytest.raises(DataError, match="D40.*'/no/where' is not a folder" + run):
         load_clips("/no/where")
-    with pytest.raises(DataError, match="D40.*labels.csv is not there" + run):
+    with pytest.raises(DataError, match="D40.*labels.csv does not exist" + run):
         load_clips(str(tmp_path))
     with pytest.raises(DataError, match="D40.*is a folder" + run):
         load_clips(str(tmp_path), labels=str(tmp_path))
 
 
 def test_options_out_of_range_are_named(folder):
-    for option, says in [
+    for option, message in [
         ({"frames": 0}, "frames=0"),
         ({"duration": -1.0}, "duration=-1"),
         ({"pad_mode": "zeros"}, "pad_mode='zeros'.*reflect"),
         ({"modalities": ("sound",)}, "modalities='sound'"),
-        ({"test_share": 1.0}, "test_share=1"),
+        ({"test_fraction": 1.0}, "test_fraction=1"),
+        ({"resize_mode": "crop"}, "resize_mode='crop'.*center_crop"),
     ]:
-        with pytest.raises((ConfigError, ValueError), match=says):
+        with pytest.raises(ConfigError, match=message):
             load_clips(full(folder), **SMALL | option)
 
 
@@ -327,7 +329,7 @@ def test_options_out_of_range_are_named(folder):
 def test_real_clips_of_a_speaker(real_data, tmp_path, count):
     folder = real_data / "grid_s1"
     if not folder.is_dir():
-        pytest.skip(f"{folder} is not there")
+        pytest.skip(f"{folder} does not exist")
     lines = (folder / "labels.csv").read_text().splitlines()
     picked = [line for line in lines[1:] if ",zero," in line or ",one," in line]
     picked = picked[:count] if count < 100 else lines[1:]
@@ -340,13 +342,13 @@ def test_real_clips_of_a_speaker(real_data, tmp_path, count):
     assert example["inputs"]["video"].shape == (30, 56, 56, 3)
     assert example["inputs"]["video"].std() > 20
     assert example["inputs"]["audio"].shape == (129, 13)
-    assert not data.facts["skipped"] and data.facts["without"]["video"] == 0
+    assert not data.facts["skipped"] and data.facts["missing"]["video"] == 0
 
 
-def test_real_recordings_without_pictures(real_data, tmp_path):
+def test_real_recordings_without_video(real_data, tmp_path):
     folder = real_data / "ravdess"
     if not folder.is_dir():
-        pytest.skip(f"{folder} is not there")
+        pytest.skip(f"{folder} does not exist")
     lines = (folder / "wav_labels.csv").read_text().splitlines()
     part = tmp_path / "some.csv"
     rows = [line for line in lines[1:] if ",calm," in line or ",angry," in line]
@@ -358,4 +360,4 @@ def test_real_recordings_without_pictures(real_data, tmp_path):
     example = data.source("train")[0]
     assert example["inputs"]["audio"].shape == (212, 13)
     assert not example["masks"]["video"].any() and example["masks"]["audio"].any()
-    assert data.facts["without"]["video"] == len(rows) == 10
+    assert data.facts["missing"]["video"] == len(rows) == 10

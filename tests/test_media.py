@@ -1,4 +1,4 @@
-"""Right pixels at the right time, librosa's MFCC, and no half clip unreported."""
+"""Decoding: frames at the right time, librosa's MFCC, and damaged files."""
 
 import random
 import struct
@@ -7,7 +7,7 @@ import sys
 import av
 import numpy as np
 import pytest
-from media_files import RATE, grey_steps, tone, write_video, write_wav
+from media_files import RATE, gray_steps, tone, write_video, write_wav
 
 from mmfusion_jax.data.media.decode import AudioSampling, FrameSampling, mfcc, read
 from mmfusion_jax.data.media.resize import SquareResize
@@ -15,12 +15,12 @@ from mmfusion_jax.errors import DataError, MissingDependencyError
 
 pytestmark = pytest.mark.versions
 
-SOUND = AudioSampling(RATE)
+AUDIO = AudioSampling(RATE)
 
 
 @pytest.fixture(scope="module")
-def film(tmp_path_factory):
-    return write_video(tmp_path_factory.mktemp("film") / "a.mp4", sound=tone())
+def video(tmp_path_factory):
+    return write_video(tmp_path_factory.mktemp("video") / "a.mp4", audio=tone())
 
 
 @pytest.fixture(scope="module")
@@ -28,94 +28,98 @@ def music(tmp_path_factory):
     return write_wav(tmp_path_factory.mktemp("music") / "a.wav")
 
 
-def greys(clip):
-    """Which of the grey steps each frame is."""
+def gray_indices(clip):
+    """The index of the gray step of each frame."""
     return np.round(clip.frames.mean(axis=(1, 2, 3)) / 10).astype(int).tolist()
 
 
-def test_frame_k_is_what_the_screen_shows_at_k_nths(film):
-    clip = read(film, FrameSampling(5, SquareResize(16)))
+def test_frame_k_is_displayed_at_k_nths_of_the_duration(video):
+    clip = read(video, FrameSampling(5, SquareResize(16)))
     assert clip.frames.shape == (5, 16, 16, 3) and clip.frames.dtype == np.uint8
-    assert greys(clip) == [0, 5, 10, 15, 20]
+    assert gray_indices(clip) == [0, 5, 10, 15, 20]
     assert clip.duration == pytest.approx(1.0, abs=0.1)
 
 
-def test_more_frames_than_there_are_repeat(film):
-    clip = read(film, FrameSampling(50, SquareResize(4)))
-    assert greys(clip) == [k // 2 for k in range(50)]
+def test_more_frames_than_there_are_repeat(video):
+    clip = read(video, FrameSampling(50, SquareResize(4)))
+    assert gray_indices(clip) == [k // 2 for k in range(50)]
 
 
-def test_a_span_takes_only_its_own_time(film):
-    clip = read(film, FrameSampling(4, SquareResize(4)), SOUND, start=0.4, end=0.8)
-    assert greys(clip) == [10, 12, 15, 17]
+def test_a_segment_has_only_its_own_frames(video):
+    clip = read(video, FrameSampling(4, SquareResize(4)), AUDIO, start=0.4, end=0.8)
+    assert gray_indices(clip) == [10, 12, 15, 17]
     assert len(clip.waveform) == round(0.4 * RATE)
 
 
-def test_frames_of_an_uneven_clock_are_taken_by_time(tmp_path):
+def test_variable_frame_rates_are_sampled_by_time(tmp_path):
     path = tmp_path / "a.mkv"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=1000)
         stream.height, stream.width, stream.pix_fmt = 32, 32, "yuv420p"
-        for frame, at in zip(grey_steps(4, 32, 32), (0, 100, 150, 700), strict=True):
-            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-            picture.pts = at
-            container.mux(stream.encode(picture))
+        for frame, at in zip(gray_steps(4, 32, 32), (0, 100, 150, 700), strict=True):
+            image = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            image.pts = at
+            container.mux(stream.encode(image))
         container.mux(stream.encode())
-    got = greys(read(path, FrameSampling(8, SquareResize(4)), end=0.8))  # every .1 s
+    got = gray_indices(
+        read(path, FrameSampling(8, SquareResize(4)), end=0.8)
+    )  # every .1 s
     assert got == [0, 1, 2, 2, 2, 2, 2, 3]
 
 
-def test_consecutive_frames_are_neighbours_from_the_middle():
-    numbers = FrameSampling(4, sampling="consecutive").times(2.0, 4.0, 10.0) * 10
-    assert np.floor(numbers).tolist() == [28, 29, 30, 31]
+def test_consecutive_frames_are_from_the_middle():
+    indices = FrameSampling(4, sampling="consecutive").times(2.0, 4.0, 10.0) * 10
+    assert np.floor(indices).tolist() == [28, 29, 30, 31]
     few = FrameSampling(30, sampling="consecutive").times(0.0, 1.0, 10.0) * 10
     assert np.floor(few[:2]).tolist() == [0, 1]  # the last frame is repeated
 
 
-def test_crops_pads_and_squeezes(tmp_path):
-    picture = np.zeros((32, 64, 3), np.uint8)
-    picture[:, 16:48] = 200
-    film = write_video(tmp_path / "a.mp4", [picture] * 5)
-    mean = lambda fit: read(film, FrameSampling(1, SquareResize(32, fit))).frames.mean()
-    assert mean("crop") == pytest.approx(200, abs=4)
-    assert mean("squeeze") == pytest.approx(100, abs=4)
-    assert mean("pad") == pytest.approx(50, abs=4)
+def test_resize_modes(tmp_path):
+    image = np.zeros((32, 64, 3), np.uint8)
+    image[:, 16:48] = 200
+    video = write_video(tmp_path / "a.mp4", [image] * 5)
+    resized = lambda mode: read(video, FrameSampling(1, SquareResize(32, mode)))
+    mean = lambda mode: resized(mode).frames.mean()
+    assert mean("center_crop") == pytest.approx(200, abs=4)
+    assert mean("stretch") == pytest.approx(100, abs=4)
+    assert mean("letterbox") == pytest.approx(50, abs=4)
 
 
-def test_takes_only_a_region(tmp_path):
-    picture = np.zeros((32, 64, 3), np.uint8)
-    picture[16:, 32:] = 200
-    film = write_video(tmp_path / "a.mp4", [picture] * 5)
-    look = SquareResize(8, "squeeze", (0.55, 0.55, 1.0, 1.0))
-    assert read(film, FrameSampling(1, look)).frames.mean() == pytest.approx(200, abs=4)
-    assert SquareResize(4, crop_box=(0.0, 0.0, 0.001, 0.001))(0, picture).shape == (
+def test_crop_box(tmp_path):
+    image = np.zeros((32, 64, 3), np.uint8)
+    image[16:, 32:] = 200
+    video = write_video(tmp_path / "a.mp4", [image] * 5)
+    transform = SquareResize(8, "stretch", (0.55, 0.55, 1.0, 1.0))
+    frames = read(video, FrameSampling(1, transform)).frames
+    assert frames.mean() == pytest.approx(200, abs=4)
+    assert SquareResize(4, crop_box=(0.0, 0.0, 0.001, 0.001))(0, image).shape == (
         4,
         4,
         3,
     )
-    for region in ((0.5, 0.0, 0.5, 1.0), (0.0, 0.0, 1.0, 1.1), (0.5,)):
-        with pytest.raises(ValueError, match="C10.*region="):
-            SquareResize(8, crop_box=region)
+    for box in ((0.5, 0.0, 0.5, 1.0), (0.0, 0.0, 1.0, 1.1), (0.5,)):
+        with pytest.raises(ValueError, match="C10.*crop_box="):
+            SquareResize(8, crop_box=box)
 
 
 @pytest.mark.parametrize("rotation", [90, -90, 180])
-def test_a_phone_held_upright_is_turned(tmp_path, rotation):
-    picture = np.zeros((32, 64, 3), np.uint8)
-    picture[:16, :32] = 255
-    film = write_video(tmp_path / "a.mp4", [picture] * 5, rotation=rotation)
-    frame = read(film, FrameSampling(1, SquareResize(32, "squeeze"))).frames[0]
-    want = np.rot90(picture, rotation // 90)
+def test_rotation_metadata_is_applied(tmp_path, rotation):
+    image = np.zeros((32, 64, 3), np.uint8)
+    image[:16, :32] = 255
+    video = write_video(tmp_path / "a.mp4", [image] * 5, rotation=rotation)
+    frame = read(video, FrameSampling(1, SquareResize(32, "stretch"))).frames[0]
+    want = np.rot90(image, rotation // 90)
     corners = lambda x: [x[i, j, 0] > 128 for i in (2, -3) for j in (2, -3)]
     assert corners(frame) == corners(want)
 
 
 def test_waveform_is_the_mean_of_the_channels(tmp_path):
     stereo = np.stack([tone(), np.zeros(RATE)])
-    clip = read(write_wav(tmp_path / "a.wav", stereo), None, SOUND)
+    clip = read(write_wav(tmp_path / "a.wav", stereo), None, AUDIO)
     np.testing.assert_allclose(clip.waveform, tone() / 2, atol=1e-4)
     assert clip.waveform.dtype == np.float32 and clip.frames is None
     many = np.stack([tone()] + [np.zeros(RATE)] * 7)
-    clip = read(write_wav(tmp_path / "b.wav", many), None, SOUND)
+    clip = read(write_wav(tmp_path / "b.wav", many), None, AUDIO)
     np.testing.assert_allclose(clip.waveform, tone() / 8, atol=1e-4)
 
 
@@ -159,40 +163,40 @@ def test_the_paper_has_212_frames():
     assert len(mfcc(np.ones(108045), 44100)) == 212
 
 
-def test_mfcc_needs_a_whole_window():
-    with pytest.raises(ValueError, match="fewer than n_fft=2048"):
+def test_mfcc_needs_a_full_window():
+    with pytest.raises(ValueError, match="less than n_fft=2048"):
         mfcc(np.ones(2000), RATE)
 
 
-def test_a_missing_stream_is_none(film, music, tmp_path):
-    assert read(music, FrameSampling(), SOUND).frames is None
+def test_a_missing_stream_is_none(video, music, tmp_path):
+    assert read(music, FrameSampling(), AUDIO).frames is None
     silent = write_video(tmp_path / "silent.mp4")
-    clip = read(silent, FrameSampling(3, SquareResize(8)), SOUND)
+    clip = read(silent, FrameSampling(3, SquareResize(8)), AUDIO)
     assert clip.waveform is None and clip.frames.shape == (3, 8, 8, 3)
-    assert read(film, None, SOUND).frames is None
-    assert read(film, FrameSampling(3, SquareResize(8))).waveform is None
+    assert read(video, None, AUDIO).frames is None
+    assert read(video, FrameSampling(3, SquareResize(8))).waveform is None
 
 
-def test_the_name_of_a_file_does_not_matter(film, music, tmp_path):
+def test_the_name_of_a_file_does_not_matter(video, music, tmp_path):
     named_mp4 = tmp_path / "music.mp4"
     named_mp4.write_bytes(music.read_bytes())
-    assert len(read(named_mp4, FrameSampling(), SOUND).waveform) == RATE
-    named_wav = tmp_path / "film.wav"
-    named_wav.write_bytes(film.read_bytes())
-    assert greys(read(named_wav, FrameSampling(2, SquareResize(8)))) == [0, 12]
+    assert len(read(named_mp4, FrameSampling(), AUDIO).waveform) == RATE
+    named_wav = tmp_path / "video.wav"
+    named_wav.write_bytes(video.read_bytes())
+    assert gray_indices(read(named_wav, FrameSampling(2, SquareResize(8)))) == [0, 12]
 
 
-def test_metadata_need_not_be_utf8(film, music, tmp_path):
+def test_metadata_need_not_be_utf8(video, music, tmp_path):
     title = b"INFOINAM" + struct.pack("<I", 4) + b"\xe9t\xe9\0"  # Latin-1
     named = music.read_bytes() + b"LIST" + struct.pack("<I", len(title)) + title
     path = tmp_path / "a.wav"
     path.write_bytes(patched(named, 4, struct.pack("<I", len(named) - 8)))
-    assert len(read(path, None, SOUND).waveform) == RATE
-    content = film.read_bytes()
+    assert len(read(path, None, AUDIO).waveform) == RATE
+    content = video.read_bytes()
     assert b"VideoHandler" in content  # the name of the stream
     path = tmp_path / "a.mp4"
     path.write_bytes(content.replace(b"VideoHandler", b"Vid\xe9oH\xe4ndl\xffr"))
-    assert greys(read(path, FrameSampling(2, SquareResize(8)))) == [0, 12]
+    assert gray_indices(read(path, FrameSampling(2, SquareResize(8)))) == [0, 12]
 
 
 def float_wav(samples):
@@ -217,7 +221,7 @@ def flipped(content):
 
 
 def faststart(path):
-    """The same film with its index in front, so that a cut leaves it readable."""
+    """The same video with its index in front, so that a cut leaves it readable."""
     fast = path.with_name("fast.mp4")
     with (
         av.open(str(path)) as old,
@@ -231,13 +235,13 @@ def faststart(path):
     return fast.read_bytes()
 
 
-def flac(sound):
+def flac(audio):
     import io
 
     file = io.BytesIO()
     with av.open(file, "w", format="flac") as container:
         stream = container.add_stream("flac", rate=RATE, layout="mono")
-        block = (sound[None] * 32767).astype(np.int16)
+        block = (audio[None] * 32767).astype(np.int16)
         piece = av.AudioFrame.from_ndarray(block, "s16", "mono")
         piece.sample_rate = RATE
         container.mux(stream.encode(piece))
@@ -247,133 +251,139 @@ def flac(sound):
 
 PAGE = b"\xef\xbb\xbf\n<!DOCTYPE html><html><body>Please log in</body></html>"
 DAMAGE = {
-    "empty": (lambda film, music: b"", "D31.*is empty"),
-    "web page": (lambda film, music: PAGE, "D31.*a web page"),
-    "play list": (
-        lambda film, music: b"#EXTM3U\n#EXTINF:9,\n/etc/passwd\n",
+    "empty": (lambda video, music: b"", "D31.*is empty"),
+    "HTML page": (lambda video, music: PAGE, "D31.*an HTML page"),
+    "playlist": (
+        lambda video, music: b"#EXTM3U\n#EXTINF:9,\n/etc/passwd\n",
         "D31.*a text file",
     ),
-    "play list in UTF-8": (
-        lambda film, music: "#EXTM3U\n#EXTINF:9,é\n/etc/passwd\n".encode(),
+    "playlist in UTF-8": (
+        lambda video, music: "#EXTM3U\n#EXTINF:9,é\n/etc/passwd\n".encode(),
         "D31.*a text file",
     ),
     "lfs pointer": (
-        lambda film, music: b"version https://git-lfs.github.com/spec/v1\n",
+        lambda video, music: b"version https://git-lfs.github.com/spec/v1\n",
         "D31.*a text file",
     ),
-    "noise": (lambda film, music: random.Random(0).randbytes(9000), "D3[12]"),
-    "half film": (lambda film, music: film[: len(film) // 2], "D32"),
-    "half film, index first": (
-        lambda film, music: faststart(film)[: len(faststart(film)) // 2],
-        r"D32.*cut short: 0\.\d+ of 1\.0\d s",
+    "noise": (lambda video, music: random.Random(0).randbytes(9000), "D3[12]"),
+    "half video": (lambda video, music: video[: len(video) // 2], "D32"),
+    "half video, index first": (
+        lambda video, music: faststart(video)[: len(faststart(video)) // 2],
+        r"D32.*truncated: 0\.\d+ of 1\.0\d s",
     ),
-    "flipped film": (lambda film, music: flipped(film), "D32"),
+    "flipped video": (lambda video, music: flipped(video), "D32"),
     "half wav": (
-        lambda film, music: music[: len(music) // 2],
-        r"D32.*cut short: 15978 of 32000 bytes",
+        lambda video, music: music[: len(music) // 2],
+        r"D32.*truncated: 15978 of 32000 bytes",
     ),
-    "half flac": (lambda film, music: flac(tone())[:4000], "D32"),
-    "wav of headers": (lambda film, music: music[:44], "D32"),
+    "half flac": (lambda video, music: flac(tone())[:4000], "D32"),
+    "wav of headers": (lambda video, music: music[:44], "D32"),
     "wav of nothing": (
-        lambda film, music: patched(music[:44], 40, struct.pack("<I", 0)),
+        lambda video, music: patched(music[:44], 40, struct.pack("<I", 0)),
         "D3[123]",
     ),
     "rate 0": (
-        lambda film, music: patched(music, 24, struct.pack("<I", 0)),
+        lambda video, music: patched(music, 24, struct.pack("<I", 0)),
         "D32",
     ),
     "NaN": (
-        lambda film, music: float_wav([0.1, np.nan] * 4000),
-        "D33.*not finite",
+        lambda video, music: float_wav([0.1, np.nan] * 4000),
+        "D33.*NaN or infinite",
     ),
-    "infinity": (lambda film, music: float_wav([np.inf] * 8000), "D33.*not finite"),
-    "too short": (lambda film, music: float_wav([0.1] * 2047), "D33.*2047 samples"),
+    "infinity": (lambda video, music: float_wav([np.inf] * 8000), "D33.*infinite"),
+    "too short": (
+        lambda video, music: float_wav([0.1] * 2047),
+        "D33.*: 2047, minimum 2048",
+    ),
 }
 
 
 @pytest.mark.parametrize("case", DAMAGE)
-def test_damage_is_reported_not_decoded(case, film, music, tmp_path):
-    make, says = DAMAGE[case]
+def test_damage_is_reported_not_decoded(case, video, music, tmp_path):
+    make, message = DAMAGE[case]
     path = tmp_path / "clip.mp4"
     if "index first" in case:
         copy = tmp_path / "copy.mp4"
-        copy.write_bytes(film.read_bytes())
+        copy.write_bytes(video.read_bytes())
         content = make(copy, None)
     else:
-        content = make(film.read_bytes(), music.read_bytes())
+        content = make(video.read_bytes(), music.read_bytes())
     path.write_bytes(content)
-    with pytest.raises(DataError, match=says) as error:
-        read(path, FrameSampling(3, SquareResize(8)), SOUND)
+    with pytest.raises(DataError, match=message) as error:
+        read(path, FrameSampling(3, SquareResize(8)), AUDIO)
     assert str(path) in str(error.value)
 
 
-def test_sound_lost_at_the_end_of_a_film_is_reported(tmp_path):
-    film = write_video(tmp_path / "a.mp4", grey_steps(75), tone(3.0))
-    content = faststart(film)
+def test_audio_lost_at_the_end_of_a_video_is_reported(tmp_path):
+    video = write_video(tmp_path / "a.mp4", gray_steps(75), tone(3.0))
+    content = faststart(video)
     index_first = tmp_path / "b.mp4"
     index_first.write_bytes(content)
-    read(index_first, FrameSampling(3, SquareResize(8)), SOUND)
+    read(index_first, FrameSampling(3, SquareResize(8)), AUDIO)
     index_first.write_bytes(content[:-900])
     with pytest.raises(DataError, match="D32"):
-        read(index_first, FrameSampling(3, SquareResize(8)), SOUND)
+        read(index_first, FrameSampling(3, SquareResize(8)), AUDIO)
 
 
 def test_a_streamed_wav_of_unknown_size_is_fine(music, tmp_path):
     path = tmp_path / "a.wav"
     path.write_bytes(patched(music.read_bytes(), 40, b"\xff\xff\xff\xff"))
-    assert len(read(path, None, SOUND).waveform) == RATE
+    assert len(read(path, None, AUDIO).waveform) == RATE
 
 
-def test_the_cover_of_a_song_is_no_video(tmp_path):
+def test_the_cover_of_a_song_is_not_a_video(tmp_path):
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w") as container:
         cover = container.add_stream("mjpeg", rate=1)
         cover.height, cover.width, cover.pix_fmt = 32, 32, "yuvj420p"
         cover.disposition = av.stream.Disposition.attached_pic
-        picture = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), "rgb24")
-        sound = container.add_stream("aac", rate=RATE, layout="mono")
+        image = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), "rgb24")
+        audio = container.add_stream("aac", rate=RATE, layout="mono")
         block = av.AudioFrame.from_ndarray(np.zeros((1, 1024), "f"), "fltp", "mono")
         block.sample_rate = RATE
         for _ in range(8):
-            container.mux(sound.encode(block))
-        container.mux(sound.encode())
-        container.mux(cover.encode(picture))
+            container.mux(audio.encode(block))
+        container.mux(audio.encode())
+        container.mux(cover.encode(image))
         container.mux(cover.encode())
     assert read(path, FrameSampling(), AudioSampling(RATE)).frames is None
 
 
-def test_knows_three_ways_to_fit():
-    with pytest.raises(
-        ValueError, match="fit='zoom' is unknown; known: crop, pad, squeeze"
-    ):
+def test_unknown_resize_modes():
+    message = "resize_mode='zoom' is unknown; known: center_crop, letterbox, stretch"
+    with pytest.raises(ValueError, match=message):
         SquareResize(8, "zoom")
 
 
-def test_says_what_is_not_there(tmp_path, film):
+def test_missing_files_and_segments(tmp_path, video):
     with pytest.raises(DataError, match="D30.*nowhere.mp4"):
         read(tmp_path / "nowhere.mp4")
     with pytest.raises(DataError, match="D30"):
         read(tmp_path)
-    with pytest.raises(DataError, match=r"D34.*0-9 s goes past its end at 1\.\d+ s"):
-        read(film, FrameSampling(), end=9.0)
-    with pytest.raises(DataError, match="D33.*0 samples of sound from 5 s on"):
-        read(film, None, AudioSampling(RATE, offset=5.0))
+    with pytest.raises(
+        DataError, match=r"D34.*0-9 s exceeds the clip, which ends at 1\.\d+ s"
+    ):
+        read(video, FrameSampling(), end=9.0)
+    with pytest.raises(
+        DataError, match="D33.*too few audio samples from 5 s on: 0, minimum"
+    ):
+        read(video, None, AudioSampling(RATE, offset=5.0))
 
 
 @pytest.mark.parametrize("module", ["av", "librosa", "PIL"])
-def test_names_the_extra_that_is_missing(module, film, monkeypatch):
+def test_names_the_extra_that_is_missing(module, video, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(
         MissingDependencyError, match=r"E01[\s\S]*mmfusion_jax\[media\]"
     ):
-        read(film, FrameSampling(), AudioSampling(8000))
+        read(video, FrameSampling(), AudioSampling(8000))
 
 
 @pytest.mark.parametrize("count", [60, pytest.param(2000, marks=pytest.mark.slow)])
-def test_random_damage_raises_nothing_but_data_errors(count, film, music, tmp_path):
+def test_random_damage_raises_nothing_but_data_errors(count, video, music, tmp_path):
     rng = random.Random(1)
     path = tmp_path / "clip"
-    sources = [film.read_bytes(), music.read_bytes(), flac(tone())]
+    sources = [video.read_bytes(), music.read_bytes(), flac(tone())]
     reported = 0
     for _ in range(count):
         content = bytearray(rng.choice(sources))
@@ -395,7 +405,7 @@ def test_random_damage_raises_nothing_but_data_errors(count, film, music, tmp_pa
 def test_librosa_reads_the_real_recordings_alike(real_data):
     folder = real_data / "ravdess"
     if not folder.is_dir():
-        pytest.skip(f"{folder} is not there")
+        pytest.skip(f"{folder} does not exist")
     with np.load(folder / "wav_mfcc_librosa.npz", allow_pickle=False) as file:
         names, offsets, mfccs = file["name"], file["offsets"], file["mfcc"]
     for index in (0, 1, 17):
@@ -408,10 +418,10 @@ def test_librosa_reads_the_real_recordings_alike(real_data):
         )
 
 
-def test_a_real_film_has_its_frames_and_sound(real_data):
+def test_a_real_video_has_its_frames_and_audio(real_data):
     path = real_data / "media_samples" / "Oz06ZWiO20M_6.mp4"
     if not path.is_file():
-        pytest.skip(f"{path} is not there")
+        pytest.skip(f"{path} does not exist")
     clip = read(path, FrameSampling(30, SquareResize(56)), AudioSampling(16000))
     assert clip.duration == pytest.approx(7.5, abs=0.01)
     assert clip.frames.shape == (30, 56, 56, 3) and clip.frames.std() > 10
