@@ -1,4 +1,4 @@
-"""Training clips become other voices and faces; nothing else changes."""
+"""Augmentation of MFCC and facial features; nothing else changes."""
 
 import numpy as np
 import pytest
@@ -10,8 +10,8 @@ from mmfusion_jax.data.augment.audio_visual_features import (
 )
 from mmfusion_jax.data.preprocessing import Standardizer
 
-MEAN, DEVIATION = np.arange(13, dtype=np.float32), np.full(13, 2, np.float32)
-STANDARD = Standardizer(MEAN, DEVIATION)
+MEAN, STD = np.arange(13, dtype=np.float32), np.full(13, 2, np.float32)
+STANDARDIZER = Standardizer(MEAN, STD)
 EXAMPLE = {
     "inputs": {
         "audio": np.random.default_rng(0).normal(size=(60, 13)).astype(np.float32),
@@ -24,7 +24,7 @@ EXAMPLE = {
 
 
 def varied(seed=0, **options):
-    vary = RandomFeatures(STANDARD, **options)
+    vary = RandomFeatures(STANDARDIZER, **options)
     return vary(EXAMPLE, np.random.default_rng(seed))
 
 
@@ -34,9 +34,16 @@ def test_without_options_nothing_changes():
         np.testing.assert_array_equal(same["inputs"][name], values)
 
 
-def test_the_same_generator_draws_the_same_and_the_example_stays():
+def test_the_seed_decides_and_the_example_is_unchanged():
     before = {name: values.copy() for name, values in EXAMPLE["inputs"].items()}
-    options = dict(warp=0.1, speed=0.1, shift=0.1, mask=0.2, noise=0.1, face_noise=0.1)
+    options = dict(
+        freq_warp=0.1,
+        time_stretch=0.1,
+        shift=0.1,
+        mask=0.2,
+        noise=0.1,
+        face_noise=0.1,
+    )
     first, again, other = (
         varied(1, **options),
         varied(1, **options),
@@ -50,7 +57,7 @@ def test_the_same_generator_draws_the_same_and_the_example_stays():
     assert first["labels"] == EXAMPLE["labels"] and first["masks"] == EXAMPLE["masks"]
 
 
-def test_warping_moves_energy_to_where_it_was():
+def test_warping_moves_energy_to_the_warped_frequency():
     band = np.arange(BANDS)
     row = np.arange(BANDS)[:, None]
     cosines = np.cos(np.pi * row * (2 * band + 1) / (2 * BANDS))
@@ -58,25 +65,25 @@ def test_warping_moves_energy_to_where_it_was():
     np.testing.assert_allclose(warp_matrix(1.0, 13), np.eye(13), atol=1e-12)
     bump = np.exp(-(((band - 20) / 2) ** 2))
     mel = lambda hertz: 2595 * np.log10(1 + hertz / 700)
-    hertz = lambda place: 700 * (10 ** ((place + 1) * mel(8000) / 41 / 2595) - 1)
+    hertz = lambda index: 700 * (10 ** ((index + 1) * mel(8000) / 41 / 2595) - 1)
     for factor, side in [(1.2, -1), (0.8, 1)]:
         moved = cosines.T @ warp_matrix(factor, BANDS) @ cosines @ bump
         assert side * (moved.argmax() - 20) >= 2
         assert abs(hertz(moved.argmax()) * factor / hertz(20) - 1) < 0.06
 
 
-def test_warping_knows_that_the_values_are_standardised():
+def test_warping_undoes_the_standardization():
     flat = dict(
         EXAMPLE, inputs={**EXAMPLE["inputs"], "audio": np.zeros((60, 13), "f4")}
     )
-    got = RandomFeatures(STANDARD, freq_warp=0.3)(flat, np.random.default_rng(0))
+    got = RandomFeatures(STANDARDIZER, freq_warp=0.3)(flat, np.random.default_rng(0))
     factor = np.exp(0.3 * np.random.default_rng(0).integers(-20, 21) / 20)
-    want = (warp_matrix(float(factor), 13) @ MEAN - MEAN) / DEVIATION
+    want = (warp_matrix(float(factor), 13) @ MEAN - MEAN) / STD
     assert np.abs(want).max() > 0.1
     np.testing.assert_allclose(got["inputs"]["audio"][7], want, rtol=1e-4, atol=1e-5)
 
 
-def test_masks_hide_steps_and_time_moves():
+def test_time_masks_shift_and_stretch():
     hidden = (varied(mask=0.3)["inputs"]["audio"] == 0).all(axis=1)
     assert 0 < hidden.sum() <= 36
     moved = varied(shift=0.2)["inputs"]["audio"]
@@ -84,12 +91,12 @@ def test_masks_hide_steps_and_time_moves():
         np.flatnonzero((EXAMPLE["inputs"]["audio"] == row).all(1))[0] for row in moved
     ]
     assert set(np.diff(steps)) <= {0, 1} and steps != list(range(60))
-    paced = varied(3, speed=0.5)["inputs"]["audio"]
+    paced = varied(3, time_stretch=0.5)["inputs"]["audio"]
     assert not np.array_equal(paced, EXAMPLE["inputs"]["audio"])
 
 
-@pytest.mark.parametrize("option", ["face_noise", "face_scale"])
-def test_faces_change_alone(option):
+@pytest.mark.parametrize("option", ["face_noise", "face_scale_std"])
+def test_only_facial_features_change(option):
     got = varied(**{option: 0.2})["inputs"]
     np.testing.assert_array_equal(got["audio"], EXAMPLE["inputs"]["audio"])
     spread = got["video"].std()

@@ -1,4 +1,4 @@
-"""Every layout of the field becomes the same sequences; what contradicts is refused."""
+"""Feature files in every layout are read into the same sequences, or rejected."""
 
 import os
 import pickle
@@ -86,7 +86,7 @@ def test_mult_of_emotions_has_no_ids(tmp_path):
     assert part.labels["emotions"].dtype == np.int32 and part.ids == ()
 
 
-def test_steps_of_zeros_in_the_middle_stay(tmp_path):
+def test_zero_steps_in_the_middle_are_kept(tmp_path):
     root = mult()
     root["train"]["audio"][0, 4] = 0
     root["train"]["vision"][1] = 0
@@ -95,7 +95,7 @@ def test_steps_of_zeros_in_the_middle_stay(tmp_path):
         train.inputs["audio"][0].shape == (9, 5)
         and not train.inputs["audio"][0][4].any()
     )
-    assert len(train.inputs["video"][1]) == 0  # nothing there: missing
+    assert len(train.inputs["video"][1]) == 0  # missing
 
 
 def test_aligned_modalities_end_with_the_text(tmp_path):
@@ -115,7 +115,7 @@ def test_aligned_modalities_end_with_the_text(tmp_path):
     assert sizes == {"text": length, "audio": length - 1, "video": 0}
 
 
-def test_aligned_modalities_begin_together(tmp_path):
+def test_aligned_modalities_start_together(tmp_path):
     root = mult(aligned=True)
     root["train"]["text"][0, :3] = 0  # words without a vector
     root["train"]["vision"][0] = 0
@@ -124,7 +124,7 @@ def test_aligned_modalities_begin_together(tmp_path):
     assert sizes == {"text": 6, "audio": 6, "video": 0}
 
 
-def test_values_that_are_no_numbers_are_no_padding(tmp_path):
+def test_infinite_values_are_not_padding(tmp_path):
     root = mult()
     start = 9 - lengths("train", "audio")[1]
     root["train"]["audio"][1, start] = -np.inf
@@ -147,16 +147,16 @@ def test_mmim_without_a_step_of_a_modality(tmp_path):
     def written(changed):
         """The split "valid" with another audio in some of its examples."""
         examples = mmim("valid")
-        for i, none in changed.items():
+        for i, audio in changed.items():
             (words, video, _, *rest), *named = examples[i]
-            examples[i] = ((words, video, none, *rest), *named)
+            examples[i] = ((words, video, audio, *rest), *named)
         return write(folder / "dev.pkl", examples).parent
 
     some = {0: np.zeros((0, WIDTHS["audio"]), "f4"), 2: np.zeros(0)}
     audio = read_source(written(some)).splits["valid"].inputs["audio"]
     assert [len(x) > 0 for x in audio] == [False, True, False, True]
     assert {x.shape[1] for x in audio} == {WIDTHS["audio"]}
-    with pytest.raises(DataError, match="D71.*audio has no features"):
+    with pytest.raises(DataError, match="D71.*audio must have .*not none at all"):
         read_source(written(dict.fromkeys(range(COUNTS["valid"]), np.zeros((0, 5)))))
 
 
@@ -172,13 +172,13 @@ def test_npz(tmp_path, emotions):
     assert test.ids == tuple(clips("test"))
 
 
-def test_what_stands_behind_the_end_is_left_out_and_told(tmp_path):
+def test_values_past_the_length_are_truncated_and_noted(tmp_path):
     root = mmsa()
     root["train"]["audio_lengths"][0] = 4
     train = read_source(write(tmp_path / "x.pkl", root)).splits["train"]
     assert len(train.inputs["audio"][0]) == 4
     assert train.notes == [
-        "audio of 1 examples goes on behind its length; that is left out"
+        "audio of 1 examples has non-zero values past its length; truncated"
     ]
 
 
@@ -191,37 +191,45 @@ def change(path, split="train", **entries):
 
 
 @pytest.mark.parametrize(
-    ("entries", "code", "said"),
+    ("entries", "code", "message"),
     [
-        ({"audio_lengths": [10] * 8}, "D71", "audio_lengths is not made of .* 0 to 9"),
-        ({"audio_lengths": [1.5] * 8}, "D71", "audio_lengths is not made of whole"),
-        ({"audio_lengths": [3] * 7}, "D71", "audio_lengths has 7 rows, the labels 8"),
-        ({"audio": np.zeros((7, 9, 5), "f4")}, "D71", "audio has 7 rows, the labels 8"),
+        ({"audio_lengths": [10] * 8}, "D71", "audio_lengths must be .* 0 to 9"),
+        ({"audio_lengths": [1.5] * 8}, "D71", "audio_lengths must be integers"),
+        (
+            {"audio_lengths": [3] * 7},
+            "D71",
+            "audio_lengths has 7 rows, but there are 8",
+        ),
+        (
+            {"audio": np.zeros((7, 9, 5), "f4")},
+            "D71",
+            "audio has 7 rows, but there are 8",
+        ),
         ({"audio": np.zeros((8, 9), "f4")}, "D71", r"audio has the shape \(8, 9\)"),
-        ({"audio": [[1.0], [1.0, 2.0]]}, "D71", "audio is no array"),
+        ({"audio": [[1.0], [1.0, 2.0]]}, "D71", "audio is not an array"),
         (
             {"audio": np.zeros((8, 9, 4), "f4")},
             "D71",
             "audio has 5 features in 'valid'",
         ),
-        ({"vision": np.array(["a"] * 8)}, "D71", "vision is <U1, not numbers"),
+        ({"vision": np.array(["a"] * 8)}, "D71", "vision must be numeric, not <U1"),
         ({"regression_labels": np.zeros(0, "f4")}, "D71", "is empty"),
         ({"audio": np.zeros((8, 0, 5), "f4")}, "D71", r"audio is empty: .*\(8, 0, 5\)"),
         ({"audio": np.zeros((8, 9, 0), "f4")}, "D71", r"audio is empty: .*\(8, 9, 0\)"),
         ({"text_bert": np.zeros((8, 3, 0))}, "D71", "text_bert is empty: its shape"),
-        ({"regression_labels": np.zeros((8, 2))}, "D71", "has 2 columns"),
-        ({"id": ["a"]}, "D71", "id has 1 rows, the labels 8"),
-        ({"id": 3}, "D71", "id is no list of names"),
-        ({"text_bert": np.ones((8, 2, 6))}, "D71", r"not \(n 3 t\)"),
+        ({"regression_labels": np.zeros((8, 2))}, "D71", "must have one column, not 2"),
+        ({"id": ["a"]}, "D71", "id has 1 rows, but there are 8 labels"),
+        ({"id": 3}, "D71", "id must be a list of strings"),
+        ({"text_bert": np.ones((8, 2, 6))}, "D71", r"must have the shape \(n 3 t\)"),
         (
             {"text_bert": np.full((8, 3, 6), 0.5)},
             "D71",
-            "text_bert is not made of whole",
+            "text_bert must be integers",
         ),
     ],
 )
-def test_an_entry_that_contradicts_the_others_is_named(tmp_path, entries, code, said):
-    with pytest.raises(DataError, match=f"train: .*{said}|{said}") as caught:
+def test_invalid_fields_are_named(tmp_path, entries, code, message):
+    with pytest.raises(DataError, match=f"train: .*{message}|{message}") as caught:
         read_source(change(tmp_path / "x.pkl", **entries))
     assert caught.value.code == code and caught.value.fix
 
@@ -229,15 +237,15 @@ def test_an_entry_that_contradicts_the_others_is_named(tmp_path, entries, code, 
 def test_a_mask_with_a_gap_is_refused(tmp_path):
     root = mmsa()
     root["train"]["text_bert"][0, 1] = [1, 1, 0, 1, 0, 0]
-    with pytest.raises(DataError, match="D71.*ones and then zeros"):
+    with pytest.raises(DataError, match="D71.*ones followed by zeros"):
         read_source(write(tmp_path / "x.pkl", root))
 
 
 @pytest.mark.parametrize(
-    ("root", "said"),
+    ("root", "message"),
     [
-        ([1, 2], r"holds \(a list\)"),
-        ({"train": {}, "test": {}}, "holds train, test, but not 'valid'"),
+        ([1, 2], r"contains \(a list\)"),
+        ({"train": {}, "test": {}}, "contains train, test, but not 'valid'"),
         ({"train": 1, "valid": {}, "test": {}}, "but not 'train'"),
         (
             dict.fromkeys(COUNTS, {"regression_label": 1, "audio": 2}),
@@ -246,45 +254,43 @@ def test_a_mask_with_a_gap_is_refused(tmp_path):
         (dict.fromkeys(COUNTS, {"regression_labels": np.ones(2)}), "but no features"),
     ],
 )
-def test_a_file_of_no_known_layout_says_what_it_holds(tmp_path, root, said):
-    with pytest.raises(DataError, match=rf"D70[\s\S]*{said}") as caught:
+def test_a_file_of_an_unknown_layout_shows_its_content(tmp_path, root, message):
+    with pytest.raises(DataError, match=rf"D70[\s\S]*{message}") as caught:
         read_source(write(tmp_path / "x.pkl", root))
     assert "MulT" in caught.value.fix
 
 
-def test_labels_of_another_form_are_refused(tmp_path):
+def test_labels_of_another_form_are_rejected(tmp_path):
     root = mult(emotions=True)
     root["test"]["labels"][0, 0] = 1
-    with pytest.raises(DataError, match="D71.*both yes and no"):
+    with pytest.raises(DataError, match="D71.*must be one-hot"):
         read_source(write(tmp_path / "x.pkl", root))
     root = mult()
     root["test"]["labels"] = np.zeros((5, 3))
     with pytest.raises(DataError, match=r"D71.*labels has the shape \(5, 3\)"):
         read_source(write(tmp_path / "x.pkl", root))
     root["test"] = mmsa()["test"]
-    with pytest.raises(DataError, match="D70.*test lacks 'labels'"):
+    with pytest.raises(DataError, match="D70.*test has no 'labels'"):
         read_source(write(tmp_path / "x.pkl", root))
 
 
-def test_files_that_are_something_else(tmp_path):
+def test_files_of_other_formats(tmp_path):
     with pytest.raises(DataError, match=r"D30[\s\S]*did you mean 'there.pkl'"):
         (tmp_path / "there.pkl").touch()
         read_source(tmp_path / "ther.pkl")
     page = tmp_path / "page.pkl"
-    for content, said in (
+    for content, message in (
         (b"", "is empty"),
         (b"hello there", "is a text file"),
         (b"\x1f\x8b\x08", "gunzip"),
         (b"\x89HDF\r\n", "HDF5"),
-        (b"\x93NUMPY\x01\x00", "one array without a name"),
-        (b"\n<!DOCTYPE html><html>sign in", "is a web page"),
+        (b"\x93NUMPY\x01\x00", "a single array"),
+        (b"\n<!DOCTYPE html><html>sign in", "is an HTML page"),
     ):
         page.write_bytes(content)
-        with pytest.raises(DataError, match=rf"D70[\s\S]*{said}"):
+        with pytest.raises(DataError, match=rf"D70[\s\S]*{message}"):
             read_source(page)
-    with pytest.raises(
-        DataError, match=r"D70.*folder without train.pkl[\s\S]*page.pkl"
-    ):
+    with pytest.raises(DataError, match=r"D70.*has no train.pkl[\s\S]*page.pkl"):
         read_source(tmp_path)
     cut = tmp_path / "cut.pkl"
     cut.write_bytes(pickle.dumps(mmsa())[:-100])
@@ -294,14 +300,14 @@ def test_files_that_are_something_else(tmp_path):
     with pytest.raises(DataError, match="D52"):
         read_source(tmp_path / "x.npz")
     np.savez(tmp_path / "y.npz", train_text=np.array([None]))
-    with pytest.raises(DataError, match=r"D52[\s\S]*fix: save plain arrays"):
+    with pytest.raises(DataError, match=r"D52[\s\S]*plain arrays"):
         read_source(tmp_path / "y.npz")
     np.savez(tmp_path / "y.npz", text=np.ones(3))
-    with pytest.raises(DataError, match="D70.*holds text"):
+    with pytest.raises(DataError, match="D70.*contains text"):
         read_source(tmp_path / "y.npz")
 
 
-def test_programs_are_refused(tmp_path):
+def test_pickled_functions_are_rejected(tmp_path):
     root = mmsa()
     root["train"]["audio"] = os.system
     with pytest.raises(DataError, match="D61.*system"):
@@ -310,12 +316,12 @@ def test_programs_are_refused(tmp_path):
 
 def test_a_list_of_examples_with_a_fault_names_it(tmp_path):
     folder = write_mmim(tmp_path)
-    for bad, said in (
-        ({"a": 1}, "is no list of examples"),
+    for bad, message in (
+        ({"a": 1}, "is not a list of examples"),
         ([(1, 2, 3)], "example 0, is not"),
         (
             [((np.ones(2), np.ones((2, 3)), np.ones(4), ["a"]), [[1.0]], "x")],
-            "audio has",
+            "audio must have|audio has",
         ),
         (
             [((np.ones(2), np.ones((2, 3)), np.ones((1, 4)), ["a"]), [1.0, 2.0], "x")],
@@ -323,11 +329,11 @@ def test_a_list_of_examples_with_a_fault_names_it(tmp_path):
         ),
     ):
         write(folder / "dev.pkl", bad)
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=message):
             read_source(folder)
 
 
-def test_a_survey_sees_what_is_wrong(tmp_path):
+def test_statistics_show_problems(tmp_path):
     root = mmsa()
     root["train"]["audio"][0, 1, :2] = [np.nan, -np.inf]
     root["valid"]["vision"][1] = 0
@@ -342,37 +348,37 @@ def test_a_survey_sees_what_is_wrong(tmp_path):
     assert (audio["nan"], audio["infinite"], audio["features"]) == (1, 1, 5)
     assert audio["steps"][2] == 9 and report["valid"]["inputs"]["video"]["silent"] == 1
     found = "\n".join(problems(report, FEATURE_DATASETS["mosi"]))
-    for said in (
-        "train: values that are NaN or infinite: 2 of audio",
-        "1 videos are in two splits: train0",
-        "test: 1 clips are in it twice: test0$_$1",
+    for message in (
+        "train: NaN or infinite values: 2 of audio",
+        "1 videos are in two splits (data leakage): train0",
+        "test: 1 duplicate clips, such as test0$_$1",
         "valid: video has values from",
-        "test: every example has the score 1.0",
-        "valid: 2 labels score are NaN or infinite",
+        "test: label score is 1.0 in every example",
+        "valid: 2 values of label score are NaN or infinite",
     ):
-        assert said in found
-    told = "\n".join(remarks(report, FEATURE_DATASETS["mosi"]))
-    assert "published: 1284/229/686" in told
-    assert "valid: 1 examples have nothing but zeros as video" in told
-    assert "test: 1 of 4 features of video never change" in told
-    told = "\n".join(remarks(report, FEATURE_DATASETS["sims"]))
-    assert "1 videos, and so their speakers, are in more than one split" in told
+        assert message in found
+    text = "\n".join(remarks(report, FEATURE_DATASETS["mosi"]))
+    assert "published: 1284/229/686" in text
+    assert "valid: video of 1 examples is all zeros" in text
+    assert "test: 1 of 4 features of video are constant" in text
+    text = "\n".join(remarks(report, FEATURE_DATASETS["sims"]))
+    assert "1 videos, and their speakers, are in more than one split" in text
     assert not any(
         "videos" in one for one in problems(report, FEATURE_DATASETS["sims"])
     )
 
 
-def test_moments_are_those_of_the_real_steps(tmp_path):
+def test_moments_are_those_of_the_valid_steps(tmp_path):
     root = mmsa()
     root["train"]["audio"][0, 1, 2] = np.inf
     report = compute_statistics(read_source(write(tmp_path / "x.pkl", root)).splits)
     parts = rows("train", "audio", lengths("train", "audio"))
     parts[0][1, 2] = 0
-    real = np.concatenate(parts).astype("f8")
-    told = report["train"]["inputs"]["audio"]
-    assert told["count"] == len(real)
-    np.testing.assert_allclose(told["total"], real.sum(0))
-    np.testing.assert_allclose(told["square"], np.square(real).sum(0))
+    steps = np.concatenate(parts).astype("f8")
+    stats = report["train"]["inputs"]["audio"]
+    assert stats["count"] == len(steps)
+    np.testing.assert_allclose(stats["total"], steps.sum(0))
+    np.testing.assert_allclose(stats["square"], np.square(steps).sum(0))
 
 
 def test_known_files_are_of_known_data_sets():
@@ -384,16 +390,16 @@ def test_known_files_are_of_known_data_sets():
     }
 
 
-def test_the_real_pickles_are_read_and_told_apart(real_data):
+def test_real_pickles_of_other_layouts_are_rejected(real_data):
     folder = real_data / "pickle_samples"
     if not folder.is_dir():
-        pytest.skip(f"{folder} is not there")
-    for name, code, said in (
+        pytest.skip(f"{folder} does not exist")
+    for name, code, message in (
         ("mosi_audio.pickle", "D70", "a tuple"),
         ("must_split.p", "D70", "a list"),
         ("jg_mosei_val.pkl", "D70", "language, acoustic, visual, labels"),
         ("io_audio_mel_val.pkl", "D61", "torch"),
     ):
-        with pytest.raises(DataError, match=said) as caught:
+        with pytest.raises(DataError, match=message) as caught:
             read_source(folder / name)
         assert caught.value.code == code

@@ -1,11 +1,13 @@
-"""From a file to a data set that both papers' configs train on, by the commands."""
+"""Import of feature files, and the commands data import, check, list and remove."""
 
+import io
 import json
 import os
 import resource
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -30,6 +32,7 @@ from mmfusion_jax.cli.command import run_subcommand
 from mmfusion_jax.commands.data_files import COMMANDS
 from mmfusion_jax.config import build
 from mmfusion_jax.config.load import load_config
+from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.data.datasets.sentiment_files import load_sentiment_file, outline
 from mmfusion_jax.data.feature_files.checksums import PUBLISHED_FILES, PublishedFile
 from mmfusion_jax.data.feature_files.importer import import_file
@@ -41,27 +44,27 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    """A cache of this test alone, and a folder for its log."""
+    """A separate cache, and a folder for the log."""
     monkeypatch.setenv("MMFUSION_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     return tmp_path / "cache" / "imported"
 
 
-def bring(file, name="mosi", *, repair=False):
-    """Imports without a process of its own."""
+def import_here(file, name="mosi", *, nan_to_zero=False):
+    """Imports without a sandboxed process."""
     parent = Path(os.environ["MMFUSION_CACHE"]) / "imported" / name
-    return import_file(str(file), name, str(parent), repair)
+    return import_file(str(file), name, str(parent), nan_to_zero)
 
 
 def data(capsys, *words):
-    """Exit code, stdout and stderr of a command about data."""
+    """Exit code, stdout and stderr of a `data` command."""
     code = run_subcommand("mmfusion_jax data", "About data.", COMMANDS, words)
     return code, *capsys.readouterr()
 
 
 @pytest.mark.parametrize("aligned", [True, False])
 def test_examples_are_padded_at_the_end_and_masked(tmp_path, aligned):
-    bring(write(tmp_path / "x.pkl", mmsa(aligned=aligned)))
+    import_here(write(tmp_path / "x.pkl", mmsa(aligned=aligned)))
     made = load_sentiment_file("mosi")
     assert {split: len(source) for split, source in made.sources.items()} == COUNTS
     for split in COUNTS:
@@ -87,7 +90,7 @@ def test_examples_are_padded_at_the_end_and_masked(tmp_path, aligned):
 
 
 def test_left_padding_ends_up_on_the_right(tmp_path):
-    bring(write(tmp_path / "x.pkl", mult(), 2))
+    import_here(write(tmp_path / "x.pkl", mult(), 2))
     example = load_sentiment_file("mosi").source("test")[1]
     own = lengths("test", "audio")
     want = rows("test", "audio", own)[1]
@@ -97,12 +100,12 @@ def test_left_padding_ends_up_on_the_right(tmp_path):
 
 @pytest.mark.parametrize("text", ["vectors", "bert"])
 def test_the_outline_is_of_the_same_kinds(tmp_path, text):
-    bring(write(tmp_path / "x.pkl", mmsa(aligned=True)))
+    import_here(write(tmp_path / "x.pkl", mmsa(aligned=True)))
     same_kinds(load_sentiment_file("mosi", text=text), outline("mosi", text=text))
 
 
 def test_text_as_vectors_as_ids_or_as_words(tmp_path):
-    bring(write(tmp_path / "x.pkl", mmsa()))
+    import_here(write(tmp_path / "x.pkl", mmsa()))
     example = load_sentiment_file("mosi", text="bert").source("train")[1]
     ids, mask = example["inputs"]["text"], example["masks"]["text"]
     assert ids.dtype == np.int32 and ids.shape == mask.shape == (6,)
@@ -111,13 +114,13 @@ def test_text_as_vectors_as_ids_or_as_words(tmp_path):
         load_sentiment_file("mosi", text="words")
     with pytest.raises(ConfigError, match=r"C03.*'bort'[\s\S]*'bert'"):
         load_sentiment_file("mosi", text="bort")
-    bring(write_mmim(tmp_path / "MOSEI"), "mosei")
+    import_here(write_mmim(tmp_path / "MOSEI"), "mosei")
     example = load_sentiment_file("mosei", text="words").source("train")[0]
     assert example["inputs"]["text"].tolist() == [1, 2, 3, 4, 5, 6]
 
 
-def test_features_are_standardised_if_asked(tmp_path):
-    bring(write(tmp_path / "x.pkl", mmsa()))
+def test_features_are_standardized_on_request(tmp_path):
+    import_here(write(tmp_path / "x.pkl", mmsa()))
     made = load_sentiment_file("mosi", standardize=("audio",))
     examples = [made.source("train")[i] for i in range(COUNTS["train"])]
     real = np.concatenate([e["inputs"]["audio"][e["masks"]["audio"]] for e in examples])
@@ -135,25 +138,25 @@ def test_features_are_standardised_if_asked(tmp_path):
 def test_a_modality_may_be_missing(tmp_path):
     root = mult()
     root["train"]["audio"][2] = 0
-    bring(write(tmp_path / "x.pkl", root))
+    import_here(write(tmp_path / "x.pkl", root))
     made = load_sentiment_file("mosi")
     example = made.source("train")[2]
     assert not example["masks"]["audio"].any() and not example["inputs"]["audio"].any()
     assert any("1 examples have no audio" in one for one in made.facts["warnings"])
 
 
-def test_values_that_are_no_numbers(tmp_path):
+def test_nan_and_infinite_values(tmp_path):
     root = mmsa()
     root["train"]["audio"][0, 1, :2] = [np.nan, -np.inf]
     root["test"]["vision"][0, 0, 0] = np.inf
     file = write(tmp_path / "x.pkl", root)
     with pytest.raises(DataError, match="D72") as caught:
-        bring(file)
+        import_here(file)
     said = str(caught.value)
-    assert "train audio  1 NaN, 1 infinite" in said and "--repair" in said
+    assert "train audio  1 NaN, 1 infinite" in said and "--nan_to_zero" in said
     assert "test  video  0 NaN, 1 infinite" in said
     assert not list(tmp_path.rglob("MANIFEST.json"))
-    found = bring(file, repair=True)
+    found = import_here(file, nan_to_zero=True)
     assert found["repaired"] == {"train": {"audio": 2}, "test": {"video": 1}}
     made = load_sentiment_file("mosi")
     assert made.facts["repaired"] == found["repaired"]
@@ -161,22 +164,22 @@ def test_values_that_are_no_numbers(tmp_path):
     assert np.isfinite(got).all() and not got[1, :2].any() and got[1, 2]
 
 
-def test_a_clip_in_two_splits_is_refused_and_a_video_is_not_trained_on(tmp_path):
+def test_clips_and_videos_in_two_splits_are_rejected(tmp_path):
     root = mmsa()
     root["test"]["id"][2] = "train0$_$0"
     with pytest.raises(DataError, match=r"D73.*'train0\$_\$0' in train and test"):
-        bring(write(tmp_path / "x.pkl", root))
+        import_here(write(tmp_path / "x.pkl", root))
     root["test"]["id"][2] = "train0$_$7"
     file = write(tmp_path / "y.pkl", root)
-    bring(file)
+    import_here(file)
     with pytest.raises(DataError, match="D10.*'train0'"):
         load_sentiment_file("mosi")
 
 
-def test_sims_is_divided_by_clip(tmp_path):
+def test_sims_is_split_by_clip(tmp_path):
     root = mmsa(high=1.0, sims=True)
     root["test"]["id"][2] = "train0$_$7"
-    bring(write(tmp_path / "x.pkl", root), "sims")
+    import_here(write(tmp_path / "x.pkl", root), "sims")
     made = load_sentiment_file("sims")
     same_kinds(made, outline("sims"))
     assert not made.groups
@@ -187,41 +190,41 @@ def test_sims_is_divided_by_clip(tmp_path):
     np.testing.assert_array_equal(got, scores("valid", 1.0)[::-1])
 
 
-def test_another_data_set_than_said(tmp_path, monkeypatch):
+def test_the_file_is_another_data_set(tmp_path, monkeypatch):
     file = write(tmp_path / "x.pkl", mmsa())
-    with pytest.raises(DataError, match=r"D74.*not from -1 to 1[\s\S]*--as=mosi"):
-        bring(file, "sims")
+    with pytest.raises(DataError, match=r"D74.*SIMS: -1 to 1[\s\S]*--dataset=mosi"):
+        import_here(file, "sims")
     root = mmsa()
     root["train"]["regression_labels"][2] = np.nan
-    with pytest.raises(DataError, match="D74.*example 2: score nan") as caught:
-        bring(write(tmp_path / "nan.pkl", root))
-    assert "--as" not in caught.value.fix
-    with pytest.raises(DataError, match=r"D74.*labels score; .*IEMOCAP are emotions"):
-        bring(file, "iemocap")
-    with pytest.raises(DataError, match=r"D74.*emotions; .*CMU-MOSI are score"):
-        bring(write(tmp_path / "y.pkl", mult(emotions=True)))
-    sha256 = bring(file)["sha256"]
+    with pytest.raises(DataError, match="D74.*example 2: score is nan") as caught:
+        import_here(write(tmp_path / "nan.pkl", root))
+    assert "--dataset" not in caught.value.fix
+    with pytest.raises(DataError, match=r"D74.*labels score; .*IEMOCAP: emotions"):
+        import_here(file, "iemocap")
+    with pytest.raises(DataError, match=r"D74.*emotions; .*CMU-MOSI: score"):
+        import_here(write(tmp_path / "y.pkl", mult(emotions=True)))
+    sha256 = import_here(file)["sha256"]
     monkeypatch.setitem(PUBLISHED_FILES, sha256, PublishedFile("mosei", "MMSA MOSEI"))
-    with pytest.raises(DataError, match=r"D74.*is MMSA MOSEI[\s\S]*--as=mosei"):
-        bring(file)
-    assert bring(file, "mosei")["known"] == "MMSA MOSEI"
+    with pytest.raises(DataError, match=r"D74.*is MMSA MOSEI[\s\S]*--dataset=mosei"):
+        import_here(file)
+    assert import_here(file, "mosei")["known"] == "MMSA MOSEI"
     assert load_sentiment_file("mosei").title == "CMU-MOSEI (MMSA MOSEI)"
 
 
-def test_nothing_is_imported_yet():
+def test_without_an_import():
     for name, said in (("mosi", "unaligned_50.pkl"), ("iemocap", "iemocap_data.pkl")):
         with pytest.raises(DataError, match="D75") as caught:
             load_sentiment_file(name)
         message = str(caught.value)
         assert said in message and "https://" in message
-        assert f"mmfusion_jax data import FILE --as={name}" in message
+        assert f"mmfusion_jax data import FILE --dataset={name}" in message
         assert "runs on embedded data" in message
 
 
 def test_of_several_imports_one_must_be_named(tmp_path, capsys):
-    first = bring(write(tmp_path / "x.pkl", mmsa()))
-    bring(write(tmp_path / "y.pkl", mult()))
-    with pytest.raises(DataError, match=r"D76.*several[\s\S]*mmsa_.* or .*mult_"):
+    first = import_here(write(tmp_path / "x.pkl", mmsa()))
+    import_here(write(tmp_path / "y.pkl", mult()))
+    with pytest.raises(DataError, match=r"D76.*ambiguous[\s\S]*mmsa_.* or .*mult_"):
         load_sentiment_file("mosi")
     assert (
         load_sentiment_file("mosi", file="mult")
@@ -230,21 +233,21 @@ def test_of_several_imports_one_must_be_named(tmp_path, capsys):
     )
     name = Path(first["folder"]).name
     assert load_sentiment_file("mosi", file=name).facts["prepared"] == name
-    with pytest.raises(DataError, match="D76.*'npz' fits none"):
+    with pytest.raises(DataError, match="D76.*'npz' has no match"):
         load_sentiment_file("mosi", file="npz")
-    code, _, said = data(capsys, "doctor", "mosi")
+    code, _, said = data(capsys, "check", "mosi")
     assert code == 3 and " --file=mmsa_" in said and "config" not in said
-    _, said, _ = data(capsys, "import", str(tmp_path / "x.pkl"), "--as=mosi")
+    _, said, _ = data(capsys, "import", str(tmp_path / "x.pkl"), "--dataset=mosi")
     assert f"mea.py:mosi --config.data.file={name}\n" in said
-    assert f"doctor mosi --file={name}\n" in said
+    assert f"check mosi --file={name}\n" in said
 
 
 def test_the_same_file_again_is_found(tmp_path):
     file = write(tmp_path / "x.pkl", mmsa())
-    first, again = bring(file), bring(file)
-    assert (first["there"], again["there"]) == (False, True)
-    assert {**first, "there": True} == again
-    moved = bring(shutil.copy(file, tmp_path / "z.pkl"))
+    first, again = import_here(file), import_here(file)
+    assert (first["already_imported"], again["already_imported"]) == (False, True)
+    assert {**first, "already_imported": True} == again
+    moved = import_here(shutil.copy(file, tmp_path / "z.pkl"))
     assert moved["folder"] == first["folder"]
     manifest = open_store(Path(first["folder"])).manifest
     assert manifest["report"]["train"]["ids"] == mmsa()["train"]["id"]
@@ -253,26 +256,31 @@ def test_the_same_file_again_is_found(tmp_path):
 SMALL = {
     "mea": {
         "data.batch_size": 4,
-        "model.heads": 2,
+        "model.num_heads": 2,
         "model.psa_layers": 2,
         "model.hca_layers": 1,
-        "model.width": 8,
-        **{f"model.encoders.{m}.width": 8 for m in ("text", "audio", "video")},
+        "model.hidden_dim": 8,
+        **{f"model.encoders.{m}.hidden_dim": 8 for m in ("text", "audio", "video")},
     },
     "mcl_mcf": {
         "data.batch_size": 4,
-        "model.mixed": 8,
-        "model.lifted": 12,
-        "model.hidden": 8,
-        "model.projected": 8,
+        "model.mixture_dim": 8,
+        "model.projection_dim": 12,
+        "model.hidden_dim": 8,
+        "model.contrastive_dim": 8,
         "model.channels": (2, 1),
-        **{f"model.encoders.{m}.width": 8 for m in ("audio", "video")},
+        **{f"model.encoders.{m}.hidden_dim": 8 for m in ("audio", "video")},
     },
 }
 BERT = {
     f"model.encoders.text.{name}": value
     for name, value in dict(
-        width=8, depth=1, heads=2, hidden=16, vocabulary=64, places=8
+        hidden_dim=8,
+        num_layers=1,
+        num_heads=2,
+        mlp_dim=16,
+        vocab_size=64,
+        max_position_embeddings=8,
     ).items()
 }
 
@@ -314,10 +322,11 @@ FILES = {
 def test_every_config_has_a_loss_on_its_data(tmp_path, word):
     config = small(word)
     name = config.data.name
-    bring(write(tmp_path / "x.pkl", FILES[name]()), name)
-    made = build.dataset(config, 0)
-    parts = build.parts(config, made, 1)
-    reader = build.pipeline(config, made, 0)
+    import_here(write(tmp_path / "x.pkl", FILES[name]()), name)
+    spec = resolve(config)
+    made = build.build_dataset(spec, 0)
+    parts = build.build_components(spec, made, 1)
+    reader = build.build_pipeline(spec, made, 0)
 
     def loss(batch):
         key = jax.random.key(0)
@@ -339,7 +348,7 @@ def test_every_config_has_a_loss_on_its_data(tmp_path, word):
 @pytest.mark.slow
 @pytest.mark.parametrize("word", ["mea:mosi", "mcl_mcf:mosi"])
 def test_the_command_trains_for_an_epoch(tmp_path, word):
-    bring(write(tmp_path / "x.pkl", mmsa()))
+    import_here(write(tmp_path / "x.pkl", mmsa()))
     paper, data_word = word.split(":")
     values = SMALL[paper] | (BERT if paper == "mcl_mcf" else {})
     words = [
@@ -353,51 +362,54 @@ def test_the_command_trains_for_an_epoch(tmp_path, word):
     assert result["data"]["facts"]["prepared"].startswith("mmsa_unaligned")
 
 
-def test_a_file_is_imported_and_examined_by_command(tmp_path, capsys, cache):
+def test_commands_import_and_check(tmp_path, capsys, cache):
     root = mmsa()
     root["train"]["audio"][0, 1, 1] = -np.inf
     file = write(tmp_path / "some.pkl", root)
-    code, out, err = data(capsys, "doctor", str(file))
-    assert code == 1 and "problem: train: values that are NaN" in out
-    code, out, err = data(capsys, "import", str(file), "--as=mosi")
-    assert code == 3 and err.splitlines()[-1].startswith("  fix: --repair")
-    code, out, err = data(capsys, "import", "--as", "mosi", str(file), "--repair")
+    code, out, err = data(capsys, "check", str(file))
+    assert code == 1 and "problem: train: NaN or infinite values" in out
+    code, out, err = data(capsys, "import", str(file), "--dataset=mosi")
+    assert code == 3 and err.splitlines()[-1].startswith("  fix: --nan_to_zero")
+    code, out, err = data(
+        capsys, "import", "--dataset", "mosi", str(file), "--nan_to_zero"
+    )
     assert code == 0
     for said in (
         "some.pkl: CMU-MOSI, layout mmsa_unaligned",
-        "not recognised",
-        "repaired in train: values set to 0: 1 of audio",
+        "not recognized",
+        "train: NaN and infinite values set to 0: 1 of audio",
         "--config=configs/mea.py:mosi",
         f"imported: {cache / 'mosi' / 'mmsa_unaligned-'}",
     ):
         assert said in out, out
-    code, out, err = data(capsys, "doctor", "mosi")
-    assert code == 0 and "no problem was found" in out
-    assert "to beat on test: always the training median" in out
-    code, out, err = data(capsys, "doctor", "mosi", "--json")
+    code, out, err = data(capsys, "check", "mosi")
+    assert code == 0 and "no problems found" in out
+    assert "baseline on test (training median: " in out and "): MAE " in out
+    code, out, err = data(capsys, "check", "mosi", "--json")
     assert json.loads(out)["repaired"] == {"train": {"audio": 1}}
     (shard,) = (cache / "mosi").glob("*/*train*array_record*")
     os.truncate(shard, 10)
-    code, out, err = data(capsys, "doctor", "mosi")
-    assert code == 3 and "error[D21]" in err and "import FILE --as=mosi" in err
+    code, out, err = data(capsys, "check", "mosi")
+    assert code == 3 and "error[D21]" in err and "import FILE --dataset=mosi" in err
 
 
 def test_an_npz_may_be_what_one_trains_on(tmp_path, capsys):
     np.savez("own.npz", **npz(emotions=True))  # pyright: ignore[reportArgumentType]
-    code, out, _ = data(capsys, "import", "own.npz", "--as=iemocap")
+    code, out, _ = data(capsys, "import", "own.npz", "--dataset=iemocap")
     assert code == 0
     made = load_sentiment_file("iemocap")
     assert made.flags == {"emotions": ("neutral", "happy", "sad", "angry")}
     assert made.label("valid", "emotions").tolist() == np.eye(4).tolist()
-    code, out, _ = data(capsys, "doctor", "iemocap")
-    assert code == 0 and "happy 0.250" in out and "to beat on test" in out
+    code, out, _ = data(capsys, "check", "iemocap")
+    assert code == 0 and "happy 0.250" in out
+    assert "baseline on test (majority answer of each flag): accuracy " in out
 
 
 def test_the_example_in_the_documentation_is_read(tmp_path):
     page = (CONFIGS.parent / "docs" / "formats.md").read_text("utf-8")
     code = page.split("```python\n")[1].split("```")[0]
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
-    bring("own.npz")
+    import_here("own.npz")
     shapes = {
         k: v.shape
         for k, v in load_sentiment_file("mosi").source("test")[0]["inputs"].items()
@@ -409,43 +421,100 @@ def test_the_example_in_the_documentation_is_read(tmp_path):
     ("words", "code", "said"),
     [
         (["imprt"], 2, "did you mean 'import'?"),
-        (["import"], 2, "FILE is missing"),
-        (["import", "x.pkl"], 2, "--as is missing"),
-        (["import", "x.pkl", "--as=mosy"], 2, "did you mean 'mosi'?"),
-        (["import", "x.pkl", "y.pkl", "--as=mosi"], 2, "'y.pkl' is no flag"),
-        (["import", "x.pkl", "--as=mosi", "--repare"], 2, "did you mean '--repair'?"),
-        (["import", "x.pkl", "--as=mosi", "--memory_gb=x"], 2, "is not a number"),
-        (["import", "x.pkl", "--as=mosi"], 3, "error[D30] x.pkl is not there"),
-        (["doctor"], 2, "NAME|FILE is missing"),
-        (["doctor", "mosei"], 3, "error[D75]"),
-        (["doctor", "mosie"], 3, "error[D30]"),
+        (["import"], 2, "FILE is"),
+        (["import", "x.pkl"], 2, "--dataset is"),
+        (["import", "x.pkl", "--dataset=mosy"], 2, "did you mean 'mosi'?"),
+        (["import", "x.pkl", "y.pkl", "--dataset=mosi"], 2, "'y.pkl'"),
+        (
+            ["import", "x.pkl", "--dataset=mosi", "--nan_to_zeros"],
+            2,
+            "did you mean '--nan_to_zero'?",
+        ),
+        (
+            ["import", "x.pkl", "--dataset=mosi", "--max_memory_gb=x"],
+            2,
+            "is not a number",
+        ),
+        (["import", "x.pkl", "--dataset=mosi"], 3, "error[D30] x.pkl does not exist"),
+        (["check"], 2, "NAME|FILE is"),
+        (["check", "mosei"], 3, "error[D75]"),
+        (["check", "mosie"], 3, "error[D30]"),
     ],
 )
-def test_a_mistake_is_named(capsys, words, code, said):
+def test_errors_are_named(capsys, words, code, said):
     got, out, err = data(capsys, *words)
     assert got == code and said in err and not out
     assert len(err.splitlines()) <= 7 and "Traceback" not in err
 
 
-def test_a_place_that_cannot_be_written_is_told_at_once(tmp_path, monkeypatch):
+def test_a_cache_that_is_not_writable_is_an_error_before_reading(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("MMFUSION_CACHE", str(tmp_path / "file"))
     with pytest.raises(DataError, match=r"D22[\s\S]*MMFUSION_CACHE"):
-        bring(tmp_path / "nothing.pkl")  # nothing is read before
+        import_here(tmp_path / "nothing.pkl")  # nothing is read before
 
 
-def test_the_import_is_caged(tmp_path, capsys):
+def test_the_import_is_sandboxed(tmp_path, capsys):
     file = write(tmp_path / "x.pkl", {"train": os.system})
-    code, _, err = data(capsys, "import", str(file), "--as=mosi")
+    code, _, err = data(capsys, "import", str(file), "--dataset=mosi")
     assert code == 3 and "error[D61]" in err
     root = mmsa()
     root["train"]["spare"] = np.zeros(60_000_000, "u1")
     file = write(tmp_path / "big.pkl", root)
-    code, _, err = data(capsys, "import", str(file), "--as=mosi", "--memory_gb=0.05")
-    assert code == 3 and "error[D65]" in err and "raise --memory_gb" in err
+    code, _, err = data(
+        capsys, "import", str(file), "--dataset=mosi", "--max_memory_gb=0.05"
+    )
+    assert code == 3 and "error[D65]" in err and "raise --max_memory_gb" in err
 
 
-def test_help_and_mistakes_about_data_do_not_wait():
+def test_imports_are_listed_and_removed(tmp_path, capsys, cache, monkeypatch):
+    import_here(write(tmp_path / "x.pkl", mmsa()))
+    import_here(write(tmp_path / "y.pkl", mult()))
+    import_here(write(tmp_path / "z.pkl", mmsa(high=1.0, sims=True)), "sims")
+    (cache / "mosi" / ".half.building-1").mkdir()
+    (cache / "mosi" / ".half.building-1" / "MANIFEST.json").touch()
+    code, out, _ = data(capsys, "list")
+    names = [line.split()[0] for line in out.splitlines()]
+    assert code == 0 and names[0].startswith("mosi/mmsa_unaligned-")
+    assert names[1].startswith("mosi/mult_unaligned-")
+    assert names[2].startswith("sims/") and names[3] == "3"
+    assert out.splitlines()[0].split()[2:] == ["MB", time.strftime("%Y-%m-%d")]
+    assert str(tmp_path / "cache") in out.splitlines()[-1]
+    _, out, _ = data(capsys, "list", "--json")
+    assert [store["name"] for store in json.loads(out)] == names[:3]
+    assert min(store["bytes"] for store in json.loads(out)) > 1000
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))  # not a terminal
+    code, _, err = data(capsys, "remove", "sims")
+    assert code == 2 and "error[C01]" in err and "--yes" in err
+    assert f"{cache / 'sims' / 'mmsa_unaligned-'}" in err
+    code, _, err = data(capsys, "remove", "mosi", "--yes")
+    assert code == 3 and "error[D76]" in err
+    code, _, err = data(capsys, "remove", "mosy", "--yes")
+    assert code == 3 and "error[D75]" in err
+    code, out, _ = data(capsys, "remove", "sims", "--yes")
+    assert code == 0 and "deleted" in out and not list((cache / "sims").glob("mmsa*"))
+    assert not [path for path in (cache / "sims").iterdir() if path.is_dir()]
+    with pytest.raises(DataError, match="D75"):
+        load_sentiment_file("sims")
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 1), ("", 1)])
+def test_removing_asks_for_confirmation(
+    tmp_path, capsys, cache, monkeypatch, answer, code
+):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    folder = import_here(write(tmp_path / "x.pkl", mmsa()))["folder"]
+    monkeypatch.setattr("sys.stdin", Terminal(f"{answer}\n"))
+    got, _, err = data(capsys, "remove", Path(folder).name)
+    assert got == code and f"This deletes {folder} (" in err
+    assert Path(folder).exists() == bool(code)
+
+
+def test_help_and_errors_of_data_do_not_wait():
     probe = [sys.executable, "-m", "mmfusion_jax", "data"]
     for words, code in ((["--help"], 0), (["import", "--help"], 0), (["import"], 2)):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

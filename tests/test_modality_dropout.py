@@ -1,4 +1,4 @@
-"""Modalities that are hidden in training, and examples that have none."""
+"""Modality dropout in training, and examples without any modality."""
 
 from pathlib import Path
 
@@ -37,8 +37,8 @@ def example(present=(True, True, True)):
     return {"inputs": inputs, "masks": masks, "labels": {}, "weight": np.float32(1)}
 
 
-def hidden(rates, present=(True, True, True), count=400):
-    """Which modalities are there after the dropout, (count m)."""
+def after_dropout(rates, present=(True, True, True), count=400):
+    """The modalities that are present after the dropout, (count m)."""
     drop = ModalityDropout(rates)
     rows = []
     for seed in range(count):
@@ -52,26 +52,32 @@ def hidden(rates, present=(True, True, True), count=400):
 
 
 def test_rates_are_those_of_each_modality():
-    there = hidden({"audio": 0.5, "image": 0.2})
+    there = after_dropout({"audio": 0.5, "image": 0.2})
     np.testing.assert_allclose(there.mean(axis=0), [0.5, 0.8, 1.0], atol=0.06)
 
 
 @pytest.mark.parametrize("present", [(True, True, True), (False, True, True)])
-def test_one_that_was_there_stays(present):
-    there = hidden(dict.fromkeys(NAMES, 1.0), present)
+def test_one_present_modality_remains(present):
+    there = after_dropout(dict.fromkeys(NAMES, 1.0), present)
     assert np.all(there.sum(axis=1) == 1)
     assert np.all(there.any(axis=0) == present)
 
 
-def test_the_same_seed_hides_the_same():
+def test_the_same_seed_drops_the_same():
     rates = dict.fromkeys(NAMES, 0.5)
-    np.testing.assert_array_equal(hidden(rates, count=50), hidden(rates, count=50))
+    np.testing.assert_array_equal(
+        after_dropout(rates, count=50), after_dropout(rates, count=50)
+    )
 
 
-def test_wrong_rates_are_refused():
-    with pytest.raises(ConfigError, match=r"modality_dropout.audio=1.5 is not"):
+def test_invalid_rates_are_rejected():
+    with pytest.raises(
+        ConfigError, match=r"modality_dropout.audio=1.5 is out of range"
+    ):
         ModalityDropout({"audio": 1.5})
-    with pytest.raises(ConfigError, match=r"no such modality; did you mean 'audio'"):
+    with pytest.raises(
+        ConfigError, match=r"audi is not a modality.*; did you mean 'audio'"
+    ):
         ModalityDropout({"audi": 0.5})(example(), np.random.default_rng(0))
 
 
@@ -98,7 +104,7 @@ def test_every_config_has_the_field(path):
 
 
 class Silent(Tones):
-    """Tones whose fifth example has nothing."""
+    """Tones whose example 5 has no modality."""
 
     def __getitem__(self, index: int):
         made = super().__getitem__(index)
@@ -112,8 +118,10 @@ def silent():
     return Dataset("silent", "silent (made up)", sources, {"label": ("a", "b", "c")})
 
 
-def test_training_refuses_an_example_of_nothing():
-    with pytest.raises(DataError, match=r"D14.*example 5 of split 'train' has none"):
+def test_training_rejects_an_example_without_modalities():
+    with pytest.raises(
+        DataError, match=r"D14.*example 5 of split 'train': all modalities are missing"
+    ):
         list(Pipeline(silent(), 10).train(0, 3))
 
 
@@ -147,7 +155,7 @@ def batch():
     return found
 
 
-def test_evaluation_answers_nothing_with_the_prior(batch):
+def test_evaluation_predicts_the_prior_without_modalities(batch):
     scores = ClassificationMetrics("label", 3)
     step = jax.jit(make_eval_step(MODEL, OBJECTIVE, scores, BOTH))
     tree = MODEL.init(jax.random.key(0), batch, train=False)
@@ -159,7 +167,7 @@ def test_evaluation_answers_nothing_with_the_prior(batch):
     np.testing.assert_array_equal(got[rest], want[rest])
 
 
-def test_what_the_model_has_nothing_of_teaches_it_nothing(batch):
+def test_examples_without_modalities_have_no_gradient(batch):
     def train(batch):
         tx = optax.sgd(0.1)
         state = create_state(MODEL, tx, batch, jax.random.key(0))

@@ -1,15 +1,26 @@
-"""Batches are a function of data, seed and step; every example once an epoch."""
+"""Batches are a function of data, seed and step; loaders declare what they take."""
+
+import inspect
+import pkgutil
 
 import numpy as np
 import pytest
 
-from mmfusion_jax.data.dataset import Dataset, Subset, check_disjoint
+from mmfusion_jax.data.dataset import (
+    RUN_ARGUMENTS,
+    Dataset,
+    Subset,
+    check_disjoint,
+    dataset_loader,
+    loader_info,
+)
 from mmfusion_jax.data.pipeline import Pipeline, TrainBatches
+from mmfusion_jax.data.registry import DATASETS
 from mmfusion_jax.errors import DataError
 
 
 class Numbers:
-    """Example i is the number i."""
+    """Example i contains the value i."""
 
     def __init__(self, size):
         self.size = size
@@ -41,12 +52,12 @@ DATA = Dataset(
 
 
 def seen(batches):
-    """The examples of real rows, without the augmentation."""
+    """The examples of rows of weight 1, without the augmentation."""
     values = [np.floor(b.inputs["audio"][b.weight > 0, 0, 0]) for b in batches]
     return np.concatenate(values).astype(int)
 
 
-def test_every_example_once_an_epoch_and_another_order_in_the_next():
+def test_every_epoch_has_every_example_once_in_another_order():
     pipeline = Pipeline(DATA, batch_size=4, seed=1)
     batches = list(pipeline.train(0, 6))
     assert pipeline.steps_per_epoch == 3
@@ -59,10 +70,10 @@ def test_every_example_once_an_epoch_and_another_order_in_the_next():
 @pytest.mark.parametrize("start", range(6))
 def test_resuming_at_any_step_gives_the_same_batches(start):
     pipeline = Pipeline(DATA, batch_size=4, seed=1)
-    whole = list(pipeline.train(0, 6))
+    full = list(pipeline.train(0, 6))
     rest = list(pipeline.train(start, 6))
     assert len(rest) == 6 - start
-    for got, want in zip(rest, whole[start:], strict=True):
+    for got, want in zip(rest, full[start:], strict=True):
         np.testing.assert_array_equal(got.inputs["audio"], want.inputs["audio"])
         np.testing.assert_array_equal(got.labels["digit"], want.labels["digit"])
 
@@ -70,12 +81,12 @@ def test_resuming_at_any_step_gives_the_same_batches(start):
 def test_processes_share_the_rows_of_one_batch():
     make = lambda process: TrainBatches(Numbers(10), 4, 6, 1, process, jitter)
     for step in range(6):
-        whole = make((0, 1))[step].inputs["audio"]
+        full = make((0, 1))[step].inputs["audio"]
         parts = [make((index, 2))[step].inputs["audio"] for index in range(2)]
-        np.testing.assert_array_equal(np.concatenate(parts), whole)
+        np.testing.assert_array_equal(np.concatenate(parts), full)
 
 
-def test_evaluation_keeps_the_order_and_fills_up_with_weight_zero():
+def test_evaluation_keeps_the_order_and_pads_with_weight_zero():
     batches = list(Pipeline(DATA, batch_size=4).evaluate("test"))
     assert list(seen(batches)) == [0, 1, 2, 3, 4]
     assert batches[1].weight.tolist() == [1, 0, 0, 0]
@@ -87,8 +98,8 @@ def test_seeds_differ():
     assert list(one) != list(two)
 
 
-def test_a_speaker_in_two_splits_is_refused():
-    with pytest.raises(DataError, match="'ann' is in split 'train' and in split"):
+def test_a_speaker_in_two_splits_is_rejected():
+    with pytest.raises(DataError, match="'ann' is in splits 'train' and 'test'"):
         check_disjoint({"train": ["ann", "bob"], "test": ["ann"]})
 
 
@@ -96,3 +107,32 @@ def test_labels_come_from_the_examples():
     assert DATA.label("test", "digit").tolist() == [0, 1, 2, 0, 1]
     half = Subset(Numbers(10), [7, 8])
     assert [half[i]["labels"]["digit"] for i in range(2)] == [1, 2]
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_loaders_declare_what_they_take(name):
+    load = pkgutil.resolve_name(DATASETS[name])
+    info = loader_info(load)
+    names = inspect.signature(load).parameters
+    assert set(info.takes) == names.keys() & set(RUN_ARGUMENTS)
+    assert info.outline is not None
+    outline = inspect.signature(info.outline).parameters.values()
+    named = {p.name for p in outline if p.kind is not p.VAR_KEYWORD}
+    assert named <= names.keys()
+    for parameter in outline:
+        if parameter.name in named:
+            assert parameter.default == names[parameter.name].default
+
+
+def test_loader_info_of_other_functions():
+    def load(*, file: str = "") -> Dataset:
+        return DATA
+
+    assert loader_info(load).takes == () and loader_info(load).outline is None
+    assert loader_info(load).has_files({"file": "x"})
+    assert not loader_info(load).has_files({"data_dir": ""})
+    declared = dataset_loader(takes=("seed",), has_files=lambda _: True)(load)
+    assert declared is load and loader_info(load).takes == ("seed",)
+    assert loader_info(load).has_files({})
+    with pytest.raises(ValueError, match="known: fold, folds, protocol, seed, label"):
+        dataset_loader(takes=("folder",))

@@ -1,4 +1,4 @@
-"""A bad file costs its own result, never the others and never the command."""
+"""Worker processes: a bad file fails alone, and workers die with their parent."""
 
 import os
 import signal
@@ -13,11 +13,11 @@ from worker_jobs import act
 from mmfusion_jax.data.storage.progress import track
 from mmfusion_jax.data.storage.worker_pool import Failure, map_in_processes
 
-CRASHED = Failure("the decoder crashed, or took longer than 2 s")
+CRASHED = Failure("the decoder crashed or exceeded 2 s")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_results_come_in_order_and_failures_in_their_place(workers):
+def test_results_and_failures_are_in_order(workers):
     jobs = ["a", "data", "b", "bug", "c"]
     got = list(map_in_processes(act, jobs, workers=workers))
     assert got[::2] == ["A", "B", "C"]
@@ -25,7 +25,7 @@ def test_results_come_in_order_and_failures_in_their_place(workers):
     assert got[3] == Failure("ZeroDivisionError: division by zero")
 
 
-def test_a_worker_that_dies_or_hangs_is_named_and_the_rest_is_done():
+def test_a_worker_that_dies_or_hangs_fails_alone():
     jobs = ["a", "die", "b", "c", "hang", "d", "e"]
     began = time.monotonic()
     got = list(map_in_processes(act, jobs, workers=2, timeout=2))
@@ -44,10 +44,10 @@ def test_stopping_early_ends_the_workers():
 PARENT = """
 import sys
 from worker_jobs import act
-from mmfusion_jax.data.storage.worker_pool import run
+from mmfusion_jax.data.storage.worker_pool import map_in_processes
 
 if __name__ == "__main__":
-    results = run(act, ["pid", "hang"], workers=1)
+    results = map_in_processes(act, ["pid", "hang"], workers=1)
     print(next(results), flush=True)
     next(results)
 """
@@ -73,7 +73,7 @@ def test_workers_die_with_their_parent(tmp_path):
     assert not status.exists() or "zombie" in status.read_text()
 
 
-def test_a_script_without_a_guard_is_told_so(tmp_path):
+def test_a_script_without_a_main_guard(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(PARENT.replace('if __name__ == "__main__":', "if True:"))
     here = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
@@ -82,6 +82,6 @@ def test_a_script_without_a_guard_is_told_so(tmp_path):
     assert "D24" in done.stderr and "__main__" in done.stderr
 
 
-def test_progress_passes_everything_on_and_says_so(capsys):
+def test_progress_yields_all_items_and_prints_lines(capsys):
     assert list(track(iter("abc"), 3, "preparing")) == ["a", "b", "c"]
     assert capsys.readouterr().err == "preparing: 3 of 3\n"

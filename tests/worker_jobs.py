@@ -1,4 +1,4 @@
-"""Jobs that workers do in tests; they must be importable by name."""
+"""Jobs of workers in tests; they must be importable by name."""
 
 import os
 import signal
