@@ -29,8 +29,8 @@ class AudioConv(nn.Module):
         channels: Output channels of the first two convolutions.
         pool: Number of steps per token.
         dropout: Dropout rate in Eq. 2.
-        axis: pmap axis over which the batch is spread; None under jit.
-        dtype: type of the computation; None keeps that of the input.
+        axis: The pmap axis over which the batch is split; None under jit.
+        dtype: Dtype of the computation; None keeps the input's.
 
     Reference:
         CFN-SR, Sec. 2.1, Eq. 1-3.

@@ -22,7 +22,7 @@ class LSTMEncoder(nn.Module):
 
     Attributes:
         hidden_dim: Width of the state and the token, d.
-        dtype: type of the computation; None keeps that of the input.
+        dtype: Dtype of the computation; None keeps the input's.
 
     Reference:
         MCL-MCF, Eq. 2.

@@ -27,7 +27,7 @@ class Precomputed(nn.Module):
         """Maps (b t ...) to tokens (b t f), 0 where masked.
 
         Args:
-            values: floats, or unsigned integer pixels 0..255, scaled to 0..1.
+            values: Floats, or unsigned integer pixels 0..255, scaled to 0..1.
             mask: (b t) bool.
             train: Apply dropout.
 

@@ -31,7 +31,7 @@ class AdaptiveGate(nn.Module):
         hidden_dim: Width between W_1 and W_2; 0: Eq. 3 as printed, without W_1.
         kind: "sigmoid", or "softmax" for gates that sum to 1.
         target: Name of the added stream, (b 1 d).
-        dtype: type of the computation; None keeps that of the input.
+        dtype: Dtype of the computation; None keeps the input's.
 
     Reference:
         Hetero-Fusion-Net, Sec. 3.3, Eq. 3-4; the hidden layer: Sec. 5.2.

@@ -37,7 +37,7 @@ class CrossModalAlignment(nn.Module):
         modality_order: Names of the streams to align; all have the same token width.
         num_heads: Number of attention heads; divides the width.
         per_modality: Use separate projections in Eq. 3 for each modality.
-        dtype: type of the computation; None keeps that of the input.
+        dtype: Dtype of the computation; None keeps the input's.
 
     Reference:
         OF-CMAER-CAT, Sec. 3, Eq. 3-7.

@@ -24,7 +24,7 @@ class ModalityAttention(nn.Module):
         include_self: If False, a modality attends to the others only, and to itself
             if there are no others.
         residual: Add f.
-        dtype: type of the computation; None keeps that of the input.
+        dtype: Dtype of the computation; None keeps the input's.
 
     Reference:
         Hetero-Fusion-Net, Sec. 3.2, Eq. 1-2.

@@ -26,7 +26,7 @@ class ModalityWeighting(nn.Module):
 
     Attributes:
         hidden_dim: Width of the hidden layer.
-        dtype: type of the computation; None keeps that of the input.
+        dtype: Dtype of the computation; None keeps the input's.
 
     Reference:
         OF-CMAER-CAT, Sec. 3, Eq. 8-10.

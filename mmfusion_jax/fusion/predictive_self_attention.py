@@ -28,7 +28,7 @@ class PredictiveSelfAttention(nn.Module):
         num_layers: Number of layers, M; 0 is the ablation "w/o PSA Module".
         modality_weighting: Weights of the modalities after each layer, see
             `ModalityWeights`; "off" is the ablation "w/o Weighted Attention Layer".
-        dtype: type of the computation; None keeps that of the input.
+        dtype: Dtype of the computation; None keeps the input's.
 
     Reference:
         MEA, Sec. III-C, Eq. 2-6.

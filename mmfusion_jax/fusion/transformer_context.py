@@ -24,7 +24,7 @@ class TransformerContext(nn.Module):
         num_layers: Number of layers.
         num_heads: Number of heads of each layer; divides the width.
         dropout: Dropout rate of attention weights, hidden layers and residuals.
-        dtype: type of the computation; None keeps that of the input.
+        dtype: Dtype of the computation; None keeps the input's.
 
     Reference:
         OF-CMAER-CAT, Sec. 3; no equation is given.

@@ -18,7 +18,7 @@ class InfoNCE:
         pairs: Names of the pairs; each has its views in `Outputs.aux["<pair>/x"]` and
             `["<pair>/y"]`, (b d), projected and normalized, and optionally
             `["<pair>/valid"]`, (b) bool, the rows that have both views; the default
-            is all real rows.
+            is all non-padding rows.
         scale: Factor of the inner products, 1 / tau. A learned scale belongs to the
             model: multiply x by it and use 1 here.
         symmetric: Use x and y as anchors; if False, only x.

@@ -103,7 +103,7 @@ class Consistency:
 
 
 def _present(modalities: tuple[str, ...], batch: Batch) -> Array:
-    """Which modalities are present in real examples, (b m) bool."""
+    """Which modalities are present in non-padding examples, (b m) bool."""
     return jnp.stack([batch.has_modalities(name) for name in modalities], axis=1)
 
 

@@ -145,7 +145,7 @@ class JointRepresentation(nn.Module):
         hidden_dim: Width of h.
         latent_dim: Width of z.
         dropout: Dropout rate after each ReLU.
-        dtype: type of the computation; None keeps that of the input.
+        dtype: Dtype of the computation; None keeps the input's.
 
     Reference:
         Hetero-Fusion-Net, Sec. 3.4.

@@ -38,7 +38,7 @@ def make_train_step(
     "nonfinite/consecutive_steps" is the number of consecutive skipped steps.
 
     Auxiliary outputs named "active/...", (b), such as the fraction of units that a
-    ReLU leaves above 0, are averaged over the real examples and added to the metrics.
+    ReLU leaves above 0, are averaged over the non-padding examples and logged.
 
     Args:
         model: Maps a Batch to Outputs.

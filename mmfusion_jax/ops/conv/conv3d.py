@@ -26,7 +26,7 @@ def convolve3d(
         x: (b s h w c).
         w: (i j l c/groups k), odd sizes.
         strides: Strides along s, h, w.
-        groups: divides c and k.
+        groups: Divides c and k.
     """
     return jax.lax.conv_general_dilated(
         x,
@@ -53,7 +53,7 @@ def grouped_conv3d(
         x: (b s h w c).
         w: (3 3 3 c/groups k).
         stride: Stride along s, h and w, or one for each.
-        groups: divides c and k.
+        groups: Divides c and k.
         method: "lax": XLA's; "taps": sums over the 27 taps, for CPU; "block_diagonal":
             neighboring groups merged to at least `dense` channels, with zero weights
             between them. None: taps on CPU, lax elsewhere.

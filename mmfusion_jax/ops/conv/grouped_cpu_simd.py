@@ -27,7 +27,7 @@ def conv(x: Array, w: Array, stride: int, groups: int, pad: tuple[int, int]) -> 
         x: (b s h w c).
         w: (i j l c/groups k).
         stride: Stride along s, h and w.
-        groups: divides c and k.
+        groups: Divides c and k.
         pad: Zeros before and after, along s, h and w.
 
     Returns:
@@ -68,7 +68,7 @@ def filter_gradient(x: Array, dy: Array, stride: int, groups: int) -> Array:
         x: (b s h w c).
         dy: (b s' h' w' k).
         stride: Stride along s, h and w.
-        groups: divides c and k.
+        groups: Divides c and k.
 
     Returns:
         (3 3 3 c/groups k).
@@ -113,7 +113,7 @@ def _to_lanes(x: Array, groups: int, pad: tuple[int, int], below: int) -> Array:
 
     Args:
         x: (b s h w c).
-        groups: divides c.
+        groups: Divides c.
         pad: Zeros before and after along s and w, and above along h.
         below: Zeros below along h.
     """
