@@ -29,11 +29,12 @@ OPTIONS = {
     "gate_entropy": {},
     "gate_entropy:paper": {"form": "paper"},
     "hsic": LIST,
-    "importance": LIST,
+    "importance_discriminator": LIST,
     "info_nce": {"pairs": tuple(PAIRS)},
     "info_nce:oneway": {"pairs": tuple(PAIRS), "symmetric": False},
-    "info_nce:B": {"pairs": tuple(PAIRS), "design": "B"} | NUMBER,
-    "info_nce:C": {"pairs": tuple(PAIRS), "design": "C"} | CLASS,
+    "info_nce:other_class": {"pairs": tuple(PAIRS), "positives": "pair_other_class"}
+    | NUMBER,
+    "info_nce:same_class": {"pairs": tuple(PAIRS), "positives": "same_class"} | CLASS,
     "l1": NUMBER,
     "modality_contrast": LIST,
     "modality_contrast:sample": LIST | {"negatives": "same_sample"},
@@ -41,9 +42,9 @@ OPTIONS = {
     "multilabel": FLAGS,
     "multiplicative": LIST | CLASS,
     "reconstruction": LIST,
-    "separation": LIST,
+    "difference_loss": LIST,
     "unimodal_losses": LIST | CLASS,
-    "single_modalities:flags": LIST | FLAGS | {"kind": "multilabel"},
+    "unimodal_losses:flags": LIST | FLAGS | {"kind": "multilabel"},
 }
 TERMS = {
     name: LOSSES[name.split(":")[0]](**options) for name, options in OPTIONS.items()
@@ -108,7 +109,9 @@ def outputs(arrays: dict[str, Array], batch: Batch, term: str) -> Outputs:
     }
     ctc = [f"ctc/{name}" for name in MODALITIES]
     aligned = {k: arrays[k].reshape(-1, *ALIGNED) for k in ctc}
-    aligned |= {f"{k}/real": jnp.ones((len(prediction), ALIGNED[0]), bool) for k in ctc}
+    aligned |= {
+        f"{k}/valid": jnp.ones((len(prediction), ALIGNED[0]), bool) for k in ctc
+    }
     return Outputs(
         prediction[:, 0] if prediction.shape[1] == 1 else prediction,
         aux={**arrays, **valid, **aligned},

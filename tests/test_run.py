@@ -121,7 +121,7 @@ def test_a_split_with_a_prediction_that_is_not_finite_has_no_scores(undefined):
     assert "not defined" in page and "2 of 9 examples are not finite" in page
     assert "nan" not in re.sub("<svg.*?</svg>", "", page, flags=re.DOTALL).lower()
     for entries in (result["runs"], evaluate(asked, workdir)):
-        with pytest.raises(DivergedError, match=r"test: .* 2 of 9 .*number 3, 7\)"):
+        with pytest.raises(DivergedError, match=r"test: .* 2 of 9 .*indices 3, 7\)"):
             experiment.check_finite(entries)
 
 
@@ -188,7 +188,9 @@ def test_without_a_validation_split_a_run_goes_to_its_end(tmp_path, capfd):
 
 
 def test_data_without_folds_know_no_fixed_protocol(tmp_path):
-    with pytest.raises(ConfigError, match=r"C06.*'fixed'[\s\S]*protocol=validation"):
+    with pytest.raises(
+        ConfigError, match=r"C06.*'fixed_epochs'[\s\S]*protocol=validation"
+    ):
         train(config(protocol="fixed_epochs"), tmp_path)
 
 
@@ -246,7 +248,7 @@ def test_options_that_do_not_exist_are_named(tmp_path):
         asked = config()
         asked.model.name, asked.model.heds = "cfn_sr", 2
         train(asked, tmp_path)
-    with pytest.raises(ConfigError, match=r"batch_size=7 cannot be split over 2"):
+    with pytest.raises(ConfigError, match=r"batch_size=7 cannot be split across 2"):
         train(config(**{"data.batch_size": 7}), tmp_path / "b")
 
 
@@ -368,6 +370,6 @@ def test_ctrl_c_ends_the_preparation_of_data_at_once(tmp_path, monkeypatch):
         signal.raise_signal(signal.SIGINT)
         pytest.fail("the signal was kept for later")
 
-    monkeypatch.setattr(build, "dataset", prepare)
+    monkeypatch.setattr(build, "build_dataset", prepare)
     with pytest.raises(KeyboardInterrupt):
         train(config(), tmp_path / "run")

@@ -5,6 +5,7 @@ known without importing JAX.
 """
 
 import pkgutil
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,7 +45,7 @@ TABLES: Mapping[str, Mapping[str, str]] = {
 
 def is_import_path(name: str) -> bool:
     """Returns whether `name` is an import path, "package.module:Name"."""
-    return ":" in name
+    return re.fullmatch(r"[^\W\d][\w.]*:[^\W\d][\w.]*", name) is not None
 
 
 def check_name(kind: str, name: Any, where: str) -> None:
