@@ -1,4 +1,4 @@
-"""AV-MNIST: pictures, sounds and pairs by the recipe, from folders of several forms."""
+"""AV-MNIST: images, audio and pairs, from raw files in several formats."""
 
 import gzip
 import itertools
@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from mmfusion_jax.cli.command import run_subcommand
-from mmfusion_jax.commands.data_files import COMMANDS, PARTS_CONFIG
+from mmfusion_jax.commands.data_files import AV_MNIST_CONFIG, COMMANDS
 from mmfusion_jax.config import build
 from mmfusion_jax.config.load import load_config
+from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.data.datasets.av_mnist import generate as make
 from mmfusion_jax.data.datasets.av_mnist.build_store import build_or_open
 from mmfusion_jax.data.datasets.av_mnist.dataset import load_av_mnist
@@ -26,7 +27,7 @@ LENGTHS = (900, 9000)
 
 
 def images(count, seed):
-    """Pictures in which one direction is strong and the others are weak."""
+    """Images with one strong principal component and weak others."""
     rng = np.random.default_rng(seed)
     bar = np.zeros((28, 28))
     bar[10:14] = 1
@@ -41,16 +42,16 @@ def mnist():
 
 
 def speech():
-    """Every word of every speaker is a tone of its digit."""
+    """Every word of every speaker is a tone that depends on the digit."""
     rows = list(itertools.product(range(10), SPEAKERS, NUMBERS))
-    sounds = []
+    words = []
     for i, (digit, _, _) in enumerate(rows):
         t = np.arange(LENGTHS[i % 2]) / make.RATE
-        sounds.append(8000 * np.sin(2 * np.pi * (300 + 300 * digit) * t))
+        words.append(8000 * np.sin(2 * np.pi * (300 + 300 * digit) * t))
     digit, speaker, index = map(np.array, zip(*rows, strict=True))
     return {
-        "samples": np.concatenate(sounds).astype(np.int16),
-        "offsets": np.cumsum([0, *map(len, sounds)]),
+        "samples": np.concatenate(words).astype(np.int16),
+        "offsets": np.cumsum([0, *map(len, words)]),
         "digit": digit.astype(np.int8),
         "speaker": speaker,
         "index": index.astype(np.int16),
@@ -82,12 +83,12 @@ def here(tmp_path_factory, monkeypatch):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    place = tmp_path_factory.mktemp("parts")
-    np.savez(place / "mnist.npz", **mnist())
-    np.savez(place / "fsdd.npz", **speech())
-    (place / "noise").mkdir()
-    write_noise(place / "noise")
-    return place
+    root = tmp_path_factory.mktemp("raw")
+    np.savez(root / "mnist.npz", **mnist())
+    np.savez(root / "fsdd.npz", **speech())
+    (root / "noise").mkdir()
+    write_noise(root / "noise")
+    return root
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def data(folder):
 def test_components_stay_below_the_energy():
     rng = np.random.default_rng(0)
     axes = np.linalg.qr(rng.standard_normal((16, 16)))[0]
-    scale = np.sqrt([30.0, 20.0, 10.0, *[40 / 13] * 13])  # shares of 100
+    scale = np.sqrt([30.0, 20.0, 10.0, *[40 / 13] * 13])  # percent
     flat = 128 + rng.standard_normal((20000, 16)) * scale @ axes.T
     x = np.clip(np.rint(flat), 0, 255).astype(np.uint8).reshape(-1, 4, 4)
     for energy, count in ((0.25, 1), (0.35, 1), (0.55, 2), (0.62, 3)):
@@ -108,38 +109,38 @@ def test_components_stay_below_the_energy():
         assert found.variance_fraction == pytest.approx(
             sum((30, 20, 10)[:count]) / 100, abs=0.02
         )
-    away = x[:50].reshape(50, -1) - found.mean
-    want = found.mean + sum(np.outer(away @ a, a) for a in found.axes.T)
+    centered = x[:50].reshape(50, -1) - found.mean
+    want = found.mean + sum(np.outer(centered @ a, a) for a in found.axes.T)
     got = found(x[:50]).reshape(50, -1)
     np.testing.assert_array_equal(got, np.clip(np.rint(want), 0, 255))
 
 
 @pytest.mark.parametrize("snr_db", [-15.0, 0.0, 20.0])
 @pytest.mark.parametrize("length", LENGTHS)
-def test_noise_has_the_level_that_is_asked(snr_db, length):
+def test_noise_has_the_requested_level(snr_db, length):
     rng = np.random.default_rng(0)
     word = (3000 * rng.standard_normal(length)).astype(np.int16)
     noise = (50 * rng.standard_normal(make.RATE)).astype(np.int16)
     mixed = make.add_noise(word, noise, snr_db)
-    said = np.zeros(make.RATE)
-    said[:length] = word[: make.RATE]
-    added = mixed - said
-    spoken = np.mean(word[: make.RATE].astype(float) ** 2)
-    got = 10 * np.log10(spoken / np.mean(added**2))
+    padded = np.zeros(make.RATE)
+    padded[:length] = word[: make.RATE]
+    added = mixed - padded
+    power = np.mean(word[: make.RATE].astype(float) ** 2)
+    got = 10 * np.log10(power / np.mean(added**2))
     assert got == pytest.approx(snr_db, abs=1e-6)
     np.testing.assert_array_equal(
-        make.add_noise(word, np.zeros(make.RATE, np.int16), snr_db), said
+        make.add_noise(word, np.zeros(make.RATE, np.int16), snr_db), padded
     )
 
 
 def test_the_spectrogram_is_that_of_scipy():
     signal = pytest.importorskip("scipy.signal")
-    sound = np.random.default_rng(0).standard_normal(make.RATE)
-    sound += 5 * np.sin(2 * np.pi * 1000 * np.arange(make.RATE) / make.RATE)
-    got = make.spectrogram(sound)
-    _, _, z = signal.stft(sound, window="hann", nperseg=256, noverlap=186)
-    size = np.abs(z)[:112, :112]
-    decibel = 20 * np.log10(size / size.max())
+    audio = np.random.default_rng(0).standard_normal(make.RATE)
+    audio += 5 * np.sin(2 * np.pi * 1000 * np.arange(make.RATE) / make.RATE)
+    got = make.spectrogram(audio)
+    _, _, z = signal.stft(audio, window="hann", nperseg=256, noverlap=186)
+    magnitude = np.abs(z)[:112, :112]
+    decibel = 20 * np.log10(magnitude / magnitude.max())
     want = 255 * np.clip(1 + decibel / 80, 0, 1)
     assert got.shape == (112, 112) and got.dtype == np.uint8
     np.testing.assert_allclose(got, want, atol=0.5 + 1e-6)
@@ -147,7 +148,7 @@ def test_the_spectrogram_is_that_of_scipy():
     assert not make.spectrogram(np.zeros(make.RATE)).any()
 
 
-def test_noise_clips_lose_their_silence():
+def test_silence_is_trimmed_from_noise_clips():
     clip = np.concatenate([np.zeros(100), np.arange(1, 5), np.zeros(9000)])
     kept = make.trim_silence(clip.astype(np.int16))
     np.testing.assert_array_equal(kept, np.resize([1, 2, 3, 4], make.RATE))
@@ -158,7 +159,7 @@ def test_noise_clips_lose_their_silence():
     assert make.segment(long, 0.9999)[-1] == 9001
 
 
-def test_pairs_have_the_same_digit_and_are_drawn_evenly():
+def test_pairs_have_the_same_digit_and_are_uniform():
     digits = np.resize(np.arange(10), 4000)
     spoken = np.array([*range(10), 3, 3, 3, -1])
     got = make.pair_with_speech(digits, spoken, np.random.default_rng(0))
@@ -167,7 +168,7 @@ def test_pairs_have_the_same_digit_and_are_drawn_evenly():
     assert counts.sum() == 400 and counts.min() > 70
 
 
-def test_sorted_images_are_mixed_before_the_last_are_taken(tmp_path, folder):
+def test_sorted_images_are_shuffled_before_the_split(tmp_path, folder):
     (tmp_path / "fsdd.npz").symlink_to(folder / "fsdd.npz")
     write_noise(tmp_path)
     given = mnist()
@@ -178,12 +179,12 @@ def test_sorted_images_are_mixed_before_the_last_are_taken(tmp_path, folder):
     made = load_av_mnist(str(tmp_path))
     valid = made.label("valid", "digit")
     assert len(set(valid.tolist())) > 4
-    whole = np.concatenate([made.label("train", "digit"), valid])
-    np.testing.assert_array_equal(np.sort(whole), given["y_train"])
-    keep = make.components(given["x_train"])
+    both = np.concatenate([made.label("train", "digit"), valid])
+    np.testing.assert_array_equal(np.sort(both), given["y_train"])
+    components = make.components(given["x_train"])
     known = {
         image.tobytes(): y
-        for image, y in zip(keep(given["x_train"]), given["y_train"], strict=True)
+        for image, y in zip(components(given["x_train"]), given["y_train"], strict=True)
     }
     source = made.source("valid")
     for i, digit in enumerate(valid):
@@ -195,7 +196,7 @@ def test_examples_are_what_configs_expect(data):
     assert data.facts["counts"] == {"train": 110, "valid": 10, "test": 20}
     assert data.facts["components"] == 1
     raw = mnist()
-    keep = make.components(raw["x_train"])
+    components = make.components(raw["x_train"])
     for split, part in (
         ("train", slice(0, 110)),
         ("valid", slice(110, None)),
@@ -203,7 +204,7 @@ def test_examples_are_what_configs_expect(data):
     ):
         source = data.source(split)
         name = "test" if split == "test" else "train"
-        want = keep(raw[f"x_{name}"])[part]
+        want = components(raw[f"x_{name}"])[part]
         labels = raw[f"y_{name}"][part]
         np.testing.assert_array_equal(data.label(split, "digit"), labels)
         for i in (0, len(source) - 1):
@@ -217,7 +218,7 @@ def test_examples_are_what_configs_expect(data):
             source[len(source)]
 
 
-def test_the_word_is_heard_where_there_is_little_noise(folder, data):
+def test_the_word_is_in_the_spectrogram_at_low_noise(folder, data):
     del data
     source = load_av_mnist(str(folder), snr_db=40.0).source("test")
     for i in range(10):
@@ -231,11 +232,11 @@ def test_splits_share_no_recording_and_test_no_noise(folder, data):
     for made in (data, load_av_mnist(str(folder), pairing_seed=5)):
         words, clips = {}, {}
         for split, source in made.sources.items():
-            speech, noise = source.sounds.speech, source.sounds.noise
-            words[split] = {speech[i]["name"] for i in source.spoken}
-            clips[split] = {noise[i]["number"] for i in source.noises}
+            speech, noise = source.clips.speech, source.clips.noise
+            words[split] = {speech[i]["name"] for i in source.speech}
+            clips[split] = {noise[i]["number"] for i in source.noise}
             assert words[split] <= set(made.groups[split])
-            numbers = {speech[i]["number"] for i in source.spoken}
+            numbers = {speech[i]["number"] for i in source.speech}
             assert numbers == {{"train": 7, "valid": 45, "test": 0}[split]}
         assert not words["train"] & words["valid"]
         assert not (words["train"] | words["valid"]) & words["test"]
@@ -243,12 +244,12 @@ def test_splits_share_no_recording_and_test_no_noise(folder, data):
         assert 5 not in clips["valid"]
 
 
-def test_a_held_out_speaker_is_tested_alone(folder, data):
+def test_a_held_out_speaker_is_only_in_the_test_split(folder, data):
     del data
     made = load_av_mnist(str(folder), held_out_speaker="bob")
     for split, names in made.groups.items():
-        who = {name.split("_")[1] for name in names}
-        assert who == ({"bob"} if split == "test" else {"ann"})
+        speakers = {name.split("_")[1] for name in names}
+        assert speakers == ({"bob"} if split == "test" else {"ann"})
     with pytest.raises(ConfigError, match=r"C03.*'bo' is unknown; did you mean 'bob'"):
         load_av_mnist(str(folder), held_out_speaker="bo")
 
@@ -258,7 +259,7 @@ def test_pairs_are_the_same_for_the_same_seed(folder, data):
         load_av_mnist(str(folder)),
         load_av_mnist(str(folder), pairing_seed=1),
     )
-    for name in ("spoken", "noises", "places"):
+    for name in ("speech", "noise", "noise_offset"):
         one, two, three = (
             getattr(x.source("train"), name) for x in (data, again, other)
         )
@@ -266,7 +267,7 @@ def test_pairs_are_the_same_for_the_same_seed(folder, data):
         assert (one != three).any()
 
 
-def test_fewer_pairs_and_kept_spectrograms_are_the_same_examples(folder, data):
+def test_fewer_pairs_and_cached_spectrograms_are_the_same_examples(folder, data):
     source = load_av_mnist(str(folder), max_train_pairs=7, cache_in_memory=True).source(
         "train"
     )
@@ -276,11 +277,11 @@ def test_fewer_pairs_and_kept_spectrograms_are_the_same_examples(folder, data):
         assert want["labels"]["digit"] == got["labels"]["digit"]
         for name, values in want["inputs"].items():
             np.testing.assert_array_equal(got["inputs"][name], values)
-    assert set(source.heard) == {0, 6}
-    source.heard[0][:] = 255  # it is read again, not made again
+    assert set(source.cache) == {0, 6}
+    source.cache[0][:] = 255  # read from the cache, not computed again
     assert source[0]["inputs"]["audio"].min() == 1
     assert len(load_av_mnist(str(folder), max_train_pairs=7).source("valid")) == 10
-    with pytest.raises(ConfigError, match="C10.*pairs=-1"):
+    with pytest.raises(ConfigError, match="C10.*max_train_pairs=-1"):
         load_av_mnist(str(folder), max_train_pairs=-1)
 
 
@@ -292,14 +293,14 @@ def test_the_original_files_give_the_same(tmp_path, folder, data):
         head = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
         packed = gzip.compress(head + values.tobytes())
         (tmp_path / f"{stem}-{kind}.gz").write_bytes(packed)
-    said = speech()
+    words = speech()
     (tmp_path / "recordings").mkdir()
-    for i, (d, who, n) in enumerate(
-        zip(said["digit"], said["speaker"], said["index"], strict=True)
+    for i, (d, speaker, n) in enumerate(
+        zip(words["digit"], words["speaker"], words["index"], strict=True)
     ):
-        if n != 7 or who == "ann":
-            samples = said["samples"][said["offsets"][i] : said["offsets"][i + 1]]
-            write_wav(tmp_path / "recordings" / f"{d}_{who}_{n}.wav", samples)
+        if n != 7 or speaker == "ann":
+            samples = words["samples"][words["offsets"][i] : words["offsets"][i + 1]]
+            write_wav(tmp_path / "recordings" / f"{d}_{speaker}_{n}.wav", samples)
     write_noise(tmp_path)
     build_or_open(tmp_path, processes=0)
     other = load_av_mnist(str(tmp_path))
@@ -307,41 +308,41 @@ def test_the_original_files_give_the_same(tmp_path, folder, data):
         np.testing.assert_array_equal(
             other.label(split, "digit"), data.label(split, "digit")
         )
-    ours, theirs = (made.source("test") for made in (data, other))
+    from_npz, from_files = (made.source("test") for made in (data, other))
     for name in ("image", "audio"):
-        for i in range(len(ours)):
-            got, want = theirs[i]["inputs"][name], ours[i]["inputs"][name]
+        for i in range(len(from_npz)):
+            got, want = from_files[i]["inputs"][name], from_npz[i]["inputs"][name]
             np.testing.assert_array_equal(got, want)
 
 
-def test_commands_import_and_examine(folder, data, capsys, monkeypatch, tmp_path):
+def test_commands_import_and_check(folder, data, capsys, monkeypatch, tmp_path):
     del data
-    words = ("import", str(folder), "--as=av_mnist")
+    words = ("import", str(folder), "--dataset=av_mnist")
     assert run_subcommand("mmfusion_jax data", "", COMMANDS, words) == 0
-    told = capsys.readouterr().out
-    assert "already imported:" in told and PARTS_CONFIG in told
-    assert "110 examples of 20 recordings" in told
+    out = capsys.readouterr().out
+    assert "already imported:" in out and AV_MNIST_CONFIG in out
+    assert "110 examples, 20 recordings" in out
     monkeypatch.setenv("MMFUSION_CACHE", str(tmp_path / "cache"))
-    words = ("doctor", "av_mnist")
+    words = ("check", "av_mnist")
     assert run_subcommand("mmfusion_jax data", "", COMMANDS, words) == 3
     assert "error[D75]" in capsys.readouterr().err
     build_or_open(folder, processes=0)
     assert run_subcommand("mmfusion_jax data", "", COMMANDS, words) == 0
-    assert "20 examples of 20 recordings" in capsys.readouterr().out
-    config = load_config(str(ROOT / PARTS_CONFIG))
-    example = build.dataset(config, fold=0).source("train")[0]
+    assert "20 examples, 20 recordings" in capsys.readouterr().out
+    config = load_config(str(ROOT / AV_MNIST_CONFIG))
+    example = build.build_dataset(resolve(config), fold=0).source("train")[0]
     assert set(example["inputs"]) == set(config.model.encoders)
 
 
 @pytest.mark.parametrize(
     ("remove", "said"),
     [
-        ("mnist.npz", "MNIST are not there"),
-        ("fsdd.npz", "the spoken digits are not there"),
-        ("noise", "the noise clips are not there"),
+        ("mnist.npz", "contains no MNIST"),
+        ("fsdd.npz", "contains no spoken digits"),
+        ("noise", "contains no noise clips"),
     ],
 )
-def test_says_which_part_is_missing(tmp_path, folder, remove, said):
+def test_missing_raw_files_are_named(tmp_path, folder, remove, said):
     for part in folder.iterdir():
         if part.name != remove:
             (tmp_path / part.name).symlink_to(part)
@@ -356,17 +357,17 @@ def test_says_which_part_is_missing(tmp_path, folder, remove, said):
     [
         ("mnist.npz", {"y_test": np.zeros(3, np.uint8)}, "test has images"),
         ("mnist.npz", {"x_train": np.zeros((TRAIN, 784), np.uint8)}, "train has"),
-        ("fsdd.npz", {"sample_rate": np.array(16000)}, "sample_rate is not 8000"),
-        ("fsdd.npz", {"offsets": np.array([0, 5])}, "offsets do not rise"),
-        ("fsdd.npz", {"digit": np.float32(1)}, "not .n. whole numbers"),
-        ("fsdd.npz", {"digit": np.full(60, 10)}, "digits are not 0 to 9"),
+        ("fsdd.npz", {"sample_rate": np.array(16000)}, "sample_rate must be 8000"),
+        ("fsdd.npz", {"offsets": np.array([0, 5])}, "offsets must increase"),
+        ("fsdd.npz", {"digit": np.float32(1)}, "must be .n. integers"),
+        ("fsdd.npz", {"digit": np.full(60, 10)}, "digits must be 0 to 9"),
     ],
 )
-def test_parts_with_other_content_are_refused(tmp_path, file, change, said):
+def test_invalid_raw_files_are_rejected(tmp_path, file, change, said):
     np.savez(tmp_path / "mnist.npz", **mnist())
     np.savez(tmp_path / "fsdd.npz", **speech())
-    whole = mnist() if file == "mnist.npz" else speech()
-    np.savez(tmp_path / file, **(whole | change))
+    arrays = mnist() if file == "mnist.npz" else speech()
+    np.savez(tmp_path / file, **(arrays | change))
     write_noise(tmp_path)
     with pytest.raises(DataError, match=f"D52.*{file}: .*{said}"):
         build_or_open(tmp_path, processes=0)
@@ -375,10 +376,10 @@ def test_parts_with_other_content_are_refused(tmp_path, file, change, said):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "cannot be read"),
-        (gzip.compress(b"\0\0\x08\x01\0\0\0\x05abcde")[:-9], "cannot be read"),
-        (gzip.compress(b"\0\0\x08\x01\0\0\0\x05abcd"), "4 bytes are not"),
-        (gzip.compress(b"\0\0\x0d\x01\0\0\0\x04abcd"), "4 bytes are not"),
+        (b"", "not readable"),
+        (gzip.compress(b"\0\0\x08\x01\0\0\0\x05abcde")[:-9], "not readable"),
+        (gzip.compress(b"\0\0\x08\x01\0\0\0\x05abcd"), "4 bytes, but the shape"),
+        (gzip.compress(b"\0\0\x0d\x01\0\0\0\x04abcd"), "4 bytes, but the shape"),
         (gzip.compress(b"\0\0\x08\x01\0\0\0\x04abcd"), "train has images"),
     ],
 )
@@ -392,23 +393,25 @@ def test_damaged_files_of_mnist_are_named(tmp_path, folder, content, said):
         build_or_open(tmp_path, processes=0)
 
 
-def test_a_split_without_a_word_is_named(tmp_path):
-    said = speech()
-    said["index"] = np.where(said["digit"] == 3, 7, said["index"])
+def test_a_split_without_a_recording_is_named(tmp_path):
+    words = speech()
+    words["index"] = np.where(words["digit"] == 3, 7, words["index"])
     np.savez(tmp_path / "mnist.npz", **mnist())
-    np.savez(tmp_path / "fsdd.npz", **said)
+    np.savez(tmp_path / "fsdd.npz", **words)
     write_noise(tmp_path)
     build_or_open(tmp_path, processes=0)
-    with pytest.raises(DataError, match="D78.*no recording of three.*'valid'"):
+    with pytest.raises(
+        DataError, match="D78.*'valid' of AV-MNIST has no recording of three"
+    ):
         load_av_mnist(str(tmp_path))
     with pytest.raises(ConfigError, match="C10.*snr_db=nan"):
         load_av_mnist(str(tmp_path), snr_db=float("nan"))
 
 
-def test_the_real_parts(real_data, tmp_path):
+def test_the_real_raw_files(real_data, tmp_path):
     real = real_data / "avmnist_parts"
     if not real.is_dir():
-        pytest.skip("the parts of AV-MNIST are not here")
+        pytest.skip(f"{real} does not exist")
     with np.load(real / "mnist.npz") as file:
         steps = {"train": 25, "test": 100}
         # Sorted by digit, as it is: every 25th image.

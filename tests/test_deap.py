@@ -1,4 +1,4 @@
-"""DEAP: pickles of Python 2 read in the cage, windows, folds by participant."""
+"""DEAP: Python 2 pickles read in the sandbox, windows, folds by participant."""
 
 import pickle
 
@@ -23,7 +23,7 @@ def tree(seed):
 
 
 def python2(content):
-    """The bytes of a pickle as Python 2 wrote them: arrays hold str, not bytes."""
+    """A pickle as Python 2 wrote it: arrays contain str, not bytes."""
 
     def array(x):
         kind, order = f"{x.dtype.kind}{x.dtype.itemsize}", "<"
@@ -43,13 +43,13 @@ def python2(content):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Three participants, and the store of each, read once."""
-    place = tmp_path_factory.mktemp("deap")
-    inner = place / "data_preprocessed_python"
+    """The files of three participants."""
+    root = tmp_path_factory.mktemp("deap")
+    inner = root / "data_preprocessed_python"
     inner.mkdir()
     for i in range(3):
         (inner / f"s{i + 1:02d}.dat").write_bytes(python2(tree(i)))
-    return place
+    return root
 
 
 @pytest.fixture(autouse=True)
@@ -58,19 +58,19 @@ def cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("MMFUSION_CACHE", str(base))
 
 
-def test_the_pickles_are_what_python_reads(folder):
+def test_the_pickles_are_valid(folder):
     file = folder / "data_preprocessed_python" / "s01.dat"
     found = pickle.loads(file.read_bytes(), encoding="latin1")
     np.testing.assert_array_equal(found["data"], tree(0)["data"])
 
 
-def test_windows_of_standard_signals(folder):
+def test_windows_of_standardized_signals(folder):
     data = load_deap(str(folder), folds=3, window=2, hop=2)
     assert data.facts["counts"] == {"train": 6, "valid": 6, "test": 6}
-    assert data.facts["people"]["test"] == ["s01"]
+    assert data.facts["subjects"]["test"] == ["s01"]
     raw = tree(0)["data"][..., 3 * 128 :]
-    centre = raw.mean((0, 2))[None, :, None]
-    want = (raw - centre) / raw.std((0, 2))[None, :, None]
+    mean = raw.mean((0, 2))[None, :, None]
+    want = (raw - mean) / raw.std((0, 2))[None, :, None]
     example = data.source("test")[3]  # the second window of the second trial
     eeg, rest = example["inputs"]["eeg"], example["inputs"]["peripheral"]
     assert (eeg.shape, rest.shape) == ((256, 32), (256, 8))
@@ -80,8 +80,8 @@ def test_windows_of_standard_signals(folder):
     assert all(mask.all() and len(mask) == 256 for mask in example["masks"].values())
 
 
-@pytest.mark.parametrize("options", [{}, {"window": 2, "protocol": "fixed"}])
-def test_the_outline_is_of_the_same_kinds(folder, options):
+@pytest.mark.parametrize("options", [{}, {"window": 2, "protocol": "fixed_epochs"}])
+def test_the_outline_has_the_same_modalities_and_labels(folder, options):
     real = load_deap(str(folder), folds=3, **options)
     same_kinds(real, outline(folds=3, **options))
 
@@ -104,8 +104,8 @@ def test_no_participant_is_in_two_splits(folder):
     assert sorted(tested) == ["s01", "s02", "s03"]
 
 
-def test_arguments_that_cannot_work_are_named(folder):
-    with pytest.raises(ConfigError, match=r"C06.*fold=0 of folds=8"):
+def test_invalid_arguments_are_named(folder):
+    with pytest.raises(ConfigError, match=r"C06.*folds=8 does not work with 3 groups"):
         load_deap(str(folder))
     for options, said in (
         ({"threshold": 9.0}, "threshold=9.0"),
@@ -117,9 +117,9 @@ def test_arguments_that_cannot_work_are_named(folder):
             load_deap(str(folder), folds=3, **options)
 
 
-def test_says_where_to_get_it(tmp_path):
+def test_missing_data_is_reported_with_its_source(tmp_path):
     with pytest.raises(
-        DataError, match=r"D40.*are not there[\s\S]*eecs[\s\S]*fix:.*:di"
+        DataError, match=r"D40.*contains no s.*dat[\s\S]*eecs[\s\S]*fix:.*:di"
     ):
         load_deap(str(tmp_path))
 
@@ -130,20 +130,20 @@ def test_says_where_to_get_it(tmp_path):
         ({"data": None}, r"data is object \(\)"),
         ({"data": np.zeros((TRIALS, 39, 512))}, "39 channels"),
         ({"data": np.zeros((TRIALS, 40, 384))}, "384 samples"),
-        ({"data": np.full(SHAPE, np.nan)}, "not finite"),
+        ({"data": np.full(SHAPE, np.nan)}, "NaN or infinite"),
         ({"labels": np.full((TRIALS, 4), 0.5)}, "not all from 1 to 9"),
         ({"labels": np.ones((2, 4))}, r"labels are float64 \(2, 4\)"),
     ],
 )
-def test_other_content_is_refused(tmp_path, change, said):
+def test_invalid_content_is_rejected(tmp_path, change, said):
     content = {k: v for k, v in (tree(0) | change).items() if v is not None}
     (tmp_path / "s01.dat").write_bytes(python2(content))
     with pytest.raises(DataError, match=f"D52.*s01.dat: .*{said}"):
         prepare_subject(str(tmp_path / "s01.dat"), str(tmp_path / "store"))
 
 
-def test_a_pickle_that_acts_is_refused(tmp_path):
+def test_a_pickle_that_runs_code_is_rejected(tmp_path):
     (tmp_path / "s01.dat").write_bytes(b"cos\nsystem\n(S'echo'\ntR.")
     (tmp_path / "s02.dat").write_bytes(python2(tree(0)))
     with pytest.raises(DataError, match=r"D6\d.*s01.dat"):
-        load_deap(str(tmp_path), folds=2, protocol="fixed")
+        load_deap(str(tmp_path), folds=2, protocol="fixed_epochs")

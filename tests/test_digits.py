@@ -1,4 +1,4 @@
-"""The embedded data set: the same bytes each time, and no leak between its splits."""
+"""The embedded data set: deterministic, and without leakage between its splits."""
 
 import importlib.util
 import socket
@@ -33,7 +33,7 @@ SPLITS = tuple(make.SIZES)
 
 @pytest.fixture(scope="module")
 def folder(cache_dir):
-    """Where the whole set is, built by the first run of the tests on a machine."""
+    """The cache of the data set, built by the first run of the tests on a machine."""
     pytest.importorskip("espeakng_loader")
     return cache_dir / "digits"
 
@@ -59,8 +59,8 @@ def test_two_processes_make_the_same_examples(tmp_path):
     pytest.importorskip("espeakng_loader")
     script = """
 import sys
-from mmfusion_jax.data.datasets.digits.build_store import built
-print(built(sys.argv[1], limit=3).manifest["fingerprint"])
+from mmfusion_jax.data.datasets.digits.build_store import build_or_open
+print(build_or_open(sys.argv[1], limit=3).manifest["fingerprint"])
 """
     prints = {
         subprocess.check_output([sys.executable, "-c", script, tmp_path / name])
@@ -103,7 +103,7 @@ def test_a_limit_changes_no_example(tmp_path, records):
                 np.testing.assert_array_equal(value, records[split][i][name])
 
 
-def test_another_recipe_is_another_store(tmp_path, monkeypatch):
+def test_another_config_is_another_store(tmp_path, monkeypatch):
     monkeypatch.setattr(build_store, "write_store", lambda folder, *_: folder.mkdir())
     monkeypatch.setattr(build_store, "open_store", lambda folder: folder.name)
     monkeypatch.setattr(build_store, "_check_extras", lambda: None)
@@ -134,12 +134,12 @@ def test_no_speaker_is_in_two_splits(data):
 
 
 def test_splits_are_stratified(data):
-    whole = np.concatenate([data.label(split, "digit") for split in SPLITS])
-    share = np.bincount(whole) / len(whole)
+    digits = np.concatenate([data.label(split, "digit") for split in SPLITS])
+    frequency = np.bincount(digits) / len(digits)
     for split, size in make.SIZES.items():
         counts = np.bincount(data.label(split, "digit"), minlength=10)
         assert counts.sum() == size
-        np.testing.assert_allclose(counts, size * share, atol=1)
+        np.testing.assert_allclose(counts, size * frequency, atol=1)
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -156,7 +156,7 @@ def test_shapes_and_ranges(data, split):
     assert example["weight"] == 1
 
 
-def test_sound_is_standard_over_the_training_split(data):
+def test_audio_is_standardized_over_the_training_split(data):
     audio = data.source("train").inputs["audio"]
     np.testing.assert_allclose(audio.mean(axis=(0, 1)), 0, atol=1e-3)
     np.testing.assert_allclose(audio.std(axis=(0, 1)), 1, atol=1e-3)
@@ -181,18 +181,18 @@ def test_text_is_a_sentence_of_the_vocabulary(data):
     for example in examples(data, "test"):
         tokens, mask = example["inputs"]["text"], example["masks"]["text"]
         count = mask.sum()
-        assert 1 <= count <= make.LONGEST
-        np.testing.assert_array_equal(mask, np.arange(make.LONGEST) < count)
+        assert 1 <= count <= make.MAX_WORDS
+        np.testing.assert_array_equal(mask, np.arange(make.MAX_WORDS) < count)
         assert np.all(tokens[:count] > 0) and not tokens[count:].any()
         assert tokens.max() < len(make.VOCABULARY)
 
 
 @pytest.mark.parametrize("digit", range(10))
-def test_a_whole_sentence_tells_the_digit(digit):
-    whole = DigitsGenerationConfig(dropped=0.0)
+def test_a_sentence_without_dropped_words_determines_the_digit(digit):
+    config = DigitsGenerationConfig(dropped=0.0)
     rng = np.random.default_rng(0)
     for _ in range(40):
-        tokens, count = make.sentence(digit, whole, rng)
+        tokens, count = make.sentence(digit, config, rng)
         words = [make.VOCABULARY[token] for token in tokens[:count]]
         numbers = [make.WORDS.index(word) for word in words if word in make.WORDS]
         assert len(set(numbers)) == len(numbers) or "than" in words
@@ -216,12 +216,12 @@ def test_words_are_dropped(data):
     assert 0.4 < np.mean(kept) < 0.7
 
 
-def test_noise_has_the_ratio_that_was_asked_for():
+def test_noise_has_the_requested_snr():
     tone = np.sqrt(2) * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
     for babble in (0.0, 1.0):
-        recipe = DigitsGenerationConfig(snr=(10.0, 10.0), babble=babble)
+        config = DigitsGenerationConfig(snr=(10.0, 10.0), babble=babble)
         others = [np.random.default_rng(n).standard_normal(5000) for n in range(9)]
-        noisy = make.add_noise(tone, others, recipe, np.random.default_rng(0))
+        noisy = make.add_noise(tone, others, config, np.random.default_rng(0))
         signal = (noisy @ tone / 16000) ** 2
         noise = np.mean(noisy.astype(float) ** 2) - signal
         assert 10 * np.log10(signal / noise) == pytest.approx(10, abs=0.3)
@@ -232,12 +232,12 @@ def test_images_keep_a_quarter_of_their_energy():
     from sklearn.datasets import load_digits
 
     images, train = load_digits().images / 16, np.arange(1200)
-    whole = make.pca_reconstruct(images, train, 1.0).reshape(1797, -1) / 255
+    full = make.pca_reconstruct(images, train, 1.0).reshape(1797, -1) / 255
     part = make.pca_reconstruct(images, train, 0.25).reshape(1797, -1) / 255
-    assert 0.2 < part[:1200].var(axis=0).sum() / whole[:1200].var(axis=0).sum() < 0.35
+    assert 0.2 < part[:1200].var(axis=0).sum() / full[:1200].var(axis=0).sum() < 0.35
 
 
-def test_the_clip_moves_behind_noise_of_its_own_frames():
+def test_the_clip_moves_and_its_noise_differs_by_frame():
     rng = np.random.default_rng(0)
     handwriting = np.zeros((8, 8))
     handwriting[2:6, 3:5] = 1
@@ -272,10 +272,10 @@ def test_missing_modalities(folder, data):
         assert not inputs[~here[name]].any()
         full = data.source("train").inputs[name]
         np.testing.assert_array_equal(inputs[here[name]], full[here[name]])
-    assert some.facts["missing"] == 0.5
+    assert some.facts["missing_rate"] == 0.5
 
 
-def test_modalities_can_be_left_out(folder):
+def test_modalities_can_be_selected(folder):
     pair = load_digits(
         modalities=("audio", "video"), missing_rate=0.9, cache_dir=folder
     )
@@ -287,20 +287,20 @@ def test_modalities_can_be_left_out(folder):
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         ({"modalities": ("audoi",)}, "did you mean 'audio'"),
-        ({"modalities": ()}, "leaves nothing"),
-        ({"missing": 1.0}, "missing=1.0"),
-        ({"missing": -0.1}, "missing=-0.1"),
+        ({"modalities": ()}, "at least one modality"),
+        ({"missing_rate": 1.0}, "missing_rate=1.0"),
+        ({"missing_rate": -0.1}, "missing_rate=-0.1"),
     ],
 )
-def test_wrong_options_are_named(options, says):
-    with pytest.raises(ConfigError, match=says):
+def test_invalid_options_are_named(options, message):
+    with pytest.raises(ConfigError, match=message):
         load_digits(**options)
 
 
-def test_jitter_changes_a_copy_of_the_sound_alone(data):
+def test_jitter_changes_only_a_copy_of_the_audio(data):
     example = data.source("train")[0]
     before = example["inputs"]["audio"].copy()
     changed = Jitter()(example, np.random.default_rng(0))
@@ -315,20 +315,20 @@ def test_jitter_changes_a_copy_of_the_sound_alone(data):
     )
 
 
-def test_jitter_shifts_the_sound_both_ways():
-    sound = np.arange(63 * 13, dtype=np.float32).reshape(63, 13)
-    example = {"inputs": {"audio": sound}, "masks": {"audio": np.ones(63, bool)}}
+def test_jitter_shifts_the_audio_both_ways():
+    audio = np.arange(63 * 13, dtype=np.float32).reshape(63, 13)
+    example = {"inputs": {"audio": audio}, "masks": {"audio": np.ones(63, bool)}}
     starts = set()
     for seed in range(60):
         rng = np.random.default_rng(seed)
         shifted = Jitter(shift=3, offset=0, noise=0)(example, rng)["inputs"]["audio"]
         start = int(shifted[10, 0] / 13) - 10
-        np.testing.assert_array_equal(shifted[3:60], sound[3 + start : 60 + start])
+        np.testing.assert_array_equal(shifted[3:60], audio[3 + start : 60 + start])
         starts.add(start)
     assert starts == set(range(-3, 4))
 
 
-def test_jitter_leaves_missing_sound_alone(data):
+def test_jitter_does_not_change_missing_audio(data):
     example = data.source("train")[0]
     masks = {**example["masks"], "audio": np.zeros(63, bool)}
     inputs = {**example["inputs"], "audio": np.zeros((63, 13), np.float32)}
@@ -363,11 +363,11 @@ def test_facts_and_title(folder, data):
     assert size < 100e6
 
 
-def test_reading_imports_neither_jax_nor_the_makers(folder, data):
+def test_reading_imports_neither_jax_nor_the_generators(folder, data):
     script = f"""
 import sys
-from mmfusion_jax.data.datasets.digits.dataset import digits
-digits(folder={str(folder)!r})
+from mmfusion_jax.data.datasets.digits.dataset import load_digits
+load_digits(cache_dir={str(folder)!r})
 heavy = {{"jax", "librosa", "sklearn", "espeakng_loader"}} & set(sys.modules)
 assert not heavy, heavy
 """

@@ -1,4 +1,4 @@
-"""Utterances of CMU-MOSI: windows within a video, standard scores, splits, errors."""
+"""CMU-MOSI utterances: context windows, standardization, splits, errors."""
 
 from typing import Any
 
@@ -54,9 +54,9 @@ def stacked(data, split, part, name):
 
 
 def test_windows_stay_within_the_video():
-    place, mask = windows(np.array([0, 0, 0, 0, 1]), before=1, after=2, length=4)
+    index, mask = windows(np.array([0, 0, 0, 0, 1]), before=1, after=2, length=4)
     assert mask.sum(1).tolist() == [3, 4, 3, 2, 1]
-    assert [p[m].tolist() for p, m in zip(place, mask, strict=True)] == [
+    assert [i[m].tolist() for i, m in zip(index, mask, strict=True)] == [
         [0, 1, 2],
         [0, 1, 2, 3],
         [1, 2, 3],
@@ -66,10 +66,10 @@ def test_windows_stay_within_the_video():
     assert (np.diff(mask.astype(int)) <= 0).all()  # padding is at the end
 
 
-def test_an_example_is_an_utterance_among_its_neighbours(tmp_path):
+def test_an_example_is_an_utterance_with_its_context(tmp_path):
     train = write(tmp_path)["train"]
     data = load_mosi_utterances(
-        str(tmp_path), context_before=2, context_after=1, protocol="fixed"
+        str(tmp_path), context_before=2, context_after=1, protocol="fixed_epochs"
     )
     assert {k: len(v) for k, v in data.sources.items()} == {"train": 18, "test": 8}
     assert data.classes == {"polarity": ("negative", "positive")} and not data.values
@@ -101,19 +101,19 @@ def test_no_window_is_longer_than_the_longest_video(tmp_path):
     assert stacked(alone, "test", "inputs", "text").shape == (8, 1, 5)
 
 
-def test_utterances_without_a_score_are_neighbours_only(tmp_path):
+def test_utterances_without_a_score_are_context_only(tmp_path):
     train = write(tmp_path)["train"]
-    data = load_mosi_utterances(str(tmp_path), label="score", protocol="fixed")
+    data = load_mosi_utterances(str(tmp_path), label="score", protocol="fixed_epochs")
     assert data.values == {"score": RegressionTarget(-3, 3, family="sentiment")}
     assert {k: len(v) for k, v in data.sources.items()} == {"train": 17, "test": 7}
     want = np.delete(train["label_regression"], 1)
     np.testing.assert_array_equal(data.label("train", "score"), want)
     assert stacked(data, "train", "masks", "audio")[0].sum() == 4
-    polarity = load_mosi_utterances(str(tmp_path), protocol="fixed")
+    polarity = load_mosi_utterances(str(tmp_path), protocol="fixed_epochs")
     assert "score" not in polarity.source("train")[0]["labels"]
 
 
-def test_the_honest_protocol_holds_whole_videos_out(tmp_path):
+def test_the_validation_protocol_holds_out_videos(tmp_path):
     write(tmp_path)
     data = load_mosi_utterances(str(tmp_path))
     assert data.groups["valid"] == ["train1", "train3"]
@@ -125,17 +125,17 @@ def test_the_honest_protocol_holds_whole_videos_out(tmp_path):
         "test": 8,
     }
     assert "optimistic" in data.facts["warnings"][0]
-    for protocol in ("fixed", "paper"):
+    for protocol in ("fixed_epochs", "as_published"):
         data = load_mosi_utterances(str(tmp_path), protocol=protocol)
         assert set(data.sources) == {"train", "test"} and not data.facts["warnings"]
         assert len(data.groups["train"]) == 6
 
 
-@pytest.mark.parametrize("protocol", ["honest", "fixed"])
-def test_only_training_utterances_enter_the_standard(tmp_path, protocol):
+@pytest.mark.parametrize("protocol", ["validation", "fixed_epochs"])
+def test_only_training_utterances_enter_the_standardization(tmp_path, protocol):
     made = write(tmp_path)
     before = load_mosi_utterances(str(tmp_path), protocol=protocol)
-    held = made["train"]["suggested_valid"] & (protocol == "honest")
+    held = made["train"]["suggested_valid"] & (protocol == "validation")
     far = {
         split: {
             n: arrays[n] + np.float32(1e3) * (held[:, None] if split == "train" else 1)
@@ -166,7 +166,7 @@ def test_rows_may_come_in_any_order(tmp_path):
         )
 
 
-def test_a_video_in_two_splits_is_refused(tmp_path):
+def test_a_video_in_two_splits_is_rejected(tmp_path):
     made = write(tmp_path)
     names = np.where(made["test"]["video_id"] == "test0", "train2", "test1")
     write(tmp_path, test={"video_id": names})
@@ -178,26 +178,27 @@ def test_a_video_in_two_splits_is_refused(tmp_path):
         load_mosi_utterances(str(tmp_path))
 
 
-def test_arguments_that_cannot_work_are_named(tmp_path):
+def test_invalid_arguments_are_named(tmp_path):
     write(tmp_path)
     folder = str(tmp_path)
     with pytest.raises(ConfigError, match=r"C07.*'scores'[\s\S]*'score'"):
         load_mosi_utterances(folder, label="scores")
-    with pytest.raises(ConfigError, match=r"C03.*'fixd'.*'fixed'"):
-        load_mosi_utterances(folder, protocol="fixd")
-    with pytest.raises(ConfigError, match=r"C10.*before=-1"):
+    with pytest.raises(ConfigError, match=r"C03.*'fixed'.*'fixed_epochs'"):
+        load_mosi_utterances(folder, protocol="fixed")
+    with pytest.raises(ConfigError, match=r"C10.*context_before=-1"):
         load_mosi_utterances(folder, context_before=-1)
 
 
 def test_what_is_missing_or_damaged_is_named(tmp_path):
     folder = str(tmp_path)
     with pytest.raises(
-        DataError, match=r"D40.*train.npz is not there[\s\S]*suggested_valid[\s\S]*fix:"
+        DataError,
+        match=r"D40.*train.npz does not exist[\s\S]*suggested_valid[\s\S]*fix:",
     ):
         load_mosi_utterances("")
     made = write(tmp_path)
     (tmp_path / "test.npz").unlink()
-    with pytest.raises(DataError, match=r"D40.*test.npz is not there"):
+    with pytest.raises(DataError, match=r"D40.*test.npz does not exist"):
         load_mosi_utterances(folder)
     (tmp_path / "test.npz").write_bytes(b"\x80\x04].")
     with pytest.raises(DataError, match=r"D52.*test.npz cannot be read"):
@@ -206,7 +207,7 @@ def test_what_is_missing_or_damaged_is_named(tmp_path):
     with pytest.raises(DataError, match=r"D52.*test.npz.*audio"):
         load_mosi_utterances(folder)
     write(tmp_path, test={"audio": np.full((8, 3), np.nan, "f4")})
-    with pytest.raises(DataError, match=r"D52.*test.npz: audio.*not finite"):
+    with pytest.raises(DataError, match=r"D52.*test.npz: audio.*NaN or infinite"):
         load_mosi_utterances(folder)
     train = made["train"]
     for name, bad in {
@@ -216,20 +217,20 @@ def test_what_is_missing_or_damaged_is_named(tmp_path):
         "label_regression": train["label_regression"] * 9,
     }.items():
         write(tmp_path, train={name: bad})
-        with pytest.raises(DataError, match=rf"D52.*train.npz: {name} is not as in"):
+        with pytest.raises(DataError, match=rf"D52.*train.npz: invalid {name}"):
             load_mosi_utterances(folder)
     write(tmp_path, test={"video": np.zeros((8, 7), "f4")})
-    with pytest.raises(DataError, match=r"D52.*video has other features"):
+    with pytest.raises(DataError, match=r"D52.*video has different features"):
         load_mosi_utterances(folder)
     write(tmp_path, train={"suggested_valid": np.zeros(18, bool)})
-    with pytest.raises(DataError, match=r"D45[\s\S]*protocol=fixed"):
+    with pytest.raises(DataError, match=r"D45[\s\S]*protocol=fixed_epochs"):
         load_mosi_utterances(folder)
 
 
 def test_the_real_utterances(real_data):
     folder = real_data / "mosi"
     if not folder.is_dir():
-        pytest.skip(f"{folder} is not there")
+        pytest.skip(f"{folder} does not exist")
     data = load_mosi_utterances(str(folder), context_before=3, context_after=3)
     assert data.facts["counts"] == {"train": 1207, "valid": 240, "test": 752}
     assert data.facts["videos"] == {"train": 52, "valid": 10, "test": 31}
@@ -239,7 +240,7 @@ def test_the_real_utterances(real_data):
         label="score",
         context_before=99,
         context_after=99,
-        protocol="fixed",
+        protocol="fixed_epochs",
     )
     assert fixed.facts["counts"] == {"train": 1444, "test": 751}
     assert fixed.facts["steps"] == 63

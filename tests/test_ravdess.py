@@ -1,4 +1,4 @@
-"""RAVDESS as downloaded, in small: names, crops, sound, folds, protocols."""
+"""A small RAVDESS as downloaded: names, crops, audio, folds, protocols."""
 
 import numpy as np
 import pytest
@@ -25,10 +25,10 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two clips for each of 24 actors; the frame is white left of its middle third.
+    """Two clips for each of 24 actors; the left part of the frame is white.
 
-    Actor 1 has the wav beside the mp4 and files that must not be taken; actor 2 has
-    one wav without an mp4.
+    Actor 1 has a wav next to the mp4 and files that must be ignored; actor 2 has wavs
+    without an mp4.
     """
     root = tmp_path_factory.mktemp("ravdess")
     model = root / "model.mp4"
@@ -37,17 +37,17 @@ def folder(tmp_path_factory):
     write_video(model, [frame] * 75, tone(3.0, 300))
     wav = write_wav(root / "model.wav", tone(3.0, 600))
     for actor in range(1, 25):
-        place = root / f"Actor_{actor:02d}"
-        place.mkdir()
+        actor_dir = root / f"Actor_{actor:02d}"
+        actor_dir.mkdir()
         for emotion in (1 + actor % 8, 1 + (actor + 1) % 8):
-            take = f"01-{emotion:02d}-01-01-01-{actor:02d}"
+            code = f"01-{emotion:02d}-01-01-01-{actor:02d}"
             if actor == 2:
-                (place / f"03-{take}.wav").write_bytes(wav.read_bytes())
+                (actor_dir / f"03-{code}.wav").write_bytes(wav.read_bytes())
             else:
-                (place / f"01-{take}.mp4").write_bytes(model.read_bytes())
+                (actor_dir / f"01-{code}.mp4").write_bytes(model.read_bytes())
     first = root / "Actor_01"
     (first / "03-01-02-01-01-01-01.wav").write_bytes(wav.read_bytes())
-    (first / "02-01-02-01-01-01-01.mp4").write_bytes(b"pictures alone: not read")
+    (first / "02-01-02-01-01-01-01.mp4").write_bytes(b"video only: not read")
     (first / "01-02-02-01-01-01-01.mp4").write_bytes(b"a song: not read")
     (first / "01-01-09-01-01-01-01.mp4").write_bytes(b"no such emotion: not read")
     (first / "notes.txt").write_text("hello")
@@ -56,31 +56,31 @@ def folder(tmp_path_factory):
     return root
 
 
-def test_names_say_what_they_say(tmp_path):
+def test_file_names_are_parsed(tmp_path):
     code = parse(tmp_path / "01-01-06-01-02-01-12.mp4")
     assert code and (code.modality, code.channel) == ("01", "01")
     assert EMOTIONS[code.emotion] == "fearful" and code.actor == 12
-    assert code.take == "01-06-01-02-01-12"
+    assert code.recording == "01-06-01-02-01-12"
     for name in ("01-01-09-01-01-01-01", "01-01-01-01-01-01-25", "clip", "01-01-01"):
         assert parse(tmp_path / f"{name}.mp4") is None
 
 
-def test_takes_are_speech_with_the_wav_before_the_mp4(folder):
-    takes = {take.name: take for take in find_recordings(str(folder))}
-    assert len(takes) == 48
-    both = takes["01-02-01-01-01-01"]
+def test_recordings_are_speech_with_audio_of_the_wav_if_any(folder):
+    recordings = {one.name: one for one in find_recordings(str(folder))}
+    assert len(recordings) == 48
+    both = recordings["01-02-01-01-01-01"]
     assert both.video and both.video.name.startswith("01-")
     assert both.audio and both.audio.suffix == ".wav"
-    film = takes["01-03-01-01-01-01"]
-    assert film.audio == film.video and film.actor == 1 and film.emotion == 2
-    heard = takes["01-03-01-01-01-02"]
-    assert heard.video is None and heard.audio
+    video = recordings["01-03-01-01-01-01"]
+    assert video.audio == video.video and video.actor == 1 and video.emotion == 2
+    audio_only = recordings["01-03-01-01-01-02"]
+    assert audio_only.video is None and audio_only.audio
 
 
 def test_examples_are_those_of_the_paper(folder):
     data = load_ravdess(str(folder), **SMALL)
     assert data.classes == {"emotion": EMOTIONS}
-    example = data.source("test")[0]  # 01-02-...-01: sound of 600 Hz from the wav
+    example = data.source("test")[0]  # 01-02-...-01: 600 Hz, from the wav
     assert example["inputs"]["video"].shape == (3, 16, 16, 3)
     audio = example["inputs"]["audio"]
     assert audio.shape == (212, 13) and example["masks"]["audio"].all()
@@ -88,44 +88,44 @@ def test_examples_are_those_of_the_paper(folder):
     np.testing.assert_allclose(audio[8:-8, 1:6], want[8:-8, 1:6], rtol=0.1, atol=8)
     other = data.source("test")[1]["inputs"]["audio"]  # 300 Hz, from the mp4
     assert np.abs(other - audio).mean() > 5
-    silent = data.source("test")[2]
-    assert not silent["masks"]["video"].any() and silent["masks"]["audio"].any()
+    audio_only = data.source("test")[2]["masks"]
+    assert not audio_only["video"].any() and audio_only["audio"].any()
     assert data.label("test", "emotion").tolist() == [1, 2, 2, 3, 3, 4, 4, 5]
 
 
-def test_the_outline_is_of_the_same_shapes(folder):
-    for protocol in ("honest", "paper"):
+def test_the_outline_has_the_same_shapes(folder):
+    for protocol in ("validation", "as_published"):
         real = load_ravdess(str(folder), protocol=protocol, **SMALL)
         same_shapes(real, outline(protocol=protocol, **SMALL), sizes=False)
 
 
 def test_folds_and_protocols(folder):
-    honest = load_ravdess(str(folder), fold=1, **SMALL)
-    assert honest.facts["actors"]["test"] == [5, 6, 7, 8]
-    assert honest.facts["actors"]["valid"] == [9, 10, 11, 12]
-    assert {k: len(v) for k, v in honest.sources.items()} == {
+    validation = load_ravdess(str(folder), fold=1, **SMALL)
+    assert validation.facts["actors"]["test"] == [5, 6, 7, 8]
+    assert validation.facts["actors"]["valid"] == [9, 10, 11, 12]
+    assert {k: len(v) for k, v in validation.sources.items()} == {
         "train": 32,
         "test": 8,
         "valid": 8,
     }
-    assert honest.groups["test"] == [f"actor 0{n}" for n in (5, 6, 7, 8)]
-    paper = load_ravdess(str(folder), fold=1, protocol="paper", **SMALL)
+    assert validation.groups["test"] == [f"actor 0{n}" for n in (5, 6, 7, 8)]
+    paper = load_ravdess(str(folder), fold=1, protocol="as_published", **SMALL)
     assert {k: len(v) for k, v in paper.sources.items()} == {"train": 40, "test": 8}
     last = load_ravdess(str(folder), fold=5, folds=6, **SMALL)
     assert last.facts["actors"]["test"] == [21, 22, 23, 24]
-    assert honest.facts["prepared"] == last.facts["prepared"]  # decoded once
+    assert validation.facts["prepared"] == last.facts["prepared"]  # decoded once
     with pytest.raises(ConfigError, match="C06"):
         load_ravdess(str(folder), fold=5, **SMALL)
 
 
-def test_says_where_it_is_not_the_paper(folder):
+def test_warnings_name_differences_from_the_paper(folder):
     warnings = "\n".join(load_ravdess(str(folder), **SMALL).facts["warnings"])
-    assert "48 of the 1440 clips" in warnings and "middle square" in warnings
+    assert "48 of 1440 clips" in warnings and "central square" in warnings
     assert "2 of 48 clips have no video" in warnings
 
 
 def landmark_rows(boxes, named=True):
-    """A table with the corners of each box among 68 points that lie inside it."""
+    """A CSV file with the corners of each box among 68 points inside of it."""
     names = [f"column_{i}" for i in range(440)]
     x, y = (299, 367) if named else (297, 365)
     if named:
@@ -146,9 +146,9 @@ def test_the_face_is_the_box_around_its_landmarks(tmp_path, named):
     boxes = [(20 * k, 40, 20 * k + 640, 400) for k in range(10)]
     path.write_text(landmark_rows(boxes, named))
     frame = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), dtype=np.uint8)
-    look = FaceCrop(path, 3, 640)
-    for number, row in enumerate((0, 4, 7)):  # ceil(k * 10 / 3)
-        got = look(number, np.repeat(frame[:, :, :1], 3, axis=2))
+    face_crop = FaceCrop(path, 3, 640)
+    for index, row in enumerate((0, 4, 7)):  # ceil(k * 10 / 3)
+        got = face_crop(index, np.repeat(frame[:, :, :1], 3, axis=2))
         part = frame[40:400, 20 * row : 20 * row + 640, 0]
         assert got.shape == (640, 640, 3)
         np.testing.assert_allclose(got[:, :, 0].mean(), part.mean(), atol=1)
@@ -163,7 +163,7 @@ def test_consecutive_frames_have_the_boxes_of_the_middle(tmp_path):
     np.testing.assert_allclose(left, [60, 80, 100, 120], atol=0.01)
 
 
-def test_the_official_crop_squeezes_first(tmp_path):
+def test_the_official_crop_resizes_first(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text(landmark_rows([(320, 180, 960, 540)]))
     frame = np.zeros((720, 1280, 3), np.uint8)
@@ -177,20 +177,19 @@ def test_the_official_crop_squeezes_first(tmp_path):
 def test_landmarks_are_used_for_every_clip(folder, tmp_path):
     marks = tmp_path / "FacialTracking"
     marks.mkdir()
-    for take in find_recordings(str(folder)):
+    for recording in find_recordings(str(folder)):
         left = landmark_rows([(20, 100, 400, 600)] * 75)
-        (marks / f"01-{take.name}.csv").write_text(left)
-    look = {"landmarks": str(marks), **SMALL}
-    data = load_ravdess(str(folder), **look)
+        (marks / f"01-{recording.name}.csv").write_text(left)
+    data = load_ravdess(str(folder), landmarks_dir=str(marks), **SMALL)
     assert data.source("test")[0]["inputs"]["video"].min() > 200  # the white part
     assert "face by landmarks" in data.facts["crop"]
-    assert "middle square" not in "\n".join(data.facts["warnings"])
+    assert "central square" not in "\n".join(data.facts["warnings"])
     (marks / "01-01-02-01-01-01-01.csv").unlink()
     with pytest.raises(DataError, match=r"D51.*1 of 46 clips.*01-01-02-01-01-01-01"):
-        load_ravdess(str(folder), **look)
+        load_ravdess(str(folder), landmarks_dir=str(marks), **SMALL)
 
 
-def test_broken_landmarks_leave_the_clip_out(folder, tmp_path):
+def test_clips_with_broken_landmarks_are_skipped(folder, tmp_path):
     marks = tmp_path / "FacialTracking"
     marks.mkdir()
     table = landmark_rows([(20, 100, 400, 600)])
@@ -200,27 +199,30 @@ def test_broken_landmarks_leave_the_clip_out(folder, tmp_path):
         "01-04-01-01-01-03": landmark_rows([(0, 0, 0, 0)]),
         "01-05-01-01-01-03": table.replace("400.000", "nan"),
     }
-    for take in find_recordings(str(folder)):
-        (marks / f"01-{take.name}.csv").write_text(broken.get(take.name, table))
+    for recording in find_recordings(str(folder)):
+        text = broken.get(recording.name, table)
+        (marks / f"01-{recording.name}.csv").write_text(text)
     data = load_ravdess(str(folder), landmarks_dir=str(marks), **SMALL)
     assert set(data.facts["skipped"]) == set(broken)
 
 
-def test_without_the_data_it_says_where_to_get_it(tmp_path, folder):
-    says = r"[\s\S]*Actor_01[\s\S]*zenodo.org[\s\S]*fix: python -m mmfusion_jax.main"
-    with pytest.raises(DataError, match="D40.*RAVDESS was not found" + says):
+def test_missing_data_is_reported_with_its_source(tmp_path, folder):
+    hint = r"[\s\S]*Actor_01[\s\S]*zenodo.org[\s\S]*fix: python -m mmfusion_jax.main"
+    with pytest.raises(DataError, match="D40.*data_dir is missing" + hint):
         load_ravdess("")
-    with pytest.raises(DataError, match="D40.*is not a folder" + says):
+    with pytest.raises(DataError, match="D40.*is not a folder" + hint):
         load_ravdess(str(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match="D40.*holds no recording" + says):
+    with pytest.raises(DataError, match="D40.*contains no recording" + hint):
         load_ravdess(str(tmp_path))
     with pytest.raises(ConfigError, match="crop='face' is unknown"):
         load_ravdess(str(folder), crop="face")
-    with pytest.raises(DataError, match="D45.*'valid' wants actors 9, 10, 11, 12"):
+    with pytest.raises(
+        DataError, match="D45.*'valid' is empty: .* actors 9, 10, 11, 12"
+    ):
         load_ravdess(str(folder / "Actor_01"), fold=1, **SMALL)
 
 
-def test_augments_as_the_paper_does(folder):
+def test_augmentation(folder):
     assert load_ravdess(str(folder), augment=False, **SMALL).augment is None
     data = load_ravdess(str(folder), augment_per_frame=True, **SMALL)
     assert data.augment is not None

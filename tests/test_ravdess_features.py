@@ -1,4 +1,4 @@
-"""Features of RAVDESS: folds by actor, standard scores from training alone."""
+"""RAVDESS features: folds by actor, standardized by the training split."""
 
 import numpy as np
 import pytest
@@ -54,11 +54,11 @@ def test_examples_folds_and_protocols(tmp_path):
     np.testing.assert_array_equal(
         data.label("test", "emotion"), arrays["emotion"][48:60]
     )
-    paper = load_ravdess_features(str(tmp_path), fold=4, protocol="paper")
+    paper = load_ravdess_features(str(tmp_path), fold=4, protocol="as_published")
     assert {k: len(v) for k, v in paper.sources.items()} == {"train": 48, "test": 12}
     assert paper.groups["train"][0] == "actor 01" and len(paper.groups["train"]) == 16
-    fixed = load_ravdess_features(str(tmp_path), fold=4, protocol="fixed")
-    assert fixed.groups == paper.groups  # nothing is left that could choose a step
+    fixed = load_ravdess_features(str(tmp_path), fold=4, protocol="fixed_epochs")
+    assert fixed.groups == paper.groups  # no split to select a checkpoint
 
 
 def test_frames_are_averaged_by_the_stride(tmp_path):
@@ -73,20 +73,20 @@ def test_frames_are_averaged_by_the_stride(tmp_path):
             load_ravdess_features(str(tmp_path), stride=stride)
 
 
-def test_only_training_examples_vary(tmp_path):
+def test_only_training_examples_are_augmented(tmp_path):
     write(tmp_path)
     assert load_ravdess_features(str(tmp_path)).augment is None
     data = load_ravdess_features(str(tmp_path), augment={"noise": 0.5})
     example = data.source("train")[0]
     assert data.augment is not None
-    varied = data.augment(example, np.random.default_rng(0))
-    away = varied["inputs"]["audio"] - example["inputs"]["audio"]
-    assert 0.3 < away.std() < 0.7
+    augmented = data.augment(example, np.random.default_rng(0))
+    noise = augmented["inputs"]["audio"] - example["inputs"]["audio"]
+    assert 0.3 < noise.std() < 0.7
     with pytest.raises(ConfigError, match=r"C02.*noize[\s\S]*noise"):
         load_ravdess_features(str(tmp_path), augment={"noize": 0.5})
 
 
-def test_standard_scores_know_nothing_of_the_test_actors(tmp_path):
+def test_the_test_actors_do_not_enter_the_standardization(tmp_path):
     write(tmp_path)
     data = load_ravdess_features(str(tmp_path), fold=4)
     for name in ("audio", "video"):
@@ -100,7 +100,7 @@ def test_standard_scores_know_nothing_of_the_test_actors(tmp_path):
 
 def test_what_is_missing_or_damaged_is_named(tmp_path):
     with pytest.raises(
-        DataError, match=r"D40.*mfcc.npz is not there[\s\S]*fix: python"
+        DataError, match=r"D40.*mfcc.npz does not exist[\s\S]*fix: python"
     ):
         load_ravdess_features("")
     arrays = write(tmp_path)
@@ -109,7 +109,7 @@ def test_what_is_missing_or_damaged_is_named(tmp_path):
     units = tmp_path / "action_units.npz"
     content = units.read_bytes()
     units.unlink()
-    with pytest.raises(DataError, match="D40.*action_units.npz is not there"):
+    with pytest.raises(DataError, match="D40.*action_units.npz does not exist"):
         load_ravdess_features(str(tmp_path))
     np.save(tmp_path / "plain.npy", np.zeros(3))
     plain = (tmp_path / "plain.npy").read_bytes()
@@ -127,7 +127,7 @@ def test_what_is_missing_or_damaged_is_named(tmp_path):
     with pytest.raises(DataError, match="D52.*mfcc.npz cannot be read.*pickle"):
         load_ravdess_features(str(tmp_path))
     write(tmp_path, au_static=np.full((60, 35), np.nan, "f4"))
-    with pytest.raises(DataError, match="D52.*au_static.*not finite"):
+    with pytest.raises(DataError, match="D52.*au_static.*NaN or infinite"):
         load_ravdess_features(str(tmp_path))
     write(tmp_path, actor=ACTORS[:9])
     with pytest.raises(DataError, match="D52.*different lengths"):
@@ -141,7 +141,7 @@ def test_what_is_missing_or_damaged_is_named(tmp_path):
 def test_the_real_features_are_1200_clips_of_20_actors(real_data):
     folder = real_data / "ravdess"
     if not folder.is_dir():
-        pytest.skip(f"{folder} is not there")
+        pytest.skip(f"{folder} does not exist")
     for fold in (0, 4):
         data = load_ravdess_features(str(folder), fold=fold)
         assert {k: len(v) for k, v in data.sources.items()} == {

@@ -1,4 +1,4 @@
-"""eSpeak NG in its own process: the same sound each time, and an answer if it fails."""
+"""eSpeak NG in a separate process: deterministic audio, and errors of the worker."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ NINE = Utterance("nine", "en+m3", 200, 30)
 
 @pytest.fixture
 def worker(monkeypatch, tmp_path):
-    """Puts a script in the place of the worker."""
+    """Replaces the worker by a script."""
 
     def replace(script: str) -> None:
         path = tmp_path / "worker.py"
@@ -27,10 +27,10 @@ def worker(monkeypatch, tmp_path):
     return replace
 
 
-def test_neither_time_nor_what_was_said_before_changes_the_sound():
+def test_neither_time_nor_previous_utterances_change_the_audio():
     pytest.importorskip("espeakng_loader")
     (rate, alone), *_ = speak([SEVEN])
-    time.sleep(1.1)  # the breath of this voice is seeded by the clock if not by us
+    time.sleep(1.1)  # by default the clock seeds the breath noise of this voice
     *_, (_, after) = speak([NINE, NINE, SEVEN])
     assert rate == 22050
     assert alone.dtype == np.int16 and len(alone) > rate / 5
@@ -40,7 +40,7 @@ def test_neither_time_nor_what_was_said_before_changes_the_sound():
 def test_order_is_kept_over_several_processes(monkeypatch):
     pytest.importorskip("espeakng_loader")
     monkeypatch.setattr(text_to_speech, "CHUNK", 2)
-    lengths = [len(sound) for _, sound in speak([SEVEN, NINE, SEVEN, NINE, NINE])]
+    lengths = [len(audio) for _, audio in speak([SEVEN, NINE, SEVEN, NINE, NINE])]
     seven, nine = lengths[:2]
     assert seven != nine
     assert lengths == [seven, nine, seven, nine, nine]
@@ -56,18 +56,18 @@ def test_an_unknown_voice_is_named():
 
 
 @pytest.mark.parametrize(
-    ("script", "code", "says"),
+    ("script", "code", "message"),
     [
         ("import os; os.abort()", "E02", "exit status -6"),
         ("raise OSError('no such library')", "E02", "no such library"),
-        ("print('hello')", "E02", "broken answer of 6 bytes"),
+        ("print('hello')", "E02", "invalid response of 6 bytes"),
         ("import sys; sys.exit(3)", "E01", "espeakng_loader, which is not installed"),
-        ("import time; time.sleep(60)", "E02", "did not answer within 0.5 s"),
+        ("import time; time.sleep(60)", "E02", "exceeded 0.5 s"),
     ],
 )
-def test_a_failing_worker_gives_an_error(worker, script, code, says):
+def test_a_failing_worker_gives_an_error(worker, script, code, message):
     worker(script)
-    with pytest.raises(MissingDependencyError, match=says) as caught:
+    with pytest.raises(MissingDependencyError, match=message) as caught:
         list(speak([SEVEN], timeout=0.5 if "sleep" in script else 60))
     assert caught.value.code == code
 
@@ -77,7 +77,7 @@ def test_an_utterance_that_hangs_is_killed():
 import runpy, time
 worker = runpy.run_path({str(text_to_speech.WORKER)!r})
 scope = worker["in_fork"].__globals__
-scope["synthesise"] = lambda library, *request: time.sleep(60)
+scope["synthesize"] = lambda library, *request: time.sleep(60)
 scope["SECONDS_PER_UTTERANCE"] = 1
 worker["in_fork"](None, ["seven"])
 """

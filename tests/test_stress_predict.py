@@ -1,4 +1,4 @@
-"""Stress-Predict: windows of one label, masks, folds by subject, standards."""
+"""Stress-Predict: windows of one label, masks, folds by subject, standardization."""
 
 import numpy as np
 import pytest
@@ -25,8 +25,8 @@ def subject(seed, seconds=SECONDS, start=3, **changes):
     return arrays | changes
 
 
-def write(folder, people=6, **changes):
-    for i in range(people):
+def write(folder, subjects=6, **changes):
+    for i in range(subjects):
         arrays = subject(i, **changes)
         np.savez(folder / f"S{i + 1:02d}.npz", **arrays)  # pyright: ignore
 
@@ -38,7 +38,7 @@ def stacked(source, part, name):
 def test_windows_have_one_label(tmp_path):
     write(tmp_path)
     data = load_stress_predict(str(tmp_path), folds=3, window=4, hop=2)
-    # Windows begin at 0, 2, .. 20; those at 6 and 14 cross a border.
+    # Windows start at 0, 2, .. 20; those at 6 and 14 cross a border.
     want = [0, 0, 0, 1, 1, 1, 0, 0, 0]
     test = data.source("test")
     assert data.label("test", "stress").tolist() == want * 2
@@ -56,32 +56,32 @@ def test_windows_have_one_label(tmp_path):
     )
 
 
-@pytest.mark.parametrize("standard", ["subject", "train"])
-def test_standards(tmp_path, standard):
+@pytest.mark.parametrize("standardize_by", ["subject", "train"])
+def test_standardization(tmp_path, standardize_by):
     write(tmp_path)
     data = load_stress_predict(
         str(tmp_path),
         folds=3,
         window=4,
         hop=4,
-        standardize_by=standard,
-        protocol="fixed",
+        standardize_by=standardize_by,
+        protocol="fixed_epochs",
     )
-    # All windows are pure and do not overlap: together they are the recording.
+    # All windows have one label and do not overlap: together they are the recording.
     train = data.source("train")
     for name in SIGNALS:
-        real = stacked(train, "masks", name)
+        mask = stacked(train, "masks", name)
         x = stacked(train, "inputs", name)[..., 0]
-        assert not x[~real].any()
-        np.testing.assert_allclose(x[real].mean(), 0, atol=1e-4)
-        np.testing.assert_allclose(x[real].std(), 1, atol=1e-4)
+        assert not x[~mask].any()
+        np.testing.assert_allclose(x[mask].mean(), 0, atol=1e-4)
+        np.testing.assert_allclose(x[mask].std(), 1, atol=1e-4)
     one = stacked(train, "inputs", "temp")[:6]  # of one subject
-    assert (abs(one.mean()) < 1e-4) == (standard == "subject")
+    assert (abs(one.mean()) < 1e-4) == (standardize_by == "subject")
 
 
-def test_the_test_subjects_do_not_enter_the_training_standard(tmp_path):
+def test_the_test_subjects_do_not_enter_the_standardization(tmp_path):
     write(tmp_path)
-    options = dict(folds=3, window=4, hop=4, standard="train")
+    options = dict(folds=3, window=4, hop=4, standardize_by="train")
     train = load_stress_predict(str(tmp_path), **options).source("train")
     want = stacked(train, "inputs", "temp")
     far = subject(0)
@@ -91,9 +91,9 @@ def test_the_test_subjects_do_not_enter_the_training_standard(tmp_path):
 
 
 def test_no_subject_is_in_two_splits_and_all_are_tested_once(tmp_path):
-    write(tmp_path, people=7)
-    unlabelled = {k: v for k, v in subject(9).items() if not k.startswith("label")}
-    np.savez(tmp_path / "S00.npz", **unlabelled)
+    write(tmp_path, subjects=7)
+    unlabeled = {k: v for k, v in subject(9).items() if not k.startswith("label")}
+    np.savez(tmp_path / "S00.npz", **unlabeled)
     tested = []
     for fold in range(3):
         data = load_stress_predict(str(tmp_path), fold=fold, folds=3, window=4)
@@ -106,35 +106,39 @@ def test_no_subject_is_in_two_splits_and_all_are_tested_once(tmp_path):
         assert data.groups["valid"] == after.groups["test"]
     assert sorted(tested) == [f"S{i:02d}" for i in range(1, 8)]
     fixed = load_stress_predict(
-        str(tmp_path), fold=1, folds=3, protocol="fixed", window=4
+        str(tmp_path), fold=1, folds=3, protocol="fixed_epochs", window=4
     )
     assert fixed.groups["test"] == ("S02", "S05") and "valid" not in fixed.sources
 
 
-def test_arguments_that_cannot_work_are_named(tmp_path):
+def test_invalid_arguments_are_named(tmp_path):
     write(tmp_path)
     folder = str(tmp_path)
-    with pytest.raises(ConfigError, match=r"C06.*fold=5 of folds=5"):
+    with pytest.raises(ConfigError, match=r"C06.*fold=5 is not one of the 5"):
         load_stress_predict(folder, fold=5)
-    with pytest.raises(ConfigError, match=r"C06.*nothing to train on with folds=2"):
+    with pytest.raises(
+        ConfigError, match=r"C06.*empty training split with config.data.folds=2"
+    ):
         load_stress_predict(folder, folds=2)
     with pytest.raises(ConfigError, match=r"C10.*hop=0"):
         load_stress_predict(folder, hop=0)
-    with pytest.raises(ConfigError, match=r"C03.*standard='subjct'[\s\S]*'subject'"):
+    with pytest.raises(
+        ConfigError, match=r"C03.*standardize_by='subjct'[\s\S]*'subject'"
+    ):
         load_stress_predict(folder, standardize_by="subjct")
     with pytest.raises(ConfigError, match=r"C10.*window=60"):
         load_stress_predict(folder, folds=3)
 
 
 def test_what_is_missing_or_damaged_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"D40.*S\*.npz are not there[\s\S]*fix:"):
+    with pytest.raises(DataError, match=r"D40.*contains no S\*.npz[\s\S]*fix:"):
         load_stress_predict(str(tmp_path))
     for changes, said in (
-        ({"label": np.full(SECONDS, 2)}, "label is not as in"),
-        ({"label_resp": np.zeros(3)}, "label_resp is not as in"),
-        ({"label_time_s": np.zeros(SECONDS)}, "label_time_s is not as in"),
-        ({"bvp_rate_hz": np.float32(64)}, "bvp is not as in"),
-        ({"eda": np.zeros((5, 2), "f4")}, "eda is not as in"),
+        ({"label": np.full(SECONDS, 2)}, "invalid label"),
+        ({"label_resp": np.zeros(3)}, "invalid label_resp"),
+        ({"label_time_s": np.zeros(SECONDS)}, "invalid label_time_s"),
+        ({"bvp_rate_hz": np.float32(64)}, "invalid bvp"),
+        ({"eda": np.zeros((5, 2), "f4")}, "invalid eda"),
     ):
         write(tmp_path, **changes)
         with pytest.raises(DataError, match=f"D52.*S01.npz: {said}"):
@@ -147,7 +151,7 @@ def test_what_is_missing_or_damaged_is_named(tmp_path):
 def test_the_real_subjects(real_data):
     folder = real_data / "stress_predict"
     if not folder.is_dir():
-        pytest.skip(f"{folder} is not there")
+        pytest.skip(f"{folder} does not exist")
     data = load_stress_predict(str(folder), fold=4)
     assert [len(data.groups[s]) for s in ("train", "valid", "test")] == [18, 6, 5]
     assert "S01" not in {name for names in data.groups.values() for name in names}
@@ -156,6 +160,6 @@ def test_the_real_subjects(real_data):
     assert labels.mean() == pytest.approx(0.311, abs=2e-3)
     example = data.source("test")[0]
     assert example["inputs"]["bvp"].shape == (960, 1)
-    shares = {n: stacked(data.source("test"), "masks", n).mean() for n in SIGNALS}
-    assert min(shares.values()) > 0.99
+    valid = {n: stacked(data.source("test"), "masks", n).mean() for n in SIGNALS}
+    assert min(valid.values()) > 0.99
     assert all(np.isfinite(x).all() for x in example["inputs"].values())
