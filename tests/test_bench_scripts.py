@@ -1,4 +1,4 @@
-"""The scripts of experiments/bench run, on clips too small to say anything."""
+"""The scripts of experiments/bench run, on inputs too small to measure."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The tables of experiments/digits and experiments/av_mnist, of made-up results."""
+"""Tables of experiments/digits and experiments/av_mnist, from synthetic results."""
 
 import json
 import runpy
@@ -61,10 +61,14 @@ def test_seeds_count_where_all_rows_are_finished(script, tmp_path):
 def test_rows_of_av_mnist_are_trained_briefly(script, monkeypatch):
     monkeypatch.chdir(FOLDER.parent)
     found = script("av_mnist")
-    configs = found["configs"](pairs=20, epochs=2)
+    configs = found["configs"](max_train_pairs=20, epochs=2)
     assert list(configs) == list(found["ROWS"])
     for config in configs.values():
-        assert (config.data.pairs, config.data.keep, config.train.epochs) == (
+        assert (
+            config.data.max_train_pairs,
+            config.data.cache_in_memory,
+            config.train.epochs,
+        ) == (
             20,
             True,
             2,

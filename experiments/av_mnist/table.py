@@ -1,11 +1,11 @@
-"""Seven models on AV-MNIST: trains what is not trained yet, then prints a table.
+"""Trains seven models on AV-MNIST and prints a table.
 
     python experiments/av_mnist/table.py --seeds 3 --runs runs/av_mnist
 
-All rows are trained with seed 0, then all with seed 1, and so on, in one process: a
-spectrogram is made once for all of them. What was broken off goes on where it stopped;
-with --finished nothing is trained. The table, of the seeds with which all rows are
-trained, stands in results.json beside this file.
+All rows are trained with seed 0, then all with seed 1, and so on, in one process, so
+that each spectrogram is computed once for all rows. Interrupted runs resume and
+finished ones are kept; --finished trains nothing. The table covers the seeds with which
+all rows are trained; it is also written to results.json beside this file.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from mmfusion_jax.config import build
 from mmfusion_jax.config.load import load_config
+from mmfusion_jax.config.resolve import distributed_spec, resolve
 from mmfusion_jax.runner import provenance
 from mmfusion_jax.runner.experiment import Experiment
 from mmfusion_jax.runner.runtime import initialize
@@ -41,33 +42,33 @@ ROWS = {
 Entries = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
-def configs(pairs: int, epochs: int) -> dict[str, ConfigDict]:
-    """The config of every row."""
+def configs(max_train_pairs: int, epochs: int) -> dict[str, ConfigDict]:
+    """Returns the config of every row."""
     made = {}
     for key, (_, spec) in ROWS.items():
         config = load_config(f"configs/{spec}").copy_and_resolve_references().unlock()
-        config.data.update(dict(pairs=pairs, keep=True))
+        config.data.update(dict(max_train_pairs=max_train_pairs, cache_in_memory=True))
         config.train.epochs = epochs
         made[key] = config.lock()
     return made
 
 
 def train(rows: Mapping[str, ConfigDict], seeds: int, runs: Path) -> None:
-    """Trains every row with every seed; what is trained already is left alone."""
-    first = next(iter(rows.values()))
-    initialize(first)
-    data = build.dataset(first, 0)
-    for key, config in rows.items():
-        check_workdir(config, runs / key)
-    experiments = {key: Experiment(rows[key], runs / key) for key in rows}
-    with GracefulShutdown() as interrupt:
+    """Trains every row with every seed; finished runs are kept."""
+    initialize(distributed_spec(next(iter(rows.values()))))
+    specs = {key: resolve(config) for key, config in rows.items()}
+    data = build.build_dataset(next(iter(specs.values())), 0)
+    for key, spec in specs.items():
+        check_workdir(spec, runs / key)
+    experiments = {key: Experiment(spec, runs / key) for key, spec in specs.items()}
+    with GracefulShutdown() as shutdown:
         for seed in range(seeds):
             for experiment in experiments.values():
-                experiment.train(RunKey(0, seed, f"seed_{seed}"), data, interrupt)
+                experiment.train(RunKey(0, seed, f"seed_{seed}"), data, shutdown)
 
 
 def finished(rows: Sequence[str], runs: Path) -> dict[str, list[dict[str, Any]]]:
-    """Row -> what is known of its runs; of seeds with which all rows are trained."""
+    """Returns the results of every row, for the seeds with which all are trained."""
     found: dict[str, list[dict[str, Any]]] = {key: [] for key in rows}
     for seed in range(sys.maxsize):
         paths = {key: runs / key / f"seed_{seed}" / "run.json" for key in rows}
@@ -79,7 +80,12 @@ def finished(rows: Sequence[str], runs: Path) -> dict[str, list[dict[str, Any]]]
 
 
 def table(rows: Mapping[str, Mapping[str, Any]], entries: Entries) -> list[dict]:
-    """The rows, from their configs and what is known of their runs."""
+    """Returns the rows of the table.
+
+    Args:
+        rows: Row -> config.
+        entries: Row -> results of its runs.
+    """
     made = []
     for key, runs in entries.items():
         modalities = sorted(rows[key]["model"]["encoders"])
@@ -89,26 +95,32 @@ def table(rows: Mapping[str, Mapping[str, Any]], entries: Entries) -> list[dict]
 
 
 def main() -> None:
-    """Trains, prints, writes."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--runs", type=Path, default=Path("runs/av_mnist"))
-    parser.add_argument("--pairs", type=int, default=16000, help="to train on; 0: all")
-    parser.add_argument("--epochs", type=int, default=1)
+    """Trains the rows, prints the table and writes it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/av_mnist"), help="folder of the runs"
+    )
+    parser.add_argument(
+        "--max_train_pairs", type=int, default=16000, help="training pairs; 0 for all"
+    )
+    parser.add_argument("--epochs", type=int, default=1, help="training epochs")
     parser.add_argument("--finished", action="store_true", help="train nothing")
     options = parser.parse_args()
-    rows = configs(options.pairs, options.epochs)
+    rows = configs(options.max_train_pairs, options.epochs)
     if not options.finished:
         train(rows, options.seeds, options.runs)
     entries = finished(list(rows), options.runs)
     if not entries["image"]:
-        raise SystemExit(f"{options.runs}: no seed is finished in all rows.")
+        raise SystemExit(f"{options.runs}: no seed is finished for all rows.")
     made, baseline = table(rows, entries), entries["image"][0]["baseline"]
-    facts = {"versions": provenance.versions(), "baseline": baseline}
-    chosen = {key: rows["image"]["data"][key] for key in ("snr_db", "pairs")}
-    write(FOLDER / "results.json", made, **facts, **chosen, epochs=options.epochs)
+    details = {"versions": provenance.versions(), "baseline": baseline}
+    details |= {k: rows["image"]["data"][k] for k in ("snr_db", "max_train_pairs")}
+    write(FOLDER / "results.json", made, **details, epochs=options.epochs)
     print(markdown(made))
-    print(f"{baseline['says']}: {baseline['scores']['accuracy']:.3f}")
+    print(f"{baseline['description']}: {baseline['scores']['accuracy']:.3f}")
 
 
 if __name__ == "__main__":

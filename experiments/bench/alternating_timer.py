@@ -1,4 +1,4 @@
-"""Two libraries in turn, and what their figures depend on."""
+"""Times two libraries in interleaved rounds."""
 
 import os
 import platform
@@ -13,46 +13,52 @@ import torch
 
 
 def alternate(
-    ours: Callable[[], Any],
-    theirs: Callable[[], Any],
+    jax_call: Callable[[], Any],
+    torch_call: Callable[[], Any],
     rounds: int,
-    in_a_row: int = 1,
+    calls_per_round: int = 1,
 ) -> dict[str, dict[str, list[float]]]:
-    """Seconds of every call by library, after one round that does not count.
+    """Returns the seconds of every call, by library; the first round is discarded.
 
-    "wall" is the time that passed, "cpu" what all cores spent. Short calls come several
-    in a row, of which the first does not count: threads of the other library may still
-    wait for work in loops then.
+    "wall" is the wall-clock time, "cpu" the CPU time of all cores. Short calls are made
+    several times per round and the first one is discarded: the threads of the other
+    library may still be busy-waiting.
+
+    Args:
+        jax_call: Function that uses JAX.
+        torch_call: Function that uses PyTorch.
+        rounds: Number of measured rounds.
+        calls_per_round: Consecutive calls in a round.
     """
-    functions = {"jax": ours, "torch": theirs}
+    functions = {"jax": jax_call, "torch": torch_call}
     seconds = {library: {"wall": [], "cpu": []} for library in functions}
-    for turn in range(rounds + 1):
+    for number in range(rounds + 1):
         for library, function in functions.items():
-            for call in range(in_a_row):
+            for call in range(calls_per_round):
                 wall, cpu = time.perf_counter(), time.process_time()
                 function()
-                if turn and (call or in_a_row == 1):
+                if number and (call or calls_per_round == 1):
                     seconds[library]["wall"].append(time.perf_counter() - wall)
                     seconds[library]["cpu"].append(time.process_time() - cpu)
     return seconds
 
 
-def pairs(seconds: dict[str, dict[str, list[float]]]) -> dict[str, str]:
-    """What `alternate` found, "ours / PyTorch" by the name of the figure."""
+def format_pairs(seconds: dict[str, dict[str, list[float]]]) -> dict[str, str]:
+    """Returns the result of `alternate` as "JAX / PyTorch", by column name."""
     figures = {
-        "wall, least": ("wall", min),
+        "wall, minimum": ("wall", min),
         "wall, median": ("wall", statistics.median),
-        "cores, least": ("cpu", min),
-        "cores, median": ("cpu", statistics.median),
+        "all cores, minimum": ("cpu", min),
+        "all cores, median": ("cpu", statistics.median),
     }
     return {
-        name: " / ".join(f"{of(seconds[k][clock]):.3g}" for k in ("jax", "torch"))
-        for name, (clock, of) in figures.items()
+        name: " / ".join(f"{reduce(seconds[k][clock]):.3g}" for k in ("jax", "torch"))
+        for name, (clock, reduce) in figures.items()
     }
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on."""
+    """Returns the processor, its load and the versions of the libraries."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     models = [line.split(":")[1].strip() for line in lines if "model name" in line]

@@ -1,12 +1,13 @@
-"""Every grouped convolution of CFN-SR's video encoder, in every form there is.
+"""Times the grouped convolutions of CFN-SR's video encoder in every implementation.
 
     python experiments/bench/conv3d.py                       # 112, float32
     python experiments/bench/conv3d.py --size 224 --batch 8 --dtype bfloat16
-    python experiments/bench/conv3d.py --quick               # tiny clips: does it run?
+    python experiments/bench/conv3d.py --quick               # checks that it runs
 
-Runs on whatever device JAX finds. On CPU it also times PyTorch, taking turns. The forms
-are XLA's own (lax), the CPU form (taps), and neighbouring groups merged to dense blocks
-of 32, 64 and 128 channels. Writes JSON and prints a table of milliseconds.
+Runs on the default device of JAX. On CPU it also times PyTorch, in interleaved rounds.
+The implementations are XLA's (lax), the one for CPU (taps), and neighboring groups
+merged into dense blocks of 32, 64 and 128 channels. Writes JSON and prints a table of
+milliseconds.
 """
 
 import argparse
@@ -37,13 +38,15 @@ FOLDER = Path(__file__).parent
 
 
 def main() -> None:
-    """Measures all layers."""
+    """Measures all layers, writes JSON and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--size", type=int, default=112)
-    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--size", type=int, default=112, help="height and width")
+    parser.add_argument("--batch", type=int, default=2, help="batch size")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--form", action="append", choices=FORMS)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--form", action="append", choices=FORMS, help="implementation (repeatable)"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds")
     parser.add_argument("--quick", action="store_true", help="16 x 16, one round")
     parser.add_argument("--out", type=Path, default=FOLDER / "conv3d.json")
     options = parser.parse_args()
@@ -56,15 +59,15 @@ def main() -> None:
             name, {form: f"{ms[0]:.1f} {ms[1]:.1f}" for form, ms in rows[name].items()}
         )
     device = jax.devices()[0].device_kind
-    about = dict(device=device, jax=jax.__version__, jaxlib=jaxlib.__version__)
-    about |= dict(load=f"{os.getloadavg()[0]:.1f}", dtype=options.dtype)
-    about |= dict(size=options.size, batch=options.batch)
-    options.out.write_text(json.dumps({**about, "layers": rows}, indent=2) + "\n")
-    print(table(about, rows))
+    details = dict(device=device, jax=jax.__version__, jaxlib=jaxlib.__version__)
+    details |= dict(load=f"{os.getloadavg()[0]:.1f}", dtype=options.dtype)
+    details |= dict(size=options.size, batch=options.batch)
+    options.out.write_text(json.dumps({**details, "layers": rows}, indent=2) + "\n")
+    print(table(details, rows))
 
 
 def layers(size: int) -> list[tuple[str, tuple[int, ...], int]]:
-    """The distinct grouped convolutions for clips of 30 frames: name, input, stride."""
+    """Returns the distinct convolutions for 30 frames: name, input shape, stride."""
     s, edge, found = 15, size // 4, []
     for stage, planes in enumerate((128, 256, 512, 1024)):
         if stage:
@@ -75,7 +78,7 @@ def layers(size: int) -> list[tuple[str, tuple[int, ...], int]]:
 
 
 def layer(shape: tuple[int, ...], stride: int, options: Any) -> dict[str, list[float]]:
-    """Milliseconds of forward, and of forward with both gradients, by form."""
+    """Returns milliseconds of forward, and of forward with both gradients, by form."""
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.standard_normal(shape), options.dtype)
     w = rng.standard_normal((3, 3, 3, shape[-1] // GROUPS, shape[-1]))
@@ -95,18 +98,18 @@ def layer(shape: tuple[int, ...], stride: int, options: Any) -> dict[str, list[f
 
 
 def compiled(conv: Callable[..., jax.Array], x: jax.Array, w: jax.Array):
-    """Forward, and forward with both gradients, as functions without arguments."""
+    """Returns forward, and forward with both gradients, without arguments."""
 
     def both(x, w):
-        y, back = jax.vjp(conv, x, w)
-        return y, back(y)
+        y, vjp = jax.vjp(conv, x, w)
+        return y, vjp(y)
 
     functions = [jax.jit(f).lower(x, w).compile() for f in (conv, both)]
     return [lambda f=f: jax.block_until_ready(f(x, w)) for f in functions]
 
 
 def in_torch(x: jax.Array, w: jax.Array, stride: int):
-    """The same in PyTorch."""
+    """Returns the same functions in PyTorch."""
     import torch
 
     x, w = (
@@ -129,25 +132,25 @@ def in_torch(x: jax.Array, w: jax.Array, stride: int):
 
 
 def alternate(runs: dict[str, list[Callable]], rounds: int) -> dict[str, list[float]]:
-    """Least seconds of every function; they take turns, the first does not count."""
+    """Returns the minimum seconds of every function over interleaved rounds."""
     seconds = {form: ([], []) for form in runs}
-    for turn in range(rounds + 1):
+    for number in range(rounds + 1):
         for form, functions in runs.items():
             for function, times in zip(functions, seconds[form], strict=True):
                 start = time.perf_counter()
                 function()
-                if turn:
+                if number:  # the first round is discarded
                     times.append(time.perf_counter() - start)
     return {form: [min(t) for t in pair] for form, pair in seconds.items()}
 
 
-def table(about: dict[str, Any], rows: dict[str, dict[str, list[float]]]) -> str:
-    """The figures as Markdown."""
+def table(details: dict[str, Any], rows: dict[str, dict[str, list[float]]]) -> str:
+    """Returns the figures as Markdown."""
     forms = list(next(iter(rows.values())))
-    head = ", ".join(f"{key} {value}" for key, value in about.items())
+    head = ", ".join(f"{key} {value}" for key, value in details.items())
     lines = [
         f"{head}.",
-        "Milliseconds, the least of the rounds, forward / forward with gradients.",
+        "Milliseconds, minimum over the rounds, forward / forward with gradients.",
         "",
         f"| layer | {' | '.join(forms)} |",
         "| --- " * (len(forms) + 1) + "|",

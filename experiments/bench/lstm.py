@@ -1,11 +1,11 @@
-"""Forms of an LSTM's loop, and PyTorch's LSTM, in one run.
+"""Compares implementations of an LSTM scan with PyTorch's LSTM.
 
     python experiments/bench/lstm.py                 # MEA's and MCL-MCF's lengths
-    python experiments/bench/lstm.py --quick         # only shows that it runs
+    python experiments/bench/lstm.py --quick         # checks that it runs
 
 A bidirectional LSTM over random sequences, batch 32: forward, and forward with the
-gradients of input and weights. All forms take turns; figures are the least of the
-rounds on the wall, in milliseconds. Prints a table.
+gradients of input and weights. The rounds of all implementations are interleaved; the
+table has the minimum of the wall-clock time in milliseconds.
 """
 
 import argparse
@@ -28,11 +28,13 @@ UNROLLS = (1, 4)
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measures and prints a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--steps", type=int, nargs="+", default=[50, 375, 500])
-    parser.add_argument("--width", type=int, default=20, help="of each direction")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument(
+        "--hidden_dim", type=int, default=20, help="units of each direction"
+    )
+    parser.add_argument("--rounds", type=int, default=7, help="measured rounds")
     parser.add_argument("--quick", action="store_true", help="tiny sequences")
     options = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
@@ -42,65 +44,67 @@ def main() -> None:
     info = machine()
     print(f"{info['cpu']}, {info['cores']} cores, load {info['load']:.1f};", end=" ")
     print(f"jax {info['jax']}, torch {info['torch']}; batch {BATCH},", end=" ")
-    print(f"{FEATURES} features, {options.width} units each way. Milliseconds,")
-    print("forward / with gradients.\n")
-    table = [measure(n, options.width, rounds) for n in steps]
+    print(
+        f"{FEATURES} features, {options.hidden_dim} units per direction. Milliseconds,"
+    )
+    print("minimum over the rounds, forward / with gradients.\n")
+    table = [measure(n, options.hidden_dim, rounds) for n in steps]
     print(f"| form | {' | '.join(f'{n} steps' for n in steps)} |")
     print(f"| --- |{' --- |' * len(steps)}")
     for name in table[0]:
         print(f"| {name} | {' | '.join(row[name] for row in table)} |")
 
 
-def measure(steps: int, width: int, rounds: int) -> dict[str, str]:
-    """Every form's figures."""
+def measure(steps: int, hidden_dim: int, rounds: int) -> dict[str, str]:
+    """Returns the figures of every implementation."""
     rng = np.random.default_rng(0)
     shapes = {
         "x": (BATCH, steps, FEATURES),
-        "into": (2, FEATURES, 4 * width),
-        "kernel": (2, width, 4 * width),
+        "into": (2, FEATURES, 4 * hidden_dim),
+        "kernel": (2, hidden_dim, 4 * hidden_dim),
     }
     given = {m: 0.1 * rng.standard_normal(s, np.float32) for m, s in shapes.items()}
     calls = {}
     for name, form in forms().items():
         for goal, call in compiled(form, given).items():
             calls[name, goal] = call
-    for goal, call in pytorch(given, width).items():
+    for goal, call in pytorch(given, hidden_dim).items():
         calls["PyTorch", goal] = call
-    least = turns(calls, rounds)
+    seconds = minimum_seconds(calls, rounds)
     names = dict.fromkeys(name for name, _ in calls)
     both = ("forward", "gradients")
     return {
-        m: " / ".join(f"{1e3 * least[m, goal]:.1f}" for goal in both) for m in names
+        m: " / ".join(f"{1e3 * seconds[m, goal]:.1f}" for goal in both) for m in names
     }
 
 
 def forms() -> dict[str, Callable[..., jax.Array]]:
-    """(x, input weights, recurrent weights) -> states, in every form."""
-    made: dict[str, Any] = {"as in the library": library}
+    """Returns every implementation: (x, input, recurrent weights) -> states."""
+    made: dict[str, Any] = {"the library": library}
     for n in UNROLLS:
-        name = f"{n} step{'s' * (n > 1)} a turn"
-        made[f"input weights in the loop, {name}"] = functools.partial(inside, n)
+        name = f"unroll={n}"
+        made[f"input weights in the scan, {name}"] = functools.partial(inside, n)
         made[f"one product for all inputs, {name}"] = functools.partial(before, n)
-    made["one product, a loop each way, 1 step a turn"] = apart
+    made["one product, one scan per direction, unroll=1"] = apart
     return made
 
 
 def library(x: jax.Array, into: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Input weights in the loop, and a way back of its own."""
+    """Input weights in the scan, and a custom VJP."""
     bias = jnp.zeros((len(into), into.shape[-1]), x.dtype)
     weights = LSTMWeights(into, kernel, bias)
     return lstm(x.swapaxes(0, 1), jnp.ones(x.shape[1::-1], bool), weights).all_steps
 
 
 def before(unroll: int, x: jax.Array, into: jax.Array, kernel: jax.Array) -> jax.Array:
-    """One product for the inputs of all steps, before the loop."""
+    """One product for the inputs of all steps, before the scan."""
     gates = jnp.einsum("bnd,rdk->nrbk", x, into)
     recur = lambda h, given: given + jnp.einsum("rbw,rwk->rbk", h, kernel)
     return run(recur, gates, kernel.shape[1], unroll)
 
 
 def inside(unroll: int, x: jax.Array, into: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The input's product in every step."""
+    """The product of the input in every step."""
     both = jnp.concatenate([into, kernel], axis=1)
 
     def recur(h: jax.Array, given: jax.Array) -> jax.Array:
@@ -112,14 +116,14 @@ def inside(unroll: int, x: jax.Array, into: jax.Array, kernel: jax.Array) -> jax
 
 
 def apart(x: jax.Array, into: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The two directions one after the other."""
-    ways = enumerate((x, x[:, ::-1]))
-    done = [before(1, y, into[r : r + 1], kernel[r : r + 1]) for r, y in ways]
+    """The two directions in two scans."""
+    directions = enumerate((x, x[:, ::-1]))
+    done = [before(1, y, into[r : r + 1], kernel[r : r + 1]) for r, y in directions]
     return jnp.concatenate([done[0], done[1][::-1]], axis=1)
 
 
-def run(recur: Callable, steps: jax.Array, width: int, unroll: int) -> jax.Array:
-    """The loop, differentiated by JAX; `recur` (h, step) gives the gates."""
+def run(recur: Callable, steps: jax.Array, hidden_dim: int, unroll: int) -> jax.Array:
+    """The scan, differentiated by JAX; `recur` maps (h, step) to the gates."""
 
     def cell(state: tuple[jax.Array, jax.Array], given: jax.Array):
         h, c = state
@@ -128,25 +132,26 @@ def run(recur: Callable, steps: jax.Array, width: int, unroll: int) -> jax.Array
         h = jax.nn.sigmoid(o) * jnp.tanh(c)
         return (h, c), h
 
-    turned = lambda x: jnp.concatenate([x[:, :1], x[::-1, 1:]], axis=1)
-    zero = jnp.zeros((*steps.shape[1:3], width), steps.dtype)
-    return turned(jax.lax.scan(cell, (zero, zero), turned(steps), unroll=unroll)[1])
+    flip_second = lambda x: jnp.concatenate([x[:, :1], x[::-1, 1:]], axis=1)
+    zero = jnp.zeros((*steps.shape[1:3], hidden_dim), steps.dtype)
+    scanned = jax.lax.scan(cell, (zero, zero), flip_second(steps), unroll=unroll)[1]
+    return flip_second(scanned)
 
 
 def compiled(form: Callable, given: dict[str, np.ndarray]) -> dict[str, Callable]:
-    """The calls of a form in JAX."""
+    """Returns the calls of an implementation in JAX."""
     arrays = tuple(jnp.asarray(x) for x in given.values())
     forward = jax.jit(form)
-    back = jax.jit(jax.grad(lambda *x: jnp.sum(form(*x) ** 2), argnums=(0, 1, 2)))
+    gradients = jax.jit(jax.grad(lambda *x: jnp.sum(form(*x) ** 2), argnums=(0, 1, 2)))
     return {
         "forward": lambda: jax.block_until_ready(forward(*arrays)),
-        "gradients": lambda: jax.block_until_ready(back(*arrays)),
+        "gradients": lambda: jax.block_until_ready(gradients(*arrays)),
     }
 
 
-def pytorch(given: dict[str, np.ndarray], width: int) -> dict[str, Callable]:
-    """The calls of PyTorch's layer."""
-    layer = torch.nn.LSTM(FEATURES, width, batch_first=True, bidirectional=True)
+def pytorch(given: dict[str, np.ndarray], hidden_dim: int) -> dict[str, Callable]:
+    """Returns the calls of PyTorch's layer."""
+    layer = torch.nn.LSTM(FEATURES, hidden_dim, batch_first=True, bidirectional=True)
     x = torch.tensor(given["x"], requires_grad=True)
 
     def forward() -> None:
@@ -159,17 +164,17 @@ def pytorch(given: dict[str, np.ndarray], width: int) -> dict[str, Callable]:
     }
 
 
-def turns(calls: dict[Any, Callable], rounds: int) -> dict[Any, float]:
-    """The least seconds of every call, all taking turns."""
-    least = dict.fromkeys(calls, float("inf"))
+def minimum_seconds(calls: dict[Any, Callable], rounds: int) -> dict[Any, float]:
+    """Returns the minimum seconds of every call over interleaved rounds."""
+    minimum = dict.fromkeys(calls, float("inf"))
     for call in calls.values():
         call()
     for _ in range(rounds):
         for name, call in calls.items():
             start = time.perf_counter()
             call()
-            least[name] = min(least[name], time.perf_counter() - start)
-    return least
+            minimum[name] = min(minimum[name], time.perf_counter() - start)
+    return minimum
 
 
 if __name__ == "__main__":

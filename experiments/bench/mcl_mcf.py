@@ -1,16 +1,16 @@
-"""MCL-MCF without BERT beside the same model in PyTorch, in one run.
+"""Compares the speed of MCL-MCF without BERT with the same model in PyTorch.
 
-    python experiments/bench/mcl_mcf.py --batch 16      # the paper's widths, minutes
-    python experiments/bench/mcl_mcf.py --devices 2     # a device for each core
+    python experiments/bench/mcl_mcf.py --batch 16      # the paper's dims, minutes
+    python experiments/bench/mcl_mcf.py --devices 2     # one device per core
     python experiments/bench/mcl_mcf.py --memory        # of a step at batch 128
-    python experiments/bench/mcl_mcf.py --quick         # only shows that it runs
+    python experiments/bench/mcl_mcf.py --quick         # checks that it runs
 
-Forward (evaluation) and a training step (three levels of contrast, backward, Adam) on
-random sequences without dropout; text is vectors as BERT gives them. Both compute the
-activations of the images of level 3 again on the way back. The two libraries take
-turns, the short forward passes 30 in a row; figures are the least and the median, on
-the wall and over all cores, and the load before and after is printed. Writes JSON and
-prints a table.
+Forward pass (evaluation) and training step (three levels of contrastive loss, backward,
+Adam) on random sequences without dropout; the text is precomputed BERT embeddings. Both
+rematerialize the activations of the images of level 3 in the backward pass. The rounds
+of the two libraries are interleaved, with 30 consecutive forward passes in a round; the
+table has minimum and median of wall-clock time and of the CPU time of all cores, and
+the load before and after. Writes JSON and prints a table.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
-from alternating_timer import alternate, machine, pairs
+from alternating_timer import alternate, format_pairs, machine
 from torch_mcl_mcf import SCALE, TorchMCLMCF, load
 
 from mmfusion_jax.encoders.lstm import LSTMEncoder
@@ -36,36 +36,40 @@ from mmfusion_jax.models.mcl_mcf import MCLMCF
 from mmfusion_jax.train.parallelism import Executor
 from mmfusion_jax.types import Batch
 
-WIDTHS = {"text": 768, "audio": 5, "video": 20}  # of CMU-MOSI
+FEATURES = {"text": 768, "audio": 5, "video": 20}  # of CMU-MOSI
 STEPS = {"text": 1, "audio": 375, "video": 500}
 SIZES = {
-    "encoded": 64,
-    "mixed": 64,
-    "lifted": 512,
-    "hidden": 128,
-    "projected": 128,
+    "encoder_dim": 64,
+    "mixture_dim": 64,
+    "projection_dim": 512,
+    "hidden_dim": 128,
+    "contrastive_dim": 128,
     "channels": (4, 6, 1),
 }
 QUICK = {
-    "encoded": 4,
-    "mixed": 4,
-    "lifted": 12,
-    "hidden": 4,
-    "projected": 4,
+    "encoder_dim": 4,
+    "mixture_dim": 4,
+    "projection_dim": 12,
+    "hidden_dim": 4,
+    "contrastive_dim": 4,
     "channels": (2, 2, 1),
 }
-WEIGHT, RATE = 0.05, 1e-4
+LOSS_WEIGHT, LEARNING_RATE = 0.05, 1e-4
 FOLDER = Path(__file__).parent
 
 
 def main() -> None:
-    """Measures, writes and prints."""
+    """Measures, writes JSON and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--devices", type=int, default=1, help="of JAX, on the CPU")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--memory", action="store_true", help="of a step at batch 128")
-    parser.add_argument("--quick", action="store_true", help="tiny widths")
+    parser.add_argument("--batch", type=int, default=16, help="batch size")
+    parser.add_argument(
+        "--devices", type=int, default=1, help="number of JAX CPU devices"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="measured rounds")
+    parser.add_argument(
+        "--memory", action="store_true", help="print the memory of a step at batch 128"
+    )
+    parser.add_argument("--quick", action="store_true", help="tiny dims")
     parser.add_argument("--out", type=Path, default=FOLDER / "mcl_mcf.json")
     options = parser.parse_args()
     jax.config.update("jax_num_cpu_devices", options.devices)
@@ -87,23 +91,23 @@ def main() -> None:
 def measure(
     sizes: dict[str, Any], size: int, steps: dict[str, int], rounds: int
 ) -> dict[str, Any]:
-    """Seconds of every round, and how far outputs and losses are apart."""
+    """Returns seconds of every round, and the differences of outputs and losses."""
     batch = examples(size, steps)
-    ours = Ours(sizes, batch)
-    theirs = Theirs(sizes, batch, jax.device_get(ours.state[0]))
-    off = np.max(np.abs(ours.forward() - theirs.forward()))
+    in_jax = JaxModel(sizes, batch)
+    in_torch = TorchModel(sizes, batch, jax.device_get(in_jax.state[0]))
+    error = np.max(np.abs(in_jax.forward() - in_torch.forward()))
     figures = {
-        "difference": float(off / np.max(np.abs(theirs.forward()))),
-        "losses": [ours.step(), theirs.step()],
+        "difference": float(error / np.max(np.abs(in_torch.forward()))),
+        "losses": [in_jax.step(), in_torch.step()],
     }
-    for name, in_a_row in {"forward": 30, "step": 1}.items():
-        calls = getattr(ours, name), getattr(theirs, name)
-        figures[name] = alternate(*calls, rounds, in_a_row)
+    for name, calls_per_round in {"forward": 30, "step": 1}.items():
+        calls = getattr(in_jax, name), getattr(in_torch, name)
+        figures[name] = alternate(*calls, rounds, calls_per_round)
     return figures
 
 
 def memory(sizes: dict[str, Any], size: int, steps: dict[str, int]) -> dict[str, float]:
-    """GB of a step of training, compiled and not run."""
+    """Returns the GB of a training step, which is compiled but not run."""
     init, step, _ = program(sizes, examples(size, steps))
     state = jax.eval_shape(init)
     batch = jax.eval_shape(lambda: examples(size, steps))
@@ -116,11 +120,11 @@ def memory(sizes: dict[str, Any], size: int, steps: dict[str, int]) -> dict[str,
 
 
 def examples(size: int, steps: dict[str, int]) -> Batch:
-    """A random batch in which nothing is missing."""
+    """Returns a random batch without missing modalities."""
     rng = np.random.default_rng(0)
     inputs = {
         m: jnp.asarray(rng.standard_normal((size, steps[m], f), np.float32))
-        for m, f in WIDTHS.items()
+        for m, f in FEATURES.items()
     }
     masks = {m: jnp.ones(x.shape[:2], bool) for m, x in inputs.items()}
     scores = jnp.asarray(rng.standard_normal(size, np.float32))
@@ -128,16 +132,16 @@ def examples(size: int, steps: dict[str, int]) -> Batch:
 
 
 def program(sizes: dict[str, Any], batch: Batch):
-    """First state, training step and forward of our model, not compiled."""
-    widths = dict(sizes)
-    encoded = widths.pop("encoded")
-    encoders = {m: LSTMEncoder(encoded) for m in ("audio", "video")} | {
+    """Returns init, training step and forward pass of the JAX model, not compiled."""
+    dims = dict(sizes)
+    encoder_dim = dims.pop("encoder_dim")
+    encoders = {m: LSTMEncoder(encoder_dim) for m in ("audio", "video")} | {
         "text": Precomputed()
     }
-    model = MCLMCF(encoders, 1, dropout=0.0, **widths)
-    tx, terms = optax.adam(RATE), {"task": WeightedLoss(L1("score"))}
+    model = MCLMCF(encoders, 1, dropout=0.0, **dims)
+    tx, terms = optax.adam(LEARNING_RATE), {"task": WeightedLoss(L1("score"))}
     for level, names in views(model, batch).items():
-        terms[level] = WeightedLoss(InfoNCE(names, SCALE), WEIGHT)
+        terms[level] = WeightedLoss(InfoNCE(names, SCALE), LOSS_WEIGHT)
     objective = Objective(terms)
 
     def init():
@@ -149,10 +153,10 @@ def program(sizes: dict[str, Any], batch: Batch):
         return objective(outputs, batch, jnp.array(0))[0]
 
     def step(state, batch):
-        params, optimiser = state
+        params, optimizer = state
         value, grads = jax.value_and_grad(loss)(params, batch)
-        updates, optimiser = tx.update(grads, optimiser)
-        return (optax.apply_updates(params, updates), optimiser), value
+        updates, optimizer = tx.update(grads, optimizer)
+        return (optax.apply_updates(params, updates), optimizer), value
 
     def forward(params, batch):
         return model.apply({"params": params}, batch, train=False).prediction
@@ -161,17 +165,15 @@ def program(sizes: dict[str, Any], batch: Batch):
 
 
 def views(model: MCLMCF, batch: Batch) -> dict[str, tuple[str, ...]]:
-    """The pairs of views of every level, as the model names them."""
+    """Returns the names of the pairs of views, by level."""
     apply = lambda: model.init_with_output(jax.random.key(0), batch, train=True)[0]
-    ends = [
-        k.removesuffix("/x") for k in jax.eval_shape(apply).extras if k[-2:] == "/x"
-    ]
+    ends = [k.removesuffix("/x") for k in jax.eval_shape(apply).aux if k[-2:] == "/x"]
     levels = sorted({name.split("/")[0] for name in ends})
     return {k: tuple(n for n in ends if n.startswith(k)) for k in levels}
 
 
-class Ours:
-    """The model in JAX, compiled as the library does, the batch over all devices."""
+class JaxModel:
+    """The model in JAX, compiled as the library does it, on all devices."""
 
     def __init__(self, sizes: dict[str, Any], batch: Batch):
         init, step, forward = program(sizes, batch)
@@ -182,54 +184,54 @@ class Ours:
         self._forward = executor.compile_eval(forward)
 
     def forward(self) -> np.ndarray:
-        """The scores."""
+        """Returns the scores, (b)."""
         return np.asarray(self._forward(self.state[0], self.batch))
 
     def step(self) -> float:
-        """One step of training; its loss."""
+        """Runs a training step and returns its loss."""
         self.state, value = self._step(self.state, self.batch)
         return float(jax.block_until_ready((self.state, value))[1])
 
 
-class Theirs:
+class TorchModel:
     """The model in PyTorch."""
 
     def __init__(self, sizes: dict[str, Any], batch: Batch, params: Any):
-        self.network = TorchMCLMCF(WIDTHS, sizes)
+        self.network = TorchMCLMCF(FEATURES, sizes)
         load(self.network, params)
-        numpy = lambda x: torch.tensor(np.array(x))
-        self.inputs = {m: numpy(x) for m, x in batch.inputs.items()}
-        self.scores = numpy(batch.labels["score"])
-        self.optimiser = torch.optim.Adam(self.network.parameters(), RATE)
+        to_torch = lambda x: torch.tensor(np.array(x))
+        self.inputs = {m: to_torch(x) for m, x in batch.inputs.items()}
+        self.scores = to_torch(batch.labels["score"])
+        self.optimizer = torch.optim.Adam(self.network.parameters(), LEARNING_RATE)
 
     def forward(self) -> np.ndarray:
-        """The scores."""
+        """Returns the scores, (b)."""
         self.network.eval()
         with torch.no_grad():
             return self.network(self.inputs).numpy()
 
     def step(self) -> float:
-        """One step of training; its loss."""
+        """Runs a training step and returns its loss."""
         self.network.train()
-        self.optimiser.zero_grad()
-        said, contrast = self.network(self.inputs)
-        loss = (said - self.scores).abs().mean() + WEIGHT * contrast
+        self.optimizer.zero_grad()
+        y_pred, contrast = self.network(self.inputs)
+        loss = (y_pred - self.scores).abs().mean() + LOSS_WEIGHT * contrast
         loss.backward()
-        self.optimiser.step()
+        self.optimizer.step()
         return loss.item()
 
 
 def table(result: dict[str, Any]) -> str:
-    """The figures as Markdown."""
+    """Returns the figures as Markdown."""
     info = result["machine"]
-    rows = {name: pairs(result[name]) for name in ("forward", "step")}
+    rows = {name: format_pairs(result[name]) for name in ("forward", "step")}
     names = list(rows["forward"])
     lines = [
         f"{info['cpu']}, {info['cores']} cores, load {info['load']:.1f} before and "
         f"{info['load_after']:.1f} after; jax {info['jax']}, torch {info['torch']}; "
-        f"devices of JAX {result['devices']}, batch {result['batch']}. Seconds, ours / "
-        f"PyTorch. Outputs differ by {result['difference']:.1e} of the largest, first "
-        f"losses are "
+        f"JAX devices {result['devices']}, batch {result['batch']}. Seconds, JAX / "
+        f"PyTorch. The maximum difference of the outputs is "
+        f"{result['difference']:.1e} of the largest output; the first losses are "
         f"{result['losses'][0]:.6f} and {result['losses'][1]:.6f}.",
         "",
         f"| | {' | '.join(names)} |",

@@ -1,14 +1,14 @@
-"""MEA beside the same network in PyTorch, in one run.
+"""Compares the speed of MEA with the same network in PyTorch.
 
     python experiments/bench/mea.py                  # the paper's shapes, minutes
-    python experiments/bench/mea.py --quick          # only shows that it runs
+    python experiments/bench/mea.py --quick          # checks that it runs
 
-Forward (evaluation) and a training step (forward, backward, Adam; squared error and
+Forward pass (evaluation) and training step (forward, backward, Adam; squared error and
 disparity) on random sequences, without dropout and without the discriminators, which
-are two small matrices. The two libraries take turns, so that a busy machine slows both,
-though not alike: figures are the least of the rounds and their median, on the wall, and
-the least over all cores; the load before and after is printed. Writes JSON and prints a
-table.
+are two small matrices. The rounds of the two libraries are interleaved, so that other
+load slows both, though not equally: the table has the minimum and the median of the
+wall-clock time and the minimum of the CPU time of all cores, and the load before and
+after. Writes JSON and prints a table.
 """
 
 import argparse
@@ -32,19 +32,21 @@ from mmfusion_jax.losses.disparity import HSICDisparity
 from mmfusion_jax.models.mea import MEA
 from mmfusion_jax.types import Batch
 
-WIDTHS = {"text": 300, "video": 35, "audio": 74}
+FEATURES = {"text": 300, "video": 35, "audio": 74}
 STEPS = {"text": 50, "video": 500, "audio": 375}
 QUICK = {"text": 3, "video": 5, "audio": 4}
-ALPHA, RATE = 2e-2, 1e-3
+ALPHA, LEARNING_RATE = 2e-2, 1e-3
 FOLDER = Path(__file__).parent
 
 
 def main() -> None:
-    """Measures, writes and prints."""
+    """Measures, writes JSON and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--plain", action="store_true", help="no fused attention")
+    parser.add_argument("--batch", type=int, default=32, help="batch size")
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds")
+    parser.add_argument(
+        "--plain", action="store_true", help="PyTorch without its fused attention"
+    )
     parser.add_argument("--quick", action="store_true", help="tiny sequences")
     parser.add_argument("--out", type=Path, default=FOLDER / "mea.json")
     options = parser.parse_args()
@@ -62,27 +64,29 @@ def main() -> None:
 def measure(
     steps: dict[str, int], batch: int, rounds: int, plain: bool
 ) -> dict[str, Any]:
-    """Seconds of every round, how far the outputs are apart, seconds of compilation."""
+    """Returns seconds of every round and of compilation, and the output difference."""
     rng = np.random.default_rng(0)
     inputs = {
-        m: rng.standard_normal((batch, steps[m], width), np.float32)
-        for m, width in WIDTHS.items()
+        m: rng.standard_normal((batch, steps[m], f), np.float32)
+        for m, f in FEATURES.items()
     }
     scores = rng.standard_normal(batch, np.float32)
-    ours = Ours(inputs, scores)
-    theirs = Theirs(inputs, scores, ours.params(), plain)
-    off = np.max(np.abs(ours.forward() - theirs.forward()))
+    in_jax = JaxModel(inputs, scores)
+    in_torch = TorchModel(inputs, scores, in_jax.params(), plain)
+    error = np.max(np.abs(in_jax.forward() - in_torch.forward()))
     figures = {
-        "difference": float(off / np.max(np.abs(theirs.forward()))),
-        "compile": ours.compile_seconds,
+        "difference": float(error / np.max(np.abs(in_torch.forward()))),
+        "compile": in_jax.compile_seconds,
         "plain": plain,
     }
     for name in ("forward", "step"):
-        figures[name] = alternate(getattr(ours, name), getattr(theirs, name), rounds)
+        figures[name] = alternate(
+            getattr(in_jax, name), getattr(in_torch, name), rounds
+        )
     return figures
 
 
-class Ours:
+class JaxModel:
     """The model in JAX, compiled.
 
     Attributes:
@@ -105,41 +109,41 @@ class Ours:
             {"score": jnp.asarray(scores)},
             jnp.ones(len(scores)),
         )
-        tx, apart = optax.adam(RATE), HSICDisparity(order)
+        tx, hsic = optax.adam(LEARNING_RATE), HSICDisparity(order)
 
         def loss(params, batch):
             outputs = model.apply({"params": params}, batch, train=True)
             error = jnp.square(outputs.prediction - batch.labels["score"])
-            return jnp.mean(error) + ALPHA * apart(outputs, batch)
+            return jnp.mean(error) + ALPHA * hsic(outputs, batch)
 
         def step(state, batch):
-            params, optimiser = state
+            params, optimizer = state
             grads = jax.grad(loss)(params, batch)
-            updates, optimiser = tx.update(grads, optimiser)
-            return optax.apply_updates(params, updates), optimiser
+            updates, optimizer = tx.update(grads, optimizer)
+            return optax.apply_updates(params, updates), optimizer
 
         def forward(params, batch):
             return model.apply({"params": params}, batch, train=False).prediction
 
         init = jax.jit(lambda b: model.init(jax.random.key(0), b, train=False))
-        self._first = init(self.batch)["params"]
-        params = jax.tree.map(jnp.copy, self._first)
+        self._initial = init(self.batch)["params"]
+        params = jax.tree.map(jnp.copy, self._initial)
         self.state = params, tx.init(params)
         self.compile_seconds = {}
-        self._forward = self._compiled("forward", jax.jit(forward), self._first)
+        self._forward = self._compiled("forward", jax.jit(forward), self._initial)
         step = jax.jit(step, donate_argnums=0)
         self._step = self._compiled("step", step, self.state)
 
     def params(self) -> dict[str, Any]:
-        """The first weights, for PyTorch."""
-        return jax.tree.map(np.asarray, self._first)
+        """Returns the initial weights, for PyTorch."""
+        return jax.tree.map(np.asarray, self._initial)
 
     def forward(self) -> np.ndarray:
-        """The scores, (b)."""
-        return np.asarray(self._forward(self._first, self.batch))
+        """Returns the scores, (b)."""
+        return np.asarray(self._forward(self._initial, self.batch))
 
     def step(self) -> None:
-        """One step of training."""
+        """Runs a training step."""
         self.state = jax.block_until_ready(self._step(self.state, self.batch))
 
     def _compiled(self, name: str, function: Any, state: Any) -> Any:
@@ -149,50 +153,52 @@ class Ours:
         return compiled
 
 
-class Theirs:
-    """The model in PyTorch, with our first weights."""
+class TorchModel:
+    """The model in PyTorch, with the initial weights of the JAX model."""
 
     def __init__(self, inputs, scores, params, plain: bool):
-        self.network = TorchMEA(WIDTHS, plain=plain)
+        self.network = TorchMEA(FEATURES, plain=plain)
         load(self.network, params)
         self.inputs = {m: torch.tensor(x) for m, x in inputs.items()}
         self.scores = torch.tensor(scores)
-        self.first = {k: v.clone() for k, v in self.network.state_dict().items()}
-        self.optimiser = torch.optim.Adam(self.network.parameters(), RATE)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), LEARNING_RATE)
 
     def forward(self) -> np.ndarray:
-        """The scores, (b)."""
+        """Returns the scores, (b)."""
         with torch.no_grad():
             return self.network(self.inputs)[0].numpy()
 
     def step(self) -> None:
-        """One step of training."""
-        self.optimiser.zero_grad()
-        said, h_e, h_a = self.network(self.inputs)
-        error = (said - self.scores).square().mean()
+        """Runs a training step."""
+        self.optimizer.zero_grad()
+        y_pred, h_e, h_a = self.network(self.inputs)
+        error = (y_pred - self.scores).square().mean()
         (error + ALPHA * disparity(h_e, h_a)).backward()
-        self.optimiser.step()
+        self.optimizer.step()
 
 
 def table(result: dict[str, Any]) -> str:
-    """The figures as Markdown."""
+    """Returns the figures as Markdown."""
     info, compiled = result["machine"], result["compile"]
-    kind = "by matrices" if result["plain"] else "fused"
+    kind = "not fused" if result["plain"] else "fused"
     lines = [
         f"{info['cpu']}, {info['cores']} cores, load {info['load']:.1f} before and "
         f"{info['load_after']:.1f} after; jax {info['jax']}, torch {info['torch']}. "
         f"Steps {result['steps']}, batch {result['batch']}; PyTorch's attention "
-        f"{kind}; outputs differ by {result['difference']:.1e} of the largest; "
+        f"is {kind}; the maximum difference of the outputs is "
+        f"{result['difference']:.1e} of the largest output; "
         f"compilation {compiled['forward']:.0f} + {compiled['step']:.0f} s. "
-        "Seconds, ours / PyTorch.",
+        "Seconds, JAX / PyTorch.",
         "",
-        "| | least, wall | least, all cores | median, wall |",
+        "| | minimum, wall | minimum, all cores | median, wall |",
         "| --- | --- | --- | --- |",
     ]
     for name in ("forward", "step"):
         cells = [
-            " / ".join(f"{of(result[name][x][clock]):.3g}" for x in ("jax", "torch"))
-            for of, clock in ((min, "wall"), (min, "cpu"), (np.median, "wall"))
+            " / ".join(
+                f"{reduce(result[name][x][clock]):.3g}" for x in ("jax", "torch")
+            )
+            for reduce, clock in ((min, "wall"), (min, "cpu"), (np.median, "wall"))
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)

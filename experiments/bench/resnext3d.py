@@ -1,12 +1,13 @@
-"""CFN-SR's video encoder beside the same network in PyTorch, in one run.
+"""Compares the speed of CFN-SR's video encoder with the same network in PyTorch.
 
     python experiments/bench/resnext3d.py                     # 112 and 224, minutes
     python experiments/bench/resnext3d.py --case 56x1 --rounds 2
 
-Forward (evaluation) and a training step (forward, backward, Adam) on random clips of
-30 frames. The two libraries take turns, so that a busy machine slows both, though not
-alike: figures are the least of the rounds, once as time on the wall and once as time of
-all cores, and the load before and after is printed. Writes JSON and prints a table.
+Forward pass (evaluation) and training step (forward, backward, Adam) on random clips of
+30 frames. The rounds of the two libraries are interleaved, so that other load slows
+both, though not equally: the table has the minimum over the rounds of the wall-clock
+time and of the CPU time of all cores, and the load before and after. Writes JSON and
+prints a table.
 """
 
 import argparse
@@ -36,10 +37,10 @@ FOLDER = Path(__file__).parent
 
 
 def main() -> None:
-    """Measures the cases asked for."""
+    """Measures the cases, writes JSON and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--case", action="append", help="SIZExBATCH, such as 112x2")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=7, help="measured rounds")
     parser.add_argument("--out", type=Path, default=FOLDER / "resnext3d.json")
     parser.add_argument("--peak", choices=("jax", "torch"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -57,24 +58,26 @@ def main() -> None:
 
 
 def measure(case: str, rounds: int) -> dict[str, Any]:
-    """All figures of one case."""
+    """Returns the figures of one case."""
     clips, variables = inputs(case)
-    theirs = Theirs(clips, variables)
+    in_torch = TorchModel(clips, variables)
     with tempfile.TemporaryDirectory() as folder:
         jax.config.update("jax_compilation_cache_dir", folder)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        cold = Ours(clips, variables).compile_seconds
+        uncached = JaxModel(clips, variables).compile_seconds
         jax.clear_caches()
-        ours = Ours(clips, variables)
+        in_jax = JaxModel(clips, variables)
         jax.config.update("jax_compilation_cache_dir", None)
-    off = np.max(np.abs(ours.forward() - theirs.forward()))
+    error = np.max(np.abs(in_jax.forward() - in_torch.forward()))
     figures = {
-        "difference": float(off / np.max(np.abs(theirs.forward()))),
-        "compile": cold,
-        "compile_cached": ours.compile_seconds,
+        "difference": float(error / np.max(np.abs(in_torch.forward()))),
+        "compile": uncached,
+        "compile_cached": in_jax.compile_seconds,
     }
     for name in ("forward", "step"):
-        figures[name] = alternate(getattr(ours, name), getattr(theirs, name), rounds)
+        figures[name] = alternate(
+            getattr(in_jax, name), getattr(in_torch, name), rounds
+        )
     script = [sys.executable, __file__, "--case", case, "--peak"]
     figures["peak_mb"] = {
         library: int(subprocess.check_output([*script, library], text=True))
@@ -83,7 +86,7 @@ def measure(case: str, rounds: int) -> dict[str, Any]:
     return figures
 
 
-class Ours:
+class JaxModel:
     """The encoder in JAX, compiled.
 
     Attributes:
@@ -105,10 +108,10 @@ class Ours:
             return jnp.mean(jnp.square(tokens.values)), updated["batch_stats"]
 
         def step(state, clips):
-            params, stats, optimiser = state
+            params, stats, optimizer = state
             grads, stats = jax.grad(loss, has_aux=True)(params, stats, clips)
-            updates, optimiser = tx.update(grads, optimiser)
-            return optax.apply_updates(params, updates), stats, optimiser
+            updates, optimizer = tx.update(grads, optimizer)
+            return optax.apply_updates(params, updates), stats, optimizer
 
         def forward(variables, clips):
             return encoder.apply(variables, clips, mask, train=False).values
@@ -123,11 +126,11 @@ class Ours:
         self._step = self._compiled("step", step, self.state)
 
     def forward(self) -> np.ndarray:
-        """The map of features, (b n d)."""
+        """Returns the feature map, (b n d)."""
         return np.asarray(self._forward(self.variables, self.clips))
 
     def step(self) -> None:
-        """One step of training."""
+        """Runs a training step."""
         self.state = jax.block_until_ready(self._step(self.state, self.clips))
 
     def _compiled(self, name: str, function, state):
@@ -137,32 +140,32 @@ class Ours:
         return compiled
 
 
-class Theirs:
+class TorchModel:
     """The encoder in PyTorch."""
 
     def __init__(self, clips: np.ndarray, variables: Any):
         self.network = TorchResNeXt3D()
         load(self.network, flatten_dict(variables))
         self.clips = torch.tensor(clips.transpose(0, 4, 1, 2, 3).copy())
-        self.optimiser = torch.optim.Adam(self.network.parameters(), 1e-5)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), 1e-5)
 
     def forward(self) -> np.ndarray:
-        """The map of features, (b n d)."""
+        """Returns the feature map, (b n d)."""
         self.network.eval()
         with torch.no_grad():
             maps = self.network(self.clips).numpy()
         return np.moveaxis(maps.reshape(*maps.shape[:2], -1), 1, 2)
 
     def step(self) -> None:
-        """One step of training."""
+        """Runs a training step."""
         self.network.train()
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
         self.network(self.clips).square().mean().backward()
-        self.optimiser.step()
+        self.optimizer.step()
 
 
 def inputs(case: str) -> tuple[np.ndarray, Any]:
-    """Random clips (b t h w 3) and random variables of the encoder."""
+    """Returns random clips (b t h w 3) and random variables of the encoder."""
     size, batch = map(int, case.split("x"))
     rng = np.random.default_rng(0)
     clips = rng.standard_normal((batch, FRAMES, size, size, 3), np.float32)
@@ -180,11 +183,11 @@ def inputs(case: str) -> tuple[np.ndarray, Any]:
 
 
 def peak_memory(library: str, case: str) -> int:
-    """The most memory of a process that takes two steps of training, MB; Linux only.
+    """Returns the peak memory of a process that runs two training steps, in MB.
 
-    Not from getrusage, which begins with what the parent process had.
+    Linux only. Not from getrusage, which includes the memory of the parent process.
     """
-    network = {"jax": Ours, "torch": Theirs}[library](*inputs(case))
+    network = {"jax": JaxModel, "torch": TorchModel}[library](*inputs(case))
     for _ in range(2):
         network.step()
     status = Path("/proc/self/status").read_text().splitlines()
@@ -192,12 +195,12 @@ def peak_memory(library: str, case: str) -> int:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The figures as Markdown."""
+    """Returns the figures as Markdown."""
     info = result["machine"]
     lines = [
         f"{info['cpu']}, {info['cores']} cores, load {info['load']:.1f} before and "
         f"{info['load_after']:.1f} after; jax {info['jax']}, torch {info['torch']}. "
-        "Seconds, the least of the rounds, ours / PyTorch.",
+        "Seconds, minimum over the rounds, JAX / PyTorch.",
         "",
         "| clip x batch | forward, wall | forward, cores | step, wall | step, cores "
         "| compile, from cache | peak MB |",
@@ -209,7 +212,7 @@ def table(result: dict[str, Any]) -> str:
             for name in ("forward", "step")
             for clock in ("wall", "cpu")
         )
-        cells = [f"{ours:.2f} / {theirs:.2f}" for ours, theirs in pairs]
+        cells = [f"{in_jax:.2f} / {in_torch:.2f}" for in_jax, in_torch in pairs]
         totals = (sum(figures[key].values()) for key in ("compile", "compile_cached"))
         cells.append(", ".join(f"{seconds:.1f}" for seconds in totals))
         cells.append(" / ".join(str(mb) for mb in figures["peak_mb"].values()))

@@ -1,4 +1,4 @@
-"""MCL-MCF in PyTorch, written from the paper's equations; text is vectors."""
+"""MCL-MCF in PyTorch, from the paper's equations; the text is precomputed."""
 
 import numpy as np
 import torch
@@ -23,89 +23,98 @@ SCALE = 1 / 0.07
 
 
 class Contrast(nn.Module):
-    """Two projections, and InfoNCE both ways (Algorithm 1)."""
+    """Two projections, and symmetric InfoNCE (Algorithm 1)."""
 
-    def __init__(self, x: int, y: int, width: int):
+    def __init__(self, x: int, y: int, dim: int):
         super().__init__()
-        self.x, self.y = nn.Linear(x, width), nn.Linear(y, width)
+        self.x, self.y = nn.Linear(x, dim), nn.Linear(y, dim)
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """The loss of (b d) and (b e), ()."""
+        """Returns the loss of (b d) and (b e), ()."""
         x, y = (functional.normalize(f(z)) for f, z in ((self.x, x), (self.y, y)))
         logits = SCALE * x @ y.T
-        own = torch.arange(len(x))
-        rows, columns = (functional.cross_entropy(z, own) for z in (logits, logits.T))
+        targets = torch.arange(len(x))
+        rows, columns = (
+            functional.cross_entropy(z, targets) for z in (logits, logits.T)
+        )
         return (rows + columns) / 2
 
 
 class TorchMCLMCF(nn.Module):
-    """The model with its three levels of contrast.
+    """The model with its three levels of contrastive loss.
 
-    The outer product is built and convolved as an image; with `checkpoint` its
-    activations are computed again on the way back.
+    The outer product is materialized and convolved as an image; with `checkpoint` its
+    activations are rematerialized in the backward pass.
+
+    Args:
+        features: Features of every modality, by its name.
+        dims: encoder_dim, projection_dim and so on, as in `models/mcl_mcf.py`.
+        checkpoint: Rematerialize the activations of the images.
     """
 
-    def __init__(self, widths: dict[str, int], sizes: dict, checkpoint: bool = True):
+    def __init__(self, features: dict[str, int], dims: dict, checkpoint: bool = True):
         super().__init__()
-        encoded = {m: sizes["encoded"] for m in widths} | {"text": widths["text"]}
-        lifted, projected = sizes["lifted"], sizes["projected"]
+        encoded = {m: dims["encoder_dim"] for m in features}
+        encoded["text"] = features["text"]
+        projected, hidden = dims["projection_dim"], dims["hidden_dim"]
         total = sum(encoded.values())
         layers = {}
         for m in ("audio", "video"):
-            layers[f"lstm_{m}"] = nn.LSTM(widths[m], encoded[m], batch_first=True)
+            layers[f"lstm_{m}"] = nn.LSTM(features[m], encoded[m], batch_first=True)
             layers[f"out_{m}"] = nn.Linear(encoded[m], encoded[m])
-        layers |= {f"lift_{m}": nn.Linear(d, lifted) for m, d in encoded.items()}
-        layers["mix"] = nn.Linear(total, lifted)
-        layers["fuse"] = nn.Linear(4 * lifted, lifted)
-        layers["hidden_0"] = nn.Linear(lifted, sizes["hidden"])
-        layers["hidden_1"] = nn.Linear(sizes["hidden"], sizes["hidden"])
-        layers["head"] = nn.Linear(sizes["hidden"], 1)
-        layers |= {k: _convolutions(sizes["channels"]) for k in PAIRS}
+        layers |= {f"lift_{m}": nn.Linear(d, projected) for m, d in encoded.items()}
+        layers["mix"] = nn.Linear(total, projected)
+        layers["fuse"] = nn.Linear(4 * projected, projected)
+        layers["hidden_0"] = nn.Linear(projected, hidden)
+        layers["hidden_1"] = nn.Linear(hidden, hidden)
+        layers["head"] = nn.Linear(hidden, 1)
+        layers |= {k: _convolutions(dims["channels"]) for k in PAIRS}
         self.levels = {1: [], 2: [], 3: []}
 
         def contrast(level: int, names: tuple[str, ...], x: int, y: int) -> None:
             name = f"level{level}_{'_'.join(names)}"
-            layers[name] = Contrast(x, y, projected)
+            layers[name] = Contrast(x, y, dims["contrastive_dim"])
             self.levels[level].append((name, names))
 
         for x, y in LEVEL1:
             contrast(1, (x, y), encoded[x], encoded[y])
         for x, *others in LEVEL2:
-            width = sum(encoded[m] for m in others)
-            layers[f"mix_{'_'.join(others)}"] = nn.Linear(width, sizes["mixed"])
-            contrast(2, (x, *others), encoded[x], sizes["mixed"])
-        flat = (lifted - 2 * len(sizes["channels"])) ** 2 * sizes["channels"][-1]
+            size, mixture = sum(encoded[m] for m in others), dims["mixture_dim"]
+            layers[f"mix_{'_'.join(others)}"] = nn.Linear(size, mixture)
+            contrast(2, (x, *others), encoded[x], mixture)
+        edge = projected - 2 * len(dims["channels"])
+        image = edge**2 * dims["channels"][-1]
         tv, ta, va = PAIRS.values()
         for x, y in ((tv, ta), (tv, va), (ta, va)):
-            contrast(3, x + y, flat, flat)
+            contrast(3, x + y, image, image)
         self.layers = nn.ModuleDict(layers)
         self.checkpoint = checkpoint
 
     def forward(self, inputs: dict[str, torch.Tensor]):
-        """The score (b); in training also the losses of the three levels."""
+        """Returns the scores (b), and in training the contrastive losses' sum."""
         at = self.layers
         z = {"text": inputs["text"][:, 0]}
         for m in ("audio", "video"):
             z[m] = at[f"out_{m}"](at[f"lstm_{m}"](inputs[m])[1][0][0])
-        lifted = {m: functional.relu(at[f"lift_{m}"](z[m])) for m in z}
-        joined = lambda of, names: torch.cat([of[m] for m in names], -1)
+        projected = {m: functional.relu(at[f"lift_{m}"](z[m])) for m in z}
+        joined = lambda values, names: torch.cat([values[m] for m in names], -1)
         q = functional.relu(at["mix"](joined(z, ORDER)))
-        h = at["fuse"](torch.cat([joined(lifted, ORDER), q], -1))
+        h = at["fuse"](torch.cat([joined(projected, ORDER), q], -1))
         for name in ("hidden_0", "hidden_1"):
             h = torch.tanh(at[name](h))
         score = at["head"](h)[:, 0]
         if not self.training:
             return score
-        images = {pair: self._image(k, lifted) for k, pair in PAIRS.items()}
+        images = {pair: self._image(k, projected) for k, pair in PAIRS.items()}
         first = sum(at[k](z[x], z[y]) for k, (x, y) in self.levels[1])
         mixed = lambda names: at[f"mix_{'_'.join(names)}"](joined(z, names))
         second = sum(at[k](z[x], mixed(names)) for k, (x, *names) in self.levels[2])
         third = sum(at[k](images[n[:2]], images[n[2:]]) for k, n in self.levels[3])
         return score, first + second + third
 
-    def _image(self, name: str, lifted: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Eq. 14-15."""
-        x, y = (lifted[m] for m in PAIRS[name])
+    def _image(self, name: str, projected: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Returns the convolved outer product, Eq. 14-15."""
+        x, y = (projected[m] for m in PAIRS[name])
 
         def convolved(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             image = torch.einsum("bi,bj->bij", x, y)[:, None]
@@ -124,21 +133,21 @@ def _convolutions(channels: tuple[int, ...]) -> nn.Sequential:
 
 
 def load(network: TorchMCLMCF, params: dict) -> None:
-    """Copies the weights of ours, which have the same names."""
+    """Copies the parameters of the JAX model, which have the same names."""
     at = network.layers
     for m in ("audio", "video"):
-        ours, lstm = params[f"encoders_{m}"], at[f"lstm_{m}"]
-        _put(lstm.weight_ih_l0, ours["lstm"]["input_kernel"][0].T)
-        _put(lstm.weight_hh_l0, ours["lstm"]["recurrent_kernel"][0].T)
-        _put(lstm.bias_ih_l0, ours["lstm"]["bias"][0])
-        _put(lstm.bias_hh_l0, 0 * ours["lstm"]["bias"][0])
-        _linear(at[f"out_{m}"], ours["out"])
+        source, lstm = params[f"encoders_{m}"], at[f"lstm_{m}"]
+        _put(lstm.weight_ih_l0, source["lstm"]["input_kernel"][0].T)
+        _put(lstm.weight_hh_l0, source["lstm"]["recurrent_kernel"][0].T)
+        _put(lstm.bias_ih_l0, source["lstm"]["bias"][0])
+        _put(lstm.bias_hh_l0, 0 * source["lstm"]["bias"][0])
+        _linear(at[f"out_{m}"], source["out"])
     for name in params.keys() & at.keys():
         _layer(at[name], params[name])
 
 
 def _layer(layer: nn.Module, weight: dict) -> None:
-    """A linear layer, the two of a contrast, or a row of convolutions."""
+    """Copies a linear layer, two projections, or a sequence of convolutions."""
     if isinstance(layer, Contrast):
         _linear(layer.x, weight["x"])
         _linear(layer.y, weight["y"])

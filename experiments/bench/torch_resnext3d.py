@@ -1,4 +1,4 @@
-"""The network of `encoders/resnext3d.py` in PyTorch, to be measured beside it."""
+"""The network of `encoders/resnext3d.py` in PyTorch, for speed comparisons."""
 
 import numpy as np
 import torch
@@ -6,10 +6,10 @@ from torch import nn
 
 
 class TorchResNeXt3D(nn.Module):
-    """The same layers, the same order of parameters, PyTorch's names.
+    """The same layers in the same order, with PyTorch's parameter names.
 
     Attributes:
-        stages: bottlenecks in order, each named as in the JAX encoder.
+        stages: Bottlenecks in order, with the names of the JAX encoder.
     """
 
     def __init__(self, blocks=(3, 4, 6, 3), width=64, cardinality=32, channels=3):
@@ -22,7 +22,8 @@ class TorchResNeXt3D(nn.Module):
         for i, depth in enumerate(blocks):
             for j in range(depth):
                 stride = 2 if i > 0 and j == 0 else 1
-                block = TorchBottleneck(last, 2 * width * 2**i, cardinality, stride)
+                planes = 2 * width * 2**i
+                block = TorchBottleneck(last, planes, cardinality, stride)
                 self.stages[f"stage{i + 1}_block{j}"] = block
                 last = 4 * width * 2**i
 
@@ -35,7 +36,7 @@ class TorchResNeXt3D(nn.Module):
 
 
 class TorchBottleneck(nn.Module):
-    """1x1x1, grouped 3x3x3, 1x1x1, and a shortcut around them."""
+    """1x1x1, grouped 3x3x3 and 1x1x1 convolutions, and a shortcut."""
 
     def __init__(self, last, planes, cardinality, stride):
         super().__init__()
@@ -72,7 +73,7 @@ NAMES = {
 
 
 def load(network: TorchResNeXt3D, leaves: dict[tuple[str, ...], np.ndarray]) -> None:
-    """Puts the flattened variables of the JAX encoder into the PyTorch network."""
+    """Copies the flattened variables of the JAX encoder into the network."""
     state = {}
     for path, value in leaves.items():
         value = np.asarray(value)
@@ -86,21 +87,21 @@ def load(network: TorchResNeXt3D, leaves: dict[tuple[str, ...], np.ndarray]) -> 
 
 
 def gradients(network: TorchResNeXt3D) -> dict[str, np.ndarray]:
-    """The gradients of the parameters by PyTorch's names, in the layout of ours."""
+    """Returns the gradients by PyTorch's names, in the layout of the JAX encoder."""
     return {
-        key: _ours(parameter.grad.numpy())
+        key: _jax_layout(parameter.grad.numpy())
         for key, parameter in network.named_parameters()
     }
 
 
 def name(path: tuple[str, ...]) -> str:
-    """PyTorch's name of one of our leaves, ("params", "stem", "kernel")."""
-    _, *place, leaf = path
-    stages = ["stages"] if place[0].startswith("stage") else []
-    return ".".join([*stages, *place, NAMES[leaf]])
+    """Returns PyTorch's name of a leaf such as ("params", "stem", "kernel")."""
+    _, *module, leaf = path
+    stages = ["stages"] if module[0].startswith("stage") else []
+    return ".".join([*stages, *module, NAMES[leaf]])
 
 
-def _ours(value: np.ndarray) -> np.ndarray:
+def _jax_layout(value: np.ndarray) -> np.ndarray:
     if value.ndim < 5:
         return value
     value = value.transpose(2, 3, 4, 1, 0)

@@ -1,13 +1,13 @@
-"""How hard each modality of `digits` is, and what two of them give together.
+"""Accuracy of simple classifiers on each modality of `digits` and on combinations.
 
     python experiments/digits/difficulty.py
 
-Two simple classifiers on each modality (logistic regression, and a network with one
-hidden layer, both after principal components) and, for each pair, the product of
-their probabilities. Regularisation is chosen on the validation split; the README holds
-the result.
+Logistic regression and a network with one hidden layer, both after PCA, on each
+modality; for combinations, the product of the probabilities. Regularization is selected
+on the validation split. The README has the result.
 """
 
+import argparse
 import itertools
 from collections.abc import Mapping
 
@@ -27,7 +27,7 @@ STRENGTHS = (0.01, 0.1, 1.0)
 
 
 def features(data: Dataset, split: str, modality: str) -> np.ndarray:
-    """One row per example: pixels, MFCC, the mean frame, or which words there are."""
+    """Returns one row per example: pixels, MFCC, the mean frame, or a bag of words."""
     values = np.stack(
         [
             data.source(split)[i]["inputs"][modality]
@@ -43,9 +43,9 @@ def features(data: Dataset, split: str, modality: str) -> np.ndarray:
     return values.reshape(len(values), -1)
 
 
-def candidates(width: int):
-    """Classifiers to choose from."""
-    for components in sorted({min(c, width) for c in COMPONENTS}):
+def candidates(num_features: int):
+    """Yields the classifiers to select from."""
+    for components in sorted({min(c, num_features) for c in COMPONENTS}):
         reduce = PCA(components, random_state=0)
         for strength in STRENGTHS:
             yield make_pipeline(
@@ -59,24 +59,27 @@ def candidates(width: int):
 
 
 def fitted(data: Dataset, modality: str) -> dict[str, np.ndarray]:
-    """Split -> log probabilities (n 10) of the classifier that validation prefers."""
+    """Returns, by split, the log-probabilities (n 10) of the selected classifier."""
     rows = {split: features(data, split, modality) for split in data.sources}
-    truth = {split: data.label(split, "digit") for split in data.sources}
+    labels = {split: data.label(split, "digit") for split in data.sources}
     models = [
-        model.fit(rows["train"], truth["train"])
+        model.fit(rows["train"], labels["train"])
         for model in candidates(rows["train"].shape[1])
     ]
-    best = max(models, key=lambda model: model.score(rows["valid"], truth["valid"]))
+    best = max(models, key=lambda model: model.score(rows["valid"], labels["valid"]))
     return {split: best.predict_log_proba(values) for split, values in rows.items()}
 
 
 def accuracy(data: Dataset, split: str, scores: Mapping[str, np.ndarray]) -> float:
-    """Share of right answers."""
+    """Returns the accuracy on a split."""
     return float(np.mean(scores[split].argmax(axis=1) == data.label(split, "digit")))
 
 
 def main() -> None:
     """Prints a table."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     data = load_digits()
     single = {modality: fitted(data, modality) for modality in MODALITIES}
     print(f"digits {data.facts['version']}, fingerprint {data.facts['fingerprint']}")
@@ -93,7 +96,7 @@ def main() -> None:
 
 
 def pairs() -> list[tuple[str, ...]]:
-    """Every two modalities."""
+    """Returns every pair of modalities."""
     return list(itertools.combinations(MODALITIES, 2))
 
 

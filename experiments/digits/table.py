@@ -1,9 +1,10 @@
-"""All papers on the embedded digits: runs what is not finished, then prints a table.
+"""Trains all papers on the embedded digits and prints a table.
 
     python experiments/digits/table.py --seeds 3 --runs runs/digits
 
-Every row is one command, `python -m mmfusion_jax.main` with that config; a run that was
-broken off goes on where it stopped. The table stands in results.json beside this file.
+Every row is one command, `python -m mmfusion_jax.main` with that config; interrupted
+runs resume and finished ones are kept. The table is also written to results.json beside
+this file.
 """
 
 import argparse
@@ -20,7 +21,7 @@ PAPERS = ("cfn_sr", "mea", "mcl_mcf", "hetero_fusion_net", "of_cmaer_cat")
 
 
 def rows(paper: str, result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row for the model and one for each of its unimodal stages."""
+    """Returns one row for each unimodal stage and one for the model."""
     runs = result["runs"]
     names = list(result["config"]["model"]["encoders"])
     made = [
@@ -31,19 +32,25 @@ def rows(paper: str, result: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Trains, prints, writes."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--runs", type=Path, default=Path("runs/digits"))
-    parser.add_argument("--only", nargs="*", choices=PAPERS, default=PAPERS)
+    """Trains the papers, prints the table and writes it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/digits"), help="folder of the runs"
+    )
+    parser.add_argument(
+        "--only", nargs="*", choices=PAPERS, default=PAPERS, help="papers to train"
+    )
     options = parser.parse_args()
     table, result = [], {}
     for paper in options.only:
-        folder = options.runs / paper
-        result = train(f"{paper}.py", folder, f"--config.seeds={options.seeds}")
+        workdir = options.runs / paper
+        result = train(f"{paper}.py", workdir, f"--config.seeds={options.seeds}")
         table += rows(paper, result)
-    facts = {key: result[key] for key in ("versions", "device", "data")}
-    write(FOLDER / "results.json", table, **facts)
+    details = {key: result[key] for key in ("versions", "device", "data")}
+    write(FOLDER / "results.json", table, **details)
     print(markdown(table))
 
 

@@ -1,101 +1,108 @@
-"""Runs of a model on `score` beside regression on the same folds and the same clips.
+"""Compares trained runs on `score` with regression on the same folds and clips.
 
     python experiments/mmmo/compare.py FOLDER RUN [RUN ...]
 
-FOLDER holds mmmo.npz; RUN is the work folder of a training on the 5 folds. Where all of
-its folds have the same seeds, prints, as JSON, the mean of every score, with its
-deviation over the seeds (of the means over the folds) and over the folds (of the means
-over the seeds); and what every test clip says of the model and of regression on all
-three modalities: the difference of their absolute errors and of their rights, averaged
-over the seeds, with its standard error and the p of Wilcoxon's ranks over the clips.
+FOLDER contains mmmo.npz; RUN is the workdir of a training on the 5 folds. If all folds
+of a run have the same seeds, prints, as JSON, the mean of every metric, with its
+standard deviation over the seeds (of the means over the folds) and over the folds (of
+the means over the seeds), and a paired comparison with regression on all three
+modalities: the difference of the absolute errors and of the accuracies of every test
+clip, averaged over the seeds, with its standard error and the p-value of Wilcoxon's
+signed-rank test over the clips.
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from regression import ALL, FOLDS, answers
+from regression import ALL, FOLDS, predict
 from scipy.stats import wilcoxon
 
 from mmfusion_jax.data.datasets.ict_mmmo import TARGET, load_ict_mmmo
 
-SCORES = ("mae", "corr", "acc2")
-Units = dict[int, dict[int, dict[str, Any]]]
+METRICS = ("mae", "corr", "acc2")
+Runs = dict[int, dict[int, dict[str, Any]]]
 
 
-def units(run: Path) -> Units:
-    """Fold -> seed -> the entry of every training that has ended."""
-    found: Units = {}
-    for path in sorted(run.glob("fold_*/seed_*/run.json")):
+def read_runs(workdir: Path) -> Runs:
+    """Returns the result of every finished run, by fold and seed."""
+    found: Runs = {}
+    for path in sorted(workdir.glob("fold_*/seed_*/run.json")):
         fold, seed = (int(p.name.split("_")[1]) for p in (path.parents[1], path.parent))
         entry = json.loads(path.read_text(encoding="utf-8"))
         found.setdefault(fold, {})[seed] = entry
     return found
 
 
-def spread(found: Units) -> dict[str, dict[str, float]]:
-    """Mean and deviations of each score over whole folds and seeds."""
+def mean_std(runs: Runs) -> dict[str, dict[str, float]]:
+    """Returns mean and standard deviations of each metric over folds and seeds."""
     made = {}
-    for name in SCORES:
+    for name in METRICS:
         table = np.array(
-            [[u["test"][name] for _, u in sorted(s.items())] for s in found.values()]
+            [[r["test"][name] for _, r in sorted(s.items())] for s in runs.values()]
         )
         made[name] = {
             "mean": float(table.mean()),
-            "over seeds": float(table.mean(axis=0).std(ddof=1)),
-            "over folds": float(table.mean(axis=1).std(ddof=1)),
+            "std over seeds": float(table.mean(axis=0).std(ddof=1)),
+            "std over folds": float(table.mean(axis=1).std(ddof=1)),
         }
     return made
 
 
-def paired(found: Units, folder: str, textless: bool) -> dict[str, dict[str, float]]:
-    """The model against regression, clip by clip."""
-    errors, rights = [], []
-    for fold, seeds in found.items():
+def compare(
+    runs: Runs, folder: str, keep_clips_without_text: bool
+) -> dict[str, dict[str, float]]:
+    """Returns the paired comparison of a model with regression."""
+    errors, accuracies = [], []
+    for fold, seeds in runs.items():
         data = load_ict_mmmo(
             folder,
             fold=fold,
             folds=FOLDS,
             protocol="fixed_epochs",
-            keep_clips_without_text=textless,
+            keep_clips_without_text=keep_clips_without_text,
         )
-        truth = data.label("test", "score")
-        pairs = [unit["plot_data"]["pairs"] for unit in seeds.values()]
-        said = np.array([pair["prediction"] for pair in pairs])
-        assert np.allclose([pair["truth"] for pair in pairs], truth, atol=1e-3)
-        good = truth > TARGET.neutral
-        flag, score = answers(data, ALL)
-        own, others = np.abs(said - truth).mean(axis=0), np.abs(score - truth)
-        errors.append(own - others)
-        right = ((said > TARGET.neutral) == good).mean(axis=0)
-        rights.append(right - (flag == good))
-    return {"mae": _test(errors), "accuracy": _test(rights)}
+        y_true = data.label("test", "score")
+        pairs = [run["plot_data"]["pairs"] for run in seeds.values()]
+        y_pred = np.array([pair["prediction"] for pair in pairs])
+        assert np.allclose([pair["truth"] for pair in pairs], y_true, atol=1e-3)
+        positive = y_true > TARGET.neutral
+        logistic, ridge = predict(data, ALL)
+        errors.append(np.abs(y_pred - y_true).mean(axis=0) - np.abs(ridge - y_true))
+        correct = ((y_pred > TARGET.neutral) == positive).mean(axis=0)
+        accuracies.append(correct - (logistic == positive))
+    return {"mae": _test(errors), "accuracy": _test(accuracies)}
 
 
 def _test(differences: list[np.ndarray]) -> dict[str, float]:
-    """Mean difference over all clips, its standard error, and Wilcoxon's p."""
+    """Returns the mean over all clips, its standard error, and Wilcoxon's p-value."""
     d = np.concatenate(differences)
-    ranks: Any = wilcoxon(d)
+    test: Any = wilcoxon(d)
     error = float(d.std(ddof=1) / np.sqrt(len(d)))
-    return {"difference": float(d.mean()), "error": error, "p": float(ranks.pvalue)}
+    return {"difference": float(d.mean()), "error": error, "p": float(test.pvalue)}
 
 
 def main() -> None:
     """Prints a JSON object for every run."""
-    folder, *runs = sys.argv[1:]
-    for run in map(Path, runs):
-        found = units(run)
-        config = json.loads((run / "config.json").read_text(encoding="utf-8"))
-        shown: dict[str, Any] = {"run": run.name, "folds": sorted(found)}
-        if len({tuple(sorted(seeds)) for seeds in found.values()}) == 1:
-            textless = config["data"]["textless"]
-            shown |= {
-                "scores": spread(found),
-                "paired": paired(found, folder, textless),
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", help="folder with mmmo.npz")
+    parser.add_argument("run", type=Path, nargs="+", help="workdir of a training")
+    options = parser.parse_args()
+    for workdir in options.run:
+        runs = read_runs(workdir)
+        config = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
+        result: dict[str, Any] = {"run": workdir.name, "folds": sorted(runs)}
+        if len({tuple(sorted(seeds)) for seeds in runs.values()}) == 1:
+            keep = config["data"]["keep_clips_without_text"]
+            result |= {
+                "metrics": mean_std(runs),
+                "paired": compare(runs, options.folder, keep),
             }
-        print(json.dumps(shown, indent=2))
+        print(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":

@@ -1,38 +1,38 @@
-"""Runs of a model on `score` beside ridge regression, utterance by utterance.
+"""Compares trained runs on `score` with ridge regression, utterance by utterance.
 
     python experiments/mosi_utterances/compare.py FOLDER RUN [RUN ...]
 
-FOLDER holds train.npz and test.npz; RUN is the work folder of a training with several
-seeds. Prints, as JSON, the mean and the deviation over the seeds of the scores; the
-error of ridge regression on all modalities, with the rest of the video if the model
-sees neighbours, for every penalty, of which the experiment uses 10; and the mean
-difference of the absolute errors, averaged over the seeds, from that with the penalty
-that is best on the test split, with its standard error and the p of Wilcoxon's ranks.
+FOLDER contains train.npz and test.npz; RUN is the workdir of a training with several
+seeds. Prints, as JSON, mean and standard deviation of the metrics over the seeds; the
+error of ridge regression on all modalities for every penalty (the experiment uses 10),
+with the rest of the video if the model sees neighbors; and the mean difference of the
+absolute errors, averaged over the seeds, from ridge with the penalty that is best on
+the test split, with its standard error and the p-value of Wilcoxon's signed-rank test.
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from regression import WHOLE, inputs
+from regression import ENTIRE_VIDEO, inputs
 from scipy.stats import wilcoxon
 from sklearn.linear_model import Ridge
 
 from mmfusion_jax.data.datasets.mosi_utterances import MODALITIES, load_mosi_utterances
 
 PENALTIES = (1.0, 10.0, 100.0, 1e3, 3e3, 1e4, 3e4)
-SCORES = ("mae", "corr", "acc2_has0")
+METRICS = ("mae", "corr", "acc2_has0")
 
 
 def ridge(folder: str, context: bool) -> tuple[np.ndarray, dict[float, np.ndarray]]:
-    """The test scores, and the error of ridge with every penalty, (n) each."""
+    """Returns the test scores, and the absolute errors by penalty, (n) each."""
     data = load_mosi_utterances(
         folder,
         label="score",
-        context_before=WHOLE,
-        context_after=WHOLE,
+        context_before=ENTIRE_VIDEO,
+        context_after=ENTIRE_VIDEO,
         protocol="fixed_epochs",
     )
     x = inputs(data, MODALITIES, context)
@@ -43,28 +43,40 @@ def ridge(folder: str, context: bool) -> tuple[np.ndarray, dict[float, np.ndarra
     }
 
 
+def compare(folder: str, workdir: Path) -> dict[str, Any]:
+    """Returns the metrics of a run and its paired comparison with ridge regression."""
+    text = (workdir / "config.json").read_text(encoding="utf-8")
+    config = json.loads(text)["data"]
+    context = config["context_before"] + config["context_after"] > 0
+    y_true, errors = ridge(folder, context)
+    best = min(errors.values(), key=np.mean)
+    files = sorted(workdir.glob("fold_0/seed_*/run.json"))
+    runs = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    pairs = [run["plot_data"]["pairs"] for run in runs]
+    assert np.allclose([pair["truth"] for pair in pairs], y_true, atol=1e-3)
+    y_pred = np.array([pair["prediction"] for pair in pairs])
+    d = np.abs(y_pred - y_true).mean(axis=0) - best
+    test: Any = wilcoxon(d)
+    result: dict[str, Any] = {"run": workdir.name, "seeds": len(runs)}
+    result["ridge"] = {a: float(e.mean()) for a, e in errors.items()}
+    for name in METRICS:
+        values = np.array([run["test"][name] for run in runs])
+        result[name] = [float(values.mean()), float(values.std(ddof=1))]
+    error = float(d.std(ddof=1) / np.sqrt(len(d)))
+    result["paired"] = [float(d.mean()), error, float(test.pvalue)]
+    return result
+
+
 def main() -> None:
     """Prints a JSON object for every run."""
-    folder, *runs = sys.argv[1:]
-    for run in map(Path, runs):
-        config = json.loads((run / "config.json").read_text(encoding="utf-8"))["data"]
-        truth, errors = ridge(folder, context=config["before"] + config["after"] > 0)
-        best = min(errors.values(), key=np.mean)
-        files = sorted(run.glob("fold_0/seed_*/run.json"))
-        units = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-        pairs = [unit["plot_data"]["pairs"] for unit in units]
-        assert np.allclose([pair["truth"] for pair in pairs], truth, atol=1e-3)
-        own = np.abs(np.array([p["prediction"] for p in pairs]) - truth).mean(axis=0)
-        d = own - best
-        ranks: Any = wilcoxon(d)
-        shown: dict[str, Any] = {"run": run.name, "seeds": len(units)}
-        shown["ridge"] = {a: float(e.mean()) for a, e in errors.items()}
-        for name in SCORES:
-            values = np.array([unit["test"][name] for unit in units])
-            shown[name] = [float(values.mean()), float(values.std(ddof=1))]
-        error = float(d.std(ddof=1) / np.sqrt(len(d)))
-        shown["paired"] = [float(d.mean()), error, float(ranks.pvalue)]
-        print(json.dumps(shown, indent=2))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", help="folder with train.npz and test.npz")
+    parser.add_argument("run", type=Path, nargs="+", help="workdir of a training")
+    options = parser.parse_args()
+    for workdir in options.run:
+        print(json.dumps(compare(options.folder, workdir), indent=2))
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""Logistic and ridge regression on utterances of CMU-MOSI, alone and with their video.
+"""Logistic and ridge regression on CMU-MOSI utterances, alone and with their video.
 
     python experiments/mosi_utterances/regression.py FOLDER
 
-FOLDER holds train.npz and test.npz. Prints, as JSON, scores on the test videos after
-training on all training videos: "alone" reads the features of the utterance, "video"
-besides the mean of those of the other utterances of its video. The penalties, C = 0.1
-and alpha = 1 / C, are the same for every choice of features.
+FOLDER contains train.npz and test.npz. Prints, as JSON, metrics on the test videos
+after training on all training videos: "alone" reads the features of the utterance,
+"video" also the mean of those of the other utterances of its video. The penalties, C =
+0.1 and alpha = 1 / C, are the same for every choice of features.
 """
 
+import argparse
 import itertools
 import json
-import sys
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -19,70 +19,78 @@ from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.data.datasets.mosi_utterances import MODALITIES, load_mosi_utterances
 from mmfusion_jax.data.in_memory import InMemory
 
-WHOLE = 62
-"""Neighbours on either side that take in every video whole."""
+ENTIRE_VIDEO = 62
+"""Number of neighbors on either side that covers every video."""
 
 
-def features(source: InMemory, name: str, context: bool) -> np.ndarray:
-    """The utterance itself, (n f), and perhaps the mean of its neighbours, (n 2f)."""
-    x, asked = source.inputs[name][..., :-1], source.inputs[name][..., -1] > 0
-    others = source.masks[name] & ~asked
+def features(source: InMemory, modality: str, context: bool) -> np.ndarray:
+    """Returns the features of the target utterance, (n f).
+
+    With `context`, the mean of its neighbors is appended, (n 2f).
+    """
+    x, target = source.inputs[modality][..., :-1], source.inputs[modality][..., -1] > 0
+    others = source.masks[modality] & ~target
     count = np.maximum(others.sum(axis=1), 1)[:, None]
     mean = (x * others[..., None]).sum(axis=1) / count
-    return np.concatenate([x[asked], mean], axis=1) if context else x[asked]
+    return np.concatenate([x[target], mean], axis=1) if context else x[target]
 
 
 def inputs(
-    data: Dataset, chosen: tuple[str, ...], context: bool
+    data: Dataset, modalities: tuple[str, ...], context: bool
 ) -> dict[str, np.ndarray]:
-    """The joined features of each split."""
+    """Returns the concatenated features of each split."""
     return {
-        split: np.concatenate([features(s, n, context) for n in chosen], axis=1)
+        split: np.concatenate([features(s, n, context) for n in modalities], axis=1)
         for split, s in data.sources.items()
         if isinstance(s, InMemory)
     }
 
 
 def polarity(data: Dataset, x: dict[str, np.ndarray]) -> dict[str, float]:
-    """Test accuracy of negative or positive."""
+    """Returns the test accuracy of "polarity"."""
     y = {split: data.label(split, "polarity") for split in x}
     model = LogisticRegression(C=0.1, max_iter=5000).fit(x["train"], y["train"])
     return {"accuracy": float(model.score(x["test"], y["test"]))}
 
 
 def score(data: Dataset, x: dict[str, np.ndarray]) -> dict[str, float]:
-    """Mean absolute error and correlation on the test videos."""
+    """Returns mean absolute error and correlation of "score" on the test videos."""
     y = {split: data.label(split, "score") for split in x}
-    said = Ridge(alpha=10.0).fit(x["train"], y["train"]).predict(x["test"])
-    error = float(np.abs(said - y["test"]).mean())
-    return {"mae": error, "r": float(np.corrcoef(said, y["test"])[0, 1])}
+    y_pred = Ridge(alpha=10.0).fit(x["train"], y["train"]).predict(x["test"])
+    error = float(np.abs(y_pred - y["test"]).mean())
+    return {"mae": error, "r": float(np.corrcoef(y_pred, y["test"])[0, 1])}
 
 
-def constant(data: Dataset) -> dict[str, float]:
-    """What always saying the same gives: the larger class, the training mean."""
+def constant_baseline(data: Dataset) -> dict[str, float]:
+    """Returns the metrics of the majority class and of the mean training score."""
     y = {split: data.label(split, "score") for split in ("train", "test")}
-    share = float(np.mean(data.label("test", "polarity")))
+    positive = float(np.mean(data.label("test", "polarity")))
     error = float(np.abs(y["test"] - y["train"].mean()).mean())
-    return {"accuracy": max(share, 1 - share), "mae": error}
+    return {"accuracy": max(positive, 1 - positive), "mae": error}
 
 
 def main() -> None:
-    """Prints the table."""
+    """Prints the table as JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", help="folder with train.npz and test.npz")
+    folder = parser.parse_args().folder
     made = {}
-    for label, measure in {"polarity": polarity, "score": score}.items():
+    for label, evaluate in {"polarity": polarity, "score": score}.items():
         data = load_mosi_utterances(
-            sys.argv[1],
+            folder,
             label=label,
-            context_before=WHOLE,
-            context_after=WHOLE,
+            context_before=ENTIRE_VIDEO,
+            context_after=ENTIRE_VIDEO,
             protocol="fixed_epochs",
         )
         if label == "score":
-            made["constant"] = constant(data)
+            made["constant"] = constant_baseline(data)
         for size, context in itertools.product((1, 2, 3), (False, True)):
-            for chosen in itertools.combinations(MODALITIES, size):
-                name = f"{'+'.join(chosen)}, {'video' if context else 'alone'}"
-                found = measure(data, inputs(data, chosen, context))
+            for names in itertools.combinations(MODALITIES, size):
+                name = f"{'+'.join(names)}, {'video' if context else 'alone'}"
+                found = evaluate(data, inputs(data, names, context))
                 made.setdefault(name, {}).update(found)
     print(json.dumps(made, indent=2))
 

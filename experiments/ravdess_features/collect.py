@@ -1,12 +1,13 @@
-"""Gathers finished runs and the reference into one table.
+"""Collects finished runs and the reference into one table.
 
     python experiments/ravdess_features/collect.py RUNS REFERENCE.json > results.json
 
-RUNS holds the work folders fixed, fixed_none, honest and honest_none.
+RUNS contains the workdirs fixed_epochs, fixed_epochs_none, validation and
+validation_none.
 """
 
+import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,8 +16,8 @@ import numpy as np
 FOLDS = 5
 
 
-def spread(runs: Sequence[Mapping], entries: Sequence[Mapping], split: str) -> dict:
-    """Mean, deviation over the seeds of the mean over folds, and every fold's mean."""
+def mean_std(runs: Sequence[Mapping], entries: Sequence[Mapping], split: str) -> dict:
+    """Returns mean, standard deviations over seeds and over folds, and fold means."""
     seeds = sorted({run["seed"] for run in runs})
     table = np.zeros((len(seeds), FOLDS))
     for run, entry in zip(runs, entries, strict=True):
@@ -30,9 +31,9 @@ def spread(runs: Sequence[Mapping], entries: Sequence[Mapping], split: str) -> d
     }
 
 
-def rows(folder: Path, name: str, stages: Sequence[str] = ()) -> dict[str, dict]:
-    """The model of a work folder and its unimodal stages."""
-    path = folder / "result.json"
+def rows(workdir: Path, name: str, stages: Sequence[str] = ()) -> dict[str, dict]:
+    """Returns the rows of a model and of its unimodal stages."""
+    path = workdir / "result.json"
     if not path.exists():
         return {}
     result = json.loads(path.read_text(encoding="utf-8"))
@@ -42,19 +43,25 @@ def rows(folder: Path, name: str, stages: Sequence[str] = ()) -> dict[str, dict]
     splits = ["test"] + (["valid"] if runs[0]["valid"] else [])
     made = {}
     for title, entries in found.items():
-        made[title] = {split: spread(runs, entries, split) for split in splits}
+        made[title] = {split: mean_std(runs, entries, split) for split in splits}
         made[title]["parameters"] = entries[0]["parameters"]["total"]
     made["majority"] = {"test": result["baseline"]["scores"]["accuracy"]["mean"]}
     return made
 
 
 def main() -> None:
-    """Prints the table."""
-    runs, reference = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text())
+    """Prints the table as JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", type=Path, help="folder of the workdirs")
+    parser.add_argument("reference", type=Path, help="output of reference.py")
+    options = parser.parse_args()
+    reference = json.loads(options.reference.read_text(encoding="utf-8"))
     made = {}
-    for protocol in ("fixed", "validation"):
-        found = rows(runs / protocol, "cfn_sr", ("audio", "video"))
-        found |= rows(runs / f"{protocol}_none", "concatenation")
+    for protocol in ("fixed_epochs", "validation"):
+        found = rows(options.runs / protocol, "cfn_sr", ("audio", "video"))
+        found |= rows(options.runs / f"{protocol}_none", "concatenation")
         made[protocol] = {"networks": found, "regression": reference[protocol]}
     print(json.dumps(made, indent=2))
 

@@ -2,14 +2,15 @@
 
     python experiments/stress_predict/regression.py FOLDER
 
-FOLDER holds S01.npz and so on. Every signal is pooled over the real steps of a window,
-to its mean, deviation, least, greatest and the difference of its halves. Prints, as
-JSON, test macro-F1 and accuracy under the protocol "fixed", mean and deviation over 5
-folds, for signals as they are and with mean 0 and deviation 1 for each subject.
+FOLDER contains S01.npz and so on. Every signal is pooled over the valid steps of a
+window: mean, standard deviation, minimum, maximum and the difference of its halves.
+Prints, as JSON, test macro-F1 and accuracy under the protocol "fixed_epochs", mean and
+standard deviation over 5 folds, for signals standardized by the training subjects and
+by each subject's own recording.
 """
 
+import argparse
 import json
-import sys
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -26,25 +27,25 @@ from mmfusion_jax.data.datasets.stress_predict import (
 from mmfusion_jax.data.in_memory import InMemory
 
 FOLDS = 5
-Rows = dict[str, float]
+Metrics = dict[str, float]
 
 
-def pooled(source: InMemory, name: str) -> np.ndarray:
-    """What is known of every window of one signal, (n 5)."""
+def pooled(source: InMemory, signal: str) -> np.ndarray:
+    """Returns the statistics of one signal in every window, (n 5)."""
     rows = []
-    windows = zip(source.inputs[name][..., 0], source.masks[name], strict=True)
+    windows = zip(source.inputs[signal][..., 0], source.masks[signal], strict=True)
     for x, mask in windows:
-        real = x[mask] if mask.any() else x[:1]
-        half = (len(real) + 1) // 2
-        trend = real[-half:].mean() - real[:half].mean()
-        rows.append([real.mean(), real.std(), real.min(), real.max(), trend])
+        valid = x[mask] if mask.any() else x[:1]
+        half = (len(valid) + 1) // 2
+        trend = valid[-half:].mean() - valid[:half].mean()
+        rows.append([valid.mean(), valid.std(), valid.min(), valid.max(), trend])
     return np.array(rows)
 
 
-def scores(data: Dataset, chosen: tuple[str, ...]) -> Rows:
-    """Macro-F1 and accuracy on the test subjects."""
+def evaluate(data: Dataset, signals: tuple[str, ...]) -> Metrics:
+    """Returns macro-F1 and accuracy on the test subjects."""
     x = {
-        split: np.concatenate([pooled(source, name) for name in chosen], axis=1)
+        split: np.concatenate([pooled(source, name) for name in signals], axis=1)
         for split, source in data.sources.items()
         if isinstance(source, InMemory)
     }
@@ -52,18 +53,17 @@ def scores(data: Dataset, chosen: tuple[str, ...]) -> Rows:
     model = make_pipeline(
         StandardScaler(), LogisticRegression(max_iter=5000, class_weight="balanced")
     )
-    said = model.fit(x["train"], y["train"]).predict(x["test"])
-    return measured(y["test"], said)
+    return metrics(y["test"], model.fit(x["train"], y["train"]).predict(x["test"]))
 
 
-def measured(truth: np.ndarray, said: np.ndarray) -> Rows:
-    """The scores of answers."""
-    macro = f1_score(truth, said, average="macro", zero_division=0)  # pyright: ignore
-    return {"macro_f1": float(macro), "accuracy": float(np.mean(truth == said))}
+def metrics(y_true: np.ndarray, y_pred: np.ndarray) -> Metrics:
+    """Returns the metrics of predictions."""
+    macro = f1_score(y_true, y_pred, average="macro", zero_division=0)  # pyright: ignore
+    return {"macro_f1": float(macro), "accuracy": float(np.mean(y_true == y_pred))}
 
 
-def over_folds(rows: list[Rows]) -> dict[str, Rows]:
-    """Mean and deviation of each score."""
+def mean_std_over_folds(rows: list[Metrics]) -> dict[str, Metrics]:
+    """Returns mean and standard deviation of each metric."""
     values = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     return {
         name: {"mean": float(x.mean()), "std": float(x.std(ddof=1))}
@@ -72,26 +72,30 @@ def over_folds(rows: list[Rows]) -> dict[str, Rows]:
 
 
 def main() -> None:
-    """Prints the tables."""
+    """Prints the tables as JSON."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", help="folder with the files of the subjects")
+    folder = parser.parse_args().folder
     made = {}
-    for standard in ("train", "subject"):
+    for standardize_by in ("train", "subject"):
         folds = [
             load_stress_predict(
-                sys.argv[1],
+                folder,
                 fold=i,
                 folds=FOLDS,
                 protocol="fixed_epochs",
-                standardize_by=standard,
+                standardize_by=standardize_by,
             )
             for i in range(FOLDS)
         ]
-        tests = [fold.label("test", LABEL) for fold in folds]
-        made[standard] = {
-            "always rest": over_folds([measured(y, np.zeros_like(y)) for y in tests])
-        }
-        for chosen in (*((name,) for name in SIGNALS), tuple(SIGNALS)):
-            rows = [scores(fold, chosen) for fold in folds]
-            made[standard]["+".join(chosen)] = over_folds(rows)
+        labels = [fold.label("test", LABEL) for fold in folds]
+        constant = [metrics(y, np.zeros_like(y)) for y in labels]
+        made[standardize_by] = {"majority class": mean_std_over_folds(constant)}
+        for signals in (*((name,) for name in SIGNALS), tuple(SIGNALS)):
+            rows = [evaluate(fold, signals) for fold in folds]
+            made[standardize_by]["+".join(signals)] = mean_std_over_folds(rows)
     print(json.dumps(made, indent=2))
 
 
