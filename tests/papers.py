@@ -134,7 +134,7 @@ def start(parts: TrainingComponents, batch: Batch) -> TrainState:
         stats=filled(shapes.stats),
         opt_state=parts.tx.init(params),
         key=jax.random.key(1),
-        skipped_steps={"in_a_row": zero, "total": zero},
+        skipped_steps={"consecutive": zero, "total": zero},
     )
 
 

@@ -129,12 +129,12 @@ def test_a_step_that_is_not_finite_is_left_out_and_counted(paper):
     put = lambda batch: run.components.executor.put(batch, train=True)
     state, metrics = run.train_step(state, put(bad))
     assert metrics["bad/input/audio"] and metrics["bad/loss/task"]
-    assert jax.device_get(state.skipped_steps) == {"in_a_row": 1, "total": 1}
+    assert jax.device_get(state.skipped_steps) == {"consecutive": 1, "total": 1}
     kept = jax.device_get((state.params, state.stats, state.opt_state))
     assert fingerprint(kept) == fingerprint(before)
     state, metrics = run.train_step(state, put(good))
     assert np.isfinite(metrics["loss"])
-    assert jax.device_get(state.skipped_steps) == {"in_a_row": 0, "total": 1}
+    assert jax.device_get(state.skipped_steps) == {"consecutive": 0, "total": 1}
     assert fingerprint(jax.device_get(state.params)) != fingerprint(before[0])
 
 
