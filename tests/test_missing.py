@@ -172,7 +172,7 @@ def unlike(a: Any, b: Any) -> list[str]:
 def test_subsets_in_one_batch(subject):
     mixed = subject(subject.present)
     assert not not_finite(mixed)
-    assert not mixed["metrics"]["bad/consecutive"]
+    assert not mixed["metrics"]["nonfinite/consecutive_steps"]
     for bad in POISON:
         assert not unlike(subject(subject.present, bad), mixed)
     assert subject.program._cache_size() == 1

@@ -128,7 +128,7 @@ def test_a_step_that_is_not_finite_is_left_out_and_counted(paper):
     bad = good.replace(inputs={**good.inputs, "audio": sound})
     put = lambda batch: run.components.executor.put(batch, train=True)
     state, metrics = run.train_step(state, put(bad))
-    assert metrics["bad/input/audio"] and metrics["bad/loss/task"]
+    assert metrics["nonfinite/input/audio"] and metrics["nonfinite/loss/task"]
     assert jax.device_get(state.skipped_steps) == {"consecutive": 1, "total": 1}
     kept = jax.device_get((state.params, state.stats, state.opt_state))
     assert fingerprint(kept) == fingerprint(before)

@@ -18,6 +18,7 @@ from absl import flags as absl_flags
 from absl import logging as absl_logging
 
 from mmfusion_jax.cli.flags import Flag, ParsedCommand, parse
+from mmfusion_jax.config.base import FIELDS
 from mmfusion_jax.config.load import as_json, flatten, format_value, list_configs
 from mmfusion_jax.errors import ConfigError, Interrupted, UserError, suggest
 
@@ -174,12 +175,14 @@ def config_text(request: ParsedCommand) -> str:
     """Returns the config, a line for each field in the form of a flag, or as JSON."""
     if request.flags["json"]:
         return as_json(request.config)
-    lines = [
-        f"# --config.{name} is not set"
-        if value is None
-        else f"--config.{name}={shlex.quote(format_value(value))}"
-        for name, value in flatten(request.config).items()
-    ]
+    lines = []
+    for name, value in flatten(request.config).items():
+        line = f"--config.{name}={shlex.quote(format_value(value))}"
+        if value is None:
+            line = f"# --config.{name} is not set"
+        if name in FIELDS:
+            line = f"{line}  # {FIELDS[name].help}"
+        lines.append(line)
     return "\n".join(lines)
 
 
