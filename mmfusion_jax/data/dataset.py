@@ -1,4 +1,4 @@
-"""The types `Dataset` and `Example`, and what a loader declares about itself."""
+"""The types `Dataset` and `Example`, and the declarations of loaders."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -141,7 +141,7 @@ def names_files(options: Mapping[str, Any]) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class LoaderInfo:
-    """What a data set loader declares about itself.
+    """Declarations of a data set loader.
 
     Attributes:
         takes: those of `RUN_ARGUMENTS` that the function has an argument for.

@@ -1,4 +1,4 @@
-"""What is decoded from a clip, and how."""
+"""Specification and decoding of a clip."""
 
 import dataclasses
 import hashlib
@@ -20,7 +20,7 @@ FRAME_SAMPLINGS = ("uniform", "consecutive")
 
 @dataclasses.dataclass(frozen=True)
 class ClipSpec:
-    """What is decoded from every clip.
+    """Specification of what to decode from every clip.
 
     Attributes:
         modalities: "audio", "video" or both.

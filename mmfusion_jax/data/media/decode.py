@@ -22,7 +22,7 @@ _SAME = 1e-6  # s
 
 @dataclasses.dataclass(frozen=True)
 class FrameSampling:
-    """Which frames to sample.
+    """Sampling of video frames.
 
     Attributes:
         count: number of frames, n.
@@ -52,7 +52,7 @@ class FrameSampling:
 
 @dataclasses.dataclass(frozen=True)
 class AudioSampling:
-    """Which audio to read.
+    """Selection and resampling of audio.
 
     Attributes:
         sample_rate: sample rate in Hz after resampling (soxr, as in librosa).
