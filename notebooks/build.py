@@ -1,10 +1,11 @@
-"""Makes the ipynb of every notebook, and writes the repository's address everywhere.
+"""Generates the .ipynb of every notebook, and inserts the address of the repository.
 
     python notebooks/build.py
 
-A notebook is kept as a .py with cells; the ipynb beside it, without outputs, is what
-Colab opens. The address of the repository is in pyproject.toml and nowhere else: this
-command writes it into the notebooks and into the badges of the README.
+The source of a notebook is a .py file with cells; the .ipynb beside it, without
+outputs, is the one that Colab opens. The address of the repository is defined in
+pyproject.toml only: this command writes it into the notebooks and the badges of the
+README.
 """
 
 import re
@@ -26,7 +27,7 @@ METADATA = {
 
 
 def contents(root: Path = ROOT) -> dict[Path, str]:
-    """What each file that this command writes must hold."""
+    """Returns the content of each file that this command writes."""
     project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
     address = project["urls"]["Repository"]
     made = {}
@@ -40,22 +41,22 @@ def contents(root: Path = ROOT) -> dict[Path, str]:
 
 
 def addressed(text: str, address: str) -> str:
-    """A notebook with the address that it installs from."""
+    """Returns a notebook with the address that it installs from."""
     line = f'ADDRESS = "{address}"'
     text, count = re.subn(r"^ADDRESS = .*$", line, text, flags=re.MULTILINE)
     if count != 1:
-        raise ValueError(f"a notebook has one line 'ADDRESS = ...', this one {count}")
+        raise ValueError(f"expected one line 'ADDRESS = ...', found {count}")
     return text
 
 
 def badged(text: str, address: str) -> str:
-    """The README with badges that open the notebooks of the repository in Colab."""
-    place = address.removeprefix("https://github.com/")
-    return re.sub(rf"{re.escape(COLAB)}[^/]+/[^/]+/", f"{COLAB}{place}/", text)
+    """Returns the README with badges that open the notebooks in Colab."""
+    repository = address.removeprefix("https://github.com/")
+    return re.sub(rf"{re.escape(COLAB)}[^/]+/[^/]+/", f"{COLAB}{repository}/", text)
 
 
 def as_ipynb(name: str, text: str) -> str:
-    """The ipynb of a notebook; the same text always gives the same file."""
+    """Returns the .ipynb of a notebook; it depends on the text only."""
     read = jupytext.reads(text, fmt="py:percent")
     cells = []
     for number, cell in enumerate(read.cells):
@@ -76,4 +77,4 @@ if __name__ == "__main__":
     for path, text in contents().items():
         if not path.exists() or path.read_text("utf-8") != text:
             path.write_text(text, encoding="utf-8")
-            print(f"written: {path.relative_to(ROOT)}")
+            print(f"wrote {path.relative_to(ROOT)}")

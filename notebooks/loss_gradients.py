@@ -1,13 +1,13 @@
 # %% [markdown]
 # # Gradients of single loss terms
 #
-# A multimodal loss is a sum of terms. Which of them moves which encoder, and do they
-# pull the same way? This notebook takes Hetero-Fusion-Net on the embedded `digits` and
-# looks at each of its four terms by itself, before and after some training.
+# A multimodal loss is a sum of terms. Which of them trains which encoder, and are their
+# gradients aligned? This notebook computes the gradient of each of the four loss terms of
+# Hetero-Fusion-Net on the embedded `digits`, before and after some training.
 
 # %%
-# Installs the library where it is missing, as on a new runtime of Colab. The JAX, Flax
-# and NumPy of Colab are new enough: they stay, so its TPU and GPU plug-ins still fit.
+# Installs the library if it is missing, as on a new Colab runtime. Colab's JAX, Flax and
+# NumPy are recent enough and are not replaced, so its TPU and GPU plug-ins still match.
 import importlib.util
 import subprocess
 import sys
@@ -27,15 +27,19 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 
-from mmfusion_jax.analysis.gradients import gradient_similarity, term_gradients, term_weights
+from mmfusion_jax.analysis.gradients import (
+    gradient_similarity,
+    term_gradients,
+    term_weights,
+)
 from mmfusion_jax.data.datasets.digits.dataset import load_digits
 from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.encoders.audio_conv import AudioConv
 from mmfusion_jax.encoders.precomputed import Precomputed
 from mmfusion_jax.losses.gate_entropy import GateEntropy
 from mmfusion_jax.losses.objective import Objective, WeightedLoss
-from mmfusion_jax.losses.unimodal import Consistency, UnimodalLoss
 from mmfusion_jax.losses.supervised import CrossEntropy
+from mmfusion_jax.losses.unimodal import Consistency, UnimodalLoss
 from mmfusion_jax.models.hetero_fusion_net import HeteroFusionNet
 from mmfusion_jax.train.accelerators import describe_devices
 from mmfusion_jax.train.state import create_state
@@ -45,14 +49,18 @@ STEPS = 200
 print(describe_devices())  # an accelerator that JAX does not use is an error
 
 # %% [markdown]
-# ## A model with four terms
+# ## A model with four loss terms
 
 # %%
 modalities = ("audio", "image")
 pipeline = Pipeline(load_digits(modalities=modalities), batch_size=32, seed=0)
 model = HeteroFusionNet(
-    {"audio": AudioConv(32), "image": Precomputed()}, head_size=10, hidden_dim=64, gate_hidden_dim=32,
-    latent_dim=32, dropout=0.1,
+    {"audio": AudioConv(32), "image": Precomputed()},
+    head_size=10,
+    hidden_dim=64,
+    gate_hidden_dim=32,
+    latent_dim=32,
+    dropout=0.1,
 )
 objective = Objective(
     {
@@ -63,9 +71,9 @@ objective = Objective(
     }
 )
 names = list(objective.terms)
-optimiser = optax.adam(1e-3)
+optimizer = optax.adam(1e-3)
 batch = next(pipeline.train(0, 1))
-create = jax.jit(lambda key: create_state(model, optimiser, batch, key))
+create = jax.jit(lambda key: create_state(model, optimizer, batch, key))
 state = create(jax.random.key(0))
 
 # %% [markdown]
@@ -76,7 +84,7 @@ state = create(jax.random.key(0))
 
 # %%
 def term(params, name):
-    """One loss term of the batch, as a function of the weights."""
+    """Returns one loss term of the batch, as a function of the parameters."""
     variables = {"params": params, "batch_stats": state.stats}
     outputs = model.apply(variables, batch, train=False)
     return objective.value(name, outputs, batch)
@@ -89,17 +97,24 @@ print("the entropy of the gate reaches:", ", ".join(reached))
 # %% [markdown]
 # ## All terms at once
 #
-# `term_gradients` runs the model forward once and has a way back for each term;
-# `align` gives lengths and angles for each module. Their weighted sum is the gradient
-# of training.
+# `term_gradients` runs the forward pass once and a backward pass for each term;
+# `gradient_similarity` computes their norms and cosine similarities by module. The weighted
+# sum of the gradients is the gradient of training.
 
 # %%
-look = jax.jit(lambda state, batch: gradient_similarity(term_gradients(model, objective, state, batch)))
-before = look(state, batch)
-step = jax.jit(make_train_step(model, objective, optimiser, steps=STEPS))
+
+
+@jax.jit
+def compare(state, batch):
+    """Returns norms and cosine similarities of the gradients of all terms."""
+    return gradient_similarity(term_gradients(model, objective, state, batch))
+
+
+before = compare(state, batch)
+step = jax.jit(make_train_step(model, objective, optimizer, steps=STEPS))
 for batch in pipeline.train(0, STEPS):
     state, metrics = step(state, batch)
-after = look(state, batch)
+after = compare(state, batch)
 print(f"loss after {STEPS} steps: {metrics['loss']:.3f}")
 
 # %%
@@ -107,25 +122,25 @@ weights = np.asarray(term_weights(objective, state.step))
 modules = list(before.norms)
 shared = dict(sharex=True, sharey=True)  # start and end can be compared
 figure, both = plt.subplots(1, 2, figsize=(10, 5), layout="constrained", **shared)
-for axes, alignment, title in zip(both, (before, after), ("at the start", "trained")):
+for axes, similarity, title in zip(both, (before, after), ("at the start", "trained")):
     for k, name in enumerate(names):
-        lengths = [float(weights[k] * alignment.norms[m][k]) for m in modules]
-        kept = [(x, y) for y, x in enumerate(lengths) if x > 0]
+        norms = [float(weights[k] * similarity.norms[m][k]) for m in modules]
+        kept = [(x, y) for y, x in enumerate(norms) if x > 0]
         axes.plot(*zip(*kept), "o", label=name)
-    axes.set(xscale="log", title=title, xlabel="length of weight x gradient")
+    axes.set(xscale="log", title=title, xlabel="weighted gradient norm")
     axes.set_yticks(range(len(modules)), modules)
 both[0].invert_yaxis()
 both[1].legend();
 
 # %% [markdown]
-# ## Angles
+# ## Cosine similarities
 #
-# Blue: two terms pull a module the same way; red: against each other.
+# Blue: the gradients of two terms are aligned; red: they conflict.
 
 # %%
 figure, both = plt.subplots(1, 2, figsize=(8, 3.6), layout="constrained")
-for axes, alignment, title in zip(both, (before, after), ("at the start", "trained")):
-    cosines = np.asarray(alignment.cosines["all"])
+for axes, similarity, title in zip(both, (before, after), ("at the start", "trained")):
+    cosines = np.asarray(similarity.cosines["all"])
     axes.imshow(cosines, cmap="RdBu", vmin=-1, vmax=1)
     for i, j in np.ndindex(cosines.shape):
         color = "white" if abs(cosines[i, j]) > 0.6 else "black"
@@ -137,5 +152,5 @@ for name, row in zip(names, np.asarray(after.cosines["all"])):
     print(f"{name:12}", " ".join(f"{value:+.2f}" for value in row))
 
 # %% [markdown]
-# The same for any trained run of any config, with a page of drawings:
+# The same for any trained run of any config, with a page of plots:
 # `python -m mmfusion_jax.main --config=... --workdir=... --mode=loss_gradients`.

@@ -1,13 +1,14 @@
 # %% [markdown]
 # # Quickstart
 #
-# Trains CFN-SR on the embedded `digits` set: spoken digits and moving drawings of them,
-# each too noisy alone. The same code runs on a CPU, a GPU or a TPU, on one device or on
-# eight. The data are an embedded stand-in; no number here compares with any paper.
+# Trains CFN-SR on the embedded `digits` dataset: spoken digits, and videos of moving
+# handwritten digits, each too noisy by itself. The same code runs on a CPU, a GPU or a TPU,
+# on one device or on eight. The data are an embedded stand-in: no number here is comparable
+# with any paper.
 
 # %%
-# Installs the library where it is missing, as on a new runtime of Colab. The JAX, Flax
-# and NumPy of Colab are new enough: they stay, so its TPU and GPU plug-ins still fit.
+# Installs the library if it is missing, as on a new Colab runtime. Colab's JAX, Flax and
+# NumPy are recent enough and are not replaced, so its TPU and GPU plug-ins still match.
 import importlib.util
 import subprocess
 import sys
@@ -38,8 +39,8 @@ from mmfusion_jax.losses.supervised import CrossEntropy
 from mmfusion_jax.models.cfn_sr import CFNSR
 from mmfusion_jax.tasks import Classification
 from mmfusion_jax.train.accelerators import describe_devices
-from mmfusion_jax.train.parallelism import Executor
 from mmfusion_jax.train.evaluation import collect
+from mmfusion_jax.train.parallelism import Executor
 from mmfusion_jax.train.state import create_state
 from mmfusion_jax.train.step import make_eval_step, make_train_step
 
@@ -49,8 +50,8 @@ print(describe_devices())  # an accelerator that JAX does not use is an error
 # %% [markdown]
 # ## Data
 #
-# A batch is a function of the seed and the step number. Masks tell what is real: a
-# missing modality is a mask that is False throughout.
+# A batch is a function of the seed and the step number. Masks mark the valid steps; a
+# missing modality is a mask that is False everywhere.
 
 # %%
 data = load_digits(modalities=("audio", "video"))
@@ -60,44 +61,44 @@ for name, values in first.inputs.items():
     print(f"{name:5} {values.dtype} {values.shape}, mask {first.masks[name].shape}")
 
 figure, rows = plt.subplots(2, 6, figsize=(9, 3), layout="constrained")
-for axes, clip, sound, label in zip(
+for axes, clip, audio, label in zip(
     rows.T, first.inputs["video"], first.inputs["audio"], first.labels["digit"]
 ):
     axes[0].imshow(clip[8, :, :, 0], cmap="gray")
     axes[0].set_title(data.classes["digit"][label])
-    axes[1].imshow(sound.T, aspect="auto", origin="lower")
+    axes[1].imshow(audio.T, aspect="auto", origin="lower")
     axes[0].axis("off"), axes[1].axis("off")
 
 # %% [markdown]
 # ## Model, loss, step
 #
 # Encoders map an array and its mask to tokens, the model maps a batch to a prediction,
-# the objective maps that to a loss. The step is a pure function; the executor says on
-# which devices it runs. Dropout is left out here, so that any number of devices gives
-# the same losses.
+# the objective maps that to a loss. The step is a pure function; the executor compiles it
+# for the devices. There is no dropout here, so that the losses do not depend on the number
+# of devices.
 
 # %%
 encoders = {"audio": AudioConv(), "video": ResNeXt3D(blocks=(1, 1), base_channels=8)}
 model = CFNSR(encoders, head_size=10, dropout=0.0)
 objective = Objective({"task": WeightedLoss(CrossEntropy("digit"))})
-optimiser = optax.adam(1e-3)
+optimizer = optax.adam(1e-3)
 executor = Executor("jit")
 state = executor.create(
-    lambda: create_state(model, optimiser, pipeline.dummy_batch(), jax.random.key(0))
+    lambda: create_state(model, optimizer, pipeline.dummy_batch(), jax.random.key(0))
 )
-step = executor.compile(make_train_step(model, objective, optimiser, steps=STEPS))
+step = executor.compile(make_train_step(model, objective, optimizer, steps=STEPS))
 print(f"{sum(x.size for x in jax.tree.leaves(state.params)):,} parameters")
 
 # %% [markdown]
 # ## Training
 
 # %%
-losses, begun = [], time.perf_counter()
+losses, start = [], time.perf_counter()
 for batch in pipeline.train(0, STEPS):
     state, metrics = step(state, executor.put(batch, train=True))
     losses.append(metrics["loss"])
 losses = np.array(jax.device_get(losses))
-print(f"{STEPS} steps in {time.perf_counter() - begun:.0f} s, compilation included")
+print(f"{STEPS} steps in {time.perf_counter() - start:.0f} s, including compilation")
 print(f"loss {losses[0]:.4f} -> {losses[-1]:.4f}")
 
 # %%
@@ -112,8 +113,8 @@ axes.legend();
 # %% [markdown]
 # ## Evaluation
 #
-# Against the class that is most frequent in training, and with one modality taken away.
-# A missing modality needs no other program: its mask becomes False.
+# Compared with the majority class of the training split, and with one modality missing.
+# A missing modality does not need recompilation: its mask becomes False.
 
 # %%
 digit_metrics = Classification("digit", tuple(data.classes["digit"])).metrics()
@@ -121,7 +122,7 @@ evaluate = executor.compile_eval(make_eval_step(model, objective, digit_metrics)
 
 
 def accuracy(missing: str = "") -> float:
-    """Of the test split, without one modality."""
+    """Returns the accuracy on the test split, without one modality."""
     batches = []
     for batch in pipeline.evaluate("test"):
         masks = {k: v & (k != missing) for k, v in batch.masks.items()}
@@ -137,6 +138,6 @@ print(f"without video     {accuracy('video'):.3f}")
 print(f"both              {accuracy():.3f}")
 
 # %% [markdown]
-# The model never saw a missing modality in training; `data.modality_dropout` in a config
-# teaches it that. A whole run with checkpoints, validation, baselines and a report is
-# one command: `python -m mmfusion_jax.main --config=configs/cfn_sr.py`.
+# The model was never trained with a missing modality; `data.modality_dropout` in a config
+# does that. A full run with checkpoints, validation, baselines and a report is one
+# command: `python -m mmfusion_jax.main --config=configs/cfn_sr.py`.
