@@ -86,7 +86,7 @@ def parts(executor: Executor, dropout: float, official: bool):
         dropout=dropout,
         embed_dropout=0.0,
         layer_dropout=0.0,
-        variant="official" if official else "paper",
+        variant="released_code" if official else "paper",
         axis=executor.axis,
     )
     objective = Objective({"task": WeightedLoss(CrossEntropy("label"), 0.5)})

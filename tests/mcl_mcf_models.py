@@ -24,7 +24,7 @@ PAIRS = (
     "level3/text_video_video_audio",
     "level3/text_audio_video_audio",
 )
-"""Of views, by the names of extras."""
+"""Of views, by the names of aux."""
 
 
 def small(text=None, **options):
@@ -32,7 +32,13 @@ def small(text=None, **options):
         24, 2, 4, 40, vocab_size=50, max_position_embeddings=16, dropout=0.0
     )
     encoders = {"text": text, "audio": LSTMEncoder(8), "video": LSTMEncoder(8)}
-    sizes = {"mixed": 8, "lifted": 16, "hidden": 10, "projected": 12, "dropout": 0.0}
+    sizes = {
+        "mixture_dim": 8,
+        "projection_dim": 16,
+        "hidden_dim": 10,
+        "contrastive_dim": 12,
+        "dropout": 0.0,
+    }
     return MCLMCF(encoders, 1, **(sizes | options))
 
 

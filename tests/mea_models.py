@@ -44,8 +44,8 @@ class Linear(nn.Module):
 
 def small(**options):
     encoders = FrozenDict({m: Linear(4) for m in SMALL})
-    sizes = {"heads": 2, "psa_layers": 2, "hca_layers": 1}
-    rest = {"order": tuple(SMALL), "dropout": 0.0, "remat": False}
+    sizes = {"num_heads": 2, "psa_layers": 2, "hca_layers": 1}
+    rest = {"modality_order": tuple(SMALL), "dropout": 0.0, "remat": False}
     return MEA(encoders, 1, **{**sizes, **rest, **options})
 
 

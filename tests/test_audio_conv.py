@@ -146,7 +146,7 @@ def test_computes_in_bfloat16(weights):
 
 
 def test_says_when_a_clip_is_too_short():
-    with pytest.raises(DataError, match=r"audio has 9 steps.* needs 12 steps"):
+    with pytest.raises(DataError, match=r"too short: 9 steps.* at least 12 steps"):
         AudioConv().init(
             jax.random.key(0), jnp.zeros((1, 9, 13)), jnp.ones((1, 9), bool), train=True
         )

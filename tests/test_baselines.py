@@ -149,8 +149,8 @@ def test_detached_loss_is_a_weighted_cross_entropy():
         batch = make_batch(np.zeros((1, 1, 1)), np.zeros((1, 1, 1)))
 
         def loss(audio):
-            extras = {"logits/audio": audio[None], "logits/video": LOGITS[:1, 1]}
-            return term(Outputs(audio[None], extras), batch)[0]
+            aux = {"logits/audio": audio[None], "logits/video": LOGITS[:1, 1]}
+            return term(Outputs(audio[None], aux), batch)[0]
 
         return jax.grad(loss)(LOGITS[0, 0])
 
@@ -189,7 +189,7 @@ def test_late_fusion_is_its_rule_over_single_modalities(rule):
         params = {k: v for k, v in mine["params"].items() if k.endswith(name)}
         alone = apply(MODELS_SMALL[name], {**mine, "params": params}, small_batch())
         np.testing.assert_allclose(
-            outputs.extras[f"logits/{name}"], alone.prediction, rtol=1e-5, atol=1e-6
+            outputs.aux[f"logits/{name}"], alone.prediction, rtol=1e-5, atol=1e-6
         )
 
 
@@ -214,7 +214,7 @@ def without(name: str):
 def test_late_fusion_of_scores_is_a_mean_of_those_present(rule):
     model, tree = late(rule, 1)
     outputs = apply(model, tree, without("audio"))
-    scores = [np.asarray(outputs.extras[f"logits/{m}"]) for m in ("audio", "video")]
+    scores = [np.asarray(outputs.aux[f"logits/{m}"]) for m in ("audio", "video")]
     assert outputs.prediction.shape == scores[0].shape == (4,)
     low, high = np.minimum(*scores), np.maximum(*scores)
     assert outputs.prediction[0] == pytest.approx(scores[1][0], rel=1e-5)
@@ -233,7 +233,7 @@ def test_late_fusion_combines_every_flag_by_itself(rule):
     outputs = apply(model, tree, batch)
     pairs = np.asarray(outputs.prediction).reshape(4, 3, 2)
     np.testing.assert_allclose(np.exp(pairs).sum(axis=-1), 1, rtol=1e-5)
-    alone = np.stack([outputs.extras[f"logits/{m}"] for m in ("audio", "video")], 1)
+    alone = np.stack([outputs.aux[f"logits/{m}"] for m in ("audio", "video")], 1)
     present = np.stack([batch.masks[m].any(1) for m in ("audio", "video")], 1)
     by_flag = {"average": average, "product": product}
     if rule not in by_flag:
@@ -247,7 +247,7 @@ def test_late_fusion_combines_every_flag_by_itself(rule):
 def test_unimodal_is_of_its_modality():
     wrong = Unimodal(FrozenDict({"audio": SMALL["audio"]}), 3, modality="video")
     with pytest.raises(
-        ConfigError, match="modality='video' was given encoders for aud"
+        ConfigError, match="modality='video' requires .* got encoders for aud"
     ):
         wrong.init(jax.random.key(0), small_batch(), train=False)
 
@@ -256,8 +256,8 @@ def test_unimodal_is_of_its_modality():
 def test_a_missing_modality_is_0_once_aligned(name):
     masks = {**small_batch().masks, "audio": jnp.zeros((4, 3), bool)}
     batch = small_batch().replace(masks=masks)
-    extras = apply(MODELS_SMALL[name], weights(name), batch).extras
-    assert not np.any(extras["audio"]) and np.any(extras["video"])
+    aux = apply(MODELS_SMALL[name], weights(name), batch).aux
+    assert not np.any(aux["audio"]) and np.any(aux["video"])
 
 
 def test_concatenation_is_one_hidden_layer():
@@ -265,7 +265,7 @@ def test_concatenation_is_one_hidden_layer():
         apply(MODELS_SMALL["concat_fc"], weights("concat_fc"), small_batch()),
         weights("concat_fc")["params"],
     )
-    joint = jnp.concatenate([outputs.extras["audio"], outputs.extras["video"]], axis=1)
+    joint = jnp.concatenate([outputs.aux["audio"], outputs.aux["video"]], axis=1)
     hidden = jnp.maximum(joint @ p["hidden"]["kernel"] + p["hidden"]["bias"], 0)
     want = hidden @ p["head"]["kernel"] + p["head"]["bias"]
     np.testing.assert_allclose(outputs.prediction, want, rtol=1e-5, atol=1e-6)
@@ -274,17 +274,17 @@ def test_concatenation_is_one_hidden_layer():
 def test_a_learned_average_weighs_what_all_say():
     outputs = apply(MODELS_SMALL["learned"], weights("learned"), small_batch())
     params = weights("learned")["params"]
-    p = [jax.nn.softmax(outputs.extras[f"logits/{m}"]) for m in ("audio", "video")]
+    p = [jax.nn.softmax(outputs.aux[f"logits/{m}"]) for m in ("audio", "video")]
     scores = jnp.concatenate(p, axis=1) @ params["weigh"]["kernel"]
     share = jax.nn.softmax(scores + params["weigh"]["bias"])
     want = share[:, :1] * p[0] + share[:, 1:] * p[1]
     np.testing.assert_allclose(np.exp(outputs.prediction), want, rtol=1e-5)
-    x = outputs.extras["audio"]
+    x = outputs.aux["audio"]
     for i in 1, 2:
         layer = params[f"hidden_audio_{i}"]
         x = jnp.maximum(x @ layer["kernel"] + layer["bias"], 0)
     got = x @ params["head_audio"]["kernel"] + params["head_audio"]["bias"]
-    np.testing.assert_allclose(outputs.extras["logits/audio"], got, rtol=1e-5)
+    np.testing.assert_allclose(outputs.aux["logits/audio"], got, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_a_learned_average_weighs_what_all_say():
             r"(?s)rule='averages'.*did you mean 'average'",
         ),
         (Unimodal(SMALL, 3), "unimodal with modality"),
-        (ConcatFC(FrozenDict({"text": Steps()}), 3), r"given for \['text'\]"),
+        (ConcatFC(FrozenDict({"text": Steps()}), 3), r"encoders has \['text'\]"),
     ],
 )
 def test_says_what_is_wrong(model, message):
@@ -307,35 +307,35 @@ def test_every_model_has_a_name():
     assert set(MODELS) >= {"cfn_sr", "unimodal", "late_fusion", "concat_fc"}
 
 
-# --- Warm start ----------------------------------------------------------------------
+# --- Transfer ------------------------------------------------------------------------
 
 
 def test_late_fusion_starts_from_single_modalities():
     tree = weights("average")
     params, stats = tree["params"], tree["batch_stats"]
     for name in "audio", "video":
-        donor = weights(name)
-        given = donor["params"], jax.tree.map(lambda x: x + 1, donor["batch_stats"])
+        source = weights(name)
+        given = source["params"], jax.tree.map(lambda x: x + 1, source["batch_stats"])
         for prefix in "encoders_", "head_":
             params, stats = copy_submodules(params, stats, *given, prefix)
         kept = f"encoders_{name}"
-        chex.assert_trees_all_equal(params[kept], donor["params"][kept])
+        chex.assert_trees_all_equal(params[kept], source["params"][kept])
         chex.assert_trees_all_equal(stats[kept], given[1][kept])
     fused = {"params": params, "batch_stats": tree["batch_stats"]}
     outputs = apply(MODELS_SMALL["average"], fused, small_batch())
     for name in "audio", "video":
         alone = apply(MODELS_SMALL[name], weights(name), small_batch()).prediction
-        got = outputs.extras[f"logits/{name}"]
+        got = outputs.aux[f"logits/{name}"]
         np.testing.assert_allclose(got, alone, rtol=1e-5, atol=1e-6)
 
 
-def test_a_graft_leaves_the_rest():
-    tree, donor = weights("concat_fc"), weights("audio")
+def test_copying_submodules_leaves_the_rest():
+    tree, source = weights("concat_fc"), weights("audio")
     params, _ = copy_submodules(
         tree["params"],
         tree["batch_stats"],
-        donor["params"],
-        donor["batch_stats"],
+        source["params"],
+        source["batch_stats"],
         "encoders_",
     )
     assert params.keys() == tree["params"].keys()
@@ -343,14 +343,14 @@ def test_a_graft_leaves_the_rest():
         assert params[name] is tree["params"][name]
 
 
-def test_a_graft_must_fit():
-    tree, donor = weights("average"), weights("audio")
-    stats = tree["batch_stats"], donor["batch_stats"]
-    wide = {"encoders_audio": jax.tree.map(lambda x: x[:1], donor["params"])}
-    with pytest.raises(ConfigError, match=r"(?s)in the donor.*same encoder"):
+def test_copied_submodules_must_match():
+    tree, source = weights("average"), weights("audio")
+    stats = tree["batch_stats"], source["batch_stats"]
+    wide = {"encoders_audio": jax.tree.map(lambda x: x[:1], source["params"])}
+    with pytest.raises(ConfigError, match=r"(?s)in the source model.*same encoder"):
         copy_submodules(tree["params"], stats[0], wide, stats[1])
-    with pytest.raises(ConfigError, match=r"nothing called 'text'"):
-        copy_submodules(tree["params"], stats[0], donor["params"], stats[1], "text")
+    with pytest.raises(ConfigError, match=r"no submodule 'text'"):
+        copy_submodules(tree["params"], stats[0], source["params"], stats[1], "text")
 
 
 # --- The released networks -----------------------------------------------------------

@@ -19,8 +19,8 @@ from mmfusion_jax.weights import random_init_notices
 from mmfusion_jax.weights.convert import load
 from mmfusion_jax.weights.torch_checkpoint import InvalidTensorFile, read_torch
 
-SMALL = {"width": 24, "depth": 2, "heads": 4, "hidden": 40, "vocabulary": 50}
-SMALL |= {"places": 16, "dropout": 0.0}
+SMALL = {"hidden_dim": 24, "num_layers": 2, "num_heads": 4, "mlp_dim": 40}
+SMALL |= {"vocab_size": 50, "max_position_embeddings": 16, "dropout": 0.0}
 PREFIX = "text_enc.bertmodel."
 
 
@@ -68,15 +68,13 @@ def test_follows_the_golden_arrays(golden, tmp_path):
 def test_agrees_with_transformers(tmp_path, pooled):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    names = ("width", "depth", "heads", "hidden", "vocabulary", "places")
-    width, depth, heads, hidden, vocabulary, places = (SMALL[n] for n in names)
     config = transformers.BertConfig(
-        vocab_size=vocabulary,
-        hidden_size=width,
-        num_hidden_layers=depth,
-        num_attention_heads=heads,
-        intermediate_size=hidden,
-        max_position_embeddings=places,
+        vocab_size=SMALL["vocab_size"],
+        hidden_size=SMALL["hidden_dim"],
+        num_hidden_layers=SMALL["num_layers"],
+        num_attention_heads=SMALL["num_heads"],
+        intermediate_size=SMALL["mlp_dim"],
+        max_position_embeddings=SMALL["max_position_embeddings"],
     )
     reference, file = transformers.BertModel(config).eval(), tmp_path / "bert.pt"
     torch.save(reference.state_dict(), file)
@@ -121,8 +119,8 @@ def test_padding_changes_nothing():
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        (jnp.zeros((1, 3, 8)), "reads ids of word pieces"),
-        (jnp.zeros((1, 17), int), "17 tokens.*places=16"),
+        (jnp.zeros((1, 3, 8)), "expects token ids"),
+        (jnp.zeros((1, 17), int), "17 tokens.*max_position_embeddings=16"),
     ],
 )
 def test_says_what_it_reads(ids, message):
@@ -161,7 +159,7 @@ def test_a_missing_name_is_named(golden, tmp_path):
 
 def test_a_wrong_shape_is_named(golden, tmp_path):
     file = broken(golden, tmp_path, lambda arrays: None)
-    model = Bert(**{**SMALL, "vocabulary": 51})
+    model = Bert(**{**SMALL, "vocab_size": 51})
     with pytest.raises(WeightsError, match=r"W04.*word_embeddings.*50, 24.*51, 24"):
         load(WEIGHT_MAPPINGS["bert"], file, shapes(model))
 

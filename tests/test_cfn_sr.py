@@ -150,9 +150,9 @@ def test_another_modality_takes_the_place_of_video(cross):
     want = apply(small(cross=cross), tree, batch)
     got = apply(other, tree_of_other, batch_of_other)
     np.testing.assert_array_equal(got.prediction, want.prediction)
-    np.testing.assert_array_equal(got.extras["image"], want.extras["video"])
-    with pytest.raises(ConfigError, match=r"needs encoders for \['image'\]"):
-        apply(small(watched="image"), tree, batch)
+    np.testing.assert_array_equal(got.aux["image"], want.aux["video"])
+    with pytest.raises(ConfigError, match=r"requires encoders for \['image'\]"):
+        apply(small(attended_modality="image"), tree, batch)
 
 
 @pytest.mark.ci
@@ -185,17 +185,18 @@ def test_rows_that_fill_up_change_nothing():
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
 
-def test_batch_mates_matter_only_for_official_parity():
+def test_batch_mates_matter_only_for_the_released_code():
     batch, one = small_batch(), jax.tree.map(lambda x: x[:1], small_batch())
     alone = apply(small(), weights(), one).prediction[0]
     among = apply(small(), weights(), batch).prediction[0]
     np.testing.assert_allclose(among, alone, rtol=1e-4, atol=1e-5)
-    official = small(parity="official")
+    released_code = small(variant="released_code")
     np.testing.assert_allclose(
-        apply(official, weights(), one).prediction[0], alone, rtol=1e-4, atol=1e-5
+        apply(released_code, weights(), one).prediction[0], alone, rtol=1e-4, atol=1e-5
     )
     assert (
-        np.max(np.abs(apply(official, weights(), batch).prediction[0] - alone)) > 1e-3
+        np.max(np.abs(apply(released_code, weights(), batch).prediction[0] - alone))
+        > 1e-3
     )
 
 
@@ -205,9 +206,9 @@ def test_trains_on_a_batch_of_one():
     chex.assert_tree_all_finite(run(weights()["params"], one))
 
 
-@pytest.mark.parametrize("parity", ["paper", "official"])
-def test_devices_agree(parity):
-    model, spread = small(parity=parity), small("data", parity=parity)
+@pytest.mark.parametrize("variant", ["paper", "released_code"])
+def test_devices_agree(variant):
+    model, spread = small(variant=variant), small("data", variant=variant)
     want = apply(model, weights(), small_batch(), train=True)
     halves = jax.tree.map(lambda x: x.reshape(2, 2, *x.shape[1:]), small_batch())
     run = lambda batch: apply(spread, weights(), batch, train=True)
@@ -218,10 +219,10 @@ def test_devices_agree(parity):
 
 def test_extras_are_what_the_head_saw():
     outputs, p = apply(small(), weights(), small_batch()), weights()["params"]["head"]
-    joint = jnp.concatenate([outputs.extras["video"], outputs.extras["audio"]], axis=1)
+    joint = jnp.concatenate([outputs.aux["video"], outputs.aux["audio"]], axis=1)
     logits = joint @ p["kernel"] + p["bias"]
     np.testing.assert_allclose(outputs.prediction, logits, rtol=1e-4, atol=1e-5)
-    by_step = outputs.extras["attention"].reshape(4, 3, 8)
+    by_step = outputs.aux["attention"].reshape(4, 3, 8)
     np.testing.assert_allclose(by_step.sum(axis=2), 1, rtol=1e-5)
 
 
@@ -244,7 +245,7 @@ def test_video_may_be_a_few_vectors():
         run = jax.jit(functools.partial(model.init_with_output, train=False))
         outputs, _ = run(jax.random.key(0), batch)
         assert outputs.prediction.shape == (4, 3)
-        weights = outputs.extras["attention"]
+        weights = outputs.aux["attention"]
         np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-5)
 
 
@@ -259,8 +260,8 @@ def test_computes_in_bfloat16():
     ("options", "message"),
     [
         ({"cross": "v_to_a"}, r"(?s)cross='v_to_a' is unknown.*video_to_audio"),
-        ({"parity": "oficial"}, r"(?s)parity='oficial'.*did you mean 'official'"),
-        ({"encoders": {"audio": AudioConv()}}, r"needs encoders for \['video'\]"),
+        ({"variant": "released"}, r"(?s)variant='released'.*mean 'released_code'"),
+        ({"encoders": {"audio": AudioConv()}}, r"requires encoders for \['video'\]"),
     ],
 )
 def test_says_what_is_wrong(options, message):
@@ -271,12 +272,12 @@ def test_says_what_is_wrong(options, message):
 # --- The released network ------------------------------------------------------------
 
 
-def released(stem_relu, parity):
+def released(stem_relu, variant):
     encoders = {
         "audio": AudioConv(dropout=0.0),
         "video": ResNeXt3D(stem_relu=stem_relu),
     }
-    return CFNSR(encoders, 8, variant=parity, **NO_DROPOUT)
+    return CFNSR(encoders, 8, variant=variant, **NO_DROPOUT)
 
 
 @functools.cache
@@ -293,7 +294,7 @@ def golden_weights():
 def test_logits_of_the_released_network(golden):
     @jax.jit
     def logits(tree, batch):
-        models = released(True, "paper"), released(False, "official")
+        models = released(True, "paper"), released(False, "released_code")
         return [m.apply(tree, batch, train=False).prediction for m in models]
 
     ours, official = logits(golden_weights(), golden_batch())
@@ -304,7 +305,7 @@ def test_logits_of_the_released_network(golden):
 @pytest.mark.ci
 def test_gradients_of_the_released_network(golden):
     want, tree = load(golden), golden_weights()
-    model = released(False, "official")
+    model = released(False, "released_code")
 
     def loss(params):
         outputs = model.apply({**tree, "params": params}, golden_batch(), train=False)
@@ -339,7 +340,7 @@ def test_first_steps_of_the_released_network(golden):
         stats=tree["batch_stats"],
         opt_state=tx.init(tree["params"]),
         key=jax.random.key(0),
-        skipped_steps={"in_a_row": zero, "total": zero},
+        skipped_steps={"consecutive": zero, "total": zero},
     )
     losses = []
     for i in range(3):

@@ -35,17 +35,17 @@ def test_encoder_takes_any_sequence(shape, dtype):
 def test_encoder_positions():
     x, mask = jnp.zeros((1, 5, 2)), jnp.ones((1, 5), bool)
 
-    def start(x=x, width=4, **options):
-        init = functools.partial(ConvLSTM(width, **options).init, train=False)
+    def start(x=x, hidden_dim=4, **options):
+        init = functools.partial(ConvLSTM(hidden_dim, **options).init, train=False)
         return jax.eval_shape(init, jax.random.key(0), x, mask)
 
     assert start(positions="learned")["params"]["positions_table"].shape == (5, 4)
     assert "positions_table" not in start(positions="none")["params"]
     with pytest.raises(ConfigError, match="positions="):
         start(positions="rotary")
-    with pytest.raises(ConfigError, match="odd"):
-        start(width=5)
-    with pytest.raises(ConfigError, match="vocabulary"):
+    with pytest.raises(ConfigError, match="must be even"):
+        start(hidden_dim=5)
+    with pytest.raises(ConfigError, match="vocab_size"):
         start(x[..., 0].astype(int))
 
 

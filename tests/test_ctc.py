@@ -22,10 +22,10 @@ def batch_of(rows, weight=None):
 
 def loss(logits, real, targets=None, weight=None):
     """The losses of (b t k) logits, (b)."""
-    extras = {"ctc/text": logits, "ctc/text/real": real}
+    aux = {"ctc/text": logits, "ctc/text/valid": real}
     if targets is not None:
-        extras["ctc/text/targets"] = targets
-    return TERM(Outputs(logits, extras), batch_of(len(logits), weight))
+        aux["ctc/text/targets"] = targets
+    return TERM(Outputs(logits, aux), batch_of(len(logits), weight))
 
 
 def said(path):

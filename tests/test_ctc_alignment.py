@@ -19,8 +19,8 @@ MASK = jnp.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [0, 0, 0, 0, 0]], bool)
 def loss(logits, mask):
     """What the loss term says of (b s 1+n) logits, (b)."""
     batch = Batch({}, {"audio": mask}, {}, jnp.ones(len(mask)))
-    extras = {"ctc/audio": logits, "ctc/audio/real": mask}
-    return LOSSES["ctc"](("audio",))(Outputs(logits, extras), batch)
+    aux = {"ctc/audio": logits, "ctc/audio/valid": mask}
+    return LOSSES["ctc"](("audio",))(Outputs(logits, aux), batch)
 
 
 def from_torch(names):

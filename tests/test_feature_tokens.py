@@ -46,7 +46,9 @@ def test_masked_steps_touch_neither_value_nor_gradient(poison):
 
 
 def test_says_that_the_features_do_not_divide():
-    with pytest.raises(ConfigError, match="ways=4 does not divide the 6 features"):
+    with pytest.raises(
+        ConfigError, match="features_per_token=4 does not divide the 6 features"
+    ):
         FeatureTokens(features_per_token=4).init(
             jax.random.key(0), X, MASK, train=False
         )

@@ -14,6 +14,7 @@ from tables import LOSSES, MODELS
 
 from mmfusion_jax.config import build
 from mmfusion_jax.config.load import load_config
+from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.encoders.precomputed import Precomputed
 from mmfusion_jax.errors import ConfigError
@@ -88,7 +89,12 @@ def test_golden_entropy_of_gates(golden):
 
 def model(**options):
     encoders = {name: Precomputed() for name in NAMES}
-    sizes = {"width": 8, "heads": 2, "gate_hidden": 6, "latent": 4}
+    sizes = {
+        "hidden_dim": 8,
+        "num_heads": 2,
+        "gate_hidden_dim": 6,
+        "latent_dim": 4,
+    }
     return HeteroFusionNet(FrozenDict(encoders), 3, **(sizes | options))
 
 
@@ -149,7 +155,7 @@ def test_counts_of_the_paper():
     assert found["attend"] == 1_049_088 and found["gate"] == 525_572
     assert found["joint"] == 2 * 263_680 + 131_328
     assert sum(found.values()) == 4_336_644 + 257 * 7 + 2_052 * 7 == 4_352_807
-    assert sizes(HeteroFusionNet, gate_hidden=0)["gate"] == 8_196
+    assert sizes(HeteroFusionNet, gate_hidden_dim=0)["gate"] == 8_196
 
 
 @pytest.mark.parametrize("word", ["digits_early", "digits_late"])
@@ -158,7 +164,7 @@ def test_counts_of_the_baselines(word):
     name, _ = options.pop("name"), options.pop("encoders")
     early = word == "digits_early"
     sides = {"hidden_dims": (1024, 512, 256) if early else (512, 256)}
-    found = sizes(MODELS[name], **(options | sides | {"aligned": 512}))
+    found = sizes(MODELS[name], **(options | sides | {"projection_dim": 512}))
     assert counts(found, "align") == 2_103_296
     if early:
         assert sum(found.values()) - 2_103_296 == 2_754_304 + 257 * 7
@@ -186,11 +192,12 @@ def test_every_config_names_what_exists(word):
     data = Dataset("", "", {}, classes={config.data.label: ("a", "b")})
     if "iemocap" in word:
         data = Dataset("", "", {}, flags={config.data.label: ("a", "b")})
-    task = build.build_task(config, data)
-    build.check_select(config.train.select, task)
-    build.build_objective(config, task)
-    build.augmented(data, config.data)
-    assert build.build_model(config, task, None).encoders.keys() == set(
+    spec = resolve(config)
+    task = build.build_task(spec, data)
+    build.check_selection_metric(spec.training.selection_metric, task)
+    build.build_objective(spec, task)
+    build.with_augmentations(data, spec)
+    assert build.build_model(spec, task, None).encoders.keys() == set(
         config.model.encoders
     )
 
@@ -212,13 +219,14 @@ def test_configs_fit_their_data(word, shapes):
     config = load_config(f"{CONFIG}:{word}")
     flags = word == "iemocap"
     kind = {"flags" if flags else "classes": {config.data.label: ("a", "b", "c")}}
-    task = build.build_task(config, Dataset("", "", {}, **kind))
-    net = build.build_model(config, task, None)
+    spec = resolve(config)
+    task = build.build_task(spec, Dataset("", "", {}, **kind))
+    net = build.build_model(spec, task, None)
     inputs = {m: jnp.zeros((2, *s), jnp.float32) for m, s in shapes.items()}
     masks = {m: jnp.ones((2, s[0]), bool) for m, s in shapes.items()}
     label = jnp.zeros((2, 3) if flags else 2, int)
     batch = Batch(inputs, masks, {config.data.label: label}, jnp.ones(2))
-    objective = build.build_objective(config, task)
+    objective = build.build_objective(spec, task)
 
     def run():
         tree = net.init(jax.random.key(0), batch, train=False)
@@ -233,8 +241,8 @@ def test_configs_fit_their_data(word, shapes):
 def test_a_missing_modality_is_as_if_there_were_none():
     net, whole = model(), make_batch(np.array([[True, False, True, True]] * 3))
     got = apply(net, start(), whole)
-    assert not np.any(got.extras["image"]) and np.any(got.extras["audio"])
-    assert not np.any(got.extras["gate"][:, 1]) and np.all(got.extras["gate"][:, 0] > 0)
+    assert not np.any(got.aux["image"]) and np.any(got.aux["audio"])
+    assert not np.any(got.aux["gate"][:, 1]) and np.all(got.aux["gate"][:, 0] > 0)
     few = {m: Precomputed() for m in NAMES if m != "image"}
     params = dict(start()["params"])
     kernel = params["gate"]["hidden"]["kernel"]
@@ -274,7 +282,7 @@ def test_a_lone_modality_asks_itself():
 def test_detached_heads_teach_nothing():
     batch = make_batch()
     for detach in (False, True):
-        net = model(heads_detach=detach)
+        net = model(detach_unimodal_heads=detach)
 
         def heads(params, net=net):
             outputs = net.apply(params, batch, train=False)
@@ -288,7 +296,7 @@ def test_detached_heads_teach_nothing():
 def test_unknown_gate_and_no_encoder_are_refused():
     with pytest.raises(ConfigError, match=r"gate='tanh' is unknown"):
         start(gate="tanh")
-    with pytest.raises(ConfigError, match="no encoder"):
+    with pytest.raises(ConfigError, match="at least one encoder"):
         HeteroFusionNet({}, 3).init(jax.random.key(0), make_batch(), train=False)
 
 
@@ -297,7 +305,7 @@ def test_bfloat16_keeps_parameters_and_gates_exact():
     params = start(dtype=jnp.bfloat16)
     assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     got = apply(net, params, make_batch())
-    assert got.extras["gate"].dtype == jnp.float32
+    assert got.aux["gate"].dtype == jnp.float32
     want = apply(model(), params, make_batch())
     np.testing.assert_allclose(got.prediction, want.prediction, atol=0.1)
 
@@ -308,14 +316,14 @@ def test_bfloat16_keeps_parameters_and_gates_exact():
 def row(**logits):
     masks = {m: jnp.array([[m != "video"]]) for m in NAMES}
     batch = Batch({}, masks, {"label": jnp.array([1])}, jnp.ones(1))
-    extras = {f"logits/{m}": jnp.log(jnp.array([x])) for m, x in logits.items()}
-    return batch, extras
+    aux = {f"logits/{m}": jnp.log(jnp.array([x])) for m, x in logits.items()}
+    return batch, aux
 
 
 def test_consistency_and_heads_by_hand():
     p, q = np.array([0.7, 0.2, 0.1]), np.array([0.2, 0.7, 0.1])
-    batch, extras = row(audio=p, image=q, text=q, video=[0.0, 0.5, 0.5])
-    outputs = Outputs(jnp.log(jnp.array([p])), extras)
+    batch, aux = row(audio=p, image=q, text=q, video=[0.0, 0.5, 0.5])
+    outputs = Outputs(jnp.log(jnp.array([p])), aux)
     cosine = (2 * 0.7 * 0.2 + 0.01) / 0.54
     got = LOSSES["consistency"](NAMES)(outputs, batch)
     close(got, [1 - (1 + 2 * cosine) / 3])

@@ -107,7 +107,7 @@ def test_pixels_are_scaled():
 
 
 def test_small_pictures_are_refused():
-    with pytest.raises(DataError, match="D13.*3x3 pixels.*needs 4x4"):
+    with pytest.raises(DataError, match="D13.*3x3 pixels.*at least 4x4"):
         CONV.init(jax.random.key(0), pictures(side=3), MASK, train=False)
 
 
@@ -117,5 +117,5 @@ def test_vectors_are_what_they_were():
     np.testing.assert_array_equal(got.mask, MASK)
     want = np.where(MASK[..., None], pictures().reshape(3, 2, 81), 0)
     np.testing.assert_array_equal(got.values, want)
-    with pytest.raises(ConfigError, match="'vectors' reads vectors"):
+    with pytest.raises(ConfigError, match="'precomputed' expects vectors"):
         Precomputed().apply({}, jnp.ones((3, 2), int), MASK, train=False)

@@ -76,14 +76,14 @@ def test_degenerate_input_is_harmless(name):
 @pytest.mark.parametrize("name", ["hsic", "info_nce", "agnostic_adversary"])
 def test_a_model_that_gives_too_little_is_named(name):
     term = loss_terms.TERMS[name]
-    said = r"(?s)C17.*reads .*/.*does not give; .*fused.*weight=0"
+    said = r"(?s)C17.*requires .*/.*does not produce; .*fused.*weight to 0"
     with pytest.raises(ConfigError, match=said):
         term(Outputs(jnp.zeros(16), {"fused": jnp.zeros((16, 2))}), BATCH)
 
 
 def test_unknown_choices_are_named():
-    with pytest.raises(ConfigError, match="design='D'.*known: A, B, C"):
-        LOSSES["info_nce"](pairs=("a",), design="D")
+    with pytest.raises(ConfigError, match="positives='D'.*known: pair, pair_other"):
+        LOSSES["info_nce"](pairs=("a",), positives="D")
     with pytest.raises(ConfigError, match="omega='detach'.*did you mean 'detached'"):
         LOSSES["agnostic_adversary"](("a",), omega="detach")
 
@@ -95,7 +95,7 @@ def test_all_devices_together_give_the_value_of_one(answer_of):
     assert not {k: v for k, v in found.items() if v > 1e-12}
 
 
-@pytest.mark.parametrize("name", ["hsic", "separation"])
+@pytest.mark.parametrize("name", ["hsic", "difference_loss"])
 def test_a_modality_that_nobody_has_is_left_out_of_the_mean(name):
     gone = jnp.zeros_like(BATCH.masks["video"])
     batch = BATCH.replace(masks={**BATCH.masks, "video": gone})

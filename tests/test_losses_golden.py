@@ -93,12 +93,12 @@ def test_designs_by_hand():
     outputs = Outputs(x, {"p/x": x, "p/y": y})
     e = np.e
     want = {
-        "A": [np.log(1 + 2 / e)] * 3,
-        "B": [np.log(1 + 1 / e), np.log(1 + 1 / e), np.log(1 + 2 / e)],
-        "C": [np.log(2), np.log(2), 0],
+        "pair": [np.log(1 + 2 / e)] * 3,
+        "pair_other_class": [np.log(1 + 1 / e), np.log(1 + 1 / e), np.log(1 + 2 / e)],
+        "same_class": [np.log(2), np.log(2), 0],
     }
-    for design, values in want.items():
-        term = LOSSES["info_nce"](("p",), 1.0, design=design, label="label")
+    for positives, values in want.items():
+        term = LOSSES["info_nce"](("p",), 1.0, positives=positives, label="label")
         close(term(outputs, batch), values)
 
 
@@ -106,7 +106,7 @@ def test_weights_of_classes():
     batch, logits = batch_of(2, label=jnp.array([1, 0])), Outputs(jnp.zeros((2, 2)))
     term = LOSSES["cross_entropy"]("label", class_weights=(0.5, 3.0))
     close(term(logits, batch), [3 * np.log(2), np.log(2) / 2])
-    with pytest.raises(ConfigError, match=r"C10.*are not 2"):
+    with pytest.raises(ConfigError, match=r"C10.*must have 2"):
         LOSSES["cross_entropy"]("label", class_weights=(1.0,))(logits, batch)
 
 
@@ -124,17 +124,17 @@ def test_losses_against_a_label_by_hand():
 
 def test_omega_by_hand():
     """A modality recognised for sure counts for nothing, but for "one"."""
-    extras = {"discriminator/agnostic/text": jnp.zeros((1, 2))}
-    extras["importance/text"] = jnp.array([[0.0, np.log(3)]])
+    aux = {"discriminator/agnostic/text": jnp.zeros((1, 2))}
+    aux["importance/text"] = jnp.array([[0.0, np.log(3)]])
     want = {"detached": 0.75 * np.log(2), "joint": 0.75 * np.log(2), "one": np.log(2)}
     for omega, value in want.items():
         term = LOSSES["agnostic_adversary"](("text",), omega)
 
         def loss(x, term=term):
-            outputs = Outputs(x, {**extras, "importance/text": x})
+            outputs = Outputs(x, {**aux, "importance/text": x})
             return jnp.sum(term(outputs, batch_of(1)))
 
-        got, grad = jax.value_and_grad(loss)(extras["importance/text"])
+        got, grad = jax.value_and_grad(loss)(aux["importance/text"])
         close(got, value)
         assert bool(jnp.any(grad)) == (omega == "joint")
 
@@ -155,14 +155,12 @@ def test_hsic_and_difference(arrays):
 
 
 def test_disparity_is_the_mean_over_modalities(arrays):
-    extras = {}
+    aux = {}
     for name, letter in MODALITIES.items():
-        extras[f"exclusive/{name}"] = jnp.asarray(
-            arrays[f"hsic_disparity/in.e{letter}"]
-        )
-        extras[f"agnostic/{name}"] = jnp.asarray(arrays[f"hsic_disparity/in.a{letter}"])
+        aux[f"exclusive/{name}"] = jnp.asarray(arrays[f"hsic_disparity/in.e{letter}"])
+        aux[f"agnostic/{name}"] = jnp.asarray(arrays[f"hsic_disparity/in.a{letter}"])
     term = LOSSES["hsic"](tuple(MODALITIES))
-    got = value_of(term, Outputs(jnp.zeros(8), extras), batch_of(8))
+    got = value_of(term, Outputs(jnp.zeros(8), aux), batch_of(8))
     close(got, arrays["hsic_disparity/out"])
 
 
@@ -197,18 +195,18 @@ def test_adversaries(arrays):
     }
     wi, weight = cast(fill("mea.D.Wi", (6, 3))), cast(fill("mea.D.m.weight", (3, 6)))
     bias, batch = cast(fill("mea.D.m.bias", (3,))), batch_of(4)
-    kinds = ("agnostic_adversary", "exclusive_adversary", "importance")
+    kinds = ("agnostic_adversary", "exclusive_adversary", "importance_discriminator")
 
     def losses(h, wi, weight):
-        judge, extras = lambda x: x @ weight.T + bias, {}
+        judge, aux = lambda x: x @ weight.T + bias, {}
         for name, m in MODALITIES.items():
             agnostic = h["a"][m]
-            extras |= {
+            aux |= {
                 f"discriminator/agnostic/{name}": judge(reverse_gradient(agnostic)),
                 f"discriminator/exclusive/{name}": judge(h["e"][m]),
                 f"importance/{name}": jax.lax.stop_gradient(agnostic) @ wi,
             }
-        outputs = Outputs(jnp.zeros(4), extras)
+        outputs = Outputs(jnp.zeros(4), aux)
         terms = {kind: LOSSES[kind](tuple(MODALITIES)) for kind in kinds}
         return {kind: value_of(term, outputs, batch) for kind, term in terms.items()}
 

@@ -76,7 +76,7 @@ def test_what_is_missing_is_in_no_pair(start):
     masks["text"] = masks["text"].at[2].set(False)
     rngs = {"dropout": jax.random.key(0)}
     batch = batch.replace(masks=masks)
-    got = small().apply(start, batch, train=True, rngs=rngs).extras
+    got = small().apply(start, batch, train=True, rngs=rngs).aux
     valid = lambda pair: got[f"{pair}/valid"].tolist()
     assert valid("level1/text_video") == [True, True, False, True]
     assert valid("level2/text_video_audio") == [True, False, False, True]
@@ -115,12 +115,12 @@ def test_a_learnable_scale_starts_at_the_fixed_one(start):
 @pytest.mark.parametrize(
     ("options", "code"),
     [
-        ({"order": ("text", "audio")}, "C22"),
-        ({"order": ("text", "audio", "image")}, "C22"),
+        ({"modality_order": ("text", "audio")}, "C22"),
+        ({"modality_order": ("text", "audio", "image")}, "C22"),
         ({"levels": (1, 4)}, "C03"),
-        ({"parity": "papr"}, "C03"),
+        ({"variant": "papr"}, "C03"),
         ({"tcf_last_activation": "gelu"}, "C03"),
-        ({"lifted": 6}, "C29"),
+        ({"projection_dim": 6}, "C29"),
     ],
 )
 def test_says_what_is_wrong(options, code):

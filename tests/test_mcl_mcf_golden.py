@@ -110,7 +110,7 @@ def batch(arrays):
 @pytest.fixture(scope="module")
 def params(arrays, batch):
     torch = weights(arrays, "mcl_small")
-    init = functools.partial(small(parity="official").init, train=True)
+    init = functools.partial(small(variant="released_code").init, train=True)
     tree = flatten_dict(jax.eval_shape(init, jax.random.key(0), batch)["params"])
     filled = {}
     for path, leaf in tree.items():
@@ -121,7 +121,7 @@ def params(arrays, batch):
 
 
 def test_golden_model(arrays, batch, params):
-    model, goal = small(parity="official"), objective(float(np.log(1 / 0.07)))
+    model, goal = small(variant="released_code"), objective(float(np.log(1 / 0.07)))
     rngs = {"dropout": jax.random.key(0)}
 
     @functools.partial(jax.value_and_grad, has_aux=True)
@@ -132,9 +132,9 @@ def test_golden_model(arrays, batch, params):
 
     (value, (outputs, terms)), grads = jax.jit(total)(params)
     get = lambda name: arrays[f"mcl_small/{name}"]
-    extras = outputs.extras
-    close(extras["text"], get("act.text_enc")[:, 0])
-    close(extras["fused"], get("act.conv_res")[..., 0])
+    aux = outputs.aux
+    close(aux["text"], get("act.text_enc")[:, 0])
+    close(aux["fused"], get("act.conv_res")[..., 0])
     close(outputs.prediction, get("out.preds")[:, 0])
     for pair, name in CLIPS.items():
         term = LOSSES["info_nce"]((pair,), float(np.log(1 / 0.07)))
@@ -155,7 +155,7 @@ def test_golden_model(arrays, batch, params):
 
 @pytest.mark.ci
 def test_prediction_needs_no_modules_of_the_losses(arrays, batch, params):
-    model = small(parity="official")
+    model = small(variant="released_code")
     run = functools.partial(model.init, train=False)
     unneeded = ("level", "mix_", "tcf_")
     lean = {k: v for k, v in params.items() if not k.startswith(unneeded)}
@@ -165,10 +165,13 @@ def test_prediction_needs_no_modules_of_the_losses(arrays, batch, params):
 
 
 @pytest.mark.parametrize(
-    ("case", "parity", "scale"),
-    [("alg1_proj", "paper", 1 / 0.07), ("official_clip", "official", np.log(1 / 0.07))],
+    ("case", "variant", "scale"),
+    [
+        ("alg1_proj", "paper", 1 / 0.07),
+        ("official_clip", "released_code", np.log(1 / 0.07)),
+    ],
 )
-def test_golden_projection(arrays, case, parity, scale):
+def test_golden_projection(arrays, case, variant, scale):
     x, y = (jnp.asarray(arrays[f"alg1_proj/in.{n}"], jnp.float32) for n in "xy")
 
     def weight(side, width):
@@ -179,7 +182,7 @@ def test_golden_projection(arrays, case, parity, scale):
     tree = {"params": {"x": weight("x", 9), "y": weight("y", 4)}}
 
     def loss(x, y):
-        views = ProjectionHeads(5, parity).apply(tree, x, y)
+        views = ProjectionHeads(5, variant).apply(tree, x, y)
         return jnp.mean(info_nce(*views, jnp.ones(6, bool), scale=float(scale)))
 
     value, (dx, dy) = jax.value_and_grad(loss, (0, 1))(x, y)

@@ -18,8 +18,14 @@ from mmfusion_jax.types import Batch, Tokens
 PAIRS = ("text", "video"), ("text", "audio"), ("video", "audio")
 TINY = {
     "tslc": {},
-    "resnet18": {"width": 4, "blocks": (1,)},
-    "vit": {"width": 8, "heads": 2, "hidden": 8, "depth": 1, "patch": 4},
+    "resnet18": {"base_channels": 4, "blocks": (1,)},
+    "vit": {
+        "hidden_dim": 8,
+        "num_heads": 2,
+        "mlp_dim": 8,
+        "num_layers": 1,
+        "patch_size": 4,
+    },
 }
 
 
@@ -72,7 +78,7 @@ def test_builds_and_learns(encoder):
     def loss(params, batch):
         variables = {**tree, "params": params}
         out, _ = model.apply(variables, batch, train=True, mutable=["batch_stats"])
-        return jnp.sum(out.prediction[:3] ** 2), out.extras["fused"]
+        return jnp.sum(out.prediction[:3] ** 2), out.aux["fused"]
 
     run = jax.jit(jax.value_and_grad(loss, has_aux=True))
     (value, fused), grads = run(tree["params"], batch)

@@ -30,13 +30,13 @@ def test_where_the_discriminators_send_gradients():
 
     def gradient(name, omega, strength=2.0):
         layer = ModalityDiscriminator(omega)
-        said = lambda h: layer.apply(params, {"a": h}, {"a": h}, 2, strength)[name]
-        return jax.grad(lambda h: jnp.sum(said(h)[:, 0]))(x)
+        logits = lambda h: layer.apply(params, {"a": h}, {"a": h}, 2, strength)[name]
+        return jax.grad(lambda h: jnp.sum(logits(h)[:, 0]))(x)
 
     plain = gradient("discriminator/exclusive/a", "one")
     close(gradient("discriminator/agnostic/a", "one"), -2 * plain)
     assert not gradient("importance/a", "detached").any()
-    forth = params["params"]["importance_discriminator"]["kernel"][:, 0]
+    forth = params["params"]["importance"]["kernel"][:, 0]
     close(gradient("importance/a", "joint")[0], -2 * forth)
     with pytest.raises(KeyError):
         gradient("importance/a", "one")

@@ -84,7 +84,7 @@ def unit(torch, name):
 
 @pytest.mark.parametrize("form", ["literal", "logit"])
 def test_golden_predictive_self_attention(arrays, torch, streams, form):
-    make = functools.partial(ReinforcementUnit, heads=2, mu=0.25, form=form)
+    make = functools.partial(ReinforcementUnit, num_heads=2, mu=0.25, form=form)
     params = {f"layer_{i}": units(torch, f"mea.psa.{i}") for i in range(3)}
     for depth in (1, 2, 3):
         block = PredictiveSelfAttention(("L",), make, depth, "off")
@@ -130,7 +130,7 @@ def test_golden_hierarchical_attention(arrays, torch, streams):
     (got,), _ = layer.apply(tree, [streams["V"]], [streams["L"]], train=False)
     close(got.values, arrays["spec_mea/mru.V_to_L"])
 
-    make = functools.partial(ReinforcementUnit, heads=2)
+    make = functools.partial(ReinforcementUnit, num_heads=2)
     block = HierarchicalAttention(ORDER, make, num_layers=1)
     got = block.apply({"params": hierarchy(torch)}, streams, train=False)
     close(got["L"].values, arrays["spec_mea/hca.L"])
@@ -154,7 +154,7 @@ def test_golden_encoders_and_graph(arrays, torch, streams):
 
 
 def test_golden_agnostic_encoder(arrays, torch, streams):
-    make = functools.partial(ReinforcementUnit, heads=2)
+    make = functools.partial(ReinforcementUnit, num_heads=2)
     block = HierarchicalAttention(ORDER, make, num_layers=1)
     target = block.apply({"params": hierarchy(torch)}, streams, train=False)["L"]
     tree = {"params": perceptron(torch, "mea.Agn")}
@@ -184,8 +184,8 @@ def test_golden_discriminators(arrays, torch):
     objective = Objective(adversaries(ORDER))
 
     def loss(params, own, common):
-        extras = ModalityDiscriminator().apply({"params": params}, own, common, 3)
-        outputs = Outputs(jnp.zeros(4), extras)
+        aux = ModalityDiscriminator().apply({"params": params}, own, common, 3)
+        outputs = Outputs(jnp.zeros(4), aux)
         return objective(outputs, batch, jnp.zeros(()))
 
     run = jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)

@@ -77,7 +77,7 @@ SWITCHES = {
     "addition": (BARE, {"fusion": "addition"}, -2 * GRAPH),
     "multiplication": (BARE, {"fusion": "multiplication"}, -2 * GRAPH),
     "self loops": (BARE, {"self_loops": True}, 0),
-    "residual": (BARE, {"head_form": "residual"}, 64 * 129 + 128 * 129 + 64),
+    "residual": (BARE, {"head_type": "residual_mlp"}, 64 * 129 + 128 * 129 + 64),
 }
 
 
@@ -104,7 +104,7 @@ def test_switches(name):
         ({"hca_sources": "old"}, "C03"),
         ({"omega": "two"}, "C03"),
         ({"fusion": "add"}, "C03"),
-        ({"heads": 3}, "C10"),
+        ({"num_heads": 3}, "C10"),
         ({"exclusive": False, "agnostic": False}, "C10"),
     ],
 )
@@ -117,7 +117,7 @@ def test_says_what_is_wrong(options, code):
 def test_says_which_encoders_do_not_fit():
     batch = small_batch()
     encoders = {m: ConvLSTM(8 if m == "text" else 6) for m in SMALL}
-    with pytest.raises(ConfigError, match="widths.*'text': 8"):
+    with pytest.raises(ConfigError, match="dims differ.*'text': 8"):
         count(MEA(FrozenDict(encoders), 1, num_heads=2), batch)
     with pytest.raises(ConfigError, match="order="):
         count(MEA(FrozenDict(encoders), 1, ("text",)), batch)

@@ -58,7 +58,7 @@ def terms(contrast=0.1):
 
 def small(**options):
     encoders = {m: SignalConv(8) for m in ORDER}
-    sizes = dict(hidden=6, weight_hidden=5, context_layers=1, context_heads=2)
+    sizes = dict(hidden_dim=6, weight_hidden_dim=5, context_layers=1, context_heads=2)
     return OFCMAERCAT(encoders, 3, ORDER, **(sizes | options))
 
 
@@ -127,10 +127,10 @@ def test_golden_model(arrays, golden_case):
     out = jax.jit(functools.partial(model.apply, train=False))(params, batch)
     for i, m in enumerate(ORDER):
         partners = [j for j in range(3) if j != i]
-        close(out.extras["alpha"][:, i, partners], get(f"alpha{m}"))
-    assert not np.any(np.diagonal(out.extras["alpha"], axis1=1, axis2=2))
-    close(out.extras["weights"], get("w_tilde"))
-    close(out.extras["fused"], get("h_fused"))
+        close(out.aux["alpha"][:, i, partners], get(f"alpha{m}"))
+    assert not np.any(np.diagonal(out.aux["alpha"], axis1=1, axis2=2))
+    close(out.aux["weights"], get("w_tilde"))
+    close(out.aux["fused"], get("h_fused"))
     close(jax.nn.softmax(out.prediction), get("probs"))
     value = lambda term: Objective({"task": WeightedLoss(term)}).value(
         "task", out, batch
@@ -181,9 +181,9 @@ ROWS = [(row, "weighted_sum") for row in ABLATIONS] + [("full", "concat")]
 
 
 @functools.cache
-def graded(row, head_form):
+def graded(row, head_type):
     """Loss and gradients of a model that does not drop out, by its parameters."""
-    model = small(**ABLATIONS[row], head_form=head_form, dropout=0.0)
+    model = small(**ABLATIONS[row], head_type=head_type, dropout=0.0)
     model = model.clone(encoders={m: SignalConv(8, dropout=0.0) for m in ORDER})
     kept = terms()
     if row in ("cnn", "cmaa"):
@@ -197,9 +197,9 @@ def graded(row, head_form):
     return jax.jit(jax.value_and_grad(loss))
 
 
-@pytest.mark.parametrize(("row", "head_form"), in_ci(ROWS, ROWS[0], several=True))
-def test_rows_of_table_4(row, head_form):
-    options = ABLATIONS[row] | {"head_form": head_form}
+@pytest.mark.parametrize(("row", "head_type"), in_ci(ROWS, ROWS[0], several=True))
+def test_rows_of_table_4(row, head_type):
+    options = ABLATIONS[row] | {"head_type": head_type}
     tree = start(**options)
     gone = {
         "alignment": row == "cnn",
@@ -209,7 +209,7 @@ def test_rows_of_table_4(row, head_form):
     }
     for name, left_out in gone.items():
         assert (name in tree["params"]) != left_out
-    value, grads = graded(row, head_form)(tree)
+    value, grads = graded(row, head_type)(tree)
     assert np.isfinite(value)
     for path, grad in jax.tree_util.tree_leaves_with_path(grads):
         assert np.isfinite(grad).all(), path
@@ -220,7 +220,7 @@ def test_rows_of_table_4(row, head_form):
 
 @pytest.mark.ci
 def test_the_loss_falls_on_one_batch():
-    tree = start(head_form="weighted_sum")
+    tree = start(head_type="weighted_sum")
     tx = optax.adam(1e-2)
     state, values = tx.init(tree), []
     step = jax.jit(lambda g, s, p: tx.update(g, s, p))
@@ -238,10 +238,10 @@ def test_equal_weights_without_awom():
     masks = {**batch.masks, "A": batch.masks["A"].at[1].set(False)}
     batch = batch.replace(masks=masks)
     run = jax.jit(functools.partial(small(**options).apply, train=False))
-    tree = start(**options, head_form="weighted_sum")
+    tree = start(**options, head_type="weighted_sum")
     out = run(tree, batch)
     want = [[1 / 3] * 3, [0.5, 0, 0.5], [1 / 3] * 3, [1 / 3] * 3]
-    close(out.extras["weights"], want)
+    close(out.aux["weights"], want)
 
 
 @pytest.mark.ci
@@ -254,7 +254,7 @@ def test_the_contrast_does_not_change_the_model():
         made_up(),
         jnp.array(0),
     )[0]
-    tree = start(**options, head_form="weighted_sum")
+    tree = start(**options, head_type="weighted_sum")
     grads = jax.jit(jax.grad(value))(tree)["params"]
     moved = {k for k, g in grads.items() if any(jnp.any(x) for x in jax.tree.leaves(g))}
     assert moved == {f"encoders_{m}" for m in ORDER}
@@ -271,7 +271,7 @@ def test_weights_of_every_subset_of_modalities():
     masks = {m: mask & has[m][:, None] for m, mask in batch.masks.items()}
     batch = batch.replace(masks=masks, weight=jnp.ones(9).at[8].set(0))
     run = jax.jit(functools.partial(small().apply, train=False))
-    weights = run(start(head_form="weighted_sum"), batch).extras["weights"]
+    weights = run(start(head_type="weighted_sum"), batch).aux["weights"]
     assert not np.any(weights[7:])
     for row, subset in enumerate(SUBSETS):
         heavy = np.flatnonzero(weights[row]).tolist()
@@ -280,7 +280,7 @@ def test_weights_of_every_subset_of_modalities():
 
 
 def test_padding_changes_nothing():
-    tree = start(head_form="weighted_sum")
+    tree = start(head_type="weighted_sum")
     batch, run = made_up(), jax.jit(functools.partial(small().apply, train=False))
     more = lambda x: jnp.pad(x, [(0, 0), (0, 3)] + [(0, 0)] * (x.ndim - 2))
     padded = batch.replace(
@@ -300,7 +300,7 @@ def test_any_number_of_modalities():
         init = functools.partial(model.init_with_output, train=False)
         out, _ = jax.eval_shape(init, KEY, batch)
         assert out.prediction.shape == (2,)
-        assert out.extras["weights"].shape == (2, n)
+        assert out.aux["weights"].shape == (2, n)
 
 
 def test_projections_of_their_own():
@@ -329,8 +329,8 @@ def test_positions_begin_anew_in_each_modality():
 @pytest.mark.parametrize(
     ("options", "code"),
     [
-        ({"head_form": "sum"}, "C03"),
-        ({"order": ("V", "A")}, "C22"),
+        ({"head_type": "sum"}, "C03"),
+        ({"modality_order": ("V", "A")}, "C22"),
     ],
 )
 def test_says_what_is_wrong(options, code):
@@ -342,10 +342,10 @@ def test_says_what_is_wrong(options, code):
 def test_contrast_by_hand():
     """Unavailable modalities are no anchors, no partners and no negatives."""
     views = {"V": jnp.eye(3)[:2], "A": jnp.eye(3)[:2], "P": jnp.eye(3)[:2]}
-    extras = {f"pooled/{m}": x for m, x in views.items()}
+    aux = {f"pooled/{m}": x for m, x in views.items()}
     masks = {m: jnp.ones((2, 1), bool) for m in ORDER}
     batch = Batch({}, masks, {}, jnp.ones(2))
-    out = Outputs(jnp.zeros((2, 3)), extras)
+    out = Outputs(jnp.zeros((2, 3)), aux)
     term = LOSSES["modality_contrast"](ORDER, 1.0)
     one = np.log(1 + np.exp(-1))
     close(term(out, batch), [3 * one] * 2)
@@ -364,7 +364,7 @@ def test_contrast_by_hand():
 @pytest.mark.parametrize("word", WORDS)
 def test_configs_name_what_the_model_gives(word):
     config = load_config(f"{CONFIG}:{word}")
-    order = tuple(config.model.order)
+    order = tuple(config.model.modality_order)
     assert set(order) == set(config.model.encoders)
     for name in {"contrastive", "reconstruction"} & set(config.losses):
         assert tuple(config.losses[name].modalities) == order

@@ -94,8 +94,8 @@ def test_pooled_is_the_mean_of_real_positions(variables):
     assert pooled.mask.tolist() == [[True], [False]] and not np.any(pooled.values[1])
 
 
-def test_fixed_norms_keep_the_statistics_of_the_weights(variables):
-    model = SMALL.clone(fixed_norms=True)
+def test_frozen_norms_keep_the_running_statistics(variables):
+    model = SMALL.clone(freeze_batch_norm=True)
     run = functools.partial(model.apply, train=True, mutable=["batch_stats"])
     got, stats = jax.jit(run)(variables, CLIPS, MASK)
     want = compiled(False)(variables, CLIPS, MASK)

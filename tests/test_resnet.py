@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 from contract import assert_ignores_poison, poisoned
-from ml_collections import ConfigDict
 from tables import ENCODERS, WEIGHT_MAPPINGS
 
 from mmfusion_jax.config.optimizer import build_optimizer
+from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.encoders.resnet import ResNet
 from mmfusion_jax.errors import ConfigError, WeightsError
 from mmfusion_jax.ops.image_normalization import IMAGENET
@@ -158,8 +159,8 @@ def test_pixels_are_normalised(variables):
     np.testing.assert_allclose(run(pixels, MASK).values, want, rtol=1e-4, atol=1e-4)
 
 
-def test_fixed_norms_keep_the_statistics_of_the_weights(variables):
-    model = small(fixed_norms=True)
+def test_frozen_norms_keep_the_running_statistics(variables):
+    model = small(freeze_batch_norm=True)
     got, stats = compiled(model, True)(variables, CLIPS, MASK)
     want = compiled(small())(variables, CLIPS, MASK)
     np.testing.assert_allclose(got.values, want.values, rtol=1e-5, atol=1e-6)
@@ -178,11 +179,20 @@ def test_norms_see_the_batch_of_all_devices(variables):
 
 SAMPLES = np.zeros((1, 40), np.float32)
 TINY = {
-    "resnet": ({"blocks": (1,), "width": 4}, CLIPS[:1]),
-    "r3d": ({"blocks": (1,), "width": 4}, CLIPS[:1]),
-    "vit": ({"width": 4, "depth": 1, "heads": 1, "patch": 3}, CLIPS[:1]),
+    "resnet": ({"blocks": (1,), "base_channels": 4}, CLIPS[:1]),
+    "r3d": ({"blocks": (1,), "base_channels": 4}, CLIPS[:1]),
+    "vit": (
+        {"hidden_dim": 4, "num_layers": 1, "num_heads": 1, "patch_size": 3},
+        CLIPS[:1],
+    ),
     "wav2vec2": (
-        {"width": 4, "depth": 1, "heads": 1, "channels": 4, "place_groups": 2}
+        {
+            "hidden_dim": 4,
+            "num_layers": 1,
+            "num_heads": 1,
+            "channels": 4,
+            "pos_conv_groups": 2,
+        }
         | {"kernels": (3,), "strides": (2,)},
         SAMPLES,
     ),
@@ -224,10 +234,12 @@ def test_every_table_has_an_encoder_and_a_random_start_is_said():
     [({"frozen": True}, 0.0), ({"learning_rate": 1e-3}, 1e-3), ({}, 1e-2)],
 )
 def test_frozen_fine_tuned_or_with_a_rate_of_its_own(variables, group, moves):
-    options = ConfigDict({"name": "sgd", "learning_rate": 1e-2})
-    options.groups = {"image": {"match": "encoders_image", **group}} if group else {}
+    config = tiny.config()
+    config.optim.name, config.optim.learning_rate = "sgd", 1e-2
+    prefix = {"param_prefix": "encoders_image"}
+    config.optim.groups = {"image": {**prefix, **group}} if group else {}
     params = {"encoders_image": variables["params"], "head": {"kernel": jnp.ones(2)}}
-    tx = build_optimizer(options, 10)
+    tx = build_optimizer(resolve(config).optimizer, 10)
     updates, _ = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
     for leaf in jax.tree.leaves(updates["encoders_image"]):
         np.testing.assert_allclose(leaf, -moves, rtol=1e-6)

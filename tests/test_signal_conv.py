@@ -77,9 +77,9 @@ def test_ignores_what_is_masked(kind):
 
 def test_says_what_is_wrong():
     ids = jnp.ones((3, 7), int)
-    with pytest.raises(ConfigError, match=r"C27.*vocabulary=0"):
+    with pytest.raises(ConfigError, match=r"C27.*vocab_size=0"):
         run(SignalConv(4), ids, MASK)
     with pytest.raises(ConfigError, match=r"C10.*pools=\(2, 0\)"):
         run(SignalConv(4, pools=(2, 0)), jnp.ones((3, 7, 1)), MASK)
-    with pytest.raises(DataError, match=r"D13.*7 steps.*one token of 8"):
+    with pytest.raises(DataError, match=r"D13.*7 steps.*at least 8"):
         run(SignalConv(4, pools=(4, 2)), jnp.ones((3, 7, 1)), MASK)

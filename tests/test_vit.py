@@ -86,7 +86,7 @@ def test_one_picture_is_a_clip_of_one(variables):
 
 
 def test_says_what_does_not_fit(tmp_path):
-    with pytest.raises(DataError, match=r"D13.*10x8 pixels.*4x4"):
+    with pytest.raises(DataError, match=r"D13.*10x8 .*patch_size=4"):
         shapes(SMALL, np.zeros((1, 1, 10, 8, 3), np.float32))
     with pytest.raises(WeightsError, match=r"(?s)W01.*absent.*ViTModel"):
         load(WEIGHT_MAPPINGS["vit"], tmp_path / "absent.pt", shapes(SMALL))

@@ -135,9 +135,9 @@ def test_the_volume_does_not_matter_where_samples_are_standardised(variables):
 @pytest.mark.parametrize(
     ("waves", "message"),
     [
-        (np.zeros((1, 200, 4), np.float32), "reads samples"),
-        (np.zeros((1, 200), np.int16), "reads samples.*int16"),
-        (np.zeros((1, 24), np.float32), "24 samples.*needs 30"),
+        (np.zeros((1, 200, 4), np.float32), "expects audio samples"),
+        (np.zeros((1, 200), np.int16), "expects audio samples.*int16"),
+        (np.zeros((1, 24), np.float32), "24 samples.*at least 30"),
     ],
 )
 def test_says_what_it_reads(waves, message):

@@ -60,9 +60,9 @@ class ImageConv(nn.Module):
             raise DataError(
                 "D13",
                 f"image too small: {values.shape[2]}x{values.shape[3]} pixels, but "
-                f"image_cnn with {len(self.channels)} channels and downsample="
+                f"image_cnn with {len(self.channels)} convolutions and downsample="
                 f"{self.downsample} needs at least {side}x{side}.",
-                "use larger images, fewer channels, or a smaller downsample",
+                "use larger images, fewer entries in channels, or a smaller downsample",
             )
         if jnp.issubdtype(values.dtype, jnp.unsignedinteger):
             values = values / jnp.float32(255)
