@@ -102,8 +102,6 @@ print("the entropy of the gate reaches:", ", ".join(reached))
 # sum of the gradients is the gradient of training.
 
 # %%
-
-
 @jax.jit
 def compare(state, batch):
     """Returns norms and cosine similarities of the gradients of all terms."""
