@@ -1,4 +1,4 @@
-"""Comparison of the outline of a data set with the data set."""
+"""Comparison of the outline of a dataset with the dataset."""
 
 from typing import Any
 

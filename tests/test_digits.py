@@ -1,4 +1,4 @@
-"""The embedded data set: deterministic, and without leakage between its splits."""
+"""The embedded dataset: deterministic, and without leakage between its splits."""
 
 import importlib.util
 import socket
@@ -33,7 +33,7 @@ SPLITS = tuple(make.SIZES)
 
 @pytest.fixture(scope="module")
 def folder(cache_dir):
-    """The cache of the data set, built by the first run of the tests on a machine."""
+    """The cache of the dataset, built by the first run of the tests on a machine."""
     pytest.importorskip("espeakng_loader")
     return cache_dir / "digits"
 

@@ -75,7 +75,7 @@ OFFERED = [(name, word) for name in CONFIGS for word in words_of(name)]
 
 
 def made(asked: ParsedCommand) -> tuple[Dataset, build.TrainingComponents]:
-    """The data set in outline and all parts, by the functions that a run uses."""
+    """The dataset in outline and all parts, by the functions that a run uses."""
     spec = resolve(asked.config)
     data = build.describe_dataset(spec, build.fold_numbers(spec)[0])
     per_epoch = build.build_pipeline(spec, data, spec.seed).steps_per_epoch
@@ -176,9 +176,7 @@ def test_a_flag_of_the_new_model_is_taken_and_one_of_the_old_is_refused():
 
 
 def test_the_model_of_a_paper_takes_no_other_place():
-    with pytest.raises(
-        ConfigError, match="mea cannot replace cfn_sr"
-    ) as info:
+    with pytest.raises(ConfigError, match="mea cannot replace cfn_sr") as info:
         request("cfn_sr", "digits", "--config.model.name=mea")
     assert "--config=mea" in info.value.fix
 

@@ -169,7 +169,7 @@ def test_the_official_crop_resizes_first(tmp_path):
     frame = np.zeros((720, 1280, 3), np.uint8)
     frame[:, np.arange(1280) // 10 % 2 == 0] = 255
     sharp = FaceCrop(path, 1, 64)(0, frame)  # a stripe is a pixel
-    blurred = FaceCrop(path, 1, 64, "official")(0, frame)  # or half a pixel
+    blurred = FaceCrop(path, 1, 64, "released_code")(0, frame)  # or half a pixel
     assert sharp.std() > 50 and blurred.std() < 10
     assert blurred.shape == sharp.shape == (64, 64, 3)
 

@@ -1,4 +1,4 @@
-"""A data set that lives in memory and learns in seconds, for tests of whole runs."""
+"""A dataset that lives in memory and learns in seconds, for tests of whole runs."""
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -49,7 +49,7 @@ def tones(
     """Thirty training examples and two small test splits.
 
     Args:
-        fold: another fold is another data set.
+        fold: another fold is another dataset.
         folds: their number.
         valid: whether there is a validation split.
         broken: puts NaN into the sound of every training example.

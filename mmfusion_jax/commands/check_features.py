@@ -43,7 +43,7 @@ def label_summary(
 
     Args:
         report: statistics of the splits.
-        spec: labels of the data set; None for an unknown one.
+        spec: labels of the dataset; None for an unknown one.
     """
     for split, part in report.items():
         for name, values in part["labels"].items():

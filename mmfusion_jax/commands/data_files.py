@@ -1,4 +1,4 @@
-"""Imports, checks, lists and removes data sets.
+"""Imports, checks, lists and removes datasets.
 
 python -m mmfusion_jax data import FILE --dataset=mosi
 python -m mmfusion_jax data import FOLDER --dataset=av_mnist
@@ -21,7 +21,7 @@ from mmfusion_jax.errors import ConfigError
 
 NAMES = tuple(FEATURE_DATASETS)
 AV_MNIST = "av_mnist"
-"""The data set that is built from a folder of raw files."""
+"""The dataset that is built from a folder of raw files."""
 
 AV_MNIST_CONFIG = "configs/hetero_fusion_net.py:av_mnist"
 LIMITS = (
@@ -99,7 +99,7 @@ def list_command(command: ParsedCommand) -> None:
     for store in stores:
         print(f"{store.name:{width}}  {format_size(store.size):>9}  {store.date}")
     total = format_size(sum(store.size for store in stores))
-    print(f"{len(stores)} data sets, {total} in {cache_folder('')}")
+    print(f"{len(stores)} datasets, {total} in {cache_folder('')}")
 
 
 def remove_command(command: ParsedCommand) -> int:
@@ -205,7 +205,7 @@ COMMANDS = {
         "Imports a feature file, or a folder of the raw files of av_mnist.",
         import_command,
         (
-            Flag("dataset", "", "the data set of the file", (*NAMES, AV_MNIST)),
+            Flag("dataset", "", "the dataset of the file", (*NAMES, AV_MNIST)),
             Flag("nan_to_zero", False, "replace NaN and infinite values by 0"),
             *LIMITS,
         ),
@@ -217,8 +217,8 @@ COMMANDS = {
         "Checks a feature file or an import. Exits with 1 if problems are found.",
         check_command,
         (
-            Flag("dataset", "", "the data set of a file", ("", *NAMES)),
-            Flag("file", "", "the import of the data set, if there are several"),
+            Flag("dataset", "", "the dataset of a file", ("", *NAMES)),
+            Flag("file", "", "the import of the dataset, if there are several"),
             *LIMITS,
         ),
         needs_config=False,

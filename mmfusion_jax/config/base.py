@@ -59,7 +59,7 @@ FIELDS: Mapping[str, Field] = {
     "pretrain_unimodal": Field(
         (), "Modalities whose encoders are trained alone first.", type=NAMES
     ),
-    "data.name": Field(REQUIRED, "The data set.", PartName("data set"), str),
+    "data.name": Field(REQUIRED, "The dataset.", PartName("dataset"), str),
     "data.label": Field(REQUIRED, "The label to predict.", type=str),
     "data.fold": Field("0", "The fold to run, or all."),
     "data.folds": Field(1, "Number of folds.", Range(1)),

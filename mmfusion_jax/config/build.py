@@ -71,11 +71,11 @@ class TrainingComponents:
 
 
 def build_dataset(spec: ExperimentSpec, fold: int) -> Dataset:
-    """Returns the data set; it is prepared first if it must be.
+    """Returns the dataset; it is prepared first if it must be.
 
     Args:
         spec: The experiment.
-        fold: Number of the fold, for data sets that have folds.
+        fold: Number of the fold, for datasets that have folds.
 
     Raises:
         ConfigError: An option is out of range.
@@ -86,13 +86,13 @@ def build_dataset(spec: ExperimentSpec, fold: int) -> Dataset:
 
 
 def describe_dataset(spec: ExperimentSpec, fold: int) -> Dataset:
-    """Returns the data set, or its shapes and classes if its files are not there.
+    """Returns the dataset, or its shapes and classes if its files are not there.
 
-    A data set that does not declare an outline is read.
+    A dataset that does not declare an outline is read.
 
     Args:
         spec: The experiment.
-        fold: Number of the fold, for data sets that have folds.
+        fold: Number of the fold, for datasets that have folds.
 
     Raises:
         ConfigError: An option is out of range.
@@ -106,7 +106,7 @@ def describe_dataset(spec: ExperimentSpec, fold: int) -> Dataset:
 
 
 def _dataset_arguments(spec: ExperimentSpec, fold: int) -> dict[str, Any]:
-    """Returns the arguments of the data set: its options and what it takes."""
+    """Returns the arguments of the dataset: its options and what it takes."""
     values = {
         "fold": fold,
         "folds": spec.data.folds,
@@ -119,9 +119,9 @@ def _dataset_arguments(spec: ExperimentSpec, fold: int) -> dict[str, Any]:
 
 
 def with_augmentations(data: Dataset, spec: ExperimentSpec) -> Dataset:
-    """Returns a data set with the augmentations that a config names.
+    """Returns a dataset with the augmentations that a config names.
 
-    They follow those of the data set itself; modality dropout is last.
+    They follow those of the dataset itself; modality dropout is last.
     """
     steps = [] if data.augment is None else [data.augment]
     steps += [part.build() for part in spec.data.augmentations.values()]
@@ -169,7 +169,7 @@ def build_components(
 
     Args:
         spec: The experiment.
-        data: Its data set, for the classes of the label.
+        data: Its dataset, for the classes of the label.
         steps: Total number of training steps, for schedules.
     """
     executor = Executor(spec.parallel)
@@ -190,10 +190,10 @@ def build_components(
 
 
 def build_task(spec: ExperimentSpec, data: Dataset) -> Task:
-    """Returns the task of the label in this data set, with its metrics.
+    """Returns the task of the label in this dataset, with its metrics.
 
     Raises:
-        ConfigError: The data set does not have the label, or the label does not have
+        ConfigError: The dataset does not have the label, or the label does not have
             the metrics that the config names.
     """
     label = spec.data.label

@@ -35,7 +35,7 @@ TABLES: Mapping[str, Mapping[str, str]] = {
     "pretrained weights": WEIGHT_MAPPINGS,
     "loss": LOSSES,
     "metric": METRICS,
-    "data set": DATASETS,
+    "dataset": DATASETS,
     "augmentation": AUGMENTATIONS,
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,

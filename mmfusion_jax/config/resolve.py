@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from mmfusion_jax.config.base import FIELDS, GROUPS, REQUIRED, check_values
 from mmfusion_jax.config.instantiate import check_options
-from mmfusion_jax.config.load import flatten
+from mmfusion_jax.config.load import Config, flatten
 from mmfusion_jax.config.registry import load_part
 from mmfusion_jax.config.spec import (
     DataSpec,
@@ -136,7 +136,7 @@ def _check_fields(values: Mapping[str, Any]) -> None:
     _check_group("", values, known, groups)
     own = {name for name, field in FIELDS.items() if field.default is REQUIRED}
     own |= {"losses", "model.encoders"}
-    helps = {name: field.help for name, field in FIELDS.items()} | GROUPS
+    helps = {name: field.help for name, field in FIELDS.items()} | {**GROUPS}
     for name, help in helps.items():
         level: Any = values
         for word in name.split("."):
@@ -216,10 +216,10 @@ def _parts(
 
 
 def _data(values: Mapping[str, Any], config: Mapping[str, Any]) -> DataSpec:
-    """Returns `config.data`, its options checked against those of the data set."""
+    """Returns `config.data`, its options checked against those of the dataset."""
     own = {f.name for f in dataclasses.fields(DataSpec)} - {"dataset"}
     options = {name: value for name, value in values.items() if name not in own}
-    dataset = _part("data set", options, "config.data", RUN_ARGUMENTS)
+    dataset = _part("dataset", options, "config.data", RUN_ARGUMENTS)
     takes = loader_info(dataset.target).takes
     if "protocol" not in takes and config["protocol"] == "fixed_epochs":
         raise ConfigError(
@@ -252,7 +252,7 @@ def _data(values: Mapping[str, Any], config: Mapping[str, Any]) -> DataSpec:
     )
 
 
-def _weights(config: ConfigDict) -> dict[str, str]:
+def _weights(config: Config) -> dict[str, str]:
     """Returns the files of pretrained weights, by modality."""
     files = {
         modality: options.get("weights", "")

@@ -41,7 +41,7 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class DataSpec:
-    """The data set and how its examples become batches.
+    """The dataset and how its examples become batches.
 
     Attributes:
         dataset: Returns a `Dataset`.
@@ -198,7 +198,7 @@ class ExperimentSpec:
         parallel: "jit" or "pmap".
         compute_dtype: "float32" or "bfloat16".
         pretrain_unimodal: Modalities whose encoders are trained alone first.
-        data: The data set and its batches.
+        data: The dataset and its batches.
         model: The model and its encoders.
         losses: Term -> loss and weight.
         metrics: Name -> metric beside those of the label.

@@ -1,4 +1,4 @@
-"""Data sets: from files to padded, masked examples addressed by the step number.
+"""Datasets: from files to padded, masked examples addressed by the step number.
 
 `registry.py` lists them; none is imported here, so that commands start fast.
 """

@@ -70,7 +70,7 @@ def find_store(name: str) -> CachedStore:
     """Returns the store with a name.
 
     Args:
-        name: name of a store as in `list_stores`, its last part, or the data set of an
+        name: name of a store as in `list_stores`, its last part, or the dataset of an
             import if there is only one.
 
     Raises:

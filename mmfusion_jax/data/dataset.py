@@ -14,7 +14,7 @@ Example: TypeAlias = dict[str, Any]
     {"inputs": {modality: (t ...)}, "masks": {modality: (t) bool},
      "labels": {name: scalar}, "weight": float32 1}
 
-Every example of a data set has the same shapes; shorter clips are padded and masked.
+Every example of a dataset has the same shapes; shorter clips are padded and masked.
 Video may be uint8 pixels 0..255; encoders scale integers themselves.
 """
 
@@ -55,7 +55,7 @@ class RegressionTarget:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A data set that can be read.
+    """A dataset that can be read.
 
     Attributes:
         name: the word after the colon of a config, such as "digits".
@@ -135,19 +135,19 @@ def is_ids(values: np.ndarray) -> bool:
 
 
 def names_files(options: Mapping[str, Any]) -> bool:
-    """Returns whether the options of a data set name its files."""
+    """Returns whether the options of a dataset name its files."""
     return bool(options.get("data_dir") or options.get("file"))
 
 
 @dataclasses.dataclass(frozen=True)
 class LoaderInfo:
-    """Declarations of a data set loader.
+    """Declarations of a dataset loader.
 
     Attributes:
         takes: those of `RUN_ARGUMENTS` that the function has an argument for.
         outline: takes the same options and returns the shapes and classes without
             reading a file; None if they are not known in advance.
-        has_files: options -> whether the user has files of the data set or names some.
+        has_files: options -> whether the user has files of the dataset or names some.
     """
 
     takes: tuple[str, ...] = ()
@@ -161,11 +161,11 @@ def dataset_loader(
     outline: Callable[..., Dataset] | None = None,
     has_files: Callable[[Mapping[str, Any]], bool] | None = None,
 ) -> Callable[[Loader], Loader]:
-    """Decorates a function that loads a data set with its `LoaderInfo`.
+    """Decorates a function that loads a dataset with its `LoaderInfo`.
 
     Args:
         takes: names out of `RUN_ARGUMENTS`, which do not come from `config.data`.
-        outline: the same data set without its files.
+        outline: the same dataset without its files.
         has_files: options -> whether files are there; None tests `data_dir` and `file`.
 
     Raises:
@@ -204,7 +204,7 @@ def subject_dataset(
     classes: Mapping[str, tuple[str, ...]],
     licence: str,
 ) -> Dataset:
-    """Returns a data set with the subjects of each split.
+    """Returns a dataset with the subjects of each split.
 
     Args:
         name: the word after the colon of a config.

@@ -1,4 +1,4 @@
-"""Data set outlines: classes, sizes and example shapes without the files.
+"""Dataset outlines: classes, sizes and example shapes without the files.
 
 Every loader declares an `outline`, which takes the same options and reads no file.
 `--mode=inspect` and the tests of configs use it.

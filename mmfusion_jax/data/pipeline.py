@@ -1,6 +1,6 @@
 """Batches addressed by the step number, so that the step is the only reader state.
 
-The batch of step n is a function of the data set, the seed and n: a run that resumes at
+The batch of step n is a function of the dataset, the seed and n: a run that resumes at
 step n needs nothing else, whatever it had prefetched before it stopped.
 """
 
@@ -18,14 +18,14 @@ from mmfusion_jax.types import Batch
 
 @dataclasses.dataclass(frozen=True)
 class Pipeline:
-    """Cuts a data set into batches for this process.
+    """Cuts a dataset into batches for this process.
 
     Every epoch is a new permutation and contains every example once; its last batch is
     padded with rows of weight 0. Every process reads its own contiguous rows of every
     batch.
 
     Attributes:
-        dataset: data set to read.
+        dataset: dataset to read.
         batch_size: number of examples of the global batch.
         seed: seed of the order and of the augmentation.
         num_read_threads: number of prefetching threads.

@@ -1,4 +1,4 @@
-"""Short names of the data sets that a config can name."""
+"""Short names of the datasets that a config can name."""
 
 DATASETS = {
     "av_mnist": "mmfusion_jax.data.datasets.av_mnist.dataset:load_av_mnist",

@@ -52,7 +52,7 @@ class CFNSR(nn.Module):
             the data.
         dropout: Dropout rate of the pooled audio.
         audio_pooling: Pooling of audio in Eq. 9: "flatten" as in the paper, "mean" or
-            "mean_std" (mean and standard deviation over time), for small data sets.
+            "mean_std" (mean and standard deviation over time), for small datasets.
         embed_dropout, layer_dropout: Dropout rates of the self-attention: of its input;
             of attention weights, hidden layers and residual branches.
         axis: The pmap axis over which the batch is split; None under jit.

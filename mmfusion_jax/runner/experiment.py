@@ -194,7 +194,7 @@ def runs_with_data(
 
 
 def _print_dataset(data: Dataset, label: str) -> None:
-    """Prints which data are used, with the hints and warnings of the data set."""
+    """Prints which data are used, with the hints and warnings of the dataset."""
     counts = ", ".join(f"{len(s)} {split}" for split, s in data.sources.items())
     log(f"data: {data.title}: {counts}; label {label!r}")
     for hint in data.facts.get("hints", ()):

@@ -48,7 +48,7 @@ class Trainer:
 
     Args:
         spec: The experiment.
-        data: Any fold of the data set; other folds are given to the methods.
+        data: Any fold of the dataset; other folds are given to the methods.
     """
 
     def __init__(self, spec: ExperimentSpec, data: Dataset):
@@ -148,7 +148,7 @@ class Trainer:
     def evaluate(
         self, variables: PyTree, pipeline: Pipeline, splits: Sequence[str] = ()
     ) -> dict[str, Evaluation]:
-        """Returns the scores and "loss" of each split that the data set has."""
+        """Returns the scores and "loss" of each split that the dataset has."""
         results = {}
         for split in splits or ("valid", "test"):
             if split in pipeline.dataset.sources:

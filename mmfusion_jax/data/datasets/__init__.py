@@ -1,1 +1,1 @@
-"""Loaders, one module or package for each data set."""
+"""Loaders, one module or package for each dataset."""

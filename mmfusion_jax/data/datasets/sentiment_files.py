@@ -83,7 +83,7 @@ def load_sentiment_file(
     text: str = "vectors",
     standardize: Sequence[str] = (),
 ) -> Dataset:
-    """Loads a data set that was imported by `python -m mmfusion_jax data import`.
+    """Loads a dataset that was imported by `python -m mmfusion_jax data import`.
 
     The inputs of an example are those of "text", "audio" and "video" that the file has:
     (t f) float32, or (t) int32 token ids; t is the longest of all splits. Padding is at
@@ -103,7 +103,7 @@ def load_sentiment_file(
 
     Raises:
         ConfigError: an option is unknown.
-        DataError: the data set has not been imported, or the file has no such text.
+        DataError: the dataset has not been imported, or the file has no such text.
     """
     spec = FEATURE_DATASETS[name]
     store = _open_import(name, file)
@@ -232,7 +232,7 @@ def _open_import(name: str, file: str, flag: str = "--config.data.file") -> Stor
 
 
 def list_imports(name: str) -> list[str]:
-    """Returns the names of all imports of a data set."""
+    """Returns the names of all imports of a dataset."""
     root = cache_folder(FOLDER) / name
     return sorted(
         path.name
@@ -250,7 +250,7 @@ def find_import(name: str, file: str, flag: str) -> Path:
         flag: name of the flag for `file`, for error messages.
 
     Raises:
-        DataError: the data set has not been imported, or `file` does not match exactly
+        DataError: the dataset has not been imported, or `file` does not match exactly
             one import.
     """
     imports = list_imports(name)
@@ -267,7 +267,7 @@ def find_import(name: str, file: str, flag: str) -> Path:
 
 
 def _not_imported(name: str) -> DataError:
-    """The error for a data set without an import, with download links."""
+    """The error for a dataset without an import, with download links."""
     spec = FEATURE_DATASETS[name]
     files = "\n".join(f"  {file}" for file in spec.files)
     return DataError(
@@ -365,7 +365,7 @@ def _groups(
 def _facts(
     store: Store, spec: FeatureDatasetSpec, text: str, standardize: Sequence[str]
 ) -> dict[str, Any]:
-    """The facts about the data set that go into results."""
+    """The facts about the dataset that go into results."""
     manifest = store.manifest
     warnings = remarks(manifest["report"], spec)
     if not manifest["known"]:
@@ -386,7 +386,7 @@ def check_imported(name: str, file: str = "") -> dict[str, Any]:
     """Returns the manifest of an import after reading every example of it.
 
     Raises:
-        DataError: the data set has not been imported, or the store is corrupted.
+        DataError: the dataset has not been imported, or the store is corrupted.
     """
     store = _open_import(name, file, "--file")
     for split in SPLITS:

@@ -8,7 +8,7 @@ class PublishedFile:
     """A published file.
 
     Attributes:
-        name: key of its data set in `FEATURE_DATASETS`.
+        name: key of its dataset in `FEATURE_DATASETS`.
         title: name of the file, as published.
     """
 

@@ -34,7 +34,7 @@ from mmfusion_jax.errors import DataError
 
 JSON = Any
 FOLDER = "imported"
-"""Folder of the cache with a folder for each data set."""
+"""Folder of the cache with a folder for each dataset."""
 
 VERSION = 1
 """Part of the name of every store: increase it when the stored values change."""
@@ -45,7 +45,7 @@ def summarize_file(file: str, name: str = "") -> JSON:
 
     Args:
         file: path of the file.
-        name: key of its data set in `FEATURE_DATASETS`; "" to recognize it by its
+        name: key of its dataset in `FEATURE_DATASETS`; "" to recognize it by its
             checksum.
 
     Returns:
@@ -76,8 +76,8 @@ def import_file(file: str, name: str, parent: str, nan_to_zero: bool) -> JSON:
 
     Args:
         file: path of the file.
-        name: key of its data set in `FEATURE_DATASETS`.
-        parent: folder of the stores of that data set.
+        name: key of its dataset in `FEATURE_DATASETS`.
+        parent: folder of the stores of that dataset.
         nan_to_zero: replace NaN and infinite values by 0, instead of raising an error.
 
     Returns:
@@ -85,7 +85,7 @@ def import_file(file: str, name: str, parent: str, nan_to_zero: bool) -> JSON:
         number of replaced values) and "already_imported".
 
     Raises:
-        DataError: the file is not readable, is another data set, contains NaN or
+        DataError: the file is not readable, is another dataset, contains NaN or
             infinite values, or has a clip in two splits.
     """
     path = Path(file)
@@ -108,7 +108,7 @@ def import_file(file: str, name: str, parent: str, nan_to_zero: bool) -> JSON:
         "name": name,
         "report": report,
         "repaired": bad,
-        "licence": "research use; see the terms of the data set",
+        "licence": "research use; see the terms of the dataset",
     }
     splits = {s: _records(s, part) for s, part in source.splits.items()}
     write_store(folder, _features(source.splits["train"]), splits, manifest)
@@ -134,7 +134,7 @@ def find_problems(found: Mapping[str, JSON]) -> tuple[list[str], list[str]]:
 
 
 def _check(path: Path, source: Source, name: str) -> None:
-    """Raises DataError if the file is not one of data set `name`."""
+    """Raises DataError if the file is not one of dataset `name`."""
     known = PUBLISHED_FILES.get(source.sha256)
     if known is not None and known.name != name:
         raise DataError(

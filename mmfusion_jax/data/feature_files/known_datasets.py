@@ -1,4 +1,4 @@
-"""Sentiment and emotion data sets: labels, published sizes and download pages."""
+"""Sentiment and emotion datasets: labels, published sizes and download pages."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ POLARITIES = ("negative", "neutral", "positive")
 
 @dataclasses.dataclass(frozen=True)
 class FeatureDatasetSpec:
-    """A data set that is distributed as feature files.
+    """A dataset that is distributed as feature files.
 
     Attributes:
         title: its name in papers.
@@ -104,7 +104,7 @@ FEATURE_DATASETS = {
 def check_labels(
     spec: FeatureDatasetSpec, where: str, split: str, found: Sequences
 ) -> None:
-    """Raises DataError if the labels of a split are not those of the data set."""
+    """Raises DataError if the labels of a split are not those of the dataset."""
     if spec.label not in found.labels:
         have = ", ".join(found.labels)
         raise DataError(
@@ -134,7 +134,7 @@ def check_labels(
 
 
 def _suggest_dataset(spec: FeatureDatasetSpec, found: Sequences) -> str:
-    """A hint with the other data sets that have such labels; "" if there are none."""
+    """A hint with the other datasets that have such labels; "" if there are none."""
     flags = [
         f"--dataset={name}"
         for name, other in FEATURE_DATASETS.items()
@@ -144,7 +144,7 @@ def _suggest_dataset(spec: FeatureDatasetSpec, found: Sequences) -> str:
 
 
 def _in_range(spec: FeatureDatasetSpec, found: Sequences) -> bool:
-    """Returns whether every label is in the range of a data set."""
+    """Returns whether every label is in the range of a dataset."""
     if spec.target is None:
         return True
     low, high = spec.target.low, spec.target.high

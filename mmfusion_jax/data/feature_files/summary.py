@@ -25,7 +25,7 @@ def header_lines(found: Mapping[str, JSON]) -> list[str]:
     title = (
         FEATURE_DATASETS[found["name"]].title
         if found["name"] in FEATURE_DATASETS
-        else "unknown data set"
+        else "unknown dataset"
     )
     return [
         f"{found['file']}: {title}, layout {found['layout']}",

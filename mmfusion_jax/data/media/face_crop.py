@@ -11,7 +11,7 @@ import numpy as np
 from mmfusion_jax.data.media.resize import resize
 from mmfusion_jax.errors import DataError
 
-CROPS = ("full", "official")
+CROPS = ("full", "released_code")
 _POINTS = 68
 _WIDTH, _HEIGHT = 1280, 720
 _X, _Y = 297, 365  # first columns of the points in files without column names
@@ -25,8 +25,8 @@ class FaceCrop:
         path: CSV file that OpenFace wrote for the clip, one row per frame.
         frames: number of frames sampled from the clip.
         size: side length of the result in pixels.
-        crop: "full" crops the original frame; "official" first resizes the frame to
-            size x size, as the released code does.
+        crop: "full" crops the original frame; "released_code" first resizes the frame
+            to size x size, as the released code does.
         frame_sampling: "uniform" or "consecutive", as in `decode.FrameSampling`.
 
     Reference:
@@ -43,7 +43,7 @@ class FaceCrop:
     frame_sampling: str = "uniform"
 
     def __call__(self, index: int, frame: np.ndarray) -> np.ndarray:
-        if self.crop == "official":
+        if self.crop == "released_code":
             frame = resize(frame, self.size)
         height, width = frame.shape[:2]
         scale = np.array([width, height, width, height])

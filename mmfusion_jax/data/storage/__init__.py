@@ -1,1 +1,1 @@
-"""Storage of prepared data sets, and the processes that prepare them."""
+"""Storage of prepared datasets, and the processes that prepare them."""

@@ -1,4 +1,4 @@
-"""Prepared data sets on disk: written atomically, read with random access.
+"""Prepared datasets on disk: written atomically, read with random access.
 
 A store is a folder in the layout of TensorFlow Datasets (array_record shards,
 `features.json`, `dataset_info.json`), so `tfds.builder_from_directory` opens it, with a

@@ -213,7 +213,7 @@ def _check(snr_db: float, max_train_pairs: int) -> None:
 
 
 def summarize(data: Dataset) -> dict[str, Any]:
-    """Returns a summary of the data set after reading an example of each split."""
+    """Returns a summary of the dataset after reading an example of each split."""
     splits = {}
     for split, source in data.sources.items():
         shapes = {m: list(x.shape) for m, x in source[0]["inputs"].items()}
@@ -303,7 +303,7 @@ def _facts(
     held_out_speaker: str,
     seed: int,
 ) -> dict[str, Any]:
-    """The facts about the data set that go into results."""
+    """The facts about the dataset that go into results."""
     manifest = stores.images.manifest
     return {
         "version": manifest["version"],

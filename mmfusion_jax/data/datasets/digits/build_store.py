@@ -1,4 +1,4 @@
-"""Builds the store of the digits data set from handwriting and eSpeak NG."""
+"""Builds the store of the digits dataset from handwriting and eSpeak NG."""
 
 import dataclasses
 import hashlib
@@ -60,7 +60,7 @@ def build_or_open(
 
     Args:
         cache_dir: folder of prepared data; None for the cache of the user.
-        config: difficulty of each modality; None for that of the data set.
+        config: difficulty of each modality; None for that of the dataset.
         limit: number of examples of each split; None for all. The first ones are the
             same with any limit.
 
@@ -187,7 +187,7 @@ def _check_extras() -> None:
     """Raises MissingDependencyError for the libraries of the first build."""
     for module in ("espeakng_loader", "librosa"):
         if importlib.util.find_spec(module) is None:
-            raise missing_dependency(module, "demo", "building the digits data set")
+            raise missing_dependency(module, "demo", "building the digits dataset")
 
 
 def _versions() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The embedded digits data set: image, audio, video and text of ten digits.
+"""The embedded digits dataset: image, audio, video and text of ten digits.
 
 It replaces AV-MNIST where nothing can be downloaded: every config, notebook and test
 runs on it. It is not a benchmark of any paper, and its title says so.
@@ -77,7 +77,7 @@ def load_digits(
     augment: bool = True,
     cache_dir: str | Path | None = None,
 ) -> Dataset:
-    """Loads the embedded data set, which the first call builds.
+    """Loads the embedded dataset, which the first call builds.
 
     Inputs of an example, and the meaning of a step:
 
@@ -100,7 +100,7 @@ def load_digits(
 
     Raises:
         ConfigError: an unknown modality, or a probability outside [0, 1).
-        MissingDependencyError: the data set is not built yet, and the extra `demo` is
+        MissingDependencyError: the dataset is not built yet, and the extra `demo` is
             not installed.
         DataError: the store is corrupted or not writable.
     """

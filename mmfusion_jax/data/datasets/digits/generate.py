@@ -1,4 +1,4 @@
-"""Generates each modality of the digits data set from a digit and a generator.
+"""Generates each modality of the digits dataset from a digit and a generator.
 
 Every function here is pure: the same arguments, including the generator state, give the
 same bytes. Any change of the bytes needs a new `VERSION`.

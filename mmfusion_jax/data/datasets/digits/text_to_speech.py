@@ -82,7 +82,7 @@ def _speak_chunk(
         raise _failed(f"could not be started: {error}") from error
     if run.returncode == 3:
         raise missing_dependency(
-            "espeakng_loader", "demo", "building the digits data set"
+            "espeakng_loader", "demo", "building the digits dataset"
         )
     if run.returncode:
         lines = run.stderr.decode(errors="replace").strip().splitlines()
@@ -108,6 +108,6 @@ def _failed(what: str) -> MissingDependencyError:
     """The error for an eSpeak NG that is installed but does not work."""
     return MissingDependencyError(
         "E02",
-        f"eSpeak NG, which generates the audio of the digits data set, {what}.",
+        f"eSpeak NG, which generates the audio of the digits dataset, {what}.",
         'reinstall it: pip install --force-reinstall "espeakng-loader>=0.2.4"',
     )

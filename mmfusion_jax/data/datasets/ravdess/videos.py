@@ -128,7 +128,7 @@ def load_ravdess(
             middle.
         landmarks_dir: folder of the CSV files of OpenFace, to crop the face; "" uses
             the central square of the frame instead.
-        crop: "full" crops the face from the original frame, "official" resizes the
+        crop: "full" crops the face from the original frame, "released_code" resizes the
             frame first, as the released code does.
         pad_mode: padding of the ends of the audio; "reflect" as librosa did when the
             paper was written, "constant" as it does today.
