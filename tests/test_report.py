@@ -1,4 +1,4 @@
-"""The report: what it says, and that nothing in the data can change what it is."""
+"""The report: its content, and that data cannot inject markup."""
 
 import copy
 import json
@@ -135,17 +135,17 @@ class Seen(HTMLParser):
             self.text += f"{text} "
 
 
-def test_says_the_result_and_what_it_is_compared_with(tmp_path, result):
+def test_shows_the_result_and_the_comparison(tmp_path, result):
     page = written(tmp_path, result)
     text = " ".join(Seen(page).text.split())
-    assert "Test accuracy 75.0 %, +15.0 points against video alone." in text
+    assert "Test accuracy 75.0 %, +15.0 points vs. video only." in text
     assert "protocol “validation”" in text
     assert "made by a machine" in text
     assert "One run:" in text
     for row in (
-        "majority class: “no” 50.0 %", "audio alone 50.0 %", "video alone 60.0 %",
+        "majority class: “no” 50.0 %", "audio only 50.0 %", "video only 60.0 %",
         "best validation score: the result above 75.0 % –",
-        "nothing, the last step 70.0 % −5.0 points",
+        "last step 70.0 % −5.0 points",
         "best test score 85.0 % +10.0 points",
         "no 3 1 75.0 %", "yes 0 0 –", "head 20 66.7 %",
         "fold 0, seed 7 40 (epoch 2) 80 early 9.5 s 70 ms (60 ms–80 ms) 1.3 %",
@@ -153,11 +153,11 @@ def test_says_the_result_and_what_it_is_compared_with(tmp_path, result):
         ACCURACY.definition, LOSS.definition, "UAR", "train 1,200",
     ):  # fmt: skip
         assert row in text, row
-    assert result["command"].split() == text.split("To repeat it ")[1].split()[:4]
+    assert result["command"].split() == text.split("Reproduce ")[1].split()[:4]
     assert all(f"<span>{word}</span>" in page for word in result["command"].split())
 
 
-def test_a_score_that_the_blind_answer_lacks_stands_beside_one_that_it_has(
+def test_a_metric_that_the_baseline_lacks_is_shown_with_one_that_it_has(
     tmp_path, result
 ):
     result["selection_metric"] = "loss"
@@ -168,9 +168,9 @@ def test_a_score_that_the_blind_answer_lacks_stands_beside_one_that_it_has(
         stage["test"]["loss"] = spread(run["test"]["loss"])
     text = " ".join(Seen(written(tmp_path, result)).text.split())
     assert "75.0 % test accuracy 50.0 % majority class: “no”" in text
-    told = text.split("What fusion adds")[1].split("Honest and flattering")[0]
-    assert "test loss" in told and "test accuracy" in told
-    assert "majority class: “no” 50.0 %" in told and "cfn_sr 75.0 %" in told
+    section = text.split("Fusion vs. unimodal")[1].split("Checkpoint selection")[0]
+    assert "test loss" in section and "test accuracy" in section
+    assert "majority class: “no” 50.0 %" in section and "cfn_sr 75.0 %" in section
 
 
 def test_of_several_runs_it_gives_the_spread(tmp_path, result):
@@ -182,8 +182,8 @@ def test_of_several_runs_it_gives_the_spread(tmp_path, result):
     assert "75.0 % ± 2.0" in text
     assert "mean of 2 runs" in text
     # Differences of 15 and 5 points: t = 10 / 5 with one degree of freedom.
-    assert "Run by run it is +10.0 points against video alone" in text
-    assert "95 % interval +5.0 points to +15.0 points" in text
+    assert "Paired difference to video only: +10.0 points" in text
+    assert "95 % confidence interval +5.0 points to +15.0 points" in text
     assert "paired t-test p = 0.295, signed-rank test p = 0.500." in text
     assert "One run:" not in text
     assert "no 6 2 75.0 %" in text
@@ -200,7 +200,7 @@ def test_the_papers_protocol_is_named_for_what_it_is(tmp_path, result):
     for run in result["runs"]:
         run["valid"], run["best_test"] = None, None
     text = " ".join(Seen(written(tmp_path, result)).text.split())
-    assert "The headline is not an estimate for new data." in text
+    assert "The score is optimistically biased." in text
     assert "best test score: the result above 75.0 % –" in text
 
 
@@ -208,8 +208,8 @@ def test_a_fixed_number_of_steps_has_no_choice_to_explain(tmp_path, result):
     result["protocol"] = "fixed_epochs"
     result["runs"][0]["valid"] = None
     text = " ".join(Seen(written(tmp_path, result)).text.split())
-    assert "nothing, the last step: the result above 75.0 % –" in text
-    assert text.count("nothing, the last step") == 1
+    assert "last step: the result above 75.0 % –" in text
+    assert text.count("last step") == 1
     assert "best test score 85.0 % +10.0 points" in text
 
 
@@ -269,14 +269,16 @@ def test_markup_escapes_all_but_markup():
     )
 
 
-def test_what_modalities_count_for(tmp_path, result):
-    assert "count for" not in written(tmp_path, result)
+def test_modality_weights(tmp_path, result):
+    assert "Modality weights" not in written(tmp_path, result)
     result["summary"]["modality_weights"] = {
         "audio": spread(0.875, 2),
         HOSTILE: spread(0.125),
     }
     text = " ".join(Seen(written(tmp_path, result)).text.split())
-    assert "audio 87.5 % ± 2.0" in text and "12.5 %" in text
+    assert (
+        "Modality weights" in text and "audio 87.5 % ± 2.0" in text and "12.5 %" in text
+    )
 
 
 @pytest.mark.parametrize(
@@ -321,6 +323,6 @@ def test_a_metric_from_outside_is_shown_with_its_label_unit_and_direction(
         found["test"]["rmse"] = spread(value)
     summary["last"]["rmse"] = spread(1.5)
     text = " ".join(Seen(written(tmp_path, result)).text.split())
-    assert "Test RMSE 1.234, −0.766 against audio alone." in text
-    assert "2.000 audio alone" in text
+    assert "Test RMSE 1.234, −0.766 vs. audio only." in text
+    assert "2.000 audio only" in text
     assert RMSE.definition in text and "rmse" not in text and "123.4" not in text

@@ -1,4 +1,4 @@
-"""The report of an experiment: one file that needs nothing else."""
+"""The report of an experiment: one self-contained HTML file."""
 
 from mmfusion_jax.report.page import write_report
 

@@ -1,4 +1,4 @@
-"""Learning curves as SVG that takes its colors from the page."""
+"""Charts as SVG with the colors of the page."""
 
 import io
 import itertools
@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from mmfusion_jax.metrics.rounding import format_number
 from mmfusion_jax.report.html import Html, tag
 
-# Colors that stand for those of the page, which light and dark pages set differently.
+# Placeholders for the page's colors, which differ between light and dark mode.
 COLORS = {
     "ink": "#010101",
     "soft": "#020202",
@@ -48,16 +48,16 @@ def curves(
     what: str,
     salt: str,
     *,
-    share: bool = True,
+    percent: bool = True,
 ) -> Html:
-    """A chart of some quantity over the epochs.
+    """Draws curves over epochs.
 
     Args:
-        lines: name -> one series of (epoch, value) for every run.
-        marks: places to put a dot.
-        what: the quantity, for the axis and for readers who cannot see.
-        salt: unlike that of any other chart on the page.
-        share: the quantity is a share, to be given in percent.
+        lines: Name -> one series of (epoch, value) per run.
+        marks: Points to mark with a dot.
+        what: The quantity, for the title and the text alternative.
+        salt: Unique identifier of the chart on the page.
+        percent: Show values as percentages.
     """
     colors = ("first", "second", "third")
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": salt}):
@@ -78,81 +78,81 @@ def curves(
                 )
         if marks:
             x, y = zip(*marks, strict=True)
-            axes.plot(x, y, "o", color=COLORS["ink"], markersize=5, label="chosen")
+            axes.plot(x, y, "o", color=COLORS["ink"], markersize=5, label="selected")
         axes.set_xlabel("epoch")
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if share:
+        if percent:
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.set_title(what, loc="left", fontsize=11)
         axes.grid(axis="x", visible=False)
         axes.tick_params(length=0)
-        # Below the axes: between curves that cross there is no place for it.
+        # Below the axes, so that it does not cover the curves.
         figure.legend(fontsize=9, loc="outside lower center", ncols=len(lines) + 1)
         return _inline(figure, _described(lines, what))
 
 
 def scatter(
-    truth: np.ndarray, said: np.ndarray, limits: Sequence[float], what: str
+    y_true: np.ndarray, y_pred: np.ndarray, limits: Sequence[float], what: str
 ) -> Html:
-    """A chart of answers over labels.
+    """Draws predictions vs. labels.
 
     Args:
-        truth: labels.
-        said: answers.
-        limits: the least and the greatest label.
-        what: name of the label.
+        y_true: Labels.
+        y_pred: Predictions.
+        limits: Minimum and maximum label.
+        what: Name of the label.
     """
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": f"scatter {what}"}):
         figure, axes = _empty()
         axes.plot(limits, limits, color=COLORS["soft"], linewidth=1)
-        alpha = max(0.15, min(0.8, 20 / max(len(truth), 1) ** 0.5))
+        alpha = max(0.15, min(0.8, 20 / max(len(y_true), 1) ** 0.5))
         axes.plot(
-            truth, said, "o",
+            y_true, y_pred, "o",
             color=COLORS["first"], markersize=3.5, markeredgewidth=0, alpha=alpha,
         )  # fmt: skip
         axes.set_xlabel(f"{what}, label")
-        axes.set_title(f"{what}, answer", loc="left", fontsize=11)
+        axes.set_title(f"{what}, prediction", loc="left", fontsize=11)
         axes.tick_params(length=0)
-        return _inline(figure, f"{what}: {len(truth)} answers over their labels")
+        return _inline(figure, f"{what}: {len(y_true)} predictions vs. labels")
 
 
-def bars(lengths: Mapping[str, Mapping[str, float]], what: str) -> Html:
-    """A chart of positive numbers of any size: a row for each thing, a mark each.
+def dot_plot(values: Mapping[str, Mapping[str, float]], what: str) -> Html:
+    """Draws positive values on a log scale, one row per item.
 
     Args:
-        lengths: name of a series -> thing -> number; 0 is left out.
-        what: the quantity.
+        values: Name of a series -> item -> value; 0 is omitted.
+        what: The quantity.
     """
-    things = list(next(iter(lengths.values())))
+    items = list(next(iter(values.values())))
     kinds = tuple(itertools.product("osD^v", ("first", "second", "third")))
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": f"bars {what}"}):
-        figure = Figure(figsize=(7.5, 0.9 + 0.3 * len(things)), layout="constrained")
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": f"dots {what}"}):
+        figure = Figure(figsize=(7.5, 0.9 + 0.3 * len(items)), layout="constrained")
         axes = figure.add_subplot()
-        for (name, row), (marker, color) in zip(lengths.items(), kinds, strict=False):
-            kept = [(value, i) for i, value in enumerate(row.values()) if value > 0]
+        for (name, row), (marker, color) in zip(values.items(), kinds, strict=False):
+            points = [(value, i) for i, value in enumerate(row.values()) if value > 0]
             axes.plot(
-                *zip(*kept, strict=True) if kept else ((), ()),
+                *zip(*points, strict=True) if points else ((), ()),
                 marker, color=COLORS[color], markersize=6, label=name,
             )  # fmt: skip
         axes.set_xscale("log")
-        axes.set_yticks(range(len(things)), things)
-        axes.set_ylim(len(things) - 0.5, -0.5)
+        axes.set_yticks(range(len(items)), items)
+        axes.set_ylim(len(items) - 0.5, -0.5)
         axes.set_xlabel(what)
         axes.tick_params(length=0, which="both")
-        if len(lengths) > 1:
+        if len(values) > 1:
             axes.legend(fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
-        return _inline(figure, f"{what}, by {', '.join(lengths)}")
+        return _inline(figure, f"{what}, by {', '.join(values)}")
 
 
 def _empty() -> tuple[Figure, Any]:
-    """A figure and its axes."""
+    """Creates a figure and its axes."""
     figure = Figure(figsize=(4.2, 2.9), layout="constrained")
     return figure, figure.add_subplot()
 
 
 def _inline(figure: Figure, described: str) -> Html:
-    """A chart to stand inside a page."""
+    """Converts a figure to SVG for use inside the page."""
     text = io.StringIO()
     figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     svg = text.getvalue()
@@ -168,18 +168,18 @@ def _inline(figure: Figure, described: str) -> Html:
 
 
 def _described(lines: Mapping[str, Sequence[Points]], what: str) -> str:
-    """The chart in words: where every line begins and ends."""
+    """Describes the chart: first and last value of every line."""
     parts = [
         f"{name} from {format_number(series[0][1])} to {format_number(series[-1][1])}"
         for name, runs in lines.items()
         for series in runs[:1]
         if series
     ]
-    return f"{what} over the epochs: {'; '.join(parts) or 'nothing recorded'}"
+    return f"{what} over epochs: {'; '.join(parts) or 'nothing recorded'}"
 
 
 def series(lines: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
-    """(epoch, value) of every line of metrics.jsonl that has a number called `name`."""
+    """Returns (epoch, value) of every line of metrics.jsonl with a number `name`."""
     return [
         (float(line["epoch"]), float(line[name]))
         for line in lines

@@ -1,4 +1,4 @@
-"""The last lines of a training, for the screen."""
+"""Summary of a training for the console."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,23 +9,23 @@ Result = Mapping[str, Any]
 
 
 def summary_lines(result: Result) -> list[str]:
-    """Test scores of the blind answer, the single modalities and the model."""
+    """Returns the test scores of baseline, unimodal models and fused model."""
     return [line for score in headline_scores(result) for line in _rows(result, score)]
 
 
 def headline_scores(result: Result) -> list[str]:
-    """The scores that say how good a model is.
+    """Returns the names of the main scores.
 
-    The one that chose the step; where no blind answer has that, such as a loss or an
-    MIS, also the first that it has.
+    The selection metric; if the constant baseline does not have it, such as a loss or
+    MIS, also the first metric that it has.
     """
-    select, found = result["selection_metric"], result["summary"]["test"]
-    blind = [name for name in result["baseline"]["scores"] if name in found]
-    return [select] if select in blind else [select, *blind[:1]]
+    select, scores = result["selection_metric"], result["summary"]["test"]
+    constant = [name for name in result["baseline"]["scores"] if name in scores]
+    return [select] if select in constant else [select, *constant[:1]]
 
 
 def _spread(row: Mapping[str, Any]) -> str:
-    """A mean, and the standard deviation where there are several runs."""
+    """Formats the mean and, for several runs, the standard deviation."""
     if row["mean"] is None:
         return "not defined"
     several = row["n"] > 1
@@ -34,7 +34,7 @@ def _spread(row: Mapping[str, Any]) -> str:
 
 
 def _rows(result: Result, score: str) -> list[str]:
-    """One score of everyone."""
+    """Lines of one score: baseline, unimodal models, fused model."""
     summary, baseline = result["summary"], result["baseline"]
     rows = {}
     if score in baseline["scores"]:

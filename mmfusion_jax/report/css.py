@@ -1,4 +1,4 @@
-"""How the report looks: light and dark, wide and narrow, screen and paper."""
+"""Style sheet of the report: light and dark, wide and narrow, screen and print."""
 
 CSS = """
 :root {
@@ -59,14 +59,14 @@ td, th { white-space: nowrap; }
 table.numbers :is(td, th):not(:first-child) { text-align: right; }
 table.small { width: auto; min-width: 16rem; }
 table.prose td { white-space: normal; overflow-wrap: anywhere; }
-tr:has(td.ours) th, td.ours { font-weight: 650; }
+tr:has(td.fused) th, td.fused { font-weight: 650; }
 td.graph { width: 48%; min-width: 9rem; vertical-align: middle; }
 .bar { position: relative; height: 1.05rem; border-radius: 3px;
   background: var(--grid); }
 .bar i { position: absolute; inset: 0 auto 0 0; border-radius: 3px;
   background: var(--soft); }
 .bar i.stage { background: var(--third); }
-.bar i.ours { background: var(--first); }
+.bar i.fused { background: var(--first); }
 .bar u { position: absolute; top: 50%; height: 2px; margin-top: -1px;
   background: var(--ink); }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr));
@@ -80,7 +80,7 @@ figure svg { display: block; width: 100%; height: auto; }
   border: 2px solid var(--card); }
 .confusion thead th { font-size: .8rem; }
 .confusion td { min-width: 2.3rem; border-radius: 5px;
-  background: color-mix(in srgb, var(--first) var(--share), var(--card)); }
+  background: color-mix(in srgb, var(--first) var(--fraction), var(--card)); }
 .confusion td.high { color: var(--card); }
 .confusion td.none { color: var(--soft); }
 .confusion td.recall { background: none; padding-left: 1rem; color: var(--soft); }

@@ -1,19 +1,19 @@
-"""A page that draws the gradients of single loss terms: lengths and angles."""
+"""Page with gradient norms and cosine similarities of the loss terms."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmfusion_jax.report import formatting
-from mmfusion_jax.report.charts import bars
+from mmfusion_jax.report.charts import dot_plot
 from mmfusion_jax.report.html import Html, join, table, tag
 from mmfusion_jax.report.page import document, write
 
 ABOUT = (
-    "The length is that of the weighted gradient: what a term pulls with in training, "
-    "dropout and batch statistics included. The cosine tells the way: 1 is the same "
-    "way, 0 has nothing to do with one another, -1 is against one another; empty where "
-    "a term does not reach a module."
+    "Gradient norms are those of the weighted terms in training mode, including "
+    "dropout and batch statistics. The cosine similarity is 1 for aligned gradients, 0 "
+    "for orthogonal ones and -1 for opposite ones; a cell is empty if a term has no "
+    "gradient in the module."
 )
 
 
@@ -21,14 +21,14 @@ def write_page(path: Path, found: Mapping[str, Any]) -> Path:
     """Writes the page and returns its path.
 
     Args:
-        path: of the new file.
-        found: what `dissection.analyze` found.
+        path: Path of the new file.
+        found: Result of `commands.loss_gradients`.
     """
     title = f"Gradients of {found['config']['model']['name']} on {found['data']}"
     terms = list(found["terms"])
-    sections = [_head(title, found), _lengths(found, terms)]
+    sections = [_head(title, found), _norms(found, terms)]
     if len(terms) > 1:
-        sections.append(_angles(found, terms))
+        sections.append(_cosines(found, terms))
     return write(path, document(title, *sections))
 
 
@@ -38,8 +38,8 @@ def _head(title: str, found: Mapping[str, Any]) -> Html:
     return tag("header", tag("h1", title), tag("p", counted, class_="lead"))
 
 
-def _lengths(found: Mapping[str, Any], terms: Sequence[str]) -> Html:
-    lengths = {
+def _norms(found: Mapping[str, Any], terms: Sequence[str]) -> Html:
+    norms = {
         term: {
             module: row["norms"][term]["mean"]
             for module, row in found["modules"].items()
@@ -49,7 +49,7 @@ def _lengths(found: Mapping[str, Any], terms: Sequence[str]) -> Html:
     rows = [
         [
             module,
-            *(formatting.significant(lengths[term][module]) for term in terms),
+            *(formatting.significant(norms[term][module]) for term in terms),
         ]
         for module in found["modules"]
     ]
@@ -64,25 +64,25 @@ def _lengths(found: Mapping[str, Any], terms: Sequence[str]) -> Html:
     ]
     return tag(
         "section",
-        tag("h2", "How strongly each term pulls"),
+        tag("h2", "Gradient norm"),
         tag("p", ABOUT),
-        bars(lengths, "length of weight × gradient"),
-        table(["term", "value", "weight"], values, "The terms", "numbers small"),
+        dot_plot(norms, "weighted gradient norm"),
+        table(["term", "value", "weight"], values, "Loss terms", "numbers small"),
         tag(
             "details",
-            tag("summary", "Numbers"),
-            table(heads, rows, "Length of weight × gradient", "numbers"),
+            tag("summary", "Values"),
+            table(heads, rows, "Weighted gradient norm", "numbers"),
         ),
     )
 
 
-def _angles(found: Mapping[str, Any], terms: Sequence[str]) -> Html:
+def _cosines(found: Mapping[str, Any], terms: Sequence[str]) -> Html:
     parts = (
         table(
             ["", *terms],
             [
-                [term, *map(_angle, cosines, shares, reached)]
-                for term, cosines, shares, reached in zip(
+                [term, *map(_cosine_cell, cosines, conflicts, reached)]
+                for term, cosines, conflicts, reached in zip(
                     terms,
                     row["cosines"],
                     row["conflicts"],
@@ -97,29 +97,29 @@ def _angles(found: Mapping[str, Any], terms: Sequence[str]) -> Html:
     )
     return tag(
         "section",
-        tag("h2", "Which way each term pulls"),
+        tag("h2", "Cosine similarity"),
         tag(
             "p",
-            "Blue pulls the same way, orange against; the share of batches in which "
-            "two terms pull against each other stands under the cosine.",
+            "Blue: aligned, orange: conflicting. The percentage below the cosine is "
+            "the fraction of batches in which the two gradients conflict.",
         ),
         tag("div", join(tag("div", part) for part in parts), class_="figures wide"),
     )
 
 
 def _reached(row: Mapping[str, Any], terms: Sequence[str]) -> list[list[bool]]:
-    """Which pairs of terms both reach the module."""
-    reach = [row["norms"][term]["mean"] > 0 for term in terms]
-    return [[one and other for other in reach] for one in reach]
+    """Which pairs of terms both have a gradient in the module."""
+    nonzero = [row["norms"][term]["mean"] > 0 for term in terms]
+    return [[one and other for other in nonzero] for one in nonzero]
 
 
-def _angle(cosine: float, conflict: float, reached: bool) -> Html:
-    """A cell, the deeper in color the smaller the angle to one way or the other."""
+def _cosine_cell(cosine: float, conflict: float, reached: bool) -> Html:
+    """Creates a cell whose color intensity is the absolute cosine."""
     if not reached:
         return tag("td", "", class_="none")
-    share = round(100 * abs(cosine))
+    percent = round(100 * abs(cosine))
     color = "first" if cosine >= 0 else "second"
-    mixed = f"color-mix(in srgb, var(--{color}) {share}%, var(--card))"
+    mixed = f"color-mix(in srgb, var(--{color}) {percent}%, var(--card))"
     under = tag("small", f"{round(100 * conflict)} %") if conflict else ""
     text = f"{cosine:+.2f}".replace("-", "\N{MINUS SIGN}")
     return tag(
@@ -128,5 +128,5 @@ def _angle(cosine: float, conflict: float, reached: bool) -> Html:
         Html("<br>") if under else "",
         under,
         style=f"background: {mixed}",
-        class_="high" if share > 55 else None,
+        class_="high" if percent > 55 else None,
     )

@@ -1,4 +1,4 @@
-"""HTML from values; whatever is not marked as HTML is escaped."""
+"""Builds HTML; everything that is not marked as HTML is escaped."""
 
 import html
 from collections.abc import Iterable, Sequence
@@ -6,17 +6,17 @@ from typing import Any
 
 
 class Html(str):
-    """Text that is markup already."""
+    """Text that is HTML and is not escaped."""
 
 
 def tag(name: str, *children: Any, **attributes: Any) -> Html:
-    """An element; children that are not Html are escaped, as are all attributes.
+    """Creates an element; escapes attributes and children that are not Html.
 
     Args:
-        name: of the element.
-        children: strings, Html or numbers.
-        attributes: a trailing "_" is dropped and "_" inside becomes "-", so that
-            `class_` and `aria_label` can be written; None leaves one out.
+        name: Tag name.
+        children: Strings, Html or numbers.
+        attributes: A trailing "_" is dropped and other "_" become "-", so that `class_`
+            and `aria_label` can be written; None omits an attribute.
     """
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
@@ -27,19 +27,19 @@ def tag(name: str, *children: Any, **attributes: Any) -> Html:
 
 
 def join(parts: Iterable[Any]) -> Html:
-    """The parts one after the other."""
+    """Concatenates parts; escapes those that are not Html."""
     return Html("".join(_plain(part) for part in parts))
 
 
 def table(
     head: Sequence[Any], rows: Iterable[Sequence[Any]], caption: str, kind: str = ""
 ) -> Html:
-    """A table whose first column names the rows.
+    """Creates a table whose first column contains row headers.
 
     Args:
-        head: of the columns.
-        rows: cells; one that is Html and begins with <td or <th stands as it is.
-        caption: what the table shows.
+        head: Column headers.
+        rows: Cells; Html that begins with <td or <th is used as the cell itself.
+        caption: Caption of the table.
         kind: CSS classes.
     """
     top = tag("tr", *(tag("th", cell, scope="col") for cell in head))
@@ -49,7 +49,7 @@ def table(
     ]
     parts = tag("thead", top), tag("tbody", *body)
     named = tag("table", *parts, class_=kind or None, aria_label=caption)
-    # A wide table scrolls by itself, with the keyboard too; its caption stays.
+    # A wide table scrolls separately, also by keyboard; its caption does not.
     frame = {"role": "region", "aria_label": caption, "tabindex": 0}
     return join(
         [

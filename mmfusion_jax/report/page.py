@@ -1,4 +1,4 @@
-"""The page: sections in the order in which a reader asks for them."""
+"""Assembles the sections of the report."""
 
 import os
 from collections.abc import Mapping
@@ -9,22 +9,22 @@ from mmfusion_jax.report import predictions, run_details, scores
 from mmfusion_jax.report.css import CSS
 from mmfusion_jax.report.html import Html, join, tag
 
-# Nothing may be fetched and nothing may run, whatever the data hold.
+# Nothing may be fetched or executed, whatever the data contain.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def write_report(workdir: Path, result: Mapping[str, Any]) -> Path:
-    """Writes `report.html`, one file that needs nothing else; its path.
+    """Writes `report.html`, one self-contained file, and returns its path.
 
     Args:
-        workdir: of the experiment; the curves are read from the runs in it.
-        result: the content of `result.json`.
+        workdir: Directory of the experiment, which contains the learning curves.
+        result: Content of `result.json`.
     """
     return write(workdir / "report.html", render(workdir, result))
 
 
 def write(path: Path, text: str) -> Path:
-    """Writes a file as a whole or not at all; its path."""
+    """Writes a file atomically and returns its path."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     fresh.write_text(text, encoding="utf-8")
     fresh.replace(path)
@@ -32,7 +32,7 @@ def write(path: Path, text: str) -> Path:
 
 
 def render(workdir: Path, result: Mapping[str, Any]) -> str:
-    """The whole document."""
+    """Renders the document."""
     title = f"{result['model']['name']} on {result['data']['title']}"
     return document(
         title,
@@ -48,12 +48,12 @@ def render(workdir: Path, result: Mapping[str, Any]) -> str:
         run_details.time(result),
         run_details.dataset_metadata(result),
         run_details.reproduce(result),
-        run_details.environment(),
+        run_details.responsible_use(),
     )
 
 
 def document(title: str, *sections: Html) -> str:
-    """A page of sections that needs nothing else."""
+    """Creates a self-contained page from sections."""
     body = tag("main", *sections)
     head = join(
         [

@@ -1,4 +1,4 @@
-"""The sections that look at the answers: which ones are wrong, and by every score."""
+"""Sections on the predictions: plots, all metrics and modality weights."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ Result = Mapping[str, Any]
 
 
 def prediction_plot(result: Result) -> Html:
-    """What the kind of task lets one see; nothing where there is nothing to draw."""
+    """Plot of the predictions for the kind of task; empty if there is none."""
     plots = [run["plot_data"] for run in result["runs"]]
     if "confusion" in plots[0]:
         return _confusion(result, [each["confusion"] for each in plots])
@@ -23,24 +23,24 @@ def prediction_plot(result: Result) -> Html:
 
 
 def _pairs(result: Result, pairs: list[Mapping[str, Any]]) -> Html:
-    """Answers over labels, one dot an example."""
+    """Predictions vs. labels, one dot per example."""
     low, high = result["task"]["range"]
-    truth = np.concatenate([each["truth"] for each in pairs])
-    said = np.concatenate([each["prediction"] for each in pairs])
-    chart = scatter(truth, said, (low, high), result["task"]["label"])
-    text = "A dot is a test example; on the line the answer is the label."
+    y_true = np.concatenate([each["truth"] for each in pairs])
+    y_pred = np.concatenate([each["prediction"] for each in pairs])
+    chart = scatter(y_true, y_pred, (low, high), result["task"]["label"])
+    text = "Each dot is a test example; on the line the prediction equals the label."
     if len(pairs) > 1:
-        text += " All runs together."
+        text += " All runs combined."
     return tag(
         "section",
-        tag("h2", "Answers and labels"),
+        tag("h2", "Predictions vs. labels"),
         tag("div", chart, class_="figures"),
         tag("p", text, class_="note"),
     )
 
 
 def _confusion(result: Result, matrices: list[Any]) -> Html:
-    """Which classes are taken for which, over all runs."""
+    """Confusion matrix over all runs."""
     classes = result["task"]["classes"]
     counts = np.sum(matrices, axis=0)
     totals = counts.sum(axis=1)
@@ -55,19 +55,19 @@ def _confusion(result: Result, matrices: list[Any]) -> Html:
         rows.append([label, *cells, tag("td", recall, class_="recall")])
     return tag(
         "section",
-        tag("h2", "Confusion"),
+        tag("h2", "Confusion matrix"),
         table(
-            ["true ↓ said →", *classes, "recall"],
+            ["true ↓ predicted →", *classes, "recall"],
             rows,
-            "Test examples by true class (rows) and by the class the model said"
-            + (", all runs together." if len(result["runs"]) > 1 else "."),
+            "Test examples by true class (rows) and predicted class (columns)"
+            + (", all runs combined." if len(result["runs"]) > 1 else "."),
             "confusion",
         ),
     )
 
 
 def all_metrics(result: Result) -> Html:
-    """Every score of every run, and what the scores mean."""
+    """All metrics of every run, and their definitions."""
     names = list(result["summary"]["test"])
     metrics = [result["metrics"][name] for name in names]
     rows = [
@@ -80,35 +80,35 @@ def all_metrics(result: Result) -> Html:
     for run in result["runs"]:
         for split in ("valid", "test"):
             values = run.get(split)
-            if values is None:  # a split that the run does not have
+            if values is None:  # the run does not have this split
                 continue
             cells = [
                 formatting.score(metric, values.get(name))
                 for name, metric in zip(names, metrics, strict=True)
             ]
-            rows.append([f"{_place(run)}{split}", *cells])
-    meanings = [
+            rows.append([f"fold {run['fold']}, seed {run['seed']}, {split}", *cells])
+    definitions = [
         [metric["label"], metric["definition"]] for metric in result["metrics"].values()
     ]
     return tag(
         "section",
-        tag("h2", "All scores"),
+        tag("h2", "All metrics"),
         table(
             ["", *(metric["label"] for metric in metrics)],
             rows,
-            "At the chosen step.",
+            "At the selected checkpoint.",
             "numbers",
         ),
         tag(
             "details",
-            tag("summary", "What the scores mean"),
-            table(["score", "definition"], meanings, "Definitions", "prose"),
+            tag("summary", "Definitions"),
+            table(["metric", "definition"], definitions, "Metrics", "prose"),
         ),
     )
 
 
 def modality_weights(result: Result) -> Html:
-    """What every modality counts for; nothing for a model that does not say it."""
+    """Modality weights; empty for a model without them."""
     found = result["summary"].get("modality_weights") or {}
     if not found:
         return Html("")
@@ -117,22 +117,18 @@ def modality_weights(result: Result) -> Html:
         for name, value in found.items()
     ]
     text = (
-        "What the model gives a modality, as a share of what it gives all; mean over "
-        "the test examples that have a modality at all."
+        "Weight of each modality relative to the sum of all; mean over the test "
+        "examples with at least one modality."
     )
     return tag(
         "section",
-        tag("h2", "What modalities count for"),
-        table(["modality", "share"], rows, text, "numbers small"),
+        tag("h2", "Modality weights"),
+        table(["modality", "weight"], rows, text, "numbers small"),
     )
 
 
 def _confusion_cell(value: int, total: int) -> Html:
-    """A count, shaded by its share of the row."""
-    share = value / total if total else 0.0
-    kind = "none" if value == 0 else "high" if share > 0.55 else None
-    return tag("td", value, class_=kind, style=f"--share:{100 * share:.0f}%")
-
-
-def _place(run: Mapping[str, Any]) -> str:
-    return f"fold {run['fold']}, seed {run['seed']}, "
+    """A count, shaded by its fraction of the row."""
+    fraction = value / total if total else 0.0
+    kind = "none" if value == 0 else "high" if fraction > 0.55 else None
+    return tag("td", value, class_=kind, style=f"--fraction:{100 * fraction:.0f}%")

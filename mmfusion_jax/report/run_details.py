@@ -1,4 +1,4 @@
-"""The sections that say what was used: model, time, data, configuration, versions."""
+"""Sections on model, time, data, configuration and environment."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -12,70 +12,76 @@ Result = Mapping[str, Any]
 
 
 def model(result: Result) -> Html:
-    """Where the parameters are."""
+    """Number of parameters by component."""
     counts = result["model"]["parameters"]
     total = counts["total"]
     rows = []
     for name, number in sorted(counts["components"].items(), key=lambda c: -c[1]):
-        share = number / total if total else 0.0
-        bar = tag("i", class_="ours", style=f"width:{100 * share:.2f}%")
+        fraction = number / total if total else 0.0
+        bar = tag("i", class_="fused", style=f"width:{100 * fraction:.2f}%")
         graph = tag("div", bar, class_="bar", aria_hidden="true")
-        cells = formatting.count(number), f"{100 * share:.1f} %"
+        cells = formatting.count(number), f"{100 * fraction:.1f} %"
         rows.append([name, *cells, tag("td", graph, class_="graph")])
-    rows.append([tag("th", "all", scope="row"), formatting.count(total), "100 %", ""])
+    rows.append([tag("th", "total", scope="row"), formatting.count(total), "100 %", ""])
     return tag(
         "section",
         tag("h2", "Parameters"),
-        table(["component", "parameters", "share", ""], rows, "Weights.", "numbers"),
+        table(
+            ["component", "parameters", "fraction", ""],
+            rows,
+            "Parameters by component.",
+            "numbers",
+        ),
     )
 
 
 def time(result: Result) -> Html:
-    """Where the time went, by run."""
+    """Time by run."""
     head = [
-        "run", "chosen step", "steps", "ended", "compile", "step (10–90 %)",
-        "data wait", "total", "bad steps",
+        "run", "selected step", "steps", "ended", "compile", "step (p10–p90)",
+        "data stall", "total", "skipped steps",
     ]  # fmt: skip
     rows, stages = [], []
     for run in result["runs"]:
-        place = f"fold {run['fold']}, seed {run['seed']}"
-        rows.append(_time_row(place, run))
+        key = f"fold {run['fold']}, seed {run['seed']}"
+        rows.append(_time_row(key, run))
         for name, stage in run.get("stages", {}).items():
-            stages.append(_time_row(f"{place}, {name} alone", stage))
+            stages.append(_time_row(f"{key}, {name} only", stage))
     text = (
-        f"On {_device(result)}. A step is given by its median; data wait is the share "
-        "of the training time in which the loop had no batch yet."
+        f"On {_device(result)}. The step time is the median; data stall is the "
+        "fraction of the training time spent waiting for data. Skipped steps had a "
+        "non-finite loss or gradient."
     )
     parts = [tag("h2", "Runs and time"), table(head, rows, text)]
     if stages:
-        more = table(head, stages, "The encoders were trained alone first.")
-        parts.append(tag("details", tag("summary", "Single modalities"), more))
+        more = table(head, stages, "The encoders were first trained separately.")
+        parts.append(tag("details", tag("summary", "Unimodal models"), more))
     return tag("section", *parts)
 
 
 def dataset_metadata(result: Result) -> Html:
-    """The splits, and what is known of the data."""
+    """Splits and metadata of the data set."""
     about = result["data"]
     counts = [
         [name, formatting.count(number)] for name, number in about["counts"].items()
     ]
-    known = [
+    metadata = [
         [name.replace("_", " "), _text(value)]
         for name, value in about["facts"].items()
         if name not in ("warnings", "hints")
     ]
     parts = [
-        tag("h2", "Data"),
+        tag("h2", "Dataset"),
         table(["split", "examples"], counts, str(about["title"]), "numbers small"),
     ]
-    if known:
-        facts = table(["", ""], known, "What is known of the data", "prose")
-        parts.append(tag("details", tag("summary", "Facts about the data"), facts))
+    if metadata:
+        facts = table(["", ""], metadata, "Dataset metadata", "prose")
+        parts.append(tag("details", tag("summary", "Metadata"), facts))
     return tag("section", *parts)
 
 
 def reproduce(result: Result) -> Html:
-    """The command, the versions and the whole configuration."""
+    """Command, versions and configuration."""
     rows = [
         [f"config.{name}", format_value(value)]
         for name, value in flatten(result["config"]).items()
@@ -88,23 +94,23 @@ def reproduce(result: Result) -> Html:
     ]
     return tag(
         "section",
-        tag("h2", "To repeat it"),
+        tag("h2", "Reproduce"),
         tag("pre", join(_words(result["command"]))),
         tag(
             "details",
             tag("summary", "Versions"),
-            table(["", ""], origin, "What the numbers depend on", "prose"),
+            table(["", ""], origin, "Environment", "prose"),
         ),
         tag(
             "details",
             tag("summary", "Full configuration"),
-            table(["field", "value"], rows, "Every field", "prose"),
+            table(["field", "value"], rows, "All fields", "prose"),
         ),
     )
 
 
-def environment() -> Html:
-    """What the numbers must not be used for."""
+def responsible_use() -> Html:
+    """Limits of use."""
     text = (
         "This is research software. Its predictions are about the labels of a data "
         "set; where these are emotions, they are portrayed or perceived affect, often "
@@ -118,7 +124,7 @@ def environment() -> Html:
 
 
 def _words(command: str) -> Iterator[str]:
-    """The command in pieces; a line breaks between words and not after a dash."""
+    """Yields the words of the command; lines break between words only."""
     for number, word in enumerate(command.split(" ")):
         yield " " if number else ""
         yield tag("span", word)
@@ -128,12 +134,12 @@ def _device(result: Result) -> str:
     return f"{result['device']['count']} × {result['device']['kind']}"
 
 
-def _time_row(place: str, run: Mapping[str, Any]) -> list[str]:
+def _time_row(name: str, run: Mapping[str, Any]) -> list[str]:
     times = run["times"]
     step = times["step_s"]
     span = f"{formatting.seconds(step['p10'])}–{formatting.seconds(step['p90'])}"
     return [
-        place,
+        name,
         f"{run['step']} (epoch {run['epoch']:.0f})",
         formatting.count(run["steps"]),
         run["ended"],
