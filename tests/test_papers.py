@@ -37,8 +37,9 @@ CHANGES = {
     "pretrain_unimodal": (),
 }
 SECTIONS = (
-    "What fusion adds", "Honest and flattering", "Learning curves", "Confusion",
-    "All scores", "Parameters", "Runs and time", "Data", "To repeat it",
+    "Fusion vs. unimodal", "Checkpoint selection (validation vs. test)",
+    "Learning curves", "Confusion matrix", "All metrics", "Parameters",
+    "Runs and time", "Dataset", "Reproduce",
 )  # fmt: skip
 
 
@@ -140,7 +141,7 @@ def test_a_step_that_is_not_finite_is_left_out_and_counted(paper):
 
 def test_too_many_such_steps_end_the_run(paper, tmp_path, capfd):
     broken = dataclasses.replace(paper.data, augment=spoilt)
-    with pytest.raises(DivergedError, match=r"3 steps in a row"):
+    with pytest.raises(DivergedError, match=r"3 consecutive steps"):
         paper.run.train(broken, 0, tmp_path, "a test", GracefulShutdown())
     assert "input/audio" in capfd.readouterr().err
     assert int(paper.last(tmp_path).skipped_steps["total"]) == 3
@@ -166,7 +167,7 @@ def test_the_report_has_all_sections(paper):
     assert ("Multimodal Integration Score" in page) == ("mis" in config)
     shares = paper.result["summary"]["modality_weights"]
     assert set(shares) == (set(config.model.encoders) if weighs else set())
-    assert ("What modalities count for" in page) == weighs
+    assert ("Modality weights" in page) == weighs
     if weighs:
         assert sum(s["mean"] for s in shares.values()) == pytest.approx(1)
     assert all(np.isfinite(score["mean"]) for score in summary.values())
