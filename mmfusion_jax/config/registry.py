@@ -61,10 +61,12 @@ def check_name(kind: str, name: Any, where: str) -> None:
     """
     table = TABLES[kind]
     if not isinstance(name, str) or not (name in table or is_import_path(name)):
+        hint = suggest(str(name), table)
+        separator = " " if hint.endswith("?") else "; "
         raise ConfigError(
             "C03",
             f"{where}={name!r} is not a known {kind}.",
-            f'{suggest(str(name), table)}, or "package.module:Name" of your own',
+            f'{hint}{separator}or an import path, "package.module:Name"',
         )
 
 
