@@ -73,7 +73,7 @@ class Paper:
     def last(self, folder: Path):
         """The newest state that is saved."""
         with CheckpointManager(
-            folder / "checkpoints", say=print, read_only=True
+            folder / "checkpoints", log=print, read_only=True
         ) as saved:
             found = saved.restore_latest(self.run.init(0))
         assert found
@@ -150,23 +150,24 @@ def test_too_many_such_steps_end_the_run(paper, tmp_path, capfd):
 def test_the_screen_shows_what_a_blind_answer_scores(paper, capfd):
     experiment.train(paper.config, paper.whole, "a test")
     shown = capfd.readouterr().err
-    select = paper.config.train.selection_metric
+    select = paper.config.training.selection_metric
     assert f"test {select} on " in shown and "test accuracy on " in shown
     assert shown.count("  majority class: ") == 1
-    assert shown.count(f"  {paper.config.model.name} ") == 1 + (select != "accuracy")
+    name = paper.config.model.model.name
+    assert shown.count(f"  {name} ") == 1 + (select != "accuracy")
 
 
 def test_the_report_has_all_sections(paper):
     config = paper.config
-    weighs = config.model.name in ("hetero_fusion_net", "of_cmaer_cat")
+    weighs = config.model.model.name in ("hetero_fusion_net", "of_cmaer_cat")
     page = (paper.whole / "report.html").read_text("utf-8")
     for section in SECTIONS:
         assert f"<h2>{section}</h2>" in page, section
     summary = paper.result["summary"]["test"]
-    assert ("mis" in summary) == ("mis" in config)
-    assert ("Multimodal Integration Score" in page) == ("mis" in config)
+    assert ("mis" in summary) == (config.integration is not None)
+    assert ("Multimodal Integration Score" in page) == ("mis" in summary)
     shares = paper.result["summary"]["modality_weights"]
-    assert set(shares) == (set(config.model.encoders) if weighs else set())
+    assert set(shares) == (set(config.model.modalities) if weighs else set())
     assert ("Modality weights" in page) == weighs
     if weighs:
         assert sum(s["mean"] for s in shares.values()) == pytest.approx(1)
