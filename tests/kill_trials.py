@@ -44,7 +44,7 @@ class Tiny(nn.Module):
 
     @nn.compact
     def __call__(self, batch, *, train):
-        mask = batch.real("audio")
+        mask = batch.valid_mask("audio")
         x = nn.Dense(16)(batch.inputs["audio"])
         x = nn.relu(BatchNorm()(x, mask, train=train))
         x = nn.Dropout(0.3, deterministic=not train)(masked_mean(x, mask, axis=1))

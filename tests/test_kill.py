@@ -99,7 +99,7 @@ def stop_once(runs: Iterator, whole: Outcome, number: int) -> bool:
     """Interrupts a run and goes on; False if the signal came too early or too late."""
     folder, resume = next(runs)
     outcome = resume(number)
-    said = "saved step" in outcome.log and "run the same command" in outcome.log
+    said = "saved step" in outcome.log and "rerun the same command" in outcome.log
     if outcome.code == 128 + number and said:
         assert "Traceback" not in outcome.log
         check_ends_as(whole, folder, resume())
@@ -122,7 +122,7 @@ def test_a_second_ctrl_c_ends_at_once(server, tmp_path, whole):
     for _ in range(8):
         folder, resume = next(runs)
         outcome = resume(signal.SIGINT, signal.SIGINT)
-        at_once = "saved" not in outcome.log and "interrupted" not in outcome.log
+        at_once = "saved" not in outcome.log and "nterrupted" not in outcome.log
         if outcome.code == 130 and at_once:
             check_ends_as(whole, folder, resume())
             return

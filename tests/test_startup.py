@@ -52,7 +52,7 @@ def test_a_cache_that_others_can_write_is_not_used(folder, capsys):
     folder.chmod(0o777)
     runtime.use_compilation_cache()
     assert cache_dir() is None
-    assert "others can write" in capsys.readouterr().err
+    assert "writable by other users" in capsys.readouterr().err
 
 
 def test_without_a_place_for_it_there_is_no_cache(folder, capsys):
