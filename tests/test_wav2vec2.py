@@ -82,7 +82,7 @@ def test_agrees_with_transformers(tmp_path, run):
     torch.save(network.state_dict(), tmp_path / "wav2vec2.pt")
     loaded = load(WEIGHT_MAPPINGS["wav2vec2"], tmp_path / "wav2vec2.pt", shapes(SMALL))
     assert loaded.unused == ("masked_spec_embed",)
-    model = SMALL.clone(pad_counts=True)
+    model = SMALL.clone(group_norm_includes_padding=True)
     tokens = jax.jit(functools.partial(model.apply, train=False))(
         loaded.variables, WAVES, MASK
     )
@@ -103,7 +103,7 @@ def test_agrees_with_transformers(tmp_path, run):
 def test_ignores_masked_samples(variables):
     mask = MASK.copy()
     mask[1] = False
-    model = SMALL.clone(standardise=True)
+    model = SMALL.clone(standardize=True)
 
     def loss(params, waves):
         return jnp.sum(model.apply(params, waves, mask, train=False).values ** 3)
@@ -124,8 +124,8 @@ def test_a_gap_hides_the_frames_that_read_it(variables, run):
     assert np.all(tokens.mask[1]) and not np.any(tokens.values[0][~tokens.mask[0]])
 
 
-def test_the_volume_does_not_matter_where_samples_are_standardised(variables):
-    model = SMALL.clone(standardise=True)
+def test_the_volume_does_not_matter_where_samples_are_standardized(variables):
+    model = SMALL.clone(standardize=True)
     run = jax.jit(functools.partial(model.apply, train=False))
     got = run(variables, (7 * WAVES + 2)[..., None], MASK)
     want = run(variables, WAVES, MASK)
