@@ -39,7 +39,7 @@ def plain(q, k, v, mask):
 @pytest.mark.ci
 @pytest.mark.parametrize("most", [1, 10**6])
 def test_values_and_gradients_are_those_of_the_formula(asked, most, monkeypatch):
-    monkeypatch.setattr(chunked_map, "NUMBERS", most)
+    monkeypatch.setattr(chunked_map, "CACHE_ELEMENTS", most)
     *asked, mask = asked
     with double():
         asked = [jnp.asarray(np.asarray(x), jnp.float64) for x in asked]
