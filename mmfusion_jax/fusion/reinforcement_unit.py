@@ -22,7 +22,7 @@ from mmfusion_jax.types import Array, Tokens
 
 Pair = tuple[Array, Array]
 
-KNOWN = {"form": ("literal", "logit"), "scale": ("head", "width")}
+CHOICES = {"form": ("literal", "logit"), "scale": ("head", "width")}
 
 
 class ReinforcementUnit(nn.Module):
@@ -234,10 +234,10 @@ class ReinforcementUnit(nn.Module):
         return value.astype(self.dtype or value.dtype)
 
     def _check(self, width: int) -> None:
-        for name, known in KNOWN.items():
-            if (value := getattr(self, name)) not in known:
+        for name, values in CHOICES.items():
+            if (value := getattr(self, name)) not in values:
                 raise ConfigError(
-                    "C03", f"{name}={value!r} is unknown.", suggest(value, known)
+                    "C03", f"{name}={value!r} is unknown.", suggest(value, values)
                 )
         if width % self.num_heads:
             raise ConfigError(

@@ -13,7 +13,7 @@ from mmfusion_jax.layers.pooling import time_steps
 from mmfusion_jax.ops.masking import last_valid, masked_softmax, zero_masked
 from mmfusion_jax.types import Array, Streams, Tokens
 
-KNOWN = {"softmax_axes": ("HW", "SHW"), "attention": ("per_sample", "batch_sum")}
+CHOICES = {"softmax_axes": ("HW", "SHW"), "attention": ("per_sample", "batch_sum")}
 
 
 class ResidualAttention(nn.Module):
@@ -129,8 +129,8 @@ class ResidualAttention(nn.Module):
                 f"ResidualAttention requires streams {sorted(missing)}, "
                 f"but got {sorted(streams)}.",
             )
-        for name, known in KNOWN.items():
-            if (value := getattr(self, name)) not in known:
+        for name, values in CHOICES.items():
+            if (value := getattr(self, name)) not in values:
                 raise ConfigError(
-                    "C03", f"{name}={value!r} is unknown.", suggest(value, known)
+                    "C03", f"{name}={value!r} is unknown.", suggest(value, values)
                 )
