@@ -23,7 +23,7 @@ from mmfusion_jax.losses.objective import TASK
 
 ENCODERS = {
     "audio": {"name": "audio_cnn", "hidden_dim": 8, "channels": 4, "pool": 4},
-    "video": {"name": "image_conv", "channels": (4,)},
+    "video": {"name": "image_cnn", "channels": (4,)},
 }
 """Of the baselines, which take any."""
 
