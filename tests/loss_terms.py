@@ -4,7 +4,7 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
-from tables import LOSSES
+from loaded_tables import LOSSES
 
 from mmfusion_jax.types import Array, Batch, Outputs
 

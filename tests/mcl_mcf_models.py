@@ -4,7 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from tables import LOSSES
+from loaded_tables import LOSSES
 
 from mmfusion_jax.encoders.bert import Bert
 from mmfusion_jax.encoders.lstm import LSTMEncoder

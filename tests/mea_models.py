@@ -8,7 +8,7 @@ import numpy as np
 from flax import linen as nn
 from flax.core import FrozenDict
 from flax.traverse_util import flatten_dict, unflatten_dict
-from tables import LOSSES
+from loaded_tables import LOSSES
 
 from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.models.mea import MEA

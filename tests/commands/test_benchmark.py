@@ -1,0 +1,87 @@
+"""The benchmark command: what it measures, and that the figures hang together."""
+
+import json
+import runpy
+import time
+
+import numpy as np
+import pytest
+from paths import ROOT
+
+from mmfusion_jax import bench
+from mmfusion_jax.cli.command import run_command
+from mmfusion_jax.commands import benchmark
+from mmfusion_jax.config.resolve import resolve
+from mmfusion_jax.data.dataset import Dataset
+
+pytestmark = pytest.mark.versions
+
+
+class Blank:
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: int):
+        return {
+            "inputs": {"audio": np.zeros((212, 13), np.float32)},
+            "masks": {"audio": np.ones(212, bool)},
+            "labels": {"digit": np.int32(0)},
+            "weight": np.float32(1),
+        }
+
+
+def sounds() -> Dataset:
+    classes = {"digit": tuple("0123456789")}
+    return Dataset("sounds", "silence", {"train": Blank()}, classes=classes)
+
+
+@pytest.fixture
+def config():
+    config = runpy.run_path(str(ROOT / "configs" / "cfn_sr.py"))["get_config"]()
+    config.data.name = "test_benchmark:sounds"
+    del config.data.cache_dir, config.data.missing_rate
+    config.pretrain_unimodal = ()
+    config.data.batch_size = 4
+    audio = {"name": "audio_cnn"}
+    config.model = {"name": "unimodal", "encoders": {"audio": audio}}
+    return config
+
+
+@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+def test_measures_every_part(config, capsys, parallel):
+    config.parallel = parallel
+    found = benchmark.measure(resolve(config), 3)
+    assert found == json.loads(json.dumps(found))
+    for name in ("forward", "train_step", "pipeline"):
+        step = found[name]["step_s"]
+        assert 0 < step["p10"] <= step["median"] <= step["p90"]
+        assert found[name]["examples_per_s"] <= 4 / step["p10"]
+    for name in ("init", "forward", "train_step"):
+        assert found[name]["first_call_s"] > 0
+        assert found[name]["peak_bytes"] > 50e6
+    assert found["train_step"]["compile_s"] < found["train_step"]["first_call_s"]
+    assert 0 <= found["pipeline"]["data_stall_fraction"] <= 1
+    assert found["device"]["count"] == 2
+
+    benchmark.show(found)
+    out = capsys.readouterr().out
+    for part in ("train step", "data loading stalls", "silence", "jax"):
+        assert part in out
+
+
+def test_slow_data_is_seen():
+    def slow():
+        while True:
+            time.sleep(0.02)
+            yield 1
+
+    step = lambda state, batch: (state, np.float32(batch))
+    trainer = benchmark.RepeatedStep(step, None, None)  # pyright: ignore
+    found = benchmark._time_pipeline(trainer, slow(), 5, 1)  # pyright: ignore
+    assert found["data_stall_fraction"] > 0.9
+    assert found["step_s"]["median"] == pytest.approx(0.02, abs=0.015)
+
+
+def test_help_needs_no_jax(capsys):
+    assert run_command(bench.COMMAND, ["--help"]) == 0
+    assert "--steps=20" in capsys.readouterr().out

@@ -1,0 +1,526 @@
+"""Import of feature files, and the commands data import, check, list and remove."""
+
+import io
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from feature_files import (
+    COUNTS,
+    STEPS,
+    WIDTHS,
+    lengths,
+    mmsa,
+    mult,
+    npz,
+    rows,
+    scores,
+    write,
+    write_mmim,
+)
+from outlines import same_kinds
+from paths import ROOT
+
+from mmfusion_jax.cli.command import run_subcommand
+from mmfusion_jax.commands.data_files import COMMANDS
+from mmfusion_jax.config import build
+from mmfusion_jax.config.load import load_config
+from mmfusion_jax.config.resolve import resolve
+from mmfusion_jax.data.datasets.sentiment_files import load_sentiment_file, outline
+from mmfusion_jax.data.feature_files.checksums import PUBLISHED_FILES, PublishedFile
+from mmfusion_jax.data.feature_files.importer import import_file
+from mmfusion_jax.data.storage.array_record_store import open_store
+from mmfusion_jax.errors import ConfigError, DataError
+
+CONFIGS = ROOT / "configs"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """A separate cache, and a folder for the log."""
+    monkeypatch.setenv("MMFUSION_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "cache" / "imported"
+
+
+def import_here(file, name="mosi", *, nan_to_zero=False):
+    """Imports without a sandboxed process."""
+    parent = Path(os.environ["MMFUSION_CACHE"]) / "imported" / name
+    return import_file(str(file), name, str(parent), nan_to_zero)
+
+
+def data(capsys, *words):
+    """Exit code, stdout and stderr of a `data` command."""
+    code = run_subcommand("mmfusion_jax data", "About data.", COMMANDS, words)
+    return code, *capsys.readouterr()
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+def test_examples_are_padded_at_the_end_and_masked(tmp_path, aligned):
+    import_here(write(tmp_path / "x.pkl", mmsa(aligned=aligned)))
+    made = load_sentiment_file("mosi")
+    assert {split: len(source) for split, source in made.sources.items()} == COUNTS
+    for split in COUNTS:
+        source = made.source(split)
+        for name in STEPS:
+            own = lengths(split, "text" if aligned else name)
+            want = rows(split, name, own)
+            t = STEPS["text" if aligned else name]
+            for i in range(len(source)):
+                example = source[i]
+                values, mask = example["inputs"][name], example["masks"][name]
+                assert values.shape == (t, WIDTHS[name]) and values.dtype == np.float32
+                assert mask.tolist() == [True] * own[i] + [False] * (t - own[i])
+                np.testing.assert_array_equal(values[mask], want[i])
+                assert not values[~mask].any()
+        np.testing.assert_array_equal(made.label(split, "score"), scores(split))
+        assert source[1]["labels"]["score"] == scores(split)[1]
+    assert made.values["score"].family == "sentiment"
+    assert made.groups["valid"] == ["valid0", "valid1"]
+    assert made.facts["repaired"] == {} and made.facts["counts"] == COUNTS
+    polarity = np.sign(scores("test")).astype(int) + 1
+    assert made.label("test", "polarity").tolist() == polarity.tolist()
+
+
+def test_left_padding_ends_up_on_the_right(tmp_path):
+    import_here(write(tmp_path / "x.pkl", mult(), 2))
+    example = load_sentiment_file("mosi").source("test")[1]
+    own = lengths("test", "audio")
+    want = rows("test", "audio", own)[1]
+    np.testing.assert_array_equal(example["inputs"]["audio"][: own[1]], want)
+    assert example["masks"]["audio"].sum() == own[1] == len(want)
+
+
+@pytest.mark.parametrize("text", ["vectors", "bert"])
+def test_the_outline_is_of_the_same_kinds(tmp_path, text):
+    import_here(write(tmp_path / "x.pkl", mmsa(aligned=True)))
+    same_kinds(load_sentiment_file("mosi", text=text), outline("mosi", text=text))
+
+
+def test_text_as_vectors_as_ids_or_as_words(tmp_path):
+    import_here(write(tmp_path / "x.pkl", mmsa()))
+    example = load_sentiment_file("mosi", text="bert").source("train")[1]
+    ids, mask = example["inputs"]["text"], example["masks"]["text"]
+    assert ids.dtype == np.int32 and ids.shape == mask.shape == (6,)
+    assert ids[mask].all() and not ids[~mask].any()
+    with pytest.raises(DataError, match=r"D77.*'words'[\s\S]*text=vectors or .*=bert"):
+        load_sentiment_file("mosi", text="words")
+    with pytest.raises(ConfigError, match=r"C03.*'bort'[\s\S]*'bert'"):
+        load_sentiment_file("mosi", text="bort")
+    import_here(write_mmim(tmp_path / "MOSEI"), "mosei")
+    example = load_sentiment_file("mosei", text="words").source("train")[0]
+    assert example["inputs"]["text"].tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_features_are_standardized_on_request(tmp_path):
+    import_here(write(tmp_path / "x.pkl", mmsa()))
+    made = load_sentiment_file("mosi", standardize=("audio",))
+    examples = [made.source("train")[i] for i in range(COUNTS["train"])]
+    real = np.concatenate([e["inputs"]["audio"][e["masks"]["audio"]] for e in examples])
+    np.testing.assert_allclose(real.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(real.std(0), 1, atol=1e-5)
+    assert not examples[1]["inputs"]["audio"][~examples[1]["masks"]["audio"]].any()
+    want = rows("train", "video", lengths("train", "video"))[0]
+    np.testing.assert_array_equal(examples[0]["inputs"]["video"], want)
+    with pytest.raises(ConfigError, match="C03.*'vision'.*"):
+        load_sentiment_file("mosi", standardize=("vision",))
+    with pytest.raises(ConfigError, match="C03.*'text'"):  # ids have no mean
+        load_sentiment_file("mosi", text="bert", standardize=("text",))
+
+
+def test_a_modality_may_be_missing(tmp_path):
+    root = mult()
+    root["train"]["audio"][2] = 0
+    import_here(write(tmp_path / "x.pkl", root))
+    made = load_sentiment_file("mosi")
+    example = made.source("train")[2]
+    assert not example["masks"]["audio"].any() and not example["inputs"]["audio"].any()
+    assert any("1 examples have no audio" in one for one in made.facts["warnings"])
+
+
+def test_nan_and_infinite_values(tmp_path):
+    root = mmsa()
+    root["train"]["audio"][0, 1, :2] = [np.nan, -np.inf]
+    root["test"]["vision"][0, 0, 0] = np.inf
+    file = write(tmp_path / "x.pkl", root)
+    with pytest.raises(DataError, match="D72") as caught:
+        import_here(file)
+    said = str(caught.value)
+    assert "train audio  1 NaN, 1 infinite" in said and "--nan_to_zero" in said
+    assert "test  video  0 NaN, 1 infinite" in said
+    assert not list(tmp_path.rglob("MANIFEST.json"))
+    found = import_here(file, nan_to_zero=True)
+    assert found["repaired"] == {"train": {"audio": 2}, "test": {"video": 1}}
+    made = load_sentiment_file("mosi")
+    assert made.facts["repaired"] == found["repaired"]
+    got = made.source("train")[0]["inputs"]["audio"]
+    assert np.isfinite(got).all() and not got[1, :2].any() and got[1, 2]
+
+
+def test_clips_and_videos_in_two_splits_are_rejected(tmp_path):
+    root = mmsa()
+    root["test"]["id"][2] = "train0$_$0"
+    with pytest.raises(DataError, match=r"D73.*'train0\$_\$0' in train and test"):
+        import_here(write(tmp_path / "x.pkl", root))
+    root["test"]["id"][2] = "train0$_$7"
+    file = write(tmp_path / "y.pkl", root)
+    import_here(file)
+    with pytest.raises(DataError, match="D10.*'train0'"):
+        load_sentiment_file("mosi")
+
+
+def test_sims_is_split_by_clip(tmp_path):
+    root = mmsa(high=1.0, sims=True)
+    root["test"]["id"][2] = "train0$_$7"
+    import_here(write(tmp_path / "x.pkl", root), "sims")
+    made = load_sentiment_file("sims")
+    same_kinds(made, outline("sims"))
+    assert not made.groups
+    assert any("speakers, are in more than one" in w for w in made.facts["warnings"])
+    assert {score.family for score in made.values.values()} == {"sims"}
+    assert list(made.values) == ["score", "score_audio", "score_text", "score_video"]
+    got = made.label("valid", "score_text")
+    np.testing.assert_array_equal(got, scores("valid", 1.0)[::-1])
+
+
+def test_the_file_is_another_data_set(tmp_path, monkeypatch):
+    file = write(tmp_path / "x.pkl", mmsa())
+    with pytest.raises(DataError, match=r"D74.*SIMS: -1 to 1[\s\S]*--dataset=mosi"):
+        import_here(file, "sims")
+    root = mmsa()
+    root["train"]["regression_labels"][2] = np.nan
+    with pytest.raises(DataError, match="D74.*example 2: score is nan") as caught:
+        import_here(write(tmp_path / "nan.pkl", root))
+    assert "--dataset" not in caught.value.fix
+    with pytest.raises(DataError, match=r"D74.*labels score; .*IEMOCAP: emotions"):
+        import_here(file, "iemocap")
+    with pytest.raises(DataError, match=r"D74.*emotions; .*CMU-MOSI: score"):
+        import_here(write(tmp_path / "y.pkl", mult(emotions=True)))
+    sha256 = import_here(file)["sha256"]
+    monkeypatch.setitem(PUBLISHED_FILES, sha256, PublishedFile("mosei", "MMSA MOSEI"))
+    with pytest.raises(DataError, match=r"D74.*is MMSA MOSEI[\s\S]*--dataset=mosei"):
+        import_here(file)
+    assert import_here(file, "mosei")["known"] == "MMSA MOSEI"
+    assert load_sentiment_file("mosei").title == "CMU-MOSEI (MMSA MOSEI)"
+
+
+def test_without_an_import():
+    for name, said in (("mosi", "unaligned_50.pkl"), ("iemocap", "iemocap_data.pkl")):
+        with pytest.raises(DataError, match="D75") as caught:
+            load_sentiment_file(name)
+        message = str(caught.value)
+        assert said in message and "https://" in message
+        assert f"mmfusion_jax data import FILE --dataset={name}" in message
+        assert "runs on embedded data" in message
+
+
+def test_of_several_imports_one_must_be_named(tmp_path, capsys):
+    first = import_here(write(tmp_path / "x.pkl", mmsa()))
+    import_here(write(tmp_path / "y.pkl", mult()))
+    with pytest.raises(DataError, match=r"D76.*ambiguous[\s\S]*mmsa_.* or .*mult_"):
+        load_sentiment_file("mosi")
+    assert (
+        load_sentiment_file("mosi", file="mult")
+        .facts["prepared"]
+        .startswith("mult_unaligned")
+    )
+    name = Path(first["folder"]).name
+    assert load_sentiment_file("mosi", file=name).facts["prepared"] == name
+    with pytest.raises(DataError, match="D76.*'npz' has no match"):
+        load_sentiment_file("mosi", file="npz")
+    code, _, said = data(capsys, "check", "mosi")
+    assert code == 3 and " --file=mmsa_" in said and "config" not in said
+    _, said, _ = data(capsys, "import", str(tmp_path / "x.pkl"), "--dataset=mosi")
+    assert f"mea.py:mosi --config.data.file={name}\n" in said
+    assert f"check mosi --file={name}\n" in said
+
+
+def test_the_same_file_again_is_found(tmp_path):
+    file = write(tmp_path / "x.pkl", mmsa())
+    first, again = import_here(file), import_here(file)
+    assert (first["already_imported"], again["already_imported"]) == (False, True)
+    assert {**first, "already_imported": True} == again
+    moved = import_here(shutil.copy(file, tmp_path / "z.pkl"))
+    assert moved["folder"] == first["folder"]
+    manifest = open_store(Path(first["folder"])).manifest
+    assert manifest["report"]["train"]["ids"] == mmsa()["train"]["id"]
+
+
+SMALL = {
+    "mea": {
+        "data.batch_size": 4,
+        "model.num_heads": 2,
+        "model.psa_layers": 2,
+        "model.hca_layers": 1,
+        "model.hidden_dim": 8,
+        **{f"model.encoders.{m}.hidden_dim": 8 for m in ("text", "audio", "video")},
+    },
+    "mcl_mcf": {
+        "data.batch_size": 4,
+        "model.mixture_dim": 8,
+        "model.projection_dim": 12,
+        "model.hidden_dim": 8,
+        "model.contrastive_dim": 8,
+        "model.channels": (2, 1),
+        **{f"model.encoders.{m}.hidden_dim": 8 for m in ("audio", "video")},
+    },
+}
+BERT = {
+    f"model.encoders.text.{name}": value
+    for name, value in dict(
+        hidden_dim=8,
+        num_layers=1,
+        num_heads=2,
+        mlp_dim=16,
+        vocab_size=64,
+        max_position_embeddings=8,
+    ).items()
+}
+
+
+def small(word: str):
+    """A config of a paper, much smaller."""
+    paper = word.split(":")[0]
+    config = load_config(f"{CONFIGS / paper}.py:{word.split(':')[1]}")
+    config = config.copy_and_resolve_references()
+    config.unlock()
+    if config.model.encoders.text.name == "bert":
+        for name, value in BERT.items():
+            config.model.encoders.text[name.split(".")[-1]] = value
+    config.update_from_flattened_dict(SMALL[paper])
+    config.train.epochs = 1
+    return config
+
+
+FILES = {
+    "mosi": lambda: mmsa(),
+    "mosei": lambda: mult(aligned=True),
+    "sims": lambda: mmsa(high=1.0, sims=True),
+    "iemocap": lambda: mult(emotions=True),
+}
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "mea:mosi",
+        "mea:mosei",
+        "mea:iemocap",
+        "mcl_mcf:mosi",
+        "mcl_mcf:mosi_vectors",
+        "mcl_mcf:mosei_vectors",
+        "mcl_mcf:sims",
+    ],
+)
+def test_every_config_has_a_loss_on_its_data(tmp_path, word):
+    config = small(word)
+    name = config.data.name
+    import_here(write(tmp_path / "x.pkl", FILES[name]()), name)
+    spec = resolve(config)
+    made = build.build_dataset(spec, 0)
+    parts = build.build_components(spec, made, 1)
+    reader = build.build_pipeline(spec, made, 0)
+
+    def loss(batch):
+        key = jax.random.key(0)
+        variables = parts.model.init(key, batch, train=False)
+        outputs = parts.model.apply(
+            variables,
+            batch,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": key},
+        )[0]
+        return outputs.prediction, parts.objective(outputs, batch, 0)[0]
+
+    prediction, total = jax.eval_shape(loss, next(iter(reader.train(0, 1))))
+    assert prediction.shape == ((4, 8) if name == "iemocap" else (4,))
+    assert total.shape == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("word", ["mea:mosi", "mcl_mcf:mosi"])
+def test_the_command_trains_for_an_epoch(tmp_path, word):
+    import_here(write(tmp_path / "x.pkl", mmsa()))
+    paper, data_word = word.split(":")
+    values = SMALL[paper] | (BERT if paper == "mcl_mcf" else {})
+    words = [
+        f"--config.{k}={','.join(map(str, np.ravel(v)))}" for k, v in values.items()
+    ]
+    command = [sys.executable, "-m", "mmfusion_jax.main"]
+    command += [f"--config={CONFIGS / paper}.py:{data_word}", "--config.train.epochs=1"]
+    done = subprocess.run([*command, *words, "--workdir=run"], timeout=900)
+    assert done.returncode == 0
+    result = json.loads(Path("run/result.json").read_text())
+    assert result["data"]["facts"]["prepared"].startswith("mmsa_unaligned")
+
+
+def test_commands_import_and_check(tmp_path, capsys, cache):
+    root = mmsa()
+    root["train"]["audio"][0, 1, 1] = -np.inf
+    file = write(tmp_path / "some.pkl", root)
+    code, out, err = data(capsys, "check", str(file))
+    assert code == 1 and "problem: train: NaN or infinite values" in out
+    code, out, err = data(capsys, "import", str(file), "--dataset=mosi")
+    assert code == 3 and err.splitlines()[-1].startswith("  fix: --nan_to_zero")
+    code, out, err = data(
+        capsys, "import", "--dataset", "mosi", str(file), "--nan_to_zero"
+    )
+    assert code == 0
+    for said in (
+        "some.pkl: CMU-MOSI, layout mmsa_unaligned",
+        "not recognized",
+        "train: NaN and infinite values set to 0: 1 of audio",
+        "--config=configs/mea.py:mosi",
+        f"imported: {cache / 'mosi' / 'mmsa_unaligned-'}",
+    ):
+        assert said in out, out
+    code, out, err = data(capsys, "check", "mosi")
+    assert code == 0 and "no problems found" in out
+    assert "baseline on test (training median: " in out and "): MAE " in out
+    code, out, err = data(capsys, "check", "mosi", "--json")
+    assert json.loads(out)["repaired"] == {"train": {"audio": 1}}
+    (shard,) = (cache / "mosi").glob("*/*train*array_record*")
+    os.truncate(shard, 10)
+    code, out, err = data(capsys, "check", "mosi")
+    assert code == 3 and "error[D21]" in err and "import FILE --dataset=mosi" in err
+
+
+def test_an_npz_may_be_what_one_trains_on(tmp_path, capsys):
+    np.savez("own.npz", **npz(emotions=True))  # pyright: ignore[reportArgumentType]
+    code, out, _ = data(capsys, "import", "own.npz", "--dataset=iemocap")
+    assert code == 0
+    made = load_sentiment_file("iemocap")
+    assert made.flags == {"emotions": ("neutral", "happy", "sad", "angry")}
+    assert made.label("valid", "emotions").tolist() == np.eye(4).tolist()
+    code, out, _ = data(capsys, "check", "iemocap")
+    assert code == 0 and "happy 0.250" in out
+    assert "baseline on test (majority answer of each flag): accuracy " in out
+
+
+def test_the_example_in_the_documentation_is_read(tmp_path):
+    page = (CONFIGS.parent / "docs" / "formats.md").read_text("utf-8")
+    code = page.split("```python\n")[1].split("```")[0]
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    import_here("own.npz")
+    shapes = {
+        k: v.shape
+        for k, v in load_sentiment_file("mosi").source("test")[0]["inputs"].items()
+    }
+    assert shapes == {"text": (30, 300), "audio": (80, 74), "video": (90, 35)}
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["imprt"], 2, "did you mean 'import'?"),
+        (["import"], 2, "FILE is"),
+        (["import", "x.pkl"], 2, "--dataset is"),
+        (["import", "x.pkl", "--dataset=mosy"], 2, "did you mean 'mosi'?"),
+        (["import", "x.pkl", "y.pkl", "--dataset=mosi"], 2, "'y.pkl'"),
+        (
+            ["import", "x.pkl", "--dataset=mosi", "--nan_to_zeros"],
+            2,
+            "did you mean '--nan_to_zero'?",
+        ),
+        (
+            ["import", "x.pkl", "--dataset=mosi", "--max_memory_gb=x"],
+            2,
+            "is not a number",
+        ),
+        (["import", "x.pkl", "--dataset=mosi"], 3, "error[D30] x.pkl does not exist"),
+        (["check"], 2, "NAME|FILE is"),
+        (["check", "mosei"], 3, "error[D75]"),
+        (["check", "mosie"], 3, "error[D30]"),
+    ],
+)
+def test_errors_are_named(capsys, words, code, said):
+    got, out, err = data(capsys, *words)
+    assert got == code and said in err and not out
+    assert len(err.splitlines()) <= 7 and "Traceback" not in err
+
+
+def test_a_cache_that_is_not_writable_is_an_error_before_reading(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MMFUSION_CACHE", str(tmp_path / "file"))
+    with pytest.raises(DataError, match=r"D22[\s\S]*MMFUSION_CACHE"):
+        import_here(tmp_path / "nothing.pkl")  # nothing is read before
+
+
+def test_the_import_is_sandboxed(tmp_path, capsys):
+    file = write(tmp_path / "x.pkl", {"train": os.system})
+    code, _, err = data(capsys, "import", str(file), "--dataset=mosi")
+    assert code == 3 and "error[D61]" in err
+    root = mmsa()
+    root["train"]["spare"] = np.zeros(60_000_000, "u1")
+    file = write(tmp_path / "big.pkl", root)
+    code, _, err = data(
+        capsys, "import", str(file), "--dataset=mosi", "--max_memory_gb=0.05"
+    )
+    assert code == 3 and "error[D65]" in err and "raise --max_memory_gb" in err
+
+
+def test_imports_are_listed_and_removed(tmp_path, capsys, cache, monkeypatch):
+    import_here(write(tmp_path / "x.pkl", mmsa()))
+    import_here(write(tmp_path / "y.pkl", mult()))
+    import_here(write(tmp_path / "z.pkl", mmsa(high=1.0, sims=True)), "sims")
+    (cache / "mosi" / ".half.building-1").mkdir()
+    (cache / "mosi" / ".half.building-1" / "MANIFEST.json").touch()
+    code, out, _ = data(capsys, "list")
+    names = [line.split()[0] for line in out.splitlines()]
+    assert code == 0 and names[0].startswith("mosi/mmsa_unaligned-")
+    assert names[1].startswith("mosi/mult_unaligned-")
+    assert names[2].startswith("sims/") and names[3] == "3"
+    assert out.splitlines()[0].split()[2:] == ["MB", time.strftime("%Y-%m-%d")]
+    assert str(tmp_path / "cache") in out.splitlines()[-1]
+    _, out, _ = data(capsys, "list", "--json")
+    assert [store["name"] for store in json.loads(out)] == names[:3]
+    assert min(store["bytes"] for store in json.loads(out)) > 1000
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))  # not a terminal
+    code, _, err = data(capsys, "remove", "sims")
+    assert code == 2 and "error[C01]" in err and "--yes" in err
+    assert f"{cache / 'sims' / 'mmsa_unaligned-'}" in err
+    code, _, err = data(capsys, "remove", "mosi", "--yes")
+    assert code == 3 and "error[D76]" in err
+    code, _, err = data(capsys, "remove", "mosy", "--yes")
+    assert code == 3 and "error[D75]" in err
+    code, out, _ = data(capsys, "remove", "sims", "--yes")
+    assert code == 0 and "deleted" in out and not list((cache / "sims").glob("mmsa*"))
+    assert not [path for path in (cache / "sims").iterdir() if path.is_dir()]
+    with pytest.raises(DataError, match="D75"):
+        load_sentiment_file("sims")
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 1), ("", 1)])
+def test_removing_asks_for_confirmation(
+    tmp_path, capsys, cache, monkeypatch, answer, code
+):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    folder = import_here(write(tmp_path / "x.pkl", mmsa()))["folder"]
+    monkeypatch.setattr("sys.stdin", Terminal(f"{answer}\n"))
+    got, _, err = data(capsys, "remove", Path(folder).name)
+    assert got == code and f"This deletes {folder} (" in err
+    assert Path(folder).exists() == bool(code)
+
+
+def test_help_and_errors_of_data_do_not_wait():
+    probe = [sys.executable, "-m", "mmfusion_jax", "data"]
+    for words, code in ((["--help"], 0), (["import", "--help"], 0), (["import"], 2)):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run([*probe, *words], timeout=60, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert done.returncode == code
+        took = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+        assert took < 0.5

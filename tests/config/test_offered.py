@@ -1,0 +1,276 @@
+"""Every word of every config can be built, and every baseline in its place."""
+
+import functools
+import re
+from pathlib import Path
+
+import jax
+import pytest
+from groups import in_ci
+from loaded_tables import loaded
+from outlines import same_shapes
+
+from mmfusion_jax.cli.flags import Flag, ParsedCommand, parse
+from mmfusion_jax.config import build
+from mmfusion_jax.config.load import installed_configs
+from mmfusion_jax.config.resolve import resolve
+from mmfusion_jax.data.dataset import Dataset, loader_info
+from mmfusion_jax.data.registry import DATASETS
+from mmfusion_jax.errors import ConfigError, DataError
+from mmfusion_jax.models import BASELINES
+from mmfusion_jax.train.state import create_state
+from mmfusion_jax.train.step import make_eval_step
+
+CONFIGS = sorted(path.stem for path in installed_configs().glob("*.py"))
+LOADERS = loaded(DATASETS)
+OUTLINES = {name: loader_info(f).outline for name, f in LOADERS.items()}
+CLIPS = ["--config.data.classes=no,yes", "--config.data.duration=3"]
+QUICK = (
+    ("cfn_sr", "ravdess_features"),
+    ("hetero_fusion_net", "mosei"),
+    ("hetero_fusion_net", "iemocap"),
+    ("mcl_mcf", "mosi_vectors"),
+    ("of_cmaer_cat", "stress-cnn"),
+)
+"""Words whose shapes are computed in the default group too."""
+
+
+def request(name: str, word: str, *flags: str) -> ParsedCommand:
+    """What a command line asks for."""
+    clips = CLIPS if word.startswith("clips") else []
+    words = [f"--config={name}:{word}", *clips, *flags]
+    return parse(words, (Flag("workdir", "", "where to"),), True)
+
+
+@functools.cache
+def words_of(name: str) -> tuple[str, ...]:
+    """Every word of a config, which names them itself."""
+    with pytest.raises(ConfigError) as info:
+        request(name, "?")
+    match = re.search(rf"{name} knows ([\w, ]+?)(?:\.|, alone|, and each)", str(info))
+    assert match
+    words = match[1].split(", ")
+    if name == "of_cmaer_cat":
+        steps = re.findall(r"-(\w+)", str(info.value).split("followed by")[1])
+        words = [
+            f"{word}{step}"
+            for word in words
+            for step in ("", *map("-{}".format, steps))
+        ]
+    if name == "hetero_fusion_net":
+        words = [
+            f"{word}{rest}"
+            for word in words
+            for rest in ("", "_early", "_late", *modalities(name, word))
+        ]
+    return tuple(words)
+
+
+def modalities(name: str, word: str) -> list[str]:
+    """The modalities of a word, as they may stand behind it."""
+    return [f"_{m}" for m in request(name, word).config.model.encoders]
+
+
+OFFERED = [(name, word) for name in CONFIGS for word in words_of(name)]
+
+
+def made(asked: ParsedCommand) -> tuple[Dataset, build.TrainingComponents]:
+    """The dataset in outline and all parts, by the functions that a run uses."""
+    spec = resolve(asked.config)
+    data = build.describe_dataset(spec, build.fold_numbers(spec)[0])
+    per_epoch = build.build_pipeline(spec, data, spec.seed).steps_per_epoch
+    task = build.build_task(spec, data)
+    plan = build.build_plan(spec, task, per_epoch)
+    assert spec.training.selection_metric in [
+        *task.metrics().infos,
+        "loss",
+    ]
+    return data, build.build_components(spec, data, plan.steps)
+
+
+def shapes(asked: ParsedCommand) -> tuple[int, ...]:
+    """The shape of the prediction; every shape of a run is computed on the way."""
+    data, parts = made(asked)
+    batch = build.build_pipeline(resolve(asked.config), data, 0).dummy_batch()
+    key = jax.random.key(0)
+    init = lambda b: create_state(parts.model, parts.tx, b, key)
+    state = jax.eval_shape(init, batch)
+    after, _ = jax.eval_shape(parts.train_step(None), state, batch)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    scores = parts.task.metrics()
+    evaluate = make_eval_step(parts.model, parts.objective, scores, parts.modalities)
+    found = jax.eval_shape(evaluate, state.variables, batch)
+    size = parts.task.head_size
+    prediction = found["collected"]["prediction"].shape[1:]
+    assert prediction == (() if size == 1 else (size,))
+    return prediction
+
+
+def in_place_of(name: str, word: str, model: str) -> ParsedCommand:
+    """A config with another model."""
+    flags = [f"--config.model.name={model}"]
+    if model == "unimodal" and len(request(name, word).config.model.encoders) > 1:
+        flags.append(f"--config.model.modality={modalities(name, word)[0][1:]}")
+    return request(name, word, *flags)
+
+
+@pytest.mark.parametrize(("name", "word"), OFFERED)
+def test_every_word_and_every_baseline_on_it_is_built(name, word):
+    assert made(request(name, word))
+    for model in BASELINES:
+        asked = in_place_of(name, word, model)
+        _, parts = made(asked)
+        assert asked.config.model.name == model
+        assert parts.modalities == tuple(sorted(asked.config.model.encoders))
+        own = request(name, word).config
+        if own.model.name != model:
+            assert asked.notes[-1].startswith(f"model: {model} instead of ")
+            gone = set(own.model) - set(asked.config.model)
+            assert all(re.search(rf"\b{field}\b", asked.notes[-1]) for field in gone)
+
+
+@pytest.mark.parametrize(("name", "word"), in_ci(OFFERED, *QUICK, several=True))
+def test_every_word_and_every_baseline_on_it_has_shapes(name, word):
+    own = shapes(request(name, word))
+    for model in BASELINES:
+        assert shapes(in_place_of(name, word, model)) == own
+
+
+def test_a_baseline_of_the_paper_is_that_of_its_table():
+    asked = in_place_of("cfn_sr", "ravdess", "concat_fc")
+    assert asked.config.model.hidden_dims == (256,)
+    assert asked.config.model.dropout == 0.4
+    assert asked.config.pretrain_unimodal == ("audio", "video")
+
+
+def test_what_is_dropped_is_named():
+    asked = in_place_of("hetero_fusion_net", "digits", "unimodal")
+    config, note = asked.config, asked.notes[-1]
+    assert list(config.model.encoders) == ["audio"] and config.model.modality == "audio"
+    assert list(config.losses) == ["task"] and "mis" not in config
+    assert config.train.selection_metric == "accuracy"
+    stages = in_place_of("cfn_sr", "digits", "unimodal")
+    assert stages.config.pretrain_unimodal == ()
+    assert stages.notes[-1].endswith("; config.pretrain_unimodal=()")
+    for words in (
+        "config.losses.{consistency, entropy, heads}",
+        "config.mis",
+        "config.model.encoders.{image, text, video}",
+        "config.train.selection_metric=accuracy",
+    ):
+        assert words in note
+
+
+def test_late_fusion_keeps_the_losses_of_single_modalities():
+    config = in_place_of("hetero_fusion_net", "digits", "late_fusion").config
+    assert set(config.losses) == {"task", "heads", "consistency"} and "mis" in config
+
+
+def test_a_flag_of_the_new_model_is_taken_and_one_of_the_old_is_refused():
+    late = "--config.model.name=late_fusion"
+    asked = request("mea", "mosi", late, "--config.model.rule=learned")
+    assert asked.config.model.rule == "learned"
+    said = "mea:mosi with the model late_fusion has no 'psa_layers' in config.model"
+    with pytest.raises(ConfigError, match=said):
+        request("mea", "mosi", late, "--config.model.psa_layers=1")
+
+
+def test_the_model_of_a_paper_takes_no_other_place():
+    with pytest.raises(ConfigError, match="mea cannot replace cfn_sr") as info:
+        request("cfn_sr", "digits", "--config.model.name=mea")
+    assert "--config=mea" in info.value.fix
+
+
+def test_the_loss_of_the_label_is_never_dropped():
+    flags = ["--config.model.name=concat_fc"]
+    flags.append("--config.losses.task.name=multiplicative")
+    with pytest.raises(ConfigError, match="'multiplicative' requires outputs that"):
+        request("cfn_sr", "digits", *flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], "--config.model.modality is required: which of audio, text, video?"),
+        (["--config.model.modality=smell"], "'smell' has no encoder"),
+    ],
+)
+def test_unimodal_asks_which_modality(flags, said):
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        request("mea", "mosi", "--config.model.name=unimodal", *flags)
+
+
+def test_scores_are_combined_by_rules_for_scores():
+    late = "--config.model.name=late_fusion"
+    assert shapes(request("mea", "mosi", late, "--config.model.rule=learned")) == ()
+    with pytest.raises(ConfigError, match="does not support regression"):
+        shapes(request("mea", "mosi", late, "--config.model.rule=product"))
+
+
+def test_the_released_count_of_parameters_needs_no_data():
+    data, parts = made(request("cfn_sr", "ravdess"))
+    spec = resolve(request("cfn_sr", "ravdess").config)
+    batch = build.build_pipeline(spec, data, 0).dummy_batch()
+    init = lambda b: parts.model.init(jax.random.key(0), b, train=False)
+    params = jax.eval_shape(init, batch)["params"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 26_301_417
+
+
+def test_every_data_set_has_an_outline():
+    assert all(OUTLINES.values())
+
+
+@pytest.mark.parametrize("options", [{}, {"modalities": ("text", "audio")}])
+def test_the_outline_of_digits(cache_dir, options):
+    real = LOADERS["digits"](cache_dir=cache_dir / "digits", **options)
+    same_shapes(real, OUTLINES["digits"](**options))
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "options"),
+    [
+        ("mmmo", "mmmo", {}),
+        ("mmmo", "mmmo", {"folds": 5, "fold": 2, "keep_clips_without_text": True}),
+        ("mosi_utterances", "mosi", {"protocol": "fixed_epochs"}),
+        (
+            "mosi_utterances",
+            "mosi",
+            {"label": "score", "context_before": 99, "context_after": 99},
+        ),
+        ("ravdess_features", "ravdess", {"stride": 4}),
+        ("ravdess_features", "ravdess", {"protocol": "as_published"}),
+        ("stress_predict", "stress_predict", {"window": 20, "hop": 10}),
+    ],
+)
+def test_outlines_of_real_data(real_data: Path, name, folder, options):
+    real = LOADERS[name](data_dir=str(real_data / folder), **options)
+    outline = OUTLINES[name](**options)
+    same_shapes(real, outline, sizes=name != "stress_predict")
+    if name == "stress_predict":  # an estimate
+        for split, source in real.sources.items():
+            assert len(outline.sources[split]) == pytest.approx(len(source), rel=0.2)
+
+
+def test_an_option_that_cannot_work_is_refused_without_data():
+    for name, options in {
+        "av_mnist": {"max_train_pairs": -1},
+        "deap": {"window": 61},
+        "mmmo": {"clip_quantile": 0.7},
+        "mosi_utterances": {"context_before": -1},
+        "stress_predict": {"standardize_by": "none"},
+        "ravdess_features": {"stride": 999},
+        "ravdess": {"crop": "face"},
+        "digits": {"missing_rate": 2.0},
+        "mosi": {"text": "bret"},
+    }.items():
+        with pytest.raises(ConfigError):
+            OUTLINES[name](**options)
+
+
+def test_data_that_are_named_are_read_and_not_outlined(tmp_path):
+    asked = request("cfn_sr", "ravdess", f"--config.data.data_dir={tmp_path}")
+    with pytest.raises(DataError, match="contains no recording of RAVDESS"):
+        build.describe_dataset(resolve(asked.config), 0)
+    asked = request("mea", "mosi", "--config.data.file=aligned")
+    with pytest.raises(DataError, match="CMU-MOSI has not been imported"):
+        build.describe_dataset(resolve(asked.config), 0)

@@ -1,0 +1,88 @@
+"""Worker processes: a bad file fails alone, and workers die with their parent."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from paths import TESTS
+from worker_jobs import act
+
+from mmfusion_jax.data.storage.progress import track
+from mmfusion_jax.data.storage.worker_pool import Failure, map_in_processes
+
+CRASHED = Failure("the decoder crashed or exceeded 2 s")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_results_and_failures_are_in_order(workers):
+    jobs = ["a", "data", "b", "bug", "c"]
+    got = list(map_in_processes(act, jobs, workers=workers))
+    assert got[::2] == ["A", "B", "C"]
+    assert got[1] == Failure("cut short")
+    assert got[3] == Failure("ZeroDivisionError: division by zero")
+
+
+def test_a_worker_that_dies_or_hangs_fails_alone():
+    jobs = ["a", "die", "b", "c", "hang", "d", "e"]
+    began = time.monotonic()
+    got = list(map_in_processes(act, jobs, workers=2, timeout=2))
+    assert got == ["A", CRASHED, "B", "C", CRASHED, "D", "E"]
+    assert time.monotonic() - began < 300  # the sleeper would take 600
+
+
+def test_stopping_early_ends_the_workers():
+    results = map_in_processes(act, ["pid"] * 9, workers=1)
+    worker = int(next(results))
+    results.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker, 0)
+
+
+PARENT = """
+import sys
+from worker_jobs import act
+from mmfusion_jax.data.storage.worker_pool import map_in_processes
+
+if __name__ == "__main__":
+    results = map_in_processes(act, ["pid", "hang"], workers=1)
+    print(next(results), flush=True)
+    next(results)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux only")
+def test_workers_die_with_their_parent(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    here = {**os.environ, "PYTHONPATH": str(TESTS)}
+    parent = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, env=here
+    )
+    assert parent.stdout
+    worker = int(parent.stdout.readline())
+    parent.stdout.close()
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    status = Path(f"/proc/{worker}/status")
+    assert not status.exists() or "zombie" in status.read_text()
+
+
+def test_a_script_without_a_main_guard(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT.replace('if __name__ == "__main__":', "if True:"))
+    here = {**os.environ, "PYTHONPATH": str(TESTS)}
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, env=here, capture_output=True, text=True)
+    assert "D24" in done.stderr and "__main__" in done.stderr
+
+
+def test_progress_yields_all_items_and_prints_lines(capsys):
+    assert list(track(iter("abc"), 3, "preparing")) == ["a", "b", "c"]
+    assert capsys.readouterr().err == "preparing: 3 of 3\n"

@@ -1,0 +1,85 @@
+"""The 1D CNN over signals, ids and frames: the equation, pooling, masks."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from masking_contract import assert_ignores_poison, poisoned
+
+from mmfusion_jax.encoders.signal_conv import SignalConv, mean_pool
+from mmfusion_jax.errors import ConfigError, DataError
+
+pytestmark = pytest.mark.ci
+
+KEY = jax.random.key(0)
+MASK = jnp.arange(7) < jnp.array([[7], [5], [0]])
+
+
+def run(encoder, x, mask, key=KEY):
+    tree = encoder.init(key, x, mask, train=False)
+    return encoder.apply(tree, x, mask, train=False), tree["params"]
+
+
+def test_follows_the_equation():
+    x = jax.random.normal(KEY, (3, 7, 2))
+    tokens, p = run(SignalConv(4), x, MASK)
+    p = jax.tree.map(np.asarray, p)
+    z = np.where(MASK[..., None], x, 0)
+    for i in range(2):
+        sides = np.pad(z, [(0, 0), (1, 1), (0, 0)])
+        taps = np.stack([sides[:, k : k + 7] for k in range(3)], axis=2)
+        z = np.einsum("btkc,kcd->btd", taps, p[f"conv_{i}"]["kernel"])
+        z = z + p[f"conv_{i}"]["bias"]
+        away = z - z.mean(-1, keepdims=True)
+        z = away / np.sqrt((away**2).mean(-1, keepdims=True) + 1e-5)
+        z = np.maximum(z * p[f"norm_{i}"]["scale"] + p[f"norm_{i}"]["bias"], 0)
+        z = z * np.asarray(MASK)[..., None]
+    np.testing.assert_allclose(tokens.values, z, rtol=2e-4, atol=1e-5)
+    np.testing.assert_array_equal(tokens.mask, MASK)
+
+
+def test_frames_ids_and_pixels():
+    clip = jax.random.randint(KEY, (3, 7, 9, 8, 1), 0, 256).astype(jnp.uint8)
+    tokens, p = run(SignalConv(4), clip, MASK)
+    assert tokens.values.shape == (3, 7, 4)
+    assert p["conv_0"]["kernel"].shape == (3, 64, 4)
+    scaled, _ = run(SignalConv(4), clip / jnp.float32(255), MASK)
+    np.testing.assert_allclose(tokens.values, scaled.values, rtol=1e-5, atol=1e-6)
+    ids = jnp.arange(21).reshape(3, 7)
+    tokens, p = run(SignalConv(4, vocab_size=21), ids, MASK)
+    assert p["embed"]["embedding"].shape == (21, 4)
+
+
+def test_pooling_takes_means_of_real_steps():
+    x = jnp.arange(14.0).reshape(2, 7, 1)
+    mask = jnp.array([[1, 1, 1, 0, 0, 0, 1], [0, 0, 1, 1, 1, 1, 1]], bool)
+    values, real = mean_pool(x, mask, 2)
+    assert real.tolist() == [[True, True, False], [False, True, True]]
+    assert values[..., 0].tolist() == [[0.5, 2, 0], [0, 9.5, 11.5]]
+    tokens, _ = run(SignalConv(4, pools=(3, 2, 1)), x, mask)
+    assert tokens.values.shape == (2, 1, 4)
+
+
+@pytest.mark.parametrize("kind", ["signal", "frames"])
+def test_ignores_what_is_masked(kind):
+    shape = (3, 7, 2) if kind == "signal" else (3, 7, 4, 4, 1)
+    x = jax.random.normal(KEY, shape)
+    encoder = SignalConv(4, pools=(2, 1))
+    tree = encoder.init(KEY, x, MASK, train=False)
+
+    def loss(tree, x):
+        rngs = {"dropout": KEY}
+        tokens = encoder.apply(tree, x, MASK, train=True, rngs=rngs)
+        return jnp.sum(tokens.values**2)
+
+    assert_ignores_poison(loss, tree, lambda bad: poisoned(x, MASK, bad))
+
+
+def test_says_what_is_wrong():
+    ids = jnp.ones((3, 7), int)
+    with pytest.raises(ConfigError, match=r"C27.*vocab_size=0"):
+        run(SignalConv(4), ids, MASK)
+    with pytest.raises(ConfigError, match=r"C10.*pools=\(2, 0\)"):
+        run(SignalConv(4, pools=(2, 0)), jnp.ones((3, 7, 1)), MASK)
+    with pytest.raises(DataError, match=r"D13.*7 steps.*at least 8"):
+        run(SignalConv(4, pools=(4, 2)), jnp.ones((3, 7, 1)), MASK)

@@ -1,0 +1,156 @@
+"""What the children of the kill tests do: a tiny run with all that a real one has.
+
+Shuffled data with augmentation, padding and filling rows, BatchNorm, dropout, Adam, an
+evaluation every epoch, an asynchronous checkpoint every second step, two devices.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+from save_trials import fingerprint
+
+from mmfusion_jax.cli.command import Command, run_command
+from mmfusion_jax.cli.flags import ParsedCommand
+from mmfusion_jax.data.dataset import Dataset, Example
+from mmfusion_jax.data.pipeline import Pipeline
+from mmfusion_jax.layers.batch_norm import BatchNorm
+from mmfusion_jax.losses.objective import Objective, WeightedLoss
+from mmfusion_jax.losses.supervised import CrossEntropy
+from mmfusion_jax.ops.masking import masked_mean
+from mmfusion_jax.tasks import Classification
+from mmfusion_jax.train.checkpoint.manager import CheckpointManager
+from mmfusion_jax.train.evaluation import collect
+from mmfusion_jax.train.loop import Loop
+from mmfusion_jax.train.metrics_log import MetricsLogger, read_metrics
+from mmfusion_jax.train.parallelism import Executor
+from mmfusion_jax.train.plan import SelectionState, TrainPlan
+from mmfusion_jax.train.signals import GracefulShutdown
+from mmfusion_jax.train.state import create_state
+from mmfusion_jax.train.step import make_eval_step, make_train_step
+from mmfusion_jax.types import Outputs
+
+EPOCHS = 4
+TASK = Classification("label", ("a", "b", "c"))
+
+
+class Tiny(nn.Module):
+    """One layer, its norm, dropout and a head."""
+
+    @nn.compact
+    def __call__(self, batch, *, train):
+        mask = batch.valid_mask("audio")
+        x = nn.Dense(16)(batch.inputs["audio"])
+        x = nn.relu(BatchNorm()(x, mask, train=train))
+        x = nn.Dropout(0.3, deterministic=not train)(masked_mean(x, mask, axis=1))
+        return Outputs(nn.Dense(3)(x))
+
+
+class Made:
+    """Clips of noise around the mean of their class; the same index, the same clip."""
+
+    def __init__(self, size: int, first: int):
+        self._size, self._first = size, first
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: int) -> Example:
+        rng = np.random.default_rng(self._first + index)
+        label = index % 3
+        return {
+            "inputs": {"audio": rng.normal(label / 2, 1, (9, 5)).astype(np.float32)},
+            "masks": {"audio": np.arange(9) < rng.integers(3, 10)},
+            "labels": {"label": np.int32(label)},
+            "weight": np.float32(1),
+        }
+
+
+def shaken(example: Example, rng: np.random.Generator) -> Example:
+    noise = rng.normal(0, 0.1, (9, 5)).astype(np.float32)
+    return {**example, "inputs": {"audio": example["inputs"]["audio"] + noise}}
+
+
+def train(folder: str) -> dict[str, Any]:
+    """Trains, or goes on, as a command does; what the run ended with.
+
+    Exits as the command would if it is interrupted.
+    """
+    ended: list[dict[str, Any]] = []
+    command = Command(
+        "kill_test_helpers",
+        "A tiny run.",
+        lambda request: ended.append(_train(request)),
+        needs_config=False,
+    )
+    if code := run_command(command, [f"--workdir={folder}"]):
+        sys.exit(code)
+    return ended[0]
+
+
+def _train(request: ParsedCommand) -> dict[str, Any]:
+    folder = request.workdir
+    sources = {"train": Made(45, 0), "valid": Made(30, 1000)}
+    data = Dataset("made", "made", sources, {"label": TASK.classes}, shaken)
+    reader = Pipeline(data, batch_size=8, seed=3)
+    executor = Executor("jit")
+    model, tx = Tiny(), optax.adam(1e-2)
+    objective = Objective({"task": WeightedLoss(CrossEntropy(TASK.label))})
+    step = executor.compile(make_train_step(model, objective, tx))
+    scores = TASK.metrics()
+    eval_step = executor.compile_eval(make_eval_step(model, objective, scores))
+    init = lambda: create_state(model, tx, reader.dummy_batch(), jax.random.key(7))
+
+    def evaluate(state):
+        put = lambda batch: executor.put(batch, train=False)
+        batches = map(put, reader.evaluate("valid"))
+        collected, loss = collect(eval_step, state.variables, batches)
+        return {"valid": {**scores.scores(collected), "loss": loss}}
+
+    with (
+        GracefulShutdown() as shutdown,
+        CheckpointManager(folder / "checkpoints", log=print) as checkpoints,
+    ):
+        found = checkpoints.restore_latest(executor.abstract(init))
+        state = executor.create(init) if found is None else found[0]
+        with MetricsLogger(folder, "tiny", int(state.step)) as logger:
+            loop = Loop(
+                plan=TrainPlan(
+                    steps=EPOCHS * reader.steps_per_epoch,
+                    steps_per_epoch=reader.steps_per_epoch,
+                    log_every=3,
+                    save_every=2,
+                ),
+                step=step,
+                batches=lambda start, stop: (
+                    executor.put(batch, train=True)
+                    for batch in reader.train(start, stop)
+                ),
+                evaluate=evaluate,
+                state=state,
+                saver=checkpoints,
+                logger=logger,
+                shutdown=shutdown,
+                progress=SelectionState(**found[1]["progress"])
+                if found
+                else SelectionState(),
+            )
+            state = loop.run()
+        return {
+            "state": fingerprint(state),
+            "best": checkpoints.best_step,
+            "best_state": fingerprint(checkpoints.restore_best(state)[0]),
+            "progress": json.loads(json.dumps(vars(loop.progress))),
+            "metrics": _metrics(folder),
+        }
+
+
+def _metrics(folder: Path) -> list[list[Any]]:
+    """What metrics.jsonl holds, but for times."""
+    names = ("step", "kind", "loss", "grad_norm", "valid/loss", "valid/accuracy")
+    return [[line.get(name) for name in names] for line in read_metrics(folder)]

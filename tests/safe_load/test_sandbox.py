@@ -1,0 +1,100 @@
+"""However the sandboxed process ends, the result is one clear message."""
+
+import os
+import pickle
+import time
+
+import pytest
+from paths import TESTS
+
+from mmfusion_jax.errors import DataError
+from mmfusion_jax.safe_load.sandbox import memory_for, run_sandboxed
+
+LIMITS = {"memory_gb": 0.2, "cpu_seconds": 60, "timeout": 120}
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    here = TESTS
+    monkeypatch.setenv("PYTHONPATH", f"{here}{os.pathsep}{here.parent}")
+
+
+def sandboxed(name: str, *, limits: dict | None = None, **arguments):
+    return run_sandboxed(
+        f"sandbox_jobs:{name}", arguments, **{**LIMITS, **(limits or {})}
+    )
+
+
+def test_the_result_comes_from_another_process():
+    got = sandboxed("answer", word="ok")
+    assert got["word"] == "ok" and got["pid"] != os.getpid()
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "code", "message"),
+    [
+        ("fill", {}, "D65", "import exceeded the memory limit of 0.2 GB"),
+        ("end", {"number": 9}, "D67", "SIGKILL; possibly out of memory"),
+        ("end", {"number": 11}, "D67", "was killed by signal SIGSEGV"),
+        ("leave", {}, "D67", "returned no valid response"),
+        ("complain", {}, "D41", "no header"),
+    ],
+)
+def test_every_failure_has_its_message(name, arguments, code, message):
+    with pytest.raises(DataError, match=message) as caught:
+        sandboxed(name, **arguments)
+    assert caught.value.code == code and caught.value.fix
+
+
+def test_the_size_of_written_files_is_limited(tmp_path):
+    with pytest.raises(
+        DataError, match="exceeded the file size limit of 0.2 GB"
+    ) as caught:
+        sandboxed("write", folder=str(tmp_path))
+    assert caught.value.code == "D68"
+    assert (tmp_path / "large").stat().st_size <= 200_000_000
+
+
+def test_cpu_time_is_limited():
+    with pytest.raises(DataError, match="CPU time limit of 1 s") as caught:
+        sandboxed("spin", limits={"cpu_seconds": 1})
+    assert caught.value.code == "D66" and "--max_cpu_seconds" in caught.value.fix
+
+
+def test_wall_clock_time_is_limited():
+    began = time.monotonic()
+    with pytest.raises(DataError, match="time limit of 2 s") as caught:
+        sandboxed("hang", limits={"timeout": 2})
+    assert caught.value.code == "D66" and "--timeout" in caught.value.fix
+    assert time.monotonic() - began < 30
+
+
+def test_a_bug_stays_a_bug():
+    with pytest.raises(RuntimeError, match="ZeroDivisionError: by zero"):
+        sandboxed("fail")
+
+
+def test_pickles_are_read_in_the_sandbox(tmp_path):
+    file = tmp_path / "file.pkl"
+    file.write_bytes(pickle.dumps({"train": 1, "test": 2}))
+    assert sandboxed("names", file=str(file)) == ["test", "train"]
+    file.write_bytes(pickle.dumps(os.system))
+    with pytest.raises(DataError, match="is a program object") as caught:
+        sandboxed("names", file=str(file))
+    assert caught.value.code == "D61"
+
+
+def test_a_pickle_that_expands_is_stopped_at_the_memory_limit(tmp_path):
+    file = tmp_path / "file.pkl"
+    file.write_bytes(b"](" + b"]" * 20_000_000 + b"e.")  # 20 MB that become gigabytes
+    with pytest.raises(DataError, match="exceeded the memory limit") as caught:
+        sandboxed("names", file=str(file))
+    assert caught.value.code == "D65" and "--max_memory_gb" in caught.value.fix
+
+
+def test_the_memory_limit_grows_with_the_file(tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    assert memory_for(file) == 2
+    os.truncate(file, 10**9)
+    assert memory_for(file) == 4
