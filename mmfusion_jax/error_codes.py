@@ -648,7 +648,7 @@ _CODES = (
         "K01",
         "No usable checkpoint",
         """The workdir has no checkpoints, or all of them are corrupted. Corrupted
-        checkpoints are moved to the subfolder `bad/`, and `run.log` lists what is
+        checkpoints are moved to the subfolder `corrupted/`, and `run.log` lists what is
         wrong with them. A run without a usable checkpoint does not restart from step 0
         unasked: choose another `--workdir`, or delete the folder.""",
     ),

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from mmfusion_jax.analysis.cost import count_parameters
-from mmfusion_jax.analysis.shares import mean_modality_weights
+from mmfusion_jax.analysis.modality_weights import mean_modality_weights
 from mmfusion_jax.config import build
 from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.data.dataset import Dataset

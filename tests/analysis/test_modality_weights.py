@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmfusion_jax.analysis.shares import mean_modality_weights
+from mmfusion_jax.analysis.modality_weights import mean_modality_weights
 from mmfusion_jax.models.common import weights_by_modality
 
 
