@@ -257,7 +257,7 @@ def _lengths(av: Any, path: Path) -> dict[str, float]:
 
 
 def _check_length(path: Path, have: float, want: float, what: str) -> None:
-    """Raises DataError for a stream that is shorter than its header says."""
+    """Raises DataError for a stream that is shorter than its header states."""
     if have < want * (1 - TOLERANCE) - _SLACK:
         raise truncated(path, f"{have:.2f} of {want:.2f} s of {what}")
 
@@ -288,7 +288,7 @@ def _frames(
 
 
 def _upright(frame: Any) -> np.ndarray:
-    """The pixels of a frame, rotated as its metadata says, (h w 3)."""
+    """The pixels of a frame, rotated according to its metadata, (h w 3)."""
     return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
 
 

@@ -1,7 +1,7 @@
 """The embedded digits dataset: image, audio, video and text of ten digits.
 
 It replaces AV-MNIST where nothing can be downloaded: every config, notebook and test
-runs on it. It is not a benchmark of any paper, and its title says so.
+runs on it. It is not a benchmark of any paper, and its title states it.
 
     image   handwriting of scikit-learn's `load_digits`, a few principal components
     audio   the English word, spoken by eSpeak NG, in noise

@@ -108,7 +108,7 @@ class DigitsGenerationConfig:
 def draw_utterance(
     digit: int, split: str, config: DigitsGenerationConfig, rng: np.random.Generator
 ) -> Utterance:
-    """Draws a speaker of `split` who says `digit`."""
+    """Draws an utterance of `digit` by a speaker of `split`."""
     speakers = SPEAKERS[split]
     accent, speaker = rng.integers(len(ACCENTS)), rng.integers(len(speakers))
     voice = f"{ACCENTS[accent]}+{speakers[speaker]}"

@@ -1,0 +1,60 @@
+"""Package, docs and README use plain words: a list of patterns that they do not have."""
+
+import re
+
+import pytest
+from paths import ROOT
+
+PATTERNS = {
+    "is no": r"(?<!there )\b(is|are) no\b",
+    "so many": r"\bso many\b",
+    "backward pass": r"\bway back\b",
+    "personification": r"\b(said|says|told|tells|hears|whom)\b",
+    "unchanged": r"\bleft alone\b",
+    "continues": r"\bgoes on\b",
+    "fix": r"\bmend(s|ed)?\b",
+    "is in": r"\b(stands? in|lies in)\b",
+    "padded": r"\bfilled up\b",
+    "American spelling": (
+        r"\b\w*(optimis(?!t)|normalis|standardis|initialis|analys(e|ed|ing)\b|colour|"
+        r"\bgrey|behaviour|centre)\w*"
+    ),
+}
+"""What to write instead, or why -> a pattern."""
+
+ALLOWED = ("people exposed must be told",)
+"""Parts of sentences that are as they should be."""
+
+PAGES = [
+    *sorted(ROOT.glob("mmfusion_jax/**/*.py")),
+    *sorted(ROOT.glob("configs/*.py")),
+    *sorted(ROOT.glob("experiments/**/*.py")),
+    *sorted(ROOT.glob("experiments/**/*.md")),
+    *sorted(ROOT.glob("notebooks/*.py")),
+    *sorted(ROOT.glob("docs/*.md")),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+]
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_words(name):
+    pattern = re.compile(PATTERNS[name], re.IGNORECASE)
+    found = []
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        for part in ALLOWED:
+            text = text.replace(part, "")
+        if page.name == "CHANGELOG.md":  # its tables have the old names
+            text = re.sub(r"^\|.*$", "", text, flags=re.MULTILINE)
+        for match in pattern.finditer(text):
+            line = text.count("\n", 0, match.start()) + 1
+            found.append(f"{page.relative_to(ROOT)}:{line}: {match[0]}")
+    assert not found
+
+
+def test_the_patterns_find_what_they_are_for():
+    bad = "this is no flag; 3 so many; its way back; it says; left alone; it goes on; "
+    bad += "to mend; stands in line; filled up; normalise the colour"
+    assert all(re.search(pattern, bad) for pattern in PATTERNS.values())
+    good = "there is no file; optimistic; analysis; the center; it continues"
+    assert not any(re.search(pattern, good) for pattern in PATTERNS.values())
