@@ -1,4 +1,4 @@
-"""Package, docs and README use plain words: a list of patterns that they do not have."""
+"""Package, docs and README use plain words: patterns that they must not have."""
 
 import re
 
