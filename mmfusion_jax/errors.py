@@ -5,8 +5,36 @@ exception here ends a command with its exit code; any other exception is a bug.
 """
 
 import difflib
+import reprlib
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import Any, ClassVar
+
+SHOWN_LENGTH = 60
+"""Maximum number of characters of a value in a message."""
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, SHOWN_LENGTH, SHOWN_LENGTH
+
+
+def shown(value: Any) -> str:
+    """Returns the repr of a value for a message: cut, control characters escaped.
+
+    Names and values of files come from strangers. A message must not be longer because
+    a name in a file is, and must not send escape sequences to a terminal.
+
+    Args:
+        value: Any value, such as a name in a file, a label or the value of a flag.
+    """
+    text = _SHORT.repr(value)
+    return text if len(text) <= 2 * SHOWN_LENGTH else f"{text[:SHOWN_LENGTH]}..."
+
+
+def printable(text: str) -> str:
+    """Returns a text with its control characters escaped, except for line breaks."""
+    if all(c.isprintable() or c == "\n" for c in text):
+        return text
+    escape = lambda c: c.encode("unicode_escape").decode("ascii")
+    return "".join(c if c.isprintable() or c == "\n" else escape(c) for c in text)
 
 
 class UserError(Exception):
@@ -21,9 +49,9 @@ class UserError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, code: str, message: str, fix: str = ""):
-        super().__init__(message)
+        super().__init__(printable(message))
         self.code = code
-        self.fix = fix
+        self.fix = printable(fix)
 
     def __str__(self) -> str:
         lines = [f"error[{self.code}] {self.args[0]}"]

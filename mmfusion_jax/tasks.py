@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mmfusion_jax.data.dataset import RegressionTarget
-from mmfusion_jax.errors import ConfigError, DataError, suggest
+from mmfusion_jax.errors import ConfigError, DataError, shown, suggest
 from mmfusion_jax.metrics import METRIC_FAMILIES
 from mmfusion_jax.metrics.classification import ClassificationMetrics
 from mmfusion_jax.metrics.integration_score import (
@@ -90,7 +90,8 @@ def check_extra_metrics(
         if info.name in taken:
             raise ConfigError(
                 "C16",
-                f"config.metrics adds {info.name!r}, but label {label!r} already has "
+                f"config.metrics adds {shown(info.name)}, but label {shown(label)} "
+                "already has "
                 "a metric of this name.",
                 f"remove it; the metrics of the label: {', '.join(family.infos)}",
             )
@@ -100,8 +101,8 @@ def check_extra_metrics(
         except Exception as error:
             raise ConfigError(
                 "C16",
-                f"config.metrics: {info.name!r} cannot be computed for label "
-                f"{label!r}: {type(error).__name__}: {error}.",
+                f"config.metrics: {shown(info.name)} cannot be computed for label "
+                f"{shown(label)}: {type(error).__name__}: {error}.",
                 "its formula gets, for two examples, arrays of the shapes "
                 + ", ".join(f"{name} {x.shape}" for name, x in example.items()),
             ) from error
@@ -178,7 +179,8 @@ class Classification:
         if not np.issubdtype(labels.dtype, np.integer):
             raise DataError(
                 "D11",
-                f"label {self.label!r} of split {split!r} has type {labels.dtype}, "
+                f"label {shown(self.label)} of split {shown(split)} has type "
+                f"{labels.dtype}, "
                 f"but classes must be integers 0..{k - 1}.",
                 "choose another label, or give class names in the labels file",
             )
@@ -186,7 +188,8 @@ class Classification:
         if bad.size:
             raise DataError(
                 "D11",
-                f"label {self.label!r} of split {split!r}, example {bad[0]}: class "
+                f"label {shown(self.label)} of split {shown(split)}, example "
+                f"{bad[0]}: class "
                 f"{labels[bad[0]]} is not in 0..{k - 1}.",
                 f"there are {k} classes: {', '.join(self.classes)}",
             )
@@ -248,7 +251,7 @@ class Regression:
         if bad.size:
             raise DataError(
                 "D11",
-                f"label {self.label!r} of split {split!r}, example {bad[0]}: "
+                f"label {shown(self.label)} of split {shown(split)}, example {bad[0]}: "
                 f"{labels[bad[0]]} is not in {low:g}..{high:g}.",
                 "fix the labels, or leave these examples out",
             )
@@ -275,7 +278,8 @@ class Regression:
         if name not in METRIC_FAMILIES and ":" not in name:
             raise ConfigError(
                 "C03",
-                f"label {self.label!r} has the metric family {name!r}, which is "
+                f"label {shown(self.label)} has the metric family {shown(name)}, "
+                "which is "
                 f"unknown; {suggest(name, METRIC_FAMILIES)}",
             )
         family = pkgutil.resolve_name(METRIC_FAMILIES.get(name, name))
@@ -317,7 +321,7 @@ class Multilabel:
         if bad.size:
             raise DataError(
                 "D11",
-                f"label {self.label!r} of split {split!r}, example {bad[0]}: "
+                f"label {shown(self.label)} of split {shown(split)}, example {bad[0]}: "
                 f"the flags are {labels[bad[0]].tolist()}, but each must be 0 or 1.",
                 f"there are {len(self.flags)} flags: {', '.join(self.flags)}",
             )

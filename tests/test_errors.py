@@ -88,3 +88,20 @@ def test_a_missing_library_is_shown_with_the_command_that_installs_it():
 def test_the_closest_name_is_suggested():
     assert errors.suggest("audoi", ["audio", "video"]) == "did you mean 'audio'?"
     assert errors.suggest("x", ["b", "a"]) == "known: a, b"
+
+
+ESCAPE = "\x1b[2J\x9b31m\u202e\r\x00"
+
+
+def test_a_value_in_a_message_is_short_and_printable():
+    assert errors.shown("audio") == "'audio'" and errors.shown(3.5) == "3.5"
+    assert len(errors.shown("x" * 10**6)) <= 70
+    assert len(errors.shown(["x" * 100] * 1000)) <= 130
+    assert errors.shown(ESCAPE).isprintable()
+
+
+def test_no_message_sends_control_characters_to_a_terminal():
+    error = errors.DataError("D41", f"label {ESCAPE}x\nsecond line", f"fix {ESCAPE}")
+    lines = str(error).splitlines()
+    assert len(lines) == 3 and all(line.isprintable() for line in lines)
+    assert errors.printable("“ü” – 好\nx") == "“ü” – 好\nx"

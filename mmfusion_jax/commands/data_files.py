@@ -17,7 +17,7 @@ from typing import Any
 from mmfusion_jax.cli.command import Command, run_subcommand
 from mmfusion_jax.cli.flags import Flag, ParsedCommand
 from mmfusion_jax.data.feature_files.known_datasets import FEATURE_DATASETS
-from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.errors import ConfigError, printable
 
 NAMES = tuple(FEATURE_DATASETS)
 AV_MNIST = "av_mnist"
@@ -54,10 +54,10 @@ def import_command(command: ParsedCommand) -> None:
         print(json.dumps(found, indent=1))
         return
     problems, remarks = find_problems(found)
-    print("\n".join([*header_lines(found), *table_lines(found)]))
+    print(printable("\n".join([*header_lines(found), *table_lines(found)])))
     for kind, lines in (("problem", problems), ("remark", remarks)):
         for line in lines:
-            print(f"  {kind}: {line}")
+            print(printable(f"  {kind}: {line}"))
     _print_imported(found["folder"], found["already_imported"])
     # With several imports, the commands must name one of them.
     file = Path(found["folder"]).name if len(list_imports(name)) > 1 else ""
@@ -81,7 +81,7 @@ def check_command(command: ParsedCommand) -> int:
     print(
         json.dumps(found, indent=1)
         if command.flags["json"]
-        else check_features.format_report(found)
+        else printable(check_features.format_report(found))
     )
     return int(bool(find_problems(found)[0]))
 
@@ -97,7 +97,9 @@ def list_command(command: ParsedCommand) -> None:
         return
     width = max((len(store.name) for store in stores), default=0)
     for store in stores:
-        print(f"{store.name:{width}}  {format_size(store.size):>9}  {store.date}")
+        print(
+            f"{printable(store.name):{width}}  {format_size(store.size):>9}  {store.date}"
+        )
     total = format_size(sum(store.size for store in stores))
     print(f"{len(stores)} datasets, {total} in {cache_folder('')}")
 

@@ -19,6 +19,7 @@ from mmfusion_jax.analysis.cost import (
 from mmfusion_jax.config import build
 from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.data.outline import Zeros
+from mmfusion_jax.errors import printable
 from mmfusion_jax.report.formatting import count
 from mmfusion_jax.train.state import create_state
 from mmfusion_jax.types import Batch
@@ -102,11 +103,11 @@ def _tables(found: Mapping[str, Any]) -> Iterator[Table]:
 
     shapes = Table("module", "returns", title="Shapes", title_justify="left")
     for name, shape in found["inputs"].items():
-        shapes.add_row(name, shape)
+        shapes.add_row(printable(name), shape)
     shapes.add_section()
     for name, shape in found["outputs"].items():
         if name.count("/") < DEPTH:
-            shapes.add_row(name, shape)
+            shapes.add_row(printable(name), shape)
     yield shapes
 
     memory = Table("memory", title="Memory", title_justify="left")

@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
-from mmfusion_jax.errors import DataError
+from mmfusion_jax.errors import DataError, shown
 
 Example: TypeAlias = dict[str, Any]
 """One example as plain NumPy:
@@ -254,7 +254,8 @@ def check_disjoint(groups: Mapping[str, Sequence[str]]) -> None:
             if name in seen:
                 raise DataError(
                     "D10",
-                    f"{name!r} is in splits {seen[name]!r} and {split!r} (data "
+                    f"{shown(name)} is in splits {shown(seen[name])} and "
+                    f"{shown(split)} (data "
                     "leakage).",
                     "assign every speaker to one split only",
                 )

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from mmfusion_jax.errors import ConfigError, DataError, suggest
+from mmfusion_jax.errors import ConfigError, DataError, shown, suggest
 
 SPLITS = ("train", "valid", "test")
 PROTOCOLS = ("validation", "fixed_epochs", "as_published")
@@ -72,7 +72,8 @@ def cross_validation_split(
     if protocol not in PROTOCOLS:
         raise ConfigError(
             "C03",
-            f"config.protocol={protocol!r} is unknown; {suggest(protocol, PROTOCOLS)}",
+            f"config.protocol={shown(protocol)} is unknown; "
+            f"{suggest(protocol, PROTOCOLS)}",
         )
     tested_groups = size or 1
     most = len(groups) // tested_groups
@@ -102,7 +103,7 @@ def cross_validation_split(
     if not train:
         raise ConfigError(
             "C06",
-            f"config.protocol={protocol!r} leaves an empty training split with "
+            f"config.protocol={shown(protocol)} leaves an empty training split with "
             f"config.data.folds={folds}.",
             "--config.data.folds=5",
         )

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError, suggest
+from mmfusion_jax.errors import ConfigError, shown, suggest
 from mmfusion_jax.layers.linear import torch_uniform
 from mmfusion_jax.layers.recurrent import LSTM
 from mmfusion_jax.layers.transformer import sinusoid
@@ -101,7 +101,7 @@ class ConvLSTM(nn.Module):
         if self.positions not in POSITIONS:
             raise ConfigError(
                 "C03",
-                f"positions={self.positions!r} is unknown.",
+                f"positions={shown(self.positions)} is unknown.",
                 suggest(self.positions, POSITIONS),
             )
         if self.hidden_dim % 2:

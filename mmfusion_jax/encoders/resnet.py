@@ -6,7 +6,7 @@ import einops
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError, suggest
+from mmfusion_jax.errors import ConfigError, shown, suggest
 from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.layers.residual_block import WIDENS, Conv, ResidualBlock
 from mmfusion_jax.ops.image_normalization import IMAGENET, frames, normalize_image
@@ -70,7 +70,9 @@ class ResNet(nn.Module):
         """
         if self.kind not in WIDENS:
             raise ConfigError(
-                "C03", f"kind={self.kind!r} is unknown.", suggest(self.kind, WIDENS)
+                "C03",
+                f"kind={shown(self.kind)} is unknown.",
+                suggest(self.kind, WIDENS),
             )
         train = train and not self.freeze_batch_norm
         values, mask = frames(values, mask)

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
-from mmfusion_jax.errors import ConfigError, suggest
+from mmfusion_jax.errors import ConfigError, shown, suggest
 from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.ops.conv.conv3d import grouped_conv3d, pointwise_conv3d, stem_conv3d
 from mmfusion_jax.ops.conv.max_pool3d import max_pool
@@ -85,7 +85,7 @@ class ResNeXt3D(nn.Module):
         if self.channel_order not in ORDERS:
             raise ConfigError(
                 "C03",
-                f"channel_order={self.channel_order!r} is unknown.",
+                f"channel_order={shown(self.channel_order)} is unknown.",
                 suggest(self.channel_order, ORDERS),
             )
         if self.channel_order == "bgr":

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError, suggest
+from mmfusion_jax.errors import ConfigError, shown, suggest
 from mmfusion_jax.fusion.stack_modalities import stack
 from mmfusion_jax.layers.linear import torch_dense
 from mmfusion_jax.ops.masking import masked_softmax, zero_masked
@@ -52,7 +52,7 @@ class AdaptiveGate(nn.Module):
         """
         if self.kind not in KINDS:
             raise ConfigError(
-                "C03", f"gate={self.kind!r} is unknown.", suggest(self.kind, KINDS)
+                "C03", f"gate={shown(self.kind)} is unknown.", suggest(self.kind, KINDS)
             )
         tokens = stack(streams, self.modalities)
         gate = self._gate(tokens)

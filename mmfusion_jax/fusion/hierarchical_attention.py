@@ -7,7 +7,7 @@ from typing import Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError, suggest
+from mmfusion_jax.errors import ConfigError, shown, suggest
 from mmfusion_jax.fusion.reinforcement_unit import ReinforcementUnit
 from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Streams, Tokens
@@ -58,7 +58,7 @@ class HierarchicalAttention(nn.Module):
         if self.sources not in SOURCES:
             raise ConfigError(
                 "C03",
-                f"hca_sources={self.sources!r} is unknown.",
+                f"hca_sources={shown(self.sources)} is unknown.",
                 suggest(self.sources, SOURCES),
             )
         sources = targets = [streams[m] for m in self.modality_order]

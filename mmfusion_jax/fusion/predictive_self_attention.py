@@ -7,7 +7,7 @@ import einops
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError, suggest
+from mmfusion_jax.errors import ConfigError, shown, suggest
 from mmfusion_jax.fusion.reinforcement_unit import ReinforcementUnit
 from mmfusion_jax.layers.linear import torch_dense
 from mmfusion_jax.ops.masking import masked_mean, masked_softmax, zero_masked
@@ -50,7 +50,7 @@ class PredictiveSelfAttention(nn.Module):
         if self.modality_weighting not in FORMS:
             raise ConfigError(
                 "C03",
-                f"wal={self.modality_weighting!r} is unknown.",
+                f"wal={shown(self.modality_weighting)} is unknown.",
                 suggest(self.modality_weighting, FORMS),
             )
         updated, previous = dict(streams), []

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError, suggest
+from mmfusion_jax.errors import ConfigError, shown, suggest
 from mmfusion_jax.layers.linear import torch_dense
 from mmfusion_jax.layers.pooling import time_steps
 from mmfusion_jax.ops.masking import last_valid, masked_softmax, zero_masked
@@ -132,5 +132,5 @@ class ResidualAttention(nn.Module):
         for name, values in CHOICES.items():
             if (value := getattr(self, name)) not in values:
                 raise ConfigError(
-                    "C03", f"{name}={value!r} is unknown.", suggest(value, values)
+                    "C03", f"{name}={shown(value)} is unknown.", suggest(value, values)
                 )

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.errors import ConfigError, shown
 from mmfusion_jax.layers.linear import torch_uniform, xavier_normal
 from mmfusion_jax.layers.pooling import first
 from mmfusion_jax.ops.chunked_map import map_in_chunks
@@ -103,7 +103,8 @@ class TensorConvolution(nn.Module):
             raise ConfigError(
                 "C29",
                 f"{len(self.channels)} convolutions of 3x3 need vectors of at least "
-                f"{needed} elements, but {self.x!r} and {self.y!r} have {widths}.",
+                f"{needed} elements, but {shown(self.x)} and {shown(self.y)} have "
+                f"{widths}.",
             )
 
 

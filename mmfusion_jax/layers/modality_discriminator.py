@@ -6,7 +6,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 
-from mmfusion_jax.errors import ConfigError, suggest
+from mmfusion_jax.errors import ConfigError, shown, suggest
 from mmfusion_jax.layers.linear import torch_dense
 from mmfusion_jax.ops.gradient_reversal import reverse_gradient
 from mmfusion_jax.types import Array
@@ -62,7 +62,9 @@ class ModalityDiscriminator(nn.Module):
         """
         if self.omega not in OMEGAS:
             raise ConfigError(
-                "C03", f"omega={self.omega!r} is unknown.", suggest(self.omega, OMEGAS)
+                "C03",
+                f"omega={shown(self.omega)} is unknown.",
+                suggest(self.omega, OMEGAS),
             )
         width = next(iter((exclusive or agnostic).values())).shape[-1]
         modality = torch_dense(width, classes, dtype=self.dtype, name="modality")

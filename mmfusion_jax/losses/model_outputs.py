@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError, suggest
+from mmfusion_jax.errors import ConfigError, shown, suggest
 from mmfusion_jax.types import Array, Outputs
 
 
@@ -15,7 +15,8 @@ def model_output(outputs: Outputs, name: str) -> Array:
     if name not in outputs.aux:
         raise ConfigError(
             "C17",
-            f"a loss requires model output {name!r}, which the model does not produce; "
+            f"a loss requires model output {shown(name)}, which the model does not "
+            "produce; "
             f"{suggest(name, outputs.aux)}",
             "set its weight to 0, or change its modalities or pairs, or the model",
         )
@@ -33,5 +34,6 @@ def check_choice(field: str, value: str, known: tuple[str, ...]) -> None:
     """Raises ConfigError if `value` is not one of `known`."""
     if value not in known:
         raise ConfigError(
-            "C03", f"{field}={value!r} of a loss is unknown; {suggest(value, known)}"
+            "C03",
+            f"{field}={shown(value)} of a loss is unknown; {suggest(value, known)}",
         )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import softmax
 
-from mmfusion_jax.errors import ConfigError, suggest
+from mmfusion_jax.errors import ConfigError, shown, suggest
 from mmfusion_jax.metrics import functional
 from mmfusion_jax.metrics.classification import ClassificationMetrics
 from mmfusion_jax.metrics.score_info import (
@@ -112,7 +112,8 @@ class IntegrationScoreSpec:
             if (value := getattr(self, field)) not in known:
                 raise ConfigError(
                     "C03",
-                    f"config.mis.{field}={value!r} is unknown; {suggest(value, known)}",
+                    f"config.mis.{field}={shown(value)} is unknown; "
+                    f"{suggest(value, known)}",
                 )
 
     @property

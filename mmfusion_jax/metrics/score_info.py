@@ -6,6 +6,8 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from mmfusion_jax.errors import shown
+
 Collected: TypeAlias = Mapping[str, np.ndarray]
 """Arrays of a split, one row per example: "prediction" (n ...) and "truth" (n ...);
 of models with unimodal predictions also "alone" (n m k) and "present" (n m)."""
@@ -39,7 +41,8 @@ class ScoreInfo:
     def __post_init__(self):
         if self.unit not in ("", "percent"):
             raise ValueError(
-                f"metric {self.name!r}: unit={self.unit!r} must be '' or 'percent'."
+                f"metric {shown(self.name)}: unit={shown(self.unit)} must be '' or "
+                "'percent'."
             )
         if not self.label:
             object.__setattr__(self, "label", self.name.replace("_", " "))

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError, suggest
+from mmfusion_jax.errors import ConfigError, shown, suggest
 from mmfusion_jax.layers.linear import torch_dense
 from mmfusion_jax.models.common import (
     encode,
@@ -70,7 +70,8 @@ class Unimodal(nn.Module):
         if len(names) != 1 or self.modality not in ("", *names):
             raise ConfigError(
                 "C22",
-                f"model unimodal with modality={self.modality!r} requires exactly one "
+                f"model unimodal with modality={shown(self.modality)} requires "
+                "exactly one "
                 f"encoder, got encoders for {', '.join(names) or 'no modality'}.",
                 f"--config.model.modality={'|'.join(names)}",
             )
@@ -169,7 +170,7 @@ class LateFusion(nn.Module):
             return mean_score(scores, present, weigh(zero_masked(scores, present)))
         raise ConfigError(
             "C03",
-            f"config.model.rule={self.rule!r} does not support regression.",
+            f"config.model.rule={shown(self.rule)} does not support regression.",
             "--config.model.rule=average, or learned",
         )
 
@@ -195,7 +196,7 @@ class LateFusion(nn.Module):
             weigh = torch_dense(p.shape[-1], present.shape[1], name="weigh")
             return weighted(logits, present, weigh(p))
         raise ConfigError(
-            "C03", f"rule={self.rule!r} is unknown.", suggest(self.rule, RULES)
+            "C03", f"rule={shown(self.rule)} is unknown.", suggest(self.rule, RULES)
         )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError, suggest
+from mmfusion_jax.errors import ConfigError, shown, suggest
 from mmfusion_jax.layers.linear import torch_dense
 from mmfusion_jax.layers.pooling import flatten, mean, mean_std
 from mmfusion_jax.layers.transformer import layer_norm
@@ -65,7 +65,9 @@ def pool_modality(
     """
     if pooling not in POOLINGS:
         raise ConfigError(
-            "C03", f"audio_pooling={pooling!r} is unknown.", suggest(pooling, POOLINGS)
+            "C03",
+            f"audio_pooling={shown(pooling)} is unknown.",
+            suggest(pooling, POOLINGS),
         )
     if name != "audio":
         return mean(streams[name])
@@ -153,7 +155,7 @@ def check_choices(model: nn.Module, choices: Mapping[str, tuple[str, ...]]) -> N
     for name, values in choices.items():
         if (value := getattr(model, name)) not in values:
             raise ConfigError(
-                "C03", f"{name}={value!r} is unknown.", suggest(value, values)
+                "C03", f"{name}={shown(value)} is unknown.", suggest(value, values)
             )
 
 

@@ -2,7 +2,7 @@
 
 import jax
 
-from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.errors import ConfigError, shown
 from mmfusion_jax.types import PyTree
 
 
@@ -37,7 +37,7 @@ def copy_submodules(
     if not names:
         raise ConfigError(
             "C23",
-            f"source model has no submodule {prefix!r}..; it has "
+            f"source model has no submodule {shown(prefix)}..; it has "
             f"{sorted(source_params)}.",
         )
     for name in names:

@@ -4,6 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from mmfusion_jax.errors import shown
 from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array
 
@@ -112,9 +113,9 @@ def _select(positives: str, groups: Array | None, size: int) -> tuple[Array, Arr
         return own, ~own
     if positives not in POSITIVES:
         raise ValueError(
-            f"positives={positives!r} is unknown; known: {', '.join(POSITIVES)}."
+            f"positives={shown(positives)} is unknown; known: {', '.join(POSITIVES)}."
         )
     if groups is None:
-        raise ValueError(f"positives={positives!r} requires groups.")
+        raise ValueError(f"positives={shown(positives)} requires groups.")
     same = groups[:, None] == groups[None, :]
     return (own, ~same) if positives == "pair_other_class" else (same & ~own, ~same)

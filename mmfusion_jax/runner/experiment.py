@@ -14,7 +14,7 @@ from mmfusion_jax.config import build
 from mmfusion_jax.config.resolve import unimodal_spec
 from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.data.dataset import Dataset
-from mmfusion_jax.errors import DivergedError
+from mmfusion_jax.errors import DivergedError, shown
 from mmfusion_jax.metrics.score_info import LOSS
 from mmfusion_jax.report import write_report
 from mmfusion_jax.report.console_summary import summary_lines
@@ -196,7 +196,7 @@ def runs_with_data(
 def _print_dataset(data: Dataset, label: str) -> None:
     """Prints which data are used, with the hints and warnings of the dataset."""
     counts = ", ".join(f"{len(s)} {split}" for split, s in data.sources.items())
-    log(f"data: {data.title}: {counts}; label {label!r}")
+    log(f"data: {data.title}: {counts}; label {shown(label)}")
     for hint in data.facts.get("hints", ()):
         log(hint)
     for warning in data.facts.get("warnings", ()):

@@ -10,7 +10,7 @@ import jax
 
 from mmfusion_jax.config.build import fold_numbers
 from mmfusion_jax.config.spec import ExperimentSpec
-from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.errors import ConfigError, shown
 from mmfusion_jax.runner import provenance
 
 UNRECORDED = ("distributed", "data.num_read_threads", "train.log_every")
@@ -76,8 +76,9 @@ def check_workdir(spec: ExperimentSpec, workdir: Path, *, create: bool = True) -
     for name, (before, after) in found.items():
         raise ConfigError(
             "C09",
-            f"{workdir} was created with config.{name}={before!r}, but this run has "
-            f"{after!r}.",
+            f"{workdir} was created with config.{name}={shown(before)}, but this run "
+            "has "
+            f"{shown(after)}.",
             "use another --workdir, or the config of that run",
         )
     if create and (more or not recorded) and jax.process_index() == 0:

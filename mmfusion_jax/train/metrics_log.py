@@ -17,6 +17,8 @@ from rich.progress import (
 )
 from tensorboardX import SummaryWriter
 
+from mmfusion_jax.errors import printable
+
 
 class MetricsLogger:
     """Logs the scalars of a run and shows its progress.
@@ -99,7 +101,7 @@ class MetricsLogger:
 
     def log(self, line: str) -> None:
         """Prints one line, above the bar if there is one."""
-        self._console.print(line, markup=False, soft_wrap=True)
+        self._console.print(printable(line), markup=False, soft_wrap=True)
 
     def close(self) -> None:
         if self._bar is not None:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import optax
 
-from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.errors import ConfigError, shown
 from mmfusion_jax.train.state import TrainState
 from mmfusion_jax.types import PyTree
 
@@ -53,7 +53,8 @@ def per_parameter_group(
             name = min(empty)
             raise ConfigError(
                 "C15",
-                f"config.optim.groups.{name}.param_prefix={prefixes[name]!r} matches "
+                f"config.optim.groups.{name}.param_prefix={shown(prefixes[name])} "
+                "matches "
                 "no parameters.",
                 f"modules of this model: {', '.join(sorted(params))}",
             )

@@ -16,7 +16,7 @@ from mmfusion_jax.data.media.labels_csv import LabelRow, read_labels
 from mmfusion_jax.data.media.resize import FULL_FRAME, SquareResize
 from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.splits import SPLITS, random_splits
-from mmfusion_jax.errors import ConfigError, DataError
+from mmfusion_jax.errors import ConfigError, DataError, shown
 
 LABEL = "label"
 EXPECTED_LAYOUT = """\
@@ -257,8 +257,8 @@ def _split_rows(
         if not splits[split]:
             raise DataError(
                 "D45",
-                f"split {split!r} is empty ({how}).",
-                f"set the column split of some rows to {split!r}, or add clips",
+                f"split {shown(split)} is empty ({how}).",
+                f"set the column split of some rows to {shown(split)}, or add clips",
             )
     return {split: part for split, part in splits.items() if part}, how
 
@@ -271,7 +271,8 @@ def _check_classes(table: Path, splits: Mapping[str, Sequence[LabelRow]]) -> Non
             if row.label not in trained:
                 raise DataError(
                     "D46",
-                    f"{table} line {row.line}: class {row.label!r} of split {split!r} "
+                    f"{table} line {row.line}: class {shown(row.label)} of split "
+                    f"{shown(split)} "
                     "has no clip in split 'train'.",
                     "move some of its clips to train, or remove the class",
                 )

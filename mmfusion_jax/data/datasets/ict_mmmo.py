@@ -11,7 +11,7 @@ from mmfusion_jax.data.in_memory import InMemory
 from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.preprocessing import RunningMoments, Standardizer
 from mmfusion_jax.data.splits import PROTOCOLS, SPLITS, cross_validation_split
-from mmfusion_jax.errors import ConfigError, DataError, suggest
+from mmfusion_jax.errors import ConfigError, DataError, shown, suggest
 from mmfusion_jax.safe_load.npz import check_finite, read_from
 
 SCORE, POSITIVE = "score", "positive"
@@ -191,7 +191,8 @@ def _check(
     if protocol not in PROTOCOLS:
         raise ConfigError(
             "C03",
-            f"config.protocol={protocol!r} is unknown; {suggest(protocol, PROTOCOLS)}",
+            f"config.protocol={shown(protocol)} is unknown; "
+            f"{suggest(protocol, PROTOCOLS)}",
         )
     if folds == 1 and (fold or keep_clips_without_text):
         raise ConfigError(

@@ -11,7 +11,7 @@ from mmfusion_jax.data.in_memory import InMemory
 from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.preprocessing import RunningMoments, Standardizer
 from mmfusion_jax.data.splits import PROTOCOLS
-from mmfusion_jax.errors import ConfigError, DataError, suggest
+from mmfusion_jax.errors import ConfigError, DataError, shown, suggest
 from mmfusion_jax.safe_load.npz import check_finite, read_from
 
 POLARITY, SCORE = "polarity", "score"
@@ -191,13 +191,15 @@ def _check(label: str, before: int, after: int, protocol: str) -> None:
     if label not in (POLARITY, SCORE):
         raise ConfigError(
             "C07",
-            f"config.data.label={label!r} is not a label of CMU-MOSI by utterance.",
+            f"config.data.label={shown(label)} is not a label of CMU-MOSI by "
+            "utterance.",
             suggest(label, (POLARITY, SCORE)),
         )
     if protocol not in PROTOCOLS:
         raise ConfigError(
             "C03",
-            f"config.protocol={protocol!r} is unknown; {suggest(protocol, PROTOCOLS)}",
+            f"config.protocol={shown(protocol)} is unknown; "
+            f"{suggest(protocol, PROTOCOLS)}",
         )
     for name, count in {"context_before": before, "context_after": after}.items():
         if count < 0:

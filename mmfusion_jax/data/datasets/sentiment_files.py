@@ -31,7 +31,7 @@ from mmfusion_jax.data.storage.array_record_store import (
     open_store,
 )
 from mmfusion_jax.data.storage.progress import track
-from mmfusion_jax.errors import ConfigError, DataError, suggest
+from mmfusion_jax.errors import ConfigError, DataError, shown, suggest
 
 TEXTS = {"vectors": "text", "bert": "pieces", "words": "words"}
 """Option `text` -> its name in a store."""
@@ -293,7 +293,7 @@ def _check_text(text: str) -> None:
     """Raises ConfigError for an unknown value of `text`."""
     if text not in TEXTS:
         raise ConfigError(
-            "C03", f"config.data.text={text!r} is unknown.", suggest(text, TEXTS)
+            "C03", f"config.data.text={shown(text)} is unknown.", suggest(text, TEXTS)
         )
 
 
@@ -301,7 +301,7 @@ def _no_text(text: str, reason: str, available: Sequence[str]) -> DataError:
     """The error for a file without this kind of text."""
     return DataError(
         "D77",
-        f"config.data.text={text!r}: {reason}.",
+        f"config.data.text={shown(text)}: {reason}.",
         " or ".join(f"--config.data.text={one}" for one in available),
     )
 
@@ -311,7 +311,8 @@ def _check_standardize(modality: str, known: Sequence[str]) -> None:
     if modality not in known:
         raise ConfigError(
             "C03",
-            f"config.data.standardize={modality!r} is not a modality with features.",
+            f"config.data.standardize={shown(modality)} is not a modality with "
+            "features.",
             suggest(modality, known),
         )
 

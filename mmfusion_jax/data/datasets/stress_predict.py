@@ -11,7 +11,7 @@ from mmfusion_jax.data.in_memory import InMemory
 from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.preprocessing import RunningMoments, Standardizer
 from mmfusion_jax.data.splits import cross_validation_split
-from mmfusion_jax.errors import ConfigError, DataError, suggest
+from mmfusion_jax.errors import ConfigError, DataError, shown, suggest
 from mmfusion_jax.safe_load.npz import read_npz
 
 LABEL = "stress"
@@ -116,7 +116,8 @@ def load_stress_predict(
         if not any(len(windows_of[name][2]) for name in names):
             raise ConfigError(
                 "C10",
-                f"config.data.window={window}: split {split!r} has no window with a "
+                f"config.data.window={window}: split {shown(split)} has no window "
+                "with a "
                 "single label.",
                 "a shorter window",
             )
@@ -142,7 +143,7 @@ def _check(window: int, hop: int, standardize_by: str) -> None:
     if standardize_by not in STANDARDIZE_BY:
         raise ConfigError(
             "C03",
-            f"config.data.standardize_by={standardize_by!r} is unknown.",
+            f"config.data.standardize_by={shown(standardize_by)} is unknown.",
             suggest(standardize_by, STANDARDIZE_BY),
         )
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mmfusion_jax.data.feature_files.padded_sequences import CLIP_SEPARATOR
-from mmfusion_jax.errors import DataError, suggest
+from mmfusion_jax.errors import DataError, shown, suggest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class CheckedFields:
         if name not in self.table:
             known = [str(key) for key in self.table]
             raise DataError(
-                "D70", f"{self.where} has no {name!r}.", suggest(name, known)
+                "D70", f"{self.where} has no {shown(name)}.", suggest(name, known)
             )
         return self.table[name]
 

@@ -30,7 +30,7 @@ from mmfusion_jax.data.storage.array_record_store import (
     write_store,
 )
 from mmfusion_jax.data.storage.progress import track
-from mmfusion_jax.errors import DataError
+from mmfusion_jax.errors import DataError, shown
 
 JSON = Any
 FOLDER = "imported"
@@ -153,7 +153,7 @@ def _check_leakage(path: Path, report: Mapping[str, JSON]) -> None:
         raise DataError(
             "D73",
             f"{path}: {len(shared)} clips are in more than one split (data leakage), "
-            f"such as {one!r} in {' and '.join(splits)}.",
+            f"such as {shown(one)} in {' and '.join(splits)}.",
             "use the published splits",
         )
 

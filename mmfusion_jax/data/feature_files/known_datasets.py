@@ -7,7 +7,7 @@ import numpy as np
 
 from mmfusion_jax.data.dataset import RegressionTarget
 from mmfusion_jax.data.feature_files.padded_sequences import Sequences
-from mmfusion_jax.errors import DataError
+from mmfusion_jax.errors import DataError, shown
 
 MMSA = "https://github.com/thuiar/MMSA, section on datasets"
 MULT = "https://github.com/yaohungt/Multimodal-Transformer, section on data"
@@ -127,7 +127,7 @@ def check_labels(
         if bad.size:
             raise DataError(
                 "D74",
-                f"{where}, split {split!r}, example {bad[0]}: {name} is "
+                f"{where}, split {shown(split)}, example {bad[0]}: {name} is "
                 f"{values[bad[0]]:g}; expected for {spec.title}: {low:g} to {high:g}.",
                 _suggest_dataset(spec, found) or "fix the labels or remove the example",
             )

@@ -19,7 +19,7 @@ from mmfusion_jax.data.feature_files import (
 from mmfusion_jax.data.feature_files.checked_fields import CheckedFields
 from mmfusion_jax.data.feature_files.padded_sequences import Sequences
 from mmfusion_jax.data.splits import SPLITS
-from mmfusion_jax.errors import DataError, suggest
+from mmfusion_jax.errors import DataError, shown, suggest
 from mmfusion_jax.safe_load.npz import read_npz
 from mmfusion_jax.safe_load.safe_pickle import read_pickle
 
@@ -177,7 +177,8 @@ def _checked(path: Path, splits: Mapping[str, Sequences]) -> Mapping[str, Sequen
             if names.keys() != expected.keys():
                 raise DataError(
                     "D71",
-                    f"{path}: {split!r} has the {kind} {', '.join(names)}, but 'train' "
+                    f"{path}: {shown(split)} has the {kind} {', '.join(names)}, but "
+                    "'train' "
                     f"has {', '.join(expected)}.",
                     "take all splits from the same source",
                 )
@@ -186,7 +187,7 @@ def _checked(path: Path, splits: Mapping[str, Sequences]) -> Mapping[str, Sequen
             if width != expected:
                 raise DataError(
                     "D71",
-                    f"{path}: {name} has {width[0]} features in {split!r}, but "
+                    f"{path}: {name} has {width[0]} features in {shown(split)}, but "
                     f"{expected[0]} in 'train'.",
                     "take all splits from the same source",
                 )

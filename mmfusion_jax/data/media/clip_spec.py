@@ -11,7 +11,7 @@ from mmfusion_jax.data.media import decode
 from mmfusion_jax.data.media.resize import FrameTransform
 from mmfusion_jax.data.preprocessing import add_white_noise
 from mmfusion_jax.data.storage.array_record_store import FeatureSpec
-from mmfusion_jax.errors import ConfigError, DataError, suggest
+from mmfusion_jax.errors import ConfigError, DataError, shown, suggest
 
 MODALITIES = ("audio", "video")
 PAD_MODES = ("reflect", "constant")
@@ -182,7 +182,8 @@ def _check_choice(name: str, value: str, known: Sequence[str]) -> None:
     """Raises ConfigError if `value` is not one of `known`."""
     if value not in known:
         raise ConfigError(
-            "C03", f"config.data.{name}={value!r} is unknown; {suggest(value, known)}"
+            "C03",
+            f"config.data.{name}={shown(value)} is unknown; {suggest(value, known)}",
         )
 
 

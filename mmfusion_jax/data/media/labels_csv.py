@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmfusion_jax.data.splits import SPLITS
-from mmfusion_jax.errors import DataError, suggest
+from mmfusion_jax.errors import DataError, shown, suggest
 
 REQUIRED = ("file", "label")
 COLUMNS = "file,label and optionally split,speaker,start,end"
@@ -111,23 +111,23 @@ def _check_columns(path: Path, names: Sequence[str], speaker_column: str) -> Non
         if name not in names:
             raise DataError(
                 "D41",
-                f"{path} has no column {name!r} in its first line; "
+                f"{path} has no column {shown(name)} in its first line; "
                 f"{suggest(name, names)}",
                 f"the first line is: {COLUMNS}",
             )
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise DataError("D41", f"{path} has the column {twice[0]!r} twice.")
+        raise DataError("D41", f"{path} has the column {shown(twice[0])} twice.")
 
 
 def _row(path: Path, line: int, cells: dict[str, str], speaker_column: str) -> LabelRow:
     where = f"{path} line {line}"
     for name in (*REQUIRED, *({"split", speaker_column} & cells.keys())):
         if not cells[name]:
-            raise DataError("D41", f"{where}: {name!r} is empty.", "fill it in")
+            raise DataError("D41", f"{where}: {shown(name)} is empty.", "fill it in")
     split = cells.get("split", "")
     if "split" in cells and split not in SPLITS:
         raise DataError(
-            "D41", f"{where}: split {split!r} is unknown; {suggest(split, SPLITS)}"
+            "D41", f"{where}: split {shown(split)} is unknown; {suggest(split, SPLITS)}"
         )
     start = _seconds(where, "start", cells.get("start", "")) or 0.0
     end = _seconds(where, "end", cells.get("end", ""))
@@ -146,7 +146,8 @@ def _seconds(where: str, name: str, text: str) -> float | None:
         value = -1.0
     if not 0 <= value < float("inf"):
         raise DataError(
-            "D41", f"{where}: {name} {text!r} is not a time in seconds, such as 1.5."
+            "D41",
+            f"{where}: {name} {shown(text)} is not a time in seconds, such as 1.5.",
         )
     return value
 
@@ -158,7 +159,7 @@ def _check_labels(path: Path, rows: Sequence[LabelRow], classes: Sequence[str]) 
         if classes and row.label not in classes:
             raise DataError(
                 "D07",
-                f"{path} line {row.line}: label {row.label!r} is not in classes; "
+                f"{path} line {row.line}: label {shown(row.label)} is not in classes; "
                 f"{suggest(row.label, classes)}",
                 "correct the row, or add the class to config.data.classes",
             )
@@ -168,13 +169,17 @@ def _check_labels(path: Path, rows: Sequence[LabelRow], classes: Sequence[str]) 
         if near := difflib.get_close_matches(row.label, common, n=1, cutoff=0.65):
             raise DataError(
                 "D07",
-                f"{path} line {row.line}: label {row.label!r} occurs once and is a "
-                f"likely typo of {near[0]!r}, which occurs {counts[near[0]]} times.",
+                f"{path} line {row.line}: label {shown(row.label)} occurs once and is "
+                "a "
+                f"likely typo of {shown(near[0])}, which occurs {counts[near[0]]} "
+                "times.",
                 "correct the row; if it is right, --config.data.classes=a,b,c",
             )
     if len(counts) < 2:
         raise DataError(
-            "D07", f"{path}: every row has the label {rows[0].label!r}.", "add a class"
+            "D07",
+            f"{path}: every row has the label {shown(rows[0].label)}.",
+            "add a class",
         )
 
 
@@ -184,7 +189,7 @@ def _check_unique(path: Path, rows: Sequence[LabelRow]) -> None:
         if row.key in seen:
             raise DataError(
                 "D41",
-                f"{path} line {row.line}: {row.key!r} is a duplicate of line "
+                f"{path} line {row.line}: {shown(row.key)} is a duplicate of line "
                 f"{seen[row.key]}.",
                 "remove one, or give both a start and an end",
             )

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from mmfusion_jax.errors import ConfigError, missing_dependency, suggest
+from mmfusion_jax.errors import ConfigError, missing_dependency, shown, suggest
 
 FrameTransform: TypeAlias = Callable[[int, np.ndarray], np.ndarray]
 """(index of the sampled frame, RGB (h w 3) uint8) -> RGB (s s 3) uint8."""
@@ -35,7 +35,7 @@ class SquareResize:
         if self.resize_mode not in RESIZE_MODES:
             raise ConfigError(
                 "C03",
-                f"config.data.resize_mode={self.resize_mode!r} is unknown; "
+                f"config.data.resize_mode={shown(self.resize_mode)} is unknown; "
                 f"{suggest(self.resize_mode, RESIZE_MODES)}",
             )
 

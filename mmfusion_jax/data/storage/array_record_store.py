@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_info import DatasetIdentity
 
-from mmfusion_jax.errors import DataError
+from mmfusion_jax.errors import DataError, shown
 
 MANIFEST = "MANIFEST.json"
 TEXT = "str"
@@ -49,7 +49,8 @@ class FeatureSpec:
             raise ValueError("dtype='float64' is not stored exactly; use 'float32'.")
         if None in self.shape[1:] or (self.dtype == TEXT and self.shape):
             raise ValueError(
-                f"shape={self.shape} of dtype={self.dtype!r}: only the first axis may "
+                f"shape={self.shape} of dtype={shown(self.dtype)}: only the first "
+                "axis may "
                 "be None, and text has the shape ()."
             )
 

@@ -10,6 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from mmfusion_jax.errors import shown
 from mmfusion_jax.ops.conv import grouped_cpu, stem_cpu
 from mmfusion_jax.types import Array
 
@@ -75,7 +76,9 @@ def grouped_conv3d(
         w, groups = _merged(w, groups, dense)
         return convolve3d(x, w, strides=strides, groups=groups)
     if method not in ("auto", "taps"):
-        raise ValueError(f"method={method!r} is unknown; known: {', '.join(METHODS)}.")
+        raise ValueError(
+            f"method={shown(method)} is unknown; known: {', '.join(METHODS)}."
+        )
     if not even:
         raise ValueError(f"method='taps' supports stride 1 and 2, but stride={stride}.")
     return _grouped_once(x, w, strides[0], groups, method == "taps")

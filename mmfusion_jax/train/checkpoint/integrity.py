@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmfusion_jax.errors import shown
 from mmfusion_jax.types import Array, PyTree
 
 Record: TypeAlias = dict[str, Any]
@@ -40,10 +41,10 @@ def array_specs(tree: PyTree) -> dict[str, str]:
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         if name in described:
             raise ValueError(
-                f"two arrays are named {name!r}; keys must not contain a dot"
+                f"two arrays are named {shown(name)}; keys must not contain a dot"
             )
         if 0 in leaf.shape:
-            raise ValueError(f"array {name!r} is empty, {leaf.shape}; remove it")
+            raise ValueError(f"array {shown(name)} is empty, {leaf.shape}; remove it")
         described[name] = f"{leaf.dtype} {leaf.shape}"
     return described
 

@@ -17,7 +17,7 @@ from mmfusion_jax.data.datasets.av_mnist.build_store import (
 from mmfusion_jax.data.datasets.digits.generate import WORDS
 from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.storage.array_record_store import Records
-from mmfusion_jax.errors import ConfigError, DataError, suggest
+from mmfusion_jax.errors import ConfigError, DataError, shown, suggest
 
 TITLE = "AV-MNIST (of MNIST, FSDD and ESC)"
 VALID_PART = 12
@@ -161,7 +161,7 @@ def load_av_mnist(
     if held_out_speaker and held_out_speaker not in speakers:
         raise ConfigError(
             "C03",
-            f"config.data.held_out_speaker={held_out_speaker!r} is unknown; "
+            f"config.data.held_out_speaker={shown(held_out_speaker)} is unknown; "
             f"{suggest(held_out_speaker, speakers)}",
         )
     split_of = [
@@ -279,7 +279,7 @@ def _pairs(
         what = f"recording of {', '.join(missing)}" if missing else "noise clip"
         raise DataError(
             "D78",
-            f"split {split!r} of AV-MNIST has no {what}.",
+            f"split {shown(split)} of AV-MNIST has no {what}.",
             "test recordings are 0-4 of a speaker and digit, validation recordings "
             f"45-49; test noise clips are those of fold {make.TEST_FOLD}",
         )

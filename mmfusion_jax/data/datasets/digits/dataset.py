@@ -33,7 +33,7 @@ from mmfusion_jax.data.in_memory import InMemory
 from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.preprocessing import RunningMoments, Standardizer
 from mmfusion_jax.data.storage.array_record_store import Store
-from mmfusion_jax.errors import ConfigError, suggest
+from mmfusion_jax.errors import ConfigError, shown, suggest
 
 MODALITIES = ("image", "audio", "video", "text")
 FLAGS = ("even", "prime", "large")
@@ -173,7 +173,7 @@ def _check(modalities: Sequence[str], missing_rate: float) -> None:
         if name not in MODALITIES:
             raise ConfigError(
                 "C03",
-                f"config.data.modalities={name!r} is unknown; "
+                f"config.data.modalities={shown(name)} is unknown; "
                 f"{suggest(name, MODALITIES)}",
             )
     if not modalities:

@@ -30,7 +30,7 @@ from mmfusion_jax.data.media.face_crop import CROPS, FaceCrop
 from mmfusion_jax.data.media.resize import FrameTransform, SquareResize
 from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.splits import cross_validation_split
-from mmfusion_jax.errors import ConfigError, DataError, suggest
+from mmfusion_jax.errors import ConfigError, DataError, shown, suggest
 
 TITLE = "RAVDESS speech"
 COUNT, CLIPS = 1440, 60
@@ -207,7 +207,7 @@ def _check_crop(crop: str) -> None:
     """Raises ConfigError for an unknown crop."""
     if crop not in CROPS:
         raise ConfigError(
-            "C03", f"config.data.crop={crop!r} is unknown; {suggest(crop, CROPS)}"
+            "C03", f"config.data.crop={shown(crop)} is unknown; {suggest(crop, CROPS)}"
         )
 
 
@@ -305,7 +305,8 @@ def _check_splits(
             names = ", ".join(map(str, actors[split]))
             raise DataError(
                 "D45",
-                f"split {split!r} is empty: {data_dir} has no clip of actors {names}.",
+                f"split {shown(split)} is empty: {data_dir} has no clip of actors "
+                f"{names}.",
                 "add their folders, or choose another fold",
             )
 
