@@ -97,9 +97,8 @@ def list_command(command: ParsedCommand) -> None:
         return
     width = max((len(store.name) for store in stores), default=0)
     for store in stores:
-        print(
-            f"{printable(store.name):{width}}  {format_size(store.size):>9}  {store.date}"
-        )
+        name = printable(store.name)
+        print(f"{name:{width}}  {format_size(store.size):>9}  {store.date}")
     total = format_size(sum(store.size for store in stores))
     print(f"{len(stores)} datasets, {total} in {cache_folder('')}")
 
