@@ -16,10 +16,9 @@ from mmfusion_jax.config.load import Config, flatten, format_value
 from mmfusion_jax.config.registry import load_part
 from mmfusion_jax.config.resolve import FROM_MODEL
 from mmfusion_jax.errors import ConfigError
-from mmfusion_jax.losses import OF_PREDICTIONS, OF_UNIMODAL_LOGITS
+from mmfusion_jax.losses.model_outputs import PREDICTION, UNIMODAL_LOGITS
 from mmfusion_jax.losses.objective import TASK
 from mmfusion_jax.metrics.integration_score import INTEGRATION_METRICS
-from mmfusion_jax.models import UNIMODAL_LOGITS
 
 NOT_FIELDS = frozenset({"parent", "name", *FROM_MODEL})
 """Fields of a model's class that are not fields of config.model."""
@@ -113,17 +112,25 @@ def _keep_one_modality(config: Config) -> None:
     config.pretrain_unimodal = ()
 
 
+def _has_unimodal_logits(config: Config) -> bool:
+    """Returns whether the model outputs "logits/<modality>" of every modality."""
+    model = load_part("model", config.model.name, "config.model.name")
+    return getattr(model, "unimodal_logits", False)
+
+
 def _keep_loss_terms(config: Config) -> None:
     """Removes the loss terms that read outputs which the model does not produce."""
     modalities = set(config.model.encoders)
-    alone = modalities if config.model.name in UNIMODAL_LOGITS else set()
+    alone = modalities if _has_unimodal_logits(config) else set()
     for name, term in config.losses.to_dict().items():
         needs = set(term.get("modalities", ("audio", "video")))
         logits = term.get("logits", "")
-        if term["name"] in OF_PREDICTIONS:
+        target = load_part("loss", term["name"], f"config.losses.{name}.name")
+        reads = getattr(target, "reads", "")
+        if reads == PREDICTION:
             readable = not logits or logits.removeprefix("logits/") in alone
         else:
-            readable = term["name"] in OF_UNIMODAL_LOGITS and needs <= alone
+            readable = reads == UNIMODAL_LOGITS and needs <= alone
         if readable:
             continue
         if name == TASK:
@@ -138,7 +145,7 @@ def _keep_loss_terms(config: Config) -> None:
 
 def _keep_scores(config: Config) -> None:
     """Removes MIS if the model does not have unimodal predictions."""
-    agree = config.model.name in UNIMODAL_LOGITS and len(config.model.encoders) > 1
+    agree = _has_unimodal_logits(config) and len(config.model.encoders) > 1
     if "mis" in config and not agree:
         del config.mis
         if config.train.selection_metric in INTEGRATION_METRICS:

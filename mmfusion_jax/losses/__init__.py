@@ -22,10 +22,3 @@ LOSSES = {
     "unimodal_losses": "mmfusion_jax.losses.unimodal:UnimodalLoss",
 }
 """Short name -> import path."""
-
-OF_PREDICTIONS = frozenset({"cross_entropy", "l1", "mse", "multilabel"})
-"""Terms that read the prediction of any model, or a configured auxiliary output."""
-
-OF_UNIMODAL_LOGITS = frozenset({"consistency", "multiplicative", "unimodal_losses"})
-"""Terms that read "logits/<modality>". A term in neither set reads auxiliary outputs
-of a particular model."""

@@ -5,6 +5,12 @@ import jax.numpy as jnp
 from mmfusion_jax.errors import ConfigError, shown, suggest
 from mmfusion_jax.types import Array, Outputs
 
+PREDICTION = "prediction"
+UNIMODAL_LOGITS = "unimodal_logits"
+"""What a loss declares in its class attribute `reads`: the prediction of any model, or
+the auxiliary outputs "logits/<modality>". A loss without it reads auxiliary outputs of
+one model."""
+
 
 def model_output(outputs: Outputs, name: str) -> Array:
     """Returns `Outputs.aux[name]`, (b ...), floats in float32 or wider.

@@ -1,10 +1,11 @@
 """Multiplicative loss: late fusion that downweights weak modalities."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax.numpy as jnp
 
-from mmfusion_jax.losses.model_outputs import model_output
+from mmfusion_jax.losses.model_outputs import UNIMODAL_LOGITS, model_output
 from mmfusion_jax.ops.late_fusion import multiplicative
 from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Batch, Outputs
@@ -25,6 +26,8 @@ class Multiplicative:
     Reference:
         Liu et al. 2018; beta of CFN-SR, Table 1.
     """
+
+    reads: ClassVar[str] = UNIMODAL_LOGITS
 
     label: str
     modalities: tuple[str, ...] = ("audio", "video")

@@ -1,13 +1,14 @@
 """Supervised losses."""
 
 import dataclasses
+from typing import ClassVar
 
 import einops
 import jax.numpy as jnp
 import optax
 
 from mmfusion_jax.errors import ConfigError
-from mmfusion_jax.losses.model_outputs import as_float32, model_output
+from mmfusion_jax.losses.model_outputs import PREDICTION, as_float32, model_output
 from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Batch, Outputs
 
@@ -27,6 +28,8 @@ class CrossEntropy:
         Eq. 10 takes the logarithm of the prediction of Eq. 9, which is not a
         probability; we insert the softmax.
     """
+
+    reads: ClassVar[str] = PREDICTION
 
     label: str
     logits: str = ""
@@ -65,6 +68,8 @@ class L1:
         MCL-MCF, Eq. 22.
     """
 
+    reads: ClassVar[str] = PREDICTION
+
     label: str
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
@@ -81,6 +86,8 @@ class MSE:
     Reference:
         MEA, Sec. III-G.
     """
+
+    reads: ClassVar[str] = PREDICTION
 
     label: str
 
@@ -99,6 +106,8 @@ class Multilabel:
     Reference:
         MEA, Sec. III-G, for IEMOCAP.
     """
+
+    reads: ClassVar[str] = PREDICTION
 
     label: str
 

@@ -2,14 +2,19 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import chex
 import einops
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.losses.model_outputs import as_float32, check_choice, model_output
+from mmfusion_jax.losses.model_outputs import (
+    UNIMODAL_LOGITS,
+    as_float32,
+    check_choice,
+    model_output,
+)
 from mmfusion_jax.losses.supervised import L1, MSE, CrossEntropy, Multilabel
 from mmfusion_jax.ops.masking import masked_mean, zero_masked
 from mmfusion_jax.types import Array, Batch, Outputs
@@ -37,6 +42,8 @@ class UnimodalLoss:
         The paper does not describe how they are trained. The mean is over the
         modalities that are present.
     """
+
+    reads: ClassVar[str] = UNIMODAL_LOGITS
 
     label: str
     modalities: tuple[str, ...]
@@ -73,6 +80,8 @@ class Consistency:
         The paper names a consistency loss without defining it; ours is 1 minus its soft
         consistency, Eq. 13. An example without any modality contributes 0.
     """
+
+    reads: ClassVar[str] = UNIMODAL_LOGITS
 
     modalities: tuple[str, ...]
     flags: bool = False

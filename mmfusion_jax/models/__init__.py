@@ -14,6 +14,3 @@ MODELS = {
 
 BASELINES = ("concat_fc", "late_fusion", "unimodal")
 """Models that can replace the model of any config."""
-
-UNIMODAL_LOGITS = frozenset({"hetero_fusion_net", "late_fusion", "unimodal"})
-"""Models whose auxiliary outputs hold "logits/<modality>", one prediction each."""

@@ -5,7 +5,7 @@ All use the encoders of the fused model with the same parameter paths,
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import einops
 import flax.linen as nn
@@ -48,6 +48,8 @@ class Unimodal(nn.Module):
     Reference:
         CFN-SR, Table 1, "3D ResNeXt50 (Vid.)" and "1D CNN (Aud.)".
     """
+
+    unimodal_logits: ClassVar[bool] = True
 
     encoders: Mapping[str, nn.Module]
     head_size: int
@@ -117,6 +119,8 @@ class LateFusion(nn.Module):
         "learned", with weights computed from all scores; the other rules are undefined
         for them.
     """
+
+    unimodal_logits: ClassVar[bool] = True
 
     encoders: Mapping[str, nn.Module]
     head_size: int

@@ -1,7 +1,7 @@
 """Hetero-Fusion-Net: modality attention, adaptive gating, joint representation."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -59,6 +59,8 @@ class HeteroFusionNet(nn.Module):
         gates and comparisons. If all are missing, z is 0 and the prediction is the
         bias of the head.
     """
+
+    unimodal_logits: ClassVar[bool] = True
 
     encoders: Mapping[str, nn.Module]
     head_size: int
