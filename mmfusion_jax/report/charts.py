@@ -3,6 +3,7 @@
 import io
 import itertools
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -170,7 +171,8 @@ def dot_plot(values: Mapping[str, Mapping[str, float]], what: str) -> Chart:
 
 
 def shortened(name: str, length: int = LONGEST_NAME) -> str:
-    """Returns a name that fits into a chart."""
+    """Returns a name that fits into a chart, without control characters."""
+    name = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
     return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
@@ -202,7 +204,10 @@ def _empty(height: float = 2.9) -> tuple[Figure, Any]:
 def _inline(figure: Figure, description: str) -> Chart:
     """Converts a figure to SVG for use inside the page."""
     text = io.StringIO()
-    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    with warnings.catch_warnings():
+        # The browser, not matplotlib, has the font.
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)

@@ -65,6 +65,7 @@ def render(template: str, **values: Any) -> str:
 def write(path: Path, text: str) -> Path:
     """Writes a file atomically and returns its path."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(text, encoding="utf-8")
+    # A path in the command need not be valid UTF-8.
+    fresh.write_text(text, encoding="utf-8", errors="replace")
     fresh.replace(path)
     return path

@@ -17,10 +17,10 @@ from mmfusion_jax.report.page import TEMPLATES
 
 pytestmark = pytest.mark.versions
 
-# Elements, ends of attributes, elements and comments, a template, a formula.
+# A formula, elements, ends of attributes, elements and comments, a template.
 HOSTILE = (
-    "<script>alert(1)</script>\"><img src=x onerror=alert(1)>' onload='x' &lt;b&gt; "
-    "</style></title></svg>--><!-- {{ 7 * 7 }}{% raw %} $\\frac{$ javascript:alert(1)"
+    "$\\frac{$ <script>alert(1)</script>\"><img src=x onerror=alert(1)>' onload='x' "
+    "&lt;b&gt; </style></title></svg>--><!-- {{ 7 * 7 }}{% raw %} javascript:alert(1)"
 )
 # As many words without markup.
 HARMLESS = re.sub(r"\S+", "x", HOSTILE)
@@ -310,6 +310,15 @@ def full(result: dict, task: str) -> dict:
         for run in result["runs"]:
             run["plot_data"] = {"pairs": {"truth": [-1, 1], "prediction": [0, 2]}}
     return result
+
+
+@pytest.mark.parametrize(
+    "name", ["情感", "\x1b[31mred\x07", "a\x00b", "\ud800", "x" * 300]
+)
+def test_any_name_can_be_shown(tmp_path, result, name):
+    result["metrics"]["accuracy"]["label"] = result["command"] = name
+    text = Seen(written(tmp_path, full(result, "regression"))).text
+    assert name.encode("utf-8", "replace").decode() in text
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
