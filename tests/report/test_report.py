@@ -22,8 +22,8 @@ HOSTILE = (
     "$\\frac{$ <script>alert(1)</script>\"><img src=x onerror=alert(1)>' onload='x' "
     "&lt;b&gt; </style></title></svg>--><!-- {{ 7 * 7 }}{% raw %} javascript:alert(1)"
 )
-# As many words without markup.
-HARMLESS = re.sub(r"\S+", "x", HOSTILE)
+# As many words of the same lengths, without markup.
+HARMLESS = re.sub(r"\S", "x", HOSTILE)
 SCORES = {"accuracy": 0.75, "uar": 0.5, "loss": 0.25}
 ACCURACY = ClassificationMetrics.infos["accuracy"]
 
