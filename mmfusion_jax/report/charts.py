@@ -3,16 +3,18 @@
 import io
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import matplotlib
 import numpy as np
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from mmfusion_jax.metrics.rounding import format_number
-from mmfusion_jax.report.html import Html, tag
 
 # Placeholders for the page's colors, which differ between light and dark mode.
 COLORS = {
@@ -25,7 +27,14 @@ COLORS = {
 }
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
+    # One size for all letters; names from data are not formulas.
     "font.size": 10,
+    "axes.titlesize": 10,
+    "legend.fontsize": 10,
+    "text.parse_math": False,
+    "legend.handlelength": 1.2,
+    "legend.handletextpad": 0.5,
+    "legend.columnspacing": 1.2,
     "text.color": COLORS["ink"],
     "axes.labelcolor": COLORS["soft"],
     "axes.edgecolor": COLORS["grid"],
@@ -39,7 +48,21 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
 }
 
+WIDTH = 4.2
+"""Width in inches, the same for all charts, which are scaled to one width."""
+LONGEST_NAME = 24
+"""Number of characters of a name in a chart; longer ones are shortened."""
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
 Points: TypeAlias = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """An SVG element and its text alternative."""
+
+    svg: Markup
+    description: str
 
 
 def curves(
@@ -49,7 +72,7 @@ def curves(
     salt: str,
     *,
     percent: bool = True,
-) -> Html:
+) -> Chart:
     """Draws curves over epochs.
 
     Args:
@@ -84,17 +107,16 @@ def curves(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if percent:
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axes.set_title(what, loc="left", fontsize=11)
+        axes.set_title(shortened(what, 2 * LONGEST_NAME), loc="left")
         axes.grid(axis="x", visible=False)
         axes.tick_params(length=0)
-        # Below the axes, so that it does not cover the curves.
-        figure.legend(fontsize=9, loc="outside lower center", ncols=len(lines) + 1)
+        _legend_below(figure, [*lines, "selected"])
         return _inline(figure, _described(lines, what))
 
 
 def scatter(
     y_true: np.ndarray, y_pred: np.ndarray, limits: Sequence[float], what: str
-) -> Html:
+) -> Chart:
     """Draws predictions vs. labels.
 
     Args:
@@ -111,13 +133,14 @@ def scatter(
             y_true, y_pred, "o",
             color=COLORS["first"], markersize=3.5, markeredgewidth=0, alpha=alpha,
         )  # fmt: skip
-        axes.set_xlabel(f"{what}, label")
-        axes.set_title(f"{what}, prediction", loc="left", fontsize=11)
+        name = shortened(what)
+        axes.set_xlabel(f"{name}, label")
+        axes.set_title(f"{name}, prediction", loc="left")
         axes.tick_params(length=0)
         return _inline(figure, f"{what}: {len(y_true)} predictions vs. labels")
 
 
-def dot_plot(values: Mapping[str, Mapping[str, float]], what: str) -> Html:
+def dot_plot(values: Mapping[str, Mapping[str, float]], what: str) -> Chart:
     """Draws positive values on a log scale, one row per item.
 
     Args:
@@ -127,34 +150,64 @@ def dot_plot(values: Mapping[str, Mapping[str, float]], what: str) -> Html:
     items = list(next(iter(values.values())))
     kinds = tuple(itertools.product("osD^v", ("first", "second", "third")))
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": f"dots {what}"}):
-        figure = Figure(figsize=(7.5, 0.9 + 0.3 * len(items)), layout="constrained")
-        axes = figure.add_subplot()
+        figure, axes = _empty(1.2 + 0.25 * len(items) + 0.1 * len(values))
         for (name, row), (marker, color) in zip(values.items(), kinds, strict=False):
             points = [(value, i) for i, value in enumerate(row.values()) if value > 0]
             axes.plot(
                 *zip(*points, strict=True) if points else ((), ()),
-                marker, color=COLORS[color], markersize=6, label=name,
+                marker, color=COLORS[color], markersize=6, alpha=0.8,
+                label=shortened(name),
             )  # fmt: skip
         axes.set_xscale("log")
-        axes.set_yticks(range(len(items)), items)
+        axes.xaxis.set_major_formatter(_power_of_ten)
+        axes.xaxis.set_minor_formatter("")
+        axes.set_yticks(range(len(items)), [*map(shortened, items)])
         axes.set_ylim(len(items) - 0.5, -0.5)
         axes.set_xlabel(what)
         axes.tick_params(length=0, which="both")
         if len(values) > 1:
-            axes.legend(fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
+            _legend_below(figure, values)
         return _inline(figure, f"{what}, by {', '.join(values)}")
 
 
-def _empty() -> tuple[Figure, Any]:
+def shortened(name: str, length: int = LONGEST_NAME) -> str:
+    """Returns a name that fits into a chart, without control characters."""
+    name = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+    return name if len(name) <= length else f"{name[: length - 1]}…"
+
+
+def _power_of_ten(value: float, position: int) -> str:
+    """Labels a tick of a log scale without a formula, whose letters have two sizes."""
+    del position
+    power = str(round(np.log10(value))) if value > 0 else ""
+    return f"10{power.translate(SUPERSCRIPTS)}" if power else ""
+
+
+def _legend_below(figure: Figure, names: Iterable[str]) -> None:
+    """Adds a legend below the axes, where it covers nothing, in columns that fit."""
+    # In points: line, letters and gap.
+    widths = [30 + 5.6 * len(shortened(name)) for name in names]
+    fits = sum(widths) <= 72 * WIDTH
+    columns = len(widths) if fits else max(1, int(72 * WIDTH / max(widths)))
+    legend = figure.legend(loc="outside lower center", ncols=columns)
+    for handle in legend.legend_handles:
+        if handle is not None:
+            handle.set_alpha(1.0)  # lines of many runs are pale
+
+
+def _empty(height: float = 2.9) -> tuple[Figure, Any]:
     """Creates a figure and its axes."""
-    figure = Figure(figsize=(4.2, 2.9), layout="constrained")
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.add_subplot()
 
 
-def _inline(figure: Figure, described: str) -> Html:
+def _inline(figure: Figure, description: str) -> Chart:
     """Converts a figure to SVG for use inside the page."""
     text = io.StringIO()
-    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    with warnings.catch_warnings():
+        # The browser, not matplotlib, has the font.
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
@@ -164,7 +217,8 @@ def _inline(figure: Figure, described: str) -> Html:
     for name, color in COLORS.items():
         svg = svg.replace(color, f"var(--{name})")
     svg = svg.replace("<svg ", '<svg aria-hidden="true" ', 1)
-    return tag("figure", Html(svg), role="img", aria_label=described)
+    # matplotlib escapes every text in it.
+    return Chart(Markup(svg), description)
 
 
 def _described(lines: Mapping[str, Sequence[Points]], what: str) -> str:

@@ -1,4 +1,4 @@
-"""Formats numbers."""
+"""Formats numbers and other values."""
 
 import math
 from collections.abc import Mapping
@@ -42,18 +42,17 @@ def difference(metric: Metric, value: Any, other: Any = 0.0) -> str:
     if not (is_number(value) and is_number(other)):
         return DASH
     value -= other
-    sign = "−" if value < 0 else "+"
-    size = (
-        f"{format_percent(abs(value))} points"
-        if is_fraction(metric)
-        else format_number(abs(value))
-    )
-    return f"{sign}{size}"
+    fraction = is_fraction(metric)
+    size = format_percent(abs(value)) if fraction else format_number(abs(value))
+    sign = "" if float(size) == 0 else "−" if value < 0 else "+"
+    return f"{sign}{size} points" if fraction else f"{sign}{size}"
 
 
 def p_value(value: float) -> str:
-    """Returns the p of a test; a dash where it does not exist."""
-    return format_number(value) if is_number(value) else DASH
+    """Returns the p of a test, such as "p = 0.012" or "p < 0.001"."""
+    if not is_number(value):
+        return "p not defined"
+    return "p < 0.001" if value < 0.001 else f"p = {format_number(value)}"
 
 
 def is_fraction(metric: Metric) -> bool:
@@ -82,6 +81,22 @@ def seconds(value: Any) -> str:
     minutes, rest = divmod(round(value), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def run_name(run: Mapping[str, Any]) -> str:
+    """Returns the name of a run."""
+    return f"fold {run['fold']}, seed {run['seed']}"
+
+
+def text(value: Any) -> str:
+    """Returns a JSON value as text; a dash for an empty one."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        value = [f"{key}: {text(item)}" for key, item in value.items()]
+    if isinstance(value, list | tuple):
+        value = ", ".join(map(text, value))
+    return DASH if value is None or value == "" else str(value)
 
 
 def is_number(value: Any) -> bool:

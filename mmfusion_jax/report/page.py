@@ -1,16 +1,26 @@
-"""Assembles the sections of the report."""
+"""Renders the pages from their templates."""
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmfusion_jax.report import predictions, run_details, scores
-from mmfusion_jax.report.css import CSS
-from mmfusion_jax.report.html import Html, join, tag
+import jinja2
 
-# Nothing may be fetched or executed, whatever the data contain.
+from mmfusion_jax.report import predictions, run_details, scores
+
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+"""Content security policy: nothing may be fetched or executed, whatever the data
+contain."""
+
+# Every value is escaped, and a name that a template misspells is an error.
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("mmfusion_jax.report"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
 
 
 def write_report(workdir: Path, result: Mapping[str, Any]) -> Path:
@@ -20,49 +30,42 @@ def write_report(workdir: Path, result: Mapping[str, Any]) -> Path:
         workdir: Directory of the experiment, which contains the learning curves.
         result: Content of `result.json`.
     """
-    return write(workdir / "report.html", render(workdir, result))
+    text = render(
+        "report.html",
+        title=f"{result['model']['name']} on {result['data']['title']}",
+        num_runs=len(result["runs"]),
+        headline=scores.headline(result),
+        warnings=scores.warnings(result),
+        comparison=scores.fusion_vs_unimodal(result),
+        checkpoints=scores.checkpoint_selection(result),
+        curves=scores.learning_curves(workdir, result),
+        scatter=predictions.scatter_plot(result),
+        confusion=predictions.confusion_matrix(result),
+        metrics=predictions.all_metrics(result),
+        modality_weights=predictions.modality_weights(result),
+        parameters=run_details.parameters(result),
+        device=run_details.device(result),
+        time=run_details.time(result),
+        dataset=run_details.dataset(result),
+        reproduce=run_details.reproduce(result),
+    )
+    return write(workdir / "report.html", text)
+
+
+def render(template: str, **values: Any) -> str:
+    """Renders a page.
+
+    Args:
+        template: Name of a file in `templates/`.
+        values: What the template shows, by name; everything but Markup is escaped.
+    """
+    return TEMPLATES.get_template(template).render(policy=POLICY, **values)
 
 
 def write(path: Path, text: str) -> Path:
     """Writes a file atomically and returns its path."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(text, encoding="utf-8")
+    # A path in the command need not be valid UTF-8.
+    fresh.write_text(text, encoding="utf-8", errors="replace")
     fresh.replace(path)
     return path
-
-
-def render(workdir: Path, result: Mapping[str, Any]) -> str:
-    """Renders the document."""
-    title = f"{result['model']['name']} on {result['data']['title']}"
-    return document(
-        title,
-        scores.headline(result, title),
-        scores.warnings(result),
-        scores.fusion_vs_unimodal(result),
-        scores.checkpoint_selection(result),
-        scores.learning_curves(workdir, result),
-        predictions.prediction_plot(result),
-        predictions.all_metrics(result),
-        predictions.modality_weights(result),
-        run_details.model(result),
-        run_details.time(result),
-        run_details.dataset_metadata(result),
-        run_details.reproduce(result),
-        run_details.responsible_use(),
-    )
-
-
-def document(title: str, *sections: Html) -> str:
-    """Creates a self-contained page from sections."""
-    body = tag("main", *sections)
-    head = join(
-        [
-            Html('<meta charset="utf-8">'),
-            Html('<meta name="viewport" content="width=device-width">'),
-            Html(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
-            tag("title", title),
-            tag("style", Html(CSS)),
-        ]
-    )
-    text = tag("html", tag("head", head), tag("body", body), lang="en")
-    return f"<!doctype html>\n{text}\n"

@@ -1,134 +1,149 @@
-"""Sections on the predictions: plots, all metrics and modality weights."""
+"""The predictions: plots, all metrics and modality weights."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from mmfusion_jax.report import formatting
-from mmfusion_jax.report.charts import scatter
-from mmfusion_jax.report.html import Html, table, tag
+from mmfusion_jax.report import charts, formatting
 
 Result = Mapping[str, Any]
 
-
-def prediction_plot(result: Result) -> Html:
-    """Plot of the predictions for the kind of task; empty if there is none."""
-    plots = [run["plot_data"] for run in result["runs"]]
-    if "confusion" in plots[0]:
-        return _confusion(result, [each["confusion"] for each in plots])
-    if "pairs" in plots[0]:
-        return _pairs(result, [each["pairs"] for each in plots])
-    return Html("")
+SPLITS = {"valid": "validation", "test": "test"}
+"""Name of a split in `result.json` -> its name on the page."""
 
 
-def _pairs(result: Result, pairs: list[Mapping[str, Any]]) -> Html:
-    """Predictions vs. labels, one dot per example."""
-    low, high = result["task"]["range"]
-    y_true = np.concatenate([each["truth"] for each in pairs])
-    y_pred = np.concatenate([each["prediction"] for each in pairs])
-    chart = scatter(y_true, y_pred, (low, high), result["task"]["label"])
-    text = "Each dot is a test example; on the line the prediction equals the label."
-    if len(pairs) > 1:
-        text += " All runs combined."
-    return tag(
-        "section",
-        tag("h2", "Predictions vs. labels"),
-        tag("div", chart, class_="figures"),
-        tag("p", text, class_="note"),
-    )
+@dataclass(frozen=True)
+class ConfusionCell:
+    """Number of examples, and its percentage of the row."""
+
+    count: int
+    percent: int
 
 
-def _confusion(result: Result, matrices: list[Any]) -> Html:
+@dataclass(frozen=True)
+class ConfusionRow:
+    """All examples of one true class."""
+
+    name: str
+    cells: list[ConfusionCell]
+    recall: str
+
+
+@dataclass(frozen=True)
+class Confusion:
     """Confusion matrix over all runs."""
-    classes = result["task"]["classes"]
-    counts = np.sum(matrices, axis=0)
-    totals = counts.sum(axis=1)
+
+    classes: list[str]
+    rows: list[ConfusionRow]
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """All metrics at the selected checkpoint.
+
+    Attributes:
+        heads: Column headers of `rows`.
+        rows: Label of a metric and its values; of several runs, mean and standard
+            deviation on the test split.
+        run_heads: Column headers of `runs`.
+        runs: Fold, seed and split, and the values of all metrics.
+        definitions: Label and definition of each metric.
+    """
+
+    heads: list[str]
+    rows: list[list[str]]
+    run_heads: list[str]
+    runs: list[list[str]]
+    definitions: list[list[str]]
+
+
+def scatter_plot(result: Result) -> charts.Chart | None:
+    """Returns predictions vs. labels, one dot per example; None for another task."""
+    plots = [run["plot_data"] for run in result["runs"]]
+    if "pairs" not in plots[0]:
+        return None
+    y_true = np.concatenate([plot["pairs"]["truth"] for plot in plots])
+    y_pred = np.concatenate([plot["pairs"]["prediction"] for plot in plots])
+    low, high = result["task"]["range"]
+    return charts.scatter(y_true, y_pred, (low, high), result["task"]["label"])
+
+
+def confusion_matrix(result: Result) -> Confusion | None:
+    """Returns the confusion matrix over all runs; None for another task."""
+    plots = [run["plot_data"] for run in result["runs"]]
+    if "confusion" not in plots[0]:
+        return None
+    counts = np.sum([plot["confusion"] for plot in plots], axis=0)
+    classes = list(result["task"]["classes"])
     rows = []
-    for label, row, total in zip(classes, counts, totals, strict=True):
-        cells = [_confusion_cell(int(value), int(total)) for value in row]
-        recall = (
-            formatting.score(formatting.FRACTION, row[len(rows)] / total)
-            if total
-            else formatting.DASH
+    for i, (name, row) in enumerate(zip(classes, counts.tolist(), strict=True)):
+        total = sum(row)
+        recall = row[i] / total if total else None
+        rows.append(
+            ConfusionRow(
+                name,
+                [ConfusionCell(n, round(100 * n / max(total, 1))) for n in row],
+                formatting.DASH
+                if recall is None
+                else formatting.score(formatting.FRACTION, recall),
+            )
         )
-        rows.append([label, *cells, tag("td", recall, class_="recall")])
-    return tag(
-        "section",
-        tag("h2", "Confusion matrix"),
-        table(
-            ["true ↓ predicted →", *classes, "recall"],
-            rows,
-            "Test examples by true class (rows) and predicted class (columns)"
-            + (", all runs combined." if len(result["runs"]) > 1 else "."),
-            "confusion",
-        ),
+    return Confusion(classes, rows)
+
+
+def all_metrics(result: Result) -> Metrics:
+    """Returns all metrics of every run, and their definitions."""
+    summary, runs = result["summary"]["test"], result["runs"]
+    metrics = {name: result["metrics"][name] for name in summary}
+    if len(runs) > 1:
+        columns = {
+            f"test, mean of {len(runs)}": {
+                name: formatting.mean_std(metric, summary[name])
+                for name, metric in metrics.items()
+            }
+        }
+    else:
+        columns = dict(_splits(runs[0], metrics))
+    return Metrics(
+        heads=["metric", *columns],
+        rows=[
+            [metric["label"], *(column[name] for column in columns.values())]
+            for name, metric in metrics.items()
+        ],
+        run_heads=["run", *(metric["label"] for metric in metrics.values())],
+        runs=[
+            [f"{formatting.run_name(run)}, {split}", *values.values()]
+            for run in runs
+            for split, values in _splits(run, metrics)
+        ],
+        definitions=[
+            [metric["label"], metric["definition"]]
+            for metric in result["metrics"].values()
+        ],
     )
 
 
-def all_metrics(result: Result) -> Html:
-    """All metrics of every run, and their definitions."""
-    names = list(result["summary"]["test"])
-    metrics = [result["metrics"][name] for name in names]
-    rows = [
-        [f"test, mean of {len(result['runs'])}"]
-        + [
-            formatting.mean_std(metric, result["summary"]["test"][name])
-            for name, metric in zip(names, metrics, strict=True)
-        ]
-    ]
-    for run in result["runs"]:
-        for split in ("valid", "test"):
-            values = run.get(split)
-            if values is None:  # the run does not have this split
-                continue
-            cells = [
-                formatting.score(metric, values.get(name))
-                for name, metric in zip(names, metrics, strict=True)
-            ]
-            rows.append([f"fold {run['fold']}, seed {run['seed']}, {split}", *cells])
-    definitions = [
-        [metric["label"], metric["definition"]] for metric in result["metrics"].values()
-    ]
-    return tag(
-        "section",
-        tag("h2", "All metrics"),
-        table(
-            ["", *(metric["label"] for metric in metrics)],
-            rows,
-            "At the selected checkpoint.",
-            "numbers",
-        ),
-        tag(
-            "details",
-            tag("summary", "Definitions"),
-            table(["metric", "definition"], definitions, "Metrics", "prose"),
-        ),
-    )
+def _splits(
+    run: Mapping[str, Any], metrics: Mapping[str, formatting.Metric]
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yields the name and the metrics of every split that the run has."""
+    for key, split in SPLITS.items():
+        if (values := run.get(key)) is not None:
+            yield (
+                split,
+                {
+                    name: formatting.score(metric, values.get(name))
+                    for name, metric in metrics.items()
+                },
+            )
 
 
-def modality_weights(result: Result) -> Html:
-    """Modality weights; empty for a model without them."""
+def modality_weights(result: Result) -> list[list[str]]:
+    """Returns modalities and their weights; empty for a model without them."""
     found = result["summary"].get("modality_weights") or {}
-    if not found:
-        return Html("")
-    rows = [
+    return [
         [name, formatting.mean_std(formatting.FRACTION, value)]
         for name, value in found.items()
     ]
-    text = (
-        "Weight of each modality relative to the sum of all; mean over the test "
-        "examples with at least one modality."
-    )
-    return tag(
-        "section",
-        tag("h2", "Modality weights"),
-        table(["modality", "weight"], rows, text, "numbers small"),
-    )
-
-
-def _confusion_cell(value: int, total: int) -> Html:
-    """A count, shaded by its fraction of the row."""
-    fraction = value / total if total else 0.0
-    kind = "none" if value == 0 else "high" if fraction > 0.55 else None
-    return tag("td", value, class_=kind, style=f"--fraction:{100 * fraction:.0f}%")

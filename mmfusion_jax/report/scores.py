@@ -1,14 +1,14 @@
-"""Sections on the scores of the model and their uncertainty."""
+"""Scores of the model, what they are compared with, and learning curves."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmfusion_jax.metrics.statistics import bootstrap_interval, paired_test
 from mmfusion_jax.report import formatting
-from mmfusion_jax.report.charts import curves, series
+from mmfusion_jax.report.charts import Chart, curves, series
 from mmfusion_jax.report.console_summary import headline_scores
-from mmfusion_jax.report.html import Html, join, table, tag
 from mmfusion_jax.tasks import undefined_scores
 from mmfusion_jax.train.metrics_log import read_metrics
 
@@ -22,41 +22,146 @@ SELECTED_CHECKPOINT = {
 """Protocol -> the checkpoint that is scored."""
 
 
-def headline(result: Result, title: str) -> Html:
-    """Title, main scores and what they are compared with."""
+@dataclass(frozen=True)
+class Tile:
+    """A value, its standard deviation, "" if there is none, and what it is."""
+
+    value: str
+    spread: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The main scores.
+
+    Attributes:
+        metric: Label of the selection metric.
+        score: Its mean and standard deviation.
+        best: The best single modality; "" if there is none.
+        gain: Difference of `score` to it.
+        label: What is predicted.
+        protocol: How the checkpoint was selected.
+        tiles: The main score first.
+    """
+
+    metric: str
+    score: str
+    best: str
+    gain: str
+    label: str
+    protocol: str
+    tiles: list[Tile]
+
+
+@dataclass(frozen=True)
+class Line:
+    """The standard deviation on a bar: start and length in percent."""
+
+    start: str
+    length: str
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """Test score of one model.
+
+    Attributes:
+        name: The model.
+        kind: "constant", "unimodal" or "fused".
+        score: Mean and standard deviation.
+        percent: Length of the bar.
+        line: The standard deviation on the bar; None if it is 0.
+        parameters: Number of parameters.
+    """
+
+    name: str
+    kind: str
+    score: str
+    percent: str
+    line: Line | None
+    parameters: str
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """One metric of all models."""
+
+    metric: str
+    rows: list[ScoreRow]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Tests of the fused model vs. the best single modality `other`."""
+
+    other: str
+    difference: str
+    low: str
+    high: str
+    t_test: str
+    signed_rank: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Fused model, unimodal models and constant baseline, by metric."""
+
+    tables: list[ScoreTable]
+    paired: Paired | None
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Learning curves of the fused and of the unimodal models."""
+
+    fused: list[Chart]
+    unimodal: list[Chart]
+
+
+def headline(result: Result) -> Headline:
+    """Returns the main scores and what they are compared with."""
     select, fused = result["selection_metric"], _test_score(result)
-    metric = result["metrics"][select]
-    tiles = [_tile(formatting.mean_std(metric, fused), _runs(result), "main")]
-    best = _best_stage(result)
-    if best is not None:
-        tiles.append(_tile(formatting.score(metric, best[1]), f"{best[0]} only"))
-    *_, last = headline_scores(result)
-    if last != select:
-        shown = result["metrics"][last]
-        other = formatting.mean_std(shown, result["summary"]["test"][last])
-        tiles.append(_tile(other, f"test {shown['label']}"))
-    if point := result["baseline"]["scores"].get(last):
-        value = formatting.score(result["metrics"][last], point["mean"])
-        tiles.append(_tile(value, _constant_baseline(result)))
-    weights = result["model"]["parameters"]["total"]
-    tiles.append(_tile(formatting.count(weights), "parameters"))
-    total = sum(run["times"]["total_s"] for run in _all_runs(result))
-    tiles.append(_tile(formatting.seconds(total), "training time"))
-    sentence = f"Test {metric['label']} {formatting.mean_std(metric, fused)}"
-    if best is not None:
-        gain = formatting.difference(metric, fused["mean"], best[1])
-        sentence += f", {gain} vs. {best[0]} only"
-    setting = f"Label “{result['task']['label']}”, protocol “{result['protocol']}”"
-    return tag(
-        "header",
-        tag("h1", title),
-        tag("p", f"{sentence}. {setting}.", class_="lead"),
-        tag("div", *tiles, class_="tiles"),
+    metric, best = result["metrics"][select], _best_stage(result)
+    return Headline(
+        metric=metric["label"],
+        score=formatting.mean_std(metric, fused),
+        best=best[0] if best else "",
+        gain=formatting.difference(metric, fused["mean"], best[1]) if best else "",
+        label=result["task"]["label"],
+        protocol=result["protocol"],
+        tiles=list(_tiles(result)),
     )
 
 
-def warnings(result: Result) -> Html:
-    """Warnings about the data and the scores."""
+def _tiles(result: Result) -> Iterator[Tile]:
+    select, metrics = result["selection_metric"], result["metrics"]
+    yield _score_tile(metrics[select], _test_score(result), _runs(result))
+    best = _best_stage(result)
+    if best is not None:
+        yield Tile(formatting.score(metrics[select], best[1]), "", f"{best[0]} only")
+    *_, last = headline_scores(result)
+    if last != select:
+        label = f"test {metrics[last]['label']}"
+        yield _score_tile(metrics[last], result["summary"]["test"][last], label)
+    if point := result["baseline"]["scores"].get(last):
+        value = formatting.score(metrics[last], point["mean"])
+        yield Tile(value, "", _constant_baseline(result))
+    count = formatting.count(result["model"]["parameters"]["total"])
+    yield Tile(count, "", "parameters")
+    total = sum(run["times"]["total_s"] for run in _all_runs(result))
+    yield Tile(formatting.seconds(total), "", "training time")
+
+
+def _score_tile(
+    metric: formatting.Metric, summary: Mapping[str, Any], label: str
+) -> Tile:
+    value = formatting.score(metric, summary["mean"])
+    return Tile(value, formatting.std(metric, summary), label)
+
+
+def warnings(result: Result) -> list[str]:
+    """Returns warnings about the data and the scores."""
     found = list(result["data"]["facts"].get("warnings", ()))
     if len(result["runs"]) == 1:
         found.append(
@@ -71,90 +176,106 @@ def warnings(result: Result) -> Html:
     found += [f"In {line}." for line in undefined_scores(result["runs"])]
     if skipped := sum(run["skipped_steps"] for run in _all_runs(result)):
         found.append(f"{skipped} updates skipped: non-finite loss or gradient.")
-    return join(tag("p", tag("b", "Note "), text, class_="warning") for text in found)
+    return found
 
 
-def fusion_vs_unimodal(result: Result) -> Html:
-    """Scores of the fused model, every modality alone and the constant baseline."""
-    text = "All rows use the same data, training recipe and checkpoint selection."
-    if len(result["runs"]) > 1:
-        text += (
-            f" ± is the standard deviation over {len(result['runs'])} runs, shown as "
-            "the dark line on each bar."
-        )
-        text += _compared(result)
-    tables = [
-        _table_of(score, result, "The same runs with another metric." if i else text)
-        for i, score in enumerate(headline_scores(result))
-    ]
-    return tag("section", tag("h2", "Fusion vs. unimodal"), *tables)
+def fusion_vs_unimodal(result: Result) -> Comparison:
+    """Returns scores of the fused model, every modality alone and the baseline."""
+    tables = [_score_table(score, result) for score in headline_scores(result)]
+    return Comparison(tables, _paired(result))
 
 
-def _table_of(score: str, result: Result, text: str) -> Html:
-    """Test scores of the baseline, the unimodal models and the fused model."""
+def _score_table(score: str, result: Result) -> ScoreTable:
+    """Returns test scores of the baseline, the unimodal models and the fused model."""
     metric, fused = result["metrics"][score], result["summary"]["test"][score]
     point = result["baseline"]["scores"].get(score)
     stages = result["summary"]["stages"]
-    values = [
-        fused["mean"],
-        *(stage["test"][score]["mean"] for stage in stages.values()),
-    ]
-    values = [value for value in values if formatting.is_number(value)]
-    full = 1.0 if formatting.is_fraction(metric) else max(values, default=1.0)
-    rows = []
+    # Name, kind, score and number of parameters of every model.
+    models: list[tuple[str, str, Mapping[str, Any], int]] = []
     if point is not None:
-        full = max(full, point["mean"])
         constant = {**point, "n": 1, "std": 0.0}
-        rows.append([_constant_baseline(result), *_bar(metric, constant, full, ""), 0])
+        models.append((_constant_baseline(result), "constant", constant, 0))
     for name, stage in stages.items():
-        bar = _bar(metric, stage["test"][score], full, "stage")
-        weights = result["runs"][0]["stages"][name]["parameters"]["total"]
-        rows.append([f"{name} only", *bar, formatting.count(weights)])
-    weights = formatting.count(result["model"]["parameters"]["total"])
-    rows.append([result["model"]["name"], *_bar(metric, fused, full, "fused"), weights])
-    head = ["", f"test {metric['label']}", "", "parameters"]
-    return table(head, rows, text, "numbers")
+        count = result["runs"][0]["stages"][name]["parameters"]["total"]
+        models.append((f"{name} only", "unimodal", stage["test"][score], count))
+    count = result["model"]["parameters"]["total"]
+    models.append((result["model"]["name"], "fused", fused, count))
+    means = [value["mean"] for _, _, value, _ in models]
+    means = [mean for mean in means if formatting.is_number(mean)]
+    full = 1.0 if formatting.is_fraction(metric) else max(means, default=1.0)
+    rows = [
+        ScoreRow(
+            name=name,
+            kind=kind,
+            score=formatting.mean_std(metric, value),
+            percent=_percent(value["mean"] or 0.0, full),
+            line=_line(value, full),
+            parameters=formatting.count(count),
+        )
+        for name, kind, value, count in models
+    ]
+    return ScoreTable(metric["label"], rows)
 
 
-def checkpoint_selection(result: Result) -> Html:
-    """Score at the selected, the last and the best test checkpoint."""
+def _percent(value: float, full: float) -> str:
+    """Returns `value` as a percentage of `full`, between 0 and 100."""
+    return f"{100 * min(max(value / max(full, 1e-9), 0.0), 1.0):.2f}"
+
+
+def _line(summary: Mapping[str, Any], full: float) -> Line | None:
+    """Returns mean ± standard deviation, as far as it is on the bar."""
+    mean, std = summary["mean"] or 0.0, summary["std"] or 0.0
+    if not std > 0:
+        return None
+    low, high = max(mean - std, 0.0), min(mean + std, full)
+    return Line(_percent(low, full), _percent(high - low, full))
+
+
+def _paired(result: Result) -> Paired | None:
+    """Compares fusion with the best single modality; None without several runs."""
+    best, select = _best_stage(result), result["selection_metric"]
+    if best is None or len(result["runs"]) < 2:
+        return None
+    fused = [run["test"][select] for run in result["runs"]]
+    unimodal = [run["stages"][best[0]]["test"][select] for run in result["runs"]]
+    if not all(map(formatting.is_number, (*fused, *unimodal))):
+        return None
+    metric, found = result["metrics"][select], paired_test(fused, unimodal)
+    gains = [a - b for a, b in zip(fused, unimodal, strict=True)]
+    low, high = bootstrap_interval(gains)
+    return Paired(
+        other=best[0],
+        difference=formatting.difference(metric, found.difference),
+        low=formatting.difference(metric, low),
+        high=formatting.difference(metric, high),
+        t_test=formatting.p_value(found.t_test),
+        signed_rank=formatting.p_value(found.wilcoxon),
+    )
+
+
+def checkpoint_selection(result: Result) -> list[list[str]]:
+    """Returns the scores at the selected, the last and the best test checkpoint."""
     select, summary = result["selection_metric"], result["summary"]
     metric, protocol = result["metrics"][select], result["protocol"]
-    found = [
-        (f"{SELECTED_CHECKPOINT[protocol]}: the result above", _test_score(result))
-    ]
+    selected = _test_score(result)
+    found = [(f"{SELECTED_CHECKPOINT[protocol]}: the result above", selected)]
     if "last" in summary and protocol != "fixed_epochs":
         found.append((SELECTED_CHECKPOINT["fixed_epochs"], summary["last"][select]))
     if summary.get("best_test") and protocol != "as_published":
-        found.append(
-            (SELECTED_CHECKPOINT["as_published"], summary["best_test"]["score"])
-        )
-    rows = []
-    for name, value in found:
-        gap = formatting.difference(metric, value["mean"], found[0][1]["mean"])
-        rows.append(
-            [
-                name,
-                formatting.mean_std(metric, value),
-                gap if rows else formatting.DASH,
-            ]
-        )
-    text = (
-        "Many published results report the best test score of any epoch. Selecting the "
-        "checkpoint on the test set is optimistically biased, and the bias grows with "
-        "the number of evaluations. The best test score is shown for comparison only."
-    )
-    head = ["checkpoint", f"test {metric['label']}", "difference"]
-    return tag(
-        "section",
-        tag("h2", "Checkpoint selection (validation vs. test)"),
-        table(head, rows, "The same runs at different checkpoints.", "numbers"),
-        tag("p", text, class_="note"),
-    )
+        best_test = summary["best_test"]["score"]
+        found.append((SELECTED_CHECKPOINT["as_published"], best_test))
+    gaps = [
+        formatting.difference(metric, value["mean"], selected["mean"])
+        for _, value in found[1:]
+    ]
+    return [
+        [name, formatting.mean_std(metric, value), gap]
+        for (name, value), gap in zip(found, [formatting.DASH, *gaps], strict=True)
+    ]
 
 
-def learning_curves(workdir: Path, result: Result) -> Html:
-    """Curves of loss and selection metric, for the model and its unimodal stages."""
+def learning_curves(workdir: Path, result: Result) -> Curves:
+    """Returns curves of loss and selection metric, and those of unimodal stages."""
     select, runs = result["selection_metric"], result["runs"]
     metric = result["metrics"][select]
     logs = [read_metrics(workdir / run["folder"]) for run in runs]
@@ -164,7 +285,7 @@ def learning_curves(workdir: Path, result: Result) -> Html:
         for run in runs
         if run.get(split) and formatting.is_number(run[split][select])
     ]
-    charts = [
+    fused = [
         curves(
             {
                 "training": [series(log, "loss") for log in logs],
@@ -188,28 +309,7 @@ def learning_curves(workdir: Path, result: Result) -> Html:
             percent=formatting.is_fraction(metric),
         ),
     ]
-    parts = [tag("h2", "Learning curves"), tag("div", *charts, class_="figures")]
-    if stages := list(_stage_charts(workdir, result, metric)):
-        parts.append(
-            tag(
-                "details",
-                tag("summary", "Learning curves of the unimodal models"),
-                tag("div", *stages, class_="figures"),
-            )
-        )
-    return tag("section", *parts)
-
-
-def _tile(value: str, about: str, kind: str = "") -> Html:
-    """A value, its standard deviation in small print, and its description."""
-    number, sign, rest = value.partition(" ±")
-    parts = [number, tag("small", sign, rest)] if sign else [number]
-    return tag(
-        "div",
-        tag("b", *parts),
-        tag("span", about),
-        class_=f"tile {kind}".strip(),
-    )
+    return Curves(fused, list(_stage_charts(workdir, result, metric)))
 
 
 def _test_score(result: Result) -> Mapping[str, Any]:
@@ -250,48 +350,9 @@ def _best_stage(result: Result) -> tuple[str, float] | None:
     return best(means.items(), key=lambda item: item[1]) if means else None
 
 
-def _compared(result: Result) -> str:
-    """Describes the tests of fusion vs. the best single modality."""
-    best, select = _best_stage(result), result["selection_metric"]
-    if best is None or len(result["runs"]) < 2:
-        return ""
-    fused = [run["test"][select] for run in result["runs"]]
-    unimodal = [run["stages"][best[0]]["test"][select] for run in result["runs"]]
-    if not all(map(formatting.is_number, (*fused, *unimodal))):
-        return ""
-    metric, found = result["metrics"][select], paired_test(fused, unimodal)
-    gains = [a - b for a, b in zip(fused, unimodal, strict=True)]
-    low, high = bootstrap_interval(gains)
-    return (
-        f" Paired difference to {best[0]} only: "
-        f"{formatting.difference(metric, found.difference)}, 95 % confidence interval "
-        f"{formatting.difference(metric, low)} to "
-        f"{formatting.difference(metric, high)} (bootstrap over runs); paired t-test "
-        f"p = {formatting.p_value(found.t_test)}, signed-rank test p = "
-        f"{formatting.p_value(found.wilcoxon)}."
-    )
-
-
-def _bar(
-    metric: formatting.Metric, value: Mapping[str, Any], full: float, kind: str
-) -> list[Html]:
-    """Two cells: a score, and a bar whose length is its fraction of `full`."""
-    mean, std = value["mean"] or 0.0, value["std"] or 0.0
-    at = lambda x: f"{100 * min(max(x / max(full, 1e-9), 0.0), 1.0):.2f}%"
-    parts = [tag("i", class_=kind or None, style=f"width:{at(mean)}")]
-    if std > 0:
-        low, high = max(mean - std, 0.0), min(mean + std, full)
-        parts.append(tag("u", style=f"left:{at(low)};width:{at(high - low)}"))
-    text = formatting.mean_std(metric, value)
-    return [
-        tag("td", text, class_="fused" if kind == "fused" else None),
-        tag("td", tag("div", *parts, class_="bar", aria_hidden="true"), class_="graph"),
-    ]
-
-
 def _stage_charts(
     workdir: Path, result: Result, metric: formatting.Metric
-) -> Iterator[Html]:
+) -> Iterator[Chart]:
     """Yields a chart for every unimodal stage."""
     for stage in result["summary"]["stages"]:
         folders = [workdir / run["folder"] / "stages" / stage for run in result["runs"]]

@@ -5,17 +5,25 @@ import json
 import re
 from html.parser import HTMLParser
 
+import jinja2
 import pytest
 
 from mmfusion_jax.metrics.classification import ClassificationMetrics
 from mmfusion_jax.metrics.regression import MAE, RMSE
 from mmfusion_jax.metrics.score_info import LOSS, with_loss
 from mmfusion_jax.report import formatting, write_report
-from mmfusion_jax.report.html import Html, tag
+from mmfusion_jax.report.gradients import write_page
+from mmfusion_jax.report.page import TEMPLATES
 
 pytestmark = pytest.mark.versions
 
-HOSTILE = "<script>alert(1)</script>\"'&"
+# A formula, elements, ends of attributes, elements and comments, a template.
+HOSTILE = (
+    "$\\frac{$ <script>alert(1)</script>\"><img src=x onerror=alert(1)>' onload='x' "
+    "&lt;b&gt; </style></title></svg>--><!-- {{ 7 * 7 }}{% raw %} javascript:alert(1)"
+)
+# As many words of the same lengths, without markup.
+HARMLESS = re.sub(r"\S", "x", HOSTILE)
 SCORES = {"accuracy": 0.75, "uar": 0.5, "loss": 0.25}
 ACCURACY = ClassificationMetrics.infos["accuracy"]
 
@@ -107,28 +115,40 @@ def written(folder, result: dict) -> str:
 
 
 class Seen(HTMLParser):
-    """The elements of a page, its text, and whether every element is closed."""
+    """The elements of a page, its text, and whether every element is closed.
+
+    `structure` has the elements outside of charts with their attributes, without the
+    texts for screen readers; `drawn` those of charts with the names of attributes.
+    """
 
     VOID = ("meta", "br")
 
     def __init__(self, page: str):
         super().__init__()
         self.open, self.tags, self.attributes, self.text = [], [], [], ""
+        self.structure, self.drawn = [], set()
         self.feed(page)
         assert self.open == []
 
     def handle_starttag(self, name, attributes):
-        self.tags.append(name)
-        self.attributes += attributes
+        self.handle_startendtag(name, attributes)
         if name not in self.VOID:
             self.open.append(name)
 
     def handle_startendtag(self, name, attributes):
         self.tags.append(name)
         self.attributes += attributes
+        if "svg" in self.open:
+            self.drawn |= {(name, attribute) for attribute, _ in attributes}
+        else:
+            shown = [(k, "" if k == "aria-label" else v) for k, v in attributes]
+            self.structure.append((name, shown))
 
     def handle_endtag(self, name):
         assert self.open.pop() == name
+
+    def handle_comment(self, data):
+        raise AssertionError(data)
 
     def handle_data(self, text):
         if self.open[-1:] != ["style"]:
@@ -237,36 +257,147 @@ def test_is_accessible(tmp_path, result):
     assert clips and len(clips) == len(set(clips))
 
 
-def test_what_the_data_hold_is_text(tmp_path, result):
-    plain = Seen(written(tmp_path, result))
-    result["data"]["title"] = HOSTILE
-    result["data"]["facts"] = {HOSTILE: HOSTILE, "warnings": [HOSTILE]}
-    result["data"]["counts"] = {HOSTILE: 1}
-    result["task"]["classes"] = [HOSTILE, HOSTILE]
-    result["task"]["label"] = result["baseline"]["description"] = HOSTILE
-    result["config"] = {HOSTILE: HOSTILE}
-    result["command"] = result["git"] = HOSTILE
-    for metric in result["metrics"].values():
-        metric.update(label=HOSTILE, definition=HOSTILE)
-    result["model"]["parameters"]["components"] = {HOSTILE: 30}
-    result["summary"]["stages"] = {
-        HOSTILE: {"test": {"accuracy": spread(0.5)}},
-    }
-    result["runs"][0]["stages"] = {HOSTILE: entry(0.5)}
-    result["device"]["kind"] = result["created"] = HOSTILE
-    result["versions"] = {HOSTILE: HOSTILE}
-    page = written(tmp_path, result)
-    seen = Seen(page)
-    assert "script" not in seen.tags
-    assert set(seen.tags) <= set(plain.tags)
-    assert seen.text.count("alert(1)") > 20
-    assert {name for name, _ in seen.attributes} <= {n for n, _ in plain.attributes}
+FIELDS = re.findall(
+    r"\w+",
+    """
+    command config data name title facts warnings counts model parameters total
+    components protocol task label kind classes range selection_metric metrics
+    definition unit higher_is_better baseline description scores runs fold seed folder
+    step epoch steps ended valid test last best_test rank score plot_data confusion
+    pairs truth prediction skipped_steps times compile_s step_s median p10 p90
+    data_stall_fraction total_s stages summary mean std n versions git device count
+    created modality_weights norms cosines conflicts terms modules batches value
+    weight
+    """,
+)
+"""Fields of the results; other keys are names of metrics, modalities and such."""
+KEPT = ("protocol", "unit", "folder")
+"""Fields whose values are one of a few."""
 
 
-def test_markup_escapes_all_but_markup():
-    assert tag("p", "<b>", Html("<i></i>"), title='"') == (
-        '<p title="&quot;">&lt;b&gt;<i></i></p>'
+def with_suffix(value, suffix: str):
+    """Appends to every string and every name of a JSON value."""
+    if isinstance(value, list):
+        return [with_suffix(item, suffix) for item in value]
+    if isinstance(value, dict):
+        return {
+            key if key in FIELDS else key + suffix: (
+                item if key in KEPT else with_suffix(item, suffix)
+            )
+            for key, item in value.items()
+        }
+    return value + suffix if isinstance(value, str) else value
+
+
+def assert_is_text(pages: dict[str, str]) -> None:
+    """Asserts that the page with HOSTILE differs from that with HARMLESS in texts."""
+    plain, hostile = Seen(pages[HARMLESS]), Seen(pages[HOSTILE])
+    assert len(plain.structure) > 50
+    assert hostile.structure == plain.structure
+    assert hostile.drawn <= plain.drawn
+    assert hostile.text.count("alert(1)") > 20
+    assert hostile.text.count("{{ 7 * 7 }}{% raw %}") > 10
+
+
+def full(result: dict, task: str) -> dict:
+    """Several runs with everything that a report can show."""
+    second = copy.deepcopy(result["runs"][0])
+    result["runs"].append({**second, "seed": 8, "skipped_steps": 2})
+    result["summary"]["modality_weights"] = {"audio": spread(0.5, 2)}
+    result["data"]["facts"] |= {"speakers": ["a", "b"], "hours": {"train": 2.5}}
+    if task == "regression":
+        result["task"] = {"label": "joy", "kind": task, "range": [-3, 3]}
+        for run in result["runs"]:
+            run["plot_data"] = {"pairs": {"truth": [-1, 1], "prediction": [0, 2]}}
+    return result
+
+
+@pytest.mark.parametrize(
+    "name", ["情感", "\x1b[31mred\x07", "a\x00b", "\ud800", "x" * 300]
+)
+def test_any_name_can_be_shown(tmp_path, result, name):
+    result["metrics"]["accuracy"]["label"] = result["command"] = name
+    text = Seen(written(tmp_path, full(result, "regression"))).text
+    assert name.encode("utf-8", "replace").decode() in text
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_no_string_of_a_result_becomes_markup(tmp_path, result, task):
+    result = full(result, task)
+    assert_is_text(
+        {
+            suffix: written(tmp_path, with_suffix(result, suffix))
+            for suffix in (HARMLESS, HOSTILE)
+        }
     )
+
+
+def found_gradients() -> dict:
+    """A result of `loss_gradients`: the head has no gradient of the second term."""
+    norms = {"task": spread(2.0), "contrast": spread(0.5)}
+    return {
+        "config": {"model": {"name": "mea"}},
+        "data": "digits",
+        "steps": [1200],
+        "batches": 4,
+        "terms": {name: {"value": 1.5, "weight": 0.1} for name in norms},
+        "modules": {
+            "all modules": {
+                "norms": norms,
+                "cosines": [[1.0, -0.25], [-0.25, 1.0]],
+                "conflicts": [[0.0, 0.75], [0.75, 0.0]],
+            },
+            "head": {
+                "norms": {**norms, "contrast": spread(0.0)},
+                "cosines": [[1.0, 0.0], [0.0, 0.0]],
+                "conflicts": [[0.0, 0.0], [0.0, 0.0]],
+            },
+        },
+    }
+
+
+def test_gradients(tmp_path):
+    page = write_page(tmp_path / "gradients.html", found_gradients())
+    text = " ".join(Seen(page.read_text("utf-8")).text.split())
+    for row in (
+        "Gradients of mea on digits Mean of 4 training batches; weights of step 1,200.",
+        "term value weight task 1.5 0.1", "module task contrast all modules 2 0.5",
+        "all modules task contrast task +1.00 −0.25 75 % contrast −0.25 75 % +1.00",
+        "head task contrast task +1.00 – contrast – –",
+    ):  # fmt: skip
+        assert row in text, row
+
+
+def test_no_string_of_gradients_becomes_markup(tmp_path):
+    pages = {}
+    for suffix in (HARMLESS, HOSTILE):
+        found = with_suffix(found_gradients(), suffix)
+        path = write_page(tmp_path / "gradients.html", found)
+        pages[suffix] = path.read_text("utf-8")
+    assert_is_text(pages)
+
+
+def test_an_empty_value_is_a_dash(tmp_path, result):
+    facts = {"authors": [], "notes": {}, "url": None, "split": {"by": ["speaker"]}}
+    result["data"]["facts"] = facts
+    result["runs"][0]["times"]["data_stall_fraction"] = None
+    text = " ".join(Seen(written(tmp_path, result)).text.split())
+    assert "authors – notes – url – split by: speaker" in text
+    assert not re.search(r"\bNone\b|\bnan\b|\[\]|\{\}", text)
+
+
+def test_all_letters_of_charts_have_one_size(tmp_path, result):
+    page = written(tmp_path, full(result, "regression"))
+    page += write_page(tmp_path / "gradients.html", found_gradients()).read_text()
+    charts = "".join(re.findall("<svg.*?</svg>", page, flags=re.DOTALL))
+    sizes = set(re.findall(r"font(?:-size)?:[^;\"]*?([0-9.]+)px", charts))
+    assert sizes == {"10"}
+
+
+def test_a_template_may_not_misspell_a_value():
+    with pytest.raises(jinja2.UndefinedError):
+        TEMPLATES.from_string("{{ titel }}").render(title="")
+    assert TEMPLATES.from_string("{{ a }}").render(a="<b>") == "&lt;b&gt;"
 
 
 def test_modality_weights(tmp_path, result):
