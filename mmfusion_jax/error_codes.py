@@ -672,6 +672,14 @@ _CODES = (
         """The folder for checkpoints cannot be created, read or written.""",
     ),
     _code(
+        "K05",
+        "File of a run is corrupted",
+        """`config.json`, `run.json` or `result.json` in the workdir is not complete
+        JSON or lacks a field. Checkpoints are separate files and are not affected.
+        Delete the file that the message names and rerun the same command: finished runs
+        and checkpoints are kept.""",
+    ),
+    _code(
         "N01",
         "Training diverged",
         """Consecutive steps had a non-finite loss or gradient. The lines before the

@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,9 @@ from mmfusion_jax.runner.trainer import PretrainedModel, Trainer, log
 from mmfusion_jax.runner.workdir import RunKey, check_workdir, fold_seed_pairs
 from mmfusion_jax.tasks import UNDEFINED, undefined_scores
 from mmfusion_jax.train.signals import GracefulShutdown
+
+RESULT_FIELDS = {"runs": list, "summary": dict, "metrics": dict, "config": dict}
+"""Fields of `result.json` that are checked when it is read -> their types."""
 
 
 class Experiment:
@@ -119,7 +121,9 @@ def train(spec: ExperimentSpec, workdir: Path, command: str) -> dict[str, Any]:
     check_workdir(spec, workdir)
     path = workdir / "result.json"
     if path.exists():
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = provenance.read_json(
+            path, RESULT_FIELDS, f"delete {path} and rerun: finished runs are kept"
+        )
         if len(result["runs"]) == len(fold_seed_pairs(spec, workdir)):
             log(
                 f"{workdir} already contains a finished experiment; use a new "

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.errors import CheckpointError
 from mmfusion_jax.models.transfer import copy_submodules
-from mmfusion_jax.runner.provenance import write_json
+from mmfusion_jax.runner.provenance import read_json, write_json
 from mmfusion_jax.tasks import compute_scores, constant_baseline_scores, rows_are_finite
 from mmfusion_jax.train.checkpoint.manager import CheckpointManager
 from mmfusion_jax.train.evaluation import collect
@@ -30,6 +29,9 @@ from mmfusion_jax.train.state import TrainState, create_state
 from mmfusion_jax.train.step import make_eval_step
 from mmfusion_jax.types import Batch, PyTree
 from mmfusion_jax.weights.convert import load
+
+RUN_FIELDS = {"model": str, "step": int, "test": dict, "last": dict, "baseline": dict}
+"""Fields of `run.json` that are checked when it is read -> their types."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +118,8 @@ class Trainer:
             The entry of this run in `result.json`.
         """
         if (folder / "run.json").exists():
-            return json.loads((folder / "run.json").read_text(encoding="utf-8"))
+            fix = f"delete {folder / 'run.json'} and rerun: its checkpoints are kept"
+            return read_json(folder / "run.json", RUN_FIELDS, fix)
         pipeline = build.build_pipeline(self.spec, data, seed)
         self._check_labels(data)
         first = jax.process_index() == 0

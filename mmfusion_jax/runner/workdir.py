@@ -1,7 +1,6 @@
 """Work folders: each belongs to one config and holds every fold and seed."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -68,7 +67,8 @@ def check_workdir(spec: ExperimentSpec, workdir: Path, *, create: bool = True) -
     path = workdir / "config.json"
     new = spec.source
     recorded = path.exists() and (not create or any(workdir.rglob("checkpoints")))
-    old = json.loads(path.read_text(encoding="utf-8")) if recorded else new
+    fix = "use another --workdir, or delete the file if the config is that of the runs"
+    old = provenance.read_json(path, {"seeds": int}, fix) if recorded else new
     found = differences(old, new)
     more = create and new["seeds"] > old["seeds"]
     if more:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -373,3 +374,22 @@ def test_ctrl_c_ends_the_preparation_of_data_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "build_dataset", prepare)
     with pytest.raises(KeyboardInterrupt):
         train(config(), tmp_path / "run")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff\xfe", b"null"])
+@pytest.mark.parametrize("name", ["result.json", "run.json", "config.json"])
+def test_a_corrupted_file_of_a_run_is_one_error(finished, tmp_path, name, content):
+    asked, workdir, result = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(workdir, copy)
+    folder = copy / result["runs"][0]["folder"] if name == "run.json" else copy
+    if name == "run.json":
+        (copy / "result.json").unlink()
+    (folder / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"K05.*{name} is corrupted") as info:
+        train(asked, copy)
+    assert "delete" in info.value.fix
+    if name == "config.json":
+        return
+    (folder / name).unlink()
+    assert train(asked, copy)["summary"]["test"] == result["summary"]["test"]
