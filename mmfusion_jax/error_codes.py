@@ -390,7 +390,12 @@ _CODES = (
         imports the script again. `workers=0` decodes in the main process, without a
         time limit.""",
     ),
-    _code("D30", "File not found", "A file does not exist, or the path is a folder."),
+    _code(
+        "D30",
+        "File not found",
+        """A file does not exist or cannot be opened, or the path is not a regular file
+        but a folder, FIFO, socket or device, which are not read.""",
+    ),
     _code(
         "D31",
         "Not a video or audio file",

@@ -6,6 +6,7 @@ and everything here runs in a sandboxed process (`sandbox.py`).
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from mmfusion_jax.data.feature_files.padded_sequences import Sequences
 from mmfusion_jax.data.splits import SPLITS
 from mmfusion_jax.errors import DataError, shown, suggest
 from mmfusion_jax.safe_load.npz import read_npz
+from mmfusion_jax.safe_load.regular_file import check_regular, open_regular
 from mmfusion_jax.safe_load.safe_pickle import read_pickle
 
 PICKLED = {"mmsa": layout_mmsa, "mult": layout_mult}
@@ -68,9 +70,8 @@ class Source:
 
 def list_files(path: Path) -> Sequence[Path]:
     """Returns the files of `path`, a file or a folder in the MMIM layout."""
-    if not path.exists():
-        raise DataError("D30", f"{path} does not exist.", _similar_file(path))
-    if not path.is_dir():
+    if not os.path.isdir(path):  # False for a path that cannot be inspected
+        check_regular(path, "" if os.path.exists(path) else _similar_file(path))
         return (path,)
     missing = [name for name in MMIM_FILES.values() if not (path / name).is_file()]
     if missing:
@@ -103,7 +104,7 @@ def _sha256(files: Sequence[Path]) -> str:
     """The hash of a file; of several files the hash of their hashes."""
     hashes = []
     for file in files:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             hashes.append(hashlib.file_digest(stream, "sha256"))
     if len(hashes) == 1:
         return hashes[0].hexdigest()
@@ -112,8 +113,11 @@ def _sha256(files: Sequence[Path]) -> str:
 
 def _is_zip(path: Path) -> bool:
     """Returns whether a file is an npz; DataError if it is not a pickle either."""
-    with path.open("rb") as stream:
-        head = stream.read(64)
+    with open_regular(path) as stream:
+        try:
+            head = stream.read(64)
+        except OSError as error:
+            raise DataError("D30", f"{path} cannot be read ({error}).") from error
     if not head:
         raise DataError("D70", f"{path} is empty.", "copy or download it again")
     text = head.lstrip().lower()

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import functools
+import io
 import itertools
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from mmfusion_jax.data.media.resize import resize
 from mmfusion_jax.errors import DataError
+from mmfusion_jax.safe_load.regular_file import open_regular
 
 CROPS = ("full", "released_code")
 _POINTS = 68
@@ -72,7 +74,10 @@ class FaceCrop:
 def _read(path: Path) -> np.ndarray:
     """The x of all points, then their y, in pixels, (rows 136)."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with (
+            open_regular(path) as stream,
+            io.TextIOWrapper(stream, encoding="utf-8", newline="") as file,
+        ):
             reader = csv.reader(file)
             names = [name.strip() for name in next(reader)]
             columns = _columns(names)

@@ -5,6 +5,7 @@ import struct
 from pathlib import Path
 
 from mmfusion_jax.errors import DataError
+from mmfusion_jax.safe_load.regular_file import open_regular
 
 TOLERANCE = 0.02
 """Fraction of a file that may be missing without an error."""
@@ -14,9 +15,7 @@ _UNKNOWN_SIZE = 0x7FFFF000  # written by programs that stream a WAV
 
 def check_header(path: Path) -> None:
     """Raises DataError for a file that is not a media file."""
-    if not path.is_file():
-        raise DataError("D30", f"{path} does not exist or is not a file.")
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(512)
     if not head:
         raise DataError("D31", f"{path} is empty.", "copy or download it again")

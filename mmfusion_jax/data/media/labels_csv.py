@@ -3,12 +3,14 @@
 import csv
 import dataclasses
 import difflib
+import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmfusion_jax.data.splits import SPLITS
 from mmfusion_jax.errors import DataError, shown, suggest
+from mmfusion_jax.safe_load.regular_file import open_regular
 
 REQUIRED = ("file", "label")
 COLUMNS = "file,label and optionally split,speaker,start,end"
@@ -78,7 +80,10 @@ def read_labels(
 def _rows(path: Path, speaker_column: str) -> Iterator[LabelRow]:
     """The lines, each checked separately."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with (
+            open_regular(path) as stream,
+            io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as file,
+        ):
             reader = csv.DictReader(file, strict=True, restval="")
             names = [name.strip() for name in reader.fieldnames or ()]
             reader.fieldnames = names
