@@ -3,7 +3,7 @@
 import codecs
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -24,14 +24,20 @@ _PIECE = 1 << 20
 _CODE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|c8|c16|[SU]\d{1,6})")
 _PLAIN = (int, float, bool, type(None))
 _KEYS = (str, bytes, int, float, bool, type(None))
+_MAX_EQUAL_HASHES = 32
+_MAX_NUMBER_KEYS = 1 << 17
 
 
 class PickleMaterializer:
     """Turns inert objects into values; objects that the file shares stay shared.
 
-    In a plain file, a value takes at least one opcode, and an array its bytes, so the
-    values and bytes to create are a small multiple of the size of the file. Beyond this
-    limit the file is rejected, because it makes one object many times.
+    The interpreter is linear in the size of the file, but what it leaves can be larger
+    than memory once it is made: a few bytes of a file refer to an object again, and a
+    list of 100,000 elements that becomes a set 50,000 times costs as much as 50,000
+    lists. So everything that is created or copied is paid from a budget. In a plain
+    file, a value takes at least one opcode, and an array its bytes, so the values and
+    bytes to create are a small multiple of the size of the file. A file that exceeds
+    it creates one object many times, and is rejected.
 
     Attributes:
         encoding: Encoding of Python 2 strings: a codec, or "bytes".
@@ -81,8 +87,7 @@ class PickleMaterializer:
             case PickledPairs():
                 return self._dict(obj, depth)
             case PickledItems():
-                kind = frozenset if obj.frozen else set
-                return kind(self._key(x) for x in self._all(obj.items, depth))
+                return self._set(obj, depth)
             case list() | tuple():
                 return type(obj)(self._all(obj, depth))
         raise invalid_object(f"{type(obj).__name__} is not a value")
@@ -94,7 +99,7 @@ class PickleMaterializer:
                 "D64", "objects are reused too often", "save it as npz"
             )
 
-    def _all(self, objects: Iterable[Any], depth: int) -> Iterable[Any]:
+    def _all(self, objects: Iterable[Any], depth: int) -> Iterator[Any]:
         for obj in objects:
             self._spend(1)
             yield self.value(obj, depth)
@@ -111,36 +116,29 @@ class PickleMaterializer:
 
     def _dict(self, obj: PickledPairs, depth: int) -> dict[Any, Any]:
         made = {}
-        for pair in obj.first:
+        keys = _KeyChecker(made, self._spend)
+        for pair in obj.first or ():
             if type(pair) not in (list, tuple) or len(pair) != 2:
                 raise invalid_object("dict items are not pairs")
             key, value = self._all(pair, depth)
-            made[self._name(key)] = value
-        values = self._all(obj.values, depth)
-        for key, value in zip(self._all(obj.keys, depth), values, strict=True):
-            made[self._name(key)] = value
+            made[keys.checked(self._name(key))] = value
+        added = self._all(obj.added or (), depth)
+        for key, value in zip(added, added, strict=True):  # key, value, key, value
+            made[keys.checked(self._name(key))] = value
         return made
 
     def _name(self, key: Any) -> Any:
         """Returns a key; Python 2 keys are strings even if others are read as bytes."""
         if type(key) is bytes and self.encoding == "bytes":
             return key.decode("latin1")
-        return self._key(key)
-
-    def _key(self, key: Any) -> Any:
-        """Rejects keys that are slow to hash, or can be made to collide."""
-        parts = key if type(key) is tuple else (key,)
-        self._spend(len(parts) - 1 if parts else 0)
-        for part in parts:
-            wide = type(part) is int and part.bit_length() > 64
-            if type(part) not in _KEYS or wide:
-                raise RejectedPickle(
-                    "D64",
-                    f"unsupported dict key or set item: {type(part).__name__}"
-                    f"{' of more than 64 bits' if wide else ''}",
-                    "save it as npz",
-                )
         return key
+
+    def _set(self, obj: PickledItems, depth: int) -> set[Any] | frozenset[Any]:
+        made = set()
+        keys = _KeyChecker(made, self._spend)
+        for item in self._all(obj.items, depth):
+            made.add(keys.checked(item))
+        return frozenset(made) if obj.frozen else made
 
     def _array(self, obj: PickledArray, depth: int) -> Any:
         outer, self.position = self.position, obj.position
@@ -149,8 +147,8 @@ class PickleMaterializer:
         shape, dtype, order, content = obj.state
         if type(shape) is not tuple or len(shape) > 8:
             raise invalid_object("array shape must be a tuple of at most 8 sizes")
-        if any(type(size) is not int or size < 0 for size in shape):
-            raise invalid_object("array shape must be non-negative integers")
+        if not all(type(size) is int and 0 <= size < 1 << 63 for size in shape):
+            raise invalid_object("array shape must be non-negative 64-bit integers")
         if dtype.code in ("O", "O8", "|O"):
             flat = self._objects(content, math.prod(shape), depth)
         else:
@@ -188,6 +186,59 @@ class PickleMaterializer:
         return flat.astype(native, copy=False)
 
 
+class _KeyChecker:
+    """Checks the keys of a dict, or the items of a set, before they are inserted.
+
+    Python chooses the hashes of strings and bytes at random, but those of numbers
+    follow from their values, so a file can choose numbers, and tuples of them, that all
+    have the same hash; then each insertion compares a key with all others. A plain file
+    has a few such keys at most. The number of keys other than strings is limited, too,
+    because numbers of different hashes can be chosen to collide in one table.
+    """
+
+    def __init__(self, made: Collection[Any], spend: Callable[[int], None]):
+        self.made = made
+        self.spend = spend
+        self.hashes: dict[int, int] = {}
+        self.count = 0
+
+    def checked(self, key: Any) -> Any:
+        """Returns the key.
+
+        Raises:
+            RejectedPickle: It is slow to hash, or one of many with the same hash.
+        """
+        if type(key) in (str, bytes):
+            return key
+        parts = key if type(key) is tuple else (key,)
+        self.spend(len(parts) - 1 if parts else 0)
+        for part in parts:
+            wide = type(part) is int and part.bit_length() > 64
+            if type(part) not in _KEYS or wide:
+                raise _unsupported_key(
+                    f"unsupported dict key or set item: {type(part).__name__}"
+                    f"{' of more than 64 bits' if wide else ''}",
+                )
+        if key not in self.made:
+            self._count(hash(key))
+        return key
+
+    def _count(self, found: int) -> None:
+        equal = self.hashes.get(found, 0) + 1
+        if equal > _MAX_EQUAL_HASHES:
+            raise _unsupported_key("too many dict keys or set items have one hash")
+        self.hashes[found] = equal
+        self.count += 1
+        if self.count > _MAX_NUMBER_KEYS:
+            raise _unsupported_key(
+                f"dict or set of more than {_MAX_NUMBER_KEYS} keys that are not strings"
+            )
+
+
+def _unsupported_key(reason: str) -> RejectedPickle:
+    return RejectedPickle("D64", reason, "save it as npz")
+
+
 def _decode_hidden(raw: bytearray | bytes) -> bytearray:
     """Returns bytes written as a string; in pieces, which bounds the memory."""
     decoder = codecs.getincrementaldecoder("utf-8")()
@@ -206,7 +257,9 @@ def _numpy_type(obj: PickledDtype) -> np.dtype:
 
 
 def _axes(axes: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
-    if type(axes) is not tuple or sorted(axes) != list(range(len(shape))):
+    # Other objects are not compared: comparing nested tuples can take forever.
+    plain = type(axes) is tuple and all(type(axis) is int for axis in axes)
+    if not plain or sorted(axes) != list(range(len(shape))):
         raise invalid_object("array axes do not match its shape")
     return axes
 

@@ -3,11 +3,25 @@
 A pickle contains names of functions and classes, and their arguments. None of these
 names is ever looked up in Python: the few that plain data needs are keys of
 `CONSTRUCTORS`, and create objects of this module, which only store their arguments.
+
+A file of 90 bytes can hold a tuple that is printed as gigabytes, because every level
+contains the level below twice. So messages show the type of a value, or a name whose
+length is limited, and never a value.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
+
+MAX_MESSAGE = 300
+"""Characters of a message, which can contain names from the file."""
+
+
+def shorten(message: str) -> str:
+    """Returns a message of at most `MAX_MESSAGE` characters."""
+    if len(message) <= MAX_MESSAGE:
+        return message
+    return f"{message[: MAX_MESSAGE - 4]} ..."
 
 
 class RejectedPickle(Exception):
@@ -21,8 +35,8 @@ class RejectedPickle(Exception):
     """
 
     def __init__(self, code: str, reason: str, fix: str = "", name: str = ""):
-        super().__init__(reason)
-        self.code, self.reason, self.fix, self.name = code, reason, fix, name
+        super().__init__(shorten(reason))
+        self.code, self.reason, self.fix, self.name = code, shorten(reason), fix, name
 
 
 def invalid_object(reason: str) -> RejectedPickle:
@@ -82,13 +96,12 @@ class PickledPairs:
 
     Attributes:
         first: Pairs that were passed to the constructor; the list may still grow.
-        keys: Keys that were added later.
-        values: Their values.
+        added: Key, value, key, value, ...: those that were added later. None is an
+            empty list, because one byte of a file creates a dict.
     """
 
-    first: list[Any] = dataclasses.field(default_factory=list)
-    keys: list[Any] = dataclasses.field(default_factory=list)
-    values: list[Any] = dataclasses.field(default_factory=list)
+    first: list[Any] | None = None
+    added: list[Any] | None = None
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -175,7 +188,7 @@ def _new_dtype(code: Any, align: Any = False, copy: Any = True) -> PickledDtype:
 def _new_array(kind: Any, shape: Any, code: Any) -> PickledArray:
     del shape, code
     if not isinstance(kind, PickledName) or str(kind) != "numpy.ndarray":
-        raise invalid_object(f"unsupported array class {kind}")
+        raise invalid_object("unsupported array class")
     return PickledArray()
 
 
@@ -212,7 +225,7 @@ def _bytes(*content: Any) -> PickledBytes:
 def _pairs(first: Any = None) -> PickledPairs:
     if first is not None and type(first) is not list:
         raise invalid_object("dict items are not pairs")
-    return PickledPairs(first or [])
+    return PickledPairs(first)
 
 
 def _default_pairs(factory: Any = None) -> PickledPairs:
@@ -265,14 +278,16 @@ _HINTS = (
 )  # fmt: skip
 
 
-def allowed_name(module: str, name: str) -> PickledName:
-    """Returns the name of a function or class, if plain data needs it.
+def allowed_name(
+    constructors: Mapping[str, Callable[..., Any]], module: str, name: str
+) -> PickledName:
+    """Returns the name of a function or class, if it is one of `constructors`.
 
     Raises:
-        RejectedPickle: Plain data does not need it.
+        RejectedPickle: It is not, so the file contains something other than data.
     """
     found = PickledName(module, name)
-    if str(found) in CONSTRUCTORS and "." not in name:
+    if str(found) in constructors and "." not in name:
         return found
     known = (hint for start, hint in _HINTS if module.split(".")[0] == start)
     fix = next(known, "save its arrays as npz on the machine where the file was made")

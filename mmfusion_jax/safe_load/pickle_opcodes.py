@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from mmfusion_jax.safe_load.pickle_objects import (
-    CONSTRUCTORS,
     PickledArray,
     PickledBytes,
     PickledDtype,
@@ -20,6 +19,8 @@ from mmfusion_jax.safe_load.pickle_objects import (
 )
 from mmfusion_jax.safe_load.pickle_vm import NAMES, PickleVM, corrupted
 
+_MAX_DIGITS = 4300  # the limit of Python, which can be turned off
+_MAX_INDEX_DIGITS = 20
 _ODD_ESCAPE = re.compile(rb"""\\(?!['"abfnrtvx\n0-7])|\\[4-7][0-7][0-7]""")
 
 
@@ -52,7 +53,9 @@ def _int_line(vm: PickleVM) -> None:
     vm.push(booleans[line] if line in booleans else _integer(line))
 
 
-def _integer(line: bytes) -> int:
+def _integer(line: bytes, digits: int = _MAX_DIGITS) -> int:
+    if len(line) > digits:  # conversion takes quadratic time
+        raise corrupted(f"number of more than {digits} digits")
     try:
         return int(line.removesuffix(b"L"))
     except ValueError:
@@ -132,8 +135,8 @@ def _add_pairs(vm: PickleVM, flat: list[Any]) -> None:
     pairs = vm.top(PickledPairs)
     if len(flat) % 2:
         raise corrupted("dict key without a value")
-    pairs.keys += flat[::2]
-    pairs.values += flat[1::2]
+    pairs.added = pairs.added or []
+    pairs.added += flat
 
 
 def _set_item(vm: PickleVM) -> None:
@@ -161,12 +164,16 @@ def _add_items(vm: PickleVM) -> None:
 
 def _global(vm: PickleVM) -> None:
     module, name = vm.line(), vm.line()
-    vm.push(allowed_name(module.decode("latin1"), name.decode("latin1")))
+    vm.push(_allowed(vm, module.decode("latin1"), name.decode("latin1")))
 
 
 def _stack_global(vm: PickleVM) -> None:
     name, module = vm.pop(), vm.pop()
-    vm.push(allowed_name(short_string(module), short_string(name)))
+    vm.push(_allowed(vm, short_string(module), short_string(name)))
+
+
+def _allowed(vm: PickleVM, module: str, name: str) -> PickledName:
+    return allowed_name(vm.constructors, module, name)
 
 
 def _reduce(vm: PickleVM) -> None:
@@ -175,7 +182,7 @@ def _reduce(vm: PickleVM) -> None:
     if not isinstance(name, PickledName) or type(given) is not tuple:
         raise invalid_object("unsupported call")
     try:
-        made = CONSTRUCTORS[str(name)](*given)
+        made = vm.constructors[str(name)](*given)
     except (TypeError, UnicodeError) as error:
         raise invalid_object(f"invalid arguments of {name}") from error
     if isinstance(made, PickledArray):
@@ -191,23 +198,11 @@ def _build(vm: PickleVM) -> None:
 
 
 def _put(index: Callable[[PickleVM], int]) -> Callable[[PickleVM], None]:
-    def handler(vm: PickleVM) -> None:
-        key = index(vm)
-        if not vm.stack:
-            raise corrupted("nothing to store in the memo")
-        vm.memo[key] = vm.stack[-1]
-
-    return handler
+    return lambda vm: vm.remember(index(vm))
 
 
 def _get(index: Callable[[PickleVM], int]) -> Callable[[PickleVM], None]:
-    def handler(vm: PickleVM) -> None:
-        key = index(vm)
-        if key not in vm.memo:
-            raise corrupted(f"memo key {key} is undefined")
-        vm.push(vm.memo[key])
-
-    return handler
+    return lambda vm: vm.recall(index(vm))
 
 
 def _index(form: str) -> Callable[[PickleVM], int]:
@@ -215,7 +210,7 @@ def _index(form: str) -> Callable[[PickleVM], int]:
 
 
 def _index_line(vm: PickleVM) -> int:
-    return _integer(vm.line())
+    return _integer(vm.line(), _MAX_INDEX_DIGITS)
 
 
 _BY_NAME: dict[str, Callable[[PickleVM], Any]] = {
@@ -271,7 +266,7 @@ _BY_NAME: dict[str, Callable[[PickleVM], Any]] = {
     "PUT": _put(_index_line),
     "BINPUT": _put(_index("B")),
     "LONG_BINPUT": _put(_index("<I")),
-    "MEMOIZE": _put(lambda vm: len(vm.memo)),
+    "MEMOIZE": _put(lambda vm: vm.memo_count),
     "GET": _get(_index_line),
     "BINGET": _get(_index("B")),
     "LONG_BINGET": _get(_index("<I")),

@@ -1,19 +1,27 @@
 """A pickle interpreter restricted to plain data.
 
 It runs one opcode after the other on a stack of plain values and of the inert objects
-of `pickle_objects.py`; Python's own unpickler is not used. Each opcode takes at least
-one byte, and a time that is bounded by its number of bytes, so time and memory are
-linear in the size of the file.
+of `pickle_objects.py`.
+
+Python's own unpickler cannot be restricted enough, even if it may only look up harmless
+names. It calls what it looks up, with arguments of the file: `numpy.dtype` and the
+state of an array then make NumPy use numbers of the file as addresses. Its BUILD opcode
+sets attributes of whatever is on the stack, such as the default arguments of a function
+of this process. It hashes keys while it reads, which takes quadratic time if their
+hashes are equal, and a memo index of four bytes makes it allocate gigabytes. So this
+interpreter calls only functions of `constructors`, which store their arguments; BUILD
+is defined only for its own objects; nothing is hashed; and the memo is a list that
+grows no faster than the file is read. Each opcode takes at least one byte, and a time
+that is bounded by its number of bytes, so time and memory are linear in the size of the
+file.
 """
 
-import io
-import os
 import pickletools
 import struct
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
-from mmfusion_jax.safe_load.pickle_objects import RejectedPickle
+from mmfusion_jax.safe_load.pickle_objects import CONSTRUCTORS, RejectedPickle
 
 NAMES = {ord(op.code): op.name for op in pickletools.opcodes}
 """Byte of an opcode -> its name in Python."""
@@ -23,6 +31,9 @@ _NOT_DATA = {
     "PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4", "INST", "OBJ", "NEWOBJ",
     "NEWOBJ_EX", "NEXT_BUFFER", "READONLY_BUFFER",
 }  # fmt: skip
+
+
+_UNSET = object()  # marks a memo key that is not defined
 
 
 def corrupted(reason: str) -> RejectedPickle:
@@ -35,18 +46,27 @@ class PickleVM:
 
     Attributes:
         size: Size of the file in bytes.
+        constructors: Names that the file may use -> function that creates an inert
+            object; nothing else is called.
         position: Position of the next byte.
         start: Position of the current opcode, for messages.
     """
 
-    def __init__(self, file: io.BufferedReader):
+    def __init__(
+        self,
+        file: BinaryIO,
+        size: int,
+        constructors: Mapping[str, Callable[..., Any]] = CONSTRUCTORS,
+    ):
         self.file = file
-        self.size = os.fstat(file.fileno()).st_size
+        self.size = size
+        self.constructors = constructors
         self.position = 0
         self.start = 0
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # the stacks below the marks
-        self.memo: dict[int, Any] = {}
+        self.memo: list[Any] = []
+        self.memo_count = 0  # without gaps
 
     def run(self, handlers: Mapping[int, Callable[["PickleVM"], Any]]) -> Any:
         """Runs the program to its end and returns the top of the stack.
@@ -98,7 +118,7 @@ class PickleVM:
     def take_writable(self, count: int) -> bytearray:
         """Returns the next bytes in a separate buffer, which an array can share."""
         buffer = bytearray(self.advance(count))
-        if self.file.readinto(buffer) != count:
+        if self.file.readinto(buffer) != count:  # pyright: ignore[reportAttributeAccessIssue]
             raise corrupted("file was truncated while it was read")
         return buffer
 
@@ -126,6 +146,26 @@ class PickleVM:
         if not self.stack or type(self.stack[-1]) is not kind:
             raise corrupted(f"opcode requires a {kind.__name__} on the stack")
         return self.stack[-1]
+
+    def remember(self, key: int) -> None:
+        """Stores the top of the stack in the memo.
+
+        Every program that writes pickles counts its objects to number them, so no key
+        is larger than the number of bytes before it.
+        """
+        if not 0 <= key <= self.position:
+            raise corrupted("memo key is out of range")
+        if not self.stack:
+            raise corrupted("nothing to store in the memo")
+        self.memo += [_UNSET] * (key + 1 - len(self.memo))
+        self.memo_count += self.memo[key] is _UNSET
+        self.memo[key] = self.stack[-1]
+
+    def recall(self, key: int) -> None:
+        """Pushes an entry of the memo."""
+        if not 0 <= key < len(self.memo) or self.memo[key] is _UNSET:
+            raise corrupted(f"memo key {key} is undefined")
+        self.push(self.memo[key])
 
     def marked(self) -> list[Any]:
         """Returns the values above the last mark, and removes them and the mark."""

@@ -8,6 +8,7 @@ and only creates inert objects (`pickle_objects.py`). At the end, arrays are mad
 bytes whose number and dtype have been checked (`pickle_arrays.py`).
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from mmfusion_jax.safe_load.pickle_arrays import PickleMaterializer
 from mmfusion_jax.safe_load.pickle_objects import RejectedPickle
 from mmfusion_jax.safe_load.pickle_opcodes import HANDLERS
 from mmfusion_jax.safe_load.pickle_vm import PickleVM
+from mmfusion_jax.safe_load.regular_file import open_regular
 
 ENCODINGS = ("latin1", "utf-8", "bytes")
 
@@ -54,15 +56,13 @@ def read_pickle(path: Path, *, encoding: str = "latin1") -> Any:
     Raises:
         RejectedPickleFile: The file is corrupted or contains something other than
             plain data. The content of a file raises no other exception.
-        DataError: The file does not exist.
+        DataError: The file does not exist or is not a regular file.
         ValueError: `encoding` is unknown.
     """
     if encoding not in ENCODINGS:
         raise ValueError(f"{encoding=} is unknown; known: {', '.join(ENCODINGS)}.")
-    if not path.is_file():
-        raise DataError("D30", f"{path} does not exist or is not a file.")
-    with path.open("rb") as file:
-        vm = PickleVM(file)
+    with open_regular(path) as file:
+        vm = PickleVM(file, os.fstat(file.fileno()).st_size)
         materializer = PickleMaterializer(encoding, vm.size)
         root, running = None, True
         try:
@@ -71,12 +71,12 @@ def read_pickle(path: Path, *, encoding: str = "latin1") -> Any:
             vm.memo.clear()
             return materializer.value(root)
         except Exception as error:
-            rejection = _rejection(error)
+            rejection = as_rejection(error)
             offset = vm.start if running else materializer.position
             raise RejectedPickleFile(path, offset, rejection, rejection.name) from error
 
 
-def _rejection(error: Exception) -> RejectedPickle:
+def as_rejection(error: Exception) -> RejectedPickle:
     """Returns the rejection for any exception while reading."""
     if isinstance(error, RejectedPickle):
         return error

@@ -1,7 +1,9 @@
 """Pickles of plain data are read as Python reads them; all others are rejected."""
 
+import itertools
 import os
 import pickle
+import struct
 import time
 from collections import OrderedDict
 
@@ -294,6 +296,10 @@ def test_cyclic_and_deep_pickles_are_handled_at_once(file, content):
     assert time.monotonic() - began < 5
 
 
+HASH = 2**61 - 1  # its multiples have the hash 0
+EQUAL = list(itertools.product([k * HASH for k in range(-7, 8)], repeat=4))
+LONG = b"\x8b" + struct.pack("<i", 50_000) + b"\x7f" * 50_000
+DOUBLED = b"]" + b"2\x86" * 60  # printing or comparing it takes forever
 BIG = b"](" + b"N" * 100_000 + b"eq\x000"
 BOMBS = {
     "memo": b"Nr\x00\xa3\xe1\x11.",
@@ -308,6 +314,17 @@ BOMBS = {
     + b"h\x01h\x00\x85R0" * 20_000 + b"N.",
     "keys": b"(" + b"N" * 100_000 + b"tq\x000](" + b"}h\x00Ns" * 20_000 + b"e.",
     "hashes": pickle.dumps({k * (2**61 - 1): 0 for k in range(20_000)}),
+    "tuple hashes": pickle.dumps(dict.fromkeys(EQUAL)),
+    "tuple hashes in a set": pickle.dumps(set(EQUAL[:5000])),
+    "memo lines": b"N" + b"".join(b"p%d\n" % (k * HASH) for k in range(50_000)) + b".",
+    "long memo lines": b"Np" + b"1" * 400_000 + b"\n.",
+    "long sizes": numbers(shape=b"(" + LONG * 8 + b"t") + b".",
+    "long numbers": b"I" + b"9" * 400_000 + b"\n.",
+    "message": name("numpy.core.multiarray", "_reconstruct") + DOUBLED
+    + b"K\x00\x85C\x01b\x87R.",
+    "long name": name("n" * 400_000, "x") + b".",
+    "axes": name("numpy.core.numeric", "_frombuffer") + b"(" + raw(b"\0" * 8)
+    + dtype("f8") + b"K\x01K\x01\x86" + text("K") + DOUBLED + DOUBLED + b"\x86tR.",
 }  # fmt: skip
 
 
@@ -315,13 +332,11 @@ BOMBS = {
 def test_small_files_cannot_cause_much_work(file, bomb):
     file.write_bytes(BOMBS[bomb])
     began = time.monotonic()
-    if bomb == "memo":
-        assert read_pickle(file) is None
-    else:
-        with pytest.raises(RejectedPickleFile):
-            read_pickle(file)
+    with pytest.raises(RejectedPickleFile) as caught:
+        read_pickle(file)
+    assert len(str(caught.value)) < 600
     # Busy machines are slow; without limits it would take minutes.
-    assert time.monotonic() - began < (0.5 if bomb == "memo" else 10)
+    assert time.monotonic() - began < 10
 
 
 def test_a_missing_file_is_an_error(tmp_path):
