@@ -244,7 +244,8 @@ def _frozen_items(items: Any = ()) -> PickledItems:
     return dataclasses.replace(_items(items), frozen=True)
 
 
-def _nothing(*_: Any) -> Any:
+def not_callable(*_: Any) -> Any:
+    """Rejects a call of a type that a file may only pass as an argument."""
     raise invalid_object("a type is used as a value")
 
 
@@ -255,7 +256,7 @@ _NUMPY = ("numpy.core", "numpy._core")
 _BUILTINS = ("builtins", "__builtin__")
 
 CONSTRUCTORS: Mapping[str, Callable[..., Any]] = {
-    "numpy.ndarray": _nothing,
+    "numpy.ndarray": not_callable,
     "numpy.dtype": _new_dtype,
     **{f"{core}.multiarray._reconstruct": _new_array for core in _NUMPY},
     **{f"{core}.multiarray.scalar": _scalar for core in _NUMPY},
@@ -263,7 +264,7 @@ CONSTRUCTORS: Mapping[str, Callable[..., Any]] = {
     "_codecs.encode": _encode,
     "collections.OrderedDict": _pairs,
     "collections.defaultdict": _default_pairs,
-    **{f"{top}.{name}": _nothing for top in _BUILTINS for name in _FACTORIES},
+    **{f"{top}.{name}": not_callable for top in _BUILTINS for name in _FACTORIES},
     **{f"{top}.set": _items for top in _BUILTINS},
     **{f"{top}.frozenset": _frozen_items for top in _BUILTINS},
     **{f"{top}.bytes": _bytes for top in _BUILTINS},

@@ -16,10 +16,11 @@ that is bounded by its number of bytes, so time and memory are linear in the siz
 file.
 """
 
+import io
 import pickletools
 import struct
 from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO
+from typing import Any
 
 from mmfusion_jax.safe_load.pickle_objects import CONSTRUCTORS, RejectedPickle
 
@@ -54,7 +55,7 @@ class PickleVM:
 
     def __init__(
         self,
-        file: BinaryIO,
+        file: io.BufferedIOBase,
         size: int,
         constructors: Mapping[str, Callable[..., Any]] = CONSTRUCTORS,
     ):
@@ -118,7 +119,7 @@ class PickleVM:
     def take_writable(self, count: int) -> bytearray:
         """Returns the next bytes in a separate buffer, which an array can share."""
         buffer = bytearray(self.advance(count))
-        if self.file.readinto(buffer) != count:  # pyright: ignore[reportAttributeAccessIssue]
+        if self.file.readinto(buffer) != count:
             raise corrupted("file was truncated while it was read")
         return buffer
 

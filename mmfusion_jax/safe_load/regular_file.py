@@ -5,10 +5,10 @@ end. So the kind of a file is checked before it is opened, and again on the open
 in case it was replaced in between.
 """
 
+import io
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
 
 from mmfusion_jax.errors import DataError
 
@@ -45,7 +45,7 @@ def check_regular(path: Path, fix: str = "") -> None:
         raise DataError("D30", f"{path} {reason}.", fix)
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> io.BufferedReader:
     """Opens a regular file for reading; never waits.
 
     Raises:

@@ -1,18 +1,31 @@
-"""Reads the objects of a PyTorch file, without PyTorch and without running its code.
+"""Reads the description of tensors in a PyTorch file, without PyTorch.
 
-The tensors in such a file are described by a pickle, `data.pkl`, which could name any
-function. The few names that tensors need are mapped to inert replacements; every other
-name is rejected.
+The tensors in such a file are described by a pickle, `data.pkl`, as views of numbered
+storages. It runs in the same interpreter, and with the same budget, as every other
+pickle; the names it may use are those that `torch.save` writes for tensors, which
+create inert objects. The elements are not in the pickle, and are read later.
 """
 
 import dataclasses
 import io
-import pickle
-import pickletools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+
+from mmfusion_jax.safe_load.pickle_arrays import PickleMaterializer
+from mmfusion_jax.safe_load.pickle_objects import (
+    CONSTRUCTORS,
+    PickledName,
+    PickledPairs,
+    invalid_object,
+    not_callable,
+    short_string,
+)
+from mmfusion_jax.safe_load.pickle_opcodes import HANDLERS
+from mmfusion_jax.safe_load.pickle_vm import PickleVM
+from mmfusion_jax.safe_load.safe_pickle import as_rejection
 
 DTYPES = {
     "DoubleStorage": "f8",
@@ -27,108 +40,147 @@ DTYPES = {
     "BoolStorage": "b1",
 }
 
-REJECTED_OPCODES = frozenset(
-    {"EXT1", "EXT2", "EXT4", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX"}
-    | {"PERSID", "NEXT_BUFFER", "READONLY_BUFFER"}
-)
-
-MAX_PICKLE = 1 << 26
+MAX_PICKLE = 1 << 22
 """Maximum size of data.pkl in bytes; that of BERT has about 30,000."""
+
+_MAX_AXES = 64
 
 
 class InvalidTensorFile(Exception):
     """The file is corrupted, or contains something other than named tensors."""
 
 
-@dataclasses.dataclass(frozen=True)
-class _StorageKind:
-    """Replaces a storage class, such as torch.FloatStorage."""
+@dataclasses.dataclass(slots=True, eq=False)
+class PickledStorage:
+    """Consecutive elements in another entry of the file.
 
-    name: str
+    Attributes:
+        kind: Key of `DTYPES`.
+        number: Name of the entry.
+        count: Number of elements.
+    """
+
+    kind: str
+    number: str
+    count: int
 
 
-class _OrderedDict(dict):
-    """Replaces OrderedDict, without the attributes that PyTorch adds to it."""
+@dataclasses.dataclass(slots=True, eq=False)
+class PickledTensor:
+    """A tensor: a view of a storage, within its bounds.
 
-    def __setstate__(self, state: Any) -> None:
-        del state
+    Attributes:
+        storage: The storage.
+        offset: Index of the first element.
+        size: Its shape.
+        stride: Number of elements between neighbors, for each axis.
+    """
+
+    storage: PickledStorage
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    def view(self, elements: np.ndarray) -> np.ndarray:
+        """Returns the tensor as a view of the elements of its storage, (count)."""
+        if 0 in self.size:
+            return np.empty(self.size, elements.dtype)
+        strides = [step * elements.itemsize for step in self.stride]
+        start = elements[self.offset :]
+        return np.lib.stride_tricks.as_strided(
+            start, self.size, strides, writeable=False
+        )
 
 
-class _TensorUnpickler(pickle.Unpickler):
-    """Reads data.pkl with a replacement for every name that it may use."""
-
-    def __init__(self, stream: io.BytesIO, storage: Callable[..., np.ndarray]):
-        super().__init__(stream)
-        self.storage = storage
-
-    def find_class(self, module: str, name: str, /) -> Any:
-        if module == "torch" and name in DTYPES:
-            return _StorageKind(name)
-        if (module, name) not in REPLACEMENTS:
-            raise InvalidTensorFile(f"unsupported type {module}.{name}")
-        return REPLACEMENTS[module, name]
-
-    def persistent_load(self, pid: Any) -> np.ndarray:
-        """Returns the storage with id ("storage", kind, number, device, count)."""
-        tag, kind, number, _, count = pid
-        if tag != "storage" or not isinstance(kind, _StorageKind):
-            raise InvalidTensorFile(f"unsupported storage {tag!r}")
-        return self.storage(kind.name, str(number), int(count))
+def _storage(pid: Any) -> PickledStorage:
+    """Returns the storage with id ("storage", kind, number, device, count)."""
+    if type(pid) is not tuple or len(pid) != 5:
+        raise invalid_object("invalid storage")
+    tag, kind, number, _, count = pid
+    is_kind = isinstance(kind, PickledName) and kind.name in DTYPES
+    if not is_kind or short_string(tag) != "storage" or not _is_size(count):
+        raise invalid_object("invalid storage")
+    return PickledStorage(kind.name, short_string(number), count)
 
 
 def _tensor(
-    storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
-) -> np.ndarray:
-    """Replaces torch._utils._rebuild_tensor_v2; returns a view of a storage."""
-    if not isinstance(storage, np.ndarray) or min((offset, *size, *stride)) < 0:
-        raise InvalidTensorFile(f"invalid tensor of size {size}, stride {stride}")
-    steps = [(n - 1) * s for n, s in zip(size, stride, strict=True)]
-    if 0 in size:
-        return np.empty(size, storage.dtype)
-    if offset + sum(steps) >= len(storage):
-        raise InvalidTensorFile(f"tensor of size {size} is out of bounds")
-    strides = [s * storage.itemsize for s in stride]
-    view = np.lib.stride_tricks.as_strided(storage[offset:], size, strides)
-    return np.ascontiguousarray(view).reshape(size)
+    storage: Any, offset: Any, size: Any, stride: Any, *_: Any
+) -> PickledTensor:
+    """Replaces torch._utils._rebuild_tensor_v2."""
+    if not isinstance(storage, PickledStorage) or not _is_size(offset):
+        raise invalid_object("tensor without a storage and an offset")
+    for axes in (size, stride):
+        if type(axes) is not tuple or not all(map(_is_size, axes[: _MAX_AXES + 1])):
+            raise invalid_object("tensor size and stride must be integers below 2^60")
+    if len(size) != len(stride) or len(size) > _MAX_AXES:
+        raise invalid_object("tensor size and stride do not match")
+    if 8 * math.prod(max(n, 1) for n in size) >= 1 << 63:
+        raise invalid_object("tensor is too large")
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if 0 not in size and last >= storage.count:
+        raise invalid_object("tensor is out of bounds")
+    return PickledTensor(storage, offset, size, stride)
 
 
-def _parameter(tensor: Any, *_: Any) -> Any:
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 60
+
+
+def _parameter(tensor: Any, *_: Any) -> PickledTensor:
     """Replaces torch._utils._rebuild_parameter."""
+    if not isinstance(tensor, PickledTensor):
+        raise invalid_object("parameter is not a tensor")
     return tensor
 
 
-REPLACEMENTS = {
-    ("collections", "OrderedDict"): _OrderedDict,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
+def _persistent_id(vm: PickleVM) -> None:
+    vm.push(_storage(vm.pop()))
+
+
+def _discard_state(vm: PickleVM) -> None:
+    """Discards the attributes of an OrderedDict, the only object that has a state."""
+    vm.pop()
+    if not vm.stack or not isinstance(vm.stack[-1], PickledPairs):
+        raise invalid_object("unsupported object state")
+
+
+TORCH_CONSTRUCTORS: Mapping[str, Callable[..., Any]] = {
+    "collections.OrderedDict": CONSTRUCTORS["collections.OrderedDict"],
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+    **{f"torch.{kind}": not_callable for kind in DTYPES},
 }
+"""Names that tensors need -> function that creates the inert object."""
+
+TORCH_HANDLERS = {**HANDLERS, ord("Q"): _persistent_id, ord("b"): _discard_state}
+"""Byte of an opcode -> function that runs it: also BINPERSID, and another BUILD."""
 
 
-def _check_opcodes(stream: bytes) -> None:
-    """Rejects opcodes that tensors do not need, before any of them runs."""
-    end = -1
-    for opcode, argument, position in pickletools.genops(stream):
-        end = position or 0
-        too_large = opcode.name.endswith("PUT") and int(argument or 0) > len(stream)
-        if opcode.name in REJECTED_OPCODES or too_large:
-            raise InvalidTensorFile(
-                f"unsupported {opcode.name} at byte {position} of data.pkl"
-            )
-    if end + 1 != len(stream):
-        raise InvalidTensorFile("trailing data in data.pkl")
+class _TensorMaterializer(PickleMaterializer):
+    """Leaves tensors as they are."""
+
+    def _make(self, obj: Any, depth: int) -> Any:
+        return obj if isinstance(obj, PickledTensor) else super()._make(obj, depth)
 
 
-def load_tensors(stream: bytes, storage: Callable[[str, str, int], np.ndarray]) -> Any:
-    """Returns the objects in data.pkl, with tensors as arrays.
+def read_description(stream: bytes) -> Any:
+    """Returns the objects in data.pkl: plain values, and a `PickledTensor` per tensor.
 
     Args:
         stream: Content of data.pkl.
-        storage: Maps the kind, the number and the element count of a storage to its
-            elements, (count).
 
     Raises:
         InvalidTensorFile: The pickle is corrupted, or contains something other than
             tensors and plain values.
     """
-    _check_opcodes(stream)
-    return _TensorUnpickler(io.BytesIO(stream), storage).load()
+    vm = PickleVM(io.BytesIO(stream), len(stream), TORCH_CONSTRUCTORS)
+    running = True
+    try:
+        root = vm.run(TORCH_HANDLERS)
+        running = False
+        vm.memo.clear()
+        return _TensorMaterializer("utf-8", len(stream)).value(root)
+    except Exception as error:
+        reason = as_rejection(error).reason
+        where = f"data.pkl byte {vm.start}" if running else "data.pkl"
+        raise InvalidTensorFile(f"{where}: {reason}") from error
