@@ -481,7 +481,9 @@ _CODES = (
         "Corrupted data file",
         """A data file is corrupted, its arrays have unexpected shapes or values, or
         two files do not match each other. Copy or download them again. An npz file
-        that requires pickle is rejected.""",
+        that requires pickle, is encrypted, is not written by `np.savez` or
+        `np.savez_compressed`, has more than 10,000 arrays or would unpack to more than
+        200 times its size is rejected.""",
     ),
     _code(
         "D60",
@@ -519,7 +521,9 @@ _CODES = (
         "Unsupported structure of a pickle",
         """A pickle contains itself, is nested too deeply or reuses the same objects
         too often, or a key of a dict is not a string, a number or a short tuple of
-        these. Data files do not need any of this.""",
+        these. Or a dict or set has more than 131,072 keys that are not strings, or
+        keys that were chosen to have the same hash. Data files do not need any of
+        this.""",
     ),
     _code(
         "D65",
@@ -708,9 +712,10 @@ _CODES = (
     _code(
         "W01",
         "Weights file not found",
-        """A file of pretrained weights does not exist, or is a folder. The message
-        shows a command that writes such a file if the `transformers` library is
-        installed. A missing file never leads to random initialization.""",
+        """A file of pretrained weights does not exist or cannot be opened, or is not a
+        regular file but a folder, FIFO, socket or device. The message shows a command
+        that writes such a file if the `transformers` library is installed. A missing
+        file never leads to random initialization.""",
     ),
     _code(
         "W02",
@@ -718,7 +723,8 @@ _CODES = (
         """A file of pretrained weights cannot be read. It must be a safetensors file,
         or a state dict saved by `torch.save` of PyTorch 1.6 or later. No code in a
         file is run: a file that contains an entire model, or anything but named
-        tensors, is rejected.""",
+        tensors, is rejected. So is a file whose tensors are larger than their
+        storages, such as those of `expand`: save `tensor.contiguous()`.""",
     ),
     _code(
         "W03",

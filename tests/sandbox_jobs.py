@@ -42,8 +42,8 @@ def leave() -> None:
     os._exit(0)
 
 
-def complain() -> None:
-    raise DataError("D41", "no header", "add one")
+def complain(message: str = "no header") -> None:
+    raise DataError("D41", message, "add one")
 
 
 def fail() -> None:

@@ -21,6 +21,7 @@ from mmfusion_jax.errors import DataError
 JSON: TypeAlias = Any
 REQUEST, RESPONSE = "request.json", "response.json"
 _MAX_RESPONSE = 64 << 20  # bytes
+_MAX_MESSAGE = 4000  # characters
 _ERRORS = {
     error.__name__: error
     for error in (
@@ -145,13 +146,25 @@ def _read_response(path: Path, subject: str) -> Mapping[str, JSON]:
     return response
 
 
+def _printable(message: str) -> str:
+    """Returns a message whose names from the file cannot flood or control a terminal.
+
+    Control characters are escaped, and the message is cut at `_MAX_MESSAGE` characters.
+    """
+    if len(message) > _MAX_MESSAGE:
+        message = f"{message[:_MAX_MESSAGE]} ..."
+    return "".join(
+        c if c == "\n" or c.isprintable() else ascii(c)[1:-1] for c in message
+    )
+
+
 def _result(response: Mapping[str, JSON], subject: str, memory_gb: float) -> JSON:
     """Returns the result of the function, or raises its exception."""
     if "result" in response:
         return response["result"]
     if "user_error" in response:
         name, code, message, fix = response["user_error"]
-        raise _ERRORS.get(name, DataError)(code, message, fix)
+        raise _ERRORS.get(name, DataError)(code, _printable(message), _printable(fix))
     if "memory" in response:
         raise DataError(
             "D65",

@@ -36,7 +36,14 @@ def main(folder: Path) -> None:
 def _set_limits(memory: int, cpu: int) -> None:
     """Sets the resource limits of this process.
 
-    The memory limit is added to what the imported libraries already use.
+    Their order matters. The process is first tied to its parent, so that none is left
+    behind however the parent ends. The function is then imported without limits: its
+    libraries reserve gigabytes of addresses and start threads, which differs between
+    machines and is not due to the file, so what they use is added to the limits of
+    memory and CPU time. The signal for too large files must have its default action
+    before the limit that sends it exists. Only then is the function called, which is
+    the first to see the file. Nothing in this process can raise the limits again, and
+    they also hold while the response is written.
     """
     used = 0
     if _STATM.exists():

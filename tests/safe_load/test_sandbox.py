@@ -74,6 +74,14 @@ def test_a_bug_stays_a_bug():
         sandboxed("fail")
 
 
+def test_messages_are_printable_and_short():
+    message = "\x1b[31mred\u202e \t\nnext " + "x" * 100_000
+    with pytest.raises(DataError) as caught:
+        sandboxed("complain", message=message)
+    assert str(caught.value).startswith("error[D41] \\x1b[31mred\\u202e \\t\nnext xxx")
+    assert len(str(caught.value)) < 5000
+
+
 def test_pickles_are_read_in_the_sandbox(tmp_path):
     file = tmp_path / "file.pkl"
     file.write_bytes(pickle.dumps({"train": 1, "test": 2}))

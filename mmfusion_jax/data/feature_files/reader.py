@@ -71,7 +71,7 @@ class Source:
 def list_files(path: Path) -> Sequence[Path]:
     """Returns the files of `path`, a file or a folder in the MMIM layout."""
     if not os.path.isdir(path):  # False for a path that cannot be inspected
-        check_regular(path, "" if os.path.exists(path) else _similar_file(path))
+        check_regular(path, "" if os.path.lexists(path) else _similar_file(path))
         return (path,)
     missing = [name for name in MMIM_FILES.values() if not (path / name).is_file()]
     if missing:
