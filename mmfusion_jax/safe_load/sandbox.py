@@ -146,16 +146,11 @@ def _read_response(path: Path, subject: str) -> Mapping[str, JSON]:
     return response
 
 
-def _printable(message: str) -> str:
-    """Returns a message whose names from the file cannot flood or control a terminal.
-
-    Control characters are escaped, and the message is cut at `_MAX_MESSAGE` characters.
-    """
-    if len(message) > _MAX_MESSAGE:
-        message = f"{message[:_MAX_MESSAGE]} ..."
-    return "".join(
-        c if c == "\n" or c.isprintable() else ascii(c)[1:-1] for c in message
-    )
+def _cut(message: str) -> str:
+    """Returns a message of at most `_MAX_MESSAGE` characters."""
+    if len(message) <= _MAX_MESSAGE:
+        return message
+    return f"{message[:_MAX_MESSAGE]} ..."
 
 
 def _result(response: Mapping[str, JSON], subject: str, memory_gb: float) -> JSON:
@@ -164,7 +159,7 @@ def _result(response: Mapping[str, JSON], subject: str, memory_gb: float) -> JSO
         return response["result"]
     if "user_error" in response:
         name, code, message, fix = response["user_error"]
-        raise _ERRORS.get(name, DataError)(code, _printable(message), _printable(fix))
+        raise _ERRORS.get(name, DataError)(code, _cut(message), _cut(fix))
     if "memory" in response:
         raise DataError(
             "D65",

@@ -74,7 +74,7 @@ def test_a_bug_stays_a_bug():
         sandboxed("fail")
 
 
-def test_messages_are_printable_and_short():
+def test_messages_are_short():
     message = "\x1b[31mred\u202e \t\nnext " + "x" * 100_000
     with pytest.raises(DataError) as caught:
         sandboxed("complain", message=message)
