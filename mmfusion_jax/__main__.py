@@ -4,6 +4,7 @@ python -m mmfusion_jax train --config=cfn_sr
 python -m mmfusion_jax data import FILE --dataset=mosi
 """
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 
@@ -14,14 +15,14 @@ from mmfusion_jax.commands import data_files as data
 from mmfusion_jax.errors import ConfigError, suggest
 
 MODES = {
-    "train": "Trains what a config describes.",
-    "evaluate": "Scores the selected checkpoint of a trained run.",
-    "inspect": "Counts parameters and multiply-accumulates, before any training.",
+    "train": "Trains a config, or resumes its training.",
+    "evaluate": "Computes the metrics of the selected checkpoint of a trained run.",
+    "inspect": "Shows parameters, operations, shapes and memory, without training.",
     "loss_gradients": "Computes the gradient of every loss term in a trained run.",
 }
 OTHERS = {
-    "bench": "Measures a config on this machine.",
-    "data": "Imports, checks, lists and removes data.",
+    "bench": "Measures the speed and memory of a config on this machine.",
+    "data": "Imports, checks, lists and removes datasets.",
 }
 
 
@@ -34,9 +35,11 @@ def run(words: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if words is None else words
     first, rest = (words[0], words[1:]) if words else ("", ())
     if first in MODES:
-        return run_command(main.COMMAND, [f"--mode={first}", *rest])
+        command = main.mode_command(first, MODES[first])
+        return run_command(command, [f"--mode={first}", *rest])
     if first == "bench":
-        return run_command(bench.COMMAND, rest)
+        command = dataclasses.replace(bench.COMMAND, name="mmfusion_jax bench")
+        return run_command(command, rest)
     if first == "data":
         return run_subcommand("mmfusion_jax data", OTHERS[first], data.COMMANDS, rest)
     if first == "--version":
@@ -66,7 +69,10 @@ def help_text() -> str:
             "commands:",
             *commands,
             "",
-            "  COMMAND --help lists the flags of a command; --version is the version",
+            "  COMMAND --help  lists the flags of a command",
+            "",
+            "example, on embedded data, without a download:",
+            "  python -m mmfusion_jax train --config=cfn_sr",
         ]
     )
 

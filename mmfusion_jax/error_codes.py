@@ -179,9 +179,9 @@ _CODES = (
     ),
     _code(
         "C13",
-        "Pretrained modality has no encoder",
-        """`config.pretrain_unimodal` contains a modality that has no encoder in
-        `config.model.encoders`.""",
+        "Modality has no encoder",
+        """`config.pretrain_unimodal`, or `modalities` of a term of `config.losses`,
+        contains a modality that has no encoder in `config.model.encoders`.""",
     ),
     _code(
         "C14",
@@ -295,17 +295,35 @@ _CODES = (
     _code(
         "C31",
         "Missing config field",
-        """A required field of the config, or a required option of a part, is missing.
-        Start the config from `base_config()` in `mmfusion_jax.config.base`, which sets
-        every field that has a default, or add what the message names.""",
+        """A required field of the config, or a required option of a part, is missing or
+        has no value. Start the config from `base_config()` in
+        `mmfusion_jax.config.base`, which sets every field that has a default, or add
+        what the message names.""",
     ),
     _code(
         "C32",
         "Part cannot be imported",
         """A config can name a part of any package as `package.module:Name`. Here the
-        module cannot be imported, or it has no such name; the message shows the import
-        error. Or the name is not a class or function, or not a metric. Correct the
-        path, install the package, or add its folder to `PYTHONPATH`.""",
+        module cannot be imported, or it has no such name; the message shows the error.
+        Or the name is not a class or function. Correct the path, install the package,
+        or add its folder to `PYTHONPATH`.""",
+    ),
+    _code(
+        "C33",
+        "Error in a part",
+        """A part that the config names by its import path raises an error, or is not
+        what a part of its kind must be: a model is a Linen module that returns
+        `Outputs` with a prediction of the size of the label, an encoder returns
+        `Tokens`, a loss one value per example, a dataset function a `Dataset`.
+        CONTRIBUTING.md has an example of each. The message shows the line of the part,
+        or what it returned; the traceback is in `run.log`, and `--debug` prints it.""",
+    ),
+    _code(
+        "C34",
+        "Loss does not fit the label",
+        """A term of `config.losses` cannot compare the predictions with the label: use
+        `cross_entropy` for classes, `l1` or `mse` for numbers, and `multilabel` for
+        binary labels. `multiplicative` and `consistency` are for classes.""",
     ),
     _code(
         "D07",
@@ -389,6 +407,15 @@ _CODES = (
         dataset must call it under `if __name__ == "__main__":`, because each process
         imports the script again. `workers=0` decodes in the main process, without a
         time limit.""",
+    ),
+    _code(
+        "D25",
+        "Malformed example",
+        """An example of a dataset, or what an augmentation returns, does not have the
+        form of `Example` in `mmfusion_jax/data/dataset.py`: a dictionary of inputs,
+        masks (one boolean per time step of the input), labels and weight. All examples
+        must have the same shapes: pad shorter clips, and mask the padding. A dataset
+        must have the splits `train` and `test`.""",
     ),
     _code(
         "D30",
@@ -652,6 +679,15 @@ _CODES = (
         works with older drivers. Restart Python (on Colab, the runtime) after
         installing. Only one process can use a TPU: end the other one, such as a second
         notebook. `JAX_PLATFORMS=cpu` selects the CPU, which is then not an error.""",
+    ),
+    _code(
+        "E05",
+        "Not enough memory",
+        """The accelerator or the machine does not have enough memory. Use a smaller
+        `--config.data.batch_size`, or `--config.optim.gradient_accumulation_steps=2`,
+        which computes the gradient of a batch in parts, or a smaller model.
+        `--mode=inspect --compile` shows the memory of a training step before
+        training.""",
     ),
     _code(
         "K01",

@@ -5,8 +5,10 @@ exception here ends a command with its exit code; any other exception is a bug.
 """
 
 import difflib
+import os
 import reprlib
-from collections.abc import Iterable
+import traceback
+from collections.abc import Collection, Iterable
 from typing import Any, ClassVar
 
 SHOWN_LENGTH = 60
@@ -115,7 +117,7 @@ def suggest(word: str, known: Iterable[str]) -> str:
     names = sorted(known)
     if close := difflib.get_close_matches(word, names, n=1, cutoff=0.5):
         return f"did you mean {close[0]!r}?"
-    return f"known: {', '.join(names)}"
+    return f"known: {', '.join(names) or 'none'}"
 
 
 def missing_dependency(module: str, extra: str, what: str) -> MissingDependencyError:
@@ -131,3 +133,35 @@ def missing_dependency(module: str, extra: str, what: str) -> MissingDependencyE
         f"{what} requires {module}, which is not installed.",
         f'pip install "mmfusion_jax[{extra}]"',
     )
+
+
+def describe_exception(error: BaseException) -> str:
+    """Returns the type and the first line of an exception."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def type_name(value: Any) -> str:
+    """Returns what a value is, for a message, such as "an array"."""
+    if value is None:
+        return "None"
+    is_array = hasattr(value, "shape") and hasattr(value, "dtype")
+    return "an array" if is_array else f"an object of type {type(value).__name__}"
+
+
+def code_location(error: BaseException, packages: Collection[str]) -> str:
+    """Returns where the code of some packages raised an exception.
+
+    Args:
+        error: The exception.
+        packages: Names of packages, such as "my_package".
+
+    Returns:
+        The innermost line of these packages, such as "my_package/model.py, line 7"; ""
+        if the exception did not pass through them.
+    """
+    found = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if frame.f_globals.get("__name__", "").split(".")[0] in packages:
+            file = frame.f_code.co_filename
+            found = f"{min(os.path.relpath(file), file, key=len)}, line {line}"
+    return found

@@ -4,6 +4,7 @@ python -m mmfusion_jax.main --config=configs/cfn_sr.py
 """
 
 import contextlib
+import dataclasses
 import json
 import shlex
 import sys
@@ -98,6 +99,26 @@ def show_gradients(result: Mapping[str, Any]) -> None:
     show(result)
 
 
+FLAGS_OF_MODES = {"inspect": "compile", "loss_gradients": "batches"}
+"""Mode -> the flag that only this mode has."""
+
+
+def mode_command(mode: str, help: str) -> Command:
+    """Returns the command of a mode, `python -m mmfusion_jax MODE`.
+
+    Args:
+        mode: A key of `MODES`.
+        help: What it does, in a sentence.
+    """
+    others = {flag for other, flag in FLAGS_OF_MODES.items() if other != mode}
+    return dataclasses.replace(
+        COMMAND,
+        name=f"mmfusion_jax {mode}",
+        help=help,
+        hidden=frozenset({"mode", *others}),
+    )
+
+
 MODES: dict[str, tuple[Callable[..., Any], Callable[[Any], None]]] = {
     "train": (train, show_nothing),
     "evaluate": (evaluate, show_scores),
@@ -111,8 +132,8 @@ COMMAND = Command(
     run_mode,
     (
         Flag("mode", "train", "what to do (default: train)", tuple(MODES)),
-        Flag("batches", 8, "loss_gradients: number of training batches", minimum=1),
-        Flag("compile", False, "inspect: compile a training step to know its memory"),
+        Flag("batches", 8, "number of training batches (loss_gradients)", minimum=1),
+        Flag("compile", False, "compile a training step too, for its memory (inspect)"),
     ),
 )
 

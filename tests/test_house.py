@@ -11,7 +11,7 @@ import mmfusion_jax
 
 ROOT = Path(mmfusion_jax.__file__).parent
 LAYERS = (
-    {"types", "errors"},
+    {"types", "errors", "option_types"},
     {"error_codes", "ops", "metrics", "safe_load"},
     {"layers", "losses", "data", "weights"},
     {"encoders", "fusion", "tasks"},

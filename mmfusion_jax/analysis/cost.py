@@ -132,7 +132,7 @@ def _products(jaxpr: core.Jaxpr, prefix: str) -> Iterator[tuple[str, int | None]
 def _component(path: str) -> str:
     """Returns the top-level module of a path such as "CFNSR/CFNSR._fuse/cross/ask"."""
     model, *inner = (name.split(".")[0] for name in path.split("/"))
-    return next((name for name in inner if name != model), "itself")
+    return next((name for name in inner if name != model), "model")
 
 
 def _branch(params: Mapping[str, Any], path: str) -> Iterator[tuple[str, int | None]]:
@@ -179,7 +179,7 @@ def _calls(captured: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
     Intermediates that a module sowed itself are skipped.
     """
     if "__call__" in captured:
-        yield path or "itself", _described(captured["__call__"])
+        yield path or "model", _described(captured["__call__"])
     for name, inner in captured.items():
         if isinstance(inner, Mapping):
             yield from _calls(inner, f"{path}/{name}".lstrip("/"))

@@ -6,6 +6,7 @@ Does not import JAX, so that `--help` and mistakes are answered at once.
 import dataclasses
 import errno
 import os
+import re
 import shlex
 import sys
 import tempfile
@@ -16,17 +17,39 @@ from pathlib import Path
 
 from absl import flags as absl_flags
 from absl import logging as absl_logging
+from ml_collections import ConfigDict
 
 from mmfusion_jax.cli.flags import Flag, ParsedCommand, parse
 from mmfusion_jax.config.base import FIELDS
 from mmfusion_jax.config.load import as_json, flatten, format_value, list_configs
-from mmfusion_jax.errors import ConfigError, Interrupted, UserError, suggest
+from mmfusion_jax.config.registry import is_import_path, package_of
+from mmfusion_jax.errors import (
+    ConfigError,
+    Interrupted,
+    MissingDependencyError,
+    UserError,
+    code_location,
+    describe_exception,
+    suggest,
+)
 
 # Errors of the operating system that are not bugs of this library.
-SYSTEM_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+SYSTEM_ERRORS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENAMETOOLONG,
+)
+
+# Packages of parts that are not the user's own code.
+LIBRARIES = {"mmfusion_jax", "flax", "jax", "optax"}
+
+OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED.*(memory|allocat)", re.IGNORECASE)
 
 COMMON = (
-    Flag("workdir", "", "work folder (default: runs/NAME_OF_THE_CONFIG)"),
+    Flag("workdir", "", "output folder (default: runs/NAME_OF_THE_CONFIG)"),
     Flag("json", False, "print one JSON object on stdout"),
     Flag("debug", False, "print the traceback of an error"),
 )
@@ -46,6 +69,7 @@ class Command:
         flags: Its flags, besides those of every command.
         needs_config: Whether it works on a config.
         positional: Name of its positional argument, such as "FILE"; "" for none.
+        hidden: Flags that `--help` does not list.
     """
 
     name: str
@@ -54,6 +78,7 @@ class Command:
     flags: tuple[Flag, ...] = ()
     needs_config: bool = True
     positional: str = ""
+    hidden: frozenset[str] = frozenset()
 
     @property
     def all_flags(self) -> tuple[Flag, ...]:
@@ -87,11 +112,8 @@ def _run(command: Command, words: Sequence[str]) -> int:
         request = parse(
             words, command.all_flags, command.needs_config, command.positional
         )
-    except UserError as error:
-        if "--debug" in words:
-            traceback.print_exc()
-        print(error, file=sys.stderr)
-        return error.exit_code
+    except Exception as error:
+        return _report_invalid(error, "--debug" in words)
     for note in request.notes:
         print(note, file=sys.stderr)
     if request.flags.get("print_config"):
@@ -106,6 +128,17 @@ def _run(command: Command, words: Sequence[str]) -> int:
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+def _report_invalid(error: Exception, debug: bool) -> int:
+    """Prints why a command line is invalid; returns the exit code."""
+    if isinstance(error, UserError):
+        if debug:
+            traceback.print_exc()
+        print(error, file=sys.stderr)
+        return error.exit_code
+    empty = ParsedCommand(ConfigDict(), "", Path("runs"), {"debug": debug})
+    return _report(error, empty)
 
 
 def run_subcommand(
@@ -154,7 +187,8 @@ def help_text(command: Command) -> str:
         ]
     else:
         lines += [f"  {use} [flags]", "", "flags:"]
-    lines += [_help_line(_flag_usage(flag), flag.help) for flag in command.all_flags]
+    listed = [flag for flag in command.all_flags if flag.name not in command.hidden]
+    lines += [_help_line(_flag_usage(flag), flag.help) for flag in listed]
     if known:
         lines += ["", "configs:", *(f"  {path}" for path in known)]
     return "\n".join(lines)
@@ -181,7 +215,7 @@ def config_text(request: ParsedCommand) -> str:
         if value is None:
             line = f"# --config.{name} is not set"
         if name in FIELDS:
-            line = f"{line}  # {FIELDS[name].help}"
+            line = f"{line}  # {FIELDS[name].description}"
         lines.append(line)
     return "\n".join(lines)
 
@@ -206,24 +240,61 @@ def _run_and_report(
     except KeyboardInterrupt:
         print("Interrupted. Rerun the same command to resume.", file=sys.stderr)
         return 130
-    except UserError as error:
-        _write_log(request)
-        print(error, file=sys.stderr)
-        return error.exit_code
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _stdout_is_closed():
             raise
-        path = _write_log(request)
-        if isinstance(error, OSError) and error.errno in SYSTEM_ERRORS:
-            print(f"error[E03] operating system error: {error}", file=sys.stderr)
-            return 2
-        first = (str(error).splitlines() or [""])[0][:200]
-        print(
-            f"error[B00] bug: {type(error).__name__}: {first}\n"
-            f"  please report it with its traceback, which is in {path}",
-            file=sys.stderr,
+        return _report(error, request)
+
+
+def _report(error: Exception, request: ParsedCommand) -> int:
+    """Prints an exception to stderr, writes it to run.log, returns the exit code."""
+    log = _write_log(request)
+    known = error if isinstance(error, UserError) else _as_user_error(error, request)
+    if known is not None:
+        print(known, file=sys.stderr)
+        return known.exit_code
+    print(
+        f"error[B00] bug: {describe_exception(error)[:200]}\n"
+        f"  please report it with its traceback, which is in {log}",
+        file=sys.stderr,
+    )
+    return 1
+
+
+def _as_user_error(error: Exception, request: ParsedCommand) -> UserError | None:
+    """Returns the error to show for an exception that is not a bug of this library."""
+    if isinstance(error, OSError) and _is_of_system(error, request.workdir):
+        return MissingDependencyError("E03", f"operating system error: {error}")
+    reason = describe_exception(error)[:200]
+    # Orbax raises RESOURCE_EXHAUSTED for a full disk too.
+    if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(reason):
+        return MissingDependencyError(
+            "E05",
+            f"not enough memory: {reason}",
+            "a smaller --config.data.batch_size or smaller options of the model; "
+            "--config.optim.gradient_accumulation_steps=2 splits a batch",
         )
-        return 1
+    if line := code_location(error, _packages_of_user(request.config)):
+        return ConfigError(
+            "C33",
+            f"{line}: {reason}",
+            "correct this code, or the options in the config; --debug prints the "
+            "traceback",
+        )
+    return None
+
+
+def _is_of_system(error: OSError, workdir: Path) -> bool:
+    """Returns whether a disk, its permissions or a name of the workdir is the cause."""
+    folders = map(str, (workdir, *workdir.parents))
+    return error.errno in SYSTEM_ERRORS or str(error.filename) in folders
+
+
+def _packages_of_user(config: ConfigDict) -> set[str]:
+    """Returns the packages of the parts that a config names by an import path."""
+    names = (v for k, v in flatten(config).items() if k.endswith(".name"))
+    paths = {str(name) for name in names if is_import_path(str(name))}
+    return {package_of(path) for path in paths} - LIBRARIES
 
 
 def _stdout_is_closed() -> bool:

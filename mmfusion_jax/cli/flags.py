@@ -91,7 +91,7 @@ def parse(
         _define(flag, values)
     spec, rest = _take_config(args) if needs_config else ("", list(args))
     _check_flags(rest, [*values, *(["config"] if needs_config else [])])
-    before = _load(spec) if needs_config else ConfigDict()
+    before = _load(spec, rest) if needs_config else ConfigDict()
     model = _replacement_model(rest, before)
     config = _with_model(before, model) if model else before
     if needs_config:
@@ -109,7 +109,7 @@ def parse(
         config, line = _fit_to_model(config, before)
         notes.append(line)
     check_values(flatten(config))
-    workdir = Path(given.pop("workdir") or default_workdir(spec)).expanduser()
+    workdir = Path(given.pop("workdir") or default_workdir(spec, model)).expanduser()
     return ParsedCommand(
         config, spec, workdir, given, argument, tuple(args), tuple(notes)
     )
@@ -122,10 +122,15 @@ def _config_file_note(spec: str) -> list[str]:
     return [] if path == written else [f"config: {path}"]
 
 
-def default_workdir(spec: str) -> str:
-    """Returns the work folder for a config, such as "runs/cfn_sr_ravdess"."""
+def default_workdir(spec: str, model: str = "") -> str:
+    """Returns the workdir of a config, such as "runs/cfn_sr_ravdess".
+
+    Args:
+        spec: The value of --config.
+        model: The model that replaces that of the config; "" for none.
+    """
     name, _, word = spec.partition(":")
-    parts = filter(None, (Path(name).stem, re.sub(r"\W+", "_", word)))
+    parts = filter(None, (Path(name).stem, re.sub(r"\W+", "_", word), model))
     return str(Path("runs", "_".join(parts)))
 
 
@@ -175,12 +180,12 @@ def _check_flags(words: Sequence[str], known: Sequence[str]) -> None:
             raise ConfigError("C01", f"unknown flag --{name}.", hint)
 
 
-def _load(spec: str) -> ConfigDict:
+def _load(spec: str, words: Sequence[str]) -> ConfigDict:
     """Returns the config of `spec`; raises ConfigError if it is empty."""
     if not spec:
-        known = list_configs()
-        fix = f"--config={known[0] if known else 'FILE.py'}"
-        raise ConfigError("C01", "--config is required.", fix)
+        names = [word for word in words if not word.startswith("-")]
+        name = next(iter([*names, *list_configs()]), "FILE.py")
+        raise ConfigError("C01", "--config is required.", f"--config={name}")
     return load_config(spec)
 
 
@@ -247,11 +252,12 @@ def _set(
     except absl_flags.IllegalFlagValueError as error:
         raise _wrong_type(str(error), values, config) from error
     except (absl_flags.Error, ValueError, TypeError) as error:
-        raise ConfigError("C01", " ".join(str(error).split())) from error
+        message = " ".join(str(error).split())
+        raise ConfigError("C01", message, "--help lists the flags") from error
     for field, value in flatten(config).items():
-        if isinstance(value, tuple) and any("," in str(part) for part in value):
-            parts = tuple(p for part in value for p in str(part).split(","))
-            config.update_from_flattened_dict({field: parts})
+        if isinstance(value, tuple) and any(re.search(",|^$", str(p)) for p in value):
+            parts = ",".join(map(str, value)).split(",")
+            config.update_from_flattened_dict({field: tuple(filter(None, parts))})
     return left
 
 

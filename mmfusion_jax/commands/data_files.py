@@ -206,7 +206,7 @@ COMMANDS = {
         "Imports a feature file, or a folder of the raw files of av_mnist.",
         import_command,
         (
-            Flag("dataset", "", "the dataset of the file", (*NAMES, AV_MNIST)),
+            Flag("dataset", "", "dataset of the file (required)", (*NAMES, AV_MNIST)),
             Flag("nan_to_zero", False, "replace NaN and infinite values by 0"),
             *LIMITS,
         ),
@@ -218,8 +218,8 @@ COMMANDS = {
         "Checks a feature file or an import. Exits with 1 if problems are found.",
         check_command,
         (
-            Flag("dataset", "", "the dataset of a file", ("", *NAMES)),
-            Flag("file", "", "the import of the dataset, if there are several"),
+            Flag("dataset", "", "the dataset, if a FILE is checked", ("", *NAMES)),
+            Flag("file", "", "which import of the dataset, if there are several"),
             *LIMITS,
         ),
         needs_config=False,

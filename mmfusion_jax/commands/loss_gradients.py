@@ -172,7 +172,8 @@ def show(found: Mapping[str, Any]) -> None:
 
 def _norms(found: Mapping[str, Any], terms: list[str]) -> Table:
     title = "Weighted gradient norm"
-    table = Table("module", title=title, title_justify="left")
+    table = Table(title=title, title_justify="left")
+    table.add_column("module", no_wrap=True)
     for term in terms:
         weight = found["terms"][term]["weight"]
         table.add_column(f"{term} (x {significant(weight)})", justify="right")

@@ -6,18 +6,23 @@ A config starts from `base_config()` and states only what differs.
 import dataclasses
 import fnmatch
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from ml_collections import ConfigDict
 
 from mmfusion_jax.config.load import Config
-from mmfusion_jax.config.validate import Check, Choice, PartName, Range, check_type
+from mmfusion_jax.config.validate import PartName, check_type, choices
 from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.option_types import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Range,
+)
 
 REQUIRED = object()
 """Default of a field that every config must state."""
-
-COMPUTE_DTYPES = ("float32", "bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,14 +32,19 @@ class Field:
     Attributes:
         default: Its value in `base_config`; `REQUIRED` if there is none.
         help: What it means, in a sentence.
-        check: Which values are allowed; None for every value of the type.
-        type: Its type; None for the type of the default.
+        type: Its type, with bounds as in `option_types`, or the kind of part that it
+            names; None for the type of the default.
     """
 
     default: Any
     help: str
-    check: Check | None = None
     type: Any = None
+
+    @property
+    def description(self) -> str:
+        """What it means, with the names that it may have."""
+        known = choices(self.hint)
+        return f"{self.help[:-1]}: {', '.join(known)}." if known else self.help
 
     @property
     def hint(self) -> Any:
@@ -43,105 +53,114 @@ class Field:
 
 
 NAMES = tuple[str, ...]
+Factor = Annotated[float, Range(0, 1, exclusive=True)]
 FIELDS: Mapping[str, Field] = {
-    "seed": Field(0, "Seed of the weights, the order and the augmentation.", Range(0)),
-    "seeds": Field(1, "Number of runs, with seed, seed + 1, ...", Range(1)),
+    "seed": Field(
+        0, "Seed of the weights, the order and the augmentation.", NonNegativeInt
+    ),
+    "seeds": Field(1, "Number of runs, with seed, seed + 1, ...", PositiveInt),
     "protocol": Field(
         "validation",
-        "What selects the checkpoint: the validation split, a fixed number of epochs,"
-        " or, as_published, what the paper's code does, which may be the test split.",
-        Choice(("validation", "fixed_epochs", "as_published")),
+        "What selects the checkpoint; as_published does what the paper's code does, and"
+        " may use the test split.",
+        Literal["validation", "fixed_epochs", "as_published"],
     ),
-    "parallel": Field("jit", "How devices share a batch.", Choice(("jit", "pmap"))),
+    "parallel": Field("jit", "How devices share a batch.", Literal["jit", "pmap"]),
     "compute_dtype": Field(
-        "float32", "Type of the activations.", Choice(COMPUTE_DTYPES)
+        "float32", "Type of the activations.", Literal["float32", "bfloat16"]
     ),
     "pretrain_unimodal": Field(
-        (), "Modalities whose encoders are trained alone first.", type=NAMES
+        (), "Modalities whose encoders are pretrained alone.", NAMES
     ),
-    "data.name": Field(REQUIRED, "The dataset.", PartName("dataset"), str),
-    "data.label": Field(REQUIRED, "The label to predict.", type=str),
-    "data.fold": Field("0", "The fold to run, or all."),
-    "data.folds": Field(1, "Number of folds.", Range(1)),
-    "data.batch_size": Field(32, "Examples in a step, on all devices.", Range(1)),
-    "data.num_read_threads": Field(2, "Threads that read examples.", Range(0)),
-    "model.name": Field(REQUIRED, "The model.", PartName("model"), str),
+    "data.name": Field(REQUIRED, "The dataset.", PartName("dataset")),
+    "data.label": Field(REQUIRED, "The label to predict.", str),
+    "data.fold": Field("0", "Number of the fold to run, or all."),
+    "data.folds": Field(1, "Number of folds.", PositiveInt),
+    "data.batch_size": Field(32, "Examples per step, on all devices.", PositiveInt),
+    "data.num_read_threads": Field(2, "Threads that read examples.", NonNegativeInt),
+    "model.name": Field(REQUIRED, "The model.", PartName("model")),
     "optim.name": Field("adam", "The optimizer.", PartName("optimizer")),
     "optim.learning_rate": Field(
-        1e-3, "Learning rate before the schedule.", Range(0, exclusive=True)
+        1e-3, "Learning rate before the schedule.", PositiveFloat
     ),
     "optim.schedule.name": Field(
-        "constant", "Learning rate over the steps.", PartName("schedule")
+        "constant", "Schedule of the learning rate.", PartName("schedule")
     ),
     "optim.clip_norm": Field(
-        0.0, "Maximum norm of the gradient; 0 does not clip.", Range(0)
+        0.0, "Maximum norm of the gradient; 0 does not clip.", NonNegativeFloat
     ),
-    "optim.weight_decay": Field(0.0, "Decoupled weight decay, of AdamW.", Range(0)),
+    "optim.weight_decay": Field(
+        0.0, "Decoupled weight decay; requires adamw.", NonNegativeFloat
+    ),
     "optim.coupled_weight_decay": Field(
-        0.0, "Weight decay that is added to the gradient (L2).", Range(0)
+        0.0, "Weight decay that is added to the gradient (L2).", NonNegativeFloat
     ),
     "optim.decay_mask": Field(
         "all",
         "Parameters that coupled_weight_decay applies to.",
-        Choice(("all", "kernels")),
+        Literal["all", "kernels"],
     ),
     "optim.reduce_on_plateau.factor": Field(
-        0.5, "Factor of the learning rate.", Range(0, 1, exclusive=True)
+        0.5, "What the learning rate is multiplied by on a plateau.", Factor
     ),
     "optim.reduce_on_plateau.patience": Field(
-        0, "Evaluations without a better value before it applies; 0 never.", Range(0)
+        0,
+        "Evaluations without improvement until then; 0: never.",
+        NonNegativeInt,
     ),
     "optim.reduce_on_plateau.monitor": Field(
-        "selection_metric", "The value.", Choice(("selection_metric", "loss"))
+        "selection_metric",
+        "What must improve.",
+        Literal["selection_metric", "loss"],
     ),
     "optim.gradient_accumulation_steps": Field(
-        1, "Parts of a batch whose gradients are added up.", Range(1)
+        1, "Parts into which a batch is split, to save memory.", PositiveInt
     ),
-    "train.epochs": Field(REQUIRED, "Passes over the training split.", Range(0), int),
+    "train.epochs": Field(REQUIRED, "Passes over the training split.", NonNegativeInt),
     "train.selection_metric": Field(
         "accuracy", "Metric that selects the checkpoint, or loss."
     ),
     "train.patience": Field(
-        0, "Epochs without a better value before training stops; 0 never.", Range(0)
+        0,
+        "Epochs without improvement until training stops; 0: never.",
+        NonNegativeInt,
     ),
-    "train.log_every": Field(20, "Steps between two log entries.", Range(1)),
+    "train.log_every": Field(20, "Steps between two log entries.", PositiveInt),
     "train.save_every": Field(
         0,
         "Steps between checkpoints within an epoch; 0 saves after epochs only.",
-        Range(0),
+        NonNegativeInt,
     ),  # fmt: skip
     "train.max_nonfinite_steps": Field(
-        3, "Consecutive non-finite steps that end the training.", Range(1)
+        3, "Consecutive non-finite steps that end the training.", PositiveInt
     ),
     "distributed.coordinator": Field("", "HOST:PORT of process 0."),
-    "distributed.num_processes": Field(1, "Number of processes.", Range(1)),
-    "distributed.process_id": Field(0, "Number of this process, from 0.", Range(0)),
+    "distributed.num_processes": Field(1, "Number of processes.", PositiveInt),
+    "distributed.process_id": Field(
+        0, "Index of this process, from 0.", NonNegativeInt
+    ),
 }
 """Full name -> field, of the fields that are single values."""
 
 GROUPS: Mapping[str, str] = {
     "data.augmentations": "Modality -> augmentation of its training examples.",
-    "data.modality_dropout": "Modality -> chance that a training example lacks it.",
+    "data.modality_dropout": "Modality -> probability that it is dropped in training.",
     "model.encoders": "Modality -> encoder.",
-    "losses": "Term -> loss and weight; the term task scores evaluations.",
-    "metrics": "Name -> metric beside those of the label.",
-    "optim.groups": "Name -> parameters with a learning rate of their own.",
+    "losses": "Term -> loss and weight; one term is named task.",
+    "metrics": "Name -> metric, in addition to those of the label.",
+    "optim.groups": "Name -> parameters with a separate learning rate.",
 }
 """Groups of fields whose keys a config chooses."""
 
-MEMBERS: Mapping[str, Field] = {
-    "data.augmentations.*.name": Field("", "", PartName("augmentation")),
-    "data.modality_dropout.*": Field(0.0, "", Range(0, 1)),
-    "model.encoders.*.name": Field("", "", PartName("encoder")),
-    "losses.*.name": Field("", "", PartName("loss")),
-    "metrics.*.name": Field("", "", PartName("metric")),
-    "optim.groups.*.param_prefix": Field("", ""),
-    "optim.groups.*.learning_rate": Field(0.0, "", Range(0, exclusive=True)),
-    "optim.groups.*.frozen": Field(False, ""),
-    "mis.consistency": Field("", "", Choice(("hard", "soft"))),
-    "mis.confidence": Field("", "", Choice(("margin", "entropy"))),
+MEMBERS: Mapping[str, Any] = {
+    "data.augmentations.*.name": PartName("augmentation"),
+    "model.encoders.*.name": PartName("encoder"),
+    "model.encoders.*.weights": str,
+    "losses.*.name": PartName("loss"),
+    "losses.*.weight": float,
+    "metrics.*.name": PartName("metric"),
 }
-"""Pattern of field names within groups -> what such a field may hold."""
+"""Pattern of field names within groups -> the type of such a field."""
 
 
 def base_config() -> ConfigDict:
@@ -169,19 +188,18 @@ def check_values(values: Mapping[str, Any]) -> None:
         ConfigError: A value has another type, or is not allowed.
     """
     for name, value in values.items():
-        if value is None:
-            continue
-        if field := FIELDS.get(name) or _member(name):
-            if field.default is not REQUIRED or field.type:
-                check_type(f"--config.{name}", value, field.hint)
-            if field.check:
-                field.check.check(name, value)
+        if value is not None and (hint := _type_of(name)) is not None:
+            check_type(f"--config.{name}", value, hint)
     _check_processes(values)
 
 
-def _member(name: str) -> Field | None:
-    """Returns the description of a field within a group, None if there is none."""
-    fits = (f for pattern, f in MEMBERS.items() if fnmatch.fnmatchcase(name, pattern))
+def _type_of(name: str) -> Any:
+    """Returns the type of a field, None if it depends on a part."""
+    if name in FIELDS:
+        return FIELDS[name].hint
+    fits = (
+        hint for pattern, hint in MEMBERS.items() if fnmatch.fnmatchcase(name, pattern)
+    )
     return next(fits, None)
 
 

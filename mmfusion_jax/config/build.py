@@ -8,13 +8,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mmfusion_jax.config.checked_model import checked_model
 from mmfusion_jax.config.optimizer import build_optimizer
 from mmfusion_jax.config.registry import load_part
-from mmfusion_jax.config.spec import ExperimentSpec
+from mmfusion_jax.config.spec import DataSpec, ExperimentSpec
 from mmfusion_jax.data.augment.modality_dropout import Compose, ModalityDropout
 from mmfusion_jax.data.dataset import Dataset, is_ids, loader_info
+from mmfusion_jax.data.example_checks import check_dataset
 from mmfusion_jax.data.pipeline import Pipeline
-from mmfusion_jax.errors import ConfigError, suggest
+from mmfusion_jax.errors import ConfigError, shown, suggest, type_name
 from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.metrics.integration_score import IntegrationScoreSpec
 from mmfusion_jax.metrics.score_info import ScoreInfo
@@ -81,8 +83,13 @@ def build_dataset(spec: ExperimentSpec, fold: int) -> Dataset:
         ConfigError: An option is out of range.
         DataError: The data is missing or corrupted.
     """
-    dataset = spec.data.dataset
-    return with_augmentations(dataset.target(**_dataset_arguments(spec, fold)), spec)
+    part = spec.data.dataset
+    data = part.target(**_dataset_arguments(spec, fold))
+    if not isinstance(data, Dataset):
+        raise part.error(f"returns {type_name(data)}, not a Dataset")
+    check_dataset(data, spec.data.label)
+    _check_modalities(data, spec.data)
+    return with_augmentations(data, spec)
 
 
 def describe_dataset(spec: ExperimentSpec, fold: int) -> Dataset:
@@ -102,7 +109,9 @@ def describe_dataset(spec: ExperimentSpec, fold: int) -> Dataset:
     info = loader_info(dataset.target)
     if info.outline is None or info.has_files(dataset.options):
         return build_dataset(spec, fold)
-    return with_augmentations(info.outline(**_dataset_arguments(spec, fold)), spec)
+    data = info.outline(**_dataset_arguments(spec, fold))
+    _check_modalities(data, spec.data)
+    return with_augmentations(data, spec)
 
 
 def _dataset_arguments(spec: ExperimentSpec, fold: int) -> dict[str, Any]:
@@ -124,13 +133,33 @@ def with_augmentations(data: Dataset, spec: ExperimentSpec) -> Dataset:
     They follow those of the dataset itself; modality dropout is last.
     """
     steps = [] if data.augment is None else [data.augment]
-    steps += [part.build() for part in spec.data.augmentations.values()]
+    steps += [
+        part.check_call(part.build(modality=modality), "example", "rng")
+        for modality, part in spec.data.augmentations.items()
+    ]
     rates = {name: rate for name, rate in spec.data.modality_dropout.items() if rate}
     if rates:
         steps.append(ModalityDropout(rates))
     if not steps:
         return data
     return dataclasses.replace(data, augment=Compose(tuple(steps)))
+
+
+def _check_modalities(data: Dataset, spec: DataSpec) -> None:
+    """Raises ConfigError if augmentations or dropout name an unknown modality."""
+    dropped = [name for name, rate in spec.modality_dropout.items() if rate]
+    groups = {"augmentations": spec.augmentations, "modality_dropout": dropped}
+    if not any(groups.values()):
+        return
+    known = data.source("train")[0]["inputs"]
+    for group, names in groups.items():
+        for name in names:
+            if name not in known:
+                raise ConfigError(
+                    "C03",
+                    f"config.data.{group}.{name} is not a modality of the data.",
+                    suggest(name, known),
+                )
 
 
 def fold_numbers(spec: ExperimentSpec) -> tuple[int, ...]:
@@ -142,12 +171,13 @@ def fold_numbers(spec: ExperimentSpec) -> tuple[int, ...]:
     fold, count = spec.data.fold, spec.data.folds
     if fold == "all":
         return tuple(range(count))
-    if fold.isdigit() and int(fold) < count:
+    if fold.isdecimal() and int(fold) < count:
         return (int(fold),)
+    numbers = f"0 to {count - 1}" if count > 1 else "0, the only fold"
     raise ConfigError(
         "C06",
-        f"config.data.fold={fold!r} is not one of the {count} folds.",
-        f"--config.data.fold=all, or 0 to {count - 1}",
+        f"config.data.fold={shown(fold)} is not a fold.",
+        f"--config.data.fold=all, or {numbers}",
     )
 
 
@@ -228,12 +258,7 @@ def build_metrics(spec: ExperimentSpec) -> tuple[ScoreInfo, ...]:
     for name, part in spec.metrics.items():
         metric = part.build() if callable(part.target) else part.target
         if not isinstance(metric, ScoreInfo):
-            raise ConfigError(
-                "C32",
-                f"config.metrics.{name}.name={part.name!r} is a "
-                f"{type(metric).__name__}, not a metric.",
-                "see mmfusion_jax.metrics.score_info.ScoreInfo",
-            )
+            raise part.error(f"is {type_name(metric)}, not a metric (ScoreInfo)")
         made.append(dataclasses.replace(metric, name=name))
     return tuple(made)
 
@@ -253,7 +278,7 @@ def check_selection_metric(name: str, task: Task) -> None:
             "C16",
             f"config.train.selection_metric={name!r} is not a metric of label "
             f"{task.label!r}.",
-            f"{suggest(name, known)} (metrics: {', '.join(known)})",
+            suggest(name, known),
         )
 
 
@@ -266,13 +291,18 @@ def build_model(spec: ExperimentSpec, task: Task, axis: str | None) -> Model:
         axis: The pmap axis; None under jit.
     """
     common = {"axis": axis, "dtype": DTYPES[spec.compute_dtype]}
-    encoders = {m: part.build(**common) for m, part in spec.model.encoders.items()}
-    return spec.model.model.build(
+    encoders = {
+        m: part.check_call(part.build(**common), "values", "mask", train=True)
+        for m, part in spec.model.encoders.items()
+    }
+    part = spec.model.model
+    model = part.build(
         **common,
         encoders=encoders,
         head_size=task.head_size,
         flags=isinstance(task, Multilabel),
     )
+    return model if part.is_builtin else checked_model(model, part, task.head_size)
 
 
 def pretrained_weights(spec: ExperimentSpec) -> dict[str, tuple[WeightMapping, Path]]:
@@ -281,7 +311,7 @@ def pretrained_weights(spec: ExperimentSpec) -> dict[str, tuple[WeightMapping, P
     for modality, file in spec.model.weights.items():
         name = spec.model.encoders[modality].name
         where = f"config.model.encoders.{modality}.weights: encoder"
-        mapping = load_part("pretrained weights", name, where)
+        mapping = load_part("encoder with pretrained weights", name, where)
         found[modality] = mapping, Path(file).expanduser()
     return found
 
@@ -318,7 +348,12 @@ def build_objective(spec: ExperimentSpec, task: Task) -> Objective:
     """Returns the weighted loss terms."""
     return Objective(
         {
-            name: WeightedLoss(loss.term.build(label=task.label), loss.weight)
+            name: WeightedLoss(
+                loss.term.check_call(
+                    loss.term.build(label=task.label), "outputs", "batch"
+                ),
+                loss.weight,
+            )
             for name, loss in spec.losses.items()
         }
     )

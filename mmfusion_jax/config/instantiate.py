@@ -11,9 +11,22 @@ LINEN_FIELDS = frozenset({"parent", "name"})
 """Fields that every Linen module has."""
 
 
+def arguments_of(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Returns the arguments of a class or function; none if they are not known.
+
+    Annotations are types, also where their module does not evaluate them.
+    """
+    for evaluate in (True, False):
+        try:
+            return inspect.signature(target, eval_str=evaluate).parameters
+        except Exception:  # annotations of a user's module may fail in any way
+            continue
+    return {}
+
+
 def accepted(target: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns those of `values` that `target` has arguments for."""
-    arguments = inspect.signature(target).parameters
+    arguments = arguments_of(target)
     return {name: value for name, value in values.items() if name in arguments}
 
 
@@ -35,7 +48,7 @@ def check_options(
         ConfigError: The target has no such argument, an option has another type than
             the annotation of its argument, or an argument without a default is missing.
     """
-    arguments = inspect.signature(target).parameters
+    arguments = arguments_of(target)
     any_name = any(p.kind is p.VAR_KEYWORD for p in arguments.values())
     names = [
         name

@@ -1,20 +1,29 @@
 """Loads config files and suggests close field names. Does not import JAX."""
 
 import json
+import re
 import runpy
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections.config_dict import RequiredValueError
 
-from mmfusion_jax.errors import ConfigError, suggest
+from mmfusion_jax.errors import ConfigError, describe_exception, suggest
 
 Config: TypeAlias = Any
 """A ConfigDict; to a type checker its fields could be anything."""
 
 FOLDER = "configs"
+GROUP = ("ml_collections.config_dict.config_dict.ConfigDict", "dict")
+WRONG_TYPE = re.compile(
+    r"Could not override field '(.*?)' \(reference\)\. (.*) is of original type "
+    r"<class '(.*)'> and cannot be casted to type <class '(.*)'>",
+    re.DOTALL,
+)
+"""The error message of a ConfigDict for a value of another type."""
 
 
 def load_config(spec: str) -> ConfigDict:
@@ -34,7 +43,7 @@ def load_config(spec: str) -> ConfigDict:
         found = runpy.run_path(str(path)).get("get_config")
         if found is None:
             raise ConfigError("C04", f"{name} does not define get_config.")
-        config = found(*word)
+        config: Any = found(*word)
     except ConfigError:
         raise
     except Exception as error:
@@ -44,7 +53,22 @@ def load_config(spec: str) -> ConfigDict:
             "C04",
             f"{name}: get_config returned a {type(config).__name__}, not a ConfigDict.",
         )
-    return _completed(config).lock()
+    if isinstance(config, FrozenConfigDict):
+        config = config.as_configdict()
+    try:
+        flatten(_completed(config))
+        return config.lock()
+    except RequiredValueError as error:
+        message = f"{name}: a required_placeholder has no value."
+        raise ConfigError(
+            "C04", message, "use placeholder(TYPE), to which a flag can give a value"
+        ) from error
+    except (RecursionError, TypeError) as error:
+        raise ConfigError(
+            "C04",
+            f"{name}: the config contains itself, is nested too deeply, or has a field "
+            "whose name is not a string.",
+        ) from error
 
 
 def find_config(spec: str) -> Path:
@@ -68,8 +92,10 @@ def find_config(spec: str) -> Path:
         for candidate in (short, installed_configs() / short.name):
             if candidate.is_file():
                 return candidate
-    known = list_configs()
     message = f"--config={name}: there is no such file."
+    if path.with_name(f"{path.name}.py").is_file():
+        raise ConfigError("C04", message, f"did you mean '{name}.py'?")
+    known = list_configs()
     raise ConfigError("C04", message, suggest(name, known) if known else "")
 
 
@@ -139,13 +165,15 @@ def as_json(config: ConfigDict) -> str:
 
 def _completed(config: ConfigDict) -> ConfigDict:
     """Returns the config with a `data.modality_dropout` of 0 where there is none."""
-    values = config.to_dict()
-    encoders = values.get("model", {}).get("encoders", {})
-    if isinstance(values.get("data"), Mapping):
-        rates = values["data"].get("modality_dropout") or {}
+    model, data = config.get("model"), config.get("data")
+    encoders = model.get("encoders") if isinstance(model, ConfigDict) else None
+    if isinstance(encoders, ConfigDict) and isinstance(data, ConfigDict):
         with config.unlocked():
-            config.update(data={"modality_dropout": dict.fromkeys(encoders, 0.0)})
-            config.update(data={"modality_dropout": rates})
+            rates = data.get("modality_dropout") or ConfigDict()
+            for modality in encoders:
+                if isinstance(rates, ConfigDict) and not rates.get(modality):
+                    rates[modality] = 0.0  # not an integer: flags have its type
+            data.modality_dropout = rates
     return config
 
 
@@ -181,6 +209,11 @@ def _config_file_error(
         return ConfigError(
             "C04", f"{name} does not take a word after the colon.", f"--config={name}"
         )
-    first = str(error).splitlines()[0] if str(error) else ""
-    line = f" line {lineno}" if lineno else ""
-    return ConfigError("C04", f"{name}{line}: {type(error).__name__}: {first}")
+    place = f"{name} line {lineno}" if lineno else name
+    if match := WRONG_TYPE.match(str(error)):
+        field, value, found, expected = match.groups()
+        value = "a group of fields" if found in GROUP else f"{value} ({found})"
+        must = "a group of fields" if expected in GROUP else f"of type {expected}"
+        message = f"{place}: the field {field!r} must be {must}, and is {value}."
+        return ConfigError("C04", message)
+    return ConfigError("C04", f"{place}: {describe_exception(error)}")

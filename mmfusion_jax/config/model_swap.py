@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 
 from mmfusion_jax.config.load import Config, flatten, format_value
 from mmfusion_jax.config.registry import load_part
-from mmfusion_jax.config.resolve import FROM_MODEL
+from mmfusion_jax.config.resolve import FROM_MODEL, check_structure
+from mmfusion_jax.config.validate import matches
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.losses.model_outputs import PREDICTION, UNIMODAL_LOGITS
 from mmfusion_jax.losses.objective import TASK
@@ -33,7 +34,11 @@ def with_model(config: Config, name: str) -> Config:
     Args:
         config: The config of a file, before the overrides.
         name: Short name of the new model.
+
+    Raises:
+        ConfigError: The config lacks a field, or a group of fields is a value.
     """
+    check_structure(config.copy_and_resolve_references().to_dict())
     old = config.model.to_dict()
     options = {"name": name, "encoders": old.get("encoders", {})}
     for field in dataclasses.fields(load_part("model", name, "config.model.name")):
@@ -107,9 +112,10 @@ def _keep_one_modality(config: Config) -> None:
             if name in config.data.get(group, {}):
                 del config.data[group][name]
     for name, group in dict(config.optim.get("groups", {})).items():
-        if not group.param_prefix.startswith(f"encoders_{kept}"):
+        if not str(group.get("param_prefix")).startswith(f"encoders_{kept}"):
             del config.optim.groups[name]
-    config.pretrain_unimodal = ()
+    with config.ignore_type():
+        config.pretrain_unimodal = ()
 
 
 def _has_unimodal_logits(config: Config) -> bool:
@@ -123,14 +129,15 @@ def _keep_loss_terms(config: Config) -> None:
     modalities = set(config.model.encoders)
     alone = modalities if _has_unimodal_logits(config) else set()
     for name, term in config.losses.to_dict().items():
-        needs = set(term.get("modalities", ("audio", "video")))
-        logits = term.get("logits", "")
         target = load_part("loss", term["name"], f"config.losses.{name}.name")
         reads = getattr(target, "reads", "")
         if reads == PREDICTION:
+            logits = str(term.get("logits", ""))
             readable = not logits or logits.removeprefix("logits/") in alone
         else:
-            readable = reads == UNIMODAL_LOGITS and needs <= alone
+            needs = term.get("modalities", ("audio", "video"))
+            names = needs if matches(needs, tuple[str, ...]) else ()  # else an error
+            readable = reads == UNIMODAL_LOGITS and alone.issuperset(names)
         if readable:
             continue
         if name == TASK:

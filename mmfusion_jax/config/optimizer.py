@@ -1,11 +1,14 @@
 """The optax optimizer of an `OptimizerSpec`, and the schedules a config can name."""
 
-import inspect
+from typing import Any
 
+import jax
 import optax
 
-from mmfusion_jax.config.spec import OptimizerSpec, ParameterGroupSpec
-from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.config.instantiate import arguments_of
+from mmfusion_jax.config.spec import OptimizerSpec, ParameterGroupSpec, Part
+from mmfusion_jax.errors import ConfigError, describe_exception, type_name
+from mmfusion_jax.option_types import NonNegativeInt, PositiveFloat
 from mmfusion_jax.train.optimizer import (
     DEFAULT_GROUP,
     is_kernel,
@@ -27,7 +30,7 @@ def constant(rate: float, steps: int) -> optax.Schedule:
     return optax.constant_schedule(rate)
 
 
-def cosine(rate: float, steps: int, warmup_steps: int = 0) -> optax.Schedule:
+def cosine(rate: float, steps: int, warmup_steps: NonNegativeInt = 0) -> optax.Schedule:
     """Returns a learning rate that falls to 0 along a cosine.
 
     Args:
@@ -40,7 +43,7 @@ def cosine(rate: float, steps: int, warmup_steps: int = 0) -> optax.Schedule:
     return optax.warmup_cosine_decay_schedule(start, rate, warmup_steps, last)
 
 
-def exponential(rate: float, steps: int, decay: float = 0.1) -> optax.Schedule:
+def exponential(rate: float, steps: int, decay: PositiveFloat = 0.1) -> optax.Schedule:
     """Returns a learning rate that falls exponentially.
 
     Args:
@@ -90,7 +93,7 @@ def _rule(
         return optax.set_to_zero()
     options = {}
     if spec.weight_decay:
-        if "weight_decay" not in inspect.signature(spec.optimizer.target).parameters:
+        if "weight_decay" not in arguments_of(spec.optimizer.target):
             raise ConfigError(
                 "C08",
                 f"config.optim.weight_decay={spec.weight_decay} requires an optimizer "
@@ -100,4 +103,19 @@ def _rule(
         options["weight_decay"] = spec.weight_decay
     rate = spec.learning_rate if group.learning_rate is None else group.learning_rate
     schedule = spec.schedule.build(rate=rate, steps=steps)
-    return spec.optimizer.build(learning_rate=schedule, **options)
+    spec.schedule.check_call(schedule, "step")
+    rule = spec.optimizer.build(learning_rate=schedule, **options)
+    _check_rule(spec.optimizer, rule)
+    return rule
+
+
+def _check_rule(part: Part, rule: Any) -> None:
+    """Raises ConfigError unless a rule updates parameters from gradients alone."""
+    if not isinstance(rule, optax.GradientTransformation):
+        raise part.error(f"is {type_name(rule)}, not an optax optimizer")
+    params = {"kernel": jax.ShapeDtypeStruct((2, 2), "float32")}
+    update = lambda p: rule.update(p, rule.init(p), p)
+    try:
+        jax.eval_shape(update, params)
+    except (TypeError, ValueError) as error:
+        raise part.error(f"raises {describe_exception(error)}") from error

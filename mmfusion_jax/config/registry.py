@@ -6,13 +6,13 @@ known without importing JAX.
 
 import pkgutil
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from mmfusion_jax.data.augment.registry import AUGMENTATIONS
 from mmfusion_jax.data.registry import DATASETS
 from mmfusion_jax.encoders import ENCODERS
-from mmfusion_jax.errors import ConfigError, suggest
+from mmfusion_jax.errors import ConfigError, code_location, describe_exception, suggest
 from mmfusion_jax.losses import LOSSES
 from mmfusion_jax.metrics import METRICS
 from mmfusion_jax.models import MODELS
@@ -32,7 +32,7 @@ SCHEDULES = {
 TABLES: Mapping[str, Mapping[str, str]] = {
     "model": MODELS,
     "encoder": ENCODERS,
-    "pretrained weights": WEIGHT_MAPPINGS,
+    "encoder with pretrained weights": WEIGHT_MAPPINGS,
     "loss": LOSSES,
     "metric": METRICS,
     "dataset": DATASETS,
@@ -48,6 +48,11 @@ def is_import_path(name: str) -> bool:
     return re.fullmatch(r"[^\W\d][\w.]*:[^\W\d][\w.]*", name) is not None
 
 
+def package_of(path: str) -> str:
+    """Returns the package of an import path, such as "my_package"."""
+    return re.split("[.:]", path)[0]
+
+
 def check_name(kind: str, name: Any, where: str) -> None:
     """Checks a name without importing what it names.
 
@@ -61,13 +66,20 @@ def check_name(kind: str, name: Any, where: str) -> None:
     """
     table = TABLES[kind]
     if not isinstance(name, str) or not (name in table or is_import_path(name)):
-        hint = suggest(str(name), table)
-        separator = " " if hint.endswith("?") else "; "
         raise ConfigError(
-            "C03",
-            f"{where}={name!r} is not a known {kind}.",
-            f'{hint}{separator}or an import path, "package.module:Name"',
+            "C03", f"{where}={name!r} is not a known {kind}.", _hint(str(name), table)
         )
+
+
+def _hint(name: str, table: Collection[str]) -> str:
+    """Returns a hint: the import path that is meant, or the nearest short name."""
+    module, _, last = re.sub(r"\.py\b", "", name).replace("/", ".").rpartition(".")
+    path = f"{module}.{last}" if ":" in last else f"{module}:{last}"
+    if module and is_import_path(path):
+        return f"did you mean the import path {path!r}?"
+    hint = suggest(name, table)
+    separator = " " if hint.endswith("?") else "; "
+    return f'{hint}{separator}or an import path, "package.module:Name"'
 
 
 def load_part(kind: str, name: str, where: str) -> Any:
@@ -85,12 +97,14 @@ def load_part(kind: str, name: str, where: str) -> Any:
     path = TABLES[kind].get(name, name)
     try:
         return pkgutil.resolve_name(path)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (Exception, SystemExit) as error:  # a module may raise anything
         if name in TABLES[kind]:
             raise  # a mistake of this package
+        line = code_location(error, [package_of(path)])
+        reason = describe_exception(error) + (f" ({line})" if line else "")
         raise ConfigError(
             "C32",
-            f"{where}={name!r} cannot be imported: {error}.",
+            f"{where}={name!r} cannot be imported: {reason}.",
             "an importable module and a name in it, such as my_package.my_module:Name;"
-            " modules beside the command need PYTHONPATH=.",
+            " modules in the current folder may need PYTHONPATH=.",
         ) from error

@@ -8,8 +8,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mmfusion_jax.config.base import FIELDS, GROUPS, REQUIRED, check_values
-from mmfusion_jax.config.instantiate import check_options
-from mmfusion_jax.config.load import Config, flatten
+from mmfusion_jax.config.instantiate import arguments_of, check_options
+from mmfusion_jax.config.load import flatten
 from mmfusion_jax.config.registry import load_part
 from mmfusion_jax.config.spec import (
     DataSpec,
@@ -23,10 +23,12 @@ from mmfusion_jax.config.spec import (
     ReduceOnPlateauSpec,
     TrainingSpec,
 )
+from mmfusion_jax.config.validate import check_type
 from mmfusion_jax.data.dataset import RUN_ARGUMENTS, loader_info
 from mmfusion_jax.errors import ConfigError, suggest
 from mmfusion_jax.losses.objective import TASK
 from mmfusion_jax.metrics.integration_score import IntegrationScoreSpec
+from mmfusion_jax.option_types import Fraction
 
 FROM_MODEL = ("encoders", "head_size", "axis", "dtype", "flags")
 """Arguments of a model or an encoder that come from the task and the devices."""
@@ -42,16 +44,12 @@ def resolve(config: ConfigDict) -> ExperimentSpec:
         ConfigError: A field is missing, unknown, of another type or out of range; a
             part is unknown or cannot be imported, or has no such option.
     """
-    values = config.copy_and_resolve_references().to_dict()
-    _check_fields(values)
-    check_values(flatten(values))
+    values = _checked(config)
+    source = _as_json(values)
     data, model, optim, train = (
         values[name] for name in ("data", "model", "optim", "train")
     )
-    encoders = {
-        name: {k: v for k, v in options.items() if k != "weights"}
-        for name, options in model.pop("encoders").items()
-    }
+    encoders, weights = _split_off("weights", model.pop("encoders"))
     spec = ExperimentSpec(
         **{name: values[name] for name in ("seed", "seeds", "protocol", "parallel")},
         compute_dtype=values["compute_dtype"],
@@ -60,7 +58,7 @@ def resolve(config: ConfigDict) -> ExperimentSpec:
         model=ModelSpec(
             _part("model", model, "config.model", FROM_MODEL),
             _parts("encoder", encoders, "config.model.encoders", FROM_MODEL),
-            _weights(config),
+            _weights(weights, encoders),
         ),
         losses=_losses(values["losses"]),
         metrics=_parts("metric", values["metrics"], "config.metrics"),
@@ -68,9 +66,9 @@ def resolve(config: ConfigDict) -> ExperimentSpec:
         optimizer=_optimizer(optim),
         training=TrainingSpec(**train),
         distributed=DistributedSpec(**values["distributed"]),
-        source=json.loads(config.to_json()),
+        source=source,
     )
-    _check_pretrained(spec)
+    _check_modalities(spec)
     return spec
 
 
@@ -83,10 +81,7 @@ def distributed_spec(config: ConfigDict) -> DistributedSpec:
     Raises:
         ConfigError: A field is missing, unknown, of another type or out of range.
     """
-    values = config.copy_and_resolve_references().to_dict()
-    _check_fields(values)
-    check_values(flatten(values))
-    return DistributedSpec(**values["distributed"])
+    return DistributedSpec(**_checked(config)["distributed"])
 
 
 def unimodal_spec(spec: ExperimentSpec, modality: str) -> ExperimentSpec:
@@ -128,10 +123,23 @@ def unimodal_spec(spec: ExperimentSpec, modality: str) -> ExperimentSpec:
     )
 
 
-def _check_fields(values: Mapping[str, Any]) -> None:
+def _checked(config: ConfigDict) -> dict[str, Any]:
+    """Returns the fields of a complete config, all but the options of parts checked."""
+    values = config.copy_and_resolve_references().to_dict()
+    check_structure(values)
+    single = flatten(values)
+    for name, field in FIELDS.items():
+        if single[name] is None:
+            message = f"config.{name} is not set: {field.help}"
+            raise ConfigError("C31", message, f"--config.{name}=VALUE")
+    check_values(single)
+    return values
+
+
+def check_structure(values: Mapping[str, Any]) -> None:
     """Raises ConfigError for a field that is missing or that no config has."""
-    known = {*FIELDS, *GROUPS, "mis"}
-    groups = {name.rpartition(".")[0] for name in known} - {""}
+    known = {*FIELDS, *GROUPS}
+    groups = {"mis"} | {name.rpartition(".")[0] for name in known} - {""}
     groups |= {name.split(".")[0] for name in groups}
     _check_group("", values, known, groups)
     own = {name for name, field in FIELDS.items() if field.default is REQUIRED}
@@ -140,7 +148,7 @@ def _check_fields(values: Mapping[str, Any]) -> None:
     for name, help in helps.items():
         level: Any = values
         for word in name.split("."):
-            if not isinstance(level, Mapping) or word not in level:
+            if word not in level:
                 raise ConfigError(
                     "C31",
                     f"config.{name} is missing: {help}",
@@ -162,15 +170,41 @@ def _check_group(
     for word, value in values.items():
         name = f"{group}.{word}".strip(".")
         if name in groups and name not in GROUPS:
-            if not isinstance(value, Mapping):
-                raise ConfigError("C11", f"config.{name}={value!r} is not a group.")
+            _check_is_group(name, value)
             _check_group(name, value, known, groups)
-        elif name in GROUPS and not isinstance(value, Mapping):
-            raise ConfigError("C11", f"config.{name}={value!r} is not a group.")
+        elif name in GROUPS:
+            _check_members(name, value)
         elif name not in known and group not in FREE:
             here = [n.rpartition(".")[2] for n in known if _parent(n) == group]
             here += [n for n in groups if _parent(n) == group]
             raise ConfigError("C02", f"config.{name} is unknown.", suggest(word, here))
+
+
+def _check_is_group(name: str, value: Any) -> None:
+    """Raises ConfigError if a field that must be a group of fields is a value."""
+    if not isinstance(value, Mapping):
+        raise ConfigError(
+            "C11",
+            f"config.{name}={value!r} is not a group of fields.",
+            f"config.{name} = dict(...) in the config file",
+        )
+
+
+def _check_members(group: str, members: Any) -> None:
+    """Checks that a group of `GROUPS` has names, and groups of fields as members."""
+    _check_is_group(group, members)
+    for name, options in members.items():
+        if not isinstance(name, str):
+            message = f"config.{group} has the name {name!r}, which is not a string."
+            raise ConfigError("C11", message)
+        where = f"{group}.{name}"
+        if group == "data.modality_dropout":
+            check_type(f"config.{where}", options, Fraction)
+            continue
+        _check_is_group(where, options)
+        if group != "optim.groups" and "name" not in options:
+            message = f"config.{where}.name is missing."
+            raise ConfigError("C31", message, f"config.{where}.name = ...")
 
 
 def _parent(name: str) -> str:
@@ -178,15 +212,19 @@ def _parent(name: str) -> str:
     return name.rpartition(".")[0]
 
 
+CALLS = {
+    "augmentation": ("example", "rng"),
+    "encoder": ("values", "mask"),
+    "loss": ("outputs", "batch"),
+}
+"""Kind -> arguments with which the object that a config describes is called."""
+
+
 def _part(
     kind: str, values: Mapping[str, Any], where: str, provided: Collection[str] = ()
 ) -> Part:
     """Returns a part: its name looked up, its options checked."""
     options = dict(values)
-    if "name" not in options:
-        raise ConfigError(
-            "C31", f"{where}.name is missing.", f"{where}.name = a {kind}"
-        )
     name = options.pop("name")
     target = load_part(kind, name, f"{where}.name")
     if kind == "metric" and not callable(target) and not options:
@@ -196,6 +234,14 @@ def _part(
             "C32", f"{where}.name={name!r} is a {type(target).__name__}.",
             "a class or a function",
         )  # fmt: skip
+    call = CALLS.get(kind)
+    if call and tuple(arguments_of(target))[: len(call)] == call:
+        raise ConfigError(
+            "C33",
+            f"{where}.name={name!r} is a function of ({', '.join(call)}).",
+            f"a class whose objects are such functions, see the {kind} in "
+            "CONTRIBUTING.md",
+        )
     check_options(target, options, where, provided)
     return Part(name, target, options, where)
 
@@ -207,12 +253,10 @@ def _parts(
     provided: Collection[str] = (),
 ) -> dict[str, Part]:
     """Returns the parts of a group, by name."""
-    parts = {}
-    for name, options in values.items():
-        if not isinstance(options, Mapping):
-            raise ConfigError("C11", f"{where}.{name}={options!r} is not a group.")
-        parts[name] = _part(kind, options, f"{where}.{name}", provided)
-    return parts
+    return {
+        name: _part(kind, options, f"{where}.{name}", provided)
+        for name, options in values.items()
+    }
 
 
 def _data(values: Mapping[str, Any], config: Mapping[str, Any]) -> DataSpec:
@@ -234,10 +278,6 @@ def _data(values: Mapping[str, Any], config: Mapping[str, Any]) -> DataSpec:
             f"config.data.folds={values['folds']}: {dataset.name!r} has no folds.",
             "--config.data.folds=1",
         )
-    augmentations = {
-        modality: {"modality": modality, **spec}
-        for modality, spec in values["augmentations"].items()
-    }
     return DataSpec(
         dataset=dataset,
         label=values["label"],
@@ -246,28 +286,37 @@ def _data(values: Mapping[str, Any], config: Mapping[str, Any]) -> DataSpec:
         batch_size=values["batch_size"],
         num_read_threads=values["num_read_threads"],
         augmentations=_parts(
-            "augmentation", augmentations, "config.data.augmentations"
+            "augmentation",
+            values["augmentations"],
+            "config.data.augmentations",
+            ("modality",),
         ),
         modality_dropout=dict(values["modality_dropout"]),
     )
 
 
-def _weights(config: Config) -> dict[str, str]:
-    """Returns the files of pretrained weights, by modality."""
-    files = {
-        modality: options.get("weights", "")
-        for modality, options in config.model.encoders.items()
+def _split_off(
+    option: str, members: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Returns the members of a group without an option, and its values by member."""
+    others = {
+        name: {k: v for k, v in options.items() if k != option}
+        for name, options in members.items()
     }
-    for modality, file in files.items():
-        if file:
-            name = config.model.encoders[modality].name
-            load_part("pretrained weights", name, _weights_field(modality))
-    return {modality: file for modality, file in files.items() if file}
+    values = {name: o[option] for name, o in members.items() if option in o}
+    return others, values
 
 
-def _weights_field(modality: str) -> str:
-    """Returns the field with the file of pretrained weights, for messages."""
-    return f"config.model.encoders.{modality}.weights: encoder"
+def _weights(
+    files: Mapping[str, str], encoders: Mapping[str, Mapping[str, Any]]
+) -> dict[str, str]:
+    """Returns the files of pretrained weights, by modality."""
+    files = {modality: file for modality, file in files.items() if file}
+    kind = "encoder with pretrained weights"
+    for modality in files:
+        where = f"config.model.encoders.{modality}.weights: encoder"
+        load_part(kind, encoders[modality]["name"], where)
+    return files
 
 
 def _losses(values: Mapping[str, Mapping[str, Any]]) -> dict[str, LossSpec]:
@@ -278,16 +327,12 @@ def _losses(values: Mapping[str, Mapping[str, Any]]) -> dict[str, LossSpec]:
             f"config.losses must have a term {TASK!r}, which scores evaluations.",
             f"its terms are {', '.join(values) or 'none'}",
         )
-    without = {
-        name: {k: v for k, v in options.items() if k != "weight"}
-        if isinstance(options, Mapping)
-        else options
-        for name, options in values.items()
-    }
-    parts = _parts("loss", without, "config.losses", ("label",))
+    terms, weights = _split_off("weight", values)
+    for name, weight in weights.items():
+        check_type(f"config.losses.{name}.weight", weight, float)
+    parts = _parts("loss", terms, "config.losses", ("label",))
     return {
-        name: LossSpec(part, values[name].get("weight", 1.0))
-        for name, part in parts.items()
+        name: LossSpec(part, weights.get(name, 1.0)) for name, part in parts.items()
     }
 
 
@@ -302,7 +347,7 @@ def _integration(values: Any, modalities: Iterable[str]) -> Part | None:
 
 def _optimizer(values: Mapping[str, Any]) -> OptimizerSpec:
     """Returns `config.optim`, its options checked against those of the optimizer."""
-    own = {field.name for field in dataclasses.fields(OptimizerSpec)}
+    own = {f.name for f in dataclasses.fields(OptimizerSpec)} - {"optimizer"}
     options = {name: value for name, value in values.items() if name not in own}
     schedule = _part(
         "schedule", values["schedule"], "config.optim.schedule", ("rate", "steps")
@@ -321,17 +366,40 @@ def _optimizer(values: Mapping[str, Any]) -> OptimizerSpec:
         groups=groups,
         **{
             name: values[name]
-            for name in own - {"optimizer", "schedule", "reduce_on_plateau", "groups"}
+            for name in own - {"schedule", "reduce_on_plateau", "groups"}
         },
     )
 
 
-def _check_pretrained(spec: ExperimentSpec) -> None:
-    """Raises ConfigError if a modality without an encoder is to be pretrained."""
-    for modality in spec.pretrain_unimodal:
-        if modality not in spec.model.encoders:
+def _check_modalities(spec: ExperimentSpec) -> None:
+    """Raises ConfigError if a field names a modality that has no encoder."""
+    named = {"pretrain_unimodal": spec.pretrain_unimodal}
+    for name, loss in spec.losses.items():
+        modalities = loss.term.options.get("modalities", ())
+        named[f"losses.{name}.modalities"] = modalities
+    for field, modalities in named.items():
+        for modality in modalities:
+            if modality not in spec.model.encoders:
+                raise ConfigError(
+                    "C13",
+                    f"config.{field} names {modality!r}, which has no encoder.",
+                    suggest(modality, spec.model.encoders),
+                )
+
+
+def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values of a config as JSON values.
+
+    Raises:
+        ConfigError: A value is an object that JSON does not have.
+    """
+    for name, value in flatten(values).items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError) as error:
             raise ConfigError(
-                "C13",
-                f"config.pretrain_unimodal names {modality!r}, which has no encoder.",
-                suggest(modality, spec.model.encoders),
-            )
+                "C11",
+                f"config.{name}={value!r} is not a value of a config.",
+                "numbers, strings, True, False, None, tuples and groups of fields",
+            ) from error
+    return json.loads(json.dumps(values))

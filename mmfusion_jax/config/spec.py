@@ -1,10 +1,14 @@
 """A config as typed values: what everything after `resolve` works with."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from mmfusion_jax.config.instantiate import accepted
+from mmfusion_jax.config.registry import package_of
+from mmfusion_jax.errors import ConfigError, describe_exception, shown, type_name
+from mmfusion_jax.option_types import PositiveFloat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +33,58 @@ class Part:
         Args:
             **offered: Values that the target gets if it has arguments of these names
                 and the config does not set them.
+
+        Raises:
+            ConfigError: A target of another package rejects its arguments.
         """
-        return self.target(**(accepted(self.target, offered) | {**self.options}))
+        arguments = accepted(self.target, offered) | {**self.options}
+        try:
+            return self.target(**arguments)
+        except (TypeError, ValueError) as error:
+            if isinstance(error, ConfigError) or self.is_builtin:
+                raise
+            raise self.error(f"raises {describe_exception(error)}") from error
+
+    def check_call(self, function: Any, *args: str, **kwargs: Any) -> Any:
+        """Returns what `build` returned, checked to be a function of some arguments.
+
+        Args:
+            function: The result of `build`.
+            *args: Names of its positional arguments, for the message.
+            **kwargs: Its keyword arguments.
+
+        Raises:
+            ConfigError: It cannot be called with these arguments.
+        """
+        if self.is_builtin:
+            return function
+        call = ", ".join(
+            [*args, *(f"{name}={value}" for name, value in kwargs.items())]
+        )
+        if not callable(function):
+            raise self.error(f"is {type_name(function)}, not a function of ({call})")
+        try:
+            inspect.signature(function).bind(*args, **kwargs)
+        except TypeError as error:
+            raise self.error(f"is not a function of ({call}): {error}") from error
+        except ValueError:  # a function without a signature, such as one written in C
+            pass
+        return function
+
+    @property
+    def is_builtin(self) -> bool:
+        """Whether the target is of this package."""
+        return package_of(getattr(self.target, "__module__", "")) == "mmfusion_jax"
+
+    def error(self, problem: str) -> ConfigError:
+        """Returns the error for a part that is not what a part of its kind must be."""
+        options = ", ".join(f"{k}={shown(v)}" for k, v in self.options.items())
+        return ConfigError(
+            "C33",
+            f"{self.where}.name={self.name!r} {problem}.",
+            "correct this part; CONTRIBUTING.md has an example of each kind"
+            + (f" (options: {options})" if options else ""),
+        )
 
     def default(self, name: str, missing: Any = None) -> Any:
         """Returns an option, or the default that the target has for it."""
@@ -118,7 +172,7 @@ class ParameterGroupSpec:
     """
 
     param_prefix: str
-    learning_rate: float | None = None
+    learning_rate: PositiveFloat | None = None
     frozen: bool = False
 
 

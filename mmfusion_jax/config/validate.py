@@ -1,14 +1,17 @@
-"""Checks of config values: choices, ranges and types."""
+"""Checks of config values: choices, types and bounds."""
 
 import dataclasses
 import math
 import types
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol, Union, get_args, get_origin
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from mmfusion_jax.config.registry import check_name
-from mmfusion_jax.errors import ConfigError, suggest
+from mmfusion_jax.config.registry import TABLES, check_name
+from mmfusion_jax.errors import ConfigError, shown, suggest
+from mmfusion_jax.option_types import Range
 
+INT32 = Range(-(2**31), 2**31 - 1)
+FINITE = Range(-math.inf)
 TYPE_NAMES = {
     bool: "true or false",
     int: "an integer",
@@ -16,38 +19,21 @@ TYPE_NAMES = {
     str: "a string",
     type(None): "None",
 }
-
-
-class Check(Protocol):
-    """A rule for the value of a field."""
-
-    def check(self, field: str, value: Any) -> None:
-        """Raises ConfigError if `value` is not allowed for `field`."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Choice:
-    """The value is one of a few names.
-
-    Attributes:
-        names: The allowed values.
-    """
-
-    names: tuple[str, ...]
-
-    def check(self, field: str, value: Any) -> None:
-        if value not in self.names:
-            raise ConfigError(
-                "C03",
-                f"--config.{field}={value!r} is not an allowed value.",
-                suggest(str(value), self.names),
-            )
+PLURALS = {bool: "booleans", int: "integers", float: "numbers", str: "strings"}
+PLAIN = {
+    bool: bool,
+    int: int,
+    float: int | float,
+    str: str,
+    type(None): type(None),
+    None: type(None),
+}
+"""Plain type -> what a value of this type may be: an integer is also a number."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PartName:
-    """The value is a short name of a table, or an import path "package.module:Name".
+    """The type of a field that names a part: a short name, or "package.module:Name".
 
     Attributes:
         kind: A key of `registry.TABLES`.
@@ -55,36 +41,12 @@ class PartName:
 
     kind: str
 
-    def check(self, field: str, value: Any) -> None:
-        check_name(self.kind, value, f"--config.{field}")
 
-
-@dataclasses.dataclass(frozen=True)
-class Range:
-    """The value is a finite number within bounds.
-
-    Attributes:
-        minimum: The smallest value.
-        maximum: The largest value.
-        exclusive: `minimum` itself is not allowed.
-    """
-
-    minimum: float
-    maximum: float = math.inf
-    exclusive: bool = False
-
-    def check(self, field: str, value: Any) -> None:
-        above = value > self.minimum if self.exclusive else value >= self.minimum
-        if above and value <= self.maximum and math.isfinite(value):
-            return
-        bound = (
-            f"above {self.minimum}" if self.exclusive else f"at least {self.minimum}"
-        )
-        if self.maximum < math.inf:
-            bound += f" and at most {self.maximum}"
-        raise ConfigError(
-            "C10", f"--config.{field}={value} is out of range.", f"a number {bound}"
-        )
+def choices(hint: Any) -> list[str]:
+    """Returns the names that a field of this type may have, if they are listed."""
+    if isinstance(hint, PartName):
+        return sorted(TABLES[hint.kind])
+    return [str(one) for one in get_args(hint)] if get_origin(hint) is Literal else []
 
 
 def check_type(field: str, value: Any, hint: Any) -> None:
@@ -93,33 +55,60 @@ def check_type(field: str, value: Any, hint: Any) -> None:
     Args:
         field: The full name of the field, with "config.".
         value: Its value.
-        hint: A type as in an annotation. A hint that is not made of plain types,
-            literals, tuples and mappings allows every value.
+        hint: A type as in an annotation, with bounds as in `option_types`, or a
+            `PartName`. A hint that is not made of plain types, literals, tuples and
+            mappings allows every value.
     """
-    if not matches(value, hint):
+    if isinstance(hint, PartName):
+        check_name(hint.kind, value, field)
+        return
+    if get_origin(hint) is Literal and value not in get_args(hint):
         raise ConfigError(
-            "C11", f"{field}={value!r} is not {describe(hint)}.", "see --print_config"
+            "C03",
+            f"{field}={shown(value)} is not an allowed value.",
+            suggest(str(value), map(str, get_args(hint))),
         )
+    if not matches(value, hint):
+        raise ConfigError("C11", f"{field}={shown(value)} is not {describe(hint)}.")
+    for part, bound in _bounds(value, hint):
+        if not bound.allows(part):
+            raise ConfigError(
+                "C10", f"{field}={shown(value)} is out of range.", str(bound)
+            )
+
+
+def _bounds(value: Any, hint: Any) -> Iterator[tuple[Any, Any]]:
+    """Yields every number and sequence in a value that fits a hint, and its bounds."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        yield from ((value, one) for one in arguments[1:] if hasattr(one, "allows"))
+        yield from _bounds(value, arguments[0])
+    elif origin in (Union, types.UnionType):
+        yield from _bounds(value, next(h for h in arguments if matches(value, h)))
+    elif origin in (tuple, list, Sequence) and arguments:
+        hints = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        for one, inner in zip(value, hints, strict=False):
+            yield from _bounds(one, inner)
+    elif isinstance(value, int | float):
+        yield value, INT32 if isinstance(value, int) else FINITE
 
 
 def matches(value: Any, hint: Any) -> bool:
     """Returns whether `value` has the type `hint`; an integer is also a float."""
     origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return matches(value, arguments[0])
     if origin in (Union, types.UnionType):
         return any(matches(value, one) for one in arguments)
     if origin is Literal:
         return value in arguments
-    if hint is None or hint is type(None):
-        return value is None
-    if hint in (int, float):
-        kinds = (int,) if hint is int else (int, float)
-        return isinstance(value, kinds) and not isinstance(value, bool)
-    if hint in (bool, str):
-        return isinstance(value, hint)
     if origin in (tuple, list, Sequence):
         return _is_sequence_of(value, origin, arguments)
     if origin in (dict, Mapping) or hint in (dict, Mapping):
         return isinstance(value, Mapping)
+    if hint in PLAIN:
+        is_bool = isinstance(value, bool)
+        return isinstance(value, PLAIN[hint]) and is_bool == (hint is bool)
     return True
 
 
@@ -132,9 +121,16 @@ def _is_sequence_of(value: Any, origin: Any, arguments: tuple[Any, ...]) -> bool
     return not arguments or all(matches(one, arguments[0]) for one in value)
 
 
+def _plain(hint: Any) -> Any:
+    """Returns a type without its bounds."""
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
+
+
 def describe(hint: Any) -> str:
     """Returns a type in words, such as "an integer"."""
     origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return describe(arguments[0])
     if hint in TYPE_NAMES:
         return TYPE_NAMES[hint]
     if hint is None:
@@ -144,8 +140,10 @@ def describe(hint: Any) -> str:
     if origin is Literal:
         return f"one of {', '.join(map(repr, arguments))}"
     if origin in (tuple, list, Sequence):
-        kinds = dict.fromkeys(describe(one) for one in arguments if one is not Ellipsis)
-        return f"a sequence, each {' or '.join(kinds)}" if kinds else "a sequence"
+        kinds = [one for one in arguments if one is not Ellipsis]
+        words = dict.fromkeys(PLURALS.get(_plain(one), "values") for one in kinds)
+        count = f"{len(kinds)} " if kinds and kinds[-1] is arguments[-1] else ""
+        return f"a tuple of {count}{' or '.join(words) or 'values'}"
     if origin in (dict, Mapping):
         return "a group of fields"
     return f"a {getattr(hint, '__name__', hint)}"

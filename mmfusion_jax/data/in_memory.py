@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from mmfusion_jax.data.dataset import Example
+from mmfusion_jax.errors import DataError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,11 +17,25 @@ class InMemory:
         inputs: modality -> (n t ...).
         masks: modality -> (n t) bool.
         labels: name -> (n ...).
+
+    Raises:
+        DataError: An array has another number of examples.
     """
 
     inputs: Mapping[str, np.ndarray]
     masks: Mapping[str, np.ndarray]
     labels: Mapping[str, np.ndarray]
+
+    def __post_init__(self):
+        arrays = {**self.inputs, **self.labels}
+        for name, array in [*arrays.items(), *self.masks.items()]:
+            if len(array) != len(self):
+                raise DataError(
+                    "D25",
+                    f"{name!r} has {len(array)} examples, but the first mask has "
+                    f"{len(self)}.",
+                    "all arrays of InMemory have the same first axis",
+                )
 
     def __len__(self) -> int:
         return len(next(iter(self.masks.values())))

@@ -12,6 +12,7 @@ import grain
 import numpy as np
 
 from mmfusion_jax.data.dataset import Augment, Dataset, Example, Source
+from mmfusion_jax.data.example_checks import check_example, mismatch
 from mmfusion_jax.errors import DataError
 from mmfusion_jax.types import Batch
 
@@ -103,6 +104,7 @@ class TrainBatches:
             if self.augment is not None:
                 rng = np.random.default_rng([self.seed, epoch, row])
                 example = self.augment(example, rng)
+                check_example(example, f"training example {index} after augmentation")
             examples.append(example)
         return collate(examples)
 
@@ -128,14 +130,21 @@ class EvalBatches:
 
 
 def collate(examples: Sequence[Example]) -> Batch:
-    """Stacks examples into a Batch with NumPy leaves."""
-    parts: dict[str, Any] = {
-        part: {
-            name: np.stack([example[part][name] for example in examples])
-            for name in examples[0][part]
+    """Stacks examples into a Batch with NumPy leaves.
+
+    Raises:
+        DataError: The examples have different names or shapes.
+    """
+    try:
+        parts: dict[str, Any] = {
+            part: {
+                name: np.stack([example[part][name] for example in examples])
+                for name in examples[0][part]
+            }
+            for part in ("inputs", "masks", "labels")
         }
-        for part in ("inputs", "masks", "labels")
-    }
+    except (KeyError, ValueError) as error:
+        raise mismatch(examples) from error
     weight: Any = np.array([example["weight"] for example in examples], np.float32)
     return Batch(**parts, weight=weight)
 

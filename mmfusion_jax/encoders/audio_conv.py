@@ -10,6 +10,7 @@ from mmfusion_jax.errors import DataError
 from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.layers.linear import torch_uniform
 from mmfusion_jax.ops.masking import zero_masked
+from mmfusion_jax.option_types import Fraction, PositiveInt
 from mmfusion_jax.types import Array, Tokens
 
 PADDING = 2
@@ -41,10 +42,10 @@ class AudioConv(nn.Module):
         flattens them.
     """
 
-    hidden_dim: int = 64
-    channels: int = 32
-    pool: int = 8
-    dropout: float = 0.2
+    hidden_dim: PositiveInt = 64
+    channels: PositiveInt = 32
+    pool: PositiveInt = 8
+    dropout: Fraction = 0.2
     axis: str | None = None
     dtype: Any = None
 

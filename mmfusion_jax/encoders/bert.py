@@ -11,6 +11,7 @@ from mmfusion_jax.layers.attention import dense
 from mmfusion_jax.layers.pooling import first
 from mmfusion_jax.layers.transformer import TransformerLayer, layer_norm
 from mmfusion_jax.ops.masking import zero_masked
+from mmfusion_jax.option_types import Depth, Fraction, PositiveFloat, PositiveInt
 from mmfusion_jax.types import Array, Tokens
 
 gelu = functools.partial(nn.gelu, approximate=False)
@@ -42,16 +43,16 @@ class Bert(nn.Module):
         Devlin et al. 2019; MCL-MCF, Eq. 1.
     """
 
-    hidden_dim: int = 768
-    num_layers: int = 12
-    num_heads: int = 12
-    mlp_dim: int = 3072
-    vocab_size: int = 30522
-    max_position_embeddings: int = 512
-    type_vocab_size: int = 2
+    hidden_dim: PositiveInt = 768
+    num_layers: Depth = 12
+    num_heads: PositiveInt = 12
+    mlp_dim: PositiveInt = 3072
+    vocab_size: PositiveInt = 30522
+    max_position_embeddings: PositiveInt = 512
+    type_vocab_size: PositiveInt = 2
     pooled: bool = False
-    dropout: float = 0.1
-    epsilon: float = 1e-12
+    dropout: Fraction = 0.1
+    epsilon: PositiveFloat = 1e-12
     dtype: Any = None
 
     @nn.compact

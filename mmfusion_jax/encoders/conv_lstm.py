@@ -10,6 +10,7 @@ from mmfusion_jax.layers.linear import torch_uniform
 from mmfusion_jax.layers.recurrent import LSTM
 from mmfusion_jax.layers.transformer import sinusoid
 from mmfusion_jax.ops.masking import zero_masked
+from mmfusion_jax.option_types import NonNegativeInt, PositiveInt
 from mmfusion_jax.types import Array, Tokens
 
 POSITIONS = ("sinusoid", "learned", "none")
@@ -39,10 +40,10 @@ class ConvLSTM(nn.Module):
         text alternates them and divides i by h instead of h - 1.
     """
 
-    hidden_dim: int = 40
-    kernel_size: int = 3
+    hidden_dim: PositiveInt = 40
+    kernel_size: PositiveInt = 3
     positions: Literal["sinusoid", "learned", "none"] = "sinusoid"
-    vocab_size: int = 0
+    vocab_size: NonNegativeInt = 0
     dtype: Any = None
 
     @nn.compact

@@ -11,6 +11,7 @@ from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.layers.linear import torch_uniform
 from mmfusion_jax.ops.image_normalization import frames
 from mmfusion_jax.ops.masking import zero_masked
+from mmfusion_jax.option_types import PositiveInt, PositiveInts
 from mmfusion_jax.types import Array, Tokens
 
 
@@ -31,11 +32,11 @@ class ImageConv(nn.Module):
             the cost for images of high resolution.
     """
 
-    channels: tuple[int, ...] = (8, 16, 32)
+    channels: PositiveInts = (8, 16, 32)
     flatten: bool = False
     axis: str | None = None
     dtype: Any = None
-    downsample: int = 1
+    downsample: PositiveInt = 1
 
     @nn.compact
     def __call__(self, values: Array, mask: Array, *, train: bool) -> Tokens:

@@ -10,6 +10,7 @@ from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.linear import torch_dense, xavier_normal
 from mmfusion_jax.layers.recurrent import LSTM
 from mmfusion_jax.ops.masking import zero_masked
+from mmfusion_jax.option_types import PositiveInt
 from mmfusion_jax.types import Array, Tokens
 
 
@@ -30,7 +31,7 @@ class LSTMEncoder(nn.Module):
         The linear layer is from the released code; the paper has only the state.
     """
 
-    hidden_dim: int = 64
+    hidden_dim: PositiveInt = 64
     dtype: Any = None
 
     @nn.compact

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.ops.masking import zero_masked
+from mmfusion_jax.option_types import Fraction
 from mmfusion_jax.types import Array, Tokens
 
 
@@ -19,7 +20,7 @@ class Precomputed(nn.Module):
         dtype: Dtype of the result; None keeps the input's.
     """
 
-    dropout: float = 0.0
+    dropout: Fraction = 0.0
     dtype: Any = None
 
     @nn.compact

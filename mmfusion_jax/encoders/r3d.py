@@ -10,6 +10,7 @@ from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.layers.residual_block import Conv, ResidualBlock
 from mmfusion_jax.ops.image_normalization import KINETICS, normalize_image
 from mmfusion_jax.ops.masking import masked_mean, zero_masked
+from mmfusion_jax.option_types import Depths, PositiveInt
 from mmfusion_jax.types import Array, Tokens
 
 
@@ -37,8 +38,8 @@ class R3D(nn.Module):
         Tran et al. 2018, R3D; Hetero-Fusion-Net, Sec. 5.1.
     """
 
-    blocks: tuple[int, ...] = (2, 2, 2, 2)
-    base_channels: int = 64
+    blocks: Depths = (2, 2, 2, 2)
+    base_channels: PositiveInt = 64
     pooled: bool = False
     axis: str | None = None
     dtype: Any = None

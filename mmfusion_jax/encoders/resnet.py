@@ -11,6 +11,7 @@ from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.layers.residual_block import WIDENS, Conv, ResidualBlock
 from mmfusion_jax.ops.image_normalization import IMAGENET, frames, normalize_image
 from mmfusion_jax.ops.masking import zero_masked
+from mmfusion_jax.option_types import Depths, PositiveInt
 from mmfusion_jax.types import Array, Tokens
 
 WINDOW: Any = ((1, 1), (1, 1))
@@ -42,9 +43,9 @@ class ResNet(nn.Module):
         He et al. 2016, Table 1; Hetero-Fusion-Net, Sec. 5.1; MCL-MCF, Table 9.
     """
 
-    blocks: tuple[int, ...] = (3, 4, 6, 3)
+    blocks: Depths = (3, 4, 6, 3)
     kind: Literal["basic", "bottleneck"] = "bottleneck"
-    base_channels: int = 64
+    base_channels: PositiveInt = 64
     pooled: bool = False
     axis: str | None = None
     dtype: Any = None

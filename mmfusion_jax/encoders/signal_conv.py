@@ -11,6 +11,12 @@ from mmfusion_jax.errors import ConfigError, DataError
 from mmfusion_jax.layers.linear import torch_uniform
 from mmfusion_jax.layers.transformer import layer_norm
 from mmfusion_jax.ops.masking import masked_mean, zero_masked
+from mmfusion_jax.option_types import (
+    Fraction,
+    NonNegativeInt,
+    PositiveInt,
+    PositiveInts,
+)
 from mmfusion_jax.types import Array, Tokens
 
 FRAME_CHANNELS = (16, 32, 64)
@@ -43,11 +49,11 @@ class SignalConv(nn.Module):
         pooling are ours. All convolutions use zeros for masked steps.
     """
 
-    hidden_dim: int = 128
-    pools: tuple[int, ...] = (1, 1)
-    kernel_size: int = 3
-    dropout: float = 0.1
-    vocab_size: int = 0
+    hidden_dim: PositiveInt = 128
+    pools: PositiveInts = (1, 1)
+    kernel_size: PositiveInt = 3
+    dropout: Fraction = 0.1
+    vocab_size: NonNegativeInt = 0
     dtype: Any = None
 
     @nn.compact

@@ -12,6 +12,7 @@ from mmfusion_jax.layers.attention import dense
 from mmfusion_jax.layers.transformer import TransformerLayer, layer_norm
 from mmfusion_jax.ops.image_normalization import HALF, frames, normalize_image
 from mmfusion_jax.ops.masking import zero_masked
+from mmfusion_jax.option_types import Depth, Fraction, PositiveFloat, PositiveInt
 from mmfusion_jax.types import Array, Tokens
 
 gelu = functools.partial(nn.gelu, approximate=False)
@@ -43,14 +44,14 @@ class ViT(nn.Module):
         Dosovitskiy et al. 2021; MCL-MCF, Table 9.
     """
 
-    hidden_dim: int = 768
-    num_layers: int = 12
-    num_heads: int = 12
-    mlp_dim: int = 3072
-    patch_size: int = 16
+    hidden_dim: PositiveInt = 768
+    num_layers: Depth = 12
+    num_heads: PositiveInt = 12
+    mlp_dim: PositiveInt = 3072
+    patch_size: PositiveInt = 16
     pooled: bool = False
-    dropout: float = 0.0
-    epsilon: float = 1e-12
+    dropout: Fraction = 0.0
+    epsilon: PositiveFloat = 1e-12
     dtype: Any = None
 
     @nn.compact

@@ -11,6 +11,13 @@ from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.attention import dense
 from mmfusion_jax.layers.transformer import TransformerLayer, layer_norm
 from mmfusion_jax.ops.masking import masked_mean, zero_masked
+from mmfusion_jax.option_types import (
+    Depth,
+    Fraction,
+    PositiveFloat,
+    PositiveInt,
+    PositiveInts,
+)
 from mmfusion_jax.types import Array, Tokens
 
 gelu = functools.partial(nn.gelu, approximate=False)
@@ -54,19 +61,19 @@ class Wav2Vec2(nn.Module):
         of the batch. Ours are over the unpadded waveform.
     """
 
-    hidden_dim: int = 768
-    num_layers: int = 12
-    num_heads: int = 12
-    mlp_dim: int = 3072
-    channels: int = 512
-    kernels: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
-    strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
-    pos_conv_kernel: int = 128
-    pos_conv_groups: int = 16
+    hidden_dim: PositiveInt = 768
+    num_layers: Depth = 12
+    num_heads: PositiveInt = 12
+    mlp_dim: PositiveInt = 3072
+    channels: PositiveInt = 512
+    kernels: PositiveInts = (10, 3, 3, 3, 3, 2, 2)
+    strides: PositiveInts = (5, 2, 2, 2, 2, 2, 2)
+    pos_conv_kernel: PositiveInt = 128
+    pos_conv_groups: PositiveInt = 16
     standardize: bool = True
     group_norm_includes_padding: bool = False
-    dropout: float = 0.1
-    epsilon: float = 1e-5
+    dropout: Fraction = 0.1
+    epsilon: PositiveFloat = 1e-5
     dtype: Any = None
 
     @nn.compact
@@ -171,7 +178,7 @@ class InstanceNormOverTime(nn.Module):
         epsilon: Added to the variance.
     """
 
-    epsilon: float
+    epsilon: PositiveFloat
 
     @nn.compact
     def __call__(self, x: Array, mask: Array) -> Array:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from mmfusion_jax.losses.model_outputs import check_choice, model_output
 from mmfusion_jax.ops.masking import zero_masked
+from mmfusion_jax.option_types import Names
 from mmfusion_jax.types import Array, Batch, Outputs
 
 OMEGAS = ("detached", "joint", "one")
@@ -35,7 +36,7 @@ class AgnosticAdversary:
         contributes 0.
     """
 
-    modalities: tuple[str, ...]
+    modalities: Names
     omega: str = "detached"
 
     def __post_init__(self):
@@ -73,7 +74,7 @@ class ExclusiveAdversary:
             in `Outputs.aux["discriminator/exclusive/<m>"]`, (b M).
     """
 
-    modalities: tuple[str, ...]
+    modalities: Names
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
         return _classification_loss(
@@ -98,7 +99,7 @@ class ImportanceDiscriminatorLoss:
         stops the gradient before D_i.
     """
 
-    modalities: tuple[str, ...]
+    modalities: Names
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
         return _classification_loss("importance", self.modalities, outputs, batch)

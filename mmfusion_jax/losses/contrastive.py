@@ -2,11 +2,11 @@
 
 import dataclasses
 
-import chex
 import jax.numpy as jnp
 
-from mmfusion_jax.losses.model_outputs import check_choice, model_output
+from mmfusion_jax.losses.model_outputs import check_choice, check_fit, model_output
 from mmfusion_jax.ops.contrastive import POSITIVES, info_nce
+from mmfusion_jax.option_types import Names, PositiveFloat
 from mmfusion_jax.types import Array, Batch, Outputs
 
 
@@ -35,8 +35,8 @@ class InfoNCE:
         zero and positive; the paper does not specify them.
     """
 
-    pairs: tuple[str, ...]
-    scale: float = 1 / 0.07
+    pairs: Names
+    scale: PositiveFloat = 1 / 0.07
     symmetric: bool = True
     positives: str = "pair"
     label: str = ""
@@ -57,14 +57,14 @@ class InfoNCE:
                 scale=self.scale,
                 symmetric=self.symmetric,
                 positives=self.positives,
-                groups=self._groups(batch),
+                groups=self._groups(outputs, batch),
             )
         return total
 
-    def _groups(self, batch: Batch) -> Array | None:
+    def _groups(self, outputs: Outputs, batch: Batch) -> Array | None:
         """Class of every row, (b); None if the positives do not depend on it."""
         if self.positives == "pair":
             return None
         label = batch.labels[self.label]
-        chex.assert_rank(label, 1)
+        check_fit("info_nce", outputs.prediction, label, label.ndim == 1)
         return jnp.sign(label) if jnp.issubdtype(label.dtype, jnp.floating) else label

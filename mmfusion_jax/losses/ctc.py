@@ -7,6 +7,7 @@ import optax
 
 from mmfusion_jax.losses.model_outputs import model_output
 from mmfusion_jax.ops.masking import zero_masked
+from mmfusion_jax.option_types import Names
 from mmfusion_jax.types import Array, Batch, Outputs
 
 
@@ -33,7 +34,7 @@ class CTC:
         contributes 0; so does one without the modality.
     """
 
-    modalities: tuple[str, ...]
+    modalities: Names
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
         total = jnp.zeros(batch.weight.shape, jnp.float32)

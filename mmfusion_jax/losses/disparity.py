@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from mmfusion_jax.losses.model_outputs import model_output
 from mmfusion_jax.ops.independence import hsic, squared_cross_correlation
+from mmfusion_jax.option_types import Names
 from mmfusion_jax.types import Array, Batch, Outputs
 
 
@@ -25,7 +26,7 @@ class HSICDisparity:
         as here. A modality present in fewer than two rows is excluded from the mean.
     """
 
-    modalities: tuple[str, ...]
+    modalities: Names
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
         return _mean(hsic, self.modalities, outputs, batch)
@@ -49,7 +50,7 @@ class DifferenceLoss:
         code; its paper has a sum.
     """
 
-    modalities: tuple[str, ...]
+    modalities: Names
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
         return _mean(squared_cross_correlation, self.modalities, outputs, batch)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from mmfusion_jax.losses.model_outputs import check_choice, model_output
 from mmfusion_jax.ops.contrastive import contrast, info_nce, l2_normalize
 from mmfusion_jax.ops.masking import zero_masked
+from mmfusion_jax.option_types import Names, PositiveFloat
 from mmfusion_jax.types import Array, Batch, Outputs
 
 NEGATIVES = ("batch", "same_sample")
@@ -35,8 +36,8 @@ class ModalityContrast:
         anchor nor positive nor negative.
     """
 
-    modalities: tuple[str, ...]
-    temperature: float = 0.1
+    modalities: Names
+    temperature: PositiveFloat = 0.1
     negatives: str = "batch"
 
     def __post_init__(self):

@@ -43,3 +43,20 @@ def check_choice(field: str, value: str, known: tuple[str, ...]) -> None:
             "C03",
             f"{field}={shown(value)} of a loss is unknown; {suggest(value, known)}",
         )
+
+
+def is_classes(label: Array) -> bool:
+    """Returns whether a label is (b) integer classes."""
+    return label.ndim == 1 and jnp.issubdtype(label.dtype, jnp.integer)
+
+
+def check_fit(loss: str, prediction: Array, label: Array, fits: bool) -> None:
+    """Raises ConfigError if a loss does not fit its label; raised while tracing."""
+    if not fits:
+        raise ConfigError(
+            "C34",
+            f"the loss {loss!r} does not fit the label: the predictions are "
+            f"{prediction.shape}, the label {label.dtype} {label.shape}.",
+            "cross_entropy is for classes, l1 and mse for numbers, multilabel for "
+            "binary labels",
+        )

@@ -5,9 +5,15 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 
-from mmfusion_jax.losses.model_outputs import UNIMODAL_LOGITS, model_output
+from mmfusion_jax.losses.model_outputs import (
+    UNIMODAL_LOGITS,
+    check_fit,
+    is_classes,
+    model_output,
+)
 from mmfusion_jax.ops.late_fusion import multiplicative
 from mmfusion_jax.ops.masking import zero_masked
+from mmfusion_jax.option_types import Fraction, Names
 from mmfusion_jax.types import Array, Batch, Outputs
 
 
@@ -30,12 +36,15 @@ class Multiplicative:
     reads: ClassVar[str] = UNIMODAL_LOGITS
 
     label: str
-    modalities: tuple[str, ...] = ("audio", "video")
-    beta: float = 0.3
+    modalities: Names = ("audio", "video")
+    beta: Fraction = 0.3
     stop_gradient_q: bool = False
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
         logits = [model_output(outputs, f"logits/{name}") for name in self.modalities]
+        label = batch.labels[self.label]
+        fits = is_classes(label) and logits[0].ndim == 2
+        check_fit("multiplicative", logits[0], label, fits)
         present = jnp.stack(
             [batch.has_modalities(name) for name in self.modalities], axis=1
         )
@@ -45,5 +54,4 @@ class Multiplicative:
             self.beta,
             self.stop_gradient_q,
         )
-        y_true = batch.labels[self.label][:, None]
-        return -jnp.take_along_axis(scores, y_true, axis=1)[:, 0]
+        return -jnp.take_along_axis(scores, label[:, None], axis=1)[:, 0]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
+from mmfusion_jax.errors import ConfigError, type_name
 from mmfusion_jax.types import Array, Batch, LossTerm, Outputs
 
 TASK = "task"
@@ -66,8 +67,20 @@ class Objective:
         return total, values
 
     def value(self, name: str, outputs: Outputs, batch: Batch) -> Array:
-        """Computes one unweighted term, averaged over the examples, ()."""
+        """Computes one unweighted term, averaged over the examples, ().
+
+        Raises:
+            ConfigError: The term does not return one value, or one per example.
+        """
         value = self.terms[name].term(outputs, batch)
+        shape = getattr(value, "shape", None)
+        if shape not in ((), batch.weight.shape):
+            found = type_name(value) if shape is None else f"an array of shape {shape}"
+            raise ConfigError(
+                "C33",
+                f"config.losses.{name} returns {found}, not one value per example, "
+                f"{batch.weight.shape}.",
+            )
         value = value.astype(jnp.promote_types(value.dtype, jnp.float32))
         return average(value, batch.weight) if value.ndim else value
 

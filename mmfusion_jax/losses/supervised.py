@@ -8,8 +8,15 @@ import jax.numpy as jnp
 import optax
 
 from mmfusion_jax.errors import ConfigError
-from mmfusion_jax.losses.model_outputs import PREDICTION, as_float32, model_output
+from mmfusion_jax.losses.model_outputs import (
+    PREDICTION,
+    as_float32,
+    check_fit,
+    is_classes,
+    model_output,
+)
 from mmfusion_jax.ops.masking import zero_masked
+from mmfusion_jax.option_types import NonNegativeFloat
 from mmfusion_jax.types import Array, Batch, Outputs
 
 
@@ -33,14 +40,17 @@ class CrossEntropy:
 
     label: str
     logits: str = ""
-    class_weights: tuple[float, ...] = ()
+    class_weights: tuple[NonNegativeFloat, ...] = ()
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
         logits = (
             model_output(outputs, self.logits) if self.logits else outputs.prediction
         )
-        self._check(logits.shape[-1])
         label = batch.labels[self.label]
+        check_fit(
+            "cross_entropy", logits, label, is_classes(label) and logits.ndim == 2
+        )
+        self._check(logits.shape[-1])
         loss = optax.softmax_cross_entropy_with_integer_labels(
             zero_masked(as_float32(logits), batch.weight > 0), label
         )
@@ -73,7 +83,7 @@ class L1:
     label: str
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
-        return jnp.abs(_error(outputs, batch, self.label))
+        return jnp.abs(_error("l1", outputs, batch, self.label))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +102,7 @@ class MSE:
     label: str
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
-        return jnp.square(_error(outputs, batch, self.label))
+        return jnp.square(_error("mse", outputs, batch, self.label))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,16 +122,18 @@ class Multilabel:
     label: str
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
-        logits = zero_masked(as_float32(outputs.prediction), batch.weight > 0)
+        logits, flags = as_float32(outputs.prediction), batch.labels[self.label]
+        pairs = flags.ndim == 2 and logits.shape == (len(flags), 2 * flags.shape[1])
+        check_fit("multilabel", logits, flags, pairs)
+        logits = zero_masked(logits, batch.weight > 0)
         logits = einops.rearrange(logits, "b (j k) -> b j k", k=2)
-        loss = optax.softmax_cross_entropy_with_integer_labels(
-            logits, batch.labels[self.label]
-        )
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, flags)
         return jnp.mean(loss, axis=1)
 
 
-def _error(outputs: Outputs, batch: Batch, label: str) -> Array:
+def _error(loss: str, outputs: Outputs, batch: Batch, label: str) -> Array:
     """Prediction minus label, (b); 0 on padding rows."""
     y_pred = as_float32(outputs.prediction)
-    y_true = batch.labels[label].astype(y_pred.dtype)
-    return zero_masked(y_pred - y_true, batch.weight > 0)
+    y_true = batch.labels[label]
+    check_fit(loss, y_pred, y_true, y_pred.ndim == y_true.ndim == 1)
+    return zero_masked(y_pred - y_true.astype(y_pred.dtype), batch.weight > 0)

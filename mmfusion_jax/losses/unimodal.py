@@ -4,11 +4,11 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
-import chex
 import einops
 import jax
 import jax.numpy as jnp
 
+from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.losses.model_outputs import (
     UNIMODAL_LOGITS,
     as_float32,
@@ -17,6 +17,7 @@ from mmfusion_jax.losses.model_outputs import (
 )
 from mmfusion_jax.losses.supervised import L1, MSE, CrossEntropy, Multilabel
 from mmfusion_jax.ops.masking import masked_mean, zero_masked
+from mmfusion_jax.option_types import Names
 from mmfusion_jax.types import Array, Batch, Outputs
 
 KINDS: dict[str, Callable[[str], Any]] = {
@@ -46,7 +47,7 @@ class UnimodalLoss:
     reads: ClassVar[str] = UNIMODAL_LOGITS
 
     label: str
-    modalities: tuple[str, ...]
+    modalities: Names
     kind: Literal["cross_entropy", "multilabel", "l1", "mse"] = "cross_entropy"
 
     def __post_init__(self):
@@ -83,13 +84,19 @@ class Consistency:
 
     reads: ClassVar[str] = UNIMODAL_LOGITS
 
-    modalities: tuple[str, ...]
+    modalities: Names
     flags: bool = False
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
         present = _present(self.modalities, batch)
         fused = zero_masked(as_float32(outputs.prediction), batch.weight > 0)
-        chex.assert_rank(fused, 2)
+        if fused.ndim != 2:
+            raise ConfigError(
+                "C34",
+                "the loss 'consistency' compares class probabilities, but the "
+                f"predictions are {fused.shape}.",
+                "remove this term of config.losses, or predict classes",
+            )
         fused = self._probabilities(fused)
         distances = [
             1

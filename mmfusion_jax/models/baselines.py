@@ -28,6 +28,7 @@ from mmfusion_jax.ops.late_fusion import (
     weighted,
 )
 from mmfusion_jax.ops.masking import zero_masked
+from mmfusion_jax.option_types import Fraction, NonNegativeInt, PositiveInt
 from mmfusion_jax.types import Array, Batch, Outputs, PyTree, Streams
 
 RULES = ("average", "product", "multiplicative", "learned")
@@ -53,7 +54,7 @@ class Unimodal(nn.Module):
 
     encoders: Mapping[str, nn.Module]
     head_size: int
-    dropout: float = 0.4
+    dropout: Fraction = 0.4
     audio_pooling: str = "flatten"
     modality: str = ""
 
@@ -75,7 +76,7 @@ class Unimodal(nn.Module):
                 f"model unimodal with modality={shown(self.modality)} requires "
                 "exactly one "
                 f"encoder, got encoders for {', '.join(names) or 'no modality'}.",
-                f"--config.model.modality={'|'.join(names)}",
+                f"--config.model.modality={'|'.join(names) or 'MODALITY'}",
             )
         (name,) = names
         streams = encode(self.encoders, batch, train=train)
@@ -125,12 +126,12 @@ class LateFusion(nn.Module):
     encoders: Mapping[str, nn.Module]
     head_size: int
     rule: Literal["average", "product", "multiplicative", "learned"] = "average"
-    beta: float = 0.3
-    dropout: float = 0.4
+    beta: Fraction = 0.3
+    dropout: Fraction = 0.4
     audio_pooling: str = "flatten"
-    projection_dim: int = 0
-    hidden_dims: tuple[int, ...] = ()
-    hidden_dropout: float = 0.0
+    projection_dim: NonNegativeInt = 0
+    hidden_dims: tuple[PositiveInt, ...] = ()
+    hidden_dropout: Fraction = 0.0
     flags: bool = False
 
     @nn.compact
@@ -230,11 +231,11 @@ class ConcatFC(nn.Module):
 
     encoders: Mapping[str, nn.Module]
     head_size: int
-    hidden_dims: tuple[int, ...] = (256,)
-    dropout: float = 0.4
-    hidden_dropout: float = 0.4
+    hidden_dims: tuple[PositiveInt, ...] = (256,)
+    dropout: Fraction = 0.4
+    hidden_dropout: Fraction = 0.4
     audio_pooling: str = "flatten"
-    projection_dim: int = 0
+    projection_dim: NonNegativeInt = 0
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> Outputs:

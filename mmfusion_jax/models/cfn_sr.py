@@ -17,6 +17,7 @@ from mmfusion_jax.models.common import (
     pool_modality,
     prediction_head,
 )
+from mmfusion_jax.option_types import Depth, Fraction, PositiveInt
 from mmfusion_jax.types import Batch, Outputs, Streams
 
 CHOICES = {
@@ -72,19 +73,19 @@ class CFNSR(nn.Module):
 
     encoders: Mapping[str, nn.Module]
     head_size: int
-    hidden_dim: int = 64
-    num_layers: int = 5
-    num_heads: int = 8
+    hidden_dim: PositiveInt = 64
+    num_layers: Depth = 5
+    num_heads: PositiveInt = 8
     causal: bool = True
     cross: Literal["audio_to_video", "video_to_audio", "none"] = "audio_to_video"
     self_attention: bool = True
     residual: bool = True
     softmax_axes: Literal["HW", "SHW"] = "HW"
     variant: Literal["paper", "released_code"] = "paper"
-    dropout: float = 0.4
+    dropout: Fraction = 0.4
     audio_pooling: str = "flatten"
-    embed_dropout: float = 0.3
-    layer_dropout: float = 0.1
+    embed_dropout: Fraction = 0.3
+    layer_dropout: Fraction = 0.1
     axis: str | None = None
     dtype: Any = None
     attended_modality: str = "video"

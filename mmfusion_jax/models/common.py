@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError, shown, suggest
+from mmfusion_jax.errors import ConfigError, shown, suggest, type_name
 from mmfusion_jax.layers.linear import torch_dense
 from mmfusion_jax.layers.pooling import flatten, mean, mean_std
 from mmfusion_jax.layers.transformer import layer_norm
@@ -23,18 +23,43 @@ def encode(
     """Encodes every modality that has an encoder; masks padding rows.
 
     Raises:
-        ConfigError: The modality of an encoder is not in the batch.
+        ConfigError: There is no encoder, its modality is not in the batch, or it does
+            not return Tokens.
     """
+    if not encoders:
+        raise ConfigError(
+            "C22",
+            "config.model.encoders is empty, but this model requires an encoder.",
+            "config.model.encoders.audio = dict(name=...) in the config file",
+        )
     if missing := encoders.keys() - batch.inputs.keys():
         raise ConfigError(
             "C22",
             f"config.model.encoders has {sorted(missing)}, but the data only has "
             f"{sorted(batch.inputs)}.",
         )
-    return {
+    streams = {
         name: encoder(batch.inputs[name], batch.valid_mask(name), train=train)
         for name, encoder in encoders.items()
     }
+    for name, tokens in streams.items():
+        _check_tokens(name, tokens)
+    return streams
+
+
+def _check_tokens(name: str, tokens: Any) -> None:
+    """Raises ConfigError unless an encoder returned Tokens of consistent shapes."""
+    if not isinstance(tokens, Tokens):
+        found = type_name(tokens)
+    elif tokens.values.ndim != 3 or tokens.mask.shape != tokens.values.shape[:2]:
+        found = f"values {tokens.values.shape} and a mask {tokens.mask.shape}"
+    else:
+        return
+    raise ConfigError(
+        "C33",
+        f"config.model.encoders.{name} returns {found}, not Tokens with values (b n d) "
+        "and a mask (b n).",
+    )
 
 
 def pool_modality(

@@ -20,6 +20,7 @@ from mmfusion_jax.models.common import (
     weights_by_modality,
 )
 from mmfusion_jax.ops.masking import zero_masked
+from mmfusion_jax.option_types import Fraction, NonNegativeInt, PositiveInt
 from mmfusion_jax.types import Array, Batch, Outputs, Streams, Tokens
 
 
@@ -64,15 +65,15 @@ class HeteroFusionNet(nn.Module):
 
     encoders: Mapping[str, nn.Module]
     head_size: int
-    hidden_dim: int = 512
-    num_heads: int = 8
+    hidden_dim: PositiveInt = 512
+    num_heads: PositiveInt = 8
     include_self: bool = True
     residual: bool = False
     gate: Literal["sigmoid", "softmax"] = "sigmoid"
-    gate_hidden_dim: int = 256
-    latent_dim: int = 256
+    gate_hidden_dim: NonNegativeInt = 256
+    latent_dim: PositiveInt = 256
     detach_unimodal_heads: bool = False
-    dropout: float = 0.3
+    dropout: Fraction = 0.3
     audio_pooling: str = "mean"
     dtype: Any = None
 
@@ -156,9 +157,9 @@ class JointRepresentation(nn.Module):
         equal widths: 512 for h_1 and h_2, 256 for z.
     """
 
-    hidden_dim: int = 512
-    latent_dim: int = 256
-    dropout: float = 0.3
+    hidden_dim: PositiveInt = 512
+    latent_dim: PositiveInt = 256
+    dropout: Fraction = 0.3
     dtype: Any = None
 
     @nn.compact

@@ -15,6 +15,12 @@ from mmfusion_jax.layers.projection_heads import ProjectionHeads
 from mmfusion_jax.models.common import check_choices, encode, prediction_head
 from mmfusion_jax.models.mcl_mcf_heads import IMAGE_ENCODERS, ImageHead
 from mmfusion_jax.ops.masking import zero_masked
+from mmfusion_jax.option_types import (
+    Fraction,
+    NonNegativeInt,
+    PositiveInt,
+    PositiveInts,
+)
 from mmfusion_jax.types import Array, Batch, Outputs, Streams, Tokens
 
 LEVELS = (1, 2, 3)
@@ -78,18 +84,18 @@ class MCLMCF(nn.Module):
     encoders: Mapping[str, nn.Module]
     head_size: int
     modality_order: tuple[str, ...] = ("text", "audio", "video")
-    mixture_dim: int = 64
-    projection_dim: int = 512
-    hidden_dim: int = 128
-    contrastive_dim: int = 128
-    channels: tuple[int, ...] = (4, 6, 1)
+    mixture_dim: PositiveInt = 64
+    projection_dim: PositiveInt = 512
+    hidden_dim: PositiveInt = 128
+    contrastive_dim: PositiveInt = 128
+    channels: PositiveInts = (4, 6, 1)
     levels: tuple[int, ...] = LEVELS
     mcf: bool = True
     variant: Literal["paper", "released_code"] = "paper"
     learnable_scale: bool = False
     tcf_last_activation: Literal["relu", "leaky_relu", "none"] = "relu"
-    chunk: int = 16
-    dropout: float = 0.1
+    chunk: NonNegativeInt = 16
+    dropout: Fraction = 0.1
     dtype: Any = None
     image_encoder: str = "none"
     image_encoder_kwargs: Any = None

@@ -11,6 +11,7 @@ from mmfusion_jax.fusion.tensor_convolution import TensorConvolution
 from mmfusion_jax.layers.linear import xavier_dense
 from mmfusion_jax.layers.pooling import first
 from mmfusion_jax.ops.masking import zero_masked
+from mmfusion_jax.option_types import NonNegativeInt
 from mmfusion_jax.types import Array, Streams
 
 IMAGE_ENCODERS = {
@@ -59,7 +60,7 @@ class ImageHead(nn.Module):
     encoder: str
     features: int = 128
     last_activation: str = "relu"
-    chunk: int = 16
+    chunk: NonNegativeInt = 16
     encoder_kwargs: Any = None
     axis: str | None = None
     dtype: Any = None

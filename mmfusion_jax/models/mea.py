@@ -26,6 +26,7 @@ from mmfusion_jax.models.common import (
 from mmfusion_jax.ops.gradient_reversal import ramp
 from mmfusion_jax.ops.masking import last_valid, zero_masked
 from mmfusion_jax.ops.parameter_free_layer_norm import layer_normalize
+from mmfusion_jax.option_types import Depth, Fraction, PositiveInt
 from mmfusion_jax.types import Array, Batch, Outputs, Streams
 
 CHOICES = {
@@ -101,13 +102,13 @@ class MEA(nn.Module):
     encoders: Mapping[str, nn.Module]
     head_size: int
     modality_order: tuple[str, ...] = ()
-    hidden_dim: int = 64
-    num_heads: int = 8
-    psa_layers: int = 3
+    hidden_dim: PositiveInt = 64
+    num_heads: PositiveInt = 8
+    psa_layers: Depth = 3
     psa: Literal["literal", "logit"] = "literal"
     mu: float = 0.25
     wal: Literal["token", "dense", "off"] = "token"
-    hca_layers: int = 2
+    hca_layers: Depth = 2
     mixed: bool = True
     coarse: bool = True
     fine: bool = True
@@ -124,8 +125,8 @@ class MEA(nn.Module):
     head_type: Literal["mlp", "residual_mlp"] = "mlp"
     scale: Literal["head", "width"] = "head"
     out_proj: bool = False
-    ffn_mult: int = 4
-    dropout: float = 0.1
+    ffn_mult: PositiveInt = 4
+    dropout: Fraction = 0.1
     remat: bool = True
     dtype: Any = None
     standardize: bool = True

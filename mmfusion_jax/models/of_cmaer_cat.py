@@ -22,6 +22,7 @@ from mmfusion_jax.models.common import (
     weights_by_modality,
 )
 from mmfusion_jax.ops.masking import masked_mean
+from mmfusion_jax.option_types import Depth, Fraction, PositiveInt
 from mmfusion_jax.types import Array, Batch, Outputs, Streams
 
 CHOICES = {"head_type": ("weighted_sum", "concat")}
@@ -77,13 +78,13 @@ class OFCMAERCAT(nn.Module):
     transformer: bool = True
     reconstruction: bool = True
     head_type: Literal["weighted_sum", "concat"] = "weighted_sum"
-    hidden_dim: int = 64
-    weight_hidden_dim: int = 64
-    num_heads: int = 1
+    hidden_dim: PositiveInt = 64
+    weight_hidden_dim: PositiveInt = 64
+    num_heads: PositiveInt = 1
     per_modality: bool = False
-    context_layers: int = 2
-    context_heads: int = 4
-    dropout: float = 0.1
+    context_layers: Depth = 2
+    context_heads: PositiveInt = 4
+    dropout: Fraction = 0.1
     dtype: Any = None
 
     @nn.compact

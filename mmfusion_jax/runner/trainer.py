@@ -14,6 +14,7 @@ from mmfusion_jax.analysis.modality_weights import mean_modality_weights
 from mmfusion_jax.config import build
 from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.data.dataset import Dataset
+from mmfusion_jax.data.example_checks import check_splits
 from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.errors import CheckpointError
 from mmfusion_jax.models.transfer import copy_submodules
@@ -189,7 +190,7 @@ class Trainer:
             raise CheckpointError(
                 "K01",
                 f"{path} does not contain a checkpoint.",
-                "train first: the same command with --mode=train",
+                "train first, with the same config and --workdir",
             )
         return found[0]
 
@@ -237,6 +238,7 @@ class Trainer:
 
     def _check_labels(self, data: Dataset) -> None:
         """Checks all labels on the host, before anything is trained on them."""
+        check_splits(data, "train", "test")
         task = self.components.task
         for split in data.sources:
             task.check(data.label(split, task.label), split)

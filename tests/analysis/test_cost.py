@@ -156,7 +156,7 @@ def test_components_are_the_modules(tiny):
 def test_shapes_are_those_of_every_module(tiny):
     batch, variables = tiny
     assert output_shapes(Tiny(), variables, batch) == {
-        "itself": "prediction (4, 2), aux.x (4, 6, 5)",
+        "model": "prediction (4, 2), aux.x (4, 6, 5)",
         "encode": "values (4, 6, 5), mask (4, 6)",
         "encode/Dense_0": "(4, 6, 5)",
         "head": "(4, 2)",

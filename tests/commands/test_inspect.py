@@ -62,7 +62,7 @@ def test_finds_what_shapes_tell(config, capsys):
     assert macs["components"]["encoders_audio"] == audio
     assert macs["total"] == sum(macs["components"].values())
     assert macs["open_loops"] == 0
-    assert found["outputs"]["itself"].startswith("prediction (4, 10)")
+    assert found["outputs"]["model"].startswith("prediction (4, 10)")
     assert found["inputs"]["input video"] == "uint8 (4, 8, 16, 16, 3)"
     assert not [x for x in jax.live_arrays() if x.shape == (7, 7, 7, 3, 8)]
 

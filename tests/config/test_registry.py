@@ -22,7 +22,7 @@ class MyEncoder(FeatureTokens):
 @pytest.mark.parametrize(("kind", "name"), EVERY)
 def test_every_short_name_is_something(kind, name):
     made = load_part(kind, name, "here")
-    assert callable(made) or kind in ("pretrained weights", "metric")
+    assert callable(made) or kind in ("encoder with pretrained weights", "metric")
     assert made is pkgutil.resolve_name(TABLES[kind][name])
 
 

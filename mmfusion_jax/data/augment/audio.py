@@ -9,6 +9,7 @@ from mmfusion_jax.data.augment.interpolate import interpolate_at
 from mmfusion_jax.data.dataset import Example
 from mmfusion_jax.data.preprocessing import pad_or_truncate
 from mmfusion_jax.errors import ConfigError, missing_dependency
+from mmfusion_jax.option_types import Fraction, NonNegativeFloat, PositiveInt
 
 _WINDOW = 2048  # samples, the default of librosa
 
@@ -37,11 +38,11 @@ class RandomWaveform:
     """
 
     modality: str
-    sample_rate: int
+    sample_rate: PositiveInt
     time_stretch: float = 0.1
     semitones: float = 2.0
-    snr_db: tuple[float, ...] = (10.0, 30.0)
-    prob: float = 0.5
+    snr_db: tuple[float, float] = (10.0, 30.0)
+    prob: Fraction = 0.5
 
     def __post_init__(self):
         _check(self.modality, self.time_stretch, self.semitones, self.prob)
@@ -100,8 +101,8 @@ class RandomSpectrogram:
     frequency: int = 1
     time_stretch: float = 0.1
     semitones: float = 2.0
-    noise: float = 0.1
-    prob: float = 0.5
+    noise: NonNegativeFloat = 0.1
+    prob: Fraction = 0.5
 
     def __post_init__(self):
         _check(self.modality, self.time_stretch, self.semitones, self.prob)

@@ -7,6 +7,7 @@ import numpy as np
 
 from mmfusion_jax.data.dataset import Example
 from mmfusion_jax.data.preprocessing import Standardizer
+from mmfusion_jax.option_types import NonNegativeFloat
 
 BANDS = 40
 TOP_HZ = 8000.0
@@ -39,7 +40,7 @@ class RandomFeatures:
     time_stretch: float = 0.0
     shift: float = 0.0
     mask: float = 0.0
-    noise: float = 0.0
+    noise: NonNegativeFloat = 0.0
     face_noise: float = 0.0
     face_scale_std: float = 0.0
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from mmfusion_jax.data.dataset import Example
 from mmfusion_jax.data.media.resize import resize
+from mmfusion_jax.option_types import Fraction
 
 RATIO = (3 / 4, 4 / 3)
 
@@ -30,7 +31,7 @@ class CropAndFlip:
     """
 
     scale: tuple[float, float] = (0.8, 1.4)
-    flip: float = 0.5
+    flip: Fraction = 0.5
     per_frame: bool = False
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:

@@ -8,6 +8,7 @@ from mmfusion_jax.data.augment.crop_and_flip import crop_box
 from mmfusion_jax.data.augment.interpolate import interpolate_at
 from mmfusion_jax.data.dataset import Example
 from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.option_types import Fraction
 
 LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -37,8 +38,8 @@ class RandomImage:
     """
 
     modality: str
-    crop: tuple[float, ...] = (0.8, 1.0)
-    flip: float = 0.5
+    crop: tuple[float, float] = (0.8, 1.0)
+    flip: Fraction = 0.5
     brightness: float = 0.2
     contrast: float = 0.2
     saturation: float = 0.2

@@ -1,0 +1,64 @@
+"""Types of options with bounds: what a config can set a width, a rate or a tuple to.
+
+A part that annotates its arguments with these types gets them checked when a config is
+resolved: `hidden_dim: PositiveInt = 64`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sized
+from typing import Annotated, TypeAlias
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """A finite number within bounds.
+
+    Attributes:
+        minimum: The smallest value.
+        maximum: The largest value.
+        exclusive: `minimum` itself is not allowed.
+    """
+
+    minimum: float
+    maximum: float = math.inf
+    exclusive: bool = False
+
+    def allows(self, value: float) -> bool:
+        """Returns whether `value` is finite and within the bounds."""
+        above = value > self.minimum if self.exclusive else value >= self.minimum
+        return above and value <= self.maximum and -math.inf < value < math.inf
+
+    def __str__(self) -> str:
+        if self.minimum == -math.inf:
+            return "a finite number"
+        if self.maximum == math.inf:
+            low = "above" if self.exclusive else "at least"
+            return f"a number {low} {self.minimum}"
+        if self.exclusive:
+            return f"a number above {self.minimum} and at most {self.maximum}"
+        return f"a number from {self.minimum} to {self.maximum}"
+
+
+@dataclasses.dataclass(frozen=True)
+class NotEmpty:
+    """A sequence with at least one element."""
+
+    def allows(self, value: Sized) -> bool:
+        """Returns whether `value` has an element."""
+        return len(value) > 0
+
+    def __str__(self) -> str:
+        return "at least one element"
+
+
+PositiveInt: TypeAlias = Annotated[int, Range(1)]
+NonNegativeInt: TypeAlias = Annotated[int, Range(0)]
+PositiveFloat: TypeAlias = Annotated[float, Range(0, exclusive=True)]
+NonNegativeFloat: TypeAlias = Annotated[float, Range(0)]
+Fraction: TypeAlias = Annotated[float, Range(0, 1)]
+PositiveInts: TypeAlias = Annotated[tuple[PositiveInt, ...], NotEmpty()]
+Names: TypeAlias = Annotated[tuple[str, ...], NotEmpty()]
+Depth: TypeAlias = Annotated[int, Range(0, 1000)]
+"""A number of layers: tracing more of them would take hours."""
+Depths: TypeAlias = Annotated[tuple[Annotated[int, Range(1, 1000)], ...], NotEmpty()]
