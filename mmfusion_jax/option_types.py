@@ -30,14 +30,13 @@ class Range:
         return above and value <= self.maximum and -math.inf < value < math.inf
 
     def __str__(self) -> str:
-        if self.minimum == -math.inf:
-            return "a finite number"
-        if self.maximum == math.inf:
-            low = "above" if self.exclusive else "at least"
-            return f"a number {low} {self.minimum}"
-        if self.exclusive:
-            return f"a number above {self.minimum} and at most {self.maximum}"
-        return f"a number from {self.minimum} to {self.maximum}"
+        bounds = []
+        if self.minimum > -math.inf:
+            word = "above" if self.exclusive else "at least"
+            bounds.append(f"{word} {self.minimum}")
+        if self.maximum < math.inf:
+            bounds.append(f"at most {self.maximum}")
+        return f"a number {' and '.join(bounds)}" if bounds else "a finite number"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from mmfusion_jax.config.registry import TABLES, check_name
 from mmfusion_jax.errors import ConfigError, shown, suggest
 from mmfusion_jax.option_types import Range
 
-INT32 = Range(-(2**31), 2**31 - 1)
+INT32 = Range(-math.inf, 2**31 - 1)
 FINITE = Range(-math.inf)
 TYPE_NAMES = {
     bool: "true or false",

@@ -57,6 +57,12 @@ def read(*words: str) -> ParsedCommand:
     ("words", "said"),
     [
         ([], "error[C01] --config is required"),
+        (["cfn_sr"], "error[C01] --config is required.\n  fix: --config=cfn_sr"),
+        ([f"--config={CONFIG}", "---x"], "fix: --help lists the flags"),
+        (
+            [f"--config={CONFIG}", f"--config.seed={'9' * 400}"],
+            "number at most 21474",
+        ),
         (["--config=configs/cfn_s.py"], "did you mean 'configs/cfn_sr.py'?"),
         (["--config=cfn_srr"], "did you mean 'configs/cfn_sr.py'?"),
         (["--config=conf/cfn_sr.py"], "did you mean 'configs/cfn_sr.py'?"),
@@ -176,6 +182,9 @@ def test_a_config_is_found_here_or_where_the_package_is(capsys, monkeypatch, tmp
     assert read("--config=cfn_sr.v2").config.seed == 2
     code, _, err = answer(capsys, "--config=cfn_sr.yaml")
     assert code == 2 and "there is no such file" in err
+    Path("mine.py").write_text(CFN)
+    code, _, err = answer(capsys, "--config=mine")
+    assert code == 2 and "did you mean 'mine.py'?" in err
     code, _, err = answer(capsys, "--config=elsewhere/cfn_sr.py")
     assert code == 2 and "did you mean 'configs/cfn_sr.py'?" in err
 
@@ -192,13 +201,17 @@ def test_every_command_has_one_name(capsys, monkeypatch):
     capsys.readouterr()
     for words, shown in {
         ("--help",): "commands:",
-        ("train", "--help"): "--config.FIELD=VALUE",
+        ("train", "--help"): "python -m mmfusion_jax train --config=",
+        ("inspect", "--help"): "  --compile ",
         ("bench", "--help"): "--steps=20",
         ("data", "--help"): "mmfusion_jax data import FILE",
         ("--version",): f"mmfusion_jax {mmfusion_jax.__version__}\n",
     }.items():
         assert program.run(words) == 0
         assert shown in capsys.readouterr().out
+    program.run(["train", "--help"])
+    shown = capsys.readouterr().out
+    assert not any(flag in shown for flag in ("--mode", "--compile", "--batches"))
     assert program.run(["trian"]) == 2
     assert "unknown command 'trian'.\n  fix: did you mean 'train'?" in (
         capsys.readouterr().err
@@ -218,16 +231,58 @@ def test_every_command_has_one_name(capsys, monkeypatch):
             "width must be 3",
         ),
         ("import nothing_of_that_name", "line 1: ModuleNotFoundError"),
+        (
+            "def get_config():\n    c = CD({'a': 1})\n    c.a = 'x'\n    return c",
+            "line 4: the field 'a' must be of type int, and is x (str)",
+        ),
+        (
+            "def get_config():\n    c = CD({'a': CD()})\n    c.a = 3",
+            "line 4: the field 'a' must be a group of fields, and is 3 (int)",
+        ),
+        (
+            "def get_config():\n    c = CD()\n    c.c = c\n    return c",
+            "contains itself",
+        ),
+        ("def get_config():\n    return CD({1: 2, 'a': 3})", "name is not a string"),
+        (
+            "def get_config():\n    return CD({'a': needed(int)})",
+            "required_placeholder",
+        ),
     ],
 )
 def test_a_broken_config_file_is_named(capsys, tmp_path, body, said):
     path = tmp_path / "broken.py"
-    path.write_text(body)
+    names = "ConfigDict as CD; from ml_collections.config_dict import"
+    names += " required_placeholder as needed\n"
+    path.write_text(f"from ml_collections import {names}" * ("CD" in body) + body)
     code, _, err = answer(capsys, f"--config={path}")
     assert code == 2
     assert said in err
     assert err.startswith("error[C04]")
     assert len(err.splitlines()) <= 4
+
+
+def test_a_frozen_config_is_accepted(tmp_path):
+    path = tmp_path / "frozen.py"
+    path.write_text(
+        "from ml_collections import ConfigDict, FrozenConfigDict\n"
+        "def get_config():\n"
+        "    data, model = dict(x=1), dict(encoders=dict(audio=dict(name='lstm')))\n"
+        "    return FrozenConfigDict(dict(data=data, model=model))\n"
+    )
+    config = read(f"--config={path}", "--config.data.x=2").config
+    assert config.data.to_dict() == {"x": 2, "modality_dropout": {"audio": 0.0}}
+
+
+def test_an_exception_while_flags_are_read_is_a_bug(capsys, monkeypatch, tmp_path):
+    def broken(*args):
+        raise TypeError("odd")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mmfusion_jax.cli.command.parse", broken)
+    code, _, err = answer(capsys, "--config=cfn_sr")
+    assert code == 1 and err.startswith("error[B00] bug: TypeError: odd")
+    assert "Traceback" in (tmp_path / "runs" / "run.log").read_text()
 
 
 def test_a_config_without_variants_says_so(capsys, tmp_path):
@@ -257,6 +312,8 @@ def test_flags_reach_the_command():
     assert config["optim"]["learning_rate"] == 1.0
     assert config["model"]["residual"] is False
     assert config["pretrain_unimodal"] == ("audio", "video")
+    empty = read(f"--config={CONFIG}", "--config.pretrain_unimodal=").config
+    assert empty.pretrain_unimodal == ()
     assert config["model"]["encoders"]["video"]["blocks"] == (2, 3)
 
 
@@ -279,6 +336,8 @@ def test_a_field_may_wait_for_its_value(capsys, tmp_path):
 def test_the_folder_is_named_after_the_config():
     assert default_workdir("configs/cfn_sr.py") == "runs/cfn_sr"
     assert default_workdir("configs/cfn_sr.py:a/../b") == "runs/cfn_sr_a_b"
+    swapped = read(f"--config={CONFIG}", "--config.model.name=late_fusion")
+    assert swapped.workdir == Path("runs/cfn_sr_late_fusion")
 
 
 def test_printed_fields_can_be_given_back(capsys):

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 
+import jax
+import jax.numpy as jnp
 import pytest
 import tiny_dataset
 from flax import linen as nn
@@ -14,11 +16,13 @@ from mmfusion_jax.config.base import FIELDS, GROUPS, REQUIRED, base_config
 from mmfusion_jax.config.load import flatten, installed_configs, load_config
 from mmfusion_jax.config.resolve import resolve, unimodal_spec
 from mmfusion_jax.config.spec import ExperimentSpec
-from mmfusion_jax.config.validate import matches
+from mmfusion_jax.config.validate import check_type, matches
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.metrics.regression import RMSE
+from mmfusion_jax.option_types import Fraction, PositiveInt, PositiveInts
 from mmfusion_jax.runner import experiment
 from mmfusion_jax.train.metrics_log import read_metrics
+from mmfusion_jax.types import Outputs
 
 CONFIGS = sorted(path.stem for path in installed_configs().glob("*.py"))
 
@@ -116,6 +120,44 @@ def test_a_field_that_nothing_has_is_named(group, code):
         ({"model.name": "test_resolve:NoModel"}, "C31", "config.model.size is missing"),
         ({"data.name": "test_resolve:CONFIGS"}, "C32", "a class or a function"),
         ({"mis": {"weight": 1}}, "C02", "config.mis.weight is unknown"),
+        ({"mis": 3}, "C11", "config.mis=3 is not a group"),
+        ({"seed": None}, "C31", "config.seed is not set"),
+        ({"seed": 2**70}, "C10", "a number at most 2147483647"),
+        ({"optim.learning_rate": float("inf")}, "C10", "a number above 0"),
+        ({"data.fold": "²"}, "C06", "'²' is not a fold"),
+        ({"data.valid": object()}, "C11", "not a value of a config"),
+        ({"model.dropout": 1.5}, "C10", "config.model.dropout=1.5 is out of range"),
+        ({"model.audio_pooling": None}, "C11", "=None is not a string"),
+        ({"model.encoders": {}}, "C22", "requires exactly one encoder"),
+        ({"model.encoders.video.hidden_dim": 0}, "C10", "a number at least 1"),
+        ({"model.encoders.video.weights": 3}, "C11", "weights=3 is not a string"),
+        (
+            {"model.encoders": {"video": {"name": "resnet", "blocks": ()}}},
+            "C10",
+            "blocks=() is out of range.\n  fix: at least one element",
+        ),
+        (
+            {"model.name": "tiny_dataset.Tones"},
+            "C03",
+            "did you mean the import path 'tiny_dataset:Tones'?",
+        ),
+        ({"losses": {"task": {}}}, "C31", "config.losses.task.name is missing"),
+        ({"losses.task.weight": "1"}, "C11", "weight='1' is not a number"),
+        (
+            {"losses.x": {"name": "consistency", "modalities": ("smell",)}},
+            "C13",
+            "config.losses.x.modalities names 'smell', which has no encoder",
+        ),
+        ({"data.augmentations": {"audio": 3}}, "C11", "augmentations.audio=3 is not"),
+        ({"data.modality_dropout": {"audio": {"a": 1}}}, "C11", "is not a number"),
+        (
+            {"data.modality_dropout": {"smell": 0.1}},
+            "C03",
+            "smell is not a modality",
+        ),
+        ({"optim.groups": {"a": 3}}, "C11", "config.optim.groups.a=3 is not a group"),
+        ({"optim.optimizer": "sgd"}, "C02", "config.optim.optimizer is unknown"),
+        ({"optim.schedule.warmup_steps": -1}, "C02", "warmup_steps is unknown"),
     ],
 )
 def test_what_cannot_work_is_one_error(changes, code, said):
@@ -130,8 +172,42 @@ def test_what_cannot_work_is_one_error(changes, code, said):
     with pytest.raises(ConfigError) as info:
         spec = resolve(config)
         data = build.build_dataset(spec, build.fold_numbers(spec)[0])
-        build.build_components(spec, data, 1)
+        parts = build.build_components(spec, data, 1)
+        batch = build.build_pipeline(spec, data, 0).dummy_batch()
+        jax.eval_shape(lambda: parts.model.init(jax.random.key(0), batch, train=False))
     assert info.value.code == code and said in str(info.value)
+
+
+@pytest.mark.parametrize(
+    ("label", "loss", "fits"),
+    [
+        ("label", "cross_entropy", True),
+        ("label", "mse", False),
+        ("label", "multilabel", False),
+        ("score", "cross_entropy", False),
+        ("score", "l1", True),
+        ("score", "multilabel", False),
+        ("flags", "cross_entropy", False),
+        ("flags", "l1", False),
+        ("flags", "multilabel", True),
+    ],
+)
+def test_a_loss_for_another_type_of_label_is_named(label, loss, fits):
+    changes = {"data.label": label, "losses.task.name": loss}
+    config = tiny_dataset.config(**changes, **{"train.selection_metric": "loss"})
+    spec = resolve(config)
+    data = build.build_dataset(spec, 0)
+    parts = build.build_components(spec, data, 1)
+    batch = build.build_pipeline(spec, data, 0).dummy_batch()
+    size = parts.task.head_size
+    shape = (8,) if size == 1 else (8, size)
+    value = lambda: parts.objective.value("task", Outputs(jnp.zeros(shape)), batch)
+    if fits:
+        assert jnp.isfinite(value())
+        return
+    with pytest.raises(ConfigError, match=f"the loss '{loss}' does not fit") as info:
+        value()
+    assert info.value.code == "C34"
 
 
 class NoModel(nn.Module):
@@ -163,6 +239,21 @@ def test_every_config_is_resolved_and_frozen(name):
     with pytest.raises(dataclasses.FrozenInstanceError):
         spec.seed = 3  # pyright: ignore
     assert spec.training.epochs == config.train.epochs
+
+
+def test_bounds():
+    check_type("x", (1, 2), PositiveInts)
+    check_type("x", None, PositiveInt | None)
+    for value, hint, allowed in (
+        ((1, 0), PositiveInts, "a number at least 1"),
+        (0, PositiveInt | None, "a number at least 1"),
+        (2, Fraction, "a number at least 0 and at most 1"),
+        ([1.0, float("nan")], tuple[float, float], "a finite number"),
+        (2**31, int, "a number at most 2147483647"),
+    ):
+        with pytest.raises(ConfigError, match="out of range") as info:
+            check_type("x", value, hint)
+        assert (info.value.code, info.value.fix) == ("C10", allowed)
 
 
 def test_types():

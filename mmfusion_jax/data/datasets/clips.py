@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,6 +17,13 @@ from mmfusion_jax.data.media.resize import FULL_FRAME, SquareResize
 from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.splits import SPLITS, random_splits
 from mmfusion_jax.errors import ConfigError, DataError, shown
+from mmfusion_jax.option_types import (
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 
 LABEL = "label"
 EXPECTED_LAYOUT = """\
@@ -30,11 +37,11 @@ FALLBACK_HINT = "python -m mmfusion_jax.main --config=configs/cfn_sr.py"
 def outline(
     *,
     modalities: Sequence[str] = MODALITIES,
-    frames: int = 30,
-    size: int = 112,
-    sample_rate: int = 22050,
-    duration: float | None = None,
-    n_mfcc: int = 13,
+    frames: PositiveInt = 30,
+    size: PositiveInt = 112,
+    sample_rate: PositiveInt = 22050,
+    duration: NonNegativeFloat | None = None,
+    n_mfcc: PositiveInt = 13,
     classes: Sequence[str] = (),
     **_: Any,
 ) -> Dataset:
@@ -72,28 +79,28 @@ def load_clips(
     labels: str = "",
     *,
     modalities: Sequence[str] = MODALITIES,
-    frames: int = 30,
-    size: int = 112,
-    resize_mode: str = "center_crop",
-    crop_box: Sequence[float] = FULL_FRAME,
+    frames: PositiveInt = 30,
+    size: PositiveInt = 112,
+    resize_mode: Literal["center_crop", "letterbox", "stretch"] = "center_crop",
+    crop_box: tuple[float, float, float, float] = FULL_FRAME,
     rgb: bool = True,
-    sample_rate: int = 22050,
-    offset: float = 0.0,
-    duration: float | None = None,
-    n_mfcc: int = 13,
-    pad_mode: str = "reflect",
+    sample_rate: PositiveInt = 22050,
+    offset: NonNegativeFloat = 0.0,
+    duration: NonNegativeFloat | None = None,
+    n_mfcc: PositiveInt = 13,
+    pad_mode: Literal["reflect", "constant"] = "reflect",
     noise_snr_db: float | None = None,
-    noise_seed: int = 0,
+    noise_seed: NonNegativeInt = 0,
     standardize: bool = True,
     augment: bool = False,
     classes: Sequence[str] = (),
     speaker_column: str = "speaker",
-    val_fraction: float = 0.15,
-    test_fraction: float = 0.15,
-    split_seed: int = 0,
+    val_fraction: Fraction = 0.15,
+    test_fraction: Fraction = 0.15,
+    split_seed: NonNegativeInt = 0,
     strict: bool = False,
-    workers: int | None = None,
-    timeout: float = 120.0,
+    workers: NonNegativeInt | None = None,
+    timeout: PositiveFloat = 120.0,
 ) -> Dataset:
     """Loads a folder of clips, decoded once and then read from the cache.
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from mmfusion_jax.data.media.resize import FrameTransform, SquareResize
 from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.splits import cross_validation_split
 from mmfusion_jax.errors import ConfigError, DataError, shown, suggest
+from mmfusion_jax.option_types import NonNegativeInt, PositiveFloat, PositiveInt
 
 TITLE = "RAVDESS speech"
 COUNT, CLIPS = 1440, 60
@@ -69,8 +70,8 @@ def outline(
     fold: int = 0,
     folds: int = 5,
     protocol: str = "validation",
-    size: int = 224,
-    frames: int = 30,
+    size: PositiveInt = 224,
+    frames: PositiveInt = 30,
     crop: str = "full",
     **_: Any,
 ) -> Dataset:
@@ -97,18 +98,18 @@ def load_ravdess(
     fold: int = 0,
     folds: int = 5,
     protocol: str = "validation",
-    size: int = 224,
-    frames: int = 30,
-    frame_sampling: str = "uniform",
+    size: PositiveInt = 224,
+    frames: PositiveInt = 30,
+    frame_sampling: Literal["uniform", "consecutive"] = "uniform",
     landmarks_dir: str = "",
     crop: str = "full",
-    pad_mode: str = "reflect",
+    pad_mode: Literal["reflect", "constant"] = "reflect",
     standardize: bool = False,
     augment: bool = True,
     augment_per_frame: bool = False,
     strict: bool = False,
-    workers: int | None = None,
-    timeout: float = 120.0,
+    workers: NonNegativeInt | None = None,
+    timeout: PositiveFloat = 120.0,
 ) -> Dataset:
     """Loads the data of CFN-SR: 30 frames of the face and 13 MFCC of 2.45 s of audio.
 
