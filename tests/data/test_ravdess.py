@@ -174,6 +174,7 @@ def test_the_official_crop_resizes_first(tmp_path):
     assert blurred.shape == sharp.shape == (64, 64, 3)
 
 
+@pytest.mark.ci
 def test_landmarks_are_used_for_every_clip(folder, tmp_path):
     marks = tmp_path / "FacialTracking"
     marks.mkdir()
@@ -222,6 +223,7 @@ def test_missing_data_is_reported_with_its_source(tmp_path, folder):
         load_ravdess(str(folder / "Actor_01"), fold=1, **SMALL)
 
 
+@pytest.mark.ci
 def test_augmentation(folder):
     assert load_ravdess(str(folder), augment=False, **SMALL).augment is None
     data = load_ravdess(str(folder), augment_per_frame=True, **SMALL)

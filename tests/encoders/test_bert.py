@@ -91,6 +91,7 @@ def test_agrees_with_transformers(tmp_path, pooled):
     assert np.max(np.abs(got - want)) <= 2e-6 * np.max(np.abs(want))
 
 
+@pytest.mark.ci
 def test_ignores_masked_ids():
     ids, mask = inputs()
     mask = mask.at[1].set(False)
@@ -107,6 +108,7 @@ def test_ignores_masked_ids():
     assert_ignores_poison(loss, params, make)
 
 
+@pytest.mark.ci
 def test_padding_changes_nothing():
     ids, mask = inputs()
     model = Bert(**SMALL)

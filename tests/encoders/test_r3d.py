@@ -72,6 +72,7 @@ def test_masked_steps_count_for_nothing(variables):
     assert_ignores_poison(loss, variables["params"], make)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("train", [False, True])
 def test_a_padded_clip_is_a_short_clip(variables, train):
     run = functools.partial(compiled(train), variables)

@@ -87,6 +87,7 @@ def test_agrees_with_torchvision(tmp_path, kind):
     assert_parity(network, want, kind, tmp_path)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("kind", KINDS)
 def test_agrees_with_transformers(tmp_path, kind):
     torch = pytest.importorskip("torch")

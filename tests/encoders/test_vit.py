@@ -35,6 +35,7 @@ def test_count_of_the_base_size():
     assert sum(leaf.size for leaf in jax.tree.leaves(tree)) == 85_798_656
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("pooled", [False, True])
 def test_agrees_with_transformers(tmp_path, pooled):
     torch = pytest.importorskip("torch")

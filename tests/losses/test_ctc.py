@@ -5,6 +5,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from golden_msa import load
 from loaded_tables import LOSSES
 from masking_contract import assert_ignores_poison
@@ -53,6 +54,7 @@ def test_one_target_by_hand():
     np.testing.assert_allclose(got, [np.log(3)], rtol=1e-6)
 
 
+@pytest.mark.ci
 def test_sum_over_all_paths():
     cases = [((1, 2), 3), ((1, 1), 4), ((2,), 4)]  # targets, real steps
     logits = jax.random.normal(jax.random.key(0), (len(cases), 4, 3))
@@ -81,6 +83,7 @@ def test_what_has_no_path_adds_nothing():
     assert np.any(grad, axis=(1, 2)).tolist() == [False, True, False]
 
 
+@pytest.mark.ci
 def test_masked_steps_are_not_read():
     """Wherever they are."""
     real = jnp.array([[True, False, True, True], [False, True, True, False]])
@@ -92,6 +95,7 @@ def test_masked_steps_are_not_read():
     np.testing.assert_allclose(loss(logits, real), loss(packed, there), rtol=1e-6)
 
 
+@pytest.mark.ci
 def test_golden(golden):
     arrays = load(golden)
     get = lambda name: jnp.asarray(arrays[f"ctc_a/{name}"])

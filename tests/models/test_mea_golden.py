@@ -124,6 +124,7 @@ def hierarchy(torch):
     }
 
 
+@pytest.mark.ci
 def test_golden_hierarchical_attention(arrays, torch, streams):
     tree = {"params": units(torch, "mea.mru")}
     layer = ReinforcementUnit(((0,),), num_heads=2)

@@ -39,6 +39,7 @@ def test_tasks_that_never_began(make, count):
     assert len(_warnings_of(make)) == count
 
 
+@pytest.mark.ci
 def test_an_import_says_nothing():
     command = [
         sys.executable,
