@@ -410,12 +410,13 @@ _CODES = (
     ),
     _code(
         "D25",
-        "Malformed example",
-        """An example of a dataset, or what an augmentation returns, does not have the
-        form of `Example` in `mmfusion_jax/data/dataset.py`: a dictionary of inputs,
-        masks (one boolean per time step of the input), labels and weight. All examples
+        "Malformed dataset or example",
+        """A dataset does not have the form of `Dataset`, or an example of it, or what
+        an augmentation returns, not that of `Example`, both in
+        `mmfusion_jax/data/dataset.py`. An example is a dictionary of inputs, masks (one
+        boolean per time step of the input), labels and weight. All examples of a split
         must have the same shapes: pad shorter clips, and mask the padding. A dataset
-        must have the splits `train` and `test`.""",
+        has the splits `train` and `test`, and optionally `valid`.""",
     ),
     _code(
         "D30",

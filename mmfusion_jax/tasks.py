@@ -282,7 +282,11 @@ class Regression:
                 "which is "
                 f"unknown; {suggest(name, METRIC_FAMILIES)}",
             )
-        family = pkgutil.resolve_name(METRIC_FAMILIES.get(name, name))
+        try:
+            family = pkgutil.resolve_name(METRIC_FAMILIES.get(name, name))
+        except (ImportError, AttributeError, ValueError) as error:
+            message = f"the metric family {shown(name)} cannot be imported: {error}."
+            raise ConfigError("C32", message) from error
         offered = {"label": self.label, "neutral": self.target.neutral}
         accepted = inspect.signature(family).parameters
         return family(**{k: v for k, v in offered.items() if k in accepted})

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import tiny_dataset
 
-from mmfusion_jax.data.dataset import Dataset
+from mmfusion_jax.data.dataset import Dataset, RegressionTarget
 from mmfusion_jax.data.in_memory import InMemory
 from mmfusion_jax.types import Outputs, Tokens
 
@@ -33,6 +33,10 @@ class Model(nn.Module):
             return Outputs(x[:, : self.head_size])
         if self.kind == "raises":
             return x @ jnp.ones((99, 3))
+        if self.kind == "scalar":
+            return Outputs(nn.Dense(self.head_size)(x), {"scale": jnp.ones(())})
+        if self.kind == "classes":
+            return Outputs(nn.Dense(self.head_size)(x).astype(jnp.int32))
         y = nn.Dense(7 if self.kind == "wrong size" else self.head_size)(x)
         return y if self.kind == "an array" else Outputs(y)
 
@@ -96,25 +100,58 @@ class Augmentation:
         return None
 
 
+TONES = tiny_dataset.Tones(9, 1)
+SOURCES = {"train": TONES, "valid": TONES, "test": TONES}
+UNLABELED = [{**TONES[0], "labels": {}}]
+
+
+def arrays(steps: int = 1, labels: int = 9) -> InMemory:
+    """Nine examples, with masks of some steps and some labels."""
+    return InMemory(
+        {"video": np.zeros((9, 1, 6), np.float32)},
+        {"video": np.ones((9, steps), bool)},
+        {"label": np.zeros(labels, np.int32)},
+    )
+
+
+def raises():
+    raise FileNotFoundError("no such clip")
+
+
+CHANGES = {
+    "": dict,
+    "raises": raises,
+    "no train": lambda: {"sources": {"test": TONES}},
+    "empty": lambda: {"sources": SOURCES | {"valid": []}},
+    "mask": lambda: {"sources": SOURCES | {"train": arrays(steps=3)}},
+    "lengths": lambda: {"sources": SOURCES | {"train": arrays(labels=4)}},
+    "text": lambda: {"sources": SOURCES | {"train": [{"video": np.zeros(3)}]}},
+    "dev": lambda: {"sources": SOURCES | {"dev": TONES}},
+    "generator": lambda: {"sources": SOURCES | {"valid": iter(())}},
+    "unlabeled": lambda: {"sources": SOURCES | {"valid": UNLABELED}},
+    "facts": lambda: {"facts": {"mean": np.zeros(3)}},
+    "target": lambda: {"classes": {}, "values": {"label": (0, 1)}},
+    "family": lambda: {
+        "classes": {},
+        "values": {"label": RegressionTarget(-1, 1, family="nothing_of_that_name:X")},
+    },
+    "flags": lambda: {"classes": {}, "flags": {"label": ("x", "y")}},
+    "labels": lambda: {"labels": {"train": {"label": np.zeros(3, np.int32)}}},
+}
+"""Kind -> the fields of a dataset that are wrong."""
+
+
 def dataset(kind: str = ""):
     """A dataset that is wrong in one way."""
     if kind == "None":
         return None
-    if kind == "raises":
-        raise FileNotFoundError("no such clip")
-    sources = {split: tiny_dataset.Tones(9, 1) for split in ("train", "valid", "test")}
-    if kind == "no train":
-        del sources["train"]
-    if kind == "empty":
-        sources["valid"] = []
-    if kind in ("mask", "lengths"):
-        masks = {"video": np.ones((9, 3 if kind == "mask" else 1), bool)}
-        label = np.zeros(9 if kind == "mask" else 4, np.int32)
-        video = np.zeros((9, 1, 6), np.float32)
-        sources["train"] = InMemory({"video": video}, masks, {"label": label})
-    if kind == "text":
-        sources["train"] = [{"video": np.zeros(3)}]
-    return Dataset("bad", "bad", sources, {"label": tiny_dataset.CLASSES})
+    changes = CHANGES[kind]()
+    classes = {"label": tiny_dataset.CLASSES}
+    return dataclasses.replace(Dataset("bad", "bad", SOURCES, classes), **changes)
+
+
+def undeclared(fold):
+    return dataset()
 
 
 def no_schedule(rate, steps):

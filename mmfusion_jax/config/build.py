@@ -14,7 +14,7 @@ from mmfusion_jax.config.registry import load_part
 from mmfusion_jax.config.spec import DataSpec, ExperimentSpec
 from mmfusion_jax.data.augment.modality_dropout import Compose, ModalityDropout
 from mmfusion_jax.data.dataset import Dataset, is_ids, loader_info
-from mmfusion_jax.data.example_checks import check_dataset
+from mmfusion_jax.data.dataset_checks import check_dataset
 from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.errors import ConfigError, shown, suggest, type_name
 from mmfusion_jax.losses.objective import Objective, WeightedLoss

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
+
 from mmfusion_jax.config.spec import Part
 from mmfusion_jax.errors import type_name
 from mmfusion_jax.types import Batch, Model, Outputs, PyTree
@@ -67,8 +69,20 @@ class CheckedModel:
         if not isinstance(outputs, Outputs):
             raise self.part.error(f"returns {type_name(outputs)}, not Outputs")
         shape = (b,) if self.head_size == 1 else (b, self.head_size)
-        found = getattr(outputs.prediction, "shape", type_name(outputs.prediction))
+        y = outputs.prediction
+        found = getattr(y, "shape", type_name(y))
         if found != shape:
             raise self.part.error(
                 f"returns a prediction of shape {found} for {b} examples, not {shape}"
             )
+        if not jnp.issubdtype(y.dtype, jnp.floating):
+            raise self.part.error(f"returns a prediction of type {y.dtype}, not float")
+        if not isinstance(outputs.aux, Mapping):
+            raise self.part.error(
+                f"returns aux of {type_name(outputs.aux)}, not a dict"
+            )
+        for name, x in outputs.aux.items():
+            if not getattr(x, "shape", ()) or x.shape[0] != b:
+                raise self.part.error(
+                    f"returns aux[{name!r}] without an axis of the {b} examples"
+                )

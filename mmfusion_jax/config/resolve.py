@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from mmfusion_jax.config.base import FIELDS, GROUPS, REQUIRED, check_values
 from mmfusion_jax.config.instantiate import arguments_of, check_options
 from mmfusion_jax.config.load import flatten
-from mmfusion_jax.config.registry import load_part
+from mmfusion_jax.config.registry import TABLES, load_part
 from mmfusion_jax.config.spec import (
     DataSpec,
     DistributedSpec,
@@ -264,20 +264,7 @@ def _data(values: Mapping[str, Any], config: Mapping[str, Any]) -> DataSpec:
     own = {f.name for f in dataclasses.fields(DataSpec)} - {"dataset"}
     options = {name: value for name, value in values.items() if name not in own}
     dataset = _part("dataset", options, "config.data", RUN_ARGUMENTS)
-    takes = loader_info(dataset.target).takes
-    if "protocol" not in takes and config["protocol"] == "fixed_epochs":
-        raise ConfigError(
-            "C06",
-            f"config.protocol='fixed_epochs' is not supported by {dataset.name!r}: its "
-            "validation split selects the checkpoint.",
-            "--config.protocol=validation",
-        )
-    if "folds" not in takes and values["folds"] != 1:
-        raise ConfigError(
-            "C06",
-            f"config.data.folds={values['folds']}: {dataset.name!r} has no folds.",
-            "--config.data.folds=1",
-        )
+    _check_takes(dataset, values["folds"], config["protocol"])
     return DataSpec(
         dataset=dataset,
         label=values["label"],
@@ -293,6 +280,31 @@ def _data(values: Mapping[str, Any], config: Mapping[str, Any]) -> DataSpec:
         ),
         modality_dropout=dict(values["modality_dropout"]),
     )
+
+
+def _check_takes(dataset: Part, folds: int, protocol: str) -> None:
+    """Raises ConfigError if a dataset lacks an argument, or does not have folds."""
+    takes = loader_info(dataset.target).takes
+    arguments = arguments_of(dataset.target).items()
+    needs = {name for name, p in arguments if p.default is p.empty}
+    if missing := needs.intersection(RUN_ARGUMENTS).difference(takes):
+        raise dataset.error(
+            f"has the argument {min(missing)!r}, which it must declare: "
+            f"@dataset_loader(takes=({min(missing)!r},))"
+        )
+    if "protocol" not in takes and protocol == "fixed_epochs":
+        raise ConfigError(
+            "C06",
+            f"config.protocol='fixed_epochs' is not supported by {dataset.name!r}: its "
+            "validation split selects the checkpoint.",
+            "--config.protocol=validation",
+        )
+    if "folds" not in takes and folds != 1:
+        raise ConfigError(
+            "C06",
+            f"config.data.folds={folds}: {dataset.name!r} has no folds.",
+            "--config.data.folds=1",
+        )
 
 
 def _split_off(
@@ -314,8 +326,13 @@ def _weights(
     files = {modality: file for modality, file in files.items() if file}
     kind = "encoder with pretrained weights"
     for modality in files:
-        where = f"config.model.encoders.{modality}.weights: encoder"
-        load_part(kind, encoders[modality]["name"], where)
+        name = encoders[modality]["name"]
+        if name not in TABLES[kind]:
+            raise ConfigError(
+                "C03",
+                f"config.model.encoders.{modality}.weights: {name!r} is not an {kind}.",
+                suggest(name, TABLES[kind]),
+            )
     return files
 
 

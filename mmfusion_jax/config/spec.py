@@ -73,8 +73,9 @@ class Part:
 
     @property
     def is_builtin(self) -> bool:
-        """Whether the target is of this package."""
-        return package_of(getattr(self.target, "__module__", "")) == "mmfusion_jax"
+        """Whether the name is a short name for a part of this package."""
+        package = package_of(getattr(self.target, "__module__", ""))
+        return ":" not in self.name and package == "mmfusion_jax"
 
     def error(self, problem: str) -> ConfigError:
         """Returns the error for a part that is not what a part of its kind must be."""

@@ -12,7 +12,7 @@ import grain
 import numpy as np
 
 from mmfusion_jax.data.dataset import Augment, Dataset, Example, Source
-from mmfusion_jax.data.example_checks import check_example, mismatch
+from mmfusion_jax.data.dataset_checks import check_example, mismatch
 from mmfusion_jax.errors import DataError
 from mmfusion_jax.types import Batch
 

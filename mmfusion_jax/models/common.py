@@ -43,22 +43,24 @@ def encode(
         for name, encoder in encoders.items()
     }
     for name, tokens in streams.items():
-        _check_tokens(name, tokens)
+        _check_tokens(name, tokens, len(batch.weight))
     return streams
 
 
-def _check_tokens(name: str, tokens: Any) -> None:
+def _check_tokens(name: str, tokens: Any, b: int) -> None:
     """Raises ConfigError unless an encoder returned Tokens of consistent shapes."""
     if not isinstance(tokens, Tokens):
         found = type_name(tokens)
-    elif tokens.values.ndim != 3 or tokens.mask.shape != tokens.values.shape[:2]:
-        found = f"values {tokens.values.shape} and a mask {tokens.mask.shape}"
     else:
-        return
+        x, mask = tokens.values, tokens.mask
+        shaped = x.ndim == 3 and len(x) == b and x.size and mask.shape == x.shape[:2]
+        if shaped and jnp.issubdtype(x.dtype, jnp.floating) and mask.dtype == bool:
+            return
+        found = f"values {x.dtype} {x.shape} and a mask {mask.dtype} {mask.shape}"
     raise ConfigError(
         "C33",
-        f"config.model.encoders.{name} returns {found}, not Tokens with values (b n d) "
-        "and a mask (b n).",
+        f"config.model.encoders.{name} returns {found}, not Tokens with float values "
+        f"(b n d) and a bool mask (b n), b={b}.",
     )
 
 

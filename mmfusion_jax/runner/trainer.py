@@ -14,7 +14,7 @@ from mmfusion_jax.analysis.modality_weights import mean_modality_weights
 from mmfusion_jax.config import build
 from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.data.dataset import Dataset
-from mmfusion_jax.data.example_checks import check_splits
+from mmfusion_jax.data.dataset_checks import check_splits
 from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.errors import CheckpointError
 from mmfusion_jax.models.transfer import copy_submodules

@@ -1,35 +1,74 @@
-"""Checks that the examples of a dataset have the form of `Example`."""
+"""Checks that a dataset and its examples have the form that the pipeline needs."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from mmfusion_jax.data.dataset import Dataset, Example
+from mmfusion_jax.data.dataset import Dataset, Example, RegressionTarget
 from mmfusion_jax.errors import DataError, type_name
 
+SPLITS = ("train", "valid", "test")
 PARTS = ("inputs", "masks", "labels", "weight")
 
 
 def check_dataset(data: Dataset, label: str) -> None:
-    """Raises DataError if a split is empty, or the first training example malformed.
+    """Checks the splits of a dataset, and the first example of each.
 
     Args:
         data: The dataset.
         label: Name of the label to predict.
+
+    Raises:
+        DataError: A split is unknown or empty, an example is malformed, or the dataset
+            declares something else than `Dataset` describes.
     """
     check_splits(data, "train")
-    for split in data.sources:
-        if not len(data.sources[split]):
+    _check_declarations(data)
+    for split, source in data.sources.items():
+        if split not in SPLITS:
+            raise _invalid(f"split {split!r} is not one of {', '.join(SPLITS)}")
+        if not (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
+            raise _invalid(f"split {split!r} is {type_name(source)}, not a sequence")
+        if not len(source):
             code = "D12" if split == "train" else "D23"
             raise DataError(code, f"split {split!r} of {data.title} is empty.")
-    first = f"the first training example of {data.title}"
-    example = data.source("train")[0]
-    check_example(example, first)
-    if label in (*data.classes, *data.values, *data.flags):
-        found = np.asarray(example["labels"].get(label))
-        if found.dtype.kind not in "biuf":
-            raise _malformed(f"label {label!r} of {first} is {found!r}, not a number")
+        where = f"the first example of split {split!r}"
+        check_example(source[0], where)
+        _check_label(data, label, source[0]["labels"].get(label), where)
+        given = data.labels.get(split, {}).get(label, source)
+        if len(given) != len(source):
+            raise _invalid(
+                f"split {split!r} has {len(source)} examples and {len(given)} labels"
+            )
+
+
+def _check_declarations(data: Dataset) -> None:
+    """Raises DataError if a field of a dataset has the wrong type."""
+    for name, target in data.values.items():
+        if not isinstance(target, RegressionTarget):
+            found = type_name(target)
+            raise _invalid(f"values[{name!r}] is {found}, not a RegressionTarget")
+    if data.augment is not None and not callable(data.augment):
+        raise _invalid(f"augment is {type_name(data.augment)}, not a function")
+    try:
+        json.dumps(dict(data.facts))
+    except (TypeError, ValueError) as error:
+        raise _invalid(f"facts cannot be written as JSON: {error}") from error
+
+
+def _check_label(data: Dataset, label: str, value: Any, where: str) -> None:
+    """Raises DataError if a declared label does not have the shape of its type."""
+    if label not in (*data.classes, *data.values, *data.flags):
+        return  # an error that names all labels follows
+    found = np.asarray(value)
+    shape = (len(data.flags[label]),) if label in data.flags else ()
+    if found.dtype.kind not in "biuf" or found.shape != shape:
+        kind = f"{shape[0]} flags" if shape else "one number"
+        raise _malformed(
+            f"label {label!r} of {where} is {found.dtype} {found.shape}, not {kind}"
+        )
 
 
 def check_splits(data: Dataset, *splits: str) -> None:
@@ -79,6 +118,12 @@ def mismatch(examples: Sequence[Example]) -> DataError:
                     f"{shapes[0]} and {shapes[1]}"
                 )
     return _malformed("the examples of a batch cannot be stacked")
+
+
+def _invalid(message: str) -> DataError:
+    return DataError(
+        "D25", f"{message}.", "see `Dataset` in mmfusion_jax/data/dataset.py"
+    )
 
 
 def _malformed(message: str) -> DataError:
