@@ -56,7 +56,7 @@ def run(words: Sequence[str] | None = None) -> int:
 
 
 def help_text() -> str:
-    """What `--help` prints."""
+    """Returns the text of `--help`."""
     commands = [f"  {name:15} {about}" for name, about in (MODES | OTHERS).items()]
     return "\n".join(
         [

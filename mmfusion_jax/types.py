@@ -1,4 +1,4 @@
-"""The nouns every floor shares: what a model sees, passes on and returns."""
+"""Shared data types: batches, tokens, outputs, and the interfaces of parts."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeAlias
@@ -18,10 +18,10 @@ class Batch(struct.PyTreeNode):
 
     Attributes:
         inputs: modality -> raw array, (b t ...).
-        masks: modality -> which steps are real, (b t) bool.
+        masks: modality -> valid steps, (b t) bool.
         labels: name -> target, (b) int class or (b) float score.
-        weight: (b) float; 0 for rows that only fill up the batch, else 1.
-        train_fraction: (b) float, how much of the training is done, 0..1, the same in
+        weight: (b) float; 0 for padding rows, else 1.
+        train_fraction: (b) float, completed fraction of the training, 0..1, the same in
             every row, for schedules inside a model; None outside training.
     """
 
@@ -32,29 +32,29 @@ class Batch(struct.PyTreeNode):
     train_fraction: Array | None = None
 
     def has_modalities(self, *modalities: str) -> Array:
-        """Real examples in which all of `modalities` are present, (b) bool."""
+        """Returns the valid examples that have all of `modalities`, (b) bool."""
         present = [jnp.any(self.masks[name], axis=-1) for name in modalities]
         return jnp.all(jnp.stack([self.weight > 0, *present]), axis=0)
 
     def has_any_modality(self, *modalities: str) -> Array:
-        """Real examples in which one of `modalities` is present at least, (b) bool."""
+        """Returns the valid examples that have any of `modalities`, (b) bool."""
         return jnp.any(
             jnp.stack([self.has_modalities(name) for name in modalities]), axis=0
         )
 
     def valid_mask(self, modality: str) -> Array:
-        """The mask of `modality` without the rows that only fill up, (b t) bool."""
+        """Returns the mask of `modality` without padding rows, (b t) bool."""
         return self.masks[modality] & (self.weight > 0)[:, None]
 
 
 class Tokens(struct.PyTreeNode):
-    """One modality as a masked sequence: the currency of encoders and fusion.
+    """One modality as a masked sequence: what encoders return and fusion blocks map.
 
     Attributes:
         values: (b n d) float; a clip is flattened to n positions.
         mask: (b n) bool; False marks padding or a missing modality.
-        grid: the axes that n was flattened from, such as (s, h, w); () for a plain
-            sequence.
+        grid: Sizes of the axes that n was flattened from, such as (s, h, w); () for a
+            plain sequence.
     """
 
     values: Array
@@ -63,7 +63,7 @@ class Tokens(struct.PyTreeNode):
 
     @property
     def present(self) -> Array:
-        """Which examples have this modality at all, (b) bool."""
+        """Examples that have this modality, (b) bool."""
         return jnp.any(self.mask, axis=-1)
 
 
@@ -72,7 +72,7 @@ WEIGHT_PREFIX = "weight/"
 
 
 class Outputs(struct.PyTreeNode):
-    """What a model returns.
+    """The outputs of a model.
 
     Attributes:
         prediction: (b k) logits, or (b) a score where the head has one output.

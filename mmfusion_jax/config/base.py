@@ -42,7 +42,7 @@ class Field:
 
     @property
     def description(self) -> str:
-        """What it means, with the names that it may have."""
+        """The meaning, with the names that it may have."""
         known = choices(self.hint)
         return f"{self.help[:-1]}: {', '.join(known)}." if known else self.help
 

@@ -94,15 +94,15 @@ def _same_type(here: Any, default: Any) -> bool:
 
 def _keep_one_modality(config: Config) -> None:
     """Removes every encoder but one, and what belongs to the other modalities."""
-    names, asked = sorted(config.model.encoders), config.model.modality
-    if asked not in names and (asked or len(names) > 1):
-        what = f"{asked!r} has no encoder" if asked else "is required"
+    names, modality = sorted(config.model.encoders), config.model.modality
+    if modality not in names and (modality or len(names) > 1):
+        what = f"{modality!r} has no encoder" if modality else "is required"
         raise ConfigError(
             "C22",
             f"--config.model.modality {what}: which of {', '.join(names)}?",
             f"--config.model.modality={names[0]}",
         )
-    kept = asked or names[0]
+    kept = modality or names[0]
     config.model.modality = kept
     for name in names:
         if name == kept:

@@ -208,7 +208,7 @@ class OptimizerSpec:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSpec:
-    """How long to train and what selects the checkpoint.
+    """Length of the training, and selection of the checkpoint.
 
     Attributes:
         epochs: Passes over the training split.

@@ -233,7 +233,7 @@ class PositionalConv(nn.Module):
 
 
 def valid_windows(mask: Array, size: int, stride: int) -> Array:
-    """Whether all steps in a window of a convolution are valid, (b n)."""
+    """Returns whether all steps in a window of a convolution are valid, (b n)."""
     count = (mask.shape[1] - size) // stride + 1
     last = (count - 1) * stride + 1
     taps = [mask[:, i : i + last : stride] for i in range(size)]

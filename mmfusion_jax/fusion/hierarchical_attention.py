@@ -104,7 +104,7 @@ class HierarchicalAttention(nn.Module):
 
 
 def any_present(streams: Sequence[Tokens], indices: Sequence[int]) -> Array:
-    """Whether any of the streams at `indices` is present, (b) bool."""
+    """Returns whether any of the streams at `indices` is present, (b) bool."""
     return functools.reduce(jnp.logical_or, [streams[i].present for i in indices])
 
 

@@ -7,9 +7,9 @@ from mmfusion_jax.types import Array, Outputs
 
 PREDICTION = "prediction"
 UNIMODAL_LOGITS = "unimodal_logits"
-"""What a loss declares in its class attribute `reads`: the prediction of any model, or
-the auxiliary outputs "logits/<modality>". A loss without it reads auxiliary outputs of
-one model."""
+"""Values of the class attribute `reads` of a loss: the prediction of any model, or the
+auxiliary outputs "logits/<modality>". A loss without it reads auxiliary outputs of one
+model."""
 
 
 def model_output(outputs: Outputs, name: str) -> Array:

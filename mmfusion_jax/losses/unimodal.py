@@ -119,7 +119,7 @@ class Consistency:
 
 
 def _present(modalities: tuple[str, ...], batch: Batch) -> Array:
-    """Which modalities are present in non-padding examples, (b m) bool."""
+    """Returns which modalities are present in valid examples, (b m) bool."""
     return jnp.stack([batch.has_modalities(name) for name in modalities], axis=1)
 
 

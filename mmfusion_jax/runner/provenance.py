@@ -1,4 +1,4 @@
-"""Where a number comes from: versions, commit, machine."""
+"""Provenance of a result: versions, commit, machine."""
 
 import importlib.metadata
 import json

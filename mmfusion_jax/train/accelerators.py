@@ -135,7 +135,7 @@ def _absolute(path: Path, root: Path) -> str:
 
 
 def _cpu_was_chosen(found: Accelerator) -> bool:
-    """Whether the CPU was chosen, whether or not JAX could use the accelerator."""
+    """Returns whether the CPU was chosen, even if JAX could use the accelerator."""
     platforms = getattr(jax.config, "jax_platforms") or ""  # noqa: B009
     if platforms.split(",")[0] == "cpu":
         return True

@@ -262,7 +262,7 @@ class Loop:
 
 
 def _is_nonfinite(name: str, value: Any) -> bool:
-    """Whether a metric marks something that was not finite."""
+    """Returns whether a metric marks something that was not finite."""
     flag = name.startswith("nonfinite/") and name != "nonfinite/consecutive_steps"
     return flag and bool(value)
 

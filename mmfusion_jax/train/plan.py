@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class TrainPlan:
-    """How long to train and how often to evaluate.
+    """Length of the training, and when to evaluate, save and stop.
 
     Attributes:
         steps: Total number of training steps.
@@ -110,5 +110,5 @@ class SelectionState:
 
 
 def _beats(score: float, best: float | None) -> bool:
-    """Whether `score` is the highest so far."""
+    """Returns whether `score` is the highest so far."""
     return best is None or math.isnan(best) or score > best

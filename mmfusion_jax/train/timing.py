@@ -48,6 +48,6 @@ class StepTimer:
 
 
 def is_ready(value: PyTree) -> bool:
-    """Whether an asynchronous computation has finished; does not block."""
+    """Returns whether an asynchronous computation has finished; does not block."""
     ready = lambda leaf: getattr(leaf, "is_ready", lambda: True)()
     return all(ready(leaf) for leaf in jax.tree.leaves(value))

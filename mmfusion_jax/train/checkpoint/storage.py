@@ -276,7 +276,7 @@ def _is_first() -> bool:
 
 
 def _all_processes(condition: bool) -> bool:
-    """Whether `condition` is true in every process of the run."""
+    """Returns whether `condition` is true in every process of the run."""
     if jax.process_count() == 1:
         return condition
     return bool(np.all(multihost_utils.process_allgather(np.asarray(condition))))
