@@ -171,8 +171,8 @@ _CODES = (
     _code(
         "C12",
         "Missing coordinator address",
-        """`config.distributed.num_processes` is greater than 1, but there is no
-        address at which the processes connect. Start every process with the same
+        """`config.distributed.num_processes` is greater than 1, but the address at
+        which the processes connect is not given. Start every process with the same
         `--config.distributed.coordinator=HOST:PORT`, where HOST is the machine of
         process 0 and PORT is a free port on it, and with a different
         `--config.distributed.process_id`.""",

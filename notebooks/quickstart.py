@@ -74,8 +74,8 @@ for axes, clip, audio, label in zip(
 #
 # Encoders map an array and its mask to tokens, the model maps a batch to a prediction,
 # the objective maps that to a loss. The step is a pure function; the executor compiles it
-# for the devices. There is no dropout here, so that the losses do not depend on the number
-# of devices.
+# for the devices. Dropout is 0, so that the losses do not depend on the number of
+# devices.
 
 # %%
 encoders = {"audio": AudioConv(), "video": ResNeXt3D(blocks=(1, 1), base_channels=8)}

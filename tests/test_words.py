@@ -6,7 +6,7 @@ import pytest
 from paths import ROOT
 
 PATTERNS = {
-    "is no": r"(?<!there )\b(is|are) no\b",
+    "is no": r"\b(is|are)\s+no\b",
     "so many": r"\bso many\b",
     "backward pass": r"\bway back\b",
     "personification": r"\b(said|says|told|tells|hears|whom)\b",
@@ -53,8 +53,8 @@ def test_words(name):
 
 
 def test_the_patterns_find_what_they_are_for():
-    bad = "this is no flag; 3 so many; its way back; it says; left alone; it goes on; "
+    bad = "there is no flag; 3 so many; its way back; it says; left alone; it goes on; "
     bad += "to mend; stands in line; filled up; normalise the colour"
     assert all(re.search(pattern, bad) for pattern in PATTERNS.values())
-    good = "there is no file; optimistic; analysis; the center; it continues"
+    good = "the file does not exist; optimistic; analysis; the center; it continues"
     assert not any(re.search(pattern, good) for pattern in PATTERNS.values())

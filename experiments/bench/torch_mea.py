@@ -1,6 +1,6 @@
 """MEA in PyTorch, from its specification, for speed comparisons.
 
-All tokens are valid: there are no masks. Dropout is 0.
+All tokens are valid: masks are not needed. Dropout is 0.
 """
 
 import torch

@@ -166,7 +166,7 @@ def fold_numbers(spec: ExperimentSpec) -> tuple[int, ...]:
     """Returns the numbers of the folds to run: all of them, or the one that is named.
 
     Raises:
-        ConfigError: There is no such fold.
+        ConfigError: The fold does not exist.
     """
     fold, count = spec.data.fold, spec.data.folds
     if fold == "all":

@@ -48,7 +48,7 @@ class CheckedModel:
         """Creates the variables.
 
         Raises:
-            ConfigError: There are no parameters.
+            ConfigError: The model does not create parameters.
         """
         variables = self.model.init(key, batch, train=train)
         if not (isinstance(variables, Mapping) and variables.get("params")):

@@ -92,7 +92,7 @@ def find_config(spec: str) -> Path:
         for candidate in (short, installed_configs() / short.name):
             if candidate.is_file():
                 return candidate
-    message = f"--config={name}: there is no such file."
+    message = f"--config={name}: the file does not exist."
     if path.with_name(f"{path.name}.py").is_file():
         raise ConfigError("C04", message, f"did you mean '{name}.py'?")
     known = list_configs()

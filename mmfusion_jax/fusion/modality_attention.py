@@ -22,7 +22,7 @@ class ModalityAttention(nn.Module):
         modalities: Names of the streams, one token each, in the order of the tokens.
         num_heads: h; must divide the width.
         include_self: If False, a modality attends to the others only, and to itself
-            if there are no others.
+            if every other modality is missing.
         residual: Add f.
         dtype: Dtype of the computation; None keeps the input's.
 

@@ -26,7 +26,7 @@ class Attention(nn.Module):
             Deviation.
         bias: Use a bias in Q, K and V; the output projection always has one.
         include_self: If False, in self-attention a token does not attend to itself,
-            unless there are no other tokens.
+            unless it is the only valid token.
 
     Reference:
         CFN-SR, Eq. 5, after Vaswani et al. 2017.
@@ -123,7 +123,7 @@ def _causal_mask(n: int, s: int) -> Array:
 
 
 def _without_self(visible: Array, n: int) -> Array:
-    """Removes the token itself from `visible`, unless there are no others."""
+    """Removes the token itself from `visible`, unless it is the only one."""
     others = visible & ~jnp.eye(n, dtype=bool)
     alone = ~jnp.any(others, axis=-1, keepdims=True)
     return others | (visible & alone)

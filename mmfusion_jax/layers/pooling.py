@@ -15,7 +15,7 @@ def mean(tokens: Tokens) -> Array:
 def mean_std(tokens: Tokens) -> Array:
     """Mean and standard deviation of every channel over the valid tokens, (b 2d).
 
-    Both are 0 if there are no valid tokens. 1e-6 is added to the variance, so that the
+    Both are 0 if every token is masked. 1e-6 is added to the variance, so that the
     gradient is finite for identical tokens.
     """
     center = mean(tokens)

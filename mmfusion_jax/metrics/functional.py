@@ -24,7 +24,7 @@ def rmse(y_pred: Any, y_true: Any) -> float:
     """Returns the square root of the mean of (p - t)^2.
 
     Raises:
-        ValueError: There are not as many predictions as labels.
+        ValueError: The numbers of predictions and of labels differ.
     """
     p, t = column(y_pred), column(y_true)
     if p.shape != t.shape:

@@ -66,8 +66,8 @@ class Unimodal(nn.Module):
         "logits/<modality>", the prediction.
 
         Raises:
-            ConfigError: There is not exactly one encoder, or it does not match
-                `modality`.
+            ConfigError: `encoders` does not have exactly one entry, or its name is
+                not `modality`.
         """
         names = sorted(self.encoders)
         if len(names) != 1 or self.modality not in ("", *names):
@@ -244,7 +244,7 @@ class ConcatFC(nn.Module):
         Auxiliary outputs: the vector (b d) of each modality, with its name.
 
         Raises:
-            ConfigError: There is no hidden layer.
+            ConfigError: `hidden_dims` is empty.
         """
         if not self.hidden_dims:
             raise ConfigError(

@@ -23,8 +23,8 @@ def encode(
     """Encodes every modality that has an encoder; masks padding rows.
 
     Raises:
-        ConfigError: There is no encoder, its modality is not in the batch, or it does
-            not return Tokens.
+        ConfigError: `encoders` is empty, a modality is not in the batch, or an encoder
+            does not return Tokens.
     """
     if not encoders:
         raise ConfigError(

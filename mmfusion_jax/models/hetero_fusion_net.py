@@ -87,7 +87,7 @@ class HeteroFusionNet(nn.Module):
             "gate" (b m), "weight/<modality>" (b), g_m / sum g, and "joint", z.
 
         Raises:
-            ConfigError: There is no encoder, or an option is unknown.
+            ConfigError: `encoders` is empty, or an option is unknown.
         """
         if not self.encoders:
             raise ConfigError(

@@ -144,7 +144,7 @@ class MEA(nn.Module):
 
         Raises:
             ConfigError: An option is unknown, `modality_order` does not match the
-                encoders, or there is no branch.
+                encoders, or every branch is disabled.
         """
         self._check()
         order = ordered(self.modality_order, self.encoders)

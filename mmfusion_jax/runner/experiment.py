@@ -168,7 +168,7 @@ def evaluate(spec: ExperimentSpec, workdir: Path) -> list[dict[str, Any]]:
 
     Raises:
         ConfigError: The folder belongs to another config.
-        CheckpointError: There is no checkpoint.
+        CheckpointError: A run has no checkpoint.
     """
     check_workdir(spec, workdir, create=False)
     experiment = Experiment(spec, workdir)
@@ -277,7 +277,7 @@ def _best_test(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
 def _mean_std(scores: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     """Returns, by score, the mean, the standard deviation (n - 1) and n over the runs.
 
-    NaN where the score of one run is not defined; empty where there is no run.
+    NaN where the score of one run is not defined; empty without runs.
     """
     rows = [{**row} for row in scores]
     for row in rows:

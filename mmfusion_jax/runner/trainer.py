@@ -177,7 +177,7 @@ class Trainer:
         """Returns the selected state of a run that was trained in `folder`.
 
         Raises:
-            CheckpointError: There is no checkpoint.
+            CheckpointError: The folder has no checkpoint.
         """
         path = folder / "checkpoints"
         found = None

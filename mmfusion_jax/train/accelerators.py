@@ -29,7 +29,7 @@ class Accelerator:
         platform: JAX's name for it.
         extra: Extra of this package that installs its plug-in.
         plugins: Distributions that may contain its plug-in.
-        note: Reason for this extra; "" if there is no alternative.
+        note: Reason for this extra; "" if it is the only one.
     """
 
     name: str

@@ -23,7 +23,7 @@ def collect(
 
     Returns:
         Collected arrays by name, one row per real example, and the mean task loss; NaN
-        if there are no examples.
+        without examples.
     """
     parts = jax.device_get([step(variables, batch) for batch in batches])
     valid = np.concatenate([part["weight"] > 0 for part in parts])

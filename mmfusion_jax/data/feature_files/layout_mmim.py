@@ -62,7 +62,7 @@ def _parts(where: str, index: int, row: Any) -> tuple[Sequence[Any], Any, Any]:
 
 
 def _features(fields: CheckedFields, name: str) -> np.ndarray:
-    """(t f) float32; (0) if there are no steps."""
+    """(t f) float32; (0) for an empty sequence."""
     values = fields.numbers(name, (1, 2), empty=True)
     if values.ndim == 1 and len(values):
         raise fields.error(name, f"has the shape {values.shape}")

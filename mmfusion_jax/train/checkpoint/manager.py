@@ -142,8 +142,8 @@ class CheckpointManager:
             target: See `restore_latest`.
 
         Raises:
-            CheckpointError: K01, there is no valid checkpoint; K02, they do not match
-                the model.
+            CheckpointError: K01, no checkpoint is valid; K02, they do not match the
+                model.
         """
         while (step := self.best_step) is not None:
             if found := self._steps.load(step, target):

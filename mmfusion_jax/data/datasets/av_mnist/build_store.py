@@ -114,7 +114,7 @@ def open_imported() -> BuiltStores:
     """Opens the only import.
 
     Raises:
-        DataError: there is no import, or there are several.
+        DataError: AV-MNIST was not imported, or was imported several times.
     """
     imports = list_imports()
     command = "python -m mmfusion_jax data import FOLDER --dataset=av_mnist"
