@@ -19,7 +19,7 @@ from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.errors import ConfigError, shown, suggest, type_name
 from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.metrics.integration_score import IntegrationScoreSpec
-from mmfusion_jax.metrics.score_info import ScoreInfo
+from mmfusion_jax.metrics.score_info import ScoreInfo, with_loss
 from mmfusion_jax.tasks import Classification, Multilabel, Regression, Task
 from mmfusion_jax.train.parallelism import Executor
 from mmfusion_jax.train.plan import TrainPlan
@@ -272,7 +272,7 @@ def _integration(spec: ExperimentSpec) -> IntegrationScoreSpec | None:
 
 def check_selection_metric(name: str, task: Task) -> None:
     """Raises ConfigError if the label does not have the metric `name`."""
-    known = [*task.metrics().infos, "loss"]
+    known = with_loss(task.metrics().infos)
     if name not in known:
         raise ConfigError(
             "C16",
@@ -369,13 +369,13 @@ def build_plan(spec: ExperimentSpec, task: Task, steps_per_epoch: int) -> TrainP
     """
     training, plateau = spec.training, spec.optimizer.reduce_on_plateau
     name = training.selection_metric
-    infos = task.metrics().infos
+    info = with_loss(task.metrics().infos)[name]
     return TrainPlan(
         steps=training.epochs * steps_per_epoch,
         steps_per_epoch=steps_per_epoch,
         selection_split="test" if spec.protocol == "as_published" else "valid",
         selection_metric=name,
-        lower_is_better=name == "loss" or not infos[name].higher_is_better,
+        lower_is_better=not info.higher_is_better,
         patience=training.patience,
         lr_patience=plateau.patience,
         lr_factor=plateau.factor,

@@ -14,7 +14,7 @@ from mmfusion_jax.config.resolve import unimodal_spec
 from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.errors import DivergedError, shown
-from mmfusion_jax.metrics.score_info import LOSS
+from mmfusion_jax.metrics.score_info import with_loss
 from mmfusion_jax.report import write_report
 from mmfusion_jax.report.console_summary import summary_lines
 from mmfusion_jax.runner import provenance
@@ -222,7 +222,7 @@ def _result(
     """Returns the content of `result.json`."""
     task = trainer.components.task
     device = jax.devices()[0]
-    infos = [*task.metrics().infos.values(), LOSS]
+    infos = with_loss(task.metrics().infos)
     return {
         "command": command,
         "config": spec.source,
@@ -239,7 +239,7 @@ def _result(
         "protocol": spec.protocol,
         "task": {"label": task.label, **task.to_json()},
         "selection_metric": spec.training.selection_metric,
-        "metrics": {info.name: info.to_json() for info in infos},
+        "metrics": {name: info.to_json() for name, info in infos.items()},
         "baseline": {
             "description": entries[0]["baseline"]["description"],
             "scores": _mean_std(e["baseline"]["scores"] for e in entries),
