@@ -3,7 +3,6 @@
 import dataclasses
 import inspect
 import pkgutil
-from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,100 +11,13 @@ from mmfusion_jax.data.dataset import RegressionTarget
 from mmfusion_jax.errors import ConfigError, DataError, shown, suggest
 from mmfusion_jax.metrics import METRIC_FAMILIES
 from mmfusion_jax.metrics.classification import ClassificationMetrics
+from mmfusion_jax.metrics.extended import check_extra_metrics, extended
 from mmfusion_jax.metrics.integration_score import (
     IntegrationMetrics,
     IntegrationScoreSpec,
 )
 from mmfusion_jax.metrics.multilabel import MultilabelMetrics
-from mmfusion_jax.metrics.score_info import (
-    LOSS,
-    Collected,
-    ScoreInfo,
-    by_name,
-    compute,
-)
-from mmfusion_jax.types import Array, Batch, Outputs
-
-
-class Metrics(Protocol):
-    """The metrics of a label: collected on the device, computed on the host."""
-
-    @property
-    def infos(self) -> Mapping[str, ScoreInfo]:
-        """The metrics by name, in the order of `scores`."""
-        ...
-
-    def collect(self, outputs: Outputs, batch: Batch) -> dict[str, Array]:
-        """Returns the arrays that the formulas read, (b ...)."""
-        ...
-
-    def scores(self, collected: Collected) -> dict[str, float]:
-        """Returns the metrics of a split; those whose arrays are missing are left out.
-
-        Args:
-            collected: What `collect` returned for every valid example, (n ...).
-        """
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class ExtendedMetrics:
-    """The metrics of a label and extra ones.
-
-    Attributes:
-        family: The metrics of the label.
-        extra: Metrics of the same collected arrays.
-    """
-
-    family: Metrics
-    extra: tuple[ScoreInfo, ...]
-
-    @property
-    def infos(self) -> dict[str, ScoreInfo]:
-        return by_name(*self.family.infos.values(), *self.extra)
-
-    def collect(self, outputs: Outputs, batch: Batch) -> dict[str, Array]:
-        return self.family.collect(outputs, batch)
-
-    def scores(self, collected: Collected) -> dict[str, float]:
-        return compute(self.infos.values(), collected)
-
-
-def check_extra_metrics(
-    label: str, family: Metrics, extra: Iterable[ScoreInfo], example: Collected
-) -> None:
-    """Checks that extra metrics can be computed, before a run begins.
-
-    Args:
-        label: Name of the label, for messages.
-        family: The metrics of the label.
-        extra: The metrics to check.
-        example: Collected arrays of two examples.
-
-    Raises:
-        ConfigError: A name is taken, or the formula fails on `example`.
-    """
-    taken = {*family.infos, LOSS.name, UNDEFINED}
-    for info in extra:
-        if info.name in taken:
-            raise ConfigError(
-                "C16",
-                f"config.metrics adds {shown(info.name)}, but label {shown(label)} "
-                "already has "
-                "a metric of this name.",
-                f"remove it; the metrics of the label: {', '.join(family.infos)}",
-            )
-        taken.add(info.name)
-        try:
-            float(info.formula({name: example[name] for name in info.needs}))
-        except Exception as error:
-            raise ConfigError(
-                "C16",
-                f"config.metrics: {shown(info.name)} cannot be computed for label "
-                f"{shown(label)}: {type(error).__name__}: {error}.",
-                "its formula gets, for two examples, arrays of the shapes "
-                + ", ".join(f"{name} {x.shape}" for name, x in example.items()),
-            ) from error
+from mmfusion_jax.metrics.score_info import Collected, Metrics, ScoreInfo
 
 
 class Task(Protocol):
@@ -172,7 +84,7 @@ class Classification:
         return len(self.classes)
 
     def metrics(self) -> Metrics:
-        return _extended(self._family, self.extra_metrics)
+        return extended(self._family, self.extra_metrics)
 
     def check(self, labels: np.ndarray, split: str) -> None:
         k = len(self.classes)
@@ -180,17 +92,15 @@ class Classification:
             raise DataError(
                 "D11",
                 f"label {shown(self.label)} of split {shown(split)} has type "
-                f"{labels.dtype}, "
-                f"but classes must be integers 0..{k - 1}.",
+                f"{labels.dtype}, but classes must be integers 0..{k - 1}.",
                 "choose another label, or give class names in the labels file",
             )
         bad = np.flatnonzero((labels < 0) | (labels >= k))
         if bad.size:
             raise DataError(
                 "D11",
-                f"label {shown(self.label)} of split {shown(split)}, example "
-                f"{bad[0]}: class "
-                f"{labels[bad[0]]} is not in 0..{k - 1}.",
+                f"label {shown(self.label)} of split {shown(split)}, example {bad[0]}: "
+                f"class {labels[bad[0]]} is not in 0..{k - 1}.",
                 f"there are {k} classes: {', '.join(self.classes)}",
             )
 
@@ -243,7 +153,7 @@ class Regression:
         return 1
 
     def metrics(self) -> Metrics:
-        return _extended(self._family, self.extra_metrics)
+        return extended(self._family, self.extra_metrics)
 
     def check(self, labels: np.ndarray, split: str) -> None:
         low, high = self.target.low, self.target.high
@@ -279,8 +189,7 @@ class Regression:
             raise ConfigError(
                 "C03",
                 f"label {shown(self.label)} has the metric family {shown(name)}, "
-                "which is "
-                f"unknown; {suggest(name, METRIC_FAMILIES)}",
+                f"which is unknown; {suggest(name, METRIC_FAMILIES)}",
             )
         try:
             family = pkgutil.resolve_name(METRIC_FAMILIES.get(name, name))
@@ -318,7 +227,7 @@ class Multilabel:
 
     def metrics(self) -> Metrics:
         family = MultilabelMetrics(self.label, self.flags)
-        return _extended(family, self.extra_metrics)
+        return extended(family, self.extra_metrics)
 
     def check(self, labels: np.ndarray, split: str) -> None:
         bad = np.flatnonzero(~np.isin(labels, (0, 1)).all(axis=1))
@@ -346,94 +255,9 @@ class Multilabel:
         return {}
 
 
-def _extended(family: Metrics, extra: tuple[ScoreInfo, ...]) -> Metrics:
-    """Returns the metrics of a label with extra ones, if there are any."""
-    return ExtendedMetrics(family, extra) if extra else family
-
-
 def _log(frequency: np.ndarray) -> np.ndarray:
     """Returns logarithms in float32; that of 0 is the one of 1e-9."""
     return np.log(np.maximum(frequency, 1e-9)).astype(np.float32)
-
-
-UNDEFINED = "not_finite"
-"""Entry of an evaluation that counts the predictions that are not finite."""
-
-
-def rows_are_finite(collected: Collected) -> np.ndarray:
-    """Returns whether all predictions of an example are finite, (n) bool.
-
-    Args:
-        collected: What an evaluation step collects: "prediction" (n ...), and of models
-            with unimodal predictions "alone" (n m k) and "present" (n m).
-    """
-    finite = lambda x: np.isfinite(x).reshape(len(x), -1).all(axis=1)
-    good = finite(collected["prediction"])
-    if "alone" in collected:
-        unimodal, present = collected["alone"], collected["present"]
-        good &= finite(np.where(present[..., None], unimodal, 0))
-    return good
-
-
-def compute_scores(task: Task, collected: Collected, shown: int = 5) -> dict[str, Any]:
-    """Returns the metrics of a split, all NaN if a prediction is not finite.
-
-    Metrics of the finite predictions alone would be those of other data, and thresholds
-    and argmax map NaN to a class.
-
-    Args:
-        task: The task.
-        collected: What its metrics collect of every valid example, (n ...).
-        shown: Maximum number of examples to list.
-
-    Returns:
-        The metrics by name. If a prediction is not finite, also `UNDEFINED`: the number
-        of such examples ("count"), of all examples ("of"), and the indices of the first
-        ones ("examples").
-    """
-    metrics = task.metrics()
-    good = rows_are_finite(collected)
-    if good.all():
-        return {**metrics.scores(collected)}
-    bad = np.flatnonzero(~good)
-    return {
-        **dict.fromkeys(metrics.infos, float("nan")),
-        UNDEFINED: {
-            "count": len(bad),
-            "of": len(good),
-            "examples": bad[:shown].tolist(),
-        },
-    }
-
-
-def describe_undefined(split: str, scores: Mapping[str, Any]) -> str:
-    """Returns why the metrics of a split are not defined; "" if they are."""
-    found = scores.get(UNDEFINED)
-    if not found:
-        return ""
-    indices = ", ".join(map(str, found["examples"]))
-    more = ", ..." if found["count"] > len(found["examples"]) else ""
-    return (
-        f"{split}: the predictions of {found['count']} of {found['of']} examples are "
-        f"not finite (indices {indices}{more}); the metrics are not defined"
-    )
-
-
-def undefined_scores(entries: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Returns which metrics of runs and their unimodal stages are not defined, and why.
-
-    Args:
-        entries: Runs as in `result.json`.
-    """
-    found = []
-    for entry in entries:
-        for name, stage in {"": entry, **entry.get("stages", {})}.items():
-            run = f"fold {entry['fold']}, seed {entry['seed']}"
-            run = f"{name} only, {run}" if name else run
-            for split in ("train", "valid", "test", "last"):
-                if line := describe_undefined(split, stage.get(split) or {}):
-                    found.append(f"{run}, {line}")
-    return found
 
 
 def constant_baseline_scores(

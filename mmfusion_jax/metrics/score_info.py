@@ -1,12 +1,15 @@
-"""A metric: its formula, and what is known about it."""
+"""A metric: its formula, and what is known about it; the interface of several."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
 from mmfusion_jax.errors import shown
+
+if TYPE_CHECKING:  # commands read what a metric is without JAX
+    from mmfusion_jax.types import Array, Batch, Outputs
 
 Collected: TypeAlias = Mapping[str, np.ndarray]
 """Arrays of a split, one row per example: "prediction" (n ...) and "truth" (n ...);
@@ -104,3 +107,24 @@ def compute(infos: Iterable[ScoreInfo], collected: Collected) -> dict[str, float
         for info in infos
         if collected.keys() >= set(info.needs)
     }
+
+
+class Metrics(Protocol):
+    """The metrics of a label: collected on the device, computed on the host."""
+
+    @property
+    def infos(self) -> Mapping[str, ScoreInfo]:
+        """The metrics by name, in the order of `scores`."""
+        ...
+
+    def collect(self, outputs: "Outputs", batch: "Batch") -> "dict[str, Array]":
+        """Returns the arrays that the formulas read, (b ...)."""
+        ...
+
+    def scores(self, collected: Collected) -> dict[str, float]:
+        """Returns the metrics of a split; those whose arrays are missing are left out.
+
+        Args:
+            collected: What `collect` returned for every valid example, (n ...).
+        """
+        ...

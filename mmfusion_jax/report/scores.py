@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmfusion_jax.metrics.nonfinite import undefined_scores
 from mmfusion_jax.metrics.statistics import bootstrap_interval, paired_test
 from mmfusion_jax.report import formatting
 from mmfusion_jax.report.charts import Chart, curves, series
 from mmfusion_jax.report.console_summary import headline_scores
-from mmfusion_jax.tasks import undefined_scores
 from mmfusion_jax.train.metrics_log import read_metrics
 
 Result = Mapping[str, Any]

@@ -14,13 +14,13 @@ from mmfusion_jax.config.resolve import unimodal_spec
 from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.errors import DivergedError, shown
+from mmfusion_jax.metrics.nonfinite import UNDEFINED, undefined_scores
 from mmfusion_jax.metrics.score_info import with_loss
 from mmfusion_jax.report import write_report
 from mmfusion_jax.report.console_summary import summary_lines
 from mmfusion_jax.runner import provenance
 from mmfusion_jax.runner.trainer import PretrainedModel, Trainer, log
 from mmfusion_jax.runner.workdir import RunKey, check_workdir, fold_seed_pairs
-from mmfusion_jax.tasks import UNDEFINED, undefined_scores
 from mmfusion_jax.train.signals import GracefulShutdown
 
 RESULT_FIELDS = {"runs": list, "summary": dict, "metrics": dict, "config": dict}

@@ -17,9 +17,10 @@ from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.data.dataset_checks import check_splits
 from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.errors import CheckpointError
+from mmfusion_jax.metrics.nonfinite import compute_scores, rows_are_finite
 from mmfusion_jax.models.transfer import copy_submodules
 from mmfusion_jax.runner.provenance import read_json, write_json
-from mmfusion_jax.tasks import compute_scores, constant_baseline_scores, rows_are_finite
+from mmfusion_jax.tasks import constant_baseline_scores
 from mmfusion_jax.train.checkpoint.manager import CheckpointManager
 from mmfusion_jax.train.evaluation import collect
 from mmfusion_jax.train.loop import Evaluation, Loop
@@ -251,7 +252,8 @@ class Trainer:
         return {"description": description, "scores": scores}
 
     def _scores(self, collected: Mapping[str, np.ndarray], loss: float) -> Evaluation:
-        return {**compute_scores(self.components.task, collected), "loss": loss}
+        metrics = self.components.task.metrics()
+        return {**compute_scores(metrics, collected), "loss": loss}
 
     def _selected(self, checkpoints: CheckpointManager, loop: Loop) -> TrainState:
         """Returns the state that the selection split chose; else the last one."""

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import jax
 
 from mmfusion_jax.errors import CheckpointError, DivergedError, Interrupted
+from mmfusion_jax.metrics.nonfinite import describe_undefined
 from mmfusion_jax.metrics.rounding import format_number
-from mmfusion_jax.tasks import describe_undefined
 from mmfusion_jax.train.metrics_log import MetricsLogger
 from mmfusion_jax.train.optimizer import reduce_lr
 from mmfusion_jax.train.plan import SelectionState, TrainPlan

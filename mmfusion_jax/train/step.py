@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mmfusion_jax import tasks
 from mmfusion_jax.losses.objective import TASK, Objective
+from mmfusion_jax.metrics import score_info
 from mmfusion_jax.train.state import TrainState
 from mmfusion_jax.types import WEIGHT_PREFIX, Array, Batch, Model, Outputs, PyTree
 
@@ -143,7 +143,7 @@ def _step_key(state: TrainState, axis: str | None) -> Array:
 def make_eval_step(
     model: Model,
     objective: Objective,
-    metrics: tasks.Metrics,
+    metrics: score_info.Metrics,
     modalities: tuple[str, ...] = (),
 ) -> Callable[[PyTree, Batch], PyTree]:
     """Creates the evaluation step, which collects predictions and the task loss.

@@ -22,6 +22,7 @@ from mmfusion_jax.metrics.integration_score import (
     IntegrationScoreSpec,
 )
 from mmfusion_jax.metrics.multilabel import MultilabelMetrics
+from mmfusion_jax.metrics.nonfinite import compute_scores
 from mmfusion_jax.metrics.regression import RMSE, RegressionMetrics
 from mmfusion_jax.metrics.rounding import format_number, format_percent
 from mmfusion_jax.metrics.score_info import LOSS, ScoreInfo
@@ -32,7 +33,6 @@ from mmfusion_jax.tasks import (
     Classification,
     Multilabel,
     Regression,
-    compute_scores,
     constant_baseline_scores,
 )
 
@@ -325,11 +325,11 @@ def test_an_extra_metric_is_one_of_the_label():
     metrics = SCORED.metrics()
     assert list(metrics.infos) == [*SentimentMetrics.infos, "rmse"]
     collected = {"prediction": np.float32([2, -1]), "truth": np.float32([1, -3])}
-    found = compute_scores(SCORED, collected)
+    found = compute_scores(metrics, collected)
     assert list(found) == list(metrics.infos)
     assert found["rmse"] == pytest.approx(2.5**0.5)
     assert found["mae"] == SentimentMetrics("y").scores(collected)["mae"]
-    undefined = compute_scores(SCORED, {**collected, "prediction": np.full(2, np.nan)})
+    undefined = compute_scores(metrics, {**collected, "prediction": np.full(2, np.nan)})
     assert np.isnan(undefined["rmse"])
     _, baseline = constant_baseline_scores(SCORED, np.ones(3), np.float32([1, 3]))
     assert baseline["rmse"] == pytest.approx(2**0.5)
