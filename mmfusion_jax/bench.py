@@ -4,7 +4,6 @@ python -m mmfusion_jax.bench --config=configs/cfn_sr.py
 """
 
 import contextlib
-import json
 import sys
 
 from mmfusion_jax.cli.command import Command, run_command
@@ -16,6 +15,7 @@ def run_benchmark(command: ParsedCommand) -> None:
     # Slow to import, and needed only once the command line is known to be valid.
     from mmfusion_jax.commands.benchmark import measure, show
     from mmfusion_jax.config.resolve import distributed_spec, resolve
+    from mmfusion_jax.results.json_file import dumps
     from mmfusion_jax.runner.runtime import initialize
 
     with contextlib.redirect_stdout(sys.stderr):
@@ -23,7 +23,7 @@ def run_benchmark(command: ParsedCommand) -> None:
         initialize(distributed_spec(command.config), cache=cache)
         found = measure(resolve(command.config), command.flags["steps"])
     if command.flags["json"]:
-        print(json.dumps(found, indent=1))
+        print(dumps(found))
     else:
         show(found)
 

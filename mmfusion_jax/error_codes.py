@@ -720,10 +720,19 @@ _CODES = (
     _code(
         "K05",
         "File of a run is corrupted",
-        """`config.json`, `run.json` or `result.json` in the workdir is not complete
-        JSON or lacks a field. Checkpoints are separate files and are not affected.
-        Delete the file that the message names and rerun the same command: finished runs
-        and checkpoints are kept.""",
+        """`config.json`, `run.json`, `result.json` or `metrics.jsonl` in the workdir
+        cannot be read, is not complete JSON, lacks a field, or has values that do not
+        fit together. Checkpoints are separate files and are not affected. Delete the
+        file that the message names and rerun the same command: finished runs and
+        checkpoints are kept.""",
+    ),
+    _code(
+        "K06",
+        "File of a run has another format",
+        """Another version of the library wrote `config.json`, `run.json`, `result.json`
+        or `metrics.jsonl` in the workdir, and fields may have changed their names or
+        meanings. Nothing was changed. Use the version of the library that wrote the
+        workdir (`result.json` has it in `versions`), or another `--workdir`.""",
     ),
     _code(
         "N01",

@@ -5,60 +5,63 @@ python -m mmfusion_jax.main --config=configs/cfn_sr.py
 
 import contextlib
 import dataclasses
-import json
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from mmfusion_jax.cli.command import Command, run_command
 from mmfusion_jax.cli.flags import Flag, ParsedCommand
 
+if (
+    TYPE_CHECKING
+):  # slow to import, and needed only once the flags are known to be valid
+    from mmfusion_jax.commands.inspect import Inspection
+    from mmfusion_jax.config.spec import ExperimentSpec
+    from mmfusion_jax.results.experiment_result import ExperimentResult, RunEvaluation
+    from mmfusion_jax.results.gradients_result import GradientsResult
+
 
 def run_mode(command: ParsedCommand) -> None:
     """Runs the mode that `command` asks for; with --json, stdout is one JSON object."""
-    # Slow to import, and needed only once the command line is known to be valid.
     from mmfusion_jax.config.resolve import distributed_spec, resolve
-    from mmfusion_jax.runner.experiment import check_finite
-    from mmfusion_jax.runner.provenance import to_json
+    from mmfusion_jax.results.json_file import dumps
     from mmfusion_jax.runner.runtime import initialize
 
-    mode = command.flags["mode"]
-    run, show = MODES[mode]
+    mode = MODES[command.flags["mode"]]
     with contextlib.redirect_stdout(sys.stderr):
         initialize(distributed_spec(command.config))
-        result = run(resolve(command.config), command)
+        result = mode.run(resolve(command.config), command)
     if command.flags["json"]:
-        print(json.dumps(to_json(result), indent=1, allow_nan=False))
+        print(dumps(result))
     else:
-        show(result)
-    if mode in ("train", "evaluate"):
-        check_finite(result["runs"] if mode == "train" else result)
+        mode.show(result)
+    mode.check(result)
 
 
-def train(spec: Any, command: ParsedCommand) -> dict[str, Any]:
-    """Trains or resumes; returns the content of result.json."""
+def train(spec: "ExperimentSpec", command: ParsedCommand) -> "ExperimentResult":
+    """Trains or resumes."""
     from mmfusion_jax.runner import experiment
 
     words = shlex.join(["python", "-m", "mmfusion_jax.main", *command.args])
     return experiment.train(spec, command.workdir, words)
 
 
-def evaluate(spec: Any, command: ParsedCommand) -> list[dict[str, Any]]:
+def evaluate(spec: "ExperimentSpec", command: ParsedCommand) -> "list[RunEvaluation]":
     """Returns the scores of the selected checkpoints, by fold and seed."""
     from mmfusion_jax.runner import experiment
 
     return experiment.evaluate(spec, command.workdir)
 
 
-def inspect(spec: Any, command: ParsedCommand) -> dict[str, Any]:
-    """Returns what the shapes of a config tell, before any training."""
+def inspect(spec: "ExperimentSpec", command: ParsedCommand) -> "Inspection":
+    """Returns what follows from the shapes of a config, before any training."""
     from mmfusion_jax.commands import inspect
 
     return inspect.inspect_config(spec, compiled=command.flags["compile"])
 
 
-def loss_gradients(spec: Any, command: ParsedCommand) -> dict[str, Any]:
+def loss_gradients(spec: "ExperimentSpec", command: ParsedCommand) -> "GradientsResult":
     """Returns the gradient of every loss term, by module, in a trained run."""
     from mmfusion_jax.commands import loss_gradients
 
@@ -66,37 +69,54 @@ def loss_gradients(spec: Any, command: ParsedCommand) -> dict[str, Any]:
     return loss_gradients.compute(spec, command.workdir, batches)
 
 
-def show_nothing(result: Any) -> None:
-    """Prints nothing: the training has printed its result."""
-
-
-def show_scores(result: Sequence[Mapping[str, Any]]) -> None:
+def show_scores(result: "Sequence[RunEvaluation]") -> None:
     """Prints the scores of every fold, seed and split, a line each."""
     from mmfusion_jax.metrics.rounding import format_number
 
-    for entry in result:
-        run = f"fold {entry['fold']} seed {entry['seed']} step {entry['step']}"
-        for split in ("train", "valid", "test"):
-            scores = entry.get(split, {}).items()
+    for run in result:
+        name = f"fold {run.fold} seed {run.seed} step {run.step}"
+        for split, evaluation in run.splits.items():
             parts = [
-                f"{k} {format_number(v)}" for k, v in scores if isinstance(v, float)
+                f"{score} {format_number(value)}"
+                for score, value in evaluation.scores.items()
+                if value is not None
             ]
             if parts:
-                print(f"{run} {split}: {', '.join(parts)}")
+                print(f"{name} {split}: {', '.join(parts)}")
 
 
-def show_inspection(result: Mapping[str, Any]) -> None:
+def show_inspection(result: "Inspection") -> None:
     """Prints an inspection as tables."""
     from mmfusion_jax.commands.inspect import show
 
     show(result)
 
 
-def show_gradients(result: Mapping[str, Any]) -> None:
+def show_gradients(result: "GradientsResult") -> None:
     """Prints gradient norms and cosines as tables."""
     from mmfusion_jax.commands.loss_gradients import show
 
     show(result)
+
+
+def check_result(result: "ExperimentResult") -> None:
+    """Raises DivergedError if a score is not defined."""
+    from mmfusion_jax.metrics.nonfinite import undefined_in_runs
+    from mmfusion_jax.runner.experiment import check_finite
+
+    check_finite(undefined_in_runs(result.runs))
+
+
+def check_scores(result: "list[RunEvaluation]") -> None:
+    """Raises DivergedError if a score is not defined."""
+    from mmfusion_jax.metrics.nonfinite import undefined_in_evaluations
+    from mmfusion_jax.runner.experiment import check_finite
+
+    check_finite(undefined_in_evaluations(result))
+
+
+def do_nothing(result: Any) -> None:
+    """Does nothing: a training prints its result itself; others have no scores."""
 
 
 FLAGS_OF_MODES = {"inspect": "compile", "loss_gradients": "batches"}
@@ -119,11 +139,26 @@ def mode_command(mode: str, help: str) -> Command:
     )
 
 
-MODES: dict[str, tuple[Callable[..., Any], Callable[[Any], None]]] = {
-    "train": (train, show_nothing),
-    "evaluate": (evaluate, show_scores),
-    "inspect": (inspect, show_inspection),
-    "loss_gradients": (loss_gradients, show_gradients),
+@dataclasses.dataclass(frozen=True)
+class Mode:
+    """What the flag --mode selects.
+
+    Attributes:
+        run: Maps the experiment and the command to a result.
+        show: Prints the result.
+        check: Raises DivergedError if a score of the result is not defined.
+    """
+
+    run: Callable[..., Any]
+    show: Callable[[Any], None] = do_nothing
+    check: Callable[[Any], None] = do_nothing
+
+
+MODES = {
+    "train": Mode(train, check=check_result),
+    "evaluate": Mode(evaluate, show_scores, check_scores),
+    "inspect": Mode(inspect, show_inspection),
+    "loss_gradients": Mode(loss_gradients, show_gradients),
 }
 
 COMMAND = Command(

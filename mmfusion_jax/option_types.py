@@ -7,7 +7,7 @@ resolved: `hidden_dim: PositiveInt = 64`.
 import dataclasses
 import math
 from collections.abc import Sized
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,3 +61,7 @@ Names: TypeAlias = Annotated[tuple[str, ...], NotEmpty()]
 Depth: TypeAlias = Annotated[int, Range(0, 1000)]
 """A number of layers: tracing more of them would take hours."""
 Depths: TypeAlias = Annotated[tuple[Annotated[int, Range(1, 1000)], ...], NotEmpty()]
+
+SelectionProtocol: TypeAlias = Literal["validation", "fixed_epochs", "as_published"]
+"""What selects the checkpoint: the validation split, a fixed number of epochs, or
+whatever the paper's code uses, which may be the test split."""

@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 import pkgutil
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from mmfusion_jax.metrics.integration_score import (
 )
 from mmfusion_jax.metrics.multilabel import MultilabelMetrics
 from mmfusion_jax.metrics.score_info import Collected, Metrics, ScoreInfo
+from mmfusion_jax.results.experiment_result import TaskInfo
+from mmfusion_jax.results.model_result import Baseline, Pairs, PlotData
 
 
 class Task(Protocol):
@@ -45,12 +47,12 @@ class Task(Protocol):
         """Returns the prediction for an example without any modality, (k) or ()."""
         ...
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns what a report needs to know of the label, as JSON values."""
+    def info(self) -> TaskInfo:
+        """Returns what a report needs to know of the label."""
         ...
 
-    def plot_data(self, collected: Collected) -> dict[str, Any]:
-        """Returns what a report plots of the predictions, as JSON values."""
+    def plot_data(self, collected: Collected) -> PlotData:
+        """Returns the predictions as a report plots them."""
         ...
 
 
@@ -113,11 +115,11 @@ class Classification:
         """Returns the logarithms of the class frequencies."""
         return _log(np.bincount(train, minlength=len(self.classes)) / len(train))
 
-    def to_json(self) -> dict[str, Any]:
-        return {"kind": "classification", "classes": list(self.classes)}
+    def info(self) -> TaskInfo:
+        return TaskInfo(self.label, "classification", classes=list(self.classes))
 
-    def plot_data(self, collected: Collected) -> dict[str, Any]:
-        return {"confusion": self._plain.confusion(collected).tolist()}
+    def plot_data(self, collected: Collected) -> PlotData:
+        return PlotData(confusion=self._plain.confusion(collected).tolist())
 
     @property
     def _plain(self) -> ClassificationMetrics:
@@ -174,13 +176,14 @@ class Regression:
         """Returns the median."""
         return self.constant_baseline(train)[1]
 
-    def to_json(self) -> dict[str, Any]:
-        return {"kind": "regression", "range": [self.target.low, self.target.high]}
+    def info(self) -> TaskInfo:
+        limits = (self.target.low, self.target.high)
+        return TaskInfo(self.label, "regression", range=limits)
 
-    def plot_data(self, collected: Collected) -> dict[str, Any]:
+    def plot_data(self, collected: Collected) -> PlotData:
         rounded = lambda x: np.asarray(x, np.float64).round(4).tolist()
-        pairs = {k: rounded(collected[k]) for k in ("truth", "prediction")}
-        return {"pairs": pairs}
+        pairs = Pairs(rounded(collected["truth"]), rounded(collected["prediction"]))
+        return PlotData(pairs=pairs)
 
     @property
     def _family(self) -> Metrics:
@@ -248,11 +251,11 @@ class Multilabel:
         positive = train.mean(axis=0)
         return _log(np.stack([1 - positive, positive], axis=-1)).ravel()
 
-    def to_json(self) -> dict[str, Any]:
-        return {"kind": "multilabel", "flags": list(self.flags)}
+    def info(self) -> TaskInfo:
+        return TaskInfo(self.label, "multilabel", flags=list(self.flags))
 
-    def plot_data(self, collected: Collected) -> dict[str, Any]:
-        return {}
+    def plot_data(self, collected: Collected) -> PlotData:
+        return PlotData()
 
 
 def _log(frequency: np.ndarray) -> np.ndarray:
@@ -262,8 +265,9 @@ def _log(frequency: np.ndarray) -> np.ndarray:
 
 def constant_baseline_scores(
     task: Task, train: np.ndarray, test: np.ndarray
-) -> tuple[str, dict[str, float]]:
-    """Returns the description of the constant baseline and its metrics on `test`."""
+) -> Baseline:
+    """Returns the constant baseline of the labels `train`, and its scores on `test`."""
     description, constant = task.constant_baseline(train)
     y_pred = np.broadcast_to(constant, (len(test), *np.shape(constant)))
-    return description, task.metrics().scores({"prediction": y_pred, "truth": test})
+    scores = task.metrics().scores({"prediction": y_pred, "truth": test})
+    return Baseline(description, {**scores})

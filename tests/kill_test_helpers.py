@@ -4,6 +4,7 @@ Shuffled data with augmentation, padding and filling rows, BatchNorm, dropout, A
 evaluation every epoch, an asynchronous checkpoint every second step, two devices.
 """
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -22,12 +23,14 @@ from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.losses.supervised import CrossEntropy
+from mmfusion_jax.metrics.nonfinite import compute_scores
 from mmfusion_jax.ops.masking import masked_mean
+from mmfusion_jax.results.metrics_file import read_metrics
 from mmfusion_jax.tasks import Classification
 from mmfusion_jax.train.checkpoint.manager import CheckpointManager
 from mmfusion_jax.train.evaluation import collect
 from mmfusion_jax.train.loop import Loop
-from mmfusion_jax.train.metrics_log import MetricsLogger, read_metrics
+from mmfusion_jax.train.metrics_log import MetricsLogger
 from mmfusion_jax.train.parallelism import Executor
 from mmfusion_jax.train.plan import SelectionState, TrainPlan
 from mmfusion_jax.train.signals import GracefulShutdown
@@ -110,7 +113,7 @@ def _train(request: ParsedCommand) -> dict[str, Any]:
         put = lambda batch: executor.put(batch, train=False)
         batches = map(put, reader.evaluate("valid"))
         collected, loss = collect(eval_step, state.variables, batches)
-        return {"valid": {**scores.scores(collected), "loss": loss}}
+        return {"valid": compute_scores(scores, collected, loss)}
 
     with (
         GracefulShutdown() as shutdown,
@@ -136,7 +139,7 @@ def _train(request: ParsedCommand) -> dict[str, Any]:
                 saver=checkpoints,
                 logger=logger,
                 shutdown=shutdown,
-                progress=SelectionState(**found[1]["progress"])
+                progress=SelectionState.restore(found[1]["progress"])
                 if found
                 else SelectionState(),
             )
@@ -145,12 +148,15 @@ def _train(request: ParsedCommand) -> dict[str, Any]:
             "state": fingerprint(state),
             "best": checkpoints.best_step,
             "best_state": fingerprint(checkpoints.restore_best(state)[0]),
-            "progress": json.loads(json.dumps(vars(loop.progress))),
+            "progress": json.loads(json.dumps(dataclasses.asdict(loop.progress))),
             "metrics": _metrics(folder),
         }
 
 
 def _metrics(folder: Path) -> list[list[Any]]:
     """What metrics.jsonl holds, but for times."""
-    names = ("step", "kind", "loss", "grad_norm", "valid/loss", "valid/accuracy")
-    return [[line.get(name) for name in names] for line in read_metrics(folder)]
+    names = ("loss", "grad_norm", "valid/loss", "valid/accuracy")
+    return [
+        [line.step, line.kind, *(line.values.get(name) for name in names)]
+        for line in read_metrics(folder)
+    ]

@@ -12,6 +12,7 @@ import mmfusion_jax
 ROOT = Path(mmfusion_jax.__file__).parent
 LAYERS = (
     {"types", "errors", "option_types"},
+    {"results"},
     {"error_codes", "ops", "metrics", "safe_load"},
     {"layers", "losses", "data", "weights"},
     {"encoders", "fusion", "tasks"},

@@ -4,6 +4,7 @@ No model is run here: all values are derived from its shapes and its jaxpr.
 """
 
 import collections
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import jax
 from jax.extend import core
 
+from mmfusion_jax.results.model_result import Parameters
 from mmfusion_jax.types import Batch, Model, PyTree
 
 COUNTED = (
@@ -20,21 +22,50 @@ COUNTED = (
 )
 
 
-def count_parameters(params: PyTree) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class Macs:
+    """Multiply-accumulates of a function.
+
+    Attributes:
+        total: Their number.
+        components: Module -> number.
+        open_loops: Number of loops that end on a condition; their bodies count once.
+        counted: What counts.
+    """
+
+    total: int
+    components: dict[str, int]
+    open_loops: int
+    counted: str = COUNTED
+
+
+@dataclasses.dataclass(frozen=True)
+class StepMemory:
+    """Memory of a compiled function according to XLA, in bytes.
+
+    Attributes:
+        arguments, outputs, temporary: By use.
+        peak: Their sum without the memory that outputs share with arguments.
+    """
+
+    arguments: int
+    outputs: int
+    temporary: int
+    peak: int
+
+
+def count_parameters(params: PyTree) -> Parameters:
     """Counts the parameters, in total and of every top-level module.
 
     Args:
         params: Arrays or abstract arrays, by module.
-
-    Returns:
-        {"total": number, "components": {module: number}}.
     """
     size = lambda tree: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
     components = {name: size(tree) for name, tree in params.items()}
-    return {"total": sum(components.values()), "components": components}
+    return Parameters(sum(components.values()), components)
 
 
-def count_macs(function: Callable[..., Any], *args: Any) -> dict[str, Any]:
+def count_macs(function: Callable[..., Any], *args: Any) -> Macs:
     """Counts the multiply-accumulates of `function(*args)`; see `COUNTED`.
 
     They are counted in the jaxpr: the body of a scan counts once per iteration, and of
@@ -46,11 +77,6 @@ def count_macs(function: Callable[..., Any], *args: Any) -> dict[str, Any]:
     Args:
         function: Function of arrays.
         args: Arrays or abstract arrays.
-
-    Returns:
-        {"total": number, "components": {module: number}, "open_loops": number}; the
-        bodies of loops that end on a condition count once, and `open_loops` is their
-        number.
     """
     jaxpr = jax.make_jaxpr(function)(*args)
     components: collections.Counter[str] = collections.Counter()
@@ -60,11 +86,7 @@ def count_macs(function: Callable[..., Any], *args: Any) -> dict[str, Any]:
             open_loops += 1
             continue
         components[_component(path)] += macs
-    return {
-        "total": sum(components.values()),
-        "components": dict(components),
-        "open_loops": open_loops,
-    }
+    return Macs(sum(components.values()), dict(components), open_loops)
 
 
 def output_shapes(model: Model, variables: PyTree, batch: Batch) -> dict[str, str]:
@@ -89,23 +111,19 @@ def bytes_of(tree: PyTree) -> int:
     )
 
 
-def compiled_memory(compiled: Any) -> dict[str, int]:
-    """Returns the memory of a compiled function according to XLA, in bytes.
+def compiled_memory(compiled: Any) -> StepMemory:
+    """Returns the memory of a compiled function.
 
     Args:
         compiled: Result of `jax.jit(f).lower(...).compile()`.
-
-    Returns:
-        "arguments", "outputs", "temporary", and "peak", their sum without the memory
-        that outputs share with arguments.
     """
     found = compiled.memory_analysis()
-    sizes = {
-        "arguments": found.argument_size_in_bytes,
-        "outputs": found.output_size_in_bytes,
-        "temporary": found.temp_size_in_bytes,
-    }
-    return {**sizes, "peak": sum(sizes.values()) - found.alias_size_in_bytes}
+    sizes = (
+        found.argument_size_in_bytes,
+        found.output_size_in_bytes,
+        found.temp_size_in_bytes,
+    )
+    return StepMemory(*sizes, peak=sum(sizes) - found.alias_size_in_bytes)
 
 
 def _products(jaxpr: core.Jaxpr, prefix: str) -> Iterator[tuple[str, int | None]]:

@@ -7,7 +7,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -17,7 +17,10 @@ from rich.table import Table
 
 from mmfusion_jax.config import build
 from mmfusion_jax.config.spec import ExperimentSpec
+from mmfusion_jax.errors import printable
 from mmfusion_jax.report.formatting import seconds
+from mmfusion_jax.results.experiment_result import Device
+from mmfusion_jax.results.model_result import StepTime
 from mmfusion_jax.runner import provenance
 from mmfusion_jax.train.state import TrainState, create_state
 from mmfusion_jax.train.step import Step
@@ -28,12 +31,94 @@ NUM_WARMUP_STEPS = 2  # steps that are not timed, beside the first
 HITS, MISSES = ("/jax/compilation_cache/cache_" + end for end in ("hits", "misses"))
 
 
-def measure(spec: ExperimentSpec, steps: int) -> dict[str, Any]:
-    """Returns all measurements of a config, as JSON values.
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """Time of repeated calls: of one call, in seconds, and examples per second."""
 
-    Every part has "first_call_s", "compile_s" (the first call minus one step),
-    "from_cache" (whether everything came from the compilation cache), "step_s",
-    "examples_per_s" and "peak_bytes", the highest memory use so far.
+    step_s: StepTime
+    examples_per_s: float
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstCall:
+    """The first call of a function, which compiles it.
+
+    Attributes:
+        first_call_s: Its time in seconds.
+        from_cache: Whether all programs came from the compilation cache.
+        peak_bytes: The highest memory use so far.
+    """
+
+    first_call_s: float
+    from_cache: bool
+    peak_bytes: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Calls(FirstCall, Timing):
+    """The first call of a function, and repeated calls.
+
+    Attributes:
+        compile_s: Time of the first call minus that of one step, in seconds.
+    """
+
+    compile_s: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PipelineTiming(Timing):
+    """Training steps on batches of the dataset.
+
+    Attributes:
+        data_stall_fraction: Fraction of the step time for which the devices waited for
+            data, 0..1.
+    """
+
+    data_stall_fraction: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HostDevice(Device):
+    """The devices, and the number of CPU cores of the host."""
+
+    cpu_cores: int | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measurements:
+    """The speed of a config on this machine.
+
+    Attributes:
+        config: The config, as JSON values.
+        model: Short name of the model.
+        data: Title of the dataset.
+        batch_size: Number of examples per step.
+        steps: Number of timed steps of every kind.
+        init: Creation of the state.
+        forward: The model without gradients.
+        train_step: The training step on one batch, repeated.
+        pipeline: The training step on batches of the dataset.
+        device: The devices.
+        versions: Package -> version.
+        git: Commit of the library; "" if unknown.
+    """
+
+    config: dict[str, Any]
+    model: str
+    data: str
+    batch_size: int
+    steps: int
+    init: FirstCall
+    forward: Calls
+    train_step: Calls
+    pipeline: PipelineTiming
+    device: HostDevice
+    versions: dict[str, str]
+    git: str
+
+
+def measure(spec: ExperimentSpec, steps: int) -> Measurements:
+    """Returns all measurements of a config.
 
     Args:
         spec: The experiment.
@@ -51,25 +136,27 @@ def measure(spec: ExperimentSpec, steps: int) -> dict[str, Any]:
     init = lambda: create_state(parts.model, parts.tx, blank, jax.random.key(0))
     rows = next(iter(pipeline.train(0, 1)))
 
-    found = {}
-    state, found["init"] = _time_first_call(lambda: executor.create(init))
+    state, first = _time_first_call(lambda: executor.create(init))
     batch = executor.put(rows, train=False)
     variables = state.variables
-    found["forward"] = _time_calls(lambda: forward(variables, batch), steps, size)
+    forward_calls = _time_calls(lambda: forward(variables, batch), steps, size)
     trainer = RepeatedStep(step, state, executor.put(rows, train=True))
-    found["train_step"] = _time_calls(trainer, steps, size)
+    train_calls = _time_calls(trainer, steps, size)
     batches = (executor.put(b, train=True) for b in pipeline.train(0, steps + 1))
-    found["pipeline"] = _time_pipeline(trainer, batches, steps, size)
-    return {
-        "config": spec.source,
-        "data": data.title,
-        "batch_size": size,
-        "steps": steps,
-        **found,
-        "device": _device(),
-        "versions": provenance.versions(),
-        "git": provenance.commit(),
-    }
+    return Measurements(
+        config={**spec.source},
+        model=spec.model.model.name,
+        data=data.title,
+        batch_size=size,
+        steps=steps,
+        init=first,
+        forward=forward_calls,
+        train_step=train_calls,
+        pipeline=_time_pipeline(trainer, batches, steps, size),
+        device=_device(),
+        versions=provenance.versions(),
+        git=provenance.commit(),
+    )
 
 
 @dataclasses.dataclass
@@ -91,70 +178,77 @@ class RepeatedStep:
         return metrics
 
 
-def show(found: Mapping[str, Any]) -> None:
+def show(found: Measurements) -> None:
     """Prints measurements as a table."""
-    console, device = Console(highlight=False), found["device"]
-    console.print(
-        f"{found['config']['model']['name']} on {found['data']}, batch "
-        f"{found['batch_size']}, {found['config']['compute_dtype']}; "
-        f"{device['count']} x {device['kind']}, {device['cpu_cores']} CPU cores; "
-        f"median of {found['steps']} steps",
-        markup=False,
+    console, device = Console(highlight=False), found.device
+    about = (
+        f"{found.model} on {found.data}, batch {found.batch_size}, "
+        f"{found.config['compute_dtype']}; {device.count} x {device.kind}, "
+        f"{device.cpu_cores} CPU cores; median of {found.steps} steps"
     )
+    console.print(printable(about), markup=False)
     heads = ("", "compile", "step", "p10-p90", "examples/s", "peak memory")
     table = Table(*heads)
-    for name in ("init", "forward", "train_step"):
-        part = found[name]
-        cached = " (from the cache)" if part["from_cache"] else ""
-        compiled = seconds(part.get("compile_s", part["first_call_s"])) + cached
-        row = [compiled, *_step_cells(part), f"{part['peak_bytes'] / 1e6:,.0f} MB"]
-        table.add_row(name.replace("_", " "), *row)
-    table.add_row("with real data", "", *_step_cells(found["pipeline"]), "")
+    parts = {
+        "init": found.init,
+        "forward": found.forward,
+        "train step": found.train_step,
+    }
+    for name, part in parts.items():
+        repeated = isinstance(part, Calls)
+        took = part.compile_s if repeated else part.first_call_s
+        cached = " (from the cache)" if part.from_cache else ""
+        cells = _step_cells(part) if repeated else ["", "", ""]
+        memory = f"{part.peak_bytes / 1e6:,.0f} MB"
+        table.add_row(name, f"{seconds(took)}{cached}", *cells, memory)
+    table.add_row("with real data", "", *_step_cells(found.pipeline), "")
     console.print(table)
-    stall = found["pipeline"]["data_stall_fraction"]
+    stall = found.pipeline.data_stall_fraction
     console.print(f"data loading stalls: {100 * stall:.1f} % of step time")
-    versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
-    commit = f", commit {found['git']}" if found["git"] else ""
+    versions = ", ".join(f"{k} {v}" for k, v in found.versions.items())
+    commit = f", commit {found.git}" if found.git else ""
     console.print(f"{versions}{commit}", markup=False, style="dim")
 
 
-def _step_cells(part: Mapping[str, Any]) -> list[str]:
-    if "step_s" not in part:
-        return ["", "", ""]
-    step = part["step_s"]
-    span = f"{seconds(step['p10'])} - {seconds(step['p90'])}"
-    return [seconds(step["median"]), span, f"{part['examples_per_s']:.1f}"]
+def _step_cells(part: Timing) -> list[str]:
+    step = part.step_s
+    span = f"{seconds(step.p10)} - {seconds(step.p90)}"
+    return [seconds(step.median), span, f"{part.examples_per_s:.1f}"]
 
 
-def _time_calls(call: Callable[[], Any], steps: int, size: int) -> dict[str, Any]:
+def _time_calls(call: Callable[[], Any], steps: int, size: int) -> Calls:
     """Times the first call, which compiles, and `steps` more."""
-    _, found = _time_first_call(call)
+    _, first = _time_first_call(call)
     times = []
     for number in range(NUM_WARMUP_STEPS + steps):
         begun = time.perf_counter()
         jax.block_until_ready(call())
         if number >= NUM_WARMUP_STEPS:
             times.append(time.perf_counter() - begun)
-    found |= _timings(times, size)
-    compiled = found["first_call_s"] - found["step_s"]["median"]
-    return {**found, "compile_s": max(compiled, 0.0), "peak_bytes": _peak_bytes()}
+    step_s = _percentiles(times)
+    return Calls(
+        first_call_s=first.first_call_s,
+        from_cache=first.from_cache,
+        compile_s=max(first.first_call_s - (step_s.median or 0.0), 0.0),
+        step_s=step_s,
+        examples_per_s=size * len(times) / sum(times),
+        peak_bytes=_peak_bytes(),
+    )
 
 
-def _time_first_call(call: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
+def _time_first_call(call: Callable[[], Any]) -> tuple[Any, FirstCall]:
     """Returns the result of a first call, and its time."""
     with _cache_events() as events:
         begun = time.perf_counter()
         result = jax.block_until_ready(call())
         took = time.perf_counter() - begun
     cached = events[HITS] > 0 and events[MISSES] == 0
-    return result, {
-        "first_call_s": took, "from_cache": cached, "peak_bytes": _peak_bytes()
-    }  # fmt: skip
+    return result, FirstCall(took, cached, _peak_bytes())
 
 
 def _time_pipeline(
     trainer: RepeatedStep, batches: Iterator[Batch], steps: int, size: int
-) -> dict[str, Any]:
+) -> PipelineTiming:
     """Times steps on real batches; one step is dispatched ahead of the host.
 
     A wait counts if the step in flight had ended when the batch came: the devices stood
@@ -175,19 +269,16 @@ def _time_pipeline(
         times.append(now - since)
         since = now
     jax.block_until_ready(running)
-    return {
-        **_timings(times, size),
-        "data_stall_fraction": waited / max(sum(times), 1e-9),
-    }
+    return PipelineTiming(
+        step_s=_percentiles(times),
+        examples_per_s=size * len(times) / sum(times),
+        data_stall_fraction=waited / max(sum(times), 1e-9),
+    )
 
 
-def _timings(times: list[float], size: int) -> dict[str, Any]:
-    """Returns the median and percentiles of step times, and examples per second."""
-    low, median, high = (float(x) for x in np.percentile(times, [10, 50, 90]))
-    return {
-        "step_s": {"median": median, "p10": low, "p90": high},
-        "examples_per_s": size * len(times) / sum(times),
-    }
+def _percentiles(times: list[float]) -> StepTime:
+    low, median, high = np.percentile(times, [10, 50, 90]).tolist()
+    return StepTime(median, low, high)
 
 
 @contextlib.contextmanager
@@ -218,11 +309,11 @@ def _peak_bytes() -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def _device() -> dict[str, Any]:
+def _device() -> HostDevice:
     device = jax.devices()[0]
-    return {
-        "kind": device.device_kind,
-        "platform": device.platform,
-        "count": jax.device_count(),
-        "cpu_cores": os.cpu_count(),
-    }
+    return HostDevice(
+        kind=device.device_kind,
+        platform=device.platform,
+        count=jax.device_count(),
+        cpu_cores=os.cpu_count(),
+    )

@@ -56,13 +56,13 @@ def label_summary(
     if spec is None or task is None:
         return
     train, test = (np.array(report[s]["labels"][spec.label]) for s in ("train", "test"))
-    baseline, scores = constant_baseline_scores(task, train, test)
+    baseline = constant_baseline_scores(task, train, test)
     shown = [
-        f"{info.label} {formatting.score(info.to_json(), scores[name])}"
+        f"{info.label} {formatting.score(info.shown, baseline.scores[name])}"
         for name, info in task.metrics().infos.items()
         if info.headline
     ]
-    yield f"  baseline on test ({baseline}): {', '.join(shown)}"
+    yield f"  baseline on test ({baseline.description}): {', '.join(shown)}"
 
 
 def _distribution(

@@ -1,7 +1,7 @@
 """Parameters, operations, shapes and memory of a config, before any training."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mmfusion_jax.analysis.cost import (
-    COUNTED,
+    Macs,
+    StepMemory,
     bytes_of,
     compiled_memory,
     count_macs,
@@ -21,14 +22,58 @@ from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.data.outline import Zeros
 from mmfusion_jax.errors import printable
 from mmfusion_jax.report.formatting import count
+from mmfusion_jax.results.model_result import Parameters
 from mmfusion_jax.train.state import create_state
 from mmfusion_jax.types import Batch
 
 DEPTH = 2  # the tables show modules down to this depth, --json shows all
 
 
-def inspect_config(spec: ExperimentSpec, *, compiled: bool) -> dict[str, Any]:
-    """Returns what the shapes tell, as JSON values.
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Size of the arrays of a training, in bytes."""
+
+    parameters: int
+    statistics: int
+    optimizer: int
+    batch: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What follows from the shapes of a config, without training.
+
+    Attributes:
+        config: The config, as JSON values.
+        model: Short name of the model.
+        data: Title of the dataset.
+        data_read: False if the shapes and classes are the known ones of a dataset whose
+            files are not there.
+        steps_per_epoch, steps: Number of training steps.
+        parameters: Number of parameters.
+        macs_per_example: Multiply-accumulates of the forward pass of one example.
+        inputs: Input or label -> type and shape of a batch.
+        outputs: Module -> type and shape of its output.
+        bytes: Size of the arrays.
+        bytes_per_step: Memory of a training step; None if it was not compiled.
+    """
+
+    config: dict[str, Any]
+    model: str
+    data: str
+    data_read: bool
+    steps_per_epoch: int
+    steps: int
+    parameters: Parameters
+    macs_per_example: Macs
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    bytes: Memory
+    bytes_per_step: StepMemory | None = None
+
+
+def inspect_config(spec: ExperimentSpec, *, compiled: bool) -> Inspection:
+    """Returns what follows from the shapes of a config.
 
     Args:
         spec: The experiment.
@@ -44,50 +89,51 @@ def inspect_config(spec: ExperimentSpec, *, compiled: bool) -> dict[str, Any]:
     state = jax.eval_shape(init, batch)
     forward = lambda v, b: parts.model.apply(v, b, train=False)
     macs = count_macs(forward, state.variables, jax.tree.map(_single_example, batch))
-    found = {
-        "config": spec.source,
-        "data": data.title,
-        "data_read": not isinstance(data.source("train"), Zeros),
-        "steps_per_epoch": pipeline.steps_per_epoch,
-        "steps": steps,
-        "parameters": count_parameters(state.params),
-        "macs_per_example": {**macs, "counted": COUNTED},
-        "inputs": _shapes(batch),
-        "outputs": output_shapes(parts.model, state.variables, batch),
-        "bytes": {
-            "parameters": bytes_of(state.params),
-            "statistics": bytes_of(state.stats),
-            "optimizer": bytes_of(state.opt_state),
-            "batch": bytes_of(batch),
-        },
-    }
+    memory = None
     if compiled:
         lowered = jax.jit(parts.train_step(None), donate_argnums=0).lower(state, batch)
-        found["bytes_per_step"] = compiled_memory(lowered.compile())
-    return found
+        memory = compiled_memory(lowered.compile())
+    return Inspection(
+        config={**spec.source},
+        model=spec.model.model.name,
+        data=data.title,
+        data_read=not isinstance(data.source("train"), Zeros),
+        steps_per_epoch=pipeline.steps_per_epoch,
+        steps=steps,
+        parameters=count_parameters(state.params),
+        macs_per_example=macs,
+        inputs=_shapes(batch),
+        outputs=output_shapes(parts.model, state.variables, batch),
+        bytes=Memory(
+            parameters=bytes_of(state.params),
+            statistics=bytes_of(state.stats),
+            optimizer=bytes_of(state.opt_state),
+            batch=bytes_of(batch),
+        ),
+        bytes_per_step=memory,
+    )
 
 
-def show(found: Mapping[str, Any]) -> None:
+def show(found: Inspection) -> None:
     """Prints an inspection as tables."""
     console = Console(highlight=False)
-    console.print(
-        f"{found['config']['model']['name']} on {found['data']}: "
-        f"{found['steps_per_epoch']} steps per epoch, {found['steps']} in total",
-        markup=False,
-    )
-    if not found["data_read"]:
+    about = f"{found.model} on {found.data}: {found.steps_per_epoch} steps per epoch"
+    console.print(printable(f"{about}, {found.steps} in total"), markup=False)
+    if not found.data_read:
         console.print(
             "no data was read: shapes and classes are the known ones; sizes may differ",
             markup=False,
         )
     for table in _tables(found):
         console.print(table)
-    console.print(f"counted: {COUNTED}", markup=False, style="dim")
+    console.print(
+        f"counted: {found.macs_per_example.counted}", markup=False, style="dim"
+    )
 
 
-def _tables(found: Mapping[str, Any]) -> Iterator[Table]:
-    parameters = found["parameters"]["components"]
-    macs = found["macs_per_example"]["components"]
+def _tables(found: Inspection) -> Iterator[Table]:
+    parameters = found.parameters.components
+    macs = found.macs_per_example.components
     sizes = Table(
         "component", title="Parameters and MACs per example", title_justify="left"
     )
@@ -97,23 +143,23 @@ def _tables(found: Mapping[str, Any]) -> Iterator[Table]:
         row = count(parameters.get(name, 0)), count(macs.get(name, 0))
         sizes.add_row(name, *row)
     sizes.add_section()
-    total = found["parameters"]["total"], found["macs_per_example"]["total"]
+    total = found.parameters.total, found.macs_per_example.total
     sizes.add_row("total", *map(count, total))
     yield sizes
 
     shapes = Table("module", "returns", title="Shapes", title_justify="left")
-    for name, shape in found["inputs"].items():
+    for name, shape in found.inputs.items():
         shapes.add_row(printable(name), shape)
     shapes.add_section()
-    for name, shape in found["outputs"].items():
+    for name, shape in found.outputs.items():
         if name.count("/") < DEPTH:
             shapes.add_row(printable(name), shape)
     yield shapes
 
     memory = Table("memory", title="Memory", title_justify="left")
     memory.add_column("MB", justify="right")
-    for group in ("bytes", "bytes_per_step"):
-        for name, size in found.get(group, {}).items():
+    for group in (found.bytes, found.bytes_per_step):
+        for name, size in dataclasses.asdict(group).items() if group else ():
             memory.add_row(name, f"{size / 1e6:,.2f}")
         memory.add_section()
     yield memory

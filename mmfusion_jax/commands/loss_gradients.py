@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -20,10 +19,19 @@ from mmfusion_jax.analysis.gradients import (
 )
 from mmfusion_jax.config import build
 from mmfusion_jax.config.spec import ExperimentSpec
+from mmfusion_jax.errors import printable
 from mmfusion_jax.report.formatting import DASH, significant
 from mmfusion_jax.report.gradients import write_page
+from mmfusion_jax.results.experiment_result import MeanStd
+from mmfusion_jax.results.gradients_result import (
+    GradientsResult,
+    LossTerm,
+    ModuleGradients,
+)
+from mmfusion_jax.results.json_file import as_read, write_json
 from mmfusion_jax.runner import provenance
 from mmfusion_jax.runner.experiment import Experiment, runs_with_data
+from mmfusion_jax.runner.trainer import log
 from mmfusion_jax.runner.workdir import check_workdir
 from mmfusion_jax.train.state import TrainState
 from mmfusion_jax.train.step import as_in_training
@@ -51,7 +59,7 @@ class GradientStats:
     cosines: Mapping[str, np.ndarray]
 
 
-def compute(spec: ExperimentSpec, workdir: Path, batches: int) -> dict[str, Any]:
+def compute(spec: ExperimentSpec, workdir: Path, batches: int) -> GradientsResult:
     """Computes loss gradients at the selected checkpoint of every fold and seed.
 
     Writes `gradients.json` and `gradients.html` into the work folder.
@@ -60,9 +68,6 @@ def compute(spec: ExperimentSpec, workdir: Path, batches: int) -> dict[str, Any]
         spec: The experiment.
         workdir: Work folder of the finished experiment.
         batches: Number of training batches, from the selected step on.
-
-    Returns:
-        The content of `gradients.json`, and "page", the path of `gradients.html`.
 
     Raises:
         ConfigError: The folder belongs to another config.
@@ -82,17 +87,23 @@ def compute(spec: ExperimentSpec, workdir: Path, batches: int) -> dict[str, Any]
         ahead = pipeline.train(start, start + batches)
         stats += _gradient_stats(parts, state, itertools.islice(ahead, batches))
         steps.append(start)
-    found = {
-        "config": spec.source,
-        "data": title,
-        "steps": steps,
-        "batches": len(stats),
-        **summary(terms, stats),
-        "versions": provenance.versions(),
-    }
-    provenance.write_json(workdir / "gradients.json", found)
-    found["page"] = str(write_page(workdir / "gradients.html", found))
-    return found
+    loss_terms, modules = summary(terms, stats)
+    result = as_read(
+        GradientsResult(
+            config={**spec.source},
+            model=spec.model.model.name,
+            data=title,
+            steps=steps,
+            batches=len(stats),
+            terms=loss_terms,
+            modules=modules,
+            versions=provenance.versions(),
+        )
+    )
+    write_json(workdir / "gradients.json", result)
+    page = write_page(workdir / "gradients.html", result)
+    log(f"cosines of every module: {page}")
+    return result
 
 
 def _gradient_stats(
@@ -114,14 +125,14 @@ def _gradient_stats(
     ]
 
 
-def summary(terms: Iterable[str], stats: list[GradientStats]) -> dict[str, Any]:
-    """Returns means over the batches, as JSON values.
+def summary(
+    terms: Iterable[str], stats: list[GradientStats]
+) -> tuple[dict[str, LossTerm], dict[str, ModuleGradients]]:
+    """Returns means over the batches: the loss terms by name, and all modules.
 
-    Returns:
-        "terms": name -> value and weight; "modules": name -> "norms" of the weighted
-        gradients, their mean and standard deviation by term, "cosines", and
-        "conflicts", the fraction of batches in which the cosine of two terms is
-        negative; both (K K).
+    Args:
+        terms: Names of the loss terms.
+        stats: Statistics of each batch.
     """
     terms = list(terms)
     values = np.mean([one.values for one in stats], axis=0)
@@ -133,75 +144,69 @@ def summary(terms: Iterable[str], stats: list[GradientStats]) -> dict[str, Any]:
     ]:
         norms = np.array([one.weights * one.norms[module] for one in stats])
         cosines = np.array([one.cosines[module] for one in stats])
-        modules[module] = {
-            "norms": {
-                term: {"mean": float(mean), "std": float(std)}
-                for term, mean, std in zip(
-                    terms, norms.mean(axis=0), norms.std(axis=0), strict=True
-                )
+        means, stds = norms.mean(axis=0).tolist(), norms.std(axis=0).tolist()
+        modules[module] = ModuleGradients(
+            norms={
+                term: MeanStd(mean, std, len(norms))
+                for term, mean, std in zip(terms, means, stds, strict=True)
             },
-            "cosines": cosines.mean(axis=0).tolist(),
-            "conflicts": (cosines < 0).mean(axis=0).tolist(),
-        }
-    return {
-        "terms": {
-            term: {"value": float(value), "weight": float(weight)}
-            for term, value, weight in zip(terms, values, weights, strict=True)
-        },
-        "modules": modules,
+            cosines=cosines.mean(axis=0).tolist(),
+            conflicts=(cosines < 0).mean(axis=0).tolist(),
+        )
+    loss_terms = {
+        term: LossTerm(float(value), float(weight))
+        for term, value, weight in zip(terms, values, weights, strict=True)
     }
+    return loss_terms, modules
 
 
-def show(found: Mapping[str, Any]) -> None:
+def show(result: GradientsResult) -> None:
     """Prints gradient norms and cosines as tables."""
     console = Console(highlight=False)
-    model = found["config"]["model"]["name"]
-    console.print(
-        f"{model} on {found['data']}: gradients of the loss terms, mean of "
-        f"{found['batches']} training batches",
-        markup=False,
-    )
-    terms = list(found["terms"])
-    console.print(_norms(found, terms))
+    about = f"{result.model} on {result.data}: gradients of the loss terms, mean of "
+    console.print(printable(f"{about}{result.batches} training batches"), markup=False)
+    terms = list(result.terms)
+    console.print(_norms(result, terms))
     if len(terms) > 1:
-        console.print(_cosines(found["modules"][ALL_MODULES], terms))
-        for line in _conflicts(found["modules"], terms):
+        console.print(_cosines(result.modules[ALL_MODULES], terms))
+        for line in _conflicts(result.modules, terms):
             console.print(line, markup=False)
-    console.print(f"cosines of every module: {found['page']}", markup=False)
 
 
-def _norms(found: Mapping[str, Any], terms: list[str]) -> Table:
+def _norms(result: GradientsResult, terms: list[str]) -> Table:
     title = "Weighted gradient norm"
     table = Table(title=title, title_justify="left")
     table.add_column("module", no_wrap=True)
     for term in terms:
-        weight = found["terms"][term]["weight"]
-        table.add_column(f"{term} (x {significant(weight)})", justify="right")
-    for module, row in found["modules"].items():
-        cells = [significant(row["norms"][term]["mean"]) for term in terms]
-        table.add_row(module, *cells)
+        weight = significant(result.terms[term].weight)
+        table.add_column(f"{term} (x {weight})", justify="right")
+    for name, module in result.modules.items():
+        cells = [significant(module.norms[term].mean) for term in terms]
+        table.add_row(name, *cells)
     return table
 
 
-def _cosines(row: Mapping[str, Any], terms: list[str]) -> Table:
+def _cosines(module: ModuleGradients, terms: list[str]) -> Table:
     table = Table(
         "cosine", title="Cosine similarity, all modules", title_justify="left"
     )
     for term in terms:
         table.add_column(term, justify="right")
-    for term, values in zip(terms, row["cosines"], strict=True):
+    for term, values in zip(terms, module.cosines, strict=True):
         cells = [f"{value:+.2f}" if value else DASH for value in values]
         table.add_row(term, *cells)
     return table
 
 
-def _conflicts(modules: Mapping[str, Any], terms: list[str]) -> list[str]:
+def _conflicts(modules: Mapping[str, ModuleGradients], terms: list[str]) -> list[str]:
     """Returns the pairs of terms with the lowest cosines, by module."""
     found = [
-        (row["cosines"][i][j], module, terms[i], terms[j])
-        for module, row in modules.items()
+        (cosine, name, terms[i], terms[j])
+        for name, module in modules.items()
         for i, j in itertools.combinations(range(len(terms)), 2)
-        if module != ALL_MODULES and row["cosines"][i][j] < CONFLICT_THRESHOLD
+        if name != ALL_MODULES
+        and (cosine := module.cosines[i][j]) is not None
+        and cosine < CONFLICT_THRESHOLD
     ]
     return [
         f"conflicting gradients in {module}: {one} and {other}, cosine {cosine:+.2f}"

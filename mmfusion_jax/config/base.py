@@ -19,6 +19,7 @@ from mmfusion_jax.option_types import (
     PositiveFloat,
     PositiveInt,
     Range,
+    SelectionProtocol,
 )
 
 REQUIRED = object()
@@ -63,7 +64,7 @@ FIELDS: Mapping[str, Field] = {
         "validation",
         "What selects the checkpoint; as_published does what the paper's code does, and"
         " may use the test split.",
-        Literal["validation", "fixed_epochs", "as_published"],
+        SelectionProtocol,
     ),
     "parallel": Field("jit", "How devices share a batch.", Literal["jit", "pmap"]),
     "compute_dtype": Field(

@@ -8,7 +8,7 @@ from typing import Any
 from mmfusion_jax.config.instantiate import accepted
 from mmfusion_jax.config.registry import package_of
 from mmfusion_jax.errors import ConfigError, describe_exception, shown, type_name
-from mmfusion_jax.option_types import PositiveFloat
+from mmfusion_jax.option_types import PositiveFloat, SelectionProtocol
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,7 +266,7 @@ class ExperimentSpec:
 
     seed: int
     seeds: int
-    protocol: str
+    protocol: SelectionProtocol
     parallel: str
     compute_dtype: str
     pretrain_unimodal: tuple[str, ...]

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Iterable
 
 from mmfusion_jax.errors import ConfigError, shown
-from mmfusion_jax.metrics.nonfinite import UNDEFINED
 from mmfusion_jax.metrics.score_info import (
     LOSS,
     Collected,
@@ -53,7 +52,7 @@ def check_extra_metrics(
     Raises:
         ConfigError: A name is taken, or the formula fails on `example`.
     """
-    taken = {*family.infos, LOSS.name, UNDEFINED}
+    taken = {*family.infos, LOSS.name}
     for info in extra:
         if info.name in taken:
             raise ConfigError(

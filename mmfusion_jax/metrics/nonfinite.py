@@ -1,14 +1,12 @@
 """Scores of predictions that are not finite: not defined, with a count and a reason."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from mmfusion_jax.metrics.score_info import Collected, Metrics
-
-UNDEFINED = "not_finite"
-"""Entry of an evaluation that counts the predictions that are not finite."""
+from mmfusion_jax.metrics.score_info import LOSS, Collected, Metrics
+from mmfusion_jax.results.experiment_result import RunEvaluation, RunResult
+from mmfusion_jax.results.model_result import Evaluation, ModelResult, NotFinite
 
 
 def rows_are_finite(collected: Collected) -> np.ndarray:
@@ -27,9 +25,9 @@ def rows_are_finite(collected: Collected) -> np.ndarray:
 
 
 def compute_scores(
-    metrics: Metrics, collected: Collected, max_examples: int = 5
-) -> dict[str, Any]:
-    """Returns the metrics of a split, all NaN if a prediction is not finite.
+    metrics: Metrics, collected: Collected, loss: float, max_examples: int = 5
+) -> Evaluation:
+    """Returns the scores of a split; the metrics are NaN if a prediction is not finite.
 
     Metrics of the finite predictions alone would be those of other data, and thresholds
     and argmax map NaN to a class.
@@ -37,52 +35,55 @@ def compute_scores(
     Args:
         metrics: The metrics of a label.
         collected: What they collect of every valid example, (n ...).
+        loss: The loss of the split.
         max_examples: Number of indices to list.
-
-    Returns:
-        The metrics by name. If a prediction is not finite, also `UNDEFINED`: the number
-        of such examples ("count"), of all examples ("of"), and the indices of the first
-        ones ("examples").
     """
     good = rows_are_finite(collected)
     if good.all():
-        return {**metrics.scores(collected)}
+        return Evaluation({**metrics.scores(collected), LOSS.name: loss})
     bad = np.flatnonzero(~good)
-    return {
-        **dict.fromkeys(metrics.infos, float("nan")),
-        UNDEFINED: {
-            "count": len(bad),
-            "of": len(good),
-            "examples": bad[:max_examples].tolist(),
-        },
-    }
+    undefined = dict.fromkeys(metrics.infos, float("nan"))
+    reason = NotFinite(len(bad), len(good), bad[:max_examples].tolist())
+    return Evaluation({**undefined, LOSS.name: loss}, reason)
 
 
-def describe_undefined(split: str, scores: Mapping[str, Any]) -> str:
+def describe_undefined(split: str, evaluation: Evaluation | None) -> str:
     """Returns why the metrics of a split are not defined; "" if they are."""
-    found = scores.get(UNDEFINED)
-    if not found:
+    if evaluation is None or evaluation.not_finite is None:
         return ""
-    indices = ", ".join(map(str, found["examples"]))
-    more = ", ..." if found["count"] > len(found["examples"]) else ""
+    found = evaluation.not_finite
+    indices = ", ".join(map(str, found.examples))
+    more = ", ..." if found.count > len(found.examples) else ""
     return (
-        f"{split}: the predictions of {found['count']} of {found['of']} examples are "
+        f"{split}: the predictions of {found.count} of {found.of} examples are "
         f"not finite (indices {indices}{more}); the metrics are not defined"
     )
 
 
-def undefined_scores(entries: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Returns which metrics of runs and their unimodal stages are not defined, and why.
-
-    Args:
-        entries: Runs as in `result.json`.
-    """
+def undefined_in_runs(runs: list[RunResult]) -> list[str]:
+    """Returns which metrics of runs and their unimodal models are not defined."""
     found = []
-    for entry in entries:
-        for name, stage in {"": entry, **entry.get("stages", {})}.items():
-            run = f"fold {entry['fold']}, seed {entry['seed']}"
-            run = f"{name} only, {run}" if name else run
-            for split in ("train", "valid", "test", "last"):
-                if line := describe_undefined(split, stage.get(split) or {}):
-                    found.append(f"{run}, {line}")
+    for run in runs:
+        found += _undefined(_run_name(run), _splits(run))
+        for name, stage in run.stages.items():
+            found += _undefined(f"{name} only, {_run_name(run)}", _splits(stage))
     return found
+
+
+def undefined_in_evaluations(runs: list[RunEvaluation]) -> list[str]:
+    """Returns which metrics of evaluated checkpoints are not defined, and why."""
+    return [line for run in runs for line in _undefined(_run_name(run), run.splits)]
+
+
+def _run_name(run: RunResult | RunEvaluation) -> str:
+    return f"fold {run.fold}, seed {run.seed}"
+
+
+def _splits(result: ModelResult) -> dict[str, Evaluation | None]:
+    return {"valid": result.valid, "test": result.test, "last": result.last}
+
+
+def _undefined(name: str, splits: Mapping[str, Evaluation | None]) -> Iterator[str]:
+    for split, evaluation in splits.items():
+        if line := describe_undefined(split, evaluation):
+            yield f"{name}, {line}"

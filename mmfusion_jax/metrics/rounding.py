@@ -7,18 +7,20 @@ import math
 EXACT = decimal.Context(prec=400, rounding=decimal.ROUND_HALF_UP)
 
 
-def format_number(value: float, digits: int = 3) -> str:
+def format_number(value: float | None, digits: int = 3) -> str:
     """Returns a number with `digits` decimals, half away from zero: 0.9075 is "0.908".
 
     Its first 12 decimal digits are rounded, not its binary value, so that 0.9075 and
     90.75 % agree, and so do differences and means of such fractions.
 
     Args:
-        value: A number; NaN is "not defined".
+        value: A number; None and NaN are "not defined".
         digits: Number of decimals, 0 or more.
     """
-    if not math.isfinite(value):
-        return "not defined" if math.isnan(value) else str(value)
+    if value is None or math.isnan(value):
+        return "not defined"
+    if math.isinf(value):
+        return str(value)
     return _fixed(decimal.Decimal(f"{value:.12g}"), digits)
 
 

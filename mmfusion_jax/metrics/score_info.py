@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import numpy as np
 
 from mmfusion_jax.errors import shown
+from mmfusion_jax.results.experiment_result import MetricInfo
 
 if TYPE_CHECKING:  # commands read what a metric is without JAX
     from mmfusion_jax.types import Array, Batch, Outputs
@@ -50,10 +51,10 @@ class ScoreInfo:
         if not self.label:
             object.__setattr__(self, "label", self.name.replace("_", " "))
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns the entry of the metric in `result.json`."""
-        names = ("label", "definition", "unit", "higher_is_better")
-        return {name: getattr(self, name) for name in names}
+    @property
+    def shown(self) -> MetricInfo:
+        """The metric as reports show it."""
+        return MetricInfo(self.label, self.definition, self.unit, self.higher_is_better)
 
 
 def _not_computed_from_predictions(collected: Collected) -> float:

@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from mmfusion_jax.metrics.rounding import format_number
+from mmfusion_jax.results.json_file import Number
+from mmfusion_jax.results.metrics_file import MetricsLine
 
 # Placeholders for the page's colors, which differ between light and dark mode.
 COLORS = {
@@ -140,11 +142,11 @@ def scatter(
         return _inline(figure, f"{what}: {len(y_true)} predictions vs. labels")
 
 
-def dot_plot(values: Mapping[str, Mapping[str, float]], what: str) -> Chart:
+def dot_plot(values: Mapping[str, Mapping[str, Number]], what: str) -> Chart:
     """Draws positive values on a log scale, one row per item.
 
     Args:
-        values: Name of a series -> item -> value; 0 is omitted.
+        values: Name of a series -> item -> value; None and 0 are omitted.
         what: The quantity.
     """
     items = list(next(iter(values.values())))
@@ -152,7 +154,7 @@ def dot_plot(values: Mapping[str, Mapping[str, float]], what: str) -> Chart:
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": f"dots {what}"}):
         figure, axes = _empty(1.2 + 0.25 * len(items) + 0.1 * len(values))
         for (name, row), (marker, color) in zip(values.items(), kinds, strict=False):
-            points = [(value, i) for i, value in enumerate(row.values()) if value > 0]
+            points = [(x, i) for i, x in enumerate(row.values()) if x and x > 0]
             axes.plot(
                 *zip(*points, strict=True) if points else ((), ()),
                 marker, color=COLORS[color], markersize=6, alpha=0.8,
@@ -232,10 +234,10 @@ def _described(lines: Mapping[str, Sequence[Points]], what: str) -> str:
     return f"{what} over epochs: {'; '.join(parts) or 'nothing recorded'}"
 
 
-def series(lines: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
-    """Returns (epoch, value) of every line of metrics.jsonl with a number `name`."""
+def series(lines: Sequence[MetricsLine], name: str) -> list[tuple[float, float]]:
+    """Returns (epoch, value) of every line with a number `name`."""
     return [
-        (float(line["epoch"]), float(line[name]))
+        (line.epoch, value)
         for line in lines
-        if isinstance(line.get(name), int | float) and "epoch" in line
+        if (value := line.values.get(name)) is not None
     ]

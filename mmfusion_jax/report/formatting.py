@@ -2,42 +2,40 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, TypeGuard
 
 from mmfusion_jax.metrics.rounding import format_number, format_percent
+from mmfusion_jax.results.experiment_result import MeanStd, MetricInfo, RunResult
+from mmfusion_jax.results.json_file import Number
 
 DASH = "–"
 UNDEFINED = "not defined"
 
-Metric: TypeAlias = Mapping[str, Any]
-"""What is known about a metric: an entry of `result["metrics"]`, with its "label",
-"definition", "unit" and "higher_is_better"."""
-
-FRACTION: Metric = {"unit": "percent"}
+FRACTION = MetricInfo("", "", "percent", higher_is_better=True)
 """A fraction that is not a metric, such as the weight of a modality."""
 
 
-def score(metric: Metric, value: Any) -> str:
+def score(metric: MetricInfo, value: Number) -> str:
     """Returns a value with its unit."""
     if not is_number(value):
         return UNDEFINED
     return f"{format_percent(value)} %" if is_fraction(metric) else format_number(value)
 
 
-def std(metric: Metric, summary: Mapping[str, Any]) -> str:
+def std(metric: MetricInfo, summary: MeanStd) -> str:
     """Returns the standard deviation over runs, such as "± 1.2"; "" for one run."""
-    std = summary["std"]
-    if summary["n"] < 2 or not is_number(std):
+    std = summary.std
+    if summary.n < 2 or not is_number(std):
         return ""
     return f"± {format_percent(std) if is_fraction(metric) else format_number(std)}"
 
 
-def mean_std(metric: Metric, summary: Mapping[str, Any]) -> str:
+def mean_std(metric: MetricInfo, summary: MeanStd) -> str:
     """Returns the mean and, of several runs, the standard deviation."""
-    return f"{score(metric, summary['mean'])} {std(metric, summary)}".rstrip()
+    return f"{score(metric, summary.mean)} {std(metric, summary)}".rstrip()
 
 
-def difference(metric: Metric, value: Any, other: Any = 0.0) -> str:
+def difference(metric: MetricInfo, value: Number, other: Number = 0.0) -> str:
     """Returns the signed difference of two values; a dash if one is not defined."""
     if not (is_number(value) and is_number(other)):
         return DASH
@@ -55,22 +53,22 @@ def p_value(value: float) -> str:
     return "p < 0.001" if value < 0.001 else f"p = {format_number(value)}"
 
 
-def is_fraction(metric: Metric) -> bool:
+def is_fraction(metric: MetricInfo) -> bool:
     """Returns whether values are fractions, 0..1, which are shown as percentages."""
-    return metric["unit"] == "percent"
+    return metric.unit == "percent"
 
 
-def count(value: Any) -> str:
+def count(value: int) -> str:
     """Returns an integer with thousands separators."""
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}"
 
 
-def significant(value: float) -> str:
+def significant(value: Number) -> str:
     """Returns a number of any size with three significant digits."""
-    return f"{value:.3g}"
+    return UNDEFINED if value is None else f"{value:.3g}"
 
 
-def seconds(value: Any) -> str:
+def seconds(value: Number) -> str:
     """Returns a duration in a suitable unit."""
     if not is_number(value):
         return DASH
@@ -83,9 +81,9 @@ def seconds(value: Any) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def run_name(run: Mapping[str, Any]) -> str:
+def run_name(run: RunResult) -> str:
     """Returns the name of a run."""
-    return f"fold {run['fold']}, seed {run['seed']}"
+    return f"fold {run.fold}, seed {run.seed}"
 
 
 def text(value: Any) -> str:
@@ -99,6 +97,6 @@ def text(value: Any) -> str:
     return DASH if value is None or value == "" else str(value)
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Number) -> TypeGuard[float]:
     """Returns whether `value` is a finite number."""
-    return isinstance(value, int | float) and math.isfinite(value)
+    return value is not None and math.isfinite(value)

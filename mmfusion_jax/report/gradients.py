@@ -1,13 +1,13 @@
 """Page with gradient norms and cosine similarities of the loss terms."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mmfusion_jax.report import formatting
 from mmfusion_jax.report.charts import Chart, dot_plot
 from mmfusion_jax.report.page import render, write
+from mmfusion_jax.results.gradients_result import GradientsResult, ModuleGradients
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -60,32 +60,29 @@ class Cosines:
     rows: list[CosineRow]
 
 
-def write_page(path: Path, found: Mapping[str, Any]) -> Path:
+def write_page(path: Path, result: GradientsResult) -> Path:
     """Writes the page and returns its path.
 
     Args:
         path: Path of the new file.
-        found: Result of `commands.loss_gradients`.
+        result: The gradients of the loss terms.
     """
-    terms = list(found["terms"])
+    terms = list(result.terms)
     text = render(
         "gradients.html",
-        title=f"Gradients of {found['config']['model']['name']} on {found['data']}",
-        batches=found["batches"],
-        steps=", ".join(formatting.count(step) for step in found["steps"]),
+        title=f"Gradients of {result.model} on {result.data}",
+        batches=result.batches,
+        steps=", ".join(formatting.count(step) for step in result.steps),
         terms=terms,
-        norms=_norms(found, terms),
-        cosines=_cosines(found, terms) if len(terms) > 1 else [],
+        norms=_norms(result, terms),
+        cosines=_cosines(result, terms) if len(terms) > 1 else [],
     )
     return write(path, text)
 
 
-def _norms(found: Mapping[str, Any], terms: Sequence[str]) -> Norms:
+def _norms(result: GradientsResult, terms: Sequence[str]) -> Norms:
     norms = {
-        term: {
-            module: row["norms"][term]["mean"]
-            for module, row in found["modules"].items()
-        }
+        term: {name: module.norms[term].mean for name, module in result.modules.items()}
         for term in terms
     }
     text = formatting.significant
@@ -93,27 +90,29 @@ def _norms(found: Mapping[str, Any], terms: Sequence[str]) -> Norms:
         chart=dot_plot(norms, "weighted gradient norm"),
         rows=[
             [module, *(text(norms[term][module]) for term in terms)]
-            for module in found["modules"]
+            for module in result.modules
         ],
         terms=[
-            [name, text(term["value"]), text(term["weight"])]
-            for name, term in found["terms"].items()
+            [name, text(term.value), text(term.weight)]
+            for name, term in result.terms.items()
         ],
     )
 
 
-def _cosines(found: Mapping[str, Any], terms: Sequence[str]) -> list[Cosines]:
+def _cosines(result: GradientsResult, terms: Sequence[str]) -> list[Cosines]:
     return [
-        Cosines(name, [_cosine_row(row, terms, i) for i in range(len(terms))])
-        for name, row in found["modules"].items()
+        Cosines(name, [_cosine_row(module, terms, i) for i in range(len(terms))])
+        for name, module in result.modules.items()
     ]
 
 
-def _cosine_row(row: Mapping[str, Any], terms: Sequence[str], i: int) -> CosineRow:
-    nonzero = [row["norms"][term]["mean"] > 0 for term in terms]
-    pairs = zip(row["cosines"][i], row["conflicts"][i], nonzero, strict=True)
+def _cosine_row(module: ModuleGradients, terms: Sequence[str], i: int) -> CosineRow:
+    nonzero = [(module.norms[term].mean or 0.0) > 0 for term in terms]
+    pairs = zip(module.cosines[i], module.conflicts[i], nonzero, strict=True)
     cells = [
-        _cosine(cosine, conflicts) if nonzero[i] and other else None
+        _cosine(cosine, conflicts or 0.0)
+        if nonzero[i] and other and cosine is not None
+        else None
         for cosine, conflicts, other in pairs
     ]
     return CosineRow(terms[i], cells)

@@ -1,13 +1,13 @@
 """Renders the pages from their templates."""
 
-import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from mmfusion_jax.report import predictions, run_details, scores
+from mmfusion_jax.results.experiment_result import ExperimentResult
+from mmfusion_jax.results.json_file import write_text
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """Content security policy: nothing may be fetched or executed, whatever the data
@@ -23,17 +23,17 @@ TEMPLATES = jinja2.Environment(
 )
 
 
-def write_report(workdir: Path, result: Mapping[str, Any]) -> Path:
+def write_report(workdir: Path, result: ExperimentResult) -> Path:
     """Writes `report.html`, one self-contained file, and returns its path.
 
     Args:
         workdir: Directory of the experiment, which contains the learning curves.
-        result: Content of `result.json`.
+        result: The finished experiment.
     """
     text = render(
         "report.html",
-        title=f"{result['model']['name']} on {result['data']['title']}",
-        num_runs=len(result["runs"]),
+        title=f"{result.model.name} on {result.data.title}",
+        num_runs=len(result.runs),
         headline=scores.headline(result),
         warnings=scores.warnings(result),
         comparison=scores.fusion_vs_unimodal(result),
@@ -63,9 +63,6 @@ def render(template: str, **values: Any) -> str:
 
 
 def write(path: Path, text: str) -> Path:
-    """Writes a file atomically and returns its path."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    # A path in the command need not be valid UTF-8.
-    fresh.write_text(text, encoding="utf-8", errors="replace")
-    fresh.replace(path)
+    """Writes a page atomically and returns its path."""
+    write_text(path, text)
     return path

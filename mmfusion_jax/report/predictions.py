@@ -2,16 +2,15 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from mmfusion_jax.report import charts, formatting
-
-Result = Mapping[str, Any]
-
-SPLITS = {"valid": "validation", "test": "test"}
-"""Name of a split in `result.json` -> its name on the page."""
+from mmfusion_jax.results.experiment_result import (
+    ExperimentResult,
+    MetricInfo,
+    RunResult,
+)
 
 
 @dataclass(frozen=True)
@@ -59,24 +58,23 @@ class Metrics:
     definitions: list[list[str]]
 
 
-def scatter_plot(result: Result) -> charts.Chart | None:
+def scatter_plot(result: ExperimentResult) -> charts.Chart | None:
     """Returns predictions vs. labels, one dot per example; None for another task."""
-    plots = [run["plot_data"] for run in result["runs"]]
-    if "pairs" not in plots[0]:
+    pairs = [pairs for run in result.runs if (pairs := run.plot_data.pairs)]
+    if not pairs or result.task.range is None:
         return None
-    y_true = np.concatenate([plot["pairs"]["truth"] for plot in plots])
-    y_pred = np.concatenate([plot["pairs"]["prediction"] for plot in plots])
-    low, high = result["task"]["range"]
-    return charts.scatter(y_true, y_pred, (low, high), result["task"]["label"])
+    y_true = np.concatenate([one.truth for one in pairs])
+    y_pred = np.concatenate([one.prediction for one in pairs])
+    return charts.scatter(y_true, y_pred, result.task.range, result.task.label)
 
 
-def confusion_matrix(result: Result) -> Confusion | None:
+def confusion_matrix(result: ExperimentResult) -> Confusion | None:
     """Returns the confusion matrix over all runs; None for another task."""
-    plots = [run["plot_data"] for run in result["runs"]]
-    if "confusion" not in plots[0]:
+    plots = [run.plot_data.confusion for run in result.runs if run.plot_data.confusion]
+    if not plots:
         return None
-    counts = np.sum([plot["confusion"] for plot in plots], axis=0)
-    classes = list(result["task"]["classes"])
+    counts = np.sum(plots, axis=0)
+    classes = list(result.task.classes)
     rows = []
     for i, (name, row) in enumerate(zip(classes, counts.tolist(), strict=True)):
         total = sum(row)
@@ -93,10 +91,9 @@ def confusion_matrix(result: Result) -> Confusion | None:
     return Confusion(classes, rows)
 
 
-def all_metrics(result: Result) -> Metrics:
+def all_metrics(result: ExperimentResult) -> Metrics:
     """Returns all metrics of every run, and their definitions."""
-    summary, runs = result["summary"]["test"], result["runs"]
-    metrics = {name: result["metrics"][name] for name in summary}
+    summary, runs, metrics = result.summary.test, result.runs, result.metrics
     if len(runs) > 1:
         columns = {
             f"test, mean of {len(runs)}": {
@@ -109,41 +106,37 @@ def all_metrics(result: Result) -> Metrics:
     return Metrics(
         heads=["metric", *columns],
         rows=[
-            [metric["label"], *(column[name] for column in columns.values())]
+            [metric.label, *(column[name] for column in columns.values())]
             for name, metric in metrics.items()
         ],
-        run_heads=["run", *(metric["label"] for metric in metrics.values())],
+        run_heads=["run", *(metric.label for metric in metrics.values())],
         runs=[
             [f"{formatting.run_name(run)}, {split}", *values.values()]
             for run in runs
             for split, values in _splits(run, metrics)
         ],
-        definitions=[
-            [metric["label"], metric["definition"]]
-            for metric in result["metrics"].values()
-        ],
+        definitions=[[metric.label, metric.definition] for metric in metrics.values()],
     )
 
 
 def _splits(
-    run: Mapping[str, Any], metrics: Mapping[str, formatting.Metric]
+    run: RunResult, metrics: Mapping[str, MetricInfo]
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Yields the name and the metrics of every split that the run has."""
-    for key, split in SPLITS.items():
-        if (values := run.get(key)) is not None:
+    for split, evaluation in {"validation": run.valid, "test": run.test}.items():
+        if evaluation is not None:
             yield (
                 split,
                 {
-                    name: formatting.score(metric, values.get(name))
+                    name: formatting.score(metric, evaluation.scores[name])
                     for name, metric in metrics.items()
                 },
             )
 
 
-def modality_weights(result: Result) -> list[list[str]]:
+def modality_weights(result: ExperimentResult) -> list[list[str]]:
     """Returns modalities and their weights; empty for a model without them."""
-    found = result["summary"].get("modality_weights") or {}
     return [
         [name, formatting.mean_std(formatting.FRACTION, value)]
-        for name, value in found.items()
+        for name, value in result.summary.modality_weights.items()
     ]

@@ -1,13 +1,11 @@
 """Model, time, data, configuration and environment."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from mmfusion_jax.config.load import flatten, format_value
 from mmfusion_jax.report import formatting
-
-Result = Mapping[str, Any]
+from mmfusion_jax.results.experiment_result import ExperimentResult
+from mmfusion_jax.results.model_result import ModelResult
 
 
 @dataclass(frozen=True)
@@ -54,12 +52,12 @@ class Reproduce:
     config: list[list[str]]
 
 
-def parameters(result: Result) -> Parameters:
+def parameters(result: ExperimentResult) -> Parameters:
     """Returns the number of parameters by component."""
-    counts = result["model"]["parameters"]
-    total = counts["total"]
+    counts = result.model.parameters
+    total = counts.total
     components = []
-    for name, number in sorted(counts["components"].items(), key=lambda c: -c[1]):
+    for name, number in sorted(counts.components.items(), key=lambda c: -c[1]):
         percent = 100 * number / total if total else 0.0
         components.append(
             Component(
@@ -69,69 +67,68 @@ def parameters(result: Result) -> Parameters:
     return Parameters(components, formatting.count(total))
 
 
-def device(result: Result) -> str:
+def device(result: ExperimentResult) -> str:
     """Returns number and kind of the devices."""
-    return f"{result['device']['count']} × {result['device']['kind']}"
+    return f"{result.device.count} × {result.device.kind}"
 
 
-def time(result: Result) -> Time:
+def time(result: ExperimentResult) -> Time:
     """Returns the times of every run."""
-    runs = result["runs"]
+    runs = result.runs
     return Time(
         fused=[_time_row(formatting.run_name(run), run) for run in runs],
         unimodal=[
             _time_row(f"{formatting.run_name(run)}, {name}", stage)
             for run in runs
-            for name, stage in run.get("stages", {}).items()
+            for name, stage in run.stages.items()
         ],
     )
 
 
-def dataset(result: Result) -> Dataset:
+def dataset(result: ExperimentResult) -> Dataset:
     """Returns splits and metadata of the data set."""
-    about = result["data"]
+    about = result.data
     return Dataset(
-        title=about["title"],
+        title=about.title,
         counts=[
-            [name, formatting.count(number)] for name, number in about["counts"].items()
+            [name, formatting.count(number)] for name, number in about.counts.items()
         ],
         metadata=[
             [name.replace("_", " "), formatting.text(value)]
-            for name, value in about["facts"].items()
+            for name, value in about.facts.items()
             if name not in ("warnings", "hints")
         ],
     )
 
 
-def reproduce(result: Result) -> Reproduce:
+def reproduce(result: ExperimentResult) -> Reproduce:
     """Returns command, versions and configuration."""
     return Reproduce(
-        command=result["command"].split(" "),
+        command=result.command.split(" "),
         environment=[
-            ["commit", result["git"] or "unknown"],
+            ["commit", result.git or "unknown"],
             ["device", device(result)],
-            ["written", result["created"]],
-            *map(list, result["versions"].items()),
+            ["written", result.created],
+            *map(list, result.versions.items()),
         ],
         config=[
             [f"config.{name}", format_value(value) or '""']
-            for name, value in flatten(result["config"]).items()
+            for name, value in flatten(result.config).items()
         ],
     )
 
 
-def _time_row(name: str, run: Mapping[str, Any]) -> list[str]:
-    times = run["times"]
-    step = times["step_s"]
-    span = f"{formatting.seconds(step['p10'])}–{formatting.seconds(step['p90'])}"
+def _time_row(name: str, run: ModelResult) -> list[str]:
+    times, step = run.times, run.times.step_s
+    span = f"{formatting.seconds(step.p10)}–{formatting.seconds(step.p90)}"
     return [
         name,
-        f"{run['step']} (epoch {run['epoch']:.0f})",
-        formatting.count(run["steps"]),
-        run["ended"],
-        formatting.seconds(times["compile_s"]),
-        f"{formatting.seconds(step['median'])} ({span})",
-        formatting.score(formatting.FRACTION, times["data_stall_fraction"]),
-        formatting.seconds(times["total_s"]),
-        str(run["skipped_steps"]),
+        f"{run.step} (epoch {run.epoch:.0f})",
+        formatting.count(run.steps),
+        run.ended,
+        formatting.seconds(times.compile_s),
+        f"{formatting.seconds(step.median)} ({span})",
+        formatting.score(formatting.FRACTION, times.data_stall_fraction),
+        formatting.seconds(times.total_s),
+        str(run.skipped_steps),
     ]

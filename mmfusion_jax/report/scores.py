@@ -1,18 +1,21 @@
 """Scores of the model, what they are compared with, and learning curves."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from mmfusion_jax.metrics.nonfinite import undefined_scores
+from mmfusion_jax.metrics.nonfinite import undefined_in_runs
 from mmfusion_jax.metrics.statistics import bootstrap_interval, paired_test
 from mmfusion_jax.report import formatting
 from mmfusion_jax.report.charts import Chart, curves, series
 from mmfusion_jax.report.console_summary import headline_scores
-from mmfusion_jax.train.metrics_log import read_metrics
-
-Result = Mapping[str, Any]
+from mmfusion_jax.results.experiment_result import (
+    ExperimentResult,
+    MeanStd,
+    MetricInfo,
+)
+from mmfusion_jax.results.metrics_file import read_metrics
+from mmfusion_jax.results.model_result import ModelResult
 
 SELECTED_CHECKPOINT = {
     "validation": "best validation score",
@@ -119,88 +122,85 @@ class Curves:
     unimodal: list[Chart]
 
 
-def headline(result: Result) -> Headline:
+def headline(result: ExperimentResult) -> Headline:
     """Returns the main scores and what they are compared with."""
-    select, fused = result["selection_metric"], _test_score(result)
-    metric, best = result["metrics"][select], _best_stage(result)
+    fused, best = _test_score(result), _best_stage(result)
+    metric = result.metrics[result.selection_metric]
     return Headline(
-        metric=metric["label"],
+        metric=metric.label,
         score=formatting.mean_std(metric, fused),
         best=best[0] if best else "",
-        gain=formatting.difference(metric, fused["mean"], best[1]) if best else "",
-        label=result["task"]["label"],
-        protocol=result["protocol"],
+        gain=formatting.difference(metric, fused.mean, best[1]) if best else "",
+        label=result.task.label,
+        protocol=result.protocol,
         tiles=list(_tiles(result)),
     )
 
 
-def _tiles(result: Result) -> Iterator[Tile]:
-    select, metrics = result["selection_metric"], result["metrics"]
+def _tiles(result: ExperimentResult) -> Iterator[Tile]:
+    select, metrics = result.selection_metric, result.metrics
     yield _score_tile(metrics[select], _test_score(result), _runs(result))
     best = _best_stage(result)
     if best is not None:
         yield Tile(formatting.score(metrics[select], best[1]), "", f"{best[0]} only")
     *_, last = headline_scores(result)
     if last != select:
-        label = f"test {metrics[last]['label']}"
-        yield _score_tile(metrics[last], result["summary"]["test"][last], label)
-    if point := result["baseline"]["scores"].get(last):
-        value = formatting.score(metrics[last], point["mean"])
+        label = f"test {metrics[last].label}"
+        yield _score_tile(metrics[last], result.summary.test[last], label)
+    if point := result.baseline.scores.get(last):
+        value = formatting.score(metrics[last], point.mean)
         yield Tile(value, "", _constant_baseline(result))
-    count = formatting.count(result["model"]["parameters"]["total"])
+    count = formatting.count(result.model.parameters.total)
     yield Tile(count, "", "parameters")
-    total = sum(run["times"]["total_s"] for run in _all_runs(result))
+    total = sum(model.times.total_s or 0.0 for model in _all_models(result))
     yield Tile(formatting.seconds(total), "", "training time")
 
 
-def _score_tile(
-    metric: formatting.Metric, summary: Mapping[str, Any], label: str
-) -> Tile:
-    value = formatting.score(metric, summary["mean"])
+def _score_tile(metric: MetricInfo, summary: MeanStd, label: str) -> Tile:
+    value = formatting.score(metric, summary.mean)
     return Tile(value, formatting.std(metric, summary), label)
 
 
-def warnings(result: Result) -> list[str]:
+def warnings(result: ExperimentResult) -> list[str]:
     """Returns warnings about the data and the scores."""
-    found = list(result["data"]["facts"].get("warnings", ()))
-    if len(result["runs"]) == 1:
+    found = list(map(str, result.data.facts.get("warnings", ())))
+    if len(result.runs) == 1:
         found.append(
             "One run: the variance across seeds is unknown; set config.seeds=5 to "
             "estimate it."
         )
-    if result["protocol"] == "as_published":
+    if result.protocol == "as_published":
         found.append(
             "Protocol “as_published”: the checkpoint was selected on the test set, as "
             "in the paper. The score is optimistically biased."
         )
-    found += [f"In {line}." for line in undefined_scores(result["runs"])]
-    if skipped := sum(run["skipped_steps"] for run in _all_runs(result)):
+    found += [f"In {line}." for line in undefined_in_runs(result.runs)]
+    if skipped := sum(model.skipped_steps for model in _all_models(result)):
         found.append(f"{skipped} updates skipped: non-finite loss or gradient.")
     return found
 
 
-def fusion_vs_unimodal(result: Result) -> Comparison:
+def fusion_vs_unimodal(result: ExperimentResult) -> Comparison:
     """Returns scores of the fused model, every modality alone and the baseline."""
     tables = [_score_table(score, result) for score in headline_scores(result)]
     return Comparison(tables, _paired(result))
 
 
-def _score_table(score: str, result: Result) -> ScoreTable:
+def _score_table(score: str, result: ExperimentResult) -> ScoreTable:
     """Returns test scores of the baseline, the unimodal models and the fused model."""
-    metric, fused = result["metrics"][score], result["summary"]["test"][score]
-    point = result["baseline"]["scores"].get(score)
-    stages = result["summary"]["stages"]
+    metric, fused = result.metrics[score], result.summary.test[score]
+    point = result.baseline.scores.get(score)
     # Name, kind, score and number of parameters of every model.
-    models: list[tuple[str, str, Mapping[str, Any], int]] = []
+    models: list[tuple[str, str, MeanStd, int]] = []
     if point is not None:
-        constant = {**point, "n": 1, "std": 0.0}
+        constant = MeanStd(point.mean, std=0.0, n=1)
         models.append((_constant_baseline(result), "constant", constant, 0))
-    for name, stage in stages.items():
-        count = result["runs"][0]["stages"][name]["parameters"]["total"]
-        models.append((f"{name} only", "unimodal", stage["test"][score], count))
-    count = result["model"]["parameters"]["total"]
-    models.append((result["model"]["name"], "fused", fused, count))
-    means = [value["mean"] for _, _, value, _ in models]
+    for name, stage in result.summary.stages.items():
+        count = result.runs[0].stages[name].parameters.total
+        models.append((f"{name} only", "unimodal", stage.test[score], count))
+    count = result.model.parameters.total
+    models.append((result.model.name, "fused", fused, count))
+    means = [value.mean for _, _, value, _ in models]
     means = [mean for mean in means if formatting.is_number(mean)]
     full = 1.0 if formatting.is_fraction(metric) else max(means, default=1.0)
     rows = [
@@ -208,13 +208,13 @@ def _score_table(score: str, result: Result) -> ScoreTable:
             name=name,
             kind=kind,
             score=formatting.mean_std(metric, value),
-            percent=_percent(value["mean"] or 0.0, full),
+            percent=_percent(value.mean or 0.0, full),
             line=_line(value, full),
             parameters=formatting.count(count),
         )
         for name, kind, value, count in models
     ]
-    return ScoreTable(metric["label"], rows)
+    return ScoreTable(metric.label, rows)
 
 
 def _percent(value: float, full: float) -> str:
@@ -222,25 +222,29 @@ def _percent(value: float, full: float) -> str:
     return f"{100 * min(max(value / max(full, 1e-9), 0.0), 1.0):.2f}"
 
 
-def _line(summary: Mapping[str, Any], full: float) -> Line | None:
+def _line(summary: MeanStd, full: float) -> Line | None:
     """Returns mean ± standard deviation, as far as it is on the bar."""
-    mean, std = summary["mean"] or 0.0, summary["std"] or 0.0
+    mean, std = summary.mean or 0.0, summary.std or 0.0
     if not std > 0:
         return None
     low, high = max(mean - std, 0.0), min(mean + std, full)
     return Line(_percent(low, full), _percent(high - low, full))
 
 
-def _paired(result: Result) -> Paired | None:
+def _paired(result: ExperimentResult) -> Paired | None:
     """Compares fusion with the best single modality; None without several runs."""
-    best, select = _best_stage(result), result["selection_metric"]
-    if best is None or len(result["runs"]) < 2:
+    best, select = _best_stage(result), result.selection_metric
+    if best is None or len(result.runs) < 2:
         return None
-    fused = [run["test"][select] for run in result["runs"]]
-    unimodal = [run["stages"][best[0]]["test"][select] for run in result["runs"]]
-    if not all(map(formatting.is_number, (*fused, *unimodal))):
-        return None
-    metric, found = result["metrics"][select], paired_test(fused, unimodal)
+    fused, unimodal = [], []
+    for run in result.runs:
+        score = run.test.scores[select]
+        other = run.stages[best[0]].test.scores[select]
+        if not (formatting.is_number(score) and formatting.is_number(other)):
+            return None
+        fused.append(score)
+        unimodal.append(other)
+    metric, found = result.metrics[select], paired_test(fused, unimodal)
     gains = [a - b for a, b in zip(fused, unimodal, strict=True)]
     low, high = bootstrap_interval(gains)
     return Paired(
@@ -253,19 +257,18 @@ def _paired(result: Result) -> Paired | None:
     )
 
 
-def checkpoint_selection(result: Result) -> list[list[str]]:
+def checkpoint_selection(result: ExperimentResult) -> list[list[str]]:
     """Returns the scores at the selected, the last and the best test checkpoint."""
-    select, summary = result["selection_metric"], result["summary"]
-    metric, protocol = result["metrics"][select], result["protocol"]
+    select, summary = result.selection_metric, result.summary
+    metric, protocol = result.metrics[select], result.protocol
     selected = _test_score(result)
     found = [(f"{SELECTED_CHECKPOINT[protocol]}: the result above", selected)]
-    if "last" in summary and protocol != "fixed_epochs":
-        found.append((SELECTED_CHECKPOINT["fixed_epochs"], summary["last"][select]))
-    if summary.get("best_test") and protocol != "as_published":
-        best_test = summary["best_test"]["score"]
-        found.append((SELECTED_CHECKPOINT["as_published"], best_test))
+    if protocol != "fixed_epochs":
+        found.append((SELECTED_CHECKPOINT["fixed_epochs"], summary.last[select]))
+    if summary.best_test and protocol != "as_published":
+        found.append((SELECTED_CHECKPOINT["as_published"], summary.best_test))
     gaps = [
-        formatting.difference(metric, value["mean"], selected["mean"])
+        formatting.difference(metric, value.mean, selected.mean)
         for _, value in found[1:]
     ]
     return [
@@ -274,17 +277,18 @@ def checkpoint_selection(result: Result) -> list[list[str]]:
     ]
 
 
-def learning_curves(workdir: Path, result: Result) -> Curves:
+def learning_curves(workdir: Path, result: ExperimentResult) -> Curves:
     """Returns curves of loss and selection metric, and those of unimodal stages."""
-    select, runs = result["selection_metric"], result["runs"]
-    metric = result["metrics"][select]
-    logs = [read_metrics(workdir / run["folder"]) for run in runs]
-    split = "valid" if result["protocol"] == "validation" else "test"
-    marks = [
-        (run["epoch"], run[split][select])
-        for run in runs
-        if run.get(split) and formatting.is_number(run[split][select])
-    ]
+    select, runs = result.selection_metric, result.runs
+    metric = result.metrics[select]
+    logs = [read_metrics(workdir / run.folder) for run in runs]
+    split = "valid" if result.protocol == "validation" else "test"
+    marks = []
+    for run in runs:
+        evaluation = run.valid if split == "valid" else run.test
+        score = None if evaluation is None else evaluation.scores[select]
+        if formatting.is_number(score):
+            marks.append((run.epoch, score))
     fused = [
         curves(
             {
@@ -304,7 +308,7 @@ def learning_curves(workdir: Path, result: Result) -> Curves:
                 ],
             },
             marks,
-            metric["label"],
+            metric.label,
             "score",
             percent=formatting.is_fraction(metric),
         ),
@@ -312,57 +316,54 @@ def learning_curves(workdir: Path, result: Result) -> Curves:
     return Curves(fused, list(_stage_charts(workdir, result, metric)))
 
 
-def _test_score(result: Result) -> Mapping[str, Any]:
+def _test_score(result: ExperimentResult) -> MeanStd:
     """Mean and standard deviation of the selection metric on the test split."""
-    return result["summary"]["test"][result["selection_metric"]]
+    return result.summary.test[result.selection_metric]
 
 
-def _constant_baseline(result: Result) -> str:
+def _constant_baseline(result: ExperimentResult) -> str:
     """Description of the constant baseline."""
-    return result["baseline"]["description"]
+    return result.baseline.description
 
 
-def _runs(result: Result) -> str:
+def _runs(result: ExperimentResult) -> str:
     """Description of the main score, such as "test accuracy, mean of 5 runs"."""
-    number = len(result["runs"])
-    name = f"test {result['metrics'][result['selection_metric']]['label']}"
+    number = len(result.runs)
+    name = f"test {result.metrics[result.selection_metric].label}"
     return name if number == 1 else f"{name}, mean of {number} runs"
 
 
-def _all_runs(result: Result) -> Iterator[Mapping[str, Any]]:
-    """Yields every run and its unimodal stages."""
-    for run in result["runs"]:
+def _all_models(result: ExperimentResult) -> Iterator[ModelResult]:
+    """Yields the fused model of every run and its unimodal models."""
+    for run in result.runs:
         yield run
-        yield from run.get("stages", {}).values()
+        yield from run.stages.values()
 
 
-def _best_stage(result: Result) -> tuple[str, float] | None:
+def _best_stage(result: ExperimentResult) -> tuple[str, float] | None:
     """Returns the best single modality and its mean score."""
-    select = result["selection_metric"]
+    select = result.selection_metric
     means = {
-        name: stage["test"][select]["mean"]
-        for name, stage in result["summary"]["stages"].items()
+        name: mean
+        for name, stage in result.summary.stages.items()
+        if formatting.is_number(mean := stage.test[select].mean)
     }
-    means = {
-        name: value for name, value in means.items() if formatting.is_number(value)
-    }
-    best = max if result["metrics"][select]["higher_is_better"] else min
+    best = max if result.metrics[select].higher_is_better else min
     return best(means.items(), key=lambda item: item[1]) if means else None
 
 
 def _stage_charts(
-    workdir: Path, result: Result, metric: formatting.Metric
+    workdir: Path, result: ExperimentResult, metric: MetricInfo
 ) -> Iterator[Chart]:
     """Yields a chart for every unimodal stage."""
-    for stage in result["summary"]["stages"]:
-        folders = [workdir / run["folder"] / "stages" / stage for run in result["runs"]]
+    select = result.selection_metric
+    for stage in result.summary.stages:
+        folders = [workdir / run.folder / "stages" / stage for run in result.runs]
         logs = [read_metrics(folder) for folder in folders]
         lines = {
-            "validation": [
-                series(log, f"valid/{result['selection_metric']}") for log in logs
-            ],
-            "test": [series(log, f"test/{result['selection_metric']}") for log in logs],
+            "validation": [series(log, f"valid/{select}") for log in logs],
+            "test": [series(log, f"test/{select}") for log in logs],
         }
         percent = formatting.is_fraction(metric)
-        what, salt = f"{metric['label']}, {stage} only", f"stage {stage}"
+        what, salt = f"{metric.label}, {stage} only", f"stage {stage}"
         yield curves(lines, [], what, salt, percent=percent)

@@ -4,7 +4,6 @@ import dataclasses
 import datetime
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -14,17 +13,29 @@ from mmfusion_jax.config.resolve import unimodal_spec
 from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.errors import DivergedError, shown
-from mmfusion_jax.metrics.nonfinite import UNDEFINED, undefined_scores
 from mmfusion_jax.metrics.score_info import with_loss
 from mmfusion_jax.report import write_report
 from mmfusion_jax.report.console_summary import summary_lines
+from mmfusion_jax.results.experiment_result import (
+    BaselineSummary,
+    DataInfo,
+    Device,
+    ExperimentResult,
+    MeanStd,
+    ModelInfo,
+    RunEvaluation,
+    RunResult,
+    StageSummary,
+    Summary,
+)
+from mmfusion_jax.results.json_file import Number, as_read, read_json, write_json
+from mmfusion_jax.results.model_result import ModelResult
 from mmfusion_jax.runner import provenance
 from mmfusion_jax.runner.trainer import PretrainedModel, Trainer, log
 from mmfusion_jax.runner.workdir import RunKey, check_workdir, fold_seed_pairs
 from mmfusion_jax.train.signals import GracefulShutdown
 
-RESULT_FIELDS = {"runs": list, "summary": dict, "metrics": dict, "config": dict}
-"""Fields of `result.json` that are checked when it is read -> their types."""
+RESULT_FILE = "result.json"
 
 
 class Experiment:
@@ -49,7 +60,7 @@ class Experiment:
 
     def train(
         self, key: RunKey, data: Dataset, shutdown: GracefulShutdown
-    ) -> dict[str, Any]:
+    ) -> RunResult:
         """Trains the unimodal stages of a run, then the model with their encoders."""
         stages = {
             name: self.trainer(data, name).train(
@@ -61,7 +72,7 @@ class Experiment:
             )
             for name in self.spec.pretrain_unimodal
         }
-        entry = self.trainer(data).train(
+        result = self.trainer(data).train(
             data,
             key.seed,
             self.folder(key),
@@ -69,9 +80,9 @@ class Experiment:
             shutdown,
             self._pretrained_models(key, data),
         )
-        return {**dataclasses.asdict(key), **entry, "stages": stages}
+        return _run_result(key, result, stages)
 
-    def evaluate(self, key: RunKey, data: Dataset) -> dict[str, Any]:
+    def evaluate(self, key: RunKey, data: Dataset) -> RunEvaluation:
         """Returns the scores of every split at the selected checkpoint of a run."""
         trainer = self.trainer(data)
         state = trainer.best_state(self.folder(key))
@@ -80,7 +91,8 @@ class Experiment:
             split for split in ("train", "valid", "test") if split in data.sources
         ]
         scores = trainer.evaluate(state.variables, pipeline, splits)
-        return {**dataclasses.asdict(key), "step": int(state.step), **scores}
+        found = RunEvaluation(key.fold, key.seed, key.folder, int(state.step), scores)
+        return as_read(found)
 
     def folder(self, key: RunKey, stage: str = "") -> Path:
         """Returns the folder of a run, or of one of its unimodal stages."""
@@ -102,7 +114,7 @@ class Experiment:
         return read
 
 
-def train(spec: ExperimentSpec, workdir: Path, command: str) -> dict[str, Any]:
+def train(spec: ExperimentSpec, workdir: Path, command: str) -> ExperimentResult:
     """Trains what is not trained yet and writes `result.json` and `report.html`.
 
     Args:
@@ -111,59 +123,53 @@ def train(spec: ExperimentSpec, workdir: Path, command: str) -> dict[str, Any]:
             stays as it is, or gets the seeds that are missing.
         command: The command line, for the report.
 
-    Returns:
-        The content of `result.json`.
-
     Raises:
         ConfigError: The folder belongs to another config.
+        CheckpointError: A file of the work folder is corrupted.
         Interrupted: A signal arrived; everything is saved.
     """
     check_workdir(spec, workdir)
-    path = workdir / "result.json"
+    path = workdir / RESULT_FILE
     if path.exists():
-        result = provenance.read_json(
-            path, RESULT_FIELDS, f"delete {path} and rerun: finished runs are kept"
-        )
-        if len(result["runs"]) == len(fold_seed_pairs(spec, workdir)):
+        fix = f"delete {path} and rerun: finished runs are kept"
+        result = read_json(path, ExperimentResult, fix)
+        if len(result.runs) == len(fold_seed_pairs(spec, workdir)):
             log(
                 f"{workdir} already contains a finished experiment; use a new "
                 "--workdir to rerun."
             )
             _print_summary(result, workdir / "report.html")
             return result
-    experiment, entries = Experiment(spec, workdir), []
+    experiment, runs = Experiment(spec, workdir), []
     data, shutdown = None, GracefulShutdown()
     for key, data in runs_with_data(spec, workdir, verbose=True):
         with shutdown:  # not while data are prepared, where there is nothing to save
-            entries.append(experiment.train(key, data, shutdown))
+            runs.append(experiment.train(key, data, shutdown))
     assert data is not None
-    result = provenance.to_json(
-        _result(spec, command, data, experiment.trainer(data), entries)
-    )
+    result = as_read(_result(spec, command, data, experiment.trainer(data), runs))
     if jax.process_index() == 0:
-        provenance.write_json(path, result)
+        write_json(path, result)
         _print_summary(result, write_report(workdir, result))
     return result
 
 
-def check_finite(entries: Iterable[Mapping[str, Any]]) -> None:
-    """Raises DivergedError if a score of runs, or of their stages, is not defined.
+def check_finite(undefined: Sequence[str]) -> None:
+    """Raises DivergedError if scores are not defined.
 
     Args:
-        entries: Results of runs, as `train` and `evaluate` return them.
+        undefined: Result of `undefined_in_runs` or `undefined_in_evaluations`.
     """
-    found = undefined_scores(entries)
-    if found:
-        more = f"; and {len(found) - 1} more" if len(found) > 1 else ""
+    if undefined:
+        more = f"; and {len(undefined) - 1} more" if len(undefined) > 1 else ""
         raise DivergedError(
             "N02",
-            f"{found[0]}{more}.",
+            f"{undefined[0]}{more}.",
             "look for very large values in these examples, or train with "
             "--config.optim.clip_norm=1.0 or a lower --config.optim.learning_rate",
         )
 
 
-def evaluate(spec: ExperimentSpec, workdir: Path) -> list[dict[str, Any]]:
+def evaluate(spec: ExperimentSpec, workdir: Path) -> list[RunEvaluation]:
     """Returns the scores of the selected checkpoints of a finished experiment.
 
     Raises:
@@ -212,85 +218,83 @@ def _title(model: str, key: RunKey) -> str:
     return f"{model}{suffix}"
 
 
+def _run_result(
+    key: RunKey, result: ModelResult, stages: dict[str, ModelResult]
+) -> RunResult:
+    """Returns the result of a run, from that of its model and of its stages."""
+    fields = {f.name: getattr(result, f.name) for f in dataclasses.fields(result)}
+    return RunResult(**dataclasses.asdict(key), **fields, stages=stages)
+
+
 def _result(
     spec: ExperimentSpec,
     command: str,
     data: Dataset,
     trainer: Trainer,
-    entries: list[dict[str, Any]],
-) -> dict[str, Any]:
-    """Returns the content of `result.json`."""
+    runs: list[RunResult],
+) -> ExperimentResult:
+    """Returns the result of all runs."""
     task = trainer.components.task
     device = jax.devices()[0]
     infos = with_loss(task.metrics().infos)
-    return {
-        "command": command,
-        "config": spec.source,
-        "data": {
-            "name": data.name,
-            "title": data.title,
-            "facts": dict(data.facts),
-            "counts": {split: len(source) for split, source in data.sources.items()},
-        },
-        "model": {
-            "name": spec.model.model.name,
-            "parameters": entries[0]["parameters"],
-        },
-        "protocol": spec.protocol,
-        "task": {"label": task.label, **task.to_json()},
-        "selection_metric": spec.training.selection_metric,
-        "metrics": {name: info.to_json() for name, info in infos.items()},
-        "baseline": {
-            "description": entries[0]["baseline"]["description"],
-            "scores": _mean_std(e["baseline"]["scores"] for e in entries),
-        },
-        "runs": entries,
-        "summary": {
-            "test": _mean_std(e["test"] for e in entries),
-            "last": _mean_std(e["last"] for e in entries),
-            "best_test": _best_test(entries),
-            "modality_weights": _mean_std(
-                weights for e in entries if (weights := e.get("modality_weights"))
-            ),
-            "stages": {
-                name: {"test": _mean_std(e["stages"][name]["test"] for e in entries)}
-                for name in spec.pretrain_unimodal
-            },
-        },
-        "versions": provenance.versions(),
-        "git": provenance.commit(),
-        "device": {
-            "kind": device.device_kind,
-            "platform": device.platform,
-            "count": jax.device_count(),
-        },
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
+    return ExperimentResult(
+        command=command,
+        config={**spec.source},
+        data=DataInfo(
+            name=data.name,
+            title=data.title,
+            facts=dict(data.facts),
+            counts={split: len(source) for split, source in data.sources.items()},
+        ),
+        model=ModelInfo(spec.model.model.name, runs[0].parameters),
+        protocol=spec.protocol,
+        task=task.info(),
+        selection_metric=spec.training.selection_metric,
+        metrics={name: info.shown for name, info in infos.items()},
+        baseline=BaselineSummary(
+            runs[0].baseline.description,
+            _mean_std(run.baseline.scores for run in runs),
+        ),
+        runs=runs,
+        summary=_summary(spec.pretrain_unimodal, runs),
+        versions=provenance.versions(),
+        git=provenance.commit(),
+        device=Device(device.device_kind, device.platform, jax.device_count()),
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
 
 
-def _best_test(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Returns the best scores of the test split over all epochs, which are biased."""
-    found = [entry["best_test"] for entry in entries if entry["best_test"]]
-    return _mean_std({"score": best["score"]} for best in found) if found else None
+def _summary(stages: Iterable[str], runs: Sequence[RunResult]) -> Summary:
+    """Returns mean and standard deviation of all scores."""
+    best = [{"score": run.best_test.score} for run in runs if run.best_test]
+    weights = [run.modality_weights for run in runs if run.modality_weights]
+    return Summary(
+        test=_mean_std(run.test.scores for run in runs),
+        last=_mean_std(run.last.scores for run in runs),
+        best_test=_mean_std(best)["score"] if best else None,
+        modality_weights=_mean_std(weights),
+        stages={
+            name: StageSummary(_mean_std(run.stages[name].test.scores for run in runs))
+            for name in stages
+        },
+    )
 
 
-def _mean_std(scores: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Returns, by score, the mean, the standard deviation (n - 1) and n over the runs.
+def _mean_std(scores: Iterable[Mapping[str, Number]]) -> dict[str, MeanStd]:
+    """Returns, by score, the mean and the standard deviation (n - 1) over the runs.
 
     NaN where the score of one run is not defined; empty without runs.
     """
-    rows = [{**row} for row in scores]
-    for row in rows:
-        row.pop(UNDEFINED, None)
+    rows = [*scores]
     made = {}
     for name in rows[0] if rows else ():
         values = np.array([row[name] for row in rows], np.float64)  # NaN for None
         std = float(values.std(ddof=1)) if len(values) > 1 else 0.0
-        made[name] = {"mean": float(values.mean()), "std": std, "n": len(values)}
+        made[name] = MeanStd(float(values.mean()), std, len(values))
     return made
 
 
-def _print_summary(result: Mapping[str, Any], report: Path) -> None:
+def _print_summary(result: ExperimentResult, report: Path) -> None:
     """Prints the final table and the path of the report."""
     for line in summary_lines(result):
         log(line)

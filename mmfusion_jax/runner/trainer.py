@@ -16,14 +16,16 @@ from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.data.dataset_checks import check_splits
 from mmfusion_jax.data.pipeline import Pipeline
-from mmfusion_jax.errors import CheckpointError
+from mmfusion_jax.errors import CheckpointError, shown
 from mmfusion_jax.metrics.nonfinite import compute_scores, rows_are_finite
+from mmfusion_jax.metrics.score_info import with_loss
 from mmfusion_jax.models.transfer import copy_submodules
-from mmfusion_jax.runner.provenance import read_json, write_json
+from mmfusion_jax.results.json_file import as_read, read_json, write_json
+from mmfusion_jax.results.model_result import Baseline, Evaluation, ModelResult
 from mmfusion_jax.tasks import constant_baseline_scores
 from mmfusion_jax.train.checkpoint.manager import CheckpointManager
 from mmfusion_jax.train.evaluation import collect
-from mmfusion_jax.train.loop import Evaluation, Loop
+from mmfusion_jax.train.loop import Loop
 from mmfusion_jax.train.metrics_log import MetricsLogger
 from mmfusion_jax.train.plan import SelectionState
 from mmfusion_jax.train.signals import GracefulShutdown
@@ -32,8 +34,7 @@ from mmfusion_jax.train.step import make_eval_step
 from mmfusion_jax.types import Batch, PyTree
 from mmfusion_jax.weights.convert import load
 
-RUN_FIELDS = {"model": str, "step": int, "test": dict, "last": dict, "baseline": dict}
-"""Fields of `run.json` that are checked when it is read -> their types."""
+RUN_FILE = "run.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +106,7 @@ class Trainer:
         title: str,
         shutdown: GracefulShutdown,
         pretrained: Callable[[], Sequence[PretrainedModel]] = tuple,
-    ) -> dict[str, Any]:
+    ) -> ModelResult:
         """Trains, or resumes, or returns the result of a finished run.
 
         Args:
@@ -116,12 +117,12 @@ class Trainer:
             shutdown: Records signals of the user and the system.
             pretrained: Returns models to copy encoders from; called by a new run only.
 
-        Returns:
-            The entry of this run in `result.json`.
+        Raises:
+            CheckpointError: The result or the checkpoints of an earlier training are
+                corrupted.
         """
-        if (folder / "run.json").exists():
-            fix = f"delete {folder / 'run.json'} and rerun: its checkpoints are kept"
-            return read_json(folder / "run.json", RUN_FIELDS, fix)
+        if (folder / RUN_FILE).exists():
+            return self._read(folder / RUN_FILE)
         pipeline = build.build_pipeline(self.spec, data, seed)
         self._check_labels(data)
         first = jax.process_index() == 0
@@ -147,13 +148,24 @@ class Trainer:
             checkpoints.wait()
             result = self._result(loop, self._selected(checkpoints, loop), pipeline)
         if first:
-            write_json(folder / "run.json", result)
+            write_json(folder / RUN_FILE, result)
+        return as_read(result)
+
+    def _read(self, path: Path) -> ModelResult:
+        """Returns the result of a finished run."""
+        fix = f"delete {path} and rerun: its checkpoints are kept"
+        result = read_json(path, ModelResult, fix)
+        names = with_loss(self.components.task.metrics().infos)
+        if result.test.scores.keys() != names.keys():
+            odd = min(result.test.scores.keys() ^ names.keys())
+            message = f"{path} is corrupted: score {shown(odd)} is missing or unknown."
+            raise CheckpointError("K05", message, fix)
         return result
 
     def evaluate(
         self, variables: PyTree, pipeline: Pipeline, splits: Sequence[str] = ()
     ) -> dict[str, Evaluation]:
-        """Returns the scores and "loss" of each split that the dataset has."""
+        """Returns the scores of each split that the dataset has."""
         results = {}
         for split in splits or ("valid", "test"):
             if split in pipeline.dataset.sources:
@@ -231,7 +243,7 @@ class Trainer:
         if found is None:
             return None, SelectionState()
         state, meta = found
-        return state, SelectionState(**meta["progress"])
+        return state, SelectionState.restore(meta["progress"])
 
     def _batches(self, pipeline: Pipeline, start: int, stop: int) -> Iterator[Batch]:
         put = functools.partial(self.components.executor.put, train=True)
@@ -244,16 +256,14 @@ class Trainer:
         for split in data.sources:
             task.check(data.label(split, task.label), split)
 
-    def _baseline(self, data: Dataset) -> dict[str, Any]:
+    def _baseline(self, data: Dataset) -> Baseline:
         """Returns the constant baseline and its scores on the test split."""
         task = self.components.task
         train, test = (data.label(split, task.label) for split in ("train", "test"))
-        description, scores = constant_baseline_scores(task, train, test)
-        return {"description": description, "scores": scores}
+        return constant_baseline_scores(task, train, test)
 
     def _scores(self, collected: Mapping[str, np.ndarray], loss: float) -> Evaluation:
-        metrics = self.components.task.metrics()
-        return {**compute_scores(metrics, collected), "loss": loss}
+        return compute_scores(self.components.task.metrics(), collected, loss)
 
     def _selected(self, checkpoints: CheckpointManager, loop: Loop) -> TrainState:
         """Returns the state that the selection split chose; else the last one."""
@@ -265,31 +275,33 @@ class Trainer:
         )
         return checkpoints.restore_best(abstract)[0]
 
-    def _result(self, loop: Loop, selected: TrainState, pipeline: Pipeline):
-        """Returns the entry of this run in `result.json`."""
+    def _result(
+        self, loop: Loop, selected: TrainState, pipeline: Pipeline
+    ) -> ModelResult:
+        """Returns the result of a run that has ended."""
         last = loop.state
         scores = self.evaluate(selected.variables, pipeline, ("valid",))
         collected, loss = self.collect(selected.variables, pipeline, "test")
         step = int(selected.step)
         finite_rows = rows_are_finite(collected)
         finite = {name: x[finite_rows] for name, x in collected.items()}
-        return {
-            "model": self.spec.model.model.name,
-            "baseline": self._baseline(pipeline.dataset),
-            "parameters": count_parameters(selected.params),
-            "step": step,
-            "epoch": step / self.plan.steps_per_epoch,
-            "steps": int(last.step),
-            "ended": "early" if loop.stopped_early else "finished",
-            "valid": scores.get("valid"),
-            "test": self._scores(collected, loss),
-            "last": self.evaluate(last.variables, pipeline, ("test",))["test"],
-            "best_test": loop.progress.best_test,
-            "plot_data": self.components.task.plot_data(finite),
-            "modality_weights": mean_modality_weights(collected),
-            "skipped_steps": int(last.skipped_steps["total"]),
-            "times": loop.clock.summary(),
-        }
+        return ModelResult(
+            model=self.spec.model.model.name,
+            baseline=self._baseline(pipeline.dataset),
+            parameters=count_parameters(selected.params),
+            step=step,
+            epoch=step / self.plan.steps_per_epoch,
+            steps=int(last.step),
+            ended="early" if loop.stopped_early else "finished",
+            valid=scores.get("valid"),
+            test=self._scores(collected, loss),
+            last=self.evaluate(last.variables, pipeline, ("test",))["test"],
+            best_test=loop.progress.best_test,
+            plot_data=self.components.task.plot_data(finite),
+            modality_weights={**mean_modality_weights(collected)},
+            skipped_steps=int(last.skipped_steps["total"]),
+            times=loop.clock.summary(),
+        )
 
 
 def _status(step: int, steps: int) -> str:

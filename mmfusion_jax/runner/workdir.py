@@ -10,7 +10,7 @@ import jax
 from mmfusion_jax.config.build import fold_numbers
 from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.errors import ConfigError, shown
-from mmfusion_jax.runner import provenance
+from mmfusion_jax.results.config_file import WorkdirConfig, read_config, write_config
 
 UNRECORDED = ("distributed", "data.num_read_threads", "train.log_every")
 """Fields that do not change a run."""
@@ -64,25 +64,22 @@ def check_workdir(spec: ExperimentSpec, workdir: Path, *, create: bool = True) -
         ConfigError: The folder belongs to another config; names the first field that
             differs.
     """
-    path = workdir / "config.json"
     new = spec.source
-    recorded = path.exists() and (not create or any(workdir.rglob("checkpoints")))
-    fix = "use another --workdir, or delete the file if the config is that of the runs"
-    old = provenance.read_json(path, {"seeds": int}, fix) if recorded else new
-    found = differences(old, new)
-    more = create and new["seeds"] > old["seeds"]
+    used = not create or any(workdir.rglob("checkpoints"))
+    old = read_config(workdir) if used else None
+    found = differences(new if old is None else old.config, new)
+    more = create and old is not None and spec.seeds > old.seeds
     if more:
         del found["seeds"]
     for name, (before, after) in found.items():
         raise ConfigError(
             "C09",
             f"{workdir} was created with config.{name}={shown(before)}, but this run "
-            "has "
-            f"{shown(after)}.",
+            f"has {shown(after)}.",
             "use another --workdir, or the config of that run",
         )
-    if create and (more or not recorded) and jax.process_index() == 0:
-        provenance.write_json(path, new)
+    if create and (more or old is None) and jax.process_index() == 0:
+        write_config(workdir, WorkdirConfig(spec.seeds, {**new}))
 
 
 def differences(

@@ -11,6 +11,8 @@ import jax
 from mmfusion_jax.errors import CheckpointError, DivergedError, Interrupted
 from mmfusion_jax.metrics.nonfinite import describe_undefined
 from mmfusion_jax.metrics.rounding import format_number
+from mmfusion_jax.results.metrics_file import MetricsLine
+from mmfusion_jax.results.model_result import BestTest, Evaluation
 from mmfusion_jax.train.metrics_log import MetricsLogger
 from mmfusion_jax.train.optimizer import reduce_lr
 from mmfusion_jax.train.plan import SelectionState, TrainPlan
@@ -19,9 +21,6 @@ from mmfusion_jax.train.state import TrainState
 from mmfusion_jax.train.step import Metrics, Step
 from mmfusion_jax.train.timing import StepTimer, is_ready
 from mmfusion_jax.types import Batch, PyTree
-
-Evaluation = dict[str, Any]
-"""Scores of a split by name, including "loss"."""
 
 
 class CheckpointSaver(Protocol):
@@ -163,9 +162,8 @@ class Loop:
         recent = self.clock.steps[-len(fetched) :]
         rate = self.plan.batch_size * len(recent) / sum(recent) if recent else 0.0
         epoch = step / self.plan.steps_per_epoch
-        self.logger.record(
-            "train", step, {"epoch": epoch, **values, "examples_per_s": rate}
-        )
+        values |= {"examples_per_s": rate}
+        self.logger.record(MetricsLine(step, "train", epoch, {**values}))
         parts = [f"{k.removeprefix('loss/')} {v:.3f}" for k, v in _parts(values)]
         self.logger.progress(step, f"{', '.join(parts)}  {rate:.0f} examples/s")
         self._abort_if_nonfinite(
@@ -191,32 +189,32 @@ class Loop:
         results = self.evaluate(self.state)
         self.clock.evaluate += time.perf_counter() - started
         selected = results.get(self.plan.selection_split)
-        self.progress.update(step, self.plan.score(selected))
-        self.progress.update_lr(self.plan.lr_score(selected))
+        if selected is not None:
+            self.progress.update(step, self.plan.score(selected))
+            self.progress.update_lr(self.plan.lr_score(selected))
         reported = results.get(self.reported_split)
         if reported is not None:
             self._track_best_test(step, reported)
         values = {
             f"{split}/{name}": value
-            for split, scores in results.items()
-            for name, value in scores.items()
-            if isinstance(value, float)
+            for split, evaluation in results.items()
+            for name, value in evaluation.scores.items()
         }
         epoch = step / self.plan.steps_per_epoch
-        self.logger.record("eval", step, {"epoch": epoch, **values})
-        for split, scores in results.items():
-            if line := describe_undefined(split, scores):
+        self.logger.record(MetricsLine(step, "eval", epoch, values))
+        for split, evaluation in results.items():
+            if line := describe_undefined(split, evaluation):
                 self.logger.log(f"step {step}: {line}")
         split = (
             self.plan.selection_split
             if self.plan.selection_split in results
             else self.reported_split
         )
-        shown, metric = results[split], self.plan.selection_metric
+        scores, metric = results[split].scores, self.plan.selection_metric
         self.logger.log(
             f"epoch {epoch:.0f}, step {step}/{self.plan.steps}: {split} "
-            f"{metric} {format_number(shown[metric])}, "
-            f"loss {format_number(shown['loss'])}"
+            f"{metric} {format_number(scores[metric])}, "
+            f"loss {format_number(scores['loss'])}"
         )
 
     def _reduce_lr(self, step: int) -> None:
@@ -240,13 +238,12 @@ class Loop:
             "from the newest saved step",
         )
 
-    def _track_best_test(self, step: int, scores: Evaluation) -> None:
+    def _track_best_test(self, step: int, evaluation: Evaluation) -> None:
         """Records the best score of the split that selects nothing."""
-        rank = self.plan.score(scores) or 0.0
+        score, rank = self.plan.metric(evaluation), self.plan.score(evaluation)
         best = self.progress.best_test
-        if math.isfinite(rank) and (best is None or rank > best["rank"]):
-            score = scores[self.plan.selection_metric]
-            self.progress.best_test = {"rank": rank, "score": score, "step": step}
+        if math.isfinite(rank) and (best is None or rank > best.rank):
+            self.progress.best_test = BestTest(score, rank, step)
 
     def _save(self, step: int, *, scored: bool, wait: bool = False) -> bool:
         """Saves the state; returns whether it succeeded, as far as is known."""

@@ -1,9 +1,7 @@
 """Logs metrics to JSONL, TensorBoard and the console."""
 
-import json
 import math
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,6 +16,11 @@ from rich.progress import (
 from tensorboardX import SummaryWriter
 
 from mmfusion_jax.errors import printable
+from mmfusion_jax.results.metrics_file import (
+    METRICS_FILE,
+    MetricsLine,
+    drop_lines_after,
+)
 
 
 class MetricsLogger:
@@ -45,9 +48,8 @@ class MetricsLogger:
         self._lines, self._events = None, None
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            path = folder / "metrics.jsonl"
-            _drop_lines_after(path, resume)
-            self._lines = path.open("a", encoding="utf-8")
+            drop_lines_after(folder, resume)
+            self._lines = (folder / METRICS_FILE).open("a", encoding="utf-8")
             self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=resume)
         self._title = title
         self._console = Console(file=out or sys.stderr, highlight=False)
@@ -76,23 +78,16 @@ class MetricsLogger:
             )
             self._bar.start()
 
-    def record(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """Writes one line of scalars.
-
-        Args:
-            kind: "train" or "eval".
-            step: Number of completed steps.
-            values: JSON scalars; a non-finite number is written as a string.
-        """
+    def record(self, line: MetricsLine) -> None:
+        """Writes one line of scalars."""
         if self._lines is None or self._events is None:
             return
-        line = {"step": step, "kind": kind, **values}
-        self._lines.write(json.dumps({k: _plain(v) for k, v in line.items()}) + "\n")
+        self._lines.write(line.dumps())
         self._lines.flush()
-        for name, value in values.items():
-            if isinstance(value, int | float) and math.isfinite(value):
-                tag = name if "/" in name else f"{kind}/{name}"
-                self._events.add_scalar(tag, value, step)
+        for name, value in line.values.items():
+            if value is not None and math.isfinite(value):
+                tag = name if "/" in name else f"{line.kind}/{name}"
+                self._events.add_scalar(tag, value, line.step)
 
     def progress(self, step: int, note: str) -> None:
         """Updates the bar and the `note` next to it."""
@@ -111,32 +106,3 @@ class MetricsLogger:
             self._lines.close()
             self._events.close()
             self._lines, self._events = None, None
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Reads the lines of `metrics.jsonl`; skips lines truncated by a kill."""
-    path = folder / "metrics.jsonl"
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return lines
-
-
-def _drop_lines_after(path: Path, step: int) -> None:
-    """Drops the lines of steps after `step` by writing a new file."""
-    if not path.exists():
-        return
-    kept = [line for line in read_metrics(path.parent) if line["step"] <= step]
-    fresh = path.with_suffix(".tmp")
-    fresh.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
-    fresh.replace(path)
-
-
-def _plain(value: Any) -> Any:
-    """Returns `value` as a valid JSON value."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value

@@ -5,6 +5,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from mmfusion_jax.results.model_result import BestTest, Evaluation
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainPlan:
@@ -50,18 +52,22 @@ class TrainPlan:
     def saves_after(self, step: int) -> bool:
         return self.save_every > 0 and step % self.save_every == 0
 
-    def score(self, scores: Mapping[str, Any] | None) -> float | None:
+    def metric(self, evaluation: Evaluation) -> float:
+        """Returns the selection metric; NaN where it is not defined."""
+        value = evaluation.scores[self.selection_metric]
+        return math.nan if value is None else value
+
+    def score(self, evaluation: Evaluation) -> float:
         """Returns the score that selects the checkpoint, higher is better."""
-        if scores is None:
-            return None
-        value = float(scores[self.selection_metric])
+        value = self.metric(evaluation)
         return -value if self.lower_is_better else value
 
-    def lr_score(self, scores: Mapping[str, Any] | None) -> float | None:
+    def lr_score(self, evaluation: Evaluation) -> float:
         """Returns the score that decides on the learning rate, higher is better."""
-        if scores is None or not self.lr_monitors_loss:
-            return self.score(scores)
-        return -float(scores["loss"])
+        if not self.lr_monitors_loss:
+            return self.score(evaluation)
+        loss = evaluation.scores["loss"]
+        return math.nan if loss is None else -loss
 
 
 @dataclasses.dataclass
@@ -75,9 +81,7 @@ class SelectionState:
         evals_since_best: Evaluations since then.
         evals_since_lr_drop: Evaluations since the score that triggers a learning rate
             reduction improved, or since the last reduction.
-        best_test: Best score of the test split and its step, for the report only:
-            {"score", "step", "rank"}; rank is the score with its sign changed where
-            lower is better.
+        best_test: Best score of the test split, for the report only.
         best_lr_score: Highest score that triggers a learning rate reduction.
     """
 
@@ -86,23 +90,25 @@ class SelectionState:
     best_step: int = 0
     evals_since_best: int = 0
     evals_since_lr_drop: int = 0
-    best_test: dict[str, Any] | None = None
+    best_test: BestTest | None = None
     best_lr_score: float | None = None
 
-    def update(self, step: int, score: float | None) -> None:
-        """Adds the score of an evaluation; None without a selection split."""
+    @classmethod
+    def restore(cls, saved: Mapping[str, Any]) -> "SelectionState":
+        """Returns the state whose `dataclasses.asdict` is `saved`."""
+        best = saved["best_test"]
+        return cls(**{**saved, "best_test": best and BestTest(**best)})
+
+    def update(self, step: int, score: float) -> None:
+        """Adds the score of an evaluation."""
         self.last_score = score
-        if score is None:
-            return
         if _beats(score, self.best_score):
             self.best_score, self.best_step, self.evals_since_best = score, step, 0
         else:
             self.evals_since_best += 1
 
-    def update_lr(self, score: float | None) -> None:
+    def update_lr(self, score: float) -> None:
         """Adds the score that triggers a learning rate reduction."""
-        if score is None:
-            return
         if _beats(score, self.best_lr_score):
             self.best_lr_score, self.evals_since_lr_drop = score, 0
         else:

@@ -1,11 +1,11 @@
 """Measures the time of training steps and other phases."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import numpy as np
 
+from mmfusion_jax.results.model_result import StepTime, Times
 from mmfusion_jax.types import PyTree
 
 
@@ -33,18 +33,18 @@ class StepTimer:
     save: float = 0.0
     total: float = 0.0
 
-    def summary(self) -> dict[str, Any]:
-        """Returns the entries of `result.json`."""
-        low, median, high = np.percentile(self.steps or [0.0], [10, 50, 90])
+    def summary(self) -> Times:
+        """Returns the times as `run.json` has them."""
+        low, median, high = np.percentile(self.steps or [0.0], [10, 50, 90]).tolist()
         training = max(sum(self.steps), 1e-9)
-        return {
-            "step_s": {"median": median, "p10": low, "p90": high},
-            "compile_s": self.compile,
-            "data_stall_fraction": min(self.data_stall / training, 1.0),
-            "evaluate_s": self.evaluate,
-            "save_s": self.save,
-            "total_s": self.total,
-        }
+        return Times(
+            step_s=StepTime(median, low, high),
+            compile_s=self.compile,
+            data_stall_fraction=min(self.data_stall / training, 1.0),
+            evaluate_s=self.evaluate,
+            save_s=self.save,
+            total_s=self.total,
+        )
 
 
 def is_ready(value: PyTree) -> bool:

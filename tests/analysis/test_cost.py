@@ -15,13 +15,14 @@ from mmfusion_jax.analysis.cost import (
     output_shapes,
 )
 from mmfusion_jax.encoders.resnext3d import ResNeXt3D
+from mmfusion_jax.results.model_result import Parameters
 from mmfusion_jax.types import Batch, Outputs, Tokens
 
 SHAPE = jax.ShapeDtypeStruct
 
 
 def macs(function, *shapes: tuple[int, ...]) -> int:
-    return count_macs(function, *(SHAPE(s, jnp.float32) for s in shapes))["total"]
+    return count_macs(function, *(SHAPE(s, jnp.float32) for s in shapes)).total
 
 
 def test_products():
@@ -78,8 +79,8 @@ def test_a_loop_without_a_known_end_is_named():
         return lax.while_loop(lambda c: c.sum() > 1, lambda c: c @ a, a)
 
     found = count_macs(halve, SHAPE((3, 3), jnp.float32))
-    assert found["total"] == 27
-    assert found["open_loops"] == 1
+    assert found.total == 27
+    assert found.open_loops == 1
 
 
 def test_the_gradient_of_a_product_costs_twice_as_much():
@@ -104,10 +105,10 @@ def test_resnext50_costs_what_its_layers_say():
     apply = lambda v, c, m: encoder.apply(v, c, m, train=False)
     found = count_macs(apply, variables, clip, mask)
     for part, want in GMAC.items():
-        got = sum(n for k, n in found["components"].items() if k.startswith(part))
+        got = sum(n for k, n in found.components.items() if k.startswith(part))
         assert got / 1e9 == pytest.approx(want, abs=6e-4), part
-    assert found["total"] / 1e9 == pytest.approx(56.58, abs=6e-3)
-    assert found["open_loops"] == 0
+    assert found.total / 1e9 == pytest.approx(56.58, abs=6e-3)
+    assert found.open_loops == 0
 
 
 class Tiny(nn.Module):
@@ -142,12 +143,11 @@ def tiny():
 
 def test_components_are_the_modules(tiny):
     batch, variables = tiny
-    assert count_parameters(variables["params"]) == {
-        "total": 20 + 12,
-        "components": {"encode": 20, "head": 12},
-    }
+    assert count_parameters(variables["params"]) == Parameters(
+        20 + 12, {"encode": 20, "head": 12}
+    )
     apply = lambda v, b: Tiny().apply(v, b, train=False)
-    assert count_macs(apply, variables, batch)["components"] == {
+    assert count_macs(apply, variables, batch).components == {
         "encode": 4 * 6 * 3 * 5,
         "head": 4 * 5 * 2,
     }
@@ -167,6 +167,6 @@ def test_memory():
     x = np.zeros((8, 16), np.float32)
     assert bytes_of({"x": x, "n": SHAPE((3,), jnp.int8)}) == 8 * 16 * 4 + 3
     found = compiled_memory(jax.jit(lambda x: x @ x.T).lower(x).compile())
-    assert found["arguments"] == 8 * 16 * 4
-    assert found["outputs"] == 8 * 8 * 4
-    assert found["peak"] >= found["arguments"] + found["outputs"]
+    assert found.arguments == 8 * 16 * 4
+    assert found.outputs == 8 * 8 * 4
+    assert found.peak >= found.arguments + found.outputs

@@ -12,6 +12,7 @@ from mmfusion_jax import __main__ as program
 from mmfusion_jax.commands import inspect
 from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.data.dataset import Dataset
+from mmfusion_jax.results.json_file import dumps
 
 CONFIGS = ROOT / "configs"
 
@@ -49,21 +50,21 @@ def config():
 
 def test_finds_what_shapes_tell(config, capsys):
     found = inspect.inspect_config(config, compiled=False)
-    assert found["data_read"]
-    assert found == json.loads(json.dumps(found))
-    assert found["steps_per_epoch"] == 5
-    assert found["steps"] == 40
-    parameters = found["parameters"]
-    assert parameters["components"]["encoders_audio"] == 20_704
-    assert found["bytes"]["parameters"] == 4 * parameters["total"]
-    assert found["bytes"]["optimizer"] >= 2 * found["bytes"]["parameters"]
-    macs = found["macs_per_example"]
+    assert found.data_read
+    assert json.loads(dumps(found))["steps"] == 40
+    assert found.steps_per_epoch == 5
+    assert found.steps == 40
+    parameters = found.parameters
+    assert parameters.components["encoders_audio"] == 20_704
+    assert found.bytes.parameters == 4 * parameters.total
+    assert found.bytes.optimizer >= 2 * found.bytes.parameters
+    macs = found.macs_per_example
     audio = 210 * 32 * 7 * 13 + 208 * 32 * 7 * 32 + 26 * 64 * 5 * 32
-    assert macs["components"]["encoders_audio"] == audio
-    assert macs["total"] == sum(macs["components"].values())
-    assert macs["open_loops"] == 0
-    assert found["outputs"]["model"].startswith("prediction (4, 10)")
-    assert found["inputs"]["input video"] == "uint8 (4, 8, 16, 16, 3)"
+    assert macs.components["encoders_audio"] == audio
+    assert macs.total == sum(macs.components.values())
+    assert macs.open_loops == 0
+    assert found.outputs["model"].startswith("prediction (4, 10)")
+    assert found.inputs["input video"] == "uint8 (4, 8, 16, 16, 3)"
     assert not [x for x in jax.live_arrays() if x.shape == (7, 7, 7, 3, 8)]
 
     inspect.show(found)
@@ -76,10 +77,10 @@ def test_finds_what_shapes_tell(config, capsys):
 @pytest.mark.slow
 def test_a_compiled_step_holds_its_arguments(config):
     found = inspect.inspect_config(config, compiled=True)
-    step = found["bytes_per_step"]
-    sizes = found["bytes"]
-    assert step["arguments"] >= sizes["parameters"] + sizes["optimizer"]
-    assert step["peak"] >= step["temporary"] > 0
+    step = found.bytes_per_step
+    sizes = found.bytes
+    assert step.arguments >= sizes.parameters + sizes.optimizer
+    assert step.peak >= step.temporary > 0
 
 
 def test_a_named_data_set_is_inspected_without_its_files(capsys):

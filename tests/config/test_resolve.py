@@ -20,8 +20,8 @@ from mmfusion_jax.config.validate import check_type, matches
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.metrics.regression import RMSE
 from mmfusion_jax.option_types import Fraction, PositiveInt, PositiveInts
+from mmfusion_jax.results.metrics_file import read_metrics
 from mmfusion_jax.runner import experiment
-from mmfusion_jax.train.metrics_log import read_metrics
 from mmfusion_jax.types import Outputs
 
 CONFIGS = sorted(path.stem for path in installed_configs().glob("*.py"))
@@ -283,15 +283,15 @@ def test_a_metric_of_the_config_is_selected_by_its_direction(tmp_path):
     config.metrics = {"rmse": {"name": "rmse"}, "mine": {"name": "test_resolve:WORST"}}
     config.train.selection_metric = "rmse"
     result = experiment.train(resolve(config), tmp_path, "a test")
-    lines = [x for x in read_metrics(tmp_path) if x["kind"] == "eval"]
-    (run,) = result["runs"]
-    best = min(line["valid/rmse"] for line in lines)
-    assert run["valid"]["rmse"] == pytest.approx(best)
-    assert max(line["valid/rmse"] for line in lines) > best
-    assert result["metrics"]["rmse"]["higher_is_better"] is False
-    assert "mine" in result["summary"]["test"]
+    lines = [x for x in read_metrics(tmp_path) if x.kind == "eval"]
+    (run,) = result.runs
+    best = min(line.values["valid/rmse"] for line in lines)
+    assert run.valid.scores["rmse"] == pytest.approx(best)
+    assert max(line.values["valid/rmse"] for line in lines) > best
+    assert result.metrics["rmse"].higher_is_better is False
+    assert "mine" in result.summary.test
     page = (tmp_path / "report.html").read_text("utf-8")
-    mean = result["summary"]["test"]["rmse"]["mean"]
+    mean = result.summary.test["rmse"].mean
     assert f"{mean:.3f}" in page and f"{100 * mean:.1f} %" not in page
 
 

@@ -105,7 +105,7 @@ def test_collecting_from_a_model():
 def test_the_constant_baseline_has_no_mis():
     truth = np.array([0, 0, 1])
     task = Classification("label", ("a", "b", "c"), INTEGRATION)
-    _, scores = constant_baseline_scores(task, truth, truth)
+    scores = constant_baseline_scores(task, truth, truth).scores
     assert "mis" not in scores and scores["accuracy"] == 2 / 3
 
 

@@ -29,6 +29,8 @@ from mmfusion_jax.metrics.score_info import LOSS, ScoreInfo
 from mmfusion_jax.metrics.sentiment import SentimentMetrics
 from mmfusion_jax.metrics.sims import SimsMetrics
 from mmfusion_jax.report import formatting
+from mmfusion_jax.results.experiment_result import MetricInfo
+from mmfusion_jax.results.model_result import NotFinite
 from mmfusion_jax.tasks import (
     Classification,
     Multilabel,
@@ -325,27 +327,29 @@ def test_an_extra_metric_is_one_of_the_label():
     metrics = SCORED.metrics()
     assert list(metrics.infos) == [*SentimentMetrics.infos, "rmse"]
     collected = {"prediction": np.float32([2, -1]), "truth": np.float32([1, -3])}
-    found = compute_scores(metrics, collected)
-    assert list(found) == list(metrics.infos)
+    found = compute_scores(metrics, collected, 0.5).scores
+    assert list(found) == [*metrics.infos, "loss"] and found["loss"] == 0.5
     assert found["rmse"] == pytest.approx(2.5**0.5)
     assert found["mae"] == SentimentMetrics("y").scores(collected)["mae"]
-    undefined = compute_scores(metrics, {**collected, "prediction": np.full(2, np.nan)})
-    assert np.isnan(undefined["rmse"])
-    _, baseline = constant_baseline_scores(SCORED, np.ones(3), np.float32([1, 3]))
-    assert baseline["rmse"] == pytest.approx(2**0.5)
+    bad = {**collected, "prediction": np.full(2, np.nan)}
+    undefined = compute_scores(metrics, bad, 0.5)
+    assert undefined.scores["rmse"] is not None
+    assert np.isnan(undefined.scores["rmse"]) and undefined.scores["loss"] == 0.5
+    assert undefined.not_finite == NotFinite(count=2, of=2, examples=[0, 1])
+    baseline = constant_baseline_scores(SCORED, np.ones(3), np.float32([1, 3]))
+    assert baseline.scores["rmse"] == pytest.approx(2**0.5)
 
 
 def test_an_extra_metric_is_shown_with_its_label_and_unit():
     info = SCORED.metrics().infos["rmse"]
     assert not info.higher_is_better
-    shown = info.to_json()
-    assert set(shown) == {"label", "definition", "unit", "higher_is_better"}
-    assert shown["label"] == "RMSE"
+    shown = info.shown
+    assert shown == MetricInfo("RMSE", info.definition, "", higher_is_better=False)
     assert formatting.score(shown, 1.234) == "1.234"
     assert formatting.difference(shown, 1.0, 1.5) == "−0.500"
     share = ScoreInfo("top_half", lambda collected: 0.5, "One half.")
     assert share.label == "top half" and share.higher_is_better
-    assert formatting.score(share.to_json(), 0.5) == "50.0 %"
+    assert formatting.score(share.shown, 0.5) == "50.0 %"
     with pytest.raises(ValueError, match="unit='%' must be '' or 'percent'"):
         ScoreInfo("x", lambda collected: 0.5, "One half.", unit="%")  # pyright: ignore[reportArgumentType]
 
@@ -368,7 +372,7 @@ def test_the_loss_is_reported_beside_the_metrics():
     found = score_info.with_loss(SentimentMetrics.infos)
     assert list(found) == [*SentimentMetrics.infos, "loss"]
     assert found["loss"] is LOSS and not LOSS.higher_is_better
-    assert formatting.score(LOSS.to_json(), 0.25) == "0.250"
+    assert formatting.score(LOSS.shown, 0.25) == "0.250"
 
 
 def test_what_a_metric_is_can_be_read_without_jax():

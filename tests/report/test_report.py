@@ -1,11 +1,12 @@
 """The report: its content, and that data cannot inject markup."""
 
 import copy
-import json
+import dataclasses
 import re
 from html.parser import HTMLParser
 
 import jinja2
+import msgspec
 import pytest
 
 from mmfusion_jax.metrics.classification import ClassificationMetrics
@@ -14,6 +15,11 @@ from mmfusion_jax.metrics.score_info import LOSS, with_loss
 from mmfusion_jax.report import formatting, write_report
 from mmfusion_jax.report.gradients import write_page
 from mmfusion_jax.report.page import TEMPLATES
+from mmfusion_jax.results import experiment_result, gradients_result, model_result
+from mmfusion_jax.results.experiment_result import ExperimentResult, MeanStd
+from mmfusion_jax.results.gradients_result import GradientsResult
+from mmfusion_jax.results.json_file import to_json
+from mmfusion_jax.results.metrics_file import MetricsLine
 
 pytestmark = pytest.mark.versions
 
@@ -24,12 +30,17 @@ HOSTILE = (
 )
 # As many words of the same lengths, without markup.
 HARMLESS = re.sub(r"\S", "x", HOSTILE)
-SCORES = {"accuracy": 0.75, "uar": 0.5, "loss": 0.25}
-ACCURACY = ClassificationMetrics.infos["accuracy"]
+INFOS = with_loss(ClassificationMetrics.infos)
+SCORES = {**dict.fromkeys(INFOS, 0.5), "accuracy": 0.75, "loss": 0.25}
+ACCURACY = INFOS["accuracy"]
 
 
 def spread(mean: float, n: int = 1) -> dict:
     return {"mean": mean, "std": 0.0 if n == 1 else 0.02, "n": n}
+
+
+def spreads(evaluation: dict) -> dict:
+    return {name: spread(value) for name, value in evaluation["scores"].items()}
 
 
 def entry(accuracy: float) -> dict:
@@ -42,15 +53,16 @@ def entry(accuracy: float) -> dict:
         "epoch": 2.0,
         "steps": 80,
         "ended": "early",
-        "valid": {**SCORES, "accuracy": accuracy + 0.01},
-        "test": {**SCORES, "accuracy": accuracy},
-        "last": {**SCORES, "accuracy": accuracy - 0.05},
+        "baseline": {"description": "majority class", "scores": {"accuracy": 0.5}},
+        "valid": {"scores": {**SCORES, "accuracy": accuracy + 0.01}},
+        "test": {"scores": {**SCORES, "accuracy": accuracy}},
+        "last": {"scores": {**SCORES, "accuracy": accuracy - 0.05}},
         "best_test": {"score": accuracy + 0.1, "step": 60, "rank": 0.9},
         "plot_data": {"confusion": [[3, 1], [0, 0]]},
         "skipped_steps": 0,
         "times": {
             "compile_s": 9.5, "step_s": step, "data_stall_fraction": 0.013,
-            "total_s": 71.0,
+            "evaluate_s": 1.0, "save_s": 1.0, "total_s": 71.0,
         },
     }  # fmt: skip
 
@@ -72,43 +84,40 @@ def result() -> dict:
         "protocol": "validation",
         "task": {"label": "digit", "kind": "classification", "classes": ["no", "yes"]},
         "selection_metric": "accuracy",
-        "metrics": {
-            name: info.to_json()
-            for name, info in with_loss(ClassificationMetrics.infos).items()
-        },
+        "metrics": to_json({name: info.shown for name, info in INFOS.items()}),
         "baseline": {
             "description": "majority class: “no”",
             "scores": {"accuracy": spread(0.5)},
         },
         "runs": [run],
         "summary": {
-            "test": {name: spread(run["test"][name]) for name in SCORES},
-            "last": {"accuracy": spread(0.7)},
-            "best_test": {"score": spread(0.85)},
+            "test": spreads(run["test"]),
+            "last": spreads(run["last"]),
+            "best_test": spread(0.85),
+            "modality_weights": {},
             "stages": {
-                name: {"test": {"accuracy": spread(stage["test"]["accuracy"])}}
-                for name, stage in stages.items()
+                name: {"test": spreads(stage["test"])} for name, stage in stages.items()
             },
         },
         "versions": {"jax": "0.10.2"},
         "git": "58ed261",
-        "device": {"kind": "cpu", "count": 2},
+        "device": {"kind": "cpu", "platform": "cpu", "count": 2},
         "created": "2026-11-21T10:00:00+00:00",
     }
 
 
 def written(folder, result: dict) -> str:
+    first = {"valid/loss": 2.1, "valid/accuracy": 0.4, "test/accuracy": 0.3}
+    second = {"valid/loss": 1.2, "valid/accuracy": 0.76, "test/accuracy": 0.75}
     lines = [
-        {"step": 20, "kind": "train", "epoch": 1.0, "loss": 2.0},
-        {"step": 20, "kind": "eval", "epoch": 1.0, "valid/loss": 2.1,
-         "valid/accuracy": 0.4, "test/accuracy": 0.3},
-        {"step": 40, "kind": "train", "epoch": 2.0, "loss": "nan"},
-        {"step": 40, "kind": "eval", "epoch": 2.0, "valid/loss": 1.2,
-         "valid/accuracy": 0.76, "test/accuracy": 0.75},
-    ]  # fmt: skip
-    text = "".join(json.dumps(line) + "\n" for line in lines)
+        MetricsLine(20, "train", 1.0, {"loss": 2.0}),
+        MetricsLine(20, "eval", 1.0, first),
+        MetricsLine(40, "train", 2.0, {"loss": float("nan")}),
+        MetricsLine(40, "eval", 2.0, second),
+    ]
+    text = "".join(line.dumps() for line in lines)
     (folder / "metrics.jsonl").write_text(text)
-    path = write_report(folder, result)
+    path = write_report(folder, msgspec.convert(result, ExperimentResult))
     assert path == folder / "report.html"
     assert [p.name for p in folder.iterdir() if p.name.startswith(".")] == []
     return path.read_text(encoding="utf-8")
@@ -181,11 +190,6 @@ def test_a_metric_that_the_baseline_lacks_is_shown_with_one_that_it_has(
     tmp_path, result
 ):
     result["selection_metric"] = "loss"
-    summary = result["summary"]
-    summary["last"]["loss"] = summary["test"]["loss"]
-    for name, stage in summary["stages"].items():
-        run = result["runs"][0]["stages"][name]
-        stage["test"]["loss"] = spread(run["test"]["loss"])
     text = " ".join(Seen(written(tmp_path, result)).text.split())
     assert "75.0 % test accuracy 50.0 % majority class: “no”" in text
     section = text.split("Fusion vs. unimodal")[1].split("Checkpoint selection")[0]
@@ -195,7 +199,7 @@ def test_a_metric_that_the_baseline_lacks_is_shown_with_one_that_it_has(
 
 def test_of_several_runs_it_gives_the_spread(tmp_path, result):
     second = copy.deepcopy(result["runs"][0])
-    second["stages"]["video"]["test"]["accuracy"] = 0.7
+    second["stages"]["video"]["test"]["scores"]["accuracy"] = 0.7
     result["runs"] = [{**result["runs"][0], "folder": "a"}, {**second, "folder": "b"}]
     result["summary"]["test"]["accuracy"] = spread(0.75, 2)
     text = " ".join(Seen(written(tmp_path, result)).text.split())
@@ -257,21 +261,15 @@ def test_is_accessible(tmp_path, result):
     assert clips and len(clips) == len(set(clips))
 
 
-FIELDS = re.findall(
-    r"\w+",
-    """
-    command config data name title facts warnings counts model parameters total
-    components protocol task label kind classes range selection_metric metrics
-    definition unit higher_is_better baseline description scores runs fold seed folder
-    step epoch steps ended valid test last best_test rank score plot_data confusion
-    pairs truth prediction skipped_steps times compile_s step_s median p10 p90
-    data_stall_fraction total_s stages summary mean std n versions git device count
-    created modality_weights norms cosines conflicts terms modules batches value
-    weight
-    """,
-)
+FIELDS = {"warnings"} | {
+    field.name
+    for module in (experiment_result, gradients_result, model_result)
+    for kind in vars(module).values()
+    if dataclasses.is_dataclass(kind)
+    for field in dataclasses.fields(kind)
+}
 """Fields of the results; other keys are names of metrics, modalities and such."""
-KEPT = ("protocol", "unit", "folder")
+KEPT = ("protocol", "unit", "folder", "kind", "ended")
 """Fields whose values are one of a few."""
 
 
@@ -337,6 +335,7 @@ def found_gradients() -> dict:
     norms = {"task": spread(2.0), "contrast": spread(0.5)}
     return {
         "config": {"model": {"name": "mea"}},
+        "model": "mea",
         "data": "digits",
         "steps": [1200],
         "batches": 4,
@@ -353,12 +352,18 @@ def found_gradients() -> dict:
                 "conflicts": [[0.0, 0.0], [0.0, 0.0]],
             },
         },
+        "versions": {"jax": "0.10.2"},
     }
 
 
+def gradients_page(folder, found: dict) -> str:
+    result = msgspec.convert(found, GradientsResult)
+    return write_page(folder / "gradients.html", result).read_text("utf-8")
+
+
 def test_gradients(tmp_path):
-    page = write_page(tmp_path / "gradients.html", found_gradients())
-    text = " ".join(Seen(page.read_text("utf-8")).text.split())
+    page = gradients_page(tmp_path, found_gradients())
+    text = " ".join(Seen(page).text.split())
     for row in (
         "Gradients of mea on digits Mean of 4 training batches; weights of step 1,200.",
         "term value weight task 1.5 0.1", "module task contrast all modules 2 0.5",
@@ -372,8 +377,7 @@ def test_no_string_of_gradients_becomes_markup(tmp_path):
     pages = {}
     for suffix in (HARMLESS, HOSTILE):
         found = with_suffix(found_gradients(), suffix)
-        path = write_page(tmp_path / "gradients.html", found)
-        pages[suffix] = path.read_text("utf-8")
+        pages[suffix] = gradients_page(tmp_path, found)
     assert_is_text(pages)
 
 
@@ -388,7 +392,7 @@ def test_an_empty_value_is_a_dash(tmp_path, result):
 
 def test_all_letters_of_charts_have_one_size(tmp_path, result):
     page = written(tmp_path, full(result, "regression"))
-    page += write_page(tmp_path / "gradients.html", found_gradients()).read_text()
+    page += gradients_page(tmp_path, found_gradients())
     charts = "".join(re.findall("<svg.*?</svg>", page, flags=re.DOTALL))
     sizes = set(re.findall(r"font(?:-size)?:[^;\"]*?([0-9.]+)px", charts))
     assert sizes == {"10"}
@@ -428,8 +432,8 @@ def test_times(seconds, said):
 
 
 def test_a_metric_is_shown_in_its_unit():
-    loss, mae, accuracy = (info.to_json() for info in (LOSS, MAE, ACCURACY))
-    summary = {"mean": 0.5, "std": 0.1, "n": 3}
+    loss, mae, accuracy = (info.shown for info in (LOSS, MAE, ACCURACY))
+    summary = MeanStd(0.5, 0.1, 3)
     assert formatting.score(loss, 0.25) == "0.250"
     assert formatting.mean_std(mae, summary) == "0.500 ± 0.100"
     assert formatting.mean_std(accuracy, summary) == "50.0 % ± 10.0"
@@ -443,14 +447,14 @@ def test_a_metric_from_outside_is_shown_with_its_label_unit_and_direction(
 ):
     error = {"audio": 2.0, "video": 3.0, "": 1.234}
     result["selection_metric"] = "rmse"
-    result["metrics"]["rmse"] = RMSE.to_json()
+    result["metrics"]["rmse"] = to_json(RMSE.shown)
     result["baseline"]["scores"]["rmse"] = spread(4.0)
     summary, run = result["summary"], result["runs"][0]
     for stage, value in error.items():
         entry = run["stages"][stage] if stage else run
         found = summary["stages"][stage] if stage else summary
         for split in ("valid", "test", "last"):
-            entry[split]["rmse"] = value
+            entry[split]["scores"]["rmse"] = value
         found["test"]["rmse"] = spread(value)
     summary["last"]["rmse"] = spread(1.5)
     text = " ".join(Seen(written(tmp_path, result)).text.split())

@@ -1,7 +1,6 @@
 """Whole runs: they conclude, go on, refuse another config, and stop on bad numbers."""
 
 import dataclasses
-import json
 import re
 import shutil
 import signal
@@ -28,9 +27,16 @@ from mmfusion_jax.errors import (
     DivergedError,
     WeightsError,
 )
+from mmfusion_jax.metrics.nonfinite import (
+    undefined_in_evaluations,
+    undefined_in_runs,
+)
+from mmfusion_jax.results.experiment_result import ExperimentResult
+from mmfusion_jax.results.json_file import read_json
+from mmfusion_jax.results.metrics_file import read_metrics
+from mmfusion_jax.results.model_result import NotFinite
 from mmfusion_jax.runner import experiment
 from mmfusion_jax.runner.trainer import Trainer
-from mmfusion_jax.train.metrics_log import read_metrics
 from mmfusion_jax.train.plan import SelectionState
 from mmfusion_jax.weights import WEIGHT_MAPPINGS
 from mmfusion_jax.weights.convert import NameRule, WeightMapping
@@ -42,6 +48,10 @@ def train(asked: ConfigDict, workdir: Path, command: str = "a test"):
 
 def evaluate(asked: ConfigDict, workdir: Path):
     return experiment.evaluate(resolve(asked), workdir)
+
+
+def read(workdir: Path) -> ExperimentResult:
+    return read_json(workdir / "result.json", ExperimentResult, "delete it")
 
 
 @pytest.fixture(scope="module")
@@ -58,34 +68,34 @@ def finished(tmp_path_factory):
 
 def test_a_result_says_everything_and_the_report_stands_beside_it(finished):
     _, workdir, result = finished
-    assert result == json.loads((workdir / "result.json").read_text("utf-8"))
-    assert [run["fold"] for run in result["runs"]] == [0, 1]
-    assert result["data"]["title"] == "tones (made up)"
-    assert result["baseline"]["scores"]["accuracy"]["mean"] == pytest.approx(1 / 3)
-    accuracies = [run["test"]["accuracy"] for run in result["runs"]]
-    summary = result["summary"]["test"]["accuracy"]
-    assert summary["mean"] == pytest.approx(np.mean(accuracies))
-    assert summary["std"] == pytest.approx(np.std(accuracies, ddof=1))
-    assert set(result["summary"]["stages"]) == {"video"}
+    assert read(workdir) == result
+    assert [run.fold for run in result.runs] == [0, 1]
+    assert result.data.title == "tones (made up)"
+    assert result.baseline.scores["accuracy"].mean == pytest.approx(1 / 3)
+    accuracies = [run.test.scores["accuracy"] for run in result.runs]
+    summary = result.summary.test["accuracy"]
+    assert summary.mean == pytest.approx(np.mean(accuracies))
+    assert summary.std == pytest.approx(np.std(accuracies, ddof=1))
+    assert set(result.summary.stages) == {"video"}
     assert np.mean(accuracies) > 0.5
     assert "tones (made up)" in (workdir / "report.html").read_text("utf-8")
 
 
 def test_the_chosen_step_is_the_first_of_the_best_on_validation(finished):
     _, workdir, result = finished
-    for run in result["runs"]:
-        lines = read_metrics(workdir / run["folder"])
+    for run in result.runs:
+        lines = read_metrics(workdir / run.folder)
         scores = {
-            line["step"]: line["valid/accuracy"]
+            line.step: line.values["valid/accuracy"]
             for line in lines
-            if line["kind"] == "eval"
+            if line.kind == "eval"
         }
         assert len(scores) == 4
         best = max(scores.values())
-        assert run["step"] == min(s for s, score in scores.items() if score == best)
-        assert run["valid"]["accuracy"] == pytest.approx(best)
-        tests = [line["test/accuracy"] for line in lines if line["kind"] == "eval"]
-        assert run["best_test"]["score"] == pytest.approx(max(tests))
+        assert run.step == min(s for s, score in scores.items() if score == best)
+        assert run.valid.scores["accuracy"] == pytest.approx(best)
+        tests = [x.values["test/accuracy"] for x in lines if x.kind == "eval"]
+        assert run.best_test.score == pytest.approx(max(tests))
 
 
 def test_a_finished_folder_is_left_alone(finished, capfd):
@@ -111,23 +121,23 @@ def undefined(request, tmp_path_factory):
 
 def test_a_split_with_a_prediction_that_is_not_finite_has_no_scores(undefined):
     asked, workdir, result = undefined
-    (run,) = result["runs"]
-    assert run["steps"] == 8 and np.isfinite(run["valid"][result["selection_metric"]])
-    test = dict(run["test"])
-    assert test.pop("not_finite") == {"count": 2, "of": 9, "examples": [3, 7]}
-    assert test and set(test.values()) == {None}
-    assert result["summary"]["test"][result["selection_metric"]]["mean"] is None
-    assert json.loads((workdir / "result.json").read_text("utf-8")) == result
+    (run,) = result.runs
+    assert run.steps == 8 and np.isfinite(run.valid.scores[result.selection_metric])
+    assert run.test.not_finite == NotFinite(count=2, of=9, examples=[3, 7])
+    assert len(run.test.scores) > 3 and set(run.test.scores.values()) == {None}
+    assert result.summary.test[result.selection_metric].mean is None
+    assert read(workdir) == result
     page = (workdir / "report.html").read_text("utf-8")
     assert "not defined" in page and "2 of 9 examples are not finite" in page
     assert "nan" not in re.sub("<svg.*?</svg>", "", page, flags=re.DOTALL).lower()
-    for entries in (result["runs"], evaluate(asked, workdir)):
+    evaluated = undefined_in_evaluations(evaluate(asked, workdir))
+    for found in (undefined_in_runs(result.runs), evaluated):
         with pytest.raises(DivergedError, match=r"test: .* 2 of 9 .*indices 3, 7\)"):
-            experiment.check_finite(entries)
+            experiment.check_finite(found)
 
 
 def test_finite_runs_pass(finished):
-    experiment.check_finite(finished[2]["runs"])
+    experiment.check_finite(undefined_in_runs(finished[2].runs))
 
 
 def test_ids_that_the_encoder_does_not_know_are_refused_first(tmp_path, monkeypatch):
@@ -159,10 +169,14 @@ def test_ids_that_the_encoder_does_not_know_are_refused_first(tmp_path, monkeypa
 
 def test_evaluation_repeats_the_scores(finished):
     asked, workdir, result = finished
-    for again, run in zip(evaluate(asked, workdir), result["runs"], strict=True):
-        assert again["step"] == run["step"]
-        assert again["test"]["accuracy"] == pytest.approx(run["test"]["accuracy"])
-        assert again["test"]["loss"] == pytest.approx(run["test"]["loss"], rel=1e-5)
+    for again, run in zip(evaluate(asked, workdir), result.runs, strict=True):
+        assert again.step == run.step
+        assert again.splits["test"].scores["accuracy"] == pytest.approx(
+            run.test.scores["accuracy"]
+        )
+        assert again.splits["test"].scores["loss"] == pytest.approx(
+            run.test.scores["loss"], rel=1e-5
+        )
 
 
 def test_another_config_is_refused(finished):
@@ -180,10 +194,10 @@ def test_nothing_to_evaluate_is_said(tmp_path):
 
 def test_without_a_validation_split_a_run_goes_to_its_end(tmp_path, capfd):
     result = train(config(**{"data.valid": False}), tmp_path)
-    (run,) = result["runs"]
-    assert run["step"] == run["steps"] == 16
-    assert run["valid"] is None
-    assert run["test"] == run["last"]
+    (run,) = result.runs
+    assert run.step == run.steps == 16
+    assert run.valid is None
+    assert run.test == run.last
     said = capfd.readouterr().err
     assert "test accuracy" in said and "valid accuracy" not in said
 
@@ -212,10 +226,10 @@ def test_a_stage_reads_its_tokens_as_the_model_does():
 
 def test_patience_stops_early(tmp_path):
     asked = config(**{"train.epochs": 50, "train.patience": 2})
-    (run,) = train(asked, tmp_path)["runs"]
-    assert run["ended"] == "early"
-    assert run["steps"] < 200
-    assert run["steps"] - run["step"] == 2 * 4
+    (run,) = train(asked, tmp_path).runs
+    assert run.ended == "early"
+    assert run.steps < 200
+    assert run.steps - run.step == 2 * 4
 
 
 def test_numbers_that_are_not_finite_stop_the_run_and_keep_the_weights(tmp_path, capfd):
@@ -274,18 +288,18 @@ def test_labels_that_are_no_classes(tmp_path, capfd, label, loss, select, limit)
     )
     asked.losses.task.name = loss
     result = train(asked, tmp_path)
-    (run,) = result["runs"]
-    better = run["test"][select] < limit if label == "score" else (
-        run["test"][select] > limit
+    (run,) = result.runs
+    better = run.test.scores[select] < limit if label == "score" else (
+        run.test.scores[select] > limit
     )  # fmt: skip
-    assert better, run["test"]
-    blind = result["baseline"]["scores"][select]["mean"]
+    assert better, run.test
+    blind = result.baseline.scores[select].mean
     assert blind == pytest.approx(2 / 3)  # both, by hand: the middle, the commoner one
-    assert result["baseline"]["description"] in capfd.readouterr().err
+    assert result.baseline.description in capfd.readouterr().err
     report = (tmp_path / "report.html").read_text("utf-8")
     assert ("predictions vs. labels" in report.lower()) == (label == "score")
     (again,) = evaluate(asked, tmp_path)
-    assert again["test"][select] == pytest.approx(run["test"][select])
+    assert again.splits["test"].scores[select] == pytest.approx(run.test.scores[select])
 
 
 def test_a_score_of_another_kind_of_label_is_refused(tmp_path):
@@ -298,12 +312,12 @@ def test_seeds_are_added_to_a_finished_folder_and_never_taken_away(tmp_path, cap
     one = train(config(), grown)
     metrics = (grown / "metrics.jsonl").read_text("utf-8")
     two = train(config(seeds=2), grown)
-    assert two["runs"][0] == one["runs"][0]
+    assert two.runs[0] == one.runs[0]
     assert (grown / "metrics.jsonl").read_text("utf-8") == metrics
-    assert [run["seed"] for run in two["runs"]] == [1234, 1235]
+    assert [run.seed for run in two.runs] == [1234, 1235]
     want = train(config(seeds=2), fresh)
-    assert two["summary"]["test"] == want["summary"]["test"]
-    assert two["summary"]["test"]["accuracy"]["n"] == 2
+    assert two.summary.test == want.summary.test
+    assert two.summary.test["accuracy"].n == 2
     assert len(evaluate(config(seeds=2), grown)) == 2
     with pytest.raises(ConfigError, match=r"C09.*seeds=2, but this run has 1"):
         train(config(), grown)
@@ -382,7 +396,7 @@ def test_a_corrupted_file_of_a_run_is_one_error(finished, tmp_path, name, conten
     asked, workdir, result = finished
     copy = tmp_path / "copy"
     shutil.copytree(workdir, copy)
-    folder = copy / result["runs"][0]["folder"] if name == "run.json" else copy
+    folder = copy / result.runs[0].folder if name == "run.json" else copy
     if name == "run.json":
         (copy / "result.json").unlink()
     (folder / name).write_bytes(content)
@@ -392,4 +406,4 @@ def test_a_corrupted_file_of_a_run_is_one_error(finished, tmp_path, name, conten
     if name == "config.json":
         return
     (folder / name).unlink()
-    assert train(asked, copy)["summary"]["test"] == result["summary"]["test"]
+    assert train(asked, copy).summary.test == result.summary.test

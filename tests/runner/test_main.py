@@ -47,7 +47,8 @@ def test_trains_evaluates_and_says_when_it_is_done(call, tmp_path):
     code, out, err = call("--json")
     assert code == 0, err
     result = json.loads(out)
-    assert result == json.loads((tmp_path / "run" / "result.json").read_text())
+    stored = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert stored == {"format_version": 1, **result}
     page = (tmp_path / "run" / "report.html").read_text()
     assert "<h1>unimodal on tones (made up)</h1>" in page
     assert "valid" in err
@@ -58,7 +59,7 @@ def test_trains_evaluates_and_says_when_it_is_done(call, tmp_path):
 
     code, out, err = call("--mode=evaluate")
     assert code == 0, err
-    test = result["runs"][0]["test"]["accuracy"]
+    test = result["runs"][0]["test"]["scores"]["accuracy"]
     (line,) = [line for line in out.splitlines() if " test: " in line]
     assert f"accuracy {test:.3f}" in line
 

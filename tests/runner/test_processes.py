@@ -57,5 +57,4 @@ def test_two_processes_equal_one(tmp_path, cache_dir):
         for n in "12"
     )
     assert two["step"] == one["step"]
-    assert two["test"]["accuracy"] == pytest.approx(one["test"]["accuracy"])
-    assert two["test"]["loss"] == pytest.approx(one["test"]["loss"], rel=1e-5)
+    assert two["test"]["scores"] == pytest.approx(one["test"]["scores"], rel=1e-5)

@@ -19,10 +19,10 @@ from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.data.registry import DATASETS
 from mmfusion_jax.errors import DivergedError, Interrupted
+from mmfusion_jax.results.metrics_file import read_metrics
 from mmfusion_jax.runner import experiment
 from mmfusion_jax.runner.trainer import Trainer
 from mmfusion_jax.train.checkpoint.manager import CheckpointManager
-from mmfusion_jax.train.metrics_log import read_metrics
 from mmfusion_jax.train.signals import GracefulShutdown
 
 pytestmark = pytest.mark.versions
@@ -99,8 +99,10 @@ def paper(request, patch, tmp_path_factory):
 
 def scalars(folder: Path) -> list[dict[str, Any]]:
     """What was written down of every step but how fast it was."""
-    lines = read_metrics(folder)
-    return [{k: v for k, v in x.items() if k != "examples_per_s"} for x in lines]
+    lines = [dataclasses.asdict(line) for line in read_metrics(folder)]
+    for line in lines:
+        line["values"].pop("examples_per_s", None)
+    return lines
 
 
 def test_a_run_that_is_resumed_ends_as_one_that_was_not(paper, tmp_path, monkeypatch):
@@ -110,9 +112,9 @@ def test_a_run_that_is_resumed_ends_as_one_that_was_not(paper, tmp_path, monkeyp
             experiment.train(paper.config, tmp_path, "a test")
     assert int(paper.last(tmp_path).step) == 4
     result = experiment.train(paper.config, tmp_path, "a test")
-    (run,), (want,) = result["runs"], paper.result["runs"]
-    assert run["steps"] == STEPS
-    assert {**run, "times": {}} == {**want, "times": {}}
+    (run,), (want,) = result.runs, paper.result.runs
+    assert run.steps == STEPS
+    assert dataclasses.replace(run, times=want.times) == want
     assert scalars(tmp_path) == scalars(paper.whole)
     assert len(scalars(tmp_path)) == STEPS + 2
     states = paper.last(tmp_path), paper.last(paper.whole)
@@ -163,12 +165,12 @@ def test_the_report_has_all_sections(paper):
     page = (paper.whole / "report.html").read_text("utf-8")
     for section in SECTIONS:
         assert f"<h2>{section}</h2>" in page, section
-    summary = paper.result["summary"]["test"]
+    summary = paper.result.summary.test
     assert ("mis" in summary) == (config.integration is not None)
     assert ("Multimodal Integration Score" in page) == ("mis" in summary)
-    shares = paper.result["summary"]["modality_weights"]
+    shares = paper.result.summary.modality_weights
     assert set(shares) == (set(config.model.modalities) if weighs else set())
     assert ("Modality weights" in page) == weighs
     if weighs:
-        assert sum(s["mean"] for s in shares.values()) == pytest.approx(1)
-    assert all(np.isfinite(score["mean"]) for score in summary.values())
+        assert sum(s.mean for s in shares.values()) == pytest.approx(1)
+    assert all(np.isfinite(score.mean) for score in summary.values())

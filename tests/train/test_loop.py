@@ -8,6 +8,7 @@ import optax
 import pytest
 
 from mmfusion_jax.errors import CheckpointError, Interrupted
+from mmfusion_jax.results.model_result import Evaluation
 from mmfusion_jax.train.loop import Loop
 from mmfusion_jax.train.metrics_log import MetricsLogger
 from mmfusion_jax.train.optimizer import scale_by_lr_multiplier
@@ -47,7 +48,9 @@ def loop(plan: TrainPlan, scores=(), *, disk: bool = True, signal: int | None = 
         plan=plan,
         step=lambda state, batch: (state.replace(step=state.step + 1), metrics),
         batches=lambda start, stop: iter(range(start, stop)),
-        evaluate=lambda state: {"valid": {"accuracy": next(values), "loss": 0.0}},
+        evaluate=lambda state: {
+            "valid": Evaluation({"accuracy": next(values), "loss": 0.0})
+        },
         state=state,
         saver=Disk(disk),
         logger=MetricsLogger(None, "loop", out=io.StringIO()),

@@ -1,0 +1,226 @@
+"""`result.json`: all folds and seeds of an experiment."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mmfusion_jax.option_types import SelectionProtocol
+from mmfusion_jax.results.json_file import Number, check, names_match
+from mmfusion_jax.results.model_result import Evaluation, ModelResult, Parameters
+
+
+@dataclass(frozen=True)
+class MeanStd:
+    """Mean and standard deviation (n - 1) over n runs.
+
+    Both are None, or NaN, where the value of one run is not defined.
+    """
+
+    mean: Number
+    std: Number
+    n: int
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """A metric, as reports show it.
+
+    Attributes:
+        label: The name in reports.
+        definition: One sentence.
+        unit: "percent" for a fraction, which reports show as a percentage, or "".
+        higher_is_better: The direction.
+    """
+
+    label: str
+    definition: str
+    unit: Literal["", "percent"]
+    higher_is_better: bool
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """The dataset.
+
+    Attributes:
+        name: Its short name or import path.
+        title: Its title.
+        facts: Metadata by name, JSON values.
+        counts: Split -> number of examples.
+    """
+
+    name: str
+    title: str
+    facts: dict[str, Any]
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """The model: its short name or import path, and its size."""
+
+    name: str
+    parameters: Parameters
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """The label.
+
+    Attributes:
+        label: Its name.
+        kind: Its type.
+        classes: Names of the classes, by index.
+        range: Lowest and highest value of a regression.
+        flags: Names of the flags of a multilabel task.
+    """
+
+    label: str
+    kind: Literal["classification", "regression", "multilabel"]
+    classes: list[str] = field(default_factory=list)
+    range: tuple[float, float] | None = None
+    flags: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        regression = self.kind == "regression"
+        check((self.range is not None) == regression, "task: range does not fit kind")
+
+
+@dataclass(frozen=True)
+class BaselineSummary:
+    """The best constant prediction; its test scores over all runs."""
+
+    description: str
+    scores: dict[str, MeanStd]
+
+
+@dataclass(frozen=True)
+class StageSummary:
+    """Test scores of a unimodal model over all runs."""
+
+    test: dict[str, MeanStd]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Scores over all runs.
+
+    Attributes:
+        test: Metric or "loss" -> test score at the selected checkpoints.
+        last: The same after the last step.
+        best_test: Best test score of the selection metric over all evaluations; None if
+            there is none.
+        modality_weights: Modality -> weight; empty for a model without them.
+        stages: Modality -> scores of its unimodal model.
+    """
+
+    test: dict[str, MeanStd]
+    last: dict[str, MeanStd]
+    best_test: MeanStd | None
+    modality_weights: dict[str, MeanStd]
+    stages: dict[str, StageSummary]
+
+
+@dataclass(frozen=True)
+class Device:
+    """Kind, platform and number of the devices."""
+
+    kind: str
+    platform: str
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult(ModelResult):
+    """One fold with one seed.
+
+    Attributes:
+        fold: Number of the fold.
+        seed: Seed of weights, order and augmentation.
+        folder: Relative to the work folder; "." for a run that is alone.
+        stages: Modality -> result of its unimodal model.
+    """
+
+    fold: int
+    seed: int
+    folder: str
+    stages: dict[str, ModelResult]
+
+
+@dataclass(frozen=True)
+class RunEvaluation:
+    """Scores of a trained run at its selected checkpoint.
+
+    Attributes:
+        fold, seed, folder: The run.
+        step: Step of the checkpoint.
+        splits: Split -> scores.
+    """
+
+    fold: int
+    seed: int
+    folder: str
+    step: int
+    splits: dict[str, Evaluation]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentResult:
+    """Everything that is known of a finished experiment.
+
+    Attributes:
+        command: The command line.
+        config: The config, as JSON values.
+        data: The dataset.
+        model: The model.
+        protocol: How the checkpoint was selected.
+        task: The label.
+        selection_metric: A key of `metrics`.
+        metrics: Name -> what is known of a metric, "loss" included.
+        baseline: The constant baseline.
+        runs: Every fold and seed.
+        summary: Scores over all runs.
+        versions: Package -> version.
+        git: Commit of the library; "" if unknown.
+        device: The devices.
+        created: Time of the end of the experiment, ISO 8601 in UTC.
+    """
+
+    command: str
+    config: dict[str, Any]
+    data: DataInfo
+    model: ModelInfo
+    protocol: SelectionProtocol
+    task: TaskInfo
+    selection_metric: str
+    metrics: dict[str, MetricInfo]
+    baseline: BaselineSummary
+    runs: list[RunResult]
+    summary: Summary
+    versions: dict[str, str]
+    git: str
+    device: Device
+    created: str
+
+    def __post_init__(self) -> None:
+        check(bool(self.runs), "runs: empty")
+        metrics, stages = self.metrics, self.summary.stages
+        check(self.selection_metric in metrics, "selection_metric: not in metrics")
+        names_match(self.summary.test, metrics, "summary.test")
+        names_match(self.summary.last, metrics, "summary.last")
+        known = self.baseline.scores.keys() <= metrics.keys()
+        check(known, "baseline.scores: a score that is not in metrics")
+        for name, stage in stages.items():
+            names_match(stage.test, metrics, f"summary.stages.{name}.test")
+        for run in self.runs:
+            names_match(run.stages, stages, "runs: stages")
+            for model in (run, *run.stages.values()):
+                names_match(model.test.scores, metrics, "runs: test")
+            self._check_plot_data(run)
+
+    def _check_plot_data(self, run: RunResult) -> None:
+        """Raises ValueError unless the plots of a run fit the label."""
+        plot, kind = run.plot_data, self.task.kind
+        check((plot.pairs is not None) == (kind == "regression"), "plot_data: pairs")
+        if kind == "classification":
+            fits = plot.confusion and len(plot.confusion) == len(self.task.classes)
+            check(bool(fits), "plot_data: confusion does not fit task.classes")

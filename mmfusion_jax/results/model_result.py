@@ -1,0 +1,184 @@
+"""`run.json`: the result of training one model on one fold with one seed."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mmfusion_jax.results.json_file import Number, check
+
+
+@dataclass(frozen=True)
+class NotFinite:
+    """Predictions that are not finite, so that the scores are not defined.
+
+    Attributes:
+        count: Number of such examples.
+        of: Number of all examples.
+        examples: Indices of the first ones.
+    """
+
+    count: int
+    of: int
+    examples: list[int]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scores of one split.
+
+    Attributes:
+        scores: Metric or "loss" -> value; None, or NaN, where it is not defined.
+        not_finite: Why the scores are not defined; None if they are.
+    """
+
+    scores: dict[str, Number]
+    not_finite: NotFinite | None = None
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Number of parameters, in total and of every top-level module."""
+
+    total: int
+    components: dict[str, int]
+
+    def __post_init__(self) -> None:
+        check(min(self.components.values(), default=0) >= 0, "parameters: negative")
+        check(self.total == sum(self.components.values()), "parameters: wrong total")
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Median, 10th and 90th percentile of the time of a training step, in seconds."""
+
+    median: Number
+    p10: Number
+    p90: Number
+
+
+@dataclass(frozen=True)
+class Times:
+    """Time of a run by phase, in seconds.
+
+    Attributes:
+        step_s: Time of a training step.
+        compile_s: Time of the first step, which includes compilation.
+        data_stall_fraction: Fraction of the step time for which the devices waited for
+            data, 0..1.
+        evaluate_s: Time of evaluations.
+        save_s: Time to start checkpoints.
+        total_s: Time of the whole run.
+    """
+
+    step_s: StepTime
+    compile_s: Number
+    data_stall_fraction: Number
+    evaluate_s: Number
+    save_s: Number
+    total_s: Number
+
+
+@dataclass(frozen=True)
+class BestTest:
+    """The best test score over all evaluations, which selects nothing.
+
+    Attributes:
+        score: Value of the selection metric.
+        rank: The score with its sign changed where lower is better.
+        step: The step of the evaluation.
+    """
+
+    score: float
+    rank: float
+    step: int
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The best constant prediction.
+
+    Attributes:
+        description: Such as "majority class: “happy”".
+        scores: Its metrics on the test split; None, or NaN, where it is not defined.
+    """
+
+    description: str
+    scores: dict[str, Number]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Labels and predictions of a regression, (n) each."""
+
+    truth: list[float]
+    prediction: list[float]
+
+    def __post_init__(self) -> None:
+        check(len(self.truth) == len(self.prediction), "pairs: not of the same length")
+        finite = all(map(math.isfinite, (*self.truth, *self.prediction)))
+        check(finite, "pairs: not finite")
+
+
+@dataclass(frozen=True)
+class PlotData:
+    """The predictions on the test split, as the report plots them.
+
+    Attributes:
+        confusion: (k k) counts, true class by predicted class; None for other labels.
+        pairs: Labels and predictions of a regression; None for other labels.
+    """
+
+    confusion: list[list[int]] | None = None
+    pairs: Pairs | None = None
+
+    def __post_init__(self) -> None:
+        if (rows := self.confusion) is not None:
+            square = all(len(row) == len(rows) for row in rows)
+            check(square, "confusion: not a square matrix")
+            check(min(map(min, rows), default=0) >= 0, "confusion: a negative count")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelResult:
+    """The result of training one model on one fold with one seed.
+
+    Attributes:
+        model: Short name of the model.
+        baseline: The constant baseline of the label.
+        parameters: Number of parameters.
+        step, epoch: Selected checkpoint.
+        steps: Number of training steps.
+        ended: "early" if the score stopped improving, else "finished".
+        valid: Scores at the selected checkpoint; None without a validation split.
+        test: Scores at the selected checkpoint.
+        last: Test scores after the last step.
+        best_test: Best test score over all evaluations; None if there is none.
+        plot_data: Predictions on the test split.
+        modality_weights: Modality -> mean weight, 0..1; empty for a model without them.
+        skipped_steps: Number of steps skipped because of non-finite values.
+        times: Time by phase.
+    """
+
+    model: str
+    baseline: Baseline
+    parameters: Parameters
+    step: int
+    epoch: float
+    steps: int
+    ended: Literal["early", "finished"]
+    valid: Evaluation | None
+    test: Evaluation
+    last: Evaluation
+    best_test: BestTest | None
+    plot_data: PlotData
+    modality_weights: dict[str, Number] = field(default_factory=dict)
+    skipped_steps: int
+    times: Times
+
+    def __post_init__(self) -> None:
+        check(0 <= self.step <= self.steps, "step: not between 0 and steps")
+        names = self.test.scores.keys()
+        for split in (self.valid, self.last):
+            same = split is None or split.scores.keys() == names
+            check(same, "valid, test and last: not the same scores")
+        check(self.baseline.scores.keys() <= names, "baseline: an unknown score")
