@@ -1,6 +1,5 @@
 """Tables of trained configs: mean and standard deviation over seeds."""
 
-import json
 import statistics
 import subprocess
 import sys
@@ -9,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from mmfusion_jax.metrics.rounding import format_number
+from mmfusion_jax.results.experiment_result import ExperimentResult, read_result
+from mmfusion_jax.results.json_file import dumps
+from mmfusion_jax.results.model_result import ModelResult
 
 COLUMNS = ("model", "modalities", "test accuracy", "validation", "macro F1", "MIS")
 METRICS = {"test": ("accuracy", "macro_f1", "mis"), "valid": ("accuracy",)}
 
 
-def train(config: str, workdir: Path, *options: str) -> dict[str, Any]:
-    """Trains a config to the end, resuming if possible, and returns `result.json`.
+def train(config: str, workdir: Path, *options: str) -> ExperimentResult:
+    """Trains a config to the end, resuming if possible, and returns its result.
 
     Args:
         config: Config file below configs/, such as "mea.py" or "mea.py:mmmo".
@@ -29,32 +31,37 @@ def train(config: str, workdir: Path, *options: str) -> dict[str, Any]:
     done = subprocess.run([*command, *options, f"--workdir={workdir}"], check=False)
     if done.returncode:
         sys.exit(done.returncode)
-    return json.loads((workdir / "result.json").read_text(encoding="utf-8"))
+    result = read_result(workdir)
+    assert result is not None
+    return result
 
 
 def row(
-    name: str, modalities: Sequence[str], runs: Sequence[Mapping[str, Any]]
+    name: str, modalities: Sequence[str], runs: Sequence[ModelResult]
 ) -> dict[str, Any]:
     """Returns a row: the metrics' mean and standard deviation over the seeds.
 
     Args:
         name: First column.
         modalities: Second column.
-        runs: Entries of `result.json`, one per seed.
+        runs: Results of training, one per seed.
     """
     found: dict[str, Any] = {"model": name, "modalities": list(modalities)}
     for split, metrics in METRICS.items():
+        evaluations = [run.test if split == "test" else run.valid for run in runs]
         for metric in metrics:
-            if values := [run[split][metric] for run in runs if metric in run[split]]:
+            scores = [e.scores.get(metric) for e in evaluations if e is not None]
+            values = [score for score in scores if score is not None]
+            if values and len(values) == len(runs):
                 found[f"{split}_{metric}"] = mean_std(values)
-    found["parameters"] = runs[0]["parameters"]["total"]
+    found["parameters"] = runs[0].parameters.total
     found["seeds"] = len(runs)
     return found
 
 
-def step_s(runs: Sequence[Mapping[str, Any]], quantile: str = "median") -> float:
+def step_s(runs: Sequence[ModelResult], quantile: str = "median") -> float:
     """Returns the seconds per step: the median over runs of "median" or "p10"."""
-    return statistics.median(run["times"]["step_s"][quantile] for run in runs)
+    return statistics.median(getattr(run.times.step_s, quantile) for run in runs)
 
 
 def mean_std(values: Sequence[float]) -> dict[str, float | None]:
@@ -87,5 +94,5 @@ def markdown(table: Sequence[Mapping[str, Any]]) -> str:
 
 def write(path: Path, table: Sequence[Mapping[str, Any]], **details: Any) -> None:
     """Writes the rows and details of the runs as JSON."""
-    text = json.dumps({"table": table, **details}, indent=2)
+    text = dumps({"table": table, **details}, indent=2)
     path.write_text(text + "\n", encoding="utf-8")

@@ -18,8 +18,7 @@ from mmfusion_jax.metrics.integration_score import (
 )
 from mmfusion_jax.metrics.multilabel import MultilabelMetrics
 from mmfusion_jax.metrics.score_info import Collected, Metrics, ScoreInfo
-from mmfusion_jax.results.experiment_result import TaskInfo
-from mmfusion_jax.results.model_result import Baseline, Pairs, PlotData
+from mmfusion_jax.results.model_result import Baseline, Pairs, PlotData, TaskInfo
 
 
 class Task(Protocol):

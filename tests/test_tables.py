@@ -1,16 +1,23 @@
 """Tables of experiments/digits and experiments/av_mnist, from synthetic results."""
 
-import json
+import dataclasses
 import runpy
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
+import sample_results
+
+from mmfusion_jax.results.experiment_result import ExperimentResult
+from mmfusion_jax.results.json_file import write_json
+from mmfusion_jax.results.model_result import ModelResult
 
 FOLDER = Path(__file__).parents[1] / "experiments"
+STEP_TIME = ("median", "p10", "p90")
 
 
-CONFIG = {"config": {"model": {"encoders": {"image": {}, "audio": {}}}}}
+CONFIG = {"model": {"encoders": {"image": {}, "audio": {}}}}
 
 
 @pytest.fixture
@@ -20,24 +27,27 @@ def script(monkeypatch):
 
 
 def entry(accuracy, step_s=0.1, **more):
+    """A trained model whose scores are these."""
+    sample = sample_results.entry(accuracy)
     scores = {"accuracy": accuracy, "macro_f1": accuracy / 2, **more}
-    return {
-        "test": scores,
-        "valid": {"accuracy": accuracy + 0.1},
-        "parameters": {"total": 1234},
-        "times": {"step_s": {"median": step_s, "p10": step_s}},
+    return sample | {
+        "test": {"scores": scores},
+        "last": {"scores": scores},
+        "valid": {"scores": {**scores, "accuracy": accuracy + 0.1}},
+        "parameters": {"total": 1234, "components": {"head": 1234}},
+        "times": sample["times"] | {"step_s": dict.fromkeys(STEP_TIME, step_s)},
     }
 
 
-def result(*runs):
-    return {"runs": list(runs), **CONFIG}
+def model(accuracy, step_s=0.1, **more) -> ModelResult:
+    return msgspec.convert(entry(accuracy, step_s, **more), ModelResult)
 
 
 def test_a_row_of_av_mnist_is_of_all_seeds(script):
     found = script("av_mnist")
-    two = entry(0.6, 0.3, mis=0.5), entry(0.8, 0.1, mis=0.7)
-    configs = dict.fromkeys(("hetero", "image"), CONFIG["config"])
-    rows = found["table"](configs, {"hetero": two, "image": [entry(0.4)]})
+    two = model(0.6, 0.3, mis=0.5), model(0.8, 0.1, mis=0.7)
+    configs = dict.fromkeys(("hetero", "image"), CONFIG)
+    rows = found["table"](configs, {"hetero": two, "image": [model(0.4)]})
     first, second = found["markdown"](rows).splitlines()[2:]
     assert first == (
         "| Hetero-Fusion-Net | audio, image | 0.700 ± 0.141 | 0.800 ± 0.141 | "
@@ -53,9 +63,8 @@ def test_seeds_count_where_all_rows_are_finished(script, tmp_path):
     for seed, keys in enumerate([rows, ["image"]]):
         for key in keys:
             folder = tmp_path / key / f"seed_{seed}"
-            folder.mkdir(parents=True)
-            (folder / "run.json").write_text(json.dumps({"seed": seed}))
-    assert found["finished"](rows, tmp_path) == {key: [{"seed": 0}] for key in rows}
+            write_json(folder / "run.json", entry(0.5 + seed / 10))
+    assert found["finished"](rows, tmp_path) == {key: [model(0.5)] for key in rows}
 
 
 def test_rows_of_av_mnist_are_trained_briefly(script, monkeypatch):
@@ -76,8 +85,10 @@ def test_rows_of_av_mnist_are_trained_briefly(script, monkeypatch):
 
 
 def test_stages_of_the_digits_are_rows(script):
-    run = entry(0.9) | {"stages": {"audio": entry(0.5)}}
-    alone, whole = script("digits")["rows"]("cfn_sr", result(run))
+    result = msgspec.convert(sample_results.result(), ExperimentResult)
+    config = {"model": {"encoders": {"image": {}, "audio": {}}}}
+    result = dataclasses.replace(result, config=config)
+    alone, _, whole = script("digits")["rows"]("cfn_sr", result)
     assert (alone["model"], alone["modalities"]) == ("cfn_sr: audio only", ["audio"])
-    assert "step_s" not in alone and whole["step_s"] == 0.1
+    assert "step_s" not in alone and whole["step_s"] == 0.07
     assert whole["modalities"] == ["image", "audio"]

@@ -9,7 +9,6 @@ all rows are trained; it is also written to results.json beside this file.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from ml_collections import ConfigDict
 from mmfusion_jax.config import build
 from mmfusion_jax.config.load import load_config
 from mmfusion_jax.config.resolve import distributed_spec, resolve
+from mmfusion_jax.results.model_result import ModelResult, read_run
 from mmfusion_jax.runner import provenance
 from mmfusion_jax.runner.experiment import Experiment
 from mmfusion_jax.runner.runtime import initialize
@@ -39,7 +39,7 @@ ROWS = {
     "cmaer": ("OF-CMAER-CAT", "of_cmaer_cat.py:av_mnist"),
     "cfn": ("CFN-SR's block", "cfn_sr.py:av_mnist"),
 }
-Entries = Mapping[str, Sequence[Mapping[str, Any]]]
+Entries = Mapping[str, Sequence[ModelResult]]
 
 
 def configs(max_train_pairs: int, epochs: int) -> dict[str, ConfigDict]:
@@ -67,15 +67,15 @@ def train(rows: Mapping[str, ConfigDict], seeds: int, runs: Path) -> None:
                 experiment.train(RunKey(0, seed, f"seed_{seed}"), data, shutdown)
 
 
-def finished(rows: Sequence[str], runs: Path) -> dict[str, list[dict[str, Any]]]:
+def finished(rows: Sequence[str], runs: Path) -> dict[str, list[ModelResult]]:
     """Returns the results of every row, for the seeds with which all are trained."""
-    found: dict[str, list[dict[str, Any]]] = {key: [] for key in rows}
+    found: dict[str, list[ModelResult]] = {key: [] for key in rows}
     for seed in range(sys.maxsize):
-        paths = {key: runs / key / f"seed_{seed}" / "run.json" for key in rows}
-        if not all(path.exists() for path in paths.values()):
+        results = {key: read_run(runs / key / f"seed_{seed}") for key in rows}
+        if None in results.values():
             return found
-        for key, path in paths.items():
-            found[key].append(json.loads(path.read_text(encoding="utf-8")))
+        for key, result in results.items():
+            found[key].append(result)
     return found
 
 
@@ -115,12 +115,12 @@ def main() -> None:
     entries = finished(list(rows), options.runs)
     if not entries["image"]:
         raise SystemExit(f"{options.runs}: no seed is finished for all rows.")
-    made, baseline = table(rows, entries), entries["image"][0]["baseline"]
+    made, baseline = table(rows, entries), entries["image"][0].baseline
     details = {"versions": provenance.versions(), "baseline": baseline}
     details |= {k: rows["image"]["data"][k] for k in ("snr_db", "max_train_pairs")}
     write(FOLDER / "results.json", made, **details, epochs=options.epochs)
     print(markdown(made))
-    print(f"{baseline['description']}: {baseline['scores']['accuracy']:.3f}")
+    print(f"{baseline.description}: {baseline.scores['accuracy']:.3f}")
 
 
 if __name__ == "__main__":

@@ -9,24 +9,25 @@ this file.
 
 import argparse
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tables import markdown, row, step_s, train, write
 
+from mmfusion_jax.results.experiment_result import ExperimentResult
+
 FOLDER = Path(__file__).parent
 PAPERS = ("cfn_sr", "mea", "mcl_mcf", "hetero_fusion_net", "of_cmaer_cat")
 
 
-def rows(paper: str, result: Mapping[str, Any]) -> list[dict[str, Any]]:
+def rows(paper: str, result: ExperimentResult) -> list[dict[str, Any]]:
     """Returns one row for each unimodal stage and one for the model."""
-    runs = result["runs"]
-    names = list(result["config"]["model"]["encoders"])
+    runs = result.runs
+    names = list(result.config["model"]["encoders"])
     made = [
-        row(f"{paper}: {stage} only", [stage], [run["stages"][stage] for run in runs])
-        for stage in runs[0].get("stages") or ()
+        row(f"{paper}: {stage} only", [stage], [run.stages[stage] for run in runs])
+        for stage in runs[0].stages
     ]
     return [*made, row(paper, names, runs) | {"step_s": step_s(runs)}]
 
@@ -44,12 +45,14 @@ def main() -> None:
         "--only", nargs="*", choices=PAPERS, default=PAPERS, help="papers to train"
     )
     options = parser.parse_args()
-    table, result = [], {}
+    table, details = [], {}
     for paper in options.only:
         workdir = options.runs / paper
         result = train(f"{paper}.py", workdir, f"--config.seeds={options.seeds}")
         table += rows(paper, result)
-    details = {key: result[key] for key in ("versions", "device", "data")}
+        details = {
+            "versions": result.versions, "device": result.device, "data": result.data
+        }  # fmt: skip
     write(FOLDER / "results.json", table, **details)
     print(markdown(table))
 

@@ -21,9 +21,10 @@ from regression import ALL, FOLDS, predict
 from scipy.stats import wilcoxon
 
 from mmfusion_jax.data.datasets.ict_mmmo import TARGET, load_ict_mmmo
+from mmfusion_jax.results.model_result import ModelResult, read_run
 
 METRICS = ("mae", "corr", "acc2")
-Runs = dict[int, dict[int, dict[str, Any]]]
+Runs = dict[int, dict[int, ModelResult]]
 
 
 def read_runs(workdir: Path) -> Runs:
@@ -31,8 +32,8 @@ def read_runs(workdir: Path) -> Runs:
     found: Runs = {}
     for path in sorted(workdir.glob("fold_*/seed_*/run.json")):
         fold, seed = (int(p.name.split("_")[1]) for p in (path.parents[1], path.parent))
-        entry = json.loads(path.read_text(encoding="utf-8"))
-        found.setdefault(fold, {})[seed] = entry
+        if result := read_run(path.parent):
+            found.setdefault(fold, {})[seed] = result
     return found
 
 
@@ -41,7 +42,7 @@ def mean_std(runs: Runs) -> dict[str, dict[str, float]]:
     made = {}
     for name in METRICS:
         table = np.array(
-            [[r["test"][name] for _, r in sorted(s.items())] for s in runs.values()]
+            [[r.test.scores[name] for _, r in sorted(s.items())] for s in runs.values()]
         )
         made[name] = {
             "mean": float(table.mean()),
@@ -65,9 +66,9 @@ def compare(
             keep_clips_without_text=keep_clips_without_text,
         )
         y_true = data.label("test", "score")
-        pairs = [run["plot_data"]["pairs"] for run in seeds.values()]
-        y_pred = np.array([pair["prediction"] for pair in pairs])
-        assert np.allclose([pair["truth"] for pair in pairs], y_true, atol=1e-3)
+        pairs = [run.plot_data.pairs for run in seeds.values() if run.plot_data.pairs]
+        y_pred = np.array([pair.prediction for pair in pairs])
+        assert np.allclose([pair.truth for pair in pairs], y_true, atol=1e-3)
         positive = y_true > TARGET.neutral
         logistic, ridge = predict(data, ALL)
         errors.append(np.abs(y_pred - y_true).mean(axis=0) - np.abs(ridge - y_true))

@@ -21,6 +21,8 @@ from scipy.stats import wilcoxon
 from sklearn.linear_model import Ridge
 
 from mmfusion_jax.data.datasets.mosi_utterances import MODALITIES, load_mosi_utterances
+from mmfusion_jax.results.config_file import read_config
+from mmfusion_jax.results.model_result import read_run
 
 PENALTIES = (1.0, 10.0, 100.0, 1e3, 3e3, 1e4, 3e4)
 METRICS = ("mae", "corr", "acc2_has0")
@@ -45,22 +47,23 @@ def ridge(folder: str, context: bool) -> tuple[np.ndarray, dict[float, np.ndarra
 
 def compare(folder: str, workdir: Path) -> dict[str, Any]:
     """Returns the metrics of a run and its paired comparison with ridge regression."""
-    text = (workdir / "config.json").read_text(encoding="utf-8")
-    config = json.loads(text)["data"]
-    context = config["context_before"] + config["context_after"] > 0
+    recorded = read_config(workdir)
+    assert recorded is not None
+    options = recorded.config["data"]
+    context = options["context_before"] + options["context_after"] > 0
     y_true, errors = ridge(folder, context)
     best = min(errors.values(), key=np.mean)
-    files = sorted(workdir.glob("fold_0/seed_*/run.json"))
-    runs = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    pairs = [run["plot_data"]["pairs"] for run in runs]
-    assert np.allclose([pair["truth"] for pair in pairs], y_true, atol=1e-3)
-    y_pred = np.array([pair["prediction"] for pair in pairs])
+    folders = sorted(path.parent for path in workdir.glob("fold_0/seed_*/run.json"))
+    runs = [run for folder in folders if (run := read_run(folder))]
+    pairs = [run.plot_data.pairs for run in runs if run.plot_data.pairs]
+    assert np.allclose([pair.truth for pair in pairs], y_true, atol=1e-3)
+    y_pred = np.array([pair.prediction for pair in pairs])
     d = np.abs(y_pred - y_true).mean(axis=0) - best
     test: Any = wilcoxon(d)
     result: dict[str, Any] = {"run": workdir.name, "seeds": len(runs)}
     result["ridge"] = {a: float(e.mean()) for a, e in errors.items()}
     for name in METRICS:
-        values = np.array([run["test"][name] for run in runs])
+        values = np.array([run.test.scores[name] for run in runs])
         result[name] = [float(values.mean()), float(values.std(ddof=1))]
     error = float(d.std(ddof=1) / np.sqrt(len(d)))
     result["paired"] = [float(d.mean()), error, float(test.pvalue)]

@@ -8,20 +8,26 @@ validation_none.
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from mmfusion_jax.results.experiment_result import RunResult, read_result
+from mmfusion_jax.results.model_result import ModelResult
+
 FOLDS = 5
 
 
-def mean_std(runs: Sequence[Mapping], entries: Sequence[Mapping], split: str) -> dict:
+def mean_std(
+    runs: Sequence[RunResult], results: Sequence[ModelResult], split: str
+) -> dict:
     """Returns mean, standard deviations over seeds and over folds, and fold means."""
-    seeds = sorted({run["seed"] for run in runs})
+    seeds = sorted({run.seed for run in runs})
     table = np.zeros((len(seeds), FOLDS))
-    for run, entry in zip(runs, entries, strict=True):
-        table[seeds.index(run["seed"]), run["fold"]] = entry[split]["accuracy"]
+    for run, result in zip(runs, results, strict=True):
+        scores = getattr(result, split).scores
+        table[seeds.index(run.seed), run.fold] = scores["accuracy"]
     return {
         "mean": round(float(table.mean()), 4),
         "std of seeds": round(float(table.mean(axis=1).std(ddof=1)), 4),
@@ -33,19 +39,20 @@ def mean_std(runs: Sequence[Mapping], entries: Sequence[Mapping], split: str) ->
 
 def rows(workdir: Path, name: str, stages: Sequence[str] = ()) -> dict[str, dict]:
     """Returns the rows of a model and of its unimodal stages."""
-    path = workdir / "result.json"
-    if not path.exists():
+    result = read_result(workdir)
+    if result is None:
         return {}
-    result = json.loads(path.read_text(encoding="utf-8"))
-    runs = result["runs"]
-    found = {stage: [run["stages"][stage] for run in runs] for stage in stages}
-    found[name] = runs
-    splits = ["test"] + (["valid"] if runs[0]["valid"] else [])
+    runs = result.runs
+    found: dict[str, list[ModelResult]] = {
+        stage: [run.stages[stage] for run in runs] for stage in stages
+    }
+    found[name] = [*runs]
+    splits = ["test"] + (["valid"] if runs[0].valid else [])
     made = {}
-    for title, entries in found.items():
-        made[title] = {split: mean_std(runs, entries, split) for split in splits}
-        made[title]["parameters"] = entries[0]["parameters"]["total"]
-    made["majority"] = {"test": result["baseline"]["scores"]["accuracy"]["mean"]}
+    for title, results in found.items():
+        made[title] = {split: mean_std(runs, results, split) for split in splits}
+        made[title]["parameters"] = results[0].parameters.total
+    made["majority"] = {"test": result.baseline.scores["accuracy"].mean}
     return made
 
 

@@ -1,11 +1,19 @@
 """`result.json`: all folds and seeds of an experiment."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from mmfusion_jax.option_types import SelectionProtocol
-from mmfusion_jax.results.json_file import Number, check, names_match
-from mmfusion_jax.results.model_result import Evaluation, ModelResult, Parameters
+from mmfusion_jax.results.json_file import Number, check, names_match, read_json
+from mmfusion_jax.results.model_result import (
+    Evaluation,
+    ModelResult,
+    Parameters,
+    TaskInfo,
+)
+
+RESULT_FILE = "result.json"
 
 
 @dataclass(frozen=True)
@@ -60,29 +68,6 @@ class ModelInfo:
 
     name: str
     parameters: Parameters
-
-
-@dataclass(frozen=True)
-class TaskInfo:
-    """The label.
-
-    Attributes:
-        label: Its name.
-        kind: Its type.
-        classes: Names of the classes, by index.
-        range: Lowest and highest value of a regression.
-        flags: Names of the flags of a multilabel task.
-    """
-
-    label: str
-    kind: Literal["classification", "regression", "multilabel"]
-    classes: list[str] = field(default_factory=list)
-    range: tuple[float, float] | None = None
-    flags: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        regression = self.kind == "regression"
-        check((self.range is not None) == regression, "task: range does not fit kind")
 
 
 @dataclass(frozen=True)
@@ -215,12 +200,16 @@ class ExperimentResult:
             names_match(run.stages, stages, "runs: stages")
             for model in (run, *run.stages.values()):
                 names_match(model.test.scores, metrics, "runs: test")
-            self._check_plot_data(run)
+                problem = model.plot_data.problem(self.task)
+                check(not problem, f"runs: {problem}")
 
-    def _check_plot_data(self, run: RunResult) -> None:
-        """Raises ValueError unless the plots of a run fit the label."""
-        plot, kind = run.plot_data, self.task.kind
-        check((plot.pairs is not None) == (kind == "regression"), "plot_data: pairs")
-        if kind == "classification":
-            fits = plot.confusion and len(plot.confusion) == len(self.task.classes)
-            check(bool(fits), "plot_data: confusion does not fit task.classes")
+
+def read_result(workdir: Path) -> ExperimentResult | None:
+    """Reads the result of an experiment; None if it is not finished.
+
+    Raises:
+        CheckpointError: The file is corrupted or has another format version.
+    """
+    path = workdir / RESULT_FILE
+    fix = f"delete {path} and rerun: finished runs are kept"
+    return read_json(path, ExperimentResult, fix) if path.exists() else None

@@ -61,5 +61,6 @@ class GradientsResult:
     versions: dict[str, str]
 
     def __post_init__(self) -> None:
+        check(bool(self.terms and self.modules), "terms or modules: empty")
         for name, module in self.modules.items():
             names_match(module.norms, self.terms, f"modules.{name}.norms")

@@ -2,9 +2,12 @@
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
-from mmfusion_jax.results.json_file import Number, check
+from mmfusion_jax.results.json_file import Number, check, read_json
+
+RUN_FILE = "run.json"
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,29 @@ class Baseline:
 
 
 @dataclass(frozen=True)
+class TaskInfo:
+    """The label.
+
+    Attributes:
+        label: Its name.
+        kind: Its type.
+        classes: Names of the classes, by index.
+        range: Lowest and highest value of a regression.
+        flags: Names of the flags of a multilabel task.
+    """
+
+    label: str
+    kind: Literal["classification", "regression", "multilabel"]
+    classes: list[str] = field(default_factory=list)
+    range: tuple[float, float] | None = None
+    flags: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        regression = self.kind == "regression"
+        check((self.range is not None) == regression, "task: range does not fit kind")
+
+
+@dataclass(frozen=True)
 class Pairs:
     """Labels and predictions of a regression, (n) each."""
 
@@ -136,6 +162,15 @@ class PlotData:
             square = all(len(row) == len(rows) for row in rows)
             check(square, "confusion: not a square matrix")
             check(min(map(min, rows), default=0) >= 0, "confusion: a negative count")
+
+    def problem(self, task: TaskInfo) -> str:
+        """Returns what does not fit the label; "" if everything fits."""
+        if (self.pairs is not None) != (task.kind == "regression"):
+            return f"plot_data: pairs do not fit a {task.kind}"
+        size = len(self.confusion or ())
+        if size != (len(task.classes) if task.kind == "classification" else 0):
+            return "plot_data: confusion does not fit the classes"
+        return ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,3 +217,14 @@ class ModelResult:
             same = split is None or split.scores.keys() == names
             check(same, "valid, test and last: not the same scores")
         check(self.baseline.scores.keys() <= names, "baseline: an unknown score")
+
+
+def read_run(folder: Path) -> ModelResult | None:
+    """Reads the result of a run; None if it is not finished.
+
+    Raises:
+        CheckpointError: The file is corrupted or has another format version.
+    """
+    path = folder / RUN_FILE
+    fix = f"delete {path} and rerun: its checkpoints are kept"
+    return read_json(path, ModelResult, fix) if path.exists() else None

@@ -17,6 +17,7 @@ from mmfusion_jax.metrics.score_info import with_loss
 from mmfusion_jax.report import write_report
 from mmfusion_jax.report.console_summary import summary_lines
 from mmfusion_jax.results.experiment_result import (
+    RESULT_FILE,
     BaselineSummary,
     DataInfo,
     Device,
@@ -27,15 +28,14 @@ from mmfusion_jax.results.experiment_result import (
     RunResult,
     StageSummary,
     Summary,
+    read_result,
 )
-from mmfusion_jax.results.json_file import Number, as_read, read_json, write_json
+from mmfusion_jax.results.json_file import Number, as_read, write_json
 from mmfusion_jax.results.model_result import ModelResult
 from mmfusion_jax.runner import provenance
 from mmfusion_jax.runner.trainer import PretrainedModel, Trainer, log
 from mmfusion_jax.runner.workdir import RunKey, check_workdir, fold_seed_pairs
 from mmfusion_jax.train.signals import GracefulShutdown
-
-RESULT_FILE = "result.json"
 
 
 class Experiment:
@@ -129,17 +129,14 @@ def train(spec: ExperimentSpec, workdir: Path, command: str) -> ExperimentResult
         Interrupted: A signal arrived; everything is saved.
     """
     check_workdir(spec, workdir)
-    path = workdir / RESULT_FILE
-    if path.exists():
-        fix = f"delete {path} and rerun: finished runs are kept"
-        result = read_json(path, ExperimentResult, fix)
-        if len(result.runs) == len(fold_seed_pairs(spec, workdir)):
-            log(
-                f"{workdir} already contains a finished experiment; use a new "
-                "--workdir to rerun."
-            )
-            _print_summary(result, workdir / "report.html")
-            return result
+    result = read_result(workdir)
+    if result and len(result.runs) == len(fold_seed_pairs(spec, workdir)):
+        log(
+            f"{workdir} already contains a finished experiment; use a new --workdir to "
+            "rerun."
+        )
+        _print_summary(result, workdir / "report.html")
+        return result
     experiment, runs = Experiment(spec, workdir), []
     data, shutdown = None, GracefulShutdown()
     for key, data in runs_with_data(spec, workdir, verbose=True):
@@ -148,7 +145,7 @@ def train(spec: ExperimentSpec, workdir: Path, command: str) -> ExperimentResult
     assert data is not None
     result = as_read(_result(spec, command, data, experiment.trainer(data), runs))
     if jax.process_index() == 0:
-        write_json(path, result)
+        write_json(workdir / RESULT_FILE, result)
         _print_summary(result, write_report(workdir, result))
     return result
 

@@ -20,8 +20,14 @@ from mmfusion_jax.errors import CheckpointError, shown
 from mmfusion_jax.metrics.nonfinite import compute_scores, rows_are_finite
 from mmfusion_jax.metrics.score_info import with_loss
 from mmfusion_jax.models.transfer import copy_submodules
-from mmfusion_jax.results.json_file import as_read, read_json, write_json
-from mmfusion_jax.results.model_result import Baseline, Evaluation, ModelResult
+from mmfusion_jax.results.json_file import as_read, write_json
+from mmfusion_jax.results.model_result import (
+    RUN_FILE,
+    Baseline,
+    Evaluation,
+    ModelResult,
+    read_run,
+)
 from mmfusion_jax.tasks import constant_baseline_scores
 from mmfusion_jax.train.checkpoint.manager import CheckpointManager
 from mmfusion_jax.train.evaluation import collect
@@ -33,8 +39,6 @@ from mmfusion_jax.train.state import TrainState, create_state
 from mmfusion_jax.train.step import make_eval_step
 from mmfusion_jax.types import Batch, PyTree
 from mmfusion_jax.weights.convert import load
-
-RUN_FILE = "run.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,8 +125,9 @@ class Trainer:
             CheckpointError: The result or the checkpoints of an earlier training are
                 corrupted.
         """
-        if (folder / RUN_FILE).exists():
-            return self._read(folder / RUN_FILE)
+        if (result := read_run(folder)) is not None:
+            self._check_result(result, folder / RUN_FILE)
+            return result
         pipeline = build.build_pipeline(self.spec, data, seed)
         self._check_labels(data)
         first = jax.process_index() == 0
@@ -151,16 +156,16 @@ class Trainer:
             write_json(folder / RUN_FILE, result)
         return as_read(result)
 
-    def _read(self, path: Path) -> ModelResult:
-        """Returns the result of a finished run."""
-        fix = f"delete {path} and rerun: its checkpoints are kept"
-        result = read_json(path, ModelResult, fix)
-        names = with_loss(self.components.task.metrics().infos)
-        if result.test.scores.keys() != names.keys():
-            odd = min(result.test.scores.keys() ^ names.keys())
-            message = f"{path} is corrupted: score {shown(odd)} is missing or unknown."
-            raise CheckpointError("K05", message, fix)
-        return result
+    def _check_result(self, result: ModelResult, path: Path) -> None:
+        """Raises CheckpointError unless a stored result fits the label."""
+        task, found = self.components.task, result.test.scores.keys()
+        names = with_loss(task.metrics().infos).keys()
+        problem = result.plot_data.problem(task.info())
+        if found != names:
+            problem = f"score {shown(min(found ^ names))} is missing or unknown"
+        if problem:
+            fix = f"delete {path} and rerun: its checkpoints are kept"
+            raise CheckpointError("K05", f"{path} is corrupted: {problem}.", fix)
 
     def evaluate(
         self, variables: PyTree, pipeline: Pipeline, splits: Sequence[str] = ()

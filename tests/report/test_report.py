@@ -8,10 +8,11 @@ from html.parser import HTMLParser
 import jinja2
 import msgspec
 import pytest
+import sample_results
+from sample_results import INFOS, spread
 
-from mmfusion_jax.metrics.classification import ClassificationMetrics
 from mmfusion_jax.metrics.regression import MAE, RMSE
-from mmfusion_jax.metrics.score_info import LOSS, with_loss
+from mmfusion_jax.metrics.score_info import LOSS
 from mmfusion_jax.report import formatting, write_report
 from mmfusion_jax.report.gradients import write_page
 from mmfusion_jax.report.page import TEMPLATES
@@ -30,80 +31,12 @@ HOSTILE = (
 )
 # As many words of the same lengths, without markup.
 HARMLESS = re.sub(r"\S", "x", HOSTILE)
-INFOS = with_loss(ClassificationMetrics.infos)
-SCORES = {**dict.fromkeys(INFOS, 0.5), "accuracy": 0.75, "loss": 0.25}
 ACCURACY = INFOS["accuracy"]
-
-
-def spread(mean: float, n: int = 1) -> dict:
-    return {"mean": mean, "std": 0.0 if n == 1 else 0.02, "n": n}
-
-
-def spreads(evaluation: dict) -> dict:
-    return {name: spread(value) for name, value in evaluation["scores"].items()}
-
-
-def entry(accuracy: float) -> dict:
-    """One run, as `result.json` has it."""
-    step = {"median": 0.07, "p10": 0.06, "p90": 0.08}
-    return {
-        "model": "cfn_sr",
-        "parameters": {"total": 30, "components": {"audio": 10, "head": 20}},
-        "step": 40,
-        "epoch": 2.0,
-        "steps": 80,
-        "ended": "early",
-        "baseline": {"description": "majority class", "scores": {"accuracy": 0.5}},
-        "valid": {"scores": {**SCORES, "accuracy": accuracy + 0.01}},
-        "test": {"scores": {**SCORES, "accuracy": accuracy}},
-        "last": {"scores": {**SCORES, "accuracy": accuracy - 0.05}},
-        "best_test": {"score": accuracy + 0.1, "step": 60, "rank": 0.9},
-        "plot_data": {"confusion": [[3, 1], [0, 0]]},
-        "skipped_steps": 0,
-        "times": {
-            "compile_s": 9.5, "step_s": step, "data_stall_fraction": 0.013,
-            "evaluate_s": 1.0, "save_s": 1.0, "total_s": 71.0,
-        },
-    }  # fmt: skip
 
 
 @pytest.fixture
 def result() -> dict:
-    stages = {"audio": entry(0.5), "video": entry(0.6)}
-    run = {"fold": 0, "seed": 7, "folder": ".", **entry(0.75), "stages": stages}
-    return {
-        "command": "python -m mmfusion_jax.main --config=configs/cfn_sr.py",
-        "config": {"seed": 7, "model": {"hidden_dim": 64, "blocks": [1, 2]}},
-        "data": {
-            "name": "digits",
-            "title": "digits (embedded)",
-            "facts": {"licence": "CC0", "warnings": ["made by a machine"]},
-            "counts": {"train": 1200, "test": 400},
-        },
-        "model": {"name": "cfn_sr", "parameters": entry(0)["parameters"]},
-        "protocol": "validation",
-        "task": {"label": "digit", "kind": "classification", "classes": ["no", "yes"]},
-        "selection_metric": "accuracy",
-        "metrics": to_json({name: info.shown for name, info in INFOS.items()}),
-        "baseline": {
-            "description": "majority class: “no”",
-            "scores": {"accuracy": spread(0.5)},
-        },
-        "runs": [run],
-        "summary": {
-            "test": spreads(run["test"]),
-            "last": spreads(run["last"]),
-            "best_test": spread(0.85),
-            "modality_weights": {},
-            "stages": {
-                name: {"test": spreads(stage["test"])} for name, stage in stages.items()
-            },
-        },
-        "versions": {"jax": "0.10.2"},
-        "git": "58ed261",
-        "device": {"kind": "cpu", "platform": "cpu", "count": 2},
-        "created": "2026-11-21T10:00:00+00:00",
-    }
+    return sample_results.result()
 
 
 def written(folder, result: dict) -> str:
@@ -306,7 +239,8 @@ def full(result: dict, task: str) -> dict:
     if task == "regression":
         result["task"] = {"label": "joy", "kind": task, "range": [-3, 3]}
         for run in result["runs"]:
-            run["plot_data"] = {"pairs": {"truth": [-1, 1], "prediction": [0, 2]}}
+            for model in (run, *run["stages"].values()):
+                model["plot_data"] = {"pairs": {"truth": [-1, 1], "prediction": [0, 2]}}
     return result
 
 

@@ -1,21 +1,28 @@
 """Files of a work folder: what is written is read, and damage is one error."""
 
 import copy
+import dataclasses
+import errno
+import functools
+import itertools
 import json
-import math
 import os
-from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
 import pytest
 import tiny_dataset
+from groups import in_ci
 
 from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.errors import CheckpointError
 from mmfusion_jax.report import write_report
 from mmfusion_jax.report.console_summary import summary_lines
 from mmfusion_jax.report.gradients import write_page
-from mmfusion_jax.results.experiment_result import ExperimentResult, MeanStd
+from mmfusion_jax.results.experiment_result import (
+    ExperimentResult,
+    MeanStd,
+    read_result,
+)
 from mmfusion_jax.results.gradients_result import (
     GradientsResult,
     LossTerm,
@@ -27,21 +34,31 @@ from mmfusion_jax.results.metrics_file import (
     drop_lines_after,
     read_metrics,
 )
-from mmfusion_jax.results.model_result import ModelResult
+from mmfusion_jax.results.model_result import ModelResult, read_run
 from mmfusion_jax.runner import experiment
+from mmfusion_jax.runner.trainer import Trainer
 
-WRONG = (None, "x", -1, 10**400, 1e308, True, [], {}, [[]], {"x": None})
+WRONG = (None, "x", -1, 10**400, 1e30, True, [], {}, [[]], {"x": None})
+FREE = ("config", "versions", "facts")
+"""Fields whose content is arbitrary."""
+PAGES = 200
+"""Every 200th result is also written as a page, which takes longer."""
 
 
-@pytest.fixture(scope="module", params=["label", "score"])
-def workdir(request, tmp_path_factory):
-    """A finished experiment on classes, and one on numbers."""
-    folder = tmp_path_factory.mktemp(request.param)
-    asked = tiny_dataset.config(**{"train.epochs": 1, "data.label": request.param})
-    if request.param == "score":
+def config_of(label: str):
+    """The config of a short run on classes, "label", or on numbers, "score"."""
+    asked = tiny_dataset.config(**{"train.epochs": 1, "data.label": label})
+    if label == "score":
         asked.losses.task.name, asked.train.selection_metric = "mse", "mae"
     asked.pretrain_unimodal = ("video",)
-    experiment.train(resolve(asked), folder, "a test")
+    return asked
+
+
+@pytest.fixture(scope="module", params=in_ci(["label", "score"], "score"))
+def workdir(request, tmp_path_factory):
+    """The folder of a finished experiment, on classes and on numbers."""
+    folder = tmp_path_factory.mktemp(request.param)
+    experiment.train(resolve(config_of(request.param)), folder, "a test")
     return folder
 
 
@@ -56,7 +73,7 @@ def damaged(value, path=()):
                 yield (*path, key, wrong), changed
         if isinstance(value, dict):
             yield (*path, key, "deleted"), {k: v for k, v in items if k != key}
-        if isinstance(item, dict | list):
+        if isinstance(item, dict | list) and key not in FREE:
             for where, inner in damaged(item, (*path, key)):
                 changed = copy.copy(value)
                 changed[key] = inner
@@ -84,17 +101,186 @@ def outcomes(path, read, use):
     return refused, count
 
 
+CALLS = itertools.count()
+
+
+def shown(workdir, result: ExperimentResult) -> None:
+    """Uses all fields of a result."""
+    assert summary_lines(result)
+    if next(CALLS) % PAGES == 0:
+        write_report(workdir, result)
+
+
 def test_a_damaged_result_is_refused_or_can_be_shown(workdir, tmp_path):
     path = tmp_path / "result.json"
     path.write_bytes((workdir / "result.json").read_bytes())
-
-    def use(result: ExperimentResult) -> None:
-        assert summary_lines(result)
-        if use.calls % 40 == 0:  # the report takes a second
-            write_report(workdir, replace(result, runs=list(result.runs)))
-        use.calls += 1
-
-    use.calls = 0
     read = lambda: read_json(path, ExperimentResult, "delete it")
+    refused, count = outcomes(path, read, functools.partial(shown, workdir))
+    assert count > 800 and refused > count / 2
+
+
+def test_a_damaged_run_is_refused_or_can_be_used(workdir, tmp_path):
+    path = tmp_path / "run.json"
+    path.write_bytes((workdir / "run.json").read_bytes())
+    whole = read_result(workdir)
+    assert whole is not None
+    (run,) = whole.runs
+    trainer = Trainer(resolve(config_of(whole.task.label)), tiny_dataset.tones())
+
+    def read() -> ModelResult:
+        result = read_run(tmp_path)
+        assert result is not None
+        trainer._check_result(result, path)  # pyright: ignore
+        return result
+
+    def use(result: ModelResult) -> None:
+        fields = {f.name: getattr(result, f.name) for f in dataclasses.fields(result)}
+        again = dataclasses.replace(run, **fields)
+        shown(workdir, dataclasses.replace(whole, runs=[again]))
+
     refused, count = outcomes(path, read, use)
-    assert count > 1000 and refused > count / 2
+    assert count > 500 and refused > count / 2
+
+
+def gradients() -> GradientsResult:
+    module = ModuleGradients({"task": MeanStd(0.5, 0.1, 2)}, [[1.0]], [[0.0]])
+    return GradientsResult(
+        config={"model": {"name": "mea"}},
+        model="mea",
+        data="digits",
+        steps=[8],
+        batches=2,
+        terms={"task": LossTerm(1.5, 0.5)},
+        modules={"all modules": module, "head": module},
+        versions={"jax": "0.10.2"},
+    )
+
+
+def test_damaged_gradients_are_refused_or_can_be_shown(tmp_path):
+    path = tmp_path / "gradients.json"
+    write_json(path, gradients())
+    read = lambda: read_json(path, GradientsResult, "delete it")
+    assert read() == gradients()
+    use = lambda result: write_page(tmp_path / "gradients.html", result)
+    refused, count = outcomes(path, read, use)
+    assert count > 100 and refused > count / 2
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "Expecting value"),
+        (b"{", "Expecting property name"),
+        (b"\xff\xfe\x00", "codec can't decode"),
+        (b"[" * 10**5, "nested too deeply"),
+        (b"[]", "not a JSON object"),
+        (b"NaN", "NaN is not valid JSON"),
+        (b"{}", "format_version is missing"),
+        (b'{"format_version": true}', "format_version is missing or not an integer"),
+        (b'{"format_version": 1, "steps": "x"}', r"Expected `array`.*\$.steps"),
+    ],
+)
+def test_a_corrupted_file_is_named_with_the_problem_and_the_fix(
+    tmp_path, content, problem
+):
+    path = tmp_path / "gradients.json"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=problem) as info:
+        read_json(path, GradientsResult, "delete it")
+    assert f"K05] {path} is corrupted" in str(info.value)
+    assert "fix: delete it" in str(info.value)
+
+
+def test_a_file_of_another_version_is_not_called_corrupted(tmp_path):
+    path = tmp_path / "gradients.json"
+    write_json(path, gradients())
+    found = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps({**found, "format_version": 7, "terms": 3}))
+    with pytest.raises(CheckpointError, match=r"K06.*format_version=7.*reads 1"):
+        read_json(path, GradientsResult, "delete it")
+
+
+def test_a_file_that_cannot_be_read_is_one_error(tmp_path):
+    with pytest.raises(CheckpointError, match=r"K05.*cannot be read: Is a directory"):
+        read_json(tmp_path, GradientsResult, "delete it")
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "gradients.json"
+    write_json(path, gradients())
+    before = path.read_bytes()
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        write_json(path, dataclasses.replace(gradients(), batches=3))
+    assert path.read_bytes() == before
+
+
+def full_disk(descriptor: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_numbers_that_are_not_finite_are_null():
+    term = LossTerm(float("nan"), float("inf"))
+    assert as_read(term) == LossTerm(None, None)
+    assert json.loads(dumps([term])) == [{"value": None, "weight": None}]
+
+
+LINES = [
+    MetricsLine(4, "train", 1.0, {"loss": 2.0, "grad_norm": float("nan")}),
+    MetricsLine(4, "eval", 1.0, {"valid/loss": 1.5}),
+    MetricsLine(8, "train", 2.0, {"loss": 1.0}),
+]
+
+
+@pytest.fixture
+def log(tmp_path) -> Path:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(line.dumps() for line in LINES), "utf-8")
+    return path
+
+
+def test_lines_of_metrics_are_flat_rows_and_are_read_back(log):
+    first = json.loads(log.read_text("utf-8").splitlines()[0])
+    assert first == {
+        "format_version": 1,
+        "step": 4,
+        "kind": "train",
+        "epoch": 1.0,
+        "loss": 2.0,
+        "grad_norm": None,
+    }
+    assert read_metrics(log.parent) == [as_read(line) for line in LINES]
+    assert read_metrics(log.parent / "nothing") == []
+
+
+@pytest.mark.parametrize("length", range(1, 50, 7))
+def test_a_last_line_that_a_kill_cut_off_is_left_out(log, length):
+    log.write_bytes(log.read_bytes()[:-length])
+    assert read_metrics(log.parent) == [as_read(line) for line in LINES[:2]]
+    drop_lines_after(log.parent, step=8)
+    assert log.read_text("utf-8") == "".join(line.dumps() for line in LINES[:2])
+
+
+def test_lines_of_later_steps_are_dropped_when_a_run_resumes(log):
+    drop_lines_after(log.parent, step=4)
+    assert read_metrics(log.parent) == [as_read(line) for line in LINES[:2]]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "x",
+        "[]",
+        "{}",
+        '{"format_version": 1, "step": "4", "kind": "eval", "epoch": 1}',
+        '{"format_version": 1, "step": 4, "kind": "test", "epoch": 1}',
+        '{"format_version": 1, "step": 4, "kind": "eval", "epoch": 1, "loss": "nan"}',
+    ],
+)
+def test_a_damaged_line_is_named(log, line):
+    lines = log.read_text("utf-8").splitlines()
+    lines[1] = line
+    log.write_text("\n".join(lines) + "\n")
+    with pytest.raises(CheckpointError, match=r"K05.*metrics.jsonl, line 2 is") as info:
+        read_metrics(log.parent)
+    assert "only the learning curves are lost" in info.value.fix
