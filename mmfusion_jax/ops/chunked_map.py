@@ -35,7 +35,11 @@ def map_in_chunks(
     size = len(arrays[0])
     if not max_size or size <= max_size:
         return f(*arrays)
+    # lax.map needs chunks of one size. This is the smallest number of chunks that
+    # divides the batch, so the largest size allowed; a prime batch becomes chunks of 1.
     chunks = next(n for n in range(-(-size // max_size), size + 1) if size % n == 0)
+    # Chunk i has the examples i, i + chunks, ...: reshaping to (chunks, size) would put
+    # a chunk on one or two devices, while all others wait or repeat its work.
     split = lambda x: x.reshape(size // chunks, chunks, *x.shape[1:]).swapaxes(0, 1)
     results = jax.lax.map(lambda chunk: f(*chunk), jax.tree.map(split, arrays))
     merge = lambda x: jnp.swapaxes(x, 0, 1).reshape(size, *x.shape[2:])

@@ -24,6 +24,9 @@ def l2_normalize(x: Array) -> Array:
         destabilize the entire model; it is set to 0 there.
     """
     square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+    # Two `where`: the derivative of the square root is infinite at 0, and 0 times
+    # infinity is NaN in the backward pass, so the root must not see the 0, even if its
+    # result is discarded.
     nonzero = square > 1e-12
     return jnp.where(nonzero, x / jnp.sqrt(jnp.where(nonzero, square, 1)), 0)
 
@@ -48,6 +51,8 @@ def contrast(logits: Array, positive: Array, negative: Array) -> Array:
     has_positive = jnp.any(positive, axis=-1, keepdims=True)
     # For an anchor without a positive any finite value will do.
     candidates = jnp.broadcast_to(positive | negative | ~has_positive, shape)
+    # The lowest finite number instead of -inf: exp of it is 0 all the same, and log_p
+    # stays finite where it is discarded.
     minimum = jnp.finfo(logits.dtype).min
     log_p = jax.nn.log_softmax(jnp.where(candidates, logits, minimum), axis=-1)
     count = jnp.maximum(jnp.sum(positive, axis=-1, dtype=jnp.int32), 1)
@@ -97,6 +102,9 @@ def info_nce(
     positive, negative = _select(positives, groups, len(x))
     both = valid[:, None] & valid[None, :]
     positive, negative = positive & both, negative & both
+    # In bfloat16 the logsumexp of logits with a standard deviation of 10 is off by
+    # 0.11. Rows that are not valid are zeroed before the product: the gradient of x is
+    # a sum over all y, in which 0 times NaN is NaN.
     wide = jnp.promote_types(x.dtype, jnp.float32)
     x, y = zero_masked(x.astype(wide), valid), zero_masked(y.astype(wide), valid)
     logits = x @ y.T * scale  # b b

@@ -36,9 +36,13 @@ def ramp(train_fraction: Array | None, sharpness: float = 10.0) -> Array | float
     """
     if train_fraction is None:
         return 1.0
+    # 2 / (1 + exp(-z)) - 1 is tanh(z / 2), which cannot overflow.
     return jnp.tanh(sharpness / 2 * train_fraction)
 
 
+# No function has this gradient, so autodiff cannot derive it. The sum (1 + strength)
+# stop_gradient(x) - strength x would have it, but is x only up to rounding. Saved is
+# the strength alone; the backward pass multiplies.
 @jax.custom_vjp
 def _reverse(x: Array, strength: Array) -> Array:
     del strength

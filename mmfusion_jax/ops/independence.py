@@ -63,11 +63,15 @@ def squared_cross_correlation(x: Array, y: Array, weight: Array) -> Array:
 
 def _normalize_rows(x: Array) -> Array:
     """Divides rows by their norm; the result is shorter than 1 for norms near 0."""
+    # MISA's code treats norms as constants; this also avoids their gradient, which is
+    # NaN for a row of zeros.
     norm = jnp.linalg.norm(jax.lax.stop_gradient(x), axis=1, keepdims=True)
     return x / (norm + 1e-6)
 
 
 def _centered(x: Array, valid: Array, n: Array) -> Array:
     """Subtracts the mean over the valid rows, in float32 or wider; 0 on other rows."""
+    # Masked twice: before the sum, so that NaN in a masked row stays out of the mean,
+    # and after the subtraction, which makes masked rows -mean.
     x = zero_masked(x.astype(jnp.promote_types(x.dtype, jnp.float32)), valid)
     return zero_masked(x - jnp.sum(x, axis=0) / jnp.maximum(n, 1), valid)

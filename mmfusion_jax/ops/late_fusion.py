@@ -37,6 +37,8 @@ def weighted(logits: Array, present: Array, scores: Array) -> Array:
     """
     weights = masked_softmax(scores, _used(present), axis=1)
     log_p = jax.nn.log_softmax(logits)
+    # Not the logarithm of the mean of probabilities: those of unlikely classes
+    # underflow to 0 in float32, and the loss would be infinite.
     return jax.nn.logsumexp(log_p, axis=1, b=weights[..., None])
 
 
@@ -90,6 +92,8 @@ def multiplicative(
     """
     used = _used(present)
     log_p = zero_masked(jax.nn.log_softmax(logits), used)
+    # The products over the other modalities are sums of logarithms: all of them minus
+    # the own one, which works for any number of modalities.
     log_not_p = zero_masked(_log_complement(logits), used)
     others = jnp.sum(log_not_p, axis=1, keepdims=True) - log_not_p
     count = jnp.sum(used, axis=1)[:, None, None]
@@ -106,6 +110,8 @@ def _used(present: Array) -> Array:
 
 def _log_complement(logits: Array) -> Array:
     """Logarithm of 1 - p of every class, exact also where p rounds to 1."""
+    # log(1 - p) is -inf as soon as p rounds to 1, in float32 at a margin of 17. The sum
+    # of the other classes is exact and has no such limit.
     k = logits.shape[-1]
     others = jnp.where(jnp.eye(k, dtype=bool), -jnp.inf, logits[..., None, :])
     return jax.nn.logsumexp(others, -1) - jax.nn.logsumexp(logits, -1, keepdims=True)

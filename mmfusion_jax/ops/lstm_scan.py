@@ -66,9 +66,17 @@ def lstm(x: Array, mask: Array, weights: LSTMWeights) -> LSTMStates:
 
 def _flip_reverse(x: Array) -> Array:
     """Reverses the steps of direction 1, if there is one, (n r ...)."""
+    # Both directions then run in one scan, as a batch of two products: 13 instead of 20
+    # ms for two scans (20 units, 500 steps, forward, input product before the loop, 2
+    # CPU cores).
     return jnp.concatenate([x[:, :1], x[::-1, 1:]], axis=1)
 
 
+# Autodiff of the scan would add to the gradients of all weights in every iteration of
+# the backward loop. This VJP saves h, c and the gates of every step, only computes dz
+# in its loop, and gets the gradients of the weights as products over all steps after
+# it. 64 units, 500 steps, batch 32, 2 CPU cores: forward and backward take 135 ms, with
+# JAX's own derivative 149; 20 units: 35 and 44 ms.
 @jax.custom_vjp
 def _loop(x: Array, valid: Array, weights: LSTMWeights) -> LSTMStates:
     """States of inputs (n r b d), each direction in its own order."""
@@ -83,8 +91,15 @@ def _forward(x: Array, valid: Array, weights: LSTMWeights) -> tuple:
 
     def cell(state: tuple[Array, Array], step: tuple[Array, Array]):
         (h, c), (x, valid) = state, step
+        # x and h are concatenated for one product per step. One large product for the
+        # inputs of all steps before the loop is slower: its result is written and read
+        # again. 64 units, 500 steps, 2 CPU cores: 86 ms instead of 27.
         z = jnp.einsum("rbe,rek->rbk", jnp.concatenate([x, h], axis=-1), kernel)
         i, f, g, o = jnp.split((z + bias).astype(exact), 4, axis=-1)
+        # The gates are used twice, for the state and as saved values, and XLA for CPU
+        # may compute fused operations once for each use. 64 units, 500 steps, one core:
+        # with the barrier 86 instead of 88 ms with gradients, but 16 instead of 13 ms
+        # for a forward pass alone, which saves no gates.
         gates = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
         i, f, g, o = gates = jax.lax.optimization_barrier(gates)
         new_c = f * c + i * g
@@ -92,6 +107,7 @@ def _forward(x: Array, valid: Array, weights: LSTMWeights) -> tuple:
         h, c = jnp.where(valid, new_h, h), jnp.where(valid, new_c, c)
         return (h, c), (h, c, gates)
 
+    # c is a sum over all steps: in half precision it would lose the later ones.
     zero = jnp.zeros((*x.shape[1:3], weights.recurrent_kernel.shape[1]), x.dtype)
     start = zero, zero.astype(exact)
     (last, _), (h, c, gates) = jax.lax.scan(cell, start, (x, valid))
@@ -109,6 +125,7 @@ def _backward(saved: tuple, dh: LSTMStates) -> tuple:
         dh = dh + dh_step
         i, f, g, o = gates
         tanh_c = jnp.tanh(c)
+        # A masked step copies h and c, so their gradients pass it unchanged.
         dh_valid = jnp.where(valid, dh, 0)
         dc_valid = jnp.where(valid, dc, 0) + dh_valid * o * (1 - tanh_c**2)
         dz = jnp.concatenate(
@@ -128,6 +145,7 @@ def _backward(saved: tuple, dh: LSTMStates) -> tuple:
     start = dh.last.astype(exact), jnp.zeros_like(c[0])
     steps = dh.all_steps.astype(exact), valid, c, previous(c), gates
     _, dz = jax.lax.scan(cell, start, steps, reverse=True)
+    # Products over n and b at once, instead of a sum of n small ones in the loop.
     gradients = LSTMWeights(
         jnp.einsum("nrbd,nrbk->rdk", x, dz, preferred_element_type=exact),
         jnp.einsum("nrbw,nrbk->rwk", previous(h), dz, preferred_element_type=exact),

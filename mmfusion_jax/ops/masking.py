@@ -17,6 +17,7 @@ def zero_masked(x: Array, mask: Array) -> Array:
         x: (... d), arbitrary where the mask is False.
         mask: bool, broadcast against `x` from the left: it may have fewer axes.
     """
+    # Not x * mask: NaN times 0 is NaN, in the value and in the gradient.
     return jnp.where(_expand_like(mask, x), x, jnp.zeros((), x.dtype))
 
 
@@ -29,6 +30,7 @@ def masked_mean(x: Array, mask: Array, axis: int | tuple[int, ...]) -> Array:
         axis: Axes to average over.
     """
     mask = jnp.broadcast_to(_expand_like(mask, x), x.shape)
+    # Integers: bfloat16 cannot count beyond 256.
     count = jnp.sum(mask, axis=axis, dtype=jnp.int32)
     total = jnp.sum(jnp.where(mask, x, 0), axis=axis)
     return total / jnp.maximum(count, 1).astype(x.dtype)
@@ -51,6 +53,10 @@ def masked_softmax(x: Array, mask: Array, axis: int | tuple[int, ...]) -> Array:
         axis: Axes whose weights sum to 1.
     """
     mask = jnp.broadcast_to(_expand_like(mask, x), x.shape)
+    # Three replacements. x is masked before any arithmetic, since NaN times 0 is NaN in
+    # the gradient. -inf is used for the maximum alone, and becomes 0 where nothing is
+    # valid: -inf - -inf is NaN. exp gets 0 at masked positions, where x - top may
+    # overflow. The maximum cancels out, so it needs no gradient.
     safe = jnp.where(mask, x, 0)
     top = jnp.max(jnp.where(mask, x, -jnp.inf), axis=axis, keepdims=True)
     top = jax.lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0))
@@ -62,6 +68,7 @@ def masked_softmax(x: Array, mask: Array, axis: int | tuple[int, ...]) -> Array:
 def last_valid(tokens: Tokens) -> Array:
     """Returns the last valid token of every example, (b d); 0 if there is none."""
     steps = jnp.arange(tokens.mask.shape[1])
+    # The last True, not the number of them: a mask may have gaps.
     last = jnp.max(jnp.where(tokens.mask, steps, -1), axis=1)
     values = jnp.take_along_axis(
         tokens.values, jnp.maximum(last, 0)[:, None, None], axis=1

@@ -37,6 +37,7 @@ class PackedSequences:
 
     def linear(self, x: Array, kernels: Array, biases: Array | None = None) -> Array:
         """Applies each unit's matrix, (u d e), to its tokens: (b n d) to (b n e)."""
+        # A product per unit: one batched product would need units of the same length.
         parts = zip(self.split(x), kernels, strict=True)
         y = self.join([part @ kernel for part, kernel in parts])
         return y if biases is None else y + self.repeat(biases)

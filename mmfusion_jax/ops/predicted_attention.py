@@ -39,6 +39,7 @@ def predict_attention(
         S' are the scores before the softmax, 0 where masked. With two softmaxes, as
         printed, the weight of one of s keys is at most e / (e + s - 1).
     """
+    # The heads are the channels of the convolution, which has them last.
     x = einops.rearrange(previous.astype(kernel.dtype), "b k n s -> b n s k")
     x = (convolve_maps(x, kernel) + bias).astype(scores.dtype)
     x = jax.nn.gelu(x, approximate=False)

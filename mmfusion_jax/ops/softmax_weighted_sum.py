@@ -22,6 +22,8 @@ def weighted_sum(scores: Array, mask: Array, values: Array) -> Array:
     Returns:
         (... n d), in the dtype of `values`; 0 where all positions are masked.
     """
+    # exp(-inf - top) is exactly 0, in value and gradient, unless top is -inf as well,
+    # which is replaced by 0. The shift by top cancels out, so it has no gradient.
     scores = jnp.where(mask, scores, -jnp.inf)
     top = jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
     weights = jnp.exp(scores - jnp.where(jnp.isfinite(top), top, 0))

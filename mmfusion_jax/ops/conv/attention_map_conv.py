@@ -8,6 +8,10 @@ from mmfusion_jax.types import Array
 SIDE = 3
 
 
+# With few maps XLA's gradients are slow on CPU: for one example at a time, as here, its
+# kernel gradient takes seven times as long as the product below (MEA's shapes, 2
+# cores). Saved are x and w; the gradients are another convolution and one product.
+# Other platforms use them too; there they were not measured.
 @jax.custom_vjp
 def convolve_maps(x: Array, w: Array) -> Array:
     """3x3 convolution with zero padding that keeps the size.
@@ -29,7 +33,8 @@ def _forward(x: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
 
 def _backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     x, w = saved
-    # With few maps, XLA's gradients are several times slower than these on CPU.
+    # The kernel has side 3 and the padding keeps the size, so the input gradient is the
+    # same convolution with the kernel flipped and its channels swapped.
     dx = convolve_maps(dy, w[::-1, ::-1].swapaxes(2, 3))
     return dx, _kernel_gradient(x, dy).astype(w.dtype)
 
@@ -39,6 +44,8 @@ convolve_maps.defvjp(_forward, _backward)
 
 def _kernel_gradient(x: Array, dy: Array) -> Array:
     """One product over all positions, with three shifts per operand: (3 3 c k)."""
+    # Shift p of x along h and shift q of dy along w make the nine pairs of shifts from
+    # 3 + 3 copies instead of 9.
     height, width = x.shape[1:3]
     x = jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0)))
     dy = jnp.pad(dy, ((0, 0), (0, 0), (1, 1), (0, 0)))

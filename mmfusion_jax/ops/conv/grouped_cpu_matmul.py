@@ -11,6 +11,8 @@ import numpy as np
 
 from mmfusion_jax.types import Array
 
+# Fewer columns do not fill a vector register (AVX-512: 16 of float32), so multiplying
+# the zeros that widen a block to them costs little.
 NARROWEST = 16
 
 
@@ -34,9 +36,11 @@ def conv(x: Array, w: Array, stride: int, groups: int, pad: tuple[int, int]) -> 
 
     kernel = w.reshape(deep * high, wide, inner, blocks, merged, -1)
     own = jnp.eye(merged, dtype=w.dtype)
+    # Kernels of the groups of one block are on its diagonal, zeros elsewhere.
     kernel = jnp.einsum("alingk,eg->anleigk", kernel, own)
     kernel = kernel.reshape(deep * high, blocks, wide * merged * inner, -1)
 
+    # A scan over the taps: all at once would copy the inputs once per tap.
     def add(y: Array, tap: tuple[Array, Array]):
         position, kernel = tap
         return y + jnp.einsum("nmc,nck->nmk", take(near, position), kernel), None
@@ -70,6 +74,8 @@ def filter_gradient(x: Array, dy: Array, stride: int, groups: int) -> Array:
 
     dw = jax.lax.scan(product, None, _tap_positions(3, 3))[1]
     dw = dw.reshape(9, blocks, 3, merged, inner, merged, -1)
+    # Of a block's product only the diagonal is a gradient; products between different
+    # groups are discarded.
     dw = jnp.einsum("anlgigk->alingk", dw)
     return dw.reshape(3, 3, 3, inner, -1)
 
@@ -98,6 +104,8 @@ def _neighbors(
     deep, high, wide = ((size - 1) * stride + 1 for size in out)
     x = jnp.moveaxis(x.reshape(*x.shape[:4], blocks, -1), -2, 0)
     x = jnp.pad(x, ((0, 0), (0, 0), pad, pad, pad, (0, 0)))
+    # The innermost spatial axis: three taps in one product of three times the width,
+    # for a copy of the input made once instead of one per tap.
     shifted = [x[..., j : j + wide : stride, :] for j in range(taps[2])]
     near = jnp.concatenate(shifted, axis=-1)
 

@@ -6,6 +6,9 @@ import jax.numpy as jnp
 from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array
 
+# w first and s last. The backward pass goes the other way, and takes the first maximum
+# along s, then h, then w, which is the first one of the window in memory order, as in
+# PyTorch.
 AXES = (3, 2, 1)
 
 
@@ -27,6 +30,11 @@ def max_pool(x: Array, mask: Array) -> Array:
     return zero_masked(pooled, mask[:, ::2])
 
 
+# Forward and backward pass of a clip of 30x56x56x64 on one CPU core: 235 ms with
+# `reduce_window`, 52 ms with autodiff of the three maxima, 34 ms with this VJP.
+# Autodiff of `jnp.maximum` would also divide the gradient between equal values, which
+# are common after a ReLU. Saved are the results after each axis, together less than
+# twice the input.
 @jax.custom_vjp
 def _max_pool(x: Array) -> Array:
     """Maximum over a window as three maxima, one along each axis."""
@@ -63,6 +71,8 @@ def _unhalve(x: Array, y: Array, dy: Array, axis: int) -> Array:
     second = (here == y) & ~first
     third = (after == y) & ~first & ~second
     previous = _shift(jnp.where(first, dy, 0), axis, -1, 0.0)
+    # Position 2q is only in window q; 2q + 1 is the last of window q and the first of
+    # window q + 1. Interleaving two arrays avoids a scatter.
     pair = [jnp.where(second, dy, 0), jnp.where(third, dy, 0) + previous]
     size = x.shape[axis]
     dx = jnp.stack(pair, axis + 1).reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
