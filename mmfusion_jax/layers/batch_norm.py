@@ -56,6 +56,7 @@ class BatchNorm(nn.Module):
         old_var = self.variable("batch_stats", "var", jnp.ones, channels)
 
         if train:
+            # init runs outside pmap, where the axis does not exist.
             axis = None if self.is_initializing() else self.axis
             result: Any = batch_normalize(x, mask, scale, bias, self.epsilon, axis)
             y, mean, var, count = result

@@ -46,6 +46,7 @@ class CTCAlignment(nn.Module):
         for i in range(2):
             states = LSTM(1 + self.length, name=f"lstm_{i}")(states, train=train)
         logits = states.values
+        # Without the blank, so the weights of a step sum to less than 1.
         weights = zero_masked(jax.nn.softmax(logits, axis=-1), tokens.mask)[..., 1:]
         values = jnp.einsum(
             "bsn,bsd->bnd", weights, zero_masked(tokens.values, tokens.mask)

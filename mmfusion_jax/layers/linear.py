@@ -16,6 +16,7 @@ def torch_uniform(fan_in: int) -> nn.initializers.Initializer:
     Args:
         fan_in: Inputs per output: input width times kernel size.
     """
+    # PyTorch calls kaiming_uniform_ with a = sqrt(5), whose bound is this one.
     bound = fan_in**-0.5
 
     def init(key: Array, shape: Any, dtype: Any = float, **_: Any) -> Array:

@@ -53,6 +53,7 @@ def mean_per_frame(tokens: Tokens) -> Tokens:
 
 def first(tokens: Tokens) -> Array:
     """Returns the first valid token of every example, (b d); 0 if there is none."""
+    # The index of the first True, and 0 if there is none, which is masked below.
     index = jnp.argmax(tokens.mask, axis=1)
     values = jnp.take_along_axis(tokens.values, index[:, None, None], axis=1)[:, 0]
     return zero_masked(values, tokens.present)

@@ -58,5 +58,6 @@ class ProjectionHeads(nn.Module):
         else:
             right = l2_normalize(project(y, "y"))
         if self.learnable_scale:
+            # One factor suffices, since only inner products of left and right are used.
             left = left * jnp.exp(self.param("tau", nn.initializers.constant(TAU), ()))
         return left, right

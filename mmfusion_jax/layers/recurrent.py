@@ -65,6 +65,8 @@ class LSTM(nn.Module):
         directions = 1 + self.bidirectional
 
         def weight(name: str, *shape: int) -> Array:
+            # The bound depends on the units and not on the inputs, as in PyTorch's
+            # LSTM.
             init = torch_uniform(self.hidden_dim)
             if shape and self.kernel_init:
                 init = self.kernel_init

@@ -109,6 +109,8 @@ class Conv(nn.Module):
         x, w = promote_dtype(x, self.param("kernel", kaiming, shape), dtype=self.dtype)
         if len(self.size) == 2:
             return conv2d(x, w, self.strides)
+        # XLA's 3D convolution would be right for all sizes; these functions are faster
+        # on CPU, see `ops/conv/conv3d.py`. The kernel has the same layout in each.
         if self.size == (1, 1, 1):
             return pointwise_conv3d(x, w[0, 0, 0], stride=self.strides[0])
         if self.size == (3, 3, 3):
@@ -122,6 +124,8 @@ def conv2d(x: Array, w: Array, strides: tuple[int, ...]) -> Array:
         x,
         w,
         strides,
+        # Not "SAME": with stride 2 it pads an even size only at the end, PyTorch at
+        # both ends, so pretrained weights would see shifted images.
         tuple((size // 2, size // 2) for size in w.shape[:2]),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )

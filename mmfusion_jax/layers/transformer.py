@@ -65,6 +65,8 @@ class TransformerLayer(nn.Module):
 
         z = tokens.values
         for branch, name in (attended, "attention"), (self._mlp(train), "feedforward"):
+            # Pre-norm and post-norm have the same layers and parameters; only the place
+            # of the normalization in the sum differs.
             norm = layer_norm(self.dtype, f"{name}_norm", self.epsilon)
             y = branch(norm(z) if self.pre_norm else z)
             z = z + nn.Dropout(self.residual_dropout, deterministic=not train)(y)
