@@ -73,6 +73,7 @@ class AdaptiveGate(nn.Module):
             x = nn.relu(expand(x))
         count = len(self.modalities)
         x = torch_dense(x.shape[-1], count, dtype=self.dtype, name="gate")(x)
+        # Gates are compared and averaged, so half precision ends before them.
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         if self.kind == "softmax":
             return masked_softmax(x, tokens.mask, axis=1)

@@ -76,6 +76,8 @@ class CrossModalAlignment(nn.Module):
                 "C10", f"num_heads={self.num_heads} does not divide the width {width}."
             )
         alpha = self._alpha(parts, width)
+        # The tokens of all modalities are concatenated: one projection, gate and norm
+        # for all makes a smaller program than one for each modality.
         own = jnp.concatenate([part.values for part in parts], axis=1)
         context = self._context(parts, alpha.values, width)
 
@@ -127,6 +129,8 @@ class CrossModalAlignment(nn.Module):
                 alpha[:, :, j], sizes, 1, total_repeat_length=sizes.sum()
             )
             weights.append(attention * scale[:, None, :, None])
+        # With alpha in the weights, the sum over j in Eq. 5 is part of one product with
+        # the values of all modalities.
         weights = jnp.concatenate(weights, axis=-1).astype(value.dtype)
         mixed = jnp.einsum("bgns,bsgd->bngd", weights, value)
         return einops.rearrange(mixed, "b n g d -> b n (g d)")

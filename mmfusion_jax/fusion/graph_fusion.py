@@ -67,6 +67,7 @@ class GraphFusion(nn.Module):
     def _neighbors(self, present: Array) -> Array:
         """N_i, (b i j) bool."""
         own = jnp.eye(present.shape[1], dtype=bool)
+        # Counted per example: which modalities are missing differs within a batch.
         alone = jnp.sum(present, axis=1, dtype=jnp.int32) < 2
         loops = own & (alone[:, None, None] | self.self_loops)
         return (loops | ~own) & present[:, None, :]

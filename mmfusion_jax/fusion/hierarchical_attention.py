@@ -83,6 +83,8 @@ class HierarchicalAttention(nn.Module):
             targets = step("mixed", (tuple(indices),) * len(sources), targets)
         if self.coarse and len(sources) > 1:
             updated = step("coarse", others, targets)
+            # Without any source, attention is 0, but the feed-forward network of the
+            # unit would still change the target; such an example keeps it.
             targets = [
                 select(any_present(sources, others[t]), updated[t], targets[t])
                 for t in indices
@@ -91,6 +93,8 @@ class HierarchicalAttention(nn.Module):
             pairs = [(t, s) for t in indices for s in others[t]]
             of = tuple((s,) for _, s in pairs)
             updated = step("fine", of, [targets[t] for t, _ in pairs])
+            # All sources of a batch are computed; those missing in an example are not
+            # added.
             parts = {
                 (t, s): zero_masked(tokens.values, sources[s].present)
                 for (t, s), tokens in zip(pairs, updated, strict=True)

@@ -49,6 +49,8 @@ class ModalityWeighting(nn.Module):
         score = torch_dense(self.hidden_dim, 1, dtype=self.dtype, name="score")
         scores = score(jax.nn.relu(hidden))[..., 0]
         wide = jnp.promote_types(scores.dtype, jnp.float32)
+        # Not `masked_softmax`: Eq. 9 and 10 are separate as printed. The scores of
+        # missing modalities are finite, since their statistics are 0.
         weights = zero_masked(jax.nn.softmax(scores.astype(wide), axis=-1), present)
         return weights / (jnp.sum(weights, axis=-1, keepdims=True) + EPSILON)
 

@@ -58,6 +58,8 @@ class PredictiveSelfAttention(nn.Module):
         for i in range(self.num_layers):
             layer = self.block(sources=own, name=f"layer_{i}")
             z = [updated[m] for m in self.modality_order]
+            # Queries and keys go to the next layer, which computes this layer's maps
+            # from them again: (n + s) d numbers per head instead of n s.
             z, previous = layer(z, z, previous, train=train)
             updated |= zip(self.modality_order, z, strict=True)
             if self.modality_weighting != "off":

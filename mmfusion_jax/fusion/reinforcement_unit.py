@@ -152,6 +152,7 @@ class ReinforcementUnit(nn.Module):
     ) -> tuple[list[Array], list[Pair]]:
         """Outputs of the heads of every unit, (b n d), and their queries and keys."""
         mixed, saved, maps = [], [], []
+        # The first layer has no previous map, and hence no convolution.
         chain = self._chain() if previous and self.mu else None
         units = zip(queries, keys_values, targets, self.sources, strict=True)
         for u, (query, kv, target, indices) in enumerate(units):
@@ -168,6 +169,8 @@ class ReinforcementUnit(nn.Module):
                 maps.append((_scores, (q, k, mask)))
             mixed.append(einops.rearrange(y, "b k n d -> b n (k d)"))
             saved.append((q, k))
+        # No implementation of attention keeps a map, so maps are computed again, and
+        # only for callers that ask for them.
         if self.is_mutable_collection("intermediates"):
             weights = [
                 masked_softmax(logits(*x), x[2][:, None, None], axis=-1)
@@ -186,12 +189,15 @@ class ReinforcementUnit(nn.Module):
 
         if not self.remat:
             return attend(q, k, v, *others)
+        # `jax.checkpoint` is inside the loop over chunks: around the loop it would save
+        # no memory, since the backward pass would then keep the maps of all chunks.
         size = chunk_size_for(q.shape[1] * q.shape[2] * k.shape[2])
         return map_in_chunks(jax.checkpoint(attend), (q, k, v, *others), size)
 
     def _heads(self, query: Array, kv: Array) -> tuple[Array, Array, Array]:
         """Scaled queries, float32 or wider, keys and values, (b k n d) each."""
         scale = query.shape[-1] / (1 if self.scale == "width" else self.num_heads)
+        # The queries are scaled instead of the map, which is larger.
         q = query.astype(exact(query)) * scale**-0.5
         k, v = jnp.split(kv, 2, axis=-1)
         q, k, v = (
@@ -229,6 +235,7 @@ class ReinforcementUnit(nn.Module):
 
     def _param(self, name: str, shape: tuple[int, ...], fan_in: int) -> Array:
         """A parameter of every unit, (u ...), with PyTorch's default initialization."""
+        # fan_in of one unit: that of the stacked array would include the units.
         init = torch_uniform(fan_in)
         value = self.param(name, init, (len(self.sources), *shape))
         return value.astype(self.dtype or value.dtype)

@@ -117,6 +117,7 @@ class ResidualAttention(nn.Module):
         weights = weights.reshape(b, n)
         if self.attention == "batch_sum":
             total = jnp.sum(weights, axis=0)
+            # init runs outside pmap, where the axis does not exist.
             if self.axis is not None and not self.is_initializing():
                 total = jax.lax.psum(total, self.axis)
             weights = zero_masked(jnp.broadcast_to(total, weights.shape), target.mask)

@@ -75,6 +75,7 @@ class TensorConvolution(nn.Module):
         del train
         rows, columns = streams[self.x], streams[self.y]
         self._check(rows.values.shape[-1], columns.values.shape[-1])
+        # Created here, because Linen cannot create parameters inside `lax.map`.
         layers = self._layers(self.dtype or rows.values.dtype)
         last = ACTIVATIONS[self.last_activation]
         convolve = jax.checkpoint(functools.partial(convolve_outer, layers, last))
@@ -112,6 +113,8 @@ def convolve_outer(
     layers: list[tuple[Array, Array]], last: Any, x: Array, y: Array
 ) -> Array:
     """Convolves the outer product of (b d) and (b e), Eq. 14-15, flattened."""
+    # The outer product has one channel and rank 1, so its convolution is two small
+    # products with windows of the vectors; no n by n image is read.
     (kernel, bias), *rest = layers
     rows = jnp.einsum("bip,pqk->bqki", windows(x), kernel[:, :, 0])
     z = jnp.einsum("bqki,bjq->bkij", rows, windows(y)) + bias[:, None, None]
