@@ -44,6 +44,9 @@ class AgnosticAdversary:
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
         def loss(index: int, name: str, present: Array) -> Array:
+            # Before the softmax and again in `_sum`: the loss of a missing modality is
+            # 0, and without the first its NaN would still reach the gradient, as 0
+            # times NaN.
             logits = zero_masked(
                 model_output(outputs, f"discriminator/agnostic/{name}"), present
             )

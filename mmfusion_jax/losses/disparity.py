@@ -65,6 +65,8 @@ def _mean(
     """Mean dependence over the modalities present in at least two rows, ()."""
     values, counted = [], []
     for name in modalities:
+        # HSIC compares examples, so it is one number per modality, over the rows that
+        # have it.
         rows = batch.has_modalities(name)
         exclusive = model_output(outputs, f"exclusive/{name}")
         values.append(

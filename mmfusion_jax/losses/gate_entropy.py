@@ -49,4 +49,6 @@ class GateEntropy:
 
 def _sum_p_log_p(p: Array) -> Array:
     """sum_m p_m ln p_m, (b)."""
+    # Clipped inside the logarithm only: p ln p of a missing modality is then 0, with a
+    # finite gradient.
     return jnp.sum(p * jnp.log(jnp.clip(p, TINY, 1.0)), axis=1)

@@ -57,6 +57,7 @@ def _in_batch(views: Sequence[Array], present: Sequence[Array], scale: float) ->
     """Sum over anchors of the mean loss over their positives, (b)."""
     total = jnp.zeros(present[0].shape, jnp.float32)
     for i, anchor in enumerate(views):
+        # Counted per example, since the positives are the modalities that it has.
         loss, count = jnp.zeros_like(total), jnp.zeros_like(total)
         for j, positive in enumerate(views):
             if j != i:

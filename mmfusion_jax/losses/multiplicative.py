@@ -54,4 +54,6 @@ class Multiplicative:
             self.beta,
             self.stop_gradient_q,
         )
+        # Not a cross-entropy of the scores: they are not normalized, see
+        # `multiplicative`.
         return -jnp.take_along_axis(scores, label[:, None], axis=1)[:, 0]

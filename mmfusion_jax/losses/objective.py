@@ -57,7 +57,13 @@ class Objective:
             axis: The pmap axis over which the batch is split; None under jit.
         """
         if axis is not None:
+            # The losses of the devices alone are not those of the batch: with 64 rows
+            # on 8 devices, InfoNCE was 4.47 instead of 7.03 and HSIC nine times too
+            # large. Every device computes the entire loss; the transpose of all_gather
+            # adds its gradients over the devices, which pmean in the step divides
+            # again.
             outputs, batch = jax.lax.all_gather((outputs, batch), axis, tiled=True)
+        # Not computed at all, because 0 times a NaN term would be NaN.
         active = [k for k, v in self.terms.items() if callable(v.weight) or v.weight]
         values = {name: self.value(name, outputs, batch) for name in active}
         total = jnp.zeros((), jnp.float32)
@@ -92,5 +98,6 @@ def average(values: Array, weight: Array) -> Array:
         values: (b), arbitrary where the weight is 0.
         weight: (b).
     """
+    # where before the product: values of padding rows may be NaN.
     total = jnp.sum(jnp.where(weight > 0, values, 0) * weight)
     return total / jnp.maximum(jnp.sum(weight), 1e-9)

@@ -37,6 +37,8 @@ class Reconstruction:
             present = batch.has_modalities(name)
             decoded = model_output(outputs, f"reconstruction/{name}")
             target = jax.lax.stop_gradient(model_output(outputs, f"pooled/{name}"))
+            # Masked before squaring: the gradient of a square is a product with its
+            # argument.
             error = jnp.square(zero_masked(decoded - target, present))
             total = total + jnp.mean(error, axis=-1)
             count = count + present

@@ -51,6 +51,9 @@ class CrossEntropy:
             "cross_entropy", logits, label, is_classes(label) and logits.ndim == 2
         )
         self._check(logits.shape[-1])
+        # A label of -1 would silently be the last class here, and one beyond the
+        # classes NaN with a finite gradient, so `Task.check` refuses both before
+        # training.
         loss = optax.softmax_cross_entropy_with_integer_labels(
             zero_masked(as_float32(logits), batch.weight > 0), label
         )

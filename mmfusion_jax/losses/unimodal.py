@@ -115,6 +115,7 @@ class Consistency:
     def _cosine(self, p: Array, q: Array) -> Array:
         """Mean over j of the cosine similarity of (b j k) and (b j k), (b)."""
         norms = jnp.sum(p * p, axis=-1) * jnp.sum(q * q, axis=-1)
+        # Probabilities are never all 0, so the root needs no epsilon.
         return jnp.mean(jnp.sum(p * q, axis=-1) * jax.lax.rsqrt(norms), axis=1)
 
 
