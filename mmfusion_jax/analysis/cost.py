@@ -78,6 +78,8 @@ def count_macs(function: Callable[..., Any], *args: Any) -> Macs:
         function: Function of arrays.
         args: Arrays or abstract arrays.
     """
+    # Not XLA's cost_analysis, which counts the body of a scan once: .52 instead of 26.2
+    # MFLOP for an LSTM of 50 steps.
     jaxpr = jax.make_jaxpr(function)(*args)
     components: collections.Counter[str] = collections.Counter()
     open_loops = 0
@@ -130,6 +132,8 @@ def _products(jaxpr: core.Jaxpr, prefix: str) -> Iterator[tuple[str, int | None]
     """Yields (module path, MACs) of every product; None for an open loop."""
     for equation in jaxpr.eqns:
         path = "/".join(filter(None, (prefix, str(equation.source_info.name_stack))))
+        # Modules are scopes of the name stack. Inner jaxprs have a stack that starts
+        # anew, hence the prefix.
         name, params = equation.primitive.name, equation.params
         if name == "dot_general":
             yield path, _dot_general(equation)
@@ -139,6 +143,8 @@ def _products(jaxpr: core.Jaxpr, prefix: str) -> Iterator[tuple[str, int | None]
             yield from _branch(params, path)
         else:
             times = params["length"] if name == "scan" else 1
+            # Calls, custom derivatives, checkpoints and loops alike: whatever jaxpr an
+            # equation contains.
             for inner in _jaxprs(params):
                 found = list(_products(inner, path))
                 if name == "while" and found:

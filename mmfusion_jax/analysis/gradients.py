@@ -64,6 +64,8 @@ def term_gradients(
         Name of a term -> tree like `state.params`.
     """
     names = list(objective.terms)
+    # One forward pass; the backward passes run one after the other, since a vmap over
+    # terms would keep the intermediate gradients of all of them.
     _, pull = jax.vjp(_values(model, objective, state, batch, train), state.params)
     rows = jax.lax.map(lambda one: pull(one)[0], jnp.eye(len(names)))
     return {
@@ -126,5 +128,6 @@ def _products(trees: list[PyTree]) -> Array:
 def _cosines(products: Array) -> Array:
     """Inner products divided by the norms; 0 where a norm is 0."""
     norms = jnp.sqrt(jnp.diagonal(products))
+    # A term without a gradient in a module has norm 0; the inner where avoids 0 / 0.
     scale = norms[:, None] * norms[None, :]
     return jnp.where(scale > 0, products / jnp.where(scale > 0, scale, 1), 0.0)

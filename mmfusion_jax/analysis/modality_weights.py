@@ -23,6 +23,7 @@ def mean_modality_weights(collected: Mapping[str, np.ndarray]) -> dict[str, floa
     if not names:
         return {}
     rows = np.stack([collected[name] for name in names], axis=1).astype(np.float64)
+    # An example without any modality has no weights to average.
     rows = rows[rows.sum(axis=1) > 0]
     if not len(rows):
         return {}

@@ -26,6 +26,8 @@ def _macro(index: int) -> Formula:
     def formula(collected: Collected) -> float:
         y_true, y_pred = collected["truth"], collected["prediction"].argmax(-1)
         found = sk.precision_recall_fscore_support(
+            # Without `labels`, classes that are predicted but do not occur would count
+            # in the means, with 0.
             y_true, y_pred, labels=np.unique(y_true), average="macro",
             zero_division=0,  # pyright: ignore[reportArgumentType]
         )  # fmt: skip

@@ -35,6 +35,7 @@ def rmse(y_pred: Any, y_true: Any) -> float:
 def corr(y_pred: Any, y_true: Any, *, nan_corr: bool = False) -> float:
     """Returns Pearson's r; if p or t is constant 0, or NaN with `nan_corr`."""
     p, t = column(y_pred).astype(float), column(y_true).astype(float)
+    # Exact, unlike a variance, which rounding leaves above 0.
     if np.ptp(p) == 0 or np.ptp(t) == 0:
         return float("nan") if nan_corr else 0.0
     p, t = p - p.mean(), t - t.mean()
@@ -43,6 +44,7 @@ def corr(y_pred: Any, y_true: Any, *, nan_corr: bool = False) -> float:
 
 def rounded_accuracy(y_pred: Any, y_true: Any, limit: float) -> float:
     """Returns the accuracy of round(clip(p, -limit, limit)); half to even."""
+    # Labels are clipped too: Acc-5 has labels of -3..3 in classes of -2..2.
     near = [np.round(np.clip(column(x), -limit, limit)) for x in (y_pred, y_true)]
     return accuracy(*near)
 

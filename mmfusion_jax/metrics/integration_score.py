@@ -244,5 +244,6 @@ def _margin(p: np.ndarray) -> np.ndarray:
 
 def _certainty(p: np.ndarray) -> np.ndarray:
     """Returns 1 - entropy / ln k, (n)."""
+    # 0 ln 0 is 0.
     terms = p * np.log(np.where(p > 0, p, 1))
     return 1 + terms.sum(-1) / np.log(p.shape[-1])

@@ -20,6 +20,7 @@ def rows_are_finite(collected: Collected) -> np.ndarray:
     good = finite(collected["prediction"])
     if "alone" in collected:
         unimodal, present = collected["alone"], collected["present"]
+        # The logits of a missing modality are arbitrary and not used.
         good &= finite(np.where(present[..., None], unimodal, 0))
     return good
 

@@ -96,9 +96,11 @@ def paired_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
         )
     differences = first - second
     t, p, signed = np.nan, np.nan, 1.0
+    # Equal differences have no variance, and t would be infinite or NaN.
     if np.ptp(differences) > 0:
         student: Any = stats.ttest_1samp(differences, 0.0)
         t, p = float(student.statistic), float(student.pvalue)
+    # Wilcoxon's procedure drops zeros; the exact distribution is that without them.
     if len(nonzero := differences[differences != 0]):
         ranks: Any = stats.wilcoxon(nonzero, method="exact")
         signed = float(ranks.pvalue)
