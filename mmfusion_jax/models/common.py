@@ -38,6 +38,8 @@ def encode(
             f"config.model.encoders has {sorted(missing)}, but the data only has "
             f"{sorted(batch.inputs)}.",
         )
+    # valid_mask and not the mask: a padding row then has no valid token, and changes no
+    # statistic of BatchNorm.
     streams = {
         name: encoder(batch.inputs[name], batch.valid_mask(name), train=train)
         for name, encoder in encoders.items()
@@ -147,6 +149,7 @@ def prediction_head(
     Returns:
         Logits (b k), or a score (b) where `features` is 1.
     """
+    # No dtype: the kernel is float32, so half precision ends here.
     y = torch_dense(x.shape[-1], features, kernel_init=kernel_init, name=name)(x)
     return y[..., 0] + bias_init if features == 1 else y
 
@@ -162,6 +165,7 @@ def weights_by_modality(order: tuple[str, ...], weights: Array) -> dict[str, Arr
         "weight/<modality>" (b); all 0 if all weights are 0.
     """
     total = jnp.sum(weights, axis=1, keepdims=True)
+    # An example without any modality has only zeros; 0 / 0 would be NaN.
     parts = weights / jnp.where(total > 0, total, 1)
     return {f"{WEIGHT_PREFIX}{m}": parts[:, i] for i, m in enumerate(order)}
 

@@ -121,6 +121,8 @@ class MCLMCF(nn.Module):
         self._check()
         streams = encode(self.encoders, batch, train=train)
         streams = {m: single(first(x), x.present) for m, x in streams.items()}
+        # An evaluation needs no views, but init, which runs with train=False, must
+        # create their parameters.
         with_views = train or self.is_initializing()
         has_image_encoder = self.image_encoder != "none"
         if self.mcf or has_image_encoder or (with_views and 3 in self.levels):

@@ -99,6 +99,7 @@ class ImageHead(nn.Module):
     def _encode(self, images: Array, present: list[Array], train: bool) -> Array:
         """Encodes images (b h w 3) to (b d)."""
         module, options = IMAGE_ENCODERS[self.encoder]
+        # Only the ResNet has batch statistics, so only it needs the pmap axis.
         if module is ResNet:
             options = {**options, "axis": self.axis}
         encoder = module(

@@ -194,6 +194,7 @@ class MEA(nn.Module):
             name="cross_attention",
         )
         pooled = self._pooled(order, attend(streams, train=train))
+        # One module, called for every modality: A of Eq. 12 has shared weights.
         shared = self._mlp("shared")
         return {m: shared(pooled[m], train=train) for m in order}
 
@@ -225,6 +226,7 @@ class MEA(nn.Module):
             graph = GraphFusion(self.self_loops, self.dtype, name=f"graph_{branch}")
             return graph(nodes, present)
         if self.fusion == "multiplication":
+            # 1 for a missing modality: 0 would erase the others.
             return jnp.prod(jnp.where(present[..., None], nodes, 1), axis=1)
         nodes = zero_masked(nodes, present)
         if self.fusion == "addition":

@@ -121,6 +121,8 @@ class OFCMAERCAT(nn.Module):
             means = jnp.stack([mean(streams[m]) for m in order], axis=1)
             fused = jnp.sum(means * weights[..., None].astype(means.dtype), axis=1)
         aux["fused"] = fused
+        # Decoders are for the loss only; init, which runs with train=False, creates
+        # them.
         if self.reconstruction and (train or self.is_initializing()):
             aux |= {f"reconstruction/{m}": self._decode(m, fused) for m in order}
         return Outputs(self._head(order, streams, fused, train), aux)
