@@ -99,6 +99,8 @@ class AudioConv(nn.Module):
         )
         lost = size - 1 - 2 * PADDING
         last = mask.shape[1] - lost
+        # The convolution loses `lost` steps: step i of the output is centered between
+        # the steps i and i + lost of the input, and valid if both are.
         return nn.relu(convolve(zero_masked(x, mask))), mask[:, :last] & mask[:, lost:]
 
     def _normalize(self, x: Array, mask: Array, train: bool, name: str) -> Array:

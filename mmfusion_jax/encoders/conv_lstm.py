@@ -71,6 +71,8 @@ class ConvLSTM(nn.Module):
             bias_init=init,
             name="conv",
         )(x)
+        # After the convolution, as in Eq. 1, and before masking, which the LSTM does
+        # itself.
         x = x + self._positions(x.shape[1]).astype(x.dtype)
         lstm = LSTM(
             self.hidden_dim // 2, bidirectional=True, dtype=self.dtype, name="lstm"

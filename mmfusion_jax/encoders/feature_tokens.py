@@ -53,6 +53,8 @@ class FeatureTokens(nn.Module):
         x = zero_masked(values, mask).astype(self.dtype or values.dtype)
         x = einops.rearrange(x, "b t (w j) -> b t j w", w=self.features_per_token)
         count = x.shape[2]
+        # batch_axis: the features are independent layers, so they do not count as
+        # inputs.
         init = nn.initializers.variance_scaling(2.0, "fan_in", "normal", batch_axis=0)
         kernel = self.param(
             "kernel", init, (count, self.features_per_token, self.hidden_dim)

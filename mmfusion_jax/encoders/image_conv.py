@@ -66,6 +66,7 @@ class ImageConv(nn.Module):
                 "use larger images, fewer entries in channels, or a smaller downsample",
             )
         if jnp.issubdtype(values.dtype, jnp.unsignedinteger):
+            # float32: uint8 / int would become the default float, float64 under x64.
             values = values / jnp.float32(255)
         x = _means(zero_masked(values, mask), self.downsample)
         x = x.astype(self.dtype or x.dtype)

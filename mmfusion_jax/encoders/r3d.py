@@ -61,6 +61,8 @@ class R3D(nn.Module):
             except the first. With `pooled` (b 1 d).
         """
         train = train and not self.freeze_batch_norm
+        # Masked after the normalization, so that padding is the mean color, 0, as the
+        # convolution's own padding.
         x = zero_masked(normalize_image(values, KINETICS), mask)
         x = x.astype(self.dtype or x.dtype)
         x = Conv(self.base_channels, (3, 7, 7), (1, 2, 2), self.dtype, name="stem")(x)

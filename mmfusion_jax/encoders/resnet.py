@@ -84,6 +84,8 @@ class ResNet(nn.Module):
         x = Conv(self.base_channels, (7, 7), (2, 2), self.dtype, name="stem")(x)
         norm = BatchNorm(self.axis, dtype=self.dtype, name="stem_norm")
         x = nn.relu(norm(x, valid, train=train))
+        # Padding as numbers, as in PyTorch; "SAME" would pad even sizes only at the
+        # end.
         x = nn.max_pool(x, (3, 3), (2, 2), WINDOW)
         for i, depth in enumerate(self.blocks):
             for j in range(depth):

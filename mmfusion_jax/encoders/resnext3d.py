@@ -104,6 +104,8 @@ class ResNeXt3D(nn.Module):
         groups = self._groups()
         bottleneck = Bottleneck
         if self.remat:
+            # `train` is a Python bool and must stay one; argument 0 is the module
+            # itself.
             bottleneck = nn.remat(Bottleneck, static_argnums=(3,))
         for i, depth in enumerate(self.blocks):
             for j in range(depth):

@@ -92,6 +92,7 @@ class SignalConv(nn.Module):
             x = x / jnp.float32(255)
         if values.ndim < 5:
             return einops.rearrange(x, "b t ... -> b t (...)")
+        # The frames of all examples are one batch of images; masked ones are 0.
         b = len(x)
         x = einops.rearrange(x, "b t h w c -> (b t) h w c")
         for i, channels in enumerate(FRAME_CHANNELS):

@@ -129,6 +129,8 @@ def load(mapping: WeightMapping, path: Path, template: PyTree) -> LoadedWeights:
         WeightsError: The file does not exist, cannot be read, lacks a required array,
             or has an array of another shape.
     """
+    # The encoder decides which arrays are needed, not the file: heads and optimizer
+    # states in it are left over.
     arrays = {mapping.rename(k): v for k, v in read(path, mapping.export).items()}
     filled, used = {}, set()
     for key, leaf in flatten_dict(template).items():

@@ -86,6 +86,7 @@ class _Archive:
         if len(found) != 1:
             raise InvalidTensorFile(f"the archive has {len(found)} entries data.pkl")
         self._folder = found[0].removesuffix("data.pkl")
+        # Older files have no such entry and are little-endian.
         self._order = ">" if self._text("byteorder") == "big" else "<"
 
     def tensors(self) -> dict[str, np.ndarray]:
@@ -149,6 +150,7 @@ class _Archive:
 
 def _bfloat16_to_float32(values: np.ndarray) -> np.ndarray:
     """Returns bfloat16 values, given as their 16 bits, as float32."""
+    # A bfloat16 is the upper half of a float32.
     return (values.astype(np.uint32) << 16).view(np.float32)
 
 

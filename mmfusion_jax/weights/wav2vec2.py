@@ -34,6 +34,7 @@ WAV2VEC2 = WeightMapping(
     ),
     renames=(
         (r"^(module\.)?(wav2vec2\.)?", ""),
+        # Names of weight normalization in newer versions of PyTorch.
         (r"conv\.parametrizations\.weight\.original0$", "conv.weight_g"),
         (r"conv\.parametrizations\.weight\.original1$", "conv.weight_v"),
         (r"attention\.q_proj", "attention.query_proj"),
