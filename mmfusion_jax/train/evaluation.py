@@ -25,9 +25,13 @@ def collect(
         Collected arrays by name, one row per real example, and the mean task loss; NaN
         without examples.
     """
+    # All steps are dispatched before the first result is fetched, so the devices do not
+    # wait for the host between batches.
     parts = jax.device_get([step(variables, batch) for batch in batches])
     valid = np.concatenate([part["weight"] > 0 for part in parts])
     counts = [np.sum(part["weight"]) for part in parts]
+    # The loss of a batch is the mean over its valid examples, and the last batch has
+    # fewer, so batches count by their number.
     total = sum(float(part["loss"]) * n for part, n in zip(parts, counts, strict=True))
     rows = _concatenate([part["collected"] for part in parts])
     return {name: x[valid] for name, x in rows.items()}, float(total / sum(counts))

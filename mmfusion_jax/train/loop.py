@@ -84,6 +84,7 @@ class Loop:
         started = time.perf_counter()
         done = int(self.state.step)
         self.logger.start(done, self.plan.steps)
+        # The untrained model is evaluated and saved, so that every run has a result.
         if self.plan.steps == 0:
             self._evaluate(0)
             self._save(0, scored=True)
@@ -101,13 +102,21 @@ class Loop:
         while done < self.plan.steps and not self.stopped_early:
             requested = time.perf_counter()
             batch = next(batches)
+            # If the previous step still runs, the devices did not wait for this batch.
             stalled = is_ready(pending[-1:])
             waited = time.perf_counter() - requested if stalled else 0.0
+            # Dispatched asynchronously; the old state may be donated and must not be
+            # used again. After it, the host waits for the step before: so the devices
+            # always have a step to run while the host reads a batch, and the host is
+            # never more than one step ahead, which bounds the memory of batches in
+            # flight and makes the times those of steps.
             self.state, metrics = self.step(self.state, batch)
             done += 1
             since = self._sync_previous_step(since, waited, pending, metrics)
             pending.append((done, metrics))
             ends, saved = self.plan.evaluates_after(done), False
+            # A signal only sets a flag, which is read here, between steps: the state is
+            # complete, and is saved with `wait`, since the process ends afterwards.
             stop = self.shutdown.signal is not None
             if (
                 ends
@@ -118,12 +127,16 @@ class Loop:
                 self._log_metrics(pending)
                 since = time.perf_counter()
             if ends:
+                # Before the save: the checkpoint contains its own score, the selection
+                # state after it and the reduced learning rate, so a resumed run does
+                # not evaluate it again.
                 self._evaluate(done)
                 self._reduce_lr(done)
                 self.stopped_early = done < self.plan.steps and self._is_stale()
             if ends or stop or self.plan.saves_after(done):
                 saved = self._save(done, scored=ends, wait=stop)
                 since = time.perf_counter()
+            # A signal during the last step ends nothing early: the run is complete.
             if stop and done < self.plan.steps and not self.stopped_early:
                 raise self._interrupted(done, saved)
 
@@ -135,6 +148,7 @@ class Loop:
             jax.block_until_ready(metrics)
             self.clock.compile = time.perf_counter() - since
         elif pending:
+            # Of the previous step, so a limit is noticed one step late.
             before = jax.block_until_ready(pending[-1][1])
             self.nonfinite_limit_reached = (
                 int(before["nonfinite/consecutive_steps"])
@@ -160,6 +174,7 @@ class Loop:
             k: float(v) for k, v in metrics.items() if not k.startswith("nonfinite/")
         }
         recent = self.clock.steps[-len(fetched) :]
+        # The first step includes compilation and is not in `clock.steps`.
         rate = self.plan.batch_size * len(recent) / sum(recent) if recent else 0.0
         epoch = step / self.plan.steps_per_epoch
         values |= {"examples_per_s": rate}
@@ -174,6 +189,7 @@ class Loop:
         """Ends a run after too many consecutive non-finite steps."""
         if consecutive < self.plan.max_nonfinite_steps:
             return
+        # Non-finite steps changed nothing, so this state has the last finite weights.
         self._save(step, scored=False, wait=True)
         raise DivergedError(
             "N01",

@@ -15,6 +15,8 @@ DEFAULT_GROUP = "rest"
 
 def scale_by_lr_multiplier() -> optax.GradientTransformation:
     """Scales updates by a multiplier in its state, initially 1; see `reduce_lr`."""
+    # The multiplier is an array in the optimizer state: a checkpoint contains it, and
+    # changing it does not compile the step again.
     return optax.inject_hyperparams(optax.scale)(step_size=1.0)
 
 
@@ -23,6 +25,7 @@ def reduce_lr(state: TrainState, factor: float) -> TrainState:
 
     The optimizer must contain `scale_by_lr_multiplier`.
     """
+    # Exactly one: with several, or none, unpacking fails.
     (size,) = (value for _, value in optax.tree.get_all_with_path(
         state.opt_state, "step_size"
     ))  # fmt: skip

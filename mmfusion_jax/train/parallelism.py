@@ -61,12 +61,16 @@ class Executor:
     def compile(self, step: Step) -> Step:
         """Compiles a training step made for `axis`; the state is donated."""
         if self.parallel == "jit":
+            # XLA reuses the memory of the donated state for the new one; without
+            # donation both exist at once.
             return jax.jit(
                 step,
                 in_shardings=(self.replicated, self.batch_sharding),
                 out_shardings=(self.replicated, self.replicated),
                 donate_argnums=0,
             )
+        # The state is passed with None instead of a stacked copy per device, and
+        # returned as one replicated array, which a checkpoint stores like that of jit.
         mapped = jax.pmap(
             step,
             axis_name=AXIS,
@@ -75,6 +79,7 @@ class Executor:
             devices=jax.devices()[: self.count] if self.devices else None,
         )
         local = self.devices or jax.local_device_count()
+        # pmap maps over the leading axis, one row of it per device.
         rows = lambda x: x.reshape(local, -1, *x.shape[1:])
         return lambda state, batch: mapped(state, jax.tree.map(rows, batch))
 
@@ -88,6 +93,8 @@ class Executor:
 
     def compile_init(self, init: Callable[..., PyTree]) -> Callable[..., PyTree]:
         """Compiles `init` so that its result is replicated."""
+        # Not device_put of an existing tree: it may return the same buffers, and
+        # donating them later deletes the source.
         return jax.jit(init, out_shardings=self.replicated)
 
     def create(self, init: Callable[[], PyTree]) -> PyTree:
@@ -96,6 +103,9 @@ class Executor:
 
     def copy(self, tree: PyTree) -> PyTree:
         """Copies arrays to every device, so that a step may donate them."""
+        # jit with a copy, because `jax.device_put` returns an alias even with
+        # may_alias=False (JAX 0.10), and the first step, which donates its state, would
+        # delete the source.
         fresh = lambda tree: jax.tree.map(jnp.copy, tree)
         return jax.jit(fresh, out_shardings=self.replicated)(tree)
 
@@ -115,6 +125,7 @@ class Executor:
         """
         if train and self.parallel == "pmap":
             return batch
+        # Every process has only its rows; the global array is their concatenation.
         transfer: Callable[[Any], jax.Array] = lambda x: (
             jax.make_array_from_process_local_data(self.batch_sharding, x)
         )

@@ -117,4 +117,6 @@ class SelectionState:
 
 def _beats(score: float, best: float | None) -> bool:
     """Returns whether `score` is the highest so far."""
+    # Comparisons with NaN are False: a NaN score never beats another, and without the
+    # second condition nothing would ever beat a NaN of the first evaluation.
     return best is None or math.isnan(best) or score > best

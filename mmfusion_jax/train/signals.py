@@ -45,6 +45,9 @@ class GracefulShutdown:
             signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        # The first signal only sets a flag: saving here could interrupt a save, or find
+        # a half-updated state. `_exit` on the second one, since anything else could
+        # wait for the threads of JAX and Orbax.
         if self.signal is not None:
             os._exit(128 + number)
         self.signal = number

@@ -45,7 +45,9 @@ def create_state(
         batch: Any batch of the right shapes; its values are not used.
         key: Seeds the initialization and every later step.
     """
+    # Split, so that dropout does not use the random numbers of the initialization.
     init_key, run_key = jax.random.split(key)
+    # train=False needs no dropout key, and leaves BatchNorm's statistics at 0 and 1.
     variables = model.init(init_key, batch, train=False)
     return TrainState(
         step=jnp.zeros((), jnp.int32),

@@ -66,6 +66,8 @@ def make_train_step(
         logged = _logged_means(outputs, batch, axis)
         return loss, (terms, logged, updated.get("batch_stats", {}))
 
+    # Averaged over devices afterwards, in `step`: pmean of the loss inside the gradient
+    # gives wrong gradients under pmap, since its transpose adds the devices again.
     gradient = jax.value_and_grad(loss_fn, has_aux=True)
 
     def full_batch(state: TrainState, key: Array, batch: Batch):
@@ -77,6 +79,9 @@ def make_train_step(
     def accumulated(state: TrainState, key: Array, batch: Batch):
         total = jnp.maximum(_global_sum(batch.weight, axis), 1e-9)
 
+        # Each part has its own dropout key, and starts from the BatchNorm statistics of
+        # the part before. Its results are weighted with its fraction of the valid
+        # examples, so that padding, which may all be in one part, does not count.
         def part(carry, numbered):
             index, rows = numbered
             stats, sums = carry
@@ -91,6 +96,7 @@ def make_train_step(
         count = gradient_accumulation_steps
         parts = jnp.arange(count), _split_batch(batch, count)
         first = jax.tree.map(lambda x: x[0], parts[1])
+        # The carry of a scan needs its shapes before the first part is computed.
         shapes = jax.eval_shape(full_batch, state, key, first)
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         return jax.lax.scan(part, (state.stats, zeros[1]), parts)[0]
@@ -104,6 +110,10 @@ def make_train_step(
             stats, results = jax.lax.pmean((stats, results), axis)
         loss, terms, logged, grads = results
         grad_norm = optax.tree.norm(grads)
+        # Both, because a label beyond the classes gives a NaN loss with finite
+        # gradients, and before clipping, because clipping an infinite gradient by its
+        # norm gives NaN. Not `optax.apply_if_finite`, which applies NaN after a number
+        # of steps.
         is_finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -112,6 +122,7 @@ def make_train_step(
         )
         skipped = 1 - is_finite.astype(jnp.int32)
         state = state.replace(
+            # Also after a skipped step, since it is the position in the data.
             step=state.step + 1,
             params=if_finite(params, state.params),
             stats=if_finite(stats, state.stats),
@@ -134,9 +145,13 @@ def make_train_step(
 
 def _step_key(state: TrainState, axis: str | None) -> Array:
     """The PRNG key of a step; every device under pmap has a different dropout mask."""
+    # The base key never changes: the key of a step depends on its number alone, so a
+    # resumed run draws the same numbers.
     key = jax.random.fold_in(state.key, state.step)
     if axis is None:
         return key
+    # Without it every device would drop the same positions. Under jit the mask spans
+    # the global batch.
     return jax.random.fold_in(key, jax.lax.axis_index(axis))
 
 
@@ -216,6 +231,7 @@ def _logged_means(outputs: Outputs, batch: Batch, axis: str | None) -> dict[str,
     """Means of the logged auxiliary outputs over the global batch."""
     kept = {k: v for k, v in outputs.aux.items() if k.startswith(LOGGED_PREFIX)}
     total = jnp.maximum(_global_sum(batch.weight, axis), 1e-9)
+    # where before the product: padding rows may contain NaN.
     rows = lambda x: jnp.where(batch.weight > 0, x, 0) * batch.weight
     return {k: _global_sum(rows(x), axis) / total for k, x in kept.items()}
 
@@ -230,6 +246,8 @@ def _split_batch(batch: Batch, parts: int) -> Batch:
     """Reshapes leaves to (parts b/parts ...); a part has rows of every device."""
 
     def split(x: Array) -> Array:
+        # Row i goes to part i % parts: a part of contiguous rows would be on some
+        # devices only, and all others would wait.
         rows = x.reshape(x.shape[0] // parts, parts, *x.shape[1:])
         return jnp.swapaxes(rows, 0, 1)
 
@@ -244,6 +262,7 @@ def _nonfinite_flags(
     for name, tree in grads.items():
         flags[f"gradient/{name}"] = ~jnp.isfinite(optax.tree.norm(tree))
     for name, x in batch.inputs.items():
+        # Masked values may be NaN without harm, so only valid steps are counted.
         if jnp.issubdtype(x.dtype, jnp.floating):
             valid = batch.valid_mask(name).reshape(x.shape[:2] + (1,) * (x.ndim - 2))
             count = jnp.sum(valid & ~jnp.isfinite(x))

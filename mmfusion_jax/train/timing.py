@@ -36,6 +36,7 @@ class StepTimer:
     def summary(self) -> Times:
         """Returns the times as `run.json` has them."""
         low, median, high = np.percentile(self.steps or [0.0], [10, 50, 90]).tolist()
+        # A run of one step has no step after the compilation.
         training = max(sum(self.steps), 1e-9)
         return Times(
             step_s=StepTime(median, low, high),

@@ -99,12 +99,16 @@ class CheckpointManager:
         """
         steps = self._steps
         steps.wait_for_save()
+        # Orbax would skip it silently.
         if step < max(steps.saved, default=step):
             raise ValueError(f"step {step} is older than step {max(steps.saved)}")
         scored = None if score is None else {"step": step, "score": _json_score(score)}
         is_saved = lambda: (
             step in steps.saved and bool(scored is None or steps.saved[step])
         )
+        # Normally the save is asynchronous, and its fault, such as a full disk, is
+        # noticed at the next one, which then writes the newer state. After a fault this
+        # save is awaited, so that the retry is of this state and not of the next.
         for _ in range(2):
             if is_saved():
                 break
@@ -128,6 +132,7 @@ class CheckpointManager:
             CheckpointError: K01, all checkpoints are corrupted; K02, they do not match
                 the model.
         """
+        # `load` moves a corrupted step away, so the next turn finds an older one.
         while (step := self.latest_step) is not None:
             if found := self._steps.load(step, target):
                 return found

@@ -20,9 +20,11 @@ def silence_orbax() -> None:
     A fault leaves unfinished tasks, and Python prints a traceback for each of them
     long after the fault was raised.
     """
+    # Filters of these two loggers, not levels: other libraries log through them too.
     for name in ("absl", "asyncio"):
         logging.getLogger(name).addFilter(_is_not_from_orbax)
     warnings.filterwarnings("ignore", _never_awaited_pattern(), RuntimeWarning)
+    # Several managers in one process must not stack hooks.
     hook = sys.unraisablehook
     if not isinstance(hook, functools.partial) or hook.func is not _unraisable_hook:
         sys.unraisablehook = functools.partial(_unraisable_hook, hook)

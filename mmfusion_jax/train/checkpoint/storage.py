@@ -80,13 +80,22 @@ class CheckpointStorage:
 
         No save may be pending.
         """
+        # Digests are of the arrays in memory, before anything is written: whatever
+        # changes on the way to the disk is found when they are read. Both items are in
+        # one folder with a temporary name, which Orbax renames to STEP when they are
+        # complete. A kill before the rename leaves the earlier steps and a temporary
+        # folder, which the next start deletes; a kill after it leaves the new step, at
+        # worst with old ones that are not deleted yet.
         record = make_record(step, state, meta, scored) if _is_first() else {}
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(record)
         )
         try:
+            # Orbax does not overwrite. A kill between the two calls leaves the previous
+            # step as the newest.
             if step in self.saved:
                 self._manager.delete(step)
+            # It returns False, without an error, for a step that is not newer.
             if not self._manager.save(step, metrics=scored, args=items):
                 raise RuntimeError("Orbax skipped it")
         except Exception as error:
@@ -105,11 +114,13 @@ class CheckpointStorage:
             self._manager.wait_until_finished()
         except Exception as error:
             fault = error
+        # A save that failed in one process is not complete for any of them.
         if not _all_processes(fault is None):
             self._recover(step, fault)
             return step in self.saved and self.saved[step] == scored
         saved = {**self.saved, step: scored}
         self.saved = {step: saved[step] for step in self._manager.all_steps()}
+        # Orbax moves deleted steps to trash/ and leaves them there.
         self._empty_trash()
         return True
 
@@ -124,6 +135,7 @@ class CheckpointStorage:
         found = fault = None
         try:
             found = self._load(step, target)
+        # Not corrupted: the step is valid and belongs to another model.
         except CheckpointError:
             raise
         except Exception as error:
@@ -179,6 +191,11 @@ class CheckpointStorage:
             return ocp.CheckpointManagerOptions(
                 read_only=True, lightweight_initialize=True
             )
+        # SIGKILL before each of the 101 file-system calls of a save with Orbax's
+        # default options: after one of them no checkpoint could be restored, after 6
+        # some steps were unreadable, and 81 left temporary folders. With these options,
+        # 98 of 98 were clean, also with ENOSPC and EIO. Not `max_to_keep` with
+        # `best_fn`: it deleted the newest step.
         best = BestN(get_metric_fn=rank, n=1, keep_checkpoints_without_metrics=False)
         return ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy([LatestN(self.keep), best]),
@@ -205,6 +222,8 @@ class CheckpointStorage:
     def _empty_trash(self) -> None:
         """Deletes the trash and unfinished saves; no save may be pending."""
         if _is_first():
+            # Orbax removes its own unfinished saves when it opens the directory, but
+            # not after a failed save in a running process.
             unfinished = self.path.glob(f"*{ocp.utils.TMP_DIR_SUFFIX}")
             for path in [self.path / "trash", *unfinished]:
                 shutil.rmtree(path, ignore_errors=True)
@@ -212,12 +231,17 @@ class CheckpointStorage:
     def _recover(self, step: int, fault: Exception | None) -> None:
         """Cleans up after a failed save."""
         self.fault = step, _first_line(fault)
+        # Orbax would report the failed save at the next one, and skip that.
         self._reopen()
 
     def _load(self, step: int, target: PyTree) -> Restored:
         """Reads and verifies a step."""
+        # Record and shapes first: a step of another model is an error of the user and
+        # not a corrupted step.
         record = read_record(self.path / str(step))
         self._check_model(step, record["arrays"], array_specs(target))
+        # With a target: without it, Orbax returns dictionaries, and fails on another
+        # number of devices.
         abstract = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore(jax.tree.map(abstract, target))
@@ -252,6 +276,8 @@ class CheckpointStorage:
 
     def _quarantine(self, step: int, fault: Exception | None) -> None:
         """Moves `step` to corrupted/STEP, or corrupted/STEP.2 etc. if that exists."""
+        # Moved and not deleted: a rename within the directory is atomic, and the data
+        # may still be of use.
         corrupted = self.path / CORRUPTED
         corrupted.mkdir(exist_ok=True)
         names = itertools.chain(
@@ -268,6 +294,8 @@ class CheckpointStorage:
 def rank(scored: Score) -> Any:
     """Sort key: NaN first, then by score; the earlier of equal scores last."""
     value = scored["score"]
+    # BestN and best_fn keep the maximum; of equal scores the first step won the
+    # selection, and must not be deleted for a later one.
     return value is not None, value or 0.0, -scored["step"]
 
 
