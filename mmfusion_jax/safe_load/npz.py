@@ -120,6 +120,7 @@ def _check_size(entries: Sequence[ZipInfo], packed: int) -> None:
     """Rejects an archive that unpacks to much more than its size."""
     if len(entries) > MAX_MEMBERS:
         raise _InvalidNpz(f"it has {len(entries)} arrays", "save fewer, larger arrays")
+    # The sizes are claims of the archive; zipfile reads no more than they state.
     size = sum(entry.file_size for entry in entries)
     if size > max(LARGE, RATIO * packed):
         raise _InvalidNpz(f"it would unpack to {size / 1e9:.1f} GB", _DAMAGED)
@@ -132,6 +133,7 @@ def _read_header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtyp
         raise _InvalidNpz(f"{name!r} has npy version {version}", _PLAIN)
     try:
         shape, _, dtype = _HEADERS[version](stream)
+    # The header is a Python literal, which NumPy parses with ast.literal_eval.
     except MemoryError as error:  # what Python's parser raises for deep nesting
         raise _InvalidNpz(f"the header of {name!r} is corrupted", _DAMAGED) from error
     return shape, dtype
@@ -152,6 +154,7 @@ def _read_array(archive: ZipFile, entry: ZipInfo) -> np.ndarray:
             raise _InvalidNpz(f"{entry.filename!r} requires pickle", _PLAIN)
         size = entry.file_size - stream.tell()
         count = math.prod(shape)
+        # Python's integers do not overflow, unlike NumPy's product of a hostile shape.
         if min(shape, default=0) < 0 or count * dtype.itemsize != size:
             raise _InvalidNpz(
                 f"{entry.filename!r} has {size} bytes, which do not match its shape",
@@ -159,5 +162,7 @@ def _read_array(archive: ZipFile, entry: ZipInfo) -> np.ndarray:
             )
         if not dtype.itemsize and count > 1:  # elements without end in a small file
             raise _InvalidNpz(f"{entry.filename!r} has elements of 0 bytes", _PLAIN)
+    # Opened again, since read_array reads the header itself. It now allocates what has
+    # been compared with the size of the entry.
     with archive.open(entry) as stream:
         return npy.read_array(stream, allow_pickle=False)

@@ -61,6 +61,7 @@ class PickleMaterializer:
         """
         if type(obj) in _PLAIN:
             return obj
+        # Objects are compared by identity: comparing their values could take forever.
         key = id(obj)
         if key in self._made:
             return self._made[key]
@@ -72,6 +73,8 @@ class PickleMaterializer:
         self._open.add(key)
         made = self._make(obj, depth + 1)
         self._open.remove(key)
+        # Only a complete object is remembered, so one that contains itself is found
+        # open.
         self._made[key] = made
         self._kept.append(obj)
         return made
@@ -117,6 +120,7 @@ class PickleMaterializer:
     def _dict(self, obj: PickledPairs, depth: int) -> dict[Any, Any]:
         made = {}
         keys = _KeyChecker(made, self._spend)
+        # Keys are hashed here and not while the pickle runs, after they are checked.
         for pair in obj.first or ():
             if type(pair) not in (list, tuple) or len(pair) != 2:
                 raise invalid_object("dict items are not pairs")
@@ -177,10 +181,14 @@ class PickleMaterializer:
                 f"but has {len(raw)}"
             )
         native = dtype.newbyteorder("=")
+        # Elements of 0 bytes, such as "S0": their number costs no bytes of the file, so
+        # it could be any.
         if not raw:
             if count > 1:
                 raise invalid_object("array elements must have at least 1 byte")
             return np.zeros(count, native)
+        # Shares the buffer of the file's bytes. Their number and the dtype are checked
+        # above, so NumPy never reads beyond it.
         flat = np.frombuffer(raw, dtype)
         _check_values(flat)
         return flat.astype(native, copy=False)
@@ -219,6 +227,7 @@ class _KeyChecker:
                     f"unsupported dict key or set item: {type(part).__name__}"
                     f"{' of more than 64 bits' if wide else ''}",
                 )
+        # Equal keys replace each other and cause no collision.
         if key not in self.made:
             self._count(hash(key))
         return key

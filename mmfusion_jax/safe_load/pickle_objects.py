@@ -132,6 +132,8 @@ class PickledDtype:
     def build(self, state: Any) -> None:
         if self.done or type(state) is not tuple or len(state) not in (8, 9):
             raise invalid_object("invalid dtype state")
+        # Of eight or nine values only the byte order and the absence of fields are
+        # used.
         order, *structure = state[1:5]
         self.order, self.done = short_string(order), True
         if self.order not in ("<", ">", "|", "="):
@@ -250,6 +252,7 @@ def not_callable(*_: Any) -> Any:
 
 
 _MAX_LENGTH = 1000  # of a name, which the file can use many times
+# Other encodings would give other bytes, and pickle never writes them here.
 _LATIN = ("latin1", "latin-1")
 _FACTORIES = ("list", "dict", "int", "float", "set")
 _NUMPY = ("numpy.core", "numpy._core")
@@ -288,6 +291,7 @@ def allowed_name(
         RejectedPickle: It is not, so the file contains something other than data.
     """
     found = PickledName(module, name)
+    # In Python a dotted name is a path of attributes, not a function of the module.
     if str(found) in constructors and "." not in name:
         return found
     known = (hint for start, hint in _HINTS if module.split(".")[0] == start)

@@ -21,15 +21,20 @@ from mmfusion_jax.safe_load.pickle_vm import NAMES, PickleVM, corrupted
 
 _MAX_DIGITS = 4300  # the limit of Python, which can be turned off
 _MAX_INDEX_DIGITS = 20
+# Escapes about which Python's decoder warns: unknown ones, and octal numbers beyond one
+# byte.
 _ODD_ESCAPE = re.compile(rb"""\\(?!['"abfnrtvx\n0-7])|\\[4-7][0-7][0-7]""")
 
 
 def _mark(vm: PickleVM) -> None:
+    # A stack of stacks: everything above a mark is a list, without a search for the
+    # mark.
     vm.below.append(vm.stack)
     vm.stack = []
 
 
 def _pop(vm: PickleVM) -> None:
+    # As Python does: POP removes the mark if there is nothing above it.
     if vm.stack:
         vm.stack.pop()
     else:
@@ -77,6 +82,7 @@ def _string_line(vm: PickleVM) -> None:
         raise corrupted("string without quotes")
     if _ODD_ESCAPE.search(line[1:-1].replace(rb"\\", b"")):
         raise corrupted("invalid escape sequence in a Python 2 string")
+    # Not `ast.literal_eval`, which would parse the line as source code.
     plain = codecs.escape_decode(line[1:-1])[0]  # pyright: ignore[reportAttributeAccessIssue]
     vm.push(PickledBytes(bytearray(plain), old=True))
 
@@ -88,6 +94,8 @@ def _unicode_line(vm: PickleVM) -> None:
 
 def _long(form: str) -> Callable[[PickleVM], None]:
     def handler(vm: PickleVM) -> None:
+        # Linear in the size, unlike the conversion of decimal digits. A negative size
+        # is rejected by `advance`.
         raw = vm.take(vm.number(form))
         vm.push(int.from_bytes(raw, "little", signed=True))
 
@@ -135,6 +143,7 @@ def _add_pairs(vm: PickleVM, flat: list[Any]) -> None:
     pairs = vm.top(PickledPairs)
     if len(flat) % 2:
         raise corrupted("dict key without a value")
+    # A flat list instead of a dict, since keys are not hashed while the file runs.
     pairs.added = pairs.added or []
     pairs.added += flat
 
@@ -182,6 +191,8 @@ def _reduce(vm: PickleVM) -> None:
     if not isinstance(name, PickledName) or type(given) is not tuple:
         raise invalid_object("unsupported call")
     try:
+        # The constructors store their arguments, or reject them; a wrong number of
+        # arguments is a TypeError. Nothing that the file names is looked up in Python.
         made = vm.constructors[str(name)](*given)
     except (TypeError, UnicodeError) as error:
         raise invalid_object(f"invalid arguments of {name}") from error
@@ -194,6 +205,8 @@ def _build(vm: PickleVM) -> None:
     state = vm.pop()
     if not vm.stack or not isinstance(vm.stack[-1], PickledArray | PickledDtype):
         raise invalid_object("unsupported object state")
+    # Only arrays and dtypes have a state. Python's BUILD would set attributes of any
+    # object, or update its `__dict__`.
     vm.stack[-1].build(state)
 
 
@@ -215,6 +228,7 @@ def _index_line(vm: PickleVM) -> int:
 
 _BY_NAME: dict[str, Callable[[PickleVM], Any]] = {
     "PROTO": _proto,
+    # The size of a frame is read and ignored: it only helps readers that buffer.
     "FRAME": _index("<Q"),
     "MARK": _mark,
     "POP": _pop,
@@ -243,6 +257,7 @@ _BY_NAME: dict[str, Callable[[PickleVM], Any]] = {
     "BINBYTES": _raw("<I"),
     "BINBYTES8": _raw("<Q"),
     "BYTEARRAY8": _raw("<Q"),
+    # Immutable, so one object for all; lists and dicts need a new one each time.
     "EMPTY_TUPLE": _fixed(()),
     "TUPLE1": _tuple(1),
     "TUPLE2": _tuple(2),
@@ -266,6 +281,7 @@ _BY_NAME: dict[str, Callable[[PickleVM], Any]] = {
     "PUT": _put(_index_line),
     "BINPUT": _put(_index("B")),
     "LONG_BINPUT": _put(_index("<I")),
+    # Protocol 4 counts the entries itself; a file may mix this opcode with PUT.
     "MEMOIZE": _put(lambda vm: vm.memo_count),
     "GET": _get(_index_line),
     "BINGET": _get(_index("B")),

@@ -28,6 +28,8 @@ NAMES = {ord(op.code): op.name for op in pickletools.opcodes}
 """Byte of an opcode -> its name in Python."""
 
 _STOP = ord(".")
+# Opcodes that refer to objects outside of the file or create instances of classes. They
+# are listed for the message only: every opcode without a handler is rejected.
 _NOT_DATA = {
     "PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4", "INST", "OBJ", "NEWOBJ",
     "NEWOBJ_EX", "NEXT_BUFFER", "READONLY_BUFFER",
@@ -79,6 +81,7 @@ class PickleVM:
             RejectedPickle: The file is corrupted, or has an opcode that plain data
                 does not need.
         """
+        # A loop and no recursion, so nesting in the file cannot exhaust Python's stack.
         while True:
             self.start = self.position
             code = self.take(1)[0]
@@ -88,6 +91,7 @@ class PickleVM:
             if handler is None:
                 raise self._unsupported(code)
             handler(self)
+        # A second pickle behind the first would be ignored silently.
         if self.position != self.size:
             raise corrupted("trailing data after the pickle")
         return self.pop()
@@ -118,6 +122,8 @@ class PickleVM:
 
     def take_writable(self, count: int) -> bytearray:
         """Returns the next bytes in a separate buffer, which an array can share."""
+        # The size has been compared with what is left of the file, so that eight bytes
+        # cannot make it allocate exabytes.
         buffer = bytearray(self.advance(count))
         if self.file.readinto(buffer) != count:
             raise corrupted("file was truncated while it was read")
@@ -158,6 +164,7 @@ class PickleVM:
             raise corrupted("memo key is out of range")
         if not self.stack:
             raise corrupted("nothing to store in the memo")
+        # Grows by at most `position`, that is linearly in the bytes read.
         self.memo += [_UNSET] * (key + 1 - len(self.memo))
         self.memo_count += self.memo[key] is _UNSET
         self.memo[key] = self.stack[-1]
@@ -172,5 +179,6 @@ class PickleVM:
         """Returns the values above the last mark, and removes them and the mark."""
         if not self.below:
             raise corrupted("missing mark")
+        # The list itself, not a copy.
         above, self.stack = self.stack, self.below.pop()
         return above

@@ -19,6 +19,7 @@ _KINDS = (
     (stat.S_ISCHR, "is a device, not a regular file"),
     (stat.S_ISBLK, "is a device, not a regular file"),
 )
+# O_NONBLOCK: a FIFO that replaced the file after the check does not make open wait.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 

@@ -68,6 +68,8 @@ def read_pickle(path: Path, *, encoding: str = "latin1") -> Any:
         try:
             root = vm.run(HANDLERS)
             running = False
+            # The memo would keep every object of the file alive while values are made
+            # of them.
             vm.memo.clear()
             return materializer.value(root)
         except Exception as error:

@@ -19,6 +19,8 @@ from mmfusion_jax import errors
 from mmfusion_jax.errors import DataError
 
 JSON: TypeAlias = Any
+# JSON in files, not pickles in pipes: a worker that a file has taken over must not be
+# able to run code here.
 REQUEST, RESPONSE = "request.json", "response.json"
 _MAX_RESPONSE = 64 << 20  # bytes
 _MAX_MESSAGE = 4000  # characters
@@ -77,6 +79,8 @@ def run_sandboxed(
     }
     with tempfile.TemporaryDirectory(prefix="mmfusion_jax_") as folder:
         (Path(folder) / REQUEST).write_text(json.dumps(request))
+        # A new interpreter instead of a fork: it has neither the memory nor the open
+        # files of this process, and JAX's threads do not survive a fork.
         command = [
             sys.executable,
             "-m",
@@ -159,6 +163,7 @@ def _result(response: Mapping[str, JSON], subject: str, memory_gb: float) -> JSO
         return response["result"]
     if "user_error" in response:
         name, code, message, fix = response["user_error"]
+        # A name of a class in the response selects from a table and is never looked up.
         raise _ERRORS.get(name, DataError)(code, _cut(message), _cut(fix))
     if "memory" in response:
         raise DataError(

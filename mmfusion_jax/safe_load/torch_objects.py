@@ -87,6 +87,8 @@ class PickledTensor:
             return np.empty(self.size, elements.dtype)
         strides = [step * elements.itemsize for step in self.stride]
         start = elements[self.offset :]
+        # as_strided checks nothing: `_tensor` has made sure that every element is
+        # within the storage. Not writable, because elements of a view may overlap.
         return np.lib.stride_tricks.as_strided(
             start, self.size, strides, writeable=False
         )
@@ -110,12 +112,16 @@ def _tensor(
     if not isinstance(storage, PickledStorage) or not _is_size(offset):
         raise invalid_object("tensor without a storage and an offset")
     for axes in (size, stride):
+        # At most one more than allowed is examined: the file can refer to one huge
+        # tuple many times.
         if type(axes) is not tuple or not all(map(_is_size, axes[: _MAX_AXES + 1])):
             raise invalid_object("tensor size and stride must be integers below 2^60")
     if len(size) != len(stride) or len(size) > _MAX_AXES:
         raise invalid_object("tensor size and stride do not match")
+    # NumPy multiplies sizes in 64 bits, and refuses an overflow even if one size is 0.
     if 8 * math.prod(max(n, 1) for n in size) >= 1 << 63:
         raise invalid_object("tensor is too large")
+    # Strides are not negative, so the element with the highest indices is the last one.
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if 0 not in size and last >= storage.count:
         raise invalid_object("tensor is out of bounds")
