@@ -59,6 +59,8 @@ class RandomWaveform:
             return example
         x = samples.reshape(len(samples))[mask].astype(np.float32)
         librosa = _librosa()
+        # All numbers are drawn, also those of changes that are not applied, so that a
+        # change of `prob` does not change the others.
         apply = rng.random(3) < self.prob
         speed = float(np.exp(self.time_stretch * rng.uniform(-1, 1)))
         semitones = float(self.semitones * rng.uniform(-1, 1))
@@ -69,6 +71,7 @@ class RandomWaveform:
             x = _pitch_shift(librosa, x, self.sample_rate, semitones)
         if apply[2]:
             noise = pink_noise(len(x), rng)
+            # The noise is relative to this audio, whatever its level.
             power = np.mean(np.square(x, dtype=np.float64))
             x = x + np.sqrt(power / 10 ** (snr / 10)) * noise
         return _replaced(example, self.modality, x.astype(samples.dtype))

@@ -69,6 +69,7 @@ class RandomImage:
             x = resample(x, *crop_box(rng, x.shape[1], x.shape[2], scale))
         if rng.random() < self.flip:
             x = x[:, :, ::-1]
+        # Clipped before the conversion: beyond 255 integers would start again at 0.
         x = np.clip(self._jitter(x, rng), 0, 1) * top
         if top > 1:
             x = np.round(x)

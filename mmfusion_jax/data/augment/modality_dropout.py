@@ -60,6 +60,7 @@ class ModalityDropout:
                 f"{suggest(name, masks)}",
             )
         names = [name for name in sorted(masks) if masks[name].any()]
+        # Sorted names: the draws do not depend on the order of a dictionary.
         draws = dict(zip(names, rng.random(len(names)), strict=True))
         dropped = {name for name in names if draws[name] < self.rates.get(name, 0.0)}
         if names and len(dropped) == len(names):

@@ -77,6 +77,8 @@ class RandomWords:
         draws = rng.random(len(kept))
         deleted = (draws < self.delete_prob) & ~self._protected(kept)
         if deleted.all():
+            # The word with the highest draw would be the last to be deleted at a lower
+            # rate.
             deleted[np.argmax(draws)] = False
         rows, mask = pad_or_truncate(kept[~deleted], len(words))
         return {

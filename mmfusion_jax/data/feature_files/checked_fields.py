@@ -106,4 +106,5 @@ def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return CLIP_SEPARATOR.join(map(_text, value))
     text = value.decode("latin1") if isinstance(value, bytes) else str(value)
+    # Pickles may hold lone surrogates, which can be neither stored nor printed.
     return text.encode("utf-8", "replace").decode()

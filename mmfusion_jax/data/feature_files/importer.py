@@ -99,6 +99,7 @@ def import_file(file: str, name: str, parent: str, nan_to_zero: bool) -> JSON:
         raise _not_finite(path, report)
     _check_leakage(path, report)
     folder = Path(parent) / f"{source.layout}-{_short_hash(source)}"
+    # Before write_store, after which it exists in any case.
     already_imported = folder.exists()
     manifest = {
         "file": path.name,
@@ -112,6 +113,7 @@ def import_file(file: str, name: str, parent: str, nan_to_zero: bool) -> JSON:
     }
     splits = {s: _records(s, part) for s, part in source.splits.items()}
     write_store(folder, _features(source.splits["train"]), splits, manifest)
+    # Also checks a store that an earlier import wrote.
     open_store(folder)
     return {
         **manifest,

@@ -92,6 +92,8 @@ def _modality(
     if f"{key}_lengths" in fields:
         lengths = fields.integers(f"{key}_lengths", (1,), count, steps)
     elif pieces is not None and pieces.values.shape[1] == steps:
+        # Without lengths of its own, a modality with as many steps as the text is
+        # aligned with it.
         lengths = pieces.stop
     return right_padded(values, lengths)
 

@@ -100,6 +100,8 @@ def left_padded(values: Mapping[str, np.ndarray]) -> dict[str, Padded]:
         nonzero = _nonzero(array)
         start[name] = np.where(nonzero.any(1), nonzero.argmax(1), array.shape[1])
     if aligned(values):
+        # Zeros at the beginning of one modality, such as silence, are values where
+        # another one has begun.
         first = np.min(list(start.values()), axis=0)
         steps = next(iter(values.values())).shape[1]
         start = {m: np.where(b < steps, first, steps) for m, b in start.items()}

@@ -105,6 +105,7 @@ def _sha256(files: Sequence[Path]) -> str:
     hashes = []
     for file in files:
         with open_regular(file) as stream:
+            # In pieces: the files have gigabytes.
             hashes.append(hashlib.file_digest(stream, "sha256"))
     if len(hashes) == 1:
         return hashes[0].hexdigest()

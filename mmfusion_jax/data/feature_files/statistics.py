@@ -42,6 +42,8 @@ class ModalityStatistics:
         self.steps.append(len(rows))
         if not len(rows):
             return
+        # Minimum, maximum and moments are of the finite values: one NaN would hide all
+        # others.
         finite = np.isfinite(rows)
         nan = int(np.isnan(rows).sum())
         self.nan += nan

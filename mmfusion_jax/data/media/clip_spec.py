@@ -83,6 +83,7 @@ class ClipSpec:
     def features(self) -> dict[str, FeatureSpec]:
         """Shapes of a record; a missing modality has no rows."""
         channels = 3 if self.rgb else 1
+        # None: a clip without this modality has no rows.
         frame = (None, self.size, self.size, channels)
         return {
             "video": FeatureSpec(frame, "uint8"),
@@ -166,6 +167,8 @@ def _read(
 def _mfcc(waveform: np.ndarray, spec: ClipSpec, key: str) -> np.ndarray:
     """The MFCC of a clip, after adding noise if `spec` asks for it."""
     if spec.noise_snr_db is not None:
+        # From the key and not from the position: the noise of a clip stays the same
+        # when others are added. `hash` differs between processes.
         clip_seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8])
         rng = np.random.default_rng([spec.noise_seed, clip_seed])
         waveform = add_white_noise(waveform, spec.noise_snr_db, rng)

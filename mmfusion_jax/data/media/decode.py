@@ -197,6 +197,7 @@ def _librosa() -> Any:
 
 def _open(av: Any, path: Path) -> Any:
     """Opens a container that may not open other files or URLs."""
+    # A container can refer to other files and to URLs, which FFmpeg would open.
     limits = {"protocol_whitelist": "file"}
     return av.open(str(path), options=limits, **_metadata_options(av))
 
@@ -240,6 +241,8 @@ def _lengths(av: Any, path: Path) -> dict[str, float]:
         if unknown := [s.type for s in streams if s.codec_context is None]:
             raise DataError("D31", f"{path}: no decoder for its {unknown[0]} stream.")
         spans = {stream.type: [np.inf, -np.inf] for stream in streams}
+        # Packets are read without decoding them: headers of truncated files state the
+        # full length, and decoders end early without an error.
         for packet in container.demux(*streams):
             at = packet.dts if packet.pts is None else packet.pts
             if packet.size and at is not None and not packet.is_discard:
@@ -272,7 +275,10 @@ def _frames(
         for frame in container.decode(_stream(av, container, "video")):
             if frame.is_corrupt or frame.time is None:
                 raise av.error.InvalidDataError(0, "a frame is corrupted")
+            # Times in a file need not start at 0.
             first = frame.time if first is None else first
+            # The frame displayed at a time is the last one that starts before it, so a
+            # frame is taken when the next one is known.
             while shown and len(taken) < len(times):
                 if times[len(taken)] >= frame.time - first - _SAME:
                     break

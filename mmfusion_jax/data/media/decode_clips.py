@@ -126,6 +126,7 @@ class ClipSource:
 
     def _video(self, record: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         frames, mask = pad_or_truncate(record["video"], self.spec.frames)
+        # Grayscale is stored with one channel and read with three, without a copy.
         return np.broadcast_to(frames, (*frames.shape[:3], 3)), mask
 
 
@@ -200,6 +201,8 @@ def _collected(
             continue
         audio = result.record["audio"]
         moments = RunningMoments.of(audio)
+        # The moments of every clip are stored, so the statistics of any training split
+        # are sums, without reading a clip.
         manifest["clips"].append(
             {
                 "key": job.key,
@@ -240,6 +243,8 @@ def _fingerprint(jobs: Sequence[DecodeJob], spec: ClipSpec) -> str:
     """A hash of everything that the content of the store depends on."""
     inputs = []
     for job in jobs:
+        # Sizes and times instead of checksums: reading all videos at every start would
+        # take minutes.
         states = [file.stat() for file in job.files]
         changes = [(state.st_size, state.st_mtime_ns) for state in states]
         files = [str(file.absolute()) for file in job.files]

@@ -39,6 +39,8 @@ def _check_wav(path: Path) -> None:
     have = path.stat().st_size
     with path.open("rb") as file:
         file.seek(12)
+        # The chunks of a RIFF file: name, size, content padded to an even number of
+        # bytes.
         while len(header := file.read(8)) == 8:
             name, size = struct.unpack("<4sI", header)
             if name == b"data":

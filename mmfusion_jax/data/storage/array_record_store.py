@@ -45,6 +45,7 @@ class FeatureSpec:
     compress: bool = False
 
     def __post_init__(self):
+        # TFDS would silently store it as float32.
         if self.dtype == "float64":
             raise ValueError("dtype='float64' is not stored exactly; use 'float32'.")
         if None in self.shape[1:] or (self.dtype == TEXT and self.shape):
@@ -92,6 +93,7 @@ class Records:
             raise IndexError(f"{index} is not in 0..{len(self) - 1}.")
         try:
             example = self.source[index]
+        # A file can be damaged after `open_store` has checked it.
         except Exception as error:  # the readers raise what their C++ code throws
             raise corrupted(self.folder, f"example {index} is not readable") from error
         return example | {name: example[name].decode() for name in self.texts}
@@ -155,6 +157,8 @@ def write_store(
     """
     make_folder(folder.parent)
     try:
+        # Checked under the lock: a process that waited finds the store of the other
+        # one.
         with _lock(folder.parent / f".{folder.name}.lock"):
             if not folder.exists():
                 _build(folder, features, splits, manifest)
@@ -223,6 +227,12 @@ def _build(
     manifest: Mapping[str, Any],
 ) -> None:
     """Builds and renames; the caller holds the lock, so other builds are dead."""
+    # The order: lock, remove what killed builds left, write to a folder with a
+    # temporary name, list the sizes of its files in the manifest, rename. A kill before
+    # the rename leaves a temporary folder, which no reader looks at and the next build
+    # removes; the rename is atomic. Nothing is synced to disk here: after a power
+    # failure files may be truncated, which `open_store` finds by their sizes, or have
+    # wrong content, which ArrayRecord's checksums find when it is read.
     prefix = f".{folder.name}.building-"
     for leftover in folder.parent.iterdir():
         if leftover.name.startswith(prefix):
@@ -283,6 +293,9 @@ def _write_splits(
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
     """Locks `path` exclusively; the lock is released when the process dies."""
+    # The file of the lock is never deleted: a process that waits for the deleted file
+    # and one that creates a new one would both hold a lock. The first attempt does not
+    # wait, so that a message can be printed before the second one does.
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

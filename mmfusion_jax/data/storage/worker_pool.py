@@ -45,6 +45,7 @@ class _Pool(ProcessPoolExecutor):
 
     def __init__(self, *arguments: Any):
         super().__init__(*arguments)
+        # A private attribute of Python's class; a version without it would ignore it.
         self._safe_to_dynamically_spawn_children = False
 
 
@@ -97,6 +98,8 @@ def _pool(
     in_flight: int = _IN_FLIGHT,
 ) -> Iterator[Result | Failure]:
     """Runs jobs in parallel until one of them kills its worker."""
+    # Not fork: threads of JAX and grain may hold locks that a forked process inherits
+    # locked.
     context = multiprocessing.get_context("spawn")
     workers = min(workers, len(jobs))
     pool = _Pool(workers, context, exit_with_parent, (os.getpid(),))
@@ -105,12 +108,15 @@ def _pool(
         rest = iter(jobs)
         submit = lambda job: pool.submit(_timed, work, job, timeout)
         pending: deque[Future[Any]] = deque(
+            # A bounded number of jobs, since the results of all would not fit in
+            # memory.
             map(submit, itertools.islice(rest, in_flight * workers))
         )
         while pending:
             yield pending.popleft().result()
             pending.extend(map(submit, itertools.islice(rest, 1)))
     finally:
+        # Also when the consumer of this generator stops early.
         pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -144,6 +150,8 @@ def _check(pool: ProcessPoolExecutor) -> None:
 
 def _timed(work: Callable[[Job], Result], job: Job, timeout: float) -> Result | Failure:
     """In a worker: runs a job; the system kills the process on timeout."""
+    # SIGALRM keeps its default action, which ends the process, because a decoder that
+    # hangs in C code never returns to Python, and so to a handler or a check of time.
     signal.setitimer(signal.ITIMER_REAL, timeout)
     try:
         return _guarded(work, job)
