@@ -95,6 +95,8 @@ def find_store(name: str) -> CachedStore:
 
 def remove_store(store: CachedStore) -> None:
     """Deletes a store; no process ever finds an incomplete one."""
+    # Renamed first, which is atomic, to a name of unfinished builds: if the deletion is
+    # interrupted, the next build of this store completes it.
     doomed = store.folder.with_name(f".{store.folder.name}.building-removed")
     store.folder.rename(doomed)
     shutil.rmtree(doomed)

@@ -178,6 +178,8 @@ def dataset_loader(
     info = LoaderInfo(tuple(takes), outline, has_files or names_files)
 
     def decorate(function: Loader) -> Loader:
+        # On the function itself, so that a loader of another package declares it too,
+        # without a table.
         setattr(function, _INFO, info)
         return function
 

@@ -71,6 +71,8 @@ class Pipeline:
             num_threads=self.num_read_threads, prefetch_buffer_size=self.prefetch
         )
         iterator = iter(grain.MapDataset.source(batches).to_iter_dataset(options))
+        # The state of the reader is the index of the next batch, and hence the step. No
+        # grain iterator is saved: its order depends on the number of workers.
         iterator.set_state({"next_index": start})
         return iterator
 
@@ -92,16 +94,24 @@ class TrainBatches:
     def __getitem__(self, step: int) -> Batch:
         size = len(self.source)
         epoch, batch = divmod(int(step), -(-size // self.batch_size))
+        # A permutation that is computed index by index, with another one for each range
+        # of `size` indices, that is for each epoch: any batch can be computed without
+        # those before it.
         order = grain.MapDataset.range(size).seed(self.seed).shuffle()
         examples = []
         for row in _rows(batch * self.batch_size, self.batch_size, self.process):
             if row >= size:
+                # The last batch of an epoch has the shapes of all others, so the step
+                # is not compiled again; rows of weight 0 count for nothing.
                 examples.append(dummy_example(self.source[0]))
                 continue
             index = int(order[epoch * size + row] or 0)
             example = self.source[index]
             check_present(example, index)
             if self.augment is not None:
+                # Seeded with the position and not drawn from one stream: threads read
+                # batches in any order, and a resumed run must vary an example as the
+                # first run did.
                 rng = np.random.default_rng([self.seed, epoch, row])
                 example = self.augment(example, rng)
                 check_example(example, f"training example {index} after augmentation")
@@ -170,5 +180,7 @@ def dummy_example(example: Example) -> Example:
 def _rows(start: int, size: int, process: tuple[int, int]) -> range:
     """The rows of a global batch that this process reads."""
     index, count = process
+    # Contiguous rows in the order of the processes, as
+    # `jax.make_array_from_process_local_data` joins them.
     local = size // count
     return range(start + index * local, start + (index + 1) * local)

@@ -23,6 +23,7 @@ class RunningMoments:
     @classmethod
     def of(cls, rows: np.ndarray) -> "RunningMoments":
         """The moments of (n f) rows."""
+        # float64, because the variance is a difference of large sums.
         rows = np.asarray(rows, np.float64)
         return cls(len(rows), rows.sum(axis=0), np.square(rows).sum(axis=0))
 

@@ -157,10 +157,14 @@ def _by_speaker(
         )
     total = Counter(labels)
     missing = {k: {c: n * fractions[k] for c, n in total.items()} for k in wanted}
+    # The largest speakers first, as they fit into the fewest splits; the order of
+    # equally large ones is random, and sorted first so that the seed alone determines
+    # it.
     order = sorted(rng.permutation(sorted(counts)), key=lambda s: -counts[s].total())
     split_of: dict[str, str] = {}
     for i, speaker in enumerate(order):
         empty = [k for k in wanted if k not in split_of.values()]
+        # The last speakers go to splits that are still empty.
         candidates = empty if len(order) - i <= len(empty) else wanted
         need = lambda k, s=speaker: sum(
             n * missing[k][c] / total[c] for c, n in counts[s].items()
