@@ -33,6 +33,8 @@ def shown(value: Any) -> str:
 
 def printable(text: str) -> str:
     """Returns a text with its control characters escaped, except for line breaks."""
+    # Messages contain names from files, which could move the cursor of a terminal or
+    # change its title.
     if all(c.isprintable() or c == "\n" for c in text):
         return text
     escape = lambda c: c.encode("unicode_escape").decode("ascii")

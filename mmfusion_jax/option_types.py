@@ -26,6 +26,7 @@ class Range:
 
     def allows(self, value: float) -> bool:
         """Returns whether `value` is finite and within the bounds."""
+        # Comparisons with NaN are False, so NaN is not allowed by any range.
         above = value > self.minimum if self.exclusive else value >= self.minimum
         return above and value <= self.maximum and -math.inf < value < math.inf
 

@@ -59,6 +59,7 @@ class Tokens(struct.PyTreeNode):
 
     values: Array
     mask: Array
+    # Static: a shape that reshape uses must be known while tracing.
     grid: tuple[int, ...] = struct.field(pytree_node=False, default=())
 
     @property

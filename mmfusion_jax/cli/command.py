@@ -98,6 +98,7 @@ def run_command(command: Command, args: Sequence[str] | None = None) -> int:
         code = _run(command, sys.argv[1:] if args is None else args)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of stdout has closed it, as `head` does
+        # Python flushes stdout once more when it exits, and would print the same error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return code
@@ -241,6 +242,7 @@ def _run_and_report(
         print("Interrupted. Rerun the same command to resume.", file=sys.stderr)
         return 130
     except Exception as error:
+        # The reader of stdout has seen enough; a broken pipe to a worker is an error.
         if isinstance(error, BrokenPipeError) and _stdout_is_closed():
             raise
         return _report(error, request)

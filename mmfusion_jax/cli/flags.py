@@ -89,6 +89,7 @@ def parse(
     values.set_gnu_getopt(True)  # flags may follow the positional argument
     for flag in flags:
         _define(flag, values)
+    # By hand and first: which other flags exist depends on the config.
     spec, rest = _take_config(args) if needs_config else ("", list(args))
     _check_flags(rest, [*values, *(["config"] if needs_config else [])])
     before = _load(spec, rest) if needs_config else ConfigDict()
@@ -255,6 +256,8 @@ def _set(
         message = " ".join(str(error).split())
         raise ConfigError("C01", message, "--help lists the flags") from error
     for field, value in flatten(config).items():
+        # config_flags splits numbers at commas, but keeps "a,b" as one string, and ""
+        # as a tuple with an empty string.
         if isinstance(value, tuple) and any(re.search(",|^$", str(p)) for p in value):
             parts = ",".join(map(str, value)).split(",")
             config.update_from_flattened_dict({field: tuple(filter(None, parts))})

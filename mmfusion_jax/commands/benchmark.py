@@ -223,6 +223,7 @@ def _time_calls(call: Callable[[], Any], steps: int, size: int) -> Calls:
     for number in range(NUM_WARMUP_STEPS + steps):
         begun = time.perf_counter()
         jax.block_until_ready(call())
+        # The first steps after compilation are slower: caches and allocators are cold.
         if number >= NUM_WARMUP_STEPS:
             times.append(time.perf_counter() - begun)
     step_s = _percentiles(times)
@@ -306,6 +307,7 @@ def _peak_bytes() -> int:
     if "peak_bytes_in_use" in stats:
         return int(stats["peak_bytes_in_use"])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # ru_maxrss is in bytes on macOS and in KiB on Linux.
     return peak if sys.platform == "darwin" else 1024 * peak
 
 

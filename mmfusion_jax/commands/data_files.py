@@ -189,6 +189,7 @@ def _run_sandboxed(
     largest = max(list_files(path), key=lambda file: file.stat().st_size)
     seconds = command.flags["max_cpu_seconds"]
     seconds = seconds or 300 + largest.stat().st_size // 1_000_000
+    # With --json, stdout is one JSON object.
     with contextlib.redirect_stdout(sys.stderr):
         return run_sandboxed(
             f"mmfusion_jax.data.feature_files.importer:{function}",

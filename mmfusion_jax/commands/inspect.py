@@ -84,6 +84,7 @@ def inspect_config(spec: ExperimentSpec, *, compiled: bool) -> Inspection:
     pipeline = build.build_pipeline(spec, data, seed=0)
     steps = spec.training.epochs * pipeline.steps_per_epoch
     parts = build.build_components(spec, data, steps)
+    # Only shapes from here on: no array is created and no model is run.
     batch = jax.eval_shape(lambda b: b, pipeline.dummy_batch())
     init = lambda b: create_state(parts.model, parts.tx, b, jax.random.key(0))
     state = jax.eval_shape(init, batch)

@@ -22,6 +22,7 @@ from mmfusion_jax.option_types import (
     SelectionProtocol,
 )
 
+# An object of its own, since None and "" are values of fields.
 REQUIRED = object()
 """Default of a field that every config must state."""
 

@@ -139,6 +139,7 @@ def with_augmentations(data: Dataset, spec: ExperimentSpec) -> Dataset:
     ]
     rates = {name: rate for name, rate in spec.data.modality_dropout.items() if rate}
     if rates:
+        # Last, so that no augmentation fills a dropped modality again.
         steps.append(ModalityDropout(rates))
     if not steps:
         return data
@@ -214,6 +215,8 @@ def build_components(
         build_optimizer(spec.optimizer, steps),
         executor,
         accumulate,
+        # Schedules and `Batch.train_fraction` divide by it; an untrained model has 0
+        # steps.
         max(steps, 1),
         spec.model.modalities,
     )
@@ -302,6 +305,8 @@ def build_model(spec: ExperimentSpec, task: Task, axis: str | None) -> Model:
         head_size=task.head_size,
         flags=isinstance(task, Multilabel),
     )
+    # Models of this package are tested; the check of others is done while tracing and
+    # costs a compiled step nothing.
     return model if part.is_builtin else checked_model(model, part, task.head_size)
 
 

@@ -16,6 +16,7 @@ def arguments_of(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
 
     Annotations are types, also where their module does not evaluate them.
     """
+    # Annotations are strings in modules with `from __future__ import annotations`.
     for evaluate in (True, False):
         try:
             return inspect.signature(target, eval_str=evaluate).parameters

@@ -40,6 +40,8 @@ def load_config(spec: str) -> ConfigDict:
     name, *word = spec.split(":", 1)
     path = find_config(spec)
     try:
+        # A config is a program by design, and only one that the user names is run;
+        # configs in checkpoints and work folders are JSON.
         found = runpy.run_path(str(path)).get("get_config")
         if found is None:
             raise ConfigError("C04", f"{name} does not define get_config.")
@@ -168,6 +170,7 @@ def _completed(config: ConfigDict) -> ConfigDict:
     model, data = config.get("model"), config.get("data")
     encoders = model.get("encoders") if isinstance(model, ConfigDict) else None
     if isinstance(encoders, ConfigDict) and isinstance(data, ConfigDict):
+        # A flag can only set a field that exists, so every modality gets its rate.
         with config.unlocked():
             rates = data.get("modality_dropout") or ConfigDict()
             for modality in encoders:

@@ -81,6 +81,8 @@ def build_optimizer(spec: OptimizerSpec, steps: int) -> optax.GradientTransforma
     else:
         parts.append(_rule(spec, EVERY_PARAMETER, steps))
     if spec.reduce_on_plateau.patience:
+        # After the update rule: before it, Adam would divide a constant factor of the
+        # gradient out again.
         parts.append(scale_by_lr_multiplier())
     return optax.chain(*parts) if len(parts) > 1 else parts[0]
 

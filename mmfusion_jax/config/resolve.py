@@ -45,6 +45,7 @@ def resolve(config: ConfigDict) -> ExperimentSpec:
             part is unknown or cannot be imported, or has no such option.
     """
     values = _checked(config)
+    # First, as the lines below take fields out of `values`.
     source = _as_json(values)
     data, model, optim, train = (
         values[name] for name in ("data", "model", "optim", "train")
@@ -234,6 +235,8 @@ def _part(
             "C32", f"{where}.name={name!r} is a {type(target).__name__}.",
             "a class or a function",
         )  # fmt: skip
+    # A common mistake: the function itself instead of a class whose objects are such
+    # functions.
     call = CALLS.get(kind)
     if call and tuple(arguments_of(target))[: len(call)] == call:
         raise ConfigError(

@@ -10,6 +10,7 @@ from mmfusion_jax.config.registry import TABLES, check_name
 from mmfusion_jax.errors import ConfigError, shown, suggest
 from mmfusion_jax.option_types import Range
 
+# JAX's integers have 32 bits by default.
 INT32 = Range(-math.inf, 2**31 - 1)
 FINITE = Range(-math.inf)
 TYPE_NAMES = {
@@ -107,6 +108,7 @@ def matches(value: Any, hint: Any) -> bool:
     if origin in (dict, Mapping) or hint in (dict, Mapping):
         return isinstance(value, Mapping)
     if hint in PLAIN:
+        # In Python, True is an integer.
         is_bool = isinstance(value, bool)
         return isinstance(value, PLAIN[hint]) and is_bool == (hint is bool)
     return True
