@@ -44,10 +44,12 @@ def use_compilation_cache() -> None:
     except OSError as error:
         log(f"no compilation cache: {error}")
         return
+    # 0o022: writable by the group or by others.
     if found.st_uid != os.getuid() or found.st_mode & 0o022:
         log(f"no compilation cache: {folder} is writable by other users")
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
+    # JAX's default of 1 s leaves out many small programs of a run.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
@@ -65,6 +67,10 @@ def initialize_distributed(
         f"process {process_id} of {num_processes}: waiting up to {TIMEOUT} s for the "
         f"other processes at {coordinator}; aborts on timeout"
     )
+    # JAX notices a killed process by its heartbeat: with the default of 100 s the
+    # others waited 107 s for it, with 10 s 24 s. The default limit of the start and of
+    # the end is 300 s. All of these end in an abort of the process, which cannot be
+    # caught, so the message comes before the call.
     limits: dict[str, Any] = {
         "initialization_timeout": TIMEOUT,
         "heartbeat_timeout_seconds": 30,
