@@ -22,7 +22,7 @@ def format_report(found: Mapping[str, JSON]) -> str:
     """Returns the report.
 
     Args:
-        found: result of `importer.summarize_file` or `importer.import_file`.
+        found: Result of `importer.summarize_file` or `importer.import_file`.
     """
     spec = FEATURE_DATASETS.get(found["name"])
     problems, remarks = find_problems(found)
@@ -42,8 +42,8 @@ def label_summary(
     """Yields the distribution of the labels and the metrics of the constant baseline.
 
     Args:
-        report: statistics of the splits.
-        spec: labels of the dataset; None for an unknown one.
+        report: Statistics of the splits.
+        spec: Labels of the dataset; None for an unknown one.
     """
     for split, part in report.items():
         for name, values in part["labels"].items():
@@ -68,7 +68,7 @@ def label_summary(
 def _distribution(
     name: str, values: np.ndarray, spec: FeatureDatasetSpec | None
 ) -> str:
-    """The distribution of a label as text."""
+    """Returns the distribution of a label as text."""
     if values.ndim == 2:
         names = spec.flags if spec else [str(i) for i in range(values.shape[1])]
         means = zip(names, values.mean(axis=0), strict=True)

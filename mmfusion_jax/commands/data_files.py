@@ -166,14 +166,14 @@ def _print_av_mnist(command: ParsedCommand, folder: str = "") -> None:
 
 
 def _check_file(command: ParsedCommand) -> Mapping[str, Any]:
-    """The statistics of a file."""
+    """Returns the statistics of a file."""
     path = Path(command.positional).expanduser()
     arguments = {"file": str(path), "name": command.flags["dataset"]}
     return _run_sandboxed("summarize_file", arguments, path, command)
 
 
 def _check_import(command: ParsedCommand) -> Mapping[str, Any]:
-    """The statistics of an import, after reading every example."""
+    """Returns the statistics of an import, after reading every example."""
     from mmfusion_jax.data.datasets.sentiment_files import check_imported
 
     return check_imported(command.positional, command.flags["file"])

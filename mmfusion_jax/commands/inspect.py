@@ -167,7 +167,7 @@ def _tables(found: Inspection) -> Iterator[Table]:
 
 
 def _single_example(x: Any) -> jax.ShapeDtypeStruct:
-    """The shape of one row of `x`."""
+    """Returns the shape of one row of `x`."""
     return jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
 
 

@@ -18,11 +18,11 @@ class CachedStore:
     """A store in the cache, or the two stores of AV-MNIST.
 
     Attributes:
-        name: its path in the cache, such as "digits-1.0.0-5a203b2c"; of an import
+        name: Its path in the cache, such as "digits-1.0.0-5a203b2c"; of an import
             without the first folder, such as "mosi/mmsa_unaligned-4aa09fd3".
-        folder: folder that contains it and nothing else.
-        size: its size in bytes.
-        modified: time at which it was built, in seconds since the epoch.
+        folder: Folder that contains it and nothing else.
+        size: Its size in bytes.
+        modified: Time at which it was built, in seconds since the epoch.
     """
 
     name: str
@@ -36,7 +36,7 @@ class CachedStore:
         return time.strftime("%Y-%m-%d", time.localtime(self.modified))
 
     def to_json(self) -> Mapping[str, Any]:
-        """The store as JSON values."""
+        """Returns the store as JSON values."""
         return {
             "name": self.name,
             "folder": str(self.folder),
@@ -70,11 +70,11 @@ def find_store(name: str) -> CachedStore:
     """Returns the store with a name.
 
     Args:
-        name: name of a store as in `list_stores`, its last part, or the dataset of an
+        name: Name of a store as in `list_stores`, its last part, or the dataset of an
             import if there is only one.
 
     Raises:
-        DataError: no store, or more than one, has this name.
+        DataError: No store, or more than one, has this name.
     """
     stores = list_stores()
     matching = [store for store in stores if store.name == name] or [
@@ -103,7 +103,7 @@ def remove_store(store: CachedStore) -> None:
 
 
 def _name(path: Path) -> str:
-    """The name of a store from its path in the cache."""
+    """Returns the name of a store from its path in the cache."""
     parts = path.parts[1:] if path.parts[0] == IMPORTED else path.parts
     return "/".join(parts)
 

@@ -40,11 +40,10 @@ class RegressionTarget:
     """The range and meaning of a numeric label.
 
     Attributes:
-        low: minimum of the label.
-        high: maximum of the label.
-        neutral: value between negative and positive.
-        family: which metrics are usual: "sentiment" (-3..3), "sims" (-1..1), or
-            "plain".
+        low: Minimum of the label.
+        high: Maximum of the label.
+        neutral: Value between negative and positive.
+        family: Usual metrics: "sentiment" (-3..3), "sims" (-1..1), or "plain".
     """
 
     low: float
@@ -58,23 +57,23 @@ class Dataset:
     """A dataset that can be read.
 
     Attributes:
-        name: the word after the colon of a config, such as "digits".
-        title: its name in results, such as "digits (embedded)".
-        sources: split -> examples; the splits are "train", "valid" and "test". Without
+        name: The word after the colon of a config, such as "digits".
+        title: Its name in results, such as "digits (embedded)".
+        sources: Split -> examples; the splits are "train", "valid" and "test". Without
             "valid" no checkpoint is selected and the run takes its last step.
-        classes: label name -> class names, for class labels, (n) int.
-        augment: applied to training examples, with a generator seeded by their position
+        classes: Label name -> class names, for class labels, (n) int.
+        augment: Applied to training examples, with a generator seeded by their position
             in the epoch; None leaves them unchanged.
-        labels: split -> label name -> (n) array, in the order of the source; read from
+        labels: Split -> label name -> (n) array, in the order of the source; read from
             the examples where it is not given.
-        groups: split -> its speakers (or videos), for the leakage check; () if they
+        groups: Split -> its speakers (or videos), for the leakage check; () if they
             are unknown.
         facts: JSON values that go into every result: version, fingerprint, licence,
             counts, warnings.
-        values: label name -> its meaning, for numeric labels, (n) float.
-        flags: label name -> names of the flags, for multilabel targets, (n j) int 0 or
+        values: Label name -> its meaning, for numeric labels, (n) float.
+        flags: Label name -> names of the flags, for multilabel targets, (n j) int 0 or
             1.
-        ids: modality -> minimum and maximum id in any split, for sequences of ids;
+        ids: Modality -> minimum and maximum id in any split, for sequences of ids;
             read from the examples where it is not given.
     """
 
@@ -96,7 +95,7 @@ class Dataset:
         check_disjoint(self.groups)
 
     def source(self, split: str) -> Source:
-        """The examples of `split`, in a fixed order."""
+        """Returns the examples of `split`, in a fixed order."""
         return self.sources[split]
 
     def label(self, split: str, name: str) -> np.ndarray:
@@ -110,7 +109,7 @@ class Dataset:
         """Returns the minimum and maximum id of `modality` over all splits.
 
         Args:
-            modality: sequences of ids, (t) int, or (t 2) with segment ids in column 1.
+            modality: Sequences of ids, (t) int, or (t 2) with segment ids in column 1.
         """
         if modality in self.ids:
             return self.ids[modality]
@@ -144,10 +143,10 @@ class LoaderInfo:
     """Declarations of a dataset loader.
 
     Attributes:
-        takes: those of `RUN_ARGUMENTS` that the function has an argument for.
-        outline: takes the same options and returns the shapes and classes without
+        takes: Arguments out of `RUN_ARGUMENTS` that the function has.
+        outline: Takes the same options and returns the shapes and classes without
             reading a file; None if they are not known in advance.
-        has_files: options -> whether the user has files of the dataset or names some.
+        has_files: Options -> whether the user has files of the dataset or names some.
     """
 
     takes: tuple[str, ...] = ()
@@ -164,9 +163,9 @@ def dataset_loader(
     """Decorates a function that loads a dataset with its `LoaderInfo`.
 
     Args:
-        takes: names out of `RUN_ARGUMENTS`, which do not come from `config.data`.
-        outline: the same dataset without its files.
-        has_files: options -> whether files are there; None tests `data_dir` and `file`.
+        takes: Names out of `RUN_ARGUMENTS`, which do not come from `config.data`.
+        outline: The same dataset without its files.
+        has_files: Options -> whether files are there; None tests `data_dir` and `file`.
 
     Raises:
         ValueError: `takes` has a name that is not in `RUN_ARGUMENTS`.
@@ -209,15 +208,15 @@ def subject_dataset(
     """Returns a dataset with the subjects of each split.
 
     Args:
-        name: the word after the colon of a config.
-        title: its name in results.
-        sources: split -> examples with their labels.
-        subjects: split -> its subjects.
-        classes: label name -> class names.
-        licence: licence of the data.
+        name: The word after the colon of a config.
+        title: Its name in results.
+        sources: Split -> examples with their labels.
+        subjects: Split -> its subjects.
+        classes: Label name -> class names.
+        licence: Licence of the data.
 
     Raises:
-        DataError: a subject is in two splits.
+        DataError: A subject is in two splits.
     """
     return Dataset(
         name,

@@ -86,8 +86,8 @@ def check_example(example: Any, where: str) -> None:
     """Raises DataError if an example does not have inputs with masks, and labels.
 
     Args:
-        example: What should be an `Example`.
-        where: What it is, for the message.
+        example: Value to check.
+        where: Description of the value, for the message.
     """
     if not isinstance(example, Mapping):
         raise _malformed(f"{where} is {type_name(example)}, not a dictionary")

@@ -14,9 +14,9 @@ class InMemory:
     """Examples held as one array per entry.
 
     Attributes:
-        inputs: modality -> (n t ...).
-        masks: modality -> (n t) bool.
-        labels: name -> (n ...).
+        inputs: Modality -> (n t ...).
+        masks: Modality -> (n t) bool.
+        labels: Name -> (n ...).
 
     Raises:
         DataError: An array has another number of examples.

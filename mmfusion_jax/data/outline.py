@@ -20,9 +20,9 @@ class Zeros:
     """Examples of known shapes in which every step is valid and every value is 0.
 
     Attributes:
-        count: number of examples.
-        inputs: modality -> shape and dtype.
-        labels: name -> shape and dtype.
+        count: Number of examples.
+        inputs: Modality -> shape and dtype.
+        labels: Name -> shape and dtype.
     """
 
     count: int
@@ -59,13 +59,13 @@ def outline_dataset(
     """Returns a Dataset of which only shapes, classes and sizes are known.
 
     Args:
-        name: the word after the colon of a config.
-        title: its name in results.
-        counts: split -> number of examples, as published.
-        inputs: modality -> shape and dtype of an example.
-        classes: label name -> class names.
-        values: label name -> meaning of a numeric label.
-        flags: label name -> names of the flags of a multilabel target.
+        name: The word after the colon of a config.
+        title: Its name in results.
+        counts: Split -> number of examples, as published.
+        inputs: Modality -> shape and dtype of an example.
+        classes: Label name -> class names.
+        values: Label name -> meaning of a numeric label.
+        flags: Label name -> names of the flags of a multilabel target.
     """
     classes, values, flags = classes or {}, values or {}, flags or {}
     labels: dict[str, Shape] = {label: ((), "int32") for label in classes}

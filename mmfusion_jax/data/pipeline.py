@@ -26,12 +26,12 @@ class Pipeline:
     batch.
 
     Attributes:
-        dataset: dataset to read.
-        batch_size: number of examples of the global batch.
-        seed: seed of the order and of the augmentation.
-        num_read_threads: number of prefetching threads.
-        prefetch: number of prefetched batches.
-        process: index of this process and number of processes.
+        dataset: Dataset to read.
+        batch_size: Number of examples of the global batch.
+        seed: Seed of the order and of the augmentation.
+        num_read_threads: Number of prefetching threads.
+        prefetch: Number of prefetched batches.
+        process: Index of this process and number of processes.
     """
 
     dataset: Dataset
@@ -46,7 +46,7 @@ class Pipeline:
         return -(-len(self.dataset.source("train")) // self.batch_size)
 
     def train(self, start: int, stop: int) -> Iterator[Batch]:
-        """The batches of steps start..stop-1 of training, NumPy leaves."""
+        """Yields the batches of steps start..stop-1 of training, NumPy leaves."""
         source = self.dataset.source("train")
         if not len(source):
             raise DataError("D12", f"split 'train' of {self.dataset.title} is empty.")
@@ -62,7 +62,7 @@ class Pipeline:
         )
 
     def dummy_batch(self) -> Batch:
-        """A fully masked batch of the right shapes, for this process."""
+        """Returns a fully masked batch of the right shapes, for this process."""
         rows = self.batch_size // self.process[1]
         return collate([dummy_example(self.dataset.source("train")[0])] * rows)
 
@@ -171,14 +171,14 @@ def check_present(example: Example, index: int) -> None:
 
 
 def dummy_example(example: Example) -> Example:
-    """An example of the same shapes in which everything is masked, of weight 0."""
+    """Returns an example of the same shapes, fully masked and of weight 0."""
     zeros = lambda arrays: {k: np.zeros_like(v) for k, v in arrays.items()}
     parts = {part: zeros(example[part]) for part in ("inputs", "masks", "labels")}
     return {**parts, "weight": np.float32(0)}
 
 
 def _rows(start: int, size: int, process: tuple[int, int]) -> range:
-    """The rows of a global batch that this process reads."""
+    """Returns the rows of a global batch that this process reads."""
     index, count = process
     # Contiguous rows in the order of the processes, as
     # `jax.make_array_from_process_local_data` joins them.

@@ -11,7 +11,7 @@ class RunningMoments:
     """Sums that give mean and standard deviation; those of several parts add up.
 
     Attributes:
-        count: number of rows.
+        count: Number of rows.
         total: (f) sum of the rows, float64.
         square: (f) sum of their squares, float64.
     """
@@ -22,13 +22,13 @@ class RunningMoments:
 
     @classmethod
     def of(cls, rows: np.ndarray) -> "RunningMoments":
-        """The moments of (n f) rows."""
+        """Returns the moments of (n f) rows."""
         # float64, because the variance is a difference of large sums.
         rows = np.asarray(rows, np.float64)
         return cls(len(rows), rows.sum(axis=0), np.square(rows).sum(axis=0))
 
     def __add__(self, other: "RunningMoments") -> "RunningMoments":
-        """The moments of the rows of both."""
+        """Returns the moments of the rows of both."""
         total, square = self.total + other.total, self.square + other.square
         return RunningMoments(self.count + other.count, total, square)
 
@@ -87,8 +87,8 @@ def add_white_noise(
 
     Args:
         waveform: (n) float.
-        snr_db: signal-to-noise ratio in dB.
-        rng: generator of the noise.
+        snr_db: Signal-to-noise ratio in dB.
+        rng: Generator of the noise.
 
     Returns:
         (n) float32; silence stays silent.

@@ -26,16 +26,16 @@ def random_splits(
     its classes most.
 
     Args:
-        labels: class of each example.
-        fractions: split -> fraction of the examples; they add up to 1.
-        seed: seed of the order in which examples or speakers are assigned.
-        speakers: speaker of each example; None if unknown.
+        labels: Class of each example.
+        fractions: Split -> fraction of the examples; they add up to 1.
+        seed: Seed of the order in which examples or speakers are assigned.
+        speakers: Speaker of each example; None if unknown.
 
     Returns:
         The split of each example.
 
     Raises:
-        DataError: there are fewer speakers than splits.
+        DataError: There are fewer speakers than splits.
     """
     rng = np.random.default_rng(seed)
     if speakers is None:
@@ -59,14 +59,14 @@ def cross_validation_split(
     selects the checkpoint on the test fold itself.
 
     Args:
-        groups: all groups, in order; those after folds * size are never tested.
-        fold: index of the fold, 0..folds-1.
-        folds: number of folds.
-        protocol: one of `PROTOCOLS`.
-        size: number of groups that a fold tests; None tests every group in some fold.
+        groups: All groups, in order; those after folds * size are never tested.
+        fold: Index of the fold, 0..folds-1.
+        folds: Number of folds.
+        protocol: One of `PROTOCOLS`.
+        size: Number of groups that a fold tests; None tests every group in some fold.
 
     Raises:
-        ConfigError: the fold or the protocol is unknown, there are too many folds, or
+        ConfigError: The fold or the protocol is unknown, there are too many folds, or
             the training split is empty.
     """
     if protocol not in PROTOCOLS:

@@ -22,13 +22,13 @@ class RandomWaveform:
     masked; longer audio is truncated.
 
     Attributes:
-        modality: name of the modality, (t) or (t 1) float samples.
-        sample_rate: sample rate in Hz.
-        time_stretch: the speed is multiplied by exp(-time_stretch) ..
+        modality: Name of the modality, (t) or (t 1) float samples.
+        sample_rate: Sample rate in Hz.
+        time_stretch: The speed is multiplied by exp(-time_stretch) ..
             exp(time_stretch).
-        semitones: maximum pitch shift in semitones, up or down.
-        snr_db: minimum and maximum signal-to-noise ratio in dB.
-        prob: probability of each change.
+        semitones: Maximum pitch shift in semitones, up or down.
+        snr_db: Minimum and maximum signal-to-noise ratio in dB.
+        prob: Probability of each change.
 
     Reference:
         Hetero-Fusion-Net, Sec. 5.2: time stretching, pitch shifting, background noise.
@@ -85,15 +85,15 @@ class RandomSpectrogram:
     beyond it; white noise is added to all values.
 
     Attributes:
-        modality: name of the modality, (t f) frames, or an image such as (1 f t 1).
-        time, frequency: axes of the array.
-        time_stretch: the speed is multiplied by exp(-time_stretch) ..
+        modality: Name of the modality, (t f) frames, or an image such as (1 f t 1).
+        time, frequency: Axes of the array.
+        time_stretch: The speed is multiplied by exp(-time_stretch) ..
             exp(time_stretch).
-        semitones: maximum pitch shift in semitones, up or down; exact for bins of equal
+        semitones: Maximum pitch shift in semitones, up or down; exact for bins of equal
             width in Hz, approximate for mel bands. Use 0 for cepstral coefficients
             (MFCC), which are not frequencies; `RandomFeatures` can warp them.
-        noise: standard deviation of the noise, relative to that of the spectrogram.
-        prob: probability of each change.
+        noise: Standard deviation of the noise, relative to that of the spectrogram.
+        prob: Probability of each change.
 
     Reference:
         Hetero-Fusion-Net, Sec. 5.2.
@@ -146,7 +146,7 @@ def pink_noise(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _replaced(example: Example, modality: str, x: np.ndarray) -> Example:
-    """The example with new audio, padded or truncated to the original length."""
+    """Returns the example with new audio, padded or truncated to its length."""
     old = example["inputs"][modality]
     rows, mask = pad_or_truncate(x.reshape(-1, *old.shape[1:]), len(old))
     return {

@@ -18,17 +18,17 @@ class RandomFeatures:
     """Simulates another voice and another face.
 
     Attributes:
-        standardizer: standardizer of the MFCC.
-        freq_warp: frequencies are multiplied by exp(-freq_warp) .. exp(freq_warp), as
+        standardizer: Standardizer of the MFCC.
+        freq_warp: Frequencies are multiplied by exp(-freq_warp) .. exp(freq_warp), as
             by a longer or shorter vocal tract.
-        time_stretch: the speed is multiplied by exp(-time_stretch) ..
+        time_stretch: The speed is multiplied by exp(-time_stretch) ..
             exp(time_stretch).
-        shift: maximum shift in time as a fraction of the clip; the first and the last
+        shift: Maximum shift in time as a fraction of the clip; the first and the last
             step are repeated.
-        mask: maximum fraction of the steps that is set to the mean, twice.
-        noise: standard deviation of the noise of the audio.
-        face_noise: standard deviation of the noise of the facial features.
-        face_scale_std: facial features are multiplied by exp(N(0, face_scale_std)).
+        mask: Maximum fraction of the steps that is set to the mean, twice.
+        noise: Standard deviation of the noise of the audio.
+        face_noise: Standard deviation of the noise of the facial features.
+        face_scale_std: Facial features are multiplied by exp(N(0, face_scale_std)).
 
     Reference:
         Frequency warping: Jaitly and Hinton 2013, "Vocal Tract Length Perturbation".
@@ -77,13 +77,13 @@ class RandomFeatures:
 
 @functools.cache
 def warp_matrix(factor: float, count: int) -> np.ndarray:
-    """The effect of frequency warping on cepstral coefficients.
+    """Returns the effect of frequency warping on cepstral coefficients.
 
         M = C W C^T,    W interpolates 40 mel bands at the warped frequencies
 
     Args:
-        factor: the energy at f Hz becomes that of factor * f Hz.
-        count: number of coefficients.
+        factor: The energy at f Hz becomes that of factor * f Hz.
+        count: Number of coefficients.
 
     Returns:
         (count, count); the identity for a factor of 1.

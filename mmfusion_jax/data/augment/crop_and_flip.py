@@ -18,10 +18,10 @@ class CropAndFlip:
     """Random resized crop and horizontal flip of the pixels of an example.
 
     Attributes:
-        scale: minimum and maximum fraction of the area to keep; a draw above 1 keeps
+        scale: Minimum and maximum fraction of the area to keep; a draw above 1 keeps
             the full image.
-        flip: probability of a flip.
-        per_frame: draw for every frame independently instead of once per clip.
+        flip: Probability of a flip.
+        per_frame: Draw for every frame independently instead of once per clip.
 
     Reference:
         CFN-SR, released code.

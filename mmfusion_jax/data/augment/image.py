@@ -18,17 +18,17 @@ class RandomImage:
     """Crops, flips and color-jitters the images of an example, all in the same way.
 
     Attributes:
-        modality: name of the modality, (t h w c) pixels, unsigned integers 0..255, or
+        modality: Name of the modality, (t h w c) pixels, unsigned integers 0..255, or
             floats 0..1.
-        crop: minimum and maximum fraction of the area to keep; the crop, with an aspect
+        crop: Minimum and maximum fraction of the area to keep; the crop, with an aspect
             ratio within 3/4..4/3 of the image's, is resized to the size of the image.
             (1, 1) does not crop.
-        flip: probability of a horizontal flip; 0 if left and right differ in meaning,
+        flip: Probability of a horizontal flip; 0 if left and right differ in meaning,
             as in digits.
-        brightness: pixels are multiplied by 1 - brightness .. 1 + brightness.
-        contrast: differences from the mean luma are multiplied by 1 - contrast .. 1 +
+        brightness: Pixels are multiplied by 1 - brightness .. 1 + brightness.
+        contrast: Differences from the mean luma are multiplied by 1 - contrast .. 1 +
             contrast.
-        saturation: differences from the luma of the pixel are multiplied by 1 -
+        saturation: Differences from the luma of the pixel are multiplied by 1 -
             saturation .. 1 + saturation; three channels only.
 
     Reference:
@@ -100,7 +100,7 @@ def resample(x: np.ndarray, top: int, left: int, height: int, width: int) -> np.
 
 
 def _luma(x: np.ndarray) -> np.ndarray:
-    """The luma of every pixel, (t h w 1)."""
+    """Returns the luma of every pixel, (t h w 1)."""
     if x.shape[-1] != 3:
         return np.mean(x, axis=-1, keepdims=True)
     return (x @ LUMA_WEIGHTS)[..., None]

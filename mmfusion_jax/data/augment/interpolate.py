@@ -9,7 +9,7 @@ def interpolate_at(x: np.ndarray, positions: np.ndarray, axis: int) -> np.ndarra
     Args:
         x: (.. n ..) float32.
         positions: (k), such as 0.5 for the mean of the first two.
-        axis: the axis of length n, which becomes k.
+        axis: The axis of length n, which becomes k.
     """
     last = x.shape[axis] - 1
     positions = np.clip(positions, 0, last)

@@ -14,7 +14,7 @@ class Compose:
     """Applies augmentations in order, with the same generator.
 
     Attributes:
-        steps: the augmentations.
+        steps: The augmentations.
     """
 
     steps: tuple[Augment, ...]
@@ -33,7 +33,7 @@ class ModalityDropout:
     highest draw remains.
 
     Attributes:
-        rates: modality -> probability of dropping it, 0..1.
+        rates: Modality -> probability of dropping it, 0..1.
 
     Deviation:
         Hetero-Fusion-Net, Sec. 7, names modality dropout as future work.

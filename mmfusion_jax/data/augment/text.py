@@ -19,17 +19,17 @@ class RandomWords:
     The words after a deleted one move up. At least one word remains.
 
     Attributes:
-        modality: name of the modality: ids (t) int, or (t 2) with the id in the first
+        modality: Name of the modality: ids (t) int, or (t 2) with the id in the first
             column; or, for deletion only, embeddings (t f).
-        delete_prob: probability of each word to be deleted.
-        replace_prob: probability of each word with synonyms to be replaced by one of
+        delete_prob: Probability of each word to be deleted.
+        replace_prob: Probability of each word with synonyms to be replaced by one of
             them.
-        synonyms: path of a text file; the words of a line, separated by spaces, are
+        synonyms: Path of a text file; the words of a line, separated by spaces, are
             synonyms. Required if `replace_prob` is not 0.
-        vocabulary: path of a text file with one word per line, whose index is its id,
+        vocabulary: Path of a text file with one word per line, whose index is its id,
             such as vocab.txt of BERT; "" if the synonyms are ids. Synonyms that are not
             in it are ignored.
-        protected_ids: ids that are never changed, such as those of [CLS] and [SEP].
+        protected_ids: Ids that are never changed, such as those of [CLS] and [SEP].
 
     Reference:
         Hetero-Fusion-Net, Sec. 5.2: synonym replacement and random word deletion,
@@ -65,7 +65,7 @@ class RandomWords:
         """Augments the modality if present; passes everything else through.
 
         Raises:
-            DataError: a file is not readable, or contains no synonyms.
+            DataError: A file is not readable, or contains no synonyms.
         """
         words = example["inputs"][self.modality]
         mask = example["masks"][self.modality]
@@ -88,7 +88,7 @@ class RandomWords:
         }
 
     def _replaced(self, words: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """The words, some of them replaced by synonyms."""
+        """Returns the words, some of them replaced by synonyms."""
         table = read_synonyms(self.synonyms, self.vocabulary)
         words = words.copy()
         ids = words if words.ndim == 1 else words[:, 0]
@@ -110,7 +110,7 @@ def read_synonyms(path: str, vocabulary: str) -> Mapping[int, tuple[int, ...]]:
     """Returns id -> the ids of its synonyms.
 
     Raises:
-        DataError: a file is not readable, or no line has two known words.
+        DataError: A file is not readable, or no line has two known words.
     """
     ids = {}
     if vocabulary:
@@ -136,7 +136,7 @@ def read_synonyms(path: str, vocabulary: str) -> Mapping[int, tuple[int, ...]]:
 
 
 def _lines(path: str) -> list[str]:
-    """The lines of a text file."""
+    """Returns the lines of a text file."""
     try:
         return Path(path).expanduser().read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

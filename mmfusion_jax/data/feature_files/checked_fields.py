@@ -15,8 +15,8 @@ class CheckedFields:
     """One split of an untrusted feature file.
 
     Attributes:
-        where: file and split, for error messages.
-        table: name -> anything.
+        where: File and split, for error messages.
+        table: Name -> anything.
     """
 
     where: str
@@ -26,7 +26,7 @@ class CheckedFields:
         return name in self.table
 
     def get(self, name: str) -> Any:
-        """The field `name`; DataError if it is missing."""
+        """Returns the field `name`; DataError if it is missing."""
         if name not in self.table:
             known = [str(key) for key in self.table]
             raise DataError(
@@ -37,13 +37,13 @@ class CheckedFields:
     def numbers(
         self, name: str, axes: Sequence[int], count: int = -1, *, empty: bool = False
     ) -> np.ndarray:
-        """A numeric array.
+        """Returns a numeric array.
 
         Args:
-            name: name of the field.
-            axes: allowed numbers of axes.
-            count: length of the first axis; -1 for any length above 0.
-            empty: whether the array may be empty.
+            name: Name of the field.
+            axes: Allowed numbers of axes.
+            count: Length of the first axis; -1 for any length above 0.
+            empty: True if the array may be empty.
         """
         try:
             values = np.asarray(self.get(name))
@@ -80,7 +80,7 @@ class CheckedFields:
         return values.astype(np.int32)
 
     def strings(self, name: str, count: int) -> tuple[str, ...]:
-        """A string for each example; lists of strings are joined."""
+        """Returns a string for each example; lists of strings are joined."""
         found = self.get(name)
         if isinstance(found, np.ndarray):
             found = found.tolist()
@@ -93,7 +93,7 @@ class CheckedFields:
         return tuple(_text(one) for one in found)
 
     def error(self, name: str, what: str) -> DataError:
-        """The error for an invalid field."""
+        """Returns the error for an invalid field."""
         return DataError(
             "D71",
             f"{self.where}: {name} {what}.",
@@ -102,7 +102,7 @@ class CheckedFields:
 
 
 def _text(value: Any) -> str:
-    """A name or sentence of any type as a string."""
+    """Returns a name or sentence of any type as a string."""
     if isinstance(value, list | tuple):
         return CLIP_SEPARATOR.join(map(_text, value))
     text = value.decode("latin1") if isinstance(value, bytes) else str(value)

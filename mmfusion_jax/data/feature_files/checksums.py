@@ -8,8 +8,8 @@ class PublishedFile:
     """A published file.
 
     Attributes:
-        name: key of its dataset in `FEATURE_DATASETS`.
-        title: name of the file, as published.
+        name: Key of its dataset in `FEATURE_DATASETS`.
+        title: Name of the file, as published.
     """
 
     name: str

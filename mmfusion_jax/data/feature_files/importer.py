@@ -44,8 +44,8 @@ def summarize_file(file: str, name: str = "") -> JSON:
     """Computes the statistics of a file without importing it.
 
     Args:
-        file: path of the file.
-        name: key of its dataset in `FEATURE_DATASETS`; "" to recognize it by its
+        file: Path of the file.
+        name: Key of its dataset in `FEATURE_DATASETS`; "" to recognize it by its
             checksum.
 
     Returns:
@@ -53,7 +53,7 @@ def summarize_file(file: str, name: str = "") -> JSON:
         `compute_statistics`.
 
     Raises:
-        DataError: the file is not readable, or its labels are not those of `name`.
+        DataError: The file is not readable, or its labels are not those of `name`.
     """
     path = Path(file)
     source = read_source(path)
@@ -75,17 +75,17 @@ def import_file(file: str, name: str, parent: str, nan_to_zero: bool) -> JSON:
     """Writes a file into a store, unless it exists.
 
     Args:
-        file: path of the file.
-        name: key of its dataset in `FEATURE_DATASETS`.
-        parent: folder of the stores of that dataset.
-        nan_to_zero: replace NaN and infinite values by 0, instead of raising an error.
+        file: Path of the file.
+        name: Key of its dataset in `FEATURE_DATASETS`.
+        parent: Folder of the stores of that dataset.
+        nan_to_zero: Replace NaN and infinite values by 0, instead of raising an error.
 
     Returns:
         The result of `summarize_file`, and "folder", "repaired" (split -> modality ->
         number of replaced values) and "already_imported".
 
     Raises:
-        DataError: the file is not readable, is another dataset, contains NaN or
+        DataError: The file is not readable, is another dataset, contains NaN or
             infinite values, or has a clip in two splits.
     """
     path = Path(file)
@@ -126,7 +126,7 @@ def find_problems(found: Mapping[str, JSON]) -> tuple[list[str], list[str]]:
     """Returns the problems of a file, and remarks about it.
 
     Args:
-        found: result of `summarize_file` or `import_file`.
+        found: Result of `summarize_file` or `import_file`.
     """
     spec = FEATURE_DATASETS.get(found["name"])
     wrong = problems(found["report"], spec)
@@ -161,7 +161,7 @@ def _check_leakage(path: Path, report: Mapping[str, JSON]) -> None:
 
 
 def _not_finite(path: Path, report: Mapping[str, JSON]) -> DataError:
-    """The error for NaN and infinite values, with their numbers."""
+    """Returns the error for NaN and infinite values, with their numbers."""
     lines = []
     for split, counts in count_nonfinite(report).items():
         for name in counts:
@@ -195,7 +195,7 @@ def _features(part: Sequences) -> dict[str, FeatureSpec]:
 
 
 def _records(split: str, part: Sequences) -> Iterator[dict[str, Any]]:
-    """The records of a split."""
+    """Yields the records of a split."""
     examples = track(part.examples(), len(part), f"importing {split}")
     for i, inputs in enumerate(examples):
         yield {

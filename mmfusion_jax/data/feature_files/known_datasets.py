@@ -19,17 +19,17 @@ class FeatureDatasetSpec:
     """A dataset that is distributed as feature files.
 
     Attributes:
-        title: its name in papers.
-        label: the label that papers predict.
-        target: meaning of the label "score"; None without one.
-        flags: names of the flags of the label "emotions"; () without one.
-        counts: sizes of train, valid and test of every known release.
-        files: files to download, and from where.
-        by_video: whether every video is in one split only.
-        config: a config that trains on it.
-        shapes: modality -> steps and features of an example, as in most releases.
-        has_token_ids: whether a release has the text as BERT token ids too.
-        unimodal: labels of single modalities, with the meaning of "score".
+        title: Its name in papers.
+        label: The label that papers predict.
+        target: Meaning of the label "score"; None without one.
+        flags: Names of the flags of the label "emotions"; () without one.
+        counts: Sizes of train, valid and test of every known release.
+        files: Files to download, and from where.
+        by_video: True if every video is in one split only.
+        config: A config that trains on it.
+        shapes: Modality -> steps and features of an example, as in most releases.
+        has_token_ids: True if a release has the text as BERT token ids too.
+        unimodal: Labels of single modalities, with the meaning of "score".
     """
 
     title: str
@@ -134,7 +134,7 @@ def check_labels(
 
 
 def _suggest_dataset(spec: FeatureDatasetSpec, found: Sequences) -> str:
-    """A hint with the other datasets that have such labels; "" if there are none."""
+    """Returns a hint with the other datasets that have such labels, or ""."""
     flags = [
         f"--dataset={name}"
         for name, other in FEATURE_DATASETS.items()

@@ -71,7 +71,7 @@ def _features(fields: CheckedFields, name: str) -> np.ndarray:
 
 
 def _one_width(name: str, rows: list[np.ndarray]) -> list[np.ndarray]:
-    """The same (t f), with the right width for sequences without steps."""
+    """Returns the same (t f), with the right width for sequences without steps."""
     widths = {x.shape[1] for x in rows if len(x)}
     if len(widths) != 1:
         raise DataError(
@@ -90,6 +90,6 @@ def _score(fields: CheckedFields) -> float:
 
 
 def _name(value: Any) -> str:
-    """An id as a string with `CLIP_SEPARATOR`, from "video[3]"."""
+    """Returns an id as a string with `CLIP_SEPARATOR`, from "video[3]"."""
     text = value.decode("latin1") if isinstance(value, bytes) else str(value)
     return text.replace("[", "$_$").rstrip("]")

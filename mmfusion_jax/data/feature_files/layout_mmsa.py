@@ -71,7 +71,7 @@ def is_aligned(fields: CheckedFields) -> bool:
 
 
 def _pieces(fields: CheckedFields, count: int) -> Padded | None:
-    """The token ids of the text."""
+    """Returns the token ids of the text."""
     if PIECES not in fields:
         return None
     found = fields.integers(PIECES, (3,), count, _MAX_VOCAB)
@@ -99,7 +99,7 @@ def _modality(
 
 
 def _past_length(name: str, rows: Padded) -> list[str]:
-    """A note if there are non-zero values in the padding."""
+    """Returns a note if there are non-zero values in the padding."""
     pairs = zip(rows.values, rows.stop, strict=True)
     count = sum(bool(values[stop:].any()) for values, stop in pairs)
     if not count:

@@ -55,7 +55,7 @@ def _arrays(fields: CheckedFields, count: int) -> dict[str, np.ndarray]:
 
 
 def _labels(fields: CheckedFields, values: np.ndarray) -> dict[str, np.ndarray]:
-    """A score, or flags that are one-hot encoded as (false, true)."""
+    """Returns a score, or flags that are one-hot encoded as (false, true)."""
     if values.ndim == 3 and values.shape[2] == 2:
         flags = fields.integers(LABELS, (3,), len(values), 1)
         if (flags.sum(axis=2) != 1).any():

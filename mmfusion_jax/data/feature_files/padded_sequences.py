@@ -16,8 +16,8 @@ class Padded(Sequence[np.ndarray]):
 
     Attributes:
         values: (n t f) features, or (n t) ids.
-        start: first valid step of each, (n) int.
-        stop: step after the last valid one, (n) int.
+        start: First valid step of each, (n) int.
+        stop: Step after the last valid one, (n) int.
     """
 
     values: np.ndarray
@@ -28,7 +28,7 @@ class Padded(Sequence[np.ndarray]):
         return len(self.values)
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        """The valid steps of one example, (t f) float32 or (t) int32."""
+        """Returns the valid steps of one example, (t f) float32 or (t) int32."""
         rows = self.values[index, self.start[index] : self.stop[index]]
         ids = np.issubdtype(rows.dtype, np.integer) and rows.ndim == 1
         with np.errstate(over="ignore"):  # becomes infinite, and is counted as such
@@ -40,14 +40,14 @@ class Sequences:
     """One split of a file.
 
     Attributes:
-        inputs: name -> a sequence for each example, without padding: "text", "audio"
+        inputs: Name -> a sequence for each example, without padding: "text", "audio"
             and "video", (t f) float32; "pieces", (t) int32, token ids of BERT;
             "words", (t) int32, word ids. A sequence without steps is missing.
         labels: "score", (n) float32, and optionally "score_text", "score_audio" and
             "score_video"; or "emotions", (n 4) int32.
-        ids: ids of the examples, "video$_$clip"; () if the file has none.
-        texts: transcripts; () if the file has none.
-        notes: remarks about the file.
+        ids: Ids of the examples, "video$_$clip"; () if the file has none.
+        texts: Transcripts; () if the file has none.
+        notes: Remarks about the file.
     """
 
     inputs: Mapping[str, Sequence[np.ndarray]]
@@ -60,13 +60,13 @@ class Sequences:
         return len(next(iter(self.labels.values())))
 
     def examples(self) -> Iterator[dict[str, np.ndarray]]:
-        """The inputs of each example, in order."""
+        """Yields the inputs of each example, in order."""
         for i in range(len(self)):
             yield {name: rows[i] for name, rows in self.inputs.items()}
 
 
 def video(name: str) -> str:
-    """The video that an example is a segment of."""
+    """Returns the video that an example is a segment of."""
     return name.split(CLIP_SEPARATOR)[0]
 
 
@@ -75,7 +75,7 @@ def right_padded(values: np.ndarray, lengths: np.ndarray | None = None) -> Padde
 
     Args:
         values: (n t ...).
-        lengths: number of valid steps of each, (n); None treats zero steps at the end
+        lengths: Number of valid steps of each, (n); None treats zero steps at the end
             as padding.
     """
     if lengths is None:
@@ -89,7 +89,7 @@ def left_padded(values: Mapping[str, np.ndarray]) -> dict[str, Padded]:
     """Sequences whose padding, steps of zeros, is at the beginning.
 
     Args:
-        values: name -> (n t f). If all have the same number of steps, they are aligned:
+        values: Name -> (n t f). If all have the same number of steps, they are aligned:
             step t of one corresponds to step t of the others, and they start together.
 
     Returns:

@@ -58,8 +58,8 @@ class Source:
     """A feature file.
 
     Attributes:
-        layout: name of the layout, such as "mmsa_aligned".
-        sha256: hash of its bytes.
+        layout: Name of the layout, such as "mmsa_aligned".
+        sha256: Hash of its bytes.
         splits: "train", "valid" and "test".
     """
 
@@ -88,7 +88,7 @@ def read_source(path: Path) -> Source:
     """Reads all splits of a file.
 
     Raises:
-        DataError: the file is missing, damaged, rejected or of an unknown layout.
+        DataError: The file is missing, damaged, rejected or of an unknown layout.
     """
     files = list_files(path)
     if len(files) > 1:
@@ -101,7 +101,7 @@ def read_source(path: Path) -> Source:
 
 
 def _sha256(files: Sequence[Path]) -> str:
-    """The hash of a file; of several files the hash of their hashes."""
+    """Returns the hash of a file; of several files the hash of their hashes."""
     hashes = []
     for file in files:
         with open_regular(file) as stream:
@@ -162,7 +162,7 @@ def _read_pickle(path: Path) -> tuple[str, dict[str, Sequences]]:
 
 
 def _unknown_layout(where: Any, names: Any, wanted: str = "") -> DataError:
-    """The error for a file of an unknown layout."""
+    """Returns the error for a file of an unknown layout."""
     have = [str(name) for name in names]
     hint = suggest(wanted, have) if wanted else ""
     missing = f", but not {wanted!r}" if wanted else ""
@@ -200,6 +200,6 @@ def _checked(path: Path, splits: Mapping[str, Sequences]) -> Mapping[str, Sequen
 
 
 def _similar_file(path: Path) -> str:
-    """A hint with the most similar file name in the folder."""
+    """Returns a hint with the most similar file name in the folder."""
     names = [f.name for f in path.parent.glob("*") if not f.name.startswith(".")]
     return suggest(path.name, names) if 0 < len(names) <= 200 else ""

@@ -22,11 +22,11 @@ class ModalityStatistics:
     """Statistics of one modality of one split.
 
     Attributes:
-        steps: number of steps of each example.
-        silent: number of examples whose steps are all zeros.
-        nan, infinite: number of NaN and infinite values.
-        low, high: minimum and maximum of the finite values.
-        moments: moments of all steps, with 0 for NaN and infinite values.
+        steps: Number of steps of each example.
+        silent: Number of examples whose steps are all zeros.
+        nan, infinite: Number of NaN and infinite values.
+        low, high: Minimum and maximum of the finite values.
+        moments: Moments of all steps, with 0 for NaN and infinite values.
     """
 
     steps: list[int] = dataclasses.field(default_factory=list)
@@ -57,7 +57,7 @@ class ModalityStatistics:
             self.moments = new if self.moments is None else self.moments + new
 
     def report(self) -> dict[str, JSON]:
-        """The statistics as JSON values."""
+        """Returns the statistics as JSON values."""
         steps = np.array(self.steps)
         # Imported stores contain these keys: new ones need a new `importer.VERSION`.
         stats = {
@@ -108,8 +108,8 @@ def shared_ids(report: Mapping[str, JSON], name: Any = str) -> dict[str, list[st
     """Name -> its splits, for names that are in more than one split.
 
     Args:
-        report: result of `compute_statistics`.
-        name: maps an id to the name to compare, such as `video`.
+        report: Result of `compute_statistics`.
+        name: Maps an id to the name to compare, such as `video`.
     """
     seen: dict[str, list[str]] = {}
     for split, part in report.items():

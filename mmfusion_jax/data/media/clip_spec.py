@@ -24,16 +24,16 @@ class ClipSpec:
 
     Attributes:
         modalities: "audio", "video" or both.
-        frames: number of video frames.
-        size: side length of a frame in pixels.
+        frames: Number of video frames.
+        size: Side length of a frame in pixels.
         rgb: RGB frames; False converts them to grayscale.
-        sample_rate: audio sample rate in Hz.
-        offset: seconds of audio to skip at the beginning.
-        duration: seconds of audio to use; None uses all.
-        n_mfcc: number of MFCC per audio frame.
-        pad_mode: how the ends of the audio are padded.
-        noise_snr_db: signal-to-noise ratio of added white noise; None adds none.
-        noise_seed: seed of that noise, which differs between clips.
+        sample_rate: Audio sample rate in Hz.
+        offset: Seconds of audio to skip at the beginning.
+        duration: Seconds of audio to use; None uses all.
+        n_mfcc: Number of MFCC per audio frame.
+        pad_mode: Padding of the ends of the audio.
+        noise_snr_db: Signal-to-noise ratio of added white noise; None adds none.
+        noise_seed: Seed of that noise, which differs between clips.
         frame_sampling: "uniform" over the clip, or "consecutive" frames from its
             middle.
     """
@@ -96,13 +96,13 @@ class DecodeJob:
     """One clip to decode.
 
     Attributes:
-        key: its name in the store, in messages and in the seed of the noise.
-        video: file with the frames; None if there is none.
-        audio: file with the audio, often the same; None if there is none.
-        transform: crops and resizes a frame.
-        start: start of the segment to use, in seconds.
-        end: end of the segment; None is the end of the file.
-        extra: further input files, such as landmarks.
+        key: Its name in the store, in messages and in the seed of the noise.
+        video: File with the frames; None if there is none.
+        audio: File with the audio, often the same; None if there is none.
+        transform: Crops and resizes a frame.
+        start: Start of the segment to use, in seconds.
+        end: End of the segment; None is the end of the file.
+        extra: Further input files, such as landmarks.
     """
 
     key: str
@@ -165,7 +165,7 @@ def _read(
 
 
 def _mfcc(waveform: np.ndarray, spec: ClipSpec, key: str) -> np.ndarray:
-    """The MFCC of a clip, after adding noise if `spec` asks for it."""
+    """Returns the MFCC of a clip, after adding noise if `spec` asks for it."""
     if spec.noise_snr_db is not None:
         # From the key and not from the position: the noise of a clip stays the same
         # when others are added. `hash` differs between processes.
@@ -176,7 +176,7 @@ def _mfcc(waveform: np.ndarray, spec: ClipSpec, key: str) -> np.ndarray:
 
 
 def _grayscale(frames: np.ndarray) -> np.ndarray:
-    """The luma (ITU-R BT.601) of RGB frames, with a last axis of 1."""
+    """Returns the luma (ITU-R BT.601) of RGB frames, with a last axis of 1."""
     luma = frames @ np.array([0.299, 0.587, 0.114])
     return np.round(luma).astype(np.uint8)[..., None]
 

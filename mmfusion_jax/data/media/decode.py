@@ -25,8 +25,8 @@ class FrameSampling:
     """Sampling of video frames.
 
     Attributes:
-        count: number of frames, n.
-        transform: crops and resizes each of them.
+        count: Number of frames, n.
+        transform: Crops and resizes each of them.
         sampling: "uniform": frame k is the one displayed at k/n of the duration.
             "consecutive": n consecutive frames from the middle.
     """
@@ -36,12 +36,12 @@ class FrameSampling:
     sampling: str = "uniform"
 
     def times(self, start: float, end: float, rate: float | None) -> np.ndarray:
-        """The time at which each of them is displayed, in seconds.
+        """Returns the time at which each of them is displayed, in seconds.
 
         Args:
-            start: start of the segment.
-            end: end of the segment.
-            rate: frames per second of the video; None for uniform sampling.
+            start: Start of the segment.
+            end: End of the segment.
+            rate: Frames per second of the video; None for uniform sampling.
         """
         steps = np.arange(self.count)
         if rate is None:
@@ -55,10 +55,10 @@ class AudioSampling:
     """Selection and resampling of audio.
 
     Attributes:
-        sample_rate: sample rate in Hz after resampling (soxr, as in librosa).
-        offset: seconds to skip at the beginning.
-        duration: seconds to read; None reads the rest.
-        min_samples: minimum number of samples.
+        sample_rate: Sample rate in Hz after resampling (soxr, as in librosa).
+        offset: Seconds to skip at the beginning.
+        duration: Seconds to read; None reads the rest.
+        min_samples: Minimum number of samples.
     """
 
     sample_rate: int = 22050
@@ -75,7 +75,7 @@ class Clip:
         frames: (t s s 3) uint8 RGB; None without a video stream.
         waveform: (n) float32 in [-1, 1], the mean of the channels; None without an
             audio stream.
-        duration: duration of the longer stream in seconds.
+        duration: Duration of the longer stream in seconds.
     """
 
     frames: np.ndarray | None
@@ -94,14 +94,14 @@ def read(
     """Decodes a file.
 
     Args:
-        path: any container that PyAV opens.
-        frames: frames to sample; None skips the video.
-        audio: audio to read; None skips it.
-        start: start of the segment to use, in seconds.
-        end: end of the segment; None is the end of the file.
+        path: Any container that PyAV opens.
+        frames: Frames to sample; None skips the video.
+        audio: Audio to read; None skips it.
+        start: Start of the segment to use, in seconds.
+        end: End of the segment; None is the end of the file.
 
     Raises:
-        DataError: the file is missing, not a media file, damaged, truncated or too
+        DataError: The file is missing, not a media file, damaged, truncated or too
             short.
         MissingDependencyError: PyAV, Pillow or librosa is not installed.
     """
@@ -148,13 +148,13 @@ def mfcc(
 
     Args:
         waveform: (n) float, n >= n_fft.
-        sample_rate: sample rate in Hz.
-        n_mfcc: number of coefficients.
-        pad_mode: how the ends are padded: "reflect" as librosa did before 0.9,
+        sample_rate: Sample rate in Hz.
+        n_mfcc: Number of coefficients.
+        pad_mode: Padding of the ends: "reflect" as librosa did before 0.9,
             "constant" as it does today.
-        n_fft: window length in samples (periodic Hann).
-        hop: hop length in samples.
-        bands: number of Slaney mel bands from 0 to sample_rate / 2.
+        n_fft: Window length in samples (periodic Hann).
+        hop: Hop length in samples.
+        bands: Number of Slaney mel bands from 0 to sample_rate / 2.
 
     Returns:
         (1 + n // hop, n_mfcc) float32.
@@ -203,7 +203,7 @@ def _open(av: Any, path: Path) -> Any:
 
 
 def _metadata_options(av: Any) -> dict[str, str]:
-    """The arguments with which PyAV opens a file whose metadata is not UTF-8.
+    """Returns the arguments with which PyAV opens a file whose metadata is not UTF-8.
 
     PyAV before 19 raises UnicodeDecodeError without this argument, PyAV 19 reads every
     byte and rejects the argument. `av.open` is compiled and has no signature to
@@ -215,14 +215,14 @@ def _metadata_options(av: Any) -> dict[str, str]:
 
 
 def _stream(av: Any, container: Any, kind: str) -> Any:
-    """The first stream of a kind; the cover image of a song is not a video."""
+    """Returns the first stream of a kind; the cover image of a song is not a video."""
     cover = av.stream.Disposition.attached_pic
     streams = getattr(container.streams, kind)
     return next((s for s in streams if not s.disposition & cover), None)
 
 
 def _rate(av: Any, path: Path) -> float:
-    """The average frames per second of the video."""
+    """Returns the average frames per second of the video."""
     with _open(av, path) as container:
         rate = _stream(av, container, "video").average_rate
     if not rate:
@@ -268,7 +268,7 @@ def _check_length(path: Path, have: float, want: float, what: str) -> None:
 def _frames(
     av: Any, path: Path, times: np.ndarray, length: float, transform: FrameTransform
 ) -> np.ndarray:
-    """The frames displayed at `times`, in seconds from the first frame."""
+    """Returns the frames displayed at `times`, in seconds from the first frame."""
     taken: list[np.ndarray] = []
     shown, first, stop = None, None, 0.0
     with _open(av, path) as container:
@@ -294,7 +294,7 @@ def _frames(
 
 
 def _upright(frame: Any) -> np.ndarray:
-    """The pixels of a frame, rotated according to its metadata, (h w 3)."""
+    """Returns the pixels of a frame, rotated according to its metadata, (h w 3)."""
     return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
 
 
@@ -305,7 +305,7 @@ def _waveform(
     segment: tuple[float, float | None],
     length: float,
 ) -> np.ndarray:
-    """The mean of the channels between two times, resampled, (n) float32."""
+    """Returns the mean of the channels between two times, resampled, (n) float32."""
     with _open(av, path) as container:
         stream = _stream(av, container, "audio")
         rate = stream.codec_context.sample_rate
@@ -335,7 +335,7 @@ def _waveform(
 
 
 def _mono(av: Any, frames: Iterator[Any]) -> Iterator[np.ndarray]:
-    """The mean of the channels of decoded audio, chunk by chunk."""
+    """Yields the mean of the channels of decoded audio, chunk by chunk."""
     # Interleaved: PyAV crashes on planar audio of eight channels.
     floats = av.AudioResampler(format="flt")
     for frame in frames:

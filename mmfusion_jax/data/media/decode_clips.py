@@ -41,8 +41,8 @@ class DecodedClips:
     """Decoded clips.
 
     Attributes:
-        store: store of the clips.
-        spec: what was decoded, and how.
+        store: Store of the clips.
+        spec: Specification of what was decoded.
     """
 
     store: Store
@@ -79,7 +79,7 @@ class DecodedClips:
         return Standardizer.fit(parts) if parts else None
 
     def count_without(self, modality: str) -> int:
-        """The number of clips without a modality."""
+        """Returns the number of clips without a modality."""
         steps = f"{modality}_steps"
         return sum(not clip[steps] for clip in self.store.manifest["clips"])
 
@@ -89,12 +89,12 @@ class ClipSource:
     """Selected decoded clips as examples.
 
     Attributes:
-        records: records of the store.
-        indices: indices of the clips in the store, in the order of the examples.
-        labels: label name -> (n) integers.
-        spec: what was decoded.
-        audio_steps: length to which audio is padded.
-        standardizer: standardizes the MFCC; None leaves them unchanged.
+        records: Records of the store.
+        indices: Indices of the clips in the store, in the order of the examples.
+        labels: Label name -> (n) integers.
+        spec: Specification of the clips.
+        audio_steps: Length to which audio is padded.
+        standardizer: Standardizes the MFCC; None leaves them unchanged.
     """
 
     records: Records
@@ -145,16 +145,16 @@ def decode_all(
     modification time of every file, so changed files are decoded again.
 
     Args:
-        name: prefix of the name of the store.
-        jobs: the clips, with unique keys.
-        spec: what to decode from each.
-        strict: raise an error for the first file that cannot be decoded, instead of
+        name: Prefix of the name of the store.
+        jobs: The clips, with unique keys.
+        spec: Specification of what to decode.
+        strict: Raise an error for the first file that cannot be decoded, instead of
             skipping it.
-        workers: number of processes; None uses one per core, 0 decodes in this one.
-        timeout: time limit of one file in seconds.
+        workers: Number of processes; None uses one per core, 0 decodes in this one.
+        timeout: Time limit of one file in seconds.
 
     Raises:
-        DataError: all clips failed, or with `strict` one of them did.
+        DataError: All clips failed, or with `strict` one of them did.
         MissingDependencyError: PyAV, Pillow or librosa is not installed.
     """
     folder = cache_folder(f"{name}-{_fingerprint(jobs, spec)[:16]}")
@@ -178,7 +178,7 @@ def decode_all(
 
 
 def summarize_skipped(skipped: Mapping[str, str], total: int) -> str:
-    """The clips that were skipped and why, one per line."""
+    """Returns the clips that were skipped and why, one per line."""
     lines = [f"{len(skipped)} of {total} clips are skipped:"]
     width = max(map(len, skipped), default=0)
     lines += [f"  {key:{width}}  {reason}" for key, reason in skipped.items()]
@@ -222,7 +222,7 @@ def _collected(
 
 
 def _reason(job: DecodeJob, failure: Failure) -> str:
-    """The reason why a clip failed, without the folders of this machine."""
+    """Returns the reason why a clip failed, without the folders of this machine."""
     reason = failure.reason
     for file in job.files:
         reason = reason.replace(str(file.absolute()), file.name)
@@ -231,7 +231,7 @@ def _reason(job: DecodeJob, failure: Failure) -> str:
 
 
 def _failed(key: str, reason: str) -> DataError:
-    """The error for a clip that cannot be decoded, with `strict`."""
+    """Returns the error for a clip that cannot be decoded, with `strict`."""
     return DataError(
         "D44",
         f"{key} failed: {reason}",
@@ -240,7 +240,7 @@ def _failed(key: str, reason: str) -> DataError:
 
 
 def _fingerprint(jobs: Sequence[DecodeJob], spec: ClipSpec) -> str:
-    """A hash of everything that the content of the store depends on."""
+    """Returns a hash of everything that the content of the store depends on."""
     inputs = []
     for job in jobs:
         # Sizes and times instead of checksums: reading all videos at every start would

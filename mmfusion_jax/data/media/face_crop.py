@@ -25,8 +25,8 @@ class FaceCrop:
 
     Attributes:
         path: CSV file that OpenFace wrote for the clip, one row per frame.
-        frames: number of frames sampled from the clip.
-        size: side length of the result in pixels.
+        frames: Number of frames sampled from the clip.
+        size: Side length of the result in pixels.
         crop: "full" crops the original frame; "released_code" first resizes the frame
             to size x size, as the released code does.
         frame_sampling: "uniform" or "consecutive", as in `decode.FrameSampling`.
@@ -72,7 +72,7 @@ class FaceCrop:
 
 
 def _read(path: Path) -> np.ndarray:
-    """The x of all points, then their y, in pixels, (rows 136)."""
+    """Returns the x of all points, then their y, in pixels, (rows 136)."""
     try:
         with (
             open_regular(path) as stream,
@@ -95,7 +95,7 @@ def _read(path: Path) -> np.ndarray:
 
 
 def _columns(names: list[str]) -> list[int]:
-    """The columns of the points: x_0, y_0, ..., else their default indices."""
+    """Returns the columns of the points: x_0, y_0, ..., else their default indices."""
     wanted = [f"{axis}_{point}" for axis in "xy" for point in range(_POINTS)]
     if set(wanted) <= set(names):
         return [names.index(name) for name in wanted]

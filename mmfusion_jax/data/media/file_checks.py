@@ -52,7 +52,7 @@ def _check_wav(path: Path) -> None:
 
 
 def truncated(path: Path, what: str) -> DataError:
-    """The error for a truncated file."""
+    """Returns the error for a truncated file."""
     return DataError(
         "D32", f"{path} is truncated: {what}.", "copy or download it again"
     )

@@ -22,13 +22,13 @@ class LabelRow:
     """One line of labels.csv.
 
     Attributes:
-        line: line number, from 1.
-        file: path relative to the folder of the clips.
-        label: name of the class.
+        line: Line number, from 1.
+        file: Path relative to the folder of the clips.
+        label: Name of the class.
         split: "train", "valid" or "test"; "" without such a column.
-        speaker: name of the speaker; "" without such a column.
-        start: start of the segment to use, in seconds.
-        end: end of the segment; None is the end of the file.
+        speaker: Name of the speaker; "" without such a column.
+        start: Start of the segment to use, in seconds.
+        end: End of the segment; None is the end of the file.
     """
 
     line: int
@@ -60,12 +60,12 @@ def read_labels(
     Args:
         path: CSV file with the columns file and label, and optionally split, speaker,
             start and end; further columns are ignored.
-        folder: folder of the clips.
-        classes: allowed labels; () allows all.
-        speaker_column: name of the column with the speakers.
+        folder: Folder of the clips.
+        classes: Allowed labels; () allows all.
+        speaker_column: Name of the column with the speakers.
 
     Raises:
-        DataError: a column, a value or a file is missing or wrong; the message has the
+        DataError: A column, a value or a file is missing or wrong; the message has the
             line number and a fix.
     """
     rows = list(_rows(path, speaker_column))
@@ -78,7 +78,7 @@ def read_labels(
 
 
 def _rows(path: Path, speaker_column: str) -> Iterator[LabelRow]:
-    """The lines, each checked separately."""
+    """Yields the lines, each checked separately."""
     try:
         with (
             open_regular(path) as stream,

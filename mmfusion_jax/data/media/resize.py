@@ -20,10 +20,10 @@ class SquareResize:
     """Resizes a frame to a square.
 
     Attributes:
-        size: side length in pixels.
+        size: Side length in pixels.
         resize_mode: "center_crop" keeps the central square, "letterbox" adds black
             bars, "stretch" changes the aspect ratio.
-        crop_box: left, top, right, bottom of the part of the frame to use, as
+        crop_box: Left, top, right, bottom of the part of the frame to use, as
             fractions of its size.
     """
 
@@ -65,7 +65,7 @@ class SquareResize:
         return resize(frame, self.size)
 
     def _crop(self, frame: np.ndarray) -> np.ndarray:
-        """The `crop_box` of a frame, at least one pixel."""
+        """Returns the `crop_box` of a frame, at least one pixel."""
         height, width = frame.shape[:2]
         left, right = (round(x * width) for x in self.crop_box[::2])
         top, bottom = (round(y * height) for y in self.crop_box[1::2])

@@ -34,9 +34,9 @@ class FeatureSpec:
     """Shape and dtype of one entry of an example.
 
     Attributes:
-        shape: its shape; the first axis may be None, for a variable length.
-        dtype: a NumPy name such as "uint8", or "str" for text of shape ().
-        compress: compress each array separately (ZLIB). Shards are compressed anyway,
+        shape: Its shape; the first axis may be None, for a variable length.
+        dtype: A NumPy name such as "uint8", or "str" for text of shape ().
+        compress: Compress each array separately (ZLIB). Shards are compressed anyway,
             so this helps only for pixels with flat areas, and slows down reading.
     """
 
@@ -56,7 +56,7 @@ class FeatureSpec:
             )
 
     def feature(self) -> tfds.features.FeatureConnector:
-        """The corresponding feature of TensorFlow Datasets."""
+        """Returns the corresponding feature of TensorFlow Datasets."""
         if self.dtype == TEXT:
             return tfds.features.Text()
         if not self.shape:
@@ -75,9 +75,9 @@ class Records:
     """The examples of one split, in the order in which they were written.
 
     Attributes:
-        folder: folder of the store, for error messages.
-        source: random access to the stored dicts.
-        texts: names of the text entries.
+        folder: Folder of the store, for error messages.
+        source: Random access to the stored dicts.
+        texts: Names of the text entries.
     """
 
     folder: Path
@@ -104,15 +104,15 @@ class Store:
     """An open store.
 
     Attributes:
-        folder: its path.
-        manifest: content of `MANIFEST.json`.
+        folder: Its path.
+        manifest: Content of `MANIFEST.json`.
     """
 
     folder: Path
     manifest: Mapping[str, Any]
 
     def source(self, split: str) -> Records:
-        """The examples of `split`."""
+        """Returns the examples of `split`."""
         builder = tfds.builder_from_directory(self.folder)
         texts = (
             name
@@ -146,14 +146,14 @@ def write_store(
     its content. The next build removes what a killed one left behind.
 
     Args:
-        folder: its final path, which never contains a partial store.
-        features: name -> shape and dtype of that entry.
-        splits: split -> its examples, which are read one by one.
+        folder: Its final path, which never contains a partial store.
+        features: Name -> shape and dtype of that entry.
+        splits: Split -> its examples, which are read one by one.
         manifest: JSON values to store with the examples; read after the last example,
             so that the iterators may still add to it.
 
     Raises:
-        DataError: a split is empty, or the disk is full or not writable.
+        DataError: A split is empty, or the disk is full or not writable.
     """
     make_folder(folder.parent)
     try:
@@ -182,7 +182,7 @@ def open_store(folder: Path) -> Store:
     """Opens a store after checking that it is complete.
 
     Raises:
-        DataError: it is missing, truncated or not a store.
+        DataError: It is missing, truncated or not a store.
     """
     if not folder.is_dir():
         raise DataError(
@@ -203,7 +203,7 @@ def open_store(folder: Path) -> Store:
 
 
 def corrupted(folder: Path, what: str) -> DataError:
-    """The error for a store that is not readable."""
+    """Returns the error for a store that is not readable."""
     return DataError(
         "D21",
         f"the cache {folder} is corrupted: {what}.",
@@ -212,7 +212,7 @@ def corrupted(folder: Path, what: str) -> DataError:
 
 
 def _not_writable(folder: Path, error: OSError) -> DataError:
-    """The error for a folder that is not writable."""
+    """Returns the error for a folder that is not writable."""
     return DataError(
         "D22",
         f"{folder} is not writable: {error.strerror}.",

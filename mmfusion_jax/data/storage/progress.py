@@ -17,9 +17,9 @@ def track(items: Iterable[T], total: int, what: str) -> Iterator[T]:
     """Yields `items` and shows the progress on stderr.
 
     Args:
-        items: any iterable.
-        total: number of items.
-        what: description of the work, such as "decoding clips".
+        items: Any iterable.
+        total: Number of items.
+        what: Description of the work, such as "decoding clips".
     """
     console = Console(file=sys.stderr)
     if console.is_terminal:

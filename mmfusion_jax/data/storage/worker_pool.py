@@ -30,7 +30,7 @@ class Failure:
     """A job that failed.
 
     Attributes:
-        reason: short description of the error.
+        reason: Short description of the error.
     """
 
     reason: str
@@ -59,17 +59,17 @@ def map_in_processes(
     """Maps a function over jobs in worker processes; results are in order.
 
     Args:
-        work: module-level function, or a `functools.partial` of one.
-        jobs: its arguments.
-        workers: number of processes; None uses one per core, 0 runs in this process,
+        work: Module-level function, or a `functools.partial` of one.
+        jobs: Its arguments.
+        workers: Number of processes; None uses one per core, 0 runs in this process,
             without the timeout.
-        timeout: time limit of one job in seconds.
+        timeout: Time limit of one job in seconds.
 
     Yields:
         The result of each job, or a `Failure`.
 
     Raises:
-        DataError: worker processes cannot be started.
+        DataError: Worker processes cannot be started.
     """
     count = (os.cpu_count() or 1) if workers is None else workers
     if not count:
