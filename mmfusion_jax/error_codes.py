@@ -31,7 +31,7 @@ class ErrorKind:
 
     Attributes:
         letter: First letter of its codes.
-        title: What such errors are about.
+        title: Subject of these errors.
         error: Exception class, which has the exit code.
     """
 
@@ -46,7 +46,7 @@ class ErrorCode:
 
     Attributes:
         code: Letter of the kind and two digits.
-        title: What is wrong, in a few words.
+        title: Cause, in a few words.
         explanation: Causes and fixes; Markdown, in one paragraph.
     """
 

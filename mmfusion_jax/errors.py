@@ -47,7 +47,7 @@ class UserError(Exception):
     Attributes:
         code: Letter of the kind and two digits, such as "D07"; a key of
             `error_codes.ERROR_CODES`.
-        fix: How to fix it, in a few words; "" if there is nothing to add.
+        fix: Remedy, in a few words; "" if there is nothing to add.
     """
 
     exit_code: ClassVar[int] = 1
@@ -128,7 +128,7 @@ def missing_dependency(module: str, extra: str, what: str) -> MissingDependencyE
     Args:
         module: Module that could not be imported.
         extra: Extra of this package that installs it.
-        what: What requires it, such as "decoding clips".
+        what: Task that requires it, such as "decoding clips".
     """
     return MissingDependencyError(
         "E01",

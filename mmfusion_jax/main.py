@@ -128,7 +128,7 @@ def mode_command(mode: str, help: str) -> Command:
 
     Args:
         mode: A key of `MODES`.
-        help: What it does, in a sentence.
+        help: Description of the mode, one sentence.
     """
     others = {flag for other, flag in FLAGS_OF_MODES.items() if other != mode}
     return dataclasses.replace(

@@ -17,9 +17,9 @@ class Batch(struct.PyTreeNode):
     A missing modality is not a special case: its mask is all False.
 
     Attributes:
-        inputs: modality -> raw array, (b t ...).
-        masks: modality -> valid steps, (b t) bool.
-        labels: name -> target, (b) int class or (b) float score.
+        inputs: Modality -> raw array, (b t ...).
+        masks: Modality -> valid steps, (b t) bool.
+        labels: Name -> target, (b) int class or (b) float score.
         weight: (b) float; 0 for padding rows, else 1.
         train_fraction: (b) float, completed fraction of the training, 0..1, the same in
             every row, for schedules inside a model; None outside training.
@@ -77,7 +77,7 @@ class Outputs(struct.PyTreeNode):
 
     Attributes:
         prediction: (b k) logits, or (b) a score where the head has one output.
-        aux: name -> array that loss terms, metrics and analyses may read; every
+        aux: Name -> array that loss terms, metrics and analyses may read; every
             array has a leading axis b.
     """
 

@@ -64,10 +64,10 @@ class Command:
 
     Attributes:
         name: Module, and subcommand if there is one: `python -m NAME`.
-        help: What it does, in a sentence.
+        help: Description, one sentence.
         main: Runs it; returns the exit code, or None for 0.
         flags: Its flags, besides those of every command.
-        needs_config: Whether it works on a config.
+        needs_config: True if it works on a config.
         positional: Name of its positional argument, such as "FILE"; "" for none.
         hidden: Flags that `--help` does not list.
     """
@@ -152,7 +152,7 @@ def run_subcommand(
 
     Args:
         name: Module and command, such as "mmfusion_jax data".
-        help: What the subcommands do, in a sentence.
+        help: Description of the subcommands, one sentence.
         commands: Name -> subcommand.
         args: The arguments of the program; None for those of the process.
     """

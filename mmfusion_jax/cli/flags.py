@@ -79,7 +79,7 @@ def parse(
     Args:
         args: The command line, without the program.
         flags: The flags of the command; "workdir" must be one of them.
-        needs_config: Whether the command works on a config.
+        needs_config: True for a command that works on a config.
         positional: Name of the positional argument, such as "FILE"; "" for none.
 
     Raises:

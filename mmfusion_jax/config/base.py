@@ -33,7 +33,7 @@ class Field:
 
     Attributes:
         default: Its value in `base_config`; `REQUIRED` if there is none.
-        help: What it means, in a sentence.
+        help: Meaning, one sentence.
         type: Its type, with bounds as in `option_types`, or the kind of part that it
             names; None for the type of the default.
     """

@@ -15,7 +15,7 @@ def checked_model(model: Any, part: Part, head_size: int) -> "CheckedModel":
     """Returns a model whose outputs are checked while they are traced.
 
     Args:
-        model: What the part of a config was built to.
+        model: Result of building the part of a config.
         part: The part.
         head_size: Number of outputs of the task, k.
 

@@ -73,7 +73,7 @@ class Part:
 
     @property
     def is_builtin(self) -> bool:
-        """Whether the name is a short name for a part of this package."""
+        """True if the name is a short name for a part of this package."""
         package = package_of(getattr(self.target, "__module__", ""))
         return ":" not in self.name and package == "mmfusion_jax"
 
@@ -259,7 +259,7 @@ class ExperimentSpec:
         metrics: Name -> metric beside those of the label.
         integration: The Multimodal Integration Score; None where there is none.
         optimizer: The optimizer.
-        training: How long to train, and what selects the checkpoint.
+        training: Length of the training, and selection of the checkpoint.
         distributed: The processes.
         source: The config itself, as JSON values: what a work folder records.
     """

@@ -20,7 +20,7 @@ class ModalityAttention(nn.Module):
 
     Attributes:
         modalities: Names of the streams, one token each, in the order of the tokens.
-        num_heads: h; must divide the width.
+        num_heads: Number of heads, h; must divide the width.
         include_self: If False, a modality attends to the others only, and to itself
             if every other modality is missing.
         residual: Add f.

@@ -234,7 +234,7 @@ class ReinforcementUnit(nn.Module):
         return self._param(name, (width, features), width), bias
 
     def _param(self, name: str, shape: tuple[int, ...], fan_in: int) -> Array:
-        """A parameter of every unit, (u ...), with PyTorch's default initialization."""
+        """Returns a parameter of every unit, (u ...), with PyTorch's initialization."""
         # fan_in of one unit: that of the stacked array would include the units.
         init = torch_uniform(fan_in)
         value = self.param(name, init, (len(self.sources), *shape))

@@ -45,7 +45,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, query: Tokens, memory: Tokens, *, train: bool) -> Array:
-        """Attends.
+        """Attends to the memory.
 
         Args:
             query: (b n d) tokens.

@@ -19,7 +19,7 @@ class CTCAlignment(nn.Module):
     `Outputs.aux["ctc/<m>"]` and the mask of the tokens as `"ctc/<m>/valid"`.
 
     Attributes:
-        length: n, the number of positions, such as the words of a text.
+        length: Number of positions, n, such as the words of a text.
 
     Reference:
         Tsai et al. 2019 (MulT), the "+ CTC" of its tables and of MEA, Tables II, III.
@@ -32,7 +32,7 @@ class CTCAlignment(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: Tokens, *, train: bool) -> tuple[Tokens, Array]:
-        """Aligns.
+        """Aligns tokens to the positions.
 
         Args:
             tokens: (b s d), arbitrary where masked.

@@ -30,7 +30,7 @@ class TransformerLayer(nn.Module):
         residual_dropout: Dropout rate of the residual branches.
         dtype: Dtype of the computation.
         pre_norm: Normalize before, rather than after, each residual branch.
-        activation: f.
+        activation: Activation function, f.
         epsilon: Epsilon of the normalizations.
         kernel_init: Initializer of all matrices; None for Xavier.
     """

@@ -42,7 +42,7 @@ class ClassificationMetrics:
 
     Attributes:
         label: Name in `Batch.labels`, (b) int classes.
-        num_classes: k.
+        num_classes: Number of classes, k.
     """
 
     label: str
@@ -89,7 +89,7 @@ class ClassificationMetrics:
         """Returns the metrics of a split.
 
         Args:
-            collected: What `collect` returned for every valid example, (n ...).
+            collected: Arrays that `collect` returned, (n ...), of valid examples.
         """
         return compute(self.infos.values(), collected)
 

@@ -204,7 +204,7 @@ def mis(
         p_modal: Probabilities of every modality alone, (m n k).
         labels: Classes, (n) int.
         weights: Weights of the three parts; their sum is 1.
-        present: Which modalities an example has, (m n) bool; None means all.
+        present: Presence of the modalities, (m n) bool; None for all.
         soft: Consistency is the mean cosine similarity of the probabilities instead of
             the fraction of equal classes.
         entropy: Confidence is 1 - entropy / maximum entropy instead of the highest

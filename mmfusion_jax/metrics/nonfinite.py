@@ -13,8 +13,8 @@ def rows_are_finite(collected: Collected) -> np.ndarray:
     """Returns whether all predictions of an example are finite, (n) bool.
 
     Args:
-        collected: What an evaluation step collects: "prediction" (n ...), and of models
-            with unimodal predictions "alone" (n m k) and "present" (n m).
+        collected: Arrays that an evaluation step collects: "prediction" (n ...), and of
+            models with unimodal predictions "alone" (n m k) and "present" (n m).
     """
     finite = lambda x: np.isfinite(x).reshape(len(x), -1).all(axis=1)
     good = finite(collected["prediction"])

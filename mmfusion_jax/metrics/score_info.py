@@ -126,6 +126,6 @@ class Metrics(Protocol):
         """Returns the metrics of a split; those whose arrays are missing are left out.
 
         Args:
-            collected: What `collect` returned for every valid example, (n ...).
+            collected: Arrays that `collect` returned, (n ...), of valid examples.
         """
         ...

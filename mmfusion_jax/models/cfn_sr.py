@@ -39,8 +39,8 @@ class CFNSR(nn.Module):
         encoders: "audio" and `attended_modality`; each maps (values, mask) to Tokens.
         head_size: Number of emotions, k of the prediction.
         hidden_dim: Width of the common space of audio and video.
-        num_layers, num_heads: Of the self-attention; `num_heads` divides the width of
-            the audio tokens, or `hidden_dim` with cross="video_to_audio".
+        num_layers, num_heads: Sizes of the self-attention; `num_heads` divides the
+            width of the audio tokens, or `hidden_dim` with cross="video_to_audio".
         causal: Use causal self-attention.
         cross: Attention direction. Table 2: "audio_to_video" is the paper's model,
             "video_to_audio" the alternative, "none" is "w/o cross-modal blocks".
@@ -92,7 +92,7 @@ class CFNSR(nn.Module):
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> Outputs:
-        """Classifies.
+        """Fuses audio and video and classifies.
 
         Returns:
             Logits (b k). Auxiliary outputs: "audio" (b n*d) and `attended_modality`

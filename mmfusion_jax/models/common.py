@@ -116,7 +116,7 @@ def project_modality(
     Args:
         x: (b e).
         present: (b) bool.
-        width: d.
+        width: Width of the common space, d.
         name: Name of the modality.
         dtype: Dtype of the computation; None keeps the input's.
 

@@ -39,8 +39,8 @@ class HeteroFusionNet(nn.Module):
 
     Attributes:
         encoders: Encoders of any number of modalities; x_m is the mean of the tokens.
-        head_size: k.
-        hidden_dim: d of f.
+        head_size: Number of outputs, k.
+        hidden_dim: Width of f, d.
         num_heads: Number of attention heads.
         include_self, residual: Options of the attention, see `ModalityAttention`.
         gate: "sigmoid" or "softmax", see `AdaptiveGate`.
@@ -79,7 +79,7 @@ class HeteroFusionNet(nn.Module):
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> Outputs:
-        """Predicts.
+        """Fuses the modalities and predicts.
 
         Returns:
             Logits (b k), or a score (b) with one output. Auxiliary outputs: f_m (b d),

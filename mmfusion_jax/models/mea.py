@@ -134,7 +134,7 @@ class MEA(nn.Module):
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> Outputs:
-        """Predicts.
+        """Fuses the modalities and predicts.
 
         Returns:
             Logits (b k), or a score (b) with one output. Auxiliary outputs, for every

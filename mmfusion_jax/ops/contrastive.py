@@ -37,9 +37,9 @@ def contrast(logits: Array, positive: Array, negative: Array) -> Array:
         L_i = -mean_{p in P_i} log(exp(s_ip) / sum_{j in P_i or N_i} exp(s_ij))
 
     Args:
-        logits: s, (... n s); finite, also where both masks are False.
-        positive: P, (... n s) bool.
-        negative: N, (... n s) bool.
+        logits: Similarities s, (... n s); finite, also where both masks are False.
+        positive: Mask of the positives P, (... n s) bool.
+        negative: Mask of the negatives N, (... n s) bool.
 
     Returns:
         (... n); 0 for an anchor without a positive.

@@ -26,7 +26,7 @@ def ramp(train_fraction: Array | None, sharpness: float = 10.0) -> Array | float
 
     Args:
         train_fraction: `Batch.train_fraction`, 0..1; None outside training.
-        sharpness: How quickly it approaches 1.
+        sharpness: Factor of the fraction; a higher one approaches 1 earlier.
 
     Returns:
         The shape of `train_fraction`; 1, the final value, if that is None.

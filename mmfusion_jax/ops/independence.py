@@ -9,7 +9,7 @@ from mmfusion_jax.types import Array
 
 
 def hsic(x: Array, y: Array, weight: Array) -> Array:
-    """The Hilbert-Schmidt independence criterion with inner-product kernels.
+    """Returns the Hilbert-Schmidt independence criterion with inner-product kernels.
 
         Tr(U K_x U K_y) / (n - 1)^2 = |x_c^T y_c|_F^2 / (n - 1)^2
 

@@ -48,7 +48,7 @@ def mean_score(scores: Array, present: Array, weights: Array) -> Array:
         y = sum_m w_m y_m,   w = softmax(weights) over present modalities
 
     Args:
-        scores: y_m, (b m).
+        scores: Scores y_m, (b m).
         present: (b m) bool.
         weights: Weights before the softmax, (b m).
     """

@@ -22,7 +22,7 @@ def predict_attention(
         A = softmax(mu gelu(conv(S')) + (1 - mu) S)                   "logit"
 
     Args:
-        scores: S, (b k n s) float32 or wider, finite.
+        scores: Attention scores S, (b k n s) float32 or wider, finite.
         previous: S', the scores of the previous layer; 0 where a token is masked.
         mask: (b 1 1 s) bool, the visible keys.
         kernel: (3 3 k k), kernel of the convolution.

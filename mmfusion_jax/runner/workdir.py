@@ -58,7 +58,7 @@ def check_workdir(spec: ExperimentSpec, workdir: Path, *, create: bool = True) -
     Args:
         spec: The experiment.
         workdir: The work folder.
-        create: Whether it is trained in, not only read.
+        create: True to train in the folder, False to read it only.
 
     Raises:
         ConfigError: The folder belongs to another config; names the first field that

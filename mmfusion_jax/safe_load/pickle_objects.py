@@ -29,8 +29,8 @@ class RejectedPickle(Exception):
 
     Attributes:
         code: Error code, a key of `error_codes.ERROR_CODES`.
-        reason: What is wrong, in a few words.
-        fix: How to fix it.
+        reason: Cause, in a few words.
+        fix: Remedy.
         name: Function or class that the pickle requires; "" for other reasons.
     """
 
@@ -110,7 +110,7 @@ class PickledItems:
 
     Attributes:
         items: A list that may still grow, or a tuple.
-        frozen: Whether it becomes a frozenset.
+        frozen: True if it becomes a frozenset.
     """
 
     items: list[Any] | tuple[Any, ...]
@@ -149,7 +149,7 @@ class PickledArray:
     Attributes:
         state: Shape, dtype, order "C" or "F", and content; None until the file sets it.
         axes: Permutation of the axes that is applied last; None for none.
-        scalar: Whether it is a NumPy scalar and not an array.
+        scalar: True for a NumPy scalar, False for an array.
         position: Position in the file, for messages.
     """
 

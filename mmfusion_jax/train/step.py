@@ -144,7 +144,7 @@ def make_train_step(
 
 
 def _step_key(state: TrainState, axis: str | None) -> Array:
-    """The PRNG key of a step; every device under pmap has a different dropout mask."""
+    """Returns the PRNG key of a step, another one for each device under pmap."""
     # The base key never changes: the key of a step depends on its number alone, so a
     # resumed run draws the same numbers.
     key = jax.random.fold_in(state.key, state.step)

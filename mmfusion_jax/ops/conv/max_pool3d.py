@@ -80,7 +80,7 @@ def _unhalve(x: Array, y: Array, dy: Array, axis: int) -> Array:
 
 
 def _windows(x: Array, axis: int) -> tuple[Array, Array, Array]:
-    """The three elements of every window, 2q - 1, 2q and 2q + 1; -inf outside."""
+    """Returns the elements 2q - 1, 2q, 2q + 1 of every window; -inf outside."""
     if x.shape[axis] % 2:
         x = _padded(x, axis, (0, 1), -jnp.inf)
     pairs = x.reshape(*x.shape[:axis], -1, 2, *x.shape[axis + 1 :])

@@ -70,7 +70,7 @@ class CheckpointStorage:
 
     @property
     def used(self) -> bool:
-        """Whether there is or was any step, valid or corrupted."""
+        """True if there is or was any step, valid or corrupted."""
         return (self.path / CORRUPTED).exists() or bool(self._steps_on_disk())
 
     def write(
