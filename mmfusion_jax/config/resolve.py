@@ -95,6 +95,7 @@ def unimodal_spec(spec: ExperimentSpec, modality: str) -> ExperimentSpec:
         spec: An experiment.
         modality: One of its modalities.
     """
+    # Options that change the input of the head, which late fusion copies too.
     head = {
         name: spec.model.model.options[name]
         for name in ("dropout", "audio_pooling")

@@ -189,8 +189,8 @@ class ReinforcementUnit(nn.Module):
 
         if not self.remat:
             return attend(q, k, v, *others)
-        # `jax.checkpoint` is inside the loop over chunks: around the loop it would save
-        # no memory, since the backward pass would then keep the maps of all chunks.
+        # `jax.checkpoint` is inside the loop over chunks: around the loop it would
+        # compute the maps of all chunks again before the first gradient, and keep them.
         size = chunk_size_for(q.shape[1] * q.shape[2] * k.shape[2])
         return map_in_chunks(jax.checkpoint(attend), (q, k, v, *others), size)
 

@@ -93,6 +93,8 @@ class HeteroFusionNet(nn.Module):
             raise ConfigError(
                 "C22", "model hetero_fusion_net requires at least one encoder."
             )
+        # Sorted: the gate concatenates the tokens, so its kernel depends on their
+        # order, which should not depend on the order of the encoders in a config.
         order = tuple(sorted(self.encoders))
         aligned = self._aligned(encode(self.encoders, batch, train=train), train)
         aux = {name: first(aligned[name]) for name in order}

@@ -79,8 +79,9 @@ def run_sandboxed(
     }
     with tempfile.TemporaryDirectory(prefix="mmfusion_jax_") as folder:
         (Path(folder) / REQUEST).write_text(json.dumps(request))
-        # A new interpreter instead of a fork: it has neither the memory nor the open
-        # files of this process, and JAX's threads do not survive a fork.
+        # A new interpreter instead of a fork: it has neither the memory of this process
+        # nor its open files, except for its output, and JAX's threads do not survive a
+        # fork.
         command = [
             sys.executable,
             "-m",

@@ -30,6 +30,7 @@ def main(folder: Path) -> None:
     function = getattr(importlib.import_module(module), name)
     _set_limits(request["memory"], request["cpu"])
     response = _call(function, request["arguments"])
+    # Written last: without a response the parent reports how the process ended.
     (folder / RESPONSE).write_text(json.dumps(response))
 
 
@@ -54,6 +55,7 @@ def _set_limits(memory: int, cpu: int) -> None:
     _lower_limit(resource.RLIMIT_FSIZE, memory)
     spent = resource.getrusage(resource.RUSAGE_SELF)
     _lower_limit(resource.RLIMIT_CPU, cpu + int(spent.ru_utime + spent.ru_stime) + 1)
+    # A crash would otherwise write the memory, which may be gigabytes, to the disk.
     _lower_limit(resource.RLIMIT_CORE, 0)
 
 
@@ -79,6 +81,7 @@ def _call(
     except MemoryError:
         return {"memory": True}
     except errors.UserError as error:
+        # Readers report a MemoryError as D65; the message of the parent has the limit.
         if error.code == "D65":
             return {"memory": True}
         return {"user_error": [_name(error), error.code, error.args[0], error.fix]}

@@ -102,6 +102,7 @@ class _Archive:
             self.left_to_copy -= view.nbytes
             if self.left_to_copy < 0:
                 raise InvalidTensorFile("tensors are larger than their storages")
+        # ascontiguousarray gives an array without axes one axis.
         return np.ascontiguousarray(view).reshape(tensor.size)
 
     def _elements(self, storage: PickledStorage) -> np.ndarray:
