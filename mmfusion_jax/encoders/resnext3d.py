@@ -147,6 +147,9 @@ class Bottleneck(nn.Module):
         stride: Stride along s, h, w.
         axis: The pmap axis of the norms.
         dtype: Dtype of the computation.
+
+    Reference:
+        Xie et al. 2017 (ResNeXt); CFN-SR, Sec. 2.1.
     """
 
     planes: int

@@ -112,7 +112,11 @@ class TensorConvolution(nn.Module):
 def convolve_outer(
     layers: list[tuple[Array, Array]], last: Any, x: Array, y: Array
 ) -> Array:
-    """Convolves the outer product of (b d) and (b e), Eq. 14-15, flattened."""
+    """Convolves the outer product of (b d) and (b e), and flattens the result.
+
+    Reference:
+        MCL-MCF, Eq. 14-15.
+    """
     # The outer product has one channel and rank 1, so its convolution is two small
     # products with windows of the vectors; no n by n image is read.
     (kernel, bias), *rest = layers

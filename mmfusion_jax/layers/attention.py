@@ -112,6 +112,9 @@ def attention_weights(q: Array, k: Array, visible: Array) -> Array:
 
     Returns:
         (b g n s); all 0 where nothing is visible.
+
+    Reference:
+        Vaswani et al. 2017, Eq. 1.
     """
     # With logits 30 times as large as usual, attention in bfloat16 was off by 0.44.
     exact = jnp.promote_types(q.dtype, jnp.float32)

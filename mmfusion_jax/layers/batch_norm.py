@@ -26,6 +26,8 @@ class BatchNorm(nn.Module):
         epsilon: Added to the variance.
         dtype: Dtype of the result; None keeps the input's.
 
+    Reference:
+        Ioffe and Szegedy 2015.
     Deviation:
         As in PyTorch, which the papers use: training normalizes with the biased
         variance, the running variance is unbiased. A batch without valid positions

@@ -33,6 +33,9 @@ class TransformerLayer(nn.Module):
         activation: Activation function, f.
         epsilon: Epsilon of the normalizations.
         kernel_init: Initializer of all matrices; None for Xavier.
+
+    Reference:
+        Vaswani et al. 2017; with normalization first, Xiong et al. 2020.
     """
 
     num_heads: int
@@ -159,6 +162,12 @@ def sinusoid(n: int, width: int, first: int = 1) -> np.ndarray:
         f_i = 10000^(-i / (h - 1)), h = width // 2
 
     An odd width ends with a column of 0.
+
+    Reference:
+        Vaswani et al. 2017, Sec. 3.5.
+    Deviation:
+        As in their code and that of MulT, all sines precede all cosines, and i is
+        divided by h - 1; the text alternates them and divides by h.
     """
     half = width // 2
     rates = np.exp(-np.arange(half) * np.log(10_000) / max(half - 1, 1))

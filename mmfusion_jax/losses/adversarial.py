@@ -29,6 +29,8 @@ class AgnosticAdversary:
             `ImportanceDiscriminatorLoss`; "joint" backpropagates through omega; "one"
             is the ablation "w/o Degree omega".
 
+    Reference:
+        MEA, Eq. 15.
     Deviation:
         No loss in the paper trains D_i: hence "detached". The model reverses the
         gradient before D_m, and for "joint" before D_i as well; otherwise a smaller
@@ -75,6 +77,9 @@ class ExclusiveAdversary:
     Attributes:
         modalities: Names, in the order of the discriminator's classes; each has logits
             in `Outputs.aux["discriminator/exclusive/<m>"]`, (b M).
+
+    Reference:
+        MEA, Eq. 16.
     """
 
     modalities: Names

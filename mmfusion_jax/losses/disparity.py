@@ -21,6 +21,8 @@ class HSICDisparity:
         modalities: Names; each has `Outputs.aux["exclusive/<m>"]` (b d) and
             `["agnostic/<m>"]` (b e).
 
+    Reference:
+        MEA, Eq. 13-14.
     Deviation:
         The text has pairs of modalities, Eq. 14 pairs the two features of one modality,
         as here. A modality present in fewer than two rows is excluded from the mean.

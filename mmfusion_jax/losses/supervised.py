@@ -31,6 +31,8 @@ class CrossEntropy:
         logits: Name in `Outputs.aux` to use instead of the prediction.
         class_weights: Weight of the examples of each class; () for 1.
 
+    Reference:
+        CFN-SR, Eq. 10.
     Deviation:
         Eq. 10 takes the logarithm of the prediction of Eq. 9, which is not a
         probability; we insert the softmax.

@@ -88,9 +88,10 @@ def pool_modality(
     Raises:
         ConfigError: The pooling is unknown.
 
+    Reference:
+        CFN-SR: Eq. 3 flattens audio, Sec. 2.2 pools video.
     Deviation:
-        CFN-SR, Eq. 3 flattens audio and Sec. 2.2 pools video; dropout on the flattened
-        vector only is from the released code.
+        Dropout on the flattened vector only is from the released code.
     """
     if pooling not in POOLINGS:
         raise ConfigError(

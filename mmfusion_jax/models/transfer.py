@@ -32,6 +32,9 @@ def copy_submodules(
 
     Raises:
         ConfigError: The source model has no such submodule, or one that does not match.
+
+    Reference:
+        CFN-SR, released code.
     """
     names = [name for name in source_params if name.startswith(prefix)]
     if not names:

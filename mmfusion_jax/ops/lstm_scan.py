@@ -54,6 +54,9 @@ def lstm(x: Array, mask: Array, weights: LSTMWeights) -> LSTMStates:
 
     Returns:
         The states h, in the dtype of `x`. The state c is float32 or wider.
+
+    Reference:
+        Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000.
     """
     directions = len(weights.bias)
     valid = jnp.broadcast_to(

@@ -34,6 +34,9 @@ def batch_normalize(
         y, in the shape of `x`, 0 where the mask is False; the mean and the biased
         variance, both (c), and their number of positions, (), over the global batch.
         Only y has a gradient.
+
+    Reference:
+        Ioffe and Szegedy 2015.
     """
     return _normalize(x, mask, scale, bias, epsilon, axis)
 

@@ -33,6 +33,10 @@ def dot_attention(q: Array, k: Array, v: Array, mask: Array) -> Array:
     Returns:
         (b g n e), in the dtype of `v`; 0 in an example without visible keys. Scores are
         computed in float32 or wider.
+
+    Reference:
+        Rabe and Staats 2021; the gradients are those of Dao et al. 2022
+        (FlashAttention), App. B.
     """
     hidden = jnp.where(mask, 0.0, HIDDEN)[:, None, :, None]
     return _attention(q, k, v, hidden.astype(exact(q)), jnp.any(mask, axis=1))

@@ -10,6 +10,9 @@ def layer_normalize(x: Array, epsilon: float = 1e-5) -> Array:
     """Normalizes `x` (... d) to mean 0 and variance 1 over its last axis.
 
     Computed in float32 or wider, and returned in the dtype of `x`.
+
+    Reference:
+        Ba et al. 2016.
     """
     exact = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     centered = exact - jnp.mean(exact, axis=-1, keepdims=True)

@@ -35,8 +35,8 @@ class ModalityDropout:
     Attributes:
         rates: Modality -> probability of dropping it, 0..1.
 
-    Deviation:
-        Hetero-Fusion-Net, Sec. 7, names modality dropout as future work.
+    Reference:
+        Hetero-Fusion-Net, Sec. 7, as future work.
     """
 
     rates: Mapping[str, float]
