@@ -28,6 +28,9 @@ def run_mode(command: ParsedCommand) -> None:
     from mmfusion_jax.results.json_file import dumps
     from mmfusion_jax.runner.runtime import initialize
 
+    # With --json, stdout is one JSON object, so everything else goes to stderr, also
+    # what libraries print. Processes are connected before `resolve`, which imports
+    # parts that may use JAX.
     mode = MODES[command.flags["mode"]]
     with contextlib.redirect_stdout(sys.stderr):
         initialize(distributed_spec(command.config))
@@ -76,13 +79,9 @@ def show_scores(result: "Sequence[RunEvaluation]") -> None:
     for run in result:
         name = f"fold {run.fold} seed {run.seed} step {run.step}"
         for split, evaluation in run.splits.items():
-            parts = [
-                f"{score} {format_number(value)}"
-                for score, value in evaluation.scores.items()
-                if value is not None
-            ]
-            if parts:
-                print(f"{name} {split}: {', '.join(parts)}")
+            scores = evaluation.scores.items()
+            parts = [f"{score} {format_number(value)}" for score, value in scores]
+            print(f"{name} {split}: {', '.join(parts)}")
 
 
 def show_inspection(result: "Inspection") -> None:
@@ -141,7 +140,7 @@ def mode_command(mode: str, help: str) -> Command:
 
 @dataclasses.dataclass(frozen=True)
 class Mode:
-    """What the flag --mode selects.
+    """The functions of a value of the flag --mode.
 
     Attributes:
         run: Maps the experiment and the command to a result.

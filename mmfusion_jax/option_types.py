@@ -64,5 +64,5 @@ Depth: TypeAlias = Annotated[int, Range(0, 1000)]
 Depths: TypeAlias = Annotated[tuple[Annotated[int, Range(1, 1000)], ...], NotEmpty()]
 
 SelectionProtocol: TypeAlias = Literal["validation", "fixed_epochs", "as_published"]
-"""What selects the checkpoint: the validation split, a fixed number of epochs, or
-whatever the paper's code uses, which may be the test split."""
+"""Selection of the checkpoint: on the validation split, after a fixed number of epochs,
+or as the paper's code does, which may use the test split."""

@@ -30,7 +30,7 @@ class Macs:
         total: Their number.
         components: Module -> number.
         open_loops: Number of loops that end on a condition; their bodies count once.
-        counted: What counts.
+        counted: The operations that count, for display.
     """
 
     total: int

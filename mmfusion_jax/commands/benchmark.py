@@ -45,7 +45,7 @@ class FirstCall:
 
     Attributes:
         first_call_s: Its time in seconds.
-        from_cache: Whether all programs came from the compilation cache.
+        from_cache: True if all programs came from the compilation cache.
         peak_bytes: The highest memory use so far.
     """
 

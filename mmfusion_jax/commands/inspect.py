@@ -41,7 +41,7 @@ class Memory:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What follows from the shapes of a config, without training.
+    """Sizes and shapes of a config, without training.
 
     Attributes:
         config: The config, as JSON values.
@@ -73,7 +73,7 @@ class Inspection:
 
 
 def inspect_config(spec: ExperimentSpec, *, compiled: bool) -> Inspection:
-    """Returns what follows from the shapes of a config.
+    """Returns the sizes and shapes of a config.
 
     Args:
         spec: The experiment.

@@ -35,7 +35,7 @@ def compute_scores(
 
     Args:
         metrics: The metrics of a label.
-        collected: What they collect of every valid example, (n ...).
+        collected: Arrays collected of every valid example, (n ...).
         loss: The loss of the split.
         max_examples: Number of indices to list.
     """

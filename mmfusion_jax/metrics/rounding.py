@@ -21,6 +21,7 @@ def format_number(value: float | None, digits: int = 3) -> str:
         return "not defined"
     if math.isinf(value):
         return str(value)
+    # The binary value of 0.9075 is below it, so round would give 0.907.
     return _fixed(decimal.Decimal(f"{value:.12g}"), digits)
 
 

@@ -57,7 +57,7 @@ def render(template: str, **values: Any) -> str:
 
     Args:
         template: Name of a file in `templates/`.
-        values: What the template shows, by name; everything but Markup is escaped.
+        values: Values of the template by name; everything but Markup is escaped.
     """
     return TEMPLATES.get_template(template).render(policy=POLICY, **values)
 

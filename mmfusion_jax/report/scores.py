@@ -43,8 +43,8 @@ class Headline:
         score: Its mean and standard deviation.
         best: The best single modality; "" if there is none.
         gain: Difference of `score` to it.
-        label: What is predicted.
-        protocol: How the checkpoint was selected.
+        label: Name of the label.
+        protocol: Selection of the checkpoint.
         tiles: The main score first.
     """
 

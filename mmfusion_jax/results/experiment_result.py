@@ -157,7 +157,7 @@ class ExperimentResult:
         config: The config, as JSON values.
         data: The dataset.
         model: The model.
-        protocol: How the checkpoint was selected.
+        protocol: Selection of the checkpoint.
         task: The label.
         selection_metric: A key of `metrics`.
         metrics: Name -> what is known of a metric, "loss" included.

@@ -94,7 +94,7 @@ def read_json(path: Path, kind: type[T], fix: str) -> T:
     Args:
         path: The file.
         kind: The dataclass, or `dict[str, Any]`.
-        fix: How to fix a corrupted file.
+        fix: The way to fix a corrupted file, for the message.
 
     Raises:
         CheckpointError: The file is corrupted or has another format version.

@@ -64,6 +64,8 @@ def check_workdir(spec: ExperimentSpec, workdir: Path, *, create: bool = True) -
         ConfigError: The folder belongs to another config; names the first field that
             differs.
     """
+    # config.json is written before the first checkpoint: without one, nothing depends
+    # on it.
     new = spec.source
     used = not create or any(workdir.rglob("checkpoints"))
     old = read_config(workdir) if used else None
@@ -78,6 +80,7 @@ def check_workdir(spec: ExperimentSpec, workdir: Path, *, create: bool = True) -
             f"has {shown(after)}.",
             "use another --workdir, or the config of that run",
         )
+    # Only one process writes; all have checked the same.
     if create and (more or old is None) and jax.process_index() == 0:
         write_config(workdir, WorkdirConfig(spec.seeds, {**new}))
 
