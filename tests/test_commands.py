@@ -89,9 +89,9 @@ def followed(monkeypatch, cache_dir, tmp_path):
             build.check_ids(spec, found)
             assert run.components.modalities
         reached.append(request)
-        return {"runs": []}
+        return {}
 
-    monkeypatch.setitem(main.MODES, "train", (follow, main.show_nothing))
+    monkeypatch.setitem(main.MODES, "train", main.Mode(follow))
     monkeypatch.setattr(
         "mmfusion_jax.commands.benchmark.measure", lambda config, steps: {}
     )
