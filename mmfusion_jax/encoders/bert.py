@@ -1,6 +1,5 @@
 """BERT text encoder."""
 
-import functools
 from typing import Any
 
 import flax.linen as nn
@@ -9,12 +8,10 @@ import jax.numpy as jnp
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.attention import dense
 from mmfusion_jax.layers.pooling import first
-from mmfusion_jax.layers.transformer import TransformerLayer, layer_norm
+from mmfusion_jax.layers.transformer import layer_norm, transformer_stack
 from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.option_types import Depth, Fraction, PositiveFloat, PositiveInt
 from mmfusion_jax.types import Array, Tokens
-
-gelu = functools.partial(nn.gelu, approximate=False)
 
 
 class Bert(nn.Module):
@@ -73,20 +70,18 @@ class Bert(nn.Module):
         """
         tokens = Tokens(self._embed(self._checked(values), mask, train), mask)
         init = nn.initializers.normal(0.02)
-        for i in range(self.num_layers):
-            layer = TransformerLayer(
-                self.num_heads,
-                mlp_dim=self.mlp_dim,
-                attention_dropout=self.dropout,
-                residual_dropout=self.dropout,
-                dtype=self.dtype,
-                pre_norm=False,
-                activation=gelu,
-                epsilon=self.epsilon,
-                kernel_init=init,
-                name=f"layer_{i}",
-            )
-            tokens = layer(tokens, train=train)
+        tokens = transformer_stack(
+            tokens,
+            self.num_layers,
+            self.num_heads,
+            train=train,
+            dropout=self.dropout,
+            mlp_dim=self.mlp_dim,
+            dtype=self.dtype,
+            pre_norm=False,
+            epsilon=self.epsilon,
+            kernel_init=init,
+        )
         tokens = tokens.replace(values=zero_masked(tokens.values, mask))
         if not self.pooled:
             return tokens

@@ -1,6 +1,5 @@
 """Vision transformer image encoder."""
 
-import functools
 from typing import Any
 
 import einops
@@ -9,13 +8,11 @@ import jax.numpy as jnp
 
 from mmfusion_jax.errors import DataError
 from mmfusion_jax.layers.attention import dense
-from mmfusion_jax.layers.transformer import TransformerLayer, layer_norm
+from mmfusion_jax.layers.transformer import layer_norm, transformer_stack
 from mmfusion_jax.ops.image_normalization import HALF, frames, normalize_image
 from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.option_types import Depth, Fraction, PositiveFloat, PositiveInt
 from mmfusion_jax.types import Array, Tokens
-
-gelu = functools.partial(nn.gelu, approximate=False)
 
 
 class ViT(nn.Module):
@@ -76,20 +73,17 @@ class ViT(nn.Module):
         x = zero_masked(normalize_image(values, HALF), mask)
         x = self._embed(self._patches(x.reshape(b * t, *x.shape[2:])), train)
         valid = jnp.repeat(mask.reshape(b * t, 1), x.shape[1], axis=1)
-        tokens = Tokens(x, valid)
-        for i in range(self.num_layers):
-            layer = TransformerLayer(
-                self.num_heads,
-                mlp_dim=self.mlp_dim,
-                attention_dropout=self.dropout,
-                residual_dropout=self.dropout,
-                dtype=self.dtype,
-                activation=gelu,
-                epsilon=self.epsilon,
-                kernel_init=nn.initializers.truncated_normal(0.02),
-                name=f"layer_{i}",
-            )
-            tokens = layer(tokens, train=train)
+        tokens = transformer_stack(
+            Tokens(x, valid),
+            self.num_layers,
+            self.num_heads,
+            train=train,
+            dropout=self.dropout,
+            mlp_dim=self.mlp_dim,
+            dtype=self.dtype,
+            epsilon=self.epsilon,
+            kernel_init=nn.initializers.truncated_normal(0.02),
+        )
         if self.pooled:
             tokens = Tokens(tokens.values[:, :1], valid[:, :1])
         x = layer_norm(self.dtype, "norm", self.epsilon)(tokens.values)

@@ -1,6 +1,5 @@
 """Wav2Vec 2.0 audio encoder."""
 
-import functools
 from typing import Any
 
 import flax.linen as nn
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.attention import dense
-from mmfusion_jax.layers.transformer import TransformerLayer, layer_norm
+from mmfusion_jax.layers.transformer import exact_gelu, layer_norm, transformer_stack
 from mmfusion_jax.ops.masking import masked_mean, zero_masked
 from mmfusion_jax.option_types import (
     Depth,
@@ -20,7 +19,6 @@ from mmfusion_jax.option_types import (
 )
 from mmfusion_jax.types import Array, Tokens
 
-gelu = functools.partial(nn.gelu, approximate=False)
 kaiming = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
@@ -103,23 +101,20 @@ class Wav2Vec2(nn.Module):
         place = PositionalConv(
             self.pos_conv_kernel, self.pos_conv_groups, self.dtype, name="place"
         )
-        x = layer_norm(self.dtype, "norm", self.epsilon)(x + gelu(place(x)))
-        tokens = Tokens(drop(x), mask)
-        for i in range(self.num_layers):
-            layer = TransformerLayer(
-                self.num_heads,
-                mlp_dim=self.mlp_dim,
-                attention_dropout=self.dropout,
-                relu_dropout=self.dropout,
-                residual_dropout=self.dropout,
-                dtype=self.dtype,
-                pre_norm=False,
-                activation=gelu,
-                epsilon=self.epsilon,
-                kernel_init=init,
-                name=f"layer_{i}",
-            )
-            tokens = layer(tokens, train=train)
+        x = layer_norm(self.dtype, "norm", self.epsilon)(x + exact_gelu(place(x)))
+        tokens = transformer_stack(
+            Tokens(drop(x), mask),
+            self.num_layers,
+            self.num_heads,
+            train=train,
+            dropout=self.dropout,
+            relu_dropout=self.dropout,
+            mlp_dim=self.mlp_dim,
+            dtype=self.dtype,
+            pre_norm=False,
+            epsilon=self.epsilon,
+            kernel_init=init,
+        )
         return tokens.replace(values=zero_masked(tokens.values, mask))
 
     def _frames(self, x: Array, mask: Array) -> tuple[Array, Array]:
@@ -142,7 +137,7 @@ class Wav2Vec2(nn.Module):
                 padded = self.group_norm_includes_padding
                 norm = InstanceNormOverTime(self.epsilon, name="conv_norm")
                 x = norm(x, jnp.ones_like(mask) if padded else mask)
-            x = gelu(x)
+            x = exact_gelu(x)
         return x, mask
 
     def _checked(self, values: Array) -> Array:

@@ -1,13 +1,12 @@
 """Transformer over the tokens of all modalities (OF-CMAER-CAT)."""
 
-import functools
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from mmfusion_jax.layers.transformer import TransformerLayer, layer_norm, sinusoid
+from mmfusion_jax.layers.transformer import layer_norm, sinusoid, transformer_stack
 from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Streams, Tokens
 
@@ -61,17 +60,15 @@ class TransformerContext(nn.Module):
             jnp.concatenate([embed(i, part) for i, part in enumerate(parts)], axis=1),
             jnp.concatenate([part.mask for part in parts], axis=1),
         )
-        for i in range(self.num_layers):
-            layer = TransformerLayer(
-                self.num_heads,
-                attention_dropout=self.dropout,
-                relu_dropout=self.dropout,
-                residual_dropout=self.dropout,
-                dtype=self.dtype,
-                activation=functools.partial(nn.gelu, approximate=False),
-                name=f"layer_{i}",
-            )
-            joint = layer(joint, train=train)
+        joint = transformer_stack(
+            joint,
+            self.num_layers,
+            self.num_heads,
+            train=train,
+            dropout=self.dropout,
+            relu_dropout=self.dropout,
+            dtype=self.dtype,
+        )
         values = zero_masked(layer_norm(self.dtype, "norm")(joint.values), joint.mask)
         ends = np.cumsum([part.values.shape[1] for part in parts[:-1]])
         updated = jnp.split(values, ends.tolist(), axis=1)

@@ -1,5 +1,6 @@
-"""Transformer layer, and a pre-norm transformer encoder."""
+"""Transformer layer, a stack of layers, and a pre-norm transformer encoder."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 from mmfusion_jax.layers.attention import Attention, dense
 from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Tokens
+
+exact_gelu = functools.partial(nn.gelu, approximate=False)
 
 
 class TransformerLayer(nn.Module):
@@ -89,6 +92,62 @@ class TransformerLayer(nn.Module):
             return linear(width, "shrink")(drop(self.activation(hidden)))
 
         return mlp
+
+
+def transformer_stack(
+    tokens: Tokens,
+    num_layers: int,
+    num_heads: int,
+    *,
+    train: bool,
+    dropout: float,
+    relu_dropout: float = 0.0,
+    mlp_dim: int | None = None,
+    dtype: Any = None,
+    pre_norm: bool = True,
+    epsilon: float = 1e-5,
+    kernel_init: Any = None,
+) -> Tokens:
+    """Applies transformer layers with the exact GELU, as in BERT, ViT and Wav2Vec 2.0.
+
+        z_l = TransformerLayer_l(z_{l-1})
+
+    A function rather than a module: the layers are submodules `layer_{i}` of the
+    encoder that calls it in its compact method, as in the tables of pretrained weights.
+
+    Args:
+        tokens: z_0, (b n d), finite where masked; no token attends to masked ones.
+        num_layers: Number of layers.
+        num_heads: Number of attention heads of each layer.
+        train: Apply dropout.
+        dropout: Dropout rate of the attention weights and of the residual branches.
+        relu_dropout: Dropout rate of the hidden layers.
+        mlp_dim: Hidden width of the feed-forward networks; None for 4d.
+        dtype: Dtype of the computation.
+        pre_norm: Normalize before, rather than after, each residual branch.
+        epsilon: Epsilon of the normalizations.
+        kernel_init: Initializer of all matrices; None for Xavier.
+
+    Returns:
+        Tokens (b n d), finite but arbitrary where masked; after pre-norm layers a final
+        normalization is usual, which is not applied here.
+    """
+    for i in range(num_layers):
+        layer = TransformerLayer(
+            num_heads,
+            mlp_dim=mlp_dim,
+            attention_dropout=dropout,
+            relu_dropout=relu_dropout,
+            residual_dropout=dropout,
+            dtype=dtype,
+            pre_norm=pre_norm,
+            activation=exact_gelu,
+            epsilon=epsilon,
+            kernel_init=kernel_init,
+            name=f"layer_{i}",
+        )
+        tokens = layer(tokens, train=train)
+    return tokens
 
 
 class Transformer(nn.Module):

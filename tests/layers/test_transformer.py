@@ -3,6 +3,7 @@
 import functools
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +13,13 @@ from masking_contract import assert_ignores_poison, poison
 
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.attention import Attention
-from mmfusion_jax.layers.transformer import Transformer, sinusoid
+from mmfusion_jax.layers.transformer import (
+    Transformer,
+    TransformerLayer,
+    exact_gelu,
+    sinusoid,
+    transformer_stack,
+)
 from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Tokens
 
@@ -171,6 +178,70 @@ def test_starts_as_the_released_code_does():
         kernel = layer["attention"][name]["kernel"]
         assert 0.98 < jnp.max(jnp.abs(kernel)) / square**0.5 <= 1
     assert jnp.all(layer["expand"]["bias"] == 0)
+
+
+class Stack(nn.Module):
+    """Two layers of width 8 in the scope of this module."""
+
+    pre_norm: bool = True
+    dropout: float = 0.0
+    relu_dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, tokens, *, train):
+        return transformer_stack(
+            tokens,
+            2,
+            HEADS,
+            train=train,
+            dropout=self.dropout,
+            relu_dropout=self.relu_dropout,
+            mlp_dim=12,
+            pre_norm=self.pre_norm,
+            epsilon=0.1,
+        )
+
+
+@pytest.mark.parametrize("pre_norm", [True, False])
+def test_a_stack_is_its_layers_one_after_the_other(pre_norm):
+    stack = Stack(pre_norm)
+    params = weights(stack)["params"]
+    assert set(params) == {"layer_0", "layer_1"}
+    layer = TransformerLayer(
+        HEADS, mlp_dim=12, pre_norm=pre_norm, activation=exact_gelu, epsilon=0.1
+    )
+    want = RAGGED
+    for name in ("layer_0", "layer_1"):
+        want = encode({"params": params[name]}, want, layer)
+    got = encode({"params": params}, RAGGED, stack)
+    np.testing.assert_array_equal(got.mask, RAGGED.mask)
+    valid = np.asarray(RAGGED.mask)
+    np.testing.assert_allclose(got.values[valid], want.values[valid], 1e-5, 1e-6)
+
+    def loss(params, tokens):
+        encoded = encode(params, tokens, stack)
+        return jnp.sum(zero_masked(encoded.values, tokens.mask) ** 2)
+
+    run = jax.jit(jax.value_and_grad(loss))
+    one, two = (run({"params": params}, poison(RAGGED, x)) for x in (0.0, 1e3))
+    chex.assert_trees_all_equal(one, two)
+
+
+def test_the_dropout_rates_of_a_stack():
+    stack = Stack(dropout=1.0)  # drops the whole of every residual branch
+    got = encode(weights(Stack()), WHOLE, stack, train=True)
+    np.testing.assert_array_equal(got.values, WHOLE.values)
+    params = weights(Stack())
+    other = jax.tree.map_with_path(
+        lambda path, x: x + 1 if "expand" in jax.tree_util.keystr(path) else x, params
+    )
+    for rate in (0.0, 1.0):
+        one, two = (
+            encode(p, WHOLE, Stack(relu_dropout=rate), train=True).values
+            for p in (params, other)
+        )
+        assert jnp.array_equal(one, two) == (rate == 1.0)
+        assert not jnp.array_equal(one, WHOLE.values)
 
 
 def test_positions():
