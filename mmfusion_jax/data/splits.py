@@ -43,6 +43,16 @@ def random_splits(
     return _by_speaker(labels, speakers, fractions, rng)
 
 
+def check_protocol(protocol: str) -> None:
+    """Raises ConfigError if `config.protocol` is not one of `PROTOCOLS`."""
+    if protocol not in PROTOCOLS:
+        raise ConfigError(
+            "C03",
+            f"config.protocol={shown(protocol)} is unknown.",
+            suggest(protocol, PROTOCOLS),
+        )
+
+
 def cross_validation_split(
     groups: Sequence[Group],
     fold: int,
@@ -69,12 +79,7 @@ def cross_validation_split(
         ConfigError: The fold or the protocol is unknown, there are too many folds, or
             the training split is empty.
     """
-    if protocol not in PROTOCOLS:
-        raise ConfigError(
-            "C03",
-            f"config.protocol={shown(protocol)} is unknown; "
-            f"{suggest(protocol, PROTOCOLS)}",
-        )
+    check_protocol(protocol)
     tested_groups = size or 1
     most = len(groups) // tested_groups
     if folds < 2 or folds > most:

@@ -153,7 +153,7 @@ def test_invalid_arguments_are_named(tmp_path):
         load_ict_mmmo(folder, folds=2)
     with pytest.raises(ConfigError, match=r"C06[\s\S]*folds=2 to 12"):
         load_ict_mmmo(folder, folds=13)
-    with pytest.raises(ConfigError, match=r"C03.*'fixed'.*'fixed_epochs'"):
+    with pytest.raises(ConfigError, match=r"C03.*'fixed'.*\s.*'fixed_epochs'"):
         load_ict_mmmo(folder, protocol="fixed")
     with pytest.raises(ConfigError, match=r"C10.*clip_quantile=0.5"):
         load_ict_mmmo(folder, clip_quantile=0.5)

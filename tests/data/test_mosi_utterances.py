@@ -183,7 +183,7 @@ def test_invalid_arguments_are_named(tmp_path):
     folder = str(tmp_path)
     with pytest.raises(ConfigError, match=r"C07.*'scores'[\s\S]*'score'"):
         load_mosi_utterances(folder, label="scores")
-    with pytest.raises(ConfigError, match=r"C03.*'fixed'.*'fixed_epochs'"):
+    with pytest.raises(ConfigError, match=r"C03.*'fixed'.*\s.*'fixed_epochs'"):
         load_mosi_utterances(folder, protocol="fixed")
     with pytest.raises(ConfigError, match=r"C10.*context_before=-1"):
         load_mosi_utterances(folder, context_before=-1)

@@ -85,7 +85,8 @@ def test_unknown_folds_and_protocols_are_rejected():
         with pytest.raises(ConfigError, match=r"C06.*one of the 5[\s\S]*fold=0 to 4"):
             cross_validation_split(range(24), fold, 5, "validation", 4)
     message = (
-        "protocol='fair' is unknown; known: as_published, fixed_epochs, validation"
+        r"C03.*protocol='fair' is unknown\.\s+"
+        "fix: known: as_published, fixed_epochs, validation"
     )
     with pytest.raises(ConfigError, match=message):
         cross_validation_split(range(24), 0, 5, "fair", 4)

@@ -14,6 +14,7 @@ from mmfusion_jax.data.media.decode import HOP
 from mmfusion_jax.data.media.decode_clips import decode_all
 from mmfusion_jax.data.media.labels_csv import LabelRow, read_labels
 from mmfusion_jax.data.media.resize import FULL_FRAME, SquareResize
+from mmfusion_jax.data.option_checks import data_folder
 from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.splits import SPLITS, random_splits
 from mmfusion_jax.errors import ConfigError, DataError, shown
@@ -196,14 +197,7 @@ def load_clips(
 def _paths(data_dir: str, labels: str) -> tuple[Path, Path]:
     """The folder of the clips and the CSV file of labels."""
     fix = f"{FALLBACK_HINT} runs on embedded data, without clips"
-    if not data_dir or not Path(data_dir).expanduser().is_dir():
-        what = f"={data_dir!r} is not a folder." if data_dir else " is missing."
-        raise DataError(
-            "D40",
-            f"config.data.data_dir{what} Expected layout:\n{EXPECTED_LAYOUT}",
-            fix,
-        )
-    folder = Path(data_dir).expanduser()
+    folder = data_folder(data_dir, EXPECTED_LAYOUT, fix)
     table = Path(labels).expanduser() if labels else folder / "labels.csv"
     if not table.is_file():
         table = folder / table
@@ -279,8 +273,7 @@ def _check_classes(table: Path, splits: Mapping[str, Sequence[LabelRow]]) -> Non
                 raise DataError(
                     "D46",
                     f"{table} line {row.line}: class {shown(row.label)} of split "
-                    f"{shown(split)} "
-                    "has no clip in split 'train'.",
+                    f"{shown(split)} has no clip in split 'train'.",
                     "move some of its clips to train, or remove the class",
                 )
 

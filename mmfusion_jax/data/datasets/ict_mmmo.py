@@ -8,10 +8,11 @@ import numpy as np
 
 from mmfusion_jax.data.dataset import Dataset, RegressionTarget, dataset_loader
 from mmfusion_jax.data.in_memory import InMemory
+from mmfusion_jax.data.option_checks import out_of_range
 from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.preprocessing import RunningMoments, Standardizer
-from mmfusion_jax.data.splits import PROTOCOLS, SPLITS, cross_validation_split
-from mmfusion_jax.errors import ConfigError, DataError, shown, suggest
+from mmfusion_jax.data.splits import SPLITS, check_protocol, cross_validation_split
+from mmfusion_jax.errors import ConfigError, DataError
 from mmfusion_jax.safe_load.npz import check_finite, read_from
 
 SCORE, POSITIVE = "score", "positive"
@@ -188,12 +189,7 @@ def _check(
     fold: int, folds: int, protocol: str, keep_clips_without_text: bool, quantile: float
 ) -> None:
     """Raises ConfigError for invalid arguments."""
-    if protocol not in PROTOCOLS:
-        raise ConfigError(
-            "C03",
-            f"config.protocol={shown(protocol)} is unknown; "
-            f"{suggest(protocol, PROTOCOLS)}",
-        )
+    check_protocol(protocol)
     if folds == 1 and (fold or keep_clips_without_text):
         raise ConfigError(
             "C06",
@@ -203,11 +199,7 @@ def _check(
             "--config.data.folds=5",
         )
     if not 0 <= quantile < 0.5:
-        raise ConfigError(
-            "C10",
-            f"config.data.clip_quantile={quantile} is out of range.",
-            "0 to below 0.5",
-        )
+        raise out_of_range("clip_quantile", quantile, "0 to below 0.5")
 
 
 def _load(

@@ -8,9 +8,10 @@ import numpy as np
 
 from mmfusion_jax.data.dataset import Dataset, RegressionTarget, dataset_loader
 from mmfusion_jax.data.in_memory import InMemory
+from mmfusion_jax.data.option_checks import check_at_least
 from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.preprocessing import RunningMoments, Standardizer
-from mmfusion_jax.data.splits import PROTOCOLS
+from mmfusion_jax.data.splits import check_protocol
 from mmfusion_jax.errors import ConfigError, DataError, shown, suggest
 from mmfusion_jax.safe_load.npz import check_finite, read_from
 
@@ -195,17 +196,8 @@ def _check(label: str, before: int, after: int, protocol: str) -> None:
             "utterance.",
             suggest(label, (POLARITY, SCORE)),
         )
-    if protocol not in PROTOCOLS:
-        raise ConfigError(
-            "C03",
-            f"config.protocol={shown(protocol)} is unknown; "
-            f"{suggest(protocol, PROTOCOLS)}",
-        )
-    for name, count in {"context_before": before, "context_after": after}.items():
-        if count < 0:
-            raise ConfigError(
-                "C10", f"config.data.{name}={count} is negative.", "0 or more"
-            )
+    check_protocol(protocol)
+    check_at_least(0, context_before=before, context_after=after)
 
 
 def _splits(data_dir: str, protocol: str) -> dict[str, Table]:

@@ -8,10 +8,11 @@ import numpy as np
 
 from mmfusion_jax.data.dataset import Dataset, dataset_loader, subject_dataset
 from mmfusion_jax.data.in_memory import InMemory
+from mmfusion_jax.data.option_checks import check_at_least, check_choice, find_files
 from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.preprocessing import RunningMoments, Standardizer
 from mmfusion_jax.data.splits import cross_validation_split
-from mmfusion_jax.errors import ConfigError, DataError, shown, suggest
+from mmfusion_jax.errors import ConfigError, DataError, shown
 from mmfusion_jax.safe_load.npz import read_npz
 
 LABEL = "stress"
@@ -117,8 +118,7 @@ def load_stress_predict(
             raise ConfigError(
                 "C10",
                 f"config.data.window={window}: split {shown(split)} has no window "
-                "with a "
-                "single label.",
+                "with a single label.",
                 "a shorter window",
             )
     if standardize_by == "train":
@@ -135,29 +135,13 @@ def load_stress_predict(
 
 def _check(window: int, hop: int, standardize_by: str) -> None:
     """Raises ConfigError for invalid arguments."""
-    for name, seconds in {"window": window, "hop": hop}.items():
-        if seconds < 1:
-            raise ConfigError(
-                "C10", f"config.data.{name}={seconds} is out of range.", "1 or more"
-            )
-    if standardize_by not in STANDARDIZE_BY:
-        raise ConfigError(
-            "C03",
-            f"config.data.standardize_by={shown(standardize_by)} is unknown.",
-            suggest(standardize_by, STANDARDIZE_BY),
-        )
+    check_at_least(1, window=window, hop=hop)
+    check_choice("standardize_by", standardize_by, STANDARDIZE_BY)
 
 
 def _subjects(data_dir: str) -> dict[str, dict[str, np.ndarray]]:
     """The signals and labels of every subject that has labels, in order."""
-    files = sorted(Path(data_dir).expanduser().glob(FILES)) if data_dir else []
-    if not files:
-        raise DataError(
-            "D40",
-            f"config.data.data_dir={data_dir!r} contains no {FILES}. Expected "
-            f"layout:\n{EXPECTED_LAYOUT}",
-            FALLBACK_HINT,
-        )
+    files = find_files(data_dir, FILES, EXPECTED_LAYOUT, FALLBACK_HINT)
     read = {path: read_npz(path) for path in files}
     return {
         path.stem: _aligned(path, arrays)

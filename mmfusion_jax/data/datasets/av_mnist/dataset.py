@@ -15,9 +15,10 @@ from mmfusion_jax.data.datasets.av_mnist.build_store import (
     open_imported,
 )
 from mmfusion_jax.data.datasets.digits.generate import WORDS
+from mmfusion_jax.data.option_checks import check_choice, out_of_range
 from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.storage.array_record_store import Records
-from mmfusion_jax.errors import ConfigError, DataError, shown, suggest
+from mmfusion_jax.errors import DataError, shown
 
 TITLE = "AV-MNIST (of MNIST, FSDD and ESC)"
 VALID_PART = 12
@@ -158,12 +159,8 @@ def load_av_mnist(
         *(_all(stores.audio.source(name)) for name in ("speech", "noise"))
     )
     speakers = sorted({one["speaker"] for one in clips.speech})
-    if held_out_speaker and held_out_speaker not in speakers:
-        raise ConfigError(
-            "C03",
-            f"config.data.held_out_speaker={shown(held_out_speaker)} is unknown; "
-            f"{suggest(held_out_speaker, speakers)}",
-        )
+    if held_out_speaker:
+        check_choice("held_out_speaker", held_out_speaker, speakers)
     split_of = [
         make.speech_split(one["number"], one["speaker"], held_out_speaker)
         for one in clips.speech
@@ -201,14 +198,10 @@ def load_av_mnist(
 def _check(snr_db: float, max_train_pairs: int) -> None:
     """Raises ConfigError for a number that is out of range."""
     if not -100 <= snr_db <= 100:
-        raise ConfigError(
-            "C10", f"config.data.snr_db={snr_db} is out of range.", "-100 to 100"
-        )
+        raise out_of_range("snr_db", snr_db, "-100 to 100")
     if max_train_pairs < 0:
-        raise ConfigError(
-            "C10",
-            f"config.data.max_train_pairs={max_train_pairs} is negative.",
-            "0 for all",
+        raise out_of_range(
+            "max_train_pairs", max_train_pairs, "1 or more, or 0 for all"
         )
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,17 +18,18 @@ from mmfusion_jax.data.datasets.deap.prepare import (
     SPLIT,
     open_or_prepare,
 )
+from mmfusion_jax.data.option_checks import check_at_least, find_files, out_of_range
 from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.splits import cross_validation_split
 from mmfusion_jax.data.storage.array_record_store import Records, Store
 from mmfusion_jax.data.storage.progress import track
-from mmfusion_jax.errors import ConfigError, DataError
+from mmfusion_jax.errors import ConfigError
 
 CLASSES = ("low", "high")
 PARTICIPANTS, TRIALS, SECONDS = 32, 40, 60
 """Participants, trials of each, and seconds of a trial, as published."""
 
-FILES = "s[0-9][0-9].dat"
+FILES = "**/s[0-9][0-9].dat"
 EXPECTED_LAYOUT = """\
   folder/s01.dat .. s32.dat    one per participant, at any depth, as in
       data_preprocessed_python.zip; request it with the signed licence at
@@ -146,14 +146,7 @@ def load_deap(
         nearly identical. The face videos of 22 participants are not in these files.
     """
     _check(threshold, window, hop)
-    files = sorted(Path(data_dir).expanduser().rglob(FILES)) if data_dir else []
-    if not files:
-        raise DataError(
-            "D40",
-            f"config.data.data_dir={data_dir!r} contains no {FILES}. Expected "
-            f"layout:\n{EXPECTED_LAYOUT}",
-            FALLBACK_HINT,
-        )
+    files = find_files(data_dir, FILES, EXPECTED_LAYOUT, FALLBACK_HINT)
     names = tuple(file.stem for file in files)
     participants = cross_validation_split(names, fold, folds, protocol)
     opened = track(map(open_or_prepare, files), len(files), "reading DEAP")
@@ -170,16 +163,8 @@ def load_deap(
 def _check(threshold: float, window: int, hop: int) -> None:
     """Raises ConfigError for invalid arguments."""
     if not LOW <= threshold < HIGH:
-        raise ConfigError(
-            "C10",
-            f"config.data.threshold={threshold} is out of range.",
-            f"{LOW:g} to below {HIGH:g}",
-        )
-    for name, seconds in {"window": window, "hop": hop}.items():
-        if seconds < 1:
-            raise ConfigError(
-                "C10", f"config.data.{name}={seconds} is out of range.", "1 or more"
-            )
+        raise out_of_range("threshold", threshold, f"{LOW:g} to below {HIGH:g}")
+    check_at_least(1, window=window, hop=hop)
 
 
 def _check_window(window: int, seconds: int) -> None:

@@ -30,10 +30,11 @@ from mmfusion_jax.data.datasets.digits.build_store import (
     build_or_open,
 )
 from mmfusion_jax.data.in_memory import InMemory
+from mmfusion_jax.data.option_checks import check_choice, out_of_range
 from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.preprocessing import RunningMoments, Standardizer
 from mmfusion_jax.data.storage.array_record_store import Store
-from mmfusion_jax.errors import ConfigError, shown, suggest
+from mmfusion_jax.errors import ConfigError
 
 MODALITIES = ("image", "audio", "video", "text")
 FLAGS = ("even", "prime", "large")
@@ -170,22 +171,13 @@ class Jitter:
 def _check(modalities: Sequence[str], missing_rate: float) -> None:
     """Raises ConfigError for invalid arguments."""
     for name in modalities:
-        if name not in MODALITIES:
-            raise ConfigError(
-                "C03",
-                f"config.data.modalities={shown(name)} is unknown; "
-                f"{suggest(name, MODALITIES)}",
-            )
+        check_choice("modalities", name, MODALITIES)
     if not modalities:
         raise ConfigError(
             "C10", "config.data.modalities=() must name at least one modality."
         )
     if not 0 <= missing_rate < 1:
-        raise ConfigError(
-            "C10",
-            f"config.data.missing_rate={missing_rate} is out of range.",
-            "0 to below 1",
-        )
+        raise out_of_range("missing_rate", missing_rate, "0 to below 1")
 
 
 def _table(store: Store, split: str) -> dict[str, np.ndarray]:

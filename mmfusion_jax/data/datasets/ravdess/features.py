@@ -19,6 +19,7 @@ from mmfusion_jax.data.datasets.ravdess.filenames import (
 )
 from mmfusion_jax.data.datasets.ravdess.videos import CLIPS
 from mmfusion_jax.data.in_memory import InMemory
+from mmfusion_jax.data.option_checks import out_of_range
 from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.preprocessing import RunningMoments, Standardizer
 from mmfusion_jax.data.splits import cross_validation_split
@@ -143,9 +144,7 @@ def _average_frames(mfcc: np.ndarray, stride: int) -> np.ndarray:
 def _check_stride(stride: int, frames: int) -> None:
     """Raises ConfigError for a stride that is longer than a clip."""
     if not 1 <= stride <= frames:
-        raise ConfigError(
-            "C10", f"config.data.stride={stride} is out of range.", f"1 to {frames}"
-        )
+        raise out_of_range("stride", stride, f"1 to {frames}")
 
 
 def _augment(

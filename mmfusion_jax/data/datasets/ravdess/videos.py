@@ -28,9 +28,10 @@ from mmfusion_jax.data.media.decode import HOP
 from mmfusion_jax.data.media.decode_clips import decode_all
 from mmfusion_jax.data.media.face_crop import CROPS, FaceCrop
 from mmfusion_jax.data.media.resize import FrameTransform, SquareResize
+from mmfusion_jax.data.option_checks import check_choice, data_folder, missing_files
 from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.splits import cross_validation_split
-from mmfusion_jax.errors import ConfigError, DataError, shown, suggest
+from mmfusion_jax.errors import DataError, shown
 from mmfusion_jax.option_types import NonNegativeInt, PositiveFloat, PositiveInt
 
 TITLE = "RAVDESS speech"
@@ -76,7 +77,7 @@ def outline(
     **_: Any,
 ) -> Dataset:
     """Outline of `load_ravdess`; reads nothing."""
-    _check_crop(crop)
+    check_choice("crop", crop, CROPS)
     actors = cross_validation_split(ACTORS, fold, folds, protocol, PER_FOLD)
     steps = 1 + round(RATE * SECONDS) // HOP
     return outline_dataset(
@@ -151,7 +152,7 @@ def load_ravdess(
         Sec. 3.1 uses "30 consecutive images" and does not say which; the released code
         samples them uniformly over the clip, which is the default.
     """
-    _check_crop(crop)
+    check_choice("crop", crop, CROPS)
     actors = cross_validation_split(ACTORS, fold, folds, protocol, PER_FOLD)
     recordings = find_recordings(data_dir)
     face_crop = FaceCrop(Path(), frames, size, crop, frame_sampling)
@@ -204,14 +205,6 @@ def load_ravdess(
     )
 
 
-def _check_crop(crop: str) -> None:
-    """Raises ConfigError for an unknown crop."""
-    if crop not in CROPS:
-        raise ConfigError(
-            "C03", f"config.data.crop={shown(crop)} is unknown; {suggest(crop, CROPS)}"
-        )
-
-
 def find_recordings(data_dir: str) -> list[Recording]:
     """Returns the speech recordings below a folder, in the order of their names.
 
@@ -221,14 +214,7 @@ def find_recordings(data_dir: str) -> list[Recording]:
     Raises:
         DataError: the folder does not exist, or has no such file.
     """
-    folder = Path(data_dir).expanduser()
-    if not data_dir or not folder.is_dir():
-        what = f"={data_dir!r} is not a folder." if data_dir else " is missing."
-        raise DataError(
-            "D40",
-            f"config.data.data_dir{what} Expected layout:\n{EXPECTED_LAYOUT}",
-            FALLBACK_HINT,
-        )
+    folder = data_folder(data_dir, EXPECTED_LAYOUT, FALLBACK_HINT)
     video_files, audio_files = {}, {}
     for path in sorted(folder.rglob("*")):
         code = parse(path)
@@ -246,12 +232,8 @@ def find_recordings(data_dir: str) -> list[Recording]:
         audio = audio_files[name][0] if name in audio_files else video
         recordings.append(Recording(name, code.emotion, code.actor, video, audio))
     if not recordings:
-        raise DataError(
-            "D40",
-            f"config.data.data_dir={data_dir!r} contains no recording of RAVDESS. "
-            f"Expected layout:\n{EXPECTED_LAYOUT}",
-            FALLBACK_HINT,
-        )
+        problem = "contains no recording of RAVDESS"
+        raise missing_files(data_dir, problem, EXPECTED_LAYOUT, FALLBACK_HINT)
     return recordings
 
 
