@@ -114,6 +114,7 @@ def test_loaders_declare_what_they_take(name):
     load = pkgutil.resolve_name(DATASETS[name])
     info = loader_info(load)
     names = inspect.signature(load).parameters
+    assert DATASETS[name] == f"{load.__module__}:{load.__qualname__}" and load.__doc__
     assert set(info.takes) == names.keys() & set(RUN_ARGUMENTS)
     assert info.outline is not None
     outline = inspect.signature(info.outline).parameters.values()

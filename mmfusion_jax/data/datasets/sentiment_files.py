@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from mmfusion_jax.data.feature_files.known_datasets import (
 )
 from mmfusion_jax.data.feature_files.padded_sequences import video
 from mmfusion_jax.data.feature_files.statistics import remarks
+from mmfusion_jax.data.option_checks import check_choice
 from mmfusion_jax.data.outline import Shape, outline_dataset
 from mmfusion_jax.data.preprocessing import (
     RunningMoments,
@@ -149,7 +150,7 @@ def outline(
     steps = spec.shapes["text"][0]
     shapes: dict[str, Shape] = {m: (s, "float32") for m, s in spec.shapes.items()}
     if text != "vectors":
-        _check_text(text)
+        check_choice("text", text, TEXTS)
         if not spec.has_token_ids:
             raise _no_text(text, f"no file of {spec.title} has such text", ["vectors"])
         shapes["text"] = ((steps,), "int32")
@@ -172,48 +173,36 @@ def _has_files(name: str, options: Mapping[str, Any]) -> bool:
     return names_files(options) or bool(list_imports(name))
 
 
-@dataset_loader(
-    outline=functools.partial(outline, "mosi"),
-    has_files=functools.partial(_has_files, "mosi"),
-)
-def load_mosi(
-    *, file: str = "", text: str = "vectors", standardize: Sequence[str] = ()
-) -> Dataset:
-    """CMU-MOSI from an imported file; see `load_sentiment_file`."""
-    return load_sentiment_file("mosi", file=file, text=text, standardize=standardize)
+class SentimentLoader(Protocol):
+    """A loader of one dataset; the arguments are those of `load_sentiment_file`."""
+
+    def __call__(
+        self, *, file: str = "", text: str = "vectors", standardize: Sequence[str] = ()
+    ) -> Dataset: ...
 
 
-@dataset_loader(
-    outline=functools.partial(outline, "mosei"),
-    has_files=functools.partial(_has_files, "mosei"),
-)
-def load_mosei(
-    *, file: str = "", text: str = "vectors", standardize: Sequence[str] = ()
-) -> Dataset:
-    """CMU-MOSEI from an imported file; see `load_sentiment_file`."""
-    return load_sentiment_file("mosei", file=file, text=text, standardize=standardize)
+def _loader(name: str) -> SentimentLoader:
+    """Returns `load_<name>`, the loader of a dataset, with its declarations."""
+
+    @dataset_loader(
+        outline=functools.partial(outline, name),
+        has_files=functools.partial(_has_files, name),
+    )
+    def load(
+        *, file: str = "", text: str = "vectors", standardize: Sequence[str] = ()
+    ) -> Dataset:
+        return load_sentiment_file(name, file=file, text=text, standardize=standardize)
+
+    title = FEATURE_DATASETS[name].title
+    load.__name__ = load.__qualname__ = f"load_{name}"
+    load.__doc__ = f"{title} from an imported file; see `load_sentiment_file`."
+    return load
 
 
-@dataset_loader(
-    outline=functools.partial(outline, "sims"),
-    has_files=functools.partial(_has_files, "sims"),
-)
-def load_sims(
-    *, file: str = "", text: str = "vectors", standardize: Sequence[str] = ()
-) -> Dataset:
-    """CH-SIMS from an imported file; see `load_sentiment_file`."""
-    return load_sentiment_file("sims", file=file, text=text, standardize=standardize)
-
-
-@dataset_loader(
-    outline=functools.partial(outline, "iemocap"),
-    has_files=functools.partial(_has_files, "iemocap"),
-)
-def load_iemocap(
-    *, file: str = "", text: str = "vectors", standardize: Sequence[str] = ()
-) -> Dataset:
-    """IEMOCAP from an imported file; see `load_sentiment_file`."""
-    return load_sentiment_file("iemocap", file=file, text=text, standardize=standardize)
+load_mosi = _loader("mosi")
+load_mosei = _loader("mosei")
+load_sims = _loader("sims")
+load_iemocap = _loader("iemocap")
 
 
 def _open_import(name: str, file: str, flag: str = "--config.data.file") -> Store:
@@ -280,21 +269,13 @@ def _not_imported(name: str) -> DataError:
 
 def _stored(store: Store, text: str) -> dict[str, str]:
     """Modality -> its name in the store."""
-    _check_text(text)
+    check_choice("text", text, TEXTS)
     inputs = store.manifest["report"]["train"]["inputs"]
     chosen = {"text": TEXTS[text], "audio": "audio", "video": "video"}
     available = [name for name, stored in TEXTS.items() if stored in inputs]
     if available and text not in available:
         raise _no_text(text, f"{store.manifest['file']} has no such text", available)
     return {modality: one for modality, one in chosen.items() if one in inputs}
-
-
-def _check_text(text: str) -> None:
-    """Raises ConfigError for an unknown value of `text`."""
-    if text not in TEXTS:
-        raise ConfigError(
-            "C03", f"config.data.text={shown(text)} is unknown.", suggest(text, TEXTS)
-        )
 
 
 def _no_text(text: str, reason: str, available: Sequence[str]) -> DataError:
