@@ -2,16 +2,16 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mmfusion_jax.data.media import decode
 from mmfusion_jax.data.media.resize import FrameTransform
+from mmfusion_jax.data.option_checks import check_choice
 from mmfusion_jax.data.preprocessing import add_white_noise
 from mmfusion_jax.data.storage.array_record_store import FeatureSpec
-from mmfusion_jax.errors import ConfigError, DataError, shown, suggest
+from mmfusion_jax.errors import ConfigError, DataError
 
 MODALITIES = ("audio", "video")
 PAD_MODES = ("reflect", "constant")
@@ -63,10 +63,10 @@ class ClipSpec:
             raise ConfigError(
                 "C10", f"config.data.duration={self.duration} must be above 0."
             )
-        _check_choice("pad_mode", self.pad_mode, PAD_MODES)
-        _check_choice("frame_sampling", self.frame_sampling, FRAME_SAMPLINGS)
+        check_choice("pad_mode", self.pad_mode, PAD_MODES)
+        check_choice("frame_sampling", self.frame_sampling, FRAME_SAMPLINGS)
         for modality in self.modalities:
-            _check_choice("modalities", modality, MODALITIES)
+            check_choice("modalities", modality, MODALITIES)
         if not self.modalities:
             raise ConfigError(
                 "C10", "config.data.modalities=() must name at least one modality."
@@ -179,15 +179,6 @@ def _grayscale(frames: np.ndarray) -> np.ndarray:
     """Returns the luma (ITU-R BT.601) of RGB frames, with a last axis of 1."""
     luma = frames @ np.array([0.299, 0.587, 0.114])
     return np.round(luma).astype(np.uint8)[..., None]
-
-
-def _check_choice(name: str, value: str, known: Sequence[str]) -> None:
-    """Raises ConfigError if `value` is not one of `known`."""
-    if value not in known:
-        raise ConfigError(
-            "C03",
-            f"config.data.{name}={shown(value)} is unknown; {suggest(value, known)}",
-        )
 
 
 def _sha256(file: Path) -> str:

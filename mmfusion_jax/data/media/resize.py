@@ -6,7 +6,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from mmfusion_jax.errors import ConfigError, missing_dependency, shown, suggest
+from mmfusion_jax.data.option_checks import check_choice
+from mmfusion_jax.errors import ConfigError, missing_dependency
 
 FrameTransform: TypeAlias = Callable[[int, np.ndarray], np.ndarray]
 """(index of the sampled frame, RGB (h w 3) uint8) -> RGB (s s 3) uint8."""
@@ -32,13 +33,7 @@ class SquareResize:
     crop_box: tuple[float, ...] = FULL_FRAME
 
     def __post_init__(self):
-        if self.resize_mode not in RESIZE_MODES:
-            raise ConfigError(
-                "C03",
-                f"config.data.resize_mode={shown(self.resize_mode)} is unknown; "
-                f"{suggest(self.resize_mode, RESIZE_MODES)}",
-            )
-
+        check_choice("resize_mode", self.resize_mode, RESIZE_MODES)
         pairs = zip(self.crop_box[:2], self.crop_box[2:], strict=False)
         if len(self.crop_box) != 4 or not all(0 <= a < b <= 1 for a, b in pairs):
             raise ConfigError(
