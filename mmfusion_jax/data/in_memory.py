@@ -47,3 +47,12 @@ class InMemory:
             "labels": {name: value[index] for name, value in self.labels.items()},
             "weight": np.float32(1),
         }
+
+    def rows(self, chosen: np.ndarray) -> "InMemory":
+        """Returns some of the examples.
+
+        Args:
+            chosen: Their indices, (m) int, or which of them, (n) bool.
+        """
+        select = lambda arrays: {name: x[chosen] for name, x in arrays.items()}
+        return InMemory(*map(select, (self.inputs, self.masks, self.labels)))

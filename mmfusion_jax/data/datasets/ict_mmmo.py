@@ -119,11 +119,8 @@ def load_ict_mmmo(
     )
     inputs = {n: _standardize(x, masks[n], train) for n, x in raw.items()}
     labels = {SCORE: score, POSITIVE: (score > TARGET.neutral).astype(np.int32)}
-    select = lambda arrays, chosen: {name: x[chosen] for name, x in arrays.items()}
-    sources = {
-        split: InMemory(*(select(a, chosen) for a in (inputs, masks, labels)))
-        for split, chosen in rows.items()
-    }
+    examples = InMemory(inputs, masks, labels)
+    sources = {split: examples.rows(chosen) for split, chosen in rows.items()}
     names = np.array([f"{split} {i}" for i, split in enumerate(official)])
     return Dataset(
         "mmmo",

@@ -102,22 +102,16 @@ def load_ravdess_features(
     raw = {"audio": _average_frames(arrays["mfcc"], stride), "video": units[:, None]}
     standardizers = {name: _standardizer(x[rows["train"]]) for name, x in raw.items()}
     inputs = {name: standardizers[name](x) for name, x in raw.items()}
-    labels = {
-        split: {LABEL: arrays["emotion"][chosen]} for split, chosen in rows.items()
-    }
     masks = {name: np.ones(x.shape[:2], bool) for name, x in inputs.items()}
-    select = lambda arrays, chosen: {name: x[chosen] for name, x in arrays.items()}
-    sources = {
-        split: InMemory(select(inputs, chosen), select(masks, chosen), labels[split])
-        for split, chosen in rows.items()
-    }
+    examples = InMemory(inputs, masks, {LABEL: arrays["emotion"]})
+    sources = {split: examples.rows(chosen) for split, chosen in rows.items()}
     return Dataset(
         "ravdess_features",
         TITLE,
         sources,
         {LABEL: tuple(str(name) for name in arrays["emotion_names"])},
         augment=_augment(standardizers["audio"], augment) if augment else None,
-        labels=labels,
+        labels={split: source.labels for split, source in sources.items()},
         groups={split: actor_groups(chosen) for split, chosen in actors.items()},
         facts={
             "licence": "CC BY-NC-SA 4.0",
