@@ -210,7 +210,8 @@ _CODES = (
         "Model output does not exist",
         """A term of `config.losses` requires an output that the model does not
         produce. The message suggests the closest output. The modalities or pairs of
-        the term must be those of the model. If an option of the model removes an
+        the term must be those of the model; outputs that begin with `ctc/` are those
+        of the encoder `ctc_aligned`. If an option of the model removes an
         output, set the weight of the terms that require it to 0, for example
         `--config.losses.disparity.weight=0`; `configs/mea.py` lists the terms that
         depend on each option.""",
@@ -259,7 +260,8 @@ _CODES = (
         """The input of an encoder has the wrong type, shape or length. `bert` expects
         token ids (b, t), at most `max_position_embeddings` of them: increase it in
         `config.model.encoders`, or truncate the text. `lstm` and `precomputed` expect
-        features, such as word embeddings, and not token ids. `wav2vec2` expects an
+        features, such as word embeddings, and not token ids. So does `ctc_aligned`,
+        with at least `length` steps. `wav2vec2` expects an
         audio waveform (b, t) of floats with enough samples for one frame, which are
         400 with the default kernels.""",
     ),

@@ -72,6 +72,11 @@ WEIGHT_PREFIX = "weight/"
 """Prefix of the auxiliary outputs that are modality weights, (b) each, sum 1."""
 
 
+AUX = "aux"
+"""Collection of variables in which an encoder stores auxiliary outputs: `self.sow(AUX,
+name, value)`. An encoder that does has the class attribute `has_aux = True`."""
+
+
 class Outputs(struct.PyTreeNode):
     """The outputs of a model.
 

@@ -11,7 +11,7 @@ import optax
 from mmfusion_jax.config.checked_model import checked_model
 from mmfusion_jax.config.optimizer import build_optimizer
 from mmfusion_jax.config.registry import load_part
-from mmfusion_jax.config.spec import DataSpec, ExperimentSpec
+from mmfusion_jax.config.spec import DataSpec, ExperimentSpec, Part
 from mmfusion_jax.data.augment.modality_dropout import Compose, ModalityDropout
 from mmfusion_jax.data.dataset import Dataset, is_ids, loader_info
 from mmfusion_jax.data.dataset_checks import check_dataset
@@ -20,6 +20,7 @@ from mmfusion_jax.errors import ConfigError, shown, suggest, type_name
 from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.metrics.integration_score import IntegrationScoreSpec
 from mmfusion_jax.metrics.score_info import ScoreInfo, with_loss
+from mmfusion_jax.models.encoder_aux import with_encoder_aux
 from mmfusion_jax.tasks import Classification, Multilabel, Regression, Task
 from mmfusion_jax.train.parallelism import Executor
 from mmfusion_jax.train.plan import TrainPlan
@@ -295,7 +296,7 @@ def build_model(spec: ExperimentSpec, task: Task, axis: str | None) -> Model:
     """
     common = {"axis": axis, "dtype": DTYPES[spec.compute_dtype]}
     encoders = {
-        m: part.check_call(part.build(**common), "values", "mask", train=True)
+        m: _build_encoder(part, **common, modality=m)
         for m, part in spec.model.encoders.items()
     }
     part = spec.model.model
@@ -307,7 +308,18 @@ def build_model(spec: ExperimentSpec, task: Task, axis: str | None) -> Model:
     )
     # Models of this package are tested; the check of others is done while tracing and
     # costs a compiled step nothing.
-    return model if part.is_builtin else checked_model(model, part, task.head_size)
+    if not part.is_builtin:
+        model = checked_model(model, part, task.head_size)
+    return with_encoder_aux(model, encoders)
+
+
+def _build_encoder(part: Part, **offered: Any) -> Any:
+    """Returns an encoder, together with the one that its option `encoder` is."""
+    inner = part.options.get("encoder")
+    if isinstance(inner, Part):
+        options = {**part.options, "encoder": _build_encoder(inner, **offered)}
+        part = dataclasses.replace(part, options=options)
+    return part.check_call(part.build(**offered), "values", "mask", train=True)
 
 
 def pretrained_weights(spec: ExperimentSpec) -> dict[str, tuple[WeightMapping, Path]]:

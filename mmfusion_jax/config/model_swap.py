@@ -17,7 +17,11 @@ from mmfusion_jax.config.registry import load_part
 from mmfusion_jax.config.resolve import FROM_MODEL, check_structure
 from mmfusion_jax.config.validate import matches
 from mmfusion_jax.errors import ConfigError
-from mmfusion_jax.losses.model_outputs import PREDICTION, UNIMODAL_LOGITS
+from mmfusion_jax.losses.model_outputs import (
+    ENCODER_AUX,
+    PREDICTION,
+    UNIMODAL_LOGITS,
+)
 from mmfusion_jax.losses.objective import TASK
 from mmfusion_jax.metrics.integration_score import INTEGRATION_METRICS
 
@@ -128,6 +132,7 @@ def _keep_loss_terms(config: Config) -> None:
     """Removes the loss terms that read outputs which the model does not produce."""
     modalities = set(config.model.encoders)
     alone = modalities if _has_unimodal_logits(config) else set()
+    available = {UNIMODAL_LOGITS: alone, ENCODER_AUX: modalities}
     for name, term in config.losses.to_dict().items():
         target = load_part("loss", term["name"], f"config.losses.{name}.name")
         reads = getattr(target, "reads", "")
@@ -137,7 +142,7 @@ def _keep_loss_terms(config: Config) -> None:
         else:
             needs = term.get("modalities", ("audio", "video"))
             names = needs if matches(needs, tuple[str, ...]) else ()  # else an error
-            readable = reads == UNIMODAL_LOGITS and alone.issuperset(names)
+            readable = reads in available and available[reads].issuperset(names)
         if readable:
             continue
         if name == TASK:

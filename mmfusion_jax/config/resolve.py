@@ -33,6 +33,9 @@ from mmfusion_jax.option_types import Fraction
 FROM_MODEL = ("encoders", "head_size", "axis", "dtype", "flags")
 """Arguments of a model or an encoder that come from the task and the devices."""
 
+FROM_ENCODERS = (*FROM_MODEL, "modality")
+"""Arguments of an encoder that do not come from its group of fields."""
+
 
 def resolve(config: ConfigDict) -> ExperimentSpec:
     """Returns a config as typed values, with every part imported and checked.
@@ -58,7 +61,7 @@ def resolve(config: ConfigDict) -> ExperimentSpec:
         data=_data(data, values),
         model=ModelSpec(
             _part("model", model, "config.model", FROM_MODEL),
-            _parts("encoder", encoders, "config.model.encoders", FROM_MODEL),
+            {m: _encoder(e, f"config.model.encoders.{m}") for m, e in encoders.items()},
             _weights(weights, encoders),
         ),
         losses=_losses(values["losses"]),
@@ -261,6 +264,18 @@ def _parts(
         name: _part(kind, options, f"{where}.{name}", provided)
         for name, options in values.items()
     }
+
+
+def _encoder(values: Mapping[str, Any], where: str) -> Part:
+    """Returns an encoder; its option `encoder`, if it is a group, is one too."""
+    inner = values.get("encoder")
+    if isinstance(inner, Mapping):
+        group = f"{where}.encoder"
+        if "name" not in inner:
+            message = f"{group}.name is missing."
+            raise ConfigError("C31", message, f"{group}.name = ...")
+        values = {**values, "encoder": _encoder(inner, group)}
+    return _part("encoder", values, where, FROM_ENCODERS)
 
 
 def _data(values: Mapping[str, Any], config: Mapping[str, Any]) -> DataSpec:

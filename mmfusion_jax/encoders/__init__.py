@@ -5,6 +5,7 @@ ENCODERS = {
     "bert": "mmfusion_jax.encoders.bert:Bert",
     "conv1d": "mmfusion_jax.encoders.signal_conv:SignalConv",
     "conv_lstm": "mmfusion_jax.encoders.conv_lstm:ConvLSTM",
+    "ctc_aligned": "mmfusion_jax.encoders.ctc_aligned:CTCAligned",
     "feature_tokens": "mmfusion_jax.encoders.feature_tokens:FeatureTokens",
     "image_cnn": "mmfusion_jax.encoders.image_conv:ImageConv",
     "lstm": "mmfusion_jax.encoders.lstm:LSTMEncoder",

@@ -15,14 +15,16 @@ class CTCAlignment(nn.Module):
         p_t = softmax(LSTM_2(LSTM_1(x))_t),  over a blank and the n positions
         y_j = sum_t p_tj x_t
 
-    It is trained by the loss term "ctc" with targets 1, 2, .. n: return the logits as
-    `Outputs.aux["ctc/<m>"]` and the mask of the tokens as `"ctc/<m>/valid"`.
+    The encoder "ctc_aligned" contains it. The loss term "ctc" trains it with targets 1,
+    2, .. n: it reads the logits as `Outputs.aux["ctc/<m>"]` and the mask of the tokens
+    as `"ctc/<m>/valid"`.
 
     Attributes:
         length: Number of positions, n, such as the words of a text.
 
     Reference:
-        Tsai et al. 2019 (MulT), the "+ CTC" of its tables and of MEA, Tables II, III.
+        Tsai et al. 2019 (MulT), the "CTC +" of its tables; EF-LSTM, RAVEN and MCTN in
+        MEA, Tables II to IV.
     Deviation:
         As in the released code, the states of the second LSTM, in (-1, 1), are the
         logits, without a linear layer.

@@ -1,11 +1,12 @@
 """Connectionist temporal classification (CTC) loss."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax.numpy as jnp
 import optax
 
-from mmfusion_jax.losses.model_outputs import model_output
+from mmfusion_jax.losses.model_outputs import ENCODER_AUX, model_output
 from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.option_types import Names
 from mmfusion_jax.types import Array, Batch, Outputs
@@ -18,7 +19,8 @@ class CTC:
         L = -sum_m log sum_{path -> targets_m} prod_t softmax(logits_m,t)[path_t]
 
     A path has a class or the blank, 0, at every step; it leads to the targets if they
-    remain after merging repetitions and removing blanks.
+    remain after merging repetitions and removing blanks. The encoder "ctc_aligned" has
+    such logits, in any model.
 
     Attributes:
         modalities: Names; each has `Outputs.aux["ctc/<m>"]`, (b t k) logits with the
@@ -28,11 +30,13 @@ class CTC:
 
     Reference:
         Graves et al. 2006; as alignment of a modality with k-1 words: Tsai et al. 2019,
-        and "+ CTC" in MEA, Tables II and III.
+        and EF-LSTM, RAVEN and MCTN in MEA, Tables II to IV.
     Deviation:
         An example with fewer valid steps than its targets need has no path and
         contributes 0; so does one without the modality.
     """
+
+    reads: ClassVar[str] = ENCODER_AUX
 
     modalities: Names
 
@@ -45,8 +49,9 @@ class CTC:
 
 def _loss(name: str, present: Array, outputs: Outputs) -> Array:
     """Loss of the logits called `name`, (b); 0 where not `present`."""
+    logits = model_output(outputs, name)
     valid = model_output(outputs, f"{name}/valid") & present[:, None]
-    logits = zero_masked(model_output(outputs, name), valid)
+    logits = zero_masked(logits, valid)
     if f"{name}/targets" in outputs.aux:
         targets = outputs.aux[f"{name}/targets"]
     else:

@@ -7,9 +7,10 @@ from mmfusion_jax.types import Array, Outputs
 
 PREDICTION = "prediction"
 UNIMODAL_LOGITS = "unimodal_logits"
-"""Values of the class attribute `reads` of a loss: the prediction of any model, or the
-auxiliary outputs "logits/<modality>". A loss without it reads auxiliary outputs of one
-model."""
+ENCODER_AUX = "encoder_aux"
+"""Values of the class attribute `reads` of a loss: the prediction of any model, the
+auxiliary outputs "logits/<modality>", or those of encoders, which every model has. A
+loss without it reads auxiliary outputs of one model."""
 
 
 def model_output(outputs: Outputs, name: str) -> Array:

@@ -166,6 +166,14 @@ def test_late_fusion_keeps_the_losses_of_single_modalities():
     assert set(config.losses) == {"task", "heads", "consistency"} and "mis" in config
 
 
+def test_a_baseline_keeps_the_losses_of_encoders():
+    config = in_place_of("mea", "mosi_ctc", "concat_fc").config
+    assert set(config.losses) == {"task", "ctc_audio", "ctc_video"}
+    config = in_place_of("mea", "mosi_ctc", "unimodal").config
+    assert list(config.model.encoders) == ["audio"]
+    assert set(config.losses) == {"task", "ctc_audio"}
+
+
 def test_a_flag_of_the_new_model_is_taken_and_one_of_the_old_is_refused():
     late = "--config.model.name=late_fusion"
     asked = request("mea", "mosi", late, "--config.model.rule=learned")

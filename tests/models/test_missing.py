@@ -40,10 +40,28 @@ def late(rule: str, loss: str = "cross_entropy") -> tuple[str, dict[str, Any]]:
     return word, {**changes, "losses.task.name": loss}
 
 
+ALIGNED = {
+    "model.encoders.audio.length": 5,
+    "model.encoders.audio.encoder.hidden_dim": 4,
+}
+"""Audio of the small digits aligned to the words of their text."""
+
+
+def aligned(word: str, changes: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A config whose audio is aligned by CTC to eight positions."""
+    inner = changes["model"]["encoders"]["audio"]
+    audio = {"name": "ctc_aligned", "length": 8, "encoder": {**inner, "pool": 1}}
+    encoders = {**changes["model"]["encoders"], "audio": audio}
+    ctc = {"name": "ctc", "weight": 0.1, "modalities": ("audio",)}
+    model = {**changes["model"], "encoders": encoders}
+    return word, {**changes, "model": model, "losses.ctc": ctc}
+
+
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "cfn_sr": ("cfn_sr", {}),
     "cfn_sr, the other way": ("cfn_sr", {"model.cross": "video_to_audio"}),
     "mea": ("mea", {}),
+    "mea, aligned audio": ("mea:digits_ctc", ALIGNED),
     "mcl_mcf": ("mcl_mcf", {}),
     "mcl_mcf, images": ("mcl_mcf", {"model.image_encoder": "tslc"}),
     "hetero_fusion_net": ("hetero_fusion_net", {}),
@@ -69,6 +87,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "product": late("product"),
     "multiplicative": late("multiplicative", "multiplicative"),
     "concatenation": baseline("concat_fc", hidden_dims=(8,)),
+    "concatenation, aligned audio": aligned(*baseline("concat_fc", hidden_dims=(8,))),
 }
 """Name -> a config and what is changed in it."""
 
