@@ -30,7 +30,8 @@ class Bert(nn.Module):
         mlp_dim: Hidden width of the feed-forward networks.
         vocab_size: Vocabulary size.
         max_position_embeddings: Maximum number of tokens.
-        type_vocab_size: Number of token types (segments).
+        type_vocab_size: Rows of the embedding of token types, as in the checkpoint; all
+            tokens are of type 0.
         pooled: Return one token, tanh(W z + b) of the first, rather than all.
         dropout: Dropout rate of z_0, attention weights and residual branches.
         epsilon: Epsilon of the normalizations.
@@ -57,8 +58,7 @@ class Bert(nn.Module):
         """Encodes sentences.
 
         Args:
-            values: (b t) integer token ids, all of type 0; or (b t 2), token ids and
-                token type ids.
+            values: (b t) integer token ids.
             mask: (b t) bool.
             train: Apply dropout.
 
@@ -68,7 +68,8 @@ class Bert(nn.Module):
         Raises:
             ConfigError: The values are not token ids, or the text is too long.
         """
-        tokens = Tokens(self._embed(self._checked(values), mask, train), mask)
+        self._check(values)
+        tokens = Tokens(self._embed(values, mask, train), mask)
         init = nn.initializers.normal(0.02)
         tokens = transformer_stack(
             tokens,
@@ -90,7 +91,7 @@ class Bert(nn.Module):
         return Tokens(zero_masked(pooled, tokens.present), tokens.present[:, None])
 
     def _embed(self, ids: Array, mask: Array, train: bool) -> Array:
-        """z_0, (b t d), from token and token type ids, (b t 2)."""
+        """z_0, (b t d), from token ids, (b t)."""
 
         def embedding(size: int, name: str) -> nn.Embed:
             init = nn.initializers.normal(0.02)
@@ -100,15 +101,14 @@ class Bert(nn.Module):
 
         ids = zero_masked(ids, mask)
         positions = jnp.arange(mask.shape[1])
-        x = embedding(self.vocab_size, "piece")(ids[..., 0])
+        x = embedding(self.vocab_size, "piece")(ids)
         x = x + embedding(self.max_position_embeddings, "place")(positions)
-        x = x + embedding(self.type_vocab_size, "segment")(ids[..., 1])
+        x = x + embedding(self.type_vocab_size, "segment")(jnp.zeros_like(ids))
         x = layer_norm(self.dtype, "norm", self.epsilon)(x)
         return nn.Dropout(self.dropout, deterministic=not train)(x)
 
-    def _checked(self, values: Array) -> Array:
-        """Returns `values` as (b t 2)."""
-        if not jnp.issubdtype(values.dtype, jnp.integer):
+    def _check(self, values: Array) -> None:
+        if values.ndim != 2 or not jnp.issubdtype(values.dtype, jnp.integer):
             raise ConfigError(
                 "C26",
                 f"encoder 'bert' expects token ids (b, t), got {values.dtype} of shape "
@@ -122,6 +122,3 @@ class Bert(nn.Module):
                 f"max_position_embeddings={self.max_position_embeddings}.",
                 f"max_position_embeddings={values.shape[1]}, or shorter text",
             )
-        if values.ndim == 3:
-            return values
-        return jnp.stack([values, jnp.zeros_like(values)], axis=-1)

@@ -19,8 +19,8 @@ class RandomWords:
     The words after a deleted one move up. At least one word remains.
 
     Attributes:
-        modality: Name of the modality: ids (t) int, or (t 2) with the id in the first
-            column; or, for deletion only, embeddings (t f).
+        modality: Name of the modality: ids (t) int; or, for deletion only, embeddings
+            (t f).
         delete_prob: Probability of each word to be deleted.
         replace_prob: Probability of each word with synonyms to be replaced by one of
             them.
@@ -90,19 +90,18 @@ class RandomWords:
     def _replaced(self, words: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Returns the words, some of them replaced by synonyms."""
         table = read_synonyms(self.synonyms, self.vocabulary)
-        words = words.copy()
-        ids = words if words.ndim == 1 else words[:, 0]
+        ids = words.copy()
         for i in np.flatnonzero(rng.random(len(ids)) < self.replace_prob):
             synonyms = table.get(int(ids[i]), ())
             if synonyms and int(ids[i]) not in self.protected_ids:
                 ids[i] = synonyms[rng.integers(len(synonyms))]
-        return words
+        return ids
 
     def _protected(self, words: np.ndarray) -> np.ndarray:
         """Words that are never changed, (t) bool."""
         if not np.issubdtype(words.dtype, np.integer):
             return np.zeros(len(words), bool)
-        return np.isin(words if words.ndim == 1 else words[:, 0], self.protected_ids)
+        return np.isin(words, self.protected_ids)
 
 
 @functools.cache
