@@ -250,9 +250,8 @@ _CODES = (
     _code(
         "C25",
         "Invalid number of convolution groups",
-        """`cardinality`, the number of groups of the convolutions in `resnext_3d`,
-        does not divide the number of channels. Set it to a divisor of twice
-        `base_channels`, or remove it.""",
+        """`base_channels` of the encoder `resnext_3d` is odd, and its convolutions
+        have half as many groups. Set it to an even number.""",
     ),
     _code(
         "C26",

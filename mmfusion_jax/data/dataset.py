@@ -109,7 +109,7 @@ class Dataset:
         """Returns the minimum and maximum id of `modality` over all splits.
 
         Args:
-            modality: Sequences of ids, (t) int, or (t 2) with segment ids in column 1.
+            modality: Sequences of ids, (t) int.
         """
         if modality in self.ids:
             return self.ids[modality]
@@ -118,19 +118,14 @@ class Dataset:
             for i in range(len(source)):
                 example = source[i]
                 ids = example["inputs"][modality][example["masks"][modality]]
-                ids = ids if ids.ndim == 1 else ids[:, 0]
                 if len(ids):
                     low, high = min(low, int(ids.min())), max(high, int(ids.max()))
         return low, high
 
 
 def is_ids(values: np.ndarray) -> bool:
-    """Returns whether the values of one example, (t ...), are ids, not features.
-
-    Ids are (t), or (t 2) with segment ids in column 1.
-    """
-    shaped = values.ndim == 1 or values.ndim == 2 and values.shape[1] == 2
-    return shaped and np.issubdtype(values.dtype, np.integer)
+    """Returns whether the values of one example are ids, (t) int, not features."""
+    return values.ndim == 1 and np.issubdtype(values.dtype, np.integer)
 
 
 def names_files(options: Mapping[str, Any]) -> bool:
@@ -231,20 +226,6 @@ def subject_dataset(
             "subjects": {split: list(names) for split, names in subjects.items()},
         },
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class Subset:
-    """Selected examples of a source, in the given order."""
-
-    source: Source
-    indices: Sequence[int]
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> Example:
-        return self.source[int(self.indices[index])]
 
 
 def check_disjoint(groups: Mapping[str, Sequence[str]]) -> None:

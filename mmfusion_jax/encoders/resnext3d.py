@@ -34,15 +34,15 @@ class ResNeXt3D(nn.Module):
         stem/kernel (7 7 7 c width), stem_norm
         stage{i}_block{j}, i from 1, j from 0:
             reduce/kernel (in planes), reduce_norm
-            conv/kernel (3 3 3 planes/cardinality planes), conv_norm
+            conv/kernel (3 3 3 planes/groups planes), conv_norm
             expand/kernel (planes 2*planes), expand_norm
             shortcut/kernel (in 2*planes), shortcut_norm      only j = 0
 
     Attributes:
         blocks: Number of bottlenecks of every stage.
-        base_channels: Channels of the stem.
-        cardinality: Groups of the 3x3x3 convolutions; None for base_channels / 2, that
-            is 4 channels per group in the first stage, as in the paper.
+        base_channels: Channels of the stem, even. Half as many are the groups of the
+            3x3x3 convolutions: 4 channels per group in the first stage, as in the
+            paper.
         stem_relu: Apply ReLU after the norm of the stem.
         channel_order: Channel order that the network expects, "rgb" or "bgr"; the data
             are RGB. "bgr" is for weights trained on images read by OpenCV.
@@ -61,7 +61,6 @@ class ResNeXt3D(nn.Module):
 
     blocks: Depths = (3, 4, 6, 3)
     base_channels: PositiveInt = 64
-    cardinality: PositiveInt | None = None
     stem_relu: bool = True
     channel_order: Literal["rgb", "bgr"] = "rgb"
     remat: bool = False
@@ -127,15 +126,14 @@ class ResNeXt3D(nn.Module):
 
     def _groups(self) -> int:
         """Number of groups of the 3x3x3 convolutions."""
-        groups = self.cardinality or max(1, self.base_channels // 2)
-        if 2 * self.base_channels % groups:
+        if self.base_channels % 2:
             raise ConfigError(
                 "C25",
-                f"cardinality={groups} does not divide the {2 * self.base_channels} "
-                f"channels of the first stage, 2 * base_channels.",
-                "a divisor of 2 * base_channels, or None for base_channels / 2",
+                f"base_channels={self.base_channels} of encoder 'resnext_3d' is odd: "
+                "half as many are the groups of its convolutions.",
+                f"base_channels={self.base_channels + 1}",
             )
-        return groups
+        return self.base_channels // 2
 
 
 class Bottleneck(nn.Module):

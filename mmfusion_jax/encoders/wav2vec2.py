@@ -41,11 +41,12 @@ class Wav2Vec2(nn.Module):
         channels: Channels of every convolution over samples.
         kernels: Kernel sizes of these convolutions.
         strides: Strides of these convolutions.
-        pos_conv_kernel: Kernel size of the positional convolution.
-        pos_conv_groups: Groups of the positional convolution.
+        pos_conv_kernel: Kernel size of the positional convolution, in frames; smaller
+            for clips of less than 2.5 s without pretrained weights.
+        pos_conv_groups: Groups of the positional convolution; divides `hidden_dim`.
         standardize: Standardize the valid samples, as the pretrained weights expect.
         group_norm_includes_padding: Include padding in the statistics of GN, as in the
-            released code.
+            released code, for its outputs on padded batches.
         dropout: Dropout rate of z, z_0, attention weights, hidden layers and residual
             branches.
         epsilon: Epsilon of the normalizations.

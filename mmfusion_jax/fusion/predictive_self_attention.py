@@ -79,7 +79,8 @@ class ModalityWeights(nn.Module):
 
     Attributes:
         modality_order: Names of the modalities.
-        dense: Apply W_m to the entire sequence, (n*d n*d), instead of each token.
+        dense: Apply W_m to the entire sequence, (n*d n*d), instead of each token: Eq. 5
+            as printed, for short sequences; model mea has it with wal="dense".
         dtype: Dtype of the computation except the softmax; None keeps the input's.
 
     Reference:

@@ -10,6 +10,11 @@ from mmfusion_jax.ops.masked_batch_norm import batch_normalize
 from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array
 
+MOMENTUM = 0.9
+"""Decay of the running statistics."""
+
+EPSILON = 1e-5
+
 
 class BatchNorm(nn.Module):
     """Normalizes channels with the statistics of the valid positions of a batch.
@@ -22,8 +27,6 @@ class BatchNorm(nn.Module):
 
     Attributes:
         axis: The pmap axis over which the batch is split; None under jit.
-        momentum: Decay of the running statistics.
-        epsilon: Added to the variance.
         dtype: Dtype of the result; None keeps the input's.
 
     Reference:
@@ -35,8 +38,6 @@ class BatchNorm(nn.Module):
     """
 
     axis: str | None = None
-    momentum: float = 0.9
-    epsilon: float = 1e-5
     dtype: Any = None
 
     @nn.compact
@@ -60,15 +61,15 @@ class BatchNorm(nn.Module):
         if train:
             # init runs outside pmap, where the axis does not exist.
             axis = None if self.is_initializing() else self.axis
-            result: Any = batch_normalize(x, mask, scale, bias, self.epsilon, axis)
+            result: Any = batch_normalize(x, mask, scale, bias, EPSILON, axis)
             y, mean, var, count = result
             if not self.is_initializing():
                 unbiased = var * (count / jnp.maximum(count - 1, 1))
-                rate = jnp.where(count > 0, 1 - self.momentum, 0)
+                rate = jnp.where(count > 0, 1 - MOMENTUM, 0)
                 _update(old_mean, mean, rate)
                 _update(old_var, unbiased, rate)
         else:
-            rate = jax.lax.rsqrt(old_var.value + self.epsilon) * scale
+            rate = jax.lax.rsqrt(old_var.value + EPSILON) * scale
             y = zero_masked((x - old_mean.value) * rate + bias, mask)
         return y.astype(self.dtype or x.dtype)
 

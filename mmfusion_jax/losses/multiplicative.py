@@ -27,7 +27,6 @@ class Multiplicative:
         label: Name in `Batch.labels`, (b) int classes y.
         modalities: Names; each has logits (b k) in `Outputs.aux["logits/<name>"]`.
         beta: Strength of the downweighting, 0..1.
-        stop_gradient_q: Treat q as a constant in the gradient.
 
     Reference:
         Liu et al. 2018; beta of CFN-SR, Table 1.
@@ -38,7 +37,6 @@ class Multiplicative:
     label: str
     modalities: Names = ("audio", "video")
     beta: Fraction = 0.3
-    stop_gradient_q: bool = False
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
         logits = [model_output(outputs, f"logits/{name}") for name in self.modalities]
@@ -52,7 +50,6 @@ class Multiplicative:
             zero_masked(jnp.stack(logits, axis=1), present),
             present,
             self.beta,
-            self.stop_gradient_q,
         )
         # Not a cross-entropy of the scores: they are not normalized, see
         # `multiplicative`.

@@ -69,9 +69,7 @@ def product(logits: Array, present: Array) -> Array:
     return jax.nn.log_softmax(jnp.sum(log_p, axis=1))
 
 
-def multiplicative(
-    logits: Array, present: Array, beta: float, detach: bool = False
-) -> Array:
+def multiplicative(logits: Array, present: Array, beta: float) -> Array:
     """Score of every class as the true one in the multiplicative loss, (b k), <= 0.
 
         s_y = sum_m q_m^y log p_m^y
@@ -85,7 +83,6 @@ def multiplicative(
         present: (b m) bool.
         beta: Strength of the downweighting, 0..1; 0 is the logarithm of `product`, up
             to normalization.
-        detach: Treat q as a constant in the gradient.
 
     Reference:
         Liu et al. 2018, "Learn to combine modalities", the rule of CFN-SR's Table 1.
@@ -98,8 +95,6 @@ def multiplicative(
     others = jnp.sum(log_not_p, axis=1, keepdims=True) - log_not_p
     count = jnp.sum(used, axis=1)[:, None, None]
     q = jnp.exp(beta / jnp.maximum(count - 1, 1) * others)
-    if detach:
-        q = jax.lax.stop_gradient(q)
     return jnp.sum(q * log_p, axis=1)
 
 

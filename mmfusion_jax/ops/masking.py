@@ -36,14 +36,6 @@ def masked_mean(x: Array, mask: Array, axis: int | tuple[int, ...]) -> Array:
     return total / jnp.maximum(count, 1).astype(x.dtype)
 
 
-def masked_max(x: Array, mask: Array, axis: int) -> Array:
-    """Maximum over the True positions of `axis`; 0 where there are none."""
-    mask = jnp.broadcast_to(_expand_like(mask, x), x.shape)
-    minimum = jnp.finfo(x.dtype).min
-    maximum = jnp.max(jnp.where(mask, x, minimum), axis=axis)
-    return jnp.where(jnp.any(mask, axis=axis), maximum, 0)
-
-
 def masked_softmax(x: Array, mask: Array, axis: int | tuple[int, ...]) -> Array:
     """Softmax over the True positions of `axis`; 0 elsewhere.
 

@@ -9,7 +9,6 @@ import pytest
 from mmfusion_jax.data.dataset import (
     RUN_ARGUMENTS,
     Dataset,
-    Subset,
     check_disjoint,
     dataset_loader,
     loader_info,
@@ -105,8 +104,6 @@ def test_a_speaker_in_two_splits_is_rejected():
 
 def test_labels_come_from_the_examples():
     assert DATA.label("test", "digit").tolist() == [0, 1, 2, 0, 1]
-    half = Subset(Numbers(10), [7, 8])
-    assert [half[i]["labels"]["digit"] for i in range(2)] == [1, 2]
 
 
 @pytest.mark.parametrize("name", DATASETS)
