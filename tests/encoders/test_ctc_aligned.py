@@ -15,8 +15,8 @@ from mmfusion_jax.encoders.precomputed import Precomputed
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.ctc_alignment import CTCAlignment
 from mmfusion_jax.models.encoder_aux import with_encoder_aux
+from mmfusion_jax.results.metrics_file import read_metrics
 from mmfusion_jax.runner import experiment
-from mmfusion_jax.train.metrics_log import read_metrics
 from mmfusion_jax.train.state import create_state
 from mmfusion_jax.types import AUX, Outputs, Tokens
 
@@ -111,9 +111,13 @@ def test_the_encoder_reads_the_aligned_sequence():
 def test_a_run_learns_the_alignment(tmp_path):
     spec = config(**{"train.epochs": 8})
     result = experiment.train(spec, tmp_path, "a test")
-    (run,) = result["runs"]
-    losses = [x["loss/ctc"] for x in read_metrics(tmp_path) if "loss/ctc" in x]
-    assert run["steps"] == 32 and len(losses) == 16
+    (run,) = result.runs
+    losses = [
+        value
+        for line in read_metrics(tmp_path)
+        if (value := line.values.get("loss/ctc")) is not None
+    ]
+    assert run.steps == 32 and len(losses) == 16
     assert losses[-1] < losses[0] - 5
     assert all(np.isfinite(losses))
     assert experiment.evaluate(spec, tmp_path)
