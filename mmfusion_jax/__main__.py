@@ -12,7 +12,7 @@ import mmfusion_jax
 from mmfusion_jax import bench, main
 from mmfusion_jax.cli.command import HELP, run_command, run_subcommand
 from mmfusion_jax.commands import data_files as data
-from mmfusion_jax.errors import ConfigError, suggest
+from mmfusion_jax.errors import ConfigError, printable, shown, suggest
 
 MODES = {
     "train": "Trains a config, or resumes its training.",
@@ -43,21 +43,23 @@ def run(words: Sequence[str] | None = None) -> int:
     if first == "data":
         return run_subcommand("mmfusion_jax data", OTHERS[first], data.COMMANDS, rest)
     if first == "--version":
-        print(f"mmfusion_jax {mmfusion_jax.__version__}")
+        print("mmfusion_jax", printable(mmfusion_jax.__version__))
         return 0
     if not words or first in HELP:
-        print(help_text())
+        print(printable(help_text()))
         return 0 if words else ConfigError.exit_code
     if first.startswith("-"):  # no command: the flags are those of main
         return run_command(main.COMMAND, words)
     hint = suggest(first, [*MODES, *OTHERS])
-    print(ConfigError("C01", f"unknown command {first!r}.", hint), file=sys.stderr)
+    print(ConfigError("C01", f"unknown command {shown(first)}.", hint), file=sys.stderr)
     return ConfigError.exit_code
 
 
 def help_text() -> str:
     """Returns the text of `--help`."""
-    commands = [f"  {name:15} {about}" for name, about in (MODES | OTHERS).items()]
+    commands = [
+        f"  {command:15} {about}" for command, about in (MODES | OTHERS).items()
+    ]
     return "\n".join(
         [
             "Multimodal fusion in JAX and Flax.",

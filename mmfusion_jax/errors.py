@@ -12,7 +12,13 @@ from collections.abc import Collection, Iterable
 from typing import Any, ClassVar
 
 SHOWN_LENGTH = 60
-"""Maximum number of characters of a value in a message."""
+"""Maximum number of characters of a value or a name in a message."""
+
+TEXT_LENGTH = 300
+"""Maximum number of characters of a text of another library in a message."""
+
+LIST_LENGTH = 800
+"""Maximum number of characters of a list of names in a message."""
 
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, SHOWN_LENGTH, SHOWN_LENGTH
@@ -25,10 +31,60 @@ def shown(value: Any) -> str:
     a name in a file is, and must not send escape sequences to a terminal.
 
     Args:
-        value: Any value, such as a name in a file, a label or the value of a flag.
+        value: Any value, such as a name in a file, a label or the value of a flag. A
+            NumPy scalar is shown like a Python number or string.
     """
+    if isinstance(value, str):
+        value = str(value)
+    elif type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        value = value.item()
     text = _SHORT.repr(value)
     return text if len(text) <= 2 * SHOWN_LENGTH else f"{text[:SHOWN_LENGTH]}..."
+
+
+def shown_name(name: Any) -> str:
+    """Returns a name without quotes: cut, control characters escaped.
+
+    Args:
+        name: Name that is a part of a field or flag, such as the name of a loss in
+            "config.losses.NAME.weight", or a cell of a table.
+    """
+    return shorten(name, SHOWN_LENGTH)
+
+
+def shown_path(path: str | os.PathLike[str]) -> str:
+    """Returns the repr of a path, never cut: the user must be able to copy it."""
+    return repr(os.fspath(path))
+
+
+def shorten(text: Any, length: int = TEXT_LENGTH) -> str:
+    """Returns a text of one line: cut, control characters and line breaks escaped.
+
+    Args:
+        text: Text of another library, which can contain names from a file, such as an
+            exception.
+        length: Maximum number of characters.
+    """
+    text = "".join(
+        c if c.isprintable() else _escape(c) for c in str(text)[: length + 1]
+    )
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def join_names(names: Iterable[Any], empty: str = "none") -> str:
+    """Returns names with commas, each as by `shown_name`, up to `LIST_LENGTH`.
+
+    Args:
+        names: Names.
+        empty: Text for no names.
+    """
+    names, parts, length = list(names), [], 0
+    for name in names:
+        length += len(part := shown_name(name)) + 2
+        if length > LIST_LENGTH:
+            return f"{', '.join(parts)} and {len(names) - len(parts)} more"
+        parts.append(part)
+    return ", ".join(parts) or empty
 
 
 def printable(text: str) -> str:
@@ -37,8 +93,11 @@ def printable(text: str) -> str:
     # change its title.
     if all(c.isprintable() or c == "\n" for c in text):
         return text
-    escape = lambda c: c.encode("unicode_escape").decode("ascii")
-    return "".join(c if c.isprintable() or c == "\n" else escape(c) for c in text)
+    return "".join(c if c.isprintable() or c == "\n" else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
 
 
 class UserError(Exception):
@@ -117,9 +176,25 @@ class Interrupted(Exception):
 def suggest(word: str, known: Iterable[str]) -> str:
     """Returns a hint such as "did you mean 'audio'?", or all names if none is close."""
     names = sorted(known)
-    if close := difflib.get_close_matches(word, names, n=1, cutoff=0.5):
-        return f"did you mean {close[0]!r}?"
-    return f"known: {', '.join(names) or 'none'}"
+    if close := closest(word, names, cutoff=0.5):
+        return f"did you mean {close!r}?"
+    return f"known: {join_names(names)}"
+
+
+def closest(word: str, names: Iterable[str], cutoff: float) -> str:
+    """Returns the name that is most similar to a word; "" if none is similar enough.
+
+    Args:
+        word: The word.
+        names: Names; those longer than `2 * SHOWN_LENGTH` are ignored, because the
+            comparison of two long names takes minutes.
+        cutoff: Minimum ratio of `difflib.SequenceMatcher`, 0 to 1.
+    """
+    word, short = (
+        word[: 2 * SHOWN_LENGTH],
+        [n for n in names if len(n) <= 2 * SHOWN_LENGTH],
+    )
+    return next(iter(difflib.get_close_matches(word, short, n=1, cutoff=cutoff)), "")
 
 
 def missing_dependency(module: str, extra: str, what: str) -> MissingDependencyError:
@@ -138,8 +213,8 @@ def missing_dependency(module: str, extra: str, what: str) -> MissingDependencyE
 
 
 def describe_exception(error: BaseException) -> str:
-    """Returns the type and the first line of an exception."""
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    """Returns the type and the first line of an exception, cut to `TEXT_LENGTH`."""
+    return shorten(f"{type(error).__name__}: {error}".splitlines()[0])
 
 
 def type_name(value: Any) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmfusion_jax.cli.command import Command, run_command
 from mmfusion_jax.cli.flags import Flag, ParsedCommand
+from mmfusion_jax.errors import printable, shown_name
 
 if (
     TYPE_CHECKING
@@ -77,11 +78,11 @@ def show_scores(result: "Sequence[RunEvaluation]") -> None:
     from mmfusion_jax.metrics.rounding import format_number
 
     for run in result:
-        name = f"fold {run.fold} seed {run.seed} step {run.step}"
+        where = f"fold {run.fold} seed {run.seed} step {run.step}"
         for split, evaluation in run.splits.items():
             scores = evaluation.scores.items()
-            parts = [f"{score} {format_number(value)}" for score, value in scores]
-            print(f"{name} {split}: {', '.join(parts)}")
+            parts = [f"{shown_name(k)} {format_number(v)}" for k, v in scores]
+            print(printable(f"{where} {split}: {', '.join(parts)}"))
 
 
 def show_inspection(result: "Inspection") -> None:

@@ -31,13 +31,13 @@ class Range:
         return above and value <= self.maximum and -math.inf < value < math.inf
 
     def __str__(self) -> str:
-        bounds = []
+        parts = []
         if self.minimum > -math.inf:
-            word = "above" if self.exclusive else "at least"
-            bounds.append(f"{word} {self.minimum}")
+            what = "above" if self.exclusive else "at least"
+            parts.append(f"{what} {self.minimum}")
         if self.maximum < math.inf:
-            bounds.append(f"at most {self.maximum}")
-        return f"a number {' and '.join(bounds)}" if bounds else "a finite number"
+            parts.append(f"at most {self.maximum}")
+        return f"a number {' and '.join(parts)}" if parts else "a finite number"
 
 
 @dataclasses.dataclass(frozen=True)

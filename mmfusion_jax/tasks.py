@@ -8,7 +8,15 @@ from typing import Protocol
 import numpy as np
 
 from mmfusion_jax.data.dataset import RegressionTarget
-from mmfusion_jax.errors import ConfigError, DataError, shown, suggest
+from mmfusion_jax.errors import (
+    ConfigError,
+    DataError,
+    join_names,
+    shorten,
+    shown,
+    shown_name,
+    suggest,
+)
 from mmfusion_jax.metrics import METRIC_FAMILIES
 from mmfusion_jax.metrics.classification import ClassificationMetrics
 from mmfusion_jax.metrics.extended import check_extra_metrics, extended
@@ -93,22 +101,22 @@ class Classification:
             raise DataError(
                 "D11",
                 f"label {shown(self.label)} of split {shown(split)} has type "
-                f"{labels.dtype}, but classes must be integers 0..{k - 1}.",
+                f"{labels.dtype.name}, but classes must be integers 0..{k - 1}.",
                 "choose another label, or give class names in the labels file",
             )
         bad = np.flatnonzero((labels < 0) | (labels >= k))
         if bad.size:
             raise DataError(
                 "D11",
-                f"label {shown(self.label)} of split {shown(split)}, example {bad[0]}: "
-                f"class {labels[bad[0]]} is not in 0..{k - 1}.",
-                f"there are {k} classes: {', '.join(self.classes)}",
+                f"label {shown(self.label)} of split {shown(split)}, example "
+                f"{bad[0]:d}: class {shown(labels[bad[0]])} is not in 0..{k - 1}.",
+                f"there are {k} classes: {join_names(self.classes)}",
             )
 
     def constant_baseline(self, train: np.ndarray) -> tuple[str, np.ndarray]:
         # The majority class has the highest accuracy of all constant predictions.
         majority = int(np.bincount(train, minlength=len(self.classes)).argmax())
-        description = f"majority class: “{self.classes[majority]}”"
+        description = f"majority class: “{shown_name(self.classes[majority])}”"
         return description, np.eye(len(self.classes))[majority]
 
     def prior(self, train: np.ndarray) -> np.ndarray:
@@ -164,8 +172,8 @@ class Regression:
         if bad.size:
             raise DataError(
                 "D11",
-                f"label {shown(self.label)} of split {shown(split)}, example {bad[0]}: "
-                f"{labels[bad[0]]} is not in {low:g}..{high:g}.",
+                f"label {shown(self.label)} of split {shown(split)}, example "
+                f"{bad[0]:d}: {shown(labels[bad[0]])} is not in {low:g}..{high:g}.",
                 "fix the labels, or leave these examples out",
             )
 
@@ -199,7 +207,9 @@ class Regression:
         try:
             family = pkgutil.resolve_name(METRIC_FAMILIES.get(name, name))
         except (ImportError, AttributeError, ValueError) as error:
-            message = f"the metric family {shown(name)} cannot be imported: {error}."
+            message = (
+                f"the metric family {shown(name)} cannot be imported: {shorten(error)}."
+            )
             raise ConfigError("C32", message) from error
         offered = {"label": self.label, "neutral": self.target.neutral}
         accepted = inspect.signature(family).parameters
@@ -239,9 +249,10 @@ class Multilabel:
         if bad.size:
             raise DataError(
                 "D11",
-                f"label {shown(self.label)} of split {shown(split)}, example {bad[0]}: "
-                f"the flags are {labels[bad[0]].tolist()}, but each must be 0 or 1.",
-                f"there are {len(self.flags)} flags: {', '.join(self.flags)}",
+                f"label {shown(self.label)} of split {shown(split)}, example "
+                f"{bad[0]:d}: the flags are {shown(labels[bad[0]].tolist())}, but "
+                "each must be 0 or 1.",
+                f"there are {len(self.flags)} flags: {join_names(self.flags)}",
             )
 
     def constant_baseline(self, train: np.ndarray) -> tuple[str, np.ndarray]:

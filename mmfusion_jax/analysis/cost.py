@@ -12,6 +12,7 @@ from typing import Any
 import jax
 from jax.extend import core
 
+from mmfusion_jax.errors import shown_name
 from mmfusion_jax.results.model_result import Parameters
 from mmfusion_jax.types import Batch, Model, PyTree
 
@@ -214,5 +215,5 @@ def _described(returned: Any) -> str:
     parts = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(returned):
         name = jax.tree_util.keystr(path[1:], simple=True, separator=".")
-        parts.append(f"{name} ({', '.join(map(str, leaf.shape))})".lstrip())
+        parts.append(f"{shown_name(name)} ({', '.join(map(str, leaf.shape))})".lstrip())
     return ", ".join(parts)

@@ -30,6 +30,10 @@ from mmfusion_jax.errors import (
     UserError,
     code_location,
     describe_exception,
+    printable,
+    shorten,
+    shown,
+    shown_name,
     suggest,
 )
 
@@ -107,7 +111,7 @@ def run_command(command: Command, args: Sequence[str] | None = None) -> int:
 def _run(command: Command, words: Sequence[str]) -> int:
     absl_logging.set_verbosity(absl_logging.WARNING)
     if not HELP.isdisjoint(words):
-        print(help_text(command))
+        print(printable(help_text(command)))
         return 0
     try:
         request = parse(
@@ -116,9 +120,9 @@ def _run(command: Command, words: Sequence[str]) -> int:
     except Exception as error:
         return _report_invalid(error, "--debug" in words)
     for note in request.notes:
-        print(note, file=sys.stderr)
+        print(printable(note), file=sys.stderr)
     if request.flags.get("print_config"):
-        print(config_text(request))
+        print(printable(config_text(request)))
         return 0
     if not absl_flags.FLAGS.is_parsed():
         absl_flags.FLAGS.mark_as_parsed()  # Grain's workers check it
@@ -163,10 +167,13 @@ def run_subcommand(
         lines = [help, "", "usage:"]
         for one in commands.values():
             lines += [f"  {_usage_line(one)}", f"      {one.help}"]
-        print("\n".join([*lines, "", f"  python -m {name} COMMAND --help lists flags"]))
+        lines += ["", f"  python -m {shown_name(name)} COMMAND --help lists flags"]
+        print(printable("\n".join(lines)))
         return 0 if args else ConfigError.exit_code
     error = ConfigError(
-        "C01", f"unknown command {args[0]!r} of {name}.", suggest(args[0], commands)
+        "C01",
+        f"unknown command {shown(args[0])} of {shown_name(name)}.",
+        suggest(args[0], commands),
     )
     print(error, file=sys.stderr)
     return error.exit_code
@@ -174,20 +181,20 @@ def run_subcommand(
 
 def help_text(command: Command) -> str:
     """Returns the text of `--help`."""
-    use = _usage_line(command)
+    usage = _usage_line(command)
     lines = [command.help, "", "usage:"]
     known = list_configs() if command.needs_config else []
     if command.needs_config:
-        use = f"{use} --config={known[0] if known else 'FILE.py'}"
+        usage = f"{usage} --config={shorten(known[0]) if known else 'FILE.py'}"
         lines += [
-            f"  {use} [--config.FIELD=VALUE ...] [flags]",
-            f"  {use} --print_config",
+            f"  {usage} [--config.FIELD=VALUE ...] [flags]",
+            f"  {usage} --print_config",
             "",
             "flags:",
             _help_line("--config=FILE.py[:WORD]", "the config; WORD selects a variant"),
         ]
     else:
-        lines += [f"  {use} [flags]", "", "flags:"]
+        lines += [f"  {usage} [flags]", "", "flags:"]
     listed = [flag for flag in command.all_flags if flag.name not in command.hidden]
     lines += [_help_line(_flag_usage(flag), flag.help) for flag in listed]
     if known:
@@ -195,10 +202,10 @@ def help_text(command: Command) -> str:
     return "\n".join(lines)
 
 
-def _help_line(word: str, about: str) -> str:
+def _help_line(usage: str, about: str) -> str:
     """Returns a flag and its description, on a new line if the flag is long."""
-    gap = "\n" + " " * 34 if len(word) > 31 else " " * (32 - len(word))
-    return f"  {word}{gap}{about}"
+    line = f"  {usage}"
+    return f"{line:34}{about}" if len(usage) <= 31 else f"{line}\n{'':34}{about}"
 
 
 def _usage_line(command: Command) -> str:
@@ -214,7 +221,7 @@ def config_text(request: ParsedCommand) -> str:
     for name, value in flatten(request.config).items():
         line = f"--config.{name}={shlex.quote(format_value(value))}"
         if value is None:
-            line = f"# --config.{name} is not set"
+            line = f"# --config.{shorten(name)} is not set"
         if name in FIELDS:
             line = f"{line}  # {FIELDS[name].description}"
         lines.append(line)
@@ -250,24 +257,27 @@ def _run_and_report(
 
 def _report(error: Exception, request: ParsedCommand) -> int:
     """Prints an exception to stderr, writes it to run.log, returns the exit code."""
-    log = _write_log(request)
-    known = error if isinstance(error, UserError) else _as_user_error(error, request)
-    if known is not None:
-        print(known, file=sys.stderr)
-        return known.exit_code
-    print(
-        f"error[B00] bug: {describe_exception(error)[:200]}\n"
-        f"  please report it with its traceback, which is in {log}",
-        file=sys.stderr,
+    path = _write_log(request)
+    if not isinstance(error, UserError):
+        error = _as_user_error(error, request) or error
+    if isinstance(error, UserError):
+        print(error, file=sys.stderr)
+        return error.exit_code
+    message = (
+        f"error[B00] bug: {describe_exception(error)}\n"
+        f"  please report it with its traceback, which is in {path}"
     )
+    print(printable(message), file=sys.stderr)
     return 1
 
 
 def _as_user_error(error: Exception, request: ParsedCommand) -> UserError | None:
     """Returns the error to show for an exception that is not a bug of this library."""
     if isinstance(error, OSError) and _is_of_system(error, request.workdir):
-        return MissingDependencyError("E03", f"operating system error: {error}")
-    reason = describe_exception(error)[:200]
+        return MissingDependencyError(
+            "E03", f"operating system error: {shorten(error)}"
+        )
+    reason = describe_exception(error)
     # Orbax raises RESOURCE_EXHAUSTED for a full disk too.
     if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(reason):
         return MissingDependencyError(
@@ -312,8 +322,9 @@ def _write_log(request: ParsedCommand) -> Path:
     """Writes the current traceback to run.log, and to stderr with --debug."""
     text = traceback.format_exc()
     if request.flags["debug"]:
-        print(text, file=sys.stderr)
-    entry = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {shlex.join(sys.argv)}\n{text}\n"
+        print(printable(text), file=sys.stderr)
+    command = printable(shlex.join(sys.argv))
+    entry = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {command}\n{printable(text)}\n"
     for folder in (request.workdir, Path(tempfile.gettempdir())):
         try:
             folder.mkdir(parents=True, exist_ok=True)

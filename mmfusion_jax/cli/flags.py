@@ -20,7 +20,14 @@ from mmfusion_jax.config.load import (
     load_config,
 )
 from mmfusion_jax.config.validate import TYPE_NAMES
-from mmfusion_jax.errors import ConfigError, suggest
+from mmfusion_jax.errors import (
+    ConfigError,
+    join_names,
+    shorten,
+    shown,
+    shown_name,
+    suggest,
+)
 from mmfusion_jax.models import BASELINES, MODELS
 
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
@@ -96,7 +103,9 @@ def parse(
     model = _replacement_model(rest, before)
     config = _with_model(before, model) if model else before
     if needs_config:
-        source = f"{spec} with the model {model}" if model else spec
+        source = (
+            f"{shorten(spec)} with the model {shown_name(model)}" if model else spec
+        )
         _define_config(config, source, rest, values)
     left = _set(values, rest, config)
     argument = _positional(left, positional)
@@ -138,12 +147,15 @@ def default_workdir(spec: str, model: str = "") -> str:
 def _check_value(flag: Flag, value: Any) -> None:
     """Raises ConfigError for a value that the flag does not allow."""
     if flag.choices and value not in flag.choices:
-        what = f": invalid value {value!r}." if value else " is required."
+        what = f": invalid value {shown(value)}." if value else " is required."
         hint = suggest(str(value), flag.choices)
-        raise ConfigError("C03", f"--{flag.name}{what}", hint)
+        raise ConfigError("C03", f"--{shorten(flag.name)}{what}", hint)
     if flag.minimum is not None and value < flag.minimum:
-        message = f"--{flag.name}={value} is less than {flag.minimum}."
-        raise ConfigError("C10", message, f"--{flag.name}={flag.default}")
+        raise ConfigError(
+            "C10",
+            f"--{shorten(flag.name)}={shorten(value)} is less than {flag.minimum}.",
+            f"--{shorten(flag.name)}={shorten(flag.default)}",
+        )
 
 
 def _define(flag: Flag, values: absl_flags.FlagValues) -> None:
@@ -178,7 +190,7 @@ def _check_flags(words: Sequence[str], known: Sequence[str]) -> None:
             continue
         if name not in known and name.removeprefix("no") not in known:
             hint = suggest(f"--{name}", [f"--{flag}" for flag in known])
-            raise ConfigError("C01", f"unknown flag --{name}.", hint)
+            raise ConfigError("C01", f"unknown flag --{shorten(name)}.", hint)
 
 
 def _load(spec: str, words: Sequence[str]) -> ConfigDict:
@@ -186,7 +198,7 @@ def _load(spec: str, words: Sequence[str]) -> ConfigDict:
     if not spec:
         names = [word for word in words if not word.startswith("-")]
         name = next(iter([*names, *list_configs()]), "FILE.py")
-        raise ConfigError("C01", "--config is required.", f"--config={name}")
+        raise ConfigError("C01", "--config is required.", f"--config={shorten(name)}")
     return load_config(spec)
 
 
@@ -206,9 +218,9 @@ def _replacement_model(words: Sequence[str], config: ConfigDict) -> str:
     if new not in BASELINES:
         raise ConfigError(
             "C03",
-            f"--config.model.name={new} cannot replace {own}: its loss terms and "
-            "training are in its own config.",
-            f"--config={new}, or a baseline: {', '.join(BASELINES)}",
+            f"--config.model.name={shown_name(new)} cannot replace {shown_name(own)}: "
+            "its loss terms and training are in its own config.",
+            f"--config={shown_name(new)}, or a baseline: {join_names(BASELINES)}",
         )
     return new
 
@@ -241,7 +253,7 @@ def _define_config(
             "config", config, flag_values=values, sys_argv=["", *words]
         )
     except (absl_flags.Error, ValueError, TypeError) as error:
-        raise ConfigError("C11", " ".join(str(error).split())) from error
+        raise ConfigError("C11", shorten(" ".join(str(error).split()))) from error
 
 
 def _set(
@@ -269,10 +281,12 @@ def _positional(left: Sequence[str], name: str) -> str:
     if not name and not left:
         return ""
     if not left or not left[0]:
-        raise ConfigError("C01", f"{name} is required.", "--help shows the usage")
+        raise ConfigError(
+            "C01", f"{shown_name(name)} is required.", "--help shows the usage"
+        )
     if len(left) > 1 or not name:
         fix = "flags look like --workdir=FOLDER"
-        raise ConfigError("C01", f"unexpected argument {left[-1]!r}.", fix)
+        raise ConfigError("C01", f"unexpected argument {shown(left[-1])}.", fix)
     return left[0]
 
 
@@ -291,6 +305,6 @@ def _wrong_type(
     else:
         like = values[name].default
         kind = type(like)
-    fix = "" if like is None else f"for example --{name}={like}"
-    expected = TYPE_NAMES.get(kind, f"a {kind.__name__}")
-    return ConfigError("C11", f"--{name}={value} is not {expected}.", fix)
+    fix = "" if like is None else f"for example --{shorten(name)}={shorten(like)}"
+    what = TYPE_NAMES.get(kind, f"a {kind.__name__}")
+    return ConfigError("C11", f"--{shorten(name)}={shorten(value)} is not {what}.", fix)

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from mmfusion_jax.config import build
 from mmfusion_jax.config.spec import ExperimentSpec
-from mmfusion_jax.errors import printable
+from mmfusion_jax.errors import join_names, shorten, shown_name
 from mmfusion_jax.report.formatting import seconds
 from mmfusion_jax.results.experiment_result import Device
 from mmfusion_jax.results.model_result import StepTime
@@ -180,15 +180,15 @@ class RepeatedStep:
 
 def show(found: Measurements) -> None:
     """Prints measurements as a table."""
-    console, device = Console(highlight=False), found.device
-    about = (
-        f"{found.model} on {found.data}, batch {found.batch_size}, "
-        f"{found.config['compute_dtype']}; {device.count} x {device.kind}, "
-        f"{device.cpu_cores} CPU cores; median of {found.steps} steps"
+    console, device = Console(highlight=False, markup=False), found.device
+    console.print(
+        f"{shown_name(found.model)} on {shorten(found.data)}, batch "
+        f"{found.batch_size:d}, {shown_name(found.config['compute_dtype'])}; "
+        f"{device.count:d} x "
+        f"{shown_name(device.kind)}, {device.cpu_cores or 0:d} CPU cores; median of "
+        f"{found.steps:d} steps"
     )
-    console.print(printable(about), markup=False)
-    heads = ("", "compile", "step", "p10-p90", "examples/s", "peak memory")
-    table = Table(*heads)
+    table = Table("", "compile", "step", "p10-p90", "examples/s", "peak memory")
     parts = {
         "init": found.init,
         "forward": found.forward,
@@ -197,17 +197,22 @@ def show(found: Measurements) -> None:
     for name, part in parts.items():
         repeated = isinstance(part, Calls)
         took = part.compile_s if repeated else part.first_call_s
-        cached = " (from the cache)" if part.from_cache else ""
-        cells = _step_cells(part) if repeated else ["", "", ""]
-        memory = f"{part.peak_bytes / 1e6:,.0f} MB"
-        table.add_row(name, f"{seconds(took)}{cached}", *cells, memory)
+        suffix = " (from the cache)" if part.from_cache else ""
+        row = _step_cells(part) if repeated else ["", "", ""]
+        table.add_row(
+            shown_name(name),
+            f"{seconds(took)}{suffix}",
+            *row,
+            f"{part.peak_bytes / 1e6:,.0f} MB",
+        )
     table.add_row("with real data", "", *_step_cells(found.pipeline), "")
     console.print(table)
     stall = found.pipeline.data_stall_fraction
     console.print(f"data loading stalls: {100 * stall:.1f} % of step time")
-    versions = ", ".join(f"{k} {v}" for k, v in found.versions.items())
-    commit = f", commit {found.git}" if found.git else ""
-    console.print(f"{versions}{commit}", markup=False, style="dim")
+    versions = [f"{k} {shown_name(v)}" for k, v in found.versions.items()]
+    if found.git:
+        versions.append(f"commit {shown_name(found.git)}")
+    console.print(join_names(versions), style="dim")
 
 
 def _step_cells(part: Timing) -> list[str]:

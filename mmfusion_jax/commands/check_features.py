@@ -12,6 +12,7 @@ from mmfusion_jax.data.feature_files.known_datasets import (
     FeatureDatasetSpec,
 )
 from mmfusion_jax.data.feature_files.summary import header_lines, table_lines
+from mmfusion_jax.errors import shown_name
 from mmfusion_jax.report import formatting
 from mmfusion_jax.tasks import Multilabel, Regression, constant_baseline_scores
 
@@ -31,8 +32,8 @@ def format_report(found: Mapping[str, JSON]) -> str:
         *table_lines(found),
         *label_summary(found["report"], spec),
     ]
-    lines += [f"remark: {one}" for one in remarks]
-    lines += [f"problem: {one}" for one in problems] or ["no problems found"]
+    lines += [f"remark: {line}" for line in remarks]
+    lines += [f"problem: {line}" for line in problems] or ["no problems found"]
     return "\n".join(lines)
 
 
@@ -47,7 +48,8 @@ def label_summary(
     """
     for split, part in report.items():
         for name, values in part["labels"].items():
-            yield f"  {split}: {name}: {_distribution(name, np.array(values), spec)}"
+            what = _distribution(name, np.array(values), spec)
+            yield f"  {split}: {shown_name(name)}: {what}"
     task = None
     if spec is not None and spec.flags:
         task = Multilabel(spec.label, spec.flags)
@@ -57,12 +59,13 @@ def label_summary(
         return
     train, test = (np.array(report[s]["labels"][spec.label]) for s in ("train", "test"))
     baseline = constant_baseline_scores(task, train, test)
-    shown = [
-        f"{info.label} {formatting.score(info.shown, baseline.scores[name])}"
+    parts = [
+        f"{shown_name(info.label)} "
+        f"{formatting.score(info.shown, baseline.scores[name])}"
         for name, info in task.metrics().infos.items()
         if info.headline
     ]
-    yield f"  baseline on test ({baseline.description}): {', '.join(shown)}"
+    yield f"  baseline on test ({baseline.description}): {', '.join(parts)}"
 
 
 def _distribution(
@@ -72,7 +75,9 @@ def _distribution(
     if values.ndim == 2:
         names = spec.flags if spec else [str(i) for i in range(values.shape[1])]
         means = zip(names, values.mean(axis=0), strict=True)
-        return ", ".join(f"{flag} {mean:.3f}" for flag, mean in means)
+        return ", ".join(f"{shown_name(flag)} {mean:.3f}" for flag, mean in means)
     signs = [(values < 0).sum(), (values == 0).sum(), (values > 0).sum()]
-    counts = ", ".join(f"{c} {n}" for c, n in zip(signs, POLARITIES, strict=True))
+    counts = ", ".join(
+        f"{c:d} {shown_name(n)}" for c, n in zip(signs, POLARITIES, strict=True)
+    )
     return f"{values.min():g} to {values.max():g}, mean {values.mean():.3f}; {counts}"

@@ -17,7 +17,7 @@ from typing import Any
 from mmfusion_jax.cli.command import Command, run_subcommand
 from mmfusion_jax.cli.flags import Flag, ParsedCommand
 from mmfusion_jax.data.feature_files.known_datasets import FEATURE_DATASETS
-from mmfusion_jax.errors import ConfigError, printable
+from mmfusion_jax.errors import ConfigError, printable, shorten, shown_name
 
 NAMES = tuple(FEATURE_DATASETS)
 AV_MNIST = "av_mnist"
@@ -54,18 +54,18 @@ def import_command(command: ParsedCommand) -> None:
         print(json.dumps(found, indent=1))
         return
     problems, remarks = find_problems(found)
-    print(printable("\n".join([*header_lines(found), *table_lines(found)])))
+    _show("\n".join([*header_lines(found), *table_lines(found)]))
     for kind, lines in (("problem", problems), ("remark", remarks)):
         for line in lines:
-            print(printable(f"  {kind}: {line}"))
+            _show(f"  {kind}: {line}")
     _print_imported(found["folder"], found["already_imported"])
     # With several imports, the commands must name one of them.
     file = Path(found["folder"]).name if len(list_imports(name)) > 1 else ""
-    train_flag = f" --config.data.file={file}" if file else ""
-    check_flag = f" --file={file}" if file else ""
     config = FEATURE_DATASETS[name].config
-    print(f"train:  python -m mmfusion_jax.main --config={config}{train_flag}")
-    print(f"check:  python -m mmfusion_jax data check {name}{check_flag}")
+    suffix = f" --config.data.file={file}" if file else ""
+    _show(f"train:  python -m mmfusion_jax.main --config={shorten(config)}{suffix}")
+    suffix = f" --file={file}" if file else ""
+    _show(f"check:  python -m mmfusion_jax data check {shown_name(name)}{suffix}")
 
 
 def check_command(command: ParsedCommand) -> int:
@@ -95,12 +95,13 @@ def list_command(command: ParsedCommand) -> None:
     if command.flags["json"]:
         print(json.dumps([store.to_json() for store in stores], indent=1))
         return
-    width = max((len(store.name) for store in stores), default=0)
+    width = max((len(shorten(store.name)) for store in stores), default=0)
     for store in stores:
-        name = printable(store.name)
-        print(f"{name:{width}}  {format_size(store.size):>9}  {store.date}")
+        size, date = format_size(store.size), shown_name(store.date)
+        _show(f"{shorten(store.name):{width}}  {size:>9}  {date}")
     total = format_size(sum(store.size for store in stores))
-    print(f"{len(stores)} datasets, {total} in {cache_folder('')}")
+    folder = cache_folder("")
+    _show(f"{len(stores)} datasets, {total} in {folder}")
 
 
 def remove_command(command: ParsedCommand) -> int:
@@ -108,7 +109,7 @@ def remove_command(command: ParsedCommand) -> int:
     from mmfusion_jax.data.cache import find_store, remove_store
 
     store = find_store(command.positional)
-    about = f"{store.folder} ({format_size(store.size)}, {store.date})"
+    about = f"{store.folder} ({format_size(store.size)}, {shown_name(store.date)})"
     if not command.flags["yes"]:
         if not sys.stdin.isatty():
             raise ConfigError(
@@ -117,7 +118,7 @@ def remove_command(command: ParsedCommand) -> int:
                 "stdin is not a terminal.",
                 "--yes deletes it without confirmation",
             )
-        print(f"This deletes {about}.", file=sys.stderr)
+        print(printable(f"This deletes {about}."), file=sys.stderr)
         print("Delete it? [y/N] ", end="", file=sys.stderr, flush=True)
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             print("Nothing was deleted.", file=sys.stderr)
@@ -126,7 +127,7 @@ def remove_command(command: ParsedCommand) -> int:
     print(
         json.dumps(store.to_json(), indent=1)
         if command.flags["json"]
-        else f"deleted {about}"
+        else printable(f"deleted {about}")
     )
     return 0
 
@@ -144,11 +145,17 @@ def _import_av_mnist(command: ParsedCommand) -> None:
     _print_av_mnist(command, command.positional)
     if not command.flags["json"]:
         _print_imported(stores.folder, stores.reused)
-        print("train:  python -m mmfusion_jax.main --config=" + AV_MNIST_CONFIG)
+        _show(f"train:  python -m mmfusion_jax.main --config={AV_MNIST_CONFIG}")
 
 
 def _print_imported(folder: str | Path, already_imported: bool) -> None:
-    print("already imported:" if already_imported else "imported:", folder)
+    what = "already imported:" if already_imported else "imported:"
+    _show(f"{what} {folder}")
+
+
+def _show(text: str) -> None:
+    """Prints a text, which can contain paths and names of files."""
+    print(printable(text))
 
 
 def _print_av_mnist(command: ParsedCommand, folder: str = "") -> None:
@@ -161,7 +168,9 @@ def _print_av_mnist(command: ParsedCommand, folder: str = "") -> None:
 
     found = summarize(load_av_mnist(folder))
     print(
-        json.dumps(found, indent=1) if command.flags["json"] else format_summary(found)
+        json.dumps(found, indent=1)
+        if command.flags["json"]
+        else printable(format_summary(found))
     )
 
 

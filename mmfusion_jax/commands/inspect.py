@@ -20,7 +20,7 @@ from mmfusion_jax.analysis.cost import (
 from mmfusion_jax.config import build
 from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.data.outline import Zeros
-from mmfusion_jax.errors import printable
+from mmfusion_jax.errors import shorten, shown_name
 from mmfusion_jax.report.formatting import count
 from mmfusion_jax.results.model_result import Parameters
 from mmfusion_jax.train.state import create_state
@@ -117,19 +117,18 @@ def inspect_config(spec: ExperimentSpec, *, compiled: bool) -> Inspection:
 
 def show(found: Inspection) -> None:
     """Prints an inspection as tables."""
-    console = Console(highlight=False)
-    about = f"{found.model} on {found.data}: {found.steps_per_epoch} steps per epoch"
-    console.print(printable(f"{about}, {found.steps} in total"), markup=False)
+    console = Console(highlight=False, markup=False)
+    console.print(
+        f"{shown_name(found.model)} on {shorten(found.data)}: "
+        f"{found.steps_per_epoch:d} steps per epoch, {found.steps:d} in total"
+    )
     if not found.data_read:
         console.print(
             "no data was read: shapes and classes are the known ones; sizes may differ",
-            markup=False,
         )
     for table in _tables(found):
         console.print(table)
-    console.print(
-        f"counted: {found.macs_per_example.counted}", markup=False, style="dim"
-    )
+    console.print(f"counted: {shorten(found.macs_per_example.counted)}", style="dim")
 
 
 def _tables(found: Inspection) -> Iterator[Table]:
@@ -142,7 +141,7 @@ def _tables(found: Inspection) -> Iterator[Table]:
     sizes.add_column("MACs per example", justify="right")
     for name in [*parameters, *(n for n in macs if n not in parameters)]:
         row = count(parameters.get(name, 0)), count(macs.get(name, 0))
-        sizes.add_row(name, *row)
+        sizes.add_row(shown_name(name), *row)
     sizes.add_section()
     total = found.parameters.total, found.macs_per_example.total
     sizes.add_row("total", *map(count, total))
@@ -150,18 +149,18 @@ def _tables(found: Inspection) -> Iterator[Table]:
 
     shapes = Table("module", "returns", title="Shapes", title_justify="left")
     for name, shape in found.inputs.items():
-        shapes.add_row(printable(name), shape)
+        shapes.add_row(shorten(name), shape)
     shapes.add_section()
     for name, shape in found.outputs.items():
         if name.count("/") < DEPTH:
-            shapes.add_row(printable(name), shape)
+            shapes.add_row(shorten(name), shape)
     yield shapes
 
     memory = Table("memory", title="Memory", title_justify="left")
     memory.add_column("MB", justify="right")
     for group in (found.bytes, found.bytes_per_step):
         for name, size in dataclasses.asdict(group).items() if group else ():
-            memory.add_row(name, f"{size / 1e6:,.2f}")
+            memory.add_row(shown_name(name), f"{size / 1e6:,.2f}")
         memory.add_section()
     yield memory
 
@@ -173,6 +172,6 @@ def _single_example(x: Any) -> jax.ShapeDtypeStruct:
 
 def _shapes(batch: Batch) -> dict[str, str]:
     """Name of an input or label -> its type and shape."""
-    arrays = {f"input {name}": x for name, x in batch.inputs.items()}
-    arrays |= {f"label {name}": x for name, x in batch.labels.items()}
-    return {name: f"{x.dtype} {x.shape}" for name, x in arrays.items()}
+    arrays = {"input " + name: x for name, x in batch.inputs.items()}
+    arrays |= {"label " + name: x for name, x in batch.labels.items()}
+    return {name: f"{x.dtype.name} {x.shape}" for name, x in arrays.items()}

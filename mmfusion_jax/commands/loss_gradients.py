@@ -19,7 +19,7 @@ from mmfusion_jax.analysis.gradients import (
 )
 from mmfusion_jax.config import build
 from mmfusion_jax.config.spec import ExperimentSpec
-from mmfusion_jax.errors import printable
+from mmfusion_jax.errors import join_names, shorten, shown_name
 from mmfusion_jax.report.formatting import DASH, significant
 from mmfusion_jax.report.gradients import write_page
 from mmfusion_jax.results.experiment_result import MeanStd
@@ -101,8 +101,8 @@ def compute(spec: ExperimentSpec, workdir: Path, batches: int) -> GradientsResul
         )
     )
     write_json(workdir / "gradients.json", result)
-    page = write_page(workdir / "gradients.html", result)
-    log(f"cosines of every module: {page}")
+    path = write_page(workdir / "gradients.html", result)
+    log(f"cosines of every module: {path}")
     return result
 
 
@@ -162,15 +162,19 @@ def summary(
 
 def show(result: GradientsResult) -> None:
     """Prints gradient norms and cosines as tables."""
-    console = Console(highlight=False)
-    about = f"{result.model} on {result.data}: gradients of the loss terms, mean of "
-    console.print(printable(f"{about}{result.batches} training batches"), markup=False)
+    console = Console(highlight=False, markup=False)
+    console.print(
+        f"{shown_name(result.model)} on {shorten(result.data)}: gradients of the loss "
+        f"terms, mean of {result.batches:d} training batches"
+    )
     terms = list(result.terms)
-    console.print(_norms(result, terms))
+    table = _norms(result, terms)
+    console.print(table)
     if len(terms) > 1:
-        console.print(_cosines(result.modules[ALL_MODULES], terms))
+        table = _cosines(result.modules[ALL_MODULES], terms)
+        console.print(table)
         for line in _conflicts(result.modules, terms):
-            console.print(line, markup=False)
+            console.print(line)
 
 
 def _norms(result: GradientsResult, terms: list[str]) -> Table:
@@ -178,11 +182,13 @@ def _norms(result: GradientsResult, terms: list[str]) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("module", no_wrap=True)
     for term in terms:
-        weight = significant(result.terms[term].weight)
-        table.add_column(f"{term} (x {weight})", justify="right")
+        weight = result.terms[term].weight
+        table.add_column(
+            f"{shown_name(term)} (x {significant(weight)})", justify="right"
+        )
     for name, module in result.modules.items():
-        cells = [significant(module.norms[term].mean) for term in terms]
-        table.add_row(name, *cells)
+        norms = [module.norms[term].mean for term in terms]
+        table.add_row(shown_name(name), *map(significant, norms))
     return table
 
 
@@ -191,10 +197,12 @@ def _cosines(module: ModuleGradients, terms: list[str]) -> Table:
         "cosine", title="Cosine similarity, all modules", title_justify="left"
     )
     for term in terms:
-        table.add_column(term, justify="right")
+        table.add_column(shown_name(term), justify="right")
     for term, values in zip(terms, module.cosines, strict=True):
-        cells = [f"{value:+.2f}" if value else DASH for value in values]
-        table.add_row(term, *cells)
+        table.add_row(
+            shown_name(term),
+            *(f"{value:+.2f}" if value else DASH for value in values),
+        )
     return table
 
 
@@ -209,6 +217,7 @@ def _conflicts(modules: Mapping[str, ModuleGradients], terms: list[str]) -> list
         and cosine < CONFLICT_THRESHOLD
     ]
     return [
-        f"conflicting gradients in {module}: {one} and {other}, cosine {cosine:+.2f}"
-        for cosine, module, one, other in sorted(found)[:NUM_CONFLICTS_SHOWN]
+        f"conflicting gradients in {shown_name(module)}: {join_names(pair)}, cosine "
+        f"{cosine:+.2f}"
+        for cosine, module, *pair in sorted(found)[:NUM_CONFLICTS_SHOWN]
     ]

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from mmfusion_jax.config.load import Config
 from mmfusion_jax.config.validate import PartName, check_type, choices
-from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.errors import ConfigError, join_names
 from mmfusion_jax.option_types import (
     NonNegativeFloat,
     NonNegativeInt,
@@ -46,7 +46,7 @@ class Field:
     def description(self) -> str:
         """The meaning, with the names that it may have."""
         known = choices(self.hint)
-        return f"{self.help[:-1]}: {', '.join(known)}." if known else self.help
+        return f"{self.help[:-1]}: {join_names(known)}." if known else self.help
 
     @property
     def hint(self) -> Any:

@@ -16,7 +16,14 @@ from mmfusion_jax.data.augment.modality_dropout import Compose, ModalityDropout
 from mmfusion_jax.data.dataset import Dataset, is_ids, loader_info
 from mmfusion_jax.data.dataset_checks import check_dataset
 from mmfusion_jax.data.pipeline import Pipeline
-from mmfusion_jax.errors import ConfigError, shown, suggest, type_name
+from mmfusion_jax.errors import (
+    ConfigError,
+    join_names,
+    shown,
+    shown_name,
+    suggest,
+    type_name,
+)
 from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.metrics.integration_score import IntegrationScoreSpec
 from mmfusion_jax.metrics.score_info import ScoreInfo, with_loss
@@ -159,7 +166,8 @@ def _check_modalities(data: Dataset, spec: DataSpec) -> None:
             if name not in known:
                 raise ConfigError(
                     "C03",
-                    f"config.data.{group}.{name} is not a modality of the data.",
+                    f"config.data.{shown_name(group)}.{shown_name(name)} is not a "
+                    "modality of the data.",
                     suggest(name, known),
                 )
 
@@ -175,11 +183,11 @@ def fold_numbers(spec: ExperimentSpec) -> tuple[int, ...]:
         return tuple(range(count))
     if fold.isdecimal() and int(fold) < count:
         return (int(fold),)
-    numbers = f"0 to {count - 1}" if count > 1 else "0, the only fold"
+    choices = f"0 to {count - 1}" if count > 1 else "0, the only fold"
     raise ConfigError(
         "C06",
         f"config.data.fold={shown(fold)} is not a fold.",
-        f"--config.data.fold=all, or {numbers}",
+        f"--config.data.fold=all, or {choices}",
     )
 
 
@@ -238,8 +246,8 @@ def build_task(spec: ExperimentSpec, data: Dataset) -> Task:
     if spec.integration is not None:
         raise ConfigError(
             "C18",
-            f"config.mis needs a class label, and {label!r} is not a class label.",
-            f"class labels: {', '.join(data.classes) or 'none'}",
+            f"config.mis needs a class label, and {shown(label)} is not a class label.",
+            f"class labels: {join_names(data.classes)}",
         )
     if label in data.values:
         return Regression(label, data.values[label], extra_metrics=extra)
@@ -247,7 +255,7 @@ def build_task(spec: ExperimentSpec, data: Dataset) -> Task:
         return Multilabel(label, tuple(data.flags[label]), extra_metrics=extra)
     raise ConfigError(
         "C07",
-        f"config.data.label={label!r}: {data.title} does not have this label.",
+        f"config.data.label={shown(label)}: {data.title} does not have this label.",
         suggest(label, [*data.classes, *data.values, *data.flags]),
     )
 
@@ -280,8 +288,8 @@ def check_selection_metric(name: str, task: Task) -> None:
     if name not in known:
         raise ConfigError(
             "C16",
-            f"config.train.selection_metric={name!r} is not a metric of label "
-            f"{task.label!r}.",
+            f"config.train.selection_metric={shown(name)} is not a metric of label "
+            f"{shown(task.label)}.",
             suggest(name, known),
         )
 
@@ -327,7 +335,7 @@ def pretrained_weights(spec: ExperimentSpec) -> dict[str, tuple[WeightMapping, P
     found = {}
     for modality, file in spec.model.weights.items():
         name = spec.model.encoders[modality].name
-        where = f"config.model.encoders.{modality}.weights: encoder"
+        where = f"config.model.encoders.{shown_name(modality)}.weights: encoder"
         mapping = load_part("encoder with pretrained weights", name, where)
         found[modality] = mapping, Path(file).expanduser()
     return found
@@ -353,9 +361,9 @@ def check_ids(spec: ExperimentSpec, data: Dataset) -> None:
         if low < 0 or high >= size:
             raise ConfigError(
                 "C30",
-                f"config.model.encoders.{modality}.vocab_size={size}: {data.title} has "
-                f"ids from {low} to {high}.",
-                f"--config.model.encoders.{modality}.vocab_size={high + 1}"
+                f"config.model.encoders.{shown_name(modality)}.vocab_size={size}: "
+                f"{data.title} has ids from {low:d} to {high:d}.",
+                f"--config.model.encoders.{shown_name(modality)}.vocab_size={high + 1}"
                 if low >= 0
                 else "ids start at 0: fix the data",
             )

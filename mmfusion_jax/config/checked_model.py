@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from mmfusion_jax.config.spec import Part
-from mmfusion_jax.errors import type_name
+from mmfusion_jax.errors import shown, type_name
 from mmfusion_jax.types import Batch, Model, Outputs, PyTree
 
 
@@ -73,10 +73,13 @@ class CheckedModel:
         found = getattr(y, "shape", type_name(y))
         if found != shape:
             raise self.part.error(
-                f"returns a prediction of shape {found} for {b} examples, not {shape}"
+                f"returns a prediction of shape {shown(found)} for {b} "
+                f"examples, not {shape}"
             )
         if not jnp.issubdtype(y.dtype, jnp.floating):
-            raise self.part.error(f"returns a prediction of type {y.dtype}, not float")
+            raise self.part.error(
+                f"returns a prediction of type {y.dtype.name}, not float"
+            )
         if not isinstance(outputs.aux, Mapping):
             raise self.part.error(
                 f"returns aux of {type_name(outputs.aux)}, not a dict"
@@ -84,5 +87,5 @@ class CheckedModel:
         for name, x in outputs.aux.items():
             if not getattr(x, "shape", ()) or x.shape[0] != b:
                 raise self.part.error(
-                    f"returns aux[{name!r}] without an axis of the {b} examples"
+                    f"returns aux[{shown(name)}] without an axis of the {b} examples"
                 )

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from mmfusion_jax.config.validate import check_type
-from mmfusion_jax.errors import ConfigError, suggest
+from mmfusion_jax.errors import ConfigError, shown_name, suggest
 
 LINEN_FIELDS = frozenset({"parent", "name"})
 """Fields that every Linen module has."""
@@ -64,12 +64,12 @@ def check_options(
                 check_type(f"{where}.{name}", value, hint)
         elif not any_name or name in provided:
             raise ConfigError(
-                "C02", f"{where}.{name} is unknown.", suggest(name, names)
+                "C02", f"{where}.{shown_name(name)} is unknown.", suggest(name, names)
             )
     for name in names:
         if arguments[name].default is inspect.Parameter.empty and name not in options:
             raise ConfigError(
                 "C31",
-                f"{where}.{name} is missing.",
-                f"add {name} to {where} in the config file",
+                f"{where}.{shown_name(name)} is missing.",
+                f"add {shown_name(name)} to {where} in the config file",
             )

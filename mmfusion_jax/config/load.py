@@ -11,7 +11,14 @@ from typing import Any, TypeAlias
 from ml_collections import ConfigDict, FrozenConfigDict
 from ml_collections.config_dict import RequiredValueError
 
-from mmfusion_jax.errors import ConfigError, describe_exception, suggest
+from mmfusion_jax.errors import (
+    ConfigError,
+    describe_exception,
+    shorten,
+    shown,
+    shown_name,
+    suggest,
+)
 
 Config: TypeAlias = Any
 """A ConfigDict; to a type checker its fields could be anything."""
@@ -44,7 +51,7 @@ def load_config(spec: str) -> ConfigDict:
         # configs in checkpoints and work folders are JSON.
         found = runpy.run_path(str(path)).get("get_config")
         if found is None:
-            raise ConfigError("C04", f"{name} does not define get_config.")
+            raise ConfigError("C04", f"{shorten(name)} does not define get_config.")
         config: Any = found(*word)
     except ConfigError:
         raise
@@ -53,7 +60,8 @@ def load_config(spec: str) -> ConfigDict:
     if not isinstance(config, ConfigDict):
         raise ConfigError(
             "C04",
-            f"{name}: get_config returned a {type(config).__name__}, not a ConfigDict.",
+            f"{shorten(name)}: get_config returned a "
+            f"{type(config).__name__}, not a ConfigDict.",
         )
     if isinstance(config, FrozenConfigDict):
         config = config.as_configdict()
@@ -61,15 +69,15 @@ def load_config(spec: str) -> ConfigDict:
         flatten(_completed(config))
         return config.lock()
     except RequiredValueError as error:
-        message = f"{name}: a required_placeholder has no value."
+        message = f"{shorten(name)}: a required_placeholder has no value."
         raise ConfigError(
             "C04", message, "use placeholder(TYPE), to which a flag can give a value"
         ) from error
     except (RecursionError, TypeError) as error:
         raise ConfigError(
             "C04",
-            f"{name}: the config contains itself, is nested too deeply, or has a field "
-            "whose name is not a string.",
+            f"{shorten(name)}: the config contains itself, is nested too deeply, or "
+            "has a field whose name is not a string.",
         ) from error
 
 
@@ -94,9 +102,9 @@ def find_config(spec: str) -> Path:
         for candidate in (short, installed_configs() / short.name):
             if candidate.is_file():
                 return candidate
-    message = f"--config={name}: the file does not exist."
+    message = f"--config={shorten(name)}: the file does not exist."
     if path.with_name(f"{path.name}.py").is_file():
-        raise ConfigError("C04", message, f"did you mean '{name}.py'?")
+        raise ConfigError("C04", message, f"did you mean '{shorten(name)}.py'?")
     known = list_configs()
     raise ConfigError("C04", message, suggest(name, known) if known else "")
 
@@ -133,12 +141,14 @@ def check_fields(config: ConfigDict, names: Iterable[str], spec: str) -> None:
             if not isinstance(level, ConfigDict):
                 raise ConfigError(
                     "C02",
-                    f"--config.{name}: {group}={level!r} is not a group of fields.",
+                    f"--config.{shorten(name)}: {shorten(group)}={shown(level)} is "
+                    "not a group of fields.",
                 )
             if word not in level:
                 raise ConfigError(
                     "C02",
-                    f"--config.{name}: {spec} has no {word!r} in {group}.",
+                    f"--config.{shorten(name)}: {shorten(spec)} has no {shown(word)} "
+                    f"in {shorten(group)}.",
                     _suggest_field(word, level, config),
                 )
             level = level[word]
@@ -146,8 +156,8 @@ def check_fields(config: ConfigDict, names: Iterable[str], spec: str) -> None:
             first = next(iter(flatten(level)), "")
             raise ConfigError(
                 "C02",
-                f"--config.{name} is a group of fields.",
-                f"set one of them: --config.{name}.{first}=..."
+                f"--config.{shorten(name)} is a group of fields.",
+                f"set one of them: --config.{shorten(name)}.{shown_name(first)}=..."
                 if first
                 else "it is empty: its fields are set in the config file",
             )
@@ -193,7 +203,7 @@ def _suggest_field(word: str, level: ConfigDict, config: ConfigDict) -> str:
     hint = suggest(word, level)
     elsewhere = [f for f in flatten(config) if f.split(".")[-1] == word]
     if elsewhere and not hint.startswith("did you mean"):
-        return f"did you mean --config.{elsewhere[0]}?"
+        return f"did you mean --config.{shown_name(elsewhere[0])}?"
     return hint
 
 
@@ -202,7 +212,9 @@ def _config_file_error(
 ) -> ConfigError:
     """Returns the error for a config file that fails, with the line."""
     if isinstance(error, ValueError):
-        return ConfigError("C04", f"--config={':'.join([name, *word])}: {error}")
+        return ConfigError(
+            "C04", f"--config={shorten(':'.join([name, *word]))}: {shorten(error)}"
+        )
     if isinstance(error, SyntaxError):
         lineno = error.lineno
     else:
@@ -210,13 +222,18 @@ def _config_file_error(
         lineno = next((f.lineno for f in frames[::-1] if f.filename == str(path)), None)
     if lineno is None and word:
         return ConfigError(
-            "C04", f"{name} does not take a word after the colon.", f"--config={name}"
+            "C04",
+            f"{shorten(name)} does not take a word after the colon.",
+            f"--config={shorten(name)}",
         )
-    place = f"{name} line {lineno}" if lineno else name
+    where = f"{shorten(name)} line {lineno:d}" if lineno else name
     if match := WRONG_TYPE.match(str(error)):
         field, value, found, expected = match.groups()
-        value = "a group of fields" if found in GROUP else f"{value} ({found})"
-        must = "a group of fields" if expected in GROUP else f"of type {expected}"
-        message = f"{place}: the field {field!r} must be {must}, and is {value}."
+        what, kind = "a group of fields", "a group of fields"
+        if found not in GROUP:
+            what = f"{shown_name(value)} ({shown_name(found)})"
+        if expected not in GROUP:
+            kind = f"of type {shown_name(expected)}"
+        message = f"{where}: the field {shown(field)} must be {kind}, and is {what}."
         return ConfigError("C04", message)
-    return ConfigError("C04", f"{place}: {describe_exception(error)}")
+    return ConfigError("C04", f"{where}: {describe_exception(error)}")

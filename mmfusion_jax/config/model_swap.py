@@ -16,7 +16,7 @@ from mmfusion_jax.config.load import Config, flatten, format_value
 from mmfusion_jax.config.registry import load_part
 from mmfusion_jax.config.resolve import FROM_MODEL, check_structure
 from mmfusion_jax.config.validate import matches
-from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.errors import ConfigError, join_names, shorten, shown, shown_name
 from mmfusion_jax.losses.model_outputs import (
     ENCODER_AUX,
     PREDICTION,
@@ -100,11 +100,11 @@ def _keep_one_modality(config: Config) -> None:
     """Removes every encoder but one, and what belongs to the other modalities."""
     names, modality = sorted(config.model.encoders), config.model.modality
     if modality not in names and (modality or len(names) > 1):
-        what = f"{modality!r} has no encoder" if modality else "is required"
+        what = f"{shown(modality)} has no encoder" if modality else "is required"
         raise ConfigError(
             "C22",
-            f"--config.model.modality {what}: which of {', '.join(names)}?",
-            f"--config.model.modality={names[0]}",
+            f"--config.model.modality {what}: which of {join_names(names)}?",
+            f"--config.model.modality={shown_name(names[0])}",
         )
     kept = modality or names[0]
     config.model.modality = kept
@@ -148,8 +148,8 @@ def _keep_loss_terms(config: Config) -> None:
         if name == TASK:
             raise ConfigError(
                 "C17",
-                f"config.losses.task.name={term['name']!r} requires outputs that the "
-                f"model {config.model.name} does not produce.",
+                f"config.losses.task.name={shown(term['name'])} requires outputs that "
+                f"the model {shown_name(config.model.name)} does not produce.",
                 "--config.losses.task.name=cross_entropy, or l1, mse, multilabel",
             )
         del config.losses[name]
@@ -166,22 +166,23 @@ def _keep_scores(config: Config) -> None:
 
 def _line(config: Config, before: Config) -> str:
     """Returns a line that names the fields of `before` that `config` lacks."""
-    line = f"model: {config.model.name} instead of {before.model.name}"
+    line = f"model: {shown_name(config.model.name)} "
+    line += f"instead of {shown_name(before.model.name)}"
     left = flatten(before).keys() - flatten(config).keys()
     left |= {f"model.{name}" for name in before.model if name not in config.model}
     group_of = lambda name: name.rpartition(".")[0]
     names = sorted({_outermost(name, config) for name in left})
     by_group = itertools.groupby(sorted(names, key=group_of), group_of)
-    groups = [_named(group, list(members)) for group, members in by_group]
-    if groups:
-        line += f"; dropped: {', '.join(groups)}"
+    parts = [_named(group, list(members)) for group, members in by_group]
+    if parts:
+        line += f"; dropped: {', '.join(parts)}"
     changed = {
         "train.selection_metric": config.train.selection_metric,
         "pretrain_unimodal": config.pretrain_unimodal,
     }
     for name, value in changed.items():
         if value != flatten(before)[name]:
-            line += f"; config.{name}={format_value(value)}"
+            line += f"; config.{shorten(name)}={shorten(format_value(value))}"
     return line
 
 

@@ -7,7 +7,7 @@ import optax
 
 from mmfusion_jax.config.instantiate import arguments_of
 from mmfusion_jax.config.spec import OptimizerSpec, ParameterGroupSpec, Part
-from mmfusion_jax.errors import ConfigError, describe_exception, type_name
+from mmfusion_jax.errors import ConfigError, describe_exception, shown, type_name
 from mmfusion_jax.option_types import NonNegativeInt, PositiveFloat
 from mmfusion_jax.train.optimizer import (
     DEFAULT_GROUP,
@@ -98,8 +98,9 @@ def _rule(
         if "weight_decay" not in arguments_of(spec.optimizer.target):
             raise ConfigError(
                 "C08",
-                f"config.optim.weight_decay={spec.weight_decay} requires an optimizer "
-                f"with weight decay, and {spec.optimizer.name!r} has none.",
+                f"config.optim.weight_decay={shown(spec.weight_decay)} requires "
+                "an optimizer with weight decay, and "
+                f"{shown(spec.optimizer.name)} has none.",
                 "--config.optim.name=adamw",
             )
         options["weight_decay"] = spec.weight_decay

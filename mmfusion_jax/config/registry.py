@@ -12,7 +12,14 @@ from typing import Any
 from mmfusion_jax.data.augment.registry import AUGMENTATIONS
 from mmfusion_jax.data.registry import DATASETS
 from mmfusion_jax.encoders import ENCODERS
-from mmfusion_jax.errors import ConfigError, code_location, describe_exception, suggest
+from mmfusion_jax.errors import (
+    ConfigError,
+    code_location,
+    describe_exception,
+    shorten,
+    shown,
+    suggest,
+)
 from mmfusion_jax.losses import LOSSES
 from mmfusion_jax.metrics import METRICS
 from mmfusion_jax.models import MODELS
@@ -67,7 +74,9 @@ def check_name(kind: str, name: Any, where: str) -> None:
     table = TABLES[kind]
     if not isinstance(name, str) or not (name in table or is_import_path(name)):
         raise ConfigError(
-            "C03", f"{where}={name!r} is not a known {kind}.", _hint(str(name), table)
+            "C03",
+            f"{where}={shown(name)} is not a known {kind}.",
+            _hint(str(name), table),
         )
 
 
@@ -76,7 +85,7 @@ def _hint(name: str, table: Collection[str]) -> str:
     module, _, last = re.sub(r"\.py\b", "", name).replace("/", ".").rpartition(".")
     path = f"{module}.{last}" if ":" in last else f"{module}:{last}"
     if module and is_import_path(path):
-        return f"did you mean the import path {path!r}?"
+        return f"did you mean the import path '{shorten(path)}'?"
     hint = suggest(name, table)
     separator = " " if hint.endswith("?") else "; "
     return f'{hint}{separator}or an import path, "package.module:Name"'
@@ -104,7 +113,7 @@ def load_part(kind: str, name: str, where: str) -> Any:
         reason = describe_exception(error) + (f" ({line})" if line else "")
         raise ConfigError(
             "C32",
-            f"{where}={name!r} cannot be imported: {reason}.",
+            f"{where}={shown(name)} cannot be imported: {reason}.",
             "an importable module and a name in it, such as my_package.my_module:Name;"
             " modules in the current folder may need PYTHONPATH=.",
         ) from error

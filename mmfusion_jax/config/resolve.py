@@ -25,7 +25,14 @@ from mmfusion_jax.config.spec import (
 )
 from mmfusion_jax.config.validate import check_type
 from mmfusion_jax.data.dataset import RUN_ARGUMENTS, loader_info
-from mmfusion_jax.errors import ConfigError, suggest
+from mmfusion_jax.errors import (
+    ConfigError,
+    join_names,
+    shorten,
+    shown,
+    shown_name,
+    suggest,
+)
 from mmfusion_jax.losses.objective import TASK
 from mmfusion_jax.metrics.integration_score import IntegrationScoreSpec
 from mmfusion_jax.option_types import Fraction
@@ -135,8 +142,8 @@ def _checked(config: ConfigDict) -> dict[str, Any]:
     single = flatten(values)
     for name, field in FIELDS.items():
         if single[name] is None:
-            message = f"config.{name} is not set: {field.help}"
-            raise ConfigError("C31", message, f"--config.{name}=VALUE")
+            message = f"config.{shorten(name)} is not set: {field.help}"
+            raise ConfigError("C31", message, f"--config.{shorten(name)}=VALUE")
     check_values(single)
     return values
 
@@ -156,8 +163,8 @@ def check_structure(values: Mapping[str, Any]) -> None:
             if word not in level:
                 raise ConfigError(
                     "C31",
-                    f"config.{name} is missing: {help}",
-                    f"config.{name} = ... in the config file"
+                    f"config.{shorten(name)} is missing: {help}",
+                    f"config.{shorten(name)} = ... in the config file"
                     if name in own
                     else "start the config from mmfusion_jax.config.base.base_config()",
                 )
@@ -182,7 +189,9 @@ def _check_group(
         elif name not in known and group not in FREE:
             here = [n.rpartition(".")[2] for n in known if _parent(n) == group]
             here += [n for n in groups if _parent(n) == group]
-            raise ConfigError("C02", f"config.{name} is unknown.", suggest(word, here))
+            raise ConfigError(
+                "C02", f"config.{shorten(name)} is unknown.", suggest(word, here)
+            )
 
 
 def _check_is_group(name: str, value: Any) -> None:
@@ -190,8 +199,8 @@ def _check_is_group(name: str, value: Any) -> None:
     if not isinstance(value, Mapping):
         raise ConfigError(
             "C11",
-            f"config.{name}={value!r} is not a group of fields.",
-            f"config.{name} = dict(...) in the config file",
+            f"config.{shorten(name)}={shown(value)} is not a group of fields.",
+            f"config.{shorten(name)} = dict(...) in the config file",
         )
 
 
@@ -200,8 +209,11 @@ def _check_members(group: str, members: Any) -> None:
     _check_is_group(group, members)
     for name, options in members.items():
         if not isinstance(name, str):
-            message = f"config.{group} has the name {name!r}, which is not a string."
-            raise ConfigError("C11", message)
+            raise ConfigError(
+                "C11",
+                f"config.{shorten(group)} has the name {shown(name)}, which is not a "
+                "string.",
+            )
         where = f"{group}.{name}"
         if group == "data.modality_dropout":
             check_type(f"config.{where}", options, Fraction)
@@ -236,7 +248,7 @@ def _part(
         return Part(name, target, {}, where)
     if not callable(target):
         raise ConfigError(
-            "C32", f"{where}.name={name!r} is a {type(target).__name__}.",
+            "C32", f"{where}.name={shown(name)} is a {type(target).__name__}.",
             "a class or a function",
         )  # fmt: skip
     # A common mistake: the function itself instead of a class whose objects are such
@@ -245,7 +257,7 @@ def _part(
     if call and tuple(arguments_of(target))[: len(call)] == call:
         raise ConfigError(
             "C33",
-            f"{where}.name={name!r} is a function of ({', '.join(call)}).",
+            f"{where}.name={shown(name)} is a function of ({join_names(call)}).",
             f"a class whose objects are such functions, see the {kind} in "
             "CONTRIBUTING.md",
         )
@@ -270,11 +282,10 @@ def _encoder(values: Mapping[str, Any], where: str) -> Part:
     """Returns an encoder; its option `encoder`, if it is a group, is one too."""
     inner = values.get("encoder")
     if isinstance(inner, Mapping):
-        group = f"{where}.encoder"
         if "name" not in inner:
-            message = f"{group}.name is missing."
-            raise ConfigError("C31", message, f"{group}.name = ...")
-        values = {**values, "encoder": _encoder(inner, group)}
+            message = f"{where}.encoder.name is missing."
+            raise ConfigError("C31", message, f"{where}.encoder.name = ...")
+        values = {**values, "encoder": _encoder(inner, f"{where}.encoder")}
     return _part("encoder", values, where, FROM_ENCODERS)
 
 
@@ -308,20 +319,20 @@ def _check_takes(dataset: Part, folds: int, protocol: str) -> None:
     needs = {name for name, p in arguments if p.default is p.empty}
     if missing := needs.intersection(RUN_ARGUMENTS).difference(takes):
         raise dataset.error(
-            f"has the argument {min(missing)!r}, which it must declare: "
-            f"@dataset_loader(takes=({min(missing)!r},))"
+            f"has the argument {shown(min(missing))}, which it must declare: "
+            f"@dataset_loader(takes=({shown(min(missing))},))"
         )
     if "protocol" not in takes and protocol == "fixed_epochs":
         raise ConfigError(
             "C06",
-            f"config.protocol='fixed_epochs' is not supported by {dataset.name!r}: its "
-            "validation split selects the checkpoint.",
+            "config.protocol='fixed_epochs' is not supported by "
+            f"{shown(dataset.name)}: its validation split selects the checkpoint.",
             "--config.protocol=validation",
         )
     if "folds" not in takes and folds != 1:
         raise ConfigError(
             "C06",
-            f"config.data.folds={folds}: {dataset.name!r} has no folds.",
+            f"config.data.folds={folds}: {shown(dataset.name)} has no folds.",
             "--config.data.folds=1",
         )
 
@@ -349,7 +360,8 @@ def _weights(
         if name not in TABLES[kind]:
             raise ConfigError(
                 "C03",
-                f"config.model.encoders.{modality}.weights: {name!r} is not an {kind}.",
+                f"config.model.encoders.{shown_name(modality)}.weights: "
+                f"{shown(name)} is not an {kind}.",
                 suggest(name, TABLES[kind]),
             )
     return files
@@ -360,8 +372,8 @@ def _losses(values: Mapping[str, Mapping[str, Any]]) -> dict[str, LossSpec]:
     if TASK not in values:
         raise ConfigError(
             "C14",
-            f"config.losses must have a term {TASK!r}, which scores evaluations.",
-            f"its terms are {', '.join(values) or 'none'}",
+            f"config.losses must have a term {shown(TASK)}, which scores evaluations.",
+            f"its terms are {join_names(values)}",
         )
     terms, weights = _split_off("weight", values)
     for name, weight in weights.items():
@@ -418,7 +430,8 @@ def _check_modalities(spec: ExperimentSpec) -> None:
             if modality not in spec.model.encoders:
                 raise ConfigError(
                     "C13",
-                    f"config.{field} names {modality!r}, which has no encoder.",
+                    f"config.{shorten(field)} names {shown(modality)}, "
+                    "which has no encoder.",
                     suggest(modality, spec.model.encoders),
                 )
 
@@ -435,7 +448,7 @@ def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
         except (TypeError, ValueError) as error:
             raise ConfigError(
                 "C11",
-                f"config.{name}={value!r} is not a value of a config.",
+                f"config.{shorten(name)}={shown(value)} is not a value of a config.",
                 "numbers, strings, True, False, None, tuples and groups of fields",
             ) from error
     return json.loads(json.dumps(values))

@@ -7,7 +7,13 @@ from typing import Any
 
 from mmfusion_jax.config.instantiate import accepted
 from mmfusion_jax.config.registry import package_of
-from mmfusion_jax.errors import ConfigError, describe_exception, shown, type_name
+from mmfusion_jax.errors import (
+    ConfigError,
+    describe_exception,
+    shorten,
+    shown,
+    type_name,
+)
 from mmfusion_jax.option_types import PositiveFloat, SelectionProtocol
 
 
@@ -66,7 +72,9 @@ class Part:
         try:
             inspect.signature(function).bind(*args, **kwargs)
         except TypeError as error:
-            raise self.error(f"is not a function of ({call}): {error}") from error
+            raise self.error(
+                f"is not a function of ({call}): {shorten(error)}"
+            ) from error
         except ValueError:  # a function without a signature, such as one written in C
             pass
         return function
@@ -79,12 +87,12 @@ class Part:
 
     def error(self, problem: str) -> ConfigError:
         """Returns the error for a part that is not what a part of its kind must be."""
-        options = ", ".join(f"{k}={shown(v)}" for k, v in self.options.items())
+        listed = ", ".join(f"{k}={shown(v)}" for k, v in self.options.items())
         return ConfigError(
             "C33",
-            f"{self.where}.name={self.name!r} {problem}.",
+            f"{self.where}.name={shown(self.name)} {problem}.",
             "correct this part; CONTRIBUTING.md has an example of each kind"
-            + (f" (options: {options})" if options else ""),
+            + (f" (options: {listed})" if listed else ""),
         )
 
     def default(self, name: str, missing: Any = None) -> Any:

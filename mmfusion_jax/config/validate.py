@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from mmfusion_jax.config.registry import TABLES, check_name
-from mmfusion_jax.errors import ConfigError, shown, suggest
+from mmfusion_jax.errors import ConfigError, shorten, shown, shown_name, suggest
 from mmfusion_jax.option_types import Range
 
 # JAX's integers have 32 bits by default.
@@ -66,15 +66,19 @@ def check_type(field: str, value: Any, hint: Any) -> None:
     if get_origin(hint) is Literal and value not in get_args(hint):
         raise ConfigError(
             "C03",
-            f"{field}={shown(value)} is not an allowed value.",
+            f"{shorten(field)}={shown(value)} is not an allowed value.",
             suggest(str(value), map(str, get_args(hint))),
         )
     if not matches(value, hint):
-        raise ConfigError("C11", f"{field}={shown(value)} is not {describe(hint)}.")
+        raise ConfigError(
+            "C11", f"{shorten(field)}={shown(value)} is not {describe(hint)}."
+        )
     for part, bound in _bounds(value, hint):
         if not bound.allows(part):
             raise ConfigError(
-                "C10", f"{field}={shown(value)} is out of range.", str(bound)
+                "C10",
+                f"{shorten(field)}={shown(value)} is out of range.",
+                shorten(bound),
             )
 
 
@@ -140,7 +144,7 @@ def describe(hint: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(map(describe, arguments)))
     if origin is Literal:
-        return f"one of {', '.join(map(repr, arguments))}"
+        return f"one of {', '.join(map(shown, arguments))}"
     if origin in (tuple, list, Sequence):
         kinds = [one for one in arguments if one is not Ellipsis]
         words = dict.fromkeys(PLURALS.get(_plain(one), "values") for one in kinds)
@@ -148,4 +152,4 @@ def describe(hint: Any) -> str:
         return f"a tuple of {count}{' or '.join(words) or 'values'}"
     if origin in (dict, Mapping):
         return "a group of fields"
-    return f"a {getattr(hint, '__name__', hint)}"
+    return f"a {shown_name(getattr(hint, '__name__', hint))}"

@@ -10,7 +10,7 @@ from typing import Any
 from mmfusion_jax.data.datasets.av_mnist.build_store import FOLDER as AV_MNIST
 from mmfusion_jax.data.feature_files.importer import FOLDER as IMPORTED
 from mmfusion_jax.data.storage.array_record_store import MANIFEST, cache_folder
-from mmfusion_jax.errors import DataError, shown, suggest
+from mmfusion_jax.errors import DataError, shown, shown_path, suggest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,11 +84,11 @@ def find_store(name: str) -> CachedStore:
         return matching[0]
     names = [store.name for store in stores]
     if matching:
-        listed = " or ".join(store.name for store in matching)
+        listed = " or ".join(shown(store.name) for store in matching)
         raise DataError("D76", f"{shown(name)} is ambiguous among the stores.", listed)
     raise DataError(
         "D75",
-        f"{shown(name)} is not in the cache {cache_folder('')}.",
+        f"{shown(name)} is not in the cache {shown_path(cache_folder(''))}.",
         suggest(name, names) if names else "the cache contains no store",
     )
 

@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
-from mmfusion_jax.errors import DataError, shown
+from mmfusion_jax.errors import DataError, join_names, shown
 
 Example: TypeAlias = dict[str, Any]
 """One example as plain NumPy:
@@ -167,7 +167,7 @@ def dataset_loader(
     """
     if unknown := [name for name in takes if name not in RUN_ARGUMENTS]:
         raise ValueError(
-            f"takes={unknown} is unknown; known: {', '.join(RUN_ARGUMENTS)}."
+            f"takes={shown(unknown)} is unknown; known: {join_names(RUN_ARGUMENTS)}."
         )
     info = LoaderInfo(tuple(takes), outline, has_files or names_files)
 
@@ -237,8 +237,7 @@ def check_disjoint(groups: Mapping[str, Sequence[str]]) -> None:
                 raise DataError(
                     "D10",
                     f"{shown(name)} is in splits {shown(seen[name])} and "
-                    f"{shown(split)} (data "
-                    "leakage).",
+                    f"{shown(split)} (data leakage).",
                     "assign every speaker to one split only",
                 )
             seen[name] = split

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mmfusion_jax.data.dataset import Dataset, Example, RegressionTarget
-from mmfusion_jax.errors import DataError, type_name
+from mmfusion_jax.errors import DataError, join_names, shorten, shown, type_name
 
 SPLITS = ("train", "valid", "test")
 PARTS = ("inputs", "masks", "labels", "weight")
@@ -28,19 +28,22 @@ def check_dataset(data: Dataset, label: str) -> None:
     _check_declarations(data)
     for split, source in data.sources.items():
         if split not in SPLITS:
-            raise _invalid(f"split {split!r} is not one of {', '.join(SPLITS)}")
+            raise _invalid(f"split {shown(split)} is not one of {join_names(SPLITS)}")
         if not (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
-            raise _invalid(f"split {split!r} is {type_name(source)}, not a sequence")
+            raise _invalid(
+                f"split {shown(split)} is {type_name(source)}, not a sequence"
+            )
         if not len(source):
             code = "D12" if split == "train" else "D23"
-            raise DataError(code, f"split {split!r} of {data.title} is empty.")
-        where = f"the first example of split {split!r}"
+            raise DataError(code, f"split {shown(split)} of {data.title} is empty.")
+        where = f"the first example of split {shown(split)}"
         check_example(source[0], where)
         _check_label(data, label, source[0]["labels"].get(label), where)
         given = data.labels.get(split, {}).get(label, source)
         if len(given) != len(source):
             raise _invalid(
-                f"split {split!r} has {len(source)} examples and {len(given)} labels"
+                f"split {shown(split)} has {len(source)} examples and "
+                f"{len(given)} labels"
             )
 
 
@@ -48,14 +51,15 @@ def _check_declarations(data: Dataset) -> None:
     """Raises DataError if a field of a dataset has the wrong type."""
     for name, target in data.values.items():
         if not isinstance(target, RegressionTarget):
-            found = type_name(target)
-            raise _invalid(f"values[{name!r}] is {found}, not a RegressionTarget")
+            raise _invalid(
+                f"values[{shown(name)}] is {type_name(target)}, not a RegressionTarget"
+            )
     if data.augment is not None and not callable(data.augment):
         raise _invalid(f"augment is {type_name(data.augment)}, not a function")
     try:
         json.dumps(dict(data.facts))
     except (TypeError, ValueError) as error:
-        raise _invalid(f"facts cannot be written as JSON: {error}") from error
+        raise _invalid(f"facts cannot be written as JSON: {shorten(error)}") from error
 
 
 def _check_label(data: Dataset, label: str, value: Any, where: str) -> None:
@@ -67,7 +71,8 @@ def _check_label(data: Dataset, label: str, value: Any, where: str) -> None:
     if found.dtype.kind not in "biuf" or found.shape != shape:
         kind = f"{shape[0]} flags" if shape else "one number"
         raise _malformed(
-            f"label {label!r} of {where} is {found.dtype} {found.shape}, not {kind}"
+            f"label {shown(label)} of {where} is {found.dtype.name} "
+            f"{found.shape}, not {kind}"
         )
 
 
@@ -77,8 +82,8 @@ def check_splits(data: Dataset, *splits: str) -> None:
         if split not in data.sources:
             raise DataError(
                 "D25",
-                f"{data.title} does not have the split {split!r}.",
-                f"its splits are {', '.join(data.sources) or 'none'}",
+                f"{data.title} does not have the split {shown(split)}.",
+                f"its splits are {join_names(data.sources)}",
             )
 
 
@@ -92,15 +97,17 @@ def check_example(example: Any, where: str) -> None:
     if not isinstance(example, Mapping):
         raise _malformed(f"{where} is {type_name(example)}, not a dictionary")
     if missing := [part for part in PARTS if part not in example]:
-        raise _malformed(f"{where} does not have {missing[0]!r}")
+        raise _malformed(f"{where} does not have {shown(missing[0])}")
     for name, x in example["inputs"].items():
         values, mask = np.asarray(x), np.asarray(example["masks"].get(name))
         if values.dtype.kind not in "biuf" or not values.ndim:
-            raise _malformed(f"input {name!r} of {where} is not an array of numbers")
+            raise _malformed(
+                f"input {shown(name)} of {where} is not an array of numbers"
+            )
         if mask.dtype.kind != "b" or mask.shape != values.shape[:1]:
             raise _malformed(
-                f"the mask of input {name!r} of {where} is {mask.dtype} {mask.shape}, "
-                f"not bool {values.shape[:1]}"
+                f"the mask of input {shown(name)} of {where} is {mask.dtype.name} "
+                f"{mask.shape}, not bool {values.shape[:1]}"
             )
 
 
@@ -114,7 +121,7 @@ def mismatch(examples: Sequence[Example]) -> DataError:
             shapes = sorted({np.shape(example[part][name]) for example in examples})
             if len(shapes) > 1:
                 return _malformed(
-                    f"{part} {name!r} of examples of a batch have the shapes "
+                    f"{part} {shown(name)} of examples of a batch have the shapes "
                     f"{shapes[0]} and {shapes[1]}"
                 )
     return _malformed("the examples of a batch cannot be stacked")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from mmfusion_jax.data.dataset import Example
-from mmfusion_jax.errors import DataError
+from mmfusion_jax.errors import DataError, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class InMemory:
             if len(array) != len(self):
                 raise DataError(
                     "D25",
-                    f"{name!r} has {len(array)} examples, but the first mask has "
+                    f"{shown(name)} has {len(array)} examples, but the first mask has "
                     f"{len(self)}.",
                     "all arrays of InMemory have the same first axis",
                 )

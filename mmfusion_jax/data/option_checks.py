@@ -8,7 +8,15 @@ on the files, and the options of a loader that is called without a config.
 from collections.abc import Iterable
 from pathlib import Path
 
-from mmfusion_jax.errors import ConfigError, DataError, shown, suggest
+from mmfusion_jax.errors import (
+    ConfigError,
+    DataError,
+    shorten,
+    shown,
+    shown_name,
+    shown_path,
+    suggest,
+)
 
 
 def check_choice(name: str, value: str, known: Iterable[str]) -> None:
@@ -17,7 +25,7 @@ def check_choice(name: str, value: str, known: Iterable[str]) -> None:
     if value not in known:
         raise ConfigError(
             "C03",
-            f"config.data.{name}={shown(value)} is unknown.",
+            f"config.data.{shown_name(name)}={shown(value)} is unknown.",
             suggest(value, known),
         )
 
@@ -42,7 +50,8 @@ def out_of_range(name: str, value: float, allowed: str) -> ConfigError:
         value: Its value.
         allowed: The values that it may have, such as "1 to 9".
     """
-    return ConfigError("C10", f"config.data.{name}={value} is out of range.", allowed)
+    message = f"config.data.{shown_name(name)}={value:g} is out of range."
+    return ConfigError("C10", message, shorten(allowed))
 
 
 def data_folder(data_dir: str, layout: str, fallback: str) -> Path:
@@ -76,7 +85,7 @@ def find_files(data_dir: str, pattern: str, layout: str, fallback: str) -> list[
     """
     files = sorted(Path(data_dir).expanduser().glob(pattern)) if data_dir else []
     if not files:
-        problem = f"contains no {pattern.removeprefix('**/')}"
+        problem = f"contains no {shown_name(pattern.removeprefix('**/'))}"
         raise missing_files(data_dir, problem, layout, fallback)
     return files
 
@@ -90,9 +99,9 @@ def missing_files(data_dir: str, problem: str, layout: str, fallback: str) -> Da
         layout: Expected layout of the folder, as indented lines.
         fallback: Command that runs without this data.
     """
-    given = f"={data_dir!r} {problem}" if data_dir else " is missing"
+    suffix = f"={shown_path(data_dir)} {problem}" if data_dir else " is missing"
     return DataError(
         "D40",
-        f"config.data.data_dir{given}. Expected layout:\n{layout}",
+        f"config.data.data_dir{suffix}. Expected layout:\n{layout}",
         fallback,
     )

@@ -13,7 +13,7 @@ import numpy as np
 
 from mmfusion_jax.data.dataset import Augment, Dataset, Example, Source
 from mmfusion_jax.data.dataset_checks import check_example, mismatch
-from mmfusion_jax.errors import DataError
+from mmfusion_jax.errors import DataError, join_names
 from mmfusion_jax.types import Batch
 
 
@@ -165,7 +165,7 @@ def check_present(example: Example, index: int) -> None:
         raise DataError(
             "D14",
             f"example {index} of split 'train': all modalities are missing "
-            f"({', '.join(example['masks'])}).",
+            f"({join_names(example['masks'])}).",
             "remove it from training; in evaluation it gets the class prior",
         )
 

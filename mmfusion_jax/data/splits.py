@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from mmfusion_jax.errors import ConfigError, DataError, shown, suggest
+from mmfusion_jax.errors import ConfigError, DataError, join_names, shown, suggest
 
 SPLITS = ("train", "valid", "test")
 PROTOCOLS = ("validation", "fixed_epochs", "as_published")
@@ -86,8 +86,8 @@ def cross_validation_split(
         raise ConfigError(
             "C06",
             f"config.data.folds={folds} does not work with {len(groups)} groups of "
-            f"which every fold tests {tested_groups}.",
-            f"--config.data.folds=2 to {most}",
+            f"which every fold tests {tested_groups:d}.",
+            f"--config.data.folds=2 to {most:d}",
         )
     if not 0 <= fold < folds:
         raise ConfigError(
@@ -157,7 +157,7 @@ def _by_speaker(
     if len(counts) < len(wanted):
         raise DataError(
             "D45",
-            f"too few speakers: {len(counts)} for the splits {', '.join(wanted)}.",
+            f"too few speakers: {len(counts)} for the splits {join_names(wanted)}.",
             "add speakers, or a split column",
         )
     total = Counter(labels)

@@ -69,7 +69,7 @@ class AudioConv(nn.Module):
             raise DataError(
                 "D13",
                 f"audio too short: {values.shape[1]} steps, but audio_cnn with pool="
-                f"{self.pool} needs at least {self.pool + 4} steps.",
+                f"{self.pool:d} needs at least {self.pool + 4:d} steps.",
                 "use longer clips, or a smaller pool",
             )
         values = values.astype(self.dtype or jnp.promote_types(values.dtype, float))

@@ -111,14 +111,14 @@ class Bert(nn.Module):
         if values.ndim != 2 or not jnp.issubdtype(values.dtype, jnp.integer):
             raise ConfigError(
                 "C26",
-                f"encoder 'bert' expects token ids (b, t), got {values.dtype} of shape "
-                f"{values.shape}.",
+                f"encoder 'bert' expects token ids (b, t), got {values.dtype.name} of "
+                f"shape {values.shape}.",
                 "use encoder 'precomputed' for text embeddings",
             )
         if values.shape[1] > self.max_position_embeddings:
             raise ConfigError(
                 "C26",
                 f"the text has {values.shape[1]} tokens, but encoder 'bert' has "
-                f"max_position_embeddings={self.max_position_embeddings}.",
+                f"max_position_embeddings={self.max_position_embeddings:d}.",
                 f"max_position_embeddings={values.shape[1]}, or shorter text",
             )

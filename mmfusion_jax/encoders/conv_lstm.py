@@ -110,13 +110,14 @@ class ConvLSTM(nn.Module):
         if self.hidden_dim % 2:
             raise ConfigError(
                 "C10",
-                f"hidden_dim={self.hidden_dim} must be even for a bidirectional LSTM.",
+                f"hidden_dim={self.hidden_dim:d} must be even for "
+                "a bidirectional LSTM.",
             )
         ids = jnp.issubdtype(values.dtype, jnp.integer)
         if values.ndim == 2 and not (ids and self.vocab_size > 0):
             raise ConfigError(
                 "C27",
-                f"encoder 'conv_lstm' got {values.dtype} of shape {values.shape} with "
-                f"vocab_size={self.vocab_size}.",
+                f"encoder 'conv_lstm' got {values.dtype.name} of shape {values.shape} "
+                f"with vocab_size={self.vocab_size:d}.",
                 "set vocab_size for token ids; features need a third axis",
             )

@@ -6,7 +6,7 @@ import einops
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError, shown
+from mmfusion_jax.errors import ConfigError, shown, shown_name
 from mmfusion_jax.layers.ctc_alignment import CTCAlignment
 from mmfusion_jax.option_types import PositiveInt
 from mmfusion_jax.types import AUX, Array, Tokens
@@ -78,14 +78,14 @@ class CTCAligned(nn.Module):
         if values.ndim == 2:
             raise ConfigError(
                 "C26",
-                f"encoder 'ctc_aligned' expects vectors (b, t, f), got {values.dtype} "
-                f"of shape {values.shape}.",
+                f"encoder 'ctc_aligned' expects vectors (b, t, f), got "
+                f"{values.dtype.name} of shape {values.shape}.",
                 "align audio or video to the text, not the text",
             )
         if values.shape[1] < self.length:
             raise ConfigError(
                 "C26",
-                f"{where}.length={self.length} is more than the {values.shape[1]} "
-                f"steps of {self.modality}: they cannot be aligned.",
+                f"{where}.length={self.length:d} is more than the {values.shape[1]:d} "
+                f"steps of {shown_name(self.modality)}: they cannot be aligned.",
                 f"--{where}.length={values.shape[1]} or less",
             )

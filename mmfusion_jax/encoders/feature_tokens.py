@@ -47,8 +47,8 @@ class FeatureTokens(nn.Module):
         if features % self.features_per_token:
             raise ConfigError(
                 "C24",
-                f"features_per_token={self.features_per_token} does not divide the "
-                f"{features} features.",
+                f"features_per_token={self.features_per_token:d} does not divide the "
+                f"{features:d} features.",
             )
         x = zero_masked(values, mask).astype(self.dtype or values.dtype)
         x = einops.rearrange(x, "b t (w j) -> b t j w", w=self.features_per_token)

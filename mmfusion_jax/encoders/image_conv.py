@@ -62,7 +62,7 @@ class ImageConv(nn.Module):
                 "D13",
                 f"image too small: {values.shape[2]}x{values.shape[3]} pixels, but "
                 f"image_cnn with {len(self.channels)} convolutions and downsample="
-                f"{self.downsample} needs at least {side}x{side}.",
+                f"{self.downsample:d} needs at least {side:d}x{side:d}.",
                 "use larger images, fewer entries in channels, or a smaller downsample",
             )
         if jnp.issubdtype(values.dtype, jnp.unsignedinteger):

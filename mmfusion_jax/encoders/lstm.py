@@ -54,8 +54,8 @@ class LSTMEncoder(nn.Module):
             if values.ndim == 2:
                 raise ConfigError(
                     "C26",
-                    f"encoder 'lstm' expects vectors (b, t, f), got {values.dtype} of "
-                    f"shape {values.shape}.",
+                    "encoder 'lstm' expects vectors (b, t, f), got "
+                    f"{values.dtype.name} of shape {values.shape}.",
                     "use encoder 'bert' for token ids",
                 )
             values = jnp.asarray(values) / 255

@@ -38,8 +38,8 @@ class Precomputed(nn.Module):
         if values.ndim == 2:
             raise ConfigError(
                 "C26",
-                f"encoder 'precomputed' expects vectors (b, t, f), got {values.dtype} "
-                f"of shape {values.shape}.",
+                "encoder 'precomputed' expects vectors (b, t, f), got "
+                f"{values.dtype.name} of shape {values.shape}.",
                 "use an encoder for token ids, such as 'conv_lstm' or 'bert'",
             )
         if jnp.issubdtype(values.dtype, jnp.unsignedinteger):

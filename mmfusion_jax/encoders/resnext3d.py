@@ -129,9 +129,9 @@ class ResNeXt3D(nn.Module):
         if self.base_channels % 2:
             raise ConfigError(
                 "C25",
-                f"base_channels={self.base_channels} of encoder 'resnext_3d' is odd: "
+                f"base_channels={self.base_channels:d} of encoder 'resnext_3d' is odd: "
                 "half as many are the groups of its convolutions.",
-                f"base_channels={self.base_channels + 1}",
+                f"base_channels={self.base_channels + 1:d}",
             )
         return self.base_channels // 2
 

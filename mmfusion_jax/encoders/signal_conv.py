@@ -7,7 +7,7 @@ import einops
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError, DataError
+from mmfusion_jax.errors import ConfigError, DataError, shown
 from mmfusion_jax.layers.linear import torch_uniform
 from mmfusion_jax.layers.transformer import layer_norm
 from mmfusion_jax.ops.masking import masked_mean, zero_masked
@@ -129,18 +129,18 @@ class SignalConv(nn.Module):
         if values.ndim == 2 and not (ids and self.vocab_size > 0):
             raise ConfigError(
                 "C27",
-                f"encoder 'conv1d' got {values.dtype} of shape {values.shape} with "
-                f"vocab_size={self.vocab_size}.",
+                f"encoder 'conv1d' got {values.dtype.name} of shape {values.shape} "
+                f"with vocab_size={self.vocab_size:d}.",
                 "set vocab_size for token ids; features need a third axis",
             )
         needed = math.prod(self.pools)
         if needed < 1:
-            raise ConfigError("C10", f"pools={self.pools} must be at least 1.")
+            raise ConfigError("C10", f"pools={shown(self.pools)} must be at least 1.")
         if values.shape[1] < needed:
             raise DataError(
                 "D13",
                 f"sequence too short: {values.shape[1]} steps, but conv1d with pools="
-                f"{self.pools} needs at least {needed} steps.",
+                f"{shown(self.pools)} needs at least {needed:d} steps.",
                 "use longer sequences, or smaller pools",
             )
 

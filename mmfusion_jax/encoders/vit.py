@@ -96,7 +96,7 @@ class ViT(nn.Module):
         if h % p or w % p:
             raise DataError(
                 "D13",
-                f"image size {h}x{w} must be divisible by patch_size={p}.",
+                f"image size {h:d}x{w:d} must be divisible by patch_size={p:d}.",
                 "use images of another size, or another patch_size",
             )
         return einops.rearrange(x, "b (h i) (w j) c -> b (h w) (i j c)", i=p, j=p)

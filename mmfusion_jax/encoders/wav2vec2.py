@@ -148,8 +148,8 @@ class Wav2Vec2(nn.Module):
         if values.ndim != 2 or not jnp.issubdtype(values.dtype, jnp.floating):
             raise ConfigError(
                 "C26",
-                f"encoder 'wav2vec2' expects audio samples (b, t), got {values.dtype} "
-                f"of shape {values.shape}.",
+                "encoder 'wav2vec2' expects audio samples (b, t), got "
+                f"{values.dtype.name} of shape {values.shape}.",
                 "use encoder 'precomputed' or 'lstm' for acoustic features",
             )
         needed = 1
@@ -159,7 +159,7 @@ class Wav2Vec2(nn.Module):
             raise ConfigError(
                 "C26",
                 f"audio too short: {values.shape[1]} samples, but encoder 'wav2vec2' "
-                f"needs at least {needed}.",
+                f"needs at least {needed:d}.",
                 "use longer audio",
             )
         return values

@@ -73,7 +73,8 @@ class CrossModalAlignment(nn.Module):
         width = parts[0].values.shape[-1]
         if width % self.num_heads:
             raise ConfigError(
-                "C10", f"num_heads={self.num_heads} does not divide the width {width}."
+                "C10",
+                f"num_heads={self.num_heads:d} does not divide the width {width}.",
             )
         alpha = self._alpha(parts, width)
         # The tokens of all modalities are concatenated: one projection, gate and norm

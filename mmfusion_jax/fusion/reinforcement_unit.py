@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError, shown, suggest
+from mmfusion_jax.errors import ConfigError, shown, shown_name, suggest
 from mmfusion_jax.layers.linear import torch_uniform
 from mmfusion_jax.ops.chunked_map import chunk_size_for, map_in_chunks
 from mmfusion_jax.ops.masking import masked_softmax, zero_masked
@@ -244,11 +244,14 @@ class ReinforcementUnit(nn.Module):
         for name, values in CHOICES.items():
             if (value := getattr(self, name)) not in values:
                 raise ConfigError(
-                    "C03", f"{name}={shown(value)} is unknown.", suggest(value, values)
+                    "C03",
+                    f"{shown_name(name)}={shown(value)} is unknown.",
+                    suggest(value, values),
                 )
         if width % self.num_heads:
             raise ConfigError(
-                "C10", f"num_heads={self.num_heads} does not divide the width {width}."
+                "C10",
+                f"num_heads={self.num_heads:d} does not divide the width {width}.",
             )
 
 

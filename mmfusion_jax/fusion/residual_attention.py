@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError, shown, suggest
+from mmfusion_jax.errors import ConfigError, join_names, shown, shown_name, suggest
 from mmfusion_jax.layers.linear import torch_dense
 from mmfusion_jax.layers.pooling import time_steps
 from mmfusion_jax.ops.masking import last_valid, masked_softmax, zero_masked
@@ -127,11 +127,13 @@ class ResidualAttention(nn.Module):
         if missing := {self.target, self.source} - streams.keys():
             raise ConfigError(
                 "C22",
-                f"ResidualAttention requires streams {sorted(missing)}, "
-                f"but got {sorted(streams)}.",
+                f"ResidualAttention requires streams {join_names(sorted(missing))}, "
+                f"but got {join_names(sorted(streams))}.",
             )
         for name, values in CHOICES.items():
             if (value := getattr(self, name)) not in values:
                 raise ConfigError(
-                    "C03", f"{name}={shown(value)} is unknown.", suggest(value, values)
+                    "C03",
+                    f"{shown_name(name)}={shown(value)} is unknown.",
+                    suggest(value, values),
                 )

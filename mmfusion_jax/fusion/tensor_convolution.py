@@ -104,8 +104,8 @@ class TensorConvolution(nn.Module):
             raise ConfigError(
                 "C29",
                 f"{len(self.channels)} convolutions of 3x3 need vectors of at least "
-                f"{needed} elements, but {shown(self.x)} and {shown(self.y)} have "
-                f"{widths}.",
+                f"{needed:d} elements, but {shown(self.x)} and {shown(self.y)} have "
+                f"{shown(widths)}.",
             )
 
 

@@ -62,7 +62,8 @@ class Attention(nn.Module):
         width = query.values.shape[-1]
         if width % self.num_heads:
             raise ConfigError(
-                "C10", f"num_heads={self.num_heads} does not divide the width {width}."
+                "C10",
+                f"num_heads={self.num_heads:d} does not divide the width {width}.",
             )
         memory_values = zero_masked(memory.values, memory.mask)
         q = self._heads("query", width)(zero_masked(query.values, query.mask))

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError, shown, suggest
+from mmfusion_jax.errors import ConfigError, shorten, shown, suggest
 from mmfusion_jax.types import Array, Outputs
 
 PREDICTION = "prediction"
@@ -23,8 +23,7 @@ def model_output(outputs: Outputs, name: str) -> Array:
         raise ConfigError(
             "C17",
             f"a loss requires model output {shown(name)}, which the model does not "
-            "produce; "
-            f"{suggest(name, outputs.aux)}",
+            f"produce; {suggest(name, outputs.aux)}",
             "set its weight to 0, or change its modalities or pairs, or the model",
         )
     return as_float32(outputs.aux[name])
@@ -42,7 +41,8 @@ def check_choice(field: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise ConfigError(
             "C03",
-            f"{field}={shown(value)} of a loss is unknown; {suggest(value, known)}",
+            f"{shorten(field)}={shown(value)} of a loss is unknown; "
+            f"{suggest(value, known)}",
         )
 
 
@@ -56,8 +56,8 @@ def check_fit(loss: str, prediction: Array, label: Array, fits: bool) -> None:
     if not fits:
         raise ConfigError(
             "C34",
-            f"the loss {loss!r} does not fit the label: the predictions are "
-            f"{prediction.shape}, the label {label.dtype} {label.shape}.",
+            f"the loss {shown(loss)} does not fit the label: the predictions are "
+            f"{prediction.shape}, the label {label.dtype.name} {label.shape}.",
             "cross_entropy is for classes, l1 and mse for numbers, multilabel for "
             "binary labels",
         )

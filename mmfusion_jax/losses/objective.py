@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError, type_name
+from mmfusion_jax.errors import ConfigError, shown_name, type_name
 from mmfusion_jax.types import Array, Batch, LossTerm, Outputs
 
 TASK = "task"
@@ -81,11 +81,11 @@ class Objective:
         value = self.terms[name].term(outputs, batch)
         shape = getattr(value, "shape", None)
         if shape not in ((), batch.weight.shape):
-            found = type_name(value) if shape is None else f"an array of shape {shape}"
+            what = type_name(value) if shape is None else f"an array of shape {shape}"
             raise ConfigError(
                 "C33",
-                f"config.losses.{name} returns {found}, not one value per example, "
-                f"{batch.weight.shape}.",
+                f"config.losses.{shown_name(name)} returns {what}, not one value per "
+                f"example, {batch.weight.shape}.",
             )
         value = value.astype(jnp.promote_types(value.dtype, jnp.float32))
         return average(value, batch.weight) if value.ndim else value

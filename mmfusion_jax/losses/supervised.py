@@ -7,7 +7,7 @@ import einops
 import jax.numpy as jnp
 import optax
 
-from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.errors import ConfigError, shown
 from mmfusion_jax.losses.model_outputs import (
     PREDICTION,
     as_float32,
@@ -67,8 +67,8 @@ class CrossEntropy:
         if self.class_weights and len(self.class_weights) != classes:
             raise ConfigError(
                 "C10",
-                f"class_weights={self.class_weights} of a loss must have {classes} "
-                "entries, one per class.",
+                f"class_weights={shown(self.class_weights)} of a loss must have "
+                f"{classes:d} entries, one per class.",
             )
 
 

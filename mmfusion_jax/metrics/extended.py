@@ -3,7 +3,13 @@
 import dataclasses
 from collections.abc import Iterable
 
-from mmfusion_jax.errors import ConfigError, shown
+from mmfusion_jax.errors import (
+    ConfigError,
+    describe_exception,
+    join_names,
+    shown,
+    shown_name,
+)
 from mmfusion_jax.metrics.score_info import (
     LOSS,
     Collected,
@@ -59,7 +65,7 @@ def check_extra_metrics(
                 "C16",
                 f"config.metrics adds {shown(info.name)}, but label {shown(label)} "
                 "already has a metric of this name.",
-                f"remove it; the metrics of the label: {', '.join(family.infos)}",
+                f"remove it; the metrics of the label: {join_names(family.infos)}",
             )
         taken.add(info.name)
         try:
@@ -68,9 +74,11 @@ def check_extra_metrics(
             raise ConfigError(
                 "C16",
                 f"config.metrics: {shown(info.name)} cannot be computed for label "
-                f"{shown(label)}: {type(error).__name__}: {error}.",
+                f"{shown(label)}: {describe_exception(error)}.",
                 "its formula gets, for two examples, arrays of the shapes "
-                + ", ".join(f"{name} {x.shape}" for name, x in example.items()),
+                + ", ".join(
+                    f"{shown_name(name)} {x.shape}" for name, x in example.items()
+                ),
             ) from error
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import softmax
 
-from mmfusion_jax.errors import ConfigError, shown, suggest
+from mmfusion_jax.errors import ConfigError, join_names, shown, shown_name, suggest
 from mmfusion_jax.metrics import functional
 from mmfusion_jax.metrics.classification import ClassificationMetrics
 from mmfusion_jax.metrics.score_info import (
@@ -104,15 +104,15 @@ class IntegrationScoreSpec:
         if len(self.weights) != 3 or abs(sum(self.weights) - 1) > 1e-6:
             raise ConfigError(
                 "C18",
-                f"config.mis.weights={tuple(self.weights)} must be three numbers "
-                "whose sum is 1.",
+                f"config.mis.weights={shown(tuple(self.weights))} must be three "
+                "numbers whose sum is 1.",
                 "--config.mis.weights=0.3,0.3,0.4",
             )
         for field, known in (("consistency", CONSISTENCY), ("confidence", CONFIDENCE)):
             if (value := getattr(self, field)) not in known:
                 raise ConfigError(
                     "C03",
-                    f"config.mis.{field}={shown(value)} is unknown; "
+                    f"config.mis.{shown_name(field)}={shown(value)} is unknown; "
                     f"{suggest(value, known)}",
                 )
 
@@ -124,8 +124,11 @@ class IntegrationScoreSpec:
     @property
     def definition(self) -> str:
         """The weighted sum, in words."""
-        terms = (f"{w:g} {p}" for w, p in zip(self.weights, self.parts, strict=True))
-        return f"Multimodal Integration Score: {' + '.join(terms)}."
+        listed = (
+            f"{w:g} {shown_name(p)}"
+            for w, p in zip(self.weights, self.parts, strict=True)
+        )
+        return f"Multimodal Integration Score: {' + '.join(listed)}."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +165,7 @@ class IntegrationMetrics:
         if missing := [m for m in names if f"logits/{m}" not in outputs.aux]:
             raise ConfigError(
                 "C18",
-                f"config.mis requires unimodal predictions of {', '.join(missing)}, "
+                f"config.mis requires unimodal predictions of {join_names(missing)}, "
                 "which the model does not produce.",
                 "remove config.mis and set another train.selection_metric, or use a "
                 "model with unimodal heads",
@@ -217,7 +220,9 @@ def mis(
         Hetero-Fusion-Net, Eq. 11-17.
     """
     if abs(sum(weights) - 1) > 1e-6:
-        raise ValueError(f"weights={weights} add up to {sum(weights):g}, not to 1.")
+        raise ValueError(
+            f"weights={shown(weights)} add up to {sum(weights):g}, not to 1."
+        )
     fused, modal = np.asarray(p_fused, float), np.asarray(p_modal, float)
     valid = np.ones(modal.shape[:2], bool) if present is None else np.asarray(present)
     agrees = _cosine(modal, fused) if soft else modal.argmax(-1) == fused.argmax(-1)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mmfusion_jax.errors import shown_name
 from mmfusion_jax.metrics import functional
 from mmfusion_jax.metrics.score_info import (
     Collected,
@@ -41,14 +42,16 @@ class MultilabelMetrics:
                 ScoreInfo(
                     f"{name}_accuracy",
                     _of_flag(index, functional.accuracy),
-                    f"Fraction of examples whose flag {name} is predicted correctly.",
-                    label=f"{name} accuracy",
+                    f"Fraction of examples whose flag {shown_name(name)} is "
+                    "predicted correctly.",
+                    label=f"{shown_name(name)} accuracy",
                 ),
                 ScoreInfo(
                     f"{name}_f1",
                     _of_flag(index, functional.weighted_f1),
-                    f"F1 of the two values of {name}, weighted by their frequency.",
-                    label=f"{name} F1",
+                    f"F1 of the two values of {shown_name(name)}, "
+                    "weighted by their frequency.",
+                    label=f"{shown_name(name)} F1",
                 ),
             )
         ]

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from mmfusion_jax.errors import shown_name
 from mmfusion_jax.metrics.score_info import LOSS, Collected, Metrics
 from mmfusion_jax.results.experiment_result import RunEvaluation, RunResult
 from mmfusion_jax.results.model_result import Evaluation, ModelResult, NotFinite
@@ -56,7 +57,7 @@ def describe_undefined(split: str, evaluation: Evaluation | None) -> str:
     indices = ", ".join(map(str, found.examples))
     more = ", ..." if found.count > len(found.examples) else ""
     return (
-        f"{split}: the predictions of {found.count} of {found.of} examples are "
+        f"{split}: the predictions of {found.count} of {found.of:d} examples are "
         f"not finite (indices {indices}{more}); the metrics are not defined"
     )
 
@@ -65,9 +66,10 @@ def undefined_in_runs(runs: list[RunResult]) -> list[str]:
     """Returns which metrics of runs and their unimodal models are not defined."""
     found = []
     for run in runs:
-        found += _undefined(_run_name(run), _splits(run))
+        where = _run_name(run)
+        found += _undefined(where, _splits(run))
         for name, stage in run.stages.items():
-            found += _undefined(f"{name} only, {_run_name(run)}", _splits(stage))
+            found += _undefined(f"{shown_name(name)} only, {where}", _splits(stage))
     return found
 
 
@@ -84,7 +86,7 @@ def _splits(result: ModelResult) -> dict[str, Evaluation | None]:
     return {"valid": result.valid, "test": result.test, "last": result.last}
 
 
-def _undefined(name: str, splits: Mapping[str, Evaluation | None]) -> Iterator[str]:
+def _undefined(where: str, splits: Mapping[str, Evaluation | None]) -> Iterator[str]:
     for split, evaluation in splits.items():
         if line := describe_undefined(split, evaluation):
-            yield f"{name}, {line}"
+            yield f"{where}, {line}"

@@ -92,7 +92,9 @@ def by_name(*infos: ScoreInfo) -> dict[str, ScoreInfo]:
     """
     found = {info.name: info for info in infos}
     if len(found) != len(infos):
-        raise ValueError(f"metrics with the same name: {[i.name for i in infos]}")
+        raise ValueError(
+            f"metrics with the same name: {shown([i.name for i in infos])}"
+        )
     return found
 
 

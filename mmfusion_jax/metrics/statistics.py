@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from mmfusion_jax.errors import shown
+
 
 @dataclasses.dataclass(frozen=True)
 class PairedTest:
@@ -56,7 +58,7 @@ def bootstrap_interval(
             f"values has shape {found.shape}; at least two runs are required"
         )
     if not 0 < level < 1:
-        raise ValueError(f"level={level} must be between 0 and 1")
+        raise ValueError(f"level={shown(level)} must be between 0 and 1")
     drawn = stats.bootstrap(
         (found,),
         np.mean,

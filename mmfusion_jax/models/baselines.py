@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError, shown, suggest
+from mmfusion_jax.errors import ConfigError, join_names, shown, shown_name, suggest
 from mmfusion_jax.layers.linear import torch_dense
 from mmfusion_jax.models.common import (
     encode,
@@ -74,9 +74,9 @@ class Unimodal(nn.Module):
             raise ConfigError(
                 "C22",
                 f"model unimodal with modality={shown(self.modality)} requires "
-                "exactly one "
-                f"encoder, got encoders for {', '.join(names) or 'no modality'}.",
-                f"--config.model.modality={'|'.join(names) or 'MODALITY'}",
+                "exactly one encoder, got encoders for "
+                f"{join_names(names, 'no modality')}.",
+                f"--config.model.modality={shown_name('|'.join(names)) or 'MODALITY'}",
             )
         (name,) = names
         streams = encode(self.encoders, batch, train=train)

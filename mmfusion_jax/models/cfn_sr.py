@@ -6,7 +6,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.errors import ConfigError, join_names
 from mmfusion_jax.fusion.residual_attention import ResidualAttention
 from mmfusion_jax.layers.linear import torch_dense
 from mmfusion_jax.layers.pooling import mean_per_frame
@@ -165,7 +165,7 @@ class CFNSR(nn.Module):
         if missing := {"audio", self.attended_modality} - self.encoders.keys():
             raise ConfigError(
                 "C22",
-                f"model cfn_sr requires encoders for {sorted(missing)}, but "
-                f"config.model.encoders has {sorted(self.encoders)}.",
+                f"model cfn_sr requires encoders for {join_names(sorted(missing))}, "
+                f"but config.model.encoders has {join_names(sorted(self.encoders))}.",
             )
         check_choices(self, CHOICES)

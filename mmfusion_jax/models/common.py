@@ -6,7 +6,14 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError, shown, suggest, type_name
+from mmfusion_jax.errors import (
+    ConfigError,
+    join_names,
+    shown,
+    shown_name,
+    suggest,
+    type_name,
+)
 from mmfusion_jax.layers.linear import torch_dense
 from mmfusion_jax.layers.pooling import flatten, mean, mean_std
 from mmfusion_jax.layers.transformer import layer_norm
@@ -35,8 +42,8 @@ def encode(
     if missing := encoders.keys() - batch.inputs.keys():
         raise ConfigError(
             "C22",
-            f"config.model.encoders has {sorted(missing)}, but the data only has "
-            f"{sorted(batch.inputs)}.",
+            f"config.model.encoders has {join_names(sorted(missing))}, but the data "
+            f"only has {join_names(sorted(batch.inputs))}.",
         )
     # valid_mask and not the mask: a padding row then has no valid token, and changes no
     # statistic of BatchNorm.
@@ -52,17 +59,19 @@ def encode(
 def _check_tokens(name: str, tokens: Any, b: int) -> None:
     """Raises ConfigError unless an encoder returned Tokens of consistent shapes."""
     if not isinstance(tokens, Tokens):
-        found = type_name(tokens)
+        what = type_name(tokens)
     else:
         x, mask = tokens.values, tokens.mask
         shaped = x.ndim == 3 and len(x) == b and x.size and mask.shape == x.shape[:2]
         if shaped and jnp.issubdtype(x.dtype, jnp.floating) and mask.dtype == bool:
             return
-        found = f"values {x.dtype} {x.shape} and a mask {mask.dtype} {mask.shape}"
+        what = (
+            f"values {x.dtype.name} {x.shape} and a mask {mask.dtype.name} {mask.shape}"
+        )
     raise ConfigError(
         "C33",
-        f"config.model.encoders.{name} returns {found}, not Tokens with float values "
-        f"(b n d) and a bool mask (b n), b={b}.",
+        f"config.model.encoders.{shown_name(name)} returns {what}, not Tokens with "
+        f"float values (b n d) and a bool mask (b n), b={b}.",
     )
 
 
@@ -177,7 +186,7 @@ def check_widths(streams: Streams) -> None:
     if len(set(widths.values())) > 1:
         raise ConfigError(
             "C28",
-            f"encoder output dims differ: {widths}.",
+            f"encoder output dims differ: {shown(widths)}.",
             "use the same hidden_dim for all of config.model.encoders",
         )
 
@@ -187,7 +196,9 @@ def check_choices(model: nn.Module, choices: Mapping[str, tuple[str, ...]]) -> N
     for name, values in choices.items():
         if (value := getattr(model, name)) not in values:
             raise ConfigError(
-                "C03", f"{name}={shown(value)} is unknown.", suggest(value, values)
+                "C03",
+                f"{shown_name(name)}={shown(value)} is unknown.",
+                suggest(value, values),
             )
 
 
@@ -202,6 +213,7 @@ def ordered(
     if order and sorted(order) != sorted(encoders):
         raise ConfigError(
             "C22",
-            f"modality_order={order} does not match the encoders {sorted(encoders)}.",
+            f"modality_order={shown(order)} does not match the encoders "
+            f"{join_names(sorted(encoders))}.",
         )
     return order or tuple(sorted(encoders))

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.errors import ConfigError, join_names, shown
 from mmfusion_jax.fusion.tensor_convolution import ACTIVATIONS, TensorConvolution
 from mmfusion_jax.layers.linear import xavier_dense, xavier_normal
 from mmfusion_jax.layers.pooling import first
@@ -258,13 +258,13 @@ class MCLMCF(nn.Module):
         ):
             raise ConfigError(
                 "C22",
-                f"modality_order={self.modality_order} must contain the three encoders "
-                f"{sorted(self.encoders)}.",
+                f"modality_order={shown(self.modality_order)} must contain the three "
+                f"encoders {join_names(sorted(self.encoders))}.",
                 "list the three modalities once each, in the order text, audio, video",
             )
         if not set(self.levels) <= set(LEVELS):
             raise ConfigError(
-                "C03", f"levels={self.levels} must be a subset of {LEVELS}."
+                "C03", f"levels={shown(self.levels)} must be a subset of {LEVELS}."
             )
         check_choices(self, CHOICES)
 

@@ -2,7 +2,7 @@
 
 import jax
 
-from mmfusion_jax.errors import ConfigError, shown
+from mmfusion_jax.errors import ConfigError, join_names, shorten, shown
 from mmfusion_jax.types import PyTree
 
 
@@ -41,7 +41,7 @@ def copy_submodules(
         raise ConfigError(
             "C23",
             f"source model has no submodule {shown(prefix)}..; it has "
-            f"{sorted(source_params)}.",
+            f"{join_names(sorted(source_params))}.",
         )
     for name in names:
         _check(name, params, source_params)
@@ -62,8 +62,9 @@ def _check(name: str, target: PyTree, source: PyTree) -> None:
         if have.get(path) != given.get(path):
             raise ConfigError(
                 "C23",
-                f"{name}{path} is {given.get(path, 'missing')} in the source model and "
-                f"{have.get(path, 'missing')} in the target model.",
+                f"{shorten(name)}{path} is {shown(given.get(path, 'missing'))} "
+                f"in the source model and {shown(have.get(path, 'missing'))} "
+                "in the target model.",
                 "train the source model with the same encoder",
             )
 

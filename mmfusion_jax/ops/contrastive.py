@@ -4,7 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import shown
+from mmfusion_jax.errors import join_names, shown
 from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array
 
@@ -121,7 +121,7 @@ def _select(positives: str, groups: Array | None, size: int) -> tuple[Array, Arr
         return own, ~own
     if positives not in POSITIVES:
         raise ValueError(
-            f"positives={shown(positives)} is unknown; known: {', '.join(POSITIVES)}."
+            f"positives={shown(positives)} is unknown; known: {join_names(POSITIVES)}."
         )
     if groups is None:
         raise ValueError(f"positives={shown(positives)} requires groups.")

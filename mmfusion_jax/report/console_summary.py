@@ -1,5 +1,6 @@
 """Summary of a training for the console."""
 
+from mmfusion_jax.errors import shorten, shown_name
 from mmfusion_jax.metrics.rounding import format_number
 from mmfusion_jax.results.experiment_result import ExperimentResult, MeanStd
 
@@ -23,21 +24,25 @@ def headline_scores(result: ExperimentResult) -> list[str]:
 def _spread(row: MeanStd, *, constant: bool) -> str:
     """Formats the mean and, for several trained runs, the standard deviation."""
     several = row.n > 1 and row.mean is not None and not constant
-    spread = f" +- {format_number(row.std)} over {row.n} runs" if several else ""
+    spread = f" +- {format_number(row.std)} over {row.n:d} runs" if several else ""
     return f"{format_number(row.mean)}{spread}"
 
 
 def _rows(result: ExperimentResult, score: str) -> list[str]:
     """Lines of one score: baseline, unimodal models, fused model."""
     summary, constant = result.summary, result.baseline.scores.get(score)
-    rows = [(f"{m} only", stage.test[score]) for m, stage in summary.stages.items()]
-    rows.append((result.model.name, summary.test[score]))
+    rows = [
+        (f"{shown_name(name)} only", stage.test[score])
+        for name, stage in summary.stages.items()
+    ]
+    rows.append((shorten(result.model.name), summary.test[score]))
     lines = [(name, _spread(row, constant=False)) for name, row in rows]
     if constant is not None:
-        baseline = result.baseline.description, _spread(constant, constant=True)
-        lines.insert(0, baseline)
+        description = shorten(result.baseline.description)
+        lines.insert(0, (description, _spread(constant, constant=True)))
     width = max(len(name) for name, _ in lines)
     return [
-        f"test {score} on {result.data.title}, protocol {result.protocol}:",
-        *(f"  {name:{width}} {value}" for name, value in lines),
+        f"test {shown_name(score)} on {shorten(result.data.title)}, protocol "
+        f"{shown_name(result.protocol)}:",
+        *("  " + name.ljust(width) + " " + value for name, value in lines),
     ]

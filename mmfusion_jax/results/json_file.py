@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
-from mmfusion_jax.errors import CheckpointError, shown
+from mmfusion_jax.errors import CheckpointError, shorten, shown, shown_name
 
 FORMAT_VERSION = 1
 """Version of all files; raised when a field changes its name or its meaning."""
@@ -105,12 +105,15 @@ def read_json(path: Path, kind: type[T], fix: str) -> T:
         message = f"{path} cannot be read: {error.strerror}."
         raise CheckpointError("K05", message, fix) from error
     except ValueError as error:
-        raise CheckpointError("K05", f"{path} is corrupted: {error}.", fix) from error
+        raise CheckpointError(
+            "K05", f"{path} is corrupted: {shorten(error)}.", fix
+        ) from error
     try:
         check_version(found, str(path))
         return msgspec.convert(found, kind)
     except ValueError as error:  # msgspec's ValidationError is one
-        raise CheckpointError("K05", f"{path} is corrupted: {error}.", fix) from error
+        message = f"{path} is corrupted: {shorten(error)}."
+        raise CheckpointError("K05", message, fix) from error
 
 
 def check_version(found: dict[str, Any], where: str) -> None:
@@ -152,7 +155,7 @@ def parse(text: str | bytes) -> dict[str, Any]:
 
 
 def _reject_constant(name: str) -> float:
-    raise ValueError(f"{name} is not valid JSON")
+    raise ValueError(f"{shown_name(name)} is not valid JSON")
 
 
 def check(condition: bool, message: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from mmfusion_jax.errors import CheckpointError
+from mmfusion_jax.errors import CheckpointError, shorten
 from mmfusion_jax.results.json_file import (
     FORMAT_VERSION,
     VERSION_FIELD,
@@ -70,7 +70,7 @@ def read_metrics(folder: Path) -> list[MetricsLine]:
         try:
             found.append(_line(parse(line), f"{path}, line {number},"))
         except ValueError as error:
-            message = f"{path}, line {number} is corrupted: {error}."
+            message = f"{path}, line {number} is corrupted: {shorten(error)}."
             raise CheckpointError("K05", message, fix) from error
     return found
 

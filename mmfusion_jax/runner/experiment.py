@@ -12,7 +12,7 @@ from mmfusion_jax.config import build
 from mmfusion_jax.config.resolve import unimodal_spec
 from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.data.dataset import Dataset
-from mmfusion_jax.errors import DivergedError, shown
+from mmfusion_jax.errors import DivergedError, shorten, shown, shown_name
 from mmfusion_jax.metrics.score_info import with_loss
 from mmfusion_jax.report import write_report
 from mmfusion_jax.report.console_summary import summary_lines
@@ -67,7 +67,7 @@ class Experiment:
                 data,
                 key.seed,
                 self.folder(key, name),
-                _title(f"{name} only", key),
+                _title(f"{shown_name(name)} only", key),
                 shutdown,
             )
             for name in self.spec.pretrain_unimodal
@@ -160,7 +160,7 @@ def check_finite(undefined: Sequence[str]) -> None:
         more = f"; and {len(undefined) - 1} more" if len(undefined) > 1 else ""
         raise DivergedError(
             "N02",
-            f"{undefined[0]}{more}.",
+            f"{shorten(undefined[0])}{more}.",
             "look for very large values in these examples, or train with "
             "--config.optim.clip_norm=1.0 or a lower --config.optim.learning_rate",
         )
@@ -207,7 +207,7 @@ def _print_dataset(data: Dataset, label: str) -> None:
     for hint in data.facts.get("hints", ()):
         log(hint)
     for warning in data.facts.get("warnings", ()):
-        log(f"warning: {warning}")
+        log(f"warning: {shorten(warning)}")
 
 
 def _title(model: str, key: RunKey) -> str:
@@ -291,8 +291,8 @@ def _mean_std(scores: Iterable[Mapping[str, Number]]) -> dict[str, MeanStd]:
     return made
 
 
-def _print_summary(result: ExperimentResult, report: Path) -> None:
+def _print_summary(result: ExperimentResult, path: Path) -> None:
     """Prints the final table and the path of the report."""
     for line in summary_lines(result):
         log(line)
-    log(f"report: {report}")
+    log(f"report: {path}")

@@ -10,6 +10,7 @@ import jax
 
 from mmfusion_jax.config.spec import DistributedSpec
 from mmfusion_jax.data.storage.array_record_store import cache_folder
+from mmfusion_jax.errors import printable, shorten
 from mmfusion_jax.train.accelerators import describe_devices
 
 TIMEOUT = 60  # seconds in which every process must have started
@@ -42,7 +43,7 @@ def use_compilation_cache() -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.stat()
     except OSError as error:
-        log(f"no compilation cache: {error}")
+        log(f"no compilation cache: {shorten(error)}")
         return
     # 0o022: writable by the group or by others.
     if found.st_uid != os.getuid() or found.st_mode & 0o022:
@@ -64,8 +65,8 @@ def initialize_distributed(
         process_id: Number of this process, 0..num_processes-1.
     """
     log(
-        f"process {process_id} of {num_processes}: waiting up to {TIMEOUT} s for the "
-        f"other processes at {coordinator}; aborts on timeout"
+        f"process {process_id:d} of {num_processes:d}: waiting up to {TIMEOUT} s for "
+        f"the other processes at {shorten(coordinator)}; aborts on timeout"
     )
     # JAX notices a killed process by its heartbeat: with the default of 100 s the
     # others waited 107 s for it, with 10 s 24 s. The default limit of the start and of
@@ -83,4 +84,4 @@ def initialize_distributed(
 
 def log(line: str) -> None:
     """Prints a line to stderr at once."""
-    print(line, file=sys.stderr, flush=True)
+    print(printable(line), file=sys.stderr, flush=True)

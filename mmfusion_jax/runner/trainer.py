@@ -16,7 +16,7 @@ from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.data.dataset_checks import check_splits
 from mmfusion_jax.data.pipeline import Pipeline
-from mmfusion_jax.errors import CheckpointError, shown
+from mmfusion_jax.errors import CheckpointError, shown, shown_name
 from mmfusion_jax.metrics.nonfinite import compute_scores, rows_are_finite
 from mmfusion_jax.metrics.score_info import with_loss
 from mmfusion_jax.models.transfer import copy_submodules
@@ -238,8 +238,8 @@ class Trainer:
             loaded = load(mapping, path, template)
             for kind, filled in loaded.variables.items():
                 trees[kind][name] = filled
-            unused = f" ({len(loaded.unused)} unused keys)" * bool(loaded.unused)
-            log(f"{modality}: loaded weights from {path}{unused}")
+            suffix = f" ({len(loaded.unused)} unused keys)" * bool(loaded.unused)
+            log(f"{shown_name(modality)}: loaded weights from {path}{suffix}")
         return trees["params"], trees["batch_stats"]
 
     def _restore(self, checkpoints: CheckpointManager):

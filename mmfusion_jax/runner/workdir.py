@@ -9,7 +9,7 @@ import jax
 
 from mmfusion_jax.config.build import fold_numbers
 from mmfusion_jax.config.spec import ExperimentSpec
-from mmfusion_jax.errors import ConfigError, shown
+from mmfusion_jax.errors import ConfigError, shorten, shown
 from mmfusion_jax.results.config_file import WorkdirConfig, read_config, write_config
 
 UNRECORDED = ("distributed", "data.num_read_threads", "train.log_every")
@@ -76,8 +76,8 @@ def check_workdir(spec: ExperimentSpec, workdir: Path, *, create: bool = True) -
     for name, (before, after) in found.items():
         raise ConfigError(
             "C09",
-            f"{workdir} was created with config.{name}={shown(before)}, but this run "
-            f"has {shown(after)}.",
+            f"{workdir} was created with config.{shorten(name)}={shown(before)}, but "
+            f"this run has {shown(after)}.",
             "use another --workdir, or the config of that run",
         )
     # Only one process writes; all have checked the same.

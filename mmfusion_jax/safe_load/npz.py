@@ -15,8 +15,14 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 import numpy as np
 from numpy.lib import format as npy
 
-from mmfusion_jax.errors import DataError
-from mmfusion_jax.safe_load.pickle_objects import shorten
+from mmfusion_jax.errors import (
+    DataError,
+    describe_exception,
+    shorten,
+    shown,
+    shown_name,
+    shown_path,
+)
 from mmfusion_jax.safe_load.regular_file import open_regular
 
 RATIO = 200
@@ -58,7 +64,7 @@ def read_npz(path: Path, names: Sequence[str] | None = None) -> dict[str, np.nda
                 "D65", f"{path}: out of memory.", "raise the memory limit"
             ) from error
         except Exception as error:  # a corrupted file can raise any exception
-            reason, fix = f"{type(error).__name__}: {error}", _DAMAGED
+            reason, fix = describe_exception(error), _DAMAGED
             if isinstance(error, _InvalidNpz):
                 reason, fix = error.args
             message = f"{path} cannot be read: {shorten(reason)}."
@@ -84,8 +90,8 @@ def read_from(
     if not data_dir or not path.is_file():
         raise DataError(
             "D40",
-            f"config.data.data_dir={data_dir!r}: {file} does not exist. Expected "
-            f"layout:\n{layout}",
+            f"config.data.data_dir={shown_path(data_dir)}: {file} does not exist. "
+            f"Expected layout:\n{layout}",
             fallback,
         )
     return read_npz(path, names)
@@ -95,7 +101,9 @@ def check_finite(where: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Raises DataError for the first array that contains NaN or infinite values."""
     for name, values in arrays.items():
         if not np.isfinite(values).all():
-            raise DataError("D52", f"{where}: {name} contains NaN or infinite values.")
+            raise DataError(
+                "D52", f"{where}: {shown_name(name)} contains NaN or infinite values."
+            )
 
 
 def _read(stream: BinaryIO, names: Sequence[str] | None) -> dict[str, np.ndarray]:
@@ -109,7 +117,7 @@ def _read(stream: BinaryIO, names: Sequence[str] | None) -> dict[str, np.ndarray
         wanted = arrays if names is None else [name + _SUFFIX for name in names]
         for name in wanted:
             if name not in arrays:
-                raise _InvalidNpz(f"it has no array {name!r}", _DAMAGED)
+                raise _InvalidNpz(f"it has no array {shown(name)}", _DAMAGED)
         return {
             name.removesuffix(_SUFFIX): _read_array(archive, arrays[name])
             for name in wanted
@@ -130,38 +138,43 @@ def _read_header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], np.dtyp
     """Returns the shape and dtype in the header of an array."""
     version = npy.read_magic(stream)
     if version not in _HEADERS:
-        raise _InvalidNpz(f"{name!r} has npy version {version}", _PLAIN)
+        raise _InvalidNpz(f"{shown(name)} has npy version {shown(version)}", _PLAIN)
     try:
         shape, _, dtype = _HEADERS[version](stream)
     # The header is a Python literal, which NumPy parses with ast.literal_eval.
     except MemoryError as error:  # what Python's parser raises for deep nesting
-        raise _InvalidNpz(f"the header of {name!r} is corrupted", _DAMAGED) from error
+        raise _InvalidNpz(
+            f"the header of {shown(name)} is corrupted", _DAMAGED
+        ) from error
     return shape, dtype
 
 
 def _read_array(archive: ZipFile, entry: ZipInfo) -> np.ndarray:
     """Returns one array, after comparing its header with the size of the entry."""
     if entry.flag_bits & 1:
-        raise _InvalidNpz(f"{entry.filename!r} is encrypted", "decrypt it")
+        raise _InvalidNpz(f"{shown(entry.filename)} is encrypted", "decrypt it")
     if entry.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
         raise _InvalidNpz(
-            f"{entry.filename!r} has compression method {entry.compress_type}",
+            f"{shown(entry.filename)} has compression method {entry.compress_type:d}",
             "save it with np.savez or np.savez_compressed",
         )
     with archive.open(entry) as stream:
         shape, dtype = _read_header(stream, entry.filename)
         if dtype.hasobject:
-            raise _InvalidNpz(f"{entry.filename!r} requires pickle", _PLAIN)
+            raise _InvalidNpz(f"{shown(entry.filename)} requires pickle", _PLAIN)
         size = entry.file_size - stream.tell()
         count = math.prod(shape)
         # Python's integers do not overflow, unlike NumPy's product of a hostile shape.
         if min(shape, default=0) < 0 or count * dtype.itemsize != size:
             raise _InvalidNpz(
-                f"{entry.filename!r} has {size} bytes, which do not match its shape",
+                f"{shown(entry.filename)} has {size} bytes, which "
+                "do not match its shape",
                 _DAMAGED,
             )
         if not dtype.itemsize and count > 1:  # elements without end in a small file
-            raise _InvalidNpz(f"{entry.filename!r} has elements of 0 bytes", _PLAIN)
+            raise _InvalidNpz(
+                f"{shown(entry.filename)} has elements of 0 bytes", _PLAIN
+            )
     # Opened again, since read_array reads the header itself. It now allocates what has
     # been compared with the size of the entry.
     with archive.open(entry) as stream:

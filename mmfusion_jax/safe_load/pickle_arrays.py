@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mmfusion_jax.errors import shown
 from mmfusion_jax.safe_load.pickle_objects import (
     PickledArray,
     PickledBytes,
@@ -173,12 +174,12 @@ class PickleMaterializer:
 
     def _numbers(self, content: Any, count: int, dtype: np.dtype) -> np.ndarray:
         if not isinstance(content, PickledBytes):
-            raise invalid_object(f"array of {dtype} requires bytes")
+            raise invalid_object(f"array of {dtype.name} requires bytes")
         raw = self._bare(content)
         if len(raw) != count * dtype.itemsize:
             raise invalid_object(
-                f"array of {count} {dtype} requires {count * dtype.itemsize} bytes, "
-                f"but has {len(raw)}"
+                f"array of {count} {dtype.name} requires {count * dtype.itemsize:d} "
+                f"bytes, but has {len(raw)}"
             )
         native = dtype.newbyteorder("=")
         # Elements of 0 bytes, such as "S0": their number costs no bytes of the file, so
@@ -260,7 +261,7 @@ def _decode_hidden(raw: bytearray | bytes) -> bytearray:
 
 def _numpy_type(obj: PickledDtype) -> np.dtype:
     if not _CODE.fullmatch(obj.code):
-        raise invalid_object(f"unsupported dtype {obj.code[:40]!r}")
+        raise invalid_object(f"unsupported dtype {shown(obj.code)}")
     dtype = np.dtype(obj.code)
     return dtype.newbyteorder(obj.order) if obj.order in ("<", ">") else dtype
 

@@ -13,15 +13,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-MAX_MESSAGE = 300
-"""Characters of a message, which can contain names from the file."""
-
-
-def shorten(message: str) -> str:
-    """Returns a message of at most `MAX_MESSAGE` characters."""
-    if len(message) <= MAX_MESSAGE:
-        return message
-    return f"{message[: MAX_MESSAGE - 4]} ..."
+from mmfusion_jax.errors import shorten, shown
 
 
 class RejectedPickle(Exception):
@@ -137,7 +129,7 @@ class PickledDtype:
         order, *structure = state[1:5]
         self.order, self.done = short_string(order), True
         if self.order not in ("<", ">", "|", "="):
-            raise invalid_object(f"unknown byte order {self.order[:20]!r}")
+            raise invalid_object(f"unknown byte order {shown(self.order)}")
         if structure != [None, None, None]:
             raise invalid_object("structured arrays are not supported")
 
@@ -296,6 +288,5 @@ def allowed_name(
         return found
     known = (hint for start, hint in _HINTS if module.split(".")[0] == start)
     fix = next(known, "save its arrays as npz on the machine where the file was made")
-    shown = str(found)[:120]
-    reason = f"{shown!r} is a program object, not data"
-    raise RejectedPickle("D61", reason, fix, shown)
+    reason = f"{shown(str(found))} is a program object, not data"
+    raise RejectedPickle("D61", reason, fix, str(found)[:120])

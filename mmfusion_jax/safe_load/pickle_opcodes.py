@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from mmfusion_jax.errors import shown, shown_name
 from mmfusion_jax.safe_load.pickle_objects import (
     PickledArray,
     PickledBytes,
@@ -49,7 +50,7 @@ def _dup(vm: PickleVM) -> None:
 def _proto(vm: PickleVM) -> None:
     version = vm.number("B")
     if version > 5:
-        raise corrupted(f"unknown pickle protocol {version}")
+        raise corrupted(f"unknown pickle protocol {shown(version)}")
 
 
 def _int_line(vm: PickleVM) -> None:
@@ -60,11 +61,11 @@ def _int_line(vm: PickleVM) -> None:
 
 def _integer(line: bytes, digits: int = _MAX_DIGITS) -> int:
     if len(line) > digits:  # conversion takes quadratic time
-        raise corrupted(f"number of more than {digits} digits")
+        raise corrupted(f"number of more than {digits:d} digits")
     try:
         return int(line.removesuffix(b"L"))
     except ValueError:
-        raise corrupted(f"{line[:40]!r} is not an integer") from None
+        raise corrupted(f"{shown(line)} is not an integer") from None
 
 
 def _float_line(vm: PickleVM) -> None:
@@ -72,7 +73,7 @@ def _float_line(vm: PickleVM) -> None:
     try:
         vm.push(float(line))
     except ValueError:
-        raise corrupted(f"{line[:40]!r} is not a number") from None
+        raise corrupted(f"{shown(line)} is not a number") from None
 
 
 def _string_line(vm: PickleVM) -> None:
@@ -195,7 +196,7 @@ def _reduce(vm: PickleVM) -> None:
         # arguments is a TypeError. Nothing that the file names is looked up in Python.
         made = vm.constructors[str(name)](*given)
     except (TypeError, UnicodeError) as error:
-        raise invalid_object(f"invalid arguments of {name}") from error
+        raise invalid_object(f"invalid arguments of {shown_name(name)}") from error
     if isinstance(made, PickledArray):
         made.position = vm.start
     vm.push(made)

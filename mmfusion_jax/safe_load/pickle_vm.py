@@ -22,6 +22,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mmfusion_jax.errors import shown_name
 from mmfusion_jax.safe_load.pickle_objects import CONSTRUCTORS, RejectedPickle
 
 NAMES = {ord(op.code): op.name for op in pickletools.opcodes}
@@ -102,14 +103,16 @@ class PickleVM:
             return corrupted(f"byte {code:#04x} is not a pickle opcode")
         return RejectedPickle(
             "D62",
-            f"unsupported opcode {name}, which plain data does not need",
+            f"unsupported opcode {shown_name(name)}, which plain data does not need",
             "save its arrays as npz on the machine where the file was made",
         )
 
     def advance(self, count: int) -> int:
         """Checks that `count` bytes are left, before memory is allocated for them."""
         if not 0 <= count <= self.size - self.position:
-            raise corrupted(f"{count} bytes expected, {self.size - self.position} left")
+            raise corrupted(
+                f"{count} bytes expected, {self.size - self.position:d} left"
+            )
         self.position += count
         return count
 
@@ -172,7 +175,7 @@ class PickleVM:
     def recall(self, key: int) -> None:
         """Pushes an entry of the memo."""
         if not 0 <= key < len(self.memo) or self.memo[key] is _UNSET:
-            raise corrupted(f"memo key {key} is undefined")
+            raise corrupted(f"memo key {key:d} is undefined")
         self.push(self.memo[key])
 
     def marked(self) -> list[Any]:

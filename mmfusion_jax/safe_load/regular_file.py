@@ -10,7 +10,7 @@ import os
 import stat
 from pathlib import Path
 
-from mmfusion_jax.errors import DataError
+from mmfusion_jax.errors import DataError, shorten
 
 _KINDS = (
     (stat.S_ISDIR, "is a folder"),
@@ -30,7 +30,7 @@ def why_not_regular(path: Path) -> str:
     except FileNotFoundError:
         return "does not exist"
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        return f"cannot be read ({getattr(error, 'strerror', '') or error})"
+        return f"cannot be read ({shorten(getattr(error, 'strerror', '') or error)})"
 
 
 def _why_not(status: os.stat_result) -> str:
@@ -56,7 +56,7 @@ def open_regular(path: Path) -> io.BufferedReader:
     try:
         file = open(os.open(path, _FLAGS), "rb")  # noqa: SIM115  the caller closes it
     except OSError as error:
-        reason = error.strerror or error
+        reason = shorten(error.strerror or error)
         raise DataError("D30", f"{path} cannot be read ({reason}).") from error
     if reason := _why_not(os.fstat(file.fileno())):
         file.close()

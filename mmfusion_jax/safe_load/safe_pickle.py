@@ -12,7 +12,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mmfusion_jax.errors import DataError
+from mmfusion_jax.errors import (
+    DataError,
+    describe_exception,
+    join_names,
+    shorten,
+    shown,
+)
 from mmfusion_jax.safe_load.pickle_arrays import PickleMaterializer
 from mmfusion_jax.safe_load.pickle_objects import RejectedPickle
 from mmfusion_jax.safe_load.pickle_opcodes import HANDLERS
@@ -34,7 +40,7 @@ class RejectedPickleFile(DataError):
     def __init__(
         self, path: Path, offset: int | None, rejection: RejectedPickle, name: str = ""
     ):
-        where = f"{path} byte {offset}" if offset is not None else str(path)
+        where = f"{path} byte {offset:d}" if offset is not None else str(path)
         super().__init__(rejection.code, f"{where}: {rejection.reason}.", rejection.fix)
         self.path, self.offset, self.name = path, offset, name
 
@@ -60,7 +66,9 @@ def read_pickle(path: Path, *, encoding: str = "latin1") -> Any:
         ValueError: `encoding` is unknown.
     """
     if encoding not in ENCODINGS:
-        raise ValueError(f"{encoding=} is unknown; known: {', '.join(ENCODINGS)}.")
+        raise ValueError(
+            f"encoding={shown(encoding)} is unknown; known: {join_names(ENCODINGS)}."
+        )
     with open_regular(path) as file:
         vm = PickleVM(file, os.fstat(file.fileno()).st_size)
         materializer = PickleMaterializer(encoding, vm.size)
@@ -87,10 +95,10 @@ def as_rejection(error: Exception) -> RejectedPickle:
     if isinstance(error, UnicodeError):
         return RejectedPickle(
             "D60",
-            f"a string does not match its encoding ({error})",
+            f"a string does not match its encoding ({shorten(error)})",
             "read it with another encoding, or download it again",
         )
     return RejectedPickle(
-        "D60", f"cannot be read ({type(error).__name__}: {error})",
+        "D60", f"cannot be read ({describe_exception(error)})",
         "copy or download it again",
     )  # fmt: skip

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from mmfusion_jax import errors
-from mmfusion_jax.errors import DataError
+from mmfusion_jax.errors import DataError, printable, shorten
 
 JSON: TypeAlias = Any
 # JSON in files, not pickles in pipes: a worker that a file has taken over must not be
@@ -109,7 +109,7 @@ def _exit_error(
     if status == -signal.SIGXCPU:
         return DataError(
             "D66",
-            f"{subject} exceeded the CPU time limit of {cpu_seconds} s.",
+            f"{subject} exceeded the CPU time limit of {cpu_seconds:d} s.",
             "raise --max_cpu_seconds if you trust the file",
         )
     if status == -signal.SIGXFSZ:
@@ -118,12 +118,12 @@ def _exit_error(
             f"{subject} exceeded the file size limit of {memory_gb:g} GB.",
             "raise --max_memory_gb if you trust the file",
         )
-    how = f"exited with code {status}"
+    how = f"exited with code {status:d}"
     if status < 0:
         how = f"was killed by signal {_signal_name(-status)}"
-    cause = "; possibly out of memory" * (status == -signal.SIGKILL)
+    suffix = "; possibly out of memory" * (status == -signal.SIGKILL)
     return DataError(
-        "D67", f"{subject} {how}{cause}.", "copy or download the file again"
+        "D67", f"{subject} {how}{suffix}.", "copy or download the file again"
     )
 
 
@@ -145,7 +145,7 @@ def _read_response(path: Path, subject: str) -> Mapping[str, JSON]:
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             "D67",
-            f"{subject} returned no valid response ({error}).",
+            f"{subject} returned no valid response ({shorten(error)}).",
             "copy or download the file again",
         ) from error
     return response
@@ -172,4 +172,4 @@ def _result(response: Mapping[str, JSON], subject: str, memory_gb: float) -> JSO
             f"{subject} exceeded the memory limit of {memory_gb:g} GB.",
             "raise --max_memory_gb if you trust the file",
         )
-    raise RuntimeError(f"{subject} failed:\n{response.get('bug')}")
+    raise RuntimeError(f"{subject} failed:\n{printable(str(response.get('bug')))}")

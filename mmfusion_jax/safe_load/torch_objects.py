@@ -188,5 +188,5 @@ def read_description(stream: bytes) -> Any:
         return _TensorMaterializer("utf-8", len(stream)).value(root)
     except Exception as error:
         reason = as_rejection(error).reason
-        where = f"data.pkl byte {vm.start}" if running else "data.pkl"
+        where = f"data.pkl byte {vm.start:d}" if running else "data.pkl"
         raise InvalidTensorFile(f"{where}: {reason}") from error

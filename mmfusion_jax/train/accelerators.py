@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jax
 
-from mmfusion_jax.errors import MissingDependencyError
+from mmfusion_jax.errors import MissingDependencyError, shorten, shown, shown_name
 
 # Environment variables that TPU VMs and Colab set if there is a TPU. TPU_NAME is not
 # one of them: people set it on the machine from which they control a TPU.
@@ -65,11 +65,11 @@ def describe_devices(
     if found and devices[0].platform == "cpu" and not _cpu_was_chosen(found):
         raise MissingDependencyError(
             "E04",
-            f"this machine has {found.name} ({found.sign}), but JAX uses the CPU; "
-            f"installed: {_versions(found)}.",
+            f"this machine has {shown_name(found.name)} ({found.sign}), "
+            f"but JAX uses the CPU; installed: {_versions(found)}.",
             _install_hint(found),
         )
-    return f"{len(devices)} x {devices[0].device_kind}"
+    return f"{len(devices)} x {shown_name(devices[0].device_kind)}"
 
 
 def attached(root: Path, environment: Mapping[str, str]) -> Accelerator | None:
@@ -93,7 +93,7 @@ def _nvidia_gpu(root: Path, node: Path) -> Accelerator:
     extra, note = "cuda13", ""
     driver = _nvidia_driver(root)
     if driver is not None and driver < CUDA_13_DRIVER:
-        extra, note = "cuda12", f"driver {driver} is too old for CUDA 13"
+        extra, note = "cuda12", f"driver {shown_name(driver)} is too old for CUDA 13"
     elif plugins[0] in _installed(plugins):
         extra = "cuda12"
     sign = _absolute(node, root)
@@ -149,16 +149,16 @@ def _initialization_error(
     found: Accelerator | None, error: Exception
 ) -> MissingDependencyError:
     """Error for a platform that JAX was configured to use, or has a plug-in for."""
-    reason = (str(error).splitlines() or ["no such device"])[0]
+    reason = shorten((str(error).splitlines() or ["no such device"])[0])
     platforms = getattr(jax.config, "jax_platforms")  # noqa: B009
-    requested = f" with jax_platforms={platforms!r}" if platforms else ""
+    suffix = f" with jax_platforms={shown(platforms)}" if platforms else ""
     fix = (
         _install_hint(found)
         if found
         else "unset JAX_PLATFORMS, or set JAX_PLATFORMS=cpu"
     )
     return MissingDependencyError(
-        "E04", f"JAX failed to initialize{requested}: {reason}", fix
+        "E04", f"JAX failed to initialize{suffix}: {reason}", fix
     )
 
 
@@ -175,22 +175,23 @@ def _installed(names: tuple[str, ...]) -> dict[str, str]:
 
 def _versions(found: Accelerator) -> str:
     """Returns the installed versions of jaxlib and the plug-in."""
-    jaxlib = f"jaxlib {metadata.version('jaxlib')}"
-    plugins = [f"{k} {v}" for k, v in _installed(found.plugins).items()]
+    line = f"jaxlib {shown_name(metadata.version('jaxlib'))}"
+    plugins = [f"{k} {shown_name(v)}" for k, v in _installed(found.plugins).items()]
     if not plugins:
-        return f"{jaxlib} without {' or '.join(found.plugins)}"
-    return ", ".join([jaxlib, *plugins])
+        return f"{line} without {' or '.join(found.plugins)}"
+    return ", ".join([line, *plugins])
 
 
 def _install_hint(found: Accelerator) -> str:
     """Returns the command that makes JAX use the accelerator."""
-    first = ""
+    command = ""
     # JAX fails to initialize with two plug-ins for one platform.
-    other = {"cuda12": "cuda13", "cuda13": "cuda12"}.get(found.extra)
-    if other and _installed((f"jax-{other}-plugin",)):
-        first = f"pip uninstall -y jax-{other}-plugin jax-{other}-pjrt && "
-    why = f" ({found.note})" if found.note else ""
+    extra = {"cuda12": "cuda13", "cuda13": "cuda12"}.get(found.extra)
+    if extra and _installed((f"jax-{extra}-plugin",)):
+        command = f"pip uninstall -y jax-{extra}-plugin jax-{extra}-pjrt && "
+    suffix = f" ({found.note})" if found.note else ""
     return (
-        f'{first}pip install "mmfusion_jax[{found.extra}]"{why}, then start Python '
-        "again (on Colab: restart the runtime), or set JAX_PLATFORMS=cpu to use the CPU"
+        f'{command}pip install "mmfusion_jax[{found.extra}]"{suffix}, then start '
+        "Python again (on Colab: restart the runtime), or set JAX_PLATFORMS=cpu to use "
+        "the CPU"
     )

@@ -8,7 +8,14 @@ from typing import Any, Protocol
 
 import jax
 
-from mmfusion_jax.errors import CheckpointError, DivergedError, Interrupted
+from mmfusion_jax.errors import (
+    CheckpointError,
+    DivergedError,
+    Interrupted,
+    join_names,
+    shorten,
+    shown_name,
+)
 from mmfusion_jax.metrics.nonfinite import describe_undefined
 from mmfusion_jax.metrics.rounding import format_number
 from mmfusion_jax.results.metrics_file import MetricsLine
@@ -167,8 +174,10 @@ class Loop:
         for number, metrics in fetched:
             bad = [name for name, x in metrics.items() if _is_nonfinite(name, x)]
             if bad:
-                names = ", ".join(name.removeprefix("nonfinite/") for name in bad)
-                self.logger.log(f"step {number}: non-finite {names}; update skipped")
+                names = join_names(name.removeprefix("nonfinite/") for name in bad)
+                self.logger.log(
+                    f"step {number}: non-finite {shorten(names)}; update skipped"
+                )
         step, metrics = fetched[-1]
         values = {
             k: float(v) for k, v in metrics.items() if not k.startswith("nonfinite/")
@@ -179,7 +188,10 @@ class Loop:
         epoch = step / self.plan.steps_per_epoch
         values |= {"examples_per_s": rate}
         self.logger.record(MetricsLine(step, "train", epoch, {**values}))
-        parts = [f"{k.removeprefix('loss/')} {v:.3f}" for k, v in _parts(values)]
+        parts = [
+            f"{shown_name(name.removeprefix('loss/'))} {value:.3f}"
+            for name, value in _parts(values)
+        ]
         self.logger.progress(step, f"{', '.join(parts)}  {rate:.0f} examples/s")
         self._abort_if_nonfinite(
             step, max(int(m["nonfinite/consecutive_steps"]) for _, m in fetched)
@@ -193,8 +205,9 @@ class Loop:
         self._save(step, scored=False, wait=True)
         raise DivergedError(
             "N01",
-            f"stopped at step {step}: {consecutive} consecutive steps with non-finite "
-            "loss or gradients (listed above); the weights from before them are kept.",
+            f"stopped at step {step}: {consecutive:d} consecutive steps with "
+            "non-finite loss or gradients (listed above); the weights from before them "
+            "are kept.",
             "lower --config.optim.learning_rate, set --config.optim.clip_norm=1.0, or "
             "check the data for NaN",
         )
@@ -229,7 +242,7 @@ class Loop:
         scores, metric = results[split].scores, self.plan.selection_metric
         self.logger.log(
             f"epoch {epoch:.0f}, step {step}/{self.plan.steps}: {split} "
-            f"{metric} {format_number(scores[metric])}, "
+            f"{shown_name(metric)} {format_number(scores[metric])}, "
             f"loss {format_number(scores['loss'])}"
         )
 

@@ -52,7 +52,7 @@ class MetricsLogger:
             self._lines = (folder / METRICS_FILE).open("a", encoding="utf-8")
             self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=resume)
         self._title = title
-        self._console = Console(file=out or sys.stderr, highlight=False)
+        self._console = Console(file=out or sys.stderr, highlight=False, markup=False)
         self._bar: Progress | None = None
         self._task: Any = None
 
@@ -96,7 +96,7 @@ class MetricsLogger:
 
     def log(self, line: str) -> None:
         """Prints one line, above the bar if there is one."""
-        self._console.print(printable(line), markup=False, soft_wrap=True)
+        self._console.print(printable(line), soft_wrap=True)
 
     def close(self) -> None:
         if self._bar is not None:

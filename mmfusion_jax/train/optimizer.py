@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import optax
 
-from mmfusion_jax.errors import ConfigError, shown
+from mmfusion_jax.errors import ConfigError, join_names, shown, shown_name
 from mmfusion_jax.train.state import TrainState
 from mmfusion_jax.types import PyTree
 
@@ -56,10 +56,9 @@ def per_parameter_group(
             name = min(empty)
             raise ConfigError(
                 "C15",
-                f"config.optim.groups.{name}.param_prefix={shown(prefixes[name])} "
-                "matches "
-                "no parameters.",
-                f"modules of this model: {', '.join(sorted(params))}",
+                f"config.optim.groups.{shown_name(name)}.param_prefix="
+                f"{shown(prefixes[name])} matches no parameters.",
+                f"modules of this model: {join_names(sorted(params))}",
             )
         return labels
 

@@ -140,8 +140,8 @@ class Executor:
             below = max(batch_size - batch_size % parts, parts)
             raise ConfigError(
                 "C05",
-                f"config.data.batch_size={batch_size} cannot be split across "
+                f"config.data.batch_size={batch_size:d} cannot be split across "
                 f"{self.count} devices and gradient_accumulation_steps="
-                f"{gradient_accumulation_steps}.",
-                f"--config.data.batch_size={below} (a multiple of {parts})",
+                f"{gradient_accumulation_steps:d}.",
+                f"--config.data.batch_size={below:d} (a multiple of {parts})",
             )

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from mmfusion_jax.errors import shown, shown_name
+
 WEIGHT_MAPPINGS = {
     "bert": "mmfusion_jax.weights.bert:BERT",
     "r3d": "mmfusion_jax.weights.r3d:R3D",
@@ -25,7 +27,8 @@ def random_init_notices(
         One notice for each such modality.
     """
     return [
-        f"{modality}: encoder {name!r} is randomly initialized: no weights file given"
+        f"{shown_name(modality)}: encoder {shown(name)} is randomly initialized: "
+        "no weights file given"
         for modality, name in sorted(encoders.items())
         if name in WEIGHT_MAPPINGS and not files.get(modality)
     ]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from mmfusion_jax.errors import WeightsError
+from mmfusion_jax.errors import WeightsError, shorten
 from mmfusion_jax.types import PyTree
 from mmfusion_jax.weights.files import read
 
@@ -139,8 +139,8 @@ def load(mapping: WeightMapping, path: Path, template: PyTree) -> LoadedWeights:
         if missing := [name for name in names if name not in arrays]:
             raise WeightsError(
                 "W03",
-                f"{path} lacks {missing[0]!r} for parameter {target!r}; it has "
-                f"{len(arrays)} other arrays.",
+                f"{path} lacks '{shorten(missing[0])}' for parameter "
+                f"'{shorten(target)}'; it has {len(arrays)} other arrays.",
                 f"use weights of the same encoder and depth; {mapping.export}",
             )
         used.update(names)
@@ -155,7 +155,9 @@ def _source(
     for rule in mapping.rules:
         if names := rule.names(target):
             return names, rule.layout
-    raise WeightsError("W03", f"{path}: no name is known for parameter {target!r}.")
+    raise WeightsError(
+        "W03", f"{path}: no name is known for parameter '{shorten(target)}'."
+    )
 
 
 def _shaped(
@@ -174,7 +176,7 @@ def _shaped(
     if value is None or shape != leaf.shape:
         raise WeightsError(
             "W04",
-            f"{path}: {names[0]!r} has shape "
+            f"{path}: '{shorten(names[0])}' has shape "
             f"{' and '.join(str(a.shape) for a in arrays)}, which converts to {shape}, "
             f"but the encoder requires {leaf.shape}.",
             "set the sizes of the encoder to those of the weights, or use others",

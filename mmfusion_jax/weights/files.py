@@ -6,8 +6,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from mmfusion_jax.errors import DataError, WeightsError
-from mmfusion_jax.safe_load.pickle_objects import shorten
+from mmfusion_jax.errors import DataError, WeightsError, shorten
 from mmfusion_jax.safe_load.regular_file import why_not_regular
 from mmfusion_jax.weights.torch_checkpoint import InvalidTensorFile, read_torch
 

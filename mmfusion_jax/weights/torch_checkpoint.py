@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from mmfusion_jax.safe_load.pickle_objects import shorten
+from mmfusion_jax.errors import describe_exception, shown
 from mmfusion_jax.safe_load.regular_file import open_regular
 from mmfusion_jax.safe_load.torch_objects import (
     DTYPES,
@@ -50,7 +50,7 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
         except InvalidTensorFile:
             raise
         except Exception as e:  # a corrupted file can raise any exception
-            reason = _legacy_hint(stream) or shorten(f"{type(e).__name__}: {e}")
+            reason = _legacy_hint(stream) or describe_exception(e)
             raise InvalidTensorFile(reason) from e
 
 
@@ -141,7 +141,8 @@ class _Archive:
         entry = self.archive.getinfo(self._folder + name)
         if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > maximum:
             raise InvalidTensorFile(
-                f"entry {name} is compressed or too large ({entry.file_size} bytes)"
+                f"entry {shown(name)} is compressed or too large "
+                f"({entry.file_size:d} bytes)"
             )
         self.left_to_read -= entry.file_size
         if self.left_to_read < 0:

@@ -212,7 +212,7 @@ def change(path, split="train", **entries):
             "D71",
             "audio has 5 features in 'valid'",
         ),
-        ({"vision": np.array(["a"] * 8)}, "D71", "vision must be numeric, not <U1"),
+        ({"vision": np.array(["a"] * 8)}, "D71", "vision must be numeric, not str32"),
         ({"regression_labels": np.zeros(0, "f4")}, "D71", "is empty"),
         ({"audio": np.zeros((8, 0, 5), "f4")}, "D71", r"audio is empty: .*\(8, 0, 5\)"),
         ({"audio": np.zeros((8, 9, 0), "f4")}, "D71", r"audio is empty: .*\(8, 9, 0\)"),
@@ -351,10 +351,10 @@ def test_statistics_show_problems(tmp_path):
     for message in (
         "train: NaN or infinite values: 2 of audio",
         "1 videos are in two splits (data leakage): train0",
-        "test: 1 duplicate clips, such as test0$_$1",
+        "test: 1 duplicate clips, such as 'test0$_$1'",
         "valid: video has values from",
-        "test: label score is 1.0 in every example",
-        "valid: 2 values of label score are NaN or infinite",
+        "test: label 'score' is 1.0 in every example",
+        "valid: 2 values of label 'score' are NaN or infinite",
     ):
         assert message in found
     text = "\n".join(remarks(report, FEATURE_DATASETS["mosi"]))

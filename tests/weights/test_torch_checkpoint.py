@@ -119,7 +119,7 @@ def test_the_attributes_of_a_state_dict_are_discarded(saved):
         (b"\x80\x02" + b"]" * MAX_PICKLE + b".", "too large"),
         (b"Np300000000\n.", "out of range"),
         (b"(" * 100_000 + b"t" * 100_000 + b".", "nested"),
-        (name("x" * 100_000, "y") + b".", "x' is a program object"),
+        (name("x" * 100_000, "y") + b".", "y' is a program object"),
         (b"NQ.", "invalid storage"),
     ],
     ids=range(22),

@@ -8,7 +8,7 @@ import numpy as np
 from mmfusion_jax.data.augment.interpolate import interpolate_at
 from mmfusion_jax.data.dataset import Example
 from mmfusion_jax.data.preprocessing import pad_or_truncate
-from mmfusion_jax.errors import ConfigError, missing_dependency
+from mmfusion_jax.errors import ConfigError, missing_dependency, shown, shown_name
 from mmfusion_jax.option_types import Fraction, NonNegativeFloat, PositiveInt
 
 _WINDOW = 2048  # samples, the default of librosa
@@ -211,7 +211,8 @@ def _check(modality: str, time_stretch: float, semitones: float, prob: float) ->
     if not (0 <= time_stretch <= 1 and 0 <= semitones <= 24 and 0 <= prob <= 1):
         raise ConfigError(
             "C10",
-            f"config.data.augmentations.{modality}: time_stretch={time_stretch}, "
-            f"semitones={semitones} or prob={prob} is out of range.",
+            f"config.data.augmentations.{shown_name(modality)}: "
+            f"time_stretch={shown(time_stretch)}, semitones={shown(semitones)} or "
+            f"prob={shown(prob)} is out of range.",
             "time_stretch 0..1, semitones 0..24, prob 0..1",
         )

@@ -7,7 +7,7 @@ import numpy as np
 from mmfusion_jax.data.augment.crop_and_flip import crop_box
 from mmfusion_jax.data.augment.interpolate import interpolate_at
 from mmfusion_jax.data.dataset import Example
-from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.errors import ConfigError, shown, shown_name
 from mmfusion_jax.option_types import Fraction
 
 LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)
@@ -52,8 +52,8 @@ class RandomImage:
             listed = ", ".join(f"{name}={value}" for name, value in values.items())
             raise ConfigError(
                 "C10",
-                f"config.data.augmentations.{self.modality}: out of range: "
-                f"crop={self.crop}, {listed}.",
+                f"config.data.augmentations.{shown_name(self.modality)}: out of range: "
+                f"crop={shown(self.crop)}, {listed}.",
                 "0 < crop[0] <= crop[1] <= 1; all others 0..1",
             )
 

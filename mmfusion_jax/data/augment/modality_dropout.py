@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from mmfusion_jax.data.dataset import Augment, Example
-from mmfusion_jax.errors import ConfigError, suggest
+from mmfusion_jax.errors import ConfigError, shown, shown_name, suggest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,8 @@ class ModalityDropout:
             if not 0 <= rate <= 1:
                 raise ConfigError(
                     "C10",
-                    f"config.data.modality_dropout.{name}={rate} is out of range.",
+                    f"config.data.modality_dropout.{shown_name(name)}={shown(rate)} "
+                    "is out of range.",
                     "0 to 1",
                 )
 
@@ -56,8 +57,8 @@ class ModalityDropout:
             name = min(unknown)
             raise ConfigError(
                 "C03",
-                f"config.data.modality_dropout.{name} is not a modality of the data; "
-                f"{suggest(name, masks)}",
+                f"config.data.modality_dropout.{shown_name(name)} is not a modality "
+                f"of the data; {suggest(name, masks)}",
             )
         names = [name for name in sorted(masks) if masks[name].any()]
         # Sorted names: the draws do not depend on the order of a dictionary.

@@ -9,7 +9,7 @@ import numpy as np
 
 from mmfusion_jax.data.dataset import Example
 from mmfusion_jax.data.preprocessing import pad_or_truncate
-from mmfusion_jax.errors import ConfigError, DataError
+from mmfusion_jax.errors import ConfigError, DataError, shorten, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,14 +50,14 @@ class RandomWords:
         if not (0 <= self.delete_prob <= 1 and 0 <= self.replace_prob <= 1):
             raise ConfigError(
                 "C10",
-                f"{where}: delete_prob={self.delete_prob} or "
-                f"replace_prob={self.replace_prob} is out of range.",
+                f"{where}: delete_prob={shown(self.delete_prob)} or "
+                f"replace_prob={shown(self.replace_prob)} is out of range.",
                 "0 to 1",
             )
         if self.replace_prob and not self.synonyms:
             raise ConfigError(
                 "C10",
-                f"{where}: replace_prob={self.replace_prob} requires synonyms.",
+                f"{where}: replace_prob={shown(self.replace_prob)} requires synonyms.",
                 f"--{where}.synonyms=FILE, or --{where}.replace_prob=0",
             )
 
@@ -140,5 +140,7 @@ def _lines(path: str) -> list[str]:
         return Path(path).expanduser().read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            "D15", f"{path} is not readable: {error}.", "specify a UTF-8 text file"
+            "D15",
+            f"{path} is not readable: {shorten(error)}.",
+            "specify a UTF-8 text file",
         ) from error

@@ -17,7 +17,7 @@ from mmfusion_jax.data.media.resize import FULL_FRAME, SquareResize
 from mmfusion_jax.data.option_checks import data_folder
 from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.splits import SPLITS, random_splits
-from mmfusion_jax.errors import ConfigError, DataError, shown
+from mmfusion_jax.errors import ConfigError, DataError, shorten, shown, shown_path
 from mmfusion_jax.option_types import (
     Fraction,
     NonNegativeFloat,
@@ -174,7 +174,7 @@ def load_clips(
     _check_classes(table, splits)
     return assemble(
         "clips",
-        f"clips in {folder.name}",
+        f"clips in {shorten(folder.name)}",
         decoded,
         {split: [row.key for row in part] for split, part in splits.items()},
         {
@@ -205,8 +205,8 @@ def _paths(data_dir: str, labels: str) -> tuple[Path, Path]:
         what = "is a folder" if table.is_dir() else "does not exist"
         raise DataError(
             "D40",
-            f"config.data.labels={labels!r}: {table} {what}. Expected layout:\n"
-            f"{EXPECTED_LAYOUT}",
+            f"config.data.labels={shown_path(labels)}: {table} {what}. "
+            f"Expected layout:\n{EXPECTED_LAYOUT}",
             fix,
         )
     return folder, table
@@ -229,8 +229,9 @@ def _fractions(valid: float, test: float) -> dict[str, float]:
     if valid < 0 or test <= 0 or valid + test >= 1:
         raise ConfigError(
             "C10",
-            f"config.data.val_fraction={valid} and config.data.test_fraction={test} "
-            "give an empty train or test split.",
+            f"config.data.val_fraction={shown(valid)} and "
+            f"config.data.test_fraction={shown(test)} give an empty "
+            "train or test split.",
             "fractions such as 0.15 and 0.15",
         )
     return {"train": 1 - valid - test, "test": test, "valid": valid}

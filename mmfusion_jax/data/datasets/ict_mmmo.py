@@ -12,7 +12,7 @@ from mmfusion_jax.data.option_checks import out_of_range
 from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.preprocessing import RunningMoments, Standardizer
 from mmfusion_jax.data.splits import SPLITS, check_protocol, cross_validation_split
-from mmfusion_jax.errors import ConfigError, DataError
+from mmfusion_jax.errors import ConfigError, DataError, join_names, shown
 from mmfusion_jax.safe_load.npz import check_finite, read_from
 
 SCORE, POSITIVE = "score", "positive"
@@ -121,7 +121,7 @@ def load_ict_mmmo(
     labels = {SCORE: score, POSITIVE: (score > TARGET.neutral).astype(np.int32)}
     examples = InMemory(inputs, masks, labels)
     sources = {split: examples.rows(chosen) for split, chosen in rows.items()}
-    names = np.array([f"{split} {i}" for i, split in enumerate(official)])
+    names = np.array([f"{split} {i:d}" for i, split in enumerate(official)])
     return Dataset(
         "mmmo",
         "ICT-MMMO",
@@ -177,7 +177,7 @@ def _warnings(mask: np.ndarray) -> list[str]:
     if with_text == len(mask):
         return []
     return [
-        f"{with_text} of {len(mask)} training clips have text; config.data.folds=5 "
+        f"{with_text:d} of {len(mask)} training clips have text; config.data.folds=5 "
         "trains on clips with text"
     ]
 
@@ -190,9 +190,10 @@ def _check(
     if folds == 1 and (fold or keep_clips_without_text):
         raise ConfigError(
             "C06",
-            f"config.data.fold={fold} and config.data.keep_clips_without_text="
-            f"{keep_clips_without_text} need config.data.folds above 1: the official "
-            "split has one fold and trains on clips without text anyway.",
+            f"config.data.fold={fold} and "
+            f"config.data.keep_clips_without_text={shown(keep_clips_without_text)} "
+            "need config.data.folds above 1: the official split has one fold and "
+            "trains on clips without text anyway.",
             "--config.data.folds=5",
         )
     if not 0 <= quantile < 0.5:
@@ -210,7 +211,7 @@ def _load(
     if wrong:
         raise DataError(
             "D52",
-            f"{path}: invalid {', '.join(wrong)}. Expected layout:\n{EXPECTED_LAYOUT}",
+            f"{path}: invalid {join_names(wrong)}. Expected layout:\n{EXPECTED_LAYOUT}",
         )
     width = arrays["test_text"].shape[-1]
     no_text = np.zeros((*arrays["train_audio"].shape[:2], width), np.float32)

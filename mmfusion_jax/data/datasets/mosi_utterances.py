@@ -12,7 +12,14 @@ from mmfusion_jax.data.option_checks import check_at_least
 from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.preprocessing import RunningMoments, Standardizer
 from mmfusion_jax.data.splits import check_protocol
-from mmfusion_jax.errors import ConfigError, DataError, shown, suggest
+from mmfusion_jax.errors import (
+    ConfigError,
+    DataError,
+    join_names,
+    shown,
+    shown_name,
+    suggest,
+)
 from mmfusion_jax.safe_load.npz import check_finite, read_from
 
 POLARITY, SCORE = "polarity", "score"
@@ -203,11 +210,12 @@ def _check(label: str, before: int, after: int, protocol: str) -> None:
 def _splits(data_dir: str, protocol: str) -> dict[str, Table]:
     """The utterances of each split, in the order of their videos."""
     train, test = (_table(data_dir, split) for split in ("train", "test"))
+    folder = Path(data_dir).expanduser()
     for name in MODALITIES:
         if train[name].shape[1:] != test[name].shape[1:]:
             raise DataError(
                 "D52",
-                f"{Path(data_dir).expanduser()}: {name} has different features in "
+                f"{folder}: {shown_name(name)} has different features in "
                 "test.npz and train.npz.",
                 "use files from the same source",
             )
@@ -247,7 +255,7 @@ def _table(data_dir: str, split: str) -> Table:
     if wrong or not len(score):
         raise DataError(
             "D52",
-            f"{path}: invalid {', '.join(wrong) or file}. Expected layout:\n"
+            f"{path}: invalid {join_names(wrong, file)}. Expected layout:\n"
             f"{EXPECTED_LAYOUT}",
         )
     order = np.lexsort([arrays["segment"], arrays["video_id"]])

@@ -13,6 +13,7 @@ from mmfusion_jax.data.media.decode_clips import (
     DecodedClips,
     summarize_skipped,
 )
+from mmfusion_jax.errors import shown_name
 
 
 def assemble(
@@ -64,7 +65,8 @@ def assemble(
     for modality, count in missing.items():
         if count:
             warnings.append(
-                f"{count} of {total} clips have no {modality}, which is masked"
+                f"{count} of {total} clips have no "
+                f"{shown_name(modality)}, which is masked"
             )
     if decoded.skipped:
         warnings.append(

@@ -32,7 +32,14 @@ from mmfusion_jax.data.storage.array_record_store import (
     open_store,
 )
 from mmfusion_jax.data.storage.progress import track
-from mmfusion_jax.errors import ConfigError, DataError, shown, suggest
+from mmfusion_jax.errors import (
+    ConfigError,
+    DataError,
+    shorten,
+    shown,
+    shown_name,
+    suggest,
+)
 
 TEXTS = {"vectors": "text", "bert": "pieces", "words": "words"}
 """Option `text` -> its name in a store."""
@@ -123,7 +130,7 @@ def load_sentiment_file(
     scores = [label for label in labels["train"] if label.startswith("score")]
     return Dataset(
         name,
-        f"{spec.title} ({store.manifest['known'] or store.folder.name})",
+        f"{spec.title} ({shown_name(store.manifest['known'] or store.folder.name)})",
         sources,
         {"polarity": POLARITIES} if scores else {},
         labels=labels,
@@ -212,8 +219,8 @@ def _open_import(name: str, file: str, flag: str = "--config.data.file") -> Stor
         store = open_store(folder)
     except DataError as error:
         fix = (
-            f"delete {folder} and run: "
-            f"python -m mmfusion_jax data import FILE --dataset={name}"
+            f"delete {folder} and run: python -m mmfusion_jax data import FILE "
+            f"--dataset={shown_name(name)}"
         )
         raise DataError(error.code, error.args[0], fix) from error
     report = {split: store.manifest["report"][split] for split in SPLITS}
@@ -251,19 +258,23 @@ def find_import(name: str, file: str, flag: str) -> Path:
     choices = " or ".join(f"{flag}={one}" for one in matching or imports)
     what = "is ambiguous" if matching else "has no match"
     raise DataError(
-        "D76", f"{flag}={file!r} {what} among the imports of {name}.", choices
+        "D76",
+        f"{shown_name(flag)}={shown(file)} {what} among the imports of "
+        f"{shown_name(name)}.",
+        choices,
     )
 
 
 def _not_imported(name: str) -> DataError:
     """The error for a dataset without an import, with download links."""
     spec = FEATURE_DATASETS[name]
-    files = "\n".join(f"  {file}" for file in spec.files)
+    listed = "\n".join(f"  {file}" for file in spec.files)
     return DataError(
         "D75",
-        f"{spec.title} has not been imported. Download one of\n{files}",
-        f"python -m mmfusion_jax data import FILE --dataset={name}\n       without it, "
-        f"--config={spec.config.split(':')[0]} runs on embedded data",
+        f"{spec.title} has not been imported. Download one of\n{listed}",
+        f"python -m mmfusion_jax data import FILE --dataset={shown_name(name)}\n"
+        f"       without it, --config={shorten(spec.config.split(':')[0])} runs on "
+        "embedded data",
     )
 
 
@@ -274,7 +285,9 @@ def _stored(store: Store, text: str) -> dict[str, str]:
     chosen = {"text": TEXTS[text], "audio": "audio", "video": "video"}
     available = [name for name, stored in TEXTS.items() if stored in inputs]
     if available and text not in available:
-        raise _no_text(text, f"{store.manifest['file']} has no such text", available)
+        raise _no_text(
+            text, f"{shorten(store.manifest['file'])} has no such text", available
+        )
     return {modality: one for modality, one in chosen.items() if one in inputs}
 
 
@@ -283,7 +296,7 @@ def _no_text(text: str, reason: str, available: Sequence[str]) -> DataError:
     return DataError(
         "D77",
         f"config.data.text={shown(text)}: {reason}.",
-        " or ".join(f"--config.data.text={one}" for one in available),
+        " or ".join(f"--config.data.text={shorten(one)}" for one in available),
     )
 
 
@@ -351,7 +364,7 @@ def _facts(
     manifest = store.manifest
     warnings = remarks(manifest["report"], spec)
     if not manifest["known"]:
-        warnings.append(f"{manifest['file']}: not a published checksum")
+        warnings.append(f"{shorten(manifest['file'])}: not a published checksum")
     return {
         "prepared": store.folder.name,
         "sha256": manifest["sha256"],

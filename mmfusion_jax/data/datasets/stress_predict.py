@@ -12,7 +12,7 @@ from mmfusion_jax.data.option_checks import check_at_least, check_choice, find_f
 from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.preprocessing import RunningMoments, Standardizer
 from mmfusion_jax.data.splits import cross_validation_split
-from mmfusion_jax.errors import ConfigError, DataError, shown
+from mmfusion_jax.errors import ConfigError, DataError, join_names, shown
 from mmfusion_jax.safe_load.npz import read_npz
 
 LABEL = "stress"
@@ -117,7 +117,7 @@ def load_stress_predict(
         if not any(len(windows_of[name][2]) for name in names):
             raise ConfigError(
                 "C10",
-                f"config.data.window={window}: split {shown(split)} has no window "
+                f"config.data.window={window:g}: split {shown(split)} has no window "
                 "with a single label.",
                 "a shorter window",
             )
@@ -159,7 +159,7 @@ def _aligned(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
     needed = [n for n in SIGNALS if n != "resp"]
     names = [*LABELS, *needed, *(f"{n}_{k}" for n in needed for k in ENDINGS)]
     if missing := [name for name in names if name not in arrays]:
-        raise DataError("D52", f"{path} has no {', '.join(missing)}.")
+        raise DataError("D52", f"{path} has no {join_names(missing)}.")
     time, label = arrays["label_time_s"], arrays["label"]
     rates = {n: float(arrays[f"{n}_rate_hz"]) for n in needed}
     wrong = [n for n, rate in rates.items() if rate != SIGNALS[n]]
@@ -173,7 +173,7 @@ def _aligned(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
     if wrong:
         raise DataError(
             "D52",
-            f"{path}: invalid {', '.join(wrong)}. Expected layout:\n{EXPECTED_LAYOUT}",
+            f"{path}: invalid {join_names(wrong)}. Expected layout:\n{EXPECTED_LAYOUT}",
         )
     found: dict[str, np.ndarray] = {"label": label.astype(np.int32)}
     for name in needed:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mmfusion_jax.data.feature_files.padded_sequences import CLIP_SEPARATOR
-from mmfusion_jax.errors import DataError, shown, suggest
+from mmfusion_jax.errors import DataError, shorten, shown, shown_name, suggest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,9 +48,9 @@ class CheckedFields:
         try:
             values = np.asarray(self.get(name))
         except ValueError as error:  # lists of different lengths
-            raise self.error(name, f"is not an array ({error})") from error
+            raise self.error(name, f"is not an array ({shorten(error)})") from error
         if values.dtype.kind not in "biuf":
-            raise self.error(name, f"must be numeric, not {values.dtype}")
+            raise self.error(name, f"must be numeric, not {values.dtype.name}")
         if values.ndim not in axes:
             raise self.error(name, f"has the shape {values.shape}")
         if not len(values) and not empty:
@@ -96,7 +96,7 @@ class CheckedFields:
         """Returns the error for an invalid field."""
         return DataError(
             "D71",
-            f"{self.where}: {name} {what}.",
+            f"{self.where}: {shown_name(name)} {what}.",
             "docs/formats.md describes the layouts",
         )
 

@@ -30,7 +30,7 @@ from mmfusion_jax.data.storage.array_record_store import (
     write_store,
 )
 from mmfusion_jax.data.storage.progress import track
-from mmfusion_jax.errors import DataError, shown
+from mmfusion_jax.errors import DataError, shown, shown_name
 
 JSON = Any
 FOLDER = "imported"
@@ -142,7 +142,7 @@ def _check(path: Path, source: Source, name: str) -> None:
         raise DataError(
             "D74",
             f"{path} is {known.title}, not {FEATURE_DATASETS[name].title}.",
-            f"--dataset={known.name}",
+            f"--dataset={shown_name(known.name)}",
         )
     for split, part in source.splits.items():
         check_labels(FEATURE_DATASETS[name], str(path), split, part)
@@ -167,7 +167,9 @@ def _not_finite(path: Path, report: Mapping[str, JSON]) -> DataError:
         for name in counts:
             stats = report[split]["inputs"][name]
             nan, infinite = stats["nan"], stats["infinite"]
-            lines.append(f"  {split:<5} {name:<6} {nan} NaN, {infinite} infinite")
+            lines.append(
+                f"  {split:<5} {shown_name(name):<6} {nan:d} NaN, {infinite:d} infinite"
+            )
     return DataError(
         "D72",
         f"{path} contains NaN or infinite values:\n" + "\n".join(lines),

@@ -7,7 +7,7 @@ import numpy as np
 
 from mmfusion_jax.data.dataset import RegressionTarget
 from mmfusion_jax.data.feature_files.padded_sequences import Sequences
-from mmfusion_jax.errors import DataError, shown
+from mmfusion_jax.errors import DataError, join_names, shown, shown_name
 
 MMSA = "https://github.com/thuiar/MMSA, section on datasets"
 MULT = "https://github.com/yaohungt/Multimodal-Transformer, section on data"
@@ -106,10 +106,10 @@ def check_labels(
 ) -> None:
     """Raises DataError if the labels of a split are not those of the dataset."""
     if spec.label not in found.labels:
-        have = ", ".join(found.labels)
         raise DataError(
             "D74",
-            f"{where} has the labels {have}; expected for {spec.title}: {spec.label}.",
+            f"{where} has the labels {join_names(found.labels)}; expected for "
+            f"{spec.title}: {shown_name(spec.label)}.",
             _suggest_dataset(spec, found),
         )
     if spec.target is None:
@@ -118,7 +118,7 @@ def check_labels(
             raise DataError(
                 "D74",
                 f"{where} has {count} emotions; expected for {spec.title}: "
-                f"{', '.join(spec.flags)}.",
+                f"{join_names(spec.flags)}.",
             )
         return
     low, high = spec.target.low, spec.target.high
@@ -127,20 +127,21 @@ def check_labels(
         if bad.size:
             raise DataError(
                 "D74",
-                f"{where}, split {shown(split)}, example {bad[0]}: {name} is "
-                f"{values[bad[0]]:g}; expected for {spec.title}: {low:g} to {high:g}.",
+                f"{where}, split {shown(split)}, example {bad[0]:d}: "
+                f"{shown_name(name)} is {values[bad[0]]:g}; expected for "
+                f"{spec.title}: {low:g} to {high:g}.",
                 _suggest_dataset(spec, found) or "fix the labels or remove the example",
             )
 
 
 def _suggest_dataset(spec: FeatureDatasetSpec, found: Sequences) -> str:
     """Returns a hint with the other datasets that have such labels, or ""."""
-    flags = [
+    choices = [
         f"--dataset={name}"
         for name, other in FEATURE_DATASETS.items()
         if other is not spec and other.label in found.labels and _in_range(other, found)
     ]
-    return f"did you mean {' or '.join(flags)}?" if flags else ""
+    return f"did you mean {' or '.join(choices)}?" if choices else ""
 
 
 def _in_range(spec: FeatureDatasetSpec, found: Sequences) -> bool:

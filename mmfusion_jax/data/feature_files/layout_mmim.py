@@ -7,7 +7,7 @@ import numpy as np
 
 from mmfusion_jax.data.feature_files.checked_fields import CheckedFields
 from mmfusion_jax.data.feature_files.padded_sequences import Sequences
-from mmfusion_jax.errors import DataError
+from mmfusion_jax.errors import DataError, join_names, shown_name
 
 COLUMNS = (1, 7)
 
@@ -45,7 +45,9 @@ def read(where: str, rows: Any) -> Sequences:
         ids.append(_name(name))
         texts.append(" ".join(map(str, parts[3])))
     for modality in ("audio", "video"):
-        inputs[modality] = _one_width(f"{where}: {modality}", inputs[modality])
+        inputs[modality] = _one_width(
+            f"{where}: {shown_name(modality)}", inputs[modality]
+        )
     return Sequences(inputs, {"score": np.array(scores, np.float32)}, ids, texts)
 
 
@@ -70,14 +72,14 @@ def _features(fields: CheckedFields, name: str) -> np.ndarray:
         return values.astype(np.float32)
 
 
-def _one_width(name: str, rows: list[np.ndarray]) -> list[np.ndarray]:
+def _one_width(where: str, rows: list[np.ndarray]) -> list[np.ndarray]:
     """Returns the same (t f), with the right width for sequences without steps."""
     widths = {x.shape[1] for x in rows if len(x)}
     if len(widths) != 1:
         raise DataError(
             "D71",
-            f"{name} must have the same number of features in every example, not "
-            f"{', '.join(map(str, sorted(widths))) or 'none at all'}.",
+            f"{where} must have the same number of features in every "
+            f"example, not {join_names(sorted(widths), 'none at all')}.",
         )
     return [x if len(x) else np.zeros((0, *widths), np.float32) for x in rows]
 

@@ -11,6 +11,7 @@ from mmfusion_jax.data.feature_files.padded_sequences import (
     Sequences,
     right_padded,
 )
+from mmfusion_jax.errors import shown_name
 
 LABELS = "regression_labels"
 SCORES = {
@@ -105,7 +106,8 @@ def _past_length(name: str, rows: Padded) -> list[str]:
     if not count:
         return []
     return [
-        f"{name} of {count} examples has non-zero values past its length; truncated"
+        f"{shown_name(name)} of {count} examples has non-zero values past "
+        "its length; truncated"
     ]
 
 

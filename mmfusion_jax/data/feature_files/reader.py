@@ -20,7 +20,15 @@ from mmfusion_jax.data.feature_files import (
 from mmfusion_jax.data.feature_files.checked_fields import CheckedFields
 from mmfusion_jax.data.feature_files.padded_sequences import Sequences
 from mmfusion_jax.data.splits import SPLITS
-from mmfusion_jax.errors import DataError, shown, suggest
+from mmfusion_jax.errors import (
+    DataError,
+    join_names,
+    shorten,
+    shown,
+    shown_name,
+    shown_path,
+    suggest,
+)
 from mmfusion_jax.safe_load.npz import read_npz
 from mmfusion_jax.safe_load.regular_file import check_regular, open_regular
 from mmfusion_jax.safe_load.safe_pickle import read_pickle
@@ -75,11 +83,13 @@ def list_files(path: Path) -> Sequence[Path]:
         return (path,)
     missing = [name for name in MMIM_FILES.values() if not (path / name).is_file()]
     if missing:
-        inside = sorted(str(file) for file in path.glob("*.pkl"))[:3]
+        inside = sorted(str(file) for file in path.glob("*.pkl"))
         raise DataError(
             "D70",
-            f"folder {path} has no {', '.join(missing)}.",
-            f"specify a file in it, such as {', '.join(inside)}" if inside else LAYOUTS,
+            f"folder {path} has no {join_names(missing)}.",
+            f"specify a file in it, such as {shown_path(inside[0])}"
+            if inside
+            else LAYOUTS,
         )
     return tuple(path / name for name in MMIM_FILES.values())
 
@@ -94,7 +104,10 @@ def read_source(path: Path) -> Source:
     if len(files) > 1:
         rows = {split: read_pickle(path / name) for split, name in MMIM_FILES.items()}
         layout = "mmim"
-        splits = {s: layout_mmim.read(f"{path}: {s}", r) for s, r in rows.items()}
+        splits = {
+            split: layout_mmim.read(f"{path}: {split}", part)
+            for split, part in rows.items()
+        }
     else:
         layout, splits = _read_npz(path) if _is_zip(path) else _read_pickle(path)
     return Source(layout, _sha256(files), _checked(path, splits))
@@ -118,13 +131,15 @@ def _is_zip(path: Path) -> bool:
         try:
             head = stream.read(64)
         except OSError as error:
-            raise DataError("D30", f"{path} cannot be read ({error}).") from error
+            raise DataError(
+                "D30", f"{path} cannot be read ({shorten(error)})."
+            ) from error
     if not head:
         raise DataError("D70", f"{path} is empty.", "copy or download it again")
     text = head.lstrip().lower()
-    for first_bytes, name, fix in OTHER_FORMATS:
+    for first_bytes, kind, fix in OTHER_FORMATS:
         if text.startswith(first_bytes):
-            raise DataError("D70", f"{path} is {name}.", fix)
+            raise DataError("D70", f"{path} is {kind}.", fix)
     is_text = all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head)
     if is_text and not head.startswith(TEXT_PICKLES):
         raise DataError("D70", f"{path} is a text file.", LAYOUTS)
@@ -165,10 +180,13 @@ def _unknown_layout(where: Any, names: Any, wanted: str = "") -> DataError:
     """Returns the error for a file of an unknown layout."""
     have = [str(name) for name in names]
     hint = suggest(wanted, have) if wanted else ""
-    missing = f", but not {wanted!r}" if wanted else ""
-    meant = f"{hint}\n       " if hint.startswith("did you mean") else ""
-    listed = ", ".join(have[:12]) or "nothing"
-    return DataError("D70", f"{where} contains {listed}{missing}.", f"{meant}{LAYOUTS}")
+    suffix = f", but not {shown(wanted)}" if wanted else ""
+    hint = f"{hint}\n       " if hint.startswith("did you mean") else ""
+    return DataError(
+        "D70",
+        f"{where} contains {join_names(have[:12], 'nothing')}{suffix}.",
+        f"{hint}{LAYOUTS}",
+    )
 
 
 def _checked(path: Path, splits: Mapping[str, Sequences]) -> Mapping[str, Sequences]:
@@ -182,9 +200,8 @@ def _checked(path: Path, splits: Mapping[str, Sequences]) -> Mapping[str, Sequen
             if names.keys() != expected.keys():
                 raise DataError(
                     "D71",
-                    f"{path}: {shown(split)} has the {kind} {', '.join(names)}, but "
-                    "'train' "
-                    f"has {', '.join(expected)}.",
+                    f"{path}: {shown(split)} has the {kind} {join_names(names)}, but "
+                    f"'train' has {join_names(expected)}.",
                     "take all splits from the same source",
                 )
         for name, rows in part.inputs.items():
@@ -192,8 +209,8 @@ def _checked(path: Path, splits: Mapping[str, Sequences]) -> Mapping[str, Sequen
             if width != expected:
                 raise DataError(
                     "D71",
-                    f"{path}: {name} has {width[0]} features in {shown(split)}, but "
-                    f"{expected[0]} in 'train'.",
+                    f"{path}: {shown_name(name)} has {width[0]} features in "
+                    f"{shown(split)}, but {expected[0]:d} in 'train'.",
                     "take all splits from the same source",
                 )
     return splits

@@ -11,6 +11,7 @@ from mmfusion_jax.data.feature_files.known_datasets import FeatureDatasetSpec
 from mmfusion_jax.data.feature_files.padded_sequences import Sequences, video
 from mmfusion_jax.data.preprocessing import RunningMoments
 from mmfusion_jax.data.storage.progress import track
+from mmfusion_jax.errors import join_names, shorten, shown, shown_name
 
 JSON = Any
 LARGE = 1e6
@@ -122,22 +123,28 @@ def problems(report: Mapping[str, JSON], spec: FeatureDatasetSpec | None) -> lis
     """Returns the problems of a file, one sentence each."""
     found = []
     for split, counts in count_nonfinite(report).items():
-        listed = ", ".join(f"{count} of {name}" for name, count in counts.items())
+        listed = ", ".join(
+            f"{count} of {shown_name(name)}" for name, count in counts.items()
+        )
         found.append(f"{split}: NaN or infinite values: {listed}")
     if shared := shared_ids(report):
-        names = ", ".join(list(shared)[:3])
-        found.append(f"{len(shared)} clips are in two splits (data leakage): {names}")
+        listed = join_names(list(shared)[:3])
+        found.append(f"{len(shared)} clips are in two splits (data leakage): {listed}")
     elif (spec is None or spec.by_video) and (shared := shared_ids(report, video)):
-        names = ", ".join(list(shared)[:3])
-        found.append(f"{len(shared)} videos are in two splits (data leakage): {names}")
+        listed = join_names(list(shared)[:3])
+        found.append(f"{len(shared)} videos are in two splits (data leakage): {listed}")
     for split, part in report.items():
         twice = [i for i, count in Counter(part["ids"]).items() if count > 1]
         if twice:
-            found.append(f"{split}: {len(twice)} duplicate clips, such as {twice[0]}")
+            found.append(
+                f"{split}: {len(twice)} duplicate clips, such as {shown(twice[0])}"
+            )
         for name, stats in part["inputs"].items():
             low, high = stats["low"] or 0.0, stats["high"] or 0.0
             if stats["features"] and max(abs(low), abs(high)) > LARGE:
-                found.append(f"{split}: {name} has values from {low:g} to {high:g}")
+                found.append(
+                    f"{split}: {shown_name(name)} has values from {low:g} to {high:g}"
+                )
     return found + _label_problems(report)
 
 
@@ -146,10 +153,10 @@ def remarks(report: Mapping[str, JSON], spec: FeatureDatasetSpec | None) -> list
     found = []
     counts = tuple(part["count"] for part in report.values())
     if spec is not None and counts not in spec.counts:
-        published = " or ".join("/".join(map(str, sizes)) for sizes in spec.counts)
+        listed = " or ".join("/".join(map(str, sizes)) for sizes in spec.counts)
         found.append(
             f"the splits have {'/'.join(map(str, counts))} examples; published: "
-            f"{published}"
+            f"{listed}"
         )
     if spec is not None and not spec.by_video and (shared := shared_ids(report, video)):
         found.append(
@@ -159,9 +166,11 @@ def remarks(report: Mapping[str, JSON], spec: FeatureDatasetSpec | None) -> list
     if not any(part["ids"] for part in report.values()):
         found.append("no ids: clips in two splits (data leakage) cannot be checked")
     for split, part in report.items():
-        found += [f"{split}: {note}" for note in part["notes"]]
+        found += [f"{split}: {shorten(note)}" for note in part["notes"]]
         for name, stats in part["inputs"].items():
-            found += [f"{split}: {one}" for one in _modality_remarks(name, stats)]
+            found += [
+                f"{split}: {shorten(one)}" for one in _modality_remarks(name, stats)
+            ]
     return found
 
 
@@ -183,12 +192,13 @@ def _modality_remarks(name: str, stats: Mapping[str, JSON]) -> list[str]:
     """Remarks about a modality of a split."""
     found = []
     if absent := stats["absent"]:
-        found.append(f"{absent} examples have no {name}")
+        found.append(f"{absent:d} examples have no {shown_name(name)}")
     if silent := stats["silent"]:
-        found.append(f"{name} of {silent} examples is all zeros")
+        found.append(f"{shown_name(name)} of {silent:d} examples is all zeros")
     if constant := stats.get("constant"):
         found.append(
-            f"{constant} of {stats['features']} features of {name} are constant"
+            f"{constant:d} of {stats['features']:d} features of "
+            f"{shown_name(name)} are constant"
         )
     return found
 
@@ -200,8 +210,12 @@ def _label_problems(report: Mapping[str, JSON]) -> list[str]:
         for name, values in part["labels"].items():
             if bad := int((~np.isfinite(values)).sum()):
                 found.append(
-                    f"{split}: {bad} values of label {name} are NaN or infinite"
+                    f"{split}: {bad:d} values of label "
+                    f"{shown(name)} are NaN or infinite"
                 )
             if len(values) > 1 and all(value == values[0] for value in values):
-                found.append(f"{split}: label {name} is {values[0]} in every example")
+                found.append(
+                    f"{split}: label {shown(name)} is "
+                    f"{shown(values[0])} in every example"
+                )
     return found

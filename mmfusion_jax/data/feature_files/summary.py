@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmfusion_jax.data.feature_files.known_datasets import FEATURE_DATASETS
+from mmfusion_jax.errors import shorten, shown_name
 
 JSON = Any
 COLUMNS: tuple[str, ...] = (
@@ -19,17 +20,18 @@ COLUMNS: tuple[str, ...] = (
 
 def header_lines(found: Mapping[str, JSON]) -> list[str]:
     """Returns the name, layout and checksum of the file."""
-    known = f"recognized: {found['known']}"
+    what = f"recognized: {shorten(found['known'])}"
     if not found["known"]:
-        known = "not recognized: not a published checksum"
+        what = "not recognized: not a published checksum"
     title = (
         FEATURE_DATASETS[found["name"]].title
         if found["name"] in FEATURE_DATASETS
         else "unknown dataset"
     )
+    path = found["file"]
     return [
-        f"{found['file']}: {title}, layout {found['layout']}",
-        f"  {known}; SHA-256 {found['sha256']}",
+        f"{path}: {title}, layout {shorten(found['layout'])}",
+        f"  {what}; SHA-256 {shorten(found['sha256'])}",
     ]
 
 
@@ -57,6 +59,8 @@ def table_lines(found: Mapping[str, JSON]) -> list[str]:
         for row in rows
     ]
     for split, counts in found.get("repaired", {}).items():
-        listed = ", ".join(f"{count} of {name}" for name, count in counts.items())
+        listed = ", ".join(
+            f"{count} of {shown_name(name)}" for name, count in counts.items()
+        )
         lines.append(f"  {split}: NaN and infinite values set to 0: {listed}")
     return [line.rstrip() for line in lines]

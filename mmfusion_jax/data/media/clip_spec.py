@@ -11,7 +11,7 @@ from mmfusion_jax.data.media.resize import FrameTransform
 from mmfusion_jax.data.option_checks import check_choice
 from mmfusion_jax.data.preprocessing import add_white_noise
 from mmfusion_jax.data.storage.array_record_store import FeatureSpec
-from mmfusion_jax.errors import ConfigError, DataError
+from mmfusion_jax.errors import ConfigError, DataError, shorten, shown, shown_name
 
 MODALITIES = ("audio", "video")
 PAD_MODES = ("reflect", "constant")
@@ -57,11 +57,13 @@ class ClipSpec:
             value = getattr(self, name)
             if value < minimum:
                 raise ConfigError(
-                    "C10", f"config.data.{name}={value} must be at least {minimum}."
+                    "C10",
+                    f"config.data.{shown_name(name)}={shown(value)} must be "
+                    f"at least {minimum}.",
                 )
         if self.duration is not None and self.duration <= 0:
             raise ConfigError(
-                "C10", f"config.data.duration={self.duration} must be above 0."
+                "C10", f"config.data.duration={shown(self.duration)} must be above 0."
             )
         check_choice("pad_mode", self.pad_mode, PAD_MODES)
         check_choice("frame_sampling", self.frame_sampling, FRAME_SAMPLINGS)
@@ -132,7 +134,11 @@ def decode_job(spec: ClipSpec, job: DecodeJob) -> Decoded:
     """Decodes one clip to a record of the store."""
     frames, waveform = _read(spec, job)
     if frames is None and waveform is None:
-        raise DataError("D31", f"{job.key} has no {' and '.join(spec.modalities)}.")
+        raise DataError(
+            "D31",
+            f"{shorten(job.key)} has no "
+            f"{' and '.join(map(shown_name, spec.modalities))}.",
+        )
     record = {
         name: np.zeros([axis or 0 for axis in feature.shape], feature.dtype)
         for name, feature in spec.features.items()

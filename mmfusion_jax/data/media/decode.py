@@ -13,7 +13,7 @@ import numpy as np
 
 from mmfusion_jax.data.media.file_checks import TOLERANCE, check_header, truncated
 from mmfusion_jax.data.media.resize import FrameTransform, SquareResize
-from mmfusion_jax.errors import DataError, missing_dependency
+from mmfusion_jax.errors import DataError, missing_dependency, shown_name
 
 N_FFT, HOP = 2048, 512
 _SLACK = 0.1  # s; codecs add a few frames at both ends that headers do not count
@@ -164,7 +164,7 @@ def mfcc(
     """
     librosa = _librosa()
     if len(waveform) < n_fft:
-        raise ValueError(f"{len(waveform)} samples is less than n_fft={n_fft}.")
+        raise ValueError(f"{len(waveform)} samples is less than n_fft={n_fft:d}.")
     coefficients = librosa.feature.mfcc(
         y=np.asarray(waveform, np.float32),
         sr=sample_rate,
@@ -239,7 +239,9 @@ def _lengths(av: Any, path: Path) -> dict[str, float]:
         if not streams:
             raise DataError("D31", f"{path} has no video or audio stream.")
         if unknown := [s.type for s in streams if s.codec_context is None]:
-            raise DataError("D31", f"{path}: no decoder for its {unknown[0]} stream.")
+            raise DataError(
+                "D31", f"{path}: no decoder for its {shown_name(unknown[0])} stream."
+            )
         spans = {stream.type: [np.inf, -np.inf] for stream in streams}
         # Packets are read without decoding them: headers of truncated files state the
         # full length, and decoders end early without an error.
@@ -328,7 +330,7 @@ def _waveform(
         raise DataError(
             "D33",
             f"{path}: too few audio samples from {start:g} s on: {len(waveform)}, "
-            f"minimum {audio.min_samples}.",
+            f"minimum {audio.min_samples:d}.",
             "use a longer clip or a smaller offset",
         )
     return waveform

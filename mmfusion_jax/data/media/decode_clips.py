@@ -28,7 +28,7 @@ from mmfusion_jax.data.storage.array_record_store import (
 )
 from mmfusion_jax.data.storage.progress import track
 from mmfusion_jax.data.storage.worker_pool import Failure, map_in_processes
-from mmfusion_jax.errors import DataError, missing_dependency
+from mmfusion_jax.errors import DataError, missing_dependency, shorten, shown_path
 
 VERSION = 1
 """Part of the name of every store: raise it when the same files give other values."""
@@ -180,8 +180,8 @@ def decode_all(
 def summarize_skipped(skipped: Mapping[str, str], total: int) -> str:
     """Returns the clips that were skipped and why, one per line."""
     lines = [f"{len(skipped)} of {total} clips are skipped:"]
-    width = max(map(len, skipped), default=0)
-    lines += [f"  {key:{width}}  {reason}" for key, reason in skipped.items()]
+    width = max((len(shorten(key)) for key in skipped), default=0)
+    lines += [f"  {shorten(k):{width}}  {shorten(v)}" for k, v in skipped.items()]
     return "\n".join(lines)
 
 
@@ -234,7 +234,7 @@ def _failed(key: str, reason: str) -> DataError:
     """Returns the error for a clip that cannot be decoded, with `strict`."""
     return DataError(
         "D44",
-        f"{key} failed: {reason}",
+        f"{shorten(key)} failed: {shorten(reason)}",
         "fix or remove it, or pass strict=False to skip such clips",
     )
 
@@ -272,7 +272,7 @@ def _check_space(folder: Path, count: int, spec: ClipSpec) -> None:
     if free < needed:
         raise DataError(
             "D22",
-            f"{count} clips may need {needed / 1e9:.1f} GB, but {existing} has "
-            f"{free / 1e9:.1f} GB free.",
+            f"{count} clips may need {needed / 1e9:.1f} GB, but "
+            f"{shown_path(existing)} has {free / 1e9:.1f} GB free.",
             "free disk space, or set MMFUSION_CACHE to a folder on another disk",
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mmfusion_jax.data.media.resize import resize
-from mmfusion_jax.errors import DataError
+from mmfusion_jax.errors import DataError, describe_exception
 from mmfusion_jax.safe_load.regular_file import open_regular
 
 CROPS = ("full", "released_code")
@@ -85,7 +85,7 @@ def _read(path: Path) -> np.ndarray:
     except (OSError, StopIteration, IndexError, ValueError) as error:
         raise DataError(
             "D51",
-            f"{path} is not a CSV file of landmarks: {type(error).__name__} {error}.",
+            f"{path} is not a CSV file of landmarks: {describe_exception(error)}.",
         ) from error
     if not points or not np.isfinite(points).all():
         raise DataError(

@@ -46,7 +46,7 @@ def _check_wav(path: Path) -> None:
             if name == b"data":
                 have -= file.tell()
                 if size < _UNKNOWN_SIZE and have < size * (1 - TOLERANCE):
-                    raise truncated(path, f"{have} of {size} bytes of audio")
+                    raise truncated(path, f"{have:d} of {size} bytes of audio")
                 return
             file.seek(size + size % 2, 1)
 

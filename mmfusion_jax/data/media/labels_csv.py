@@ -2,14 +2,13 @@
 
 import csv
 import dataclasses
-import difflib
 import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmfusion_jax.data.splits import SPLITS
-from mmfusion_jax.errors import DataError, shown, suggest
+from mmfusion_jax.errors import DataError, closest, shorten, shown, shown_name, suggest
 from mmfusion_jax.safe_load.regular_file import open_regular
 
 REQUIRED = ("file", "label")
@@ -98,7 +97,9 @@ def _rows(path: Path, speaker_column: str) -> Iterator[LabelRow]:
             "save it as comma-separated CSV in UTF-8",
         ) from error
     except csv.Error as error:
-        raise DataError("D41", f"{path} is not a CSV file: {error}.") from error
+        raise DataError(
+            "D41", f"{path} is not a CSV file: {shorten(error)}."
+        ) from error
 
 
 def _check_columns(path: Path, names: Sequence[str], speaker_column: str) -> None:
@@ -152,7 +153,8 @@ def _seconds(where: str, name: str, text: str) -> float | None:
     if not 0 <= value < float("inf"):
         raise DataError(
             "D41",
-            f"{where}: {name} {shown(text)} is not a time in seconds, such as 1.5.",
+            f"{where}: {shown_name(name)} {shown(text)} is not a time in "
+            "seconds, such as 1.5.",
         )
     return value
 
@@ -171,13 +173,11 @@ def _check_labels(path: Path, rows: Sequence[LabelRow], classes: Sequence[str]) 
         if classes or counts[row.label] > 1:
             continue
         common = [name for name, count in counts.items() if count > 3]
-        if near := difflib.get_close_matches(row.label, common, n=1, cutoff=0.65):
+        if near := closest(row.label, common, cutoff=0.65):
             raise DataError(
                 "D07",
                 f"{path} line {row.line}: label {shown(row.label)} occurs once and is "
-                "a "
-                f"likely typo of {shown(near[0])}, which occurs {counts[near[0]]} "
-                "times.",
+                f"a likely typo of {shown(near)}, which occurs {counts[near]:d} times.",
                 "correct the row; if it is right, --config.data.classes=a,b,c",
             )
     if len(counts) < 2:
@@ -195,7 +195,7 @@ def _check_unique(path: Path, rows: Sequence[LabelRow]) -> None:
             raise DataError(
                 "D41",
                 f"{path} line {row.line}: {shown(row.key)} is a duplicate of line "
-                f"{seen[row.key]}.",
+                f"{seen[row.key]:d}.",
                 "remove one, or give both a start and an end",
             )
         seen[row.key] = row.line
@@ -206,7 +206,7 @@ def _check_files(path: Path, rows: Sequence[LabelRow], folder: Path) -> None:
     missing = [row for row in rows if not (folder / row.file).is_file()]
     if not missing:
         return
-    lines = [f"  line {row.line}: {row.file}" for row in missing[:_MAX_LISTED]]
+    lines = [f"  line {row.line}: {shorten(row.file)}" for row in missing[:_MAX_LISTED]]
     if len(missing) > _MAX_LISTED:
         lines.append(f"  and {len(missing) - _MAX_LISTED} more")
     raise DataError(

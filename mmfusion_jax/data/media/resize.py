@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 
 from mmfusion_jax.data.option_checks import check_choice
-from mmfusion_jax.errors import ConfigError, missing_dependency
+from mmfusion_jax.errors import ConfigError, missing_dependency, shown
 
 FrameTransform: TypeAlias = Callable[[int, np.ndarray], np.ndarray]
 """(index of the sampled frame, RGB (h w 3) uint8) -> RGB (s s 3) uint8."""
@@ -38,8 +38,8 @@ class SquareResize:
         if len(self.crop_box) != 4 or not all(0 <= a < b <= 1 for a, b in pairs):
             raise ConfigError(
                 "C10",
-                f"config.data.crop_box={self.crop_box} is not left, top, right, bottom "
-                "within 0..1.",
+                f"config.data.crop_box={shown(self.crop_box)} is not left, top, "
+                "right, bottom within 0..1.",
                 "such as 0.25,0.5,0.75,1.0",
             )
 

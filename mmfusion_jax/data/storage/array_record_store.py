@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_info import DatasetIdentity
 
-from mmfusion_jax.errors import DataError, shown
+from mmfusion_jax.errors import DataError, shown, shown_name
 
 MANIFEST = "MANIFEST.json"
 TEXT = "str"
@@ -51,8 +51,7 @@ class FeatureSpec:
         if None in self.shape[1:] or (self.dtype == TEXT and self.shape):
             raise ValueError(
                 f"shape={self.shape} of dtype={shown(self.dtype)}: only the first "
-                "axis may "
-                "be None, and text has the shape ()."
+                "axis may be None, and text has the shape ()."
             )
 
     def feature(self) -> tfds.features.FeatureConnector:
@@ -196,9 +195,12 @@ def open_store(folder: Path) -> Store:
     for name, size in files.items():
         file = folder / name
         if not file.is_file():
-            raise corrupted(folder, f"{name} is missing")
+            raise corrupted(folder, f"{shown_name(name)} is missing")
         if file.stat().st_size != size:
-            raise corrupted(folder, f"{name} has {file.stat().st_size} of {size} bytes")
+            raise corrupted(
+                folder,
+                f"{shown_name(name)} has {file.stat().st_size:d} of {size} bytes",
+            )
     return Store(folder, manifest)
 
 
@@ -284,7 +286,7 @@ def _write_splits(
     if empty := sorted(name for name, count in counts.items() if not count):
         raise DataError(
             "D23",
-            f"split {', '.join(map(repr, empty))} is empty.",
+            f"split {', '.join(map(shown, empty))} is empty.",
             "add examples to it, or omit the split",
         )
     return counts

@@ -8,6 +8,8 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import track as bar
 
+from mmfusion_jax.errors import printable
+
 T = TypeVar("T")
 EVERY = 10.0
 """Seconds between two lines."""
@@ -21,7 +23,7 @@ def track(items: Iterable[T], total: int, what: str) -> Iterator[T]:
         total: Number of items.
         what: Description of the work, such as "decoding clips".
     """
-    console = Console(file=sys.stderr)
+    console = Console(file=sys.stderr, markup=False)
     if console.is_terminal:
         yield from bar(items, what, total=total, console=console)
         return
@@ -30,4 +32,5 @@ def track(items: Iterable[T], total: int, what: str) -> Iterator[T]:
         yield item
         if time.monotonic() - printed > EVERY or done == total:
             printed = time.monotonic()
-            print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
+            line = f"{what}: {done:d} of {total}"
+            print(printable(line), file=sys.stderr, flush=True)

@@ -17,7 +17,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
-from mmfusion_jax.errors import DataError, UserError
+from mmfusion_jax.errors import DataError, UserError, describe_exception
 from mmfusion_jax.safe_load.parent_death import exit_with_parent
 
 Job = TypeVar("Job")
@@ -166,4 +166,4 @@ def _guarded(work: Callable[[Job], Result], job: Job) -> Result | Failure:
     except UserError as error:
         return Failure(error.args[0])
     except Exception as error:
-        return Failure(f"{type(error).__name__}: {error}")
+        return Failure(describe_exception(error))

@@ -10,7 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import shown
+from mmfusion_jax.errors import join_names, shown
 from mmfusion_jax.ops.conv import grouped_cpu, stem_cpu
 from mmfusion_jax.types import Array
 
@@ -82,10 +82,12 @@ def grouped_conv3d(
         return convolve3d(x, w, strides=strides, groups=groups)
     if method not in ("auto", "taps"):
         raise ValueError(
-            f"method={shown(method)} is unknown; known: {', '.join(METHODS)}."
+            f"method={shown(method)} is unknown; known: {join_names(METHODS)}."
         )
     if not even:
-        raise ValueError(f"method='taps' supports stride 1 and 2, but stride={stride}.")
+        raise ValueError(
+            f"method='taps' supports stride 1 and 2, but stride={stride:d}."
+        )
     return _grouped_once(x, w, strides[0], groups, method == "taps")
 
 

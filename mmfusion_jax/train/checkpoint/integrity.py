@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmfusion_jax.errors import shown
+from mmfusion_jax.errors import shown, shown_name
 from mmfusion_jax.types import Array, PyTree
 
 Record: TypeAlias = dict[str, Any]
@@ -47,7 +47,7 @@ def array_specs(tree: PyTree) -> dict[str, str]:
             )
         if 0 in leaf.shape:
             raise ValueError(f"array {shown(name)} is empty, {leaf.shape}; remove it")
-        described[name] = f"{leaf.dtype} {leaf.shape}"
+        described[name] = f"{leaf.dtype.name} {leaf.shape}"
     return described
 
 
@@ -118,7 +118,7 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except ValueError as error:
         raise CorruptedCheckpointError(
-            f"{path.parent.name}/{path.name} is not valid JSON"
+            f"{shown_name(path.parent.name)}/{shown_name(path.name)} is not valid JSON"
         ) from error
 
 

@@ -45,7 +45,7 @@ class CheckpointManager:
             CheckpointError: K04, the directory cannot be used.
         """
         if keep < 2:
-            raise ValueError(f"keep={keep} leaves no fallback; it must be at least 2")
+            raise ValueError(f"keep={keep:d} leaves no fallback; it must be at least 2")
         self.folder, self.required = Path(folder).absolute(), required
         self._steps = CheckpointStorage(
             self.folder, keep=keep, read_only=read_only, log=log
@@ -101,7 +101,7 @@ class CheckpointManager:
         steps.wait_for_save()
         # Orbax would skip it silently.
         if step < max(steps.saved, default=step):
-            raise ValueError(f"step {step} is older than step {max(steps.saved)}")
+            raise ValueError(f"step {step} is older than step {max(steps.saved):d}")
         scored = None if score is None else {"step": step, "score": _json_score(score)}
         is_saved = lambda: (
             step in steps.saved and bool(scored is None or steps.saved[step])
@@ -182,17 +182,17 @@ class CheckpointManager:
             return saved
         (step, reason), steps.fault = steps.fault, None
         newest = max(steps.saved, default=None)
-        last = "no checkpoint yet" if newest is None else f"newest: step {newest}"
-        text = f"step {step} could not be saved ({reason}); {last}"
+        what = "no checkpoint yet" if newest is None else f"newest: step {newest:d}"
+        message = f"step {step} could not be saved ({reason}); {what}"
         if step in steps.saved:
-            text = f"step {step} was saved after a fault ({reason})"
+            message = f"step {step} was saved after a fault ({reason})"
         if self.required and not saved:
             raise CheckpointError(
                 "K03",
-                f"{self.folder}: {text}",
+                f"{self.folder}: {message}",
                 "free disk space or fix the disk, then rerun the same command",
             )
-        steps.report(text)
+        steps.report(message)
         return saved
 
     def _no_checkpoint(self) -> CheckpointError:

@@ -22,7 +22,7 @@ from jax.experimental import multihost_utils
 from orbax import checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from mmfusion_jax.errors import CheckpointError
+from mmfusion_jax.errors import CheckpointError, shorten, shown_name
 from mmfusion_jax.train.checkpoint.integrity import (
     CorruptedCheckpointError,
     array_specs,
@@ -150,10 +150,10 @@ class CheckpointStorage:
             self._reopen()
         return None
 
-    def report(self, text: str) -> None:
+    def report(self, message: str) -> None:
         """Logs one line on process 0."""
         if _is_first():
-            self._log(f"checkpoint: {text}")
+            self._log(f"checkpoint: {message}")
 
     def close(self) -> None:
         """Waits for the pending save and closes the directory."""
@@ -248,7 +248,9 @@ class CheckpointStorage:
         )
         state = self._manager.restore(step, args=items)["state"]
         if wrong := differences(digests(state), record["sha256"]):
-            raise CorruptedCheckpointError(f"{wrong[0]} differs from its SHA-256")
+            raise CorruptedCheckpointError(
+                f"{shorten(wrong[0])} differs from its SHA-256"
+            )
         return state, record["meta"]
 
     def _check_model(
@@ -256,16 +258,16 @@ class CheckpointStorage:
     ) -> None:
         """Raises CheckpointError K02 if a step does not match the model."""
         if wrong := differences(found, wanted):
-            shown = [
-                f"{name}: {found.get(name, 'missing')} in the checkpoint, "
-                f"{wanted.get(name, 'missing')} in the model"
+            parts = [
+                f"{shorten(name)}: {shown_name(found.get(name, 'missing'))} in the "
+                f"checkpoint, {shown_name(wanted.get(name, 'missing'))} in the model"
                 for name in wrong[:3]
             ]
             more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
             raise CheckpointError(
                 "K02",
                 f"{self.path}: step {step} does not match the model: "
-                f"{'; '.join(shown)}{more}",
+                f"{'; '.join(parts)}{more}",
                 "choose another --workdir, or use the config of this one",
             )
 
@@ -287,7 +289,7 @@ class CheckpointStorage:
         (self.path / str(step)).rename(corrupted / name)
         self.report(
             f"step {step} is corrupted ({_first_line(fault)}); "
-            f"moved to {CORRUPTED}/{name}"
+            f"moved to {CORRUPTED}/{shown_name(name)}"
         )
 
 
@@ -317,6 +319,7 @@ def _first_line(fault: Exception | None) -> str:
     if code := re.search(r"os_error_code='(\d+)'", str(fault)):
         return os.strerror(int(code[1]))
     if isinstance(fault, OSError) and fault.strerror:
-        return f"{fault.strerror}: {Path(fault.filename or '').name}".removesuffix(": ")
+        file = shorten(Path(fault.filename or "").name)
+        return f"{fault.strerror}: {file}".removesuffix(": ")
     text = (str(fault).strip() or type(fault).__name__).splitlines()[0]
-    return text if len(text) <= 120 else f"{text[:117]}..."
+    return shorten(text, 120)

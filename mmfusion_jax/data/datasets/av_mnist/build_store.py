@@ -30,7 +30,7 @@ from mmfusion_jax.data.storage.array_record_store import (
     write_store,
 )
 from mmfusion_jax.data.storage.progress import track
-from mmfusion_jax.errors import DataError
+from mmfusion_jax.errors import DataError, shown_path
 
 FOLDER = "av_mnist"
 """Folder of the cache with a folder for each set of raw files."""
@@ -126,10 +126,10 @@ def open_imported() -> BuiltStores:
             f"{command}\n       or --config.data.data_dir=FOLDER with these files",
         )
     if len(imports) > 1:
-        names = " and ".join(str(path) for path in imports)
+        listed = " and ".join(map(shown_path, imports))
         raise DataError(
             "D76",
-            f"AV-MNIST is ambiguous, it was imported from different files: {names}.",
+            f"AV-MNIST is ambiguous, it was imported from different files: {listed}.",
             "--config.data.data_dir=FOLDER with the raw files, or remove one import",
         )
     return open_stores(imports[0])

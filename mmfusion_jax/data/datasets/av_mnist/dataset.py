@@ -18,7 +18,7 @@ from mmfusion_jax.data.datasets.digits.generate import WORDS
 from mmfusion_jax.data.option_checks import check_choice, out_of_range
 from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.storage.array_record_store import Records
-from mmfusion_jax.errors import DataError, shown
+from mmfusion_jax.errors import DataError, join_names, shorten, shown
 
 TITLE = "AV-MNIST (of MNIST, FSDD and ESC)"
 VALID_PART = 12
@@ -225,16 +225,16 @@ def format_summary(summary: Mapping[str, Any]) -> str:
     facts = summary["facts"]
     lines = [
         summary["title"],
-        f"  images: {facts['components']} principal components, {facts['energy']:.1%} "
-        f"of the variance; audio: SNR {facts['snr_db']:g} dB",
+        f"  images: {facts['components']:d} principal components, "
+        f"{facts['energy']:.1%} of the variance; audio: SNR {facts['snr_db']:g} dB",
     ]
     for split, stats in summary["splits"].items():
         counts = " ".join(map(str, stats["digits"]))
         lines.append(
-            f"  {split:<5} {stats['count']} examples, {stats['recordings']} recordings;"
-            f" examples per digit: {counts}"
+            f"  {split:<5} {stats['count']:d} examples, {stats['recordings']:d} "
+            f"recordings; examples per digit: {counts}"
         )
-    lines += [f"remark: {warning}" for warning in facts["warnings"]]
+    lines += [f"remark: {shorten(warning)}" for warning in facts["warnings"]]
     return "\n".join(lines)
 
 
@@ -269,7 +269,7 @@ def _pairs(
     ]
     missing = [WORDS[d] for d in np.unique(digits) if d not in spoken]
     if missing or not noise:
-        what = f"recording of {', '.join(missing)}" if missing else "noise clip"
+        what = f"recording of {join_names(missing)}" if missing else "noise clip"
         raise DataError(
             "D78",
             f"split {shown(split)} of AV-MNIST has no {what}.",

@@ -16,7 +16,7 @@ from mmfusion_jax.data.datasets.av_mnist.generate import RATE
 from mmfusion_jax.data.media import decode
 from mmfusion_jax.data.storage import worker_pool
 from mmfusion_jax.data.storage.progress import track
-from mmfusion_jax.errors import DataError
+from mmfusion_jax.errors import DataError, shorten, shown_name, shown_path
 from mmfusion_jax.safe_load.npz import read_npz
 
 MNIST, SPEECH = "mnist.npz", "fsdd.npz"
@@ -114,7 +114,8 @@ def find(folder: Path, written: str) -> RawFiles:
     if missing := [name for name, found in named.items() if not found]:
         raise DataError(
             "D40",
-            f"{written} contains no {' and no '.join(missing)}. Expected layout:\n"
+            f"{shown_path(written)} contains no "
+            f"{' and no '.join(map(shown_name, missing))}. Expected layout:\n"
             f"{EXPECTED_LAYOUT}",
             FALLBACK_HINT,
         )
@@ -137,8 +138,8 @@ def read_mnist(raw: RawFiles) -> dict[str, np.ndarray]:
         if not valid or {x.dtype.name, y.dtype.name} != {"uint8"} or y.max() > 9:
             raise _invalid(
                 raw.mnist[0],
-                f"{split} has images {x.dtype} {x.shape} and digits {y.dtype} "
-                f"{y.shape}; expected (n 28 28) and (n) uint8, 0 to 9",
+                f"{split} has images {x.dtype.name} {x.shape} and digits "
+                f"{y.dtype.name} {y.shape}; expected (n 28 28) and (n) uint8, 0 to 9",
             )
     return arrays
 
@@ -249,7 +250,7 @@ def _idx(path: Path) -> np.ndarray:
         shape = struct.unpack(f">{axes}I", raw[4 : 4 + 4 * axes])
         values = np.frombuffer(raw, np.uint8, offset=4 + 4 * axes)
     except (OSError, EOFError, ValueError, zlib.error, struct.error) as error:
-        raise _invalid(path, f"not readable: {error}") from error
+        raise _invalid(path, f"not readable: {shorten(error)}") from error
     if kind != 8 or values.size != math.prod(shape):
         raise _invalid(
             path, f"has {values.size} bytes, but the shape {shape} in its header"

@@ -15,7 +15,7 @@ from mmfusion_jax.data.storage.array_record_store import (
     open_store,
     write_store,
 )
-from mmfusion_jax.errors import DataError
+from mmfusion_jax.errors import DataError, shorten
 from mmfusion_jax.safe_load.safe_pickle import read_pickle
 from mmfusion_jax.safe_load.sandbox import memory_for, run_sandboxed
 
@@ -58,7 +58,7 @@ def open_or_prepare(file: Path) -> Store:
             memory_gb=memory_for(file),
             cpu_seconds=900,
             timeout=1800,
-            subject=f"reading {file.name}",
+            subject=f"reading {shorten(file.name)}",
         )
     return open_store(folder)
 
@@ -91,10 +91,10 @@ def _read(file: Path) -> tuple[np.ndarray, np.ndarray]:
     tree: Any = read_pickle(file, encoding="latin1")
     fields = tree if isinstance(tree, dict) else {}
     signals, ratings = (np.asarray(fields.get(name)) for name in ("data", "labels"))
-    if wrong := _shape_error(signals, ratings) or _value_error(signals, ratings):
+    if problem := _shape_error(signals, ratings) or _value_error(signals, ratings):
         raise DataError(
             "D52",
-            f"{file}: {wrong}; expected {EXPECTED_LAYOUT}.",
+            f"{file}: {problem}; expected {EXPECTED_LAYOUT}.",
             "download it again",
         )
     return signals, ratings
@@ -103,13 +103,13 @@ def _read(file: Path) -> tuple[np.ndarray, np.ndarray]:
 def _shape_error(signals: np.ndarray, ratings: np.ndarray) -> str:
     """An error in the shapes, or ""."""
     if signals.dtype.kind != "f" or signals.ndim != 3 or not len(signals):
-        return f"data is {signals.dtype} {signals.shape}"
+        return f"data is {signals.dtype.name} {signals.shape}"
     if signals.shape[1] != CHANNELS:
         return f"data has {signals.shape[1]} channels"
     if signals.shape[2] % RATE or signals.shape[2] <= BASELINE * RATE:
         return f"data has {signals.shape[2]} samples"
     if ratings.dtype.kind != "f" or ratings.shape != (len(signals), len(RATINGS)):
-        return f"labels are {ratings.dtype} {ratings.shape}"
+        return f"labels are {ratings.dtype.name} {ratings.shape}"
     return ""
 
 

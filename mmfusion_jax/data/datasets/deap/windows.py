@@ -172,8 +172,8 @@ def _check_window(window: int, seconds: int) -> None:
     if window > seconds:
         raise ConfigError(
             "C10",
-            f"config.data.window={window} is longer than a trial.",
-            f"1 to {seconds}",
+            f"config.data.window={window:d} is longer than a trial.",
+            f"1 to {seconds:d}",
         )
 
 

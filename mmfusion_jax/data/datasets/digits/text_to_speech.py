@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmfusion_jax.errors import MissingDependencyError, missing_dependency
+from mmfusion_jax.errors import MissingDependencyError, missing_dependency, shorten
 
 WORKER = Path(__file__).with_name("espeak_worker.py")
 CHUNK = 64  # utterances per process; starting one takes as long as about 20 of them
@@ -79,15 +79,15 @@ def _speak_chunk(
     except subprocess.TimeoutExpired:
         raise _failed(f"exceeded {timeout:g} s") from None
     except OSError as error:
-        raise _failed(f"could not be started: {error}") from error
+        raise _failed(f"could not be started: {shorten(error)}") from error
     if run.returncode == 3:
         raise missing_dependency(
             "espeakng_loader", "demo", "building the digits dataset"
         )
     if run.returncode:
         lines = run.stderr.decode(errors="replace").strip().splitlines()
-        reason = "; ".join(lines[-2:]) or f"exit status {run.returncode}"
-        raise _failed(f"failed: {reason}")
+        reason = "; ".join(lines[-2:]) or f"exit status {run.returncode:d}"
+        raise _failed(f"failed: {shorten(reason)}")
     return list(_unpacked(run.stdout, len(utterances)))
 
 

@@ -23,7 +23,7 @@ from mmfusion_jax.data.option_checks import out_of_range
 from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.preprocessing import RunningMoments, Standardizer
 from mmfusion_jax.data.splits import cross_validation_split
-from mmfusion_jax.errors import ConfigError, DataError, suggest
+from mmfusion_jax.errors import ConfigError, DataError, shown_name, suggest
 from mmfusion_jax.safe_load.npz import check_finite, read_from
 
 TITLE = "RAVDESS speech as MFCC and action units"
@@ -138,7 +138,7 @@ def _average_frames(mfcc: np.ndarray, stride: int) -> np.ndarray:
 def _check_stride(stride: int, frames: int) -> None:
     """Raises ConfigError for a stride that is longer than a clip."""
     if not 1 <= stride <= frames:
-        raise out_of_range("stride", stride, f"1 to {frames}")
+        raise out_of_range("stride", stride, f"1 to {frames:d}")
 
 
 def _augment(
@@ -150,7 +150,7 @@ def _augment(
         if name not in known:
             raise ConfigError(
                 "C02",
-                f"config.data.augment.{name} is unknown.",
+                f"config.data.augment.{shown_name(name)} is unknown.",
                 suggest(name, known),
             )
     return RandomFeatures(standardizer, **options)

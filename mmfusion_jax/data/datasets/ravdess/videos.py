@@ -31,7 +31,7 @@ from mmfusion_jax.data.media.resize import FrameTransform, SquareResize
 from mmfusion_jax.data.option_checks import check_choice, data_folder, missing_files
 from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.splits import cross_validation_split
-from mmfusion_jax.errors import DataError, shown
+from mmfusion_jax.errors import DataError, join_names, shown, shown_name, shown_path
 from mmfusion_jax.option_types import NonNegativeInt, PositiveFloat, PositiveInt
 
 TITLE = "RAVDESS speech"
@@ -181,7 +181,9 @@ def load_ravdess(
     }
     _check_splits(data_dir, splits, actors)
     counts = Counter(one.actor for one in recordings)
-    face = f"face by landmarks, crop={crop!r}" if landmarks_dir else "central square"
+    face = (
+        f"face by landmarks, crop={shown(crop)}" if landmarks_dir else "central square"
+    )
     return assemble(
         "ravdess",
         TITLE,
@@ -259,7 +261,7 @@ def _transforms(
         raise DataError(
             "D51",
             f"{len(missing)} of {len(with_video)} clips have no landmarks file in "
-            f"{folder}, such as 01-{missing[0]}.csv.",
+            f"{folder}, such as 01-{shown_name(missing[0])}.csv.",
             "download FacialTracking_Actors_01-24.zip from the same page, or set "
             "--config.data.landmarks_dir= to use the center of the frame",
         )
@@ -285,11 +287,10 @@ def _check_splits(
 ) -> None:
     for split, part in splits.items():
         if not part:
-            names = ", ".join(map(str, actors[split]))
             raise DataError(
                 "D45",
-                f"split {shown(split)} is empty: {data_dir} has no clip of actors "
-                f"{names}.",
+                f"split {shown(split)} is empty: {shown_path(data_dir)} has no clip "
+                f"of actors {join_names(actors[split])}.",
                 "add their folders, or choose another fold",
             )
 
@@ -299,7 +300,7 @@ def _warnings(count: int, counts: Mapping[int, int], landmarks: bool) -> list[st
     warnings = []
     if count != COUNT:
         missing = [str(actor) for actor in ACTORS if not counts.get(actor)]
-        suffix = f"; no clip of actors {', '.join(missing)}" if missing else ""
+        suffix = f"; no clip of actors {join_names(missing)}" if missing else ""
         warnings.append(f"only {count} of {COUNT} clips of RAVDESS speech{suffix}")
     if not landmarks:
         warnings.append(
