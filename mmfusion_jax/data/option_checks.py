@@ -50,7 +50,7 @@ def out_of_range(name: str, value: float, allowed: str) -> ConfigError:
         value: Its value.
         allowed: The values that it may have, such as "1 to 9".
     """
-    message = f"config.data.{shown_name(name)}={value:g} is out of range."
+    message = f"config.data.{shown_name(name)}={shown(value)} is out of range."
     return ConfigError("C10", message, shorten(allowed))
 
 
