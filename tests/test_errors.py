@@ -1,7 +1,10 @@
 """Every error shows how to fix it, has an entry in the table, and its exit code."""
 
 import re
+import time
 from pathlib import Path
+
+import numpy as np
 
 import mmfusion_jax
 from mmfusion_jax import errors
@@ -98,6 +101,35 @@ def test_a_value_in_a_message_is_short_and_printable():
     assert len(errors.shown("x" * 10**6)) <= 70
     assert len(errors.shown(["x" * 100] * 1000)) <= 130
     assert errors.shown(ESCAPE).isprintable()
+
+
+def test_names_texts_and_lists_are_short_and_printable():
+    assert errors.shown_name("audio") == errors.shorten("audio") == "audio"
+    assert len(errors.shown_name("x" * 10**6)) == 60
+    assert len(errors.shorten("x" * 10**6)) == 300
+    assert errors.shorten(f"{ESCAPE}\n").isprintable()
+    assert errors.join_names(["a", 2]) == "a, 2" and errors.join_names([]) == "none"
+    listed = errors.join_names(["x" * 10**4] * 1000)
+    assert len(listed) < 830 and listed.endswith("xxx... and 988 more")
+    assert errors.join_names([ESCAPE]).isprintable()
+
+
+def test_a_path_is_shown_whole():
+    assert errors.shown_path(Path("a", "x" * 200)) == f"'a/{'x' * 200}'"
+    assert errors.shown_path(ESCAPE).isprintable()
+
+
+def test_a_numpy_scalar_is_shown_as_a_number_or_string():
+    values = (np.str_("a"), np.float32(0.5), np.int64(3), np.bool_(True))
+    assert [errors.shown(value) for value in values] == ["'a'", "0.5", "3", "True"]
+
+
+def test_suggestions_are_short_and_fast():
+    names = [f"{i}{'x' * 10_000}" for i in range(1000)]
+    began = time.process_time()
+    assert len(errors.suggest("y" * 100_000, names)) < 850
+    assert errors.suggest("audoi", [*names, "audio"]) == "did you mean 'audio'?"
+    assert time.process_time() - began < 5
 
 
 def test_no_message_sends_control_characters_to_a_terminal():

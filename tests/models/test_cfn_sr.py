@@ -151,7 +151,7 @@ def test_another_modality_takes_the_place_of_video(cross):
     got = apply(other, tree_of_other, batch_of_other)
     np.testing.assert_array_equal(got.prediction, want.prediction)
     np.testing.assert_array_equal(got.aux["image"], want.aux["video"])
-    with pytest.raises(ConfigError, match=r"requires encoders for \['image'\]"):
+    with pytest.raises(ConfigError, match="requires encoders for image, "):
         apply(small(attended_modality="image"), tree, batch)
 
 
@@ -261,7 +261,7 @@ def test_computes_in_bfloat16():
     [
         ({"cross": "v_to_a"}, r"(?s)cross='v_to_a' is unknown.*video_to_audio"),
         ({"variant": "released"}, r"(?s)variant='released'.*mean 'released_code'"),
-        ({"encoders": {"audio": AudioConv()}}, r"requires encoders for \['video'\]"),
+        ({"encoders": {"audio": AudioConv()}}, "requires encoders for video, "),
     ],
 )
 def test_says_what_is_wrong(options, message):

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -203,7 +204,8 @@ def _check_unique(path: Path, rows: Sequence[LabelRow]) -> None:
 
 def _check_files(path: Path, rows: Sequence[LabelRow], folder: Path) -> None:
     """Raises DataError that lists all missing files."""
-    missing = [row for row in rows if not (folder / row.file).is_file()]
+    # Unlike Path.is_file, os.path.isfile is False for a name that is too long.
+    missing = [row for row in rows if not os.path.isfile(folder / row.file)]
     if not missing:
         return
     lines = [f"  line {row.line}: {shorten(row.file)}" for row in missing[:_MAX_LISTED]]
