@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 
 from mmfusion_jax.config.load import Config, flatten, format_value
 from mmfusion_jax.config.registry import load_part
-from mmfusion_jax.config.resolve import FROM_MODEL, check_structure
+from mmfusion_jax.config.resolve import FROM_MODEL
+from mmfusion_jax.config.structure import check_structure
 from mmfusion_jax.config.validate import matches
 from mmfusion_jax.errors import ConfigError, join_names, shorten, shown, shown_name
 from mmfusion_jax.losses.model_outputs import (
