@@ -20,6 +20,10 @@ Number: TypeAlias = float | None
 
 T = TypeVar("T")
 
+# ValidationError is a ValueError in newer versions of msgspec only.
+INVALID = (ValueError, msgspec.ValidationError)
+"""Exceptions for content that is not valid."""
+
 
 def to_json(value: Any) -> Any:
     """Returns dataclasses and containers as JSON values.
@@ -111,7 +115,7 @@ def read_json(path: Path, kind: type[T], fix: str) -> T:
     try:
         check_version(found, str(path))
         return msgspec.convert(found, kind)
-    except ValueError as error:  # msgspec's ValidationError is one
+    except INVALID as error:
         message = f"{path} is corrupted: {shorten(error)}."
         raise CheckpointError("K05", message, fix) from error
 

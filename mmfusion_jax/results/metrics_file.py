@@ -9,6 +9,7 @@ import msgspec
 from mmfusion_jax.errors import CheckpointError, shorten
 from mmfusion_jax.results.json_file import (
     FORMAT_VERSION,
+    INVALID,
     VERSION_FIELD,
     Number,
     check_version,
@@ -69,7 +70,7 @@ def read_metrics(folder: Path) -> list[MetricsLine]:
     for number, line in enumerate(lines, start=1):
         try:
             found.append(_line(parse(line), f"{path}, line {number},"))
-        except ValueError as error:
+        except INVALID as error:
             message = f"{path}, line {number} is corrupted: {shorten(error)}."
             raise CheckpointError("K05", message, fix) from error
     return found
