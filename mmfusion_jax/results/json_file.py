@@ -147,15 +147,25 @@ def parse(text: str | bytes) -> dict[str, Any]:
     """Parses one JSON object.
 
     Raises:
-        ValueError: The text is not a JSON object, or contains NaN.
+        ValueError: The text is not a JSON object, or contains NaN or integers beyond
+            64 bits.
     """
     try:
-        found = json.loads(text, parse_constant=_reject_constant)
+        found = json.loads(text, parse_constant=_reject_constant, parse_int=_parse_int)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if not isinstance(found, dict):
         raise ValueError("not a JSON object")
     return found
+
+
+def _parse_int(digits: str) -> int:
+    value = int(digits)
+    # Nothing counts that far, and older versions of msgspec fail on integers that a
+    # float cannot hold.
+    if abs(value) >= 2**63:
+        raise ValueError(f"the integer {shorten(digits, 30)} is too large")
+    return value
 
 
 def _reject_constant(name: str) -> float:

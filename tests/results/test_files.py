@@ -175,6 +175,7 @@ def test_damaged_gradients_are_refused_or_can_be_shown(tmp_path):
         (b"[" * 10**5, "nested too deeply"),
         (b"[]", "not a JSON object"),
         (b"NaN", "NaN is not valid JSON"),
+        (b'{"steps": -1' + b"0" * 400 + b"}", r"the integer -10+\.\.\. is too large"),
         (b"{}", "format_version is missing"),
         (b'{"format_version": true}', "format_version is missing or not an integer"),
         (b'{"format_version": 1, "steps": "x"}', r"Expected `array`.*\$.steps"),
