@@ -142,7 +142,7 @@ def _report_invalid(error: Exception, debug: bool) -> int:
             traceback.print_exc()
         print(error, file=sys.stderr)
         return error.exit_code
-    empty = ParsedCommand(ConfigDict(), "", Path("runs"), {"debug": debug})
+    empty = ParsedCommand(ConfigDict(), Path("runs"), {"debug": debug})
     return _report(error, empty)
 
 

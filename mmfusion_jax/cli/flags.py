@@ -58,7 +58,6 @@ class ParsedCommand:
 
     Attributes:
         config: The config with its overrides; empty for a command without one.
-        config_name: The value of --config, such as "configs/cfn_sr.py:ravdess".
         workdir: The work folder.
         flags: The values of all other flags, by name.
         positional: The positional argument, of a command that has one; else "".
@@ -67,7 +66,6 @@ class ParsedCommand:
     """
 
     config: ConfigDict
-    config_name: str
     workdir: Path
     flags: Mapping[str, Any]
     positional: str = ""
@@ -120,9 +118,7 @@ def parse(
         notes.append(line)
     check_values(flatten(config))
     workdir = Path(given.pop("workdir") or default_workdir(spec, model)).expanduser()
-    return ParsedCommand(
-        config, spec, workdir, given, argument, tuple(args), tuple(notes)
-    )
+    return ParsedCommand(config, workdir, given, argument, tuple(args), tuple(notes))
 
 
 def _config_file_note(spec: str) -> list[str]:

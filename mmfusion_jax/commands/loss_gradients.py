@@ -102,7 +102,7 @@ def compute(spec: ExperimentSpec, workdir: Path, batches: int) -> GradientsResul
     )
     write_json(workdir / "gradients.json", result)
     path = write_page(workdir / "gradients.html", result)
-    log(f"cosines of every module: {path}")
+    log(f"report: {path}")
     return result
 
 

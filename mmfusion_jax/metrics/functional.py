@@ -32,12 +32,12 @@ def rmse(y_pred: Any, y_true: Any) -> float:
     return float(np.sqrt(np.mean(np.square(p - t), dtype=np.float64)))
 
 
-def corr(y_pred: Any, y_true: Any, *, nan_corr: bool = False) -> float:
-    """Returns Pearson's r; if p or t is constant 0, or NaN with `nan_corr`."""
+def corr(y_pred: Any, y_true: Any) -> float:
+    """Returns Pearson's r; 0 if the predictions or the labels are constant."""
     p, t = column(y_pred).astype(float), column(y_true).astype(float)
     # Exact, unlike a variance, which rounding leaves above 0.
     if np.ptp(p) == 0 or np.ptp(t) == 0:
-        return float("nan") if nan_corr else 0.0
+        return 0.0
     p, t = p - p.mean(), t - t.mean()
     return float(np.sum(p * t) / np.sqrt(np.sum(p * p) * np.sum(t * t)))
 

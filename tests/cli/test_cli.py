@@ -305,7 +305,6 @@ def test_flags_reach_the_command():
         "--config.model.encoders.video.blocks=2,3",
     )
     assert request.workdir == Path("there")
-    assert request.config_name == f"{CONFIG}:digits"
     assert request.flags["mode"] == "evaluate"
     config = request.config.to_dict()
     assert config["train"]["epochs"] == 3

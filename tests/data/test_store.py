@@ -21,7 +21,7 @@ from mmfusion_jax.errors import DataError
 FEATURES = {
     "video": FeatureSpec((None, 4, 5, 3), "uint8"),
     "audio": FeatureSpec((None, 13)),
-    "flat": FeatureSpec((6, 6), "uint8", compress=True),
+    "flat": FeatureSpec((6, 6), "uint8"),
     "label": FeatureSpec((), "int64"),
     "name": FeatureSpec((), "str"),
 }

@@ -187,7 +187,6 @@ def test_a_constant_has_no_correlation():
     said, truth = np.full(50, 0.1, np.float32), np.linspace(-1, 1, 50)
     for p, t in ((said, truth), (truth, said)):
         assert functional.corr(p, t) == 0
-        assert np.isnan(functional.corr(p, t, nan_corr=True))
     np.testing.assert_allclose(functional.corr(truth, -3 * truth), -1, rtol=1e-6)
 
 

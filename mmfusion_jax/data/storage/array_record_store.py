@@ -36,13 +36,10 @@ class FeatureSpec:
     Attributes:
         shape: Its shape; the first axis may be None, for a variable length.
         dtype: A NumPy name such as "uint8", or "str" for text of shape ().
-        compress: Compress each array separately (ZLIB). Shards are compressed anyway,
-            so this helps only for pixels with flat areas, and slows down reading.
     """
 
     shape: tuple[int | None, ...] = ()
     dtype: str = "float32"
-    compress: bool = False
 
     def __post_init__(self):
         # TFDS would silently store it as float32.
@@ -60,12 +57,12 @@ class FeatureSpec:
             return tfds.features.Text()
         if not self.shape:
             return tfds.features.Scalar(dtype=np.dtype(self.dtype))
-        # Without an encoding every integer is stored and parsed as an int64.
-        packing = tfds.features.Encoding.BYTES
-        if self.compress:
-            packing = tfds.features.Encoding.ZLIB
+        # Without an encoding every integer is stored and parsed as an int64. Shards are
+        # compressed as a whole.
         return tfds.features.Tensor(
-            shape=self.shape, dtype=np.dtype(self.dtype), encoding=packing
+            shape=self.shape,
+            dtype=np.dtype(self.dtype),
+            encoding=tfds.features.Encoding.BYTES,
         )
 
 
