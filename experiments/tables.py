@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmfusion_jax.metrics.rounding import format_number
 from mmfusion_jax.results.experiment_result import ExperimentResult, read_result
 from mmfusion_jax.results.json_file import dumps
 from mmfusion_jax.results.model_result import ModelResult
+from mmfusion_jax.results.rounding import format_number
 
 COLUMNS = ("model", "modalities", "test accuracy", "validation", "macro F1", "MIS")
 METRICS = {"test": ("accuracy", "macro_f1", "mis"), "valid": ("accuracy",)}

@@ -75,7 +75,7 @@ def loss_gradients(spec: "ExperimentSpec", command: ParsedCommand) -> "Gradients
 
 def show_scores(result: "Sequence[RunEvaluation]") -> None:
     """Prints the scores of every fold, seed and split, a line each."""
-    from mmfusion_jax.metrics.rounding import format_number
+    from mmfusion_jax.results.rounding import format_number
 
     for run in result:
         where = f"fold {run.fold} seed {run.seed} step {run.step}"

@@ -21,7 +21,7 @@ LAYERS = (
     {"cli", "report"},
     {"runner"},
     {"commands"},
-    {"__init__", "main", "bench", "__main__"},
+    {"__init__", "api", "main", "bench", "__main__"},
 )
 ENTRY_POINTS = LAYERS[-1]
 LINEN = {"layers", "encoders", "fusion", "models"}
@@ -90,7 +90,7 @@ def test_strings_name_modules_of_lower_layers():
         here = package(path)
         for name in named(path):
             there = name.split(":")[0].split(".")[1]
-            entry = here in ("main", "bench", "__main__", "commands", "runner")
+            entry = here in ENTRY_POINTS | {"commands", "runner"}
             if there != here and not entry and layer(there) >= layer(here):
                 wrong.append(f"{path.relative_to(ROOT)} names {name}")
     assert not wrong

@@ -87,7 +87,6 @@ FILES = [
     path
     for path in sorted((ROOT / "mmfusion_jax").rglob("*.py"))
     if not str(path.relative_to(ROOT / "mmfusion_jax")).startswith(UNCHECKED)
-    or path.name == "console_summary.py"
 ]
 
 

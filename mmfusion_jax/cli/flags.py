@@ -1,5 +1,6 @@
 """Parses flags and config overrides."""
 
+import copy
 import dataclasses
 import itertools
 import re
@@ -78,6 +79,7 @@ def parse(
     flags: Sequence[Flag],
     needs_config: bool,
     positional: str = "",
+    given_config: ConfigDict | None = None,
 ) -> ParsedCommand:
     """Parses a command line.
 
@@ -86,6 +88,7 @@ def parse(
         flags: The flags of the command; "workdir" must be one of them.
         needs_config: True for a command that works on a config.
         positional: Name of the positional argument, such as "FILE"; "" for none.
+        given_config: The config, instead of the file of --config.
 
     Raises:
         ConfigError: A flag, a config file, a field or a value is invalid.
@@ -97,7 +100,10 @@ def parse(
     # By hand and first: which other flags exist depends on the config.
     spec, rest = _take_config(args) if needs_config else ("", list(args))
     _check_flags(rest, [*values, *(["config"] if needs_config else [])])
-    before = _load(spec, rest) if needs_config else ConfigDict()
+    if given_config is not None:
+        spec, before = "the config", copy.deepcopy(given_config).lock()
+    else:
+        before = _load(spec, rest) if needs_config else ConfigDict()
     model = _replacement_model(rest, before)
     config = _with_model(before, model) if model else before
     if needs_config:
@@ -112,7 +118,7 @@ def parse(
         _check_value(flag, given[flag.name])
     # Only now: until a flag has set it, a placeholder has a type and no value.
     config = config.copy_and_resolve_references().lock()
-    notes = _config_file_note(spec) if spec else []
+    notes = _config_file_note(spec) if spec and given_config is None else []
     if model:
         config, line = _fit_to_model(config, before)
         notes.append(line)

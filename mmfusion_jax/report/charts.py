@@ -14,9 +14,9 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from mmfusion_jax.metrics.rounding import format_number
 from mmfusion_jax.results.json_file import Number
 from mmfusion_jax.results.metrics_file import MetricsLine
+from mmfusion_jax.results.rounding import format_number
 
 # Placeholders for the page's colors, which differ between light and dark mode.
 COLORS = {

@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypeGuard
 
-from mmfusion_jax.metrics.rounding import format_number, format_percent
 from mmfusion_jax.results.experiment_result import MeanStd, MetricInfo, RunResult
 from mmfusion_jax.results.json_file import Number
+from mmfusion_jax.results.rounding import format_number, format_percent
 
 DASH = "–"
 UNDEFINED = "not defined"

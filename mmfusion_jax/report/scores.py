@@ -8,7 +8,6 @@ from mmfusion_jax.metrics.nonfinite import undefined_in_runs
 from mmfusion_jax.metrics.statistics import bootstrap_interval, paired_test
 from mmfusion_jax.report import formatting
 from mmfusion_jax.report.charts import Chart, curves, series
-from mmfusion_jax.report.console_summary import headline_scores
 from mmfusion_jax.results.experiment_result import (
     ExperimentResult,
     MeanStd,
@@ -16,6 +15,7 @@ from mmfusion_jax.results.experiment_result import (
 )
 from mmfusion_jax.results.metrics_file import read_metrics
 from mmfusion_jax.results.model_result import ModelResult
+from mmfusion_jax.results.summary import headline_scores
 
 SELECTED_CHECKPOINT = {
     "validation": "best validation score",

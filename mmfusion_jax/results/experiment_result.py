@@ -148,9 +148,9 @@ class RunEvaluation:
     splits: dict[str, Evaluation]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ExperimentResult:
-    """Everything that is known of a finished experiment.
+    """Everything that is known of a finished experiment; prints as the final table.
 
     Attributes:
         command: The command line.
@@ -202,6 +202,11 @@ class ExperimentResult:
                 names_match(model.test.scores, metrics, "runs: test")
                 problem = model.plot_data.problem(self.task)
                 check(not problem, f"runs: {problem}")
+
+    def __repr__(self) -> str:
+        from mmfusion_jax.results.summary import summary_lines  # it imports this module
+
+        return "\n".join(summary_lines(self))
 
 
 def read_result(workdir: Path) -> ExperimentResult | None:

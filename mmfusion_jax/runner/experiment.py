@@ -15,7 +15,6 @@ from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.errors import DivergedError, shorten, shown, shown_name
 from mmfusion_jax.metrics.score_info import with_loss
 from mmfusion_jax.report import write_report
-from mmfusion_jax.report.console_summary import summary_lines
 from mmfusion_jax.results.experiment_result import (
     RESULT_FILE,
     BaselineSummary,
@@ -32,6 +31,7 @@ from mmfusion_jax.results.experiment_result import (
 )
 from mmfusion_jax.results.json_file import Number, as_read, write_json
 from mmfusion_jax.results.model_result import ModelResult
+from mmfusion_jax.results.summary import summary_lines
 from mmfusion_jax.runner import provenance
 from mmfusion_jax.runner.trainer import PretrainedModel, Trainer, log
 from mmfusion_jax.runner.workdir import RunKey, check_workdir, fold_seed_pairs
@@ -114,7 +114,12 @@ class Experiment:
         return read
 
 
-def train(spec: ExperimentSpec, workdir: Path, command: str) -> ExperimentResult:
+def train(
+    spec: ExperimentSpec,
+    workdir: Path,
+    command: str,
+    shutdown: GracefulShutdown | None = None,
+) -> ExperimentResult:
     """Trains what is not trained yet and writes `result.json` and `report.html`.
 
     Args:
@@ -122,6 +127,7 @@ def train(spec: ExperimentSpec, workdir: Path, command: str) -> ExperimentResult
         workdir: The work folder. An interrupted experiment resumes; a finished one
             stays as it is, or gets the seeds that are missing.
         command: The command line, for the report.
+        shutdown: Handles signals; by default, the second one ends the process.
 
     Raises:
         ConfigError: The folder belongs to another config.
@@ -138,7 +144,7 @@ def train(spec: ExperimentSpec, workdir: Path, command: str) -> ExperimentResult
         _print_summary(result, workdir / "report.html")
         return result
     experiment, runs = Experiment(spec, workdir), []
-    data, shutdown = None, GracefulShutdown()
+    data, shutdown = None, shutdown or GracefulShutdown()
     for key, data in runs_with_data(spec, workdir, verbose=True):
         with shutdown:  # not while data are prepared, where there is nothing to save
             runs.append(experiment.train(key, data, shutdown))

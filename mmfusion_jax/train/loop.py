@@ -17,9 +17,9 @@ from mmfusion_jax.errors import (
     shown_name,
 )
 from mmfusion_jax.metrics.nonfinite import describe_undefined
-from mmfusion_jax.metrics.rounding import format_number
 from mmfusion_jax.results.metrics_file import MetricsLine
 from mmfusion_jax.results.model_result import BestTest, Evaluation
+from mmfusion_jax.results.rounding import format_number
 from mmfusion_jax.train.metrics_log import MetricsLogger
 from mmfusion_jax.train.optimizer import reduce_lr
 from mmfusion_jax.train.plan import SelectionState, TrainPlan

@@ -3,18 +3,25 @@
 import contextlib
 import os
 import signal
+import threading
 from types import FrameType, TracebackType
 
 MESSAGE = (
-    b"\nstopping after this step; a second Ctrl-C exits immediately without saving\n"
+    b"\nstopping after this step; a second Ctrl-C stops immediately without saving\n"
 )
 
 
 class GracefulShutdown:
-    """Records the first signal; the second one ends the process immediately.
+    """Records the first signal; the second one stops immediately.
 
     Use it as a context manager around a run; it restores the previous handlers on
-    exit.
+    exit. In a thread other than the main one it does nothing: only the main thread gets
+    signals.
+
+    Args:
+        exits: True to end the process at the second signal; False to raise
+            KeyboardInterrupt, in a process that does other work too, such as a
+            notebook.
 
     Attributes:
         signal: Number of the signal received; None before that.
@@ -22,8 +29,9 @@ class GracefulShutdown:
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self):
+    def __init__(self, *, exits: bool = True):
         self.signal: int | None = None
+        self._exits = exits
         self._before: dict[int, object] = {}
 
     @property
@@ -32,7 +40,8 @@ class GracefulShutdown:
         return 128 + (self.signal or 0)
 
     def __enter__(self) -> "GracefulShutdown":
-        self._before = {s: signal.signal(s, self._handle) for s in self.SIGNALS}
+        if threading.current_thread() is threading.main_thread():
+            self._before = {s: signal.signal(s, self._handle) for s in self.SIGNALS}
         return self
 
     def __exit__(
@@ -46,9 +55,11 @@ class GracefulShutdown:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         # The first signal only sets a flag: saving here could interrupt a save, or find
-        # a half-updated state. `_exit` on the second one, since anything else could
-        # wait for the threads of JAX and Orbax.
+        # a half-updated state. A command calls `_exit` on the second one, since
+        # anything else could wait for the threads of JAX and Orbax.
         if self.signal is not None:
+            if not self._exits:
+                raise KeyboardInterrupt
             os._exit(128 + number)
         self.signal = number
         with contextlib.suppress(OSError):

@@ -24,13 +24,13 @@ from mmfusion_jax.metrics.integration_score import (
 from mmfusion_jax.metrics.multilabel import MultilabelMetrics
 from mmfusion_jax.metrics.nonfinite import compute_scores
 from mmfusion_jax.metrics.regression import RMSE, RegressionMetrics
-from mmfusion_jax.metrics.rounding import format_number, format_percent
 from mmfusion_jax.metrics.score_info import LOSS, ScoreInfo
 from mmfusion_jax.metrics.sentiment import SentimentMetrics
 from mmfusion_jax.metrics.sims import SimsMetrics
 from mmfusion_jax.report import formatting
 from mmfusion_jax.results.experiment_result import MetricInfo
 from mmfusion_jax.results.model_result import NotFinite
+from mmfusion_jax.results.rounding import format_number, format_percent
 from mmfusion_jax.tasks import (
     Classification,
     Multilabel,

@@ -16,7 +16,6 @@ from groups import in_ci
 from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.errors import CheckpointError
 from mmfusion_jax.report import write_report
-from mmfusion_jax.report.console_summary import summary_lines
 from mmfusion_jax.report.gradients import write_page
 from mmfusion_jax.results.experiment_result import (
     ExperimentResult,
@@ -35,6 +34,7 @@ from mmfusion_jax.results.metrics_file import (
     read_metrics,
 )
 from mmfusion_jax.results.model_result import ModelResult, read_run
+from mmfusion_jax.results.summary import summary_lines
 from mmfusion_jax.runner import experiment
 from mmfusion_jax.runner.trainer import Trainer
 

@@ -1,8 +1,8 @@
 """Summary of a training for the console."""
 
 from mmfusion_jax.errors import shorten, shown_name
-from mmfusion_jax.metrics.rounding import format_number
 from mmfusion_jax.results.experiment_result import ExperimentResult, MeanStd
+from mmfusion_jax.results.rounding import format_number
 
 
 def summary_lines(result: ExperimentResult) -> list[str]:
