@@ -1,4 +1,4 @@
-"""Any folder of clips with a labels.csv."""
+"""Clips in a folder, with their labels in a CSV file."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,7 +46,7 @@ def outline(
     classes: Sequence[str] = (),
     **_: Any,
 ) -> Dataset:
-    """Outline of `load_clips`; reads nothing.
+    """Returns the outline of `load_clips`; reads nothing.
 
     The number of clips is unknown: every split has one example.
 
@@ -110,39 +110,39 @@ def load_clips(
     stream is kept, with that modality masked.
 
     Args:
-        data_dir: folder of the clips.
-        labels: path of the CSV file of labels; "" means `labels.csv` in `data_dir`.
+        data_dir: Folder of the clips.
+        labels: Path of the CSV file of labels; "" means `labels.csv` in `data_dir`.
             Its columns are file, label and optionally split, speaker, start, end.
-        modalities: modalities to use, of "audio" and "video".
-        frames: number of frames per clip, uniformly sampled.
-        size: side length of a frame in pixels.
+        modalities: Modalities to use, of "audio" and "video".
+        frames: Number of frames per clip, uniformly sampled.
+        size: Side length of a frame in pixels.
         resize_mode: "center_crop" keeps the central square, "letterbox" adds black
             bars, "stretch" changes the aspect ratio.
-        crop_box: left, top, right, bottom of the part of the frame to use, as
+        crop_box: Left, top, right, bottom of the part of the frame to use, as
             fractions of its size.
         rgb: False converts the frames to grayscale, repeated for three channels.
-        sample_rate: audio sample rate in Hz.
-        offset: seconds of audio to skip at the beginning.
-        duration: seconds of audio to use; None or 0 uses all.
-        n_mfcc: number of MFCC per audio frame.
-        pad_mode: padding of the ends of the audio, "reflect" or "constant".
-        noise_snr_db: signal-to-noise ratio of added white noise; None adds none.
-        noise_seed: seed of that noise.
-        standardize: standardize the MFCC with the statistics of the training split.
-        augment: random resized crop and flip of the training videos.
-        classes: allowed labels, in this order; () uses all labels, sorted.
-        speaker_column: name of the column with the speakers.
-        val_fraction: fraction of the clips for validation, without a split column.
-        test_fraction: fraction of the clips for test, without a split column.
-        split_seed: seed of the random split.
-        strict: raise an error for a file that cannot be decoded, instead of skipping
+        sample_rate: Audio sample rate in Hz.
+        offset: Seconds of audio to skip at the beginning.
+        duration: Seconds of audio to use; None or 0 uses all.
+        n_mfcc: Number of MFCC per audio frame.
+        pad_mode: Padding of the ends of the audio, "reflect" or "constant".
+        noise_snr_db: Signal-to-noise ratio of added white noise; None adds none.
+        noise_seed: Seed of that noise.
+        standardize: Standardize the MFCC with the statistics of the training split.
+        augment: Random resized crop and flip of the training videos.
+        classes: Allowed labels, in this order; () uses all labels, sorted.
+        speaker_column: Name of the column with the speakers.
+        val_fraction: Fraction of the clips for validation, without a split column.
+        test_fraction: Fraction of the clips for test, without a split column.
+        split_seed: Seed of the random split.
+        strict: Raise an error for a file that cannot be decoded, instead of skipping
             it.
-        workers: number of decoding processes; None uses one per core.
-        timeout: time limit of one file in seconds.
+        workers: Number of decoding processes; None uses one per core.
+        timeout: Time limit of one file in seconds.
 
     Raises:
-        ConfigError: an option is out of range.
-        DataError: the folder, the labels or clips are missing or wrong.
+        ConfigError: An option is out of range.
+        DataError: The folder, the labels or clips are missing or wrong.
         MissingDependencyError: PyAV, Pillow or librosa is not installed.
     """
     folder, table = _paths(data_dir, labels)
@@ -166,6 +166,8 @@ def load_clips(
     decoded = decode_all(
         "clips", jobs, spec, strict=strict, workers=workers, timeout=timeout
     )
+    # Without `strict`, files that cannot be decoded are skipped. Splits are drawn
+    # afterwards, so that they have the fractions that were asked for.
     rows = [row for row in rows if row.key in decoded.index]
     groups = _groups(rows)
     fractions = _fractions(val_fraction, test_fraction)
@@ -195,10 +197,11 @@ def load_clips(
 
 
 def _paths(data_dir: str, labels: str) -> tuple[Path, Path]:
-    """The folder of the clips and the CSV file of labels."""
+    """Returns the folder of the clips and the CSV file of labels."""
     fix = f"{FALLBACK_HINT} runs on embedded data, without clips"
     folder = data_folder(data_dir, EXPECTED_LAYOUT, fix)
     table = Path(labels).expanduser() if labels else folder / "labels.csv"
+    # A relative path is first one in the working directory, then one in the folder.
     if not table.is_file():
         table = folder / table
     if not table.is_file():
@@ -213,7 +216,7 @@ def _paths(data_dir: str, labels: str) -> tuple[Path, Path]:
 
 
 def _groups(rows: Sequence[LabelRow]) -> dict[str, str]:
-    """Key of a clip -> its group, which must be in one split; {} if unknown.
+    """Returns key -> group of a clip, which must be in one split; {} if unknown.
 
     The group is the speaker, or the file if there are several segments of a file.
     """
@@ -225,7 +228,7 @@ def _groups(rows: Sequence[LabelRow]) -> dict[str, str]:
 
 
 def _fractions(valid: float, test: float) -> dict[str, float]:
-    """Split -> fraction of the clips."""
+    """Returns split -> fraction of the clips."""
     if valid < 0 or test <= 0 or valid + test >= 1:
         raise ConfigError(
             "C10",
@@ -234,6 +237,8 @@ def _fractions(valid: float, test: float) -> dict[str, float]:
             "train or test split.",
             "fractions such as 0.15 and 0.15",
         )
+    # In this order `random_splits` assigns the first examples of a class: a class of
+    # two is in train and test.
     return {"train": 1 - valid - test, "test": test, "valid": valid}
 
 
@@ -243,7 +248,7 @@ def _split_rows(
     fractions: Mapping[str, float],
     seed: int,
 ) -> tuple[dict[str, list[LabelRow]], str]:
-    """The rows of each split, and a description of the method."""
+    """Returns the rows of each split, and a description of the method."""
     if any(row.split for row in rows):
         chosen, how = [row.split for row in rows], "by the column split"
     else:
@@ -282,7 +287,7 @@ def _check_classes(table: Path, splits: Mapping[str, Sequence[LabelRow]]) -> Non
 def _warnings(
     rows: Sequence[LabelRow], groups: Mapping[str, str], how: str
 ) -> list[str]:
-    """Reasons why scores may be too optimistic."""
+    """Returns reasons why scores may be too optimistic."""
     if groups and any(row.speaker for row in rows):
         return []
     if how.startswith("at random"):

@@ -25,6 +25,7 @@ COUNTS, COMPLETE = (220, 40, 80), 120
 """Number of clips of the official splits, and of all clips with text."""
 
 FILE = "mmmo.npz"
+# The file has no train_text: none of the clips of the official training split has text.
 ARRAYS = tuple(
     f"{split}_{name}"
     for split in SPLITS
@@ -49,7 +50,7 @@ def outline(
     clip_quantile: float = 0.01,
     **_: Any,
 ) -> Dataset:
-    """Outline of `load_ict_mmmo`; reads nothing."""
+    """Returns the outline of `load_ict_mmmo`; reads nothing."""
     _check(fold, folds, protocol, keep_clips_without_text, clip_quantile)
     if folds == 1:
         rows = _official_split(np.repeat(SPLITS, COUNTS), protocol)
@@ -89,19 +90,22 @@ def load_ict_mmmo(
     score above 3.
 
     Args:
-        data_dir: folder with `mmmo.npz`.
-        fold: index of the fold.
+        data_dir: Folder with `mmmo.npz`.
+        fold: Index of the fold.
         folds: 1 for the official split, in which no training clip has text; else the
             number of cross-validation folds over the clips with text, in a fixed order.
         protocol: "validation" selects the checkpoint on the validation split or the
             next fold, which is held out from training; "fixed_epochs" and
             "as_published" train on everything but the test split.
-        keep_clips_without_text: with folds, also train on the clips without text.
-        clip_quantile: fraction of the values of each audio feature to clip at each end.
+        keep_clips_without_text: With folds, also train on the clips without text.
+        clip_quantile: Fraction of the values of each audio feature to clip at each end.
 
     Raises:
-        ConfigError: an argument is invalid.
-        DataError: the file is missing or damaged.
+        ConfigError: An argument is invalid.
+        DataError: The file is missing or damaged.
+
+    Reference:
+        Wöllmer et al. 2013; features and official split of MFN (Zadeh et al. 2018).
     """
     _check(fold, folds, protocol, keep_clips_without_text, clip_quantile)
     raw, masks, score, official = _load(data_dir)
@@ -114,6 +118,8 @@ def load_ict_mmmo(
             without = np.flatnonzero(~masks["text"].any(axis=1))
             rows["train"] = np.concatenate([rows["train"], without])
     train = rows["train"]
+    # COVAREP features have outliers of up to 64 standard deviations, which would
+    # determine mean and standard deviation.
     raw["audio"] = _clip(
         raw["audio"], raw["audio"][train][masks["audio"][train]], clip_quantile
     )
@@ -121,6 +127,8 @@ def load_ict_mmmo(
     labels = {SCORE: score, POSITIVE: (score > TARGET.neutral).astype(np.int32)}
     examples = InMemory(inputs, masks, labels)
     sources = {split: examples.rows(chosen) for split, chosen in rows.items()}
+    # The file names neither clips nor speakers, so the leakage check only finds a clip
+    # that is in two splits.
     names = np.array([f"{split} {i:d}" for i, split in enumerate(official)])
     return Dataset(
         "mmmo",
@@ -139,7 +147,7 @@ def load_ict_mmmo(
 
 
 def _official_split(split_of: np.ndarray, protocol: str) -> dict[str, np.ndarray]:
-    """The rows of each official split; some protocols train on those of "valid"."""
+    """Returns the rows of each split; without validation, "train" includes "valid"."""
     rows = {split: np.flatnonzero(split_of == split) for split in SPLITS}
     if protocol != "validation":
         rows["train"] = np.concatenate([rows["train"], rows.pop("valid")])
@@ -149,7 +157,9 @@ def _official_split(split_of: np.ndarray, protocol: str) -> dict[str, np.ndarray
 def _fold_rows(
     complete: np.ndarray, fold: int, folds: int, protocol: str
 ) -> dict[str, np.ndarray]:
-    """The rows of each split of a fold over the clips with text."""
+    """Returns the rows of each split of a fold over the clips with text."""
+    # Permuted, since the clips are in the order of the official splits. The seed is
+    # fixed, so that runs with several seeds have the same folds.
     order = np.random.default_rng(0).permutation(complete).tolist()
     splits = cross_validation_split(
         order, fold, folds, protocol, max(1, len(order) // folds)
@@ -172,7 +182,7 @@ def _standardize(x: np.ndarray, mask: np.ndarray, train: np.ndarray) -> np.ndarr
 
 
 def _warnings(mask: np.ndarray) -> list[str]:
-    """A warning if training clips have no text, from its mask (n t)."""
+    """Returns a warning if training clips have no text, from its mask (n t)."""
     with_text = int(mask.any(axis=1).sum())
     if with_text == len(mask):
         return []
@@ -203,7 +213,7 @@ def _check(
 def _load(
     data_dir: str,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """Inputs, masks, scores and splits of all clips, in the order of `SPLITS`."""
+    """Returns inputs, masks, scores and splits of all clips, by split."""
     arrays = read_from(data_dir, FILE, ARRAYS, EXPECTED_LAYOUT, FALLBACK_HINT)
     path = Path(data_dir).expanduser() / FILE
     check_finite(path, arrays)
@@ -218,6 +228,7 @@ def _load(
     arrays["train_text"] = no_text
     concatenate = lambda name: np.concatenate([arrays[f"{s}_{name}"] for s in SPLITS])
     inputs = {name: concatenate(name).astype(np.float32) for name in MODALITIES}
+    # The file has no lengths; steps of zeros occur within a clip and at its ends.
     masks = {name: np.asarray(x.any(axis=-1)) for name, x in inputs.items()}
     counts = [len(arrays[f"{split}_label"]) for split in SPLITS]
     splits = np.repeat(SPLITS, counts)
@@ -225,7 +236,7 @@ def _load(
 
 
 def _misshapen(arrays: Mapping[str, np.ndarray]) -> list[str]:
-    """The arrays whose shape or range is invalid."""
+    """Returns the arrays whose shape or range is invalid."""
     wrong = []
     steps = arrays["test_audio"].shape[1:2]
     for name, values in arrays.items():

@@ -59,7 +59,7 @@ def outline(
     protocol: str = "validation",
     **_: Any,
 ) -> Dataset:
-    """Outline of `load_mosi_utterances`; reads nothing."""
+    """Returns the outline of `load_mosi_utterances`; reads nothing."""
     _check(label, context_before, context_after, protocol)
     train, valid, test = SCORED if label == SCORE else COUNTS
     counts = {"train": train, "valid": valid, "test": test}
@@ -97,18 +97,21 @@ def load_mosi_utterances(
     only.
 
     Args:
-        data_dir: folder with `train.npz` and `test.npz`.
-        label: the label in use, "polarity" or "score".
-        context_before: number of utterances before the target utterance.
-        context_after: number of utterances after it.
+        data_dir: Folder with `train.npz` and `test.npz`.
+        label: The label in use, "polarity" or "score".
+        context_before: Number of utterances before the target utterance.
+        context_after: Number of utterances after it.
         protocol: "validation" selects the checkpoint on the videos marked
             `suggested_valid`, which are held out from training; "fixed_epochs" and
             "as_published" train on all training videos.
 
     Raises:
-        ConfigError: the label or the protocol is unknown, or a number is negative.
-        DataError: a file is missing, damaged or does not match the other.
+        ConfigError: The label or the protocol is unknown, or a number is negative.
+        DataError: A file is missing, damaged or does not match the other.
 
+    Reference:
+        The files of bc-LSTM (Poria et al. 2017), and its split: 62 training and 31 test
+        videos.
     Deviation:
         Only this split may be used. The text and video features come from networks
         trained with the labels of the 62 training videos: with any other split, test
@@ -120,6 +123,7 @@ def load_mosi_utterances(
     standardizers = {
         name: Standardizer.fit([RunningMoments.of(train[name])]) for name in MODALITIES
     }
+    # No window is longer than the longest video, whatever the context.
     longest = max(np.bincount(_videos(table)[1]).max() for table in tables.values())
     length = int(min(context_before + 1 + context_after, longest))
     sources = {}
@@ -127,6 +131,7 @@ def load_mosi_utterances(
         values = {name: standardizers[name](table[name]) for name in MODALITIES}
         index, mask = windows(_videos(table)[1], context_before, context_after, length)
         labels = _labels(table, label)
+        # Utterances without a score are dropped only now: they are context of others.
         rows = np.isfinite(labels.get(SCORE, np.zeros(len(index))))
         sources[split] = InMemory(
             {name: _with_context(x, index, mask)[rows] for name, x in values.items()},
@@ -157,10 +162,10 @@ def windows(
     """Returns the context of every utterance in the same video.
 
     Args:
-        video: index of the video of each utterance, (n), ascending.
-        before: maximum number of utterances before the target.
-        after: maximum number of utterances after it.
-        length: number of steps t; at least the longest window.
+        video: Index of the video of each utterance, (n), ascending.
+        before: Maximum number of utterances before the target.
+        after: Maximum number of utterances after it.
+        length: Number of steps t; at least the longest window.
 
     Returns:
         The utterance of each step, (n t) int, the target itself where it is padding,
@@ -171,23 +176,25 @@ def windows(
     end = np.searchsorted(video, video, side="right")[:, None]
     index = np.maximum(row - before, first) + np.arange(length)
     mask = index < np.minimum(row + after + 1, end)
+    # Behind the end of a video, and of all videos, the row itself: a valid index, whose
+    # values are set to 0 afterwards.
     return np.where(mask, index, row), mask
 
 
 def _with_context(x: np.ndarray, index: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """(n f) utterances to (n t f+1) windows with the target flag."""
+    """Maps (n f) utterances to (n t f+1) windows with the target flag."""
     target = index == np.arange(len(index))[:, None]
     joined = np.concatenate([x[index], target[..., None]], axis=-1, dtype=np.float32)
     return np.where(mask[..., None], joined, np.float32(0))
 
 
 def _videos(table: Table) -> tuple[np.ndarray, np.ndarray]:
-    """The names of the videos, and the index of the video of each utterance."""
+    """Returns the names of the videos, and the index of that of each utterance."""
     return np.unique(table["video_id"], return_inverse=True)
 
 
 def _labels(table: Table, label: str) -> dict[str, np.ndarray]:
-    """The labels that a run on `label` may read; NaN for a missing score."""
+    """Returns the labels that a run on `label` reads; NaN for a missing score."""
     labels: dict[str, np.ndarray] = {POLARITY: table["label_binary"].astype(np.int32)}
     if label == SCORE:
         labels[SCORE] = table["label_regression"].astype(np.float32)
@@ -208,7 +215,7 @@ def _check(label: str, before: int, after: int, protocol: str) -> None:
 
 
 def _splits(data_dir: str, protocol: str) -> dict[str, Table]:
-    """The utterances of each split, in the order of their videos."""
+    """Returns the utterances of each split, in the order of their videos."""
     train, test = (_table(data_dir, split) for split in ("train", "test"))
     folder = Path(data_dir).expanduser()
     for name in MODALITIES:
@@ -235,7 +242,7 @@ def _splits(data_dir: str, protocol: str) -> dict[str, Table]:
 
 
 def _table(data_dir: str, split: str) -> Table:
-    """The utterances of one file, sorted and checked."""
+    """Returns the utterances of one file, sorted and checked."""
     file = f"{split}.npz"
     names = (*ARRAYS, VALID) if split == "train" else ARRAYS
     arrays = read_from(data_dir, file, names, EXPECTED_LAYOUT, FALLBACK_HINT)
@@ -258,5 +265,7 @@ def _table(data_dir: str, split: str) -> Table:
             f"{path}: invalid {join_names(wrong, file)}. Expected layout:\n"
             f"{EXPECTED_LAYOUT}",
         )
+    # By video and then by segment (the last key is the first to sort by): `windows`
+    # needs the utterances of a video next to each other and in order.
     order = np.lexsort([arrays["segment"], arrays["video_id"]])
     return {name: values[order] for name, values in arrays.items()}

@@ -33,20 +33,21 @@ def assemble(
     """Returns a Dataset of decoded clips.
 
     Args:
-        name: the word after the colon of a config.
-        title: its name in results.
-        decoded: the decoded clips.
-        keys: split -> keys of its clips, in order.
-        labels: split -> label name -> (n) class indices, in the order of `keys`.
-        classes: label name -> class names.
-        standardize: standardize the MFCC with the statistics of the training split.
-        augment: augmentation of training examples.
-        groups: split -> speakers, for the leakage check.
-        facts: additional JSON values for the results.
-        warnings: additional warnings for the user.
+        name: The word after the colon of a config.
+        title: Its name in results.
+        decoded: The decoded clips.
+        keys: Split -> keys of its clips, in order.
+        labels: Split -> label name -> (n) class indices, in the order of `keys`.
+        classes: Label name -> class names.
+        standardize: Standardize the MFCC with the statistics of the training split.
+        augment: Augmentation of training examples.
+        groups: Split -> speakers, for the leakage check.
+        facts: Additional JSON values for the results.
+        warnings: Additional warnings for the user.
     """
     spec, store = decoded.spec, decoded.store
     records = store.source(SPLIT)
+    # Of the training split of this fold: the store has raw MFCC, which serve all folds.
     standardizer = decoded.standardizer(keys["train"]) if standardize else None
     sources = {
         split: ClipSource(
@@ -85,7 +86,7 @@ def assemble(
         title,
         sources,
         classes,
-        augment if "video" in spec.modalities else None,
+        augment if "video" in spec.modalities else None,  # it crops and flips frames
         labels,
         groups or {},
         {**common_facts, **(facts or {})},

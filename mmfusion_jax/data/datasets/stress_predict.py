@@ -51,7 +51,7 @@ def outline(
     standardize_by: str = "subject",
     **_: Any,
 ) -> Dataset:
-    """Outline of `load_stress_predict`; reads nothing.
+    """Returns the outline of `load_stress_predict`; reads nothing.
 
     The number of windows with a single label depends on the files: the sizes are
     estimates.
@@ -87,21 +87,21 @@ def load_stress_predict(
     Label: "stress", with the classes `CLASSES`.
 
     Args:
-        data_dir: folder with the files of the subjects.
-        fold: index of the fold, which tests every folds-th subject from the f-th on.
-        folds: number of folds.
+        data_dir: Folder with the files of the subjects.
+        fold: Index of the fold, which tests every folds-th subject from the f-th on.
+        folds: Number of folds.
         protocol: "validation" selects the checkpoint on the test subjects of the next
             fold, which are held out from training; "fixed_epochs" and "as_published"
             train on all others.
-        window: length of an example in seconds.
-        hop: hop between windows in seconds.
+        window: Length of an example in seconds.
+        hop: Hop between windows in seconds.
         standardize_by: "subject" standardizes every signal of every subject over their
             own recording, which needs all of it but no labels; "train" uses the
             statistics of the training subjects.
 
     Raises:
-        ConfigError: an argument is invalid.
-        DataError: a file is missing or damaged.
+        ConfigError: An argument is invalid.
+        DataError: A file is missing or damaged.
 
     Reference:
         Iqbal et al. 2022, Sensors 22:8135.
@@ -140,7 +140,7 @@ def _check(window: int, hop: int, standardize_by: str) -> None:
 
 
 def _subjects(data_dir: str) -> dict[str, dict[str, np.ndarray]]:
-    """The signals and labels of every subject that has labels, in order."""
+    """Returns signals and labels of every subject that has labels, in order."""
     files = find_files(data_dir, FILES, EXPECTED_LAYOUT, FALLBACK_HINT)
     read = {path: read_npz(path) for path in files}
     return {
@@ -151,11 +151,13 @@ def _subjects(data_dir: str) -> dict[str, dict[str, np.ndarray]]:
 
 
 def _aligned(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Every signal from the first labeled second on; NaN where it is missing.
+    """Returns the signals of the labeled seconds; NaN where a signal is missing.
 
     Returns:
         Modality -> (seconds rate) float32, and "label" (seconds) int32.
     """
+    # The respiration rate has no array of its own: it is a column of the labels, with
+    # one value per second.
     needed = [n for n in SIGNALS if n != "resp"]
     names = [*LABELS, *needed, *(f"{n}_{k}" for n in needed for k in ENDINGS)]
     if missing := [name for name in names if name not in arrays]:
@@ -177,6 +179,9 @@ def _aligned(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
         )
     found: dict[str, np.ndarray] = {"label": label.astype(np.int32)}
     for name in needed:
+        # All times are on one clock, but every signal begins and ends at another one.
+        # `first` is the sample of the first labeled second: negative if the signal
+        # begins later, such as the heart rate, which begins 10 s late.
         offset = float(arrays[f"{name}_offset_s"])
         first = round((float(time[0]) - offset) * SIGNALS[name])
         count = len(label) * SIGNALS[name]
@@ -192,18 +197,22 @@ def _aligned(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
 def _windows(
     signals: Mapping[str, np.ndarray], window: int, hop: int, standardize: bool
 ) -> Windows:
-    """The windows of one subject with a single label."""
+    """Returns the windows of one subject with a single label."""
     label = signals["label"]
     starts = np.arange(0, len(label) - window + 1, hop)
     seconds = starts[:, None] + np.arange(window)  # n window
     labels = label[seconds]
+    # A window with rest and stress has no true label.
     single = (labels == labels[:, :1]).all(axis=1)
     inputs, masks = {}, {}
     for name in SIGNALS:
         x = signals[name]
         valid = np.isfinite(x)
+        # Over the whole recording, not the windows: also over seconds that are in no
+        # window or in two.
         if standardize and valid.any():
             x = _standardizer([x[valid]])(x)
+        # 0 and not NaN: a NaN times a weight of 0 is NaN.
         x = np.where(valid, x, np.float32(0))
         shape = int(single.sum()), window * SIGNALS[name]
         inputs[name] = x[seconds[single]].reshape(*shape, 1)
@@ -220,6 +229,7 @@ def _standardize_by_train(
         inputs, masks, _ = windows_of[subject]
         return inputs[name][masks[name]][:, 0]
 
+    # Seconds that are in two windows count twice.
     standardizers = {
         name: _standardizer([valid_steps(subject, name) for subject in train])
         for name in SIGNALS
@@ -240,12 +250,12 @@ def _standardize_by_train(
 
 
 def _standardizer(parts: list[np.ndarray]) -> Standardizer:
-    """The standardizer of (n) values."""
+    """Returns the standardizer of (n) values."""
     return Standardizer.fit([RunningMoments.of(part[:, None]) for part in parts])
 
 
 def _concatenate(parts: list[Windows]) -> InMemory:
-    """The windows of several subjects."""
+    """Returns the windows of several subjects."""
     concatenate = lambda i, name: np.concatenate([part[i][name] for part in parts])
     return InMemory(
         {name: concatenate(0, name) for name in SIGNALS},

@@ -40,9 +40,9 @@ class Components:
     """Principal components of images.
 
     Attributes:
-        mean: (p) mean of the training images.
-        axes: (p k) orthonormal components, the largest variance first.
-        variance_fraction: fraction of the variance that they explain.
+        mean: Mean of the training images, (p).
+        axes: Orthonormal components, (p k), the largest variance first.
+        variance_fraction: Fraction of the variance that they explain.
     """
 
     mean: np.ndarray
@@ -59,11 +59,11 @@ class Components:
 
 
 def components(images: np.ndarray, energy: float = ENERGY) -> Components:
-    """The first principal components that explain at most `energy` of the variance.
+    """Returns the components that explain at most `energy` of the variance.
 
     Args:
         images: (n h w) uint8, n > 1.
-        energy: maximum fraction of the variance; there is at least one component.
+        energy: Maximum fraction of the variance; there is at least one component.
 
     Reference:
         AV-MNIST removes 75 % of the energy of its images.
@@ -84,7 +84,7 @@ def components(images: np.ndarray, energy: float = ENERGY) -> Components:
 
 
 def stratified_order(digits: np.ndarray) -> np.ndarray:
-    """An order of the images in which the last ones include every digit.
+    """Returns an order of the images in which the last ones include every digit.
 
     Args:
         digits: (n) digits of the images.
@@ -104,12 +104,12 @@ def stratified_order(digits: np.ndarray) -> np.ndarray:
 
 
 def speech_split(number: int, speaker: str, held_out: str = "") -> str:
-    """The split of a recording.
+    """Returns the split of a recording.
 
     Args:
-        number: number of the recording, 0-49 for each speaker and digit.
-        speaker: speaker of the recording.
-        held_out: the only speaker of the test split; "" splits the recordings of every
+        number: Number of the recording, 0-49 for each speaker and digit.
+        speaker: Speaker of the recording.
+        held_out: The only speaker of the test split; "" splits the recordings of every
             speaker.
 
     Deviation:
@@ -135,11 +135,13 @@ def pair_with_speech(
     Args:
         digits: (n) digits of the images.
         spoken: (m) digits of the recordings; must contain every digit of `digits`.
-        rng: generator of the draws.
+        rng: Generator of the draws.
 
     Returns:
         (n) indices into `spoken`.
     """
+    # One number per image, in their order: the recording of an image does not depend on
+    # the number of images.
     draw = rng.random(len(digits))
     chosen = np.zeros(len(digits), np.int64)
     for digit in np.unique(digits):
@@ -160,6 +162,7 @@ def trim_silence(clip: np.ndarray) -> np.ndarray:
     Deviation:
         Clips of ESC are padded with zeros, which contain no noise.
     """
+    # int32, because the absolute value of -32768 is not an int16.
     level = np.abs(clip.astype(np.int32))
     loud = np.flatnonzero(level > SILENCE * level.max())
     clip = clip[loud[0] : loud[-1] + 1]
@@ -167,7 +170,7 @@ def trim_silence(clip: np.ndarray) -> np.ndarray:
 
 
 def segment(clip: np.ndarray, offset: float) -> np.ndarray:
-    """One second of a noise clip, (t) to (8000), at a relative offset in [0, 1)."""
+    """Returns a second of a noise clip, (t) to (8000), at an offset in [0, 1)."""
     start = int(offset * (len(clip) - RATE + 1))
     return clip[start : start + RATE]
 
@@ -178,7 +181,7 @@ def add_noise(word: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
     Args:
         word: (t); truncated to a second, or followed by silence.
         noise: (8000).
-        snr_db: signal-to-noise ratio in dB; the power of the signal is that of the
+        snr_db: Signal-to-noise ratio in dB; the power of the signal is that of the
             spoken part.
 
     Returns:
@@ -193,7 +196,7 @@ def add_noise(word: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
 
 
 def spectrogram(audio: np.ndarray) -> np.ndarray:
-    """The spectrogram of a second, without the highest frequencies.
+    """Computes the spectrogram of a second, without the highest frequencies.
 
     Args:
         audio: (8000).

@@ -20,6 +20,7 @@ from mmfusion_jax.errors import DataError, shorten, shown_name, shown_path
 from mmfusion_jax.safe_load.npz import read_npz
 
 MNIST, SPEECH = "mnist.npz", "fsdd.npz"
+# The "?" is "-" or ".", which differ between copies; the "*" may be ".gz".
 IDX = {
     "x_train": "train-images?idx3-ubyte*",
     "y_train": "train-labels?idx1-ubyte*",
@@ -27,6 +28,7 @@ IDX = {
     "y_test": "t10k-labels?idx1-ubyte*",
 }
 FSDD = ("samples", "offsets", "digit", "speaker", "index", "sample_rate")
+# Names of FSDD, and of ESC-10 and ESC-50, in which a class may precede the fold.
 SPOKEN = re.compile(r"(?P<digit>\d)_(?P<speaker>[^_]+)_(?P<number>\d+)\.wav")
 NOISE = re.compile(r"(?:\d+_)?(?P<fold>[1-5])-\d+-[A-Z](?:-\d+)?\.(?:ogg|wav)")
 EXPECTED_LAYOUT = """\
@@ -51,12 +53,12 @@ class AudioFile:
     """A recording or a noise clip.
 
     Attributes:
-        name: unique name.
+        name: Unique name.
         samples: (t) int16 at `RATE`.
-        number: number of the recording among those of a speaker and digit; fold of a
+        number: Number of the recording among those of a speaker and digit; fold of a
             noise clip.
-        digit: the spoken digit; -1 for noise.
-        speaker: name of the speaker; "" for noise.
+        digit: The spoken digit; -1 for noise.
+        speaker: Name of the speaker; "" for noise.
     """
 
     name: str
@@ -71,9 +73,9 @@ class RawFiles:
     """The raw files of a folder.
 
     Attributes:
-        mnist: the npz file, or four files in the order of `IDX`.
-        speech: the npz file, or the recordings.
-        noise: the noise clips.
+        mnist: The npz file, or four files in the order of `IDX`.
+        speech: The npz file, or the recordings.
+        noise: The noise clips.
     """
 
     mnist: tuple[Path, ...]
@@ -83,6 +85,7 @@ class RawFiles:
     @property
     def sha256(self) -> str:
         """A hash of the content of all files."""
+        # Not of their paths: a folder that was moved or copied is not built again.
         total = hashlib.sha256()
         for file in (*self.mnist, *self.speech, *self.noise):
             with file.open("rb") as stream:
@@ -94,8 +97,8 @@ def find(folder: Path, written: str) -> RawFiles:
     """Finds the raw files in a folder.
 
     Args:
-        folder: folder to search, at any depth.
-        written: the folder as the user wrote it, for the message.
+        folder: Folder to search, at any depth.
+        written: The folder as the user wrote it, for the message.
 
     Raises:
         DataError: MNIST, the spoken digits or the noise clips are missing.
@@ -123,10 +126,10 @@ def find(folder: Path, written: str) -> RawFiles:
 
 
 def read_mnist(raw: RawFiles) -> dict[str, np.ndarray]:
-    """The arrays of `IDX`: images (n 28 28) and digits (n), uint8.
+    """Returns the arrays of `IDX`: images (n 28 28) and digits (n), uint8.
 
     Raises:
-        DataError: a file is damaged, or its content is invalid.
+        DataError: A file is damaged, or its content is invalid.
     """
     if len(raw.mnist) == 1:
         arrays = read_npz(raw.mnist[0], tuple(IDX))
@@ -148,12 +151,12 @@ def read_speech(raw: RawFiles, processes: int | None) -> list[AudioFile]:
     """Reads the recordings.
 
     Args:
-        raw: the raw files.
-        processes: number of processes that decode audio files, see
+        raw: The raw files.
+        processes: Number of processes that decode audio files, see
             `worker_pool.map_in_processes`.
 
     Raises:
-        DataError: a file is damaged, or its content is invalid.
+        DataError: A file is damaged, or its content is invalid.
     """
     if raw.speech[0].name == SPEECH:
         return _fsdd(raw.speech[0])
@@ -186,7 +189,7 @@ def decode_all(
 
 
 def _decode(path: Path) -> np.ndarray:
-    """In a worker: decodes the audio of a file."""
+    """Decodes the audio of a file, in a worker process."""
     waveform = decode.read(
         path, None, decode.AudioSampling(RATE, min_samples=1)
     ).waveform
@@ -196,17 +199,18 @@ def _decode(path: Path) -> np.ndarray:
 
 
 def _recording(path: Path, samples: np.ndarray) -> AudioFile:
-    """A recording with the fields of its file name."""
+    """Returns a recording with the fields of its file name."""
     fields = _matched(SPOKEN, path)
     number, digit = int(fields["number"]), int(fields["digit"])
     return AudioFile(path.stem, samples, number, digit, fields["speaker"])
 
 
 def _fsdd(path: Path) -> list[AudioFile]:
-    """All recordings of the npz file."""
+    """Returns all recordings of the npz file."""
     x = read_npz(path, FSDD)
     ends, count = x["offsets"], x["digit"].size
     integers = ("offsets", "digit", "index")
+    # Functions, called in order: a check assumes that those before it hold.
     checks: dict[str, Callable[[], bool]] = {
         "offsets, digit and index must be (n) integers": lambda: all(
             x[name].ndim == 1 and x[name].dtype.kind in "iu" for name in integers
@@ -245,6 +249,8 @@ def _idx(path: Path) -> np.ndarray:
     opened = gzip.open if path.suffix == ".gz" else open
     try:
         with opened(path, "rb") as stream:
+            # Bounded, since a small .gz file can decompress to any size; what is cut
+            # off does not match the shape below.
             raw = stream.read(MAX_IDX_BYTES)
         kind, axes = struct.unpack(">HBB", raw[:4])[1:]
         shape = struct.unpack(f">{axes}I", raw[4 : 4 + 4 * axes])
@@ -259,12 +265,12 @@ def _idx(path: Path) -> np.ndarray:
 
 
 def _matched(regex: re.Pattern[str], path: Path) -> re.Match[str]:
-    """The fields of a file name; `find` returns only matching names."""
+    """Returns the fields of a file name; `find` returns only matching names."""
     found = regex.fullmatch(path.name)
     assert found is not None
     return found
 
 
 def _invalid(path: Path, what: str) -> DataError:
-    """The error for an invalid raw file."""
+    """Returns the error for an invalid raw file."""
     return DataError("D52", f"{path}: {what}.", "copy or download it again")

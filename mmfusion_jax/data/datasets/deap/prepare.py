@@ -29,8 +29,14 @@ CHANNELS, EEG = 40, 32
 """Number of channels, and of EEG channels, which are the first."""
 
 RATINGS = ("valence", "arousal", "dominance", "liking")
+"""Names of the ratings, in the order of the columns of the files."""
+
 LOW, HIGH = 1.0, 9.0
+"""Range of the ratings."""
+
 SPLIT, SIGNALS = "seconds", "signals"
+"""Names of the only split of a store, and of the entry of its records."""
+
 EXPECTED_LAYOUT = (
     "a dict of `data` (trials, 40 channels, 63 seconds of 128 samples) and "
     "`labels` (trials, 4 ratings from 1 to 9)"
@@ -45,8 +51,10 @@ def open_or_prepare(file: Path) -> Store:
     "ratings", one list per trial, and "seconds", the length of a trial.
 
     Raises:
-        DataError: the file is damaged or not as in `EXPECTED_LAYOUT`.
+        DataError: The file is damaged or not as in `EXPECTED_LAYOUT`.
     """
+    # Path, size and time, not a hash of the content: 32 files of about 100 MB each
+    # would be read at every start.
     state = file.stat()
     key = [VERSION, str(file.absolute()), state.st_size, state.st_mtime_ns]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
@@ -67,13 +75,16 @@ def prepare_subject(file: str, folder: str) -> None:
     """Writes the store of a participant; runs in the sandbox.
 
     Args:
-        file: path of the pickle.
-        folder: path of the store.
+        file: Path of the pickle.
+        folder: Path of the store.
     """
     signals, ratings = _read(Path(file))
     trials, _, samples = signals.shape
     seconds = samples // RATE - BASELINE
     rows = signals[..., BASELINE * RATE :].swapaxes(1, 2)  # trials samples channels
+    # Over all trials of the participant, also of a test participant: this reads neither
+    # ratings nor other participants. One trial at a time saves memory, since squares
+    # of all values are computed.
     standardizer = Standardizer.fit([RunningMoments.of(trial) for trial in rows])
     manifest = {"ratings": ratings.tolist(), "seconds": seconds}
     records = (
@@ -86,7 +97,7 @@ def prepare_subject(file: str, folder: str) -> None:
 
 
 def _read(file: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Signals (trials channels samples) and ratings (trials 4), checked."""
+    """Returns signals (trials channels samples) and ratings (trials 4), checked."""
     # Written by Python 2, whose strings hold the bytes of arrays.
     tree: Any = read_pickle(file, encoding="latin1")
     fields = tree if isinstance(tree, dict) else {}
@@ -101,7 +112,7 @@ def _read(file: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _shape_error(signals: np.ndarray, ratings: np.ndarray) -> str:
-    """An error in the shapes, or ""."""
+    """Returns what is wrong with the shapes, or ""."""
     if signals.dtype.kind != "f" or signals.ndim != 3 or not len(signals):
         return f"data is {signals.dtype.name} {signals.shape}"
     if signals.shape[1] != CHANNELS:
@@ -114,7 +125,7 @@ def _shape_error(signals: np.ndarray, ratings: np.ndarray) -> str:
 
 
 def _value_error(signals: np.ndarray, ratings: np.ndarray) -> str:
-    """An error in the values, or ""."""
+    """Returns what is wrong with the values, or ""."""
     if not np.isfinite(signals).all():
         return "data contains NaN or infinite values"
     if not ((ratings >= LOW) & (ratings <= HIGH)).all():

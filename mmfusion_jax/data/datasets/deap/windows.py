@@ -45,10 +45,10 @@ class DeapSource:
     """Windows of some participants as examples.
 
     Attributes:
-        records: records of each participant, one per second.
-        indices: (n 2) participant and first second of every window.
-        window: length of a window in seconds.
-        labels: label name -> (n).
+        records: Records of each participant of the split, one per second.
+        indices: Index in `records`, and first second, of every window, (n 2).
+        window: Length of a window in seconds.
+        labels: Label name -> (n).
     """
 
     records: Sequence[Records]
@@ -62,6 +62,8 @@ class DeapSource:
     def __getitem__(self, index: int) -> Example:
         participant, first = self.indices[index].tolist()
         records = self.records[participant]
+        # Windows are put together here, so that one store serves every window and hop,
+        # and seconds that are in several windows are stored once.
         seconds = range(first, first + self.window)
         x = np.concatenate([records[i][SIGNALS] for i in seconds])
         mask = np.ones(len(x), bool)
@@ -83,7 +85,7 @@ def outline(
     hop: int = 1,
     **_: Any,
 ) -> Dataset:
-    """Outline of `load_deap`; reads nothing."""
+    """Returns the outline of `load_deap`; reads nothing."""
     _check(threshold, window, hop)
     _check_window(window, SECONDS)
     participants = cross_validation_split(range(PARTICIPANTS), fold, folds, protocol)
@@ -122,20 +124,20 @@ def load_deap(
     a rating above the threshold is high.
 
     Args:
-        data_dir: folder with the files of the participants.
-        fold: index of the fold, which tests every folds-th participant from the f-th
+        data_dir: Folder with the files of the participants.
+        fold: Index of the fold, which tests every folds-th participant from the f-th
             on.
-        folds: number of folds.
+        folds: Number of folds.
         protocol: "validation" selects the checkpoint on the test participants of the
             next fold, which are held out from training; "fixed_epochs" and
             "as_published" train on all others.
-        threshold: threshold of the ratings, 1 to 9.
-        window: length of an example in seconds.
-        hop: hop between windows of a trial in seconds.
+        threshold: Threshold of the ratings, 1 to 9.
+        window: Length of an example in seconds.
+        hop: Hop between windows of a trial in seconds.
 
     Raises:
-        ConfigError: an argument is invalid.
-        DataError: a file is missing or damaged.
+        ConfigError: An argument is invalid.
+        DataError: A file is missing or damaged.
 
     Reference:
         Koelstra et al. 2012; OF-CMAER-CAT, Sec. 4.
@@ -180,13 +182,15 @@ def _check_window(window: int, seconds: int) -> None:
 def _source(
     stores: Sequence[Store], threshold: float, window: int, hop: int
 ) -> DeapSource:
-    """All windows of the given participants."""
+    """Returns all windows of the given participants."""
     indices, ratings = [], []
     for participant, store in enumerate(stores):
         seconds = store.manifest["seconds"]
         _check_window(window, seconds)
         starts = range(0, seconds - window + 1, hop)
         for trial, rating in enumerate(store.manifest["ratings"]):
+            # The records of a store are those of all trials, concatenated. `starts` is
+            # within a trial, so that no window contains the end of one.
             first = trial * seconds
             indices += [(participant, first + start) for start in starts]
             ratings += [rating] * len(starts)

@@ -59,13 +59,13 @@ def build_or_open(
     """Opens the store of a generation config; builds it if it is missing.
 
     Args:
-        cache_dir: folder of prepared data; None for the cache of the user.
-        config: difficulty of each modality; None for that of the dataset.
-        limit: number of examples of each split; None for all. The first ones are the
+        cache_dir: Folder of prepared data; None for the cache of the user.
+        config: Difficulty of each modality; None for that of the dataset.
+        limit: Number of examples of each split; None for all. The first ones are the
             same with any limit.
 
     Raises:
-        MissingDependencyError: it is missing, and the extra `demo` is not installed.
+        MissingDependencyError: It is missing, and the extra `demo` is not installed.
     """
     config = config or DigitsGenerationConfig()
     plan = {
@@ -89,7 +89,7 @@ def build_or_open(
 
 
 def coefficients(audio: np.ndarray) -> np.ndarray:
-    """The MFCC of one second, (16000) int16 to (63 13) float32."""
+    """Maps one second, (16000) int16, to its MFCC, (63 13) float32."""
     waveform = audio.astype(np.float32) / 32768
     return mfcc(
         waveform, make.SAMPLE_RATE, COEFFICIENTS, n_fft=N_FFT, hop=HOP, bands=BANDS
@@ -99,7 +99,7 @@ def coefficients(audio: np.ndarray) -> np.ndarray:
 def _splits(
     config: DigitsGenerationConfig, limit: int | None
 ) -> dict[str, Iterator[Record]]:
-    """The examples of every split, generated lazily."""
+    """Returns the examples of every split, generated lazily."""
     images, labels = _handwriting()
     chosen = _chosen(labels)
     reconstructed = make.pca_reconstruct(images, chosen["train"], config.energy)
@@ -119,6 +119,7 @@ def _splits(
     def examples(split: str) -> Iterator[Record]:
         indices = [int(i) for i in chosen[split][:limit]]
         words = [_utterance(int(labels[i]), split, config, "voice", i) for i in indices]
+        # Babble has the voices of its split, so that no voice is in two splits.
         babble = [
             _utterance(n % 10, split, config, "crowd", n)
             for n in range(BABBLE_UTTERANCES)
@@ -137,16 +138,19 @@ def _splits(
 def _utterance(
     digit: int, split: str, config: DigitsGenerationConfig, purpose: str, index: int
 ) -> Utterance:
+    """Draws an utterance with the generator of a purpose and an example."""
     return make.draw_utterance(digit, split, config, _rng(purpose, index))
 
 
 def _rng(purpose: str, index: int) -> np.random.Generator:
-    """A separate generator for every purpose and example."""
+    """Returns a separate generator for every purpose and example."""
+    # An example is then the same with any `limit`, and a change of one modality leaves
+    # the bytes of the others as they are.
     return np.random.default_rng([*purpose.encode(), index])
 
 
 def _handwriting() -> tuple[np.ndarray, np.ndarray]:
-    """Handwritten digits, (1797 8 8) in [0, 1], and their labels, (1797)."""
+    """Returns handwritten digits, (1797 8 8) in [0, 1], and their labels, (1797)."""
     from sklearn.datasets import load_digits  # takes half a second
 
     bunch: Any = load_digits()
@@ -154,7 +158,7 @@ def _handwriting() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _chosen(labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Split -> indices of its handwriting, stratified and shuffled."""
+    """Returns split -> indices of its handwriting, stratified and shuffled."""
     from sklearn.model_selection import train_test_split
 
     rest, chosen = np.arange(len(labels)), {}
@@ -168,7 +172,12 @@ def _chosen(labels: np.ndarray) -> dict[str, np.ndarray]:
 def _hashed(
     splits: dict[str, Iterator[Record]], manifest: dict[str, Any]
 ) -> dict[str, Iterable[Record]]:
-    """Yields the examples and adds a hash of all of them to `manifest`."""
+    """Returns the examples, and adds a hash of all of them to `manifest`.
+
+    The hash is in the results: other versions of the libraries may give other bytes.
+    """
+    # One hash over all splits. It is set at the end of every split, so the last one
+    # counts; `write_store` reads the manifest after the last example.
     digest = hashlib.sha256()
 
     def hashed(examples: Iterator[Record]) -> Iterator[Record]:
@@ -191,6 +200,6 @@ def _check_extras() -> None:
 
 
 def _versions() -> dict[str, str]:
-    """The versions of the libraries that the bytes depend on."""
+    """Returns the versions of the libraries that the bytes depend on."""
     names = ("espeakng-loader", "librosa", "numpy", "scikit-learn", "scipy")
     return {name: importlib.metadata.version(name) for name in names}

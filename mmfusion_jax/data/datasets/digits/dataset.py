@@ -49,7 +49,7 @@ VALUES = {"value": RegressionTarget(-3, 3, family="sentiment")}
 def outline(
     *, modalities: Sequence[str] | None = None, missing_rate: float = 0.0, **_: Any
 ) -> Dataset:
-    """Outline of `load_digits`; reads nothing."""
+    """Returns the outline of `load_digits`; reads nothing."""
     used = tuple(MODALITIES if modalities is None else modalities)
     _check(used, missing_rate)
     shapes = {
@@ -92,18 +92,18 @@ def load_digits(
     int32 0 or 1, see `FLAGS`. All examples are held in memory.
 
     Args:
-        modalities: modalities to use, of `MODALITIES`; None uses all.
-        missing_rate: probability of each modality of each example to be masked, in all
+        modalities: Modalities to use, of `MODALITIES`; None uses all.
+        missing_rate: Probability of each modality of each example to be masked, in all
             splits; one modality always remains.
-        missing_seed: seed of that draw.
-        augment: augment the audio of training examples, see `Jitter`.
-        cache_dir: folder of prepared data; None for the cache of the user.
+        missing_seed: Seed of that draw.
+        augment: Augment the audio of training examples, see `Jitter`.
+        cache_dir: Folder of prepared data; None for the cache of the user.
 
     Raises:
-        ConfigError: an unknown modality, or a probability outside [0, 1).
-        MissingDependencyError: the dataset is not built yet, and the extra `demo` is
+        ConfigError: An unknown modality, or a probability outside [0, 1).
+        MissingDependencyError: The dataset is not built yet, and the extra `demo` is
             not installed.
-        DataError: the store is corrupted or not writable.
+        DataError: The store is corrupted or not writable.
     """
     used = tuple(MODALITIES if modalities is None else modalities)
     _check(used, missing_rate)
@@ -146,9 +146,9 @@ class Jitter:
     near 0, and a multimodal model has no gradient left to learn from video.
 
     Attributes:
-        shift: maximum shift in frames.
-        offset: standard deviation of a constant offset of each coefficient.
-        noise: standard deviation of the noise of each value.
+        shift: Maximum shift in frames.
+        offset: Standard deviation of a constant offset of each coefficient.
+        noise: Standard deviation of the noise of each value.
     """
 
     shift: int = 3
@@ -181,7 +181,7 @@ def _check(modalities: Sequence[str], missing_rate: float) -> None:
 
 
 def _table(store: Store, split: str) -> dict[str, np.ndarray]:
-    """Every entry except the waveform, stacked over the examples of a split."""
+    """Returns every entry but the waveform, stacked over the examples of a split."""
     records = store.source(split)
     rows = [records[i] for i in range(len(records))]
     return {
@@ -193,9 +193,10 @@ def _table(store: Store, split: str) -> dict[str, np.ndarray]:
 def _present(
     count: int, missing_rate: float, rng: np.random.Generator, used: Sequence[str]
 ) -> dict[str, np.ndarray]:
-    """Modality -> examples that have it, (n) bool; each has at least one modality."""
+    """Returns modality -> which examples have it, (n) bool; each has one or more."""
     draw = rng.random((count, len(MODALITIES)))  # the same for all choices of `used`
     draw = draw[:, [MODALITIES.index(name) for name in used]]
+    # The modality with the highest draw always remains.
     present = (draw >= missing_rate) | (draw == draw.max(axis=1, keepdims=True))
     return dict(zip(used, present.T, strict=True))
 
@@ -205,11 +206,11 @@ def _source(
     standardizer: Standardizer,
     present: Mapping[str, np.ndarray],
 ) -> InMemory:
-    """The examples of a split."""
+    """Returns the examples of a split."""
     values = {
         "image": table["image"][:, None].astype(np.float32) / 255,
         "audio": standardizer(table["mfcc"]),
-        "video": table["video"],
+        "video": table["video"],  # uint8 saves memory; encoders scale pixels
         "text": table["text"],
     }
     inputs, masks = {}, {}
@@ -218,13 +219,15 @@ def _source(
         if name == "text":
             mask = np.arange(make.MAX_WORDS) < table["words"][:, None]
         masks[name] = mask & has_modality[:, None]
+        # The values are removed too, so that a model that ignores the mask cannot read
+        # a missing modality.
         missing = ~has_modality.reshape(-1, *[1] * (values[name].ndim - 1))
         inputs[name] = np.where(missing, 0, values[name]).astype(values[name].dtype)
     return InMemory(inputs, masks, _labels(table["digit"]))
 
 
 def _labels(digit: np.ndarray) -> dict[str, np.ndarray]:
-    """All labels of the digits."""
+    """Returns all labels of the digits."""
     digit = digit.astype(np.int32)
     flags = [digit % 2 == 0, np.isin(digit, PRIMES), digit >= 5]
     return {

@@ -22,6 +22,8 @@ import struct
 import sys
 from pathlib import Path
 
+# AUDIO_OUTPUT_SYNCHRONOUS, espeakINITIALIZE_DONT_EXIT (without it the library ends the
+# process if its data are missing) and espeakCHARS_UTF8, of speak_lib.h.
 SYNCHRONOUS, KEEP_RUNNING, UTF8 = 2, 0x8000, 1
 RATE, PITCH = 1, 3  # espeak_PARAMETER
 SECONDS_PER_UTTERANCE = 10
@@ -77,6 +79,7 @@ def in_fork(library: ctypes.CDLL, request: list) -> bytes:
     receiver, sender = os.pipe()
     child = os.fork()
     if child == 0:
+        # Without a handler the signal ends the child, also inside of the library.
         signal.alarm(SECONDS_PER_UTTERANCE)
         status = 1
         try:
@@ -87,7 +90,11 @@ def in_fork(library: ctypes.CDLL, request: list) -> bytes:
         except Exception as error:
             print(error, file=sys.stderr, flush=True)
         finally:
+            # Not sys.exit: it would continue in the code of the parent, and write what
+            # the parent's stdout has buffered a second time.
             os._exit(status)
+    # The end of the pipe is reached when no process has it open for writing. It is read
+    # before the wait: a child that fills the pipe does not end until it is read.
     os.close(sender)
     with os.fdopen(receiver, "rb") as pipe:
         audio = pipe.read()

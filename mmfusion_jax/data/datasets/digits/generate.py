@@ -69,23 +69,23 @@ class DigitsGenerationConfig:
     """Degradation of each modality; tuned on the validation split.
 
     Attributes:
-        energy: fraction of the variance of the training images that images keep.
-        snr: minimum and maximum signal-to-noise ratio of the audio in dB, uniform; the
+        energy: Fraction of the variance of the training images that images keep.
+        snr: Minimum and maximum signal-to-noise ratio of the audio in dB, uniform; the
             power of the signal is that of the spoken part.
-        babble: probability of babble noise; otherwise white noise.
-        voices: number of utterances in babble.
-        rate: minimum and maximum words per minute.
-        pitch: minimum and maximum pitch, 0..99.
-        late: range of the start of the word around the center, as a fraction of the
+        babble: Probability of babble noise; otherwise white noise.
+        voices: Number of utterances in babble.
+        rate: Minimum and maximum words per minute.
+        pitch: Minimum and maximum pitch, 0..99.
+        late: Range of the start of the word around the center, as a fraction of the
             remaining time.
-        scale: minimum and maximum pixels of video per pixel of handwriting.
-        turn: maximum rotation of the handwriting in radians.
-        spin: maximum change of the rotation over a clip in radians.
-        drift: maximum translation over a clip in pixels.
-        contrast: minimum and maximum brightness of the ink, of 255.
-        occluder: minimum and maximum radius of the occluder in pixels.
-        grain: standard deviation of the sensor noise, of 255.
-        dropped: probability of each word of a sentence to be dropped.
+        scale: Minimum and maximum pixels of video per pixel of handwriting.
+        turn: Maximum rotation of the handwriting in radians.
+        spin: Maximum change of the rotation over a clip in radians.
+        drift: Maximum translation over a clip in pixels.
+        contrast: Minimum and maximum brightness of the ink, of 255.
+        occluder: Minimum and maximum radius of the occluder in pixels.
+        grain: Standard deviation of the sensor noise, of 255.
+        dropped: Probability of each word of a sentence to be dropped.
     """
 
     energy: float = 0.25
@@ -117,7 +117,7 @@ def draw_utterance(
 
 
 def trim_silence(audio: np.ndarray, rate: int) -> np.ndarray:
-    """The spoken part at 16 kHz with root mean square 1, (t) with t <= 1 s."""
+    """Returns the spoken part at 16 kHz, (t) with t <= 1 s, root mean square 1."""
     loud = np.flatnonzero(np.abs(audio.astype(np.float64)) > 0.01 * np.abs(audio).max())
     word = audio[loud[0] : loud[-1] + 1].astype(np.float64)
     word = scipy.signal.resample_poly(word, SAMPLE_RATE, rate)[:SAMPLE_RATE]
@@ -134,9 +134,9 @@ def add_noise(
 
     Args:
         word: (t), root mean square 1.
-        others: words of the babble, which are reversed.
+        others: Words of the babble, which are reversed.
         config: SNR, probability of babble, position of the word.
-        rng: generator of the example.
+        rng: Generator of the example.
 
     Returns:
         (16000) int16.
@@ -145,6 +145,8 @@ def add_noise(
     start = int(remaining * (0.5 + config.late * rng.uniform(-0.5, 0.5)))
     noise = rng.standard_normal(SAMPLE_RATE)
     if rng.random() < config.babble:
+        # Faint white noise stays, so that no step is silent. The words are reversed and
+        # rotated: they sound like speech, but not like a digit that could be the label.
         noise = 0.05 * noise
         for other in rng.integers(len(others), size=config.voices):
             repeated = np.resize(others[other][::-1], SAMPLE_RATE)
@@ -163,12 +165,13 @@ def render_video(
 
     Args:
         handwriting: (8 8) in [0, 1].
-        config: motion, ink, occluder and noise.
-        rng: generator of the example.
+        config: Motion, ink, occluder and noise.
+        rng: Generator of the example.
 
     Returns:
         (16 32 32 1) uint8.
     """
+    # Around 0, so that motion and rotation are centered on the clip.
     time = np.linspace(-0.5, 0.5, FRAMES)[:, None, None]  # t 1 1
     y, x = np.mgrid[:FRAME_SIZE, :FRAME_SIZE] - (FRAME_SIZE - 1) / 2  # h w
 
@@ -178,6 +181,8 @@ def render_video(
     dx = x - center[1] - distance * np.cos(heading) * time
     angle = config.turn * rng.uniform(-1, 1) + config.spin * rng.uniform(-1, 1) * time
     scale = rng.uniform(*config.scale)
+    # For every pixel of a frame, its position in the handwriting, whose center is 3.5;
+    # positions outside of it give 0.
     row = (np.cos(angle) * dy - np.sin(angle) * dx) / scale + 3.5
     column = (np.sin(angle) * dy + np.cos(angle) * dx) / scale + 3.5
     ink = scipy.ndimage.map_coordinates(
@@ -185,6 +190,8 @@ def render_video(
     )
     clip = 64 + rng.uniform(*config.contrast) * ink
 
+    # The occluder crosses the entire frame in a clip; `aside` is the distance of its
+    # path from the center.
     heading, aside = rng.uniform(0, 2 * np.pi), rng.uniform(-6, 6)
     along = FRAME_SIZE * time
     oy = y - along * np.sin(heading) - aside * np.cos(heading)
@@ -196,12 +203,12 @@ def render_video(
 
 
 def pca_reconstruct(images: np.ndarray, train: np.ndarray, energy: float) -> np.ndarray:
-    """Upsampled handwriting, reconstructed from a few principal components.
+    """Reconstructs upsampled handwriting from a few principal components.
 
     Args:
         images: (n 8 8) in [0, 1].
-        train: indices of the images that the components are fitted on.
-        energy: fraction of their variance that the components reach.
+        train: Indices of the images that the components are fitted on.
+        energy: Fraction of their variance that the components reach.
 
     Returns:
         (n 28 28 1) uint8.
@@ -218,6 +225,7 @@ def pca_reconstruct(images: np.ndarray, train: np.ndarray, energy: float) -> np.
     mean = large[train].mean(axis=0)
     variances, components = np.linalg.eigh(np.cov(large[train].T))  # smallest first
     explained = np.cumsum(variances[::-1]) / np.sum(variances)
+    # The first number of components that reaches `energy`.
     kept = components[:, ::-1][:, : np.searchsorted(explained, energy) + 1]
     back = mean + (large - mean) @ kept @ kept.T
     pixels = np.rint(255 * np.clip(back, 0, 1)).astype(np.uint8)
@@ -227,7 +235,7 @@ def pca_reconstruct(images: np.ndarray, train: np.ndarray, energy: float) -> np.
 def sentence(
     digit: int, config: DigitsGenerationConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, int]:
-    """A sentence that contains `digit`, with some words dropped.
+    """Draws a sentence that contains `digit`, with some words dropped.
 
     Returns:
         Word ids, (16) int32, padded with 0, and the number of words.
@@ -237,6 +245,7 @@ def sentence(
         names["below"] = WORDS[digit - 1]
     if digit < 9:
         names["above"] = WORDS[digit + 1]
+    # Zero has no digit below it and nine none above.
     possible = [line for line in SENTENCES if _fields(line) <= set(names)]
     words = possible[rng.integers(len(possible))].format(**names).split()
     kept = rng.random(len(words)) >= config.dropped
@@ -248,5 +257,5 @@ def sentence(
 
 
 def _fields(line: str) -> set[str]:
-    """The names in braces."""
+    """Returns the names in braces."""
     return {field for _, field, _, _ in string.Formatter().parse(line) if field}

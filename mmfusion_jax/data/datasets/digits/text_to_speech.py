@@ -24,9 +24,9 @@ class Utterance:
 
     Attributes:
         text: English words.
-        voice: accent and speaker of eSpeak NG, such as "en-us+f2".
-        rate: words per minute.
-        pitch: pitch, 0..99.
+        voice: Accent and speaker of eSpeak NG, such as "en-us+f2".
+        rate: Words per minute.
+        pitch: Pitch, 0..99.
     """
 
     text: str
@@ -41,8 +41,8 @@ def speak(
     """Synthesizes utterances in order; equal utterances give equal audio.
 
     Args:
-        utterances: utterances to synthesize.
-        timeout: time limit of `CHUNK` utterances in seconds; they usually take 0.5 s.
+        utterances: Utterances to synthesize.
+        timeout: Time limit of `CHUNK` utterances in seconds; they usually take 0.5 s.
 
     Yields:
         The sample rate in Hz and the audio, (t) int16.
@@ -51,6 +51,8 @@ def speak(
         MissingDependencyError: eSpeak NG is not installed, fails or exceeds the time
             limit.
     """
+    # Chunks are synthesized while the caller uses those before. Threads suffice, as
+    # each waits for a process.
     starts = range(0, len(utterances), CHUNK)
     chunks = [utterances[start : start + CHUNK] for start in starts]
     with ThreadPoolExecutor(PROCESSES) as pool:
@@ -59,13 +61,15 @@ def speak(
             for result in results:
                 yield from result.result()
         finally:
+            # After an error, or if the caller stops early, the chunks that are not
+            # started are dropped; `with` alone would wait for all of them.
             pool.shutdown(cancel_futures=True)
 
 
 def _speak_chunk(
     utterances: Sequence[Utterance], timeout: float
 ) -> list[tuple[int, np.ndarray]]:
-    """One run of the worker."""
+    """Synthesizes utterances with one run of the worker."""
     requests = json.dumps([dataclasses.astuple(one) for one in utterances])
     try:
         run = subprocess.run(
@@ -92,7 +96,7 @@ def _speak_chunk(
 
 
 def _unpacked(response: bytes, count: int) -> Iterator[tuple[int, np.ndarray]]:
-    """The audio in a response of the worker."""
+    """Yields sample rate and audio of the utterances in a response of the worker."""
     try:
         (rate,), offset = struct.unpack_from("<I", response), 4
         for _ in range(count):
@@ -105,7 +109,7 @@ def _unpacked(response: bytes, count: int) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _failed(what: str) -> MissingDependencyError:
-    """The error for an eSpeak NG that is installed but does not work."""
+    """Returns the error for an eSpeak NG that is installed but does not work."""
     return MissingDependencyError(
         "E02",
         f"eSpeak NG, which generates the audio of the digits dataset, {what}.",

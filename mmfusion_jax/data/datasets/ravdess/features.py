@@ -28,7 +28,7 @@ from mmfusion_jax.safe_load.npz import check_finite, read_from
 
 TITLE = "RAVDESS speech as MFCC and action units"
 PRESENT, FRAMES = 20, 243
-"""Number of actors with features, and audio frames per clip."""
+"""Number of actors with features, and of audio frames (10 ms) per clip."""
 
 FILES = {
     "mfcc.npz": ("mfcc", "name", "emotion", "emotion_names", "actor"),
@@ -47,7 +47,7 @@ def outline(
     stride: int = 1,
     **_: Any,
 ) -> Dataset:
-    """Outline of `load_ravdess_features`; reads nothing."""
+    """Returns the outline of `load_ravdess_features`; reads nothing."""
     actors = cross_validation_split(ACTORS[:PRESENT], fold, folds, protocol, PER_FOLD)
     _check_stride(stride, FRAMES)
     return outline_dataset(
@@ -76,19 +76,19 @@ def load_ravdess_features(
     standardized over the training split.
 
     Args:
-        data_dir: folder with `mfcc.npz` and `action_units.npz`.
-        fold: index of the fold; fold f tests actors 4f+1 .. 4f+4.
-        folds: number of folds, at most 5 with actors 1-20.
+        data_dir: Folder with `mfcc.npz` and `action_units.npz`.
+        fold: Index of the fold; fold f tests actors 4f+1 .. 4f+4.
+        folds: Number of folds, at most 5 with actors 1-20.
         protocol: "validation" selects the checkpoint on the test actors of the next
             fold, which are held out from training; "fixed_epochs" and "as_published"
             train on all others.
-        stride: number of audio frames (10 ms) averaged into one step.
-        augment: arguments of `RandomFeatures` for training examples; None for none.
+        stride: Number of audio frames (10 ms) averaged into one step.
+        augment: Arguments of `RandomFeatures` for training examples; None for none.
 
     Raises:
-        ConfigError: fold, protocol or an argument of `augment` is unknown, or the
+        ConfigError: Fold, protocol or an argument of `augment` is unknown, or the
             stride is longer than a clip.
-        DataError: a file is missing, damaged, or does not match the other.
+        DataError: A file is missing, damaged, or does not match the other.
 
     Deviation:
         The paper trains on 20 actors; these files have no actors 21-24: 16 remain.
@@ -98,6 +98,8 @@ def load_ravdess_features(
     present = tuple(sorted({int(number) for number in actor}))
     actors = cross_validation_split(present, fold, folds, protocol, PER_FOLD)
     rows = {split: np.isin(actor, chosen) for split, chosen in actors.items()}
+    # Both: only 14 of the 35 columns agree (r > 0.99), and logistic regression on MFCC
+    # and action units has an accuracy of .711 with both and of .657 with the second.
     units = np.concatenate([arrays["au_static"], arrays["au_dynamic"]], axis=1)
     raw = {"audio": _average_frames(arrays["mfcc"], stride), "video": units[:, None]}
     standardizers = {name: _standardizer(x[rows["train"]]) for name, x in raw.items()}
@@ -122,12 +124,13 @@ def load_ravdess_features(
 
 
 def _standardizer(train: np.ndarray) -> Standardizer:
-    """The standardizer of (n t f) training features."""
+    """Returns the standardizer of (n t f) training features."""
     return Standardizer.fit([RunningMoments.of(train.reshape(-1, train.shape[-1]))])
 
 
 def _average_frames(mfcc: np.ndarray, stride: int) -> np.ndarray:
     """Averages every `stride` frames of (n t f); drops the remaining frames."""
+    # A last step of fewer frames would be an average with a larger variance.
     n, frames, width = mfcc.shape
     _check_stride(stride, frames)
     steps = frames // stride
@@ -144,7 +147,9 @@ def _check_stride(stride: int, frames: int) -> None:
 def _augment(
     standardizer: Standardizer, options: Mapping[str, float]
 ) -> RandomFeatures:
+    """Returns the augmentation with `options`; raises ConfigError for unknown ones."""
     fields = [field.name for field in dataclasses.fields(RandomFeatures)]
+    # The standardizer is that of the training split and not an option.
     known = [name for name in fields if name != "standardizer"]
     for name in options:
         if name not in known:
@@ -157,7 +162,7 @@ def _augment(
 
 
 def _load(data_dir: str) -> dict[str, np.ndarray]:
-    """The arrays of both files, which must list the same clips."""
+    """Returns the arrays of both files, which must list the same clips."""
     folder = Path(data_dir).expanduser()
     audio, faces = (_read(data_dir, file) for file in FILES)
     if not np.array_equal(audio["name"], faces["name"]):
@@ -173,7 +178,7 @@ def _load(data_dir: str) -> dict[str, np.ndarray]:
 
 
 def _read(data_dir: str, file: str) -> dict[str, np.ndarray]:
-    """The required arrays of one file."""
+    """Returns the required arrays of one file."""
     arrays = read_from(data_dir, file, FILES[file], EXPECTED_LAYOUT, FALLBACK_HINT)
     if len({len(v) for k, v in arrays.items() if k != "emotion_names"}) != 1:
         raise DataError("D52", f"{file}: its arrays have different lengths.")

@@ -21,23 +21,27 @@ FALLBACK_HINT = (
 )
 ACTORS = tuple(range(1, 25))
 AUDIO_VIDEO, AUDIO_ONLY = "01", "03"
-SPEECH = "01"
-PER_FOLD = 4
-"""Number of test actors of a fold."""
+"""First field of files with audio and video, and of files with audio only."""
 
-_CODE = re.compile(r"\d\d(-\d\d){6}")
+SPEECH = "01"
+"""Second field of speech."""
+
+PER_FOLD = 4
+"""Number of test actors of a fold (CFN-SR)."""
+
+_CODE = re.compile(r"\d\d(-\d\d){6}")  # seven fields of two digits
 
 
 @dataclasses.dataclass(frozen=True)
 class FilenameCode:
-    """A name such as 01-01-06-01-02-01-12, field by field.
+    """The fields of a file name such as 01-01-06-01-02-01-12.
 
     Attributes:
         modality: "01" audio and video, "02" video only, "03" audio only.
         channel: "01" speech, "02" song.
-        emotion: index in `EMOTIONS`, 0..7.
-        actor: number of the actor, 1..24.
-        recording: all fields but the modality; files of a recording have the same.
+        emotion: Index in `EMOTIONS`, 0..7.
+        actor: Number of the actor, 1..24.
+        recording: All fields but the modality; files of a recording have the same.
     """
 
     modality: str

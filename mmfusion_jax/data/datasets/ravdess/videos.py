@@ -39,7 +39,7 @@ COUNT, CLIPS = 1440, 60
 """Total number of clips, and clips per actor."""
 
 RATE, SECONDS = 44100, 2.45
-"""Sample rate of the audio, and its duration."""
+"""Sample rate of the audio in Hz, and its duration in seconds (CFN-SR)."""
 
 EXPECTED_LAYOUT = """\
   ravdess/Actor_01/01-01-01-01-01-01-01.mp4   from Video_Speech_Actor_01.zip
@@ -52,11 +52,11 @@ class Recording:
     """One recording.
 
     Attributes:
-        name: its code without the modality.
-        emotion: index of the emotion, 0..7.
-        actor: number of the actor, 1..24.
-        video: file with video and audio; None if there is none.
-        audio: file with the audio: the wav, else the mp4.
+        name: Its code without the modality.
+        emotion: Index of the emotion, 0..7.
+        actor: Number of the actor, 1..24.
+        video: File with video and audio; None if there is none.
+        audio: File with the audio: the wav, else the mp4.
     """
 
     name: str
@@ -76,10 +76,10 @@ def outline(
     crop: str = "full",
     **_: Any,
 ) -> Dataset:
-    """Outline of `load_ravdess`; reads nothing."""
+    """Returns the outline of `load_ravdess`; reads nothing."""
     check_choice("crop", crop, CROPS)
     actors = cross_validation_split(ACTORS, fold, folds, protocol, PER_FOLD)
-    steps = 1 + round(RATE * SECONDS) // HOP
+    steps = 1 + round(RATE * SECONDS) // HOP  # frames are centered at 0, HOP, ..
     return outline_dataset(
         "ravdess",
         TITLE,
@@ -118,33 +118,33 @@ def load_ravdess(
     "audio", (212 13) float32, and the label "emotion".
 
     Args:
-        data_dir: folder with the folders of the actors, at any depth.
-        fold: index of the fold; fold f tests actors 4f+1 .. 4f+4.
-        folds: number of folds: 5 as in the paper, which never tests actors 21-24; or 6.
+        data_dir: Folder with the folders of the actors, at any depth.
+        fold: Index of the fold; fold f tests actors 4f+1 .. 4f+4.
+        folds: Number of folds: 5 as in the paper, which never tests actors 21-24; or 6.
         protocol: "validation" selects the checkpoint on the test actors of the next
             fold, which are held out from training; "fixed_epochs" and "as_published"
             train on all others.
-        size: side length of a frame in pixels.
-        frames: number of frames per clip.
+        size: Side length of a frame in pixels.
+        frames: Number of frames per clip.
         frame_sampling: "uniform" over the clip, or "consecutive" frames from its
             middle.
-        landmarks_dir: folder of the CSV files of OpenFace, to crop the face; "" uses
+        landmarks_dir: Folder of the CSV files of OpenFace, to crop the face; "" uses
             the central square of the frame instead.
         crop: "full" crops the face from the original frame, "released_code" resizes the
             frame first, as the released code does.
-        pad_mode: padding of the ends of the audio; "reflect" as librosa did when the
+        pad_mode: Padding of the ends of the audio; "reflect" as librosa did when the
             paper was written, "constant" as it does today.
-        standardize: standardize the MFCC; the paper does not.
-        augment: random resized crop and flip of the training videos.
-        augment_per_frame: augment every frame independently, as the released code does.
-        strict: raise an error for a file that cannot be decoded, instead of skipping
+        standardize: Standardize the MFCC; the paper does not.
+        augment: Random resized crop and flip of the training videos.
+        augment_per_frame: Augment every frame independently, as the released code does.
+        strict: Raise an error for a file that cannot be decoded, instead of skipping
             it.
-        workers: number of decoding processes; None uses one per core.
-        timeout: time limit of one file in seconds.
+        workers: Number of decoding processes; None uses one per core.
+        timeout: Time limit of one file in seconds.
 
     Raises:
-        ConfigError: fold, protocol or crop is unknown.
-        DataError: files or landmarks are missing.
+        ConfigError: Fold, protocol or crop is unknown.
+        DataError: Files or landmarks are missing.
 
     Reference:
         CFN-SR, Sec. 3.1-3.2; Livingstone & Russo 2018.
@@ -155,6 +155,7 @@ def load_ravdess(
     check_choice("crop", crop, CROPS)
     actors = cross_validation_split(ACTORS, fold, folds, protocol, PER_FOLD)
     recordings = find_recordings(data_dir)
+    # A template without the path of landmarks, which differs between recordings.
     face_crop = FaceCrop(Path(), frames, size, crop, frame_sampling)
     transforms = _transforms(recordings, landmarks_dir, face_crop)
     spec = ClipSpec(
@@ -162,10 +163,12 @@ def load_ravdess(
         frame_sampling=frame_sampling,
         size=size,
         sample_rate=RATE,
-        offset=0.5,
+        offset=0.5,  # "usually do not contain sound", Sec. 3.1
         duration=SECONDS,
         pad_mode=pad_mode,
     )
+    # All recordings, also those of actors that this fold does not use: the store is the
+    # same for every fold.
     decoded = decode_all(
         "ravdess",
         [_job(one, transforms[one.name]) for one in recordings],
@@ -174,6 +177,7 @@ def load_ravdess(
         workers=workers,
         timeout=timeout,
     )
+    # Without `strict`, files that cannot be decoded are skipped.
     recordings = [one for one in recordings if one.name in decoded.index]
     splits = {
         split: [one for one in recordings if one.actor in chosen]
@@ -214,7 +218,7 @@ def find_recordings(data_dir: str) -> list[Recording]:
     the same frames.
 
     Raises:
-        DataError: the folder does not exist, or has no such file.
+        DataError: The folder does not exist, or has no such file.
     """
     folder = data_folder(data_dir, EXPECTED_LAYOUT, FALLBACK_HINT)
     video_files, audio_files = {}, {}
@@ -222,15 +226,19 @@ def find_recordings(data_dir: str) -> list[Recording]:
         code = parse(path)
         if code is None or code.channel != SPEECH:
             continue
+        # `setdefault`: of several copies of a file, below different folders, the first
+        # in the order of paths is used.
         if code.modality == AUDIO_VIDEO and path.suffix.lower() == ".mp4":
             video_files.setdefault(code.recording, (path, code))
         if code.modality == AUDIO_ONLY and path.suffix.lower() == ".wav":
             audio_files.setdefault(code.recording, (path, code))
     recordings = []
     names = {**video_files, **audio_files}
+    # By actor, which is the last field, and then by name.
     for name in sorted(names, key=lambda name: (name[-2:], name)):
         _, code = video_files.get(name) or audio_files[name]
         video = video_files[name][0] if name in video_files else None
+        # The wav if there is one, since the audio of the mp4 is compressed with loss.
         audio = audio_files[name][0] if name in audio_files else video
         recordings.append(Recording(name, code.emotion, code.actor, video, audio))
     if not recordings:
@@ -242,12 +250,12 @@ def find_recordings(data_dir: str) -> list[Recording]:
 def _transforms(
     recordings: Sequence[Recording], landmarks_dir: str, face_crop: FaceCrop
 ) -> dict[str, FrameTransform]:
-    """Name of a recording -> how its frames are cropped.
+    """Returns name of a recording -> how its frames are cropped.
 
     Args:
-        recordings: all recordings.
-        landmarks_dir: folder of the landmarks; "" for none.
-        face_crop: the crop of every recording, except its path.
+        recordings: All recordings.
+        landmarks_dir: Folder of the landmarks; "" for none.
+        face_crop: The crop of every recording, except its path.
     """
     if not landmarks_dir:
         return {one.name: SquareResize(face_crop.size) for one in recordings}
@@ -265,6 +273,7 @@ def _transforms(
             "download FacialTracking_Actors_01-24.zip from the same page, or set "
             "--config.data.landmarks_dir= to use the center of the frame",
         )
+    # A recording without video has no frames, so its transform is never applied.
     return {
         one.name: dataclasses.replace(face_crop, path=files[one.name])
         if one.video
@@ -274,6 +283,8 @@ def _transforms(
 
 
 def _job(recording: Recording, transform: FrameTransform) -> DecodeJob:
+    """Returns the job that decodes a recording."""
+    # Landmarks are input files: a store that was prepared with others is not used.
     extra = (transform.path,) if isinstance(transform, FaceCrop) else ()
     return DecodeJob(
         recording.name, recording.video, recording.audio, transform, extra=extra
@@ -285,6 +296,7 @@ def _check_splits(
     splits: Mapping[str, Sequence[Recording]],
     actors: Mapping[str, Sequence[int]],
 ) -> None:
+    """Raises DataError for a split without clips."""
     for split, part in splits.items():
         if not part:
             raise DataError(
@@ -296,7 +308,7 @@ def _check_splits(
 
 
 def _warnings(count: int, counts: Mapping[int, int], landmarks: bool) -> list[str]:
-    """Differences from the data of the paper."""
+    """Returns the differences from the data of the paper."""
     warnings = []
     if count != COUNT:
         missing = [str(actor) for actor in ACTORS if not counts.get(actor)]
