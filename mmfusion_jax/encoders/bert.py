@@ -1,4 +1,4 @@
-"""BERT text encoder."""
+"""BERT text encoder, with the layers and defaults of bert-base-uncased."""
 
 from typing import Any
 
@@ -70,6 +70,7 @@ class Bert(nn.Module):
         """
         self._check(values)
         tokens = Tokens(self._embed(values, mask, train), mask)
+        # BERT's initializer of matrices and embeddings, instead of the default, Xavier.
         init = nn.initializers.normal(0.02)
         tokens = transformer_stack(
             tokens,
@@ -91,7 +92,7 @@ class Bert(nn.Module):
         return Tokens(zero_masked(pooled, tokens.present), tokens.present[:, None])
 
     def _embed(self, ids: Array, mask: Array, train: bool) -> Array:
-        """z_0, (b t d), from token ids, (b t)."""
+        """Returns z_0, (b t d), from token ids, (b t)."""
 
         def embedding(size: int, name: str) -> nn.Embed:
             init = nn.initializers.normal(0.02)
@@ -99,15 +100,19 @@ class Bert(nn.Module):
                 size, self.hidden_dim, self.dtype, embedding_init=init, name=name
             )
 
+        # The embedding of an id beyond the vocabulary is NaN, which a masked id may be.
         ids = zero_masked(ids, mask)
+        # The position is the index, as texts are padded at the end.
         positions = jnp.arange(mask.shape[1])
         x = embedding(self.vocab_size, "piece")(ids)
         x = x + embedding(self.max_position_embeddings, "place")(positions)
+        # Type 0 for all, but not left out: its embedding was added in pretraining.
         x = x + embedding(self.type_vocab_size, "segment")(jnp.zeros_like(ids))
         x = layer_norm(self.dtype, "norm", self.epsilon)(x)
         return nn.Dropout(self.dropout, deterministic=not train)(x)
 
     def _check(self, values: Array) -> None:
+        """Raises ConfigError unless the values are token ids, and not too many."""
         if values.ndim != 2 or not jnp.issubdtype(values.dtype, jnp.integer):
             raise ConfigError(
                 "C26",

@@ -58,16 +58,20 @@ class CTCAligned(nn.Module):
                 than `length`, or `encoder` is not an encoder.
         """
         self._check(values)
+        # Video encoders scale pixels themselves, but here the alignment comes first.
         if jnp.issubdtype(values.dtype, jnp.unsignedinteger):
             values = values / jnp.float32(255)
         x = einops.rearrange(values, "b t ... -> b t (...)")
         align = CTCAlignment(self.length, name="align")
         aligned, logits = align(Tokens(x, mask), train=train)
+        # An encoder returns tokens only. What is stored here is in `Outputs.aux` of
+        # every model, where the loss term reads it; see `models/encoder_aux.py`.
         self.sow(AUX, f"ctc/{self.modality}", logits)
         self.sow(AUX, f"ctc/{self.modality}/valid", mask)
         return self.encoder(aligned.values, aligned.mask, train=train)
 
     def _check(self, values: Array) -> None:
+        """Raises ConfigError unless the values and the options fit."""
         where = f"config.model.encoders.{self.modality}"
         if not callable(self.encoder):
             raise ConfigError(

@@ -70,8 +70,11 @@ class ViT(nn.Module):
         """
         values, mask = frames(values, mask)
         b, t = mask.shape
+        # Before the first layer: NaN in a missing image would be NaN in the gradient of
+        # its kernel, although the gradient of its output is 0.
         x = zero_masked(normalize_image(values, HALF), mask)
         x = self._embed(self._patches(x.reshape(b * t, *x.shape[2:])), train)
+        # Every image is a separate sequence, whose tokens are all valid or all masked.
         valid = jnp.repeat(mask.reshape(b * t, 1), x.shape[1], axis=1)
         tokens = transformer_stack(
             Tokens(x, valid),
@@ -84,6 +87,7 @@ class ViT(nn.Module):
             epsilon=self.epsilon,
             kernel_init=nn.initializers.truncated_normal(0.02),
         )
+        # Before the normalization, which is per token: the others are not needed.
         if self.pooled:
             tokens = Tokens(tokens.values[:, :1], valid[:, :1])
         x = layer_norm(self.dtype, "norm", self.epsilon)(tokens.values)
@@ -102,9 +106,10 @@ class ViT(nn.Module):
         return einops.rearrange(x, "b (h i) (w j) c -> b (h w) (i j c)", i=p, j=p)
 
     def _embed(self, patches: Array, train: bool) -> Array:
-        """z_0, (b n d)."""
+        """Returns z_0, (b n d)."""
         init = nn.initializers.truncated_normal(0.02)
         x = dense(self.hidden_dim, init, dtype=self.dtype, name="embed")(patches)
+        # The initializer is that of the released code, also for the embeddings.
         first = self.param("first", init, (1, 1, self.hidden_dim)).astype(x.dtype)
         first = jnp.broadcast_to(first, (len(x), 1, self.hidden_dim))
         x = jnp.concatenate([first, x], axis=1)

@@ -19,6 +19,8 @@ from mmfusion_jax.option_types import (
 )
 from mmfusion_jax.types import Array, Tokens
 
+# As in the released code. It keeps the scale of the activations through convolutions
+# over samples, of which only the first is normalized.
 kaiming = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
@@ -57,7 +59,7 @@ class Wav2Vec2(nn.Module):
     Deviation:
         GN has one group per channel, so its statistics are over time; in the released
         code they include the padding, so that the result depends on the other examples
-        of the batch. Ours are over the unpadded waveform.
+        of the batch. Here they are over the unpadded waveform.
     """
 
     hidden_dim: PositiveInt = 768
@@ -91,13 +93,18 @@ class Wav2Vec2(nn.Module):
             ConfigError: The values are not samples, or too few for one frame.
         """
         x = zero_masked(self._checked(values), mask)
+        # Padding is 0 after the standardization too, as in the released code. No valid
+        # frame reads it, but GN does with `group_norm_includes_padding`.
         if self.standardize:
             x = zero_masked(_standardize(x, mask), mask)
+        # Cast after the standardization, whose sums over time need float32.
         x, mask = self._frames(x[..., None].astype(self.dtype or x.dtype), mask)
         x = layer_norm(self.dtype, "project_norm", self.epsilon)(x)
         init = nn.initializers.normal(0.02)
         x = dense(self.hidden_dim, init, dtype=self.dtype, name="project")(x)
         drop = nn.Dropout(self.dropout, deterministic=not train)
+        # The positional convolution reads up to 64 frames on either side, also masked
+        # ones.
         x = zero_masked(drop(x), mask)
         place = PositionalConv(
             self.pos_conv_kernel, self.pos_conv_groups, self.dtype, name="place"
@@ -119,7 +126,7 @@ class Wav2Vec2(nn.Module):
         return tokens.replace(values=zero_masked(tokens.values, mask))
 
     def _frames(self, x: Array, mask: Array) -> tuple[Array, Array]:
-        """Applies the convolutions, (b n c); also returns the mask of the frames."""
+        """Applies the convolutions; returns frames (b n c) and their mask (b n)."""
         for i, (size, stride) in enumerate(
             zip(self.kernels, self.strides, strict=True)
         ):
@@ -134,6 +141,7 @@ class Wav2Vec2(nn.Module):
                 name=f"conv_{i}",
             )
             x, mask = convolve(x), valid_windows(mask, size, stride)
+            # The base model normalizes only the first convolution.
             if i == 0:
                 padded = self.group_norm_includes_padding
                 norm = InstanceNormOverTime(self.epsilon, name="conv_norm")
@@ -152,6 +160,7 @@ class Wav2Vec2(nn.Module):
                 f"{values.dtype.name} of shape {values.shape}.",
                 "use encoder 'precomputed' or 'lstm' for acoustic features",
             )
+        # The samples under one frame, from the last convolution back to the first.
         needed = 1
         for size, stride in zip(self.kernels[::-1], self.strides[::-1], strict=True):
             needed = (needed - 1) * stride + size
@@ -178,7 +187,7 @@ class InstanceNormOverTime(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, mask: Array) -> Array:
-        """Maps (b n c) to (b n c), 0 where masked; in float32 or wider."""
+        """Maps (b n c) to (b n c), 0 where masked; computes in float32 or wider."""
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
         exact = x.astype(jnp.promote_types(x.dtype, jnp.float32))
@@ -210,10 +219,12 @@ class PositionalConv(nn.Module):
     def __call__(self, x: Array) -> Array:
         """Maps (b n c) to (b n c)."""
         c = x.shape[-1]
+        # The initializer of the released code.
         init = nn.initializers.normal(2 * (self.size * c) ** -0.5)
         shape = (self.size, c // self.groups, c)
         direction = self.param("direction", init, shape)
         norm = jnp.sqrt(jnp.sum(jnp.square(direction), axis=(1, 2)))
+        # The first kernel is `direction` itself. The pretrained weights have both.
         length = self.param("length", lambda _: norm)
         bias = self.param("bias", nn.initializers.zeros, (c,))
         kernel = direction * (length / norm)[:, None, None]
@@ -221,6 +232,8 @@ class PositionalConv(nn.Module):
             x,
             kernel.astype(x.dtype),
             (1,),
+            # The released code pads size // 2 on both sides and, if the size is even,
+            # drops the last output.
             ((self.size // 2, (self.size - 1) // 2),),
             dimension_numbers=("NHC", "HIO", "NHC"),
             feature_group_count=self.groups,
