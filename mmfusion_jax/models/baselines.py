@@ -115,7 +115,8 @@ class LateFusion(nn.Module):
         Averaging and multiplication combine networks that were trained separately: copy
         their weights with `copy_submodules`, or train with one cross-entropy per
         modality on "logits/<modality>". "multiplicative" is trained with the loss of
-        that name; it scores each class as the true one, and we normalize the scores.
+        that name; it scores each class as the true one, and here the scores are
+        normalized.
         The papers combine classes. Regression scores are combined by "average" or
         "learned", with weights computed from all scores; the other rules are undefined
         for them.
@@ -148,6 +149,8 @@ class LateFusion(nn.Module):
         """
         streams = encode(self.encoders, batch, train=train)
         aux, logits = _vectors(self, streams, train), []
+        # Sorted here and below: the layer `weigh` has an input per modality and class,
+        # whose order must not depend on that of a config.
         for name in sorted(streams):
             y = hidden_layers(
                 aux[name],
@@ -181,6 +184,7 @@ class LateFusion(nn.Module):
 
     def _combine_pairs(self, logits: Array, present: Array) -> Array:
         """Combines pairs of logits (b m 2j) to log-probabilities (b 2j)."""
+        # The rules combine distributions over classes, which each pair is one of.
         pairs = einops.rearrange(logits, "b m (j k) -> (b j) m k", k=2)
         present = jnp.repeat(present, self.head_size // 2, axis=0)
         combined = self._combine(pairs, present)
@@ -196,6 +200,7 @@ class LateFusion(nn.Module):
             scores = multiplicative(logits, present, self.beta)
             return jax.nn.log_softmax(scores)
         if self.rule == "learned":
+            # An absent modality has logits too, those of a zero vector.
             p = zero_masked(jax.nn.softmax(logits), present)
             p = p.reshape(len(p), -1)  # b m*k
             weigh = torch_dense(p.shape[-1], present.shape[1], name="weigh")
@@ -226,7 +231,7 @@ class ConcatFC(nn.Module):
         hidden_dims=(1024, 512, 256), projection_dim=512, hidden_dropout=0.3,
         audio_pooling="mean", dropout=0.
     Deviation:
-        The dropout rate of the hidden layer is not given; we use that of the audio.
+        The dropout rate of the hidden layer is not given; it is that of the audio here.
         Table 1 counts the unused unimodal heads too: 26.87M parameters, not 26.84M.
     """
 
@@ -253,6 +258,8 @@ class ConcatFC(nn.Module):
                 "config.model.hidden_dims=() must contain at least one width.",
                 "--config.model.hidden_dims=256",
             )
+        # The first hidden layer is called `hidden` and not `hidden_0`: names of layers
+        # are paths of parameters, and seed the initial weights.
         first, *others = self.hidden_dims
         streams = encode(self.encoders, batch, train=train)
         vectors = _vectors(self, streams, train)
@@ -278,8 +285,9 @@ def hidden_layers(
 def _vectors(
     model: LateFusion | ConcatFC, streams: Streams, train: bool
 ) -> dict[str, Array]:
-    """Pooled vector of every modality, (b d), projected with `projection_dim`."""
+    """Returns the pooled vector of every modality, (b d), projected if asked for."""
     vectors = {}
+    # Sorted, because the vectors are concatenated in this order.
     for name in sorted(streams):
         x = pool_modality(
             streams, name, model.dropout, model.audio_pooling, train=train

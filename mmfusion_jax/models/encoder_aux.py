@@ -33,6 +33,7 @@ class EncoderAux:
 
     def init(self, key: Any, batch: Batch, /, *, train: bool) -> PyTree:
         """Creates the variables."""
+        # `init` runs the encoders, which store their outputs as in `apply`.
         variables = self.model.init(key, batch, train=train)
         return {name: tree for name, tree in variables.items() if name != AUX}
 
@@ -48,12 +49,14 @@ class EncoderAux:
             ConfigError: An output does not have an axis of the examples; raised while
                 tracing.
         """
+        # A module stores nothing in a collection that is not mutable.
         collections = [*kwargs.get("mutable", ()), AUX]
         outputs, updated = self.model.apply(
             variables, batch, **{**kwargs, "mutable": collections}
         )
         aux = _stored(updated.get(AUX, {}), len(batch.weight))
         outputs: Outputs = outputs.replace(aux={**outputs.aux, **aux})
+        # Flax returns a pair only if the caller asks for mutable collections.
         if "mutable" not in kwargs:
             return outputs
         return outputs, {name: tree for name, tree in updated.items() if name != AUX}
@@ -61,6 +64,8 @@ class EncoderAux:
 
 def _stored(collection: PyTree, b: int) -> dict[str, Array]:
     """Returns name -> value of what encoders stored last."""
+    # The paths of the modules are dropped: the names of outputs contain the modality.
+    # `sow` keeps a tuple of all values of a name.
     stored: Any = flatten_dict(collection)
     aux = {path[-1]: values[-1] for path, values in stored.items()}
     for name, x in aux.items():
