@@ -12,6 +12,7 @@ from mmfusion_jax.layers.attention import Attention, dense
 from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Tokens
 
+# The GELU of Flax is by default an approximation with tanh.
 exact_gelu = functools.partial(nn.gelu, approximate=False)
 
 
@@ -133,6 +134,7 @@ def transformer_stack(
         normalization is usual, which is not applied here.
     """
     for i in range(num_layers):
+        # BERT, ViT and Wav2Vec 2.0 have one rate for attention weights and branches.
         layer = TransformerLayer(
             num_heads,
             mlp_dim=mlp_dim,
@@ -165,8 +167,8 @@ class Transformer(nn.Module):
     Reference:
         CFN-SR, Eq. 5-6; the encoder of MulT (Tsai et al. 2019), which its code uses.
     Deviation:
-        Eq. 6 normalizes after the residual connection; the released code, and we,
-        normalize before it, and again after the last layer.
+        Eq. 6 normalizes after the residual connection; the released code, and this
+        implementation, normalize before it, and again after the last layer.
     """
 
     num_layers: int
@@ -215,7 +217,7 @@ class Transformer(nn.Module):
 
 
 def sinusoid(n: int, width: int, first: int = 1) -> np.ndarray:
-    """Sinusoidal embeddings of n positions starting at `first`, (n width).
+    """Returns sinusoidal embeddings of n positions from `first` on, (n width).
 
         PE_p = [sin(p f_0) .. sin(p f_h-1), cos(p f_0) .. cos(p f_h-1)]
         f_i = 10000^(-i / (h - 1)), h = width // 2
@@ -229,6 +231,7 @@ def sinusoid(n: int, width: int, first: int = 1) -> np.ndarray:
         divided by h - 1; the text alternates them and divides by h.
     """
     half = width // 2
+    # With one pair of columns h - 1 is 0, and its only rate 1.
     rates = np.exp(-np.arange(half) * np.log(10_000) / max(half - 1, 1))
     angles = np.arange(first, first + n)[:, None] * rates
     table = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
@@ -236,5 +239,6 @@ def sinusoid(n: int, width: int, first: int = 1) -> np.ndarray:
 
 
 def layer_norm(dtype: Any, name: str, epsilon: float = 1e-5) -> nn.LayerNorm:
-    """Layer normalization with PyTorch's epsilon and an exact variance."""
+    """Returns a layer normalization with PyTorch's epsilon and an exact variance."""
+    # The fast variance, E[x^2] - E[x]^2, loses its digits where the mean is large.
     return nn.LayerNorm(epsilon, dtype, use_fast_variance=False, name=name)

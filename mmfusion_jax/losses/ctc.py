@@ -41,6 +41,7 @@ class CTC:
     modalities: Names
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
+        """Returns the sum of the losses of all modalities, (b)."""
         total = jnp.zeros(batch.weight.shape, jnp.float32)
         for name in self.modalities:
             total = total + _loss(f"ctc/{name}", batch.has_modalities(name), outputs)
@@ -51,6 +52,7 @@ def _loss(name: str, present: Array, outputs: Outputs) -> Array:
     """Loss of the logits called `name`, (b); 0 where not `present`."""
     logits = model_output(outputs, name)
     valid = model_output(outputs, f"{name}/valid") & present[:, None]
+    # optax masks by products, and NaN times 0 is NaN.
     logits = zero_masked(logits, valid)
     if f"{name}/targets" in outputs.aux:
         targets = outputs.aux[f"{name}/targets"]
@@ -59,9 +61,10 @@ def _loss(name: str, present: Array, outputs: Outputs) -> Array:
         targets = jnp.broadcast_to(classes, (len(logits), len(classes)))
     padding = targets == 0
     repeated = (targets[:, 1:] == targets[:, :-1]) & ~padding[:, 1:]
-    # A blank separates equal targets.
+    # A path needs a step for every target, and a blank between equal targets.
     needed = jnp.sum(~padding, axis=1) + jnp.sum(repeated, axis=1)
     loss = optax.ctc_loss(
         logits, (~valid).astype(logits.dtype), targets, padding.astype(logits.dtype)
     )
+    # Without a path the loss is infinite; optax returns 1e5 for it, with a gradient.
     return zero_masked(loss, present & (jnp.sum(valid, axis=1) >= needed))
