@@ -95,6 +95,7 @@ class Loop:
         if self.plan.steps == 0:
             self._evaluate(0)
             self._save(0, scored=True)
+        # A run that was killed between early stopping and its result stops again here.
         self.stopped_early = done < self.plan.steps and self._is_stale()
         if done < self.plan.steps and not self.stopped_early:
             self._train(done)
@@ -169,6 +170,7 @@ class Loop:
         """Fetches the metrics of the last steps, logs them and checks them."""
         if not pending:
             return
+        # Metrics stay on the devices until here: to fetch them is to wait for the step.
         fetched = [(number, jax.device_get(metrics)) for number, metrics in pending]
         pending.clear()
         for number, metrics in fetched:
@@ -248,6 +250,8 @@ class Loop:
 
     def _reduce_lr(self, step: int) -> None:
         """Reduces the learning rate if the score has stopped improving."""
+        # As PyTorch's ReduceLROnPlateau, after patience + 1 evaluations without
+        # improvement; early stopping is after `patience` of them.
         if 0 < self.plan.lr_patience < self.progress.evals_since_lr_drop:
             self.progress.evals_since_lr_drop = 0
             self.state = reduce_lr(self.state, self.plan.lr_factor)
@@ -271,6 +275,7 @@ class Loop:
         """Records the best score of the split that selects nothing."""
         score, rank = self.plan.metric(evaluation), self.plan.score(evaluation)
         best = self.progress.best_test
+        # Compared by rank, where higher is better, and reported as the score.
         if math.isfinite(rank) and (best is None or rank > best.rank):
             self.progress.best_test = BestTest(score, rank, step)
 
@@ -284,6 +289,7 @@ class Loop:
         return saved
 
     def _is_stale(self) -> bool:
+        """Returns whether the score has stopped improving."""
         return 0 < self.plan.patience <= self.progress.evals_since_best
 
 

@@ -50,8 +50,11 @@ class MetricsLogger:
             folder.mkdir(parents=True, exist_ok=True)
             drop_lines_after(folder, resume)
             self._lines = (folder / METRICS_FILE).open("a", encoding="utf-8")
+            # TensorBoard then hides events of later steps, which the interrupted run
+            # may have written after its last checkpoint, in another file.
             self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=resume)
         self._title = title
+        # No markup: names from data and configs may contain square brackets.
         self._console = Console(file=out or sys.stderr, highlight=False, markup=False)
         self._bar: Progress | None = None
         self._task: Any = None
@@ -83,9 +86,12 @@ class MetricsLogger:
         if self._lines is None or self._events is None:
             return
         self._lines.write(line.dumps())
+        # A killed run then lacks at most the line that it was writing.
         self._lines.flush()
         for name, value in line.values.items():
             if value is not None and math.isfinite(value):
+                # TensorBoard groups scalars by what is in front of the slash, which
+                # names of evaluations have: "valid/accuracy".
                 tag = name if "/" in name else f"{line.kind}/{name}"
                 self._events.add_scalar(tag, value, line.step)
 
@@ -96,9 +102,12 @@ class MetricsLogger:
 
     def log(self, line: str) -> None:
         """Prints one line, above the bar if there is one."""
+        # Without soft_wrap rich breaks lines at the width of the terminal, and paths
+        # and commands could not be copied.
         self._console.print(printable(line), soft_wrap=True)
 
     def close(self) -> None:
+        """Closes the bar and the files; may be called again."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

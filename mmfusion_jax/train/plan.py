@@ -47,9 +47,11 @@ class TrainPlan:
     lr_monitors_loss: bool = False
 
     def evaluates_after(self, step: int) -> bool:
+        """Returns whether an evaluation and a checkpoint follow a step."""
         return step % self.steps_per_epoch == 0 or step == self.steps
 
     def saves_after(self, step: int) -> bool:
+        """Returns whether a step is saved that may be within an epoch."""
         return self.save_every > 0 and step % self.save_every == 0
 
     def metric(self, evaluation: Evaluation) -> float:
@@ -96,6 +98,7 @@ class SelectionState:
     @classmethod
     def restore(cls, saved: Mapping[str, Any]) -> "SelectionState":
         """Returns the state whose `dataclasses.asdict` is `saved`."""
+        # `asdict` makes a dict of the nested dataclass; None stays None.
         best = saved["best_test"]
         return cls(**{**saved, "best_test": best and BestTest(**best)})
 
