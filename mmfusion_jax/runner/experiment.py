@@ -53,6 +53,8 @@ class Experiment:
 
     def trainer(self, data: Dataset, stage: str = "") -> Trainer:
         """Returns the trainer of the model, or of one of its unimodal stages."""
+        # One trainer for all folds and seeds, so that steps are compiled once: the data
+        # of all folds have the same shapes.
         if stage not in self._trainers:
             spec = unimodal_spec(self.spec, stage) if stage else self.spec
             self._trainers[stage] = Trainer(spec, data)
@@ -104,6 +106,7 @@ class Experiment:
     ) -> Callable[[], Sequence[PretrainedModel]]:
         """Returns a function that reads the trained unimodal stages of a run."""
 
+        # A function, because a run that resumes or is finished does not read them.
         def read() -> list[PretrainedModel]:
             states = [
                 self.trainer(data, name).best_state(self.folder(key, name))
@@ -148,7 +151,8 @@ def train(
     for key, data in runs_with_data(spec, workdir, verbose=True):
         with shutdown:  # not while data are prepared, where there is nothing to save
             runs.append(experiment.train(key, data, shutdown))
-    assert data is not None
+    assert data is not None  # every experiment has a fold and a seed
+    # As read: callers get the same values for a new result and for a finished one.
     result = as_read(_result(spec, command, data, experiment.trainer(data), runs))
     if jax.process_index() == 0:
         write_json(workdir / RESULT_FILE, result)
@@ -197,6 +201,7 @@ def runs_with_data(
         verbose: Print which data are used.
     """
     data, fold = None, None
+    # All seeds of a fold come before the next fold, so one fold is in memory.
     for key in fold_seed_pairs(spec, workdir):
         if data is None or key.fold != fold:
             data, fold = build.build_dataset(spec, key.fold), key.fold
@@ -217,6 +222,7 @@ def _print_dataset(data: Dataset, label: str) -> None:
 
 
 def _title(model: str, key: RunKey) -> str:
+    """Returns the title of a run, with fold and seed if there are several."""
     suffix = "" if key.folder == "." else f" fold {key.fold} seed {key.seed}"
     return f"{model}{suffix}"
 
@@ -225,6 +231,7 @@ def _run_result(
     key: RunKey, result: ModelResult, stages: dict[str, ModelResult]
 ) -> RunResult:
     """Returns the result of a run, from that of its model and of its stages."""
+    # Not `asdict`, which would make dicts of the nested dataclasses too.
     fields = {f.name: getattr(result, f.name) for f in dataclasses.fields(result)}
     return RunResult(**dataclasses.asdict(key), **fields, stages=stages)
 

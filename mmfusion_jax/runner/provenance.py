@@ -11,12 +11,12 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Versions of the libraries a number depends on."""
+    """Returns the versions of the libraries that results depend on."""
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def commit() -> str:
-    """The commit of the library's source tree, "-dirty" if changed; "" if unknown."""
+    """Returns the commit of the source tree, "-dirty" if changed; "" if unknown."""
     here = Path(__file__).parent
 
     def git(*words: str) -> str:
@@ -26,8 +26,11 @@ def commit() -> str:
         return done.stdout.strip() if done.returncode == 0 else ""
 
     try:
+        # An installed package may be in the folder of another repository, such as the
+        # virtual environment of a project, whose commit would be wrong.
         if not git("ls-files", "--", str(here / "provenance.py")):
             return ""
+        # Untracked files, such as work folders, do not change the code.
         changed = git("status", "--porcelain", "--untracked-files=no")
         return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.TimeoutExpired):

@@ -71,11 +71,13 @@ class Trainer:
 
     @functools.cached_property
     def train_step(self) -> Callable[..., Any]:
+        """The compiled training step."""
         executor = self.components.executor
         return executor.compile(self.components.train_step(executor.axis))
 
     @functools.cached_property
     def eval_step(self) -> Callable[[PyTree, Batch], PyTree]:
+        """The compiled evaluation step."""
         parts = self.components
         step = make_eval_step(
             parts.model, parts.objective, parts.task.metrics(), parts.modalities
@@ -93,6 +95,7 @@ class Trainer:
     @functools.cached_property
     def _abstract(self) -> TrainState:
         """Shapes, types and shardings of a state."""
+        # To restore a checkpoint, its arrays need not exist before.
         init = functools.partial(self._init, _key_data(0))
         return self.components.executor.abstract(init)
 
@@ -130,6 +133,8 @@ class Trainer:
             return result
         pipeline = build.build_pipeline(self.spec, data, seed)
         self._check_labels(data)
+        # Every process trains and saves, since Orbax and collectives need all of them;
+        # only the first one writes logs and results.
         first = jax.process_index() == 0
         with CheckpointManager(folder / "checkpoints", log=log) as checkpoints:
             state, progress = self._restore(checkpoints)
@@ -150,8 +155,10 @@ class Trainer:
             with logger:
                 logger.log(f"{title}: {_status(int(state.step), self.plan.steps)}")
                 loop.run()
+            # The best step may be the last one, which is still being written.
             checkpoints.wait()
             result = self._result(loop, self._selected(checkpoints, loop), pipeline)
+        # Last: a folder with this file is a finished run, which is not trained again.
         if first:
             write_json(folder / RUN_FILE, result)
         return as_read(result)
@@ -184,6 +191,8 @@ class Trainer:
         """Returns what the metrics need of every example of `split`, and the loss."""
         put = functools.partial(self.components.executor.put, train=False)
         task = self.components.task
+        # The prediction for examples without any modality that the model reads: what is
+        # known of the labels without the inputs.
         prior = task.prior(pipeline.dataset.label("train", task.label))
         return collect(
             self.eval_step,
@@ -217,11 +226,14 @@ class Trainer:
         state = self.init(seed)
         params, stats = self._load_weights(state.params, state.stats)
         for source in pretrained:
+            # Heads only if the model has unimodal heads, as late fusion does.
             for prefix in ("encoders_", "head_"):
                 if any(name.startswith(prefix) for name in params):
                     params, stats = copy_submodules(
                         params, stats, source.params, source.stats, prefix
                     )
+        # Parameters that were replaced are arrays of other trees, or of the host: the
+        # first step donates its state and would delete them.
         copies = self.components.executor.copy((params, stats))
         return state.replace(params=copies[0], stats=copies[1])
 
@@ -232,6 +244,7 @@ class Trainer:
         trees = {"params": dict(params), "batch_stats": dict(stats)}
         for modality, (mapping, path) in build.pretrained_weights(self.spec).items():
             name = f"encoders_{modality}"
+            # An encoder without BatchNorm has no entry in "batch_stats".
             template = {
                 kind: tree[name] for kind, tree in trees.items() if name in tree
             }
@@ -251,6 +264,7 @@ class Trainer:
         return state, SelectionState.restore(meta["progress"])
 
     def _batches(self, pipeline: Pipeline, start: int, stop: int) -> Iterator[Batch]:
+        """Yields the training batches of some steps, on the devices."""
         put = functools.partial(self.components.executor.put, train=True)
         return map(put, pipeline.train(start, stop))
 
@@ -268,12 +282,14 @@ class Trainer:
         return constant_baseline_scores(task, train, test)
 
     def _scores(self, collected: Mapping[str, np.ndarray], loss: float) -> Evaluation:
+        """Returns the scores of collected predictions."""
         return compute_scores(self.components.task.metrics(), collected, loss)
 
     def _selected(self, checkpoints: CheckpointManager, loop: Loop) -> TrainState:
         """Returns the state that the selection split chose; else the last one."""
         if checkpoints.best_step is None:
             return loop.state
+        # Of the last state, which has the shapes and shardings of the selected one.
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
             loop.state,
@@ -288,6 +304,7 @@ class Trainer:
         scores = self.evaluate(selected.variables, pipeline, ("valid",))
         collected, loss = self.collect(selected.variables, pipeline, "test")
         step = int(selected.step)
+        # `PlotData` has finite values only; that others exist is in the scores.
         finite_rows = rows_are_finite(collected)
         finite = {name: x[finite_rows] for name, x in collected.items()}
         return ModelResult(
@@ -319,10 +336,14 @@ def _status(step: int, steps: int) -> str:
 
 
 def _key_data(seed: int) -> np.ndarray:
-    """Returns the key of a seed on the host, as every process can pass it."""
+    """Returns the data of the key of a seed, an array of the host.
+
+    Every process can pass it to a compiled function, whose program is the same for
+    every seed.
+    """
     return np.asarray(jax.random.key_data(jax.random.key(seed)))
 
 
 def log(line: str) -> None:
-    """Prints a line beside the progress bar."""
+    """Prints a line to stderr, as the loggers of runs do."""
     MetricsLogger(None, "").log(line)

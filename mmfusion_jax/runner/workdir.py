@@ -41,6 +41,7 @@ def fold_seed_pairs(spec: ExperimentSpec, workdir: Path) -> list[RunKey]:
         for fold in fold_numbers(spec)
         for seed in range(spec.seed, spec.seed + spec.seeds)
     ]
+    # Only a run that was alone has its checkpoints at the top.
     top = len(pairs) == 1 or (workdir / "checkpoints").exists()
     folder = lambda fold, seed: (
         "." if top and (fold, seed) == pairs[0] else f"fold_{fold}/seed_{seed}"
@@ -73,6 +74,7 @@ def check_workdir(spec: ExperimentSpec, workdir: Path, *, create: bool = True) -
     more = create and old is not None and spec.seeds > old.seeds
     if more:
         del found["seeds"]
+    # The first difference is reported.
     for name, (before, after) in found.items():
         raise ConfigError(
             "C09",
