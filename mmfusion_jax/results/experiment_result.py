@@ -187,6 +187,7 @@ class ExperimentResult:
     created: str
 
     def __post_init__(self) -> None:
+        # The report looks up metrics, stages and classes by name, without checks.
         check(bool(self.runs), "runs: empty")
         metrics, stages = self.metrics, self.summary.stages
         check(self.selection_metric in metrics, "selection_metric: not in metrics")

@@ -30,6 +30,7 @@ class ModuleGradients:
     conflicts: list[list[Number]]
 
     def __post_init__(self) -> None:
+        # The report indexes the matrices by the terms of `norms`.
         k = len(self.norms)
         for matrix in (self.cosines, self.conflicts):
             square = len(matrix) == k and all(len(row) == k for row in matrix)

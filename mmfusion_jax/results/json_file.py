@@ -38,6 +38,7 @@ def to_json(value: Any) -> Any:
 
 
 def _without_nan(value: Any) -> Any:
+    """Replaces numbers that are not finite by None: JSON has no NaN or infinity."""
     if isinstance(value, dict):
         return {name: _without_nan(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -103,6 +104,7 @@ def read_json(path: Path, kind: type[T], fix: str) -> T:
     Raises:
         CheckpointError: The file is corrupted or has another format version.
     """
+    # A file may come from another machine or be edited, so nothing in it is trusted.
     try:
         found = parse(path.read_bytes())
     except OSError as error:
@@ -132,6 +134,7 @@ def check_version(found: dict[str, Any], where: str) -> None:
         ValueError: The version is missing or not an integer.
     """
     version = found.pop(VERSION_FIELD, None)
+    # Not isinstance: `true` in JSON is a bool, which is an int in Python.
     if type(version) is not int:
         raise ValueError(f"{VERSION_FIELD} is missing or not an integer")
     if version != FORMAT_VERSION:
@@ -151,6 +154,7 @@ def parse(text: str | bytes) -> dict[str, Any]:
             64 bits.
     """
     try:
+        # Python reads NaN and Infinity, which are not JSON, unless they are rejected.
         found = json.loads(text, parse_constant=_reject_constant, parse_int=_parse_int)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
@@ -160,6 +164,7 @@ def parse(text: str | bytes) -> dict[str, Any]:
 
 
 def _parse_int(digits: str) -> int:
+    """Returns an integer of at most 64 bits."""
     value = int(digits)
     # Nothing counts that far, and older versions of msgspec fail on integers that a
     # float cannot hold.
@@ -169,6 +174,7 @@ def _parse_int(digits: str) -> int:
 
 
 def _reject_constant(name: str) -> float:
+    """Raises ValueError for NaN or Infinity."""
     raise ValueError(f"{shown_name(name)} is not valid JSON")
 
 

@@ -60,6 +60,8 @@ def read_metrics(folder: Path) -> list[MetricsLine]:
         return []
     fix = f"delete {path}: only the learning curves are lost"
     try:
+        # Bytes that are not UTF-8 make their line invalid, which is then reported with
+        # its number.
         text = path.read_text("utf-8", errors="replace")
     except OSError as error:
         message = f"{path} cannot be read: {error.strerror}."
@@ -85,6 +87,7 @@ def _line(found: dict[str, Any], where: str) -> MetricsLine:
 
 def drop_lines_after(folder: Path, step: int) -> None:
     """Removes the lines of steps after `step`, and a line that a kill cut off."""
+    # A run resumes from its last checkpoint and logs the steps after it again.
     path = folder / METRICS_FILE
     if path.exists():
         kept = [line for line in read_metrics(folder) if line.step <= step]

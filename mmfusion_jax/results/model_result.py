@@ -165,6 +165,7 @@ class PlotData:
 
     def problem(self, task: TaskInfo) -> str:
         """Returns what does not fit the label; "" if everything fits."""
+        # Not in `__post_init__`: the label is in the result of the experiment only.
         if (self.pairs is not None) != (task.kind == "regression"):
             return f"plot_data: pairs do not fit a {task.kind}"
         size = len(self.confusion or ())
