@@ -18,7 +18,8 @@ from mmfusion_jax.results.json_file import Number
 from mmfusion_jax.results.metrics_file import MetricsLine
 from mmfusion_jax.results.rounding import format_number
 
-# Placeholders for the page's colors, which differ between light and dark mode.
+# Placeholders for the page's colors, which differ between light and dark mode:
+# `_inline` replaces these values by variables of the style sheet.
 COLORS = {
     "ink": "#010101",
     "soft": "#020202",
@@ -28,7 +29,7 @@ COLORS = {
     "third": "#060606",
 }
 STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
+    "svg.fonttype": "none",  # text, not outlines: it can be selected and searched
     # One size for all letters; names from data are not formulas.
     "font.size": 10,
     "axes.titlesize": 10,
@@ -85,11 +86,14 @@ def curves(
         percent: Show values as percentages.
     """
     colors = ("first", "second", "third")
+    # Without a salt the ids of the elements are random, and the same result would give
+    # another page. Charts have different salts, since ids must be unique on a page.
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": salt}):
         figure, axes = _empty()
         for (name, runs), color in zip(lines.items(), colors, strict=False):
             alpha = 1.0 if len(runs) == 1 else max(0.25, 0.9 / len(runs) ** 0.5)
             for number, series in enumerate(runs):
+                # A line of one point is invisible.
                 few = len(series) < 3
                 axes.plot(
                     *zip(*series, strict=True) if series else ((), ()),
@@ -150,6 +154,7 @@ def dot_plot(values: Mapping[str, Mapping[str, Number]], what: str) -> Chart:
         what: The quantity.
     """
     items = list(next(iter(values.values())))
+    # Marker and color of each series.
     kinds = tuple(itertools.product("osD^v", ("first", "second", "third")))
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": f"dots {what}"}):
         figure, axes = _empty(1.2 + 0.25 * len(items) + 0.1 * len(values))
@@ -199,6 +204,7 @@ def _legend_below(figure: Figure, names: Iterable[str]) -> None:
 
 def _empty(height: float = 2.9) -> tuple[Figure, Any]:
     """Creates a figure and its axes."""
+    # Not pyplot, which keeps every figure until it is closed and may open a window.
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.add_subplot()
 
@@ -211,6 +217,9 @@ def _inline(figure: Figure, description: str) -> Chart:
         warnings.filterwarnings("ignore", "Glyph .* missing")
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     svg = text.getvalue()
+    # Inline SVG: without the XML header, and without width and height, so that a chart
+    # has the width of its column. matplotlib's style sheet would apply to the whole
+    # page, and the namespace of xlink:href is not declared in HTML.
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
@@ -218,6 +227,7 @@ def _inline(figure: Figure, description: str) -> Chart:
     svg = svg.replace("'DejaVu Sans'", "system-ui").replace("xlink:href", "href")
     for name, color in COLORS.items():
         svg = svg.replace(color, f"var(--{name})")
+    # Screen readers get the description instead of single letters and numbers.
     svg = svg.replace("<svg ", '<svg aria-hidden="true" ', 1)
     # matplotlib escapes every text in it.
     return Chart(Markup(svg), description)

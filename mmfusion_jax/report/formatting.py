@@ -42,7 +42,9 @@ def difference(metric: MetricInfo, value: Number, other: Number = 0.0) -> str:
     value -= other
     fraction = is_fraction(metric)
     size = format_percent(abs(value)) if fraction else format_number(abs(value))
+    # No sign if the difference is rounded to 0: "-0.0" would look like one.
     sign = "" if float(size) == 0 else "−" if value < 0 else "+"
+    # Percentage points: "%" could be read as a relative difference.
     return f"{sign}{size} points" if fraction else f"{sign}{size}"
 
 

@@ -107,6 +107,7 @@ def _cosines(result: GradientsResult, terms: Sequence[str]) -> list[Cosines]:
 
 
 def _cosine_row(module: ModuleGradients, terms: Sequence[str], i: int) -> CosineRow:
+    # Without a gradient the cosine is stored as 0, which is not a measured one.
     nonzero = [(module.norms[term].mean or 0.0) > 0 for term in terms]
     pairs = zip(module.cosines[i], module.conflicts[i], nonzero, strict=True)
     cells = [

@@ -13,7 +13,8 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """Content security policy: nothing may be fetched or executed, whatever the data
 contain."""
 
-# Every value is escaped, and a name that a template misspells is an error.
+# Every value is escaped, since names of data and classes may contain HTML. A name that
+# a template misspells is an error and not an empty text.
 TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("mmfusion_jax.report"),
     autoescape=True,

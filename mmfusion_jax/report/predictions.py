@@ -73,6 +73,8 @@ def confusion_matrix(result: ExperimentResult) -> Confusion | None:
     plots = [run.plot_data.confusion for run in result.runs if run.plot_data.confusion]
     if not plots:
         return None
+    # Summed over seeds and folds. With several seeds an example is counted several
+    # times; the percentages are of rows, so that they can still be compared.
     counts = np.sum(plots, axis=0)
     classes = list(result.task.classes)
     rows = []

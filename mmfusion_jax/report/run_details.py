@@ -104,6 +104,8 @@ def dataset(result: ExperimentResult) -> Dataset:
 def reproduce(result: ExperimentResult) -> Reproduce:
     """Returns command, versions and configuration."""
     return Reproduce(
+        # At spaces and not by shlex, which would remove the quotes: the page breaks
+        # lines between the words, and they are copied as a command.
         command=result.command.split(" "),
         environment=[
             ["commit", result.git or "unknown"],

@@ -138,11 +138,13 @@ def headline(result: ExperimentResult) -> Headline:
 
 
 def _tiles(result: ExperimentResult) -> Iterator[Tile]:
+    """Yields the main score, and what it is compared with."""
     select, metrics = result.selection_metric, result.metrics
     yield _score_tile(metrics[select], _test_score(result), _runs(result))
     best = _best_stage(result)
     if best is not None:
         yield Tile(formatting.score(metrics[select], best[1]), "", f"{best[0]} only")
+    # The selection metric, unless the constant baseline does not have it.
     *_, last = headline_scores(result)
     if last != select:
         label = f"test {metrics[last].label}"
@@ -157,6 +159,7 @@ def _tiles(result: ExperimentResult) -> Iterator[Tile]:
 
 
 def _score_tile(metric: MetricInfo, summary: MeanStd, label: str) -> Tile:
+    """Returns the tile of a score."""
     value = formatting.score(metric, summary.mean)
     return Tile(value, formatting.std(metric, summary), label)
 
@@ -193,6 +196,7 @@ def _score_table(score: str, result: ExperimentResult) -> ScoreTable:
     # Name, kind, score and number of parameters of every model.
     models: list[tuple[str, str, MeanStd, int]] = []
     if point is not None:
+        # Without its spread, which is that of the labels of the folds.
         constant = MeanStd(point.mean, std=0.0, n=1)
         models.append((_constant_baseline(result), "constant", constant, 0))
     for name, stage in result.summary.stages.items():
@@ -202,6 +206,7 @@ def _score_table(score: str, result: ExperimentResult) -> ScoreTable:
     models.append((result.model.name, "fused", fused, count))
     means = [value.mean for _, _, value, _ in models]
     means = [mean for mean in means if formatting.is_number(mean)]
+    # The value of a full bar. Fractions have a common one, others that of the largest.
     full = 1.0 if formatting.is_fraction(metric) else max(means, default=1.0)
     rows = [
         ScoreRow(
@@ -240,6 +245,7 @@ def _paired(result: ExperimentResult) -> Paired | None:
     for run in result.runs:
         score = run.test.scores[select]
         other = run.stages[best[0]].test.scores[select]
+        # A test over the other runs would leave out those that diverged.
         if not (formatting.is_number(score) and formatting.is_number(other)):
             return None
         fused.append(score)
@@ -282,6 +288,8 @@ def learning_curves(workdir: Path, result: ExperimentResult) -> Curves:
     select, runs = result.selection_metric, result.runs
     metric = result.metrics[select]
     logs = [read_metrics(workdir / run.folder) for run in runs]
+    # Without a validation split, the dots of the selected checkpoints are on the curve
+    # of the test scores.
     split = "valid" if result.protocol == "validation" else "test"
     marks = []
     for run in runs:
@@ -317,17 +325,17 @@ def learning_curves(workdir: Path, result: ExperimentResult) -> Curves:
 
 
 def _test_score(result: ExperimentResult) -> MeanStd:
-    """Mean and standard deviation of the selection metric on the test split."""
+    """Returns mean and standard deviation of the selection metric on "test"."""
     return result.summary.test[result.selection_metric]
 
 
 def _constant_baseline(result: ExperimentResult) -> str:
-    """Description of the constant baseline."""
+    """Returns the description of the constant baseline."""
     return result.baseline.description
 
 
 def _runs(result: ExperimentResult) -> str:
-    """Description of the main score, such as "test accuracy, mean of 5 runs"."""
+    """Returns the name of the main score, as "test accuracy, mean of 5 runs"."""
     number = len(result.runs)
     name = f"test {result.metrics[result.selection_metric].label}"
     return name if number == 1 else f"{name}, mean of {number} runs"

@@ -23,13 +23,14 @@ def headline_scores(result: ExperimentResult) -> list[str]:
 
 def _spread(row: MeanStd, *, constant: bool) -> str:
     """Formats the mean and, for several trained runs, the standard deviation."""
+    # The spread of a constant is that of the labels of the folds, not of a training.
     several = row.n > 1 and row.mean is not None and not constant
     spread = f" +- {format_number(row.std)} over {row.n:d} runs" if several else ""
     return f"{format_number(row.mean)}{spread}"
 
 
 def _rows(result: ExperimentResult, score: str) -> list[str]:
-    """Lines of one score: baseline, unimodal models, fused model."""
+    """Returns the lines of one score: baseline, unimodal models, fused model."""
     summary, constant = result.summary, result.baseline.scores.get(score)
     rows = [
         (f"{shown_name(name)} only", stage.test[score])
