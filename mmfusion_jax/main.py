@@ -40,6 +40,8 @@ def run_mode(command: ParsedCommand) -> None:
         print(dumps(result))
     else:
         mode.show(result)
+    # After the output: a score that is not defined is printed before it becomes an
+    # error.
     mode.check(result)
 
 
@@ -47,6 +49,7 @@ def train(spec: "ExperimentSpec", command: ParsedCommand) -> "ExperimentResult":
     """Trains or resumes."""
     from mmfusion_jax.runner import experiment
 
+    # For the report; as `python -m`, however the command was started.
     words = shlex.join(["python", "-m", "mmfusion_jax.main", *command.args])
     return experiment.train(spec, command.workdir, words)
 
@@ -130,6 +133,7 @@ def mode_command(mode: str, help: str) -> Command:
         mode: A key of `MODES`.
         help: Description of the mode, one sentence.
     """
+    # The command of a mode hides --mode, and the flags of other modes.
     others = {flag for other, flag in FLAGS_OF_MODES.items() if other != mode}
     return dataclasses.replace(
         COMMAND,

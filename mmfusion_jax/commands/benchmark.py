@@ -28,6 +28,7 @@ from mmfusion_jax.train.timing import is_ready
 from mmfusion_jax.types import Batch
 
 NUM_WARMUP_STEPS = 2  # steps that are not timed, beside the first
+# Names of events that JAX records.
 HITS, MISSES = ("/jax/compilation_cache/cache_" + end for end in ("hits", "misses"))
 
 
@@ -139,9 +140,11 @@ def measure(spec: ExperimentSpec, steps: int) -> Measurements:
     state, first = _time_first_call(lambda: executor.create(init))
     batch = executor.put(rows, train=False)
     variables = state.variables
+    # Before the training step, which donates the state that `variables` is part of.
     forward_calls = _time_calls(lambda: forward(variables, batch), steps, size)
     trainer = RepeatedStep(step, state, executor.put(rows, train=True))
     train_calls = _time_calls(trainer, steps, size)
+    # One more than steps: the first is dispatched before the time starts.
     batches = (executor.put(b, train=True) for b in pipeline.train(0, steps + 1))
     return Measurements(
         config={**spec.source},
@@ -216,6 +219,7 @@ def show(found: Measurements) -> None:
 
 
 def _step_cells(part: Timing) -> list[str]:
+    """Returns the cells of the median, the percentiles and the throughput."""
     step = part.step_s
     span = f"{seconds(step.p10)} - {seconds(step.p90)}"
     return [seconds(step.median), span, f"{part.examples_per_s:.1f}"]
@@ -248,6 +252,7 @@ def _time_first_call(call: Callable[[], Any]) -> tuple[Any, FirstCall]:
         begun = time.perf_counter()
         result = jax.block_until_ready(call())
         took = time.perf_counter() - begun
+    # A call may compile several programs.
     cached = events[HITS] > 0 and events[MISSES] == 0
     return result, FirstCall(took, cached, _peak_bytes())
 
@@ -269,6 +274,8 @@ def _time_pipeline(
         trainer.batch = next(batches)
         if is_ready(running):
             waited += time.perf_counter() - asked
+        # As in `train.loop`: the step before is awaited and the next one dispatched, so
+        # the devices compute while the host reads the next batch.
         jax.block_until_ready(running)
         running = trainer()
         now = time.perf_counter()
@@ -283,6 +290,7 @@ def _time_pipeline(
 
 
 def _percentiles(times: list[float]) -> StepTime:
+    """Returns median, 10th and 90th percentile."""
     low, median, high = np.percentile(times, [10, 50, 90]).tolist()
     return StepTime(median, low, high)
 
@@ -291,6 +299,7 @@ def _percentiles(times: list[float]) -> StepTime:
 def _cache_events() -> Iterator[collections.Counter[str]]:
     """Counts the hits and misses of the compilation cache within the context."""
     events: collections.Counter[str] = collections.Counter()
+    # JAX before 0.9 cannot remove a listener, which then ignores further events.
     listening = True
 
     def listen(event: str, **_: Any) -> None:
@@ -317,6 +326,7 @@ def _peak_bytes() -> int:
 
 
 def _device() -> HostDevice:
+    """Returns the devices of all processes, and the cores of this host."""
     device = jax.devices()[0]
     return HostDevice(
         kind=device.device_kind,

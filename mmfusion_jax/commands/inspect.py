@@ -92,6 +92,7 @@ def inspect_config(spec: ExperimentSpec, *, compiled: bool) -> Inspection:
     macs = count_macs(forward, state.variables, jax.tree.map(_single_example, batch))
     memory = None
     if compiled:
+        # Donated as in training, where the new state uses the memory of the old one.
         lowered = jax.jit(parts.train_step(None), donate_argnums=0).lower(state, batch)
         memory = compiled_memory(lowered.compile())
     return Inspection(
@@ -132,6 +133,7 @@ def show(found: Inspection) -> None:
 
 
 def _tables(found: Inspection) -> Iterator[Table]:
+    """Yields the tables of parameters, shapes and memory."""
     parameters = found.parameters.components
     macs = found.macs_per_example.components
     sizes = Table(
@@ -139,6 +141,7 @@ def _tables(found: Inspection) -> Iterator[Table]:
     )
     sizes.add_column("parameters", justify="right")
     sizes.add_column("MACs per example", justify="right")
+    # Modules without parameters, such as attention over tokens, have operations too.
     for name in [*parameters, *(n for n in macs if n not in parameters)]:
         row = count(parameters.get(name, 0)), count(macs.get(name, 0))
         sizes.add_row(shown_name(name), *row)
@@ -171,7 +174,7 @@ def _single_example(x: Any) -> jax.ShapeDtypeStruct:
 
 
 def _shapes(batch: Batch) -> dict[str, str]:
-    """Name of an input or label -> its type and shape."""
+    """Returns name of an input or label -> its type and shape."""
     arrays = {"input " + name: x for name, x in batch.inputs.items()}
     arrays |= {"label " + name: x for name, x in batch.labels.items()}
     return {name: f"{x.dtype.name} {x.shape}" for name, x in arrays.items()}

@@ -84,10 +84,12 @@ def compute(spec: ExperimentSpec, workdir: Path, batches: int) -> GradientsResul
         state = trainer.best_state(experiment.folder(key))
         pipeline = build.build_pipeline(spec, data, key.seed)
         start = int(state.step)
+        # The batches that would follow the selected step, with their augmentation.
         ahead = pipeline.train(start, start + batches)
         stats += _gradient_stats(parts, state, itertools.islice(ahead, batches))
         steps.append(start)
     loss_terms, modules = summary(terms, stats)
+    # As read: the page and the caller get the same values as a reader of the file.
     result = as_read(
         GradientsResult(
             config={**spec.source},
@@ -112,6 +114,8 @@ def _gradient_stats(
     """Returns the statistics of each batch; one compiled call each."""
 
     def compute_stats(state: TrainState, batch: Batch) -> PyTree:
+        # Adds the completed fraction of the training, which models may read, and leaves
+        # out examples without any of their modalities.
         batch = as_in_training(batch, state.step / parts.steps, parts.modalities)
         fixed = parts.model, parts.objective, state, batch
         similarity = gradient_similarity(term_gradients(*fixed))
@@ -138,6 +142,7 @@ def summary(
     values = np.mean([one.values for one in stats], axis=0)
     weights = np.mean([one.weights for one in stats], axis=0)
     modules = {}
+    # jit returns the modules sorted by name; all of them together come first.
     for module in [
         ALL_MODULES,
         *(name for name in stats[0].norms if name != ALL_MODULES),
@@ -178,6 +183,7 @@ def show(result: GradientsResult) -> None:
 
 
 def _norms(result: GradientsResult, terms: list[str]) -> Table:
+    """Returns a table of the norms, a row per module and a column per term."""
     title = "Weighted gradient norm"
     table = Table(title=title, title_justify="left")
     table.add_column("module", no_wrap=True)
@@ -193,6 +199,7 @@ def _norms(result: GradientsResult, terms: list[str]) -> Table:
 
 
 def _cosines(module: ModuleGradients, terms: list[str]) -> Table:
+    """Returns a table of the cosines between all terms."""
     table = Table(
         "cosine", title="Cosine similarity, all modules", title_justify="left"
     )
@@ -201,6 +208,7 @@ def _cosines(module: ModuleGradients, terms: list[str]) -> Table:
     for term, values in zip(terms, module.cosines, strict=True):
         table.add_row(
             shown_name(term),
+            # Exactly 0 is the cosine of a term without a gradient.
             *(f"{value:+.2f}" if value else DASH for value in values),
         )
     return table
