@@ -45,7 +45,7 @@ class InMemory:
             "inputs": {name: values[index] for name, values in self.inputs.items()},
             "masks": {name: mask[index] for name, mask in self.masks.items()},
             "labels": {name: value[index] for name, value in self.labels.items()},
-            "weight": np.float32(1),
+            "weight": np.float32(1),  # rows that only pad a batch have 0
         }
 
     def rows(self, chosen: np.ndarray) -> "InMemory":

@@ -83,6 +83,8 @@ def find_files(data_dir: str, pattern: str, layout: str, fallback: str) -> list[
     Raises:
         DataError: The option is not set, or no file matches.
     """
+    # Sorted, as the order of a directory differs between file systems, and folds depend
+    # on it. Without the test "" would search the working directory.
     files = sorted(Path(data_dir).expanduser().glob(pattern)) if data_dir else []
     if not files:
         problem = f"contains no {shown_name(pattern.removeprefix('**/'))}"
