@@ -145,7 +145,7 @@ def mode_command(mode: str, help: str) -> Command:
 
 @dataclasses.dataclass(frozen=True)
 class Mode:
-    """The functions of a value of the flag --mode.
+    """Functions of a value of the flag --mode.
 
     Attributes:
         run: Maps the experiment and the command to a result.

@@ -42,7 +42,7 @@ class Timing:
 
 @dataclasses.dataclass(frozen=True)
 class FirstCall:
-    """The first call of a function, which compiles it.
+    """First call of a function, which compiles it.
 
     Attributes:
         first_call_s: Its time in seconds.
@@ -57,7 +57,7 @@ class FirstCall:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Calls(FirstCall, Timing):
-    """The first call of a function, and repeated calls.
+    """First call of a function, and repeated calls.
 
     Attributes:
         compile_s: Time of the first call minus that of one step, in seconds.
@@ -80,14 +80,14 @@ class PipelineTiming(Timing):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HostDevice(Device):
-    """The devices, and the number of CPU cores of the host."""
+    """Devices, and number of CPU cores of the host."""
 
     cpu_cores: int | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measurements:
-    """The speed of a config on this machine.
+    """Speed of a config on this machine.
 
     Attributes:
         config: The config, as JSON values.

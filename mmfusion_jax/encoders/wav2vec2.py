@@ -160,7 +160,7 @@ class Wav2Vec2(nn.Module):
                 f"{values.dtype.name} of shape {values.shape}.",
                 "use encoder 'precomputed' or 'lstm' for acoustic features",
             )
-        # The samples under one frame, from the last convolution back to the first.
+        # The number of samples of one frame, from the last convolution to the first.
         needed = 1
         for size, stride in zip(self.kernels[::-1], self.strides[::-1], strict=True):
             needed = (needed - 1) * stride + size

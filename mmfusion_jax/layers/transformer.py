@@ -134,7 +134,7 @@ def transformer_stack(
         normalization is usual, which is not applied here.
     """
     for i in range(num_layers):
-        # BERT, ViT and Wav2Vec 2.0 have one rate for attention weights and branches.
+        # BERT, ViT and Wav2Vec 2.0 have the same rate for attention and branches.
         layer = TransformerLayer(
             num_heads,
             mlp_dim=mlp_dim,

@@ -137,7 +137,7 @@ class LateFusion(nn.Module):
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> Outputs:
-        """Predicts.
+        """Predicts the label from the combined predictions of the modalities.
 
         Returns:
             Log-probabilities (b k), or a score (b) if `head_size` is 1. Auxiliary

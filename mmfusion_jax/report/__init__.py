@@ -1,4 +1,4 @@
-"""The report of an experiment: one self-contained HTML file."""
+"""Report of an experiment: one self-contained HTML file."""
 
 from mmfusion_jax.report.page import write_report
 

@@ -81,6 +81,7 @@ def write_page(path: Path, result: GradientsResult) -> Path:
 
 
 def _norms(result: GradientsResult, terms: Sequence[str]) -> Norms:
+    """Returns the norms of all terms in all modules."""
     norms = {
         term: {name: module.norms[term].mean for name, module in result.modules.items()}
         for term in terms
@@ -100,6 +101,7 @@ def _norms(result: GradientsResult, terms: Sequence[str]) -> Norms:
 
 
 def _cosines(result: GradientsResult, terms: Sequence[str]) -> list[Cosines]:
+    """Returns the cosines between all terms, by module."""
     return [
         Cosines(name, [_cosine_row(module, terms, i) for i in range(len(terms))])
         for name, module in result.modules.items()
@@ -107,6 +109,7 @@ def _cosines(result: GradientsResult, terms: Sequence[str]) -> list[Cosines]:
 
 
 def _cosine_row(module: ModuleGradients, terms: Sequence[str], i: int) -> CosineRow:
+    """Returns the cosines of term number `i` with all terms."""
     # Without a gradient the cosine is stored as 0, which is not a measured one.
     nonzero = [(module.norms[term].mean or 0.0) > 0 for term in terms]
     pairs = zip(module.cosines[i], module.conflicts[i], nonzero, strict=True)
@@ -120,6 +123,7 @@ def _cosine_row(module: ModuleGradients, terms: Sequence[str], i: int) -> Cosine
 
 
 def _cosine(cosine: float, conflicts: float) -> Cosine:
+    """Returns a formatted cosine; `conflicts` is a fraction, 0..1."""
     return Cosine(
         cosine=f"{cosine:+.2f}".replace("-", MINUS),
         sign="aligned" if cosine >= 0 else "conflicting",

@@ -1,4 +1,4 @@
-"""The predictions: plots, all metrics and modality weights."""
+"""Predictions: plots, all metrics and modality weights."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -86,7 +86,7 @@ def time(result: ExperimentResult) -> Time:
 
 
 def dataset(result: ExperimentResult) -> Dataset:
-    """Returns splits and metadata of the data set."""
+    """Returns splits and metadata of the dataset."""
     about = result.data
     return Dataset(
         title=about.title,
@@ -121,6 +121,7 @@ def reproduce(result: ExperimentResult) -> Reproduce:
 
 
 def _time_row(name: str, run: ModelResult) -> list[str]:
+    """Returns a row of the table of times."""
     times, step = run.times, run.times.step_s
     span = f"{formatting.seconds(step.p10)}–{formatting.seconds(step.p90)}"
     return [

@@ -36,7 +36,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Headline:
-    """The main scores.
+    """Main scores.
 
     Attributes:
         metric: Label of the selection metric.
@@ -59,7 +59,7 @@ class Headline:
 
 @dataclass(frozen=True)
 class Line:
-    """The standard deviation on a bar: start and length in percent."""
+    """Standard deviation on a bar: start and length in percent."""
 
     start: str
     length: str

@@ -1,1 +1,1 @@
-"""The files of a work folder: their dataclasses, one reader and one writer."""
+"""Files of a work folder: their dataclasses, one reader and one writer."""

@@ -11,7 +11,7 @@ CONFIG_FILE = "config.json"
 
 @dataclass(frozen=True)
 class WorkdirConfig:
-    """The config of a work folder.
+    """Config of a work folder.
 
     Attributes:
         seeds: Number of seeds.

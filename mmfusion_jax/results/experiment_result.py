@@ -47,7 +47,7 @@ class MetricInfo:
 
 @dataclass(frozen=True)
 class DataInfo:
-    """The dataset.
+    """Dataset of an experiment.
 
     Attributes:
         name: Its short name or import path.
@@ -64,7 +64,7 @@ class DataInfo:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """The model: its short name or import path, and its size."""
+    """Model of an experiment: its short name or import path, and its size."""
 
     name: str
     parameters: Parameters
@@ -72,7 +72,7 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class BaselineSummary:
-    """The best constant prediction; its test scores over all runs."""
+    """Best constant prediction, and its test scores over all runs."""
 
     description: str
     scores: dict[str, MeanStd]

@@ -27,7 +27,7 @@ class NotFinite:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of one split.
+    """Scores of one split.
 
     Attributes:
         scores: Metric or "loss" -> value; None, or NaN, where it is not defined.
@@ -83,7 +83,7 @@ class Times:
 
 @dataclass(frozen=True)
 class BestTest:
-    """The best test score over all evaluations, which selects nothing.
+    """Best test score over all evaluations, which selects nothing.
 
     Attributes:
         score: Value of the selection metric.
@@ -98,7 +98,7 @@ class BestTest:
 
 @dataclass(frozen=True)
 class Baseline:
-    """The best constant prediction.
+    """Best constant prediction.
 
     Attributes:
         description: Such as "majority class: “happy”".
@@ -111,7 +111,7 @@ class Baseline:
 
 @dataclass(frozen=True)
 class TaskInfo:
-    """The label.
+    """Label that a model predicts.
 
     Attributes:
         label: Its name.
@@ -147,7 +147,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class PlotData:
-    """The predictions on the test split, as the report plots them.
+    """Predictions on the test split, as the report plots them.
 
     Attributes:
         confusion: (k k) counts, true class by predicted class; None for other labels.
@@ -176,7 +176,7 @@ class PlotData:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelResult:
-    """The result of training one model on one fold with one seed.
+    """Result of training one model on one fold with one seed.
 
     Attributes:
         model: Short name of the model.

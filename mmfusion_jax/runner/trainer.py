@@ -43,7 +43,7 @@ from mmfusion_jax.weights.convert import load
 
 @dataclasses.dataclass(frozen=True)
 class PretrainedModel:
-    """The variables of a trained model, to copy encoders from."""
+    """Variables of a trained model, to copy encoders from."""
 
     params: PyTree
     stats: PyTree
@@ -90,6 +90,7 @@ class Trainer:
 
     @functools.cached_property
     def _compiled_init(self) -> Callable[[np.ndarray], TrainState]:
+        """The compiled function from the data of a key to an initial state."""
         return self.components.executor.compile_init(self._init)
 
     @functools.cached_property

@@ -1,4 +1,4 @@
-"""The training loop: steps, evaluation, logging and checkpoints."""
+"""Training loop: steps, evaluation, logging and checkpoints."""
 
 import dataclasses
 import math

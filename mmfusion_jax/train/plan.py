@@ -1,4 +1,4 @@
-"""The training schedule, and the selection state that the host tracks."""
+"""Training schedule, and the selection state that the host tracks."""
 
 import dataclasses
 import math

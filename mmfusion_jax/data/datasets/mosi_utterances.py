@@ -176,8 +176,8 @@ def windows(
     end = np.searchsorted(video, video, side="right")[:, None]
     index = np.maximum(row - before, first) + np.arange(length)
     mask = index < np.minimum(row + after + 1, end)
-    # Behind the end of a video, and of all videos, the row itself: a valid index, whose
-    # values are set to 0 afterwards.
+    # After the end of a video the row itself: a valid index, also after the last video,
+    # whose values are set to 0 afterwards.
     return np.where(mask, index, row), mask
 
 

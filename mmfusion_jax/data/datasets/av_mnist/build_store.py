@@ -54,7 +54,7 @@ LICENCE = (
 
 @dataclasses.dataclass(frozen=True)
 class BuiltStores:
-    """The two stores of a set of raw files.
+    """Stores of images and of audio of a set of raw files.
 
     Attributes:
         folder: Folder of the stores.

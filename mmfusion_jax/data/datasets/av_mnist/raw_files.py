@@ -70,7 +70,7 @@ class AudioFile:
 
 @dataclasses.dataclass(frozen=True)
 class RawFiles:
-    """The raw files of a folder.
+    """Raw files of a folder.
 
     Attributes:
         mnist: The npz file, or four files in the order of `IDX`.

@@ -1,1 +1,1 @@
-"""The embedded digits: synthetic audio, image, text and video of ten classes."""
+"""Embedded digits: synthetic audio, image, text and video of ten classes."""

@@ -1,4 +1,4 @@
-"""The embedded digits dataset: image, audio, video and text of ten digits.
+"""Embedded digits dataset: image, audio, video and text of ten digits.
 
 It replaces AV-MNIST where nothing can be downloaded: every config, notebook and test
 runs on it. It is not a benchmark of any paper, and its title states it.
@@ -38,7 +38,7 @@ from mmfusion_jax.errors import ConfigError
 
 MODALITIES = ("image", "audio", "video", "text")
 FLAGS = ("even", "prime", "large")
-"""The three flags of the label "flags"; large is 5 and above."""
+"""Names of the label "flags"; large is 5 and above."""
 
 PRIMES = (2, 3, 5, 7)
 TITLE = "digits (embedded)"

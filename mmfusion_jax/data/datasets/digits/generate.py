@@ -15,6 +15,7 @@ from mmfusion_jax.data.datasets.digits.text_to_speech import Utterance
 
 
 def _names(text: str) -> tuple[str, ...]:
+    """Splits a line into names."""
     return tuple(text.split())
 
 
@@ -61,7 +62,7 @@ SENTENCES = (
 )
 _PLAIN = {w for line in SENTENCES for w in line.split() if not w.startswith("{")}
 VOCABULARY = ("", *WORDS, *sorted(_PLAIN - set(WORDS)))
-"""The words of all sentences; a word's index is its id, and 0 is padding."""
+"""Words of all sentences; a word's index is its id, and 0 is padding."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,7 +34,7 @@ _CODE = re.compile(r"\d\d(-\d\d){6}")  # seven fields of two digits
 
 @dataclasses.dataclass(frozen=True)
 class FilenameCode:
-    """The fields of a file name such as 01-01-06-01-02-01-12.
+    """Fields of a file name such as 01-01-06-01-02-01-12.
 
     Attributes:
         modality: "01" audio and video, "02" video only, "03" audio only.
