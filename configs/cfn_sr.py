@@ -87,9 +87,11 @@ def _ravdess(config: ConfigDict) -> None:
 def _ravdess_released_code(config: ConfigDict) -> None:
     # What the released code does where it departs from the paper.
     _ravdess(config)
-    config.data.name = "ravdess"
+    config.data.name = "ravdess"  # the word after the colon is not a dataset
     config.data.augment_per_frame = True
     config.model.variant = "released_code"
+    # The code reads frames with OpenCV, in the channel order BGR, and its fused network
+    # lacks the ReLU after the first convolution.
     config.model.encoders.video.update(dict(stem_relu=False, channel_order="bgr"))
 
 

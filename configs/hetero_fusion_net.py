@@ -54,6 +54,7 @@ def get_config(data: str = "digits") -> ConfigDict:
         iemocap=_iemocap,
         clips=_clips,
     )
+    # The first variant that `data` is, or begins with before a "_".
     name = next((v for v in variants if f"{data}_".startswith(f"{v}_")), "")
     if not name:
         raise _unknown(data, variants)
@@ -81,7 +82,7 @@ def _unknown(data: str, variants: Iterable[str]) -> ValueError:
 
 
 def _losses(config: ConfigDict, modalities: tuple[str, ...]) -> None:
-    """Eq. 10, and the losses of the unimodal heads."""
+    """Sets the losses of Eq. 10, and those of the unimodal heads."""
     kind = "multilabel" if config.data.name == "iemocap" else "cross_entropy"
     config.losses = dict(
         task=dict(name=kind, weight=1.0),
@@ -102,7 +103,7 @@ def _losses(config: ConfigDict, modalities: tuple[str, ...]) -> None:
 
 
 def _early(config: ConfigDict) -> None:
-    """Concatenated features and three hidden layers; MIS is not defined."""
+    """Sets concatenated features and three hidden layers; MIS is not defined."""
     width = config.model.hidden_dim
     config.model = dict(
         name="concat_fc",
@@ -117,7 +118,7 @@ def _early(config: ConfigDict) -> None:
 
 
 def _alone(config: ConfigDict, modality: str) -> None:
-    """One encoder and a linear layer."""
+    """Sets one encoder and a linear layer."""
     config.model = dict(
         name="unimodal",
         modality=modality,
@@ -141,7 +142,7 @@ def _one_prediction(config: ConfigDict) -> None:
 
 
 def _late(config: ConfigDict) -> None:
-    """A network for each modality, and a learned average of their predictions."""
+    """Sets a network for each modality, and a learned average of the predictions."""
     width = config.model.hidden_dim
     config.model = dict(
         name="late_fusion",
@@ -158,7 +159,7 @@ def _late(config: ConfigDict) -> None:
 
 
 def _narrow(config: ConfigDict) -> None:
-    """A small network for little data and a CPU; all values ours."""
+    """Sets a small network for little data and a CPU; all values ours."""
     config.model.update(
         dict(hidden_dim=64, num_heads=4, gate_hidden_dim=32, latent_dim=32)
     )

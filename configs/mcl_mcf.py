@@ -114,27 +114,27 @@ def get_config(data: str = "digits") -> ConfigDict:
 
 
 def _weights(config: ConfigDict, weight: float) -> None:
-    """Alpha, beta and gamma of Eq. 22."""
+    """Sets alpha, beta and gamma of Eq. 22."""
     for level in PAIRS:
         config.losses[level].weight = weight
 
 
 def _fine_tuned(config: ConfigDict) -> None:
-    """The text encoder has a separate learning rate."""
+    """Sets token ids as text, and a separate learning rate of its encoder."""
     text = dict(param_prefix="encoders_text", learning_rate=5e-5)
     config.optim.groups = dict(text=text)
     config.data.update(dict(file="", text="bert", standardize=()))
 
 
 def _precomputed_text(config: ConfigDict, name: str) -> None:
-    """The text is precomputed embeddings; the first one represents the sentence."""
+    """Sets precomputed embeddings as text; the first one represents the sentence."""
     config.data.update(dict(name=name, text="vectors"))
     config.model.encoders.text = dict(name="precomputed")
     config.optim.groups = dict()
 
 
 def _narrow(config: ConfigDict) -> None:
-    """A small network for little data and a CPU; all values ours."""
+    """Sets a small network for little data and a CPU; all values ours."""
     config.model.update(
         dict(mixture_dim=32, projection_dim=32, hidden_dim=32, contrastive_dim=32)
     )
@@ -175,7 +175,7 @@ def _sims(config: ConfigDict) -> None:
 
 
 def _vectors(config: ConfigDict) -> None:
-    """The text is precomputed embeddings."""
+    """Sets precomputed embeddings as text, and LSTM encoders of all modalities."""
     _narrow(config)
     config.model.encoders = {m: dict(name="lstm", hidden_dim=32) for m in ORDER}
     config.model.dropout = 0.3

@@ -116,7 +116,7 @@ def get_config(data: str = "digits") -> ConfigDict:
 
 
 def _align(config: ConfigDict, length: int, modalities: tuple[str, ...]) -> None:
-    """One step per word; the weight is per word, as in torch's mean. All ours."""
+    """Aligns to one step per word; the weight is per word, as PyTorch's mean. Ours."""
     for m in modalities:
         encoder = config.model.encoders[m].to_dict()
         config.model.encoders[m] = dict(
@@ -126,7 +126,10 @@ def _align(config: ConfigDict, length: int, modalities: tuple[str, ...]) -> None
 
 
 def _constraints(config: ConfigDict, alpha: float, beta: float) -> None:
-    """Eq. 20; without a paper's value, D_i learns as fast as D_m does."""
+    """Sets the constraints of Eq. 20.
+
+    The paper has no weight of the loss of D_i; it is that of D_m here.
+    """
     weights = dict(
         hsic=("disparity", alpha),
         agnostic_adversary=("agnostic", beta),
@@ -135,11 +138,12 @@ def _constraints(config: ConfigDict, alpha: float, beta: float) -> None:
     )
     for name, (term, weight) in weights.items():
         config.losses[term] = dict(name=name, weight=weight, modalities=ORDER)
+    # A reference: a flag that changes omega of the model changes that of the loss too.
     config.losses.agnostic.omega = config.model.get_oneway_ref("omega")
 
 
 def _classes(config: ConfigDict, label: str) -> None:
-    """The label is a class."""
+    """Sets a label that is a class."""
     config.data.label = label
     config.losses.task.name = "cross_entropy"
     config.train.selection_metric = "accuracy"
@@ -164,7 +168,7 @@ def _digits(config: ConfigDict) -> None:
 
 
 def _imported(config: ConfigDict) -> None:
-    """Features that `python -m mmfusion_jax data import` imported."""
+    """Sets features that `python -m mmfusion_jax data import` imported."""
     config.data.update(dict(file="", text="vectors", standardize=()))
 
 

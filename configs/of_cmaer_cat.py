@@ -119,7 +119,7 @@ def _ablate(config: ConfigDict, last: int) -> None:
 
 
 def _narrow(config: ConfigDict, width: int) -> None:
-    """A small network for little data and a CPU; all values ours."""
+    """Sets a small network for little data and a CPU; all values ours."""
     for encoder in config.model.encoders.values():
         encoder.hidden_dim = width
     config.model.update(dict(hidden_dim=width, weight_hidden_dim=width))
@@ -159,6 +159,7 @@ def _stress(config: ConfigDict) -> None:
     config.data.update(dict(name="stress_predict", label="stress", data_dir=""))
     config.data.update(dict(fold="all", folds=5, window=60, hop=30))
     config.data.standardize_by = "subject"
+    # 15 tokens of every signal, one for 4 s of the 60 s.
     pools = dict(eda=(4, 4), temp=(4, 4), hr=(2, 2), bvp=(8, 8), resp=(2, 2))
     for name, encoder in config.model.encoders.items():
         encoder.update(dict(pools=pools[name], dropout=0.3))
