@@ -27,6 +27,8 @@ def train(config: str, workdir: Path, *options: str) -> ExperimentResult:
     Raises:
         SystemExit: The training failed; the exit code is the same.
     """
+    # In a separate process, as a user runs it; its state, such as the compilation cache
+    # and signal handlers, ends with it.
     command = [sys.executable, "-m", "mmfusion_jax.main", f"--config=configs/{config}"]
     done = subprocess.run([*command, *options, f"--workdir={workdir}"], check=False)
     if done.returncode:
@@ -52,6 +54,7 @@ def row(
         for metric in metrics:
             scores = [e.scores.get(metric) for e in evaluations if e is not None]
             values = [score for score in scores if score is not None]
+            # A mean over some of the seeds would not be comparable with other rows.
             if values and len(values) == len(runs):
                 found[f"{split}_{metric}"] = mean_std(values)
     found["parameters"] = runs[0].parameters.total
@@ -60,7 +63,10 @@ def row(
 
 
 def step_s(runs: Sequence[ModelResult], quantile: str = "median") -> float:
-    """Returns the seconds per step: the median over runs of "median" or "p10"."""
+    """Returns the seconds per step: the median over runs of "median" or "p10".
+
+    "p10" is for runs on cores that were busy with other work.
+    """
     return statistics.median(getattr(run.times.step_s, quantile) for run in runs)
 
 

@@ -26,6 +26,7 @@ from mmfusion_jax.runner.runtime import initialize
 from mmfusion_jax.runner.workdir import RunKey, check_workdir
 from mmfusion_jax.train.signals import GracefulShutdown
 
+# experiments/ is not a package; a script only finds modules in its own folder.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tables import markdown, row, step_s, write
 
@@ -47,6 +48,7 @@ def configs(max_train_pairs: int, epochs: int) -> dict[str, ConfigDict]:
     made = {}
     for key, (_, spec) in ROWS.items():
         config = load_config(f"configs/{spec}").copy_and_resolve_references().unlock()
+        # In memory, so that spectrograms are computed once and not in every epoch.
         config.data.update(dict(max_train_pairs=max_train_pairs, cache_in_memory=True))
         config.train.epochs = epochs
         made[key] = config.lock()
@@ -57,6 +59,7 @@ def train(rows: Mapping[str, ConfigDict], seeds: int, runs: Path) -> None:
     """Trains every row with every seed; finished runs are kept."""
     initialize(distributed_spec(next(iter(rows.values()))))
     specs = {key: resolve(config) for key, config in rows.items()}
+    # All rows have the same options of the dataset, so one object serves them all.
     data = build.build_dataset(next(iter(specs.values())), 0)
     for key, spec in specs.items():
         check_workdir(spec, runs / key)
@@ -72,6 +75,7 @@ def finished(rows: Sequence[str], runs: Path) -> dict[str, list[ModelResult]]:
     found: dict[str, list[ModelResult]] = {key: [] for key in rows}
     for seed in range(sys.maxsize):
         results = {key: read_run(runs / key / f"seed_{seed}") for key in rows}
+        # Seeds are trained in order: after a missing one there are none.
         if None in results.values():
             return found
         for key, result in results.items():

@@ -90,21 +90,21 @@ def forms() -> dict[str, Callable[..., jax.Array]]:
 
 
 def library(x: jax.Array, into: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Input weights in the scan, and a custom VJP."""
+    """Applies the LSTM of the library: a custom VJP, input weights in the scan."""
     bias = jnp.zeros((len(into), into.shape[-1]), x.dtype)
     weights = LSTMWeights(into, kernel, bias)
     return lstm(x.swapaxes(0, 1), jnp.ones(x.shape[1::-1], bool), weights).all_steps
 
 
 def before(unroll: int, x: jax.Array, into: jax.Array, kernel: jax.Array) -> jax.Array:
-    """One product for the inputs of all steps, before the scan."""
+    """Applies an LSTM with one product for the inputs of all steps, before the scan."""
     gates = jnp.einsum("bnd,rdk->nrbk", x, into)
     recur = lambda h, given: given + jnp.einsum("rbw,rwk->rbk", h, kernel)
     return run(recur, gates, kernel.shape[1], unroll)
 
 
 def inside(unroll: int, x: jax.Array, into: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The product of the input in every step."""
+    """Applies an LSTM with the product of the input in every step."""
     both = jnp.concatenate([into, kernel], axis=1)
 
     def recur(h: jax.Array, given: jax.Array) -> jax.Array:
@@ -116,14 +116,14 @@ def inside(unroll: int, x: jax.Array, into: jax.Array, kernel: jax.Array) -> jax
 
 
 def apart(x: jax.Array, into: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The two directions in two scans."""
+    """Applies an LSTM with the two directions in two scans."""
     directions = enumerate((x, x[:, ::-1]))
     done = [before(1, y, into[r : r + 1], kernel[r : r + 1]) for r, y in directions]
     return jnp.concatenate([done[0], done[1][::-1]], axis=1)
 
 
 def run(recur: Callable, steps: jax.Array, hidden_dim: int, unroll: int) -> jax.Array:
-    """The scan, differentiated by JAX; `recur` maps (h, step) to the gates."""
+    """Scans, differentiated by JAX; `recur` maps (h, step) to the gates."""
 
     def cell(state: tuple[jax.Array, jax.Array], given: jax.Array):
         h, c = state
@@ -132,6 +132,7 @@ def run(recur: Callable, steps: jax.Array, hidden_dim: int, unroll: int) -> jax.
         h = jax.nn.sigmoid(o) * jnp.tanh(c)
         return (h, c), h
 
+    # The second direction runs over the reversed steps, in the same scan.
     flip_second = lambda x: jnp.concatenate([x[:, :1], x[::-1, 1:]], axis=1)
     zero = jnp.zeros((*steps.shape[1:3], hidden_dim), steps.dtype)
     scanned = jax.lax.scan(cell, (zero, zero), flip_second(steps), unroll=unroll)[1]
@@ -167,6 +168,7 @@ def pytorch(given: dict[str, np.ndarray], hidden_dim: int) -> dict[str, Callable
 def minimum_seconds(calls: dict[Any, Callable], rounds: int) -> dict[Any, float]:
     """Returns the minimum seconds of every call over interleaved rounds."""
     minimum = dict.fromkeys(calls, float("inf"))
+    # Compiles, and fills the caches.
     for call in calls.values():
         call()
     for _ in range(rounds):

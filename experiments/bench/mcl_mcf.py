@@ -72,6 +72,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="tiny dims")
     parser.add_argument("--out", type=Path, default=FOLDER / "mcl_mcf.json")
     options = parser.parse_args()
+    # Before anything initializes JAX.
     jax.config.update("jax_num_cpu_devices", options.devices)
     sizes, batch, steps = SIZES, options.batch, STEPS
     if options.quick:
@@ -98,7 +99,7 @@ def measure(
     error = np.max(np.abs(in_jax.forward() - in_torch.forward()))
     figures = {
         "difference": float(error / np.max(np.abs(in_torch.forward()))),
-        "losses": [in_jax.step(), in_torch.step()],
+        "losses": [in_jax.step(), in_torch.step()],  # of all terms; they must agree
     }
     for name, calls_per_round in {"forward": 30, "step": 1}.items():
         calls = getattr(in_jax, name), getattr(in_torch, name)
@@ -115,6 +116,7 @@ def memory(sizes: dict[str, Any], size: int, steps: dict[str, int]) -> dict[str,
     analysis = found.memory_analysis()
     fields = ("argument", "output", "alias", "temp")
     sums = {k: getattr(analysis, f"{k}_size_in_bytes") / 1e9 for k in fields}
+    # Outputs that alias arguments (the donated state) use their memory.
     peak = sums["argument"] + sums["output"] - sums["alias"] + sums["temp"]
     return {k: round(v, 2) for k, v in (sums | {"all": peak}).items()}
 
@@ -166,6 +168,7 @@ def program(sizes: dict[str, Any], batch: Batch):
 
 def views(model: MCLMCF, batch: Batch) -> dict[str, tuple[str, ...]]:
     """Returns the names of the pairs of views, by level."""
+    # From the model itself, which names them; only shapes are computed.
     apply = lambda: model.init_with_output(jax.random.key(0), batch, train=True)[0]
     ends = [k.removesuffix("/x") for k in jax.eval_shape(apply).aux if k[-2:] == "/x"]
     levels = sorted({name.split("/")[0] for name in ends})
@@ -173,7 +176,7 @@ def views(model: MCLMCF, batch: Batch) -> dict[str, tuple[str, ...]]:
 
 
 class JaxModel:
-    """The model in JAX, compiled as the library does it, on all devices."""
+    """MCL-MCF in JAX, compiled as the library does it, on all devices."""
 
     def __init__(self, sizes: dict[str, Any], batch: Batch):
         init, step, forward = program(sizes, batch)
@@ -194,7 +197,7 @@ class JaxModel:
 
 
 class TorchModel:
-    """The model in PyTorch."""
+    """MCL-MCF in PyTorch, with the initial weights of the JAX model."""
 
     def __init__(self, sizes: dict[str, Any], batch: Batch, params: Any):
         self.network = TorchMCLMCF(FEATURES, sizes)

@@ -73,6 +73,7 @@ def measure(
     scores = rng.standard_normal(batch, np.float32)
     in_jax = JaxModel(inputs, scores)
     in_torch = TorchModel(inputs, scores, in_jax.params(), plain)
+    # Before the steps change the weights: the two networks must be the same function.
     error = np.max(np.abs(in_jax.forward() - in_torch.forward()))
     figures = {
         "difference": float(error / np.max(np.abs(in_torch.forward()))),
@@ -87,7 +88,7 @@ def measure(
 
 
 class JaxModel:
-    """The model in JAX, compiled.
+    """MEA in JAX, compiled.
 
     Attributes:
         compile_seconds: {"forward": seconds, "step": seconds}.
@@ -127,6 +128,7 @@ class JaxModel:
 
         init = jax.jit(lambda b: model.init(jax.random.key(0), b, train=False))
         self._initial = init(self.batch)["params"]
+        # A copy, as the first step donates its state.
         params = jax.tree.map(jnp.copy, self._initial)
         self.state = params, tx.init(params)
         self.compile_seconds = {}
@@ -147,6 +149,7 @@ class JaxModel:
         self.state = jax.block_until_ready(self._step(self.state, self.batch))
 
     def _compiled(self, name: str, function: Any, state: Any) -> Any:
+        """Compiles a function ahead of time and records the seconds."""
         start = time.perf_counter()
         compiled = function.lower(state, self.batch).compile()
         self.compile_seconds[name] = time.perf_counter() - start
@@ -154,7 +157,7 @@ class JaxModel:
 
 
 class TorchModel:
-    """The model in PyTorch, with the initial weights of the JAX model."""
+    """MEA in PyTorch, with the initial weights of the JAX model."""
 
     def __init__(self, inputs, scores, params, plain: bool):
         self.network = TorchMEA(FEATURES, plain=plain)

@@ -62,6 +62,8 @@ def measure(case: str, rounds: int) -> dict[str, Any]:
     clips, variables = inputs(case)
     in_torch = TorchModel(clips, variables)
     with tempfile.TemporaryDirectory() as folder:
+        # An empty folder: the first model is compiled, the second one is read from it.
+        # `clear_caches` drops what the process has in memory.
         jax.config.update("jax_compilation_cache_dir", folder)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         uncached = JaxModel(clips, variables).compile_seconds
@@ -78,6 +80,7 @@ def measure(case: str, rounds: int) -> dict[str, Any]:
         figures[name] = alternate(
             getattr(in_jax, name), getattr(in_torch, name), rounds
         )
+    # The peak is that of a process, so each library runs in a new one.
     script = [sys.executable, __file__, "--case", case, "--peak"]
     figures["peak_mb"] = {
         library: int(subprocess.check_output([*script, library], text=True))
@@ -87,7 +90,7 @@ def measure(case: str, rounds: int) -> dict[str, Any]:
 
 
 class JaxModel:
-    """The encoder in JAX, compiled.
+    """Encoder in JAX, compiled.
 
     Attributes:
         compile_seconds: {"forward": seconds, "step": seconds}.
@@ -117,6 +120,7 @@ class JaxModel:
             return encoder.apply(variables, clips, mask, train=False).values
 
         self.variables = jax.tree.map(jnp.asarray, variables)
+        # Copies, as the first step donates its state.
         params = jax.tree.map(jnp.copy, self.variables["params"])
         stats = jax.tree.map(jnp.copy, self.variables["batch_stats"])
         self.state = (params, stats, tx.init(params))
@@ -134,6 +138,7 @@ class JaxModel:
         self.state = jax.block_until_ready(self._step(self.state, self.clips))
 
     def _compiled(self, name: str, function, state):
+        """Compiles a function ahead of time and records the seconds."""
         start = time.perf_counter()
         compiled = function.lower(state, self.clips).compile()
         self.compile_seconds[name] = time.perf_counter() - start
@@ -141,7 +146,7 @@ class JaxModel:
 
 
 class TorchModel:
-    """The encoder in PyTorch."""
+    """Encoder in PyTorch, with the variables of the JAX encoder."""
 
     def __init__(self, clips: np.ndarray, variables: Any):
         self.network = TorchResNeXt3D()
@@ -172,6 +177,8 @@ def inputs(case: str) -> tuple[np.ndarray, Any]:
     mask = np.ones((batch, FRAMES), bool)
     init = lambda: ResNeXt3D().init(jax.random.key(0), clips, mask, train=False)
 
+    # Random and not from `init`: creating them in JAX would compile the initialization,
+    # and count in the peak memory of PyTorch.
     def leaf(path, spec):
         if path[-1].key == "kernel":
             scale = np.sqrt(2 / (np.prod(spec.shape) / spec.shape[-2]))

@@ -41,14 +41,14 @@ class Contrast(nn.Module):
 
 
 class TorchMCLMCF(nn.Module):
-    """The model with its three levels of contrastive loss.
+    """MCL-MCF with its three levels of contrastive loss.
 
     The outer product is materialized and convolved as an image; with `checkpoint` its
     activations are rematerialized in the backward pass.
 
     Args:
         features: Features of every modality, by its name.
-        dims: encoder_dim, projection_dim and so on, as in `models/mcl_mcf.py`.
+        dims: Widths by the names of `models/mcl_mcf.py`, such as "projection_dim".
         checkpoint: Rematerialize the activations of the images.
     """
 
@@ -82,6 +82,7 @@ class TorchMCLMCF(nn.Module):
             size, mixture = sum(encoded[m] for m in others), dims["mixture_dim"]
             layers[f"mix_{'_'.join(others)}"] = nn.Linear(size, mixture)
             contrast(2, (x, *others), encoded[x], mixture)
+        # Every 3x3 convolution without padding shrinks the image by 2.
         edge = projected - 2 * len(dims["channels"])
         image = edge**2 * dims["channels"][-1]
         tv, ta, va = PAIRS.values()
@@ -126,6 +127,7 @@ class TorchMCLMCF(nn.Module):
 
 
 def _convolutions(channels: tuple[int, ...]) -> nn.Sequential:
+    """Returns 3x3 convolutions with ReLU."""
     layers = []
     for c, k in zip((1, *channels[:-1]), channels, strict=True):
         layers += [nn.Conv2d(c, k, 3), nn.ReLU()]
@@ -140,6 +142,7 @@ def load(network: TorchMCLMCF, params: dict) -> None:
         _put(lstm.weight_ih_l0, source["lstm"]["input_kernel"][0].T)
         _put(lstm.weight_hh_l0, source["lstm"]["recurrent_kernel"][0].T)
         _put(lstm.bias_ih_l0, source["lstm"]["bias"][0])
+        # PyTorch's LSTM has two biases, which are added; the JAX model has one.
         _put(lstm.bias_hh_l0, 0 * source["lstm"]["bias"][0])
         _linear(at[f"out_{m}"], source["out"])
     for name in params.keys() & at.keys():
@@ -160,10 +163,12 @@ def _layer(layer: nn.Module, weight: dict) -> None:
 
 
 def _linear(layer: nn.Linear, weight: dict) -> None:
+    """Copies a linear layer."""
     _put(layer.weight, weight["kernel"].T)
     _put(layer.bias, weight["bias"])
 
 
 def _put(target: torch.Tensor, value: np.ndarray) -> None:
+    """Copies an array into a tensor."""
     with torch.no_grad():
         target.copy_(torch.tensor(np.array(value)))

@@ -11,7 +11,7 @@ from mmfusion_jax.layers.transformer import sinusoid
 
 
 class TorchMEA(nn.Module):
-    """The defaults of `models/mea.py` for sequences of features and one score.
+    """MEA with the defaults of `models/mea.py`, for features and one score.
 
     Args:
         features: Features of every modality, by its name.
@@ -31,6 +31,7 @@ class TorchMEA(nn.Module):
             lambda: nn.LSTM(d, d // 2, batch_first=True, bidirectional=True)
         )
         unit = lambda mu=0.0: Unit(d, heads, mu, plain)
+        # The first layer has no scores of a previous one.
         self.self_attention = nn.ModuleList(
             each(lambda i=i: unit(mu if i else 0.0)) for i in range(psa)
         )
@@ -68,13 +69,13 @@ class TorchMEA(nn.Module):
         return self.head(functional.gelu(self.hidden(fused)))[:, 0], h_e, h_a
 
     def encode(self, m, x):
-        """Convolution, position encoding and LSTM, Eq. 1."""
+        """Applies convolution, position encoding and LSTM, Eq. 1."""
         x = self.conv[m](x.transpose(1, 2)).transpose(1, 2)
         positions = torch.from_numpy(sinusoid(x.shape[1], x.shape[2], first=0))
         return self.lstm[m](x + positions)[0]
 
     def self_attend(self, z):
-        """Predictive self-attention and modality weights, Eq. 2-6."""
+        """Applies predictive self-attention and modality weights, Eq. 2-6."""
         scores = dict.fromkeys(self.order)
         for i in range(self.psa):
             gamma, new = [], {}
@@ -88,7 +89,7 @@ class TorchMEA(nn.Module):
         return z
 
     def cross_attend(self, z):
-        """Hierarchical cross-modal attention, Eq. 10."""
+        """Applies hierarchical cross-modal attention, Eq. 10."""
         for i in range(self.hca):
             new = {}
             for t in self.order:
@@ -144,6 +145,7 @@ class Unit(nn.Module):
         ]
 
     def scores(self, q, k):
+        """Returns scaled products of queries and keys, before the softmax."""
         return q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
 
     def finish(self, queries, mixed):
@@ -161,16 +163,18 @@ class Graph(nn.Module):
         self.strength = nn.Linear(2 * d, 1)
 
     def forward(self, nodes):
+        """Maps nodes (b m d) to their sum after one step of attention, (b d)."""
         x = self.project(nodes)
         m = x.shape[1]
         pairs = [x[:, :, None].expand(-1, m, m, -1), x[:, None].expand(-1, m, m, -1)]
         delta = functional.gelu(self.strength(torch.cat(pairs, -1))[..., 0])
+        # Without self-loops, the default of the library.
         delta = delta.masked_fill(torch.eye(m, dtype=torch.bool), -torch.inf)
         return torch.sigmoid(torch.softmax(delta, -1) @ x).sum(1)
 
 
 def layer_norm(x):
-    """Layer normalization without scale and bias."""
+    """Applies layer normalization without scale and bias."""
     return functional.layer_norm(x, x.shape[-1:])
 
 
@@ -187,6 +191,7 @@ def load(network: TorchMEA, params) -> None:
     for name, value in translated(network, params).items():
         with torch.no_grad():
             missing.pop(name).copy_(torch.tensor(value))
+    # PyTorch's LSTM has two biases, which are added; the JAX model has one.
     zero = [name for name in missing if "bias_hh" in name]
     with torch.no_grad():
         for name in zero:

@@ -6,7 +6,7 @@ from torch import nn
 
 
 class TorchResNeXt3D(nn.Module):
-    """The same layers in the same order, with PyTorch's parameter names.
+    """Layers of `ResNeXt3D` in the same order, with PyTorch's parameter names.
 
     Attributes:
         stages: Bottlenecks in order, with the names of the JAX encoder.
@@ -77,11 +77,13 @@ def load(network: TorchResNeXt3D, leaves: dict[tuple[str, ...], np.ndarray]) -> 
     state = {}
     for path, value in leaves.items():
         value = np.asarray(value)
+        # The JAX encoder stores kernels of 1x1x1 convolutions as matrices.
         if value.ndim == 2:
             value = value[None, None, None]
         if value.ndim == 5:
             value = value.transpose(4, 3, 0, 1, 2)
         state[name(path)] = torch.tensor(np.ascontiguousarray(value))
+    # PyTorch counts batches in its BatchNorm; the JAX encoder does not.
     missing, unused = network.load_state_dict(state, strict=False)
     assert not unused and all("num_batches" in key for key in missing)
 
@@ -102,6 +104,7 @@ def name(path: tuple[str, ...]) -> str:
 
 
 def _jax_layout(value: np.ndarray) -> np.ndarray:
+    """Returns a gradient in the layout of the JAX encoder."""
     if value.ndim < 5:
         return value
     value = value.transpose(2, 3, 4, 1, 0)

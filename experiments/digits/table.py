@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+# experiments/ is not a package; a script only finds modules in its own folder.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tables import markdown, row, step_s, train, write
 

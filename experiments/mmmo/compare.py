@@ -68,6 +68,7 @@ def compare(
         y_true = data.label("test", "score")
         pairs = [run.plot_data.pairs for run in seeds.values() if run.plot_data.pairs]
         y_pred = np.array([pair.prediction for pair in pairs])
+        # The examples must be in the same order, or the comparison is not paired.
         assert np.allclose([pair.truth for pair in pairs], y_true, atol=1e-3)
         positive = y_true > TARGET.neutral
         logistic, ridge = predict(data, ALL)
@@ -79,6 +80,7 @@ def compare(
 
 def _test(differences: list[np.ndarray]) -> dict[str, float]:
     """Returns the mean over all clips, its standard error, and Wilcoxon's p-value."""
+    # Every clip is tested in one fold, so no clip counts twice.
     d = np.concatenate(differences)
     test: Any = wilcoxon(d)
     error = float(d.std(ddof=1) / np.sqrt(len(d)))
@@ -97,6 +99,7 @@ def main() -> None:
         runs = read_runs(workdir)
         config = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
         result: dict[str, Any] = {"run": workdir.name, "folds": sorted(runs)}
+        # Means over seeds and over folds need every fold with every seed.
         if len({tuple(sorted(seeds)) for seeds in runs.values()}) == 1:
             keep = config["data"]["keep_clips_without_text"]
             result |= {

@@ -76,6 +76,8 @@ def evaluate(data: Dataset, modalities: tuple[str, ...]) -> dict[str, float]:
 
 def _preprocessing() -> tuple[SimpleImputer, StandardScaler]:
     """Returns the preprocessing of every regression."""
+    # Without it the imputer drops features that are missing in all training clips, such
+    # as text in the official split, and the widths of the splits would differ.
     return SimpleImputer(keep_empty_features=True), StandardScaler()
 
 

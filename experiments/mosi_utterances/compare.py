@@ -52,10 +52,13 @@ def compare(folder: str, workdir: Path) -> dict[str, Any]:
     options = recorded.config["data"]
     context = options["context_before"] + options["context_after"] > 0
     y_true, errors = ridge(folder, context)
+    # The penalty that is best on the test split favors ridge: a lower error of the
+    # model cannot be due to a badly chosen penalty.
     best = min(errors.values(), key=np.mean)
     folders = sorted(path.parent for path in workdir.glob("fold_0/seed_*/run.json"))
     runs = [run for folder in folders if (run := read_run(folder))]
     pairs = [run.plot_data.pairs for run in runs if run.plot_data.pairs]
+    # The examples must be in the same order, or the comparison is not paired.
     assert np.allclose([pair.truth for pair in pairs], y_true, atol=1e-3)
     y_pred = np.array([pair.prediction for pair in pairs])
     d = np.abs(y_pred - y_true).mean(axis=0) - best

@@ -28,6 +28,7 @@ def features(source: InMemory, modality: str, context: bool) -> np.ndarray:
 
     With `context`, the mean of its neighbors is appended, (n 2f).
     """
+    # The last feature marks the target utterance.
     x, target = source.inputs[modality][..., :-1], source.inputs[modality][..., -1] > 0
     others = source.masks[modality] & ~target
     count = np.maximum(others.sum(axis=1), 1)[:, None]

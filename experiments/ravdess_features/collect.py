@@ -30,6 +30,8 @@ def mean_std(
         table[seeds.index(run.seed), run.fold] = scores["accuracy"]
     return {
         "mean": round(float(table.mean()), 4),
+        # Of the means over the other axis: how far a table of one seed, or of other
+        # actors, would differ from this one.
         "std of seeds": round(float(table.mean(axis=1).std(ddof=1)), 4),
         "std of folds": round(float(table.mean(axis=0).std(ddof=1)), 4),
         "folds": table.mean(axis=0).round(4).tolist(),

@@ -24,6 +24,8 @@ def features(folder: Path) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarra
     audio = np.load(folder / "mfcc.npz", allow_pickle=False)
     faces = np.load(folder / "action_units.npz", allow_pickle=False)
     mfcc = audio["mfcc"].astype(np.float64)
+    # The standard deviation of differences: how fast the spectrum changes, which the
+    # other statistics, over time, do not contain.
     delta = np.diff(mfcc, axis=1)
     statistics = [mfcc.mean(1), mfcc.std(1), delta.std(1), mfcc.max(1), mfcc.min(1)]
     pooled = np.concatenate(statistics, axis=1)
@@ -37,6 +39,8 @@ def evaluate(x: np.ndarray, y: np.ndarray, fold: np.ndarray, protocol: str) -> d
     """Returns the accuracy of every fold, on test and on validation actors."""
     test, valid = [], []
     for number in range(FOLDS):
+        # As `cross_validation_split`: the next fold validates. Regularization is fixed,
+        # so nothing is selected on it.
         is_test, is_valid = fold == number, fold == (number + 1) % FOLDS
         train = ~is_test & ~is_valid if protocol == "validation" else ~is_test
         model = make_pipeline(

@@ -35,6 +35,7 @@ def pooled(source: InMemory, signal: str) -> np.ndarray:
     rows = []
     windows = zip(source.inputs[signal][..., 0], source.masks[signal], strict=True)
     for x, mask in windows:
+        # Masked samples are 0; a window without the signal has the statistics of one 0.
         valid = x[mask] if mask.any() else x[:1]
         half = (len(valid) + 1) // 2
         trend = valid[-half:].mean() - valid[:half].mean()
@@ -50,6 +51,7 @@ def evaluate(data: Dataset, signals: tuple[str, ...]) -> Metrics:
         if isinstance(source, InMemory)
     }
     y = {split: data.label(split, LABEL) for split in x}
+    # Balanced, as a third of the windows are stress and macro-F1 counts both classes.
     model = make_pipeline(
         StandardScaler(), LogisticRegression(max_iter=5000, class_weight="balanced")
     )
@@ -58,6 +60,7 @@ def evaluate(data: Dataset, signals: tuple[str, ...]) -> Metrics:
 
 def metrics(y_true: np.ndarray, y_pred: np.ndarray) -> Metrics:
     """Returns the metrics of predictions."""
+    # zero_division: a constant prediction never predicts the other class.
     macro = f1_score(y_true, y_pred, average="macro", zero_division=0)  # pyright: ignore
     return {"macro_f1": float(macro), "accuracy": float(np.mean(y_true == y_pred))}
 
