@@ -81,5 +81,5 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
-    """The folder of golden arrays; its README says how they were made."""
+    """The folder of golden arrays; its README describes how they were made."""
     return Path(__file__).with_name("golden")

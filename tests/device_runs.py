@@ -54,7 +54,7 @@ def distance(a, b) -> float:
 def differences(
     f, params, batch, counts: tuple[int, ...] = COUNTS
 ) -> tuple[dict[str, float], str]:
-    """How far every executor is from one device, and the program for two under jit."""
+    """Differences of executors from one device, and the program of two under jit."""
     one, _ = under_jit(f, params, batch, 1)
     found, programs = {}, {}
     for n in counts:

@@ -1,8 +1,8 @@
-"""Children that may die: a server imports everything once and forks for every trial.
+"""Child processes that may be killed: a server imports once and forks for every trial.
 
 Run as a program it is the server; `ForkServer` is its handle in a test. At a fork the
 server has one thread and no JAX backend, so that a child starts as a fresh process
-does, less the seconds of its imports.
+does, without the seconds of its imports.
 """
 
 import dataclasses
@@ -22,13 +22,13 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a child ended.
+    """Outcome of a child.
 
     Attributes:
-        code: its exit code, or minus the signal that ended it.
-        value: what its function returned; None if it did not get that far.
-        log: all it wrote to stdout and stderr.
-        seconds: from fork to end.
+        code: Its exit code, or minus the signal that ended it.
+        value: What its function returned; None if it did not get that far.
+        log: All it wrote to stdout and stderr.
+        seconds: From fork to end.
     """
 
     code: int
@@ -41,10 +41,10 @@ class ForkServer:
     """Starts the server; a context manager.
 
     Args:
-        module: a module in this folder, of functions that children call.
-        folder: for logs and results.
-        cache: of compiled programs, shared by the children.
-        preload: a library that comes before the C library.
+        module: A module in this folder, of functions that children call.
+        folder: For logs and results.
+        cache: Of compiled programs, shared by the children.
+        preload: A library that comes before the C library.
     """
 
     def __init__(
@@ -82,10 +82,10 @@ class ForkServer:
         """Calls a function in a child.
 
         Args:
-            function: a name in the module.
+            function: A name in the module.
             *args: JSON values.
             signals: (seconds after the fork, signal) to send.
-            limit: a child that lives longer is killed, and the test fails.
+            limit: A child that lives longer is killed, and the test fails.
         """
         request = {
             "function": function,
@@ -120,7 +120,7 @@ class ForkServer:
 
 
 def serve(module: str, cache: str) -> None:
-    """Forks a child for every request on stdin, and tells how it ended on stdout."""
+    """Forks a child for every request on stdin, and writes its outcome to stdout."""
     import jax
 
     jax.config.update("jax_platforms", "cpu")
@@ -142,7 +142,7 @@ def serve(module: str, cache: str) -> None:
 
 
 def _be_child(functions: Any, request: dict[str, Any]) -> None:
-    """Calls the function, leaves its value in a file, and exits."""
+    """Calls the function, writes its value to a file, and exits."""
     code = 1
     try:
         log = os.open(request["log"], os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)

@@ -1,8 +1,8 @@
-"""The golden arrays of CFN-SR: their weights and inputs, and PyTorch's names for ours.
+"""Golden arrays of CFN-SR: weights, inputs, and conversion to PyTorch's names.
 
 `golden/README.md` defines the filler: every weight is a hash of its PyTorch name, in
-PyTorch's shape and order. `variables` fills one of our models with them, `to_torch`
-brings one of our trees, such as a gradient, into PyTorch's names and layouts.
+PyTorch's shape and order. `variables` fills a JAX model with them, `to_torch` converts
+a tree of the JAX model, such as a gradient, to PyTorch's names and layouts.
 """
 
 import re
@@ -102,11 +102,11 @@ def video(name: str, *sizes: int) -> np.ndarray:
 
 
 def variables(init, prefix: tuple[str, ...] = ()):
-    """Golden values for the tree that `init()` would make.
+    """Golden values for the tree that `init()` would return.
 
     Args:
-        init: makes the variables; only their shapes are used.
-        prefix: where the module would stand in CFNSR, such as ("encoders_audio",).
+        init: Makes the variables; only their shapes are used.
+        prefix: Where the module would stand in CFNSR, such as ("encoders_audio",).
     """
     filled = {}
     for (collection, *path), leaf in flatten_dict(jax.eval_shape(init)).items():
@@ -115,7 +115,7 @@ def variables(init, prefix: tuple[str, ...] = ()):
 
 
 def golden_leaf(path: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
-    """The golden value of one of our leaves, in our layout."""
+    """The golden value of a leaf of the JAX model, in its layout."""
     name, third = torch_name(path)
     whole = torch_layout(path, np.empty(shape, np.bool)).shape
     if third is None:
@@ -128,7 +128,7 @@ def golden_leaf(path: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
 
 
 def to_torch(tree) -> dict[str, np.ndarray]:
-    """Our tree, without its collection, as PyTorch's names and layouts."""
+    """A tree of the JAX model, without its collection, by PyTorch's names."""
     named, thirds = {}, {}
     for path, value in flatten_dict(tree).items():
         name, third = torch_name(path)
@@ -143,7 +143,7 @@ def to_torch(tree) -> dict[str, np.ndarray]:
 
 
 def torch_name(path: tuple[str, ...]) -> tuple[str, int | None]:
-    """PyTorch's name of one of our leaves, and which third of that array it is."""
+    """PyTorch's name of a leaf, and which third of PyTorch's array it is."""
     *modules, leaf = path
     if modules[-2:-1] == ["attention"] and modules[-1] in THIRDS:
         place = ".".join(_rename(modules[:-1]))

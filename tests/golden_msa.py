@@ -1,4 +1,4 @@
-"""The golden arrays of the sequence models: their weights, made anew by name."""
+"""The golden arrays of the sequence models: weights generated from their names."""
 
 import zlib
 

@@ -10,9 +10,9 @@ def in_ci(values: Iterable[Any], *default: Hashable, several: bool = False) -> l
     """`values` as parameters, of which only `default` run in the default group.
 
     Args:
-        values: of one parameter, or tuples of several.
-        default: some of them.
-        several: the test has several parameters.
+        values: Of one parameter, or tuples of several.
+        default: Some of them.
+        several: The test has several parameters.
     """
     values = list(values)
     if unknown := [name for name in default if name not in values]:

@@ -1,6 +1,6 @@
-"""What the children of the kill tests do: a tiny run with all that a real one has.
+"""Run of the children of the kill tests: tiny, with everything that a real one has.
 
-Shuffled data with augmentation, padding and filling rows, BatchNorm, dropout, Adam, an
+Shuffled data with augmentation, padding of steps and rows, BatchNorm, dropout, Adam, an
 evaluation every epoch, an asynchronous checkpoint every second step, two devices.
 """
 
@@ -80,7 +80,7 @@ def shaken(example: Example, rng: np.random.Generator) -> Example:
 
 
 def train(folder: str) -> dict[str, Any]:
-    """Trains, or goes on, as a command does; what the run ended with.
+    """Trains, or resumes, as a command does; returns the result of the run.
 
     Exits as the command would if it is interrupted.
     """
@@ -154,7 +154,7 @@ def _train(request: ParsedCommand) -> dict[str, Any]:
 
 
 def _metrics(folder: Path) -> list[list[Any]]:
-    """What metrics.jsonl holds, but for times."""
+    """Returns the content of metrics.jsonl without times."""
     names = ("loss", "grad_norm", "valid/loss", "valid/accuracy")
     return [
         [line.step, line.kind, *(line.values.get(name) for name in names)]

@@ -1,4 +1,4 @@
-"""Every loss term with all that it reads, for tests that hold for all of them."""
+"""Every loss term with the outputs that it reads, for tests of all terms."""
 
 import math
 
@@ -56,7 +56,7 @@ PREDICTIONS = {"l1": "score", "mse": "score"}
 
 
 def batch() -> Batch:
-    """Sixteen examples: missing modalities and two rows that fill up, uneven."""
+    """Sixteen examples: missing modalities, and two padding rows, unevenly spread."""
     masks = {name: np.ones((ROWS, 2), bool) for name in MODALITIES}
     masks["audio"][[3, 9]], masks["video"][[4, 9]], masks["text"][9] = (
         False,
@@ -93,7 +93,7 @@ def widths() -> dict[str, int]:
 
 
 def real_rows(name: str, batch: Batch) -> Array:
-    """The rows in which the array `name` means something, (b) bool."""
+    """The rows in which the array `name` is defined, (b) bool."""
     for pair, modalities in PAIRS.items():
         if name.startswith(pair):
             return batch.has_modalities(*modalities)
@@ -102,7 +102,7 @@ def real_rows(name: str, batch: Batch) -> Array:
 
 
 def outputs(arrays: dict[str, Array], batch: Batch, term: str) -> Outputs:
-    """What a model with these arrays returns, with the prediction that `term` reads."""
+    """Outputs of a model with these arrays and the prediction that `term` reads."""
     prediction = arrays[PREDICTIONS.get(term, "logits")]
     valid = {
         f"{pair}/valid": batch.has_modalities(*both) for pair, both in PAIRS.items()

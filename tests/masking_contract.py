@@ -1,4 +1,4 @@
-"""What every encoder, block and model promises about masked values."""
+"""Checks that masked values change nothing, for encoders, blocks and models."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,25 +13,25 @@ POISON = (float("nan"), 1e30, -1e30)
 
 
 def poisoned(x: Array, mask: Array, bad: float) -> Array:
-    """`x` with `bad` in every masked place."""
+    """`x` with `bad` at every masked position."""
     mask = mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
     return jnp.where(mask, x, bad)
 
 
 def poison(tokens: Tokens, bad: float) -> Tokens:
-    """Tokens with `bad` in every masked place."""
+    """Tokens with `bad` at every masked position."""
     return tokens.replace(values=poisoned(tokens.values, tokens.mask, bad))
 
 
 def assert_ignores_poison(
     loss: Callable[..., Array], params: Any, make: Callable[[float], Any]
 ) -> None:
-    """Checks that value and gradients are the same bits for every poison.
+    """Checks that value and gradients are bit-identical for every masked value.
 
     Args:
-        loss: maps params and an input to a scalar that reads everything unmasked.
-        params: a tree of arrays.
-        make: the input, with its argument in every masked place.
+        loss: Maps params and an input to a scalar that reads everything unmasked.
+        params: A tree of arrays.
+        make: The input, with its argument in every masked place.
     """
     run = jax.jit(jax.value_and_grad(loss))
     want = run(params, make(0.0))

@@ -24,7 +24,7 @@ PAIRS = (
     "level3/text_video_video_audio",
     "level3/text_audio_video_audio",
 )
-"""Of views, by the names of aux."""
+"""Pairs of views, by their names in `Outputs.aux`."""
 
 
 def small(text=None, **options):

@@ -31,7 +31,7 @@ def features(steps, widths, rows=4):
 
 
 class Linear(nn.Module):
-    """The quickest encoder there is."""
+    """An encoder that is quick to compile."""
 
     width: int
 
@@ -66,7 +66,7 @@ def count(made, batch):
 
 @functools.cache
 def weights_of(made):
-    """Random weights, made without a program of their own."""
+    """Random weights, without a compiled program that creates them."""
     rng = np.random.default_rng(0)
     fill = lambda x: jnp.asarray(rng.uniform(-0.3, 0.3, x.shape), x.dtype)
     flat = flatten_dict(shapes(made, small_batch()))

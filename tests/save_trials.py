@@ -1,4 +1,4 @@
-"""What the children of the fault tests do: save a small state, faults or not."""
+"""Functions of the children of the fault tests: saves with and without faults."""
 
 import ctypes
 import hashlib
@@ -60,7 +60,7 @@ def make_base(folder: str) -> None:
 def save_with_fault(
     folder: str, shim: str, at: int, error: int, sticky: bool
 ) -> dict[str, Any]:
-    """Saves step 3 while call `at` fails or kills, then step 4 on a sound disk."""
+    """Saves step 3 while call `at` fails or kills, then step 4 without a fault."""
     library = ctypes.CDLL(shim)
     arm = lambda path, *how: library.fault_arm(
         path.encode(), ctypes.c_long(how[0]), *how[1:]
@@ -99,7 +99,7 @@ def save_on_full_disk(folder: str, limit: int) -> dict[str, Any]:
 
 
 def unequal_steps(folder: str) -> list[str]:
-    """What is wrong with the steps that a reader finds: [] if all are as saved."""
+    """Errors of the steps that a reader finds: [] if all are as saved."""
     wrong: list[str] = []
     reader = CheckpointStorage(Path(folder), keep=2, read_only=True, log=wrong.append)
     for step in list(reader.saved):
@@ -115,7 +115,7 @@ def unequal_steps(folder: str) -> list[str]:
 
 
 def leftovers(folder: str) -> list[str]:
-    """What lies in a folder of checkpoints beside whole steps."""
+    """Content of a folder of checkpoints other than complete steps."""
     return [path.name for path in Path(folder).iterdir() if not path.name.isdecimal()]
 
 
@@ -126,7 +126,7 @@ def rot(folder: str, scratch: str, seed: int, trials: int) -> list[dict[str, Any
 
 
 def _rot_once(folder: str, scratch: str, generator: np.random.Generator) -> Any:
-    """One damage to one file of the newest step, and what comes of it."""
+    """Corrupts one file of the newest step in one way, and returns the outcome."""
     shutil.rmtree(scratch, ignore_errors=True)
     shutil.copytree(folder, scratch)
     files = sorted(p for p in Path(scratch, "2").rglob("*") if p.is_file())
@@ -150,7 +150,7 @@ def _rot_once(folder: str, scratch: str, generator: np.random.Generator) -> Any:
 
 
 def damage(path: Path, generator: np.random.Generator) -> str:
-    """Flips a bit, cuts, zeroes 64 bytes or deletes; says which."""
+    """Flips a bit, truncates, zeroes 64 bytes or deletes; returns which."""
     content = bytearray(path.read_bytes())
     how = generator.choice(["flip", "cut", "zero", "delete"], p=[0.7, 0.1, 0.1, 0.1])
     place = int(generator.integers(max(len(content), 1)))

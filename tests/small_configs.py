@@ -24,7 +24,7 @@ SHAPES = {
     "video": (3, 8, 8, 1),
     "text": (5,),
 }
-"""Of one example of the small digits; the first axis is time."""
+"""Shapes of one example of the small digits; the first axis is time."""
 
 WORDS = 8
 CONV_LSTM = {f"model.encoders.{m}.hidden_dim": 4 for m in ("audio", "video", "text")}
@@ -79,7 +79,7 @@ def small(word: str, **changes) -> ConfigDict:
 
 
 def _fits(config: ConfigDict, path: str) -> bool:
-    """Whether a config has the field."""
+    """Returns whether a config has the field."""
     *groups, last = path.split(".")
     for group in groups:
         config = config[group]
@@ -93,9 +93,9 @@ def digits(
     cache_dir: str = "",
     count: int = 12,
 ) -> Dataset:
-    """Stands in for the embedded digits: made up, three classes, all four modalities.
+    """Replaces the embedded digits: random data, three classes, all four modalities.
 
-    Video is float, so that it can hold NaN.
+    Video is float, so that it can contain NaN.
     """
     sources = {
         split: _source(rows, seed, tuple(modalities or SHAPES), missing_rate)
@@ -124,7 +124,7 @@ def _source(rows: int, seed: int, modalities: tuple[str, ...], missing: float):
 
 
 def start(parts: TrainingComponents, batch: Batch) -> TrainState:
-    """A first state with random weights, made without a program of its own."""
+    """An initial state with random weights, without compiling its initialization."""
     init = lambda: create_state(parts.model, parts.tx, batch, jax.random.key(0))
     shapes = jax.eval_shape(init)
     params, zero = filled(shapes.params), jnp.zeros((), jnp.int32)

@@ -34,7 +34,7 @@ EXECUTORS = (("jit", 2), ("pmap", 2), ("jit", 8), ("pmap", 8))
 
 
 class Frames(nn.Module):
-    """The least that can stand for an encoder: one layer, its norm, and dropout."""
+    """A minimal encoder: one layer, its norm, and dropout."""
 
     axis: str | None = None
     dropout: float = 0.0
@@ -47,7 +47,7 @@ class Frames(nn.Module):
 
 
 def batch() -> Batch:
-    """Sixteen examples: padding, missing modalities and two filling rows, uneven."""
+    """Sixteen examples: padding, missing modalities, two padding rows, all uneven."""
     rng = np.random.default_rng(0)
     audio = rng.normal(size=(16, 6, 4)).astype(KIND)
     video = rng.normal(size=(16, 4, 2, 2, 1)).astype(KIND)
@@ -73,7 +73,7 @@ def start():
 
 
 def parts(executor: Executor, dropout: float, official: bool):
-    """Model, objective and optimiser."""
+    """Model, objective and optimizer."""
     model = CFNSR(
         encoders={
             "audio": Frames(executor.axis, dropout),
@@ -110,7 +110,7 @@ def train(
 def distance(a, b) -> float:
     """Largest difference of any leaf, relative to that leaf's largest value.
 
-    A bias before a norm has no gradient but rounding, hence the floor.
+    The gradient of a bias before a norm is only rounding error, hence the floor.
     """
     leaf = lambda x, y: np.abs(x - y).max() / max(np.abs(y).max(), 1e-2)
     return float(max(jax.tree.leaves(jax.tree.map(leaf, a, b))))

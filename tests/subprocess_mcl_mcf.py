@@ -1,6 +1,6 @@
 """MCL-MCF's loss and gradient on 1, 2 and 8 devices; prints what differs.
 
-Also how much of the batch a device of two has at once in the images of level 3.
+Also prints how many rows of the images of level 3 a device of two has at once.
 """
 
 import json
@@ -45,7 +45,7 @@ OBJECTIVE = Objective(
 
 
 def batch() -> Batch:
-    """Missing modalities and rows that fill up, uneven over the devices."""
+    """Missing modalities and padding rows, unevenly spread over the devices."""
     rng = np.random.default_rng(0)
     inputs = {m: rng.normal(size=(ROWS, 2, f)) for m, f in WIDTHS.items()}
     masks = {m: np.ones((ROWS, 2), bool) for m in WIDTHS}
@@ -64,7 +64,7 @@ def value_and_gradient(params, batch, axis=None):
 
 
 def rows_of_images(program: str) -> int:
-    """Most rows of any image (rows c h w) in a program."""
+    """Maximum number of rows of any image (rows c h w) in a program."""
     shapes = re.findall(r"f64\[([\d,]+)\]", program)
     sizes = [tuple(map(int, shape.split(","))) for shape in shapes]
     sides = range(5, 8)  # of images between vectors of 9 and the flat result

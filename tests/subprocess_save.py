@@ -25,7 +25,7 @@ def state_of(executor: Executor, step: int):
 
 
 def restored(executor: Executor, found) -> int:
-    """The step of what was restored, which must be whole."""
+    """The step of a restored state, which must be complete."""
     state, meta = found
     step = meta["step"]
     assert digests(state) == digests(state_of(executor, step))

@@ -24,7 +24,7 @@ NO_DROPOUT = {
         **{f"model.encoders.{m}.dropout": 0.0 for m in small_configs.SHAPES},
     },
 }
-"""Devices draw masks of their own under pmap."""
+"""Without dropout: under pmap every device draws other masks."""
 
 
 def main(name: str) -> None:

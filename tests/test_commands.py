@@ -105,7 +105,7 @@ def followed(monkeypatch, cache_dir, tmp_path):
 
 
 def exit_code(command: str, workdir: Path) -> int:
-    """What a command ends with, run in this process."""
+    """Runs a command in this process and returns its exit code."""
     command = command.replace("--config=...", "--config=configs/cfn_sr.py")
     command = re.sub(r"--workdir=\S+", f"--workdir={workdir}", command)
     words = shlex.split(command)

@@ -1,4 +1,4 @@
-"""A dataset that lives in memory and learns in seconds, for tests of whole runs."""
+"""A dataset in memory that is learned in seconds, for tests of entire runs."""
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -10,7 +10,7 @@ CLASSES = ("low", "middle", "high")
 
 
 class Tones:
-    """Made-up clips: the class is the mean of both streams, drowned in noise."""
+    """Made-up clips: the class is the mean of both streams, with much noise."""
 
     def __init__(self, size: int, seed: int, endless: tuple[int, ...] = ()):
         self.size, self.seed, self.endless = size, seed, endless
@@ -49,11 +49,11 @@ def tones(
     """Thirty training examples and two small test splits.
 
     Args:
-        fold: another fold is another dataset.
-        folds: their number.
-        valid: whether there is a validation split.
-        broken: puts NaN into the sound of every training example.
-        endless: test examples whose video is infinite.
+        fold: Another fold is another dataset.
+        folds: Their number.
+        valid: Whether there is a validation split.
+        broken: Puts NaN into the sound of every training example.
+        endless: Test examples whose video is infinite.
     """
     del folds
     sources = {"train": Tones(30, 3 * fold), "test": Tones(9, 3 * fold + 1, endless)}
@@ -71,7 +71,7 @@ def tones(
 
 
 def spoilt(example, rng):
-    """The example with NaN for sound."""
+    """The example with NaN as audio."""
     audio = np.full_like(example["inputs"]["audio"], np.nan)
     return {**example, "inputs": {**example["inputs"], "audio": audio}}
 
@@ -80,7 +80,7 @@ def config(**changes) -> ConfigDict:
     """A linear model of tones that trains in seconds.
 
     Args:
-        **changes: full names of fields -> values.
+        **changes: Full names of fields -> values.
     """
     made = base_config()
     made.seed = 1234

@@ -1,4 +1,4 @@
-"""Residual networks in PyTorch, over pictures or clips, with torchvision's names."""
+"""Residual networks in PyTorch, over images or clips, with torchvision's names."""
 
 import itertools
 
@@ -16,7 +16,7 @@ def pair(dims, inside, out, size, stride=1):
 
 
 class Block(nn.Module):
-    """Of pictures `conv1`, `bn1`, ..; of clips `conv1.0`, `conv1.1`, .."""
+    """Layers `conv1`, `bn1`, .. of images; `conv1.0`, `conv1.1`, .. of clips."""
 
     def __init__(self, dims, inside, planes, kind, stride):
         super().__init__()
@@ -84,7 +84,7 @@ class TorchResNet(nn.Module):
 
 
 def stir(network):
-    """Gives every weight, scale and statistic a value that tells it from others."""
+    """Gives every weight, scale and statistic a distinct value."""
     generator = torch.Generator().manual_seed(0)
     rand = lambda x: torch.rand(x.shape, generator=generator)
     with torch.no_grad():

@@ -27,7 +27,7 @@ from mmfusion_jax.train.state import create_state
 
 @dataclasses.dataclass(frozen=True)
 class Small:
-    """Wants small predictions, or large ones."""
+    """A loss that is low for small predictions, or for large ones."""
 
     sign: float = 1.0
 
@@ -37,7 +37,7 @@ class Small:
 
 @dataclasses.dataclass(frozen=True)
 class Nothing:
-    """Does not look at the parameters."""
+    """A loss that does not depend on the parameters."""
 
     def __call__(self, outputs, batch):
         return batch.weight

@@ -36,7 +36,7 @@ QUICK = (
 
 
 def request(name: str, word: str, *flags: str) -> ParsedCommand:
-    """What a command line asks for."""
+    """The config that a command line asks for."""
     clips = CLIPS if word.startswith("clips") else []
     words = [f"--config={name}:{word}", *clips, *flags]
     return parse(words, (Flag("workdir", "", "where to"),), True)
@@ -67,7 +67,7 @@ def words_of(name: str) -> tuple[str, ...]:
 
 
 def modalities(name: str, word: str) -> list[str]:
-    """The modalities of a word, as they may stand behind it."""
+    """The modalities of a word, as they may follow it."""
     return [f"_{m}" for m in request(name, word).config.model.encoders]
 
 

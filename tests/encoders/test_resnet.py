@@ -31,7 +31,7 @@ def small(kind="basic", **options):
 
 @functools.lru_cache
 def compiled(model, train=False):
-    """The function of a model, whose statistics come along in training."""
+    """The compiled model; in training it also returns the statistics."""
     mutable = ["batch_stats"] if train else False
     return jax.jit(functools.partial(model.apply, train=train, mutable=mutable))
 

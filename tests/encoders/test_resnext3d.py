@@ -37,7 +37,7 @@ def apply(encoder, variables, clips, mask, *, train=False):
 
 
 def sample(x):
-    """Every so-many-th value, in PyTorch's order of axes."""
+    """At most 64 values at equal distances, in PyTorch's order of axes."""
     flat = x.transpose(0, 4, 1, 2, 3).ravel()
     return flat[:: max(1, flat.size // 64)][:64]
 

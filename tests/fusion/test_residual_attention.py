@@ -47,7 +47,7 @@ def video(params, streams):
 
 
 def hidden(streams, name, where):
-    """Streams in which the places `where` of `name` are masked."""
+    """Streams in which the positions `where` of `name` are masked."""
     mask = streams[name].mask.at[where].set(False)
     return {**streams, name: streams[name].replace(mask=mask)}
 

@@ -17,14 +17,14 @@ MASK = jnp.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [0, 0, 0, 0, 0]], bool)
 
 
 def loss(logits, mask):
-    """What the loss term says of (b s 1+n) logits, (b)."""
+    """The loss of (b s 1+n) logits, (b)."""
     batch = Batch({}, {"audio": mask}, {}, jnp.ones(len(mask)))
     aux = {"ctc/audio": logits, "ctc/audio/valid": mask}
     return LOSSES["ctc"](("audio",))(Outputs(logits, aux), batch)
 
 
 def from_torch(names):
-    """Our parameters from those of PyTorch's two layers."""
+    """Converts the parameters of PyTorch's two layers."""
     width, features = 5, 5
 
     def array(part, layer):

@@ -34,7 +34,7 @@ def params(layer):
 
 
 def from_torch(arrays, suffixes=("", "_reverse")):
-    """Our parameters from PyTorch's `weight_ih_l0` and so on."""
+    """Converts PyTorch's `weight_ih_l0` and so on to parameters."""
     stack = lambda name: np.stack([arrays[f"{name}_l0{end}"].T for end in suffixes])
     return {
         "input_kernel": stack("weight_ih"),

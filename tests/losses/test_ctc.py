@@ -30,7 +30,7 @@ def loss(logits, real, targets=None, weight=None):
 
 
 def said(path):
-    """What a path says: repetitions made one, blanks taken out."""
+    """The targets of a path: repetitions merged, blanks removed."""
     return tuple(k for k, _ in itertools.groupby(path) if k)
 
 
@@ -48,7 +48,7 @@ def brute(logits, targets):
 
 
 def test_one_target_by_hand():
-    """Two steps, all classes alike: 11, 10 and 01 of nine paths say 1."""
+    """Two steps, equal logits: of nine paths, 11, 10 and 01 lead to 1."""
     targets = jnp.array([[1, 0]])
     got = loss(jnp.zeros((1, 2, 3)), jnp.ones((1, 2), bool), targets)
     np.testing.assert_allclose(got, [np.log(3)], rtol=1e-6)
@@ -73,7 +73,7 @@ def test_sum_over_all_paths():
 
 
 def test_what_has_no_path_adds_nothing():
-    """Two steps cannot say 1, 1, and nobody is asked about a row that fills up."""
+    """Two steps have no path to 1, 1; a padding row contributes 0."""
     logits = jax.random.normal(jax.random.key(0), (3, 3, 3))
     real = jnp.array([[True, True, False], [True, True, True], [True, True, True]])
     targets, weight = jnp.array([[1, 1]] * 3), jnp.array([1.0, 1.0, 0.0])

@@ -64,7 +64,7 @@ def test_info_nce_one_way(arrays):
 
 @pytest.mark.parametrize("official", [False, True])
 def test_algorithm_1_and_the_official_variant(arrays, official):
-    """The projections are the model's part; the official one normalises y first."""
+    """The projections are in the model; the official variant normalizes y first."""
     linear = lambda x, name, d: (
         x @ fill(f"{name}.weight", (5, d)).T + fill(f"{name}.bias", (5,))
     )
@@ -123,7 +123,7 @@ def test_losses_against_a_label_by_hand():
 
 
 def test_omega_by_hand():
-    """A modality recognised for sure counts for nothing, but for "one"."""
+    """The weight of a modality is 1 minus its probability, and 1 with "one"."""
     aux = {"discriminator/agnostic/text": jnp.zeros((1, 2))}
     aux["importance/text"] = jnp.array([[0.0, np.log(3)]])
     want = {"detached": 0.75 * np.log(2), "joint": 0.75 * np.log(2), "one": np.log(2)}
@@ -186,7 +186,7 @@ def test_the_strength_of_reversal_grows():
 
 
 def test_adversaries(arrays):
-    """The model's part is two linear discriminators; the gradient is of both losses."""
+    """The model has two linear discriminators; the gradient is of both losses."""
     key = "spec_mea/adv_detach_True"
     cast = lambda x: jnp.asarray(x, jnp.float32)
     h = {

@@ -45,7 +45,7 @@ def test_weights_may_be_schedules_and_terms_stand_alone():
 
 
 def test_a_term_of_weight_0_is_not_computed():
-    """One that reads what the model does not give would fail."""
+    """A term that reads an output which the model does not return would fail."""
     lacking = WeightedLoss(CrossEntropy("digit", logits="no such extra"), 0.0)
     terms = {"a": WeightedLoss(CrossEntropy("digit"), lambda step: 0.0 * step)}
     objective = Objective(terms | {"b": lacking})

@@ -58,13 +58,13 @@ LSTMS = {"encoders_video/lstm": "visual_enc", "encoders_audio/lstm": "acoustic_e
 
 
 def swapped(x):
-    """The kernel for t', a', v', q from theirs for t', v', a', q."""
+    """Reorders the rows of a golden kernel from t', v', a', q to t', a', v', q."""
     t, v, a, q = np.split(x[..., 0].T, 4)
     return np.concatenate([t, a, v, q])
 
 
 def origin(path):
-    """The names of a golden weight for our path, and how it becomes ours."""
+    """The golden weights of a parameter, and the function that converts them."""
     parent, leaf = path.rsplit("/", 1)
     if path.startswith("encoders_text/"):
         ours = path.removeprefix("encoders_text/")

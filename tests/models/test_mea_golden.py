@@ -56,7 +56,7 @@ def perceptron(torch, name, first="fc1", second="fc2"):
 
 
 def units(torch, *names):
-    """The parameters of a Reinforcement, one unit by name each."""
+    """The parameters of a stack of units, one for each name."""
     trees = [unit(torch, name) for name in names]
     return jax.tree.map(lambda *x: np.stack(x), *trees)
 

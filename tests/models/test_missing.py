@@ -25,7 +25,7 @@ ENCODERS = {
     "audio": {"name": "audio_cnn", "hidden_dim": 8, "channels": 4, "pool": 4},
     "video": {"name": "image_cnn", "channels": (4,)},
 }
-"""Of the baselines, which take any."""
+"""Encoders of the baselines, which accept any."""
 
 
 def baseline(name: str, *modalities: str, **options) -> tuple[str, dict[str, Any]]:
@@ -105,7 +105,7 @@ class Subject:
     """A model with the objective of its config, and one program for all batches.
 
     Row i of the batch shall have the modalities `present[i]`: each set of them once,
-    none at all, and at last all of them in a row that only fills up.
+    none at all, and at last all of them in a padding row.
     """
 
     def __init__(self, asked: ConfigDict):
@@ -145,7 +145,7 @@ class Subject:
         return run
 
     def __call__(self, present: np.ndarray, bad: float = 0.0):
-        """What is made of the batch in which row i has the modalities present[i]."""
+        """The result for the batch in which row i has the modalities present[i]."""
         masks = dict(self.batch.masks)
         for i, name in enumerate(self.names):
             masks[name] = masks[name] & present[:, i : i + 1]
@@ -161,7 +161,7 @@ class Subject:
 
     @property
     def answers(self) -> int:
-        """How many sets of modalities are answered differently, none among them."""
+        """Number of sets of modalities, empty or not, with different predictions."""
         count = 2 ** len(self.names)
         if getattr(self.parts.model, "image_encoder", "none") == "none":
             return count

@@ -40,7 +40,7 @@ ABLATIONS = {
 
 
 class Given(nn.Module):
-    """An encoder that has done its work before."""
+    """An encoder whose inputs are tokens already."""
 
     @nn.compact
     def __call__(self, values, mask, *, train):
@@ -265,7 +265,7 @@ SUBSETS = [s for n in (1, 2, 3) for s in itertools.combinations(ORDER, n)]
 
 @pytest.mark.ci
 def test_weights_of_every_subset_of_modalities():
-    """One example for each subset, one with nothing, one that only fills up."""
+    """One example for each subset, one with nothing, and a padding row."""
     batch = made_up(9)
     has = {m: jnp.array([m in s for s in SUBSETS] + [False, True]) for m in ORDER}
     masks = {m: mask & has[m][:, None] for m, mask in batch.masks.items()}

@@ -18,7 +18,7 @@ def values(*shape: int) -> jax.Array:
 
 
 def gradients(f, *arrays):
-    """Of all arguments, for an uneven sum of what `f` gives."""
+    """Gradients by all arguments of a weighted sum of the values of `f`."""
     return jax.grad(lambda *x: jnp.sum(jnp.sin(f(*x))), range(len(arrays)))(*arrays)
 
 
