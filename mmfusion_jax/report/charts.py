@@ -90,7 +90,7 @@ def curves(
     # another page. Charts have different salts, since ids must be unique on a page.
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": salt}):
         figure, axes = _empty()
-        for (name, runs), color in zip(lines.items(), colors, strict=False):
+        for (name, runs), color in zip(lines.items(), itertools.cycle(colors)):
             alpha = 1.0 if len(runs) == 1 else max(0.25, 0.9 / len(runs) ** 0.5)
             for number, series in enumerate(runs):
                 # A line of one point is invisible.
@@ -155,7 +155,8 @@ def dot_plot(values: Mapping[str, Mapping[str, Number]], what: str) -> Chart:
     """
     items = list(next(iter(values.values())))
     # Marker and color of each series.
-    kinds = tuple(itertools.product("osD^v", ("first", "second", "third")))
+    # More terms than markers and colors share them; the table below names all.
+    kinds = itertools.cycle(itertools.product("osD^v", ("first", "second", "third")))
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": f"dots {what}"}):
         figure, axes = _empty(1.2 + 0.25 * len(items) + 0.1 * len(values))
         for (name, row), (marker, color) in zip(values.items(), kinds, strict=False):

@@ -307,6 +307,17 @@ def test_gradients(tmp_path):
         assert row in text, row
 
 
+def test_all_loss_terms_are_drawn(tmp_path):
+    found = found_gradients()
+    norms = {f"term {i}": spread(1.0 + i) for i in range(20)}
+    square = [[0.5] * 20] * 20
+    found["terms"] = {name: {"value": 1.0, "weight": 1.0} for name in norms}
+    module = {"norms": norms, "cosines": square, "conflicts": square}
+    found["modules"] = {"all modules": module}
+    (chart,) = re.findall("<svg.*?</svg>", gradients_page(tmp_path, found), re.DOTALL)
+    assert all(f"term {i}<" in chart for i in range(20))
+
+
 def test_no_string_of_gradients_becomes_markup(tmp_path):
     pages = {}
     for suffix in (HARMLESS, HOSTILE):
