@@ -88,7 +88,7 @@ class MetricsLogger:
         self._lines.write(line.dumps())
         # A killed run then lacks at most the line that it was writing.
         self._lines.flush()
-        for name, value in line.values.items():
+        for name, value in {"epoch": line.epoch, **line.values}.items():
             if value is not None and math.isfinite(value):
                 # TensorBoard groups scalars by what is in front of the slash, which
                 # names of evaluations have: "valid/accuracy".
