@@ -2,17 +2,32 @@
 
 import os
 import signal
+import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from mmfusion_jax.errors import DataError
 from mmfusion_jax.safe_load.safe_pickle import read_pickle
+from mmfusion_jax.safe_load.sandbox import RESPONSE
 
 
-def answer(word: str) -> dict:
-    return {"word": word, "pid": os.getpid()}
+@dataclass(frozen=True)
+class Answer:
+    word: str
+    pid: int
+
+
+def answer(word: str) -> Answer:
+    return Answer(word, os.getpid())
+
+
+def respond(content: str) -> None:
+    """Writes a response as a worker could that a file has taken over."""
+    (Path(sys.argv[1]) / RESPONSE).write_text(content)
+    os._exit(0)
 
 
 def hang() -> None:

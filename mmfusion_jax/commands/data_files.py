@@ -203,6 +203,7 @@ def _run_sandboxed(
         return run_sandboxed(
             f"mmfusion_jax.data.feature_files.importer:{function}",
             arguments,
+            dict,
             memory_gb=command.flags["max_memory_gb"] or memory_for(largest),
             cpu_seconds=seconds,
             timeout=command.flags["timeout"] or 2 * seconds,

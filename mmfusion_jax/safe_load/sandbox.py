@@ -12,13 +12,17 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, TypeVar
+
+import msgspec
 
 from mmfusion_jax import errors
 from mmfusion_jax.errors import DataError, printable, shorten
 
 JSON: TypeAlias = Any
+T = TypeVar("T")
 # JSON in files, not pickles in pipes: a worker that a file has taken over must not be
 # able to run code here.
 REQUEST, RESPONSE = "request.json", "response.json"
@@ -36,6 +40,40 @@ _ERRORS = {
 }
 
 
+@dataclass(frozen=True)
+class ErrorResponse:
+    """UserError of the function.
+
+    Attributes:
+        name: Name of its class in `errors.py`.
+        code: Code of the error.
+        message: The message.
+        fix: Remedy; "" if there is nothing to add.
+    """
+
+    name: str
+    code: Annotated[str, msgspec.Meta(pattern="^[A-Z][0-9]{2}$")]
+    message: str
+    fix: str
+
+
+@dataclass(frozen=True)
+class Response:
+    """Response of the sandboxed process; only one of the attributes is set.
+
+    Attributes:
+        result: Result of the function, JSON values.
+        user_error: A UserError of the function.
+        out_of_memory: True if the memory limit was exceeded.
+        bug: Traceback of another exception.
+    """
+
+    result: JSON = None
+    user_error: ErrorResponse | None = None
+    out_of_memory: bool = False
+    bug: str = ""
+
+
 def memory_for(path: Path) -> float:
     """Returns the memory limit in GB for a file: 4 times its size, at least 2."""
     return max(2.0, 4 * path.stat().st_size / 1e9)
@@ -44,17 +82,20 @@ def memory_for(path: Path) -> float:
 def run_sandboxed(
     module_function: str,
     arguments: Mapping[str, JSON],
+    result_type: type[T],
     *,
     memory_gb: float,
     cpu_seconds: int,
     timeout: float,
     subject: str = "the import",
-) -> JSON:
+) -> T:
     """Calls a function in a separate process with resource limits.
 
     Args:
         module_function: Such as "mmfusion_jax.data.media.decode_clips:prepare".
         arguments: Keyword arguments of the function; JSON values.
+        result_type: Type of the result, such as a dataclass of JSON values. It is
+            checked: a file may have taken over the process.
         memory_gb: Limit of the address space, in addition to that of Python and its
             libraries, and of the size of every file that the function writes.
         cpu_seconds: Limit of the CPU time.
@@ -62,11 +103,12 @@ def run_sandboxed(
         subject: Name of the task in messages.
 
     Returns:
-        The result of the function, which must be a JSON value.
+        The result of the function.
 
     Raises:
         UserError: The function raised it.
-        DataError: A limit was exceeded, or the process crashed.
+        DataError: A limit was exceeded, the process crashed, or the result is not of
+            the type `result_type`.
         RuntimeError: The function raised another exception, which is a bug; the
             message has its traceback.
     """
@@ -99,7 +141,11 @@ def run_sandboxed(
         if done.returncode:
             raise _exit_error(done.returncode, subject, memory_gb, cpu_seconds)
         response = _read_response(Path(folder) / RESPONSE, subject)
-    return _result(response, subject, memory_gb)
+    _raise_error(response, subject, memory_gb)
+    try:
+        return msgspec.convert(response.result, result_type)
+    except ValueError as error:  # msgspec's ValidationError is one
+        raise _invalid_response(subject, error) from error
 
 
 def _exit_error(
@@ -134,21 +180,22 @@ def _signal_name(number: int) -> str:
         return str(number)
 
 
-def _read_response(path: Path, subject: str) -> Mapping[str, JSON]:
+def _read_response(path: Path, subject: str) -> Response:
     """Returns the response, which is checked: a file may have taken over the worker."""
     try:
         if path.stat().st_size > _MAX_RESPONSE:
             raise ValueError("too large")
-        response = json.loads(path.read_text())
-        if not isinstance(response, dict) or len(response) != 1:
-            raise ValueError("not an object with one key")
+        return msgspec.convert(json.loads(path.read_text()), Response)
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(
-            "D67",
-            f"{subject} returned no valid response ({shorten(error)}).",
-            "copy or download the file again",
-        ) from error
-    return response
+        raise _invalid_response(subject, error) from error
+
+
+def _invalid_response(subject: str, error: Exception) -> DataError:
+    return DataError(
+        "D67",
+        f"{subject} returned no valid response ({shorten(error)}).",
+        "copy or download the file again",
+    )
 
 
 def _cut(message: str) -> str:
@@ -158,18 +205,17 @@ def _cut(message: str) -> str:
     return f"{message[:_MAX_MESSAGE]} ..."
 
 
-def _result(response: Mapping[str, JSON], subject: str, memory_gb: float) -> JSON:
-    """Returns the result of the function, or raises its exception."""
-    if "result" in response:
-        return response["result"]
-    if "user_error" in response:
-        name, code, message, fix = response["user_error"]
+def _raise_error(response: Response, subject: str, memory_gb: float) -> None:
+    """Raises the exception of the function, if there was one."""
+    if found := response.user_error:
         # A name of a class in the response selects from a table and is never looked up.
-        raise _ERRORS.get(name, DataError)(code, _cut(message), _cut(fix))
-    if "memory" in response:
+        kind = _ERRORS.get(found.name, DataError)
+        raise kind(found.code, _cut(found.message), _cut(found.fix))
+    if response.out_of_memory:
         raise DataError(
             "D65",
             f"{subject} exceeded the memory limit of {memory_gb:g} GB.",
             "raise --max_memory_gb if you trust the file",
         )
-    raise RuntimeError(f"{subject} failed:\n{printable(str(response.get('bug')))}")
+    if response.bug:
+        raise RuntimeError(f"{subject} failed:\n{printable(response.bug)}")

@@ -2,8 +2,8 @@
 
     python -m mmfusion_jax.safe_load.sandbox_worker FOLDER
 
-FOLDER contains `request.json`. The response is written to `response.json`, an object
-with one of the keys "result", "user_error", "memory" and "bug".
+FOLDER contains `request.json`. The response, a `sandbox.Response`, is written to
+`response.json`.
 """
 
 import importlib
@@ -14,10 +14,19 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from mmfusion_jax import errors
 from mmfusion_jax.safe_load.parent_death import exit_with_parent
-from mmfusion_jax.safe_load.sandbox import JSON, REQUEST, RESPONSE
+from mmfusion_jax.safe_load.sandbox import (
+    JSON,
+    REQUEST,
+    RESPONSE,
+    ErrorResponse,
+    Response,
+)
 
 _STATM = Path("/proc/self/statm")  # Linux only
 
@@ -31,7 +40,7 @@ def main(folder: Path) -> None:
     _set_limits(request["memory"], request["cpu"])
     response = _call(function, request["arguments"])
     # Written last: without a response the parent reports how the process ended.
-    (folder / RESPONSE).write_text(json.dumps(response))
+    (folder / RESPONSE).write_text(json.dumps(msgspec.to_builtins(response)))
 
 
 def _set_limits(memory: int, cpu: int) -> None:
@@ -72,21 +81,20 @@ def _lower_limit(kind: int, maximum: int) -> None:
     resource.setrlimit(kind, (soft, top))
 
 
-def _call(
-    function: Callable[..., JSON], arguments: Mapping[str, JSON]
-) -> Mapping[str, JSON]:
+def _call(function: Callable[..., Any], arguments: Mapping[str, JSON]) -> Response:
     """Returns the response: the result of the function, or its exception."""
     try:
-        return {"result": function(**arguments)}
+        return Response(result=msgspec.to_builtins(function(**arguments)))
     except MemoryError:
-        return {"memory": True}
+        return Response(out_of_memory=True)
     except errors.UserError as error:
         # Readers report a MemoryError as D65; the message of the parent has the limit.
         if error.code == "D65":
-            return {"memory": True}
-        return {"user_error": [_name(error), error.code, error.args[0], error.fix]}
+            return Response(out_of_memory=True)
+        name, message = _name(error), str(error.args[0])
+        return Response(user_error=ErrorResponse(name, error.code, message, error.fix))
     except Exception:
-        return {"bug": traceback.format_exc()}
+        return Response(bug=traceback.format_exc())
 
 
 def _name(error: errors.UserError) -> str:

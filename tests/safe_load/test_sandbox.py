@@ -3,9 +3,12 @@
 import os
 import pickle
 import time
+from types import NoneType
+from typing import Any
 
 import pytest
 from paths import TESTS
+from sandbox_jobs import Answer
 
 from mmfusion_jax.errors import DataError
 from mmfusion_jax.safe_load.sandbox import memory_for, run_sandboxed
@@ -19,15 +22,38 @@ def importable(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{here}{os.pathsep}{here.parent}")
 
 
-def sandboxed(name: str, *, limits: dict | None = None, **arguments):
-    return run_sandboxed(
-        f"sandbox_jobs:{name}", arguments, **{**LIMITS, **(limits or {})}
-    )
+def sandboxed(
+    name: str, result_type: Any = NoneType, *, limits: dict | None = None, **arguments
+) -> Any:
+    limits = {**LIMITS, **(limits or {})}
+    return run_sandboxed(f"sandbox_jobs:{name}", arguments, result_type, **limits)
 
 
 def test_the_result_comes_from_another_process():
-    got = sandboxed("answer", word="ok")
-    assert got["word"] == "ok" and got["pid"] != os.getpid()
+    got = sandboxed("answer", Answer, word="ok")
+    assert got == Answer("ok", got.pid) and got.pid != os.getpid()
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("", "Expecting value"),
+        ("[" * 100_000, "recursion"),
+        ("[]", "Expected `object`"),
+        ('{"result": {"word": 3, "pid": 1}}', r"Expected `str`.*\$.word"),
+        ('{"result": {"word": "\\u001b[31m"}}', "missing required field `pid`"),
+        ('{"user_error": ["DataError", "D41", "message", "fix"]}', "user_error"),
+        (
+            '{"user_error": {"name": "", "code": "\\n", "message": "", "fix": ""}}',
+            r"matching regex.*\$.user_error.code",
+        ),
+        ('{"bug": 3}', r"Expected `str`.*\$.bug"),
+    ],
+)
+def test_a_response_that_a_file_has_written_is_checked(content, problem):
+    with pytest.raises(DataError, match=rf"no valid response \(.*{problem}") as caught:
+        sandboxed("respond", Answer, content=content)
+    assert caught.value.code == "D67" and len(str(caught.value).splitlines()) == 2
 
 
 @pytest.mark.parametrize(
@@ -37,6 +63,12 @@ def test_the_result_comes_from_another_process():
         ("end", {"number": 9}, "D67", "SIGKILL; possibly out of memory"),
         ("end", {"number": 11}, "D67", "was killed by signal SIGSEGV"),
         ("leave", {}, "D67", "returned no valid response"),
+        (
+            "answer",
+            {"word": "ok"},
+            "D67",
+            r"valid response \(Expected `null`, got `obj",
+        ),
         ("complain", {}, "D41", "no header"),
     ],
 )
@@ -85,7 +117,7 @@ def test_messages_are_short():
 def test_pickles_are_read_in_the_sandbox(tmp_path):
     file = tmp_path / "file.pkl"
     file.write_bytes(pickle.dumps({"train": 1, "test": 2}))
-    assert sandboxed("names", file=str(file)) == ["test", "train"]
+    assert sandboxed("names", list[str], file=str(file)) == ["test", "train"]
     file.write_bytes(pickle.dumps(os.system))
     with pytest.raises(DataError, match="is a program object") as caught:
         sandboxed("names", file=str(file))

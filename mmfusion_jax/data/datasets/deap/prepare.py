@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,7 @@ def open_or_prepare(file: Path) -> Store:
         run_sandboxed(
             "mmfusion_jax.data.datasets.deap.prepare:prepare_subject",
             {"file": str(file), "folder": str(folder)},
+            NoneType,
             memory_gb=memory_for(file),
             cpu_seconds=900,
             timeout=1800,
