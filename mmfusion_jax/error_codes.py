@@ -385,8 +385,10 @@ _CODES = (
         "D21",
         "Corrupted cache",
         """Cached data is corrupted: a file is missing, has the wrong size, or does not
-        match its checksum. Delete the folder that the message shows and rerun the
-        command, which builds it again. If this happens twice, check the disk.""",
+        match its checksum, or its manifest lacks a field or has a wrong value. Or
+        another version of the library imported a feature file. Delete the folder that
+        the message shows and rerun the command that the message shows, or that built
+        it. If this happens twice, check the disk.""",
     ),
     _code(
         "D22",

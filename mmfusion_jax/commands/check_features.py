@@ -1,36 +1,32 @@
 """Formats the statistics of a feature file or an import as a text report."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 
 from mmfusion_jax.data.feature_files.importer import find_problems
 from mmfusion_jax.data.feature_files.known_datasets import (
-    FEATURE_DATASETS,
     POLARITIES,
     FeatureDatasetSpec,
 )
-from mmfusion_jax.data.feature_files.summary import header_lines, table_lines
+from mmfusion_jax.data.feature_files.summary import (
+    FileSummary,
+    SplitStats,
+    header_lines,
+    table_lines,
+)
 from mmfusion_jax.errors import shown_name
 from mmfusion_jax.report import formatting
 from mmfusion_jax.tasks import Multilabel, Regression, constant_baseline_scores
 
-JSON = Any
 
-
-def format_report(found: Mapping[str, JSON]) -> str:
-    """Returns the report.
-
-    Args:
-        found: Result of `importer.summarize_file` or `importer.import_file`.
-    """
-    spec = FEATURE_DATASETS.get(found["name"])
+def format_report(found: FileSummary) -> str:
+    """Returns the statistics, remarks and problems of a file as lines of text."""
     problems, remarks = find_problems(found)
     lines = [
         *header_lines(found),
         *table_lines(found),
-        *label_summary(found["report"], spec),
+        *label_summary(found.splits, found.spec),
     ]
     lines += [f"remark: {line}" for line in remarks]
     lines += [f"problem: {line}" for line in problems] or ["no problems found"]
@@ -38,17 +34,17 @@ def format_report(found: Mapping[str, JSON]) -> str:
 
 
 def label_summary(
-    report: Mapping[str, JSON], spec: FeatureDatasetSpec | None
+    splits: Mapping[str, SplitStats], spec: FeatureDatasetSpec | None
 ) -> Iterator[str]:
     """Yields the distribution of the labels and the metrics of the constant baseline.
 
     Args:
-        report: Statistics of the splits.
+        splits: Statistics of the splits.
         spec: Labels of the dataset; None for an unknown one.
     """
-    for split, part in report.items():
-        for name, values in part["labels"].items():
-            what = _distribution(name, np.array(values), spec)
+    for split, part in splits.items():
+        for name, values in part.labels.items():
+            what = _distribution(values, spec)
             yield f"  {split}: {shown_name(name)}: {what}"
     task = None
     if spec is not None and spec.flags:
@@ -57,7 +53,7 @@ def label_summary(
         task = Regression(spec.label, spec.target)
     if spec is None or task is None:
         return
-    train, test = (np.array(report[s]["labels"][spec.label]) for s in ("train", "test"))
+    train, test = (splits[s].labels[spec.label] for s in ("train", "test"))
     baseline = constant_baseline_scores(task, train, test)
     parts = [
         f"{shown_name(info.label)} "
@@ -68,10 +64,8 @@ def label_summary(
     yield f"  baseline on test ({baseline.description}): {', '.join(parts)}"
 
 
-def _distribution(
-    name: str, values: np.ndarray, spec: FeatureDatasetSpec | None
-) -> str:
-    """Returns the distribution of a label as text."""
+def _distribution(values: np.ndarray, spec: FeatureDatasetSpec | None) -> str:
+    """Returns the distribution of scores (n) or flags (n k) as text."""
     if values.ndim == 2:
         names = spec.flags if spec else [str(i) for i in range(values.shape[1])]
         means = zip(names, values.mean(axis=0), strict=True)

@@ -8,17 +8,21 @@ python -m mmfusion_jax data remove mosi
 """
 
 import contextlib
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mmfusion_jax.cli.command import Command, run_subcommand
 from mmfusion_jax.cli.flags import Flag, ParsedCommand
 from mmfusion_jax.data.feature_files.known_datasets import FEATURE_DATASETS
 from mmfusion_jax.errors import ConfigError, printable, shorten, shown_name
 
+# Slow to import, and needed only once the flags are known to be valid.
+if TYPE_CHECKING:
+    from mmfusion_jax.data.feature_files.summary import FileSummary
+
+T = TypeVar("T")
 NAMES = tuple(FEATURE_DATASETS)
 AV_MNIST = "av_mnist"
 """The dataset that is built from a folder of raw files."""
@@ -39,7 +43,11 @@ def import_command(command: ParsedCommand) -> None:
     # Slow imports, needed only once the flags are known to be valid.
     from mmfusion_jax.data.datasets.sentiment_files import list_imports
     from mmfusion_jax.data.feature_files.importer import FOLDER, find_problems
-    from mmfusion_jax.data.feature_files.summary import header_lines, table_lines
+    from mmfusion_jax.data.feature_files.summary import (
+        ImportSummary,
+        header_lines,
+        table_lines,
+    )
     from mmfusion_jax.data.storage.array_record_store import cache_folder
 
     name, path = command.flags["dataset"], Path(command.positional).expanduser()
@@ -49,18 +57,18 @@ def import_command(command: ParsedCommand) -> None:
         "parent": str(cache_folder(FOLDER) / name),
         "nan_to_zero": command.flags["nan_to_zero"],
     }
-    found = _run_sandboxed("import_file", arguments, path, command)
+    found = _run_sandboxed("import_file", arguments, ImportSummary, path, command)
     if command.flags["json"]:
-        print(json.dumps(found, indent=1))
+        _print_json(found)
         return
     problems, remarks = find_problems(found)
     _show("\n".join([*header_lines(found), *table_lines(found)]))
     for kind, lines in (("problem", problems), ("remark", remarks)):
         for line in lines:
             _show(f"  {kind}: {line}")
-    _print_imported(found["folder"], found["already_imported"])
+    _print_imported(found.folder, found.already_imported)
     # With several imports, the commands must name one of them.
-    file = Path(found["folder"]).name if len(list_imports(name)) > 1 else ""
+    file = Path(found.folder).name if len(list_imports(name)) > 1 else ""
     config = FEATURE_DATASETS[name].config
     suffix = f" --config.data.file={file}" if file else ""
     _show(f"train:  python -m mmfusion_jax.main --config={shorten(config)}{suffix}")
@@ -78,11 +86,10 @@ def check_command(command: ParsedCommand) -> int:
 
     check = _check_import if command.positional in NAMES else _check_file
     found = check(command)
-    print(
-        json.dumps(found, indent=1)
-        if command.flags["json"]
-        else printable(check_features.format_report(found))
-    )
+    if command.flags["json"]:
+        _print_json(found)
+    else:
+        _show(check_features.format_report(found))
     return int(bool(find_problems(found)[0]))
 
 
@@ -93,7 +100,7 @@ def list_command(command: ParsedCommand) -> None:
 
     stores = list_stores()
     if command.flags["json"]:
-        print(json.dumps([store.to_json() for store in stores], indent=1))
+        _print_json([store.to_json() for store in stores])
         return
     width = max((len(shorten(store.name)) for store in stores), default=0)
     for store in stores:
@@ -124,11 +131,10 @@ def remove_command(command: ParsedCommand) -> int:
             print("Nothing was deleted.", file=sys.stderr)
             return 1
     remove_store(store)
-    print(
-        json.dumps(store.to_json(), indent=1)
-        if command.flags["json"]
-        else printable(f"deleted {about}")
-    )
+    if command.flags["json"]:
+        _print_json(store.to_json())
+    else:
+        _show(f"deleted {about}")
     return 0
 
 
@@ -153,6 +159,13 @@ def _print_imported(folder: str | Path, already_imported: bool) -> None:
     _show(f"{what} {folder}")
 
 
+def _print_json(value: Any) -> None:
+    """Prints dataclasses as JSON."""
+    from mmfusion_jax.results.json_file import dumps
+
+    print(dumps(value))
+
+
 def _show(text: str) -> None:
     """Prints a text, which can contain paths and names of files."""
     print(printable(text))
@@ -167,21 +180,22 @@ def _print_av_mnist(command: ParsedCommand, folder: str = "") -> None:
     )
 
     found = summarize(load_av_mnist(folder))
-    print(
-        json.dumps(found, indent=1)
-        if command.flags["json"]
-        else printable(format_summary(found))
-    )
+    if command.flags["json"]:
+        _print_json(found)
+    else:
+        _show(format_summary(found))
 
 
-def _check_file(command: ParsedCommand) -> Mapping[str, Any]:
+def _check_file(command: ParsedCommand) -> "FileSummary":
     """Returns the statistics of a file."""
+    from mmfusion_jax.data.feature_files.summary import FileSummary
+
     path = Path(command.positional).expanduser()
     arguments = {"file": str(path), "name": command.flags["dataset"]}
-    return _run_sandboxed("summarize_file", arguments, path, command)
+    return _run_sandboxed("summarize_file", arguments, FileSummary, path, command)
 
 
-def _check_import(command: ParsedCommand) -> Mapping[str, Any]:
+def _check_import(command: ParsedCommand) -> "FileSummary":
     """Returns the statistics of an import, after reading every example."""
     from mmfusion_jax.data.datasets.sentiment_files import check_imported
 
@@ -189,8 +203,12 @@ def _check_import(command: ParsedCommand) -> Mapping[str, Any]:
 
 
 def _run_sandboxed(
-    function: str, arguments: Mapping[str, Any], path: Path, command: ParsedCommand
-) -> Mapping[str, Any]:
+    function: str,
+    arguments: Mapping[str, Any],
+    result_type: type[T],
+    path: Path,
+    command: ParsedCommand,
+) -> T:
     """Runs a function of `importer.py` on a file in the sandbox."""
     from mmfusion_jax.data.feature_files.reader import list_files
     from mmfusion_jax.safe_load.sandbox import memory_for, run_sandboxed
@@ -203,7 +221,7 @@ def _run_sandboxed(
         return run_sandboxed(
             f"mmfusion_jax.data.feature_files.importer:{function}",
             arguments,
-            dict,
+            result_type,
             memory_gb=command.flags["max_memory_gb"] or memory_for(largest),
             cpu_seconds=seconds,
             timeout=command.flags["timeout"] or 2 * seconds,

@@ -1,5 +1,6 @@
 """Import of feature files, and the commands data import, check, list and remove."""
 
+import dataclasses
 import io
 import json
 import os
@@ -36,8 +37,8 @@ from mmfusion_jax.config.load import load_config
 from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.data.datasets.sentiment_files import load_sentiment_file, outline
 from mmfusion_jax.data.feature_files.checksums import PUBLISHED_FILES, PublishedFile
+from mmfusion_jax.data.feature_files.import_manifest import open_import
 from mmfusion_jax.data.feature_files.importer import import_file
-from mmfusion_jax.data.storage.array_record_store import open_store
 from mmfusion_jax.errors import ConfigError, DataError
 
 CONFIGS = ROOT / "configs"
@@ -158,9 +159,9 @@ def test_nan_and_infinite_values(tmp_path):
     assert "test  video  0 NaN, 1 infinite" in said
     assert not list(tmp_path.rglob("MANIFEST.json"))
     found = import_here(file, nan_to_zero=True)
-    assert found["repaired"] == {"train": {"audio": 2}, "test": {"video": 1}}
+    assert found.repaired == {"train": {"audio": 2}, "test": {"video": 1}}
     made = load_sentiment_file("mosi")
-    assert made.facts["repaired"] == found["repaired"]
+    assert made.facts["repaired"] == found.repaired
     got = made.source("train")[0]["inputs"]["audio"]
     assert np.isfinite(got).all() and not got[1, :2].any() and got[1, 2]
 
@@ -204,11 +205,11 @@ def test_the_file_is_another_data_set(tmp_path, monkeypatch):
         import_here(file, "iemocap")
     with pytest.raises(DataError, match=r"D74.*emotions; .*CMU-MOSI: score"):
         import_here(write(tmp_path / "y.pkl", mult(emotions=True)))
-    sha256 = import_here(file)["sha256"]
+    sha256 = import_here(file).sha256
     monkeypatch.setitem(PUBLISHED_FILES, sha256, PublishedFile("mosei", "MMSA MOSEI"))
     with pytest.raises(DataError, match=r"D74.*is MMSA MOSEI[\s\S]*--dataset=mosei"):
         import_here(file)
-    assert import_here(file, "mosei")["known"] == "MMSA MOSEI"
+    assert import_here(file, "mosei").known == "MMSA MOSEI"
     assert load_sentiment_file("mosei").title == "CMU-MOSEI (MMSA MOSEI)"
 
 
@@ -232,7 +233,7 @@ def test_of_several_imports_one_must_be_named(tmp_path, capsys):
         .facts["prepared"]
         .startswith("mult_unaligned")
     )
-    name = Path(first["folder"]).name
+    name = Path(first.folder).name
     assert load_sentiment_file("mosi", file=name).facts["prepared"] == name
     with pytest.raises(DataError, match="D76.*'npz' has no match"):
         load_sentiment_file("mosi", file="npz")
@@ -246,12 +247,13 @@ def test_of_several_imports_one_must_be_named(tmp_path, capsys):
 def test_the_same_file_again_is_found(tmp_path):
     file = write(tmp_path / "x.pkl", mmsa())
     first, again = import_here(file), import_here(file)
-    assert (first["already_imported"], again["already_imported"]) == (False, True)
-    assert {**first, "already_imported": True} == again
+    assert (first.already_imported, again.already_imported) == (False, True)
+    assert dataclasses.replace(first, already_imported=True) == again
     moved = import_here(shutil.copy(file, tmp_path / "z.pkl"))
-    assert moved["folder"] == first["folder"]
-    manifest = open_store(Path(first["folder"])).manifest
-    assert manifest["report"]["train"]["ids"] == mmsa()["train"]["id"]
+    assert moved.folder == first.folder
+    _, manifest = open_import(Path(first.folder), "mosi")
+    assert manifest.splits["train"].ids == mmsa()["train"]["id"]
+    assert manifest.splits == first.splits and manifest.counts == COUNTS
 
 
 SMALL = {
@@ -508,7 +510,7 @@ def test_removing_asks_for_confirmation(
         def isatty(self):
             return True
 
-    folder = import_here(write(tmp_path / "x.pkl", mmsa()))["folder"]
+    folder = import_here(write(tmp_path / "x.pkl", mmsa())).folder
     monkeypatch.setattr("sys.stdin", Terminal(f"{answer}\n"))
     got, _, err = data(capsys, "remove", Path(folder).name)
     assert got == code and f"This deletes {folder} (" in err

@@ -343,11 +343,11 @@ def test_statistics_show_problems(tmp_path):
     root["test"]["id"][2] = root["test"]["id"][1]
     root["test"]["regression_labels"][:] = 1
     root["valid"]["regression_labels"][:2] = [np.nan, np.inf]
-    report = compute_statistics(read_source(write(tmp_path / "x.pkl", root)).splits)
-    audio = report["train"]["inputs"]["audio"]
-    assert (audio["nan"], audio["infinite"], audio["features"]) == (1, 1, 5)
-    assert audio["steps"][2] == 9 and report["valid"]["inputs"]["video"]["silent"] == 1
-    found = "\n".join(problems(report, FEATURE_DATASETS["mosi"]))
+    splits = compute_statistics(read_source(write(tmp_path / "x.pkl", root)).splits)
+    audio = splits["train"].inputs["audio"]
+    assert (audio.nan, audio.infinite, audio.features) == (1, 1, 5)
+    assert audio.steps.maximum == 9 and splits["valid"].inputs["video"].silent == 1
+    found = "\n".join(problems(splits, FEATURE_DATASETS["mosi"]))
     for message in (
         "train: NaN or infinite values: 2 of audio",
         "1 videos are in two splits (data leakage): train0",
@@ -357,28 +357,28 @@ def test_statistics_show_problems(tmp_path):
         "valid: 2 values of label 'score' are NaN or infinite",
     ):
         assert message in found
-    text = "\n".join(remarks(report, FEATURE_DATASETS["mosi"]))
+    text = "\n".join(remarks(splits, FEATURE_DATASETS["mosi"]))
     assert "published: 1284/229/686" in text
     assert "valid: video of 1 examples is all zeros" in text
     assert "test: 1 of 4 features of video are constant" in text
-    text = "\n".join(remarks(report, FEATURE_DATASETS["sims"]))
+    text = "\n".join(remarks(splits, FEATURE_DATASETS["sims"]))
     assert "1 videos, and their speakers, are in more than one split" in text
     assert not any(
-        "videos" in one for one in problems(report, FEATURE_DATASETS["sims"])
+        "videos" in one for one in problems(splits, FEATURE_DATASETS["sims"])
     )
 
 
 def test_moments_are_those_of_the_valid_steps(tmp_path):
     root = mmsa()
     root["train"]["audio"][0, 1, 2] = np.inf
-    report = compute_statistics(read_source(write(tmp_path / "x.pkl", root)).splits)
+    splits = compute_statistics(read_source(write(tmp_path / "x.pkl", root)).splits)
     parts = rows("train", "audio", lengths("train", "audio"))
     parts[0][1, 2] = 0
     steps = np.concatenate(parts).astype("f8")
-    stats = report["train"]["inputs"]["audio"]
-    assert stats["count"] == len(steps)
-    np.testing.assert_allclose(stats["total"], steps.sum(0))
-    np.testing.assert_allclose(stats["square"], np.square(steps).sum(0))
+    moments = splits["train"].inputs["audio"].moments
+    assert moments is not None and moments.count == len(steps)
+    np.testing.assert_allclose(moments.total, steps.sum(0))
+    np.testing.assert_allclose(moments.square, np.square(steps).sum(0))
 
 
 def test_known_files_are_of_known_data_sets():

@@ -9,6 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from mmfusion_jax.data.dataset import Dataset, Example, dataset_loader, names_files
+from mmfusion_jax.data.feature_files.import_manifest import (
+    ImportManifest,
+    open_import,
+)
 from mmfusion_jax.data.feature_files.importer import FOLDER
 from mmfusion_jax.data.feature_files.known_datasets import (
     FEATURE_DATASETS,
@@ -17,6 +21,7 @@ from mmfusion_jax.data.feature_files.known_datasets import (
 )
 from mmfusion_jax.data.feature_files.padded_sequences import video
 from mmfusion_jax.data.feature_files.statistics import remarks
+from mmfusion_jax.data.feature_files.summary import SplitStats
 from mmfusion_jax.data.option_checks import check_choice
 from mmfusion_jax.data.outline import Shape, outline_dataset
 from mmfusion_jax.data.preprocessing import (
@@ -25,12 +30,7 @@ from mmfusion_jax.data.preprocessing import (
     pad_or_truncate,
 )
 from mmfusion_jax.data.splits import SPLITS
-from mmfusion_jax.data.storage.array_record_store import (
-    Records,
-    Store,
-    cache_folder,
-    open_store,
-)
+from mmfusion_jax.data.storage.array_record_store import Records, Store, cache_folder
 from mmfusion_jax.data.storage.progress import track
 from mmfusion_jax.errors import (
     ConfigError,
@@ -114,31 +114,31 @@ def load_sentiment_file(
         DataError: the dataset has not been imported, or the file has no such text.
     """
     spec = FEATURE_DATASETS[name]
-    store = _open_import(name, file)
-    report = store.manifest["report"]
-    stored = _stored(store, text)
-    standardizers = {m: _standardizer(report, stored, m) for m in standardize}
-    longest = lambda one: max(p["inputs"][one]["steps"][2] for p in report.values())
+    store, manifest = open_import(find_import(name, file, "--config.data.file"), name)
+    splits = manifest.splits
+    stored = _stored(manifest, text)
+    standardizers = {m: _standardizer(splits["train"], stored, m) for m in standardize}
+    longest = lambda one: max(p.inputs[one].steps.maximum for p in splits.values())
     lengths = {modality: max(1, longest(one)) for modality, one in stored.items()}
-    labels = {split: _labels(part["labels"]) for split, part in report.items()}
+    labels = {split: _labels(part) for split, part in splits.items()}
     sources = {
         split: ImportedSource(
             store.source(split), stored, lengths, labels[split], standardizers
         )
-        for split in report
+        for split in splits
     }
     scores = [label for label in labels["train"] if label.startswith("score")]
     return Dataset(
         name,
-        f"{spec.title} ({shown_name(store.manifest['known'] or store.folder.name)})",
+        f"{spec.title} ({shown_name(manifest.known or store.folder.name)})",
         sources,
         {"polarity": POLARITIES} if scores else {},
         labels=labels,
-        groups=_groups(spec, report),
+        groups=_groups(spec, splits),
         values={label: spec.target for label in scores if spec.target is not None},
         flags={spec.label: spec.flags} if spec.flags else {},
-        ids=_id_range(report, stored),
-        facts=_facts(store, spec, text, standardize),
+        ids=_id_range(splits, stored),
+        facts=_facts(store, manifest, text, standardize),
     )
 
 
@@ -212,21 +212,6 @@ load_sims = _loader("sims")
 load_iemocap = _loader("iemocap")
 
 
-def _open_import(name: str, file: str, flag: str = "--config.data.file") -> Store:
-    """The store named by `flag`, with its splits in the usual order."""
-    folder = find_import(name, file, flag)
-    try:
-        store = open_store(folder)
-    except DataError as error:
-        fix = (
-            f"delete {folder} and run: python -m mmfusion_jax data import FILE "
-            f"--dataset={shown_name(name)}"
-        )
-        raise DataError(error.code, error.args[0], fix) from error
-    report = {split: store.manifest["report"][split] for split in SPLITS}
-    return Store(store.folder, {**store.manifest, "report": report})
-
-
 def list_imports(name: str) -> list[str]:
     """Returns the names of all imports of a dataset."""
     root = cache_folder(FOLDER) / name
@@ -278,16 +263,15 @@ def _not_imported(name: str) -> DataError:
     )
 
 
-def _stored(store: Store, text: str) -> dict[str, str]:
+def _stored(manifest: ImportManifest, text: str) -> dict[str, str]:
     """Modality -> its name in the store."""
     check_choice("text", text, TEXTS)
-    inputs = store.manifest["report"]["train"]["inputs"]
+    inputs = manifest.splits["train"].inputs
     chosen = {"text": TEXTS[text], "audio": "audio", "video": "video"}
     available = [name for name, stored in TEXTS.items() if stored in inputs]
     if available and text not in available:
-        raise _no_text(
-            text, f"{shorten(store.manifest['file'])} has no such text", available
-        )
+        reason = f"{shorten(manifest.file)} has no such text"
+        raise _no_text(text, reason, available)
     return {modality: one for modality, one in chosen.items() if one in inputs}
 
 
@@ -312,81 +296,79 @@ def _check_standardize(modality: str, known: Sequence[str]) -> None:
 
 
 def _standardizer(
-    report: Mapping[str, Any], stored: Mapping[str, str], modality: str
+    train: SplitStats, stored: Mapping[str, str], modality: str
 ) -> Standardizer:
     """The standardizer of the training split."""
-    inputs = report["train"]["inputs"]
-    known = [m for m, one in stored.items() if inputs[one].get("count")]
-    _check_standardize(modality, known)
-    stats = inputs[stored[modality]]
-    sums = np.array(stats["total"]), np.array(stats["square"])
-    return Standardizer.fit([RunningMoments(stats["count"], *sums)])
+    found = {m: train.inputs[one].moments for m, one in stored.items()}
+    known = {m: moments for m, moments in found.items() if moments}
+    _check_standardize(modality, list(known))
+    moments = known[modality]
+    sums = np.array(moments.total), np.array(moments.square)
+    return Standardizer.fit([RunningMoments(moments.count, *sums)])
 
 
 def _id_range(
-    report: Mapping[str, Any], stored: Mapping[str, str]
+    splits: Mapping[str, SplitStats], stored: Mapping[str, str]
 ) -> dict[str, tuple[int, int]]:
     """Modality -> minimum and maximum id, for modalities of ids."""
     found = {}
     for modality, one in stored.items():
-        stats = [part["inputs"][one] for part in report.values()]
-        if any(each["features"] for each in stats):
+        stats = [part.inputs[one] for part in splits.values()]
+        if any(each.features for each in stats):
             continue
-        low = min(each["low"] or 0 for each in stats)
-        found[modality] = int(low), int(max(each["high"] or 0 for each in stats))
+        low = min(each.low or 0 for each in stats)
+        found[modality] = int(low), int(max(each.high or 0 for each in stats))
     return found
 
 
-def _labels(stored: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _labels(part: SplitStats) -> dict[str, np.ndarray]:
     """The labels of a split, with the polarity of its scores."""
     labels = {
-        name: np.asarray(values, np.int32 if name == "emotions" else np.float32)
-        for name, values in stored.items()
+        name: np.array(values, np.float32) for name, values in part.scores.items()
     }
+    labels |= {name: np.array(rows, np.int32) for name, rows in part.flags.items()}
     if "score" in labels:
         labels["polarity"] = (np.sign(labels["score"]) + 1).astype(np.int32)
     return labels
 
 
 def _groups(
-    spec: FeatureDatasetSpec, report: Mapping[str, Any]
+    spec: FeatureDatasetSpec, splits: Mapping[str, SplitStats]
 ) -> dict[str, list[str]]:
     """Split -> its videos, if no video may be in two splits."""
-    if not spec.by_video or not all(part["ids"] for part in report.values()):
+    if not spec.by_video or not all(part.ids for part in splits.values()):
         return {}
-    return {s: sorted({video(i) for i in p["ids"]}) for s, p in report.items()}
+    return {s: sorted({video(i) for i in p.ids}) for s, p in splits.items()}
 
 
 def _facts(
-    store: Store, spec: FeatureDatasetSpec, text: str, standardize: Sequence[str]
+    store: Store, manifest: ImportManifest, text: str, standardize: Sequence[str]
 ) -> dict[str, Any]:
     """The facts about the dataset that go into results."""
-    manifest = store.manifest
-    warnings = remarks(manifest["report"], spec)
-    if not manifest["known"]:
-        warnings.append(f"{shorten(manifest['file'])}: not a published checksum")
+    warnings = remarks(manifest.splits, manifest.spec)
+    if not manifest.known:
+        warnings.append(f"{shorten(manifest.file)}: not a published checksum")
     return {
         "prepared": store.folder.name,
-        "sha256": manifest["sha256"],
-        "licence": manifest["licence"],
-        "counts": manifest["counts"],
-        "repaired": manifest["repaired"],
+        "sha256": manifest.sha256,
+        "license": manifest.license,
+        "counts": manifest.counts,
+        "repaired": manifest.repaired,
         "text": text,
         "standardized": list(standardize),
         "warnings": warnings,
     }
 
 
-def check_imported(name: str, file: str = "") -> dict[str, Any]:
+def check_imported(name: str, file: str = "") -> ImportManifest:
     """Returns the manifest of an import after reading every example of it.
 
     Raises:
         DataError: the dataset has not been imported, or the store is corrupted.
     """
-    store = _open_import(name, file, "--file")
-    for split in SPLITS:
-        count = store.manifest["counts"][split]
+    store, manifest = open_import(find_import(name, file, "--file"), name)
+    for split, part in manifest.splits.items():
         records = store.source(split)
-        for i in track(range(count), count, f"reading {split}"):
+        for i in track(range(part.count), part.count, f"reading {split}"):
             records[i]
-    return dict(store.manifest)
+    return manifest

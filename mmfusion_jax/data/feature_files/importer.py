@@ -1,5 +1,6 @@
 """Imports feature files into stores, after checking their values and splits."""
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,6 +10,12 @@ import array_record.python.array_record_module  # noqa: F401  before limits appl
 import numpy as np
 
 from mmfusion_jax.data.feature_files.checksums import PUBLISHED_FILES
+from mmfusion_jax.data.feature_files.import_manifest import (
+    LICENSE,
+    VERSION,
+    manifest_fields,
+    open_import,
+)
 from mmfusion_jax.data.feature_files.known_datasets import (
     FEATURE_DATASETS,
     check_labels,
@@ -23,34 +30,30 @@ from mmfusion_jax.data.feature_files.statistics import (
     replace_nonfinite,
     shared_ids,
 )
+from mmfusion_jax.data.feature_files.summary import (
+    FileSummary,
+    ImportSummary,
+    SplitStats,
+)
 from mmfusion_jax.data.storage.array_record_store import (
     FeatureSpec,
     make_folder,
-    open_store,
     write_store,
 )
 from mmfusion_jax.data.storage.progress import track
 from mmfusion_jax.errors import DataError, shown, shown_name
 
-JSON = Any
 FOLDER = "imported"
 """Folder of the cache with a folder for each dataset."""
 
-VERSION = 1
-"""Part of the name of every store: increase it when the stored values change."""
 
-
-def summarize_file(file: str, name: str = "") -> JSON:
+def summarize_file(file: str, name: str = "") -> FileSummary:
     """Computes the statistics of a file without importing it.
 
     Args:
         file: Path of the file.
         name: Key of its dataset in `FEATURE_DATASETS`; "" to recognize it by its
             checksum.
-
-    Returns:
-        "file", "layout", "sha256", "known", "name" and "report", the result of
-        `compute_statistics`.
 
     Raises:
         DataError: The file is not readable, or its labels are not those of `name`.
@@ -61,17 +64,10 @@ def summarize_file(file: str, name: str = "") -> JSON:
     name = name or (known.name if known else "")
     if name:
         _check(path, source, name)
-    return {
-        "file": path.name,
-        "layout": source.layout,
-        "sha256": source.sha256,
-        "known": known.title if known else "",
-        "name": name,
-        "report": compute_statistics(source.splits),
-    }
+    return _summary(path, source, name)
 
 
-def import_file(file: str, name: str, parent: str, nan_to_zero: bool) -> JSON:
+def import_file(file: str, name: str, parent: str, nan_to_zero: bool) -> ImportSummary:
     """Writes a file into a store, unless it exists.
 
     Args:
@@ -79,10 +75,6 @@ def import_file(file: str, name: str, parent: str, nan_to_zero: bool) -> JSON:
         name: Key of its dataset in `FEATURE_DATASETS`.
         parent: Folder of the stores of that dataset.
         nan_to_zero: Replace NaN and infinite values by 0, instead of raising an error.
-
-    Returns:
-        The result of `summarize_file`, and "folder", "repaired" (split -> modality ->
-        number of replaced values) and "already_imported".
 
     Raises:
         DataError: The file is not readable, is another dataset, contains NaN or
@@ -92,47 +84,47 @@ def import_file(file: str, name: str, parent: str, nan_to_zero: bool) -> JSON:
     make_folder(Path(parent))
     source = read_source(path)
     _check(path, source, name)
-    known = PUBLISHED_FILES.get(source.sha256)
-    report = compute_statistics(source.splits)
-    bad = count_nonfinite(report)
+    summary = _summary(path, source, name)
+    bad = count_nonfinite(summary.splits)
     if bad and not nan_to_zero:
-        raise _not_finite(path, report)
-    _check_leakage(path, report)
+        raise _not_finite(path, summary.splits)
+    _check_leakage(path, summary.splits)
+    summary = dataclasses.replace(summary, repaired=bad)
     folder = Path(parent) / f"{source.layout}-{_short_hash(source)}"
     # Before write_store, after which it exists in any case.
     already_imported = folder.exists()
-    manifest = {
-        "file": path.name,
-        "layout": source.layout,
-        "sha256": source.sha256,
-        "known": known.title if known else "",
-        "name": name,
-        "report": report,
-        "repaired": bad,
-        "licence": "research use; see the terms of the dataset",
-    }
     splits = {s: _records(s, part) for s, part in source.splits.items()}
-    write_store(folder, _features(source.splits["train"]), splits, manifest)
+    features = _features(source.splits["train"])
+    write_store(folder, features, splits, manifest_fields(summary))
     # Also checks a store that an earlier import wrote.
-    open_store(folder)
-    return {
-        **manifest,
-        "folder": str(folder),
-        "already_imported": already_imported,
-    }
+    open_import(folder, name)
+    return ImportSummary(
+        **vars(summary),
+        license=LICENSE,
+        folder=str(folder),
+        already_imported=already_imported,
+    )
 
 
-def find_problems(found: Mapping[str, JSON]) -> tuple[list[str], list[str]]:
-    """Returns the problems of a file, and remarks about it.
-
-    Args:
-        found: Result of `summarize_file` or `import_file`.
-    """
-    spec = FEATURE_DATASETS.get(found["name"])
-    wrong = problems(found["report"], spec)
-    if found.get("repaired"):
+def find_problems(summary: FileSummary) -> tuple[list[str], list[str]]:
+    """Returns the problems of a file, and remarks about it."""
+    wrong = problems(summary.splits, summary.spec)
+    if summary.repaired:
         wrong = [w for w in wrong if "NaN or infinite" not in w]
-    return wrong, remarks(found["report"], spec)
+    return wrong, remarks(summary.splits, summary.spec)
+
+
+def _summary(path: Path, source: Source, name: str) -> FileSummary:
+    """Returns the statistics of a file."""
+    known = PUBLISHED_FILES.get(source.sha256)
+    return FileSummary(
+        file=path.name,
+        layout=source.layout,
+        sha256=source.sha256,
+        known=known.title if known else "",
+        name=name,
+        splits=compute_statistics(source.splits),
+    )
 
 
 def _check(path: Path, source: Source, name: str) -> None:
@@ -148,27 +140,27 @@ def _check(path: Path, source: Source, name: str) -> None:
         check_labels(FEATURE_DATASETS[name], str(path), split, part)
 
 
-def _check_leakage(path: Path, report: Mapping[str, JSON]) -> None:
+def _check_leakage(path: Path, splits: Mapping[str, SplitStats]) -> None:
     """Raises DataError if a clip is in two splits."""
-    if shared := shared_ids(report):
-        one, splits = next(iter(shared.items()))
+    if shared := shared_ids(splits):
+        one, where = next(iter(shared.items()))
         raise DataError(
             "D73",
             f"{path}: {len(shared)} clips are in more than one split (data leakage), "
-            f"such as {shown(one)} in {' and '.join(splits)}.",
+            f"such as {shown(one)} in {' and '.join(where)}.",
             "use the published splits",
         )
 
 
-def _not_finite(path: Path, report: Mapping[str, JSON]) -> DataError:
+def _not_finite(path: Path, splits: Mapping[str, SplitStats]) -> DataError:
     """Returns the error for NaN and infinite values, with their numbers."""
     lines = []
-    for split, counts in count_nonfinite(report).items():
+    for split, counts in count_nonfinite(splits).items():
         for name in counts:
-            stats = report[split]["inputs"][name]
-            nan, infinite = stats["nan"], stats["infinite"]
+            stats = splits[split].inputs[name]
             lines.append(
-                f"  {split:<5} {shown_name(name):<6} {nan:d} NaN, {infinite:d} infinite"
+                f"  {split:<5} {shown_name(name):<6} {stats.nan:d} NaN, "
+                f"{stats.infinite:d} infinite"
             )
     return DataError(
         "D72",

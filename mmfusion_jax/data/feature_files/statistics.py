@@ -2,25 +2,31 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from mmfusion_jax.data.feature_files.known_datasets import FeatureDatasetSpec
 from mmfusion_jax.data.feature_files.padded_sequences import Sequences, video
+from mmfusion_jax.data.feature_files.summary import (
+    Counts,
+    FeatureMoments,
+    LengthStats,
+    ModalityStats,
+    SplitStats,
+    list_counts,
+)
 from mmfusion_jax.data.preprocessing import RunningMoments
 from mmfusion_jax.data.storage.progress import track
 from mmfusion_jax.errors import join_names, shorten, shown, shown_name
 
-JSON = Any
 LARGE = 1e6
 """Larger absolute values are reported as a problem."""
 
 
 @dataclasses.dataclass
-class ModalityStatistics:
-    """Statistics of one modality of one split.
+class RunningStats:
+    """Statistics of the examples of one modality so far.
 
     Attributes:
         steps: Number of steps of each example.
@@ -57,34 +63,34 @@ class ModalityStatistics:
             new = RunningMoments.of(replace_nonfinite(rows))
             self.moments = new if self.moments is None else self.moments + new
 
-    def report(self) -> dict[str, JSON]:
-        """Returns the statistics as JSON values."""
-        steps = np.array(self.steps)
-        # Imported stores contain these keys: new ones need a new `importer.VERSION`.
-        stats = {
-            "steps": [int(steps.min()), float(np.median(steps)), int(steps.max())],
-            "absent": int((steps == 0).sum()),
-            "silent": self.silent,
-            "nan": self.nan,
-            "infinite": self.infinite,
-            "low": self.low if np.isfinite(self.low) else None,
-            "high": self.high if np.isfinite(self.high) else None,
-            "features": 0,
-        }
+    def result(self) -> ModalityStats:
+        """Returns the statistics; at least one example must have been added."""
+        steps, moments = np.array(self.steps), None
         if self.moments is not None:
-            stats |= {
-                "features": len(self.moments.total),
-                "constant": int(self.moments.constant().sum()),
-                "count": self.moments.count,
-                "total": self.moments.total.tolist(),
-                "square": self.moments.square.tolist(),
-            }
-        return stats
+            moments = FeatureMoments(
+                count=self.moments.count,
+                constant=int(self.moments.constant().sum()),
+                total=self.moments.total.tolist(),
+                square=self.moments.square.tolist(),
+            )
+        return ModalityStats(
+            steps=LengthStats(
+                int(steps.min()), float(np.median(steps)), int(steps.max())
+            ),
+            absent=int((steps == 0).sum()),
+            silent=self.silent,
+            nan=self.nan,
+            infinite=self.infinite,
+            low=self.low if np.isfinite(self.low) else None,
+            high=self.high if np.isfinite(self.high) else None,
+            features=len(moments.total) if moments else 0,
+            moments=moments,
+        )
 
 
-def compute_statistics(splits: Mapping[str, Sequences]) -> dict[str, JSON]:
-    """Returns split -> its statistics, labels and ids, as JSON values."""
-    return {split: _split_statistics(split, part) for split, part in splits.items()}
+def compute_statistics(splits: Mapping[str, Sequences]) -> dict[str, SplitStats]:
+    """Returns split -> its statistics, labels and ids."""
+    return {split: _split_stats(split, part) for split, part in splits.items()}
 
 
 def replace_nonfinite(rows: np.ndarray) -> np.ndarray:
@@ -92,130 +98,136 @@ def replace_nonfinite(rows: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(rows), rows, rows.dtype.type(0))
 
 
-def count_nonfinite(report: Mapping[str, JSON]) -> dict[str, dict[str, int]]:
-    """Split -> modality -> number of NaN and infinite values, if there are any."""
+def count_nonfinite(splits: Mapping[str, SplitStats]) -> Counts:
+    """Returns the numbers of NaN and infinite values, where there are any."""
     found = {
         split: {
-            name: stats["nan"] + stats["infinite"]
-            for name, stats in part["inputs"].items()
-            if stats["nan"] + stats["infinite"]
+            name: stats.nonfinite
+            for name, stats in part.inputs.items()
+            if stats.nonfinite
         }
-        for split, part in report.items()
+        for split, part in splits.items()
     }
     return {split: counts for split, counts in found.items() if counts}
 
 
-def shared_ids(report: Mapping[str, JSON], name: Any = str) -> dict[str, list[str]]:
+def shared_ids(
+    splits: Mapping[str, SplitStats], name: Callable[[str], str] = str
+) -> dict[str, list[str]]:
     """Name -> its splits, for names that are in more than one split.
 
     Args:
-        report: Result of `compute_statistics`.
+        splits: Result of `compute_statistics`.
         name: Maps an id to the name to compare, such as `video`.
     """
     seen: dict[str, list[str]] = {}
-    for split, part in report.items():
-        for one in sorted({name(i) for i in part["ids"]}):
+    for split, part in splits.items():
+        for one in sorted({name(i) for i in part.ids}):
             seen.setdefault(one, []).append(split)
     return {one: where for one, where in seen.items() if len(where) > 1}
 
 
-def problems(report: Mapping[str, JSON], spec: FeatureDatasetSpec | None) -> list[str]:
+def problems(
+    splits: Mapping[str, SplitStats], spec: FeatureDatasetSpec | None
+) -> list[str]:
     """Returns the problems of a file, one sentence each."""
     found = []
-    for split, counts in count_nonfinite(report).items():
-        listed = ", ".join(
-            f"{count} of {shown_name(name)}" for name, count in counts.items()
-        )
+    for split, counts in count_nonfinite(splits).items():
+        listed = list_counts(counts)
         found.append(f"{split}: NaN or infinite values: {listed}")
-    if shared := shared_ids(report):
+    if shared := shared_ids(splits):
         listed = join_names(list(shared)[:3])
         found.append(f"{len(shared)} clips are in two splits (data leakage): {listed}")
-    elif (spec is None or spec.by_video) and (shared := shared_ids(report, video)):
+    elif (spec is None or spec.by_video) and (shared := shared_ids(splits, video)):
         listed = join_names(list(shared)[:3])
         found.append(f"{len(shared)} videos are in two splits (data leakage): {listed}")
-    for split, part in report.items():
-        twice = [i for i, count in Counter(part["ids"]).items() if count > 1]
+    for split, part in splits.items():
+        twice = [i for i, count in Counter(part.ids).items() if count > 1]
         if twice:
             found.append(
                 f"{split}: {len(twice)} duplicate clips, such as {shown(twice[0])}"
             )
-        for name, stats in part["inputs"].items():
-            low, high = stats["low"] or 0.0, stats["high"] or 0.0
-            if stats["features"] and max(abs(low), abs(high)) > LARGE:
+        for name, stats in part.inputs.items():
+            low, high = stats.low or 0.0, stats.high or 0.0
+            if stats.features and max(abs(low), abs(high)) > LARGE:
                 found.append(
                     f"{split}: {shown_name(name)} has values from {low:g} to {high:g}"
                 )
-    return found + _label_problems(report)
+    return found + _label_problems(splits)
 
 
-def remarks(report: Mapping[str, JSON], spec: FeatureDatasetSpec | None) -> list[str]:
+def remarks(
+    splits: Mapping[str, SplitStats], spec: FeatureDatasetSpec | None
+) -> list[str]:
     """Returns remarks about a file that are not problems, one sentence each."""
     found = []
-    counts = tuple(part["count"] for part in report.values())
+    counts = tuple(part.count for part in splits.values())
     if spec is not None and counts not in spec.counts:
         listed = " or ".join("/".join(map(str, sizes)) for sizes in spec.counts)
         found.append(
             f"the splits have {'/'.join(map(str, counts))} examples; published: "
             f"{listed}"
         )
-    if spec is not None and not spec.by_video and (shared := shared_ids(report, video)):
+    if spec is not None and not spec.by_video and (shared := shared_ids(splits, video)):
         found.append(
             f"{len(shared)} videos, and their speakers, are in more than one split, as "
             "published"
         )
-    if not any(part["ids"] for part in report.values()):
+    if not any(part.ids for part in splits.values()):
         found.append("no ids: clips in two splits (data leakage) cannot be checked")
-    for split, part in report.items():
-        found += [f"{split}: {shorten(note)}" for note in part["notes"]]
-        for name, stats in part["inputs"].items():
+    for split, part in splits.items():
+        found += [f"{split}: {shorten(note)}" for note in part.notes]
+        for name, stats in part.inputs.items():
             found += [
                 f"{split}: {shorten(one)}" for one in _modality_remarks(name, stats)
             ]
     return found
 
 
-def _split_statistics(split: str, part: Sequences) -> dict[str, JSON]:
-    statistics = {name: ModalityStatistics() for name in part.inputs}
+def _split_stats(split: str, part: Sequences) -> SplitStats:
+    running = {name: RunningStats() for name in part.inputs}
     for example in track(part.examples(), len(part), f"checking {split}"):
         for name, rows in example.items():
-            statistics[name].add(rows)
-    return {
-        "count": len(part),
-        "inputs": {name: one.report() for name, one in statistics.items()},
-        "labels": {name: values.tolist() for name, values in part.labels.items()},
-        "ids": list(part.ids),
-        "notes": list(part.notes),
-    }
+            running[name].add(rows)
+    labels = part.labels.items()
+    return SplitStats(
+        count=len(part),
+        inputs={name: stats.result() for name, stats in running.items()},
+        scores={name: v.tolist() for name, v in labels if v.ndim == 1},
+        flags={name: v.tolist() for name, v in labels if v.ndim == 2},
+        ids=list(part.ids),
+        notes=list(part.notes),
+    )
 
 
-def _modality_remarks(name: str, stats: Mapping[str, JSON]) -> list[str]:
+def _modality_remarks(name: str, stats: ModalityStats) -> list[str]:
     """Remarks about a modality of a split."""
     found = []
-    if absent := stats["absent"]:
+    if absent := stats.absent:
         found.append(f"{absent:d} examples have no {shown_name(name)}")
-    if silent := stats["silent"]:
+    if silent := stats.silent:
         found.append(f"{shown_name(name)} of {silent:d} examples is all zeros")
-    if constant := stats.get("constant"):
+    if stats.moments and (constant := stats.moments.constant):
         found.append(
-            f"{constant:d} of {stats['features']:d} features of "
+            f"{constant:d} of {stats.features:d} features of "
             f"{shown_name(name)} are constant"
         )
     return found
 
 
-def _label_problems(report: Mapping[str, JSON]) -> list[str]:
+def _label_problems(splits: Mapping[str, SplitStats]) -> list[str]:
     """Labels that are NaN or infinite, and splits in which all labels are equal."""
     found = []
-    for split, part in report.items():
-        for name, values in part["labels"].items():
+    for split, part in splits.items():
+        for name, values in part.labels.items():
             if bad := int((~np.isfinite(values)).sum()):
                 found.append(
                     f"{split}: {bad:d} values of label "
                     f"{shown(name)} are NaN or infinite"
                 )
-            if len(values) > 1 and all(value == values[0] for value in values):
+            if len(values) > 1 and (values == values[0]).all():
                 found.append(
                     f"{split}: label {shown(name)} is "
-                    f"{shown(values[0])} in every example"
+                    f"{shown(values[0].tolist())} in every example"
                 )
     return found

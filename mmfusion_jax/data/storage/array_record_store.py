@@ -16,17 +16,19 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_info import DatasetIdentity
 
-from mmfusion_jax.errors import DataError, shown, shown_name
+from mmfusion_jax.errors import DataError, shorten, shown, shown_name
 
 MANIFEST = "MANIFEST.json"
 TEXT = "str"
 _PER_SHARD = 1024
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +68,23 @@ class FeatureSpec:
         )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StoreInfo:
+    """Fields that `write_store` adds to every manifest.
+
+    Attributes:
+        mmfusion_jax: Version of the library that wrote the store.
+        counts: Split -> number of examples.
+        features: Entry of an example -> its shape and dtype.
+        files: File -> its size in bytes.
+    """
+
+    mmfusion_jax: str
+    counts: dict[str, int]
+    features: dict[str, FeatureSpec]
+    files: dict[str, int]
+
+
 @dataclasses.dataclass(frozen=True)
 class Records:
     """The examples of one split, in the order in which they were written.
@@ -102,21 +121,28 @@ class Store:
     Attributes:
         folder: Its path.
         manifest: Content of `MANIFEST.json`.
+        info: The fields of it that every store has.
     """
 
     folder: Path
     manifest: Mapping[str, Any]
+    info: StoreInfo
+
+    def manifest_as(self, kind: type[T]) -> T:
+        """Returns the manifest as a dataclass; other fields are ignored.
+
+        Raises:
+            DataError: A field is missing or has a wrong value.
+        """
+        return _convert(self.folder, self.manifest, kind)
 
     def source(self, split: str) -> Records:
         """Returns the examples of `split`."""
         builder = tfds.builder_from_directory(self.folder)
-        texts = (
-            name
-            for name, feature in self.manifest["features"].items()
-            if feature["dtype"] == TEXT
-        )
+        features = self.info.features.items()
+        texts = tuple(name for name, spec in features if spec.dtype == TEXT)
         source = builder.as_data_source(split)  # pyright: ignore[reportCallIssue]
-        return Records(self.folder, source, tuple(texts))
+        return Records(self.folder, source, texts)
 
 
 def cache_folder(name: str) -> Path:
@@ -186,19 +212,27 @@ def open_store(folder: Path) -> Store:
         )
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-        files = dict(manifest["files"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise corrupted(folder, f"{MANIFEST} is missing or not readable") from error
-    for name, size in files.items():
+    info = _convert(folder, manifest, StoreInfo)
+    for name, size in info.files.items():
         file = folder / name
         if not file.is_file():
             raise corrupted(folder, f"{shown_name(name)} is missing")
         if file.stat().st_size != size:
             raise corrupted(
                 folder,
-                f"{shown_name(name)} has {file.stat().st_size:d} of {size} bytes",
+                f"{shown_name(name)} has {file.stat().st_size:d} of {size:d} bytes",
             )
-    return Store(folder, manifest)
+    return Store(folder, manifest, info)
+
+
+def _convert(folder: Path, manifest: Any, kind: type[T]) -> T:
+    """Returns a manifest as a dataclass; DataError if a field is missing or wrong."""
+    try:
+        return msgspec.convert(manifest, kind)
+    except ValueError as error:  # msgspec's ValidationError is one
+        raise corrupted(folder, f"{MANIFEST}: {shorten(error)}") from error
 
 
 def corrupted(folder: Path, what: str) -> DataError:
