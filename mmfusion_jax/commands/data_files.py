@@ -100,13 +100,13 @@ def list_command(command: ParsedCommand) -> None:
 
     stores = list_stores()
     if command.flags["json"]:
-        _print_json([store.to_json() for store in stores])
+        _print_json(stores)
         return
     width = max((len(shorten(store.name)) for store in stores), default=0)
     for store in stores:
-        size, date = format_size(store.size), shown_name(store.date)
+        size, date = format_size(store.bytes), shown_name(store.date)
         _show(f"{shorten(store.name):{width}}  {size:>9}  {date}")
-    total = format_size(sum(store.size for store in stores))
+    total = format_size(sum(store.bytes for store in stores))
     folder = cache_folder("")
     _show(f"{len(stores)} datasets, {total} in {folder}")
 
@@ -116,7 +116,7 @@ def remove_command(command: ParsedCommand) -> int:
     from mmfusion_jax.data.cache import find_store, remove_store
 
     store = find_store(command.positional)
-    about = f"{store.folder} ({format_size(store.size)}, {shown_name(store.date)})"
+    about = f"{store.folder} ({format_size(store.bytes)}, {shown_name(store.date)})"
     if not command.flags["yes"]:
         if not sys.stdin.isatty():
             raise ConfigError(
@@ -132,7 +132,7 @@ def remove_command(command: ParsedCommand) -> int:
             return 1
     remove_store(store)
     if command.flags["json"]:
-        _print_json(store.to_json())
+        _print_json(store)
     else:
         _show(f"deleted {about}")
     return 0

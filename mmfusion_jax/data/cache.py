@@ -3,9 +3,7 @@
 import dataclasses
 import shutil
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from mmfusion_jax.data.datasets.av_mnist.build_store import FOLDER as AV_MNIST
 from mmfusion_jax.data.feature_files.importer import FOLDER as IMPORTED
@@ -15,34 +13,20 @@ from mmfusion_jax.errors import DataError, shown, shown_path, suggest
 
 @dataclasses.dataclass(frozen=True)
 class CachedStore:
-    """A store in the cache, or the two stores of AV-MNIST.
+    """Store in the cache, or the two stores of AV-MNIST.
 
     Attributes:
         name: Its path in the cache, such as "digits-1.0.0-5a203b2c"; of an import
             without the first folder, such as "mosi/mmsa_unaligned-4aa09fd3".
         folder: Folder that contains it and nothing else.
-        size: Its size in bytes.
-        modified: Time at which it was built, in seconds since the epoch.
+        bytes: Its size.
+        date: Local date on which it was built, such as "2025-12-31".
     """
 
     name: str
-    folder: Path
-    size: int
-    modified: float
-
-    @property
-    def date(self) -> str:
-        """The local date on which it was built."""
-        return time.strftime("%Y-%m-%d", time.localtime(self.modified))
-
-    def to_json(self) -> Mapping[str, Any]:
-        """Returns the store as JSON values."""
-        return {
-            "name": self.name,
-            "folder": str(self.folder),
-            "bytes": self.size,
-            "date": self.date,
-        }
+    folder: str
+    bytes: int
+    date: str
 
 
 def list_stores() -> list[CachedStore]:
@@ -60,8 +44,13 @@ def list_stores() -> list[CachedStore]:
             time_built = manifest.stat().st_mtime
             built[folder] = max(time_built, built.get(folder, time_built))
     stores = [
-        CachedStore(_name(folder.relative_to(root)), folder, _size(folder), modified)
-        for folder, modified in built.items()
+        CachedStore(
+            name=_name(folder.relative_to(root)),
+            folder=str(folder),
+            bytes=_size(folder),
+            date=time.strftime("%Y-%m-%d", time.localtime(time_built)),
+        )
+        for folder, time_built in built.items()
     ]
     return sorted(stores, key=lambda store: store.name)
 
@@ -97,8 +86,9 @@ def remove_store(store: CachedStore) -> None:
     """Deletes a store; no process ever finds an incomplete one."""
     # Renamed first, which is atomic, to a name of unfinished builds: if the deletion is
     # interrupted, the next build of this store completes it.
-    doomed = store.folder.with_name(f".{store.folder.name}.building-removed")
-    store.folder.rename(doomed)
+    folder = Path(store.folder)
+    doomed = folder.with_name(f".{folder.name}.building-removed")
+    folder.rename(doomed)
     shutil.rmtree(doomed)
 
 

@@ -2,11 +2,13 @@
 
 import gzip
 import itertools
+import json
 import struct
 import wave
 
 import numpy as np
 import pytest
+from damaged_json import damaged
 from paths import ROOT
 
 from mmfusion_jax.cli.command import run_subcommand
@@ -15,10 +17,15 @@ from mmfusion_jax.config import build
 from mmfusion_jax.config.load import load_config
 from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.data.datasets.av_mnist import generate as make
-from mmfusion_jax.data.datasets.av_mnist.build_store import build_or_open
-from mmfusion_jax.data.datasets.av_mnist.dataset import load_av_mnist
+from mmfusion_jax.data.datasets.av_mnist.build_store import LICENSE, build_or_open
+from mmfusion_jax.data.datasets.av_mnist.dataset import (
+    format_summary,
+    load_av_mnist,
+    summarize,
+)
 from mmfusion_jax.data.datasets.av_mnist.raw_files import IDX
 from mmfusion_jax.errors import ConfigError, DataError
+from mmfusion_jax.results.json_file import dumps
 
 TRAIN, TEST = 120, 20
 SPEAKERS, NUMBERS = ("ann", "bob"), (0, 7, 45)
@@ -333,6 +340,35 @@ def test_commands_import_and_check(folder, data, capsys, monkeypatch, tmp_path):
     assert set(example["inputs"]) == set(config.model.encoders)
 
 
+def test_a_damaged_manifest_is_refused_or_can_be_used(folder, monkeypatch, tmp_path):
+    monkeypatch.setenv("MMFUSION_CACHE", str(tmp_path))
+    path = build_or_open(folder, processes=0).images.folder / "MANIFEST.json"
+    whole, refused, count = json.loads(path.read_text()), 0, 0
+    for where, changed in damaged(whole):
+        path.write_text(json.dumps(changed))
+        count += 1
+        try:
+            data = load_av_mnist(str(folder))
+        except DataError as error:
+            assert error.code == "D21" and str(path.parent) in str(error), where
+            refused += 1
+            continue
+        summary = summarize(data)
+        assert format_summary(summary) and json.loads(dumps(summary)), where
+    assert count > 200 and refused > count / 2
+
+
+def test_a_store_with_the_license_under_another_name_is_read(
+    folder, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("MMFUSION_CACHE", str(tmp_path))
+    path = build_or_open(folder, processes=0).images.folder / "MANIFEST.json"
+    text = path.read_text()
+    assert '"license"' in text
+    path.write_text(text.replace('"license"', '"licence"'))
+    assert load_av_mnist(str(folder)).facts["license"] == LICENSE
+
+
 @pytest.mark.parametrize(
     ("remove", "said"),
     [
@@ -420,8 +456,8 @@ def test_the_real_raw_files(real_data, tmp_path):
     for clip in sorted((real / "esc10").glob("00[12]_*.ogg")):
         (tmp_path / clip.name).symlink_to(clip)
     made = build_or_open(tmp_path, processes=0)
-    assert made.images.manifest["components"] == 3
-    assert made.images.manifest["energy"] == pytest.approx(0.23, abs=0.02)
+    assert made.images_manifest.components == 3
+    assert made.images_manifest.energy == pytest.approx(0.23, abs=0.02)
     data = load_av_mnist(str(tmp_path), held_out_speaker="")
     assert data.facts["counts"] == {"train": 2200, "valid": 200, "test": 100}
     counts = {split: len(names) for split, names in data.groups.items()}

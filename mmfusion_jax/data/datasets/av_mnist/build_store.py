@@ -31,6 +31,7 @@ from mmfusion_jax.data.storage.array_record_store import (
 )
 from mmfusion_jax.data.storage.progress import track
 from mmfusion_jax.errors import DataError, shown_path
+from mmfusion_jax.results.json_file import check, names_match
 
 FOLDER = "av_mnist"
 """Folder of the cache with a folder for each set of raw files."""
@@ -46,10 +47,38 @@ AUDIO_FEATURES = {
     "digit": FeatureSpec((), "int32"),
     "speaker": FeatureSpec((), "str"),
 }
-LICENCE = (
+LICENSE = (
     "MNIST (LeCun et al. 1998); speech: Free Spoken Digit Dataset, CC BY-SA 4.0; "
     "noise: ESC (Piczak 2015), ESC-10 CC BY 3.0, ESC-50 CC BY-NC 3.0"
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class ImagesManifest:
+    """Fields of the manifest of the images.
+
+    Attributes:
+        version: `generate.VERSION` of the library that wrote it.
+        parts_sha256: Hash of the raw files.
+        digits: Split, "train" or "test" -> the digits of all its images.
+        components: Number of principal components.
+        energy: Their fraction of the variance, 0..1.
+        counts: Split -> number of images.
+    """
+
+    version: int
+    parts_sha256: str
+    digits: dict[str, str]
+    components: int
+    energy: float
+    counts: dict[str, int]
+
+    def __post_init__(self) -> None:
+        names_match(self.digits, ("train", "test"), "digits")
+        for split, digits in self.digits.items():
+            check(digits.isascii() and digits.isdigit(), f"digits: {split} has others")
+            complete = len(digits) == self.counts.get(split)
+            check(complete, f"digits: {split} has not one of every image")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,14 +87,15 @@ class BuiltStores:
 
     Attributes:
         folder: Folder of the stores.
-        images: Splits "train" and "test" of "image" (h w 1) uint8; the manifest has
-            "digits", split -> the digits of all its images as one string.
+        images: Splits "train" and "test" of "image" (h w 1) uint8.
+        images_manifest: Manifest of the images.
         audio: Splits "speech" and "noise", see `AUDIO_FEATURES`.
         reused: Whether they existed before.
     """
 
     folder: Path
     images: Store
+    images_manifest: ImagesManifest
     audio: Store
     reused: bool = True
 
@@ -89,7 +119,7 @@ def build_or_open(folder: str | Path, processes: int | None = None) -> BuiltStor
     target = cache_folder(FOLDER) / name
     reused = (target / IMAGES).exists() and (target / AUDIO).exists()
     if not reused:
-        manifest = {"version": make.VERSION, "parts_sha256": sha256, "licence": LICENCE}
+        manifest = {"version": make.VERSION, "parts_sha256": sha256, "license": LICENSE}
         # Images last: `list_imports` lists folders with images, so these are complete.
         _write_audio(target / AUDIO, raw, manifest, processes)
         _write_images(target / IMAGES, raw, manifest)
@@ -102,7 +132,8 @@ def open_stores(folder: Path) -> BuiltStores:
     Raises:
         DataError: One of them is missing or corrupted.
     """
-    return BuiltStores(folder, open_store(folder / IMAGES), open_store(folder / AUDIO))
+    images, audio = open_store(folder / IMAGES), open_store(folder / AUDIO)
+    return BuiltStores(folder, images, images.manifest_as(ImagesManifest), audio)
 
 
 def list_imports() -> list[Path]:

@@ -4,11 +4,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from mmfusion_jax.data.dataset import Dataset, Example, dataset_loader, names_files
 from mmfusion_jax.data.datasets.av_mnist import generate as make
 from mmfusion_jax.data.datasets.av_mnist.build_store import (
+    LICENSE,
     BuiltStores,
     build_or_open,
     list_imports,
@@ -19,10 +21,64 @@ from mmfusion_jax.data.option_checks import check_choice, out_of_range
 from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.storage.array_record_store import Records
 from mmfusion_jax.errors import DataError, join_names, shorten, shown
+from mmfusion_jax.results.json_file import to_json
 
 TITLE = "AV-MNIST (of MNIST, FSDD and ESC)"
 VALID_PART = 12
 """One in 12 training images, the last ones, is for validation: 5,000 of 60,000."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Facts about the dataset that go into results.
+
+    Attributes:
+        version: `generate.VERSION`.
+        fingerprint: First digits of the hash of the raw files.
+        license: License of the data.
+        counts: Split -> number of examples.
+        components: Number of principal components of the images.
+        energy: Their fraction of the variance, 0..1.
+        snr_db, held_out_speaker, pairing_seed: Arguments of `load_av_mnist`.
+        warnings: Warnings for the user.
+    """
+
+    version: int
+    fingerprint: str
+    license: str
+    counts: dict[str, int]
+    components: int
+    energy: float
+    snr_db: float
+    held_out_speaker: str
+    pairing_seed: int
+    warnings: list[str]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SplitSummary:
+    """Sizes of a split.
+
+    Attributes:
+        count: Number of examples.
+        digits: Number of examples of each digit.
+        recordings: Number of recordings.
+        shapes: Modality -> shape of an example.
+    """
+
+    count: int
+    digits: list[int]
+    recordings: int
+    shapes: dict[str, list[int]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """Title, split -> sizes, and facts of the dataset."""
+
+    title: str
+    splits: dict[str, SplitSummary]
+    facts: Facts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,7 +247,7 @@ def load_av_mnist(
         {"digit": WORDS},
         labels={split: {"digit": source.digits} for split, source in sources.items()},
         groups=groups,
-        facts=_facts(stores, sources, snr_db, held_out_speaker, pairing_seed),
+        facts=to_json(_facts(stores, sources, snr_db, held_out_speaker, pairing_seed)),
     )
 
 
@@ -205,36 +261,35 @@ def _check(snr_db: float, max_train_pairs: int) -> None:
         )
 
 
-def summarize(data: Dataset) -> dict[str, Any]:
+def summarize(data: Dataset) -> Summary:
     """Returns a summary of the dataset after reading an example of each split."""
     splits = {}
     for split, source in data.sources.items():
-        shapes = {m: list(x.shape) for m, x in source[0]["inputs"].items()}
         counts = np.bincount(data.label(split, "digit"), minlength=len(WORDS))
-        splits[split] = {
-            "count": len(source),
-            "digits": counts.tolist(),
-            "recordings": len(data.groups[split]),
-            "shapes": shapes,
-        }
-    return {"title": data.title, "splits": splits, "facts": dict(data.facts)}
+        splits[split] = SplitSummary(
+            count=len(source),
+            digits=counts.tolist(),
+            recordings=len(data.groups[split]),
+            shapes={m: list(x.shape) for m, x in source[0]["inputs"].items()},
+        )
+    return Summary(data.title, splits, msgspec.convert(data.facts, Facts))
 
 
-def format_summary(summary: Mapping[str, Any]) -> str:
+def format_summary(summary: Summary) -> str:
     """Formats the result of `summarize` as lines of text."""
-    facts = summary["facts"]
+    facts = summary.facts
     lines = [
-        summary["title"],
-        f"  images: {facts['components']:d} principal components, "
-        f"{facts['energy']:.1%} of the variance; audio: SNR {facts['snr_db']:g} dB",
+        summary.title,
+        f"  images: {facts.components:d} principal components, "
+        f"{facts.energy:.1%} of the variance; audio: SNR {facts.snr_db:g} dB",
     ]
-    for split, stats in summary["splits"].items():
-        counts = " ".join(map(str, stats["digits"]))
+    for split, part in summary.splits.items():
+        counts = " ".join(map(str, part.digits))
         lines.append(
-            f"  {split:<5} {stats['count']:d} examples, {stats['recordings']:d} "
+            f"  {split:<5} {part.count:d} examples, {part.recordings:d} "
             f"recordings; examples per digit: {counts}"
         )
-    lines += [f"remark: {shorten(warning)}" for warning in facts["warnings"]]
+    lines += [f"remark: {shorten(warning)}" for warning in facts.warnings]
     return "\n".join(lines)
 
 
@@ -253,7 +308,7 @@ def _pairs(
 ) -> PairedExamples:
     """The examples of a split."""
     stored = "test" if split == "test" else "train"
-    text = stores.images.manifest["digits"][stored]
+    text = stores.images_manifest.digits[stored]
     digits = np.frombuffer(text.encode(), np.uint8).astype(np.int32) - ord("0")
     first = 0
     if split != "test":
@@ -295,18 +350,19 @@ def _facts(
     snr_db: float,
     held_out_speaker: str,
     seed: int,
-) -> dict[str, Any]:
-    """The facts about the dataset that go into results."""
-    manifest = stores.images.manifest
-    return {
-        "version": manifest["version"],
-        "fingerprint": manifest["parts_sha256"][:16],
-        "licence": manifest["licence"],
-        "counts": {split: len(source) for split, source in sources.items()},
-        "components": manifest["components"],
-        "energy": manifest["energy"],
-        "snr_db": snr_db,
-        "held_out_speaker": held_out_speaker,
-        "pairing_seed": seed,
-        "warnings": ["not the commonly used AV-MNIST file"],
-    }
+) -> Facts:
+    """Returns the facts about the dataset."""
+    manifest = stores.images_manifest
+    return Facts(
+        version=manifest.version,
+        fingerprint=manifest.parts_sha256[:16],
+        # Not from the manifest: earlier stores have it with another name.
+        license=LICENSE,
+        counts={split: len(source) for split, source in sources.items()},
+        components=manifest.components,
+        energy=manifest.energy,
+        snr_db=snr_db,
+        held_out_speaker=held_out_speaker,
+        pairing_seed=seed,
+        warnings=["not the commonly used AV-MNIST file"],
+    )
