@@ -50,7 +50,7 @@ def result() -> dict:
         "data": {
             "name": "digits",
             "title": "digits (embedded)",
-            "facts": {"licence": "CC0", "warnings": ["made by a machine"]},
+            "facts": {"license": "CC0", "warnings": ["made by a machine"]},
             "counts": {"train": 1200, "test": 400},
         },
         "model": {"name": "cfn_sr", "parameters": entry(0)["parameters"]},

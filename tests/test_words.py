@@ -17,7 +17,7 @@ PATTERNS = {
     "padded": r"\bfilled up\b",
     "American spelling": (
         r"\b\w*(optimis(?!t)|normalis|standardis|initialis|analys(e|ed|ing)\b|colour|"
-        r"\bgrey|behaviour|centre)\w*"
+        r"\bgrey|behaviour|centre|\blicence)\w*"
     ),
 }
 """What to write instead, or why -> a pattern."""

@@ -68,7 +68,7 @@ class Dataset:
             the examples where it is not given.
         groups: Split -> its speakers (or videos), for the leakage check; () if they
             are unknown.
-        facts: JSON values that go into every result: version, fingerprint, licence,
+        facts: JSON values that go into every result: version, fingerprint, license,
             counts, warnings.
         values: Label name -> its meaning, for numeric labels, (n) float.
         flags: Label name -> names of the flags, for multilabel targets, (n j) int 0 or
@@ -198,7 +198,7 @@ def subject_dataset(
     sources: Mapping[str, LabeledSource],
     subjects: Mapping[str, Sequence[str]],
     classes: Mapping[str, tuple[str, ...]],
-    licence: str,
+    license: str,
 ) -> Dataset:
     """Returns a dataset with the subjects of each split.
 
@@ -208,7 +208,7 @@ def subject_dataset(
         sources: Split -> examples with their labels.
         subjects: Split -> its subjects.
         classes: Label name -> class names.
-        licence: Licence of the data.
+        license: License of the data.
 
     Raises:
         DataError: A subject is in two splits.
@@ -221,7 +221,7 @@ def subject_dataset(
         labels={split: source.labels for split, source in sources.items()},
         groups=subjects,
         facts={
-            "licence": licence,
+            "license": license,
             "counts": {split: len(source) for split, source in sources.items()},
             "subjects": {split: list(names) for split, names in subjects.items()},
         },

@@ -139,7 +139,7 @@ def load_ict_mmmo(
         labels={split: source.labels for split, source in sources.items()},
         groups={split: names[chosen].tolist() for split, chosen in rows.items()},
         facts={
-            "licence": "features released for research",
+            "license": "features released for research",
             "counts": {split: len(chosen) for split, chosen in rows.items()},
             "warnings": _warnings(masks["text"][train]),
         },

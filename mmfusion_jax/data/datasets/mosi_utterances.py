@@ -147,7 +147,7 @@ def load_mosi_utterances(
         labels={split: source.labels for split, source in sources.items()},
         groups={split: _videos(table)[0].tolist() for split, table in tables.items()},
         facts={
-            "licence": "research use",
+            "license": "research use",
             "counts": {split: len(source) for split, source in sources.items()},
             "videos": {s: len(_videos(table)[0]) for s, table in tables.items()},
             "steps": length,

@@ -32,7 +32,7 @@ PARTICIPANTS, TRIALS, SECONDS = 32, 40, 60
 FILES = "**/s[0-9][0-9].dat"
 EXPECTED_LAYOUT = """\
   folder/s01.dat .. s32.dat    one per participant, at any depth, as in
-      data_preprocessed_python.zip; request it with the signed licence at
+      data_preprocessed_python.zip; request it with the signed license at
       https://www.eecs.qmul.ac.uk/mmv/datasets/deap/"""
 FALLBACK_HINT = (
     "python -m mmfusion_jax.main --config=configs/of_cmaer_cat.py:digits "
@@ -158,8 +158,8 @@ def load_deap(
         for split, chosen in participants.items()
     }
     classes: dict[str, tuple[str, ...]] = dict.fromkeys(RATINGS, CLASSES)
-    licence = "signed agreement of DEAP, research only"
-    return subject_dataset("deap", "DEAP", sources, participants, classes, licence)
+    license = "signed agreement of DEAP, research only"
+    return subject_dataset("deap", "DEAP", sources, participants, classes, license)
 
 
 def _check(threshold: float, window: int, hop: int) -> None:

@@ -116,7 +116,7 @@ def load_ravdess_features(
         labels={split: source.labels for split, source in sources.items()},
         groups={split: actor_groups(chosen) for split, chosen in actors.items()},
         facts={
-            "licence": "CC BY-NC-SA 4.0",
+            "license": "CC BY-NC-SA 4.0",
             "actors": {split: list(chosen) for split, chosen in actors.items()},
             "clips": len(actor),
         },

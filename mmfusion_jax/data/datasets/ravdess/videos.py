@@ -202,7 +202,7 @@ def load_ravdess(
         augment=CropAndFlip(per_frame=augment_per_frame) if augment else None,
         groups={split: actor_groups(chosen) for split, chosen in actors.items()},
         facts={
-            "licence": "CC BY-NC-SA 4.0",
+            "license": "CC BY-NC-SA 4.0",
             "crop": face,
             "actors": {split: list(chosen) for split, chosen in actors.items()},
             "clips_by_actor": {str(actor): counts[actor] for actor in ACTORS},
