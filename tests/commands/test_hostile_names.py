@@ -12,7 +12,9 @@ from feature_files import mmsa, npz, write
 from media_files import write_wav
 
 from mmfusion_jax import __main__ as program
+from mmfusion_jax.analysis.cost import Macs
 from mmfusion_jax.commands import inspect
+from mmfusion_jax.results.model_result import Parameters
 
 ESCAPE = "\x1b[31m\x1b]0;owned\x07\x9b2J\u202e\r\b"
 LONG = f"{ESCAPE}{'x' * 10_000}"
@@ -137,19 +139,19 @@ def test_rows_of_labels_csv(tmp_path, capsys, row, code):
 
 @pytest.mark.parametrize("name", [ESCAPE, MARKUP, LONG])
 def test_names_in_tables(capsys, name):
-    components = {"components": {name: 3}, "total": 3}
-    found = {
-        "config": {"model": {"name": name}},
-        "data": name,
-        "data_read": True,
-        "steps_per_epoch": 1,
-        "steps": 2,
-        "parameters": components,
-        "macs_per_example": components,
-        "inputs": {f"label {name}": "int32 (4,)"},
-        "outputs": {name.replace("/", ""): "prediction (4, 2)"},
-        "bytes": {"parameters": 12},
-    }
+    found = inspect.Inspection(
+        config={"model": {"name": name}},
+        model=name,
+        data=name,
+        data_read=True,
+        steps_per_epoch=1,
+        steps=2,
+        parameters=Parameters(total=3, components={name: 3}),
+        macs_per_example=Macs(total=3, components={name: 3}, open_loops=0),
+        inputs={f"label {name}": "int32 (4,)"},
+        outputs={name.replace("/", ""): "prediction (4, 2)"},
+        bytes=inspect.Memory(parameters=12, statistics=0, optimizer=0, batch=0),
+    )
     inspect.show(found)
     shown = capsys.readouterr().out
     assert all(c.isprintable() or c == "\n" for c in shown)
