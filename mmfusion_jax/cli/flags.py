@@ -29,7 +29,7 @@ from mmfusion_jax.errors import (
     shown_name,
     suggest,
 )
-from mmfusion_jax.models import BASELINES, MODELS
+from mmfusion_jax.models import GENERIC_MODELS, MODELS
 
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
 
@@ -217,12 +217,12 @@ def _replacement_model(words: Sequence[str], config: ConfigDict) -> str:
             new = value or after
     if not own or new == own or new not in MODELS:
         return ""
-    if new not in BASELINES:
+    if new not in GENERIC_MODELS:
         raise ConfigError(
             "C03",
             f"--config.model.name={shown_name(new)} cannot replace {shown_name(own)}: "
             "its loss terms and training are in its own config.",
-            f"--config={shown_name(new)}, or a baseline: {join_names(BASELINES)}",
+            f"--config={shown_name(new)}, or a baseline: {join_names(GENERIC_MODELS)}",
         )
     return new
 

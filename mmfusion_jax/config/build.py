@@ -304,10 +304,13 @@ def build_model(spec: ExperimentSpec, task: Task, axis: str | None) -> Model:
     """
     common = {"axis": axis, "dtype": DTYPES[spec.compute_dtype]}
     encoders = {
-        m: _build_encoder(part, **common, modality=m)
+        m: _build_block("encoder", part, **common, modality=m)
         for m, part in spec.model.encoders.items()
     }
-    part = spec.model.model
+    names = spec.model.modalities
+    part, blocks = _with_blocks(
+        spec.model.model, **common, modality_order=names, modalities=names
+    )
     model = part.build(
         **common,
         encoders=encoders,
@@ -318,16 +321,28 @@ def build_model(spec: ExperimentSpec, task: Task, axis: str | None) -> Model:
     # costs a compiled step nothing.
     if not part.is_builtin:
         model = checked_model(model, part, task.head_size)
-    return with_encoder_aux(model, encoders)
+    return with_encoder_aux(model, {**encoders, **blocks})
 
 
-def _build_encoder(part: Part, **offered: Any) -> Any:
-    """Returns an encoder, together with the one that its option `encoder` is."""
-    inner = part.options.get("encoder")
-    if isinstance(inner, Part):
-        options = {**part.options, "encoder": _build_encoder(inner, **offered)}
-        part = dataclasses.replace(part, options=options)
-    return part.check_call(part.build(**offered), "values", "mask", train=True)
+BLOCK_CALLS = {"encoder": ("values", "mask"), "fusion": ("streams",)}
+"""Kind of an inner part -> positional arguments with which it is called."""
+
+
+def _build_block(kind: str, part: Part, **offered: Any) -> Any:
+    """Returns an encoder or a fusion block, with the parts that it is made of."""
+    part, _ = _with_blocks(part, **offered)
+    return part.check_call(part.build(**offered), *BLOCK_CALLS[kind], train=True)
+
+
+def _with_blocks(part: Part, **offered: Any) -> tuple[Part, dict[str, Any]]:
+    """Returns a part whose options that are parts are built, and these by option."""
+    blocks = {
+        kind: _build_block(kind, inner, **offered)
+        for kind, inner in part.options.items()
+        if isinstance(inner, Part)
+    }
+    options = {**part.options, **blocks}
+    return dataclasses.replace(part, options=options), blocks
 
 
 def pretrained_weights(spec: ExperimentSpec) -> dict[str, tuple[WeightMapping, Path]]:

@@ -5,7 +5,13 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from mmfusion_jax.config.validate import check_type
-from mmfusion_jax.errors import ConfigError, shown_name, suggest
+from mmfusion_jax.errors import (
+    ConfigError,
+    join_names,
+    shorten,
+    shown_name,
+    suggest,
+)
 
 LINEN_FIELDS = frozenset({"parent", "name"})
 """Fields that every Linen module has."""
@@ -25,6 +31,11 @@ def arguments_of(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     return {}
 
 
+def takes_any(target: Callable[..., Any]) -> bool:
+    """Returns whether a class or function has `**kwargs`."""
+    return any(p.kind is p.VAR_KEYWORD for p in arguments_of(target).values())
+
+
 def accepted(target: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns those of `values` that `target` has arguments for."""
     arguments = arguments_of(target)
@@ -36,6 +47,7 @@ def check_options(
     options: Mapping[str, Any],
     where: str,
     provided: Collection[str] = (),
+    offered: Collection[str] = (),
 ) -> None:
     """Checks options before the target is called with them.
 
@@ -44,19 +56,27 @@ def check_options(
         options: Its arguments by name, as a config states them.
         where: The group of fields of the config, for messages.
         provided: Arguments that do not come from the config.
+        offered: Arguments that need not come from the config.
 
     Raises:
         ConfigError: The target has no such argument, an option has another type than
-            the annotation of its argument, or an argument without a default is missing.
+            the annotation of its argument, or an argument without a default is missing
+            or None.
     """
     arguments = arguments_of(target)
-    any_name = any(p.kind is p.VAR_KEYWORD for p in arguments.values())
+    any_name = takes_any(target)
     names = [
         name
         for name, p in arguments.items()
         if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
         and name not in LINEN_FIELDS.union(provided)
     ]
+    required = {
+        name
+        for name in names
+        if arguments[name].default is inspect.Parameter.empty and name not in offered
+    }
+    _check_set(required, options, where)
     for name, value in options.items():
         if name in names:
             hint = arguments[name].annotation
@@ -67,9 +87,23 @@ def check_options(
                 "C02", f"{where}.{shown_name(name)} is unknown.", suggest(name, names)
             )
     for name in names:
-        if arguments[name].default is inspect.Parameter.empty and name not in options:
+        if name in required and name not in options:
             raise ConfigError(
                 "C31",
                 f"{where}.{shown_name(name)} is missing.",
                 f"add {shown_name(name)} to {where} in the config file",
             )
+
+
+def _check_set(
+    required: Collection[str], options: Mapping[str, Any], where: str
+) -> None:
+    """Raises ConfigError if options without a default are None: flags can set them."""
+    empty = [name for name in options if name in required and options[name] is None]
+    if empty:
+        flags = [f"--{where}.{shown_name(name)}=VALUE" for name in empty]
+        raise ConfigError(
+            "C31",
+            f"{where}: {join_names(empty)} must be set, since there is not a default.",
+            shorten(" ".join(flags)),
+        )

@@ -20,6 +20,7 @@ from mmfusion_jax.errors import (
     shown,
     suggest,
 )
+from mmfusion_jax.fusion import FUSIONS
 from mmfusion_jax.losses import LOSSES
 from mmfusion_jax.metrics import METRICS
 from mmfusion_jax.models import MODELS
@@ -39,6 +40,7 @@ SCHEDULES = {
 TABLES: Mapping[str, Mapping[str, str]] = {
     "model": MODELS,
     "encoder": ENCODERS,
+    "fusion": FUSIONS,
     "encoder with pretrained weights": WEIGHT_MAPPINGS,
     "loss": LOSSES,
     "metric": METRICS,

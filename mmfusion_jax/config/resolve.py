@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from mmfusion_jax.config.base import FIELDS, check_values
 from mmfusion_jax.config.instantiate import arguments_of, check_options
 from mmfusion_jax.config.load import flatten
+from mmfusion_jax.config.option_defaults import INNER
 from mmfusion_jax.config.registry import TABLES, load_part
 from mmfusion_jax.config.spec import (
     DataSpec,
@@ -43,6 +44,24 @@ FROM_MODEL = ("encoders", "head_size", "axis", "dtype", "flags")
 FROM_ENCODERS = (*FROM_MODEL, "modality")
 """Arguments of an encoder that do not come from its group of fields."""
 
+FROM_FUSION = ("axis", "dtype")
+"""Arguments of a fusion block that do not come from its group of fields."""
+
+PROVIDED = {
+    "augmentation": ("modality",),
+    "dataset": RUN_ARGUMENTS,
+    "encoder": FROM_ENCODERS,
+    "fusion": FROM_FUSION,
+    "loss": ("label",),
+    "model": FROM_MODEL,
+    "optimizer": ("learning_rate", "weight_decay"),
+    "schedule": ("rate", "steps"),
+}
+"""Kind -> arguments of a part that do not come from its group of fields."""
+
+OFFERED = {"fusion": ("modality_order", "modalities")}
+"""Kind -> arguments of a part that need not come from its group of fields."""
+
 
 def resolve(config: ConfigDict) -> ExperimentSpec:
     """Returns a config as typed values, with every part imported and checked.
@@ -67,8 +86,8 @@ def resolve(config: ConfigDict) -> ExperimentSpec:
         pretrain_unimodal=tuple(values["pretrain_unimodal"]),
         data=_data(data, values),
         model=ModelSpec(
-            _part("model", model, "config.model", FROM_MODEL),
-            {m: _encoder(e, f"config.model.encoders.{m}") for m, e in encoders.items()},
+            _part("model", model, "config.model"),
+            _parts("encoder", encoders, "config.model.encoders"),
             _weights(weights, encoders),
         ),
         losses=_losses(values["losses"]),
@@ -125,7 +144,7 @@ def unimodal_spec(spec: ExperimentSpec, modality: str) -> ExperimentSpec:
     return dataclasses.replace(
         spec,
         model=ModelSpec(
-            _part("model", {"name": "unimodal", **head}, where, FROM_MODEL),
+            _part("model", {"name": "unimodal", **head}, where),
             {modality: spec.model.encoders[modality]},
             {m: file for m, file in spec.model.weights.items() if m == modality},
         ),
@@ -151,15 +170,14 @@ def _checked(config: ConfigDict) -> dict[str, Any]:
 CALLS = {
     "augmentation": ("example", "rng"),
     "encoder": ("values", "mask"),
+    "fusion": ("streams",),
     "loss": ("outputs", "batch"),
 }
 """Kind -> arguments with which the object that a config describes is called."""
 
 
-def _part(
-    kind: str, values: Mapping[str, Any], where: str, provided: Collection[str] = ()
-) -> Part:
-    """Returns a part: its name looked up, its options checked."""
+def _part(kind: str, values: Mapping[str, Any], where: str) -> Part:
+    """Returns a part: its name looked up, its options checked, its parts resolved."""
     options = dict(values)
     name = options.pop("name")
     target = load_part(kind, name, f"{where}.name")
@@ -180,39 +198,41 @@ def _part(
             f"a class whose objects are such functions, see the {kind} in "
             "CONTRIBUTING.md",
         )
-    check_options(target, options, where, provided)
+    if kind in ("model", *INNER):
+        options |= _inner_parts(options, where)
+    check_options(target, options, where, PROVIDED.get(kind, ()), OFFERED.get(kind, ()))
     return Part(name, target, options, where)
 
 
+def _inner_parts(options: Mapping[str, Any], where: str) -> dict[str, Part]:
+    """Returns the options that are parts: groups whose name is that of a kind."""
+    inner = {}
+    for kind in INNER:
+        values = options.get(kind)
+        if not isinstance(values, Mapping):
+            continue
+        if "name" not in values:
+            message = f"{where}.{kind}.name is missing."
+            raise ConfigError("C31", message, f"{where}.{kind}.name = ...")
+        inner[kind] = _part(kind, values, f"{where}.{kind}")
+    return inner
+
+
 def _parts(
-    kind: str,
-    values: Mapping[str, Mapping[str, Any]],
-    where: str,
-    provided: Collection[str] = (),
+    kind: str, values: Mapping[str, Mapping[str, Any]], where: str
 ) -> dict[str, Part]:
     """Returns the parts of a group, by name."""
     return {
-        name: _part(kind, options, f"{where}.{name}", provided)
+        name: _part(kind, options, f"{where}.{name}")
         for name, options in values.items()
     }
-
-
-def _encoder(values: Mapping[str, Any], where: str) -> Part:
-    """Returns an encoder; its option `encoder`, if it is a group, is one too."""
-    inner = values.get("encoder")
-    if isinstance(inner, Mapping):
-        if "name" not in inner:
-            message = f"{where}.encoder.name is missing."
-            raise ConfigError("C31", message, f"{where}.encoder.name = ...")
-        values = {**values, "encoder": _encoder(inner, f"{where}.encoder")}
-    return _part("encoder", values, where, FROM_ENCODERS)
 
 
 def _data(values: Mapping[str, Any], config: Mapping[str, Any]) -> DataSpec:
     """Returns `config.data`, its options checked against those of the dataset."""
     own = {f.name for f in dataclasses.fields(DataSpec)} - {"dataset"}
     options = {name: value for name, value in values.items() if name not in own}
-    dataset = _part("dataset", options, "config.data", RUN_ARGUMENTS)
+    dataset = _part("dataset", options, "config.data")
     _check_takes(dataset, values["folds"], config["protocol"])
     return DataSpec(
         dataset=dataset,
@@ -222,10 +242,7 @@ def _data(values: Mapping[str, Any], config: Mapping[str, Any]) -> DataSpec:
         batch_size=values["batch_size"],
         num_read_threads=values["num_read_threads"],
         augmentations=_parts(
-            "augmentation",
-            values["augmentations"],
-            "config.data.augmentations",
-            ("modality",),
+            "augmentation", values["augmentations"], "config.data.augmentations"
         ),
         modality_dropout=dict(values["modality_dropout"]),
     )
@@ -297,7 +314,7 @@ def _losses(values: Mapping[str, Mapping[str, Any]]) -> dict[str, LossSpec]:
     terms, weights = _split_off("weight", values)
     for name, weight in weights.items():
         check_type(f"config.losses.{name}.weight", weight, float)
-    parts = _parts("loss", terms, "config.losses", ("label",))
+    parts = _parts("loss", terms, "config.losses")
     return {
         name: LossSpec(part, weights.get(name, 1.0)) for name, part in parts.items()
     }
@@ -316,11 +333,8 @@ def _optimizer(values: Mapping[str, Any]) -> OptimizerSpec:
     """Returns `config.optim`, its options checked against those of the optimizer."""
     own = {f.name for f in dataclasses.fields(OptimizerSpec)} - {"optimizer"}
     options = {name: value for name, value in values.items() if name not in own}
-    schedule = _part(
-        "schedule", values["schedule"], "config.optim.schedule", ("rate", "steps")
-    )
-    provided = ("learning_rate", "weight_decay")
-    optimizer = _part("optimizer", options, "config.optim", provided)
+    schedule = _part("schedule", values["schedule"], "config.optim.schedule")
+    optimizer = _part("optimizer", options, "config.optim")
     groups = {}
     for name, group in values["groups"].items():
         where = f"config.optim.groups.{name}"

@@ -1,6 +1,6 @@
 """Adaptive gating of modalities (Hetero-Fusion-Net)."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import einops
 import flax.linen as nn
@@ -36,6 +36,9 @@ class AdaptiveGate(nn.Module):
     Reference:
         Hetero-Fusion-Net, Sec. 3.3, Eq. 3-4; the hidden layer: Sec. 5.2.
     """
+
+    one_token: ClassVar[bool] = True
+    modality_weights: ClassVar[str] = "gate"
 
     modalities: tuple[str, ...]
     hidden_dim: int = 256

@@ -1,6 +1,6 @@
 """Attention whose tokens are the modalities (Hetero-Fusion-Net)."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 
@@ -33,6 +33,8 @@ class ModalityAttention(nn.Module):
         number is 1. The text describes a matrix of the relevance of every modality to
         every other: the softmax is over the modalities.
     """
+
+    one_token: ClassVar[bool] = True
 
     modalities: tuple[str, ...]
     num_heads: int = 8

@@ -1,4 +1,4 @@
-"""The models of the papers, one file each, and the baselines of their tables."""
+"""The models of the papers, one file each, baselines, and a model of any block."""
 
 MODELS = {
     "cfn_sr": "mmfusion_jax.models.cfn_sr:CFNSR",
@@ -6,11 +6,12 @@ MODELS = {
     "mcl_mcf": "mmfusion_jax.models.mcl_mcf:MCLMCF",
     "mea": "mmfusion_jax.models.mea:MEA",
     "of_cmaer_cat": "mmfusion_jax.models.of_cmaer_cat:OFCMAERCAT",
+    "fused": "mmfusion_jax.models.fused:Fused",
     "unimodal": "mmfusion_jax.models.baselines:Unimodal",
     "late_fusion": "mmfusion_jax.models.baselines:LateFusion",
     "concat_fc": "mmfusion_jax.models.baselines:ConcatFC",
 }
 """Short name -> import path."""
 
-BASELINES = ("concat_fc", "late_fusion", "unimodal")
+GENERIC_MODELS = ("fused", "concat_fc", "late_fusion", "unimodal")
 """Models that can replace the model of any config."""

@@ -44,6 +44,7 @@ def encode(
             "C22",
             f"config.model.encoders has {join_names(sorted(missing))}, but the data "
             f"only has {join_names(sorted(batch.inputs))}.",
+            f"--config.model.encoders.{shown_name(min(missing))}=None",
         )
     # valid_mask and not the mask: a padding row then has no valid token, and changes no
     # statistic of BatchNorm.
@@ -52,12 +53,19 @@ def encode(
         for name, encoder in encoders.items()
     }
     for name, tokens in streams.items():
-        _check_tokens(name, tokens, len(batch.weight))
+        where = f"config.model.encoders.{shown_name(name)} returns"
+        check_tokens(where, tokens, len(batch.weight))
     return streams
 
 
-def _check_tokens(name: str, tokens: Any, b: int) -> None:
-    """Raises ConfigError unless an encoder returned Tokens of consistent shapes."""
+def check_tokens(where: str, tokens: Any, b: int) -> None:
+    """Raises ConfigError unless a part returned Tokens of consistent shapes.
+
+    Args:
+        where: Beginning of the message, such as "config.model.encoders.audio returns".
+        tokens: The result of the part.
+        b: Number of examples.
+    """
     if not isinstance(tokens, Tokens):
         what = type_name(tokens)
     else:
@@ -70,8 +78,8 @@ def _check_tokens(name: str, tokens: Any, b: int) -> None:
         )
     raise ConfigError(
         "C33",
-        f"config.model.encoders.{shown_name(name)} returns {what}, not Tokens with "
-        f"float values (b n d) and a bool mask (b n), b={b}.",
+        f"{where} {what}, not Tokens with float values (b n d) and a bool mask (b n), "
+        f"b={b}.",
     )
 
 

@@ -17,7 +17,7 @@ from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.data.dataset import Dataset, loader_info
 from mmfusion_jax.data.registry import DATASETS
 from mmfusion_jax.errors import ConfigError, DataError
-from mmfusion_jax.models import BASELINES
+from mmfusion_jax.models import GENERIC_MODELS
 from mmfusion_jax.train.state import create_state
 from mmfusion_jax.train.step import make_eval_step
 
@@ -117,7 +117,7 @@ def in_place_of(name: str, word: str, model: str) -> ParsedCommand:
 @pytest.mark.parametrize(("name", "word"), OFFERED)
 def test_every_word_and_every_baseline_on_it_is_built(name, word):
     assert made(request(name, word))
-    for model in BASELINES:
+    for model in GENERIC_MODELS:
         asked = in_place_of(name, word, model)
         _, parts = made(asked)
         assert asked.config.model.name == model
@@ -132,7 +132,7 @@ def test_every_word_and_every_baseline_on_it_is_built(name, word):
 @pytest.mark.parametrize(("name", "word"), in_ci(OFFERED, *QUICK, several=True))
 def test_every_word_and_every_baseline_on_it_has_shapes(name, word):
     own = shapes(request(name, word))
-    for model in BASELINES:
+    for model in GENERIC_MODELS:
         assert shapes(in_place_of(name, word, model)) == own
 
 

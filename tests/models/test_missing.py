@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from mmfusion_jax.config import build
 from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.data.pipeline import collate
+from mmfusion_jax.fusion import FUSIONS
 from mmfusion_jax.losses.objective import TASK
 
 ENCODERS = {
@@ -57,7 +58,37 @@ def aligned(word: str, changes: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return word, {**changes, "model": model, "losses.ctc": ctc}
 
 
+BLOCKS: dict[str, dict[str, Any]] = {
+    "adaptive_gate": {"hidden_dim": 4},
+    "residual_attention": {"hidden_dim": 4, "target": "video", "source": "audio"},
+    "tensor_convolution": {
+        "x": "audio",
+        "y": "video",
+        "into": "joint",
+        "channels": (2, 1),
+    },
+}
+"""Options of fusion blocks, where there must be some."""
+
+
+def fused(fusion: str) -> tuple[str, dict[str, Any]]:
+    """The model `fused` with any block; blocks with heads have two."""
+    heads = ("attention", "alignment", "context", "unit")
+    options = {"num_heads": 2} if fusion.endswith(heads) else {}
+    options = BLOCKS.get(fusion, options)
+    # A tensor convolution masks its result: one modality alone has no answer.
+    streams = {"pooled_streams": ("joint", "audio", "video")}
+    return baseline(
+        "fused",
+        fusion={"name": fusion, **options},
+        projection_dim=8,
+        pooling="attention",
+        **(streams if fusion == "tensor_convolution" else {}),
+    )
+
+
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    **{f"fused, {name}": fused(name) for name in FUSIONS},
     "cfn_sr": ("cfn_sr", {}),
     "cfn_sr, the other way": ("cfn_sr", {"model.cross": "video_to_audio"}),
     "mea": ("mea", {}),
