@@ -12,7 +12,7 @@ from absl import flags as absl_flags
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags import config_path
 
-from mmfusion_jax.config.base import check_values
+from mmfusion_jax.config.base import check_values, part_kind
 from mmfusion_jax.config.load import (
     check_fields,
     find_config,
@@ -23,13 +23,11 @@ from mmfusion_jax.config.load import (
 from mmfusion_jax.config.validate import TYPE_NAMES
 from mmfusion_jax.errors import (
     ConfigError,
-    join_names,
     shorten,
     shown,
     shown_name,
     suggest,
 )
-from mmfusion_jax.models import GENERIC_MODELS, MODELS
 
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
 
@@ -104,13 +102,11 @@ def parse(
         spec, before = "the config", copy.deepcopy(given_config).lock()
     else:
         before = _load(spec, rest) if needs_config else ConfigDict()
-    model = _replacement_model(rest, before)
-    config = _with_model(before, model) if model else before
+    chosen, removed, rest = _part_choices(rest, before)
+    swap = _swap_parts(before, chosen, removed)
+    config = swap.config if swap else before
     if needs_config:
-        source = (
-            f"{shorten(spec)} with the model {shown_name(model)}" if model else spec
-        )
-        _define_config(config, source, rest, values)
+        _define_config(config, _source(spec, swap.names if swap else {}), rest, values)
     left = _set(values, rest, config)
     argument = _positional(left, positional)
     given = {flag.name: values[flag.name].value for flag in flags}
@@ -119,11 +115,13 @@ def parse(
     # Only now: until a flag has set it, a placeholder has a type and no value.
     config = config.copy_and_resolve_references().lock()
     notes = _config_file_note(spec) if spec and given_config is None else []
-    if model:
-        config, line = _fit_to_model(config, before)
-        notes.append(line)
+    if swap:
+        config, lines = swap.fit(config)
+        notes += lines
     check_values(flatten(config))
-    workdir = Path(given.pop("workdir") or default_workdir(spec, model)).expanduser()
+    workdir = Path(
+        given.pop("workdir") or default_workdir(spec, swap.model if swap else "")
+    ).expanduser()
     return ParsedCommand(config, workdir, given, argument, tuple(args), tuple(notes))
 
 
@@ -142,7 +140,8 @@ def default_workdir(spec: str, model: str = "") -> str:
         model: The model that replaces that of the config; "" for none.
     """
     name, _, word = spec.partition(":")
-    parts = filter(None, (Path(name).stem, re.sub(r"\W+", "_", word), model))
+    word, model = (re.sub(r"\W+", "_", text) for text in (word, model))
+    parts = filter(None, (Path(name).stem, word, model))
     return str(Path("runs", "_".join(parts)))
 
 
@@ -204,41 +203,54 @@ def _load(spec: str, words: Sequence[str]) -> ConfigDict:
     return load_config(spec)
 
 
-def _replacement_model(words: Sequence[str], config: ConfigDict) -> str:
-    """Returns the baseline that replaces the model of the config; "" for none.
+def _part_choices(
+    words: Sequence[str], config: ConfigDict
+) -> tuple[dict[str, str], list[str], list[str]]:
+    """Returns which parts of a config flags replace or remove.
 
-    Raises:
-        ConfigError: The new model is not a baseline.
+    Returns:
+        Fields that name another part than in the config, with the new names; the
+        modalities whose encoders are removed, `--config.model.encoders.text=None`; and
+        the words without these flags.
     """
-    new = own = flatten(config).get("model.name", "")
-    for word, after in itertools.zip_longest(words, words[1:], fillvalue=""):
-        flag, _, value = word.lstrip("-").partition("=")
-        if word.startswith("-") and flag == "config.model.name":
-            new = value or after
-    if not own or new == own or new not in MODELS:
-        return ""
-    if new not in GENERIC_MODELS:
-        raise ConfigError(
-            "C03",
-            f"--config.model.name={shown_name(new)} cannot replace {shown_name(own)}: "
-            "its loss terms and training are in its own config.",
-            f"--config={shown_name(new)}, or a baseline: {join_names(GENERIC_MODELS)}",
-        )
-    return new
+    chosen, removed, left = {}, [], []
+    own = flatten(config)
+    pending = list(itertools.zip_longest(words, words[1:], fillvalue=""))
+    while pending:
+        word, after = pending.pop(0)
+        field = match[1] if (match := OVERRIDE.match(word)) else ""
+        value = word.partition("=")[2] if "=" in word else after
+        encoder = re.fullmatch(r"model\.encoders\.([^.]+)", field)
+        if encoder and value == "None":
+            removed.append(encoder[1])
+            pending = pending if "=" in word else pending[1:]
+            continue
+        left.append(word)
+        if field and value and part_kind(field):
+            chosen[field] = value
+    chosen = {field: name for field, name in chosen.items() if own.get(field) != name}
+    return chosen, list(dict.fromkeys(removed)), left
 
 
-def _with_model(config: ConfigDict, model: str) -> ConfigDict:
-    """Returns the config with the fields of another model."""
-    from mmfusion_jax.config.model_swap import with_model  # slow: it needs JAX
+def _swap_parts(
+    config: ConfigDict, chosen: Mapping[str, str], removed: Sequence[str]
+) -> Any:
+    """Returns a `PartSwap`; None if flags neither replace nor remove a part."""
+    if not chosen and not removed:
+        return None
+    check_values(chosen)  # before the import: an unknown name is an error at once
+    from mmfusion_jax.config.part_swap import PartSwap  # slow: it needs JAX
 
-    return with_model(config, model)
+    return PartSwap(config, chosen, removed)
 
 
-def _fit_to_model(config: ConfigDict, before: ConfigDict) -> tuple[ConfigDict, str]:
-    """Returns a config without what its new model lacks, and a line that names it."""
-    from mmfusion_jax.config.model_swap import fit_to_model
-
-    return fit_to_model(config, before)
+def _source(spec: str, names: Mapping[str, str]) -> str:
+    """Returns the config and the parts that flags replace in it, for messages."""
+    parts = [
+        f"the {shown_name(part_kind(field))} {shown_name(name)}"
+        for field, name in names.items()
+    ]
+    return f"{shorten(spec)} with {', '.join(parts)}" if parts else spec
 
 
 def _define_config(

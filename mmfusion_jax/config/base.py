@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from ml_collections import ConfigDict
 
 from mmfusion_jax.config.load import Config
+from mmfusion_jax.config.registry import TABLES
 from mmfusion_jax.config.validate import PartName, check_type, choices
 from mmfusion_jax.errors import ConfigError, join_names
 from mmfusion_jax.option_types import (
@@ -158,6 +159,7 @@ MEMBERS: Mapping[str, Any] = {
     "data.augmentations.*.name": PartName("augmentation"),
     "model.encoders.*.name": PartName("encoder"),
     "model.encoders.*.weights": str,
+    "model.fusion.name": PartName("fusion"),
     "losses.*.name": PartName("loss"),
     "losses.*.weight": float,
     "metrics.*.name": PartName("metric"),
@@ -193,6 +195,16 @@ def check_values(values: Mapping[str, Any]) -> None:
         if value is not None and (hint := _type_of(name)) is not None:
             check_type(f"--config.{name}", value, hint)
     _check_processes(values)
+
+
+def part_kind(name: str) -> str:
+    """Returns the kind of part that a field names; "" if it does not name one."""
+    hint = _type_of(name)
+    if not isinstance(hint, PartName):
+        return ""
+    # An option of an encoder that is a part, such as the encoder in "ctc_aligned".
+    inner = name.split(".")[-2]
+    return inner if inner in TABLES else hint.kind
 
 
 def _type_of(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar
 
 import jax.numpy as jnp
 
@@ -35,6 +36,8 @@ class ModalityContrast:
         follows literally; the text sums over the batch. A missing modality is neither
         anchor nor positive nor negative.
     """
+
+    compares_modalities: ClassVar[bool] = True
 
     modalities: Names
     temperature: PositiveFloat = 0.1

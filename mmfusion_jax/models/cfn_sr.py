@@ -1,7 +1,7 @@
 """CFN-SR: residual cross-modal attention from audio to video."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -70,6 +70,8 @@ class CFNSR(nn.Module):
         one as the query over the steps of the audio. Table 2 prints 25.67M parameters
         for it, fewer than the two encoders have.
     """
+
+    num_modalities: ClassVar[int] = 2
 
     encoders: Mapping[str, nn.Module]
     head_size: int

@@ -1,7 +1,7 @@
 """MCL-MCF: contrastive learning at three levels of fusion."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -80,6 +80,8 @@ class MCLMCF(nn.Module):
         of a kernel: ours is always `modality_order`. A missing modality is 0 in every
         concatenation, and its views are not compared.
     """
+
+    num_modalities: ClassVar[int] = 3
 
     encoders: Mapping[str, nn.Module]
     head_size: int

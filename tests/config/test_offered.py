@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import pytest
 from groups import in_ci
-from loaded_tables import loaded
+from loaded_tables import MODELS, loaded
 from outlines import same_shapes
 
 from mmfusion_jax.cli.flags import Flag, ParsedCommand, parse
@@ -134,6 +134,33 @@ def test_every_word_and_every_baseline_on_it_has_shapes(name, word):
     own = shapes(request(name, word))
     for model in GENERIC_MODELS:
         assert shapes(in_place_of(name, word, model)) == own
+
+
+@pytest.mark.parametrize(("name", "word"), in_ci(OFFERED, *QUICK, several=True))
+def test_every_encoder_can_be_taken_out(name, word):
+    config = request(name, word).config
+    count = len(config.model.encoders)
+    needs = getattr(MODELS[config.model.name], "num_modalities", 1)
+    for modality in config.model.encoders:
+        flag = f"--config.model.encoders.{modality}=None"
+        if count == 1:
+            with pytest.raises(ConfigError, match="removes the only encoder"):
+                request(name, word, flag)
+            continue
+        if count <= needs:
+            with pytest.raises(ConfigError, match=f"requires {needs} modalities") as e:
+                request(name, word, flag)
+            assert "--config.model.name=fused" in e.value.fix
+        else:
+            asked = request(name, word, flag)
+            assert f"model.encoders: without {modality}; dropped: " in asked.notes[-1]
+            assert set(asked.config.model.encoders) == {*config.model.encoders} - {
+                modality
+            }
+            assert shapes(asked) is not None
+        assert (
+            shapes(request(name, word, flag, "--config.model.name=fused")) is not None
+        )
 
 
 def test_a_baseline_of_the_paper_is_that_of_its_table():
