@@ -106,8 +106,9 @@ _CODES = (
         "Unknown name",
         """A flag or field is set to an unknown name. The message suggests the closest
         name, or lists the known names. On the command line, `--config.model.name` can
-        replace the model of a config with a baseline only: the loss terms and
-        hyperparameters of the other models are in their configs.""",
+        replace the model of a config with `fused`, a baseline or a model of your own
+        only: the loss terms and hyperparameters of the models of the papers are in
+        their configs.""",
     ),
     _code(
         "C04",
@@ -231,8 +232,9 @@ _CODES = (
         """The encoders of the config do not match the model or the data: the model
         requires an encoder that is missing or takes fewer encoders,
         `config.model.modality_order` lists other modalities, or an encoder is for a
-        modality that the dataset does not have. The message lists both sides; fix
-        `config.model.encoders`.""",
+        modality that the dataset does not have, or was removed by a flag and the model
+        needs it. The message lists both sides; fix `config.model.encoders`, or use a
+        model that works with any encoders, such as `--config.model.name=fused`.""",
     ),
     _code(
         "C23",
@@ -297,7 +299,8 @@ _CODES = (
         "C31",
         "Missing config field",
         """A required field of the config, or a required option of a part, is missing or
-        has no value. Start the config from `base_config()` in
+        has no value; flags can set an option of a part that another flag chose. Start
+        the config from `base_config()` in
         `mmfusion_jax.config.base`, which sets every field that has a default, or add
         what the message names.""",
     ),

@@ -260,7 +260,9 @@ def _set_part(group: Config, kind: str, name: str, where: str) -> None:
     arguments = _options_of(kind, target)
     keeps_all = takes_any(target)
     for option in [name for name in group if name not in own]:
-        if option in arguments:
+        if kind == "dataset" and option == "modalities":
+            kept = False  # names of the other dataset
+        elif option in arguments:
             kept = _keep(group, option, arguments[option])
         else:
             kept = keeps_all
@@ -290,12 +292,11 @@ def _options_of(kind: str, target: Any) -> dict[str, inspect.Parameter]:
     if not callable(target):
         return {}
     others = LINEN_FIELDS.union(PROVIDED.get(kind, ()))
-    options = {
+    return {
         name: p
         for name, p in arguments_of(target).items()
         if name not in others and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
     }
-    return options
 
 
 def _keep(group: Config, option: str, parameter: inspect.Parameter) -> bool:
