@@ -200,6 +200,14 @@ def test_one_flag_replaces_the_dataset(name):
     assert shapes(asked) == ()
 
 
+def test_modalities_of_a_dataset_are_its_own():
+    flags = ["--config.data.name=clips", FUSED, "--config.data.duration=3"]
+    flags += ["--config.data.classes=no,yes", "--config.data.label=label"]
+    asked = request("mea", "digits", *flags)
+    assert set(asked.config.data.modalities) == {"audio", "video"}
+    assert set(asked.config.model.encoders) == {"audio", "video"}
+
+
 def test_folds_go_with_the_dataset():
     flags = ["--config.data.name=digits", "--config.data.label=digit", FUSED]
     asked = request("cfn_sr", "ravdess", *flags)
