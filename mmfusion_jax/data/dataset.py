@@ -75,6 +75,10 @@ class Dataset:
             1.
         ids: Modality -> minimum and maximum id in any split, for sequences of ids;
             read from the examples where it is not given.
+        example_ids: Split -> id of every example, in the order of the source, unique
+            in its split: names of the data, such as "video_7/3", which an example keeps
+            in every fold, so that predictions of two runs can be matched; by default
+            "SPLIT/INDEX".
     """
 
     name: str
@@ -90,6 +94,7 @@ class Dataset:
     values: Mapping[str, RegressionTarget] = dataclasses.field(default_factory=dict)
     flags: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     ids: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    example_ids: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         check_disjoint(self.groups)
@@ -104,6 +109,12 @@ class Dataset:
             return np.asarray(self.labels[split][name])
         source = self.sources[split]
         return np.array([source[i]["labels"][name] for i in range(len(source))])
+
+    def example_id_list(self, split: str) -> list[str]:
+        """Returns the id of every example of `split`, in the order of the source."""
+        if split in self.example_ids:
+            return [str(name) for name in self.example_ids[split]]
+        return [f"{split}/{index}" for index in range(len(self.sources[split]))]
 
     def id_range(self, modality: str) -> tuple[int, int]:
         """Returns the minimum and maximum id of `modality` over all splits.
@@ -126,6 +137,17 @@ class Dataset:
 def is_ids(values: np.ndarray) -> bool:
     """Returns whether the values of one example are ids, (t) int, not features."""
     return values.ndim == 1 and np.issubdtype(values.dtype, np.integer)
+
+
+def unique_ids(names: Mapping[str, Sequence[Any]]) -> dict[str, list[str]]:
+    """Returns the ids of examples from names in a file, for `Dataset.example_ids`.
+
+    Args:
+        names: Split -> name of every example. A split in which there are none, or in
+            which one occurs twice, is left out: its examples have the default ids.
+    """
+    ids = {split: [str(name) for name in part] for split, part in names.items()}
+    return {s: part for s, part in ids.items() if part and len({*part}) == len(part)}
 
 
 def names_files(options: Mapping[str, Any]) -> bool:
@@ -199,6 +221,7 @@ def subject_dataset(
     subjects: Mapping[str, Sequence[str]],
     classes: Mapping[str, tuple[str, ...]],
     license: str,
+    example_ids: Mapping[str, Sequence[str]],
 ) -> Dataset:
     """Returns a dataset with the subjects of each split.
 
@@ -209,6 +232,7 @@ def subject_dataset(
         subjects: Split -> its subjects.
         classes: Label name -> class names.
         license: License of the data.
+        example_ids: Split -> id of every example, of subject and window.
 
     Raises:
         DataError: A subject is in two splits.
@@ -225,6 +249,7 @@ def subject_dataset(
             "counts": {split: len(source) for split, source in sources.items()},
             "subjects": {split: list(names) for split, names in subjects.items()},
         },
+        example_ids=example_ids,
     )
 
 

@@ -1,6 +1,7 @@
 """Checks that a dataset and its examples have the form that the pipeline needs."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,6 +46,19 @@ def check_dataset(data: Dataset, label: str) -> None:
                 f"split {shown(split)} has {len(source)} examples and "
                 f"{len(given)} labels"
             )
+        _check_example_ids(data, split)
+
+
+def _check_example_ids(data: Dataset, split: str) -> None:
+    """Raises DataError unless every example of a split has its own id."""
+    ids, count = data.example_id_list(split), len(data.sources[split])
+    if len(ids) != count:
+        raise _invalid(
+            f"split {shown(split)} has {count} examples and {len(ids)} example_ids"
+        )
+    if len(set(ids)) < count:
+        twice = next(name for name, n in Counter(ids).items() if n > 1)
+        raise _invalid(f"example_ids of split {shown(split)} has {shown(twice)} twice")
 
 
 def _check_declarations(data: Dataset) -> None:

@@ -93,7 +93,9 @@ def test_examples_are_padded_at_the_end_and_masked(tmp_path, aligned):
 
 def test_left_padding_ends_up_on_the_right(tmp_path):
     import_here(write(tmp_path / "x.pkl", mult(), 2))
-    example = load_sentiment_file("mosi").source("test")[1]
+    made = load_sentiment_file("mosi")
+    assert made.example_id_list("test") == made.example_ids["test"]
+    example = made.source("test")[1]
     own = lengths("test", "audio")
     want = rows("test", "audio", own)[1]
     np.testing.assert_array_equal(example["inputs"]["audio"][: own[1]], want)

@@ -52,6 +52,7 @@ def test_examples_are_those_of_the_files(folder):
     data = load_clips(full(folder), standardize=False, **SMALL)
     assert data.classes == {"label": ("a", "b")}
     assert {k: len(v) for k, v in data.sources.items()} == {"train": 6, "test": 4}
+    assert data.example_id_list("test") == [f"{i}.mp4" for i in range(6, 10)]
     example = data.source("test")[1]  # 7.mp4
     assert example["labels"]["label"] == 1 and example["weight"] == 1
     video, audio = example["inputs"]["video"], example["inputs"]["audio"]

@@ -71,6 +71,7 @@ def test_windows_of_standardized_signals(folder):
     raw = tree(0)["data"][..., 3 * 128 :]
     mean = raw.mean((0, 2))[None, :, None]
     want = (raw - mean) / raw.std((0, 2))[None, :, None]
+    assert data.example_id_list("test")[:3] == ["s01/0", "s01/2", "s01/4"]
     example = data.source("test")[3]  # the second window of the second trial
     eeg, rest = example["inputs"]["eeg"], example["inputs"]["peripheral"]
     assert (eeg.shape, rest.shape) == ((256, 32), (256, 8))

@@ -74,7 +74,7 @@ def test_folds_test_every_clip_with_text_once(tmp_path):
         }
         assert not data.facts["warnings"]
         assert stacked(data, "train", "masks", "text").any(1).all()
-        tested += data.groups["test"]
+        tested += data.example_id_list("test")
         train.append(data.groups["train"])
         after = load_ict_mmmo(str(tmp_path), fold=(fold + 1) % 3, folds=3)
         assert data.groups["valid"] == after.groups["test"]

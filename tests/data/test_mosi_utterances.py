@@ -164,6 +164,8 @@ def test_rows_may_come_in_any_order(tmp_path):
             stacked(want, "train", "inputs", name),
             atol=1e-6,
         )
+    ids = data.example_id_list("test")
+    assert ids == want.example_id_list("test") and ids[0] == "test0/1"
 
 
 def test_a_video_in_two_splits_is_rejected(tmp_path):

@@ -12,7 +12,9 @@ from mmfusion_jax.data.dataset import (
     check_disjoint,
     dataset_loader,
     loader_info,
+    unique_ids,
 )
+from mmfusion_jax.data.dataset_checks import check_dataset
 from mmfusion_jax.data.pipeline import Pipeline, TrainBatches
 from mmfusion_jax.data.registry import DATASETS
 from mmfusion_jax.errors import DataError
@@ -134,3 +136,23 @@ def test_loader_info_of_other_functions():
     assert loader_info(load).has_files({})
     with pytest.raises(ValueError, match="known: fold, folds, protocol, seed, label"):
         dataset_loader(takes=("folder",))
+
+
+def test_every_example_has_an_id():
+    made = lambda **ids: Dataset(
+        "numbers",
+        "numbers",
+        {"train": Numbers(2), "test": Numbers(3)},
+        {"digit": ("0", "1", "2")},
+        example_ids=ids,
+    )
+    data = made(test=["a", "b", "c"])
+    check_dataset(data, "digit")
+    assert data.example_id_list("test") == ["a", "b", "c"]
+    assert data.example_id_list("train") == ["train/0", "train/1"]
+    with pytest.raises(DataError, match="D25.*3 examples and 2 example_ids"):
+        check_dataset(made(test=["a", "b"]), "digit")
+    with pytest.raises(DataError, match="D25.*example_ids of split 'test' has 'a'"):
+        check_dataset(made(test=["a", "b", "a"]), "digit")
+    found = unique_ids({"train": ["a", "a"], "valid": [], "test": [7, 8]})
+    assert found == {"test": ["7", "8"]}

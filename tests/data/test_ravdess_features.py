@@ -54,6 +54,7 @@ def test_examples_folds_and_protocols(tmp_path):
     np.testing.assert_array_equal(
         data.label("test", "emotion"), arrays["emotion"][48:60]
     )
+    assert data.example_id_list("test") == arrays["name"][48:60].tolist()
     paper = load_ravdess_features(str(tmp_path), fold=4, protocol="as_published")
     assert {k: len(v) for k, v in paper.sources.items()} == {"train": 48, "test": 12}
     assert paper.groups["train"][0] == "actor 01" and len(paper.groups["train"]) == 16

@@ -94,17 +94,20 @@ def test_no_subject_is_in_two_splits_and_all_are_tested_once(tmp_path):
     write(tmp_path, subjects=7)
     unlabeled = {k: v for k, v in subject(9).items() if not k.startswith("label")}
     np.savez(tmp_path / "S00.npz", **unlabeled)
-    tested = []
+    tested, ids = [], []
     for fold in range(3):
         data = load_stress_predict(str(tmp_path), fold=fold, folds=3, window=4)
         parts = [set(names) for names in data.groups.values()]
         assert sum(map(len, parts)) == len(set().union(*parts)) == 7
         tested += data.groups["test"]
+        ids += data.example_id_list("test")
+        assert len(data.example_id_list("test")) == len(data.source("test"))
         after = load_stress_predict(
             str(tmp_path), fold=(fold + 1) % 3, folds=3, window=4
         )
         assert data.groups["valid"] == after.groups["test"]
     assert sorted(tested) == [f"S{i:02d}" for i in range(1, 8)]
+    assert len(set(ids)) == len(ids) and "S01/0" in ids
     fixed = load_stress_predict(
         str(tmp_path), fold=1, folds=3, protocol="fixed_epochs", window=4
     )

@@ -130,6 +130,7 @@ def load_ict_mmmo(
     # The file names neither clips nor speakers, so the leakage check only finds a clip
     # that is in two splits.
     names = np.array([f"{split} {i:d}" for i, split in enumerate(official)])
+    ids = {split: names[chosen].tolist() for split, chosen in rows.items()}
     return Dataset(
         "mmmo",
         "ICT-MMMO",
@@ -137,12 +138,13 @@ def load_ict_mmmo(
         {POSITIVE: CLASSES},
         values={SCORE: TARGET},
         labels={split: source.labels for split, source in sources.items()},
-        groups={split: names[chosen].tolist() for split, chosen in rows.items()},
+        groups=ids,
         facts={
             "license": "features released for research",
             "counts": {split: len(chosen) for split, chosen in rows.items()},
             "warnings": _warnings(masks["text"][train]),
         },
+        example_ids=ids,
     )
 
 

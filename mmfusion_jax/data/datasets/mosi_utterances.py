@@ -6,7 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from mmfusion_jax.data.dataset import Dataset, RegressionTarget, dataset_loader
+from mmfusion_jax.data.dataset import (
+    Dataset,
+    RegressionTarget,
+    dataset_loader,
+    unique_ids,
+)
 from mmfusion_jax.data.in_memory import InMemory
 from mmfusion_jax.data.option_checks import check_at_least
 from mmfusion_jax.data.outline import outline_dataset
@@ -126,13 +131,15 @@ def load_mosi_utterances(
     # No window is longer than the longest video, whatever the context.
     longest = max(np.bincount(_videos(table)[1]).max() for table in tables.values())
     length = int(min(context_before + 1 + context_after, longest))
-    sources = {}
+    sources, ids = {}, {}
     for split, table in tables.items():
         values = {name: standardizers[name](table[name]) for name in MODALITIES}
         index, mask = windows(_videos(table)[1], context_before, context_after, length)
         labels = _labels(table, label)
         # Utterances without a score are dropped only now: they are context of others.
         rows = np.isfinite(labels.get(SCORE, np.zeros(len(index))))
+        names = zip(table["video_id"][rows], table["segment"][rows], strict=True)
+        ids[split] = [f"{video}/{segment}" for video, segment in names]
         sources[split] = InMemory(
             {name: _with_context(x, index, mask)[rows] for name, x in values.items()},
             dict.fromkeys(MODALITIES, mask[rows]),
@@ -153,6 +160,7 @@ def load_mosi_utterances(
             "steps": length,
             "warnings": [OPTIMISTIC] if "valid" in tables else [],
         },
+        example_ids=unique_ids(ids),
     )
 
 

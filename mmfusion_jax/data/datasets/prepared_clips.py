@@ -90,4 +90,5 @@ def assemble(
         labels,
         groups or {},
         {**common_facts, **(facts or {})},
+        example_ids=keys,
     )

@@ -8,7 +8,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mmfusion_jax.data.dataset import Dataset, Example, dataset_loader, names_files
+from mmfusion_jax.data.dataset import (
+    Dataset,
+    Example,
+    dataset_loader,
+    names_files,
+    unique_ids,
+)
 from mmfusion_jax.data.feature_files.import_manifest import (
     ImportManifest,
     open_import,
@@ -138,6 +144,7 @@ def load_sentiment_file(
         values={label: spec.target for label in scores if spec.target is not None},
         flags={spec.label: spec.flags} if spec.flags else {},
         ids=_id_range(splits, stored),
+        example_ids=unique_ids({name: part.ids for name, part in splits.items()}),
         facts=_facts(store, manifest, text, standardize),
     )
 

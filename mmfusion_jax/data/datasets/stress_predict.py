@@ -127,9 +127,20 @@ def load_stress_predict(
         split: _concatenate([windows_of[name] for name in names])
         for split, names in split_subjects.items()
     }
-    classes = {LABEL: CLASSES}
+    ids = {
+        split: [
+            f"{name}/{i}" for name in names for i in range(len(windows_of[name][2]))
+        ]
+        for split, names in split_subjects.items()
+    }
     return subject_dataset(
-        "stress_predict", "Stress-Predict", sources, split_subjects, classes, "MIT"
+        "stress_predict",
+        "Stress-Predict",
+        sources,
+        split_subjects,
+        {LABEL: CLASSES},
+        "MIT",
+        ids,
     )
 
 

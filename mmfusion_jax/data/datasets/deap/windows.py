@@ -159,7 +159,11 @@ def load_deap(
     }
     classes: dict[str, tuple[str, ...]] = dict.fromkeys(RATINGS, CLASSES)
     license = "signed agreement of DEAP, research only"
-    return subject_dataset("deap", "DEAP", sources, participants, classes, license)
+    ids = {
+        split: [f"{participants[split][i]}/{second}" for i, second in source.indices]
+        for split, source in sources.items()
+    }
+    return subject_dataset("deap", "DEAP", sources, participants, classes, license, ids)
 
 
 def _check(threshold: float, window: int, hop: int) -> None:

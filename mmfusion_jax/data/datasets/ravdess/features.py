@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mmfusion_jax.data.augment.audio_visual_features import RandomFeatures
-from mmfusion_jax.data.dataset import Dataset, dataset_loader
+from mmfusion_jax.data.dataset import Dataset, dataset_loader, unique_ids
 from mmfusion_jax.data.datasets.ravdess.filenames import (
     ACTORS,
     EMOTIONS,
@@ -120,6 +120,9 @@ def load_ravdess_features(
             "actors": {split: list(chosen) for split, chosen in actors.items()},
             "clips": len(actor),
         },
+        example_ids=unique_ids(
+            {split: arrays["name"][chosen].tolist() for split, chosen in rows.items()}
+        ),
     )
 
 
