@@ -1,10 +1,11 @@
 """Metrics of a classifier."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
-from sklearn import metrics as sk
 
+from mmfusion_jax.metrics import functional
 from mmfusion_jax.metrics.score_info import (
     Collected,
     Formula,
@@ -20,20 +21,29 @@ def _accuracy(collected: Collected) -> float:
     return float(np.mean(y_true == y_pred))
 
 
-def _macro(index: int) -> Formula:
-    """Returns the macro precision (0), recall (1) or F1 (2) of scikit-learn."""
+def _macro(
+    of_class: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
+) -> Formula:
+    """Returns the mean over the classes that occur of a score of each class.
+
+    Args:
+        of_class: Maps the hits, predictions and examples of the classes to their
+            scores, (k) each.
+    """
 
     def formula(collected: Collected) -> float:
-        y_true, y_pred = collected["truth"], collected["prediction"].argmax(-1)
-        found = sk.precision_recall_fscore_support(
-            # Without `labels`, classes that are predicted but do not occur would count
-            # in the means, with 0.
-            y_true, y_pred, labels=np.unique(y_true), average="macro",
-            zero_division=0,  # pyright: ignore[reportArgumentType]
-        )  # fmt: skip
-        return float(found[index])  # pyright: ignore[reportArgumentType]
+        y_pred = collected["prediction"].argmax(-1)
+        counts = functional.class_counts(y_pred, collected["truth"])
+        # Classes that are predicted but do not occur would count with 0.
+        occurs = counts[2] > 0
+        return float(np.mean(of_class(*(count[occurs] for count in counts))))
 
     return formula
+
+
+_precision = _macro(lambda hits, predicted, true: hits / np.maximum(predicted, 1))
+_recall = _macro(lambda hits, predicted, true: hits / true)
+_f1 = _macro(lambda hits, predicted, true: 2 * hits / (predicted + true))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,24 +67,24 @@ class ClassificationMetrics:
         ),
         ScoreInfo(
             "uar",
-            _macro(1),
+            _recall,
             "Unweighted average recall: mean of the recall over classes that occur.",
             label="UAR",
         ),
         ScoreInfo(
             "macro_precision",
-            _macro(0),
+            _precision,
             "Mean of the precision over classes that occur; 0 for a class that is "
             "never predicted.",
         ),
         ScoreInfo(
             "macro_recall",
-            _macro(1),
+            _recall,
             "Mean of the recall over classes that occur (the same as UAR).",
         ),
         ScoreInfo(
             "macro_f1",
-            _macro(2),
+            _f1,
             "Mean of the F1 over classes that occur, not the F1 of the means.",
             label="macro F1",
             headline=True,

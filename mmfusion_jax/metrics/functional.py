@@ -7,7 +7,9 @@ evaluation scripts of the field do.
 from typing import Any
 
 import numpy as np
-from sklearn import metrics as sk
+
+MAX_CLASSES = 10_000
+"""Highest class that is counted without sorting."""
 
 
 def column(x: Any) -> np.ndarray:
@@ -57,17 +59,42 @@ def accuracy(y_pred: Any, y_true: Any) -> float:
 
 def weighted_f1(y_pred: Any, y_true: Any) -> float:
     """Returns the mean of the F1 of every class, weighted by class frequency."""
-    y_pred, y_true = np.ravel(y_pred), np.ravel(y_true)
-    if not len(y_true):
-        return 0.0
-    return float(
-        sk.f1_score(
-            y_true,
-            y_pred,
-            average="weighted",
-            zero_division=0,  # pyright: ignore[reportArgumentType]
-        )
+    hits, predicted, true = class_counts(y_pred, y_true)
+    # Either occurs: no sum is 0.
+    return (
+        float(np.average(2 * hits / (predicted + true), weights=true))
+        if sum(true)
+        else 0.0
     )
+
+
+def class_counts(y_pred: Any, y_true: Any) -> tuple[np.ndarray, ...]:
+    """Returns the hits, predictions and examples of every class that occurs, (k) each.
+
+    Counts instead of functions of scikit-learn, whose checks of the arguments take a
+    hundred times as long as the counts: a bootstrap computes a metric thousands of
+    times.
+
+    Args:
+        y_pred: Predicted classes, (n).
+        y_true: True classes, (n).
+    """
+    y_pred, y_true = np.ravel(y_pred), np.ravel(y_true)
+    codes = np.concatenate([y_true, y_pred])
+    # Sorting takes most of the time, and classes from 0 on need none.
+    if codes.dtype == bool:
+        codes = codes.astype(int)
+    if (
+        codes.dtype.kind not in "iu"
+        or codes.min(initial=0) < 0
+        or codes.max(initial=0) > MAX_CLASSES
+    ):
+        codes = np.unique(codes, return_inverse=True)[1]
+    true, predicted = codes[: len(y_true)], codes[len(y_true) :]
+    k = codes.max(initial=0) + 1
+    counted = (true[true == predicted], predicted, true)
+    counts = np.stack([np.bincount(x, minlength=k) for x in counted])
+    return tuple(counts[:, counts[1:].any(axis=0)])
 
 
 def weighted_accuracy(y_pred: Any, y_true: Any) -> float:

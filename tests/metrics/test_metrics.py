@@ -3,9 +3,11 @@
 import pkgutil
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
+from sklearn import metrics as sk
 
 from mmfusion_jax.data.dataset import RegressionTarget
 from mmfusion_jax.errors import ConfigError
@@ -409,3 +411,25 @@ def test_the_constant_baseline_is_described():
 )
 def test_scores_are_rounded_alike_as_shares_and_in_percent(value, text, in_percent):
     assert (format_number(value), format_percent(value)) == (text, in_percent)
+
+
+def test_means_over_classes_are_those_of_scikit_learn():
+    rng = np.random.default_rng(5)
+    for _ in range(50):
+        n, k = rng.integers(1, 30), rng.integers(2, 6)
+        y_true, logits = rng.integers(0, k, n), rng.normal(size=(n, k))
+        y_pred = logits.argmax(-1)
+        found = ClassificationMetrics("x", int(k)).scores(
+            {"prediction": logits, "truth": y_true}
+        )
+        options: Any = {"zero_division": 0}
+        want = sk.precision_recall_fscore_support(
+            y_true, y_pred, labels=np.unique(y_true), average="macro", **options
+        )[:3]
+        names = ("macro_precision", "macro_recall", "macro_f1")
+        assert [found[name] for name in names] == pytest.approx(want, rel=1e-14)
+        weighted = sk.f1_score(y_true, y_pred, average="weighted", **options)
+        assert functional.weighted_f1(y_pred, y_true) == pytest.approx(weighted)
+        for other in (lambda x: x - 3, lambda x: x / 2, lambda x: x + 10**9):
+            same = functional.weighted_f1(other(y_pred), other(y_true))
+            assert same == pytest.approx(weighted)
