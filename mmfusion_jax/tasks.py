@@ -188,7 +188,8 @@ class Regression:
 
     def info(self) -> TaskInfo:
         limits = (self.target.low, self.target.high)
-        return TaskInfo(self.label, "regression", range=limits)
+        target = {"family": self.target.family, "neutral": self.target.neutral}
+        return TaskInfo(self.label, "regression", range=limits, **target)
 
     def plot_data(self, collected: Collected) -> PlotData:
         rounded = lambda x: np.asarray(x, np.float64).round(4).tolist()

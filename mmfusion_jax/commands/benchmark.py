@@ -4,8 +4,6 @@ import collections
 import contextlib
 import dataclasses
 import os
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,7 +22,7 @@ from mmfusion_jax.results.model_result import StepTime
 from mmfusion_jax.runner import provenance
 from mmfusion_jax.train.state import TrainState, create_state
 from mmfusion_jax.train.step import Step
-from mmfusion_jax.train.timing import is_ready
+from mmfusion_jax.train.timing import is_ready, peak_memory
 from mmfusion_jax.types import Batch
 
 NUM_WARMUP_STEPS = 2  # steps that are not timed, beside the first
@@ -242,7 +240,7 @@ def _time_calls(call: Callable[[], Any], steps: int, size: int) -> Calls:
         compile_s=max(first.first_call_s - (step_s.median or 0.0), 0.0),
         step_s=step_s,
         examples_per_s=size * len(times) / sum(times),
-        peak_bytes=_peak_bytes(),
+        peak_bytes=peak_memory().bytes,
     )
 
 
@@ -254,7 +252,7 @@ def _time_first_call(call: Callable[[], Any]) -> tuple[Any, FirstCall]:
         took = time.perf_counter() - begun
     # A call may compile several programs.
     cached = events[HITS] > 0 and events[MISSES] == 0
-    return result, FirstCall(took, cached, _peak_bytes())
+    return result, FirstCall(took, cached, peak_memory().bytes)
 
 
 def _time_pipeline(
@@ -313,16 +311,6 @@ def _cache_events() -> Iterator[collections.Counter[str]]:
         listening = False
         if hasattr(jax.monitoring, "unregister_event_listener"):  # JAX 0.9 and later
             jax.monitoring.unregister_event_listener(listen)
-
-
-def _peak_bytes() -> int:
-    """Returns the peak memory of the device, or else of this process."""
-    stats = jax.devices()[0].memory_stats() or {}
-    if "peak_bytes_in_use" in stats:
-        return int(stats["peak_bytes_in_use"])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # ru_maxrss is in bytes on macOS and in KiB on Linux.
-    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def _device() -> HostDevice:

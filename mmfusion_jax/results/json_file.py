@@ -56,15 +56,17 @@ def dumps(value: Any, *, indent: int | None = 1) -> str:
     return json.dumps(to_json(value), indent=indent, allow_nan=False)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, indent: int | None = 1) -> None:
     """Writes a file atomically: after a crash it is complete, either new or old.
 
     Args:
         path: The file; its directory is created.
         value: A dataclass or a mapping.
+        indent: Spaces of a level; None writes one line.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, dumps({VERSION_FIELD: FORMAT_VERSION, **to_json(value)}) + "\n")
+    fields = {VERSION_FIELD: FORMAT_VERSION, **to_json(value)}
+    write_text(path, dumps(fields, indent=indent) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -82,6 +82,20 @@ class Times:
 
 
 @dataclass(frozen=True)
+class PeakMemory:
+    """The highest memory use of a process so far, all its runs included, in bytes.
+
+    Attributes:
+        bytes: Memory of the first device if it counts it, else of the process, which
+            also has the data.
+        of: The one of the two.
+    """
+
+    bytes: int
+    of: Literal["device", "process"]
+
+
+@dataclass(frozen=True)
 class BestTest:
     """Best test score over all evaluations, which selects nothing.
 
@@ -119,6 +133,8 @@ class TaskInfo:
         classes: Names of the classes, by index.
         range: Lowest and highest value of a regression.
         flags: Names of the flags of a multilabel task.
+        family: Metrics of a regression, see `RegressionTarget`; "" in older files.
+        neutral: Value between negative and positive of a regression.
     """
 
     label: str
@@ -126,6 +142,8 @@ class TaskInfo:
     classes: list[str] = field(default_factory=list)
     range: tuple[float, float] | None = None
     flags: list[str] = field(default_factory=list)
+    family: str = ""
+    neutral: float = 0.0
 
     def __post_init__(self) -> None:
         regression = self.kind == "regression"
@@ -193,6 +211,9 @@ class ModelResult:
         modality_weights: Modality -> mean weight, 0..1; empty for a model without them.
         skipped_steps: Number of steps skipped because of non-finite values.
         times: Time by phase.
+        macs_per_example: Multiply-accumulates of the forward pass of one example; None
+            if they could not be counted, and in older files.
+        peak_memory: The highest memory use; None in older files.
     """
 
     model: str
@@ -210,6 +231,8 @@ class ModelResult:
     modality_weights: dict[str, Number] = field(default_factory=dict)
     skipped_steps: int
     times: Times
+    macs_per_example: int | None = None
+    peak_memory: PeakMemory | None = None
 
     def __post_init__(self) -> None:
         check(0 <= self.step <= self.steps, "step: not between 0 and steps")

@@ -9,14 +9,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmfusion_jax.analysis.cost import count_parameters
+from mmfusion_jax.analysis.cost import count_macs, count_parameters
 from mmfusion_jax.analysis.modality_weights import mean_modality_weights
 from mmfusion_jax.config import build
 from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.data.dataset_checks import check_splits
 from mmfusion_jax.data.pipeline import Pipeline
-from mmfusion_jax.errors import CheckpointError, shown, shown_name
+from mmfusion_jax.errors import (
+    CheckpointError,
+    describe_exception,
+    shown,
+    shown_name,
+)
 from mmfusion_jax.metrics.nonfinite import compute_scores, rows_are_finite
 from mmfusion_jax.metrics.score_info import with_loss
 from mmfusion_jax.models.transfer import copy_submodules
@@ -28,6 +33,7 @@ from mmfusion_jax.results.model_result import (
     ModelResult,
     read_run,
 )
+from mmfusion_jax.results.predictions_file import write_predictions
 from mmfusion_jax.tasks import constant_baseline_scores
 from mmfusion_jax.train.checkpoint.manager import CheckpointManager
 from mmfusion_jax.train.evaluation import collect
@@ -37,6 +43,7 @@ from mmfusion_jax.train.plan import SelectionState
 from mmfusion_jax.train.signals import GracefulShutdown
 from mmfusion_jax.train.state import TrainState, create_state
 from mmfusion_jax.train.step import make_eval_step
+from mmfusion_jax.train.timing import peak_memory
 from mmfusion_jax.types import Batch, PyTree
 from mmfusion_jax.weights.convert import load
 
@@ -158,9 +165,15 @@ class Trainer:
                 loop.run()
             # The best step may be the last one, which is still being written.
             checkpoints.wait()
-            result = self._result(loop, self._selected(checkpoints, loop), pipeline)
-        # Last: a folder with this file is a finished run, which is not trained again.
+            selected = self._selected(checkpoints, loop)
+            collected, loss = self.collect(selected.variables, pipeline, "test")
+            result = self._result(loop, selected, pipeline, collected, loss)
         if first:
+            # run.json is last: a folder with this file is a finished run, which is not
+            # trained again, so it must have the predictions too.
+            ids = _test_ids(data, len(collected["truth"]))
+            arrays = collected["truth"], collected["prediction"]
+            write_predictions(folder, ids, *arrays)
             write_json(folder / RUN_FILE, result)
         return as_read(result)
 
@@ -298,12 +311,24 @@ class Trainer:
         return checkpoints.restore_best(abstract)[0]
 
     def _result(
-        self, loop: Loop, selected: TrainState, pipeline: Pipeline
+        self,
+        loop: Loop,
+        selected: TrainState,
+        pipeline: Pipeline,
+        collected: Mapping[str, np.ndarray],
+        loss: float,
     ) -> ModelResult:
-        """Returns the result of a run that has ended."""
+        """Returns the result of a run that has ended.
+
+        Args:
+            loop: The training.
+            selected: Selected checkpoint.
+            pipeline: Its data.
+            collected: Result of `collect` of the checkpoint on the test split.
+            loss: Loss of the checkpoint on the test split.
+        """
         last = loop.state
         scores = self.evaluate(selected.variables, pipeline, ("valid",))
-        collected, loss = self.collect(selected.variables, pipeline, "test")
         step = int(selected.step)
         # `PlotData` has finite values only; that others exist is in the scores.
         finite_rows = rows_are_finite(collected)
@@ -324,7 +349,31 @@ class Trainer:
             modality_weights={**mean_modality_weights(collected)},
             skipped_steps=int(last.skipped_steps["total"]),
             times=loop.clock.summary(),
+            macs_per_example=self.macs_per_example,
+            peak_memory=peak_memory(),
         )
+
+    @functools.cached_property
+    def macs_per_example(self) -> int | None:
+        """Multiply-accumulates of one example, counted without running the model."""
+        model = build.build_model(self.spec, self.components.task, None)
+        forward = lambda v, b: model.apply(v, b, train=False)
+        row = lambda x: jax.ShapeDtypeStruct((1, *np.shape(x)[1:]), x.dtype)
+        example = jax.tree.map(row, self._dummy_batch)
+        try:
+            return count_macs(forward, self._abstract.variables, example).total
+        except Exception as error:  # a trained model must not be lost for this number
+            log(f"MACs cannot be counted: {describe_exception(error)}")
+            return None
+
+
+def _test_ids(data: Dataset, count: int) -> list[str]:
+    """Returns the ids of the `count` test examples that are evaluated."""
+    ids, source = data.example_id_list("test"), data.source("test")
+    if len(ids) == count:
+        return ids
+    # Examples of weight 0 have no prediction.
+    return [name for i, name in enumerate(ids) if source[i]["weight"] > 0]
 
 
 def _status(step: int, steps: int) -> str:

@@ -1,11 +1,13 @@
-"""Measures the time of training steps and other phases."""
+"""Measures the time of training steps and other phases, and memory."""
 
 import dataclasses
+import resource
+import sys
 
 import jax
 import numpy as np
 
-from mmfusion_jax.results.model_result import StepTime, Times
+from mmfusion_jax.results.model_result import PeakMemory, StepTime, Times
 from mmfusion_jax.types import PyTree
 
 
@@ -52,3 +54,13 @@ def is_ready(value: PyTree) -> bool:
     """Returns whether an asynchronous computation has finished; does not block."""
     ready = lambda leaf: getattr(leaf, "is_ready", lambda: True)()
     return all(ready(leaf) for leaf in jax.tree.leaves(value))
+
+
+def peak_memory() -> PeakMemory:
+    """Returns the highest memory use of the device, or else of this process."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        return PeakMemory(int(stats["peak_bytes_in_use"]), "device")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # In kilobytes, except on macOS.
+    return PeakMemory(peak if sys.platform == "darwin" else 1024 * peak, "process")
