@@ -1,7 +1,7 @@
-"""Uncertainty of metrics over runs: confidence intervals and paired tests."""
+"""Uncertainty of metrics over runs and examples: intervals and paired tests."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,21 @@ class PairedTest:
     t: float
     t_test: float
     wilcoxon: float
+
+
+@dataclasses.dataclass(frozen=True)
+class SignTest:
+    """A comparison of two systems on the same examples.
+
+    Attributes:
+        better: Number of examples on which the first system is better.
+        worse: Number of examples on which it is worse.
+        p: Two-sided p of the exact binomial test; 1 without such examples.
+    """
+
+    better: int
+    worse: int
+    p: float
 
 
 def bootstrap_interval(
@@ -107,3 +122,98 @@ def paired_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
         ranks: Any = stats.wilcoxon(nonzero, method="exact")
         signed = float(ranks.pvalue)
     return PairedTest(float(differences.mean()), t, p, signed)
+
+
+def paired_bootstrap(
+    statistic: Callable[[Sequence[np.ndarray]], np.ndarray],
+    sizes: Sequence[int],
+    level: float = 0.95,
+    seed: int = 0,
+    resamples: int = 2000,
+) -> np.ndarray:
+    """Returns percentile bootstrap intervals of statistics of the same examples.
+
+    All systems are computed on the same resampled examples, so that the interval of
+    their difference does not contain the variance that they share.
+
+    Args:
+        statistic: Maps the indices of the resampled examples of every stratum, (n) each
+            with repetitions, to statistics (m), such as differences of metrics.
+        sizes: Number of examples of each stratum. Each is resampled separately, such as
+            the test splits of cross-validation folds.
+        level: Fraction of the resampled statistics inside the interval, half of the
+            rest on either side.
+        seed: Seed of the resampling; the same seed gives the same intervals.
+        resamples: Number of samples.
+
+    Returns:
+        Lower and upper bounds, (m 2); NaN where a statistic is not defined on a sample.
+
+    Reference:
+        Efron and Tibshirani 1993, Ch. 13.
+    """
+    rng = np.random.default_rng(seed)
+    draw = lambda: [rng.integers(0, size, size) for size in sizes]
+    found = np.array([statistic(draw()) for _ in range(resamples)], np.float64)
+    tail = (1 - level) / 2
+    return np.quantile(found, [tail, 1 - tail], axis=0).T
+
+
+def sign_test(a: np.ndarray, b: np.ndarray) -> SignTest:
+    """Tests whether a system is better on more examples than it is worse.
+
+    For one correct (1) or wrong (0) prediction of each example this is McNemar's exact
+    test.
+
+    Args:
+        a: A score of the first system on every example, higher is better, (n).
+        b: The score of the second system on the same examples, (n).
+
+    Reference:
+        McNemar 1947; Edwards 1948 on the exact test.
+    """
+    better, worse = int(np.sum(a > b)), int(np.sum(a < b))
+    if not better + worse:
+        return SignTest(0, 0, 1.0)
+    return SignTest(
+        better, worse, float(stats.binomtest(better, better + worse).pvalue)
+    )
+
+
+def signed_rank(a: np.ndarray, b: np.ndarray) -> float:
+    """Returns the two-sided p of Wilcoxon's signed-rank test; 1 if a and b are equal.
+
+    Exact for up to 50 examples without ties, else by the normal distribution; equal
+    pairs are dropped.
+
+    Args:
+        a: A value of the first system on every example, (n), such as its error.
+        b: The value of the second system on the same examples, (n).
+
+    Reference:
+        Wilcoxon 1945.
+    """
+    differences = np.asarray(a, np.float64) - np.asarray(b, np.float64)
+    if not len(nonzero := differences[differences != 0]):
+        return 1.0
+    found: Any = stats.wilcoxon(nonzero)
+    return float(found.pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Returns p values that are adjusted for the number of tests.
+
+        p_(i)' = max_{j <= i} min(1, (m - j + 1) p_(j))       p_(1) <= ... <= p_(m)
+
+    Args:
+        p_values: p of m tests; NaN stays NaN and is not counted.
+
+    Reference:
+        Holm 1979.
+    """
+    defined = [i for i, p in enumerate(p_values) if not np.isnan(p)]
+    adjusted, largest = [float("nan")] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(defined, key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(defined) - rank) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted
