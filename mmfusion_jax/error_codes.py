@@ -330,6 +330,15 @@ _CODES = (
         binary labels. `multiplicative` and `consistency` are for classes.""",
     ),
     _code(
+        "C38",
+        "Runs cannot be compared",
+        """`compare` needs at least two finished runs that predict the same label of the
+        same test examples with the same protocol: a difference between other runs is
+        not one of their models. The message shows what differs. Examples are matched
+        by id, `Dataset.example_ids`; their order does not matter. Other models, losses,
+        seeds, training hyperparameters and inputs may differ.""",
+    ),
+    _code(
         "D07",
         "Wrong label in the labels file",
         """A label is not one of the classes, occurs only once and is similar to
@@ -699,7 +708,8 @@ _CODES = (
     _code(
         "K01",
         "No usable checkpoint",
-        """The workdir has no checkpoints, or all of them are corrupted. Corrupted
+        """The workdir has no checkpoints, or all of them are corrupted, or its training
+        is not finished, or has no stored predictions to compare. Corrupted
         checkpoints are moved to the subfolder `corrupted/`, and `run.log` lists what is
         wrong with them. A run without a usable checkpoint does not restart from step 0
         unasked: choose another `--workdir`, or delete the folder.""",
@@ -726,19 +736,20 @@ _CODES = (
     _code(
         "K05",
         "File of a run is corrupted",
-        """`config.json`, `run.json`, `result.json` or `metrics.jsonl` in the workdir
-        cannot be read, is not complete JSON, lacks a field, or has values that do not
-        fit together. Checkpoints are separate files and are not affected. Delete the
-        file that the message names and rerun the same command: finished runs and
-        checkpoints are kept.""",
+        """`config.json`, `run.json`, `predictions.json`, `result.json` or
+        `metrics.jsonl` in the workdir cannot be read, is not complete JSON, lacks a
+        field, or has values that do not fit together. Checkpoints are separate files
+        and are not affected. Delete the file that the message names and rerun the same
+        command: finished runs and checkpoints are kept.""",
     ),
     _code(
         "K06",
         "File of a run has another format",
-        """Another version of the library wrote `config.json`, `run.json`, `result.json`
-        or `metrics.jsonl` in the workdir, and fields may have changed their names or
-        meanings. Nothing was changed. Use the version of the library that wrote the
-        workdir (`result.json` has it in `versions`), or another `--workdir`.""",
+        """Another version of the library wrote `config.json`, `run.json`,
+        `predictions.json`, `result.json` or `metrics.jsonl` in the workdir, and fields
+        may have changed their names or meanings. Nothing was changed. Use the version
+        of the library that wrote the workdir (`result.json` has it in `versions`), or
+        another `--workdir`.""",
     ),
     _code(
         "N01",

@@ -72,7 +72,8 @@ class Command:
         main: Runs it; returns the exit code, or None for 0.
         flags: Its flags, besides those of every command.
         needs_config: True if it works on a config.
-        positional: Name of its positional argument, such as "FILE"; "" for none.
+        positional: Name of its positional argument, such as "FILE", or, of several
+            ones, "RUN ..."; "" for none.
         hidden: Flags that `--help` does not list.
     """
 

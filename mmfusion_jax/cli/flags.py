@@ -60,6 +60,7 @@ class ParsedCommand:
         workdir: The work folder.
         flags: The values of all other flags, by name.
         positional: The positional argument, of a command that has one; else "".
+        positionals: All positional arguments, of a command that takes several.
         args: The command line, without the program.
         notes: Lines for the user: which config file was used, what was dropped.
     """
@@ -70,6 +71,7 @@ class ParsedCommand:
     positional: str = ""
     args: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    positionals: tuple[str, ...] = ()
 
 
 def parse(
@@ -85,7 +87,8 @@ def parse(
         args: The command line, without the program.
         flags: The flags of the command; "workdir" must be one of them.
         needs_config: True for a command that works on a config.
-        positional: Name of the positional argument, such as "FILE"; "" for none.
+        positional: Name of the positional argument, such as "FILE", or, of several
+            ones, "RUN ..."; "" for none.
         given_config: The config, instead of the file of --config.
 
     Raises:
@@ -122,7 +125,8 @@ def parse(
     workdir = Path(
         given.pop("workdir") or default_workdir(spec, swap.model if swap else "")
     ).expanduser()
-    return ParsedCommand(config, workdir, given, argument, tuple(args), tuple(notes))
+    words = tuple(args), tuple(notes), tuple(left)
+    return ParsedCommand(config, workdir, given, argument, *words)
 
 
 def _config_file_note(spec: str) -> list[str]:
@@ -298,7 +302,7 @@ def _positional(left: Sequence[str], name: str) -> str:
         raise ConfigError(
             "C01", f"{shown_name(name)} is required.", "--help shows the usage"
         )
-    if len(left) > 1 or not name:
+    if not name or (len(left) > 1 and not name.endswith("...")):
         fix = "flags look like --workdir=FOLDER"
         raise ConfigError("C01", f"unexpected argument {shown(left[-1])}.", fix)
     return left[0]

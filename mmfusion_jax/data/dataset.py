@@ -114,7 +114,7 @@ class Dataset:
         """Returns the id of every example of `split`, in the order of the source."""
         if split in self.example_ids:
             return [str(name) for name in self.example_ids[split]]
-        return [f"{split}/{index}" for index in range(len(self.sources[split]))]
+        return default_ids(split, len(self.sources[split]))
 
     def id_range(self, modality: str) -> tuple[int, int]:
         """Returns the minimum and maximum id of `modality` over all splits.
@@ -137,6 +137,11 @@ class Dataset:
 def is_ids(values: np.ndarray) -> bool:
     """Returns whether the values of one example are ids, (t) int, not features."""
     return values.ndim == 1 and np.issubdtype(values.dtype, np.integer)
+
+
+def default_ids(split: str, count: int) -> list[str]:
+    """Returns the ids of examples without names, which are those of one fold only."""
+    return [f"{split}/{index}" for index in range(count)]
 
 
 def unique_ids(names: Mapping[str, Sequence[Any]]) -> dict[str, list[str]]:

@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import matplotlib
@@ -28,6 +29,16 @@ COLORS = {
     "second": "#050505",
     "third": "#060606",
 }
+LIGHT = {
+    "ink": "#1c1f24",
+    "soft": "#5b6370",
+    "grid": "#e3e1dc",
+    "first": "#1f5fbf",
+    "second": "#c2571a",
+    "third": "#4d7a3a",
+}
+"""Colors of a picture by itself: those of the page in light mode."""
+
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text, not outlines: it can be selected and searched
     # One size for all letters; names from data are not formulas.
@@ -176,6 +187,96 @@ def dot_plot(values: Mapping[str, Mapping[str, Number]], what: str) -> Chart:
         if len(values) > 1:
             _legend_below(figure, values)
         return _inline(figure, f"{what}, by {', '.join(values)}")
+
+
+@dataclass(frozen=True)
+class IntervalRow:
+    """A row of an interval plot.
+
+    Attributes:
+        name: The item.
+        value: A large dot.
+        low, high: Ends of its interval; None or NaN for no interval.
+        values: Small dots, such as the score of every seed.
+    """
+
+    name: str
+    value: Number
+    low: Number = None
+    high: Number = None
+    values: Sequence[Number] = ()
+
+
+def interval_plot(
+    rows: Sequence[IntervalRow], what: str, *, percent: bool, signed: bool = False
+) -> Chart:
+    """Draws values with their intervals, one row per item.
+
+    Args:
+        rows: The items, from top to bottom.
+        what: The quantity.
+        percent: Show values as percentages.
+        signed: Show a line at 0, for differences.
+    """
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": f"intervals {what}"}):
+        figure = _interval_figure(rows, what, COLORS, percent=percent, signed=signed)
+        parts = [f"{row.name} {format_number(row.value)}" for row in rows]
+        return _inline(figure, f"{what}: {', '.join(parts)}")
+
+
+def save_interval_plot(
+    path: Path,
+    rows: Sequence[IntervalRow],
+    what: str,
+    *,
+    percent: bool,
+    signed: bool = False,
+) -> None:
+    """Writes an interval plot to a file, `.svg` or `.png`, on white."""
+    used = {COLORS[name]: LIGHT[name] for name in COLORS}
+    style = {key: used.get(value, value) for key, value in STYLE.items()}
+    with matplotlib.rc_context({**style, "svg.hashsalt": f"intervals {what}"}):
+        figure = _interval_figure(rows, what, LIGHT, percent=percent, signed=signed)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")
+            # Without the date, the same result gives the same file.
+            metadata = {"Date": None} if path.suffix == ".svg" else None
+            figure.savefig(path, dpi=200, facecolor="white", metadata=metadata)
+
+
+def _interval_figure(
+    rows: Sequence[IntervalRow],
+    what: str,
+    colors: Mapping[str, str],
+    *,
+    percent: bool,
+    signed: bool,
+) -> Figure:
+    """Draws the rows of an interval plot."""
+    figure, axes = _empty(0.9 + 0.3 * len(rows))
+    if signed:
+        axes.axvline(0, color=colors["soft"], linewidth=1)
+    defined = lambda *values: all(x is not None and np.isfinite(x) for x in values)
+    for i, row in enumerate(rows):
+        dots = [x for x in row.values if defined(x)]
+        axes.plot(
+            dots, [i] * len(dots), "o",
+            color=colors["second"], markersize=3.5, markeredgewidth=0, alpha=0.7,
+        )  # fmt: skip
+        if defined(row.low, row.high):
+            line = (row.low, row.high)
+            axes.plot(line, (i, i), color=colors["first"], linewidth=1.6)
+        if defined(row.value):
+            axes.plot(row.value, i, "D", color=colors["first"], markersize=6)
+    axes.set_yticks(range(len(rows)), [shortened(row.name) for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    if percent:
+        axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=""))
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel(shortened(what, 2 * LONGEST_NAME))
+    axes.tick_params(length=0)
+    return figure
 
 
 def shortened(name: str, length: int = LONGEST_NAME) -> str:
