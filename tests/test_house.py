@@ -11,11 +11,12 @@ import mmfusion_jax
 
 ROOT = Path(mmfusion_jax.__file__).parent
 LAYERS = (
-    {"types", "errors", "option_types"},
+    {"errors", "option_types"},
+    {"types", "lazy"},
     {"results"},
     {"error_codes", "ops", "metrics", "safe_load"},
     {"layers", "losses", "data", "weights"},
-    {"encoders", "fusion", "tasks"},
+    {"datasets", "encoders", "fusion", "tasks"},
     {"models", "train"},
     {"config", "analysis"},
     {"cli", "report"},

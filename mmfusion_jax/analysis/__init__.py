@@ -1,1 +1,37 @@
 """Parameter counts, computational cost, gradients of single loss terms."""
+
+from typing import TYPE_CHECKING
+
+from mmfusion_jax.lazy import attach, by_name
+
+PUBLIC = by_name(
+    (
+        "mmfusion_jax.analysis.cost:count_macs",
+        "mmfusion_jax.analysis.cost:count_parameters",
+        "mmfusion_jax.analysis.cost:output_shapes",
+        "mmfusion_jax.analysis.gradients:GradientSimilarity",
+        "mmfusion_jax.analysis.gradients:gradient_similarity",
+        "mmfusion_jax.analysis.gradients:term_gradients",
+        "mmfusion_jax.analysis.gradients:term_values",
+        "mmfusion_jax.analysis.gradients:term_weights",
+        "mmfusion_jax.analysis.modality_weights:mean_modality_weights",
+    )
+)
+"""Public name -> import path."""
+
+if TYPE_CHECKING:
+    from mmfusion_jax.analysis.cost import count_macs as count_macs
+    from mmfusion_jax.analysis.cost import count_parameters as count_parameters
+    from mmfusion_jax.analysis.cost import output_shapes as output_shapes
+    from mmfusion_jax.analysis.gradients import GradientSimilarity as GradientSimilarity
+    from mmfusion_jax.analysis.gradients import (
+        gradient_similarity as gradient_similarity,
+    )
+    from mmfusion_jax.analysis.gradients import term_gradients as term_gradients
+    from mmfusion_jax.analysis.gradients import term_values as term_values
+    from mmfusion_jax.analysis.gradients import term_weights as term_weights
+    from mmfusion_jax.analysis.modality_weights import (
+        mean_modality_weights as mean_modality_weights,
+    )
+else:
+    __getattr__, __dir__, __all__ = attach(__name__, PUBLIC)

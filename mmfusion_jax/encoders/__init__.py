@@ -1,5 +1,9 @@
 """Encoders, which map the raw array and mask of one modality to Tokens."""
 
+from typing import TYPE_CHECKING
+
+from mmfusion_jax.lazy import attach, by_name
+
 ENCODERS = {
     "audio_cnn": "mmfusion_jax.encoders.audio_conv:AudioConv",
     "bert": "mmfusion_jax.encoders.bert:Bert",
@@ -17,3 +21,24 @@ ENCODERS = {
     "wav2vec2": "mmfusion_jax.encoders.wav2vec2:Wav2Vec2",
 }
 """Short name -> import path."""
+
+PUBLIC = by_name(ENCODERS.values())
+"""Public name -> import path."""
+
+if TYPE_CHECKING:
+    from mmfusion_jax.encoders.audio_conv import AudioConv as AudioConv
+    from mmfusion_jax.encoders.bert import Bert as Bert
+    from mmfusion_jax.encoders.conv_lstm import ConvLSTM as ConvLSTM
+    from mmfusion_jax.encoders.ctc_aligned import CTCAligned as CTCAligned
+    from mmfusion_jax.encoders.feature_tokens import FeatureTokens as FeatureTokens
+    from mmfusion_jax.encoders.image_conv import ImageConv as ImageConv
+    from mmfusion_jax.encoders.lstm import LSTMEncoder as LSTMEncoder
+    from mmfusion_jax.encoders.precomputed import Precomputed as Precomputed
+    from mmfusion_jax.encoders.r3d import R3D as R3D
+    from mmfusion_jax.encoders.resnet import ResNet as ResNet
+    from mmfusion_jax.encoders.resnext3d import ResNeXt3D as ResNeXt3D
+    from mmfusion_jax.encoders.signal_conv import SignalConv as SignalConv
+    from mmfusion_jax.encoders.vit import ViT as ViT
+    from mmfusion_jax.encoders.wav2vec2 import Wav2Vec2 as Wav2Vec2
+else:
+    __getattr__, __dir__, __all__ = attach(__name__, PUBLIC)

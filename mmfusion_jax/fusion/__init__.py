@@ -1,5 +1,9 @@
 """Fusion blocks, which map streams to streams."""
 
+from typing import TYPE_CHECKING
+
+from mmfusion_jax.lazy import attach, by_name
+
 FUSIONS = {
     "adaptive_gate": "mmfusion_jax.fusion.adaptive_gate:AdaptiveGate",
     "cross_modal_alignment": (
@@ -18,3 +22,57 @@ FUSIONS = {
     "transformer_context": "mmfusion_jax.fusion.transformer_context:TransformerContext",
 }
 """Short name -> import path."""
+
+PUBLIC = by_name(
+    (
+        *FUSIONS.values(),
+        "mmfusion_jax.fusion.graph_fusion:GraphFusion",
+        "mmfusion_jax.fusion.hierarchical_attention:HierarchicalAttention",
+        "mmfusion_jax.fusion.modality_weighting:ModalityWeighting",
+        "mmfusion_jax.fusion.predictive_self_attention:PredictiveSelfAttention",
+        "mmfusion_jax.fusion.reinforcement_unit:ReinforcementUnit",
+    )
+)
+"""Public name -> import path."""
+
+if TYPE_CHECKING:
+    from mmfusion_jax.fusion.adapters import HierarchicalFusion as HierarchicalFusion
+    from mmfusion_jax.fusion.adapters import Identity as Identity
+    from mmfusion_jax.fusion.adapters import ModalityGraph as ModalityGraph
+    from mmfusion_jax.fusion.adapters import (
+        ModalityReinforcement as ModalityReinforcement,
+    )
+    from mmfusion_jax.fusion.adapters import PredictiveFusion as PredictiveFusion
+    from mmfusion_jax.fusion.adapters import StackedModalities as StackedModalities
+    from mmfusion_jax.fusion.adapters import WeightedModalities as WeightedModalities
+    from mmfusion_jax.fusion.adaptive_gate import AdaptiveGate as AdaptiveGate
+    from mmfusion_jax.fusion.cross_modal_alignment import (
+        CrossModalAlignment as CrossModalAlignment,
+    )
+    from mmfusion_jax.fusion.graph_fusion import GraphFusion as GraphFusion
+    from mmfusion_jax.fusion.hierarchical_attention import (
+        HierarchicalAttention as HierarchicalAttention,
+    )
+    from mmfusion_jax.fusion.modality_attention import (
+        ModalityAttention as ModalityAttention,
+    )
+    from mmfusion_jax.fusion.modality_weighting import (
+        ModalityWeighting as ModalityWeighting,
+    )
+    from mmfusion_jax.fusion.predictive_self_attention import (
+        PredictiveSelfAttention as PredictiveSelfAttention,
+    )
+    from mmfusion_jax.fusion.reinforcement_unit import (
+        ReinforcementUnit as ReinforcementUnit,
+    )
+    from mmfusion_jax.fusion.residual_attention import (
+        ResidualAttention as ResidualAttention,
+    )
+    from mmfusion_jax.fusion.tensor_convolution import (
+        TensorConvolution as TensorConvolution,
+    )
+    from mmfusion_jax.fusion.transformer_context import (
+        TransformerContext as TransformerContext,
+    )
+else:
+    __getattr__, __dir__, __all__ = attach(__name__, PUBLIC)

@@ -1,5 +1,9 @@
 """The models of the papers, one file each, baselines, and a model of any block."""
 
+from typing import TYPE_CHECKING
+
+from mmfusion_jax.lazy import attach, by_name
+
 MODELS = {
     "cfn_sr": "mmfusion_jax.models.cfn_sr:CFNSR",
     "hetero_fusion_net": "mmfusion_jax.models.hetero_fusion_net:HeteroFusionNet",
@@ -15,3 +19,18 @@ MODELS = {
 
 GENERIC_MODELS = ("fused", "concat_fc", "late_fusion", "unimodal")
 """Models that can replace the model of any config."""
+
+PUBLIC = by_name(MODELS.values())
+"""Public name -> import path."""
+
+if TYPE_CHECKING:
+    from mmfusion_jax.models.baselines import ConcatFC as ConcatFC
+    from mmfusion_jax.models.baselines import LateFusion as LateFusion
+    from mmfusion_jax.models.baselines import Unimodal as Unimodal
+    from mmfusion_jax.models.cfn_sr import CFNSR as CFNSR
+    from mmfusion_jax.models.hetero_fusion_net import HeteroFusionNet as HeteroFusionNet
+    from mmfusion_jax.models.mcl_mcf import MCLMCF as MCLMCF
+    from mmfusion_jax.models.mea import MEA as MEA
+    from mmfusion_jax.models.of_cmaer_cat import OFCMAERCAT as OFCMAERCAT
+else:
+    __getattr__, __dir__, __all__ = attach(__name__, PUBLIC)

@@ -1,1 +1,35 @@
 """Files of a work folder: their dataclasses, one reader and one writer."""
+
+from typing import TYPE_CHECKING
+
+from mmfusion_jax.lazy import attach, by_name
+
+PUBLIC = by_name(
+    (
+        "mmfusion_jax.results.experiment_result:ExperimentResult",
+        "mmfusion_jax.results.experiment_result:MeanStd",
+        "mmfusion_jax.results.experiment_result:RunResult",
+        "mmfusion_jax.results.experiment_result:read_result",
+        "mmfusion_jax.results.model_result:Evaluation",
+        "mmfusion_jax.results.model_result:ModelResult",
+        "mmfusion_jax.results.model_result:read_run",
+        "mmfusion_jax.results.metrics_file:MetricsLine",
+        "mmfusion_jax.results.metrics_file:read_metrics",
+    )
+)
+"""Public name -> import path."""
+
+if TYPE_CHECKING:
+    from mmfusion_jax.results.experiment_result import (
+        ExperimentResult as ExperimentResult,
+    )
+    from mmfusion_jax.results.experiment_result import MeanStd as MeanStd
+    from mmfusion_jax.results.experiment_result import RunResult as RunResult
+    from mmfusion_jax.results.experiment_result import read_result as read_result
+    from mmfusion_jax.results.metrics_file import MetricsLine as MetricsLine
+    from mmfusion_jax.results.metrics_file import read_metrics as read_metrics
+    from mmfusion_jax.results.model_result import Evaluation as Evaluation
+    from mmfusion_jax.results.model_result import ModelResult as ModelResult
+    from mmfusion_jax.results.model_result import read_run as read_run
+else:
+    __getattr__, __dir__, __all__ = attach(__name__, PUBLIC)
