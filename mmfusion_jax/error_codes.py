@@ -137,8 +137,8 @@ _CODES = (
     _code(
         "C07",
         "Unknown label",
-        """`config.data.label` is not a label of the dataset. The message suggests the
-        closest one.""",
+        """`config.data.label` is not a label of the dataset, or a loss or metric reads
+        a label that a `Batch` does not have. The message suggests the closest one.""",
     ),
     _code(
         "C08",

@@ -65,6 +65,6 @@ class InfoNCE:
         """Class of every row, (b); None if the positives do not depend on it."""
         if self.positives == "pair":
             return None
-        label = batch.labels[self.label]
+        label = batch.label(self.label)
         check_fit("info_nce", outputs.prediction, label, label.ndim == 1)
         return jnp.sign(label) if jnp.issubdtype(label.dtype, jnp.floating) else label

@@ -40,7 +40,7 @@ class Multiplicative:
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
         logits = [model_output(outputs, f"logits/{name}") for name in self.modalities]
-        label = batch.labels[self.label]
+        label = batch.label(self.label)
         fits = is_classes(label) and logits[0].ndim == 2
         check_fit("multiplicative", logits[0], label, fits)
         present = jnp.stack(

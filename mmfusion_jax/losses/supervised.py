@@ -48,7 +48,7 @@ class CrossEntropy:
         logits = (
             model_output(outputs, self.logits) if self.logits else outputs.prediction
         )
-        label = batch.labels[self.label]
+        label = batch.label(self.label)
         check_fit(
             "cross_entropy", logits, label, is_classes(label) and logits.ndim == 2
         )
@@ -127,7 +127,7 @@ class Multilabel:
     label: str
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
-        logits, flags = as_float32(outputs.prediction), batch.labels[self.label]
+        logits, flags = as_float32(outputs.prediction), batch.label(self.label)
         pairs = flags.ndim == 2 and logits.shape == (len(flags), 2 * flags.shape[1])
         check_fit("multilabel", logits, flags, pairs)
         logits = zero_masked(logits, batch.weight > 0)
@@ -139,6 +139,6 @@ class Multilabel:
 def _error(loss: str, outputs: Outputs, batch: Batch, label: str) -> Array:
     """Prediction minus label, (b); 0 on padding rows."""
     y_pred = as_float32(outputs.prediction)
-    y_true = batch.labels[label]
+    y_true = batch.label(label)
     check_fit(loss, y_pred, y_true, y_pred.ndim == y_true.ndim == 1)
     return zero_masked(y_pred - y_true.astype(y_pred.dtype), batch.weight > 0)

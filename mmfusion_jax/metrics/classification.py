@@ -93,7 +93,7 @@ class ClassificationMetrics:
 
     def collect(self, outputs: Outputs, batch: Batch) -> dict[str, Array]:
         """Returns the logits (b k) and the class (b) of every example."""
-        return {"prediction": outputs.prediction, "truth": batch.labels[self.label]}
+        return {"prediction": outputs.prediction, "truth": batch.label(self.label)}
 
     def scores(self, collected: Collected) -> dict[str, float]:
         """Returns the metrics of a split.

@@ -76,7 +76,7 @@ class MultilabelMetrics:
 
     def collect(self, outputs: Outputs, batch: Batch) -> dict[str, Array]:
         """Returns two logits per flag, (b 2j), and the flags, (b j)."""
-        return {"prediction": outputs.prediction, "truth": batch.labels[self.label]}
+        return {"prediction": outputs.prediction, "truth": batch.label(self.label)}
 
     def scores(self, collected: Collected) -> dict[str, float]:
         """Returns the metrics of a split, from what `collect` returned, (n ...)."""

@@ -79,7 +79,7 @@ class RegressionMetrics:
 
     def collect(self, outputs: Outputs, batch: Batch) -> dict[str, Array]:
         """Returns the prediction (b) and the label (b) of every example."""
-        return {"prediction": outputs.prediction, "truth": batch.labels[self.label]}
+        return {"prediction": outputs.prediction, "truth": batch.label(self.label)}
 
     def scores(self, collected: Collected) -> dict[str, float]:
         """Returns the metrics of a split, from what `collect` returned, (n ...)."""
