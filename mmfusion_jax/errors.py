@@ -103,6 +103,14 @@ def _escape(character: str) -> str:
 class UserError(Exception):
     """Something outside the library is wrong, and the user can fix it.
 
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> try:
+        ...     mmf.load_config("no_such_config")
+        ... except mmf.UserError as error:
+        ...     print(error.code, error.exit_code)
+        C04 2
+
     Attributes:
         code: Letter of the kind and two digits, such as "D07"; a key of
             `error_codes.ERROR_CODES`.
@@ -124,43 +132,95 @@ class UserError(Exception):
 
 
 class ConfigError(UserError, ValueError):
-    """C: a flag, a config file, a config field or a choice is wrong."""
+    """C: a flag, a config file, a config field or a choice is wrong.
+
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> try:
+        ...     mmf.load_config("no_such_config")
+        ... except mmf.ConfigError as error:
+        ...     print(error.code)
+        C04
+    """
 
     exit_code = 2
 
 
 class MissingDependencyError(UserError):
-    """E: the environment is incomplete, such as without an optional library."""
+    """E: the environment is incomplete, such as without an optional library.
+
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> error = mmf.MissingDependencyError(
+        ...     "E01", "x is not installed.", "pip install x"
+        ... )
+        >>> print(error)
+        error[E01] x is not installed.
+          fix: pip install x
+    """
 
     exit_code = 2
 
 
 class DataError(UserError):
-    """D: a file, a label or a split is wrong."""
+    """D: a file, a label or a split is wrong.
+
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> try:
+        ...     mmf.datasets.ravdess("no_such_folder")
+        ... except mmf.DataError as error:
+        ...     print(error.code)
+        D40
+    """
 
     exit_code = 3
 
 
 class WeightsError(UserError):
-    """W: a file of pretrained weights cannot be used."""
+    """W: a file of pretrained weights cannot be used.
+
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> error = mmf.WeightsError("W01", "bert.safetensors does not exist.")
+        >>> print(error)
+        error[W01] bert.safetensors does not exist.
+    """
 
     exit_code = 3
 
 
 class DivergedError(UserError):
-    """N: a loss, gradient or prediction is not finite."""
+    """N: a loss, gradient or prediction is not finite.
+
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> mmf.DivergedError("N01", "the loss is not finite.").exit_code
+        4
+    """
 
     exit_code = 4
 
 
 class CheckpointError(UserError):
-    """K: a checkpoint cannot be saved or used."""
+    """K: a checkpoint cannot be saved or used.
+
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> mmf.CheckpointError("K01", "all checkpoints are corrupted.").exit_code
+        5
+    """
 
     exit_code = 5
 
 
 class Interrupted(Exception):
     """A signal of the user or the system stopped the run; everything is saved.
+
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> print(mmf.Interrupted(step=40, exit_code=130))
+        saved step 40; rerun the same command to resume
 
     Attributes:
         step: Step that was saved.

@@ -1,4 +1,14 @@
-"""Label types: head size, metrics and constant baseline."""
+"""Label types: head size, metrics and constant baseline.
+
+Example:
+    >>> import mmfusion_jax as mmf
+    >>> task = mmf.tasks.Classification("emotion", ("happy", "sad"))
+    >>> task.head_size, task.metrics().label
+    (2, 'emotion')
+    >>> target = mmf.data.RegressionTarget(-3, 3)
+    >>> mmf.tasks.Regression("arousal", target).head_size
+    1
+"""
 
 import dataclasses
 import inspect

@@ -58,6 +58,15 @@ class StepMemory:
 def count_parameters(params: PyTree) -> Parameters:
     """Counts the parameters, in total and of every top-level module.
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> parameters = mmf.analysis.count_parameters(
+        ...     {"head": {"kernel": jnp.ones((8, 3))}}
+        ... )
+        >>> parameters.total, parameters.components
+        (24, {'head': 24})
+
     Args:
         params: Arrays or abstract arrays, by module.
     """
@@ -74,6 +83,15 @@ def count_macs(function: Callable[..., Any], *args: Any) -> Macs:
     each platform (`jax.lax.platform_dependent`), the default one counts, since it
     defines what the others compute. Every equation belongs to the module that called
     it.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> macs = mmf.analysis.count_macs(
+        ...     jnp.matmul, jnp.ones((2, 8)), jnp.ones((8, 3))
+        ... )
+        >>> macs.total
+        48
 
     Args:
         function: Function of arrays.
@@ -94,6 +112,20 @@ def count_macs(function: Callable[..., Any], *args: Any) -> Macs:
 
 def output_shapes(model: Model, variables: PyTree, batch: Batch) -> dict[str, str]:
     """Returns module -> output, such as "encoders_audio" -> "values (4, 26, 64)".
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> batch = mmf.Batch(
+        ...     {"audio": jnp.ones((2, 5, 4))}, {"audio": jnp.ones((2, 5), bool)}
+        ... )
+        >>> model = mmf.models.ConcatFC(
+        ...     {"audio": mmf.encoders.Precomputed()}, head_size=3, hidden_dims=(8,)
+        ... )
+        >>> variables = model.init(jax.random.key(0), batch, train=False)
+        >>> mmf.analysis.output_shapes(model, variables, batch)["head"]
+        '(2, 3)'
 
     Args:
         model: Model whose intermediates can be captured, such as a Linen module.

@@ -17,6 +17,15 @@ ALL_MODULES = "all"
 class GradientSimilarity(struct.PyTreeNode):
     """Norms and cosine similarities of the gradients of K loss terms, by module.
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> similarity = mmf.gradient_similarity(
+        ...     {"task": {"head": jnp.array([3.0, 4.0])}}
+        ... )
+        >>> similarity.norms["head"].tolist(), similarity.cosines["all"].tolist()
+        ([5.0], [[1.0]])
+
     Attributes:
         norms: Module -> norm of the gradient of each term, (K).
         cosines: Module -> cosine similarity of two terms, (K K); 0 if a term has no
@@ -35,7 +44,25 @@ def term_values(
     *,
     train: bool = True,
 ) -> Array:
-    """Computes the unweighted loss terms of a batch, (K), in the objective's order."""
+    """Computes the unweighted loss terms of a batch, (K), in the objective's order.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> import optax
+        >>> mask, labels = jnp.ones((2, 5), bool), {"emotion": jnp.array([0, 1])}
+        >>> batch = mmf.Batch({"audio": jnp.ones((2, 5, 4))}, {"audio": mask}, labels)
+        >>> model = mmf.models.ConcatFC(
+        ...     {"audio": mmf.encoders.Precomputed()}, 2, hidden_dims=(4,)
+        ... )
+        >>> objective = mmf.Objective(
+        ...     {"task": mmf.WeightedLoss(mmf.losses.CrossEntropy("emotion"))}
+        ... )
+        >>> state = mmf.create_state(model, optax.adam(1e-3), batch, jax.random.key(0))
+        >>> mmf.analysis.term_values(model, objective, state, batch).shape
+        (1,)
+    """
     return _values(model, objective, state, batch, train)(state.params)
 
 
@@ -51,6 +78,24 @@ def term_gradients(
 
     Their sum, weighted with `term_weights`, is the gradient of training. The model has
     one forward pass; each term has a separate backward pass.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> import optax
+        >>> mask, labels = jnp.ones((2, 5), bool), {"emotion": jnp.array([0, 1])}
+        >>> batch = mmf.Batch({"audio": jnp.ones((2, 5, 4))}, {"audio": mask}, labels)
+        >>> model = mmf.models.ConcatFC(
+        ...     {"audio": mmf.encoders.Precomputed()}, 2, hidden_dims=(4,)
+        ... )
+        >>> objective = mmf.Objective(
+        ...     {"task": mmf.WeightedLoss(mmf.losses.CrossEntropy("emotion"))}
+        ... )
+        >>> state = mmf.create_state(model, optax.adam(1e-3), batch, jax.random.key(0))
+        >>> gradients = mmf.term_gradients(model, objective, state, batch)
+        >>> jax.tree.map(jnp.shape, gradients["task"]["head"])
+        {'bias': (2,), 'kernel': (4, 2)}
 
     Args:
         model: Maps a Batch to Outputs.
@@ -74,7 +119,14 @@ def term_gradients(
 
 
 def term_weights(objective: Objective, step: Array) -> Array:
-    """Returns the weight of each term at a training step, (K)."""
+    """Returns the weight of each term at a training step, (K).
+
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> terms = {"task": mmf.WeightedLoss(mmf.losses.L1("score"), 0.5)}
+        >>> mmf.analysis.term_weights(mmf.Objective(terms), step=0).tolist()
+        [0.5]
+    """
     weights = [term.weight for term in objective.terms.values()]
     values = [weight(step) if callable(weight) else weight for weight in weights]
     return jnp.stack([jnp.asarray(x, jnp.float32) for x in values])
@@ -82,6 +134,17 @@ def term_weights(objective: Objective, step: Array) -> Array:
 
 def gradient_similarity(gradients: Mapping[str, PyTree]) -> GradientSimilarity:
     """Computes norms and cosines for every module, and for "all" of them.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> gradients = {
+        ...     "task": {"head": jnp.array([3.0, 4.0])},
+        ...     "l1": {"head": jnp.array([-3.0, -4.0])},
+        ... }
+        >>> similarity = mmf.gradient_similarity(gradients)
+        >>> similarity.norms["head"].tolist(), similarity.cosines["head"][0].tolist()
+        ([5.0, 5.0], [1.0, -1.0])
 
     Args:
         gradients: Name of a term -> tree whose first level is the modules. The terms

@@ -12,6 +12,16 @@ def mean_modality_weights(collected: Mapping[str, np.ndarray]) -> dict[str, floa
 
         mean_i g_im / sum_j g_ij
 
+    Example:
+        >>> import numpy as np
+        >>> import mmfusion_jax as mmf
+        >>> collected = {
+        ...     "weight/audio": np.array([0.25, 0.5]),
+        ...     "weight/video": np.array([0.75, 0.5]),
+        ... }
+        >>> mmf.analysis.mean_modality_weights(collected)
+        {'audio': 0.375, 'video': 0.625}
+
     Args:
         collected: Arrays collected by an evaluation step; "weight/<modality>" (n).
 

@@ -172,6 +172,12 @@ def base_config() -> ConfigDict:
 
     The fields without a default are data.name, data.label, model.name and train.epochs;
     model.encoders and losses are empty. `FIELDS` describes every field.
+
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> config = mmf.base_config()
+        >>> config.protocol, config.data.batch_size
+        ('validation', 32)
     """
     config = ConfigDict()
     for name, field in FIELDS.items():

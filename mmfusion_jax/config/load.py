@@ -36,6 +36,12 @@ WRONG_TYPE = re.compile(
 def load_config(spec: str) -> ConfigDict:
     """Returns a config, locked against new fields.
 
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> config = mmf.load_config("mea:digits")
+        >>> config.model.name, config.data.name
+        ('mea', 'digits')
+
     Args:
         spec: A file, and after a colon the argument of its `get_config`:
             "configs/cfn_sr.py:ravdess", or "cfn_sr:ravdess" for short; see

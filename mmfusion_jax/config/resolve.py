@@ -66,6 +66,12 @@ OFFERED = {"fusion": ("modality_order", "modalities")}
 def resolve(config: ConfigDict) -> ExperimentSpec:
     """Returns a config as typed values, with every part imported and checked.
 
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> spec = mmf.resolve(mmf.load_config("mea:digits"))
+        >>> spec.model.modalities, spec.data.batch_size
+        (('audio', 'text', 'video'), 16)
+
     Args:
         config: A complete config: `base_config()` with the changes of a config file.
 

@@ -39,6 +39,12 @@ class Source(Protocol):
 class RegressionTarget:
     """The range and meaning of a numeric label.
 
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> target = mmf.data.RegressionTarget(-3, 3, family="sentiment")
+        >>> target.low, target.high, target.neutral
+        (-3, 3, 0.0)
+
     Attributes:
         low: Minimum of the label.
         high: Maximum of the label.
@@ -55,6 +61,19 @@ class RegressionTarget:
 @dataclasses.dataclass(frozen=True)
 class Dataset:
     """A dataset that can be read.
+
+    Example:
+        >>> import numpy as np
+        >>> import mmfusion_jax as mmf
+        >>> source = mmf.data.InMemory(
+        ...     {"audio": np.ones((2, 4, 3))},
+        ...     {"audio": np.ones((2, 4), bool)},
+        ...     {"pitch": np.array([0, 1])},
+        ... )
+        >>> classes = {"pitch": ("low", "high")}
+        >>> data = mmf.data.Dataset("tones", "Tones", {"train": source}, classes)
+        >>> len(data.source("train")), data.label("train", "pitch").tolist()
+        (2, [0, 1])
 
     Attributes:
         name: The word after the colon of a config, such as "digits".
@@ -183,6 +202,14 @@ def dataset_loader(
     has_files: Callable[[Mapping[str, Any]], bool] | None = None,
 ) -> Callable[[Loader], Loader]:
     """Decorates a function that loads a dataset with its `LoaderInfo`.
+
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> @mmf.data.dataset_loader(takes=("seed",))
+        ... def load_tones(*, noise: float = 1.0, seed: int = 0) -> mmf.data.Dataset:
+        ...     return mmf.data.Dataset("tones", f"Tones, noise {noise}", {})
+        >>> load_tones(noise=0.5).title
+        'Tones, noise 0.5'
 
     Args:
         takes: Names out of `RUN_ARGUMENTS`, which do not come from `config.data`.

@@ -13,6 +13,18 @@ from mmfusion_jax.errors import DataError, shown
 class InMemory:
     """Examples held as one array per entry.
 
+    Example:
+        >>> import numpy as np
+        >>> import mmfusion_jax as mmf
+        >>> mask = np.ones((2, 4), bool)
+        >>> source = mmf.data.InMemory(
+        ...     {"audio": np.ones((2, 4, 3))},
+        ...     {"audio": mask},
+        ...     {"pitch": np.array([0, 1])},
+        ... )
+        >>> len(source), source[1]["labels"]["pitch"].item()
+        (2, 1)
+
     Attributes:
         inputs: Modality -> (n t ...).
         masks: Modality -> (n t) bool.

@@ -58,6 +58,18 @@ def outline_dataset(
 ) -> Dataset:
     """Returns a Dataset of which only shapes, classes and sizes are known.
 
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> data = mmf.data.outline_dataset(
+        ...     "tones",
+        ...     "Tones",
+        ...     {"train": 8},
+        ...     {"audio": ((20, 4), "float32")},
+        ...     classes={"pitch": ("low", "high")},
+        ... )
+        >>> len(data.source("train")), data.source("train")[0]["masks"]["audio"].shape
+        (8, (20,))
+
     Args:
         name: The word after the colon of a config.
         title: Its name in results.

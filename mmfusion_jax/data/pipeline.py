@@ -25,6 +25,23 @@ class Pipeline:
     padded with rows of weight 0. Every process reads its own contiguous rows of every
     batch.
 
+    Example:
+        >>> import numpy as np
+        >>> import mmfusion_jax as mmf
+        >>> mask = np.ones((2, 4), bool)
+        >>> source = mmf.data.InMemory(
+        ...     {"audio": np.ones((2, 4, 3))},
+        ...     {"audio": mask},
+        ...     {"pitch": np.array([0, 1])},
+        ... )
+        >>> data = mmf.data.Dataset(
+        ...     "tones", "Tones", {"train": source}, {"pitch": ("low", "high")}
+        ... )
+        >>> pipeline = mmf.data.Pipeline(data, batch_size=2, seed=0)
+        >>> batch = next(pipeline.train(0, 1))
+        >>> batch.inputs["audio"].shape, batch.weight.tolist()
+        ((2, 4, 3), [1.0, 1.0])
+
     Attributes:
         dataset: Dataset to read.
         batch_size: Number of examples of the global batch.

@@ -25,6 +25,18 @@ class AudioConv(nn.Module):
 
     212 steps become 26 tokens, as do 213 to 219.
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> encoder = mmf.encoders.AudioConv(hidden_dim=8, pool=4)
+        >>> mfcc, mask = jnp.ones((2, 20, 13)), jnp.ones((2, 20), bool)
+        >>> tokens, variables = encoder.init_with_output(
+        ...     jax.random.key(0), mfcc, mask, train=False
+        ... )
+        >>> tokens.values.shape
+        (2, 4, 8)
+
     Attributes:
         hidden_dim: Width of the tokens.
         channels: Output channels of the first two convolutions.

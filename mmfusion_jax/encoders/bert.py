@@ -23,6 +23,20 @@ class Bert(nn.Module):
     The defaults are those of bert-base-uncased. Parameters: `piece`, `place`,
     `segment` (the embeddings), `norm`, `layer_{i}`, and `pool` with pooled=True.
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> encoder = mmf.encoders.Bert(
+        ...     hidden_dim=8, num_layers=1, num_heads=2, mlp_dim=16, vocab_size=9
+        ... )
+        >>> ids, mask = jnp.ones((2, 5), int), jnp.ones((2, 5), bool)
+        >>> tokens, variables = encoder.init_with_output(
+        ...     jax.random.key(0), ids, mask, train=False
+        ... )
+        >>> tokens.values.shape
+        (2, 5, 8)
+
     Attributes:
         hidden_dim: Width of the tokens, d.
         num_layers: Number of layers.

@@ -23,6 +23,18 @@ class ConvLSTM(nn.Module):
 
     Parameters: `embed` (for ids), `conv`, `positions_table` (if learned), `lstm`.
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> encoder = mmf.encoders.ConvLSTM(hidden_dim=8)
+        >>> features, mask = jnp.ones((2, 5, 3)), jnp.ones((2, 5), bool)
+        >>> tokens, variables = encoder.init_with_output(
+        ...     jax.random.key(0), features, mask, train=False
+        ... )
+        >>> tokens.values.shape
+        (2, 5, 8)
+
     Attributes:
         hidden_dim: Width of the tokens, d; even, half for each direction.
         kernel_size: Kernel size of the convolution, in steps.

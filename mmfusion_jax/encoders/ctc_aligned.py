@@ -20,6 +20,19 @@ class CTCAligned(nn.Module):
 
     Parameters: `align`, `encoder`.
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> inner = mmf.encoders.Precomputed()
+        >>> encoder = mmf.encoders.CTCAligned(length=3, encoder=inner, modality="audio")
+        >>> audio, mask = jnp.ones((2, 5, 4)), jnp.ones((2, 5), bool)
+        >>> tokens, variables = encoder.init_with_output(
+        ...     jax.random.key(0), audio, mask, train=False
+        ... )
+        >>> tokens.values.shape
+        (2, 3, 4)
+
     Attributes:
         length: Number of positions, such as the words of the text; at most the steps
             of the sequence.

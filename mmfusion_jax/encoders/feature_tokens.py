@@ -21,6 +21,18 @@ class FeatureTokens(nn.Module):
     Replaces a video encoder if only features of the clip are available. Several
     measurements of one feature, x_j, form one token.
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> encoder = mmf.encoders.FeatureTokens(hidden_dim=8, features_per_token=2)
+        >>> features, mask = jnp.ones((2, 5, 6)), jnp.ones((2, 5), bool)
+        >>> tokens, variables = encoder.init_with_output(
+        ...     jax.random.key(0), features, mask, train=False
+        ... )
+        >>> tokens.values.shape
+        (2, 15, 8)
+
     Attributes:
         hidden_dim: Width of the tokens, d.
         features_per_token: Number of measurements of every feature; the input is then

@@ -22,6 +22,18 @@ class ImageConv(nn.Module):
 
     Parameters: `conv_{i}`, `norm_{i}`.
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> encoder = mmf.encoders.ImageConv(channels=(4, 8))
+        >>> image, mask = jnp.ones((2, 8, 8, 1)), jnp.ones((2, 8), bool)
+        >>> tokens, variables = encoder.init_with_output(
+        ...     jax.random.key(0), image, mask, train=False
+        ... )
+        >>> tokens.values.shape
+        (2, 4, 8)
+
     Attributes:
         channels: Output channels of the convolutions.
         flatten: Return one token per image, with the positions concatenated, rather

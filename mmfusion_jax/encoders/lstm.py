@@ -21,6 +21,18 @@ class LSTMEncoder(nn.Module):
 
     Parameters: `lstm`, `out`.
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> encoder = mmf.encoders.LSTMEncoder(hidden_dim=8)
+        >>> features, mask = jnp.ones((2, 5, 3)), jnp.ones((2, 5), bool)
+        >>> tokens, variables = encoder.init_with_output(
+        ...     jax.random.key(0), features, mask, train=False
+        ... )
+        >>> tokens.values.shape
+        (2, 1, 8)
+
     Attributes:
         hidden_dim: Width of the state and the token, d.
         dtype: Dtype of the computation; None keeps the input's.

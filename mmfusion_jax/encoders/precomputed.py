@@ -15,6 +15,18 @@ from mmfusion_jax.types import Array, Tokens
 class Precomputed(nn.Module):
     """Flattens the features of each step; no parameters.
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> encoder = mmf.encoders.Precomputed()
+        >>> vectors, mask = jnp.ones((2, 5, 3)), jnp.ones((2, 5), bool)
+        >>> tokens, variables = encoder.init_with_output(
+        ...     jax.random.key(0), vectors, mask, train=False
+        ... )
+        >>> tokens.values.shape
+        (2, 5, 3)
+
     Attributes:
         dropout: Dropout rate of the values.
         dtype: Dtype of the result; None keeps the input's.

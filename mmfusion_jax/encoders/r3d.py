@@ -24,6 +24,18 @@ class R3D(nn.Module):
     Parameters: `stem`, `stem_norm`, and a `ResidualBlock` `stage{i}_block{j}` with i
     from 1, j from 0.
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> encoder = mmf.encoders.R3D(blocks=(1, 1), base_channels=4, pooled=True)
+        >>> video, mask = jnp.ones((1, 4, 16, 16, 3)), jnp.ones((1, 4), bool)
+        >>> tokens, variables = encoder.init_with_output(
+        ...     jax.random.key(0), video, mask, train=False
+        ... )
+        >>> tokens.values.shape
+        (1, 1, 8)
+
     Attributes:
         blocks: Number of blocks of every stage.
         base_channels: Channels of the stem.

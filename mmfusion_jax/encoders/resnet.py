@@ -28,6 +28,18 @@ class ResNet(nn.Module):
     Parameters: `stem`, `stem_norm`, and a `ResidualBlock` `stage{i}_block{j}` with i
     from 1, j from 0.
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> encoder = mmf.encoders.ResNet(blocks=(1, 1), kind="basic", base_channels=4)
+        >>> image, mask = jnp.ones((1, 16, 16, 3)), jnp.ones((1, 16), bool)
+        >>> tokens, variables = encoder.init_with_output(
+        ...     jax.random.key(0), image, mask, train=False
+        ... )
+        >>> tokens.values.shape
+        (1, 4, 8)
+
     Attributes:
         blocks: Number of blocks of every stage.
         kind: Kind of the blocks, "basic" or "bottleneck".

@@ -38,6 +38,18 @@ class ResNeXt3D(nn.Module):
             expand/kernel (planes 2*planes), expand_norm
             shortcut/kernel (in 2*planes), shortcut_norm      only j = 0
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> encoder = mmf.encoders.ResNeXt3D(blocks=(1, 1), base_channels=8)
+        >>> video, mask = jnp.ones((1, 4, 16, 16, 3)), jnp.ones((1, 4), bool)
+        >>> tokens, variables = encoder.init_with_output(
+        ...     jax.random.key(0), video, mask, train=False
+        ... )
+        >>> tokens.values.shape, tokens.grid
+        ((1, 4, 64), (1, 2, 2))
+
     Attributes:
         blocks: Number of bottlenecks of every stage.
         base_channels: Channels of the stem, even. Half as many are the groups of the

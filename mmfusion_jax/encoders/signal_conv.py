@@ -33,6 +33,18 @@ class SignalConv(nn.Module):
     Parameters: `embed` (for ids), `frame_conv_<i>` (for frames), `conv_<i>` and
     `norm_<i>`.
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> encoder = mmf.encoders.SignalConv(hidden_dim=8, pools=(2, 1))
+        >>> signal, mask = jnp.ones((2, 10, 4)), jnp.ones((2, 10), bool)
+        >>> tokens, variables = encoder.init_with_output(
+        ...     jax.random.key(0), signal, mask, train=False
+        ... )
+        >>> tokens.values.shape
+        (2, 5, 8)
+
     Attributes:
         hidden_dim: Width of the tokens, d.
         pools: For each block, the number of steps that are averaged to one token; 1

@@ -26,6 +26,20 @@ class ViT(nn.Module):
     token), `place` (the position embeddings, which fix the image size), `layer_{i}`,
     `norm`.
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> encoder = mmf.encoders.ViT(
+        ...     hidden_dim=8, num_layers=1, num_heads=2, mlp_dim=16, patch_size=4
+        ... )
+        >>> image, mask = jnp.ones((2, 8, 8, 3)), jnp.ones((2, 8), bool)
+        >>> tokens, variables = encoder.init_with_output(
+        ...     jax.random.key(0), image, mask, train=False
+        ... )
+        >>> tokens.values.shape
+        (2, 5, 8)
+
     Attributes:
         hidden_dim: Width of the tokens, d.
         num_layers: Number of layers.

@@ -35,6 +35,28 @@ class Wav2Vec2(nn.Module):
     The defaults are those of wav2vec2-base, one frame per 320 samples. Parameters:
     `conv_{i}`, `conv_norm`, `project_norm`, `project`, `place`, `norm`, `layer_{i}`.
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> encoder = mmf.encoders.Wav2Vec2(
+        ...     hidden_dim=8,
+        ...     num_layers=1,
+        ...     num_heads=2,
+        ...     mlp_dim=16,
+        ...     channels=4,
+        ...     kernels=(4, 2),
+        ...     strides=(2, 2),
+        ...     pos_conv_kernel=2,
+        ...     pos_conv_groups=1,
+        ... )
+        >>> samples, mask = jnp.ones((2, 40)), jnp.ones((2, 40), bool)
+        >>> tokens, variables = encoder.init_with_output(
+        ...     jax.random.key(0), samples, mask, train=False
+        ... )
+        >>> tokens.values.shape
+        (2, 9, 8)
+
     Attributes:
         hidden_dim: Width of the tokens, d.
         num_layers: Number of layers.

@@ -26,6 +26,19 @@ class AdaptiveGate(nn.Module):
 
     Parameters: `hidden` (unless `hidden_dim` is 0), `gate`.
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> key, mask = jax.random.key(0), jnp.ones((2, 1), bool)
+        >>> streams = {
+        ...     m: mmf.Tokens(jnp.ones((2, 1, 8)), mask) for m in ("audio", "video")
+        ... }
+        >>> block = mmf.fusion.AdaptiveGate(("audio", "video"), hidden_dim=4)
+        >>> fused, variables = block.init_with_output(key, streams, train=False)
+        >>> fused["joint"].values.shape, fused["gate"].values.shape
+        ((2, 1, 8), (2, 2, 1))
+
     Attributes:
         modalities: Names of the streams, one token each.
         hidden_dim: Width between W_1 and W_2; 0: Eq. 3 as printed, without W_1.

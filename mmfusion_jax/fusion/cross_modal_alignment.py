@@ -33,6 +33,19 @@ class CrossModalAlignment(nn.Module):
     Parameters: `query`, `key`, `value` (with `per_modality` one of each for every
     modality, such as `query_audio`), `similarity`, `gate_hidden`, `gate`, `norm`.
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> key, mask = jax.random.key(0), jnp.ones((2, 5), bool)
+        >>> streams = {
+        ...     m: mmf.Tokens(jnp.ones((2, 5, 8)), mask) for m in ("audio", "video")
+        ... }
+        >>> block = mmf.fusion.CrossModalAlignment(("audio", "video"))
+        >>> fused, variables = block.init_with_output(key, streams, train=False)
+        >>> {name: tokens.values.shape for name, tokens in fused.items()}
+        {'audio': (2, 5, 8), 'video': (2, 5, 8), 'alpha': (2, 2, 2)}
+
     Attributes:
         modality_order: Names of the streams to align; all have the same token width.
         num_heads: Number of attention heads; divides the width.

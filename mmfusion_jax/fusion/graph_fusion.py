@@ -20,6 +20,17 @@ class GraphFusion(nn.Module):
 
     N_i are the other nodes that are present.
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> nodes = jnp.ones((2, 3, 8))
+        >>> present = jnp.array([[True, True, True], [True, False, True]])
+        >>> block = mmf.fusion.GraphFusion()
+        >>> fused, variables = block.init_with_output(jax.random.key(0), nodes, present)
+        >>> fused.shape
+        (2, 8)
+
     Attributes:
         self_loops: N_i also contains i.
         dtype: Dtype of the computation except the softmax; None keeps the input's.

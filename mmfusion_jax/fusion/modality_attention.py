@@ -18,6 +18,19 @@ class ModalityAttention(nn.Module):
 
     Parameters: `attention`: `query`, `key`, `value` without bias, `out`.
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> key, mask = jax.random.key(0), jnp.ones((2, 1), bool)
+        >>> streams = {
+        ...     m: mmf.Tokens(jnp.ones((2, 1, 8)), mask) for m in ("audio", "video")
+        ... }
+        >>> block = mmf.fusion.ModalityAttention(("audio", "video"), num_heads=2)
+        >>> fused, variables = block.init_with_output(key, streams, train=False)
+        >>> fused["video"].values.shape
+        (2, 1, 8)
+
     Attributes:
         modalities: Names of the streams, one token each, in the order of the tokens.
         num_heads: Number of heads, h; must divide the width.

@@ -24,6 +24,21 @@ class ModalityWeighting(nn.Module):
 
     Parameters: `hidden`, `score`, shared by the modalities.
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> import numpy as np
+        >>> audio = mmf.Tokens(jnp.ones((2, 5, 8)), jnp.ones((2, 5), bool))
+        >>> video = audio.replace(mask=jnp.array([[True] * 5, [False] * 5]))
+        >>> block = mmf.fusion.ModalityWeighting(hidden_dim=4)
+        >>> weights, variables = block.init_with_output(
+        ...     jax.random.key(0), [audio, video]
+        ... )
+        >>> print(np.asarray(weights).round(2))
+        [[0.5 0.5]
+         [1.  0. ]]
+
     Attributes:
         hidden_dim: Width of the hidden layer.
         dtype: Dtype of the computation; None keeps the input's.

@@ -22,6 +22,24 @@ class PredictiveSelfAttention(nn.Module):
     Parameters: `layer_<i>`, with units in the order of the modalities, and `weigh_<i>`
     for the weights.
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> from functools import partial
+        >>> key, mask = jax.random.key(0), jnp.ones((2, 5), bool)
+        >>> streams = {
+        ...     m: mmf.Tokens(jnp.ones((2, 5, 8)), mask) for m in ("audio", "video")
+        ... }
+        >>> block = mmf.fusion.PredictiveSelfAttention(
+        ...     ("audio", "video"),
+        ...     partial(mmf.fusion.ReinforcementUnit, num_heads=2),
+        ...     num_layers=1,
+        ... )
+        >>> fused, variables = block.init_with_output(key, streams, train=False)
+        >>> fused["audio"].values.shape
+        (2, 5, 8)
+
     Attributes:
         modality_order: Names of the modalities.
         block: Creates an attention layer with arguments `sources` and `name`.

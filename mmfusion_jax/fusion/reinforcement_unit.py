@@ -41,6 +41,19 @@ class ReinforcementUnit(nn.Module):
     for the tokens of all units at once: few large operations compile and run faster
     than many small ones.
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> audio = mmf.Tokens(jnp.ones((2, 5, 8)), jnp.ones((2, 5), bool))
+        >>> text = mmf.Tokens(jnp.ones((2, 3, 8)), jnp.ones((2, 3), bool))
+        >>> block = mmf.fusion.ReinforcementUnit(sources=((0,),), num_heads=2)
+        >>> (updated, _), variables = block.init_with_output(
+        ...     jax.random.key(0), [audio], [text], train=False
+        ... )
+        >>> updated[0].values.shape
+        (2, 3, 8)
+
     Attributes:
         sources: For every unit, the indices of its sources; the tokens of several are
             concatenated.

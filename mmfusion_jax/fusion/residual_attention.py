@@ -22,6 +22,20 @@ class ResidualAttention(nn.Module):
         q = tanh(W_v X_v + b_v + W_a x_a)              (7)
         X_o = softmax(w q + b) * X_v + X_v             (8)
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> key, mask = jax.random.key(0), jnp.ones((2, 8), bool)
+        >>> video = mmf.Tokens(jnp.ones((2, 8, 6)), mask, grid=(2, 2, 2))
+        >>> streams = {"audio": mmf.Tokens(jnp.ones((2, 8, 6)), mask), "video": video}
+        >>> block = mmf.fusion.ResidualAttention(
+        ...     hidden_dim=4, target="video", source="audio"
+        ... )
+        >>> fused, variables = block.init_with_output(key, streams, train=False)
+        >>> fused["video"].values.shape
+        (2, 8, 6)
+
     Attributes:
         hidden_dim: Width of the common space of the two modalities, k.
         target: Name of the stream that is reweighted, X_v.

@@ -34,6 +34,21 @@ class TensorConvolution(nn.Module):
 
     Parameters: `kernel_{i}` (3 3 c_in c_out), `bias_{i}` (c_out).
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> key, mask = jax.random.key(0), jnp.ones((2, 1), bool)
+        >>> streams = {
+        ...     m: mmf.Tokens(jnp.ones((2, 1, 16)), mask) for m in ("audio", "video")
+        ... }
+        >>> block = mmf.fusion.TensorConvolution(
+        ...     "audio", "video", into="joint", channels=(2, 1)
+        ... )
+        >>> fused, variables = block.init_with_output(key, streams, train=False)
+        >>> fused["joint"].values.shape
+        (2, 1, 144)
+
     Attributes:
         x: Name of the stream of the rows; its first token is used.
         y: Name of the stream of the columns.

@@ -18,6 +18,21 @@ class TransformerContext(nn.Module):
 
     Parameters: `modality` (e, (m d)), `layer_<i>`, `norm`.
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> key, mask = jax.random.key(0), jnp.ones((2, 5), bool)
+        >>> streams = {
+        ...     m: mmf.Tokens(jnp.ones((2, 5, 8)), mask) for m in ("audio", "video")
+        ... }
+        >>> block = mmf.fusion.TransformerContext(
+        ...     ("audio", "video"), num_layers=1, num_heads=2
+        ... )
+        >>> fused, variables = block.init_with_output(key, streams, train=False)
+        >>> fused["audio"].values.shape
+        (2, 5, 8)
+
     Attributes:
         modality_order: Names of the streams; all have the same token width.
         num_layers: Number of layers.

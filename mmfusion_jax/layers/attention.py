@@ -16,6 +16,18 @@ class Attention(nn.Module):
 
         softmax(Q K^T / sqrt(d_k)) V, per head, then a linear layer
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> tokens = mmf.Tokens(jnp.ones((2, 5, 8)), jnp.ones((2, 5), bool))
+        >>> layer = mmf.layers.Attention(num_heads=2)
+        >>> y, variables = layer.init_with_output(
+        ...     jax.random.key(0), tokens, tokens, train=False
+        ... )
+        >>> y.shape
+        (2, 5, 8)
+
     Attributes:
         num_heads: Number of heads; must divide the width of the query.
         causal: Token i attends to memory token j only if j <= i, or j - i <= |s - n| if

@@ -25,6 +25,22 @@ class BatchNorm(nn.Module):
     it, under pmap the sums are added over `axis`, so uneven padding has no effect. The
     sums are float32 and var is computed around the mean, not as E[x^2] - E[x]^2.
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> import numpy as np
+        >>> x = jnp.array([[[1.0], [3.0], [jnp.nan]]])
+        >>> mask = jnp.array([[True, True, False]])
+        >>> layer = mmf.layers.BatchNorm()
+        >>> y, variables = layer.init_with_output(
+        ...     jax.random.key(0), x, mask, train=True
+        ... )
+        >>> print(np.asarray(y).round(2))
+        [[[-1.]
+          [ 1.]
+          [ 0.]]]
+
     Attributes:
         axis: The pmap axis over which the batch is split; None under jit.
         dtype: Dtype of the result; None keeps the input's.

@@ -19,6 +19,18 @@ class CTCAlignment(nn.Module):
     2, .. n: it reads the logits as `Outputs.aux["ctc/<m>"]` and the mask of the tokens
     as `"ctc/<m>/valid"`.
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> tokens = mmf.Tokens(jnp.ones((2, 5, 8)), jnp.ones((2, 5), bool))
+        >>> layer = mmf.layers.CTCAlignment(length=3)
+        >>> (aligned, logits), variables = layer.init_with_output(
+        ...     jax.random.key(0), tokens, train=False
+        ... )
+        >>> aligned.values.shape, logits.shape
+        ((2, 3, 8), (2, 5, 4))
+
     Attributes:
         length: Number of positions, n, such as the words of a text.
 

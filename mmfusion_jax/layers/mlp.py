@@ -11,6 +11,17 @@ from mmfusion_jax.types import Array
 class MLP(nn.Module):
     """W_2 gelu(W_1 x + b_1) + b_2, with the exact GELU.
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> layer = mmf.layers.MLP(hidden_dim=16, features=3)
+        >>> y, variables = layer.init_with_output(
+        ...     jax.random.key(0), jnp.ones((2, 8)), train=False
+        ... )
+        >>> y.shape
+        (2, 3)
+
     Attributes:
         hidden_dim: Width of the hidden layer.
         features: Width of the output.

@@ -22,6 +22,18 @@ class ModalityDiscriminator(nn.Module):
 
     Parameters: `modality` (D_m), `importance` (D_i).
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> features = {"audio": jnp.ones((2, 8))}
+        >>> layer = mmf.layers.ModalityDiscriminator(omega="one")
+        >>> logits, variables = layer.init_with_output(
+        ...     jax.random.key(0), features, features, 3
+        ... )
+        >>> sorted(logits)
+        ['discriminator/agnostic/audio', 'discriminator/exclusive/audio']
+
     Attributes:
         omega: Gradient before D_i: "detached" stops it, "joint" reverses it; "one"
             omits D_i.

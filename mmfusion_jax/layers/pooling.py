@@ -1,4 +1,16 @@
-"""Pooling of tokens to one vector per example, or one per time step."""
+"""Pooling of tokens to one vector per example, or one per time step.
+
+Example:
+    >>> import jax.numpy as jnp
+    >>> import mmfusion_jax as mmf
+    >>> tokens = mmf.Tokens(
+    ...     jnp.array([[[2.0], [4.0], [9.0]]]), jnp.array([[True, True, False]])
+    ... )
+    >>> mmf.layers.pooling.mean(tokens).tolist()
+    [[3.0]]
+    >>> mmf.layers.pooling.flatten(tokens).tolist()
+    [[2.0, 4.0, 0.0]]
+"""
 
 import einops
 import jax.numpy as jnp

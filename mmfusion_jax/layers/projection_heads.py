@@ -20,6 +20,17 @@ class ProjectionHeads(nn.Module):
 
     Parameters: `x`, `y`, and `tau` with learnable_scale.
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> layer = mmf.layers.ProjectionHeads(output_dim=4)
+        >>> (x, y), variables = layer.init_with_output(
+        ...     jax.random.key(0), jnp.ones((2, 8)), jnp.ones((2, 6))
+        ... )
+        >>> x.shape, y.shape
+        ((2, 4), (2, 4))
+
     Attributes:
         output_dim: Width of the common space.
         variant: "paper", or "released_code", which normalizes y before its projection

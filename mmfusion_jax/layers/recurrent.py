@@ -29,6 +29,18 @@ class LSTM(nn.Module):
         recurrent_kernel (r w 4w)   `weight_hh` of PyTorch, transposed
         bias (r 4w)                 `bias_ih + bias_hh` of PyTorch
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> tokens = mmf.Tokens(jnp.ones((2, 5, 8)), jnp.ones((2, 5), bool))
+        >>> layer = mmf.layers.LSTM(hidden_dim=4, bidirectional=True)
+        >>> states, variables = layer.init_with_output(
+        ...     jax.random.key(0), tokens, train=False
+        ... )
+        >>> states.values.shape
+        (2, 5, 8)
+
     Attributes:
         hidden_dim: Units per direction.
         bidirectional: Run in both directions and concatenate the outputs.

@@ -27,6 +27,18 @@ class ResidualBlock(nn.Module):
 
     Parameters: `conv_{i}`, `conv_{i}_norm`, i from 1; `shortcut`, `shortcut_norm`.
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> x, mask = jnp.ones((2, 8, 8, 3)), jnp.ones(2, bool)
+        >>> layer = mmf.layers.ResidualBlock(planes=4, stride=2)
+        >>> (y, mask), variables = layer.init_with_output(
+        ...     jax.random.key(0), x, mask, train=False
+        ... )
+        >>> y.shape
+        (2, 4, 4, 4)
+
     Attributes:
         planes: Number of inner channels.
         kind: "basic", or "bottleneck" with four times as many output channels.

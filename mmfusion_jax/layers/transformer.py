@@ -25,6 +25,18 @@ class TransformerLayer(nn.Module):
         z = LN(z + Attention(z))                              otherwise
         z = LN(z + W_2 f(W_1 z + b_1) + b_2)
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> tokens = mmf.Tokens(jnp.ones((2, 5, 8)), jnp.ones((2, 5), bool))
+        >>> layer = mmf.layers.TransformerLayer(num_heads=2)
+        >>> y, variables = layer.init_with_output(
+        ...     jax.random.key(0), tokens, train=False
+        ... )
+        >>> y.values.shape
+        (2, 5, 8)
+
     Attributes:
         num_heads: Number of attention heads.
         causal: Use causal attention.
@@ -156,6 +168,18 @@ class Transformer(nn.Module):
     """Transformer encoder with sinusoidal positions and a final normalization.
 
         z_0 = sqrt(d) x + PE
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> tokens = mmf.Tokens(jnp.ones((2, 5, 8)), jnp.ones((2, 5), bool))
+        >>> layer = mmf.layers.Transformer(num_layers=1, num_heads=2)
+        >>> y, variables = layer.init_with_output(
+        ...     jax.random.key(0), tokens, train=False
+        ... )
+        >>> y.values.shape
+        (2, 5, 8)
 
     Attributes:
         num_layers: Number of layers.

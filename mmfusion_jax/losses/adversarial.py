@@ -21,6 +21,19 @@ class AgnosticAdversary:
         L_agn = -1/n sum_m sum_k omega_m log[D_m(h^a_m)]_m           (MEA, Eq. 15)
         omega_m = 1 - [D_i(h^a_m)]_m
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> import numpy as np
+        >>> names = ("audio", "video")
+        >>> mask = jnp.ones((2, 5), bool)
+        >>> batch = mmf.Batch({}, {"audio": mask, "video": mask})
+        >>> logits = {f"discriminator/agnostic/{m}": jnp.zeros((2, 2)) for m in names}
+        >>> outputs = mmf.Outputs(jnp.zeros((2, 3)), logits)
+        >>> loss = mmf.losses.AgnosticAdversary(names, omega="one")(outputs, batch)
+        >>> print(np.asarray(loss).round(2))
+        [1.39 1.39]
+
     Attributes:
         modalities: Names, in the order of the discriminator's classes; each has logits
             in `Outputs.aux["discriminator/agnostic/<m>"]` and, for omega,
@@ -74,6 +87,19 @@ class ExclusiveAdversary:
 
         L_exc = -1/n sum_m sum_k log[D_m(h^e_m)]_m                   (MEA, Eq. 16)
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> import numpy as np
+        >>> names = ("audio", "video")
+        >>> mask = jnp.ones((2, 5), bool)
+        >>> batch = mmf.Batch({}, {"audio": mask, "video": mask})
+        >>> logits = {f"discriminator/exclusive/{m}": jnp.zeros((2, 2)) for m in names}
+        >>> outputs = mmf.Outputs(jnp.zeros((2, 3)), logits)
+        >>> loss = mmf.losses.ExclusiveAdversary(names)(outputs, batch)
+        >>> print(np.asarray(loss).round(2))
+        [1.39 1.39]
+
     Attributes:
         modalities: Names, in the order of the discriminator's classes; each has logits
             in `Outputs.aux["discriminator/exclusive/<m>"]`, (b M).
@@ -95,6 +121,19 @@ class ImportanceDiscriminatorLoss:
     """Loss of the importance discriminator on agnostic features.
 
         L_imp = -1/n sum_m sum_k log[D_i(h^a_m)]_m
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> import numpy as np
+        >>> names = ("audio", "video")
+        >>> mask = jnp.ones((2, 5), bool)
+        >>> batch = mmf.Batch({}, {"audio": mask, "video": mask})
+        >>> logits = {f"importance/{m}": jnp.zeros((2, 2)) for m in names}
+        >>> outputs = mmf.Outputs(jnp.zeros((2, 3)), logits)
+        >>> loss = mmf.losses.ImportanceDiscriminatorLoss(names)(outputs, batch)
+        >>> print(np.asarray(loss).round(2))
+        [1.39 1.39]
 
     Attributes:
         modalities: Names, in the order of the discriminator's classes; each has logits

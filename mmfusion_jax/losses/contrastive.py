@@ -14,6 +14,17 @@ from mmfusion_jax.types import Array, Batch, Outputs
 class InfoNCE:
     """Sum of the InfoNCE losses of several pairs of views.
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> import numpy as np
+        >>> batch = mmf.Batch({}, {"audio": jnp.ones((2, 5), bool)})
+        >>> views = {"text_audio/x": jnp.eye(2), "text_audio/y": jnp.eye(2)}
+        >>> outputs = mmf.Outputs(jnp.zeros((2, 3)), views)
+        >>> loss = mmf.losses.InfoNCE(("text_audio",), scale=1.0)(outputs, batch)
+        >>> print(np.asarray(loss).round(2))
+        [0.31 0.31]
+
     Attributes:
         pairs: Names of the pairs; each has its views in `Outputs.aux["<pair>/x"]` and
             `["<pair>/y"]`, (b d), projected and normalized, and optionally

@@ -22,6 +22,18 @@ class CTC:
     remain after merging repetitions and removing blanks. The encoder "ctc_aligned" has
     such logits, in any model.
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> import numpy as np
+        >>> mask = jnp.ones((1, 3), bool)
+        >>> batch = mmf.Batch({}, {"audio": mask})
+        >>> aux = {"ctc/audio": jnp.zeros((1, 3, 3)), "ctc/audio/valid": mask}
+        >>> outputs = mmf.Outputs(jnp.zeros((1, 2)), aux)
+        >>> loss = mmf.losses.CTC(("audio",))(outputs, batch)
+        >>> print(np.asarray(loss).round(2))
+        [1.69]
+
     Attributes:
         modalities: Names; each has `Outputs.aux["ctc/<m>"]`, (b t k) logits with the
             blank first, and `["ctc/<m>/valid"]`, (b t) bool, the unpadded steps. It may

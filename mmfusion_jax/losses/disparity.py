@@ -17,6 +17,17 @@ class HSICDisparity:
 
         L_dis = 1/M sum_m HSIC(h^e_m, h^a_m)                      (MEA, Eq. 13-14)
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> x = jnp.array([[1.0, 0.0], [-1.0, 0.0]])
+        >>> batch = mmf.Batch({}, {"audio": jnp.ones((2, 5), bool)})
+        >>> outputs = mmf.Outputs(
+        ...     x, {"exclusive/audio": x, "agnostic/audio": x[:, ::-1]}
+        ... )
+        >>> round(float(mmf.losses.HSICDisparity(("audio",))(outputs, batch)), 2)
+        4.0
+
     Attributes:
         modalities: Names; each has `Outputs.aux["exclusive/<m>"]` (b d) and
             `["agnostic/<m>"]` (b e).
@@ -41,6 +52,17 @@ class DifferenceLoss:
         L_sep = 1/M sum_m mean((H^e_m^T H^a_m)^2)
 
     The columns of H are centered, then its rows are normalized to length 1.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> x = jnp.array([[1.0, 0.0], [-1.0, 0.0]])
+        >>> batch = mmf.Batch({}, {"audio": jnp.ones((2, 5), bool)})
+        >>> outputs = mmf.Outputs(
+        ...     x, {"exclusive/audio": x, "agnostic/audio": x[:, ::-1]}
+        ... )
+        >>> round(float(mmf.losses.DifferenceLoss(("audio",))(outputs, batch)), 2)
+        1.0
 
     Attributes:
         modalities: See `HSICDisparity`.

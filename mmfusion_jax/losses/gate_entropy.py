@@ -20,6 +20,18 @@ class GateEntropy:
         L = sum_m p_m ln p_m,  p = g / sum g                 form="normalized"
         L = -sum_m g_m ln g_m                                form="paper"     (5)
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> import numpy as np
+        >>> batch = mmf.Batch({}, {"audio": jnp.ones((2, 5), bool)})
+        >>> outputs = mmf.Outputs(
+        ...     jnp.zeros((2, 3)), {"gate": jnp.array([[1.0, 1.0], [1.0, 0.0]])}
+        ... )
+        >>> loss = mmf.losses.GateEntropy()(outputs, batch)
+        >>> print(np.asarray(loss).round(2))
+        [-0.69  0.  ]
+
     Attributes:
         form: "normalized" or "paper", see above.
         gate: Name in `Outputs.aux`, (b m), 0 where a modality is missing.

@@ -21,6 +21,20 @@ class ModalityContrast:
 
         L_con = -sum_i mean_j log(exp(s_ij / tau) / sum_q exp(s_iq / tau))     (15-17)
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> import numpy as np
+        >>> names = ("audio", "video")
+        >>> mask = jnp.ones((2, 5), bool)
+        >>> batch = mmf.Batch({}, {"audio": mask, "video": mask})
+        >>> outputs = mmf.Outputs(
+        ...     jnp.zeros((2, 3)), {f"pooled/{m}": jnp.eye(2) for m in names}
+        ... )
+        >>> loss = mmf.losses.ModalityContrast(names, temperature=1.0)(outputs, batch)
+        >>> print(np.asarray(loss).round(2))
+        [0.63 0.63]
+
     Attributes:
         modalities: Names; each has `Outputs.aux["pooled/<m>"]`, (b d).
         temperature: tau.

@@ -23,6 +23,22 @@ class Multiplicative:
 
         L = sum_m q_m^y (-log p_m^y),  q_m^y = prod_{j != m} (1 - p_j^y)^(beta / (M-1))
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> import numpy as np
+        >>> mask = jnp.ones((2, 5), bool)
+        >>> batch = mmf.Batch(
+        ...     {}, {"audio": mask, "video": mask}, {"emotion": jnp.array([0, 1])}
+        ... )
+        >>> outputs = mmf.Outputs(
+        ...     jnp.zeros((2, 2)),
+        ...     {"logits/audio": jnp.zeros((2, 2)), "logits/video": jnp.eye(2)},
+        ... )
+        >>> loss = mmf.losses.Multiplicative("emotion")(outputs, batch)
+        >>> print(np.asarray(loss).round(2))
+        [0.72 0.72]
+
     Attributes:
         label: Name in `Batch.labels`, (b) int classes y.
         modalities: Names; each has logits (b k) in `Outputs.aux["logits/<name>"]`.

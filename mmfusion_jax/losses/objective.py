@@ -17,6 +17,16 @@ TASK = "task"
 class WeightedLoss:
     """A loss term and its weight.
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> term = mmf.WeightedLoss(mmf.losses.L1("score"), weight=0.5)
+        >>> warm_up = mmf.WeightedLoss(
+        ...     mmf.losses.L1("score"), lambda step: jnp.minimum(step / 100, 1)
+        ... )
+        >>> term.weight, float(warm_up.weight(50))
+        (0.5, 0.5)
+
     Attributes:
         term: Maps Outputs and a Batch to one value per example, or to one value.
         weight: A number, or a schedule over training steps.
@@ -36,6 +46,18 @@ class Objective:
     are gathered from all devices first, so that terms are independent of the
     parallelism. `jax.lax.pmean` of loss and gradients over `axis` is then exact, also
     for terms that compare examples.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> batch = mmf.Batch(
+        ...     {}, {"audio": jnp.ones((2, 5), bool)}, {"score": jnp.array([1.0, -2.0])}
+        ... )
+        >>> outputs = mmf.Outputs(jnp.array([0.5, 1.0]))
+        >>> terms = {"task": mmf.WeightedLoss(mmf.losses.MSE("score"), weight=2.0)}
+        >>> loss, values = mmf.Objective(terms)(outputs, batch, step=0)
+        >>> float(loss), float(values["task"])
+        (9.25, 4.625)
 
     Attributes:
         terms: Name -> weighted term; the one called "task" is reported by evaluations.

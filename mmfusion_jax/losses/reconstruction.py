@@ -17,6 +17,18 @@ class Reconstruction:
 
         L_rec = mean_{i present} mean_d (decoded_i - sg(pooled_i))^2
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> batch = mmf.Batch({}, {"audio": jnp.ones((2, 5), bool)})
+        >>> aux = {
+        ...     "reconstruction/audio": jnp.ones((2, 4)),
+        ...     "pooled/audio": jnp.zeros((2, 4)),
+        ... }
+        >>> outputs = mmf.Outputs(jnp.zeros((2, 3)), aux)
+        >>> mmf.losses.Reconstruction(("audio",))(outputs, batch).tolist()
+        [1.0, 1.0]
+
     Attributes:
         modalities: Names; each has `Outputs.aux["reconstruction/<m>"]` and
             `["pooled/<m>"]`, (b d).

@@ -26,6 +26,18 @@ class CrossEntropy:
 
         L = -sum_i y_i log softmax(prediction)_i                  (CFN-SR, Eq. 10)
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> import numpy as np
+        >>> batch = mmf.Batch(
+        ...     {}, {"audio": jnp.ones((2, 5), bool)}, {"emotion": jnp.array([0, 1])}
+        ... )
+        >>> outputs = mmf.Outputs(jnp.array([[4.0, 0.0], [0.0, 0.0]]))
+        >>> loss = mmf.losses.CrossEntropy("emotion")(outputs, batch)
+        >>> print(np.asarray(loss).round(2))
+        [0.02 0.69]
+
     Attributes:
         label: Name in `Batch.labels`, (b) int classes 0..k-1.
         logits: Name in `Outputs.aux` to use instead of the prediction.
@@ -76,6 +88,16 @@ class CrossEntropy:
 class L1:
     """Absolute error, |prediction - y|.
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> batch = mmf.Batch(
+        ...     {}, {"audio": jnp.ones((2, 5), bool)}, {"score": jnp.array([1.0, -2.0])}
+        ... )
+        >>> outputs = mmf.Outputs(jnp.array([0.5, 1.0]))
+        >>> mmf.losses.L1("score")(outputs, batch).tolist()
+        [0.5, 3.0]
+
     Attributes:
         label: Name in `Batch.labels`, (b) float.
 
@@ -95,6 +117,16 @@ class L1:
 class MSE:
     """Squared error, (prediction - y)^2.
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> batch = mmf.Batch(
+        ...     {}, {"audio": jnp.ones((2, 5), bool)}, {"score": jnp.array([1.0, -2.0])}
+        ... )
+        >>> outputs = mmf.Outputs(jnp.array([0.5, 1.0]))
+        >>> mmf.losses.MSE("score")(outputs, batch).tolist()
+        [0.25, 9.0]
+
     Attributes:
         label: Name in `Batch.labels`, (b) float.
 
@@ -113,6 +145,17 @@ class MSE:
 @dataclasses.dataclass(frozen=True)
 class Multilabel:
     """Cross-entropy of binary labels, in nats, averaged over the labels.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> import numpy as np
+        >>> labels = {"emotions": jnp.array([[0, 1], [1, 1]])}
+        >>> batch = mmf.Batch({}, {"audio": jnp.ones((2, 5), bool)}, labels)
+        >>> outputs = mmf.Outputs(jnp.zeros((2, 4)))
+        >>> loss = mmf.losses.Multilabel("emotions")(outputs, batch)
+        >>> print(np.asarray(loss).round(2))
+        [0.69 0.69]
 
     Attributes:
         label: Name in `Batch.labels`, (b j) int 0 or 1; the prediction (b 2j) contains

@@ -32,6 +32,23 @@ KINDS: dict[str, Callable[[str], Any]] = {
 class UnimodalLoss:
     """Mean of the losses of the unimodal predictions.
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> import numpy as np
+        >>> mask = jnp.ones((2, 5), bool)
+        >>> batch = mmf.Batch(
+        ...     {}, {"audio": mask, "video": mask}, {"emotion": jnp.array([0, 1])}
+        ... )
+        >>> outputs = mmf.Outputs(
+        ...     jnp.zeros((2, 2)),
+        ...     {"logits/audio": jnp.zeros((2, 2)), "logits/video": jnp.eye(2)},
+        ... )
+        >>> term = mmf.losses.UnimodalLoss("emotion", ("audio", "video"))
+        >>> loss = term(outputs, batch)
+        >>> print(np.asarray(loss).round(2))
+        [0.5 0.5]
+
     Attributes:
         label: Name in `Batch.labels`.
         modalities: Names; each has logits in `Outputs.aux["logits/<name>"]`.
@@ -69,6 +86,23 @@ class Consistency:
     """Cosine distance between unimodal predictions and the fused prediction.
 
         L = 1 - mean_m cos(p_m, p),  m the modalities that are present
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> import numpy as np
+        >>> mask = jnp.ones((2, 5), bool)
+        >>> batch = mmf.Batch(
+        ...     {}, {"audio": mask, "video": mask}, {"emotion": jnp.array([0, 1])}
+        ... )
+        >>> outputs = mmf.Outputs(
+        ...     jnp.zeros((2, 2)),
+        ...     {"logits/audio": jnp.zeros((2, 2)), "logits/video": jnp.eye(2)},
+        ... )
+        >>> term = mmf.losses.Consistency(("audio", "video"))
+        >>> loss = term(outputs, batch)
+        >>> print(np.asarray(loss).round(2))
+        [0.05 0.05]
 
     Attributes:
         modalities: Names; each has logits (b k) in `Outputs.aux["logits/<name>"]`.

@@ -50,6 +50,17 @@ _f1 = _macro(lambda hits, predicted, true: 2 * hits / (predicted + true))
 class ClassificationMetrics:
     """Accuracy, UAR and macro precision, recall and F1.
 
+    Example:
+        >>> import numpy as np
+        >>> import mmfusion_jax as mmf
+        >>> collected = {
+        ...     "prediction": np.array([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]]),
+        ...     "truth": np.array([0, 1, 1]),
+        ... }
+        >>> scores = mmf.metrics.ClassificationMetrics("emotion", 2).scores(collected)
+        >>> round(scores["accuracy"], 2)
+        0.67
+
     Attributes:
         label: Name in `Batch.labels`, (b) int classes.
         num_classes: Number of classes, k.

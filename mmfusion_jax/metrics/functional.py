@@ -18,12 +18,23 @@ def column(x: Any) -> np.ndarray:
 
 
 def mae(y_pred: Any, y_true: Any) -> float:
-    """Returns the mean of |p - t|."""
+    """Returns the mean of |p - t|.
+
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> round(mmf.metrics.mae([0.5, -1.0], [1.0, -1.0]), 2)
+        0.25
+    """
     return float(np.mean(np.abs(column(y_pred) - column(y_true)), dtype=np.float64))
 
 
 def rmse(y_pred: Any, y_true: Any) -> float:
     """Returns the square root of the mean of (p - t)^2.
+
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> round(mmf.metrics.rmse([1.0, -1.0], [1.0, 1.0]), 2)
+        1.41
 
     Raises:
         ValueError: The numbers of predictions and of labels differ.
@@ -35,7 +46,13 @@ def rmse(y_pred: Any, y_true: Any) -> float:
 
 
 def corr(y_pred: Any, y_true: Any) -> float:
-    """Returns Pearson's r; 0 if the predictions or the labels are constant."""
+    """Returns Pearson's r; 0 if the predictions or the labels are constant.
+
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> round(mmf.metrics.corr([1.0, 2.0, 3.0], [2.0, 4.0, 6.0]), 2)
+        1.0
+    """
     p, t = column(y_pred).astype(float), column(y_true).astype(float)
     # Exact, unlike a variance, which rounding leaves above 0.
     if np.ptp(p) == 0 or np.ptp(t) == 0:
@@ -52,13 +69,25 @@ def rounded_accuracy(y_pred: Any, y_true: Any, limit: float) -> float:
 
 
 def accuracy(y_pred: Any, y_true: Any) -> float:
-    """Returns the fraction of equal values, 0 if there are none."""
+    """Returns the fraction of equal values, 0 if there are none.
+
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> round(mmf.metrics.accuracy([0, 1, 1, 1], [0, 1, 0, 1]), 2)
+        0.75
+    """
     y_pred, y_true = np.ravel(y_pred), np.ravel(y_true)
     return float(np.mean(y_pred == y_true)) if len(y_true) else 0.0
 
 
 def weighted_f1(y_pred: Any, y_true: Any) -> float:
-    """Returns the mean of the F1 of every class, weighted by class frequency."""
+    """Returns the mean of the F1 of every class, weighted by class frequency.
+
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> round(mmf.metrics.weighted_f1([0, 1, 1, 1], [0, 1, 0, 1]), 2)
+        0.73
+    """
     hits, predicted, true = class_counts(y_pred, y_true)
     # Either occurs: no sum is 0.
     return (
@@ -101,6 +130,11 @@ def weighted_accuracy(y_pred: Any, y_true: Any) -> float:
     """Returns (tp * n_neg / n_pos + tn) / (2 n_neg) of the signs; 0 is negative.
 
     0 if the labels have only one of the two signs.
+
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> round(mmf.metrics.weighted_accuracy([1, -1, 1, 1], [1, -1, -1, 1]), 2)
+        0.75
     """
     p, t = np.ravel(y_pred) > 0, np.ravel(y_true) > 0
     positive, negative = int(np.sum(t)), int(np.sum(~t))

@@ -85,6 +85,13 @@ INTEGRATION_METRICS = frozenset({"mis", *PARTS})
 class IntegrationScoreSpec:
     """The parts of the Multimodal Integration Score.
 
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> mmf.metrics.IntegrationScoreSpec(
+        ...     ("audio", "image"), consistency="soft"
+        ... ).parts
+        ('consistency_soft', 'confidence', 'accuracy')
+
     Attributes:
         modalities: Modalities whose unimodal predictions are compared.
         weights: Weights of consistency, confidence and accuracy; their sum is 1.
@@ -134,6 +141,13 @@ class IntegrationScoreSpec:
 @dataclasses.dataclass(frozen=True)
 class IntegrationMetrics:
     """The metrics of a classifier with unimodal predictions.
+
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> plain = mmf.metrics.ClassificationMetrics("digit", 10)
+        >>> spec = mmf.metrics.IntegrationScoreSpec(("audio", "image"))
+        >>> list(mmf.metrics.IntegrationMetrics(plain, spec).infos)[:3]
+        ['mis', 'accuracy', 'uar']
 
     Attributes:
         plain: Metrics of the fused prediction.
@@ -201,6 +215,14 @@ def mis(
     """Returns "mis" and its parts "consistency", "confidence" and "accuracy".
 
         MIS = w_1 Consistency + w_2 Confidence + w_3 Accuracy
+
+    Example:
+        >>> import numpy as np
+        >>> import mmfusion_jax as mmf
+        >>> p = np.array([[0.9, 0.1], [0.2, 0.8]])
+        >>> scores = mmf.metrics.mis(p, np.stack([p, p[::-1]]), np.array([0, 1]))
+        >>> {name: round(float(score), 2) for name, score in scores.items()}
+        {'mis': 0.76, 'consistency': 0.5, 'confidence': 0.7, 'accuracy': 1.0}
 
     Args:
         p_fused: Probabilities of the fused model, (n k).

@@ -22,6 +22,12 @@ from mmfusion_jax.types import Array, Batch, Outputs
 class MultilabelMetrics:
     """Accuracy and weighted F1 of every flag, and their means.
 
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> family = mmf.metrics.MultilabelMetrics("emotions", ("happy", "sad"))
+        >>> list(family.infos)
+        ['accuracy', 'f1', 'happy_accuracy', 'happy_f1', 'sad_accuracy', 'sad_f1']
+
     Attributes:
         label: Name in `Batch.labels`, (b j) int 0 or 1.
         names: Names of the flags.

@@ -47,6 +47,17 @@ CORR = ScoreInfo(
 class RegressionMetrics:
     """Error, correlation, and accuracy of being above the neutral value.
 
+    Example:
+        >>> import numpy as np
+        >>> import mmfusion_jax as mmf
+        >>> collected = {
+        ...     "prediction": np.array([0.5, -1.0]),
+        ...     "truth": np.array([1.0, -1.0]),
+        ... }
+        >>> scores = mmf.metrics.RegressionMetrics("arousal").scores(collected)
+        >>> round(scores["mae"], 2)
+        0.25
+
     Attributes:
         label: Name in `Batch.labels`, (b) float.
         neutral: The value between negative and positive.

@@ -22,6 +22,22 @@ Formula: TypeAlias = Callable[[Collected], float]
 class ScoreInfo:
     """A metric.
 
+    Example:
+        >>> import numpy as np
+        >>> import mmfusion_jax as mmf
+        >>> bias = mmf.metrics.ScoreInfo(
+        ...     "bias",
+        ...     lambda collected: float(
+        ...         np.mean(collected["prediction"] - collected["truth"])
+        ...     ),
+        ...     "Mean of prediction - label.",
+        ...     unit="",
+        ... )
+        >>> bias.formula(
+        ...     {"prediction": np.array([0.5, -1.0]), "truth": np.array([1.0, -1.0])}
+        ... )
+        -0.25
+
     Attributes:
         name: The key in results and in `config.train.selection_metric`.
         formula: Computes the metric of a split.

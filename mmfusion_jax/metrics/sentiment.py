@@ -36,6 +36,17 @@ def _without_neutral(score: Callable[[Any, Any], float]) -> Formula:
 class SentimentMetrics:
     """The metrics that papers on CMU-MOSI and CMU-MOSEI report.
 
+    Example:
+        >>> import numpy as np
+        >>> import mmfusion_jax as mmf
+        >>> collected = {
+        ...     "prediction": np.array([0.5, -1.0]),
+        ...     "truth": np.array([1.0, -1.0]),
+        ... }
+        >>> scores = mmf.metrics.SentimentMetrics("sentiment").scores(collected)
+        >>> round(scores["acc7"], 2)
+        0.5
+
     Attributes:
         label: Name in `Batch.labels`, (b) float, -3..3.
 

@@ -38,6 +38,17 @@ def _binned(*edges: float) -> Formula:
 class SimsMetrics:
     """The metrics that papers on CH-SIMS report.
 
+    Example:
+        >>> import numpy as np
+        >>> import mmfusion_jax as mmf
+        >>> collected = {
+        ...     "prediction": np.array([0.5, -1.0]),
+        ...     "truth": np.array([1.0, -1.0]),
+        ... }
+        >>> scores = mmf.metrics.SimsMetrics("sentiment").scores(collected)
+        >>> round(scores["acc5"], 2)
+        0.5
+
     Attributes:
         label: Name in `Batch.labels`, (b) float, -1..1.
 

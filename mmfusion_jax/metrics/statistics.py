@@ -51,6 +51,12 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Returns the percentile bootstrap interval of a mean.
 
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> low, high = mmf.metrics.bootstrap_interval([0.70, 0.74, 0.78], seed=0)
+        >>> round(low, 2), round(high, 2)
+        (0.7, 0.78)
+
     Args:
         values: A metric of every run, at least two.
         level: Fraction of the resampled means inside the interval, half of the rest
@@ -93,6 +99,12 @@ def paired_test(a: Sequence[float], b: Sequence[float]) -> PairedTest:
 
     Runs that share training data, such as folds, are not independent: the p of both
     tests is then too small.
+
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> test = mmf.metrics.paired_test([0.71, 0.75, 0.74], [0.70, 0.71, 0.69])
+        >>> round(test.difference, 3), round(test.t_test, 2)
+        (0.033, 0.11)
 
     Args:
         a: A metric of the first system in every run.

@@ -39,6 +39,20 @@ class Unimodal(nn.Module):
 
     Parameters: `encoders_<modality>`, `head_<modality>`, as in LateFusion.
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> audio, mask = jnp.ones((2, 5, 8)), jnp.ones((2, 5), bool)
+        >>> batch = mmf.Batch({"audio": audio}, {"audio": mask})
+        >>> encoders = {"audio": mmf.encoders.Precomputed()}
+        >>> model = mmf.models.Unimodal(encoders, head_size=3, modality="audio")
+        >>> outputs, variables = model.init_with_output(
+        ...     jax.random.key(0), batch, train=False
+        ... )
+        >>> outputs.prediction.shape
+        (2, 3)
+
     Attributes:
         encoders: One modality and its encoder.
         head_size: k.
@@ -90,6 +104,23 @@ class LateFusion(nn.Module):
 
     Parameters: `encoders_<modality>`, `head_<modality>`; `align_<modality>` and
     `align_<modality>_norm`; `hidden_<modality>_{i}`; `weigh`.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> audio, video = jnp.ones((2, 5, 8)), jnp.ones((2, 5, 8))
+        >>> mask = jnp.ones((2, 5), bool)
+        >>> batch = mmf.Batch(
+        ...     {"audio": audio, "video": video}, {"audio": mask, "video": mask}
+        ... )
+        >>> encoders = {name: mmf.encoders.Precomputed() for name in batch.inputs}
+        >>> model = mmf.models.LateFusion(encoders, head_size=3)
+        >>> outputs, variables = model.init_with_output(
+        ...     jax.random.key(0), batch, train=False
+        ... )
+        >>> outputs.prediction.shape
+        (2, 3)
 
     Attributes:
         encoders: Encoders of any number of modalities.
@@ -215,6 +246,23 @@ class ConcatFC(nn.Module):
 
     Parameters: `encoders_<modality>`, `hidden`, `head`; `align_<modality>` and
     `align_<modality>_norm`; `hidden_{i}`.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> audio, video = jnp.ones((2, 5, 8)), jnp.ones((2, 5, 8))
+        >>> mask = jnp.ones((2, 5), bool)
+        >>> batch = mmf.Batch(
+        ...     {"audio": audio, "video": video}, {"audio": mask, "video": mask}
+        ... )
+        >>> encoders = {name: mmf.encoders.Precomputed() for name in batch.inputs}
+        >>> model = mmf.models.ConcatFC(encoders, head_size=3, hidden_dims=(8,))
+        >>> outputs, variables = model.init_with_output(
+        ...     jax.random.key(0), batch, train=False
+        ... )
+        >>> outputs.prediction.shape
+        (2, 3)
 
     Attributes:
         encoders: Encoders of any number of modalities.

@@ -35,6 +35,22 @@ class CFNSR(nn.Module):
     self-attention), `cross` (Eq. 7-8), `head`, and `narrow` with
     cross="video_to_audio".
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> audio, video = jnp.ones((2, 5, 8)), jnp.ones((2, 4, 8, 8, 1))
+        >>> masks = {"audio": jnp.ones((2, 5), bool), "video": jnp.ones((2, 4), bool)}
+        >>> batch = mmf.Batch({"audio": audio, "video": video}, masks)
+        >>> video_encoder = mmf.encoders.ResNeXt3D(blocks=(1,), base_channels=4)
+        >>> encoders = {"audio": mmf.encoders.Precomputed(), "video": video_encoder}
+        >>> model = mmf.models.CFNSR(encoders, head_size=3, num_layers=1, num_heads=2)
+        >>> outputs, variables = model.init_with_output(
+        ...     jax.random.key(0), batch, train=False
+        ... )
+        >>> outputs.prediction.shape
+        (2, 3)
+
     Attributes:
         encoders: "audio" and `attended_modality`; each maps (values, mask) to Tokens.
         head_size: Number of emotions, k of the prediction.

@@ -37,6 +37,25 @@ class HeteroFusionNet(nn.Module):
     `head_<modality>`, `attend`, `gate`, `joint`, `head`. The modalities are sorted by
     name.
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> audio, video = jnp.ones((2, 5, 8)), jnp.ones((2, 5, 8))
+        >>> mask = jnp.ones((2, 5), bool)
+        >>> batch = mmf.Batch(
+        ...     {"audio": audio, "video": video}, {"audio": mask, "video": mask}
+        ... )
+        >>> encoders = {name: mmf.encoders.Precomputed() for name in batch.inputs}
+        >>> model = mmf.models.HeteroFusionNet(
+        ...     encoders, head_size=3, hidden_dim=8, latent_dim=4
+        ... )
+        >>> outputs, variables = model.init_with_output(
+        ...     jax.random.key(0), batch, train=False
+        ... )
+        >>> outputs.prediction.shape
+        (2, 3)
+
     Attributes:
         encoders: Encoders of any number of modalities; x_m is the mean of the tokens.
         head_size: Number of outputs, k.

@@ -47,6 +47,25 @@ class MCLMCF(nn.Module):
     image encoder `image_head`; `hidden_0`, `hidden_1`, `head`; for the losses
     `mix_<m>_<m>..`, `tcf_<m>_<m>`, and `level{1,2,3}_<x>_<y>` for each pair of views.
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> names, mask = ("text", "audio", "video"), jnp.ones((2, 5), bool)
+        >>> batch = mmf.Batch(
+        ...     {name: jnp.ones((2, 5, 8)) for name in names},
+        ...     {name: mask for name in names},
+        ... )
+        >>> encoders = {name: mmf.encoders.Precomputed() for name in names}
+        >>> model = mmf.models.MCLMCF(
+        ...     encoders, head_size=1, mixture_dim=16, projection_dim=16, hidden_dim=8
+        ... )
+        >>> outputs, variables = model.init_with_output(
+        ...     jax.random.key(0), batch, train=False
+        ... )
+        >>> outputs.prediction.shape
+        (2,)
+
     Attributes:
         encoders: Encoders of three modalities; the first valid token of each is used.
         head_size: Number of outputs.

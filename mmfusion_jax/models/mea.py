@@ -47,6 +47,30 @@ class MEA(nn.Module):
     `cross_attention` and `shared`, `graph_exclusive`, `graph_agnostic`,
     `discriminators`, `hidden`, `head`, and `back` with head_type="residual_mlp".
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> names, mask = ("text", "audio", "video"), jnp.ones((2, 5), bool)
+        >>> batch = mmf.Batch(
+        ...     {name: jnp.ones((2, 5, 8)) for name in names},
+        ...     {name: mask for name in names},
+        ... )
+        >>> encoders = {name: mmf.encoders.Precomputed() for name in names}
+        >>> model = mmf.models.MEA(
+        ...     encoders,
+        ...     head_size=3,
+        ...     hidden_dim=8,
+        ...     num_heads=2,
+        ...     psa_layers=1,
+        ...     hca_layers=1,
+        ... )
+        >>> outputs, variables = model.init_with_output(
+        ...     jax.random.key(0), batch, train=False
+        ... )
+        >>> outputs.prediction.shape
+        (2, 3)
+
     Attributes:
         encoders: Encoders of any number of modalities, with the same token width d.
         head_size: Number of outputs.

@@ -42,6 +42,25 @@ class OFCMAERCAT(nn.Module):
     `head`; `norm` with the concatenating head; for the loss `decode_<modality>_0`,
     `_1`.
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> names, mask = ("text", "audio", "video"), jnp.ones((2, 5), bool)
+        >>> batch = mmf.Batch(
+        ...     {name: jnp.ones((2, 5, 8)) for name in names},
+        ...     {name: mask for name in names},
+        ... )
+        >>> encoders = {name: mmf.encoders.Precomputed() for name in names}
+        >>> model = mmf.models.OFCMAERCAT(
+        ...     encoders, head_size=3, hidden_dim=8, context_layers=1, context_heads=2
+        ... )
+        >>> outputs, variables = model.init_with_output(
+        ...     jax.random.key(0), batch, train=False
+        ... )
+        >>> outputs.prediction.shape
+        (2, 3)
+
     Attributes:
         encoders: Encoders of any number of modalities, with the same token width d.
         head_size: Number of outputs.

@@ -16,6 +16,15 @@ def l2_normalize(x: Array) -> Array:
 
     A vector shorter than 1e-6 becomes 0, with gradient 0.
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> import numpy as np
+        >>> x = jnp.array([[3.0, 4.0], [0.0, 0.0]])
+        >>> print(np.asarray(mmf.ops.l2_normalize(x)).round(2))
+        [[0.6 0.8]
+         [0.  0. ]]
+
     Args:
         x: (... d).
 
@@ -70,6 +79,18 @@ def info_nce(
     groups: Array | None = None,
 ) -> Array:
     """InfoNCE loss between rows of `x` and `y`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> import numpy as np
+        >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+        >>> print(
+        ...     np.asarray(mmf.ops.info_nce(x, x, jnp.ones(2, bool), scale=1.0)).round(
+        ...         2
+        ...     )
+        ... )
+        [0.31 0.31]
 
     Args:
         x: (b d), usually `l2_normalize` vectors.

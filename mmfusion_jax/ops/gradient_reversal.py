@@ -9,6 +9,12 @@ from mmfusion_jax.types import Array
 def reverse_gradient(x: Array, strength: float | Array = 1.0) -> Array:
     """Returns `x`; its gradient is multiplied by -strength.
 
+    Example:
+        >>> import jax
+        >>> import mmfusion_jax as mmf
+        >>> float(jax.grad(lambda x: mmf.ops.reverse_gradient(x, 0.5))(1.0))
+        -0.5
+
     Args:
         x: (b ...).
         strength: Factor, () or (b); it has no gradient.

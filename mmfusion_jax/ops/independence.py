@@ -15,6 +15,16 @@ def hsic(x: Array, y: Array, weight: Array) -> Array:
 
     x_c and y_c have centered columns; the cost is O(n d e), without an n by n matrix.
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> x = jnp.array([[1.0], [-1.0], [0.0]])
+        >>> (
+        ...     float(mmf.ops.hsic(x, x, jnp.ones(3))),
+        ...     float(mmf.ops.hsic(x, 0 * x, jnp.ones(3))),
+        ... )
+        (1.0, 0.0)
+
     Args:
         x: (b d).
         y: (b e).
@@ -42,6 +52,13 @@ def squared_cross_correlation(x: Array, y: Array, weight: Array) -> Array:
 
     The columns of X and Y are centered, then their rows are divided by their norms,
     which have no gradient.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> x = jnp.array([[1.0], [-1.0]])
+        >>> round(float(mmf.ops.squared_cross_correlation(x, x, jnp.ones(2))), 2)
+        4.0
 
     Args:
         x: (b d).

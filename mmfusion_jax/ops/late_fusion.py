@@ -2,6 +2,21 @@
 
 All take logits (b m k) of m modalities and `present` (b m) bool. An absent modality is
 ignored; if none is present all are used, so that the result is finite.
+
+Example:
+    >>> import jax.numpy as jnp
+    >>> import mmfusion_jax as mmf
+    >>> import numpy as np
+    >>> logits = jnp.log(jnp.array([[[0.5, 0.5], [0.9, 0.1]]]))
+    >>> present = jnp.array([[True, True]])
+    >>> print(
+    ...     np.asarray(jnp.exp(mmf.ops.late_fusion.average(logits, present))).round(2)
+    ... )
+    [[0.7 0.3]]
+    >>> print(
+    ...     np.asarray(jnp.exp(mmf.ops.late_fusion.product(logits, present))).round(2)
+    ... )
+    [[0.9 0.1]]
 """
 
 import jax

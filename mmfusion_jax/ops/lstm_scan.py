@@ -11,6 +11,15 @@ from mmfusion_jax.types import Array
 class LSTMWeights(NamedTuple):
     """Weights of the gates i, f, g, o, concatenated.
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> weights = mmf.ops.LSTMWeights(
+        ...     jnp.ones((1, 3, 16)), jnp.ones((1, 4, 16)), jnp.zeros((1, 16))
+        ... )
+        >>> weights.bias.shape
+        (1, 16)
+
     Attributes:
         input_kernel: (r d 4w), applied to the input.
         recurrent_kernel: (r w 4w), applied to the state h.
@@ -46,6 +55,16 @@ def lstm(x: Array, mask: Array, weights: LSTMWeights) -> LSTMStates:
     reverse. The input projection is computed inside the loop: writing and reading the
     gates of all steps costs more than one large product saves. The backward pass
     computes the weight gradients as products over all steps after its loop.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> weights = mmf.ops.LSTMWeights(
+        ...     jnp.ones((1, 3, 16)), jnp.ones((1, 4, 16)), jnp.zeros((1, 16))
+        ... )
+        >>> states = mmf.ops.lstm(jnp.ones((5, 2, 3)), jnp.ones((5, 2), bool), weights)
+        >>> states.all_steps.shape, states.last.shape
+        ((5, 1, 2, 4), (1, 2, 4))
 
     Args:
         x: (n b d), finite.

@@ -13,6 +13,14 @@ from mmfusion_jax.types import Array, Tokens
 def zero_masked(x: Array, mask: Array) -> Array:
     """Returns `x` where `mask` is True, else exactly 0.
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> x = jnp.array([[1.0, 3.0, jnp.nan]])
+        >>> mask = jnp.array([[True, True, False]])
+        >>> mmf.ops.zero_masked(x, mask).tolist()
+        [[1.0, 3.0, 0.0]]
+
     Args:
         x: (... d), arbitrary where the mask is False.
         mask: bool, broadcast against `x` from the left: it may have fewer axes.
@@ -23,6 +31,14 @@ def zero_masked(x: Array, mask: Array) -> Array:
 
 def masked_mean(x: Array, mask: Array, axis: int | tuple[int, ...]) -> Array:
     """Mean over the True positions of `axis`; 0 where there are none.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> x = jnp.array([[1.0, 3.0, jnp.nan]])
+        >>> mask = jnp.array([[True, True, False]])
+        >>> mmf.ops.masked_mean(x, mask, axis=1).tolist()
+        [2.0]
 
     Args:
         x: Values.
@@ -38,6 +54,15 @@ def masked_mean(x: Array, mask: Array, axis: int | tuple[int, ...]) -> Array:
 
 def masked_softmax(x: Array, mask: Array, axis: int | tuple[int, ...]) -> Array:
     """Softmax over the True positions of `axis`; 0 elsewhere.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> import numpy as np
+        >>> x = jnp.array([[1.0, 3.0, jnp.nan]])
+        >>> mask = jnp.array([[True, True, False]])
+        >>> print(np.asarray(mmf.ops.masked_softmax(x, mask, axis=1)).round(2))
+        [[0.12 0.88 0.  ]]
 
     Args:
         x: Scores.
@@ -58,7 +83,15 @@ def masked_softmax(x: Array, mask: Array, axis: int | tuple[int, ...]) -> Array:
 
 
 def last_valid(tokens: Tokens) -> Array:
-    """Returns the last valid token of every example, (b d); 0 if there is none."""
+    """Returns the last valid token of every example, (b d); 0 if there is none.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> x = jnp.array([[[1.0], [3.0], [9.0]]])
+        >>> mmf.ops.last_valid(mmf.Tokens(x, jnp.array([[True, True, False]]))).tolist()
+        [[3.0]]
+    """
     steps = jnp.arange(tokens.mask.shape[1])
     # The last True, not the number of them: a mask may have gaps.
     last = jnp.max(jnp.where(tokens.mask, steps, -1), axis=1)

@@ -24,6 +24,17 @@ def dot_attention(q: Array, k: Array, v: Array, mask: Array) -> Array:
     n + s and not with n s. On CPU the batch is computed in chunks whose maps fit the
     cache.
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> q, k, v = (
+        ...     jnp.ones((2, 1, 3, 4)),
+        ...     jnp.ones((2, 1, 5, 4)),
+        ...     jnp.ones((2, 1, 5, 6)),
+        ... )
+        >>> mmf.ops.dot_attention(q, k, v, jnp.ones((2, 5), bool)).shape
+        (2, 1, 3, 6)
+
     Args:
         q: (b g n d) queries, finite, already scaled.
         k: (b g s d) keys, finite.

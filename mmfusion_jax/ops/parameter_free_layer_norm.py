@@ -11,6 +11,13 @@ def layer_normalize(x: Array, epsilon: float = 1e-5) -> Array:
 
     Computed in float32 or wider, and returned in the dtype of `x`.
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> import numpy as np
+        >>> print(np.asarray(mmf.ops.layer_normalize(jnp.array([[1.0, 3.0]]))).round(2))
+        [[-1.  1.]]
+
     Reference:
         Ba et al. 2016.
     """

@@ -21,6 +21,17 @@ def predict_attention(
         A = softmax(mu gelu(conv(S')) + (1 - mu) softmax(S))          (2), "literal"
         A = softmax(mu gelu(conv(S')) + (1 - mu) S)                   "logit"
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> scores, mask = jnp.ones((2, 1, 4, 5)), jnp.ones((2, 1, 1, 5), bool)
+        >>> kernel, bias = jnp.ones((3, 3, 1, 1)), jnp.zeros(1)
+        >>> logits = mmf.ops.predict_attention(
+        ...     scores, scores, mask, kernel, bias, mu=0.25, form="literal"
+        ... )
+        >>> logits.shape
+        (2, 1, 4, 5)
+
     Args:
         scores: Attention scores S, (b k n s) float32 or wider, finite.
         previous: S', the scores of the previous layer; 0 where a token is masked.

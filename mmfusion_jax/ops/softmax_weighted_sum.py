@@ -14,6 +14,15 @@ def weighted_sum(scores: Array, mask: Array, values: Array) -> Array:
     V and 1 are concatenated, so neither the normalized weights nor a separate sum is
     computed, and the backward pass reads the map once.
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> scores, values = jnp.zeros((1, 3)), jnp.array([[1.0], [3.0], [9.0]])
+        >>> mmf.ops.weighted_sum(
+        ...     scores, jnp.array([[True, True, False]]), values
+        ... ).tolist()
+        [[2.0]]
+
     Args:
         scores: (... n s), finite, float32 or wider.
         mask: bool, broadcastable to `scores`.

@@ -21,6 +21,11 @@ class MeanStd:
     """Mean and standard deviation (n - 1) over n runs.
 
     Both are None, or NaN, where the value of one run is not defined.
+
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> mmf.results.MeanStd(mean=0.91, std=0.02, n=3).mean
+        0.91
     """
 
     mean: Number
@@ -118,6 +123,13 @@ class Device:
 class RunResult(ModelResult):
     """One fold with one seed.
 
+    Example:
+        >>> from pathlib import Path
+        >>> import mmfusion_jax as mmf
+        >>> run = mmf.read_result(Path("runs/cfn_sr")).runs[0]
+        >>> run.seed, run.test.scores["accuracy"]
+        (7, 0.75)
+
     Attributes:
         fold: Number of the fold.
         seed: Seed of weights, order and augmentation.
@@ -151,6 +163,13 @@ class RunEvaluation:
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ExperimentResult:
     """Everything that is known of a finished experiment; prints as the final table.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import mmfusion_jax as mmf
+        >>> result = mmf.read_result(Path("runs/cfn_sr"))
+        >>> result.model.name, result.protocol, result.summary.test["accuracy"].mean
+        ('cfn_sr', 'validation', 0.75)
 
     Attributes:
         command: The command line.
@@ -212,6 +231,15 @@ class ExperimentResult:
 
 def read_result(workdir: Path) -> ExperimentResult | None:
     """Reads the result of an experiment; None if it is not finished.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import mmfusion_jax as mmf
+        >>> result = mmf.read_result(Path("runs/cfn_sr"))
+        >>> result.selection_metric, result.summary.test["accuracy"].mean
+        ('accuracy', 0.75)
+        >>> mmf.read_result(Path("another")) is None
+        True
 
     Raises:
         CheckpointError: The file is corrupted or has another format version.

@@ -27,6 +27,14 @@ class MetricsLine:
 
     In the file they are one flat object, which tools for tables read as a row.
 
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> line = mmf.results.MetricsLine(
+        ...     20, "train", epoch=0.5, values={"loss": 1.25}
+        ... )
+        >>> print(line.dumps())
+        {"format_version": 1, "step": 20, "kind": "train", "epoch": 0.5, "loss": 1.25}
+
     Attributes:
         step: Number of completed steps.
         kind: "train" for the training step, "eval" for an evaluation.
@@ -48,6 +56,13 @@ class MetricsLine:
 
 def read_metrics(folder: Path) -> list[MetricsLine]:
     """Reads `metrics.jsonl`; a last line that a kill cut off is left out.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import mmfusion_jax as mmf
+        >>> line = mmf.results.read_metrics(Path("runs/cfn_sr"))[-1]
+        >>> line.step, line.values["loss"]
+        (20, 1.25)
 
     Args:
         folder: Folder of a run; without the file the result is empty.

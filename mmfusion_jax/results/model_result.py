@@ -29,6 +29,11 @@ class NotFinite:
 class Evaluation:
     """Scores of one split.
 
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> mmf.results.Evaluation({"accuracy": 0.91, "loss": 0.3}).scores["accuracy"]
+        0.91
+
     Attributes:
         scores: Metric or "loss" -> value; None, or NaN, where it is not defined.
         not_finite: Why the scores are not defined; None if they are.
@@ -196,6 +201,13 @@ class PlotData:
 class ModelResult:
     """Result of training one model on one fold with one seed.
 
+    Example:
+        >>> from pathlib import Path
+        >>> import mmfusion_jax as mmf
+        >>> run = mmf.read_result(Path("runs/cfn_sr")).runs[0]
+        >>> {name: stage.test.scores["accuracy"] for name, stage in run.stages.items()}
+        {'audio': 0.5, 'video': 0.6}
+
     Attributes:
         model: Short name of the model.
         baseline: The constant baseline of the label.
@@ -245,6 +257,13 @@ class ModelResult:
 
 def read_run(folder: Path) -> ModelResult | None:
     """Reads the result of a run; None if it is not finished.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import mmfusion_jax as mmf
+        >>> run = mmf.results.read_run(Path("runs/cfn_sr"))
+        >>> run.steps, run.test.scores["accuracy"]
+        (80, 0.75)
 
     Raises:
         CheckpointError: The file is corrupted or has another format version.

@@ -49,6 +49,11 @@ def describe_devices(
     missing or does not match the installed jaxlib. Here that is an error unless the
     CPU was chosen, by `JAX_PLATFORMS=cpu` or JAX's option `jax_platforms`.
 
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> mmf.describe_devices().endswith("cpu")
+        True
+
     Args:
         root: Directory that contains /dev, /proc and /sys.
         environment: Environment variables.

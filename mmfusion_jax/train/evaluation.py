@@ -16,6 +16,26 @@ def collect(
 ) -> tuple[dict[str, np.ndarray], float]:
     """Runs an evaluation step over a split.
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> import optax
+        >>> mask, labels = jnp.ones((2, 5), bool), {"emotion": jnp.array([0, 1])}
+        >>> batch = mmf.Batch({"audio": jnp.ones((2, 5, 4))}, {"audio": mask}, labels)
+        >>> model = mmf.models.ConcatFC(
+        ...     {"audio": mmf.encoders.Precomputed()}, 2, hidden_dims=(4,)
+        ... )
+        >>> objective = mmf.Objective(
+        ...     {"task": mmf.WeightedLoss(mmf.losses.CrossEntropy("emotion"))}
+        ... )
+        >>> state = mmf.create_state(model, optax.adam(1e-3), batch, jax.random.key(0))
+        >>> metrics = mmf.metrics.ClassificationMetrics("emotion", 2)
+        >>> step = jax.jit(mmf.make_eval_step(model, objective, metrics))
+        >>> collected, loss = mmf.collect(step, state.variables, [batch])
+        >>> sorted(collected), collected["truth"].tolist()
+        (['prediction', 'truth'], [0, 1])
+
     Args:
         step: Compiled step of `make_eval_step`.
         variables: Variables of the model.

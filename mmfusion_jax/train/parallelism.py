@@ -23,6 +23,13 @@ class Executor:
     The state is replicated, the batch is split on its leading axis. Evaluation always
     runs under jit.
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> executor = mmf.Executor("jit", devices=1)
+        >>> executor.count, executor.axis
+        (1, None)
+
     Attributes:
         parallel: "jit" or "pmap".
         devices: Number of devices to use; 0 for all.

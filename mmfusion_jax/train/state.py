@@ -11,6 +11,23 @@ from mmfusion_jax.types import Array, Batch, Model, PyTree
 class TrainState(struct.PyTreeNode):
     """All arrays that a run needs to resume bit-exactly.
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> import optax
+        >>> mask, labels = jnp.ones((2, 5), bool), {"emotion": jnp.array([0, 1])}
+        >>> batch = mmf.Batch({"audio": jnp.ones((2, 5, 4))}, {"audio": mask}, labels)
+        >>> model = mmf.models.ConcatFC(
+        ...     {"audio": mmf.encoders.Precomputed()}, 2, hidden_dims=(4,)
+        ... )
+        >>> objective = mmf.Objective(
+        ...     {"task": mmf.WeightedLoss(mmf.losses.CrossEntropy("emotion"))}
+        ... )
+        >>> state = mmf.create_state(model, optax.adam(1e-3), batch, jax.random.key(0))
+        >>> sorted(state.variables)
+        ['batch_stats', 'params']
+
     Attributes:
         step: Number of completed steps, () int32; also the position in the data.
         params: Parameters of the model.
@@ -38,6 +55,23 @@ def create_state(
     model: Model, tx: optax.GradientTransformation, batch: Batch, key: Array
 ) -> TrainState:
     """Creates an initial state; pure, so it can be jitted with any sharding.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> import optax
+        >>> mask, labels = jnp.ones((2, 5), bool), {"emotion": jnp.array([0, 1])}
+        >>> batch = mmf.Batch({"audio": jnp.ones((2, 5, 4))}, {"audio": mask}, labels)
+        >>> model = mmf.models.ConcatFC(
+        ...     {"audio": mmf.encoders.Precomputed()}, 2, hidden_dims=(4,)
+        ... )
+        >>> objective = mmf.Objective(
+        ...     {"task": mmf.WeightedLoss(mmf.losses.CrossEntropy("emotion"))}
+        ... )
+        >>> state = mmf.create_state(model, optax.adam(1e-3), batch, jax.random.key(0))
+        >>> int(state.step), sorted(state.params)
+        (0, ['head', 'hidden'])
 
     Args:
         model: Model to train.

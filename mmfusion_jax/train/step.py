@@ -40,6 +40,25 @@ def make_train_step(
     Auxiliary outputs named "active/...", (b), such as the fraction of units that a
     ReLU leaves above 0, are averaged over the non-padding examples and logged.
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> import optax
+        >>> mask, labels = jnp.ones((2, 5), bool), {"emotion": jnp.array([0, 1])}
+        >>> batch = mmf.Batch({"audio": jnp.ones((2, 5, 4))}, {"audio": mask}, labels)
+        >>> model = mmf.models.ConcatFC(
+        ...     {"audio": mmf.encoders.Precomputed()}, 2, hidden_dims=(4,)
+        ... )
+        >>> objective = mmf.Objective(
+        ...     {"task": mmf.WeightedLoss(mmf.losses.CrossEntropy("emotion"))}
+        ... )
+        >>> state = mmf.create_state(model, optax.adam(1e-3), batch, jax.random.key(0))
+        >>> step = jax.jit(mmf.make_train_step(model, objective, optax.adam(1e-3)))
+        >>> state, metrics = step(state, batch)
+        >>> int(state.step), metrics["loss"].shape
+        (1, ())
+
     Args:
         model: Maps a Batch to Outputs.
         objective: Maps Outputs and a Batch to the loss and its terms.
@@ -168,6 +187,25 @@ def make_eval_step(
     weights of the examples, (b); and "loss", the mean task loss over the real
     examples, (). The other terms compare or regularize outputs that only training
     builds.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> import optax
+        >>> mask, labels = jnp.ones((2, 5), bool), {"emotion": jnp.array([0, 1])}
+        >>> batch = mmf.Batch({"audio": jnp.ones((2, 5, 4))}, {"audio": mask}, labels)
+        >>> model = mmf.models.ConcatFC(
+        ...     {"audio": mmf.encoders.Precomputed()}, 2, hidden_dims=(4,)
+        ... )
+        >>> objective = mmf.Objective(
+        ...     {"task": mmf.WeightedLoss(mmf.losses.CrossEntropy("emotion"))}
+        ... )
+        >>> state = mmf.create_state(model, optax.adam(1e-3), batch, jax.random.key(0))
+        >>> metrics = mmf.metrics.ClassificationMetrics("emotion", 2)
+        >>> step = jax.jit(mmf.make_eval_step(model, objective, metrics))
+        >>> sorted(step(state.variables, batch))
+        ['collected', 'loss', 'weight']
 
     Args:
         model: Maps a Batch to Outputs.

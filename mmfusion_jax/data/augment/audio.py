@@ -21,6 +21,17 @@ class RandomWaveform:
     Each of the three is applied with probability `prob`. Shorter audio is padded and
     masked; longer audio is truncated.
 
+    Example:
+        >>> import numpy as np
+        >>> import mmfusion_jax as mmf
+        >>> example = {
+        ...     "inputs": {"audio": np.ones(800, np.float32)},
+        ...     "masks": {"audio": np.ones(800, bool)},
+        ... }
+        >>> augment = mmf.data.RandomWaveform("audio", sample_rate=8000, prob=1.0)
+        >>> augment(example, np.random.default_rng(0))["inputs"]["audio"].shape
+        (800,)
+
     Attributes:
         modality: Name of the modality, (t) or (t 1) float samples.
         sample_rate: Sample rate in Hz.
@@ -83,6 +94,17 @@ class RandomSpectrogram:
 
     Time and frequency are stretched by linear interpolation, with the last bin repeated
     beyond it; white noise is added to all values.
+
+    Example:
+        >>> import numpy as np
+        >>> import mmfusion_jax as mmf
+        >>> example = {
+        ...     "inputs": {"audio": np.ones((20, 8), np.float32)},
+        ...     "masks": {"audio": np.ones(20, bool)},
+        ... }
+        >>> augment = mmf.data.RandomSpectrogram("audio", prob=1.0)
+        >>> augment(example, np.random.default_rng(0))["inputs"]["audio"].shape
+        (20, 8)
 
     Attributes:
         modality: Name of the modality, (t f) frames, or an image such as (1 f t 1).

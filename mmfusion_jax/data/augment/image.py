@@ -17,6 +17,17 @@ LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)
 class RandomImage:
     """Crops, flips and color-jitters the images of an example, all in the same way.
 
+    Example:
+        >>> import numpy as np
+        >>> import mmfusion_jax as mmf
+        >>> example = {
+        ...     "inputs": {"image": np.ones((8, 8, 3), np.uint8)},
+        ...     "masks": {"image": np.ones(8, bool)},
+        ... }
+        >>> augment = mmf.data.RandomImage("image")
+        >>> augment(example, np.random.default_rng(0))["inputs"]["image"].shape
+        (8, 8, 3)
+
     Attributes:
         modality: Name of the modality, (t h w c) pixels, unsigned integers 0..255, or
             floats 0..1.

@@ -32,6 +32,15 @@ class ModalityDropout:
     A dropped modality is masked and 0. If all would be dropped, the one with the
     highest draw remains.
 
+    Example:
+        >>> import numpy as np
+        >>> import mmfusion_jax as mmf
+        >>> mask = np.ones(4, bool)
+        >>> example = {"inputs": {}, "masks": {"audio": mask, "video": mask}}
+        >>> drop = mmf.data.ModalityDropout({"audio": 1.0})
+        >>> drop(example, np.random.default_rng(0))["masks"]["audio"].tolist()
+        [False, False, False, False]
+
     Attributes:
         rates: Modality -> probability of dropping it, 0..1.
 

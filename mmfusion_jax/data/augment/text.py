@@ -18,6 +18,17 @@ class RandomWords:
 
     The words after a deleted one move up. At least one word remains.
 
+    Example:
+        >>> import numpy as np
+        >>> import mmfusion_jax as mmf
+        >>> example = {
+        ...     "inputs": {"text": np.arange(6)},
+        ...     "masks": {"text": np.ones(6, bool)},
+        ... }
+        >>> augment = mmf.data.RandomWords("text", delete_prob=0.5)
+        >>> augment(example, np.random.default_rng(0))["masks"]["text"].tolist()
+        [True, True, True, False, False, False]
+
     Attributes:
         modality: Name of the modality: ids (t) int; or, for deletion only, embeddings
             (t f).

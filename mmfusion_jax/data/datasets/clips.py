@@ -109,6 +109,14 @@ def load_clips(
     (t n_mfcc) float32 padded to the longest clip. A clip without a video or audio
     stream is kept, with that modality masked.
 
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> try:
+        ...     mmf.datasets.clips("no_such_folder", "labels.csv")
+        ... except mmf.UserError as error:
+        ...     print(error.code)
+        D40
+
     Args:
         data_dir: Folder of the clips.
         labels: Path of the CSV file of labels; "" means `labels.csv` in `data_dir`.

@@ -89,6 +89,14 @@ def load_ict_mmmo(
     Labels: "score", float32 from 1 to 5, and "positive", with the classes `CLASSES`: a
     score above 3.
 
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> try:
+        ...     mmf.datasets.mmmo("no_such_folder")
+        ... except mmf.UserError as error:
+        ...     print(error.code)
+        D40
+
     Args:
         data_dir: Folder with `mmmo.npz`.
         fold: Index of the fold.

@@ -101,6 +101,14 @@ def load_mosi_utterances(
     "score", float32 from -3 to 3. The few utterances without a score are then context
     only.
 
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> try:
+        ...     mmf.datasets.mosi_utterances("no_such_folder")
+        ... except mmf.UserError as error:
+        ...     print(error.code)
+        D40
+
     Args:
         data_dir: Folder with `train.npz` and `test.npz`.
         label: The label in use, "polarity" or "score".

@@ -195,6 +195,18 @@ class SentimentLoader(Protocol):
     ) -> Dataset: ...
 
 
+_DOCSTRING = """TITLE from an imported file; see `load_sentiment_file`.
+
+Example:
+    >>> import mmfusion_jax as mmf
+    >>> try:
+    ...     mmf.datasets.NAME(file="no_such_import")
+    ... except mmf.DataError as error:
+    ...     print(error.code)
+    D75
+"""
+
+
 def _loader(name: str) -> SentimentLoader:
     """Returns `load_<name>`, the loader of a dataset, with its declarations."""
 
@@ -209,7 +221,7 @@ def _loader(name: str) -> SentimentLoader:
 
     title = FEATURE_DATASETS[name].title
     load.__name__ = load.__qualname__ = f"load_{name}"
-    load.__doc__ = f"{title} from an imported file; see `load_sentiment_file`."
+    load.__doc__ = _DOCSTRING.replace("TITLE", title).replace("NAME", name)
     return load
 
 

@@ -86,6 +86,14 @@ def load_stress_predict(
 
     Label: "stress", with the classes `CLASSES`.
 
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> try:
+        ...     mmf.datasets.stress_predict("no_such_folder")
+        ... except mmf.UserError as error:
+        ...     print(error.code)
+        D40
+
     Args:
         data_dir: Folder with the files of the subjects.
         fold: Index of the fold, which tests every folds-th subject from the f-th on.

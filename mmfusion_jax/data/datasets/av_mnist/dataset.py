@@ -186,6 +186,14 @@ def load_av_mnist(
     label is "digit". Of the images of MNIST 55,000 are for training, the last 5,000 of
     its training split for validation, 10,000 for test. `generate.py` generates them.
 
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> try:
+        ...     mmf.datasets.av_mnist(data_dir="no_such_folder")
+        ... except mmf.UserError as error:
+        ...     print(error.code)
+        D40
+
     Args:
         data_dir: folder with the raw files; "" for the import.
         snr_db: signal-to-noise ratio in dB: lower is harder.

@@ -123,6 +123,14 @@ def load_deap(
     Labels: "valence", "arousal", "dominance" and "liking", with the classes `CLASSES`:
     a rating above the threshold is high.
 
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> try:
+        ...     mmf.datasets.deap("no_such_folder")
+        ... except mmf.UserError as error:
+        ...     print(error.code)
+        D40
+
     Args:
         data_dir: Folder with the files of the participants.
         fold: Index of the fold, which tests every folds-th participant from the f-th

@@ -91,6 +91,13 @@ def load_digits(
     equally spaced from -3 for zero to 3 for nine, as in sentiment data; "flags", (3)
     int32 0 or 1, see `FLAGS`. All examples are held in memory.
 
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> data = mmf.datasets.digits(modalities=("audio", "image"))
+        >>> example = data.source("train")[0]
+        >>> {name: x.shape for name, x in example["inputs"].items()}
+        {'audio': (63, 13), 'image': (1, 28, 28, 1)}
+
     Args:
         modalities: Modalities to use, of `MODALITIES`; None uses all.
         missing_rate: Probability of each modality of each example to be masked, in all

@@ -75,6 +75,14 @@ def load_ravdess_features(
     35 action units without and with calibration to the person, (1 70) float32. Both are
     standardized over the training split.
 
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> try:
+        ...     mmf.datasets.ravdess_features("no_such_folder")
+        ... except mmf.UserError as error:
+        ...     print(error.code)
+        D40
+
     Args:
         data_dir: Folder with `mfcc.npz` and `action_units.npz`.
         fold: Index of the fold; fold f tests actors 4f+1 .. 4f+4.

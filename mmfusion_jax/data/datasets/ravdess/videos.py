@@ -117,6 +117,14 @@ def load_ravdess(
     Decoded once for all folds. An example has "video", (frames size size 3) uint8,
     "audio", (212 13) float32, and the label "emotion".
 
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> try:
+        ...     mmf.datasets.ravdess("no_such_folder")
+        ... except mmf.UserError as error:
+        ...     print(error.code)
+        D40
+
     Args:
         data_dir: Folder with the folders of the actors, at any depth.
         fold: Index of the fold; fold f tests actors 4f+1 .. 4f+4.
