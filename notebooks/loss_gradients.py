@@ -27,53 +27,38 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 
-from mmfusion_jax.analysis.gradients import (
-    gradient_similarity,
-    term_gradients,
-    term_weights,
-)
-from mmfusion_jax.data.datasets.digits.dataset import load_digits
-from mmfusion_jax.data.pipeline import Pipeline
-from mmfusion_jax.encoders.audio_conv import AudioConv
-from mmfusion_jax.encoders.precomputed import Precomputed
-from mmfusion_jax.losses.gate_entropy import GateEntropy
-from mmfusion_jax.losses.objective import Objective, WeightedLoss
-from mmfusion_jax.losses.supervised import CrossEntropy
-from mmfusion_jax.losses.unimodal import Consistency, UnimodalLoss
-from mmfusion_jax.models.hetero_fusion_net import HeteroFusionNet
-from mmfusion_jax.train.accelerators import describe_devices
-from mmfusion_jax.train.state import create_state
-from mmfusion_jax.train.step import make_train_step
+import mmfusion_jax as mmf
 
 STEPS = 200
-print(describe_devices())  # an accelerator that JAX does not use is an error
+print(mmf.describe_devices())  # an accelerator that JAX does not use is an error
 
 # %% [markdown]
 # ## A model with four loss terms
 
 # %%
 modalities = ("audio", "image")
-pipeline = Pipeline(load_digits(modalities=modalities), batch_size=32, seed=0)
-model = HeteroFusionNet(
-    {"audio": AudioConv(32), "image": Precomputed()},
+data = mmf.datasets.digits(modalities=modalities)
+pipeline = mmf.data.Pipeline(data, batch_size=32, seed=0)
+model = mmf.models.HeteroFusionNet(
+    {"audio": mmf.encoders.AudioConv(32), "image": mmf.encoders.Precomputed()},
     head_size=10,
     hidden_dim=64,
     gate_hidden_dim=32,
     latent_dim=32,
     dropout=0.1,
 )
-objective = Objective(
+objective = mmf.Objective(
     {
-        "task": WeightedLoss(CrossEntropy("digit")),
-        "heads": WeightedLoss(UnimodalLoss("digit", modalities)),
-        "entropy": WeightedLoss(GateEntropy(), 0.01),
-        "consistency": WeightedLoss(Consistency(modalities), 0.1),
+        "task": mmf.WeightedLoss(mmf.losses.CrossEntropy("digit")),
+        "heads": mmf.WeightedLoss(mmf.losses.UnimodalLoss("digit", modalities)),
+        "entropy": mmf.WeightedLoss(mmf.losses.GateEntropy(), 0.01),
+        "consistency": mmf.WeightedLoss(mmf.losses.Consistency(modalities), 0.1),
     }
 )
 names = list(objective.terms)
 optimizer = optax.adam(1e-3)
 batch = next(pipeline.train(0, 1))
-create = jax.jit(lambda key: create_state(model, optimizer, batch, key))
+create = jax.jit(lambda key: mmf.create_state(model, optimizer, batch, key))
 state = create(jax.random.key(0))
 
 # %% [markdown]
@@ -105,18 +90,18 @@ print("the entropy of the gate reaches:", ", ".join(reached))
 @jax.jit
 def compare(state, batch):
     """Returns norms and cosine similarities of the gradients of all terms."""
-    return gradient_similarity(term_gradients(model, objective, state, batch))
+    return mmf.gradient_similarity(mmf.term_gradients(model, objective, state, batch))
 
 
 before = compare(state, batch)
-step = jax.jit(make_train_step(model, objective, optimizer, steps=STEPS))
+step = jax.jit(mmf.make_train_step(model, objective, optimizer, steps=STEPS))
 for batch in pipeline.train(0, STEPS):
     state, metrics = step(state, batch)
 after = compare(state, batch)
 print(f"loss after {STEPS} steps: {metrics['loss']:.3f}")
 
 # %%
-weights = np.asarray(term_weights(objective, state.step))
+weights = np.asarray(mmf.analysis.term_weights(objective, state.step))
 modules = list(before.norms)
 shared = dict(sharex=True, sharey=True)  # start and end can be compared
 figure, both = plt.subplots(1, 2, figsize=(10, 5), layout="constrained", **shared)

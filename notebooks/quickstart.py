@@ -30,22 +30,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 
-from mmfusion_jax.data.datasets.digits.dataset import load_digits
-from mmfusion_jax.data.pipeline import Pipeline
-from mmfusion_jax.encoders.audio_conv import AudioConv
-from mmfusion_jax.encoders.resnext3d import ResNeXt3D
-from mmfusion_jax.losses.objective import Objective, WeightedLoss
-from mmfusion_jax.losses.supervised import CrossEntropy
-from mmfusion_jax.models.cfn_sr import CFNSR
-from mmfusion_jax.tasks import Classification
-from mmfusion_jax.train.accelerators import describe_devices
-from mmfusion_jax.train.evaluation import collect
-from mmfusion_jax.train.parallelism import Executor
-from mmfusion_jax.train.state import create_state
-from mmfusion_jax.train.step import make_eval_step, make_train_step
+import mmfusion_jax as mmf
 
 STEPS = 450
-print(describe_devices())  # an accelerator that JAX does not use is an error
+print(mmf.describe_devices())  # an accelerator that JAX does not use is an error
 
 # %% [markdown]
 # ## Data
@@ -54,8 +42,8 @@ print(describe_devices())  # an accelerator that JAX does not use is an error
 # missing modality is a mask that is False everywhere.
 
 # %%
-data = load_digits(modalities=("audio", "video"))
-pipeline = Pipeline(data, batch_size=16, seed=0)
+data = mmf.datasets.digits(modalities=("audio", "video"))
+pipeline = mmf.data.Pipeline(data, batch_size=16, seed=0)
 first = next(pipeline.train(0, 1))
 for name, values in first.inputs.items():
     print(f"{name:5} {values.dtype} {values.shape}, mask {first.masks[name].shape}")
@@ -78,15 +66,20 @@ for axes, clip, audio, label in zip(
 # devices.
 
 # %%
-encoders = {"audio": AudioConv(), "video": ResNeXt3D(blocks=(1, 1), base_channels=8)}
-model = CFNSR(encoders, head_size=10, dropout=0.0)
-objective = Objective({"task": WeightedLoss(CrossEntropy("digit"))})
+encoders = {
+    "audio": mmf.encoders.AudioConv(),
+    "video": mmf.encoders.ResNeXt3D(blocks=(1, 1), base_channels=8),
+}
+model = mmf.models.CFNSR(encoders, head_size=10, dropout=0.0)
+objective = mmf.Objective({"task": mmf.WeightedLoss(mmf.losses.CrossEntropy("digit"))})
 optimizer = optax.adam(1e-3)
-executor = Executor("jit")
+executor = mmf.Executor("jit")
 state = executor.create(
-    lambda: create_state(model, optimizer, pipeline.dummy_batch(), jax.random.key(0))
+    lambda: mmf.create_state(
+        model, optimizer, pipeline.dummy_batch(), jax.random.key(0)
+    )
 )
-step = executor.compile(make_train_step(model, objective, optimizer, steps=STEPS))
+step = executor.compile(mmf.make_train_step(model, objective, optimizer, steps=STEPS))
 print(f"{sum(x.size for x in jax.tree.leaves(state.params)):,} parameters")
 
 # %% [markdown]
@@ -117,8 +110,9 @@ axes.legend();
 # A missing modality does not need recompilation: its mask becomes False.
 
 # %%
-digit_metrics = Classification("digit", tuple(data.classes["digit"])).metrics()
-evaluate = executor.compile_eval(make_eval_step(model, objective, digit_metrics))
+task = mmf.tasks.Classification("digit", tuple(data.classes["digit"]))
+digit_metrics = task.metrics()
+evaluate = executor.compile_eval(mmf.make_eval_step(model, objective, digit_metrics))
 
 
 def accuracy(missing: str = "") -> float:
@@ -127,7 +121,7 @@ def accuracy(missing: str = "") -> float:
     for batch in pipeline.evaluate("test"):
         masks = {k: v & (k != missing) for k, v in batch.masks.items()}
         batches.append(executor.put(batch.replace(masks=masks), train=False))
-    collected, _ = collect(evaluate, state.variables, batches)
+    collected, _ = mmf.collect(evaluate, state.variables, batches)
     return digit_metrics.scores(collected)["accuracy"]
 
 
