@@ -33,6 +33,8 @@ PUBLIC = by_name(
         "mmfusion_jax.types:Tokens",
         "mmfusion_jax.losses.objective:Objective",
         "mmfusion_jax.losses.objective:WeightedLoss",
+        "mmfusion_jax.api:evaluate",
+        "mmfusion_jax.api:train",
         "mmfusion_jax.config.base:base_config",
         "mmfusion_jax.config.load:load_config",
         "mmfusion_jax.config.resolve:resolve",
@@ -48,13 +50,13 @@ PUBLIC = by_name(
         "mmfusion_jax.errors:MissingDependencyError",
         "mmfusion_jax.errors:UserError",
         "mmfusion_jax.errors:WeightsError",
-        "mmfusion_jax.train.accelerators:describe_devices",
-        "mmfusion_jax.train.evaluation:collect",
-        "mmfusion_jax.train.parallelism:Executor",
-        "mmfusion_jax.train.state:TrainState",
-        "mmfusion_jax.train.state:create_state",
-        "mmfusion_jax.train.step:make_eval_step",
-        "mmfusion_jax.train.step:make_train_step",
+        "mmfusion_jax.training.accelerators:describe_devices",
+        "mmfusion_jax.training.evaluation:collect",
+        "mmfusion_jax.training.parallelism:Executor",
+        "mmfusion_jax.training.state:TrainState",
+        "mmfusion_jax.training.state:create_state",
+        "mmfusion_jax.training.step:make_eval_step",
+        "mmfusion_jax.training.step:make_train_step",
     )
 )
 """Public name -> import path."""
@@ -76,6 +78,8 @@ if TYPE_CHECKING:
         gradient_similarity as gradient_similarity,
     )
     from mmfusion_jax.analysis.gradients import term_gradients as term_gradients
+    from mmfusion_jax.api import evaluate as evaluate
+    from mmfusion_jax.api import train as train
     from mmfusion_jax.config.base import base_config as base_config
     from mmfusion_jax.config.load import load_config as load_config
     from mmfusion_jax.config.resolve import resolve as resolve
@@ -93,13 +97,13 @@ if TYPE_CHECKING:
         ExperimentResult as ExperimentResult,
     )
     from mmfusion_jax.results.experiment_result import read_result as read_result
-    from mmfusion_jax.train.accelerators import describe_devices as describe_devices
-    from mmfusion_jax.train.evaluation import collect as collect
-    from mmfusion_jax.train.parallelism import Executor as Executor
-    from mmfusion_jax.train.state import TrainState as TrainState
-    from mmfusion_jax.train.state import create_state as create_state
-    from mmfusion_jax.train.step import make_eval_step as make_eval_step
-    from mmfusion_jax.train.step import make_train_step as make_train_step
+    from mmfusion_jax.training.accelerators import describe_devices as describe_devices
+    from mmfusion_jax.training.evaluation import collect as collect
+    from mmfusion_jax.training.parallelism import Executor as Executor
+    from mmfusion_jax.training.state import TrainState as TrainState
+    from mmfusion_jax.training.state import create_state as create_state
+    from mmfusion_jax.training.step import make_eval_step as make_eval_step
+    from mmfusion_jax.training.step import make_train_step as make_train_step
     from mmfusion_jax.types import Batch as Batch
     from mmfusion_jax.types import Outputs as Outputs
     from mmfusion_jax.types import Streams as Streams

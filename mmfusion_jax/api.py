@@ -17,7 +17,7 @@ from mmfusion_jax.results.experiment_result import ExperimentResult, RunEvaluati
 from mmfusion_jax.runner import experiment
 from mmfusion_jax.runner.runtime import initialize
 from mmfusion_jax.runner.trainer import log
-from mmfusion_jax.train.signals import GracefulShutdown
+from mmfusion_jax.training.signals import GracefulShutdown
 
 WORKDIR = Flag("workdir", "", "the work folder")
 
@@ -32,14 +32,18 @@ def train(
     Prints its progress on stderr, and writes the same files. The first Ctrl-C saves and
     raises Interrupted, the second one raises KeyboardInterrupt.
 
+    The result prints as the final table:
+
+        result = mmf.train("mea:mosi", "runs/mea", {"train.epochs": 5, "seeds": 3})
+        print(result)
+
     Example:
         >>> import mmfusion_jax as mmf
-        >>> fewer = {"train.epochs": 5, "seeds": 3}
-        >>> result = mmf.train("cfn_sr", "runs/short", fewer)  # doctest: +SKIP
-        >>> print(result)  # doctest: +SKIP
-        test accuracy on digits (embedded), protocol validation:
-          majority class: “one” 0.100
-          ...
+        >>> try:
+        ...     result = mmf.train("cfn_sr", overrides={"train.epoch": 5})
+        ... except mmf.ConfigError as error:
+        ...     print(error.code, error.fix)
+        C02 did you mean 'epochs'?
 
     Args:
         config: A config file with the part after its colon, such as "mea:mosi", or a
@@ -73,9 +77,12 @@ def evaluate(
 
     Example:
         >>> import mmfusion_jax as mmf
-        >>> (run,) = mmf.evaluate("cfn_sr")  # doctest: +SKIP
-        >>> run.splits["test"].scores["accuracy"]  # doctest: +SKIP
-        0.91
+        >>> try:
+        ...     (run,) = mmf.evaluate("cfn_sr", "runs/nothing")
+        ...     accuracy = run.splits["test"].scores["accuracy"]
+        ... except mmf.CheckpointError as error:
+        ...     print(error.code, error.fix)
+        K01 train first, with the same config and --workdir
 
     Args:
         config: As for `train`.

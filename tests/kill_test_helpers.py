@@ -27,15 +27,15 @@ from mmfusion_jax.metrics.nonfinite import compute_scores
 from mmfusion_jax.ops.masking import masked_mean
 from mmfusion_jax.results.metrics_file import read_metrics
 from mmfusion_jax.tasks import Classification
-from mmfusion_jax.train.checkpoint.manager import CheckpointManager
-from mmfusion_jax.train.evaluation import collect
-from mmfusion_jax.train.loop import Loop
-from mmfusion_jax.train.metrics_log import MetricsLogger
-from mmfusion_jax.train.parallelism import Executor
-from mmfusion_jax.train.plan import SelectionState, TrainPlan
-from mmfusion_jax.train.signals import GracefulShutdown
-from mmfusion_jax.train.state import create_state
-from mmfusion_jax.train.step import make_eval_step, make_train_step
+from mmfusion_jax.training.checkpoint.manager import CheckpointManager
+from mmfusion_jax.training.evaluation import collect
+from mmfusion_jax.training.loop import Loop
+from mmfusion_jax.training.metrics_log import MetricsLogger
+from mmfusion_jax.training.parallelism import Executor
+from mmfusion_jax.training.plan import SelectionState, TrainPlan
+from mmfusion_jax.training.signals import GracefulShutdown
+from mmfusion_jax.training.state import create_state
+from mmfusion_jax.training.step import make_eval_step, make_train_step
 from mmfusion_jax.types import Outputs
 
 EPOCHS = 4

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mmfusion_jax.train.checkpoint.manager import CheckpointManager
-from mmfusion_jax.train.checkpoint.storage import CheckpointStorage
+from mmfusion_jax.training.checkpoint.manager import CheckpointManager
+from mmfusion_jax.training.checkpoint.storage import CheckpointStorage
 
 SCORES = {1: 0.5, 2: 0.6, 3: 0.3, 4: 0.4}
 

@@ -13,7 +13,7 @@ from mmfusion_jax.config.build import TrainingComponents
 from mmfusion_jax.config.load import load_config
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.data.in_memory import InMemory
-from mmfusion_jax.train.state import TrainState, create_state
+from mmfusion_jax.training.state import TrainState, create_state
 from mmfusion_jax.types import Batch
 
 CONFIGS = Path(__file__).parent.parent / "configs"

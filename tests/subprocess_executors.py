@@ -24,9 +24,9 @@ from mmfusion_jax.layers.batch_norm import BatchNorm  # noqa: E402
 from mmfusion_jax.losses.objective import Objective, WeightedLoss  # noqa: E402
 from mmfusion_jax.losses.supervised import CrossEntropy  # noqa: E402
 from mmfusion_jax.models.cfn_sr import CFNSR  # noqa: E402
-from mmfusion_jax.train.parallelism import Executor  # noqa: E402
-from mmfusion_jax.train.state import create_state  # noqa: E402
-from mmfusion_jax.train.step import make_train_step  # noqa: E402
+from mmfusion_jax.training.parallelism import Executor  # noqa: E402
+from mmfusion_jax.training.state import create_state  # noqa: E402
+from mmfusion_jax.training.step import make_train_step  # noqa: E402
 from mmfusion_jax.types import Batch, Tokens  # noqa: E402
 
 KIND = np.float64 if X64 else np.float32

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jax.experimental import multihost_utils
 
 from mmfusion_jax.runner.runtime import initialize_distributed
-from mmfusion_jax.train.checkpoint.integrity import digests
-from mmfusion_jax.train.checkpoint.manager import CheckpointManager
-from mmfusion_jax.train.parallelism import Executor
+from mmfusion_jax.training.checkpoint.integrity import digests
+from mmfusion_jax.training.checkpoint.manager import CheckpointManager
+from mmfusion_jax.training.parallelism import Executor
 
 SCORES = {1: 0.5, 2: 0.9, 3: 0.2, 4: 0.1}
 

@@ -13,7 +13,7 @@ from mmfusion_jax.cli.command import run_command
 from mmfusion_jax.errors import CheckpointError, ConfigError, DivergedError, Interrupted
 from mmfusion_jax.main import COMMAND
 from mmfusion_jax.results.experiment_result import read_result
-from mmfusion_jax.train.signals import GracefulShutdown
+from mmfusion_jax.training.signals import GracefulShutdown
 
 SHORT = {"train.epochs": 2, "optim.learning_rate": 0.02}
 

@@ -14,7 +14,7 @@ from mmfusion_jax.losses.contrastive import InfoNCE
 from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.losses.supervised import CrossEntropy
 from mmfusion_jax.metrics.classification import ClassificationMetrics
-from mmfusion_jax.train.step import make_train_step
+from mmfusion_jax.training.step import make_train_step
 from mmfusion_jax.types import Batch, Outputs
 
 MASK = jnp.ones((2, 5), bool)

@@ -17,7 +17,7 @@ LAYERS = (
     {"error_codes", "ops", "metrics", "safe_load"},
     {"layers", "losses", "data", "weights"},
     {"datasets", "encoders", "fusion", "tasks"},
-    {"models", "train"},
+    {"models", "training"},
     {"config", "analysis"},
     {"cli", "report"},
     {"runner"},

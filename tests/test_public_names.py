@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import json
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -96,6 +97,20 @@ def test_an_unknown_name_suggests_the_closest_one():
     with pytest.raises(AttributeError, match="'encoder'; did you mean 'encoders'"):
         mmf.encoder  # noqa: B018  # pyright: ignore
     assert not hasattr(mmf, "__wrapped__")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_module_hides_a_public_name(package):
+    """Importing a module sets an attribute of its package, such as `train`."""
+    module = importlib.import_module(package)
+    modules = {entry.name for entry in pkgutil.iter_modules(module_path(module))}
+    own = {name for name, path in public(package).items() if ":" not in path}
+    assert not modules & (set(public(package)) | {"train", "evaluate"}) - own
+
+
+def module_path(module) -> list[str]:
+    """Folders of a package; none for a module."""
+    return list(getattr(module, "__path__", ()))
 
 
 def test_submodules_can_still_be_imported():

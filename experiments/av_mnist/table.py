@@ -24,7 +24,7 @@ from mmfusion_jax.runner import provenance
 from mmfusion_jax.runner.experiment import Experiment
 from mmfusion_jax.runner.runtime import initialize
 from mmfusion_jax.runner.workdir import RunKey, check_workdir
-from mmfusion_jax.train.signals import GracefulShutdown
+from mmfusion_jax.training.signals import GracefulShutdown
 
 # experiments/ is not a package; a script only finds modules in its own folder.
 sys.path.insert(0, str(Path(__file__).parents[1]))

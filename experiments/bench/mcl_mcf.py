@@ -33,7 +33,7 @@ from mmfusion_jax.losses.contrastive import InfoNCE
 from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.losses.supervised import L1
 from mmfusion_jax.models.mcl_mcf import MCLMCF
-from mmfusion_jax.train.parallelism import Executor
+from mmfusion_jax.training.parallelism import Executor
 from mmfusion_jax.types import Batch
 
 FEATURES = {"text": 768, "audio": 5, "video": 20}  # of CMU-MOSI

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from mmfusion_jax.losses.objective import Objective
-from mmfusion_jax.train.state import TrainState
+from mmfusion_jax.training.state import TrainState
 from mmfusion_jax.types import Array, Batch, Model, PyTree
 
 ALL_MODULES = "all"

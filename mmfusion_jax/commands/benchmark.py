@@ -20,9 +20,9 @@ from mmfusion_jax.report.formatting import seconds
 from mmfusion_jax.results.experiment_result import Device
 from mmfusion_jax.results.model_result import StepTime
 from mmfusion_jax.runner import provenance
-from mmfusion_jax.train.state import TrainState, create_state
-from mmfusion_jax.train.step import Step
-from mmfusion_jax.train.timing import is_ready, peak_memory
+from mmfusion_jax.training.state import TrainState, create_state
+from mmfusion_jax.training.step import Step
+from mmfusion_jax.training.timing import is_ready, peak_memory
 from mmfusion_jax.types import Batch
 
 NUM_WARMUP_STEPS = 2  # steps that are not timed, beside the first

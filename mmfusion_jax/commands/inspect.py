@@ -23,7 +23,7 @@ from mmfusion_jax.data.outline import Zeros
 from mmfusion_jax.errors import shorten, shown_name
 from mmfusion_jax.report.formatting import count
 from mmfusion_jax.results.model_result import Parameters
-from mmfusion_jax.train.state import create_state
+from mmfusion_jax.training.state import create_state
 from mmfusion_jax.types import Batch
 
 DEPTH = 2  # the tables show modules down to this depth, --json shows all

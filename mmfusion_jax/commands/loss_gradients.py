@@ -33,8 +33,8 @@ from mmfusion_jax.runner import provenance
 from mmfusion_jax.runner.experiment import Experiment, runs_with_data
 from mmfusion_jax.runner.trainer import log
 from mmfusion_jax.runner.workdir import check_workdir
-from mmfusion_jax.train.state import TrainState
-from mmfusion_jax.train.step import as_in_training
+from mmfusion_jax.training.state import TrainState
+from mmfusion_jax.training.step import as_in_training
 from mmfusion_jax.types import Batch, PyTree
 
 CONFLICT_THRESHOLD = -0.1

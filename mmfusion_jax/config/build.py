@@ -29,9 +29,9 @@ from mmfusion_jax.metrics.integration_score import IntegrationScoreSpec
 from mmfusion_jax.metrics.score_info import ScoreInfo, with_loss
 from mmfusion_jax.models.encoder_aux import with_encoder_aux
 from mmfusion_jax.tasks import Classification, Multilabel, Regression, Task
-from mmfusion_jax.train.parallelism import Executor
-from mmfusion_jax.train.plan import TrainPlan
-from mmfusion_jax.train.step import Step, make_train_step
+from mmfusion_jax.training.parallelism import Executor
+from mmfusion_jax.training.plan import TrainPlan
+from mmfusion_jax.training.step import Step, make_train_step
 from mmfusion_jax.types import Model
 from mmfusion_jax.weights import random_init_notices
 from mmfusion_jax.weights.convert import WeightMapping

@@ -9,7 +9,7 @@ from mmfusion_jax.config.instantiate import arguments_of
 from mmfusion_jax.config.spec import OptimizerSpec, ParameterGroupSpec, Part
 from mmfusion_jax.errors import ConfigError, describe_exception, shown, type_name
 from mmfusion_jax.option_types import NonNegativeInt, PositiveFloat
-from mmfusion_jax.train.optimizer import (
+from mmfusion_jax.training.optimizer import (
     DEFAULT_GROUP,
     is_kernel,
     per_parameter_group,

@@ -35,7 +35,7 @@ from mmfusion_jax.results.summary import summary_lines
 from mmfusion_jax.runner import provenance
 from mmfusion_jax.runner.trainer import PretrainedModel, Trainer, log
 from mmfusion_jax.runner.workdir import RunKey, check_workdir, fold_seed_pairs
-from mmfusion_jax.train.signals import GracefulShutdown
+from mmfusion_jax.training.signals import GracefulShutdown
 
 
 class Experiment:

@@ -11,7 +11,7 @@ import jax
 from mmfusion_jax.config.spec import DistributedSpec
 from mmfusion_jax.data.storage.array_record_store import cache_folder
 from mmfusion_jax.errors import printable, shorten
-from mmfusion_jax.train.accelerators import describe_devices
+from mmfusion_jax.training.accelerators import describe_devices
 
 TIMEOUT = 60  # seconds in which every process must have started
 

@@ -35,15 +35,15 @@ from mmfusion_jax.results.model_result import (
 )
 from mmfusion_jax.results.predictions_file import write_predictions
 from mmfusion_jax.tasks import constant_baseline_scores
-from mmfusion_jax.train.checkpoint.manager import CheckpointManager
-from mmfusion_jax.train.evaluation import collect
-from mmfusion_jax.train.loop import Loop
-from mmfusion_jax.train.metrics_log import MetricsLogger
-from mmfusion_jax.train.plan import SelectionState
-from mmfusion_jax.train.signals import GracefulShutdown
-from mmfusion_jax.train.state import TrainState, create_state
-from mmfusion_jax.train.step import make_eval_step
-from mmfusion_jax.train.timing import peak_memory
+from mmfusion_jax.training.checkpoint.manager import CheckpointManager
+from mmfusion_jax.training.evaluation import collect
+from mmfusion_jax.training.loop import Loop
+from mmfusion_jax.training.metrics_log import MetricsLogger
+from mmfusion_jax.training.plan import SelectionState
+from mmfusion_jax.training.signals import GracefulShutdown
+from mmfusion_jax.training.state import TrainState, create_state
+from mmfusion_jax.training.step import make_eval_step
+from mmfusion_jax.training.timing import peak_memory
 from mmfusion_jax.types import Batch, PyTree
 from mmfusion_jax.weights.convert import load
 

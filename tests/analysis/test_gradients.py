@@ -22,7 +22,7 @@ from mmfusion_jax.encoders.feature_tokens import FeatureTokens
 from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.losses.supervised import CrossEntropy
 from mmfusion_jax.models.baselines import LateFusion
-from mmfusion_jax.train.state import create_state
+from mmfusion_jax.training.state import create_state
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,8 +18,8 @@ from mmfusion_jax.data.dataset import Dataset, loader_info
 from mmfusion_jax.data.registry import DATASETS
 from mmfusion_jax.errors import ConfigError, DataError
 from mmfusion_jax.models import GENERIC_MODELS
-from mmfusion_jax.train.state import create_state
-from mmfusion_jax.train.step import make_eval_step
+from mmfusion_jax.training.state import create_state
+from mmfusion_jax.training.step import make_eval_step
 
 CONFIGS = sorted(path.stem for path in installed_configs().glob("*.py"))
 LOADERS = loaded(DATASETS)

@@ -10,9 +10,9 @@ import tiny_dataset
 from mmfusion_jax.config.optimizer import build_optimizer
 from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.errors import ConfigError
-from mmfusion_jax.train.optimizer import reduce_lr
-from mmfusion_jax.train.plan import SelectionState
-from mmfusion_jax.train.state import TrainState
+from mmfusion_jax.training.optimizer import reduce_lr
+from mmfusion_jax.training.plan import SelectionState
+from mmfusion_jax.training.state import TrainState
 
 PARAMS = {
     "encoders_text": {"kernel": jnp.ones(2), "bias": jnp.ones(2)},

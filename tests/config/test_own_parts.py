@@ -9,8 +9,8 @@ from mmfusion_jax.config import build
 from mmfusion_jax.config.load import Config
 from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.errors import UserError
-from mmfusion_jax.train.state import create_state
-from mmfusion_jax.train.step import make_eval_step
+from mmfusion_jax.training.state import create_state
+from mmfusion_jax.training.step import make_eval_step
 
 TASK = {"name": "cross_entropy"}
 

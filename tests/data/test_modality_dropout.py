@@ -23,8 +23,8 @@ from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.metrics.classification import ClassificationMetrics
 from mmfusion_jax.models.baselines import ConcatFC
 from mmfusion_jax.tasks import Classification, Multilabel, Regression
-from mmfusion_jax.train.state import create_state
-from mmfusion_jax.train.step import make_eval_step, make_train_step
+from mmfusion_jax.training.state import create_state
+from mmfusion_jax.training.step import make_eval_step, make_train_step
 
 CONFIGS = ROOT / "configs"
 NAMES = ("audio", "image", "text")

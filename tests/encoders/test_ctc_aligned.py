@@ -17,7 +17,7 @@ from mmfusion_jax.layers.ctc_alignment import CTCAlignment
 from mmfusion_jax.models.encoder_aux import with_encoder_aux
 from mmfusion_jax.results.metrics_file import read_metrics
 from mmfusion_jax.runner import experiment
-from mmfusion_jax.train.state import create_state
+from mmfusion_jax.training.state import create_state
 from mmfusion_jax.types import AUX, Outputs, Tokens
 
 HERE = "test_ctc_aligned"

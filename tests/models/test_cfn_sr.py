@@ -23,8 +23,8 @@ from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.losses.supervised import CrossEntropy
 from mmfusion_jax.models.cfn_sr import CFNSR
 from mmfusion_jax.ops.masking import zero_masked
-from mmfusion_jax.train.state import TrainState, create_state
-from mmfusion_jax.train.step import make_train_step
+from mmfusion_jax.training.state import TrainState, create_state
+from mmfusion_jax.training.step import make_train_step
 from mmfusion_jax.types import Batch, Tokens
 
 ABLATIONS = {

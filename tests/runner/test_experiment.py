@@ -36,7 +36,7 @@ from mmfusion_jax.results.metrics_file import read_metrics
 from mmfusion_jax.results.model_result import NotFinite
 from mmfusion_jax.runner import experiment
 from mmfusion_jax.runner.trainer import Trainer
-from mmfusion_jax.train.plan import SelectionState
+from mmfusion_jax.training.plan import SelectionState
 from mmfusion_jax.weights import WEIGHT_MAPPINGS
 from mmfusion_jax.weights.convert import NameRule, WeightMapping
 

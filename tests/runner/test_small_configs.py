@@ -22,8 +22,8 @@ from mmfusion_jax.errors import DivergedError, Interrupted
 from mmfusion_jax.results.metrics_file import read_metrics
 from mmfusion_jax.runner import experiment
 from mmfusion_jax.runner.trainer import Trainer
-from mmfusion_jax.train.checkpoint.manager import CheckpointManager
-from mmfusion_jax.train.signals import GracefulShutdown
+from mmfusion_jax.training.checkpoint.manager import CheckpointManager
+from mmfusion_jax.training.signals import GracefulShutdown
 
 pytestmark = pytest.mark.versions
 

@@ -9,12 +9,12 @@ import pytest
 
 from mmfusion_jax.errors import CheckpointError, Interrupted
 from mmfusion_jax.results.model_result import Evaluation
-from mmfusion_jax.train.loop import Loop
-from mmfusion_jax.train.metrics_log import MetricsLogger
-from mmfusion_jax.train.optimizer import scale_by_lr_multiplier
-from mmfusion_jax.train.plan import TrainPlan
-from mmfusion_jax.train.signals import GracefulShutdown
-from mmfusion_jax.train.state import TrainState
+from mmfusion_jax.training.loop import Loop
+from mmfusion_jax.training.metrics_log import MetricsLogger
+from mmfusion_jax.training.optimizer import scale_by_lr_multiplier
+from mmfusion_jax.training.plan import TrainPlan
+from mmfusion_jax.training.signals import GracefulShutdown
+from mmfusion_jax.training.state import TrainState
 
 
 class Disk:

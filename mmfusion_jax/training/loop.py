@@ -20,13 +20,13 @@ from mmfusion_jax.metrics.nonfinite import describe_undefined
 from mmfusion_jax.results.metrics_file import MetricsLine
 from mmfusion_jax.results.model_result import BestTest, Evaluation
 from mmfusion_jax.results.rounding import format_number
-from mmfusion_jax.train.metrics_log import MetricsLogger
-from mmfusion_jax.train.optimizer import reduce_lr
-from mmfusion_jax.train.plan import SelectionState, TrainPlan
-from mmfusion_jax.train.signals import GracefulShutdown
-from mmfusion_jax.train.state import TrainState
-from mmfusion_jax.train.step import Metrics, Step
-from mmfusion_jax.train.timing import StepTimer, is_ready
+from mmfusion_jax.training.metrics_log import MetricsLogger
+from mmfusion_jax.training.optimizer import reduce_lr
+from mmfusion_jax.training.plan import SelectionState, TrainPlan
+from mmfusion_jax.training.signals import GracefulShutdown
+from mmfusion_jax.training.state import TrainState
+from mmfusion_jax.training.step import Metrics, Step
+from mmfusion_jax.training.timing import StepTimer, is_ready
 from mmfusion_jax.types import Batch, PyTree
 
 

@@ -7,7 +7,7 @@ import jax
 import optax
 
 from mmfusion_jax.errors import ConfigError, join_names, shown, shown_name
-from mmfusion_jax.train.state import TrainState
+from mmfusion_jax.training.state import TrainState
 from mmfusion_jax.types import PyTree
 
 DEFAULT_GROUP = "rest"

@@ -9,7 +9,7 @@ import pytest
 from etils import epath
 from orbax.checkpoint._src.metadata import array_metadata_store
 
-from mmfusion_jax.train.checkpoint.orbax_logging import silence_orbax
+from mmfusion_jax.training.checkpoint.orbax_logging import silence_orbax
 
 pytestmark = pytest.mark.versions
 

@@ -18,8 +18,8 @@ from paths import TESTS
 from save_trials import fingerprint, leftovers, make_base, meta_of, state_of
 
 from mmfusion_jax.errors import CheckpointError
-from mmfusion_jax.train.checkpoint.integrity import array_specs, digests
-from mmfusion_jax.train.checkpoint.manager import CheckpointManager
+from mmfusion_jax.training.checkpoint.integrity import array_specs, digests
+from mmfusion_jax.training.checkpoint.manager import CheckpointManager
 
 pytestmark = pytest.mark.versions
 

@@ -9,9 +9,9 @@ import pytest
 
 from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.losses.supervised import MSE
-from mmfusion_jax.train.parallelism import AXIS, Executor
-from mmfusion_jax.train.state import create_state
-from mmfusion_jax.train.step import make_train_step
+from mmfusion_jax.training.parallelism import AXIS, Executor
+from mmfusion_jax.training.state import create_state
+from mmfusion_jax.training.step import make_train_step
 from mmfusion_jax.types import Batch, Outputs
 
 

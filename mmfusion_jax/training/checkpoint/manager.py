@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from mmfusion_jax.errors import CheckpointError
-from mmfusion_jax.train.checkpoint.storage import CheckpointStorage, Restored, rank
+from mmfusion_jax.training.checkpoint.storage import CheckpointStorage, Restored, rank
 from mmfusion_jax.types import PyTree
 
 

@@ -9,7 +9,7 @@ import optax
 
 from mmfusion_jax.losses.objective import TASK, Objective
 from mmfusion_jax.metrics import score_info
-from mmfusion_jax.train.state import TrainState
+from mmfusion_jax.training.state import TrainState
 from mmfusion_jax.types import WEIGHT_PREFIX, Array, Batch, Model, Outputs, PyTree
 
 LOGGED_PREFIX = "active/"

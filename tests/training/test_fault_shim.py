@@ -10,7 +10,7 @@ from fork_server import ForkServer
 from paths import TESTS
 from save_trials import SCORES, fingerprint, leftovers, meta_of, state_of, unequal_steps
 
-from mmfusion_jax.train.checkpoint.manager import CheckpointManager
+from mmfusion_jax.training.checkpoint.manager import CheckpointManager
 
 ENOSPC, EIO = 28, 5
 pytestmark = pytest.mark.skipif(

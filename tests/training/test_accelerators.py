@@ -11,8 +11,8 @@ import pytest
 from paths import ROOT
 
 from mmfusion_jax.errors import MissingDependencyError
-from mmfusion_jax.train import accelerators
-from mmfusion_jax.train.accelerators import attached, describe_devices
+from mmfusion_jax.training import accelerators
+from mmfusion_jax.training.accelerators import attached, describe_devices
 
 PROC = "proc/driver/nvidia/version"
 DRIVER = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  {}.54.15  Tue Mar  5 2026"

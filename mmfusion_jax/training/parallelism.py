@@ -10,7 +10,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from mmfusion_jax.errors import ConfigError
-from mmfusion_jax.train.step import Step
+from mmfusion_jax.training.step import Step
 from mmfusion_jax.types import Batch, PyTree
 
 AXIS = "data"

@@ -23,7 +23,7 @@ from orbax import checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from mmfusion_jax.errors import CheckpointError, shorten, shown_name
-from mmfusion_jax.train.checkpoint.integrity import (
+from mmfusion_jax.training.checkpoint.integrity import (
     CorruptedCheckpointError,
     array_specs,
     differences,
@@ -31,7 +31,7 @@ from mmfusion_jax.train.checkpoint.integrity import (
     make_record,
     read_record,
 )
-from mmfusion_jax.train.checkpoint.orbax_logging import silence_orbax
+from mmfusion_jax.training.checkpoint.orbax_logging import silence_orbax
 from mmfusion_jax.types import PyTree
 
 Score: TypeAlias = dict[str, Any]
