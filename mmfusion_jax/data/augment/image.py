@@ -70,8 +70,8 @@ class RandomImage:
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         """Augments the modality if present; passes everything else through."""
-        pixels = example["inputs"][self.modality]
-        if not example["masks"][self.modality].any():
+        pixels, mask = (example[k][self.modality] for k in ("inputs", "masks"))
+        if not mask.any():
             return example
         top = 255.0 if np.issubdtype(pixels.dtype, np.integer) else 1.0
         x = pixels.astype(np.float32) / top
@@ -81,17 +81,19 @@ class RandomImage:
         if rng.random() < self.flip:
             x = x[:, :, ::-1]
         # Clipped before the conversion: beyond 255 integers would start again at 0.
-        x = np.clip(self._jitter(x, rng), 0, 1) * top
+        x = np.clip(self._jitter(x, mask, rng), 0, 1) * top
         if top > 1:
             x = np.round(x)
         inputs = {**example["inputs"], self.modality: x.astype(pixels.dtype)}
         return {**example, "inputs": inputs}
 
-    def _jitter(self, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _jitter(
+        self, x: np.ndarray, mask: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
         """Changes brightness, contrast and saturation, in this order."""
         draw = lambda strength: np.float32(1 + strength * rng.uniform(-1, 1))
         x = x * draw(self.brightness)
-        mean = np.mean(_luma(x), dtype=np.float32)
+        mean = np.mean(_luma(x[mask]), dtype=np.float32)
         x = mean + (x - mean) * draw(self.contrast)
         factor = draw(self.saturation)
         if x.shape[-1] != 3:
