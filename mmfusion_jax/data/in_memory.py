@@ -54,8 +54,10 @@ class InMemory:
 
     def __getitem__(self, index: int) -> Example:
         return {
-            "inputs": {name: values[index] for name, values in self.inputs.items()},
-            "masks": {name: mask[index] for name, mask in self.masks.items()},
+            "inputs": {
+                name: _row(values, index) for name, values in self.inputs.items()
+            },
+            "masks": {name: _row(mask, index) for name, mask in self.masks.items()},
             "labels": {name: value[index] for name, value in self.labels.items()},
             "weight": np.float32(1),  # rows that only pad a batch have 0
         }
@@ -68,3 +70,11 @@ class InMemory:
         """
         select = lambda arrays: {name: x[chosen] for name, x in arrays.items()}
         return InMemory(*map(select, (self.inputs, self.masks, self.labels)))
+
+
+def _row(values: np.ndarray, index: int) -> np.ndarray:
+    """Returns a row as a view that cannot change the array."""
+    row = values[index]
+    if row.base is values:
+        row.flags.writeable = False
+    return row
