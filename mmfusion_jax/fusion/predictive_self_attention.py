@@ -125,7 +125,8 @@ class ModalityWeights(nn.Module):
         self.sow("intermediates", "psi", psi)
         scaled = {
             m: streams[m].replace(
-                values=streams[m].values
+                # Masked values may be NaN, and NaN times a gradient of 0 is NaN.
+                values=zero_masked(streams[m].values, streams[m].mask)
                 * psi[:, i, None, None].astype(streams[m].values.dtype)
             )
             for i, m in enumerate(self.modality_order)
