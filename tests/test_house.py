@@ -19,7 +19,7 @@ LAYERS = (
     {"datasets", "encoders", "fusion", "tasks"},
     {"models", "training"},
     {"config", "analysis"},
-    {"cli", "report"},
+    {"cli", "report", "testing"},
     {"runner"},
     {"commands"},
     {"__init__", "api", "main", "bench", "__main__"},

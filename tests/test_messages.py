@@ -45,6 +45,13 @@ WRITERS = {
         "_status",
         "_step_cells",
     ),
+    *(
+        "amount",
+        "output_name",
+        "output_text",
+        "place",
+        "place_seen_from",
+    ),  # of the testing kit
     *("_suggest_dataset", "_suggest_field", "_usage_line", "_versions"),
 }
 """Functions that return texts, which follow the rule themselves."""
@@ -65,7 +72,7 @@ TEXTS = {
     *("hint", "how", "kind", "layout", "line", "lines", "listed", "message", "mode"),
     *("more", "note", "part", "parts", "plugins", "problem", "reason", "row", "run"),
     *("separator", "sha256", "sign", "split", "splits", "strerror", "suffix"),
-    *("title", "usage", "what", "words"),
+    *("title", "usage", "what", "when", "words"),
 }
 """Names of texts of this library or of Python, whose own values are formatted."""
 
