@@ -73,7 +73,7 @@ def small(word: str, **changes) -> ConfigDict:
     file, _, data = word.partition(":")
     made = load_config(f"{CONFIGS / file}.py:{data or 'digits'}")
     made = made.copy_and_resolve_references().unlock()
-    smaller = {k: v for k, v in SMALL[name].items() if _fits(made, k)}
+    smaller = {k: v for k, v in SMALL.get(name, {}).items() if _fits(made, k)}
     made.update_from_flattened_dict({"data.num_read_threads": 1, **smaller, **changes})
     return made
 

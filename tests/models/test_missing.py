@@ -87,15 +87,14 @@ def fused(fusion: str) -> tuple[str, dict[str, Any]]:
     )
 
 
+CONFIGS = small_configs.CONFIGS
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    # Every config, so that a new paper is tested without a line here.
+    **{path.stem: (path.stem, {}) for path in sorted(CONFIGS.glob("*.py"))},
     **{f"fused, {name}": fused(name) for name in FUSIONS},
-    "cfn_sr": ("cfn_sr", {}),
     "cfn_sr, the other way": ("cfn_sr", {"model.cross": "video_to_audio"}),
-    "mea": ("mea", {}),
     "mea, aligned audio": ("mea:digits_ctc", ALIGNED),
-    "mcl_mcf": ("mcl_mcf", {}),
     "mcl_mcf, images": ("mcl_mcf", {"model.image_encoder": "tslc"}),
-    "hetero_fusion_net": ("hetero_fusion_net", {}),
     "hetero_fusion_net, others": (
         "hetero_fusion_net",
         {
@@ -110,7 +109,6 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {"model.hidden_dims": (8, 64, 32)},
     ),
     "late fusion": ("hetero_fusion_net:digits_late", {}),
-    "of_cmaer_cat": ("of_cmaer_cat", {}),
     "of_cmaer_cat, concat": ("of_cmaer_cat", {"model.head_type": "concat"}),
     "audio alone": baseline("unimodal", "audio"),
     "video alone": baseline("unimodal", "video"),
