@@ -2,17 +2,15 @@
 
 import functools
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden_cfn import assert_close, load, mfcc, variables
-from masking_contract import assert_ignores_poison, poisoned
 
 from mmfusion_jax.encoders.audio_conv import AudioConv
 from mmfusion_jax.errors import DataError
-from mmfusion_jax.layers.pooling import flatten, mean
+from mmfusion_jax.layers.pooling import flatten
 
 ENCODER = AudioConv(hidden_dim=6, channels=4, pool=3, dropout=0.0)
 CLIPS = jax.random.normal(jax.random.key(0), (4, 23, 5))
@@ -64,56 +62,6 @@ def test_follows_the_equations(weights):
     assert tokens.mask.all() and tokens.grid == ()
 
 
-@pytest.mark.parametrize("train", [False, True])
-def test_padding_changes_nothing(weights, train):
-    short, new = encode(weights, CLIPS[:, :15], jnp.ones((4, 15), bool), train)
-    mask = jnp.ones_like(MASK).at[:, 15:].set(False)
-    padded, new_padded = encode(weights, CLIPS, mask, train)
-    n = short.values.shape[1]
-    np.testing.assert_array_equal(padded.mask.sum(axis=1), n)
-    np.testing.assert_allclose(padded.values[:, :n], short.values, rtol=1e-5, atol=1e-6)
-    chex.assert_trees_all_close(new_padded, new, rtol=1e-5, atol=1e-6)
-
-
-def test_ignores_masked_values(weights):
-    def loss(params, clips):
-        tokens, _ = encode({**weights, "params": params}, clips, MASK, train=True)
-        return jnp.sum(flatten(tokens) ** 2)
-
-    make = lambda bad: poisoned(CLIPS, MASK, bad)
-    assert_ignores_poison(loss, weights["params"], make)
-
-
-def test_survives_missing_audio(weights):
-    def loss(params):
-        stats = {**weights, "params": params}
-        tokens, _ = encode(stats, CLIPS, jnp.zeros_like(MASK), train=True)
-        return jnp.sum(mean(tokens) ** 2)
-
-    value, grads = jax.jit(jax.value_and_grad(loss))(weights["params"])
-    assert value == 0
-    chex.assert_tree_all_finite(grads)
-
-
-@pytest.mark.parametrize("transform", [jax.vmap, jax.pmap])
-def test_is_pure_and_per_example(weights, transform):
-    two, masks = CLIPS[:2, None], MASK[:2, None]
-    run = lambda clips, mask: encode(weights, clips, mask)[0].values
-    want = run(CLIPS[:2], MASK[:2])
-    np.testing.assert_allclose(transform(run)(two, masks)[:, 0], want, rtol=1e-5)
-
-
-def test_devices_share_the_statistics(weights):
-    want = encode(weights, CLIPS, MASK, train=True)
-    run = jax.pmap(lambda c, m: encode(weights, c, m, True, "data"), axis_name="data")
-    got, new = run(CLIPS.reshape(2, 2, 23, 5), MASK.reshape(2, 2, 23))
-    np.testing.assert_allclose(
-        got.values.reshape(want[0].values.shape), want[0].values, rtol=1e-4, atol=1e-5
-    )
-    first = jax.tree.map(lambda x: x[0], new)
-    chex.assert_trees_all_close(first, want[1], rtol=1e-5, atol=1e-6)
-
-
 def test_starts_as_pytorch_does():
     clip, mask = jnp.zeros((1, 20, 13)), jnp.ones((1, 20), bool)
     init = jax.jit(functools.partial(AudioConv().init, train=False))
@@ -133,16 +81,6 @@ def test_counts(steps):
     tokens, made = jax.eval_shape(init)
     assert tokens.values.shape == (1, 26, 64)
     assert sum(leaf.size for leaf in jax.tree.leaves(made["params"])) == 20_704
-
-
-def test_computes_in_bfloat16(weights):
-    encoder = ENCODER.clone(dtype=jnp.bfloat16)
-    tokens = jax.jit(functools.partial(encoder.apply, train=False))(
-        weights, CLIPS, MASK
-    )
-    want = encode(weights, CLIPS, MASK)[0].values
-    assert tokens.values.dtype == jnp.bfloat16
-    np.testing.assert_allclose(tokens.values.astype(float), want, atol=0.1, rtol=0.1)
 
 
 def test_says_when_a_clip_is_too_short():

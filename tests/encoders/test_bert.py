@@ -11,7 +11,6 @@ import safetensors.numpy
 from golden_msa import load as load_golden
 from golden_msa import weights as golden_weights
 from loaded_tables import WEIGHT_MAPPINGS
-from masking_contract import assert_ignores_poison
 
 from mmfusion_jax.encoders.bert import Bert
 from mmfusion_jax.errors import ConfigError, WeightsError
@@ -90,33 +89,6 @@ def test_agrees_with_transformers(tmp_path, pooled):
     want = out.pooler_output[:, None] if pooled else out.last_hidden_state
     want = want.numpy() if pooled else np.where(mask[..., None], want.numpy(), 0)
     assert np.max(np.abs(got - want)) <= 2e-6 * np.max(np.abs(want))
-
-
-@pytest.mark.ci
-def test_ignores_masked_ids():
-    ids, mask = inputs()
-    mask = mask.at[1].set(False)
-    model = Bert(**SMALL)
-    params = model.init(jax.random.key(1), ids, mask, train=False)
-
-    def loss(params, ids):
-        return jnp.sum(model.apply(params, ids, mask, train=False).values ** 2)
-
-    def make(bad):
-        bad = np.nan_to_num(bad, nan=-1, posinf=9, neginf=-9).clip(-9, 10_000)
-        return jnp.where(mask, ids, int(bad))
-
-    assert_ignores_poison(loss, params, make)
-
-
-@pytest.mark.ci
-def test_padding_changes_nothing():
-    ids, mask = inputs()
-    model = Bert(**SMALL)
-    params = model.init(jax.random.key(1), ids, mask, train=False)
-    whole = model.apply(params, ids, mask, train=False).values[1, :4]
-    alone = model.apply(params, ids[1:2, :4], mask[1:2, :4], train=False).values[0]
-    np.testing.assert_allclose(whole, alone, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

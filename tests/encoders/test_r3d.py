@@ -4,11 +4,9 @@ import functools
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from loaded_tables import WEIGHT_MAPPINGS
-from masking_contract import assert_ignores_poison, poisoned
 
 from mmfusion_jax.encoders.r3d import R3D
 from mmfusion_jax.errors import WeightsError
@@ -59,31 +57,6 @@ def test_agrees_with_torchvision(tmp_path):
     got = np.asarray(tokens.values).reshape(2, *tokens.grid, -1)
     got = got.transpose(0, 4, 1, 2, 3)
     assert np.max(np.abs(got - want)) <= 2e-6 * np.max(np.abs(want))
-
-
-@pytest.mark.ci
-def test_masked_steps_count_for_nothing(variables):
-    def loss(params, clips):
-        tree = {**variables, "params": params}
-        tokens, updated = compiled(True)(tree, clips, MASK)
-        return jnp.sum(tokens.values**2) + sum(map(jnp.sum, jax.tree.leaves(updated)))
-
-    make = lambda bad: poisoned(jnp.asarray(CLIPS), MASK, bad)
-    assert_ignores_poison(loss, variables["params"], make)
-
-
-@pytest.mark.ci
-@pytest.mark.parametrize("train", [False, True])
-def test_a_padded_clip_is_a_short_clip(variables, train):
-    run = functools.partial(compiled(train), variables)
-    got, want = run(CLIPS[1:], MASK[1:]), run(CLIPS[1:, :3], MASK[1:, :3])
-    if train:
-        chex.assert_trees_all_close(got[1], want[1], rtol=1e-5)
-        got, want = got[0], want[0]
-    n = want.values.shape[1]
-    assert got.grid == (3, 3, 3) and want.grid == (2, 3, 3)
-    np.testing.assert_allclose(got.values[:, :n], want.values, rtol=1e-4, atol=1e-5)
-    assert not np.any(got.values[:, n:]) and not np.any(got.mask[:, n:])
 
 
 def test_pooled_is_the_mean_of_real_positions(variables):

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import tiny_dataset
 from loaded_tables import ENCODERS, WEIGHT_MAPPINGS
-from masking_contract import assert_ignores_poison, poisoned
 
 from mmfusion_jax.config.optimizer import build_optimizer
 from mmfusion_jax.config.resolve import resolve
@@ -108,33 +107,6 @@ def test_agrees_with_transformers(tmp_path, kind):
     assert_parity(network, want, kind, tmp_path)
 
 
-@pytest.mark.ci
-@pytest.mark.parametrize("train", [False, True])
-def test_masked_pictures_count_for_nothing(variables, train):
-    def loss(params, clips):
-        tokens, updated = small().apply(
-            {**variables, "params": params},
-            clips,
-            MASK,
-            train=train,
-            mutable=["batch_stats"],
-        )
-        return jnp.sum(tokens.values**2) + sum(map(jnp.sum, jax.tree.leaves(updated)))
-
-    make = lambda bad: poisoned(jnp.asarray(CLIPS), MASK, bad)
-    assert_ignores_poison(loss, variables["params"], make)
-
-
-def test_a_shorter_clip_is_the_same(variables):
-    run = functools.partial(compiled(small(), True), variables)
-    got, got_stats = run(CLIPS[1:], MASK[1:])
-    want, want_stats = run(CLIPS[1:, :2], MASK[1:, :2])
-    n = want.values.shape[1]
-    np.testing.assert_allclose(got.values[:, :n], want.values, rtol=1e-5, atol=1e-5)
-    assert not np.any(got.values[:, n:]) and not np.any(got.mask[:, n:])
-    chex.assert_trees_all_close(got_stats, want_stats, rtol=1e-5)
-
-
 def test_one_picture_is_a_clip_of_one(variables):
     rows = np.ones((2, 21), bool)
     rows[1] = False
@@ -166,16 +138,6 @@ def test_frozen_norms_keep_the_running_statistics(variables):
     want = compiled(small())(variables, CLIPS, MASK)
     np.testing.assert_allclose(got.values, want.values, rtol=1e-5, atol=1e-6)
     chex.assert_trees_all_equal(stats["batch_stats"], variables["batch_stats"])
-
-
-def test_norms_see_the_batch_of_all_devices(variables):
-    run = compiled(small(axis="data"), True)
-    split = jax.vmap(run, (None, 0, 0), axis_name="data")
-    got, stats = split(variables, CLIPS[:, None], MASK[:, None])
-    want, want_stats = compiled(small(), True)(variables, CLIPS, MASK)
-    np.testing.assert_allclose(got.values[:, 0], want.values, rtol=1e-4, atol=1e-4)
-    first = jax.tree.map(lambda x: x[0], stats)
-    chex.assert_trees_all_close(first, want_stats, rtol=1e-5, atol=1e-6)
 
 
 SAMPLES = np.zeros((1, 40), np.float32)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 from golden_cfn import assert_close, load, variables, video
-from masking_contract import assert_ignores_poison, poisoned
 from paths import ROOT
 
 from mmfusion_jax.encoders.resnext3d import ResNeXt3D
@@ -112,34 +111,6 @@ def torch_module():
     return module
 
 
-@pytest.mark.ci
-@pytest.mark.parametrize("train", [False, True])
-def test_a_padded_clip_is_a_short_clip(small, train):
-    padded = poisoned(CLIPS[1:], MASK[1:], jnp.nan)
-    got, got_stats = apply(SMALL, small, padded, MASK[1:], train=train)
-    want, want_stats = apply(SMALL, small, CLIPS[1:, :5], MASK[1:, :5], train=train)
-    real = want.values.shape[1]
-    assert got.grid == (3, 2, 2) and want.grid == (2, 2, 2)
-    np.testing.assert_array_equal(got.mask[0], np.arange(12) < real)
-    np.testing.assert_allclose(got.values[:, :real], want.values, rtol=1e-4, atol=1e-5)
-    assert not np.any(got.values[:, real:])
-    chex.assert_trees_all_close(got_stats, want_stats, rtol=1e-4, atol=1e-6)
-
-
-def test_ignores_what_is_masked(small):
-    mask = MASK & np.array([[True], [False]])
-
-    def loss(params, clips):
-        variables = {**small, "params": params}
-        tokens, _ = SMALL.apply(
-            variables, clips, mask, train=True, mutable=["batch_stats"]
-        )
-        return jnp.sum(jnp.square(tokens.values))
-
-    make = lambda bad: poisoned(CLIPS, mask, bad)
-    assert_ignores_poison(loss, small["params"], make)
-
-
 @pytest.mark.parametrize("channels", [3, 1])
 def test_pixels_are_normalised(small, channels):
     pixels = np.random.default_rng(0).integers(0, 256, (1, 4, 8, 8, channels), np.uint8)
@@ -163,31 +134,11 @@ def test_bgr_is_rgb_with_its_channels_turned(small):
         apply(SMALL.copy(channel_order="bgb"), small, CLIPS, MASK)
 
 
-def test_short_floats(small):
-    encoder = SMALL.copy(dtype=jnp.bfloat16)
-    got, _ = apply(encoder, small, CLIPS, MASK)
-    want, _ = apply(SMALL, small, CLIPS, MASK)
-    assert got.values.dtype == jnp.bfloat16
-    assert_close(got.values.astype(jnp.float32), want.values, 0.05)
-
-
 def test_remat_changes_no_number(small):
     want, want_stats = apply(SMALL, small, CLIPS, MASK, train=True)
     again = SMALL.copy(remat=True)
     got, got_stats = apply(again, small, CLIPS, MASK, train=True)
     chex.assert_trees_all_close((got, got_stats), (want, want_stats), rtol=1e-5)
-
-
-def test_pmap_sees_the_global_batch(small):
-    want, want_stats = apply(SMALL, small, CLIPS, MASK, train=True)
-    spread = SMALL.copy(axis="data")
-    run = lambda v, c, m: spread.apply(v, c, m, train=True, mutable=["batch_stats"])
-    mapped = jax.pmap(run, axis_name="data", in_axes=(None, 0, 0))
-    got, got_stats = mapped(small, CLIPS[:, None], MASK[:, None])
-    np.testing.assert_allclose(got.values[:, 0], want.values, rtol=1e-3, atol=1e-4)
-    for i in range(2):
-        one = jax.tree.map(lambda x: x[i], got_stats)  # noqa: B023
-        chex.assert_trees_all_close(one, want_stats, rtol=1e-4, atol=1e-5)
 
 
 def test_an_odd_number_of_channels_has_no_groups():

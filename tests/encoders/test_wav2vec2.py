@@ -3,11 +3,9 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from loaded_tables import WEIGHT_MAPPINGS
-from masking_contract import assert_ignores_poison, poisoned
 
 from mmfusion_jax.encoders.wav2vec2 import Wav2Vec2
 from mmfusion_jax.errors import ConfigError, WeightsError
@@ -98,19 +96,6 @@ def test_agrees_with_transformers(tmp_path, run):
     for ours, want in zip(np.asarray(got), alone, strict=True):
         away = np.abs(ours[: len(want)] - want.numpy())
         assert np.max(away) <= 2e-6 * np.max(np.abs(want.numpy()))
-
-
-def test_ignores_masked_samples(variables):
-    mask = MASK.copy()
-    mask[1] = False
-    model = SMALL.clone(standardize=True)
-
-    def loss(params, waves):
-        return jnp.sum(model.apply(params, waves, mask, train=False).values ** 3)
-
-    assert_ignores_poison(
-        loss, variables, lambda bad: poisoned(jnp.asarray(WAVES), mask, bad)
-    )
 
 
 def test_a_gap_hides_the_frames_that_read_it(variables, run):

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden_cfn import assert_close, fill, load, variables
-from masking_contract import assert_ignores_poison, poison
 
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.fusion.residual_attention import ResidualAttention
@@ -74,39 +73,6 @@ def test_a_stream_without_grid_is_one_time_step(params, streams):
     flat = {**streams, "video": streams["video"].replace(grid=())}
     want = fuse(params, streams, BLOCK.clone(softmax_axes="SHW"))["video"].values
     np.testing.assert_array_equal(video(params, flat), want)
-
-
-def test_padding_changes_nothing(params, streams):
-    padded = hidden(hidden(streams, "audio", np.s_[:, 2:]), "video", np.s_[:, 8:])
-    cut = streams["video"]
-    short = {
-        "audio": jax.tree.map(lambda x: x[:, :2], streams["audio"]),
-        "video": Tokens(cut.values[:, :8], cut.mask[:, :8], (2, 2, 2)),
-    }
-    got = video(params, padded)
-    np.testing.assert_allclose(got[:, :8], video(params, short), rtol=1e-5, atol=1e-6)
-    assert jnp.all(got[:, 8:] == 0)
-
-
-def test_ignores_masked_values(params, streams):
-    ragged = hidden(hidden(streams, "audio", np.s_[0, 1:]), "video", np.s_[1, 5:])
-    loss = lambda p, s: jnp.sum(video(p, s) ** 2)
-    make = lambda bad: {name: poison(tokens, bad) for name, tokens in ragged.items()}
-    assert_ignores_poison(loss, params, make)
-
-
-@pytest.mark.parametrize("missing", SHAPES)
-def test_survives_a_missing_modality(params, streams, missing):
-    absent = hidden(streams, missing, np.s_[:])
-    loss = lambda p: jnp.sum(video(p, absent) ** 2)
-    chex.assert_tree_all_finite(jax.jit(jax.value_and_grad(loss))(params))
-
-
-@pytest.mark.parametrize("transform", [jax.vmap, jax.pmap])
-def test_is_pure_and_per_example(params, streams, transform):
-    one_each = jax.tree.map(lambda x: x[:, None], streams)
-    got = transform(video, in_axes=(None, 0))(params, one_each)[:, 0]
-    np.testing.assert_allclose(got, video(params, streams), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("missing", [False, True])

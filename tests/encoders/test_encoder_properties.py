@@ -1,0 +1,49 @@
+"""Every encoder of the table does what an encoder must: the kit checks it."""
+
+import pytest
+from groups import in_ci
+from loaded_tables import ENCODERS
+
+from mmfusion_jax import testing
+from mmfusion_jax.encoders.precomputed import Precomputed
+
+ATTENTION = {"hidden_dim": 8, "num_layers": 1, "num_heads": 2, "mlp_dim": 8}
+FRAMES = (4, 9, 10, 3)
+SMALL = {
+    "audio_cnn": ({"hidden_dim": 6, "channels": 4, "pool": 3, "dropout": 0.0}, (23, 5)),
+    "bert": (
+        ATTENTION | {"vocab_size": 50, "max_position_embeddings": 16, "dropout": 0.0},
+        (8,),
+    ),
+    "conv1d": ({"hidden_dim": 4, "pools": (2, 1)}, (8, 2)),
+    "conv_lstm": ({"hidden_dim": 4}, (6, 4)),
+    "ctc_aligned": (
+        {"length": 3, "encoder": Precomputed(), "modality": "audio"},
+        (6, 3),
+    ),
+    "feature_tokens": (
+        {"hidden_dim": 4, "features_per_token": 2, "dropout": 0.0},
+        (4, 6),
+    ),
+    "image_cnn": ({"channels": (3, 4)}, (3, 9, 9, 1)),
+    "lstm": ({"hidden_dim": 4}, (6, 3)),
+    "r3d": ({"blocks": (1,), "base_channels": 4}, FRAMES),
+    "resnet": ({"blocks": (1,), "kind": "basic", "base_channels": 4}, FRAMES),
+    "resnext_3d": ({"blocks": (1,), "base_channels": 4}, FRAMES),
+    "vit": (ATTENTION | {"patch_size": 4}, (3, 8, 8, 3)),
+    "wav2vec2": (
+        ATTENTION
+        | {"channels": 4, "kernels": (10, 3), "strides": (5, 2), "dropout": 0.0}
+        | {"pos_conv_kernel": 6, "pos_conv_groups": 2},
+        (90,),
+    ),
+}
+"""Encoder -> options that make it small and the shape of an example. An encoder that is
+not here is checked with its defaults and an input of the kit."""
+
+
+@pytest.mark.parametrize("name", in_ci(ENCODERS, "precomputed", "conv_lstm"))
+def test_properties(name):
+    options, shape = SMALL.get(name, ({}, None))
+    report = testing.check_encoder(ENCODERS[name](**options), shape, name=name)
+    assert len(report.checked) + len(report.not_checked) == 18

@@ -1,0 +1,70 @@
+"""Every fusion block does what a block must: the kit checks it.
+
+Blocks are found in the modules of the package: no second list of them.
+"""
+
+import functools
+import importlib
+import inspect
+import pkgutil
+
+import flax.linen as nn
+import pytest
+from groups import in_ci
+
+from mmfusion_jax import fusion, testing
+from mmfusion_jax.fusion.reinforcement_unit import ReinforcementUnit
+
+NAMES = ("audio", "text", "video")
+UNIT = functools.partial(ReinforcementUnit, num_heads=2, dropout=0.0)
+OPTIONS = {
+    "AdaptiveGate": {"modalities": NAMES, "hidden_dim": 4},
+    "CrossModalAlignment": {"modality_order": NAMES, "num_heads": 2},
+    "HierarchicalAttention": {"modality_order": NAMES, "block": UNIT, "num_layers": 1},
+    "ModalityAttention": {"modalities": NAMES, "num_heads": 2},
+    "ModalityWeights": {"modality_order": NAMES},
+    "PredictiveSelfAttention": {
+        "modality_order": NAMES,
+        "block": functools.partial(UNIT, mu=0.3),
+        "num_layers": 1,
+    },
+    "ResidualAttention": {"hidden_dim": 8, "target": "video", "source": "audio"},
+    "TensorConvolution": {"x": "audio", "y": "video", "into": "z", "channels": (2, 1)},
+    "TransformerContext": {"modality_order": NAMES, "num_layers": 1, "num_heads": 2},
+}
+"""Block -> its arguments; a block that is not here is made without any."""
+
+CHECKS = {
+    "AdaptiveGate": {"fixed_length": True},
+    "ModalityAttention": {"fixed_length": True},
+    "PredictiveSelfAttention": {"positional": True},
+    "TensorConvolution": {"streams": {"audio": (1, 8), "video": (1, 8)}},
+    "TransformerContext": {"positional": True},
+}
+"""Block -> arguments of its check."""
+
+
+def blocks() -> dict[str, type]:
+    """The modules whose first argument is `streams`, by name."""
+    found = {}
+    for module in pkgutil.iter_modules(fusion.__path__, f"{fusion.__name__}."):
+        for name, value in vars(importlib.import_module(module.name)).items():
+            if inspect.isclass(value) and issubclass(value, nn.Module):
+                arguments = list(inspect.signature(value.__call__).parameters)
+                if arguments[1:2] == ["streams"] and value.__module__ == module.name:
+                    found[name] = value
+    return found
+
+
+BLOCKS = blocks()
+
+
+def test_blocks_are_found():
+    assert set(OPTIONS) <= set(BLOCKS)
+
+
+@pytest.mark.parametrize("name", in_ci(BLOCKS, "ResidualAttention"))
+def test_properties(name):
+    block = BLOCKS[name](**OPTIONS.get(name, {}))
+    report = testing.check_fusion(block, **CHECKS.get(name, {}))
+    assert len(report.checked) + len(report.not_checked) == 18
