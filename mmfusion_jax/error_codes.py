@@ -83,8 +83,9 @@ _CODES = (
     _code(
         "B00",
         "Bug in the library",
-        """An error occurred that no check of the library covers. Please report it with
-        the command and the traceback; the message shows where the traceback is.""",
+        """An exception of the code of this library. Please report it with the command
+        and the traceback: the message shows its last lines, and the file that has all
+        of them. An exception of your own code is another error (C04, C32, C33).""",
     ),
     _code(
         "C01",
@@ -319,8 +320,11 @@ _CODES = (
         what a part of its kind must be: a model is a Linen module that returns
         `Outputs` with a prediction of the size of the label, an encoder returns
         `Tokens`, a loss one value per example, a dataset function a `Dataset`.
-        CONTRIBUTING.md has an example of each. The message shows the line of the part,
-        or what it returned; the traceback is in `run.log`, and `--debug` prints it.""",
+        CONTRIBUTING.md has an example of each. The message shows what the part
+        returned, or the lines of your code that the exception passed through, the
+        innermost last, and the group of the config that names the part. The entire
+        traceback is in `run.log`, and `--debug` prints it. If the last line calls a
+        function of this library as its docstring describes, please report it.""",
     ),
     _code(
         "C34",

@@ -7,8 +7,7 @@ exception here ends a command with its exit code; any other exception is a bug.
 import difflib
 import os
 import reprlib
-import traceback
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 SHOWN_LENGTH = 60
@@ -274,7 +273,19 @@ def missing_dependency(module: str, extra: str, what: str) -> MissingDependencyE
 
 def describe_exception(error: BaseException) -> str:
     """Returns the type and the first line of an exception, cut to `TEXT_LENGTH`."""
-    return shorten(f"{type(error).__name__}: {error}".splitlines()[0])
+    return shorten(": ".join([type(error).__name__, *message_lines(error)[:1]]))
+
+
+def message_lines(error: BaseException) -> list[str]:
+    """Returns the lines of the message of an exception that are not empty."""
+    try:
+        text = str(error)
+        # A KeyError shows the repr of its message, and an error made of one too.
+        if isinstance(error, LookupError | AttributeError) and "\\n" in text:
+            text = text[1:-1].replace("\\n", "\n").replace("\\'", "'")
+    except Exception:  # a class of the user may fail to show itself
+        return []
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def type_name(value: Any) -> str:
@@ -283,22 +294,3 @@ def type_name(value: Any) -> str:
         return "None"
     is_array = hasattr(value, "shape") and hasattr(value, "dtype")
     return "an array" if is_array else f"an object of type {type(value).__name__}"
-
-
-def code_location(error: BaseException, packages: Collection[str]) -> str:
-    """Returns where the code of some packages raised an exception.
-
-    Args:
-        error: The exception.
-        packages: Names of packages, such as "my_package".
-
-    Returns:
-        The innermost line of these packages, such as "my_package/model.py, line 7"; ""
-        if the exception did not pass through them.
-    """
-    found = ""
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        if frame.f_globals.get("__name__", "").split(".")[0] in packages:
-            file = frame.f_code.co_filename
-            found = f"{min(os.path.relpath(file), file, key=len)}, line {line}"
-    return found

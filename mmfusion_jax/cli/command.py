@@ -20,15 +20,14 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
 from mmfusion_jax.cli.flags import Flag, ParsedCommand, parse
+from mmfusion_jax.cli.traceback_text import bug_text, error_text, named_parts
 from mmfusion_jax.config.base import FIELDS
 from mmfusion_jax.config.load import as_json, flatten, format_value, list_configs
-from mmfusion_jax.config.registry import is_import_path, package_of
 from mmfusion_jax.errors import (
     ConfigError,
     Interrupted,
     MissingDependencyError,
     UserError,
-    code_location,
     describe_exception,
     printable,
     shorten,
@@ -36,6 +35,7 @@ from mmfusion_jax.errors import (
     shown_name,
     suggest,
 )
+from mmfusion_jax.user_code import find_origin, location
 
 # Errors of the operating system that are not bugs of this library.
 SYSTEM_ERRORS = (
@@ -46,9 +46,6 @@ SYSTEM_ERRORS = (
     errno.EROFS,
     errno.ENAMETOOLONG,
 )
-
-# Packages of parts that are not the user's own code.
-LIBRARIES = {"mmfusion_jax", "flax", "jax", "optax"}
 
 OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED.*(memory|allocat)", re.IGNORECASE)
 
@@ -114,6 +111,10 @@ def _run(command: Command, words: Sequence[str]) -> int:
     if not HELP.isdisjoint(words):
         print(printable(help_text(command)))
         return 0
+    if "--debug" in words:
+        # They hide their frames otherwise; they read this when they are imported.
+        os.environ.setdefault("JAX_TRACEBACK_FILTERING", "off")
+        os.environ.setdefault("FLAX_FILTER_FRAMES", "0")
     try:
         request = parse(
             words, command.all_flags, command.needs_config, command.positional
@@ -141,7 +142,7 @@ def _report_invalid(error: Exception, debug: bool) -> int:
     if isinstance(error, UserError):
         if debug:
             traceback.print_exc()
-        print(error, file=sys.stderr)
+        print(printable(error_text(error)), file=sys.stderr)
         return error.exit_code
     empty = ParsedCommand(ConfigDict(), Path("runs"), {"debug": debug})
     return _report(error, empty)
@@ -254,60 +255,63 @@ def _run_and_report(
         if isinstance(error, BrokenPipeError) and _stdout_is_closed():
             raise
         return _report(error, request)
+    except SystemExit as error:
+        # A part that calls `sys.exit` must not make a run look finished.
+        if find_origin(error, named_parts(request.config).packages) is None:
+            raise
+        return _report(error, request)
 
 
-def _report(error: Exception, request: ParsedCommand) -> int:
+def _report(error: BaseException, request: ParsedCommand) -> int:
     """Prints an exception to stderr, writes it to run.log, returns the exit code."""
     path = _write_log(request)
     if not isinstance(error, UserError):
         error = _as_user_error(error, request) or error
     if isinstance(error, UserError):
-        print(error, file=sys.stderr)
+        print(printable(error_text(error, request.config)), file=sys.stderr)
         return error.exit_code
-    message = (
-        f"error[B00] bug: {describe_exception(error)}\n"
-        f"  please report it with its traceback, which is in {path}"
-    )
-    print(printable(message), file=sys.stderr)
+    print(printable(bug_text(error, request.config, path)), file=sys.stderr)
     return 1
 
 
-def _as_user_error(error: Exception, request: ParsedCommand) -> UserError | None:
-    """Returns the error to show for an exception that is not a bug of this library."""
+def _as_user_error(error: BaseException, request: ParsedCommand) -> UserError | None:
+    """Returns the error to show for an exception that is not a bug of this library.
+
+    The exception is its cause.
+    """
+    origin = find_origin(error, named_parts(request.config).packages)
+    reason = describe_exception(error)
     if isinstance(error, OSError) and _is_of_system(error, request.workdir):
-        return MissingDependencyError(
+        made = MissingDependencyError(
             "E03", f"operating system error: {shorten(error)}"
         )
-    reason = describe_exception(error)
     # Orbax raises RESOURCE_EXHAUSTED for a full disk too.
-    if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(reason):
-        return MissingDependencyError(
+    elif isinstance(error, MemoryError) or OUT_OF_MEMORY.search(reason):
+        made = MissingDependencyError(
             "E05",
             f"not enough memory: {reason}",
             "a smaller --config.data.batch_size or smaller options of the model; "
             "--config.optim.gradient_accumulation_steps=2 splits a batch",
         )
-    if line := code_location(error, _packages_of_user(request.config)):
-        return ConfigError(
-            "C33",
-            f"{line}: {reason}",
+    elif origin is not None:
+        fix = (
             "correct this code, or the options in the config; --debug prints the "
-            "traceback",
+            "entire traceback"
         )
-    return None
+        if origin.called_package:
+            fix = "check the arguments of this call; if it is correct, please report it"
+        line, reason = location(origin.frames[-1]), origin.reason
+        made = ConfigError("C33", f"{line}: {reason}", fix)
+    else:
+        return None
+    made.__cause__ = error
+    return made
 
 
 def _is_of_system(error: OSError, workdir: Path) -> bool:
     """Returns whether a disk, its permissions or a name of the workdir is the cause."""
     folders = map(str, (workdir, *workdir.parents))
     return error.errno in SYSTEM_ERRORS or str(error.filename) in folders
-
-
-def _packages_of_user(config: ConfigDict) -> set[str]:
-    """Returns the packages of the parts that a config names by an import path."""
-    names = (v for k, v in flatten(config).items() if k.endswith(".name"))
-    paths = {str(name) for name in names if is_import_path(str(name))}
-    return {package_of(path) for path in paths} - LIBRARIES
 
 
 def _stdout_is_closed() -> bool:

@@ -61,7 +61,7 @@ def load_config(spec: str) -> ConfigDict:
         config: Any = found(*word)
     except ConfigError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _config_file_error(name, path, word, error) from error
     if not isinstance(config, ConfigDict):
         raise ConfigError(
@@ -214,7 +214,7 @@ def _suggest_field(word: str, level: ConfigDict, config: ConfigDict) -> str:
 
 
 def _config_file_error(
-    name: str, path: Path, word: list[str], error: Exception
+    name: str, path: Path, word: list[str], error: BaseException
 ) -> ConfigError:
     """Returns the error for a config file that fails, with the line."""
     if isinstance(error, ValueError):

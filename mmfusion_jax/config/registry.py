@@ -14,7 +14,6 @@ from mmfusion_jax.data.registry import DATASETS
 from mmfusion_jax.encoders import ENCODERS
 from mmfusion_jax.errors import (
     ConfigError,
-    code_location,
     describe_exception,
     shorten,
     shown,
@@ -24,6 +23,7 @@ from mmfusion_jax.fusion import FUSIONS
 from mmfusion_jax.losses import LOSSES
 from mmfusion_jax.metrics import METRICS
 from mmfusion_jax.models import MODELS
+from mmfusion_jax.user_code import code_location
 from mmfusion_jax.weights import WEIGHT_MAPPINGS
 
 OPTIMIZERS = {
@@ -74,6 +74,8 @@ def check_name(kind: str, name: Any, where: str) -> None:
         ConfigError: `name` is neither a short name of this kind nor an import path.
     """
     table = TABLES[kind]
+    if isinstance(name, type):  # the class instead of its import path
+        name = f"{name.__module__}.{name.__qualname__}"
     if not isinstance(name, str) or not (name in table or is_import_path(name)):
         raise ConfigError(
             "C03",
@@ -116,6 +118,8 @@ def load_part(kind: str, name: str, where: str) -> Any:
         raise ConfigError(
             "C32",
             f"{where}={shown(name)} cannot be imported: {reason}.",
-            "an importable module and a name in it, such as my_package.my_module:Name;"
-            " modules in the current folder may need PYTHONPATH=.",
+            "correct this module"
+            if line
+            else "an importable module and a name in it, such as my_package.my_module:"
+            "Name; modules in the current folder may need PYTHONPATH=.",
         ) from error

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
+from package_code import as_package_code
 from paths import ROOT
 
 import mmfusion_jax
@@ -279,7 +280,7 @@ def test_an_exception_while_flags_are_read_is_a_bug(capsys, monkeypatch, tmp_pat
         raise TypeError("odd")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mmfusion_jax.cli.command.parse", broken)
+    monkeypatch.setattr("mmfusion_jax.cli.command.parse", as_package_code(broken))
     code, _, err = answer(capsys, "--config=cfn_sr")
     assert code == 1 and err.startswith("error[B00] bug: TypeError: odd")
     assert "Traceback" in (tmp_path / "runs" / "run.log").read_text()
@@ -362,6 +363,7 @@ def test_printed_fields_can_be_given_back(capsys):
     ],
 )
 def test_an_exception_becomes_an_exit_code(capsys, tmp_path, error, code, said):
+    @as_package_code
     def main(request):
         raise error
 
@@ -370,7 +372,7 @@ def test_an_exception_becomes_an_exit_code(capsys, tmp_path, error, code, said):
     assert got == code
     assert said in err
     assert "Traceback" not in err
-    assert len(err.splitlines()) <= 4
+    assert len(err.splitlines()) <= 6
     if not isinstance(error, Interrupted | KeyboardInterrupt):
         assert "Traceback" in (tmp_path / "run.log").read_text()
     _, _, err = answer(capsys, *words, "--debug", main=main)
@@ -379,6 +381,7 @@ def test_an_exception_becomes_an_exit_code(capsys, tmp_path, error, code, said):
 
 
 def test_a_process_among_others_does_not_wait_for_them(capsys, tmp_path, monkeypatch):
+    @as_package_code
     def main(request):
         raise RuntimeError("odd")
 
@@ -398,6 +401,7 @@ def test_a_process_among_others_does_not_wait_for_them(capsys, tmp_path, monkeyp
 
 
 def test_a_bug_names_its_log_where_the_folder_cannot_be(capsys, tmp_path):
+    @as_package_code
     def main(request):
         raise RuntimeError("odd")
 
@@ -486,6 +490,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(words):
 
 
 def test_a_pipe_to_a_worker_that_breaks_is_an_error(capsys, tmp_path):
+    @as_package_code
     def broken(request):
         raise BrokenPipeError("a worker is gone")
 

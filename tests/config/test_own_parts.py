@@ -3,6 +3,7 @@
 import jax
 import pytest
 import tiny_dataset
+from package_code import as_package_code
 
 from mmfusion_jax.cli.command import Command, run_command
 from mmfusion_jax.config import build
@@ -42,6 +43,10 @@ def trace(config: Config) -> None:
     scores = parts.task.metrics()
     evaluate = make_eval_step(parts.model, parts.objective, scores, parts.modalities)
     jax.eval_shape(evaluate, state.variables, batch)
+
+
+TRACE = Command("x", "Does.", as_package_code(lambda request: trace(request.config)))
+trace = as_package_code(trace)
 
 
 def model(kind: str = "", name: str = "bad_parts:Model") -> dict:
@@ -131,25 +136,48 @@ def test_a_part_that_breaks_its_contract_is_named(changes, code, said):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "part", "said", "source"),
     [
-        (model("raises"), "line 35: TypeError: dot_general"),
-        (loss("bad_parts:Loss", kind="a key"), "KeyError: 'smell'"),
-        (data("raises"), "FileNotFoundError: no such clip"),
-        (augmentation("a key"), "KeyError: 'nothing'"),
+        (
+            model("raises"),
+            "model",
+            "line 35: TypeError: dot_general",
+            "return x @ jnp.ones((99, 3))",
+        ),
+        (
+            loss("bad_parts:Loss", kind="a key"),
+            "losses.extra",
+            "KeyError: 'smell'",
+            'return outputs.aux["smell"]',
+        ),
+        (
+            data("raises"),
+            "data",
+            "FileNotFoundError: no such clip",
+            'raise FileNotFoundError("no such clip")',
+        ),
+        (
+            augmentation("a key"),
+            "data.augmentations.audio",
+            "KeyError: 'nothing'",
+            'return example["nothing"]',
+        ),
     ],
 )
-def test_an_exception_in_own_code_names_its_line(changes, said, tmp_path, capsys):
+def test_an_exception_in_own_code_shows_its_frames(
+    changes, part, said, source, tmp_path, capsys
+):
     path = tmp_path / "mine.py"
     path.write_text(
         "from test_own_parts import changed\n"
         f"def get_config():\n    return changed({changes!r})\n"
     )
-    command = Command("x", "Does.", lambda request: trace(request.config))
-    assert run_command(command, [f"--config={path}", f"--workdir={tmp_path}"]) == 2
+    assert run_command(TRACE, [f"--config={path}", f"--workdir={tmp_path}"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error[C33] ") and "bad_parts.py, line " in error
-    assert said in error and len(error.splitlines()) == 2
+    assert said in error and f"\n    {source}\n" in error
+    assert f"\n  part: config.{part}\n" in error
+    assert "mmfusion_jax/" not in error
     assert "Traceback" in (tmp_path / "run.log").read_text()
 
 
@@ -157,15 +185,23 @@ def test_a_bug_of_the_library_stays_a_bug(tmp_path, capsys, monkeypatch):
     def broken(*args):
         raise TypeError("odd")
 
-    monkeypatch.setattr(build, "build_objective", broken)
+    monkeypatch.setattr(build, "build_objective", as_package_code(broken))
     path = tmp_path / "mine.py"
     path.write_text(
         "from test_own_parts import changed, model\n"
         "def get_config():\n    return changed(model())\n"
     )
-    command = Command("x", "Does.", lambda request: trace(request.config))
-    assert run_command(command, [f"--config={path}", f"--workdir={tmp_path}"]) == 1
-    assert "error[B00] bug: TypeError: odd" in capsys.readouterr().err
+    assert run_command(TRACE, [f"--config={path}", f"--workdir={tmp_path}"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error[B00] bug: TypeError: odd\n  File ")
+    assert "which may be the cause: bad_parts:Model, tiny_dataset:tones\n" in error
+    assert error.endswith(f"which is in {tmp_path}/run.log\n")
+
+
+def test_python_gets_the_exception_of_own_code_unchanged():
+    with pytest.raises(KeyError, match="smell") as info:
+        trace(changed(loss("bad_parts:Loss", kind="a key")))
+    assert type(info.value) is KeyError and info.value.args == ("smell",)
 
 
 @pytest.mark.parametrize(

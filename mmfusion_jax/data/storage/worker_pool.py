@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from mmfusion_jax.errors import DataError, UserError, describe_exception
 from mmfusion_jax.safe_load.parent_death import exit_with_parent
+from mmfusion_jax.user_code import code_location
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -166,4 +167,5 @@ def _guarded(work: Callable[[Job], Result], job: Job) -> Result | Failure:
     except UserError as error:
         return Failure(error.args[0])
     except Exception as error:
-        return Failure(describe_exception(error))
+        reason, line = describe_exception(error), code_location(error)
+        return Failure(f"{reason} ({line})" if line else reason)
