@@ -1,6 +1,7 @@
 """The objects of an experiment, from its typed spec."""
 
 import dataclasses
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.errors import (
     ConfigError,
     join_names,
+    shorten,
     shown,
     shown_name,
     suggest,
@@ -117,7 +119,16 @@ def describe_dataset(spec: ExperimentSpec, fold: int) -> Dataset:
     info = loader_info(dataset.target)
     if info.outline is None or info.has_files(dataset.options):
         return build_dataset(spec, fold)
-    data = info.outline(**_dataset_arguments(spec, fold))
+    arguments = _dataset_arguments(spec, fold)
+    try:
+        inspect.signature(info.outline).bind(**arguments)
+    except TypeError as error:
+        raise dataset.error(
+            f"has an outline that does not take its arguments: {shorten(error)}"
+        ) from error
+    data = info.outline(**arguments)
+    if not isinstance(data, Dataset):
+        raise dataset.error(f"has an outline that returns {type_name(data)}")
     _check_modalities(data, spec.data)
     return with_augmentations(data, spec)
 

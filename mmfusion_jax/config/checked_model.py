@@ -85,6 +85,8 @@ class CheckedModel:
                 f"returns aux of {type_name(outputs.aux)}, not a dict"
             )
         for name, x in outputs.aux.items():
+            if not isinstance(name, str):
+                raise self.part.error(f"returns aux[{shown(name)}], not a string")
             if not getattr(x, "shape", ()) or x.shape[0] != b:
                 raise self.part.error(
                     f"returns aux[{shown(name)}] without an axis of the {b} examples"

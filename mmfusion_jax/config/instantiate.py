@@ -91,7 +91,10 @@ def check_options(
             raise ConfigError(
                 "C31",
                 f"{where}.{shown_name(name)} is missing.",
-                f"add {shown_name(name)} to {where} in the config file",
+                f"add {shown_name(name)} to {where} in the config file"
+                + (
+                    f"; not from the config: {join_names(provided)}" if provided else ""
+                ),
             )
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
 from mmfusion_jax.config.instantiate import arguments_of
@@ -106,10 +107,23 @@ def _rule(
         options["weight_decay"] = spec.weight_decay
     rate = spec.learning_rate if group.learning_rate is None else group.learning_rate
     schedule = spec.schedule.build(rate=rate, steps=steps)
-    spec.schedule.check_call(schedule, "step")
+    _check_schedule(spec.schedule, schedule)
     rule = spec.optimizer.build(learning_rate=schedule, **options)
     _check_rule(spec.optimizer, rule)
     return rule
+
+
+def _check_schedule(part: Part, schedule: Any) -> None:
+    """Raises ConfigError unless a schedule maps a step to a number."""
+    part.check_call(schedule, "step")
+    if part.is_builtin:
+        return
+    rates = []
+    step = jax.ShapeDtypeStruct((), "int32")
+    jax.eval_shape(lambda step: rates.append(schedule(step)), step)
+    is_number = isinstance(rates[0], int | float | np.number | jax.Array)
+    if not is_number or np.shape(rates[0]):
+        raise part.error(f"returns {type_name(rates[0])} for a step, not a number")
 
 
 def _check_rule(part: Part, rule: Any) -> None:

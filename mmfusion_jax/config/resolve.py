@@ -34,6 +34,7 @@ from mmfusion_jax.errors import (
     shown,
     shown_name,
     suggest,
+    type_name,
 )
 from mmfusion_jax.losses.objective import TASK
 from mmfusion_jax.metrics.integration_score import IntegrationScoreSpec
@@ -178,6 +179,7 @@ CALLS = {
     "encoder": ("values", "mask"),
     "fusion": ("streams",),
     "loss": ("outputs", "batch"),
+    "metric": ("collected",),
 }
 """Kind -> arguments with which the object that a config describes is called."""
 
@@ -201,8 +203,16 @@ def _part(kind: str, values: Mapping[str, Any], where: str) -> Part:
         raise ConfigError(
             "C33",
             f"{where}.name={shown(name)} is a function of ({join_names(call)}).",
-            f"a class whose objects are such functions, see the {kind} in "
+            "a ScoreInfo with this formula, see the metric in CONTRIBUTING.md"
+            if kind == "metric"
+            else f"a class whose objects are such functions, see the {kind} in "
             "CONTRIBUTING.md",
+        )
+    if dataclasses.is_dataclass(target) and not isinstance(target, type):
+        raise ConfigError(
+            "C33",
+            f"{where}.name={shown(name)} is {type_name(target)}, not a class.",
+            "the class of this object; its options are fields of the config",
         )
     if kind in ("model", *INNER):
         options |= _inner_parts(options, where)
@@ -259,6 +269,11 @@ def _check_takes(dataset: Part, folds: int, protocol: str) -> None:
     takes = loader_info(dataset.target).takes
     arguments = arguments_of(dataset.target).items()
     needs = {name for name, p in arguments if p.default is p.empty}
+    any_name = any(p.kind is p.VAR_KEYWORD for _, p in arguments)
+    if not any_name and (extra := set(takes).difference(name for name, _ in arguments)):
+        raise dataset.error(
+            f"declares takes={shown(tuple(sorted(extra)))}, which are not its arguments"
+        )
     if missing := needs.intersection(RUN_ARGUMENTS).difference(takes):
         raise dataset.error(
             f"has the argument {shown(min(missing))}, which it must declare: "

@@ -127,7 +127,7 @@ class Dataset:
         if split in self.labels:
             return np.asarray(self.labels[split][name])
         source = self.sources[split]
-        return np.array([source[i]["labels"][name] for i in range(len(source))])
+        return np.array([_label(source[i], name, split, i) for i in range(len(source))])
 
     def example_id_list(self, split: str) -> list[str]:
         """Returns the id of every example of `split`, in the order of the source."""
@@ -151,6 +151,23 @@ class Dataset:
                 if len(ids):
                     low, high = min(low, int(ids.min())), max(high, int(ids.max()))
         return low, high
+
+
+def _label(example: Any, name: str, split: str, index: int) -> Any:
+    """Returns a label of an example.
+
+    Raises:
+        DataError: It is not an example with this label.
+    """
+    labels = example.get("labels") if isinstance(example, Mapping) else None
+    if isinstance(labels, Mapping) and name in labels:
+        return labels[name]
+    raise DataError(
+        "D25",
+        f"example {index} of split {shown(split)} does not have the label "
+        f"{shown(name)}.",
+        "see `Example` in mmfusion_jax/data/dataset.py",
+    )
 
 
 def is_ids(values: np.ndarray) -> bool:
@@ -219,6 +236,8 @@ def dataset_loader(
     Raises:
         ValueError: `takes` has a name that is not in `RUN_ARGUMENTS`.
     """
+    if isinstance(takes, str):
+        raise ValueError(f"takes={shown(takes)} must be a tuple: ({shown(takes)},).")
     if unknown := [name for name in takes if name not in RUN_ARGUMENTS]:
         raise ValueError(
             f"takes={shown(unknown)} is unknown; known: {join_names(RUN_ARGUMENTS)}."

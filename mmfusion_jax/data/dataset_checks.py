@@ -1,5 +1,6 @@
 """Checks that a dataset and its examples have the form that the pipeline needs."""
 
+import inspect
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from mmfusion_jax.errors import DataError, join_names, shorten, shown, type_name
 
 SPLITS = ("train", "valid", "test")
 PARTS = ("inputs", "masks", "labels", "weight")
+MAPPINGS = ("sources", "classes", "values", "flags", "labels", "groups", "facts", "ids")
 
 
 def check_dataset(data: Dataset, label: str) -> None:
@@ -25,6 +27,7 @@ def check_dataset(data: Dataset, label: str) -> None:
         DataError: A split is unknown or empty, an example is malformed, or the dataset
             declares something else than `Dataset` describes.
     """
+    _check_types(data)
     check_splits(data, "train")
     _check_declarations(data)
     for split, source in data.sources.items():
@@ -61,6 +64,32 @@ def _check_example_ids(data: Dataset, split: str) -> None:
         raise _invalid(f"example_ids of split {shown(split)} has {shown(twice)} twice")
 
 
+def _check_types(data: Dataset) -> None:
+    """Raises DataError if a field of a dataset is not a string or a mapping."""
+    for field in ("name", "title"):
+        if not isinstance(value := getattr(data, field), str):
+            raise _invalid(f"{shown(field)} is {type_name(value)}, not a string")
+    for field in MAPPINGS:
+        if not isinstance(value := getattr(data, field), Mapping):
+            raise _invalid(f"{shown(field)} is {type_name(value)}, not a dictionary")
+    for split, labels in data.labels.items():
+        if not isinstance(labels, Mapping):
+            raise _invalid(
+                f"labels[{shown(split)}] is {type_name(labels)}, not a dictionary"
+            )
+
+
+def _takes(function: Any, count: int) -> bool:
+    """Returns whether a value can be called with some positional arguments."""
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError:
+        return False
+    except ValueError:  # a function without a signature, such as one written in C
+        return callable(function)
+    return True
+
+
 def _check_declarations(data: Dataset) -> None:
     """Raises DataError if a field of a dataset has the wrong type."""
     for name, target in data.values.items():
@@ -68,8 +97,16 @@ def _check_declarations(data: Dataset) -> None:
             raise _invalid(
                 f"values[{shown(name)}] is {type_name(target)}, not a RegressionTarget"
             )
-    if data.augment is not None and not callable(data.augment):
-        raise _invalid(f"augment is {type_name(data.augment)}, not a function")
+    for name, classes in {**data.classes, **data.flags}.items():
+        if isinstance(classes, str) or not all(isinstance(c, str) for c in classes):
+            raise _invalid(
+                f"classes or flags of {shown(name)} are {shown(classes)}, not a tuple "
+                "of strings"
+            )
+    if data.augment is not None and not _takes(data.augment, 2):
+        raise _invalid(
+            f"augment is {type_name(data.augment)}, not a function of (example, rng)"
+        )
     try:
         json.dumps(dict(data.facts))
     except (TypeError, ValueError) as error:
@@ -113,7 +150,11 @@ def check_example(example: Any, where: str) -> None:
     if missing := [part for part in PARTS if part not in example]:
         raise _malformed(f"{where} does not have {shown(missing[0])}")
     for name, x in example["inputs"].items():
-        values, mask = np.asarray(x), np.asarray(example["masks"].get(name))
+        if not isinstance(x, np.ndarray):
+            raise _malformed(
+                f"input {shown(name)} of {where} is {type_name(x)}, not a NumPy array"
+            )
+        values, mask = x, np.asarray(example["masks"].get(name))
         if values.dtype.kind not in "biuf" or not values.ndim:
             raise _malformed(
                 f"input {shown(name)} of {where} is not an array of numbers"
@@ -127,6 +168,8 @@ def check_example(example: Any, where: str) -> None:
 
 def mismatch(examples: Sequence[Example]) -> DataError:
     """Returns the error for examples that cannot be stacked."""
+    for example in examples:
+        check_example(example, "an example of a batch")
     for part in ("inputs", "masks", "labels"):
         names = [set(example[part]) for example in examples]
         if any(one != names[0] for one in names):

@@ -39,6 +39,14 @@ class InMemory:
     labels: Mapping[str, np.ndarray]
 
     def __post_init__(self):
+        if missing := sorted({*self.inputs}.difference(self.masks)):
+            raise DataError(
+                "D25",
+                f"InMemory has the input {shown(missing[0])} without a mask.",
+                "np.ones((n, t), bool) for an input (n, t, ...) that is never padded",
+            )
+        if not self.masks:
+            raise DataError("D25", "InMemory has no input.", "give at least one")
         arrays = {**self.inputs, **self.labels}
         for name, array in [*arrays.items(), *self.masks.items()]:
             if len(array) != len(self):

@@ -165,19 +165,28 @@ def collate(examples: Sequence[Example]) -> Batch:
     try:
         parts: dict[str, Any] = {
             part: {
-                name: np.stack([example[part][name] for example in examples])
+                name: _stack([example[part][name] for example in examples])
                 for name in examples[0][part]
             }
             for part in ("inputs", "masks", "labels")
         }
-    except (KeyError, ValueError) as error:
+        weight: Any = np.array([example["weight"] for example in examples], np.float32)
+    except (KeyError, TypeError, ValueError) as error:
         raise mismatch(examples) from error
-    weight: Any = np.array([example["weight"] for example in examples], np.float32)
     return Batch(**parts, weight=weight)
+
+
+def _stack(arrays: Sequence[Any]) -> np.ndarray:
+    """Returns arrays along a new first axis, float64 as float32."""
+    # JAX would convert it too, but warns where a model asks for the dtype of its input.
+    stacked = np.stack(arrays)
+    return stacked.astype(np.float32) if stacked.dtype == np.float64 else stacked
 
 
 def check_present(example: Example, index: int) -> None:
     """Raises DataError if every modality of a training example is missing."""
+    if not isinstance(example, dict) or "masks" not in example:
+        check_example(example, f"example {index} of split 'train'")
     if not any(mask.any() for mask in example["masks"].values()):
         raise DataError(
             "D14",

@@ -69,7 +69,9 @@ def check_extra_metrics(
             )
         taken.add(info.name)
         try:
-            float(info.formula({name: example[name] for name in info.needs}))
+            info.compute({name: example[name] for name in info.needs})
+        except ConfigError:
+            raise
         except Exception as error:
             raise ConfigError(
                 "C16",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import numpy as np
 
-from mmfusion_jax.errors import shown
+from mmfusion_jax.errors import ConfigError, shown, type_name
 from mmfusion_jax.results.experiment_result import MetricInfo
 
 if TYPE_CHECKING:  # commands read what a metric is without JAX
@@ -67,6 +67,21 @@ class ScoreInfo:
         if not self.label:
             object.__setattr__(self, "label", self.name.replace("_", " "))
 
+    def compute(self, collected: Collected) -> float:
+        """Returns the metric of a split.
+
+        Raises:
+            ConfigError: The formula does not return a number.
+        """
+        value = self.formula(collected)
+        if hasattr(value, "__float__") and not np.ndim(value):
+            return float(value)
+        raise ConfigError(
+            "C33",
+            f"the formula of metric {shown(self.name)} returns {type_name(value)}, "
+            "not a number.",
+        )
+
     @property
     def shown(self) -> MetricInfo:
         """The metric as reports show it."""
@@ -122,7 +137,7 @@ def with_loss(infos: Mapping[str, ScoreInfo]) -> dict[str, ScoreInfo]:
 def compute(infos: Iterable[ScoreInfo], collected: Collected) -> dict[str, float]:
     """Returns the metrics by name, without those whose arrays were not collected."""
     return {
-        info.name: float(info.formula(collected))
+        info.name: info.compute(collected)
         for info in infos
         if collected.keys() >= set(info.needs)
     }
