@@ -26,7 +26,21 @@ from mmfusion_jax.types import Streams, Tokens
 
 
 class Identity(nn.Module):
-    """Returns the streams unchanged: the modalities meet in the head only."""
+    """Returns the streams unchanged: the modalities meet in the head only.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> mask = jnp.ones((2, 5), bool)
+        >>> streams = {"audio": mmf.Tokens(jnp.ones((2, 5, 8)), mask)}
+        >>> block = mmf.fusion.Identity()
+        >>> fused, variables = block.init_with_output(
+        ...     jax.random.key(0), streams, train=False
+        ... )
+        >>> fused["audio"].values.shape, variables
+        ((2, 5, 8), {})
+    """
 
     @nn.compact
     def __call__(self, streams: Streams, *, train: bool) -> Streams:
@@ -37,6 +51,19 @@ class Identity(nn.Module):
 
 class StackedModalities(nn.Module):
     """Concatenates the tokens of all modalities to one sequence.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> audio = mmf.Tokens(jnp.ones((2, 5, 8)), jnp.ones((2, 5), bool))
+        >>> video = mmf.Tokens(jnp.ones((2, 3, 8)), jnp.ones((2, 3), bool))
+        >>> block = mmf.fusion.StackedModalities(("audio", "video"))
+        >>> fused, variables = block.init_with_output(
+        ...     jax.random.key(0), {"audio": audio, "video": video}, train=False
+        ... )
+        >>> fused["joint"].values.shape
+        (2, 8, 8)
 
     Attributes:
         modality_order: Names of the streams, with the same token width d.
@@ -60,6 +87,19 @@ class ModalityGraph(nn.Module):
     """`GraphFusion` of the mean token of every modality.
 
     Parameters: `graph`.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> key, mask = jax.random.key(0), jnp.ones((2, 5), bool)
+        >>> streams = {
+        ...     m: mmf.Tokens(jnp.ones((2, 5, 8)), mask) for m in ("audio", "video")
+        ... }
+        >>> block = mmf.fusion.ModalityGraph(("audio", "video"))
+        >>> fused, variables = block.init_with_output(key, streams, train=False)
+        >>> fused["joint"].values.shape
+        (2, 1, 8)
 
     Attributes:
         modality_order: Names of the streams, with the same token width d.
@@ -92,6 +132,19 @@ class WeightedModalities(nn.Module):
     """Multiplies every modality by its weight, see `ModalityWeighting`.
 
     Parameters: `weighting`.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> audio = mmf.Tokens(jnp.ones((2, 5, 8)), jnp.ones((2, 5), bool))
+        >>> video = audio.replace(mask=jnp.array([[True] * 5, [False] * 5]))
+        >>> block = mmf.fusion.WeightedModalities(("audio", "video"), hidden_dim=4)
+        >>> fused, variables = block.init_with_output(
+        ...     jax.random.key(0), {"audio": audio, "video": video}, train=False
+        ... )
+        >>> fused["weights"].values[..., 0].round(2).tolist()
+        [[0.5, 0.5], [1.0, 0.0]]
 
     Attributes:
         modality_order: Names of the streams, with the same token width d.
@@ -165,6 +218,19 @@ class ModalityReinforcement(_WithUnits):
 
     Parameters: `units`.
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> key, mask = jax.random.key(0), jnp.ones((2, 5), bool)
+        >>> streams = {
+        ...     m: mmf.Tokens(jnp.ones((2, 5, 8)), mask) for m in ("audio", "video")
+        ... }
+        >>> block = mmf.fusion.ModalityReinforcement(("audio", "video"), num_heads=2)
+        >>> fused, variables = block.init_with_output(key, streams, train=False)
+        >>> fused["audio"].values.shape
+        (2, 5, 8)
+
     Attributes:
         modality_order: Names of the streams, with the same token width d.
         num_heads, scale, out_proj, ffn_mult, dropout, remat, dtype: See
@@ -192,6 +258,21 @@ class PredictiveFusion(_WithUnits):
     """`PredictiveSelfAttention` with units that predict attention maps.
 
     Parameters: `attention`.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> key, mask = jax.random.key(0), jnp.ones((2, 5), bool)
+        >>> streams = {
+        ...     m: mmf.Tokens(jnp.ones((2, 5, 8)), mask) for m in ("audio", "video")
+        ... }
+        >>> block = mmf.fusion.PredictiveFusion(
+        ...     ("audio", "video"), num_heads=2, num_layers=1
+        ... )
+        >>> fused, variables = block.init_with_output(key, streams, train=False)
+        >>> fused["audio"].values.shape
+        (2, 5, 8)
 
     Attributes:
         modality_order: Names of the streams, with the same token width d.
@@ -228,6 +309,21 @@ class HierarchicalFusion(_WithUnits):
     """`HierarchicalAttention` with the options of its units.
 
     Parameters: `attention`.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> key, mask = jax.random.key(0), jnp.ones((2, 5), bool)
+        >>> streams = {
+        ...     m: mmf.Tokens(jnp.ones((2, 5, 8)), mask) for m in ("audio", "video")
+        ... }
+        >>> block = mmf.fusion.HierarchicalFusion(
+        ...     ("audio", "video"), num_heads=2, num_layers=1
+        ... )
+        >>> fused, variables = block.init_with_output(key, streams, train=False)
+        >>> fused["audio"].values.shape
+        (2, 5, 8)
 
     Attributes:
         modality_order: Names of the streams, with the same token width d.

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mmfusion_jax.models.baselines import LateFusion as LateFusion
     from mmfusion_jax.models.baselines import Unimodal as Unimodal
     from mmfusion_jax.models.cfn_sr import CFNSR as CFNSR
+    from mmfusion_jax.models.fused import Fused as Fused
     from mmfusion_jax.models.hetero_fusion_net import HeteroFusionNet as HeteroFusionNet
     from mmfusion_jax.models.mcl_mcf import MCLMCF as MCLMCF
     from mmfusion_jax.models.mea import MEA as MEA

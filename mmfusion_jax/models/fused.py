@@ -46,6 +46,22 @@ class Fused(nn.Module):
     Parameters: `encoders_<modality>`, `project_<modality>`, `fusion`, `head`;
     `pool_<stream>` with pooling="attention".
 
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> audio, video = jnp.ones((2, 5, 8)), jnp.ones((2, 4, 6))
+        >>> masks = {"audio": jnp.ones((2, 5), bool), "video": jnp.ones((2, 4), bool)}
+        >>> batch = mmf.Batch({"audio": audio, "video": video}, masks)
+        >>> encoders = {m: mmf.encoders.Precomputed() for m in masks}
+        >>> block = mmf.fusion.ModalityGraph(("audio", "video"))
+        >>> model = mmf.models.Fused(encoders, head_size=3, fusion=block)
+        >>> outputs, variables = model.init_with_output(
+        ...     jax.random.key(0), batch, train=False
+        ... )
+        >>> outputs.prediction.shape, outputs.aux["joint"].shape
+        ((2, 3), (2, 64))
+
     Attributes:
         encoders: Encoders of any number of modalities.
         head_size: k.
