@@ -27,6 +27,7 @@ PUBLIC = by_name(
         "mmfusion_jax.ops",
         "mmfusion_jax.results",
         "mmfusion_jax.tasks",
+        "mmfusion_jax.testing",
         "mmfusion_jax.types:Batch",
         "mmfusion_jax.types:Outputs",
         "mmfusion_jax.types:Streams",
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from mmfusion_jax import ops as ops
     from mmfusion_jax import results as results
     from mmfusion_jax import tasks as tasks
+    from mmfusion_jax import testing as testing
     from mmfusion_jax.analysis.gradients import (
         gradient_similarity as gradient_similarity,
     )

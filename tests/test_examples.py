@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sample_results
 from groups import in_ci
@@ -15,6 +16,7 @@ from public_names import PACKAGES, public
 
 from mmfusion_jax.results.json_file import write_json
 from mmfusion_jax.results.metrics_file import MetricsLine
+from mmfusion_jax.results.predictions_file import write_predictions
 
 OPTIONS = doctest.NORMALIZE_WHITESPACE
 WITHOUT = {"mmfusion_jax:Streams", "mmfusion_jax.metrics:RMSE"}
@@ -38,6 +40,9 @@ FAST = (
     "mmfusion_jax.metrics:SentimentMetrics",
     "mmfusion_jax.metrics:paired_test",
     "mmfusion_jax.ops:zero_masked",
+    "mmfusion_jax.results:read_predictions",
+    "mmfusion_jax.testing:Report",
+    "mmfusion_jax.testing:check_fusion",
 )
 """Names whose examples run in the default group; the others compile more."""
 
@@ -68,6 +73,8 @@ def folder(tmp_path_factory) -> Path:
     workdir.mkdir(parents=True)
     write_json(workdir / "result.json", sample_results.result())
     write_json(workdir / "run.json", sample_results.entry(0.75))
+    truth, logits = np.arange(2), np.eye(2, dtype=np.float32)
+    write_predictions(workdir, ["test/0", "test/1"], truth, logits)
     line = MetricsLine(20, "train", epoch=0.5, values={"loss": 1.25})
     (workdir / "metrics.jsonl").write_text(line.dumps(), encoding="utf-8")
     return workdir.parents[1]

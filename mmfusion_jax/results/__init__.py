@@ -15,6 +15,8 @@ PUBLIC = by_name(
         "mmfusion_jax.results.model_result:read_run",
         "mmfusion_jax.results.metrics_file:MetricsLine",
         "mmfusion_jax.results.metrics_file:read_metrics",
+        "mmfusion_jax.results.predictions_file:Predictions",
+        "mmfusion_jax.results.predictions_file:read_predictions",
     )
 )
 """Public name -> import path."""
@@ -31,5 +33,9 @@ if TYPE_CHECKING:
     from mmfusion_jax.results.model_result import Evaluation as Evaluation
     from mmfusion_jax.results.model_result import ModelResult as ModelResult
     from mmfusion_jax.results.model_result import read_run as read_run
+    from mmfusion_jax.results.predictions_file import Predictions as Predictions
+    from mmfusion_jax.results.predictions_file import (
+        read_predictions as read_predictions,
+    )
 else:
     __getattr__, __dir__, __all__ = attach(__name__, PUBLIC)

@@ -21,6 +21,14 @@ Row: TypeAlias = Number | list[Number]
 class Predictions:
     """Labels and predictions of the selected checkpoint on the test split.
 
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> found = mmf.results.Predictions(
+        ...     ids=["test/0", "test/1"], y_true=[0, 1], y_pred=[[2.0, 0.5], [1.0, 3.0]]
+        ... )
+        >>> (found.prediction.argmax(axis=1) == found.truth).tolist()
+        [True, True]
+
     Attributes:
         ids: Id of every example, see `Dataset.example_ids`, (n).
         y_true: Labels: classes (n), scores (n), or flags (n j).
@@ -72,6 +80,13 @@ def write_predictions(
 
 def read_predictions(folder: Path) -> Predictions | None:
     """Reads the predictions of a run; None if it has none.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import mmfusion_jax as mmf
+        >>> found = mmf.results.read_predictions(Path("runs/cfn_sr"))
+        >>> found.ids, found.truth.tolist()
+        (['test/0', 'test/1'], [0.0, 1.0])
 
     Raises:
         CheckpointError: The file is corrupted or has another format version.

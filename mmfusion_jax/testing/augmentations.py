@@ -34,9 +34,12 @@ def check_augmentation(
 ) -> Report:
     """Checks that an augmentation does what every augmentation must.
 
-        from mmfusion_jax import testing
-
-        print(testing.check_augmentation(AddNoise("audio")))
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> augment = mmf.data.RandomImage("video")  # or an augmentation of yours
+        >>> report = mmf.testing.check_augmentation(augment)
+        >>> "same seed same result" in report.checked
+        True
 
     Args:
         augmentation: `(example, rng) -> example`, with the field `modality`.

@@ -26,9 +26,23 @@ def check_dataset(
 ) -> Report:
     """Checks that a dataset does what every dataset must.
 
-        from mmfusion_jax import testing
-
-        print(testing.check_dataset(load_tones(), "pitch"))
+    Example:
+        >>> import numpy as np
+        >>> import mmfusion_jax as mmf
+        >>> examples = mmf.data.InMemory(
+        ...     {"audio": np.random.default_rng(0).random((4, 5, 3), np.float32)},
+        ...     {"audio": np.ones((4, 5), bool)},
+        ...     {"pitch": np.array([0, 1, 0, 1])},
+        ... )
+        >>> sources = {
+        ...     "train": examples.rows(np.array([0, 1])),
+        ...     "test": examples.rows(np.array([2, 3])),
+        ... }
+        >>> classes = {"pitch": ("low", "high")}
+        >>> data = mmf.data.Dataset("tones", "Tones", sources, classes)
+        >>> report = mmf.testing.check_dataset(data, "pitch")
+        >>> "labels in range" in report.checked
+        True
 
     Args:
         dataset: The dataset.

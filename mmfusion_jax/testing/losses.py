@@ -41,9 +41,13 @@ def check_loss(
 ) -> Report:
     """Checks that a loss term does what every term must.
 
-        from mmfusion_jax import testing
-
-        print(testing.check_loss(MyLoss("audio", "video")))
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> report = mmf.testing.check_loss(
+        ...     mmf.losses.L1("score")
+        ... )  # or a loss of yours
+        >>> "rows of weight 0" in report.checked
+        True
 
     Args:
         term: `(outputs, batch) -> (b)`, or `()` with `compares_examples`.

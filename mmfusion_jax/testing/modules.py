@@ -42,9 +42,12 @@ def check_fusion(
 ) -> Report:
     """Checks that a fusion block does what every block must.
 
-        from mmfusion_jax import testing
-
-        print(testing.check_fusion(MyGate(), {"audio": (5, 8), "video": (7, 8)}))
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> block = mmf.fusion.Identity()  # or a block of yours
+        >>> report = mmf.testing.check_fusion(block, {"audio": (5, 8), "video": (7, 8)})
+        >>> "masked values" in report.checked
+        True
 
     Args:
         block: A Linen module, `(streams, *, train) -> Streams`.
@@ -127,9 +130,12 @@ def check_encoder(
 ) -> Report:
     """Checks that an encoder does what every encoder must.
 
-        from mmfusion_jax import testing
-
-        print(testing.check_encoder(MyEncoder(), (16, 6)))
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> encoder = mmf.encoders.Precomputed()  # or an encoder of yours
+        >>> report = mmf.testing.check_encoder(encoder, (16, 6))
+        >>> "missing stays missing" in report.checked
+        True
 
     Args:
         encoder: A Linen module, `(values, mask, *, train) -> Tokens`.
@@ -241,9 +247,13 @@ def check_model(
 ) -> Report:
     """Checks that a model does what every model must.
 
-        from mmfusion_jax import testing
-
-        print(testing.check_model(my_model, {"audio": (16, 4), "video": (1, 6)}))
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> encoders = {m: mmf.encoders.Precomputed() for m in ("audio", "video")}
+        >>> model = mmf.models.LateFusion(encoders, head_size=3)  # or yours
+        >>> report = mmf.testing.check_model(model, {"audio": (16, 4), "video": (1, 6)})
+        >>> "subsets of modalities" in report.checked
+        True
 
     Args:
         model: A Linen module, `(batch, *, train) -> Outputs`.

@@ -19,6 +19,17 @@ class NotCheckedError(Exception):
 class Report:
     """The properties that were checked, and those that were not.
 
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> held = ("parameters", "masked values")
+        >>> reasons = {"bfloat16": "it does not have the option dtype"}
+        >>> print(mmf.testing.Report("MyGate", held, reasons))
+        MyGate: 2 properties hold
+          parameters
+          masked values
+        not checked:
+          bfloat16: it does not have the option dtype
+
     Attributes:
         part: Name of the part.
         checked: Properties that hold.

@@ -1,5 +1,6 @@
-"""Pyright reads this in tests/test_public_names.py; two lines have an unknown name."""
+"""Read by Pyright in tests/test_public_names.py; three names are unknown."""
 
+from pathlib import Path
 from typing import assert_type
 
 import mmfusion_jax as mmf
@@ -13,5 +14,13 @@ assert_type(mmf.datasets.digits(), Dataset)
 assert_type(mmf.losses.InfoNCE(("text_audio",)).symmetric, bool)
 fusion: type[mmf.fusion.ResidualAttention] = mmf.fusion.ResidualAttention
 batch = mmf.Batch(inputs={}, masks={})
+block = mmf.fusion.Identity()
+assert_type(
+    mmf.models.Fused({"audio": encoder}, 8, block).pooled_streams, tuple[str, ...]
+)
+found = mmf.results.read_predictions(Path("runs/cfn_sr"))
+assert_type(found, mmf.results.Predictions | None)
+assert_type(mmf.testing.check_fusion(block), mmf.testing.Report)
 _ = mmf.encoders.AudioConf  # unknown
 _ = mmf.losses.InfoNCEE  # unknown
+_ = mmf.testing.check_fusions  # unknown
