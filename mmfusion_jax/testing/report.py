@@ -42,7 +42,8 @@ class Report:
 
     def __str__(self) -> str:
         count = len(self.checked)
-        lines = [f"{shown_name(self.part)}: {count} properties hold"]
+        what = "property holds" if count == 1 else "properties hold"
+        lines = [f"{shown_name(self.part)}: {count} {what}"]
         lines += [f"  {shown_name(title)}" for title in self.checked]
         if self.not_checked:
             lines.append("not checked:")
