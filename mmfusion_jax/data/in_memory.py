@@ -83,6 +83,7 @@ class InMemory:
 def _row(values: np.ndarray, index: int) -> np.ndarray:
     """Returns a row as a view that cannot change the array."""
     row = values[index]
-    if row.base is values:
+    # Lists, of a dataset of the user, are an error of a later check.
+    if isinstance(row, np.ndarray) and row.base is values:
         row.flags.writeable = False
     return row
