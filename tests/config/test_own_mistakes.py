@@ -60,7 +60,7 @@ JOINT = "joint = jnp.concatenate(list(vectors.values()), axis=-1)"
 IMPORT_JAX = ("model", "import jax.numpy", "import jax\nimport jax.numpy")
 GROUP = "raise ExceptionGroup('files', [KeyError('a')])"
 WHILE = "joint = jax.lax.while_loop(lambda x: x.sum() > 9, lambda x: x / 2, joint)"
-LOSS = "return zero_masked(distance, batch.has_modalities(self.first, self.second))"
+LOSS = "return jnp.mean(jnp.square(zero_masked(x - y, valid)), axis=-1)"
 OUTPUTS = "return Outputs(prediction_head(joint, self.head_size), vectors)"
 SOURCE = """class Source:
     def __init__(self, inner):
@@ -158,8 +158,8 @@ MISTAKES = {
         ],
     ),
     "syntax": (
-        [("loss", "distance = jnp", "distance == = jnp")],
-        ["error[C32]", 'File "my_package/loss.py", line 26\n', "    distance == = jnp"],
+        [("loss", "valid = batch", "valid == = batch")],
+        ["error[C32]", 'File "my_package/loss.py", line 26\n', "    valid == = batch"],
     ),
     "an instance": (
         [
@@ -226,7 +226,7 @@ MISTAKES = {
     ),
     # Losses and metrics
     "loss float": (
-        [("loss", LOSS, "return float(distance.mean())")],
+        [("loss", LOSS, "return float(x.mean())")],
         part("losses.agreement", "ConcretizationTypeError", "    return float("),
     ),
     "loss label": (
