@@ -21,22 +21,39 @@ OPTIONS = {
     "AdaptiveGate": {"modalities": NAMES, "hidden_dim": 4},
     "CrossModalAlignment": {"modality_order": NAMES, "num_heads": 2},
     "HierarchicalAttention": {"modality_order": NAMES, "block": UNIT, "num_layers": 1},
+    "HierarchicalFusion": {
+        "modality_order": NAMES,
+        "num_heads": 2,
+        "dropout": 0.0,
+        "num_layers": 1,
+    },
     "ModalityAttention": {"modalities": NAMES, "num_heads": 2},
+    "ModalityGraph": {"modality_order": NAMES},
+    "ModalityReinforcement": {"modality_order": NAMES, "num_heads": 2, "dropout": 0.0},
     "ModalityWeights": {"modality_order": NAMES},
+    "PredictiveFusion": {
+        "modality_order": NAMES,
+        "num_heads": 2,
+        "dropout": 0.0,
+        "num_layers": 1,
+    },
     "PredictiveSelfAttention": {
         "modality_order": NAMES,
         "block": functools.partial(UNIT, mu=0.3),
         "num_layers": 1,
     },
     "ResidualAttention": {"hidden_dim": 8, "target": "video", "source": "audio"},
+    "StackedModalities": {"modality_order": NAMES},
     "TensorConvolution": {"x": "audio", "y": "video", "into": "z", "channels": (2, 1)},
     "TransformerContext": {"modality_order": NAMES, "num_layers": 1, "num_heads": 2},
+    "WeightedModalities": {"modality_order": NAMES, "hidden_dim": 4},
 }
 """Block -> its arguments; a block that is not here is made without any."""
 
 CHECKS = {
     "AdaptiveGate": {"fixed_length": True},
     "ModalityAttention": {"fixed_length": True},
+    "PredictiveFusion": {"positional": True},
     "PredictiveSelfAttention": {"positional": True},
     "TensorConvolution": {"streams": {"audio": (1, 8), "video": (1, 8)}},
     "TransformerContext": {"positional": True},
