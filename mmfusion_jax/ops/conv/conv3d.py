@@ -86,7 +86,7 @@ def grouped_conv3d(
         )
     if not even:
         raise ValueError(
-            f"method='taps' supports stride 1 and 2, but stride={stride:d}."
+            f"method='taps' supports stride 1 and 2, but stride={shown(stride)}."
         )
     return _grouped_once(x, w, strides[0], groups, method == "taps")
 
