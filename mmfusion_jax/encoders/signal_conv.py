@@ -75,7 +75,9 @@ class SignalConv(nn.Module):
         Args:
             values: (b t) int token ids, (b t f) features, or (b t h w c) frames;
                 unsigned integers are pixels 0..255.
-            mask: (b t) bool. A token is valid if any step of its window is.
+            mask: (b t) bool. A token is valid if any step of its window is, and its
+                window ends at or before the last valid step. An example with fewer
+                valid steps than one token has is missing.
             train: Apply dropout.
 
         Raises:
@@ -163,13 +165,18 @@ def mean_pool(x: Array, mask: Array, size: int) -> tuple[Array, Array]:
     Args:
         x: (b t d).
         mask: (b t) bool.
-        size: Steps per window; an incomplete window at the end is dropped.
+        size: Steps per window. The window that an example ends in is dropped if it is
+            incomplete, also where padding follows: the tokens of an example do not
+            depend on the length of its batch.
 
     Returns:
         (b n d) and (b n), n = t // size.
     """
     if size == 1:
         return x, mask
+    steps = 1 + jnp.arange(x.shape[1])
+    length = jnp.max(steps * mask, axis=1, keepdims=True)
+    mask = mask & (steps <= length // size * size)
     n = x.shape[1] // size
     windows = einops.rearrange(x[:, : n * size], "b (n size) d -> b n size d", n=n)
     valid = einops.rearrange(mask[:, : n * size], "b (n size) -> b n size", n=n)

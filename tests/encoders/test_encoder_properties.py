@@ -42,6 +42,31 @@ SMALL = {
 not here is checked with its defaults and an input of the kit."""
 
 
+UNEVEN = {
+    **{f"audio_cnn, {t}": ("audio_cnn", {}, (t, 5)) for t in (24, 25)},
+    **{f"conv1d, {t}": ("conv1d", {"pools": (3, 2)}, (t, 2)) for t in (12, 17, 19)},
+    "conv1d, frames": ("conv1d", {"pools": (2, 1)}, (5, 8, 8, 1)),
+    "conv1d, ids": ("conv1d", {"pools": (3,), "vocab_size": 20}, (11,)),
+    "r3d, stages": ("r3d", {"blocks": (1, 1)}, (5, 9, 10, 3)),
+    "resnext_3d, 5": ("resnext_3d", {"blocks": (1,)}, (5, 9, 10, 3)),
+    **{f"wav2vec2, {t}": ("wav2vec2", {}, (t,)) for t in (91, 97)},
+}
+"""Encoders that reduce the number of steps, at lengths that are not multiples: name ->
+encoder, its changed options, shape of an example."""
+
+
+@pytest.mark.parametrize("name", in_ci(UNEVEN))
+def test_lengths_that_are_not_multiples(name):
+    encoder, options, shape = UNEVEN[name]
+    options = SMALL[encoder][0] | options
+    # One padded step fills no window, and several do.
+    for extra in (1, 4):
+        report = testing.check_encoder(
+            ENCODERS[encoder](**options), shape, name=name, extra_padding=extra
+        )
+        assert "padding length" in report.checked
+
+
 @pytest.mark.parametrize("name", in_ci(ENCODERS, "precomputed", "conv_lstm"))
 def test_properties(name):
     options, shape = SMALL.get(name, ({}, None))

@@ -56,6 +56,11 @@ def test_pooling_takes_means_of_real_steps():
     values, real = mean_pool(x, mask, 2)
     assert real.tolist() == [[True, True, False], [False, True, True]]
     assert values[..., 0].tolist() == [[0.5, 2, 0], [0, 9.5, 11.5]]
+    # An incomplete last window is dropped, whether or not padding follows.
+    mask = jnp.array([[1, 1, 1, 1, 1, 0, 0], [1, 0, 1, 0, 0, 0, 0]], bool)
+    _, real = mean_pool(x, mask, 2)
+    assert real.tolist() == [[True, True, False], [True, False, False]]
+    assert mean_pool(x[:, :5], mask[:, :5], 2)[1].tolist() == real[:, :2].tolist()
     tokens, _ = run(SignalConv(4, pools=(3, 2, 1)), x, mask)
     assert tokens.values.shape == (2, 1, 4)
 
