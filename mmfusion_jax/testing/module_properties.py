@@ -1,8 +1,9 @@
 """Properties of encoders, fusion blocks and models, one function for each."""
 
+import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -409,8 +410,7 @@ def two_devices(case: ModuleCase) -> None:
     """Under pmap over two devices the results are those of one device."""
     if jax.local_device_count() < 2:
         raise NotCheckedError("this process has one device")
-    has_axis = hasattr(case.module, "axis")
-    module = case.module.clone(axis="data") if has_axis else case.module
+    module = _with_axis(case.module)
     train = not case.is_random
     if not train and case.has_statistics:
         note = "training is random, so statistics of two devices are not compared"
@@ -435,6 +435,18 @@ def two_devices(case: ModuleCase) -> None:
         raise CounterexampleError(
             f"on two devices the batch statistics {shown(leaf)} differ"
         )
+
+
+def _with_axis(part: Any) -> Any:
+    """Returns a module in which it and its parts have axis="data" where they can."""
+    if isinstance(part, Mapping):
+        return {name: _with_axis(x) for name, x in part.items()}
+    if not hasattr(part, "clone"):
+        return part
+    names = [x.name for x in dataclasses.fields(part) if x.init]
+    given = {x: getattr(part, x) for x in names if x not in ("parent", "name")}
+    axis = {"axis": "data"} if "axis" in given else {}
+    return part.clone(**{k: _with_axis(x) for k, x in given.items()} | axis)
 
 
 def degenerate_inputs(case: ModuleCase) -> None:

@@ -1,0 +1,23 @@
+"""Every model does what a model must: the testing kit checks it."""
+
+import model_cases
+import pytest
+import small_configs
+from groups import in_ci
+
+from mmfusion_jax import testing
+from mmfusion_jax.config import build
+from mmfusion_jax.config.resolve import resolve
+from mmfusion_jax.data.pipeline import collate
+from mmfusion_jax.types import Tokens
+
+
+@pytest.mark.parametrize("name", in_ci(model_cases.CASES, "audio alone"))
+def test_properties(name):
+    data = small_configs.digits()
+    parts = build.build_components(resolve(model_cases.config(name)), data, steps=10)
+    source = data.source("train")
+    batch = collate([source[i] for i in range(4)])
+    inputs = {m: Tokens(batch.inputs[m], batch.masks[m]) for m in parts.modalities}
+    report = testing.check_model(parts.model, inputs, name=name, labels=batch.labels)
+    assert len(report.checked) + len(report.not_checked) == 18
