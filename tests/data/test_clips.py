@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from media_files import gray_steps, tone, write_video, write_wav
 
+from mmfusion_jax import testing
 from mmfusion_jax.data.datasets.clips import load_clips
 from mmfusion_jax.data.media.decode import mfcc
 from mmfusion_jax.data.media.labels_csv import read_labels
@@ -46,6 +47,12 @@ def table(folder, text):
 def full(folder):
     lines = [f"{i}.mp4,{'ab'[i % 2]},{'train' if i < 6 else 'test'}" for i in range(10)]
     return table(folder, HEAD + "\n".join(lines))
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+def test_properties(folder, standardize):
+    data = load_clips(full(folder), standardize=standardize, **SMALL)
+    assert "labels in range" in testing.check_dataset(data, "label").checked
 
 
 def test_examples_are_those_of_the_files(folder):
