@@ -13,7 +13,6 @@ from mmfusion_jax.errors import (
     DivergedError,
     Interrupted,
     join_names,
-    shorten,
     shown_name,
 )
 from mmfusion_jax.metrics.nonfinite import describe_undefined
@@ -176,9 +175,11 @@ class Loop:
         for number, metrics in fetched:
             bad = [name for name, x in metrics.items() if _is_nonfinite(name, x)]
             if bad:
-                names = join_names(name.removeprefix("nonfinite/") for name in bad)
+                names = [name.removeprefix("nonfinite/") for name in bad]
+                # A long list is cut: inputs are the cause of the others.
+                names.sort(key=lambda name: not name.startswith("input/"))
                 self.logger.log(
-                    f"step {number}: non-finite {shorten(names)}; update skipped"
+                    f"step {number}: non-finite {join_names(names)}; update skipped"
                 )
         step, metrics = fetched[-1]
         values = {
