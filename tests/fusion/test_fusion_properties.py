@@ -80,7 +80,11 @@ def test_blocks_are_found():
     assert set(OPTIONS) <= set(BLOCKS)
 
 
-@pytest.mark.parametrize("name", in_ci(BLOCKS, "ResidualAttention"))
+# They contain blocks that are checked too.
+SLOW = ("HierarchicalFusion", "ModalityReinforcement", "PredictiveFusion")
+
+
+@pytest.mark.parametrize("name", in_ci(BLOCKS, "ResidualAttention", slow=SLOW))
 def test_properties(name):
     block = BLOCKS[name](**OPTIONS.get(name, {}))
     report = testing.check_fusion(block, **CHECKS.get(name, {}))
