@@ -149,7 +149,11 @@ DISTINCT = {
 @pytest.mark.parametrize(
     ("name", "word"),
     in_ci(
-        WHOLE, ("hetero_fusion_net", "mosei"), ("mcl_mcf", "mosi_vectors"), several=True
+        WHOLE,
+        ("hetero_fusion_net", "mosei"),
+        ("mcl_mcf", "mosi_vectors"),
+        several=True,
+        slow=[(name, word) for name, word in WHOLE if word != "digits"],
     ),
 )
 def test_every_encoder_can_be_taken_out(name, word):
