@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_dataset
-from groups import in_ci
 
 from mmfusion_jax.config import build
 from mmfusion_jax.config.resolve import resolve
@@ -123,7 +122,8 @@ def test_a_run_learns_the_alignment(tmp_path):
     assert experiment.evaluate(spec, tmp_path)
 
 
-@pytest.mark.parametrize("model", in_ci(MODELS, f"{HERE}:Own"))
+@pytest.mark.ci
+@pytest.mark.parametrize("model", MODELS)
 def test_every_model_has_the_outputs_of_its_encoders(model):
     metrics, outputs = one_step(config(model))
     assert outputs.aux["ctc/audio"].shape == (8, 24, 5)

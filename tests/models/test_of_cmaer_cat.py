@@ -279,6 +279,7 @@ def test_weights_of_every_subset_of_modalities():
     close(weights[:7].sum(1), np.ones(7))
 
 
+@pytest.mark.ci
 def test_padding_changes_nothing():
     tree = start(head_type="weighted_sum")
     batch, run = made_up(), jax.jit(functools.partial(small().apply, train=False))
