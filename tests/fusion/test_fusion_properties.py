@@ -84,7 +84,7 @@ def test_blocks_are_found():
 SLOW = ("HierarchicalFusion", "ModalityReinforcement", "PredictiveFusion")
 
 
-@pytest.mark.parametrize("name", in_ci(BLOCKS, "ResidualAttention", slow=SLOW))
+@pytest.mark.parametrize("name", in_ci(BLOCKS, "Identity", slow=SLOW))
 def test_properties(name):
     block = BLOCKS[name](**OPTIONS.get(name, {}))
     report = testing.check_fusion(block, **CHECKS.get(name, {}))

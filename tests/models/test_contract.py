@@ -15,7 +15,7 @@ from mmfusion_jax.types import Tokens
 VARIANTS = [name for name in model_cases.CASES if "," in name]
 
 
-@pytest.mark.parametrize("name", in_ci(model_cases.CASES, "audio alone", slow=VARIANTS))
+@pytest.mark.parametrize("name", in_ci(model_cases.CASES, slow=VARIANTS))
 def test_properties(name):
     data = small_configs.digits()
     parts = build.build_components(resolve(model_cases.config(name)), data, steps=10)
