@@ -1,5 +1,6 @@
 """Files of a work folder: what is written is read, and damage is one error."""
 
+import copy
 import dataclasses
 import errno
 import functools
@@ -9,6 +10,7 @@ import os
 from pathlib import Path
 
 import pytest
+import sample_results
 import tiny_dataset
 from damaged_json import damaged
 from groups import in_ci
@@ -199,6 +201,67 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
 
 def full_disk(descriptor: int) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_reader_of_the_old_file_is_not_disturbed(tmp_path):
+    path = tmp_path / "gradients.json"
+    write_json(path, gradients())
+    before = path.read_text("utf-8")
+    with path.open(encoding="utf-8") as file:
+        write_json(path, dataclasses.replace(gradients(), batches=3))
+        assert file.read() == before
+    assert path.read_text("utf-8") != before
+    assert [file.name for file in tmp_path.iterdir()] == ["gradients.json"]
+
+
+def changed(value, path: str, new):
+    """A copy of a JSON value with another value at a path such as "runs.0.step"."""
+    value = copy.deepcopy(value)
+    *above, last = path.split(".")
+    level = value
+    for word in above:
+        level = level[int(word) if isinstance(level, list) else word]
+    level[last] = new
+    return value
+
+
+@pytest.mark.parametrize(
+    ("path", "new", "problem"),
+    [
+        ("runs", [], "runs: empty"),
+        ("runs.0.step", 81, "step: not between 0 and steps"),
+        ("runs.0.parameters.total", 31, "parameters: wrong total"),
+        ("runs.0.last.scores", {"loss": 1.0}, "not the same scores"),
+        ("runs.0.baseline.scores", {"other": 1.0}, "baseline: an unknown score"),
+        ("runs.0.plot_data.confusion", [[1, 2], [3]], "not a square matrix"),
+        ("runs.0.plot_data.confusion", [[1, -2], [3, 4]], "a negative count"),
+        ("runs.0.plot_data.confusion", [[1]], "confusion does not fit the classes"),
+        ("runs.0.plot_data.confusion", None, "confusion does not fit the classes"),
+        ("runs.0.stages", {}, "runs: stages: 'audio' is missing or unknown"),
+        ("selection_metric", "other", "selection_metric: not in metrics"),
+        ("summary.test", {}, "summary.test: .* is missing or unknown"),
+        ("summary.stages.audio.test", {}, "summary.stages.audio.test: "),
+        ("baseline.scores", {"x": {"mean": 1, "std": 0, "n": 1}}, "not in metrics"),
+        ("task.range", [0, 1], "task: range does not fit kind"),
+        ("task.kind", "regression", "task: range does not fit kind"),
+    ],
+)
+def test_values_that_do_not_fit_together_are_named(tmp_path, path, new, problem):
+    file = tmp_path / "result.json"
+    write_json(file, changed(sample_results.result(), path, new))
+    with pytest.raises(CheckpointError, match=f"K05.*{problem}"):
+        read_json(file, ExperimentResult, "delete it")
+
+
+@pytest.mark.parametrize(
+    ("pairs", "problem"),
+    [([[1.0], []], "not of the same length"), ([[10**20], [1.0]], "too large")],
+)
+def test_pairs_of_a_regression_are_checked(tmp_path, pairs, problem):
+    plot = {"pairs": dict(zip(("truth", "prediction"), pairs, strict=True))}
+    write_json(tmp_path / "run.json", sample_results.entry(0.5) | {"plot_data": plot})
+    with pytest.raises(CheckpointError, match=f"K05.*{problem}"):
+        read_run(tmp_path)
 
 
 def test_numbers_that_are_not_finite_are_null():
