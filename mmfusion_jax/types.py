@@ -135,7 +135,7 @@ class Outputs(struct.PyTreeNode):
 
     Attributes:
         prediction: (b k) logits, or (b) a score where the head has one output.
-        aux: Name -> array that loss terms, metrics and analyses may read; every
+        aux: Name -> array that loss terms, metrics and `analysis` may read; every
             array has a leading axis b.
     """
 

@@ -112,6 +112,8 @@ def find_config(spec: str) -> Path:
     if path.with_name(f"{path.name}.py").is_file():
         raise ConfigError("C04", message, f"did you mean '{shorten(name)}.py'?")
     known = list_configs()
+    if path.parent == Path() and not path.suffix:  # "cfn_rs" is close to "cfn_sr"
+        known = [Path(config).stem for config in known]
     raise ConfigError("C04", message, suggest(name, known) if known else "")
 
 

@@ -88,8 +88,7 @@ class Attention(nn.Module):
         if not self.include_self:
             visible = _without_self(visible, q.shape[1])
         weights = attention_weights(q, k, visible).astype(v.dtype)
-        # Kept only if "intermediates" is mutable, as in analyses; else sow does
-        # nothing.
+        # Kept only if "intermediates" is mutable; else sow does nothing.
         self.sow("intermediates", "weights", weights)
         weights = nn.Dropout(self.dropout, deterministic=not train)(weights)
         mixed = jnp.einsum("bgns,bsgd->bngd", weights, v)

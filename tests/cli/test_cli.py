@@ -183,6 +183,8 @@ def test_a_config_is_found_here_or_where_the_package_is(capsys, monkeypatch, tmp
     assert read("--config=cfn_sr.v2").config.seed == 2
     code, _, err = answer(capsys, "--config=cfn_sr.yaml")
     assert code == 2 and "the file does not exist" in err
+    code, _, err = answer(capsys, "--config=cfn_rs")
+    assert code == 2 and "did you mean 'cfn_sr'?" in err
     Path("mine.py").write_text(CFN)
     code, _, err = answer(capsys, "--config=mine")
     assert code == 2 and "did you mean 'mine.py'?" in err
