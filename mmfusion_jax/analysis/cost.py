@@ -110,6 +110,19 @@ def count_macs(function: Callable[..., Any], *args: Any) -> Macs:
     return Macs(sum(components.values()), dict(components), open_loops)
 
 
+def count_macs_per_example(model: Model, variables: PyTree, batch: Batch) -> Macs:
+    """Counts the multiply-accumulates of the forward pass of one example.
+
+    Args:
+        model: The model.
+        variables: Arrays or abstract arrays.
+        batch: Arrays or abstract arrays, of any number of examples.
+    """
+    forward = lambda v, b: model.apply(v, b, train=False)
+    row = lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
+    return count_macs(forward, variables, jax.tree.map(row, batch))
+
+
 def output_shapes(model: Model, variables: PyTree, batch: Batch) -> dict[str, str]:
     """Returns module -> output, such as "encoders_audio" -> "values (4, 26, 64)".
 

@@ -13,7 +13,7 @@ from mmfusion_jax.analysis.cost import (
     StepMemory,
     bytes_of,
     compiled_memory,
-    count_macs,
+    count_macs_per_example,
     count_parameters,
     output_shapes,
 )
@@ -88,8 +88,7 @@ def inspect_config(spec: ExperimentSpec, *, compiled: bool) -> Inspection:
     batch = jax.eval_shape(lambda b: b, pipeline.dummy_batch())
     init = lambda b: create_state(parts.model, parts.tx, b, jax.random.key(0))
     state = jax.eval_shape(init, batch)
-    forward = lambda v, b: parts.model.apply(v, b, train=False)
-    macs = count_macs(forward, state.variables, jax.tree.map(_single_example, batch))
+    macs = count_macs_per_example(parts.model, state.variables, batch)
     memory = None
     if compiled:
         # Donated as in training, where the new state uses the memory of the old one.
@@ -166,11 +165,6 @@ def _tables(found: Inspection) -> Iterator[Table]:
             memory.add_row(shown_name(name), f"{size / 1e6:,.2f}")
         memory.add_section()
     yield memory
-
-
-def _single_example(x: Any) -> jax.ShapeDtypeStruct:
-    """Returns the shape of one row of `x`."""
-    return jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
 
 
 def _shapes(batch: Batch) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmfusion_jax.analysis.cost import count_macs, count_parameters
+from mmfusion_jax.analysis.cost import count_macs_per_example, count_parameters
 from mmfusion_jax.analysis.modality_weights import mean_modality_weights
 from mmfusion_jax.config import build
 from mmfusion_jax.config.spec import ExperimentSpec
@@ -357,11 +357,9 @@ class Trainer:
     def macs_per_example(self) -> int | None:
         """Multiply-accumulates of one example, counted without running the model."""
         model = build.build_model(self.spec, self.components.task, None)
-        forward = lambda v, b: model.apply(v, b, train=False)
-        row = lambda x: jax.ShapeDtypeStruct((1, *np.shape(x)[1:]), x.dtype)
-        example = jax.tree.map(row, self._dummy_batch)
+        variables = self._abstract.variables
         try:
-            return count_macs(forward, self._abstract.variables, example).total
+            return count_macs_per_example(model, variables, self._dummy_batch).total
         except Exception as error:  # a trained model must not be lost for this number
             log(f"MACs cannot be counted: {describe_exception(error)}")
             return None

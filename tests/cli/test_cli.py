@@ -65,7 +65,7 @@ def read(*words: str) -> ParsedCommand:
             "number at most 21474",
         ),
         (["--config=configs/cfn_s.py"], "did you mean 'configs/cfn_sr.py'?"),
-        (["--config=cfn_srr"], "did you mean 'configs/cfn_sr.py'?"),
+        (["--config=cfn_srr"], "did you mean 'cfn_sr'?"),
         (["--config=conf/cfn_sr.py"], "did you mean 'configs/cfn_sr.py'?"),
         (
             [f"--config={CONFIG}:ravdes"],
