@@ -7,7 +7,8 @@ import pytest
 import small_configs
 from groups import in_ci
 
-from mmfusion_jax.config.build import build_components, build_pipeline
+from mmfusion_jax.config.build import build_components
+from mmfusion_jax.config.build_data import build_pipeline
 from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.losses.contrastive import InfoNCE

@@ -16,7 +16,7 @@ from mmfusion_jax import __main__ as program
 from mmfusion_jax import bench, main
 from mmfusion_jax.cli.command import run_command
 from mmfusion_jax.cli.flags import ParsedCommand
-from mmfusion_jax.config import build
+from mmfusion_jax.config import build_data
 from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.runner.trainer import Trainer
 from mmfusion_jax.runner.workdir import fold_seed_pairs
@@ -84,9 +84,9 @@ def followed(monkeypatch, cache_dir, tmp_path):
 
     def follow(spec: ExperimentSpec, request: ParsedCommand):
         for unit in fold_seed_pairs(spec, request.workdir)[:1]:
-            found = build.build_dataset(spec, unit.fold)
+            found = build_data.build_dataset(spec, unit.fold)
             run = Trainer(spec, found)
-            build.check_ids(spec, found)
+            build_data.check_ids(spec, found)
             assert run.components.modalities
         reached.append(request)
         return {}

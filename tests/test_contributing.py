@@ -19,7 +19,7 @@ from mmfusion_jax import __main__ as program
 from mmfusion_jax import main
 from mmfusion_jax.cli.command import run_command
 from mmfusion_jax.cli.flags import Flag, parse
-from mmfusion_jax.config import build
+from mmfusion_jax.config import build_data
 from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.data.registry import DATASETS
 from mmfusion_jax.errors import ConfigError
@@ -201,7 +201,7 @@ def test_the_weights_of_a_file_are_those_of_the_encoder(folder, capfd):
     assert run_command(main.COMMAND, [*flags, "--workdir=runs"]) == 0
     assert "(1 unused keys)" in capfd.readouterr().err
     spec = request(flags)
-    state = Trainer(spec, build.build_dataset(spec, 0)).best_state(Path("runs"))
+    state = Trainer(spec, build_data.build_dataset(spec, 0)).best_state(Path("runs"))
     got = state.params["encoders_audio"]
     for i, j in enumerate((0, 2)):
         kernel = got[f"layer_{i}"]["kernel"]

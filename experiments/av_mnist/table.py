@@ -16,7 +16,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mmfusion_jax.config import build
+from mmfusion_jax.config import build_data
 from mmfusion_jax.config.load import load_config
 from mmfusion_jax.config.resolve import distributed_spec, resolve
 from mmfusion_jax.results.model_result import ModelResult, read_run
@@ -60,7 +60,7 @@ def train(rows: Mapping[str, ConfigDict], seeds: int, runs: Path) -> None:
     initialize(distributed_spec(next(iter(rows.values()))))
     specs = {key: resolve(config) for key, config in rows.items()}
     # All rows have the same options of the dataset, so one object serves them all.
-    data = build.build_dataset(next(iter(specs.values())), 0)
+    data = build_data.build_dataset(next(iter(specs.values())), 0)
     for key, spec in specs.items():
         check_workdir(spec, runs / key)
     experiments = {key: Experiment(spec, runs / key) for key, spec in specs.items()}

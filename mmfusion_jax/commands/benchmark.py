@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from mmfusion_jax.config import build
+from mmfusion_jax.config import build, build_data
 from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.errors import join_names, shorten, shown_name
 from mmfusion_jax.report.formatting import seconds
@@ -123,8 +123,8 @@ def measure(spec: ExperimentSpec, steps: int) -> Measurements:
         spec: The experiment.
         steps: Number of timed steps of every kind.
     """
-    data = build.build_dataset(spec, build.fold_numbers(spec)[0])
-    pipeline = build.build_pipeline(spec, data, seed=0)
+    data = build_data.build_dataset(spec, build_data.fold_numbers(spec)[0])
+    pipeline = build_data.build_pipeline(spec, data, seed=0)
     parts = build.build_components(spec, data, steps)
     executor, size = parts.executor, pipeline.batch_size
     step = executor.compile(parts.train_step(executor.axis))

@@ -17,7 +17,7 @@ from mmfusion_jax.analysis.cost import (
     count_parameters,
     output_shapes,
 )
-from mmfusion_jax.config import build
+from mmfusion_jax.config import build, build_data
 from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.data.outline import Zeros
 from mmfusion_jax.errors import shorten, shown_name
@@ -80,8 +80,8 @@ def inspect_config(spec: ExperimentSpec, *, compiled: bool) -> Inspection:
         compiled: Also compile the training step and return XLA's memory analysis.
     """
     spec = dataclasses.replace(spec, parallel="jit")  # pmap has the same shapes
-    data = build.describe_dataset(spec, build.fold_numbers(spec)[0])
-    pipeline = build.build_pipeline(spec, data, seed=0)
+    data = build_data.describe_dataset(spec, build_data.fold_numbers(spec)[0])
+    pipeline = build_data.build_pipeline(spec, data, seed=0)
     steps = spec.training.epochs * pipeline.steps_per_epoch
     parts = build.build_components(spec, data, steps)
     # Only shapes from here on: no array is created and no model is run.

@@ -17,7 +17,7 @@ from mmfusion_jax.analysis.gradients import (
     term_values,
     term_weights,
 )
-from mmfusion_jax.config import build
+from mmfusion_jax.config import build, build_data
 from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.errors import join_names, shorten, shown_name
 from mmfusion_jax.report.formatting import DASH, significant
@@ -82,7 +82,7 @@ def compute(spec: ExperimentSpec, workdir: Path, batches: int) -> GradientsResul
         parts = trainer.components
         terms = tuple(parts.objective.terms)
         state = trainer.best_state(experiment.folder(key))
-        pipeline = build.build_pipeline(spec, data, key.seed)
+        pipeline = build_data.build_pipeline(spec, data, key.seed)
         start = int(state.step)
         # The batches that would follow the selected step, with their augmentation.
         ahead = pipeline.train(start, start + batches)

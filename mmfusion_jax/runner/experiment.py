@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from mmfusion_jax.config import build
+from mmfusion_jax.config import build_data
 from mmfusion_jax.config.resolve import unimodal_spec
 from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.data.dataset import Dataset
@@ -88,7 +88,7 @@ class Experiment:
         """Returns the scores of every split at the selected checkpoint of a run."""
         trainer = self.trainer(data)
         state = trainer.best_state(self.folder(key))
-        pipeline = build.build_pipeline(self.spec, data, key.seed)
+        pipeline = build_data.build_pipeline(self.spec, data, key.seed)
         splits = [
             split for split in ("train", "valid", "test") if split in data.sources
         ]
@@ -204,8 +204,9 @@ def runs_with_data(
     # All seeds of a fold come before the next fold, so one fold is in memory.
     for key in fold_seed_pairs(spec, workdir):
         if data is None or key.fold != fold:
-            data, fold = build.build_dataset(spec, key.fold), key.fold
-            build.check_ids(spec, data)  # of all stages, before the first is trained
+            data, fold = build_data.build_dataset(spec, key.fold), key.fold
+            # The ids of all stages, before the first is trained.
+            build_data.check_ids(spec, data)
             if verbose:
                 _print_dataset(data, spec.data.label)
         yield key, data

@@ -11,7 +11,7 @@ import numpy as np
 
 from mmfusion_jax.analysis.cost import count_macs_per_example, count_parameters
 from mmfusion_jax.analysis.modality_weights import mean_modality_weights
-from mmfusion_jax.config import build
+from mmfusion_jax.config import build, build_data
 from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.data.dataset_checks import check_splits
@@ -69,7 +69,7 @@ class Trainer:
 
     def __init__(self, spec: ExperimentSpec, data: Dataset):
         self.spec = spec
-        pipeline = build.build_pipeline(spec, data, spec.seed)
+        pipeline = build_data.build_pipeline(spec, data, spec.seed)
         per_epoch = pipeline.steps_per_epoch
         steps = spec.training.epochs * per_epoch
         self.components = build.build_components(spec, data, steps)
@@ -139,7 +139,7 @@ class Trainer:
         if (result := read_run(folder)) is not None:
             self._check_result(result, folder / RUN_FILE)
             return result
-        pipeline = build.build_pipeline(self.spec, data, seed)
+        pipeline = build_data.build_pipeline(self.spec, data, seed)
         self._check_labels(data)
         # Every process trains and saves, since Orbax and collectives need all of them;
         # only the first one writes logs and results.

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from mmfusion_jax.config.build import fold_numbers
+from mmfusion_jax.config.build_data import fold_numbers
 from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.errors import ConfigError, shorten, shown
 from mmfusion_jax.results.config_file import WorkdirConfig, read_config, write_config

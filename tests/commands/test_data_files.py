@@ -32,7 +32,7 @@ from paths import ROOT
 
 from mmfusion_jax.cli.command import run_subcommand
 from mmfusion_jax.commands.data_files import COMMANDS
-from mmfusion_jax.config import build
+from mmfusion_jax.config import build, build_data
 from mmfusion_jax.config.load import load_config
 from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.data.datasets.sentiment_files import load_sentiment_file, outline
@@ -329,9 +329,9 @@ def test_every_config_has_a_loss_on_its_data(tmp_path, word):
     name = config.data.name
     import_here(write(tmp_path / "x.pkl", FILES[name]()), name)
     spec = resolve(config)
-    made = build.build_dataset(spec, 0)
+    made = build_data.build_dataset(spec, 0)
     parts = build.build_components(spec, made, 1)
-    reader = build.build_pipeline(spec, made, 0)
+    reader = build_data.build_pipeline(spec, made, 0)
 
     def loss(batch):
         key = jax.random.key(0)

@@ -11,7 +11,7 @@ from loaded_tables import MODELS, loaded
 from outlines import same_shapes
 
 from mmfusion_jax.cli.flags import Flag, ParsedCommand, parse
-from mmfusion_jax.config import build
+from mmfusion_jax.config import build, build_data
 from mmfusion_jax.config.load import installed_configs
 from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.data.dataset import Dataset, loader_info
@@ -77,8 +77,8 @@ OFFERED = [(name, word) for name in CONFIGS for word in words_of(name)]
 def made(asked: ParsedCommand) -> tuple[Dataset, build.TrainingComponents]:
     """The dataset in outline and all parts, by the functions that a run uses."""
     spec = resolve(asked.config)
-    data = build.describe_dataset(spec, build.fold_numbers(spec)[0])
-    per_epoch = build.build_pipeline(spec, data, spec.seed).steps_per_epoch
+    data = build_data.describe_dataset(spec, build_data.fold_numbers(spec)[0])
+    per_epoch = build_data.build_pipeline(spec, data, spec.seed).steps_per_epoch
     task = build.build_task(spec, data)
     plan = build.build_plan(spec, task, per_epoch)
     assert spec.training.selection_metric in [
@@ -91,7 +91,7 @@ def made(asked: ParsedCommand) -> tuple[Dataset, build.TrainingComponents]:
 def shapes(asked: ParsedCommand) -> tuple[int, ...]:
     """The shape of the prediction; every shape of a run is computed on the way."""
     data, parts = made(asked)
-    batch = build.build_pipeline(resolve(asked.config), data, 0).dummy_batch()
+    batch = build_data.build_pipeline(resolve(asked.config), data, 0).dummy_batch()
     key = jax.random.key(0)
     init = lambda b: create_state(parts.model, parts.tx, b, key)
     state = jax.eval_shape(init, batch)
@@ -258,7 +258,7 @@ def test_scores_are_combined_by_rules_for_scores():
 def test_the_released_count_of_parameters_needs_no_data():
     data, parts = made(request("cfn_sr", "ravdess"))
     spec = resolve(request("cfn_sr", "ravdess").config)
-    batch = build.build_pipeline(spec, data, 0).dummy_batch()
+    batch = build_data.build_pipeline(spec, data, 0).dummy_batch()
     init = lambda b: parts.model.init(jax.random.key(0), b, train=False)
     params = jax.eval_shape(init, batch)["params"]
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 26_301_417
@@ -318,7 +318,7 @@ def test_an_option_that_cannot_work_is_refused_without_data():
 def test_data_that_are_named_are_read_and_not_outlined(tmp_path):
     asked = request("cfn_sr", "ravdess", f"--config.data.data_dir={tmp_path}")
     with pytest.raises(DataError, match="contains no recording of RAVDESS"):
-        build.describe_dataset(resolve(asked.config), 0)
+        build_data.describe_dataset(resolve(asked.config), 0)
     asked = request("mea", "mosi", "--config.data.file=aligned")
     with pytest.raises(DataError, match="CMU-MOSI has not been imported"):
-        build.describe_dataset(resolve(asked.config), 0)
+        build_data.describe_dataset(resolve(asked.config), 0)

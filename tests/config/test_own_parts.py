@@ -6,7 +6,7 @@ import tiny_dataset
 from package_code import as_package_code
 
 from mmfusion_jax.cli.command import Command, run_command
-from mmfusion_jax.config import build
+from mmfusion_jax.config import build, build_data
 from mmfusion_jax.config.load import Config
 from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.errors import UserError
@@ -32,8 +32,8 @@ def changed(changes) -> Config:
 def trace(config: Config) -> None:
     """Everything before a run is compiled: data, parts, shapes, a batch."""
     spec = resolve(config)
-    data = build.build_dataset(spec, build.fold_numbers(spec)[0])
-    pipeline = build.build_pipeline(spec, data, spec.seed)
+    data = build_data.build_dataset(spec, build_data.fold_numbers(spec)[0])
+    pipeline = build_data.build_pipeline(spec, data, spec.seed)
     next(pipeline.train(0, 1))
     parts = build.build_components(spec, data, 1)
     batch = jax.eval_shape(lambda b: b, pipeline.dummy_batch())

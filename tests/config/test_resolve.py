@@ -11,7 +11,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from mmfusion_jax.cli.command import Command, run_command
-from mmfusion_jax.config import build
+from mmfusion_jax.config import build, build_data
 from mmfusion_jax.config.base import FIELDS, GROUPS, REQUIRED, base_config
 from mmfusion_jax.config.load import flatten, installed_configs, load_config
 from mmfusion_jax.config.resolve import resolve, unimodal_spec
@@ -171,9 +171,9 @@ def test_what_cannot_work_is_one_error(changes, code, said):
             level[last] = value
     with pytest.raises(ConfigError) as info:
         spec = resolve(config)
-        data = build.build_dataset(spec, build.fold_numbers(spec)[0])
+        data = build_data.build_dataset(spec, build_data.fold_numbers(spec)[0])
         parts = build.build_components(spec, data, 1)
-        batch = build.build_pipeline(spec, data, 0).dummy_batch()
+        batch = build_data.build_pipeline(spec, data, 0).dummy_batch()
         jax.eval_shape(lambda: parts.model.init(jax.random.key(0), batch, train=False))
     assert info.value.code == code and said in str(info.value)
 
@@ -196,9 +196,9 @@ def test_a_loss_for_another_type_of_label_is_named(label, loss, fits):
     changes = {"data.label": label, "losses.task.name": loss}
     config = tiny_dataset.config(**changes, **{"train.selection_metric": "loss"})
     spec = resolve(config)
-    data = build.build_dataset(spec, 0)
+    data = build_data.build_dataset(spec, 0)
     parts = build.build_components(spec, data, 1)
-    batch = build.build_pipeline(spec, data, 0).dummy_batch()
+    batch = build_data.build_pipeline(spec, data, 0).dummy_batch()
     size = parts.task.head_size
     shape = (8,) if size == 1 else (8, size)
     value = lambda: parts.objective.value("task", Outputs(jnp.zeros(shape)), batch)

@@ -7,7 +7,7 @@ import pytest
 from tiny_dataset import config, tones
 
 from mmfusion_jax import testing
-from mmfusion_jax.config.build import build_dataset
+from mmfusion_jax.config.build_data import build_dataset
 from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.data.augment.audio import (
     RandomSpectrogram,

@@ -13,7 +13,7 @@ from paths import ROOT
 
 from mmfusion_jax.cli.command import run_subcommand
 from mmfusion_jax.commands.data_files import AV_MNIST_CONFIG, COMMANDS
-from mmfusion_jax.config import build
+from mmfusion_jax.config import build_data
 from mmfusion_jax.config.load import load_config
 from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.data.datasets.av_mnist import generate as make
@@ -336,7 +336,7 @@ def test_commands_import_and_check(folder, data, capsys, monkeypatch, tmp_path):
     assert run_subcommand("mmfusion_jax data", "", COMMANDS, words) == 0
     assert "20 examples, 20 recordings" in capsys.readouterr().out
     config = load_config(str(ROOT / AV_MNIST_CONFIG))
-    example = build.build_dataset(resolve(config), fold=0).source("train")[0]
+    example = build_data.build_dataset(resolve(config), fold=0).source("train")[0]
     assert set(example["inputs"]) == set(config.model.encoders)
 
 

@@ -11,7 +11,7 @@ from loaded_tables import LOSSES
 from paths import ROOT
 from tiny_dataset import Tones
 
-from mmfusion_jax.config.build import build_dataset
+from mmfusion_jax.config.build_data import build_dataset
 from mmfusion_jax.config.load import load_config
 from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.data.augment.modality_dropout import ModalityDropout

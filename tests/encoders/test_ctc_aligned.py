@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny_dataset
 
-from mmfusion_jax.config import build
+from mmfusion_jax.config import build, build_data
 from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.encoders.ctc_aligned import CTCAligned
 from mmfusion_jax.encoders.precomputed import Precomputed
@@ -75,8 +75,8 @@ class Scalar(nn.Module):
 
 def one_step(spec):
     """The metrics of a first training step, and the outputs before it."""
-    data = build.build_dataset(spec, 0)
-    pipeline = build.build_pipeline(spec, data, 0)
+    data = build_data.build_dataset(spec, 0)
+    pipeline = build_data.build_pipeline(spec, data, 0)
     parts = build.build_components(spec, data, 10)
     batch = next(pipeline.train(0, 1))
     state = create_state(parts.model, parts.tx, batch, jax.random.key(0))

@@ -7,7 +7,7 @@ import pytest
 from paths import ROOT
 from small_configs import SMALL, digits, small
 
-from mmfusion_jax.config import build
+from mmfusion_jax.config import build, build_data
 from mmfusion_jax.config.resolve import resolve
 
 BASELINES = ("unimodal", "late_fusion", "concat_fc")
@@ -39,7 +39,7 @@ def aux_names(config) -> set[str]:
     spec = resolve(config)
     data = digits(modalities=spec.model.modalities)
     parts = build.build_components(spec, data, 4)
-    batch = build.build_pipeline(spec, data, 0).dummy_batch()
+    batch = build_data.build_pipeline(spec, data, 0).dummy_batch()
     keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
 
     def run(batch):

@@ -12,7 +12,7 @@ from golden_msa import fill, load
 from loaded_tables import LOSSES, MODELS
 from paths import ROOT
 
-from mmfusion_jax.config import build
+from mmfusion_jax.config import build, build_data
 from mmfusion_jax.config.load import load_config
 from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.data.dataset import Dataset
@@ -196,7 +196,7 @@ def test_every_config_names_what_exists(word):
     task = build.build_task(spec, data)
     build.check_selection_metric(spec.training.selection_metric, task)
     build.build_objective(spec, task)
-    build.with_augmentations(data, spec)
+    build_data.with_augmentations(data, spec)
     assert build.build_model(spec, task, None).encoders.keys() == set(
         config.model.encoders
     )

@@ -15,7 +15,7 @@ from groups import in_ci
 from ml_collections import ConfigDict
 from tiny_dataset import config
 
-from mmfusion_jax.config import build
+from mmfusion_jax.config import build_data
 from mmfusion_jax.config.resolve import resolve, unimodal_spec
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.data.in_memory import InMemory
@@ -156,7 +156,7 @@ def test_ids_that_the_encoder_does_not_know_are_refused_first(tmp_path, monkeypa
         train(asked, tmp_path)
     assert "vocab_size=6" in info.value.fix
     asked.model.encoders.text.vocab_size = 6
-    build.check_ids(resolve(asked), data)
+    build_data.check_ids(resolve(asked), data)
 
 
 def test_evaluation_repeats_the_scores(finished):
@@ -231,7 +231,7 @@ def test_numbers_that_are_not_finite_stop_the_run_and_keep_the_weights(tmp_path,
         train(asked, tmp_path)
     assert "input/audio" in capfd.readouterr().err
     spec = resolve(asked)
-    data = build.build_dataset(spec, 0)
+    data = build_data.build_dataset(spec, 0)
     state = experiment.Experiment(spec, tmp_path).trainer(data).best_state(tmp_path)
     assert all(np.isfinite(x).all() for x in state.params["head_audio"].values())
     assert int(state.skipped_steps["total"]) == int(state.step)
@@ -377,7 +377,7 @@ def test_ctrl_c_ends_the_preparation_of_data_at_once(tmp_path, monkeypatch):
         signal.raise_signal(signal.SIGINT)
         pytest.fail("the signal was kept for later")
 
-    monkeypatch.setattr(build, "build_dataset", prepare)
+    monkeypatch.setattr(build_data, "build_dataset", prepare)
     with pytest.raises(KeyboardInterrupt):
         train(config(), tmp_path / "run")
 

@@ -13,7 +13,7 @@ from groups import in_ci
 from save_trials import fingerprint
 from tiny_dataset import spoilt
 
-from mmfusion_jax.config import build
+from mmfusion_jax.config import build_data
 from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.data.dataset import Dataset
@@ -91,7 +91,7 @@ def patch():
 @pytest.fixture(scope="module", params=in_ci(small_configs.SMALL))
 def paper(request, patch, tmp_path_factory):
     config = resolve(small_configs.small(request.param, **CHANGES))
-    data = build.build_dataset(config, 0)
+    data = build_data.build_dataset(config, 0)
     run = Trainer(config, data)
     patch.setattr(experiment, "Trainer", lambda config, data: run)
     whole = tmp_path_factory.mktemp("whole")
@@ -127,7 +127,7 @@ def test_a_step_that_is_not_finite_is_left_out_and_counted(paper):
     run = paper.run
     state = run.init(0)
     before = jax.device_get((state.params, state.stats, state.opt_state))
-    reader = build.build_pipeline(paper.config, paper.data, 0)
+    reader = build_data.build_pipeline(paper.config, paper.data, 0)
     good = next(reader.train(0, 1))
     sound = good.inputs["audio"] * np.float32(np.nan)
     bad = good.replace(inputs={**good.inputs, "audio": sound})
@@ -164,7 +164,7 @@ def test_the_screen_shows_what_a_blind_answer_scores(paper, capfd):
 def test_the_report_has_all_sections(paper):
     config = paper.config
     state, run = paper.run.init(0), paper.run
-    batch = build.build_pipeline(config, paper.data, 0).dummy_batch()
+    batch = build_data.build_pipeline(config, paper.data, 0).dummy_batch()
     answer = lambda b: run.components.model.apply(state.variables, b, train=False)
     aux = jax.eval_shape(answer, batch).aux
     weighs = any(name.startswith(WEIGHT_PREFIX) for name in aux)
