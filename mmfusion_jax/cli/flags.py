@@ -107,7 +107,7 @@ def parse(
         before = _load(spec, rest) if needs_config else ConfigDict()
     chosen, removed, rest = _part_choices(rest, before)
     swap = _swap_parts(before, chosen, removed)
-    config = swap.config if swap else before
+    config = _add_options(swap.config if swap else before, rest)
     if needs_config:
         _define_config(config, _source(spec, swap.names if swap else {}), rest, values)
     left = _set(values, rest, config)
@@ -246,6 +246,26 @@ def _swap_parts(
     from mmfusion_jax.config.part_swap import PartSwap  # slow: it needs JAX
 
     return PartSwap(config, chosen, removed)
+
+
+def _add_options(config: ConfigDict, words: Sequence[str]) -> ConfigDict:
+    """Returns the config with the options that `words` set and only its parts have.
+
+    A config file need not list every option: without this, a flag could not set one
+    that it leaves out. Only such flags, and misspelled ones, wait for JAX.
+    """
+    fields = [match[1] for word in words if (match := OVERRIDE.match(word))]
+    known = flatten(config)
+    lacking = [
+        field
+        for field in fields
+        if field not in known and part_kind(f"{field.rpartition('.')[0]}.name")
+    ]
+    if not lacking:
+        return config
+    from mmfusion_jax.config.part_swap import add_options  # slow: it needs JAX
+
+    return add_options(config, lacking)
 
 
 def _source(spec: str, names: Mapping[str, str]) -> str:

@@ -287,6 +287,28 @@ def _new_part(kind: str, name: str) -> Config:
     return group
 
 
+def add_options(config: Config, fields: Sequence[str]) -> Config:
+    """Returns a config with options of its parts that it leaves out, at their defaults.
+
+    Args:
+        config: A config.
+        fields: Fields that flags set, such as "losses.task.label_smoothing". Those that
+            are not options of a part of the config are not added.
+    """
+    made = copy.deepcopy(config).unlock()
+    for field in fields:
+        where, _, option = field.rpartition(".")
+        group = _group_of(made, field)
+        if not isinstance(group, ConfigDict) or not isinstance(group.get("name"), str):
+            continue
+        kind = part_kind(f"{where}.name")
+        target = load_part(kind, group.name, f"config.{where}.name")
+        arguments = _options_of(kind, target)
+        if option in arguments and option not in group:
+            option_default(group, option, arguments[option], empty=None)
+    return made.lock()
+
+
 def _options_of(kind: str, target: Any) -> dict[str, inspect.Parameter]:
     """Returns the arguments of a part that a config may set; none of an object."""
     if not callable(target):

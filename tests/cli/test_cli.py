@@ -445,7 +445,7 @@ def test_help_and_mistakes_do_not_wait_for_jax():
     )
     for words, code in (
         (["--help"], 0),
-        ([f"--config={CONFIG}", "--config.model.nme=x"], 2),
+        ([f"--config={CONFIG}", "--config.train.epoch=3"], 2),
         ([f"--config={CONFIG}", "--config.model.name=x"], 2),
     ):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -10,7 +10,7 @@ from test_offered import request, shapes
 from test_own_parts import trace
 
 from mmfusion_jax.cli.flags import Flag, ParsedCommand, parse
-from mmfusion_jax.config.load import Config
+from mmfusion_jax.config.load import Config, flatten, load_config
 from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.fusion import FUSIONS
@@ -182,6 +182,37 @@ def test_mis_needs_two_modalities():
 )
 def test_what_cannot_work_is_one_error(flags, code, words):
     found = refused(*flags)
+    assert found.code == code and words in str(found)
+
+
+def test_a_flag_adds_an_option_that_the_config_leaves_out():
+    flags = {
+        "model.causal": "false",
+        "model.encoders.audio.pool": 2,
+        "losses.task.class_weights": ",".join("1" * 10),
+        "optim.nesterov": "true",
+    }
+    asked = request("cfn_sr", "digits", *(f"--config.{k}={v}" for k, v in flags.items()))
+    assert not flags.keys() & flatten(load_config("cfn_sr:digits")).keys()
+    found = flatten(asked.config)
+    assert found["losses.task.class_weights"] == (1.0,) * 10
+    assert found["model.causal"] is False and found["model.encoders.audio.pool"] == 2
+    assert found["optim.nesterov"] is True
+    assert shapes(asked) == (10,)
+
+
+@pytest.mark.parametrize(
+    ("flag", "code", "words"),
+    [
+        ("model.varient=paper", "C02", "varient"),
+        ("losses.task.weights=1", "C02", "weights"),
+        ("losses.task.class_weights=-1,1", "C10", "class_weights"),
+        ("model.encoders.audio.pool.size=2", "C02", "pool"),
+        ("data.label_column=x", "C02", "label_column"),
+    ],
+)
+def test_an_option_that_no_part_has_is_one_error(flag, code, words):
+    found = refused(f"--config.{flag}")
     assert found.code == code and words in str(found)
 
 
