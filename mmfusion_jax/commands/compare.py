@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # slow to import, and needed only once the flags are valid
     from mmfusion_jax.results.predictions_file import Predictions
 
 SUFFIXES = (".html", ".svg", ".png")
-UNREPORTED = ("batch_size", "label", "name", "num_read_threads")
+UNREPORTED = ("batch_size", "fold", "folds", "label", "name", "num_read_threads")
 """Fields of `config.data` that do not change the test examples, or are checked."""
 
 DELETE = (
@@ -287,12 +287,16 @@ def _notes(
     """Yields what differs between runs that can be compared."""
     path, first = paths[0], results[0]
     for folder, other in zip(paths[1:], results[1:], strict=True):
-        a, b = (one.config.get("data") or {} for one in (first, other))
-        for name in sorted({*a, *b} - {*UNREPORTED}):
+        a, b = (_data_options(one) for one in (first, other))
+        for name in sorted({*a, *b}):
             if a.get(name) != b.get(name):
+                one, two = (
+                    shown(options[name]) if name in options else "not set"
+                    for options in (a, b)
+                )
                 yield (
-                    f"config.data.{shown_name(name)} is {shown(a.get(name))} in "
-                    f"{path} and {shown(b.get(name))} in {folder}"
+                    f"config.data.{shown_name(name)} is {shorten(one)} in {path} and "
+                    f"{shorten(two)} in {folder}"
                 )
         if other.selection_metric != first.selection_metric:
             yield (
@@ -304,6 +308,37 @@ def _notes(
                 f"{path} and {folder} were trained on different devices: their times "
                 "and memory are not comparable"
             )
+
+
+def _data_options(result: "ExperimentResult") -> dict[str, Any]:
+    """Returns the options of the data that are set and are not those of the dataset.
+
+    A config that leaves an option out, one that has its default, and one that has an
+    empty value read the same data.
+    """
+    from mmfusion_jax.config.instantiate import arguments_of
+    from mmfusion_jax.config.registry import load_part
+
+    data = dict(result.config.get("data") or {})
+    defaults: dict[str, Any] = {}
+    with contextlib.suppress(Exception):  # a dataset of a package that is not there
+        target = load_part("dataset", data["name"], "config.data.name")
+        for name, argument in arguments_of(target).items():
+            default = argument.default
+            # JSON has lists only.
+            defaults[name] = list(default) if isinstance(default, tuple) else default
+    return {
+        name: value
+        for name, value in data.items()
+        if name not in UNREPORTED and _is_set(value) and value != defaults.get(name)
+    }
+
+
+def _is_set(value: Any) -> bool:
+    """Returns whether a value of an option is not empty; rates of 0 are not set."""
+    if isinstance(value, Mapping):
+        return any(rate not in (None, 0) for rate in value.values())
+    return value is not None and value != "" and value != []
 
 
 def show(result: "ComparisonResult") -> None:

@@ -393,4 +393,21 @@ def test_other_inputs_are_a_note(trained, tmp_path):
     changed = copy(trained, tmp_path)
     edit(changed / "result.json", set_field("config.data.text", "bert"))
     (note,) = compare_runs([str(trained[0]), str(changed)]).notes
-    assert note.startswith("config.data.text is None in") and "'bert'" in note
+    assert note.startswith("config.data.text is not set in") and "'bert'" in note
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"cache_dir": "", "noise": None, "modality_dropout": {"a": 0.0}},
+        {"classes": [], "missing_rate": 0.0},
+    ],
+)
+def test_options_that_are_empty_or_defaults_are_not_notes(
+    options, trained, tmp_path, monkeypatch
+):
+    changed = copy(trained, tmp_path)
+    edit(changed / "result.json", set_field("config.data.name", "digits"))
+    for name, value in options.items():
+        edit(changed / "result.json", set_field(f"config.data.{name}", value))
+    assert not compare_runs([str(trained[0]), str(changed)]).notes

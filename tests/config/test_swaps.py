@@ -192,7 +192,9 @@ def test_a_flag_adds_an_option_that_the_config_leaves_out():
         "losses.task.class_weights": ",".join("1" * 10),
         "optim.nesterov": "true",
     }
-    asked = request("cfn_sr", "digits", *(f"--config.{k}={v}" for k, v in flags.items()))
+    asked = request(
+        "cfn_sr", "digits", *(f"--config.{k}={v}" for k, v in flags.items())
+    )
     assert not flags.keys() & flatten(load_config("cfn_sr:digits")).keys()
     found = flatten(asked.config)
     assert found["losses.task.class_weights"] == (1.0,) * 10
