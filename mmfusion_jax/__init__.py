@@ -25,9 +25,12 @@ PUBLIC = by_name(
         "mmfusion_jax.metrics",
         "mmfusion_jax.models",
         "mmfusion_jax.ops",
+        "mmfusion_jax.option_types",
         "mmfusion_jax.results",
         "mmfusion_jax.tasks",
         "mmfusion_jax.testing",
+        "mmfusion_jax.weights",
+        "mmfusion_jax.types:AUX",
         "mmfusion_jax.types:Batch",
         "mmfusion_jax.types:Outputs",
         "mmfusion_jax.types:Streams",
@@ -73,9 +76,11 @@ if TYPE_CHECKING:
     from mmfusion_jax import metrics as metrics
     from mmfusion_jax import models as models
     from mmfusion_jax import ops as ops
+    from mmfusion_jax import option_types as option_types
     from mmfusion_jax import results as results
     from mmfusion_jax import tasks as tasks
     from mmfusion_jax import testing as testing
+    from mmfusion_jax import weights as weights
     from mmfusion_jax.analysis.gradients import (
         gradient_similarity as gradient_similarity,
     )
@@ -106,6 +111,7 @@ if TYPE_CHECKING:
     from mmfusion_jax.training.state import create_state as create_state
     from mmfusion_jax.training.step import make_eval_step as make_eval_step
     from mmfusion_jax.training.step import make_train_step as make_train_step
+    from mmfusion_jax.types import AUX as AUX
     from mmfusion_jax.types import Batch as Batch
     from mmfusion_jax.types import Outputs as Outputs
     from mmfusion_jax.types import Streams as Streams

@@ -1,7 +1,17 @@
 """Types of options with bounds: what a config can set a width, a rate or a tuple to.
 
 A part that annotates its arguments with these types gets them checked when a config is
-resolved: `hidden_dim: PositiveInt = 64`.
+resolved.
+
+Example:
+    >>> import dataclasses
+    >>> import mmfusion_jax as mmf
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class AddNoise:
+    ...     modality: str
+    ...     std: mmf.option_types.NonNegativeFloat = 0.1
+    >>> AddNoise("audio").std
+    0.1
 """
 
 import dataclasses

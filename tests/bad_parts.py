@@ -1,6 +1,7 @@
 """Parts of another package that do not do what a part of their kind must do."""
 
 import dataclasses
+from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -56,6 +57,12 @@ class Encoder(nn.Module):
         if self.kind == "flat":
             return Tokens(values[:, 0], mask)
         return values if self.kind == "an array" else Tokens(values, mask)
+
+
+class OddWeights(Encoder):
+    """Its weight mapping is a dict."""
+
+    weight_mapping: ClassVar = {"dense/kernel": "fc.weight"}
 
 
 class EncoderWithoutTrain(nn.Module):

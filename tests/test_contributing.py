@@ -26,7 +26,6 @@ from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.results.experiment_result import read_result
 from mmfusion_jax.runner.trainer import Trainer
 from mmfusion_jax.testing import check_dataset
-from mmfusion_jax.weights import WEIGHT_MAPPINGS
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
 FENCES = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
@@ -64,7 +63,6 @@ def folder(tmp_path, monkeypatch):
     own = {PACKAGE, *(Path(name).stem for name in TUTORIAL)}
     for name in [name for name in sys.modules if name.split(".")[0] in own]:
         del sys.modules[name]
-    WEIGHT_MAPPINGS.pop("my_package.pretrained:TwoLayers", None)
 
 
 def commands(start: str) -> list[str]:

@@ -19,8 +19,13 @@ from mmfusion_jax.results.metrics_file import MetricsLine
 from mmfusion_jax.results.predictions_file import write_predictions
 
 OPTIONS = doctest.NORMALIZE_WHITESPACE
-WITHOUT = {"mmfusion_jax:Streams", "mmfusion_jax.metrics:RMSE"}
-"""A type alias and a constant, which have no docstring."""
+WITHOUT = {
+    "mmfusion_jax:AUX",
+    "mmfusion_jax:Streams",
+    "mmfusion_jax.data:Example",
+    "mmfusion_jax.metrics:RMSE",
+}
+"""Type aliases and constants, which have no docstring."""
 
 FAST = (
     "mmfusion_jax:Batch",

@@ -9,7 +9,7 @@ import optax
 
 from mmfusion_jax.config.checked_model import checked_model
 from mmfusion_jax.config.optimizer import build_optimizer
-from mmfusion_jax.config.registry import load_part
+from mmfusion_jax.config.registry import load_weight_mapping
 from mmfusion_jax.config.spec import ExperimentSpec, Part
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.errors import (
@@ -29,7 +29,6 @@ from mmfusion_jax.training.parallelism import Executor
 from mmfusion_jax.training.plan import TrainPlan
 from mmfusion_jax.training.step import Step, make_train_step
 from mmfusion_jax.types import Model
-from mmfusion_jax.weights import random_init_notices
 from mmfusion_jax.weights.convert import WeightMapping
 
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
@@ -225,15 +224,20 @@ def pretrained_weights(spec: ExperimentSpec) -> dict[str, tuple[WeightMapping, P
     for modality, file in spec.model.weights.items():
         name = spec.model.encoders[modality].name
         where = f"config.model.encoders.{shown_name(modality)}.weights: encoder"
-        mapping = load_part("encoder with pretrained weights", name, where)
+        mapping = load_weight_mapping(name, where)
         found[modality] = mapping, Path(file).expanduser()
     return found
 
 
 def random_encoders(spec: ExperimentSpec) -> list[str]:
     """Returns a sentence for every encoder that could be pretrained and is not."""
-    encoders = {m: part.name for m, part in spec.model.encoders.items()}
-    return random_init_notices(encoders, spec.model.weights)
+    return [
+        f"{shown_name(modality)}: encoder {shown(part.name)} is randomly initialized: "
+        "no weights file given"
+        for modality, part in sorted(spec.model.encoders.items())
+        if modality not in spec.model.weights
+        and load_weight_mapping(part.name, part.where) is not None
+    ]
 
 
 def build_objective(spec: ExperimentSpec, task: Task) -> Objective:

@@ -30,7 +30,7 @@ from mmfusion_jax.config.modality_removal import (
     remove_encoder,
 )
 from mmfusion_jax.config.option_defaults import fits, option_default
-from mmfusion_jax.config.registry import TABLES, load_part
+from mmfusion_jax.config.registry import load_part, load_weight_mapping
 from mmfusion_jax.config.resolve import OFFERED, PROVIDED
 from mmfusion_jax.config.spec import DataSpec, OptimizerSpec
 from mmfusion_jax.config.structure import check_structure
@@ -254,7 +254,7 @@ def _set_part(group: Config, kind: str, name: str, where: str) -> None:
     """
     target = load_part(kind, name, where)
     own = OWN.get(kind, set()) | {"name"}
-    if kind == "encoder" and name in TABLES["encoder with pretrained weights"]:
+    if kind == "encoder" and load_weight_mapping(name, where) is not None:
         own |= {"weights"}
         group.weights = group.get("weights", "")
     arguments = _options_of(kind, target)
@@ -299,10 +299,11 @@ def add_options(config: Config, fields: Sequence[str]) -> Config:
     for field in fields:
         where, _, option = field.rpartition(".")
         group = _group_of(made, field)
-        if not isinstance(group, ConfigDict) or not isinstance(group.get("name"), str):
+        name = group.get("name") if isinstance(group, ConfigDict) else None
+        if not isinstance(name, str):
             continue
         kind = part_kind(f"{where}.name")
-        target = load_part(kind, group.name, f"config.{where}.name")
+        target = load_part(kind, name, f"config.{where}.name")
         arguments = _options_of(kind, target)
         if option in arguments and option not in group:
             option_default(group, option, arguments[option], empty=None)

@@ -123,3 +123,22 @@ def load_part(kind: str, name: str, where: str) -> Any:
             else "an importable module and a name in it, such as my_package.my_module:"
             "Name; modules in the current folder may need PYTHONPATH=.",
         ) from error
+
+
+def load_weight_mapping(encoder: str, where: str) -> Any:
+    """Returns the `WeightMapping` of an encoder; None if it does not have one.
+
+    Args:
+        encoder: A short name, or an import path. The mapping of an encoder of another
+            package is its class attribute `weight_mapping`.
+        where: The field of the config, for messages.
+
+    Raises:
+        ConfigError: The encoder is unknown or cannot be imported.
+    """
+    kind = "encoder with pretrained weights"
+    if encoder in TABLES[kind]:
+        return load_part(kind, encoder, where)
+    if encoder in TABLES["encoder"]:
+        return None
+    return getattr(load_part("encoder", encoder, where), "weight_mapping", None)

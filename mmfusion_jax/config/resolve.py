@@ -11,7 +11,7 @@ from mmfusion_jax.config.base import FIELDS, check_values
 from mmfusion_jax.config.instantiate import arguments_of, check_options
 from mmfusion_jax.config.load import flatten
 from mmfusion_jax.config.option_defaults import INNER
-from mmfusion_jax.config.registry import TABLES, load_part
+from mmfusion_jax.config.registry import TABLES, load_part, load_weight_mapping
 from mmfusion_jax.config.spec import (
     DataSpec,
     DistributedSpec,
@@ -38,6 +38,7 @@ from mmfusion_jax.errors import (
 )
 from mmfusion_jax.losses.objective import TASK
 from mmfusion_jax.metrics.integration_score import IntegrationScoreSpec
+from mmfusion_jax.weights import WeightMapping
 
 FROM_MODEL = ("encoders", "head_size", "axis", "dtype", "flags")
 """Arguments of a model or an encoder that come from the task and the devices."""
@@ -314,12 +315,21 @@ def _weights(
     kind = "encoder with pretrained weights"
     for modality in files:
         name = encoders[modality]["name"]
-        if name not in TABLES[kind]:
+        where = f"config.model.encoders.{shown_name(modality)}"
+        mapping = load_weight_mapping(name, f"{where}.name")
+        if mapping is None:
             raise ConfigError(
                 "C03",
-                f"config.model.encoders.{shown_name(modality)}.weights: "
-                f"{shown(name)} is not an {kind}.",
-                suggest(name, TABLES[kind]),
+                f"{where}.weights: {shown(name)} is not an {kind}.",
+                f"{suggest(name, TABLES[kind])}; an encoder of your own needs the "
+                "class attribute weight_mapping",
+            )
+        if not isinstance(mapping, WeightMapping):
+            raise ConfigError(
+                "C33",
+                f"{where}.name={shown(name)}: its weight_mapping is an object of type "
+                f"{type(mapping).__name__}, not a WeightMapping.",
+                "mmf.weights.WeightMapping(rules, export)",
             )
     return files
 

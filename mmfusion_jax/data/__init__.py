@@ -23,11 +23,13 @@ PUBLIC = by_name(
         "mmfusion_jax.data.augment.audio:RandomWaveform",
         "mmfusion_jax.data.augment.text:RandomWords",
         "mmfusion_jax.data.dataset:Dataset",
+        "mmfusion_jax.data.dataset:Example",
         "mmfusion_jax.data.dataset:RegressionTarget",
         "mmfusion_jax.data.dataset:dataset_loader",
         "mmfusion_jax.data.in_memory:InMemory",
         "mmfusion_jax.data.outline:outline_dataset",
         "mmfusion_jax.data.pipeline:Pipeline",
+        "mmfusion_jax.data.storage.array_record_store",
     )
 )
 """Public name -> import path."""
@@ -41,10 +43,12 @@ if TYPE_CHECKING:
     )
     from mmfusion_jax.data.augment.text import RandomWords as RandomWords
     from mmfusion_jax.data.dataset import Dataset as Dataset
+    from mmfusion_jax.data.dataset import Example as Example
     from mmfusion_jax.data.dataset import RegressionTarget as RegressionTarget
     from mmfusion_jax.data.dataset import dataset_loader as dataset_loader
     from mmfusion_jax.data.in_memory import InMemory as InMemory
     from mmfusion_jax.data.outline import outline_dataset as outline_dataset
     from mmfusion_jax.data.pipeline import Pipeline as Pipeline
+    from mmfusion_jax.data.storage import array_record_store as array_record_store
 else:
     __getattr__, __dir__, __all__ = attach(__name__, PUBLIC)

@@ -30,6 +30,7 @@ LOSSES = {
 PUBLIC = by_name(
     (
         *LOSSES.values(),
+        "mmfusion_jax.losses.model_outputs:model_output",
         "mmfusion_jax.losses.objective:Objective",
         "mmfusion_jax.losses.objective:WeightedLoss",
     )
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from mmfusion_jax.losses.modality_contrast import (
         ModalityContrast as ModalityContrast,
     )
+    from mmfusion_jax.losses.model_outputs import model_output as model_output
     from mmfusion_jax.losses.multiplicative import Multiplicative as Multiplicative
     from mmfusion_jax.losses.objective import Objective as Objective
     from mmfusion_jax.losses.objective import WeightedLoss as WeightedLoss

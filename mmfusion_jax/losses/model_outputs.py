@@ -16,6 +16,15 @@ loss without it reads auxiliary outputs of one model."""
 def model_output(outputs: Outputs, name: str) -> Array:
     """Returns `Outputs.aux[name]`, (b ...), floats in float32 or wider.
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> outputs = mmf.Outputs(
+        ...     jnp.ones(2), {"joint": jnp.ones((2, 3), jnp.bfloat16)}
+        ... )
+        >>> mmf.losses.model_output(outputs, "joint").dtype.name
+        'float32'
+
     Raises:
         ConfigError: The model does not produce it; raised while tracing.
     """

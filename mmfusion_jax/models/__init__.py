@@ -20,7 +20,14 @@ MODELS = {
 GENERIC_MODELS = ("fused", "concat_fc", "late_fusion", "unimodal")
 """Models that can replace the model of any config."""
 
-PUBLIC = by_name(MODELS.values())
+PUBLIC = by_name(
+    (
+        *MODELS.values(),
+        "mmfusion_jax.models.common:encode",
+        "mmfusion_jax.models.common:prediction_head",
+        "mmfusion_jax.models.common:weights_by_modality",
+    )
+)
 """Public name -> import path."""
 
 if TYPE_CHECKING:
@@ -28,6 +35,9 @@ if TYPE_CHECKING:
     from mmfusion_jax.models.baselines import LateFusion as LateFusion
     from mmfusion_jax.models.baselines import Unimodal as Unimodal
     from mmfusion_jax.models.cfn_sr import CFNSR as CFNSR
+    from mmfusion_jax.models.common import encode as encode
+    from mmfusion_jax.models.common import prediction_head as prediction_head
+    from mmfusion_jax.models.common import weights_by_modality as weights_by_modality
     from mmfusion_jax.models.fused import Fused as Fused
     from mmfusion_jax.models.hetero_fusion_net import HeteroFusionNet as HeteroFusionNet
     from mmfusion_jax.models.mcl_mcf import MCLMCF as MCLMCF

@@ -29,6 +29,15 @@ def encode(
 ) -> dict[str, Tokens]:
     """Encodes every modality that has an encoder; masks padding rows.
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> x, mask = jnp.ones((2, 5, 3)), jnp.ones((2, 5), bool)
+        >>> batch = mmf.Batch({"audio": x}, {"audio": mask})
+        >>> encoders = {"audio": mmf.encoders.Precomputed()}
+        >>> mmf.models.encode(encoders, batch, train=False)["audio"].values.shape
+        (2, 5, 3)
+
     Raises:
         ConfigError: `encoders` is empty, a modality is not in the batch, or an encoder
             does not return Tokens.
@@ -157,6 +166,17 @@ def prediction_head(
 ) -> Array:
     """Applies the output layer, in float32 independent of the encoders' dtype.
 
+    Example:
+        >>> import flax.linen as nn
+        >>> import jax
+        >>> import mmfusion_jax as mmf
+        >>> class Head(nn.Module):
+        ...     @nn.compact
+        ...     def __call__(self, x):
+        ...         return mmf.models.prediction_head(x, 4)
+        >>> Head().init_with_output(jax.random.key(0), jax.numpy.ones((2, 8)))[0].shape
+        (2, 4)
+
     Args:
         x: (b d).
         features: Number of outputs, k.
@@ -174,6 +194,14 @@ def prediction_head(
 
 def weights_by_modality(order: tuple[str, ...], weights: Array) -> dict[str, Array]:
     """Normalizes modality weights to sum 1, as auxiliary outputs for the report.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> gate = jnp.array([[1.0, 3.0]])
+        >>> aux = mmf.models.weights_by_modality(("audio", "text"), gate)
+        >>> {name: weights.tolist() for name, weights in aux.items()}
+        {'weight/audio': [0.25], 'weight/text': [0.75]}
 
     Args:
         order: Names of the modalities.

@@ -1,8 +1,8 @@
 """Reads pretrained weights and maps parameter names."""
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from mmfusion_jax.errors import shown, shown_name
+from mmfusion_jax.lazy import attach, by_name
 
 WEIGHT_MAPPINGS = {
     "bert": "mmfusion_jax.weights.bert:BERT",
@@ -13,22 +13,22 @@ WEIGHT_MAPPINGS = {
 }
 """Encoder name, a key of `ENCODERS` -> import path of its `WeightMapping`."""
 
+PUBLIC = by_name(
+    (
+        "mmfusion_jax.weights.convert:NameRule",
+        "mmfusion_jax.weights.convert:WeightMapping",
+        "mmfusion_jax.weights.convert:affine",
+        "mmfusion_jax.weights.convert:batch_norm",
+        "mmfusion_jax.weights.convert:norm",
+    )
+)
+"""Public name -> import path."""
 
-def random_init_notices(
-    encoders: Mapping[str, str], files: Mapping[str, str]
-) -> list[str]:
-    """Returns notices about encoders that could be pretrained but are not.
-
-    Args:
-        encoders: Modality -> name in `ENCODERS`.
-        files: Modality -> weights file; "" or absent for none.
-
-    Returns:
-        One notice for each such modality.
-    """
-    return [
-        f"{shown_name(modality)}: encoder {shown(name)} is randomly initialized: "
-        "no weights file given"
-        for modality, name in sorted(encoders.items())
-        if name in WEIGHT_MAPPINGS and not files.get(modality)
-    ]
+if TYPE_CHECKING:
+    from mmfusion_jax.weights.convert import NameRule as NameRule
+    from mmfusion_jax.weights.convert import WeightMapping as WeightMapping
+    from mmfusion_jax.weights.convert import affine as affine
+    from mmfusion_jax.weights.convert import batch_norm as batch_norm
+    from mmfusion_jax.weights.convert import norm as norm
+else:
+    __getattr__, __dir__, __all__ = attach(__name__, PUBLIC)

@@ -36,7 +36,13 @@ def part(index: int, count: int) -> Callable[[np.ndarray], np.ndarray]:
 
 @dataclasses.dataclass(frozen=True)
 class NameRule:
-    """Maps parameters of an encoder to names in a file.
+    r"""Maps parameters of an encoder to names in a file.
+
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> rule = mmf.weights.NameRule(r"layer_([0-9]+)/bias", r"layers.\1.bias")
+        >>> rule.names("layer_3/bias")
+        ('layers.3.bias',)
 
     Attributes:
         target: Regular expression of the parameter path, such as
@@ -57,7 +63,13 @@ class NameRule:
 
 
 def affine(target: str, source: str) -> tuple[NameRule, ...]:
-    """Returns rules for the kernel and bias of a linear layer or a convolution."""
+    """Returns rules for the kernel and bias of a linear layer or a convolution.
+
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> [rule.source for rule in mmf.weights.affine("out", "fc")]
+        ['fc.weight', 'fc.bias']
+    """
     return (
         NameRule(f"{target}/kernel", f"{source}.weight", kernel),
         NameRule(f"{target}/bias", f"{source}.bias"),
@@ -65,7 +77,13 @@ def affine(target: str, source: str) -> tuple[NameRule, ...]:
 
 
 def norm(target: str, source: str) -> tuple[NameRule, ...]:
-    """Returns rules for the scale and bias of a normalization."""
+    """Returns rules for the scale and bias of a normalization.
+
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> [rule.target for rule in mmf.weights.norm("norm", "ln")]
+        ['norm/scale', 'norm/bias']
+    """
     return (
         NameRule(f"{target}/scale", f"{source}.weight"),
         NameRule(f"{target}/bias", f"{source}.bias"),
@@ -73,7 +91,13 @@ def norm(target: str, source: str) -> tuple[NameRule, ...]:
 
 
 def batch_norm(target: str, source: str) -> tuple[NameRule, ...]:
-    """Returns rules for the parameters and statistics of a batch normalization."""
+    """Returns rules for the parameters and statistics of a batch normalization.
+
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> [rule.source for rule in mmf.weights.batch_norm("norm", "bn")][2:]
+        ['bn.running_mean', 'bn.running_var']
+    """
     return (
         *norm(target, source),
         NameRule(f"{target}/mean", f"{source}.running_mean"),
@@ -83,7 +107,16 @@ def batch_norm(target: str, source: str) -> tuple[NameRule, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class WeightMapping:
-    """Maps the parameters of an encoder to names in its weights files.
+    r"""Maps the parameters of an encoder to names in its weights files.
+
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> rules = mmf.weights.affine("out", "fc")
+        >>> mapping = mmf.weights.WeightMapping(
+        ...     rules, "torch.save(...)", ((r"^module\.", ""),)
+        ... )
+        >>> mapping.rename("module.fc.weight")
+        'fc.weight'
 
     Attributes:
         rules: The first rule that matches a parameter is used.

@@ -111,8 +111,8 @@ MISTAKES = {
         [
             (
                 "config",
-                "config = base_config()",
-                "config = base_config()\n    config.opt",
+                "config = mmf.base_config()",
+                "config = mmf.base_config()\n    config.opt",
             )
         ],
         [
@@ -123,7 +123,7 @@ MISTAKES = {
         ],
     ),
     "exits": (
-        [("config", "config = base_config()", "raise SystemExit")],
+        [("config", "config = mmf.base_config()", "raise SystemExit")],
         ["error[C04] my_package/config.py line 8: SystemExit", "    raise SystemExit"],
     ),
     "label": (
@@ -159,7 +159,7 @@ MISTAKES = {
     ),
     "syntax": (
         [("loss", "valid = batch", "valid == = batch")],
-        ["error[C32]", 'File "my_package/loss.py", line 26\n', "    valid == = batch"],
+        ["error[C32]", 'File "my_package/loss.py", line 27\n', "    valid == = batch"],
     ),
     "an instance": (
         [
@@ -308,7 +308,7 @@ MISTAKES = {
     ),
     "dataset exits": (
         [("dataset", "    rng = np", "    raise SystemExit\n    rng = np")],
-        part("data", "error[C33] my_package/dataset.py, line 27: SystemExit\n"),
+        part("data", "error[C33] my_package/dataset.py, line 25: SystemExit\n"),
     ),
     "stop": (
         items("next(iter([]))"),

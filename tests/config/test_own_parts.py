@@ -116,6 +116,12 @@ def augmentation(kind: str) -> dict:
             "C03",
             "'feature_tokens' is not an encoder with pretrained weights",
         ),
+        (encoder(weights="x.safetensors"), "C03", "the class attribute weight_mapping"),
+        (
+            encoder("bad_parts:OddWeights", weights="x.safetensors"),
+            "C33",
+            "its weight_mapping is an object of type dict, not a WeightMapping",
+        ),
         (encoder("mmfusion_jax.losses.supervised:MSE", label="x"), "C33", "train=True"),
         (data("text"), "D25", "does not have 'inputs'"),
         ({"optim.name": "bad_parts:no_optimizer"}, "C33", "is None, not an optax"),
@@ -141,7 +147,7 @@ def test_a_part_that_breaks_its_contract_is_named(changes, code, said):
         (
             model("raises"),
             "model",
-            "line 35: TypeError: dot_general",
+            "line 36: TypeError: dot_general",
             "return x @ jnp.ones((99, 3))",
         ),
         (

@@ -14,7 +14,6 @@ from loaded_tables import WEIGHT_MAPPINGS
 
 from mmfusion_jax.encoders.bert import Bert
 from mmfusion_jax.errors import ConfigError, WeightsError
-from mmfusion_jax.weights import random_init_notices
 from mmfusion_jax.weights.convert import load
 from mmfusion_jax.weights.torch_checkpoint import InvalidTensorFile, read_torch
 
@@ -213,10 +212,3 @@ def test_a_file_of_old_pytorch_is_told_apart(tmp_path):
     torch.save({"a": torch.ones(2)}, file, _use_new_zipfile_serialization=False)
     with pytest.raises(WeightsError, match=r"W02.*before 1\.6.*torch\.load\(FILE"):
         load(WEIGHT_MAPPINGS["bert"], file, shapes(Bert(**SMALL)))
-
-
-def test_random_initialization_is_reported():
-    encoders = {"text": "bert", "audio": "audio_conv"}
-    assert random_init_notices(encoders, {"text": "bert.safetensors"}) == []
-    (said,) = random_init_notices(encoders, {"text": ""})
-    assert said.startswith("text: encoder 'bert' is randomly initialized")

@@ -3,6 +3,16 @@
 A store is a folder in the layout of TensorFlow Datasets (array_record shards,
 `features.json`, `dataset_info.json`), so `tfds.builder_from_directory` opens it, with a
 `MANIFEST.json` that records its inputs. TensorFlow is never imported.
+
+Example:
+    >>> from pathlib import Path
+    >>> import mmfusion_jax as mmf
+    >>> store = mmf.data.array_record_store
+    >>> features = {"pitch": store.FeatureSpec((), "int32")}
+    >>> folder = Path("tones").absolute()
+    >>> store.write_store(folder, features, {"train": [{"pitch": 3}]}, {})
+    >>> int(store.open_store(folder).source("train")[0]["pitch"])
+    3
 """
 
 import contextlib
