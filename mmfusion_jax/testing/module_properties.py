@@ -407,7 +407,11 @@ def bfloat16(case: ModuleCase) -> None:
 
 
 def two_devices(case: ModuleCase) -> None:
-    """Under pmap over two devices the results are those of one device."""
+    """Under pmap over two devices the results are those of one device.
+
+    Only pmap splits the batch for the part itself. Under jit on a mesh, the compiler
+    splits the program of one device, whose results do not depend on the split.
+    """
     if jax.local_device_count() < 2:
         raise NotCheckedError("this process has one device")
     module = _with_axis(case.module)
