@@ -94,11 +94,16 @@ def _row_move(
     scale = np.max(np.abs(values), initial=1e-6, where=np.isfinite(values))
     with np.errstate(invalid="ignore", over="ignore"):
         move = np.abs(values[i][valid] - got[valid])
-    same = move <= tolerance * scale
+    same = (move <= tolerance * scale) | _both_nan(values[i][valid], got[valid])
     bad = np.flatnonzero(~np.all(same, axis=tuple(range(1, same.ndim))))
     if not len(bad):
         return None
     return Move(name, int(i), int(valid[bad[0]]), float(np.max(move, initial=0)))
+
+
+def _both_nan(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Returns where both are NaN: this is not a difference, other checks find it."""
+    return (x != x) & (y != y)
 
 
 def compact(streams: Streams) -> list[tuple[str, int, Any]]:
@@ -121,9 +126,9 @@ def first_changed_leaf(want: Any, got: Any, tolerance: float = 0.0) -> str:
     """
     paths = jax.tree_util.tree_leaves_with_path(want)
     for (path, x), y in zip(paths, jax.tree.leaves(got), strict=True):
-        scale = np.max(np.abs(x), initial=1e-6)
+        scale = np.max(np.abs(x), initial=1e-6, where=np.isfinite(x))
         with np.errstate(invalid="ignore", over="ignore"):
-            same = np.abs(x - y) <= tolerance * scale
+            same = (np.abs(x - y) <= tolerance * scale) | _both_nan(x, y)
         if not np.all(same):
             return leaf_name(path)
     return ""

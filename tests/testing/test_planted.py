@@ -425,6 +425,29 @@ def test_losses_without_a_mistake():
     assert len(report.not_checked) == 2
 
 
+def norm(outputs, batch):
+    """A loss whose gradient is NaN for a prediction of 0."""
+    return jnp.sqrt(jnp.sum(zero_masked(outputs.prediction, batch.weight > 0) ** 2, -1))
+
+
+def test_a_gradient_of_the_prediction_that_is_not_finite_is_found():
+    sentence = "with all outputs 0, the gradient of the prediction is not finite"
+    with pytest.raises(AssertionError, match=f"(?m)^norm: {sentence}"):
+        testing.check_loss(norm)
+
+
+def test_a_result_of_nan_is_one_mistake():
+    with pytest.raises(AssertionError) as found:
+        testing.check_loss(lambda outputs, batch: outputs.prediction[:, 0] * jnp.nan)
+    sentences = str(found.value).splitlines()
+    assert all("not finite" in x or "weight 0" in x for x in sentences), sentences
+
+
+def test_a_loss_may_read_rows_of_weight_0():
+    # The objective ignores the value, and the gradient of a sum is not NaN.
+    testing.check_loss(lambda outputs, batch: jnp.sum(outputs.prediction, axis=-1))
+
+
 # --- Datasets ------------------------------------------------------------------------
 
 
