@@ -12,6 +12,9 @@ from mmfusion_jax.types import Streams
 ONLY = "output"
 """Name of the output of a part that has one."""
 
+VECTOR = "vector"
+"""Name of the output of a fusion block that returns one vector per example."""
+
 
 def output_name(name: str) -> str:
     """Returns the text for an output, such as "output 'video'"."""

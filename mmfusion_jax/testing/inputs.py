@@ -9,7 +9,7 @@ import numpy as np
 from mmfusion_jax.types import Streams, Tokens
 
 ROWS = 4
-"""Number of examples of a batch."""
+"""Minimum number of examples of a batch."""
 
 Shape = tuple[int, ...]
 
@@ -47,19 +47,23 @@ def make_streams(
 
     Args:
         streams: Name -> Tokens, whose values and masks are used, repeated up to
-            `ROWS` examples; or the shape of one example, (t ...).
+            `ROWS` examples, or to an even number of them; or the shape of one example,
+            (t ...).
         dtypes: Name -> dtype of the values, where it is not float32.
         high: For integers, the number of different values.
     """
     made = {}
+    batches = [len(x.mask) for x in streams.values() if isinstance(x, Tokens)]
+    count = max(ROWS, *batches, 0)
+    count += count % 2  # for two devices
     for index, (name, given) in enumerate(streams.items()):
         if isinstance(given, Tokens):
             values, mask = np.asarray(given.values), np.asarray(given.mask)
-            rows = np.arange(max(ROWS, len(mask))) % len(mask)
+            rows = np.arange(count) % len(mask)
             values, mask, grid = values[rows], mask[rows], given.grid
         else:
             dtype = np.dtype((dtypes or {}).get(name, np.float32))
-            shape = (ROWS, *given)
+            shape = (count, *given)
             values, grid = random_values(shape, dtype, high, index), ()
             mask = np.ones(shape[:2], bool)
         rows, steps = mask.shape

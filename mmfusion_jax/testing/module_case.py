@@ -106,6 +106,11 @@ class ModuleCase:
         ).astype(x.values.dtype)
         return {k: x.replace(values=clean(x)) for k, x in self.streams.items()}
 
+    @property
+    def rows(self) -> int:
+        """Number of examples of the batch."""
+        return len(next(iter(self.streams.values())).mask)
+
     @functools.cached_property
     def has_statistics(self) -> bool:
         """Whether training compares examples or updates batch statistics."""

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from mmfusion_jax.errors import describe_exception, shown_name, type_name
-from mmfusion_jax.testing.compare import ONLY
-from mmfusion_jax.testing.inputs import ROWS, make_streams
+from mmfusion_jax.testing.compare import ONLY, VECTOR
+from mmfusion_jax.testing.inputs import make_streams
 from mmfusion_jax.testing.module_case import ModuleCase
 from mmfusion_jax.testing.module_properties import COMMON
 from mmfusion_jax.testing.report import CounterexampleError, Report, run_properties
@@ -50,7 +50,7 @@ def check_fusion(
         True
 
     Args:
-        block: A Linen module, `(streams, *, train) -> Streams`.
+        block: A Linen module, `(streams, *, train) -> Streams`, or an array (b d).
         streams: Name -> Tokens of a batch, or the shape (n d) of one example. By
             default the names are those of the block's own options.
         name: Name of the block in messages; its class by default.
@@ -98,9 +98,14 @@ def _fusion_streams(block: Any) -> list[dict[str, Any]]:
 
 
 def _fusion_outputs(result: Any, aux: Any) -> dict:
-    """The streams of a block, and its auxiliary outputs."""
+    """The streams of a block, or its vector (b d) as one; its auxiliary outputs."""
+    if getattr(result, "ndim", 0) == 2:
+        some = jax.numpy.ones((len(result), 1), bool)
+        result = {VECTOR: Tokens(result[:, None], some)}
     if not isinstance(result, Mapping):
-        raise CounterexampleError(f"it returns {type_name(result)}, not streams")
+        raise CounterexampleError(
+            f"it returns {type_name(result)}, not streams or an array (b d)"
+        )
     return {**result, **_aux_outputs(aux)}
 
 
@@ -278,8 +283,8 @@ def check_model(
 
     def arguments(streams: Any) -> tuple:
         count = len(next(iter(streams.values())).mask)
-        rows = np.arange(count) % ROWS
-        targets: Any = {k: np.asarray(v)[rows] for k, v in (labels or {}).items()}
+        arrays = {k: np.asarray(v) for k, v in (labels or {}).items()}
+        targets: Any = {k: v[np.arange(count) % len(v)] for k, v in arrays.items()}
         batch = Batch(
             inputs={k: x.values for k, x in streams.items()},
             masks={k: x.mask for k, x in streams.items()},

@@ -350,6 +350,36 @@ def test_parts_without_a_mistake():
     testing.check_model(Model(), STREAMS)
 
 
+class Pooled(nn.Module):
+    """Returns one vector per example, without the mask if `kind` is "no mask"."""
+
+    kind: str = ""
+
+    @nn.compact
+    def __call__(self, streams, *, train):
+        means = [
+            jnp.mean(x.values, axis=1)
+            if self.kind == "no mask"
+            else masked_mean(x.values, x.mask, axis=1)
+            for x in streams.values()
+        ]
+        return nn.Dense(3, name="out")(jnp.concatenate(means, axis=-1))
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("count", [2, 5])
+def test_a_block_that_returns_a_vector_and_a_batch_of_any_size(count):
+    rng = np.random.default_rng(0)
+    audio = Tokens(
+        rng.standard_normal((count, 3, 4)).astype(np.float32),
+        np.ones((count, 3), bool),
+    )
+    streams = {"audio": audio, "video": (4, 4)}
+    assert testing.check_fusion(Pooled(), streams).checked
+    with pytest.raises(AssertionError, match="NaN there changes output 'vector'"):
+        testing.check_fusion(Pooled("no mask"), streams)
+
+
 def test_all_failures_are_reported():
     with pytest.raises(AssertionError) as found:
         testing.check_encoder(Encoder("mean over padding"), SHAPE)
