@@ -222,7 +222,7 @@ def masked_examples(case: LossCase) -> None:
         bad = float(words)
         got = case.program(case.filled(lambda _, bad=bad: bad), case.batch)
         # The value of a row of weight 0 may change: the objective ignores it.
-        if not (changed := _difference(case, got)):
+        if not _difference(case, got):
             continue
         for name in (PREDICTION, *case.outputs.aux):
             for example in np.flatnonzero(~case.rows(name)):
@@ -232,7 +232,8 @@ def masked_examples(case: LossCase) -> None:
                         f"{output_text(name)} of example {example:d} is masked, but "
                         f"{words} there changes {what}"
                     )
-        raise CounterexampleError(f"{words} in all masked examples changes {changed}")
+        what = _difference(case, got)
+        raise CounterexampleError(f"{words} in all masked examples changes {what}")
 
 
 def _with_value(case: LossCase, name: str, example: int, bad: float) -> Outputs:
