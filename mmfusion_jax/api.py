@@ -105,6 +105,7 @@ def _parse(
     overrides: Mapping[str, Any] | None,
 ) -> ParsedCommand:
     """Returns the command that a shell would parse."""
+    _check_arguments(workdir, overrides)
     words = [
         f"--config.{name}={format_value(value)}"
         for name, value in (overrides or {}).items()
@@ -130,6 +131,27 @@ def _parse(
     for note in request.notes:
         log(note)
     return request
+
+
+def _check_arguments(workdir: Any, overrides: Any) -> None:
+    """Raises ConfigError for a work folder or overrides of the wrong type."""
+    if not isinstance(workdir, str | PathLike):
+        raise ConfigError(
+            "C01", f"workdir={shown(workdir)} is {type_name(workdir)}, not a path."
+        )
+    if overrides is not None and not isinstance(overrides, Mapping):
+        raise ConfigError(
+            "C01",
+            f"overrides={shown(overrides)} is {type_name(overrides)}, not a mapping.",
+            'such as {"train.epochs": 5}',
+        )
+    for name in map(str, overrides or {}):
+        if name.startswith("config."):
+            raise ConfigError(
+                "C02",
+                f"overrides has the field {shown(name)}, with 'config.'.",
+                shown(name.removeprefix("config.")),
+            )
 
 
 def _command(config: str | ConfigDict, request: ParsedCommand) -> str:

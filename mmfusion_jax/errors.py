@@ -253,6 +253,8 @@ def closest(word: str, names: Iterable[str], cutoff: float) -> str:
         word[: 2 * SHOWN_LENGTH],
         [n for n in names if len(n) <= 2 * SHOWN_LENGTH],
     )
+    if same := [n for n in short if n.casefold() == word.casefold()]:
+        return same[0]
     return next(iter(difflib.get_close_matches(word, short, n=1, cutoff=cutoff)), "")
 
 

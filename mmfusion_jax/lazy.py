@@ -32,7 +32,11 @@ def attach(
         setattr(sys.modules[module], name, value)
         return value
 
-    return load, lambda: sorted({*vars(sys.modules[module]), *names}), sorted(names)
+    def public() -> list[str]:
+        own = [name for name in vars(sys.modules[module]) if name.startswith("__")]
+        return sorted({*own, *names})
+
+    return load, public, sorted(names)
 
 
 def by_name(paths: Iterable[str]) -> dict[str, str]:

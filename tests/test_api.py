@@ -8,6 +8,7 @@ import threading
 import pytest
 from tiny_dataset import config
 
+import mmfusion_jax as mmf
 from mmfusion_jax.api import evaluate, train
 from mmfusion_jax.cli.command import run_command
 from mmfusion_jax.errors import CheckpointError, ConfigError, DivergedError, Interrupted
@@ -87,6 +88,21 @@ def test_scores_that_are_not_defined_are_an_error(tmp_path):
     with pytest.raises(DivergedError, match=r"N02.*2 of 9"):
         train(asked, tmp_path)
     assert read_result(tmp_path) is not None, "it is written first"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"workdir": 3}, "workdir=3 is an object of type int, not a path"),
+        ({"overrides": ["train.epochs=1"]}, "not a mapping"),
+        ({"overrides": {"config.train.epochs": 1}}, "'train.epochs'"),
+    ],
+)
+def test_wrong_arguments_are_one_error(arguments, words, tmp_path):
+    arguments = {"workdir": tmp_path, **arguments}
+    for call in (mmf.train, mmf.evaluate):
+        with pytest.raises(mmf.ConfigError, match=words):
+            call("cfn_sr", **arguments)
 
 
 def test_ctrl_c_saves_and_raises(tmp_path, monkeypatch):

@@ -91,7 +91,15 @@ def test_the_tables_of_short_names_are_public():
     assert datasets.PUBLIC == DATASETS
 
 
+@pytest.mark.parametrize("package", PACKAGES)
+def test_dir_has_the_public_names_only(package):
+    shown = {n for n in dir(importlib.import_module(package)) if n[:2] != "__"}
+    assert shown == set(public(package))
+
+
 def test_an_unknown_name_suggests_the_closest_one():
+    with pytest.raises(AttributeError, match="'BERT'; did you mean 'Bert'"):
+        mmf.encoders.BERT  # noqa: B018  # pyright: ignore
     with pytest.raises(AttributeError, match="'AudioConf'; did you mean 'AudioConv'"):
         mmf.encoders.AudioConf  # noqa: B018  # pyright: ignore
     with pytest.raises(AttributeError, match="'encoder'; did you mean 'encoders'"):

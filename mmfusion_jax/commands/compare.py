@@ -18,7 +18,6 @@ from mmfusion_jax.errors import (
     shorten,
     shown,
     shown_name,
-    suggest,
 )
 
 if TYPE_CHECKING:  # slow to import, and needed only once the flags are valid
@@ -49,7 +48,7 @@ def compare_command(command: ParsedCommand) -> None:
         raise ConfigError(
             "C03",
             f"--output={shown(str(file))} does not end with a known format.",
-            suggest(file.suffix, SUFFIXES),
+            f"known: {', '.join(SUFFIXES)}",
         )
     # With --json, stdout is one JSON object, also if a part of the user prints.
     with contextlib.redirect_stdout(sys.stderr):
@@ -82,6 +81,10 @@ def compare_runs(workdirs: Sequence[str]) -> "ComparisonResult":
             "python -m mmfusion_jax compare runs/a runs/b",
         )
     paths = [Path(workdir).expanduser() for workdir in workdirs]
+    folders = [path.resolve() for path in paths]
+    for path, folder in zip(paths, folders, strict=True):
+        if folders.count(folder) > 1:
+            raise ConfigError("C38", f"{path} is given twice.", "different runs")
     results = [_read_result(path) for path in paths]
     for path, result in zip(paths[1:], results[1:], strict=True):
         _check_same(paths[0], path, _settings(results[0]), _settings(result))
@@ -302,6 +305,14 @@ def _notes(
             yield (
                 f"checkpoints are selected by {shown_name(first.selection_metric)} in "
                 f"{path} and by {shown_name(other.selection_metric)} in {folder}"
+            )
+        if other.config.get("losses") != first.config.get("losses"):
+            yield f"the loss of {path} and that of {folder} have different terms"
+        common = {run.seed for run in first.runs} & {run.seed for run in other.runs}
+        if len(common) < 2:
+            yield (
+                f"{path} and {folder} have fewer than two seeds in common, which the "
+                "test over seeds needs"
             )
         if other.device != first.device:
             yield (

@@ -6,6 +6,7 @@ known without importing JAX.
 
 import pkgutil
 import re
+import sys
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from mmfusion_jax.data.registry import DATASETS
 from mmfusion_jax.encoders import ENCODERS
 from mmfusion_jax.errors import (
     ConfigError,
+    closest,
     describe_exception,
     shorten,
     shown,
@@ -118,11 +120,29 @@ def load_part(kind: str, name: str, where: str) -> Any:
         raise ConfigError(
             "C32",
             f"{where}={shown(name)} cannot be imported: {reason}.",
-            "correct this module"
-            if line
-            else "an importable module and a name in it, such as my_package.my_module:"
-            "Name; modules in the current folder may need PYTHONPATH=.",
+            "correct this module" if line else shorten(_nearest(path)),
         ) from error
+
+
+def _nearest(path: str) -> str:
+    """Returns a hint: the closest module, or name in it, else what a path is."""
+    module, _, name = path.partition(":")
+    package, _, last = module.rpartition(".")
+    found = sys.modules.get(module)
+    folders = getattr(sys.modules.get(package), "__path__", None)
+    near = ""
+    if found is not None and (close := closest(name, dir(found), cutoff=0.6)):
+        near = f"{module}:{close}"
+    elif found is None and folders is not None:
+        modules = [one.name for one in pkgutil.iter_modules(folders)]
+        close = closest(last, modules, cutoff=0.6)
+        near = f"{package}.{close}:{name}" if close else ""
+    if near:
+        return f"did you mean {shown(near)}?"
+    return (
+        "an importable module and a name in it, such as my_package.my_module:Name; "
+        "modules in the current folder may need PYTHONPATH=."
+    )
 
 
 def load_weight_mapping(encoder: str, where: str) -> Any:

@@ -1,6 +1,7 @@
 """From a ConfigDict to an ExperimentSpec: every config is read here, once."""
 
 import dataclasses
+import inspect
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -185,6 +186,17 @@ CALLS = {
 """Kind -> arguments with which the object that a config describes is called."""
 
 
+def _call_of(kind: str, target: Any, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the arguments of a function that is given instead of a part; else ()."""
+    call, names = CALLS.get(kind, ()), tuple(arguments_of(target))
+    if call and names[: len(call)] == call:
+        return call
+    # The argument of a formula may have any name.
+    required = [p.default is p.empty for p in arguments_of(target).values()]
+    formula = kind == "metric" and inspect.isfunction(target) and not options
+    return names if formula and sum(required) == 1 else ()
+
+
 def _part(kind: str, values: Mapping[str, Any], where: str) -> Part:
     """Returns a part: its name looked up, its options checked, its parts resolved."""
     options = dict(values)
@@ -199,8 +211,8 @@ def _part(kind: str, values: Mapping[str, Any], where: str) -> Part:
         )  # fmt: skip
     # A common mistake: the function itself instead of a class whose objects are such
     # functions.
-    call = CALLS.get(kind)
-    if call and tuple(arguments_of(target))[: len(call)] == call:
+    call = _call_of(kind, target, options)
+    if call:
         raise ConfigError(
             "C33",
             f"{where}.name={shown(name)} is a function of ({join_names(call)}).",

@@ -74,8 +74,9 @@ def check_workdir(spec: ExperimentSpec, workdir: Path, *, create: bool = True) -
     more = create and old is not None and spec.seeds > old.seeds
     if more:
         del found["seeds"]
-    # The first difference is reported.
-    for name, (before, after) in found.items():
+    # One difference is reported; another part explains those of its options.
+    for name in sorted(found, key=lambda name: (not name.endswith("name"), name)):
+        before, after = found[name]
         raise ConfigError(
             "C09",
             f"{workdir} was created with config.{shorten(name)}={shown(before)}, but "

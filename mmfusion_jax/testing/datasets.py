@@ -10,7 +10,7 @@ import numpy as np
 
 from mmfusion_jax.data import dataset_checks
 from mmfusion_jax.data.dataset import Dataset, Example, check_disjoint, is_ids
-from mmfusion_jax.errors import UserError, shorten, shown
+from mmfusion_jax.errors import UserError, shorten, shown, type_name
 from mmfusion_jax.testing.report import (
     CounterexampleError,
     NotCheckedError,
@@ -57,6 +57,9 @@ def check_dataset(
     Raises:
         AssertionError: A property does not hold; one sentence for each.
     """
+    if not isinstance(dataset, Dataset):
+        hint = "; call the function" if callable(dataset) else ""
+        raise TypeError(f"the dataset is {type_name(dataset)}, not a Dataset{hint}")
     case = DatasetCase(dataset, label, max_examples)
     return run_properties(name or dataset.name, case, DATASET_PROPERTIES)
 

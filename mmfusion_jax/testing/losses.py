@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmfusion_jax.errors import describe_exception, shown, shown_name, type_name
+from mmfusion_jax.errors import shown, shown_name, type_name
 from mmfusion_jax.losses.objective import average
 from mmfusion_jax.testing import compare
 from mmfusion_jax.testing.inputs import fill_masked, garbage, is_float
@@ -19,6 +19,8 @@ from mmfusion_jax.testing.report import (
     CounterexampleError,
     NotCheckedError,
     Report,
+    check_is_object,
+    described,
     run_properties,
 )
 from mmfusion_jax.types import Array, Batch, Outputs
@@ -30,6 +32,10 @@ WIDTH = 5
 
 PREDICTION = "/prediction"
 """Name of the prediction among the arrays; "" is the path of a leaf that is alone."""
+
+
+MASKING = "mask them: zero_masked(outputs.prediction, batch.weight > 0)"
+"""How a loss does not read masked examples."""
 
 
 def check_loss(
@@ -70,6 +76,7 @@ def check_loss(
     Raises:
         AssertionError: A property does not hold; one sentence for each.
     """
+    check_is_object(term, "a loss")
     if outputs is None or batch is None:
         outputs, batch = _made_for(term, outputs, batch)
     arrays: Any = jax.tree.map(np.asarray, (outputs, batch))
@@ -230,7 +237,7 @@ def masked_examples(case: LossCase) -> None:
                 if what := _difference(case, case.program(dirty, case.batch)):
                     raise CounterexampleError(
                         f"{output_text(name)} of example {example:d} is masked, but "
-                        f"{words} there changes {what}"
+                        f"{words} there changes {what}; {MASKING}"
                     )
         what = _difference(case, got)
         raise CounterexampleError(f"{words} in all masked examples changes {what}")
@@ -410,7 +417,7 @@ def _made_for(
         (lambda _: normal(), 0),
         (lambda _: rng.integers(0, 2, (ROWS, 2)).astype(np.int32), 4),
     )
-    problem = ""
+    problem, first = "", None
     for make_label, width in labels:
         aux, targets = _Made(lambda _: normal(WIDTH)), _Made(make_label)
         masks = _Made(lambda _: np.ones((ROWS, 2), bool))
@@ -422,7 +429,7 @@ def _made_for(
             # Not traced: a mapping that makes its values is not a tree of arrays.
             term(outputs or y, batch or Batch({}, masks, targets, weight))  # pyright: ignore
         except Exception as error:  # a term may raise anything
-            problem = problem or describe_exception(error)
+            problem, first = problem or described(error), first or error
             continue
         for index, mask in enumerate(masks.found.values()):
             mask[index % ROWS] = False
@@ -431,4 +438,4 @@ def _made_for(
     raise AssertionError(
         f"{shown_name(_name(term))}: no input of the kit fits, the first raises "
         f"{problem}; give outputs and batch"
-    )
+    ) from first

@@ -6,12 +6,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmfusion_jax.errors import describe_exception, shown_name, type_name
+from mmfusion_jax.errors import shown_name, type_name
 from mmfusion_jax.testing.compare import ONLY, VECTOR
 from mmfusion_jax.testing.inputs import make_streams
 from mmfusion_jax.testing.module_case import ModuleCase
 from mmfusion_jax.testing.module_properties import COMMON
-from mmfusion_jax.testing.report import CounterexampleError, Report, run_properties
+from mmfusion_jax.testing.report import (
+    CounterexampleError,
+    Report,
+    check_is_object,
+    described,
+    run_properties,
+)
 from mmfusion_jax.types import Batch, Outputs, Streams, Tokens
 
 ENCODER_SHAPES = (
@@ -67,6 +73,9 @@ def check_fusion(
     Raises:
         AssertionError: A property does not hold; one sentence for each.
     """
+    check_is_object(block, "a fusion block")
+    if streams is not None and not isinstance(streams, Mapping):
+        raise TypeError(f"streams is {type_name(streams)}, not a mapping of names")
     case = ModuleCase(
         block,
         {},
@@ -165,6 +174,7 @@ def check_encoder(
     Raises:
         AssertionError: A property does not hold; one sentence for each.
     """
+    check_is_object(encoder, "an encoder")
     case = ModuleCase(
         encoder,
         {},
@@ -218,7 +228,7 @@ def _first_that_fits(
     Raises:
         AssertionError: It cannot be traced with any.
     """
-    problem = ""
+    problem, first = "", None
     for batch in batches:
         try:
             jax.eval_shape(lambda b=batch: case.init(case.key, b))
@@ -226,15 +236,15 @@ def _first_that_fits(
             problem = str(error)
             raise AssertionError(f"{shown_name(part)}: {problem}") from error
         except Exception as error:  # a part may raise anything
-            problem = problem or describe_exception(error)
+            problem, first = problem or described(error), first or error
         else:
             return batch
     if len(batches) == 1:
-        raise AssertionError(f"{shown_name(part)}: it raises {problem}")
+        raise AssertionError(f"{shown_name(part)}: it raises {problem}") from first
     raise AssertionError(
         f"{shown_name(part)}: no input of the kit fits, the first raises {problem}; "
         "give the shapes of one example"
-    )
+    ) from first
 
 
 def check_model(
@@ -293,6 +303,7 @@ def check_model(
         )
         return (batch,)
 
+    check_is_object(model, "a model")
     case = ModuleCase(
         model,
         {},

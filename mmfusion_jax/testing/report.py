@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mmfusion_jax.errors import describe_exception, shown_name
+from mmfusion_jax.errors import describe_exception, join_names, shorten, shown_name
+from mmfusion_jax.user_code import code_location
 
 
 class CounterexampleError(Exception):
@@ -73,6 +74,8 @@ def run_properties(
         AssertionError: Some do not hold; one sentence for each.
     """
     checked, not_checked, failures = [], {}, []
+    raised: dict[str, list[str]] = {}
+    cause: Exception | None = None
     for check in properties:
         title = check.__name__.replace("_", " ")
         try:
@@ -83,12 +86,34 @@ def run_properties(
             problem = str(error)
             failures.append(f"{shown_name(part)}: {problem}")
         except Exception as error:  # a part may raise anything
-            problem = describe_exception(error)
-            failures.append(f"{shown_name(part)}: {title} raises {problem}")
+            raised.setdefault(described(error), []).append(title)
+            cause = cause or error
         else:
             checked.append(title)
-        if failures and check.__name__ == properties[0].__name__:
+        if (failures or raised) and check.__name__ == properties[0].__name__:
             break
+    failures += [_exceptions(part, *one) for one in raised.items()]
     if failures:
-        raise AssertionError("\n".join(failures))
+        raise AssertionError("\n".join(failures)) from cause
     return Report(part, tuple(checked), not_checked)
+
+
+def _exceptions(part: str, problem: str, titles: Sequence[str]) -> str:
+    """Returns a sentence: one mistake raises the same exception in many properties."""
+    sentence = f"{shown_name(part)}: {shorten(titles[0])} raises {problem}"
+    return sentence + (f"; also in {join_names(titles[1:])}" if titles[1:] else "")
+
+
+def described(error: BaseException) -> str:
+    """Returns an exception of a part with the line of code that raised it."""
+    problem, where = describe_exception(error), code_location(error)
+    return f"{problem} ({where})" if where else problem
+
+
+def check_is_object(part: Any, what: str) -> None:
+    """Raises TypeError for a class that is passed instead of an object of it."""
+    if isinstance(part, type):
+        name = part.__name__
+        raise TypeError(
+            f"{shown_name(name)} is a class, not {what}: pass {shown_name(name)}(...)"
+        )

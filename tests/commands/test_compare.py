@@ -381,6 +381,7 @@ def test_mistakes_in_the_command_are_named(trained, tmp_path, capsys, monkeypatc
     for words, message in (
         ([], "error[C01] RUN RUN ... is required"),
         ([str(trained[0])], "error[C38] compare needs at least two runs"),
+        ([str(trained[0]), f"{trained[0]}/"], "slow is given twice"),
         ([*map(str, trained), "--output=x.pdf"], "error[C03] --output='x.pdf'"),
     ):
         assert program.run(["compare", *words]) == 2

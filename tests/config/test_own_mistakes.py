@@ -140,7 +140,11 @@ MISTAKES = {
     # Import paths and modules
     "typo in the module": (
         [("config", "my_package.model:", "my_package.modell:")],
-        ["error[C32]", "No module named 'my_package.modell'", "need PYTHONPATH=."],
+        [
+            "error[C32]",
+            "No module named 'my_package.modell'",
+            "mean 'my_package.model:",
+        ],
     ),
     "circular import": (
         [

@@ -354,7 +354,7 @@ def test_all_parts_of_another_package_train_together(tmp_path):
         ("own_parts:FusionWithoutTrain", "is not a function of (streams, train=True)"),
         ("own_parts:fuse", "is a function of (streams)"),
         ("builtins:dict", "is an object of type dict, not a function"),
-        ("own_parts:Nothing", "cannot be imported"),
+        ("own_parts:SumOfMean", "did you mean 'own_parts:SumOfMeans'?"),
     ],
 )
 def test_a_block_that_breaks_its_contract_is_named(block, words, tmp_path):

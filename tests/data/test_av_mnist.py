@@ -412,10 +412,16 @@ def test_invalid_raw_files_are_rejected(tmp_path, file, change, said):
     ("content", "said"),
     [
         (b"", "not readable"),
-        (gzip.compress(b"\0\0\x08\x01\0\0\0\x05abcde")[:-9], "not readable"),
-        (gzip.compress(b"\0\0\x08\x01\0\0\0\x05abcd"), "4 bytes, but the shape"),
-        (gzip.compress(b"\0\0\x0d\x01\0\0\0\x04abcd"), "4 bytes, but the shape"),
-        (gzip.compress(b"\0\0\x08\x01\0\0\0\x04abcd"), "train has images"),
+        (gzip.compress(b"\0\0\x08\x01\0\0\0\x05abcde", mtime=0)[:-9], "not readable"),
+        (
+            gzip.compress(b"\0\0\x08\x01\0\0\0\x05abcd", mtime=0),
+            "4 bytes, but the shape",
+        ),
+        (
+            gzip.compress(b"\0\0\x0d\x01\0\0\0\x04abcd", mtime=0),
+            "4 bytes, but the shape",
+        ),
+        (gzip.compress(b"\0\0\x08\x01\0\0\0\x04abcd", mtime=0), "train has images"),
     ],
 )
 def test_damaged_files_of_mnist_are_named(tmp_path, folder, content, said):

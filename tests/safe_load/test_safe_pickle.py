@@ -288,12 +288,12 @@ def nested(opening: bytes, closing: bytes, depth: int = 200_000) -> bytes:
     ids=lambda content: repr(content[:6]),
 )
 def test_cyclic_and_deep_pickles_are_handled_at_once(file, content):
-    began = time.monotonic()
+    began = time.process_time()  # the clock depends on other processes
     if content.startswith(b"N2"):  # shared, not nested too deeply
         read(file, content)
     else:
         assert rejection(file, content).code == "D64"
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 HASH = 2**61 - 1  # its multiples have the hash 0

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 
 import flax.linen as nn
 import jax
@@ -18,6 +19,7 @@ from mmfusion_jax.data.in_memory import InMemory
 from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.losses.objective import average
 from mmfusion_jax.ops.masking import masked_mean, zero_masked
+from mmfusion_jax.testing.report import run_properties
 from mmfusion_jax.types import Outputs, Tokens
 
 COUNTER = itertools.count()
@@ -696,6 +698,55 @@ def test_augmentations(kind):
     sentence = AUGMENTATIONS[kind]
     with pytest.raises(AssertionError, match=f"(?m)^my_noise: .*{sentence}"):
         testing.check_augmentation(Noise(kind), name="my_noise")
+
+
+@dataclasses.dataclass(frozen=True)
+class Raises:
+    """An augmentation and a loss that raise an exception."""
+
+    modality: str = "audio"
+
+    def __call__(self, *_):
+        raise KeyError("speech")
+
+
+def test_an_exception_has_its_line_of_code():
+    said = r"the first raises KeyError: 'speech' \(.*test_planted.py, line \d+\)"
+    for check in (testing.check_augmentation, testing.check_loss):
+        with pytest.raises(AssertionError, match=f"^Raises: .*{said}") as found:
+            check(Raises())
+        assert isinstance(found.value.__cause__, KeyError)
+
+
+def test_an_exception_of_many_properties_is_one_sentence():
+    def shapes(_):
+        pass
+
+    def jit(_):
+        raise KeyError("speech")
+
+    def padding_length(case):
+        jit(case)
+
+    with pytest.raises(AssertionError, match="^MyGate: jit raises KeyError.*") as found:
+        run_properties("MyGate", None, [shapes, jit, padding_length])
+    assert str(found.value).endswith("; also in padding length")
+
+
+@pytest.mark.parametrize(
+    ("check", "arguments", "words"),
+    [
+        ("check_augmentation", (Raises,), "Raises is a class, not an augmentation"),
+        ("check_loss", (Raises,), "pass Raises(...)"),
+        ("check_encoder", (Encoder,), "not an encoder"),
+        ("check_fusion", (Block(), ["audio"]), "not a mapping of names"),
+        ("check_dataset", (str, "label"), "not a Dataset; call the function"),
+        ("check_dataset", (None, "label"), "the dataset is None, not a Dataset"),
+    ],
+)
+def test_what_is_not_a_part_is_named(check, arguments, words):
+    with pytest.raises(TypeError, match=re.escape(words)):
+        getattr(testing, check)(*arguments)
 
 
 def test_an_augmentation_without_a_mistake():
