@@ -32,6 +32,12 @@ jax.config.update("jax_compilation_cache_dir", str(CACHE / "xla"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Number of processes of `pytest -n auto`; each needs up to 3 GB of memory."""
+    return min(os.cpu_count() or 1, 4)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def programs_of_a_file():
     """Frees what a file compiled, when it is done.
