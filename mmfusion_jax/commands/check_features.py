@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from mmfusion_jax.data.feature_files.emotion_labels import CLASS, FLAGS, one_class
 from mmfusion_jax.data.feature_files.importer import find_problems
 from mmfusion_jax.data.feature_files.known_datasets import (
     POLARITIES,
@@ -46,11 +47,14 @@ def label_summary(
         for name, values in part.labels.items():
             what = _distribution(values, spec)
             yield f"  {split}: {shown_name(name)}: {what}"
+            if name == FLAGS and spec is not None:
+                what = _class_counts(values, spec)
+                yield f"  {split}: {CLASS}: {what}"
     task = None
-    if spec is not None and spec.flags:
-        task = Multilabel(spec.label, spec.flags)
-    elif spec is not None and spec.target is not None:
+    if spec is not None and spec.target is not None:
         task = Regression(spec.label, spec.target)
+    elif spec is not None and spec.flags:
+        task = Multilabel(spec.label, spec.flags)
     if spec is None or task is None:
         return
     train, test = (splits[s].labels[spec.label] for s in ("train", "test"))
@@ -62,6 +66,15 @@ def label_summary(
         if info.headline
     ]
     yield f"  baseline on test ({baseline.description}): {', '.join(parts)}"
+
+
+def _class_counts(flags: np.ndarray, spec: FeatureDatasetSpec) -> str:
+    """Returns the numbers of examples of each class, and of those without one."""
+    _, classes, left_out = one_class(flags)
+    counts = np.bincount(classes, minlength=len(spec.flags))
+    pairs = zip(counts, spec.flags, strict=True)
+    listed = ", ".join(f"{count:d} {shown_name(name)}" for count, name in pairs)
+    return f"{listed}; left out: {left_out.description}"
 
 
 def _distribution(values: np.ndarray, spec: FeatureDatasetSpec | None) -> str:

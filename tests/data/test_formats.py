@@ -23,7 +23,7 @@ from feature_files import (
 
 from mmfusion_jax.data.feature_files.checksums import PUBLISHED_FILES
 from mmfusion_jax.data.feature_files.known_datasets import FEATURE_DATASETS
-from mmfusion_jax.data.feature_files.reader import read_source
+from mmfusion_jax.data.feature_files.reader import MMIM_FILES, read_source
 from mmfusion_jax.data.feature_files.statistics import (
     compute_statistics,
     problems,
@@ -84,6 +84,40 @@ def test_mult_of_emotions_has_no_ids(tmp_path):
     want = root["valid"]["labels"][..., 1].astype(int)
     np.testing.assert_array_equal(part.labels["emotions"], want)
     assert part.labels["emotions"].dtype == np.int32 and part.ids == ()
+
+
+def with_intensities(split: str) -> np.ndarray:
+    """A score and six intensities of every example, (n 7)."""
+    count = COUNTS[split]
+    intensities = np.random.default_rng(5).choice([0, 1 / 3, 3], (count, 6))
+    return np.concatenate([scores(split)[:, None], intensities], axis=1)
+
+
+def test_six_emotions_after_the_score(tmp_path):
+    root, lists = mult(), {split: mmim(split) for split in COUNTS}
+    for split, table in root.items():
+        values = with_intensities(split)
+        table["labels"] = values[:, None].copy()
+        lists[split] = [
+            (x, row[None], name)
+            for (x, _, name), row in zip(lists[split], values, strict=True)
+        ]
+    write_mmim(tmp_path / "MOSEI")
+    for split, file in MMIM_FILES.items():
+        write(tmp_path / "MOSEI" / file, lists[split], 2)
+    for path in (write(tmp_path / "x.pkl", root), tmp_path / "MOSEI"):
+        for split, part in read_source(path).splits.items():
+            want = with_intensities(split)
+            np.testing.assert_array_equal(part.labels["emotions"], want[:, 1:] > 0)
+            np.testing.assert_allclose(part.labels["score"], want[:, 0])
+    root["valid"]["labels"][2, 0, 3] = np.nan
+    with pytest.raises(DataError, match=r"D71.*valid: labels has intensities"):
+        read_source(write(tmp_path / "x.pkl", root))
+    for row, message in ((np.ones((1, 1)), "not 1, 7"), (-np.ones((1, 7)), "negative")):
+        lists["valid"][1] = (lists["valid"][1][0], row, "one")
+        write(tmp_path / "MOSEI" / "dev.pkl", lists["valid"], 2)
+        with pytest.raises(DataError, match=rf"D71.*valid.*label .*{message}"):
+            read_source(tmp_path / "MOSEI")
 
 
 def test_zero_steps_in_the_middle_are_kept(tmp_path):

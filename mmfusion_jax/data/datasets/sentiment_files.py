@@ -15,6 +15,12 @@ from mmfusion_jax.data.dataset import (
     names_files,
     unique_ids,
 )
+from mmfusion_jax.data.feature_files.emotion_labels import (
+    CLASS,
+    FLAGS,
+    LeftOut,
+    one_class,
+)
 from mmfusion_jax.data.feature_files.import_manifest import (
     ImportManifest,
     open_import,
@@ -61,6 +67,7 @@ class ImportedSource:
         lengths: modality -> number of steps after padding.
         labels: name -> (n ...).
         standardizers: modality -> standardizes its features.
+        rows: positions of its examples among the records, (n) int.
     """
 
     records: Records
@@ -68,12 +75,13 @@ class ImportedSource:
     lengths: Mapping[str, int]
     labels: Mapping[str, np.ndarray]
     standardizers: Mapping[str, Standardizer]
+    rows: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.records)
+        return len(self.rows)
 
     def __getitem__(self, index: int) -> Example:
-        record = self.records[index]
+        record = self.records[int(self.rows[index])]
         inputs, masks = {}, {}
         for modality, name in self.stored.items():
             rows = record[name]
@@ -96,6 +104,7 @@ def load_sentiment_file(
     file: str = "",
     text: str = "vectors",
     standardize: Sequence[str] = (),
+    label: str = "",
 ) -> Dataset:
     """Loads a dataset that was imported by `python -m mmfusion_jax data import`.
 
@@ -105,7 +114,9 @@ def load_sentiment_file(
 
     Labels: "score" of the clip, in CH-SIMS also "score_text", "score_audio" and
     "score_video" of single modalities, float32, and "polarity", the sign of the score,
-    with the classes `POLARITIES`; or in IEMOCAP "emotions", (4) int32 0 or 1.
+    with the classes `POLARITIES`; in IEMOCAP, and in files of CMU-MOSEI that have
+    them, "emotions", (k) int32 0 or 1, and, if it is the label in use, "emotion", the
+    class of the one flag that is set. Examples with none or several are then left out.
 
     Args:
         name: key of `FEATURE_DATASETS`.
@@ -113,10 +124,11 @@ def load_sentiment_file(
         text: "vectors" for word embeddings, "bert" for BERT token ids, "words" for word
             ids.
         standardize: modalities to standardize with the statistics of the training
-            split; published models use the original features.
+            split, with all of its examples; published models use the original features.
+        label: the label in use; "" for any but "emotion".
 
     Raises:
-        ConfigError: an option is unknown.
+        ConfigError: an option is unknown, or the file has no such label.
         DataError: the dataset has not been imported, or the file has no such text.
     """
     spec = FEATURE_DATASETS[name]
@@ -126,26 +138,42 @@ def load_sentiment_file(
     standardizers = {m: _standardizer(splits["train"], stored, m) for m in standardize}
     longest = lambda one: max(p.inputs[one].steps.maximum for p in splits.values())
     lengths = {modality: max(1, longest(one)) for modality, one in stored.items()}
+    _check_emotions(manifest, label)
     labels = {split: _labels(part) for split, part in splits.items()}
+    rows = {split: np.arange(part.count) for split, part in splits.items()}
+    left_out: dict[str, LeftOut] = {}
+    if label == CLASS:
+        for split, part in labels.items():
+            rows[split], labels[split], left_out[split] = _one_emotion(part)
     sources = {
         split: ImportedSource(
-            store.source(split), stored, lengths, labels[split], standardizers
+            store.source(split),
+            stored,
+            lengths,
+            labels[split],
+            standardizers,
+            rows[split],
         )
         for split in splits
     }
-    scores = [label for label in labels["train"] if label.startswith("score")]
+    scores = [one for one in labels["train"] if one.startswith("score")]
+    release = manifest.known or store.folder.name
+    facts = _facts(store, manifest, text, standardize)
+    facts["counts"] = {split: len(source) for split, source in sources.items()}
+    facts["warnings"] += _label_remarks(spec, label or spec.label, left_out)
+    ids = {s: [part.ids[i] for i in rows[s] if part.ids] for s, part in splits.items()}
     return Dataset(
         name,
-        f"{spec.title} ({shown_name(manifest.known or store.folder.name)})",
+        _title(spec, label or spec.label, release),
         sources,
-        {"polarity": POLARITIES} if scores else {},
+        _classes(spec, label, bool(scores)),
         labels=labels,
         groups=_groups(spec, splits),
-        values={label: spec.target for label in scores if spec.target is not None},
-        flags={spec.label: spec.flags} if spec.flags else {},
+        values={one: spec.target for one in scores if spec.target is not None},
+        flags={FLAGS: spec.flags} if FLAGS in labels["train"] else {},
         ids=_id_range(splits, stored),
-        example_ids=unique_ids({name: part.ids for name, part in splits.items()}),
-        facts=_facts(store, manifest, text, standardize),
+        example_ids=unique_ids(ids),
+        facts=facts,
     )
 
 
@@ -155,10 +183,12 @@ def outline(
     file: str = "",
     text: str = "vectors",
     standardize: Sequence[str] = (),
+    label: str = "",
 ) -> Dataset:
     """Outline of `load_sentiment_file`; reads nothing.
 
-    Releases differ in their shapes; these are those of `FeatureDatasetSpec.shapes`.
+    Releases differ in their shapes; these are those of `FeatureDatasetSpec.shapes`. How
+    many examples have exactly one emotion is known from the file only.
     """
     spec = FEATURE_DATASETS[name]
     steps = spec.shapes["text"][0]
@@ -171,15 +201,75 @@ def outline(
     for modality in standardize:
         _check_standardize(modality, [m for m in shapes if len(shapes[m][0]) == 2])
     scores = [] if spec.target is None else [spec.label, *spec.unimodal]
+    has_flags = spec.label == FLAGS or (spec.flags and label in (FLAGS, CLASS))
     return outline_dataset(
         name,
-        f"{spec.title} (as published)",
+        _title(spec, label or spec.label, "as published"),
         dict(zip(SPLITS, spec.counts[0], strict=True)),
         shapes,
-        classes={"polarity": POLARITIES} if scores else {},
-        values={label: spec.target for label in scores if spec.target is not None},
-        flags={spec.label: spec.flags} if spec.flags else {},
+        classes=_classes(spec, label, bool(scores)),
+        values={one: spec.target for one in scores if spec.target is not None},
+        flags={FLAGS: spec.flags} if has_flags else {},
     )
+
+
+def _title(spec: FeatureDatasetSpec, label: str, release: str) -> str:
+    """Returns the title of a dataset, which names the kind of its emotion labels."""
+    kinds = {
+        FLAGS: f", {len(spec.flags)} yes/no emotions",
+        CLASS: f", one of {len(spec.flags)} emotions",
+    }
+    what = kinds.get(label, "")
+    return f"{spec.title}{what} ({shown_name(release)})"
+
+
+def _classes(
+    spec: FeatureDatasetSpec, label: str, has_scores: bool
+) -> dict[str, tuple[str, ...]]:
+    """Returns the class labels; "emotion" only if it is the label in use."""
+    found = {"polarity": POLARITIES} if has_scores else {}
+    return {**found, CLASS: spec.flags} if label == CLASS and spec.flags else found
+
+
+def _check_emotions(manifest: ImportManifest, label: str) -> None:
+    """Raises ConfigError if the label in use requires flags that the file lacks."""
+    if label in (FLAGS, CLASS) and FLAGS not in manifest.splits["train"].flags:
+        raise ConfigError(
+            "C07",
+            f"config.data.label={shown(label)}: {shorten(manifest.file)} has no "
+            "emotions.",
+            "docs/formats.md shows which files have them; --config.data.label=score",
+        )
+
+
+def _one_emotion(
+    labels: Mapping[str, np.ndarray],
+) -> tuple[np.ndarray, dict[str, np.ndarray], LeftOut]:
+    """Returns the examples with one emotion, their labels, and how many are left out.
+
+    Args:
+        labels: Name -> label of every example of a split, (n ...).
+    """
+    rows, classes, left_out = one_class(labels[FLAGS])
+    kept = {name: values[rows] for name, values in labels.items()}
+    return rows, {**kept, CLASS: classes}, left_out
+
+
+def _label_remarks(
+    spec: FeatureDatasetSpec, label: str, left_out: Mapping[str, LeftOut]
+) -> list[str]:
+    """Returns what a label is not comparable with, and what it leaves out."""
+    found = []
+    if label in spec.not_comparable:
+        reason = spec.not_comparable[label]
+        found.append(f"label {shown(label)}: {reason}")
+    if left_out:
+        total = sum(one.total for one in left_out.values())
+        listed = "; ".join(
+            f"{split}: {one.description}" for split, one in left_out.items()
+        )
+        found.append(f"label {shown(label)}: {total} examples are left out ({listed})")
+    return found
 
 
 def _has_files(name: str, options: Mapping[str, Any]) -> bool:
@@ -191,7 +281,12 @@ class SentimentLoader(Protocol):
     """A loader of one dataset; the arguments are those of `load_sentiment_file`."""
 
     def __call__(
-        self, *, file: str = "", text: str = "vectors", standardize: Sequence[str] = ()
+        self,
+        *,
+        file: str = "",
+        text: str = "vectors",
+        standardize: Sequence[str] = (),
+        label: str = "",
     ) -> Dataset: ...
 
 
@@ -211,13 +306,20 @@ def _loader(name: str) -> SentimentLoader:
     """Returns `load_<name>`, the loader of a dataset, with its declarations."""
 
     @dataset_loader(
+        takes=("label",),
         outline=functools.partial(outline, name),
         has_files=functools.partial(_has_files, name),
     )
     def load(
-        *, file: str = "", text: str = "vectors", standardize: Sequence[str] = ()
+        *,
+        file: str = "",
+        text: str = "vectors",
+        standardize: Sequence[str] = (),
+        label: str = "",
     ) -> Dataset:
-        return load_sentiment_file(name, file=file, text=text, standardize=standardize)
+        return load_sentiment_file(
+            name, file=file, text=text, standardize=standardize, label=label
+        )
 
     title = FEATURE_DATASETS[name].title
     load.__name__ = load.__qualname__ = f"load_{name}"

@@ -17,7 +17,7 @@ from mmfusion_jax.data.storage.array_record_store import (
 from mmfusion_jax.errors import DataError, shown, shown_name
 from mmfusion_jax.results.json_file import check
 
-VERSION = 2
+VERSION = 3
 """Part of the name of every import and of its manifest: increase it when the stored
 values change, or a field of the manifest its name or meaning."""
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from mmfusion_jax.data.dataset import RegressionTarget
+from mmfusion_jax.data.feature_files.emotion_labels import CLASS, FLAGS, MOSEI_EMOTIONS
 from mmfusion_jax.data.feature_files.padded_sequences import Sequences
 from mmfusion_jax.errors import DataError, join_names, shown, shown_name
 
@@ -22,7 +23,8 @@ class FeatureDatasetSpec:
         title: Its name in papers.
         label: The label that papers predict.
         target: Meaning of the label "score"; None without one.
-        flags: Names of the flags of the label "emotions"; () without one.
+        flags: Names of the flags of the label "emotions"; () without one. Only some
+            files have it if it is not the label that papers predict.
         counts: Sizes of train, valid and test of every known release.
         files: Files to download, and from where.
         by_video: True if every video is in one split only.
@@ -30,6 +32,7 @@ class FeatureDatasetSpec:
         shapes: Modality -> steps and features of an example, as in most releases.
         has_token_ids: True if a release has the text as BERT token ids too.
         unimodal: Labels of single modalities, with the meaning of "score".
+        not_comparable: Label -> what its scores are not comparable with.
     """
 
     title: str
@@ -43,6 +46,7 @@ class FeatureDatasetSpec:
     shapes: Mapping[str, tuple[int, int]]
     has_token_ids: bool = True
     unimodal: tuple[str, ...] = ()
+    not_comparable: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 FEATURE_DATASETS = {
@@ -64,7 +68,7 @@ FEATURE_DATASETS = {
         "CMU-MOSEI",
         "score",
         RegressionTarget(-3.0, 3.0, family="sentiment"),
-        (),
+        MOSEI_EMOTIONS,
         ((16326, 1871, 4659),),
         (
             f"aligned_50.pkl or unaligned_50.pkl (BERT text): {MMSA}",
@@ -73,6 +77,15 @@ FEATURE_DATASETS = {
         True,
         "configs/mea.py:mosei",
         {"text": (50, 768), "audio": (50, 74), "video": (50, 35)},
+        not_comparable={
+            FLAGS: "six yes/no flags, set where the intensity of the emotion is above "
+            "0: not comparable with the sentiment of MEA, Table III and MCL-MCF, "
+            "Table 3, nor with an accuracy over classes",
+            CLASS: "one of six emotions, only clips that have exactly one: not "
+            "comparable with the sentiment of MEA, Table III and MCL-MCF, Table 3, nor "
+            "with yes/no flags on all clips; OF-CMAER-CAT, Table 1 and "
+            "Hetero-Fusion-Net, Table 1 do not say which clips and classes they score",
+        },
     ),
     "sims": FeatureDatasetSpec(
         "CH-SIMS",
@@ -97,6 +110,15 @@ FEATURE_DATASETS = {
         "configs/mea.py:iemocap",
         {"text": (20, 300), "audio": (20, 74), "video": (20, 35)},
         has_token_ids=False,
+        not_comparable={
+            FLAGS: "four yes/no flags, as MulT and MEA, Table IV score them: not "
+            "comparable with an accuracy over four classes, such as that of "
+            "OF-CMAER-CAT, Table 1",
+            CLASS: "one of four classes, only examples that have exactly one: not "
+            "comparable with the yes/no flags of MulT and MEA, Table IV, nor with "
+            "OF-CMAER-CAT, Table 1, whose speakers are held out; these files do not "
+            "name their speakers",
+        },
     ),
 }
 
@@ -112,17 +134,18 @@ def check_labels(
             f"{spec.title}: {shown_name(spec.label)}.",
             _suggest_dataset(spec, found),
         )
-    if spec.target is None:
-        count = found.labels[spec.label].shape[1]
+    if FLAGS in found.labels:
+        count = found.labels[FLAGS].shape[1]
         if count != len(spec.flags):
             raise DataError(
                 "D74",
                 f"{where} has {count} emotions; expected for {spec.title}: "
-                f"{join_names(spec.flags)}.",
+                f"{join_names(spec.flags, 'none')}.",
             )
+    if spec.target is None:
         return
     low, high = spec.target.low, spec.target.high
-    for name, values in found.labels.items():
+    for name, values in _scores(found).items():
         bad = np.flatnonzero(~((values >= low) & (values <= high)))
         if bad.size:
             raise DataError(
@@ -151,5 +174,10 @@ def _in_range(spec: FeatureDatasetSpec, found: Sequences) -> bool:
     low, high = spec.target.low, spec.target.high
     return all(
         bool(((values >= low) & (values <= high)).all())
-        for values in found.labels.values()
+        for values in _scores(found).values()
     )
+
+
+def _scores(found: Sequences) -> dict[str, np.ndarray]:
+    """Returns the labels that are scores, (n) each."""
+    return {name: values for name, values in found.labels.items() if name != FLAGS}

@@ -6,6 +6,11 @@ from typing import Any
 import numpy as np
 
 from mmfusion_jax.data.feature_files.checked_fields import CheckedFields
+from mmfusion_jax.data.feature_files.emotion_labels import (
+    FLAGS,
+    are_intensities,
+    flags_of_intensities,
+)
 from mmfusion_jax.data.feature_files.padded_sequences import Sequences
 from mmfusion_jax.errors import DataError, join_names, shown_name
 
@@ -29,7 +34,7 @@ def read(where: str, rows: Any) -> Sequences:
     if not isinstance(rows, list | tuple) or not rows:
         raise DataError("D70", f"{where} is not a list of examples.")
     inputs: dict[str, list[np.ndarray]] = {"words": [], "audio": [], "video": []}
-    scores, ids, texts = [], [], []
+    columns, ids, texts = [], [], []
     for index, row in enumerate(rows):
         parts, label, name = _parts(where, index, row)
         fields = CheckedFields(
@@ -41,14 +46,14 @@ def read(where: str, rows: Any) -> Sequences:
         inputs["words"].append(words)
         for modality in ("audio", "video"):
             inputs[modality].append(_features(fields, modality))
-        scores.append(_score(fields))
+        columns.append(_columns(fields))
         ids.append(_name(name))
         texts.append(" ".join(map(str, parts[3])))
     for modality in ("audio", "video"):
         inputs[modality] = _one_width(
             f"{where}: {shown_name(modality)}", inputs[modality]
         )
-    return Sequences(inputs, {"score": np.array(scores, np.float32)}, ids, texts)
+    return Sequences(inputs, _labels(where, columns), ids, texts)
 
 
 def _parts(where: str, index: int, row: Any) -> tuple[Sequence[Any], Any, Any]:
@@ -84,11 +89,29 @@ def _one_width(where: str, rows: list[np.ndarray]) -> list[np.ndarray]:
     return [x if len(x) else np.zeros((0, *widths), np.float32) for x in rows]
 
 
-def _score(fields: CheckedFields) -> float:
+def _columns(fields: CheckedFields) -> np.ndarray:
+    """Returns the score, and the intensities if there are any, (1) or (7)."""
     values = fields.numbers("label", (1, 2)).ravel()
     if values.size not in COLUMNS:
         raise fields.error("label", f"must have 1 or 7 values, not {values.size}")
-    return float(values[0])
+    if not are_intensities(values[1:]):
+        raise fields.error("label", "has intensities that are negative or NaN")
+    return values
+
+
+def _labels(where: str, columns: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the scores, and the flags of six emotions if all examples have them."""
+    if len(sizes := sorted({len(row) for row in columns})) > 1:
+        raise DataError(
+            "D71",
+            f"{where}: label must have the same number of values in every example, "
+            f"not {join_names(sizes)}.",
+        )
+    table = np.stack(columns).astype(np.float32)
+    labels = {"score": table[:, 0]}
+    if table.shape[1] > 1:
+        labels[FLAGS] = flags_of_intensities(table[:, 1:])
+    return labels
 
 
 def _name(value: Any) -> str:

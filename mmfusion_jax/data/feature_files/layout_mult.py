@@ -6,6 +6,11 @@ from typing import Any
 import numpy as np
 
 from mmfusion_jax.data.feature_files.checked_fields import CheckedFields
+from mmfusion_jax.data.feature_files.emotion_labels import (
+    FLAGS,
+    are_intensities,
+    flags_of_intensities,
+)
 from mmfusion_jax.data.feature_files.padded_sequences import (
     Sequences,
     aligned,
@@ -27,7 +32,8 @@ def read(fields: CheckedFields) -> Sequences:
     """Reads one split.
 
         text, audio, vision   (n t f)
-        labels                (n 1 1) a score; or (n 4 2) one-hot flags of four emotions
+        labels                (n 1 1) a score; (n 1 7) a score and intensities of six
+                          emotions; or (n 4 2) one-hot flags of four emotions
         id                    (n 3) video, start, end; optional
 
     Deviation:
@@ -55,13 +61,18 @@ def _arrays(fields: CheckedFields, count: int) -> dict[str, np.ndarray]:
 
 
 def _labels(fields: CheckedFields, values: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns a score, or flags that are one-hot encoded as (false, true)."""
+    """Returns a score and flags, or flags one-hot encoded as (false, true)."""
     if values.ndim == 3 and values.shape[2] == 2:
         flags = fields.integers(LABELS, (3,), len(values), 1)
         if (flags.sum(axis=2) != 1).any():
             raise fields.error(LABELS, "must be one-hot encoded")
-        return {"emotions": flags.argmax(axis=2).astype(np.int32)}
+        return {FLAGS: flags.argmax(axis=2).astype(np.int32)}
     columns = values.reshape(len(values), -1)
     if columns.shape[1] not in COLUMNS:
         raise fields.error(LABELS, f"has the shape {values.shape}")
-    return {"score": columns[:, 0].astype(np.float32)}
+    labels = {"score": columns[:, 0].astype(np.float32)}
+    if columns.shape[1] > 1:
+        if not are_intensities(columns[:, 1:]):
+            raise fields.error(LABELS, "has intensities that are negative or NaN")
+        labels[FLAGS] = flags_of_intensities(columns[:, 1:])
+    return labels

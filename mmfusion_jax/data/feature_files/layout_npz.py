@@ -21,7 +21,7 @@ def read(fields: CheckedFields) -> Sequences:
     pieces, words         (n t) token ids (BERT) or word ids
     NAME_lengths          (n) valid steps of NAME; else zeros at the end are padding
     score                 (n); score_text, score_audio, score_video likewise
-    emotions              (n k) 0 or 1
+    emotions              (n k) 0 or 1; instead of a score or beside it
     id, raw_text          (n) strings
     """
     label = "emotions" if "emotions" in fields else "score"

@@ -44,7 +44,7 @@ class Sequences:
             and "video", (t f) float32; "pieces", (t) int32, token ids of BERT;
             "words", (t) int32, word ids. A sequence without steps is missing.
         labels: "score", (n) float32, and optionally "score_text", "score_audio" and
-            "score_video"; or "emotions", (n 4) int32.
+            "score_video"; "emotions", (n k) int32 0 or 1, instead or in addition.
         ids: Ids of the examples, "video$_$clip"; () if the file has none.
         texts: Transcripts; () if the file has none.
         notes: Remarks about the file.

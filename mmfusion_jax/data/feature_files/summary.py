@@ -8,6 +8,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 import numpy as np
 
+from mmfusion_jax.data.feature_files.emotion_labels import FLAGS
 from mmfusion_jax.data.feature_files.known_datasets import (
     FEATURE_DATASETS,
     FeatureDatasetSpec,
@@ -254,9 +255,13 @@ def list_counts(counts: Mapping[str, int]) -> str:
 def _labels_fit(splits: Mapping[str, SplitStats], spec: FeatureDatasetSpec) -> bool:
     """Returns whether the labels are those of a dataset, as in `check_labels`."""
     parts = splits.values()
+    if any(name != FLAGS for part in parts for name in part.flags):
+        return False
+    rows = [rows for part in parts for rows in part.flags.values()]
+    if not all(len(first) == len(spec.flags) for first, *_ in rows):
+        return False
     if spec.target is None:
-        rows = (part.flags.get(spec.label, [[]]) for part in parts)
-        return all(len(first) == len(spec.flags) for first, *_ in rows)
+        return all(spec.label in part.flags for part in parts)
     low, high = spec.target.low, spec.target.high
     return all(
         spec.label in part.scores
