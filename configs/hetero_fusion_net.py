@@ -3,7 +3,8 @@
     python -m mmfusion_jax.main --config=configs/hetero_fusion_net.py  # embedded digits
     python -m mmfusion_jax.main --config=configs/hetero_fusion_net.py:av_mnist
     python -m mmfusion_jax.main --config=configs/hetero_fusion_net.py:mosei
-    python -m mmfusion_jax.main --config=configs/hetero_fusion_net.py:iemocap
+    python -m mmfusion_jax.main --config=configs/hetero_fusion_net.py:iemocap  # flags
+    python -m mmfusion_jax.main --config=configs/hetero_fusion_net.py:iemocap_emotion
     python -m mmfusion_jax.main --config=configs/hetero_fusion_net.py:clips
 
 Training drops modalities with --config.data.modality_dropout.audio=0.3 and the like;
@@ -51,6 +52,7 @@ def get_config(data: str = "digits") -> ConfigDict:
         digits=_digits,
         av_mnist=_av_mnist,
         mosei=_mosei,
+        iemocap_emotion=_iemocap_emotion,  # before the word that it begins with
         iemocap=_iemocap,
         clips=_clips,
     )
@@ -83,7 +85,7 @@ def _unknown(data: str, variants: Iterable[str]) -> ValueError:
 
 def _losses(config: ConfigDict, modalities: tuple[str, ...]) -> None:
     """Sets the losses of Eq. 10, and those of the unimodal heads."""
-    kind = "multilabel" if config.data.name == "iemocap" else "cross_entropy"
+    kind = "multilabel" if config.data.label == "emotions" else "cross_entropy"
     config.losses = dict(
         task=dict(name=kind, weight=1.0),
         heads=dict(
@@ -219,6 +221,12 @@ def _clips(config: ConfigDict) -> None:
     _narrow(config)
     config.data.update(
         dict(
+def _iemocap_emotion(config: ConfigDict) -> None:
+    # The one emotion that is present, with MIS.
+    _mosei(config)
+    config.data.update(dict(name="iemocap", label="emotion"))
+
+
             data_dir="",
             labels="",
             classes=(),  # names of all classes; (): those that occur

@@ -5,6 +5,7 @@
     python -m mmfusion_jax.main --config=configs/mcl_mcf.py:mosei
     python -m mmfusion_jax.main --config=configs/mcl_mcf.py:sims
     python -m mmfusion_jax.main --config=configs/mcl_mcf.py:mosi_vectors
+    python -m mmfusion_jax.main --config=configs/mcl_mcf.py:iemocap_emotion
     python -m mmfusion_jax.main --config=configs/mcl_mcf.py:mmmo
     python -m mmfusion_jax.main --config=configs/mcl_mcf.py:mosi_utterances
 
@@ -104,6 +105,7 @@ def get_config(data: str = "digits") -> ConfigDict:
         sims_vectors=_sims,
         mmmo=_mmmo,
         mosi_utterances=_mosi_utterances,
+        iemocap_emotion=_iemocap_emotion,
     )
     if data not in variants:
         raise ValueError(f"data={data!r}; mcl_mcf knows {', '.join(sorted(variants))}.")
@@ -194,6 +196,16 @@ def _mmmo(config: ConfigDict) -> None:
 def _mosi_utterances(config: ConfigDict) -> None:
     # The steps are utterances; the target utterance is the last that the LSTM reads.
     _vectors(config)
+def _iemocap_emotion(config: ConfigDict) -> None:
+    # One of four emotions from word vectors; the paper does not use IEMOCAP.
+    _vectors(config)
+    del config.data.data_dir
+    config.data.update(dict(name="iemocap", label="emotion", file="", text="vectors"))
+    config.data.standardize = ("audio", "video")
+    config.losses.task.name = "cross_entropy"
+    config.train.selection_metric = "accuracy"
+
+
     config.train.epochs = 1  # selected on validation, see the experiment
     config.data.update(dict(context_before=10, context_after=0))
     config.data.label = "polarity"

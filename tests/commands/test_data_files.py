@@ -308,8 +308,16 @@ FILES = {
     "mosi": lambda: mmsa(),
     "mosei": lambda: mult(aligned=True),
     "sims": lambda: mmsa(high=1.0, sims=True),
-    "iemocap": lambda: mult(emotions=True),
+    "iemocap": lambda: one_emotion(mult(emotions=True)),
 }
+LOGITS = {"emotions": 8, "emotion": 4}
+
+
+def one_emotion(root: dict) -> dict:
+    """A file with exactly one flag for the last four examples of every split."""
+    for table in root.values():
+        table["labels"][-4:] = np.eye(2, dtype=int)[np.eye(4, dtype=int)]
+    return root
 
 
 @pytest.mark.parametrize(
@@ -318,6 +326,8 @@ FILES = {
         "mea:mosi",
         "mea:mosei",
         "mea:iemocap",
+        "mea:iemocap_emotion",
+        "mcl_mcf:iemocap_emotion",
         "mcl_mcf:mosi",
         "mcl_mcf:mosi_vectors",
         "mcl_mcf:mosei_vectors",
@@ -346,7 +356,8 @@ def test_every_config_has_a_loss_on_its_data(tmp_path, word):
         return outputs.prediction, parts.objective(outputs, batch, 0)[0]
 
     prediction, total = jax.eval_shape(loss, next(iter(reader.train(0, 1))))
-    assert prediction.shape == ((4, 8) if name == "iemocap" else (4,))
+    size = LOGITS.get(config.data.label)
+    assert prediction.shape == ((4, size) if size else (4,))
     assert total.shape == ()
 
 
@@ -408,6 +419,84 @@ def test_an_npz_may_be_what_one_trains_on(tmp_path, capsys):
     code, out, _ = data(capsys, "check", "iemocap")
     assert code == 0 and "happy 0.250" in out
     assert "baseline on test (majority answer of each flag): accuracy " in out
+
+
+def some_emotions(split: str) -> np.ndarray:
+    """Flags of every example: none, two, or the class `i % 4` at position `i`."""
+    flags = np.eye(4, dtype="i8")[np.arange(COUNTS[split]) % 4]
+    flags[0], flags[2] = 0, (0, 1, 0, 1)
+    return flags
+
+
+def test_one_emotion_is_a_class_and_the_other_examples_are_left_out(capsys):
+    arrays = npz(emotions=True)
+    arrays |= {f"{split}_emotions": some_emotions(split) for split in COUNTS}
+    np.savez("own.npz", **arrays)  # pyright: ignore[reportArgumentType]
+    code, out, _ = data(capsys, "import", "own.npz", "--dataset=iemocap")
+    assert code == 0
+    count = "1 neutral, 2 happy, 1 sad, 2 angry; left out: 1 with no emotion, 1 with"
+    assert f"train: emotion: {count} several" in out
+    flags = load_sentiment_file("iemocap")
+    made = load_sentiment_file("iemocap", label="emotion")
+    same_kinds(made, outline("iemocap", label="emotion"))
+    assert made.title.startswith("IEMOCAP, one of 4 emotions (npz-")
+    assert flags.title.startswith("IEMOCAP, 4 yes/no emotions (npz-")
+    for split, n in COUNTS.items():
+        rows = [i for i in range(n) if i not in (0, 2)]
+        assert len(flags.source(split)) == n and len(made.source(split)) == n - 2
+        assert made.label(split, "emotion").tolist() == [i % 4 for i in rows]
+        assert made.example_ids[split] == [flags.example_ids[split][i] for i in rows]
+        for new, old in enumerate(rows):
+            example, same = made.source(split)[new], flags.source(split)[old]
+            assert example["labels"].pop("emotion") == old % 4
+            for group in ("inputs", "masks", "labels"):
+                for name, values in same[group].items():
+                    np.testing.assert_array_equal(example[group][name], values)
+    assert made.facts["counts"] == {split: n - 2 for split, n in COUNTS.items()}
+    table, left_out = made.facts["warnings"][-2:]
+    assert "not comparable with the yes/no flags of MulT and MEA, Table IV" in table
+    assert left_out == (
+        "label 'emotion': 6 examples are left out (train: 1 with no emotion, 1 with "
+        "several; valid: 1 with no emotion, 1 with several; test: 1 with no emotion, "
+        "1 with several)"
+    )
+    assert "not comparable with an accuracy over four" in flags.facts["warnings"][-1]
+
+
+def test_emotions_of_mosei_where_a_file_has_them(tmp_path, capsys):
+    root = mult(aligned=True)
+    file = write(tmp_path / "plain.pkl", root)
+    import_here(file, "mosei")
+    for label in ("emotions", "emotion"):
+        with pytest.raises(
+            ConfigError, match=rf"C07.*label='{label}': plain.pkl has no"
+        ):
+            load_sentiment_file("mosei", label=label)
+    for split, table in root.items():
+        six = np.eye(6)[np.arange(COUNTS[split]) % 6] / 3
+        six[1] = 0
+        table["labels"] = np.append(scores(split)[:, None], six, axis=1)[:, None]
+    file = write(tmp_path / "six.pkl", root)
+    with pytest.raises(
+        DataError, match=r"D74.*6 emotions; expected for CMU-MOSI: none"
+    ):
+        import_here(file, "mosi")
+    found = import_here(file, "mosei")
+    code, out, _ = data(capsys, "check", str(file))
+    assert "test: emotions: 0 0.200, 1 0.000" in out
+    options = {"file": Path(found.folder).name}
+    for label in ("emotions", "emotion"):
+        made = load_sentiment_file("mosei", label=label, **options)
+        same_kinds(made, outline("mosei", label=label))
+    names = ("happy", "sad", "anger", "surprise", "disgust", "fear")
+    assert made.classes["emotion"] == made.flags["emotions"] == names
+    assert made.label("test", "emotion").tolist() == [0, 2, 3, 4]
+    np.testing.assert_array_equal(
+        made.label("test", "score"), scores("test")[[0, 2, 3, 4]]
+    )
+    made = load_sentiment_file("mosei", **options)
+    assert made.label("test", "emotions").sum(axis=1).tolist() == [1, 0, 1, 1, 1]
+    assert made.title.startswith("CMU-MOSEI (mult_aligned")
 
 
 def test_the_example_in_the_documentation_is_read(tmp_path):

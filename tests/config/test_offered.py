@@ -129,7 +129,13 @@ def test_every_word_and_every_baseline_on_it_is_built(name, word):
             assert all(re.search(rf"\b{field}\b", asked.notes[-1]) for field in gone)
 
 
-@pytest.mark.parametrize(("name", "word"), in_ci(OFFERED, *QUICK, several=True))
+# Their models are those of the word "mosei", with inputs of other sizes.
+REPEATED = [(n, word) for n, word in OFFERED if re.match("iemocap_emotion[-_]", word)]
+
+
+@pytest.mark.parametrize(
+    ("name", "word"), in_ci(OFFERED, *QUICK, several=True, slow=REPEATED)
+)
 def test_every_word_and_every_baseline_on_it_has_shapes(name, word):
     own = shapes(request(name, word))
     for model in GENERIC_MODELS:
@@ -262,6 +268,14 @@ def test_the_released_count_of_parameters_needs_no_data():
     init = lambda b: parts.model.init(jax.random.key(0), b, train=False)
     params = jax.eval_shape(init, batch)["params"]
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 26_301_417
+
+
+def test_the_emotions_of_mosei_need_three_flags():
+    flags = ["data.label=emotions", "losses.task.name=multilabel"]
+    flags.append("train.selection_metric=f1")
+    asked = request("mea", "mosei", *(f"--config.{flag}" for flag in flags))
+    data, parts = made(asked)
+    assert parts.task.head_size == 12 and data.title.startswith("CMU-MOSEI, 6 yes/no")
 
 
 def test_every_data_set_has_an_outline():

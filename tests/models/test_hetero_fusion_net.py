@@ -173,7 +173,7 @@ def test_counts_of_the_baselines(word):
         assert found["weigh"] == 4 * 7 * 4 + 4
 
 
-WORDS = ("digits", "av_mnist", "mosei", "iemocap", "clips")
+WORDS = ("digits", "av_mnist", "mosei", "iemocap", "iemocap_emotion", "clips")
 
 
 @pytest.mark.parametrize(
@@ -183,14 +183,14 @@ def test_every_config_names_what_exists(word):
     config = load_config(f"{CONFIG}:{word}")
     for name, value in config.data.modality_dropout.items():
         assert name in config.model.encoders and value == 0
-    assert ("mis" in config) == (
-        word.split("_early") == [word] and "iemocap" not in word
-    )
+    flags = config.data.label == "emotions"
+    assert flags == (word in ("iemocap", "iemocap_early", "iemocap_late"))
+    assert ("mis" in config) == (word.split("_early") == [word] and not flags)
     for spec in config.losses.values():
         if "modalities" in spec:
             assert set(spec.modalities) == set(config.model.encoders)
     data = Dataset("", "", {}, classes={config.data.label: ("a", "b")})
-    if "iemocap" in word:
+    if flags:
         data = Dataset("", "", {}, flags={config.data.label: ("a", "b")})
     spec = resolve(config)
     task = build.build_task(spec, data)
