@@ -28,6 +28,7 @@ close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-6)
 ORDER = ("V", "A", "P")
 CONFIG = ROOT / "configs" / "of_cmaer_cat.py"
 WORDS = ["digits", "iemocap", "mosei", "deap", "stress", "mmmo", "deap-awom"]
+WORDS.append("iemocap_emotion")
 STEPS = {"V": 5, "A": 7, "P": 4}
 BARE = dict(weighting=False, transformer=False, reconstruction=False)
 ABLATIONS = {
