@@ -18,6 +18,8 @@ from mmfusion_jax.config.base import base_config
 
 def get_config(data: str = "digits") -> ConfigDict:
     config = base_config()
+    # Also from the code: softmax_axes, and for RAVDESS pad_mode and frame_sampling;
+    # Sec. 3.2 has consecutive frames.
     config.seed = 1234  # code
     config.data.update(dict(name=data, label="emotion"))
     config.data.batch_size = 16  # code

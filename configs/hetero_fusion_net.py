@@ -33,14 +33,14 @@ def get_config(data: str = "digits") -> ConfigDict:
         name="hetero_fusion_net",
         hidden_dim=512,
         num_heads=8,
-        include_self=True,
+        include_self=True,  # ours
         residual=False,
         gate="sigmoid",
-        gate_hidden_dim=256,
+        gate_hidden_dim=256,  # Eq. 3 has no hidden layer
         latent_dim=256,
-        detach_unimodal_heads=False,
+        detach_unimodal_heads=False,  # ours
         dropout=0.3,
-        audio_pooling="mean",
+        audio_pooling="mean",  # ours
     )
     config.optim.learning_rate = 1e-4
     config.optim.reduce_on_plateau = dict(factor=0.5, patience=5, monitor="loss")
@@ -94,9 +94,13 @@ def _losses(config: ConfigDict, modalities: tuple[str, ...]) -> None:
             modalities=modalities,
             kind=kind,
         ),
-        entropy=dict(name="gate_entropy", weight=0.01, form="normalized"),
+        entropy=dict(
+            name="gate_entropy",
+            weight=0.01,
+            form="normalized",  # ours; Eq. 5 has the other sign, see `GateEntropy`
+        ),
         consistency=dict(
-            name="consistency",
+            name="consistency",  # ours: the paper names the term only
             weight=0.1,
             modalities=modalities,
             flags=kind == "multilabel",
@@ -217,16 +221,16 @@ def _iemocap(config: ConfigDict) -> None:
     config.train.selection_metric = "f1"
 
 
-def _clips(config: ConfigDict) -> None:
-    _narrow(config)
-    config.data.update(
-        dict(
 def _iemocap_emotion(config: ConfigDict) -> None:
     # The one emotion that is present, with MIS.
     _mosei(config)
     config.data.update(dict(name="iemocap", label="emotion"))
 
 
+def _clips(config: ConfigDict) -> None:
+    _narrow(config)
+    config.data.update(
+        dict(
             data_dir="",
             labels="",
             classes=(),  # names of all classes; (): those that occur

@@ -12,11 +12,11 @@
 With `_vectors` after mosi, mosei and sims the text is precomputed BERT embeddings, as
 in the files, instead of ids for a BERT that is fine-tuned.
 
-Values are those of Sec. 4; "code" marks those of the released code, "ours" those that
+Values are those of Sec. 5.3; "code" marks those of the released code, "ours" those that
 neither gives. Rows of Table 5 are `config.model.levels` with a weight of 0 for the term
-of the level that is left out, and `config.model.mcf`. Rows of Table 9 are
-`config.model.image_encoder`, with `projection_dim=128`, for tslc 256. The scale of the
-released code, `config.model.variant=released_code`, is
+of the level that is left out, and `config.model.mcf=False`, linear layers instead of
+MCF. Rows of Table 9 are `config.model.image_encoder`, with `projection_dim=128`, for
+tslc 256. The scale of the released code, `config.model.variant=released_code`, is
 `config.losses.level1.scale=2.6593`, and so for level2 and level3; with
 `config.model.learnable_scale` it is 1.
 """
@@ -44,15 +44,16 @@ PAIRS = dict(
 
 def get_config(data: str = "digits") -> ConfigDict:
     config = base_config()
-    config.seed = 1111  # ours
-    config.data.update(dict(name=data, label="score", batch_size=128))
+    config.seed = 1111  # code
+    config.data.update(dict(name=data, label="score"))
+    config.data.batch_size = 128  # code; Sec. 6.4: the larger, the better
     config.model = dict(
         name="mcl_mcf",
         encoders=dict(
             text=dict(
                 name="bert",
                 weights="",  # a file; without one BERT starts at random
-                hidden_dim=768,
+                hidden_dim=768,  # Sec. 5.3 prints 786
                 num_layers=12,
                 num_heads=12,
                 mlp_dim=3072,
@@ -72,7 +73,7 @@ def get_config(data: str = "digits") -> ConfigDict:
         mcf=True,
         variant="paper",
         learnable_scale=False,
-        tcf_last_activation="relu",
+        tcf_last_activation="relu",  # code
         chunk=16,
         dropout=0.1,  # code
         image_encoder="none",  # Table 9: tslc, resnet18, resnet34, resnet50, vit
@@ -84,7 +85,7 @@ def get_config(data: str = "digits") -> ConfigDict:
             name="info_nce",
             weight=0.05,
             pairs=tuple(f"{level}/{pair}" for pair in pairs),
-            scale=1 / 0.07,  # ours
+            scale=1 / 0.07,  # ours: tau is not given
             symmetric=True,
             positives="pair",
         )
@@ -92,7 +93,8 @@ def get_config(data: str = "digits") -> ConfigDict:
     config.optim.clip_norm = 1.0  # code
     config.optim.coupled_weight_decay = 1e-4  # code
     config.optim.reduce_on_plateau.patience = 20  # code
-    config.train.update(dict(epochs=200, selection_metric="mae"))
+    config.train.epochs = 200  # code, and Fig. 5
+    config.train.selection_metric = "mae"  # code, without its test split
     config.train.patience = 10  # code
 
     variants = dict(
@@ -103,9 +105,9 @@ def get_config(data: str = "digits") -> ConfigDict:
         mosi_vectors=_mosi,
         mosei_vectors=_mosei,
         sims_vectors=_sims,
+        iemocap_emotion=_iemocap_emotion,
         mmmo=_mmmo,
         mosi_utterances=_mosi_utterances,
-        iemocap_emotion=_iemocap_emotion,
     )
     if data not in variants:
         raise ValueError(f"data={data!r}; mcl_mcf knows {', '.join(sorted(variants))}.")
@@ -116,14 +118,15 @@ def get_config(data: str = "digits") -> ConfigDict:
 
 
 def _weights(config: ConfigDict, weight: float) -> None:
-    """Sets alpha, beta and gamma of Eq. 22."""
+    """Sets alpha, beta and gamma of Eq. 23."""
     for level in PAIRS:
         config.losses[level].weight = weight
 
 
 def _fine_tuned(config: ConfigDict) -> None:
     """Sets token ids as text, and a separate learning rate of its encoder."""
-    text = dict(param_prefix="encoders_text", learning_rate=5e-5)
+    text = dict(param_prefix="encoders_text")
+    text["learning_rate"] = 5e-5  # code; Sec. 5.3 has one rate, 1e-4
     config.optim.groups = dict(text=text)
     config.data.update(dict(file="", text="bert", standardize=()))
 
@@ -193,9 +196,6 @@ def _mmmo(config: ConfigDict) -> None:
     config.train.update(dict(epochs=5, selection_metric="mae"))
 
 
-def _mosi_utterances(config: ConfigDict) -> None:
-    # The steps are utterances; the target utterance is the last that the LSTM reads.
-    _vectors(config)
 def _iemocap_emotion(config: ConfigDict) -> None:
     # One of four emotions from word vectors; the paper does not use IEMOCAP.
     _vectors(config)
@@ -206,6 +206,9 @@ def _iemocap_emotion(config: ConfigDict) -> None:
     config.train.selection_metric = "accuracy"
 
 
+def _mosi_utterances(config: ConfigDict) -> None:
+    # The steps are utterances; the target utterance is the last that the LSTM reads.
+    _vectors(config)
     config.train.epochs = 1  # selected on validation, see the experiment
     config.data.update(dict(context_before=10, context_after=0))
     config.data.label = "polarity"

@@ -12,7 +12,8 @@ With _ctc after digits, mosi, mosei or iemocap, CTC aligns audio and video (of d
 only audio) to the words of the text, as the paper does for EF-LSTM, RAVEN and MCTN in
 Tables II to IV. --config.model.name=concat_fc, or another baseline, keeps it.
 
-Values are those of Table I and Sec. IV; "ours" marks what the paper does not give.
+Values are those of Table I and Sec. IV; "ours" marks what the paper does not give, or
+what it prints otherwise. docs/papers.md has the reasons.
 
 Each row of Table V needs these flags, all of which begin with --config. :
 
@@ -73,39 +74,39 @@ def get_config(data: str = "digits") -> ConfigDict:
         psa_layers=3,
         psa="literal",
         mu=0.25,
-        wal="token",
+        wal="token",  # ours; as printed, "dense", W_m has (T d)^2 weights
         hca_layers=2,
         mixed=True,
         coarse=True,
         fine=True,
-        hca_sources="updated",
+        hca_sources="updated",  # ours
         exclusive=True,
         agnostic=True,
-        pool="mean",
+        pool="mean",  # ours
         fusion="graph",
-        self_loops=False,
+        self_loops=False,  # ours: N_i is not defined
         adversarial=True,
-        omega="detached",
-        grl_lambda=1.0,
-        grl_warmup=False,
-        head_type="mlp",
-        scale="head",
+        omega="detached",  # ours: no loss of the paper trains D_i
+        grl_lambda=1.0,  # ours
+        grl_warmup=False,  # ours
+        head_type="mlp",  # ours
+        scale="head",  # ours; as printed, "width", sqrt(d) for all heads
         out_proj=False,
-        ffn_mult=4,
+        ffn_mult=4,  # ours
         dropout=0.1,  # ours
         standardize=True,  # ours
         remat=True,
     )
     config.losses = dict(task=dict(name="mse", weight=1.0))
-    config.train.update(dict(epochs=60, selection_metric="loss"))
+    config.train.update(dict(epochs=60, selection_metric="loss"))  # selection: ours
 
     variants = dict(
         digits=_digits,
         mosi=_mosi,
         mosei=_mosei,
         iemocap=_iemocap,
-        mmmo=_mmmo,
         iemocap_emotion=_iemocap_emotion,
+        mmmo=_mmmo,
         mosi_utterances=_mosi_utterances,
     )
     if dataset not in variants:
@@ -130,7 +131,7 @@ def _align(config: ConfigDict, length: int, modalities: tuple[str, ...]) -> None
 def _constraints(config: ConfigDict, alpha: float, beta: float) -> None:
     """Sets the constraints of Eq. 20.
 
-    The paper has no weight of the loss of D_i; it is that of D_m here.
+    The paper has no loss of D_i: that and its weight, the one of D_m, are ours.
     """
     weights = dict(
         hsic=("disparity", alpha),
@@ -152,6 +153,7 @@ def _classes(config: ConfigDict, label: str) -> None:
 
 
 def _digits(config: ConfigDict) -> None:
+    # A small network for little data and a CPU, all values ours.
     _constraints(config, alpha=2e-2, beta=3e-2)
     _classes(config, "digit")
     config.data.update(dict(modalities=ORDER, missing_rate=0.0, cache_dir=""))
@@ -197,8 +199,6 @@ def _iemocap(config: ConfigDict) -> None:
     config.model.encoders.audio.kernel_size = 5
 
 
-def _mmmo(config: ConfigDict) -> None:
-    # Few clips: a small network, all values ours; epochs: see the experiment.
 def _iemocap_emotion(config: ConfigDict) -> None:
     # The one emotion that is present, not four yes/no flags; not in the paper.
     _iemocap(config)
@@ -206,6 +206,8 @@ def _iemocap_emotion(config: ConfigDict) -> None:
     _classes(config, "emotion")
 
 
+def _mmmo(config: ConfigDict) -> None:
+    # Few clips: a small network, all values ours; epochs: see the experiment.
     _small(config)
     config.data.update(dict(data_dir="", folds=5, fold="all"))
     config.data.keep_clips_without_text = False
