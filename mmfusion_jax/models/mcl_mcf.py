@@ -44,8 +44,9 @@ class MCLMCF(nn.Module):
     `TensorConvolution`s of t', a', v'.
 
     Parameters: `encoders_<modality>`; `lift_<modality>`, `mix`, `fuse`, or with an
-    image encoder `image_head`; `hidden_0`, `hidden_1`, `head`; for the losses
-    `mix_<m>_<m>..`, `tcf_<m>_<m>`, and `level{1,2,3}_<x>_<y>` for each pair of views.
+    image encoder `image_head`, without MCF `linear_0`, `linear_1`; `hidden_0`,
+    `hidden_1`, `head`; for the losses `mix_<m>_<m>..`, `tcf_<m>_<m>`, and
+    `level{1,2,3}_<x>_<y>` for each pair of views.
 
     Example:
         >>> import jax
@@ -76,7 +77,8 @@ class MCLMCF(nn.Module):
         contrastive_dim: Width of the space in which views are compared.
         channels: Output channels of the tensor convolutions.
         levels: Levels of the contrastive losses; Table 5, "w/o MCL-F" is (2, 3).
-        mcf: False is "w/o MCF", Table 5: the head reads [t, a, v].
+        mcf: False is "w/o MCF", Table 5: h is that of two linear layers,
+            W_2 relu(W_1 [t, a, v]), instead of Eq. 19-21.
         variant: Projection heads, "paper" or "released_code", see `ProjectionHeads`.
         learnable_scale: See `ProjectionHeads`.
         tcf_last_activation: See `TensorConvolution`.
@@ -97,7 +99,11 @@ class MCLMCF(nn.Module):
         Activations, the tanh head and shared weights for Eq. 13 and 20 are from the
         released code. It concatenates in several orders, which only permutes the rows
         of a kernel: ours is always `modality_order`. A missing modality is 0 in every
-        concatenation, and its views are not compared.
+        concatenation, and its views are not compared. Sec. 5.5 replaces MCF by "linear
+        layers" without their number and sizes. A convolution of Eq. 19-21 is a linear
+        layer too, of one vector: what MCF adds is that the second layer also reads the
+        modalities, t', a' and v'. Ours are as many layers as MCF has, of its width and
+        with its ReLU, without t', a' and v'.
     """
 
     num_modalities: ClassVar[int] = 3
@@ -181,10 +187,12 @@ class MCLMCF(nn.Module):
         }
 
     def _fuse(self, streams: Streams, projected: Streams) -> Array:
-        """Computes h, Eq. 19-21; [t, a, v] without MCF."""
+        """Computes h, Eq. 19-21, or from linear layers without MCF."""
         joint = self._concatenate(streams, self.modality_order)
         if not self.mcf:
-            return joint
+            x = xavier_dense(joint, self.projection_dim, "linear_0", self.dtype)
+            x = jax.nn.relu(x)
+            return xavier_dense(x, self.projection_dim, "linear_1", self.dtype)
         q = jax.nn.relu(xavier_dense(joint, self.projection_dim, "mix", self.dtype))
         parts = [self._concatenate(projected, self.modality_order), q]
         return xavier_dense(

@@ -56,11 +56,24 @@ def test_counts_of_the_paper(data):
 def test_ablations_build_no_more_than_they_need(options, gone):
     whole, part = count(small(), made_up()), count(small(**options), made_up())
     left = {k for k in whole if not f"{k} ".startswith(gone)}
-    assert part.keys() == left
+    assert all(part[k] == whole[k] for k in left)
     if options.get("mcf", True):
-        assert all(part[k] == whole[k] for k in left)
+        assert part.keys() == left
     else:
-        assert part["hidden_0"] == (24 + 8 + 8 + 1) * 10
+        assert part.keys() == left | {"linear_0", "linear_1"}
+        assert part["linear_0"] == (24 + 8 + 8 + 1) * 16
+        assert part["linear_1"] == (16 + 1) * 16
+
+
+def test_linear_layers_without_mcf():
+    model = small(mcf=False, levels=())
+    outputs, tree = model.init_with_output(jax.random.key(0), made_up(), train=False)
+    modules = tree["params"]
+    layer = lambda name, x: x @ modules[name]["kernel"] + modules[name]["bias"]
+    parts = [outputs.aux[m] for m in ("text", "audio", "video")]
+    x = np.maximum(layer("linear_0", np.concatenate(parts, axis=-1)), 0)
+    want = layer("linear_1", x)
+    np.testing.assert_allclose(outputs.aux["fused"], want, rtol=1e-5, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
