@@ -91,7 +91,8 @@ class MEA(nn.Module):
         exclusive, agnostic: False removes that branch and everything that reads it.
         pool: Pooling of tokens to a vector: "mean" or "last".
         fusion: "graph"; "concat" is "w/o Decoupled Graph Fusion Mechanism"; "addition"
-            and "multiplication" are those of Table V.
+            is that of Table V; "multiplication" is the elementwise product of the
+            modalities, see Deviation.
         self_loops: Add self-loops to the graph.
         adversarial: Build the discriminators.
         omega: "detached", "joint" or "one", as in the loss term of the same option;
@@ -120,7 +121,8 @@ class MEA(nn.Module):
         their entries vary between examples by only .002 (exclusive) to .02 (agnostic)
         of their magnitude, and a head with these inputs stays at chance level. Sec.
         III-F only has "fully connected layers" for the head: ours normalizes its
-        input.
+        input. Table V's "w/ Feature Multiplication" cites the fusion of Yang et al.
+        2022, ECCV, which the paper does not repeat: ours is a plain product.
     """
 
     encoders: Mapping[str, nn.Module]
