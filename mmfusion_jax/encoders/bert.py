@@ -52,7 +52,7 @@ class Bert(nn.Module):
         dtype: Dtype of the computation; None for float32.
 
     Reference:
-        Devlin et al. 2019; MCL-MCF, Eq. 1.
+        Devlin et al. 2019; MCL-MCF, Eq. 1; Hetero-Fusion-Net, Sec. 5.2.
     """
 
     hidden_dim: PositiveInt = 768

@@ -47,7 +47,7 @@ class R3D(nn.Module):
             encoders and small batches.
 
     Reference:
-        Tran et al. 2018, R3D; Hetero-Fusion-Net, Sec. 5.1.
+        Tran et al. 2018, R3D; Hetero-Fusion-Net, Sec. 5.2.
     """
 
     blocks: Depths = (2, 2, 2, 2)

@@ -52,7 +52,7 @@ class ResNet(nn.Module):
             encoders and small batches.
 
     Reference:
-        He et al. 2016, Table 1; Hetero-Fusion-Net, Sec. 5.1; MCL-MCF, Table 9.
+        He et al. 2016, Table 1; Hetero-Fusion-Net, Sec. 5.2; MCL-MCF, Table 9.
     """
 
     blocks: Depths = (3, 4, 6, 3)

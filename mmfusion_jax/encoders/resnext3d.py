@@ -64,7 +64,7 @@ class ResNeXt3D(nn.Module):
         dtype: Dtype of the computation; None for the input's.
 
     Reference:
-        CFN-SR, Sec. 2.1; the counts of Table 1.
+        CFN-SR, Sec. 2.2, Eq. 4; the counts of Table 1.
     Deviation:
         The released fused network lacks the ReLU of the stem: `stem_relu=False`. The
         released code reads BGR frames and normalizes them with the statistics of RGB:
@@ -159,7 +159,7 @@ class Bottleneck(nn.Module):
         dtype: Dtype of the computation.
 
     Reference:
-        Xie et al. 2017 (ResNeXt); CFN-SR, Sec. 2.1.
+        Xie et al. 2017 (ResNeXt); CFN-SR, Sec. 2.2.
     """
 
     planes: int

@@ -77,7 +77,7 @@ class Wav2Vec2(nn.Module):
         dtype: Dtype of the computation; None for float32.
 
     Reference:
-        Baevski et al. 2020; Hetero-Fusion-Net, Sec. 5.1.
+        Baevski et al. 2020; Hetero-Fusion-Net, Sec. 5.2.
     Deviation:
         GN has one group per channel, so its statistics are over time; in the released
         code they include the padding, so that the result depends on the other examples

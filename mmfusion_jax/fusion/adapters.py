@@ -108,7 +108,7 @@ class ModalityGraph(nn.Module):
         dtype: Dtype of the computation except the softmax; None keeps the input's.
 
     Reference:
-        MEA, Sec. III-F.
+        MEA, Sec. III-F, Eq. 17-19.
     """
 
     modality_order: tuple[str, ...]

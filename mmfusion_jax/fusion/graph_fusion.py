@@ -36,7 +36,7 @@ class GraphFusion(nn.Module):
         dtype: Dtype of the computation except the softmax; None keeps the input's.
 
     Reference:
-        MEA, Sec. III-F.
+        MEA, Sec. III-F, Eq. 17-19.
     Deviation:
         A node without neighbors, the only modality of an example, has a self-loop; by
         Eq. 19 it would otherwise be lost.

@@ -59,7 +59,7 @@ class TensorConvolution(nn.Module):
         dtype: Dtype of the computation; None keeps the input's.
 
     Reference:
-        MCL-MCF, Sec. 3.4, Eq. 14-15.
+        MCL-MCF, Sec. 3.3.3, Eq. 14-15.
     Deviation:
         Tensor fusion networks append 1 to the vectors; this paper does not. The last
         ReLU may be 0 for all examples: see "active" in the model's auxiliary outputs.

@@ -68,7 +68,9 @@ class DifferenceLoss:
         modalities: See `HSICDisparity`.
 
     Reference:
-        Hazarika et al. 2020, Eq. 10; MEA, Table V, "w/ Separation Constraint".
+        MEA, Table V, "w/ Separation Constraint", which cites domain separation networks
+        (Bousmalis et al. 2016); their difference loss in the form of MISA (Hazarika et
+        al. 2020).
     Deviation:
         The mean over the entries of the product, with constant norms, as in MISA's
         code; its paper has a sum.

@@ -37,11 +37,13 @@ class GateEntropy:
         gate: Name in `Outputs.aux`, (b m), 0 where a modality is missing.
 
     Reference:
-        Hetero-Fusion-Net, Eq. 5; lambda is the weight of the term.
+        Hetero-Fusion-Net, Eq. 5; lambda is the weight of the term. OF-CMAER-CAT,
+        Eq. 18, of the weights of Eq. 10.
     Deviation:
         Eq. 5 is added to the loss, so it lowers the entropy, and its gates do not sum
-        to 1. By the text all modalities should be used: the default raises the entropy
-        of the normalized gates. The argument of the logarithm is clipped to 1e-8..1.
+        to 1; Eq. 19 of OF-CMAER-CAT adds Eq. 18 with the same sign. By both texts all
+        modalities should be used: the default raises the entropy of the normalized
+        gates. The argument of the logarithm is clipped to 1e-8..1.
     """
 
     form: Literal["normalized", "paper"] = "normalized"

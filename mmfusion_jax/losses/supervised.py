@@ -162,7 +162,8 @@ class Multilabel:
             the logits of 0 and 1 for each of them.
 
     Reference:
-        MEA, Sec. III-G, for IEMOCAP.
+        MEA, Sec. III-G, cross-entropy, for the four emotions of Sec. IV-A; two logits
+        for each as in MulT (Tsai et al. 2019).
     """
 
     reads: ClassVar[str] = PREDICTION

@@ -172,7 +172,7 @@ class JointRepresentation(nn.Module):
         dtype: Dtype of the computation; None keeps the input's.
 
     Reference:
-        Hetero-Fusion-Net, Sec. 3.4.
+        Hetero-Fusion-Net, Sec. 3.4, Eq. 6-8.
     Deviation:
         Sec. 5.2 has two layers of 512 and 256 units; the residual of Eq. 7 requires
         equal widths: 512 for h_1 and h_2, 256 for z.

@@ -94,7 +94,7 @@ class MCLMCF(nn.Module):
         output_bias_init: Constant added to a score, about which training starts.
 
     Reference:
-        MCL-MCF, Sec. 3, Tables 5 and 9.
+        MCL-MCF, Sec. 3 and 4, Tables 5 and 9.
     Deviation:
         Activations, the tanh head and shared weights for Eq. 13 and 20 are from the
         released code. It concatenates in several orders, which only permutes the rows

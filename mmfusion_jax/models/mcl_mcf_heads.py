@@ -47,7 +47,7 @@ class ImageHead(nn.Module):
         dtype: Dtype of the computation; None keeps the vectors'.
 
     Reference:
-        MCL-MCF, Sec. 4.5 and Table 9.
+        MCL-MCF, Sec. 6.6 and Table 9.
     Deviation:
         The parameter counts of Table 9 are those of torchvision's networks including
         the layer of 1000 classes, plus a linear layer of 128. The vectors have 128

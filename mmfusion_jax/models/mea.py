@@ -115,7 +115,7 @@ class MEA(nn.Module):
         MEA, Sec. III, Table V.
     Deviation:
         A missing modality is skipped everywhere, and weights are renormalized over the
-        others. Sec. III-E.2 does not define the pooling of a sequence to a vector: we
+        others. Sec. III-E.1 does not define the pooling of a sequence to a vector: we
         use the mean of its tokens, since A is shared by modalities of different
         lengths. The sigmoids of Eq. 19 sum to nearly M / 2 in every example: initially
         their entries vary between examples by only .002 (exclusive) to .02 (agnostic)

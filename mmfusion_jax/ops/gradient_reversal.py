@@ -20,7 +20,7 @@ def reverse_gradient(x: Array, strength: float | Array = 1.0) -> Array:
         strength: Factor, () or (b); it has no gradient.
 
     Reference:
-        Ganin and Lempitsky 2015; lambda of MEA, Eq. 15.
+        Ganin and Lempitsky 2015; used in MEA, Sec. III-E.3, without a strength.
     """
     return _reverse(x, jnp.asarray(strength, x.dtype))
 

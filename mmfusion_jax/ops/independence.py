@@ -36,7 +36,7 @@ def hsic(x: Array, y: Array, weight: Array) -> Array:
         of the features.
 
     Reference:
-        MEA, Eq. 13 and 14.
+        MEA, Eq. 13, with the inner product as kernel.
     """
     chex.assert_equal_shape_prefix([x, y], 1)
     valid = weight > 0

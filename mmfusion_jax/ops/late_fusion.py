@@ -32,7 +32,7 @@ def average(logits: Array, present: Array) -> Array:
         p = (p_1 + .. + p_m) / m
 
     Reference:
-        CFN-SR, Table 1, "Averaging".
+        CFN-SR, Sec. 3.3 and Table 1, "Averaging".
     """
     return weighted(logits, present, jnp.zeros(present.shape, logits.dtype))
 
@@ -78,7 +78,7 @@ def product(logits: Array, present: Array) -> Array:
         p ~ p_1 * .. * p_m
 
     Reference:
-        CFN-SR, Table 1, "Multiplication".
+        CFN-SR, Sec. 3.3 and Table 1, "Multiplication".
     """
     log_p = zero_masked(jax.nn.log_softmax(logits), _used(present))
     return jax.nn.log_softmax(jnp.sum(log_p, axis=1))

@@ -157,7 +157,7 @@ def load_ravdess(
     Reference:
         CFN-SR, Sec. 3.1-3.2; Livingstone & Russo 2018.
     Deviation:
-        Sec. 3.1 uses "30 consecutive images" and does not say which; the released code
+        Sec. 3.2 uses "30 consecutive images" and does not say which; the released code
         samples them uniformly over the clip, which is the default.
     """
     check_choice("crop", crop, CROPS)
@@ -171,7 +171,7 @@ def load_ravdess(
         frame_sampling=frame_sampling,
         size=size,
         sample_rate=RATE,
-        offset=0.5,  # "usually do not contain sound", Sec. 3.1
+        offset=0.5,  # "usually do not contain sound", Sec. 3.2
         duration=SECONDS,
         pad_mode=pad_mode,
     )
