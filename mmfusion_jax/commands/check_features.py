@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from mmfusion_jax.data.feature_files.emotion_labels import CLASS, FLAGS, one_class
 from mmfusion_jax.data.feature_files.importer import find_problems
 from mmfusion_jax.data.feature_files.known_datasets import (
     POLARITIES,
@@ -13,6 +12,7 @@ from mmfusion_jax.data.feature_files.known_datasets import (
 from mmfusion_jax.data.feature_files.summary import (
     FileSummary,
     SplitStats,
+    class_lines,
     header_lines,
     table_lines,
 )
@@ -27,6 +27,7 @@ def format_report(found: FileSummary) -> str:
     lines = [
         *header_lines(found),
         *table_lines(found),
+        *class_lines(found),
         *label_summary(found.splits, found.spec),
     ]
     lines += [f"remark: {line}" for line in remarks]
@@ -47,9 +48,6 @@ def label_summary(
         for name, values in part.labels.items():
             what = _distribution(values, spec)
             yield f"  {split}: {shown_name(name)}: {what}"
-            if name == FLAGS and spec is not None:
-                what = _class_counts(values, spec)
-                yield f"  {split}: {CLASS}: {what}"
     task = None
     if spec is not None and spec.target is not None:
         task = Regression(spec.label, spec.target)
@@ -66,15 +64,6 @@ def label_summary(
         if info.headline
     ]
     yield f"  baseline on test ({baseline.description}): {', '.join(parts)}"
-
-
-def _class_counts(flags: np.ndarray, spec: FeatureDatasetSpec) -> str:
-    """Returns the numbers of examples of each class, and of those without one."""
-    _, classes, left_out = one_class(flags)
-    counts = np.bincount(classes, minlength=len(spec.flags))
-    pairs = zip(counts, spec.flags, strict=True)
-    listed = ", ".join(f"{count:d} {shown_name(name)}" for count, name in pairs)
-    return f"{listed}; left out: {left_out.description}"
 
 
 def _distribution(values: np.ndarray, spec: FeatureDatasetSpec | None) -> str:

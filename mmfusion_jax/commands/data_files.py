@@ -45,6 +45,7 @@ def import_command(command: ParsedCommand) -> None:
     from mmfusion_jax.data.feature_files.importer import FOLDER, find_problems
     from mmfusion_jax.data.feature_files.summary import (
         ImportSummary,
+        class_lines,
         header_lines,
         table_lines,
     )
@@ -62,7 +63,7 @@ def import_command(command: ParsedCommand) -> None:
         _print_json(found)
         return
     problems, remarks = find_problems(found)
-    _show("\n".join([*header_lines(found), *table_lines(found)]))
+    _show("\n".join([*header_lines(found), *table_lines(found), *class_lines(found)]))
     for kind, lines in (("problem", problems), ("remark", remarks)):
         for line in lines:
             _show(f"  {kind}: {line}")

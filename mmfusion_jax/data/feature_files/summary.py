@@ -8,7 +8,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 import numpy as np
 
-from mmfusion_jax.data.feature_files.emotion_labels import FLAGS
+from mmfusion_jax.data.feature_files.emotion_labels import CLASS, FLAGS, one_class
 from mmfusion_jax.data.feature_files.known_datasets import (
     FEATURE_DATASETS,
     FeatureDatasetSpec,
@@ -245,6 +245,19 @@ def table_lines(found: FileSummary) -> list[str]:
         listed = list_counts(counts)
         lines.append(f"  {split}: NaN and infinite values set to 0: {listed}")
     return [line.rstrip() for line in lines]
+
+
+def class_lines(found: FileSummary) -> list[str]:
+    """Returns the numbers of examples of each emotion, and of those without one."""
+    if found.spec is None or FLAGS not in found.splits["train"].flags:
+        return []
+    names, lines = found.spec.flags, []
+    for split, part in found.splits.items():
+        _, classes, left_out = one_class(part.labels[FLAGS])
+        pairs = zip(np.bincount(classes, minlength=len(names)), names, strict=True)
+        listed = ", ".join(f"{count:d} {shown_name(name)}" for count, name in pairs)
+        lines.append(f"  {split}: {CLASS}: {listed}; left out: {left_out.description}")
+    return lines
 
 
 def list_counts(counts: Mapping[str, int]) -> str:
