@@ -227,8 +227,12 @@ def _classes(
     spec: FeatureDatasetSpec, label: str, has_scores: bool
 ) -> dict[str, tuple[str, ...]]:
     """Returns the class labels; "emotion" only if it is the label in use."""
-    found = {"polarity": POLARITIES} if has_scores else {}
-    return {**found, CLASS: spec.flags} if label == CLASS and spec.flags else found
+    found: dict[str, tuple[str, ...]] = {}
+    if has_scores:
+        found["polarity"] = POLARITIES
+    if label == CLASS and spec.flags:
+        found[CLASS] = spec.flags
+    return found
 
 
 def _check_emotions(manifest: ImportManifest, label: str) -> None:
