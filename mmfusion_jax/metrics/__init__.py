@@ -14,7 +14,16 @@ METRIC_FAMILIES = {
 }
 """Short name -> import path of the metrics of a label."""
 
-METRICS = {"rmse": "mmfusion_jax.metrics.regression:RMSE"}
+METRICS = {
+    "macro_f1_all_classes": "mmfusion_jax.metrics.as_published:MACRO_F1_ALL_CLASSES",
+    "macro_precision_all_classes": (
+        "mmfusion_jax.metrics.as_published:MACRO_PRECISION_ALL_CLASSES"
+    ),
+    "macro_recall_all_classes": (
+        "mmfusion_jax.metrics.as_published:MACRO_RECALL_ALL_CLASSES"
+    ),
+    "rmse": "mmfusion_jax.metrics.regression:RMSE",
+}
 """Short name -> import path of a metric that a config can add to those of its label."""
 
 PUBLIC = by_name(
@@ -37,6 +46,15 @@ PUBLIC = by_name(
 """Public name -> import path."""
 
 if TYPE_CHECKING:
+    from mmfusion_jax.metrics.as_published import (
+        MACRO_F1_ALL_CLASSES as MACRO_F1_ALL_CLASSES,
+    )
+    from mmfusion_jax.metrics.as_published import (
+        MACRO_PRECISION_ALL_CLASSES as MACRO_PRECISION_ALL_CLASSES,
+    )
+    from mmfusion_jax.metrics.as_published import (
+        MACRO_RECALL_ALL_CLASSES as MACRO_RECALL_ALL_CLASSES,
+    )
     from mmfusion_jax.metrics.classification import (
         ClassificationMetrics as ClassificationMetrics,
     )

@@ -211,6 +211,25 @@ def test_classes_that_do_not_occur_are_not_averaged():
     assert found["uar"] == found["macro_recall"] and found["accuracy"] == 3 / 4
 
 
+def test_macro_averages_over_all_classes_are_those_of_the_equations():
+    truth, said = np.array([0, 0, 1, 1]), np.eye(4)[[0, 0, 1, 2]]
+    collected = {"prediction": said, "truth": truth}
+    scores = {}
+    for c in range(4):  # Eq. 18, 20, 22 with 0 / 0 = 0
+        hits = np.sum((truth == c) & (said.argmax(1) == c))
+        p = hits / max(np.sum(said.argmax(1) == c), 1)
+        r = hits / max(np.sum(truth == c), 1)
+        scores[c] = p, r, 2 * p * r / max(p + r, 1e-9)
+    want = np.mean(list(scores.values()), axis=0)
+    assert want[1] == pytest.approx(1.5 / 4)  # not 1.5 / 2, as two do not occur
+    for name, value in zip(("precision", "recall", "f1"), want, strict=True):
+        info = pkgutil.resolve_name(METRICS[f"macro_{name}_all_classes"])
+        assert info.name == f"macro_{name}_all_classes"
+        assert info.compute(collected) == pytest.approx(value)
+    with pytest.raises(ValueError, match="not those of class labels"):
+        info.compute({"prediction": np.ones(4), "truth": np.ones(4)})
+
+
 def test_only_neutral_labels_leave_nothing_to_count():
     found = sentiment_scores([0.3, -0.2], [0.0, 0.0])
     assert found["acc2_non0"] == found["f1_non0"] == found["f1_swapped_non0"] == 0
