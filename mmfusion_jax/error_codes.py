@@ -387,9 +387,9 @@ _CODES = (
     ),
     _code(
         "D15",
-        "Synonyms cannot be read",
-        """The synonym table or the vocabulary of a text augmentation cannot be read,
-        or no line of the table has two words of the vocabulary.""",
+        "Synonyms or vocabulary cannot be read",
+        """The vocabulary of transcripts or of a text augmentation is not given, cannot
+        be read or lacks [UNK], or no line of the synonym table has two words of it.""",
     ),
     _code(
         "D20",
@@ -782,7 +782,8 @@ _CODES = (
         """A file of pretrained weights does not exist or cannot be opened, or is not a
         regular file but a folder, FIFO, socket or device. The message shows a command
         that writes such a file if the `transformers` library is installed. A missing
-        file never leads to random initialization.""",
+        file never leads to random initialization; where a config requires one, the
+        value `random` asks for random weights.""",
     ),
     _code(
         "W02",

@@ -47,7 +47,11 @@ def image_batch(channels=3, dtype=np.uint8):
     return (255 * x).astype(dtype) if dtype == np.uint8 else x.astype(dtype)
 
 
-OPTIONS = {"waveform": {"sample_rate": RATE, "prob": 1.0}, "spectrogram": {"prob": 1.0}}
+OPTIONS = {
+    "waveform": {"sample_rate": RATE, "prob": 1.0},
+    "spectrogram": {"prob": 1.0},
+    "words": {"replace_prob": 0.0},
+}
 """Augmentation -> its options, where the defaults do not change every example."""
 
 CASES = {
@@ -62,7 +66,7 @@ CASES = {
         RandomSpectrogram("x", time=2, frequency=1, prob=1.0),
         np.random.default_rng(1).integers(0, 256, (1, 9, 9, 1)).astype(np.uint8),
     ),
-    "words": (RandomWords("x", delete_prob=0.5), np.arange(1, 13, dtype=np.int32)),
+    "words": (RandomWords("x", 0.5, 0.0), np.arange(1, 13, dtype=np.int32)),
 }
 
 
@@ -196,18 +200,16 @@ def tables(tmp_path):
 
 def test_words_are_deleted_and_the_rest_moves_up():
     words = np.array([7, 101, 5, 5, 5, 5, 0, 0], np.int32)
-    vary = RandomWords("x", delete_prob=1.0, protected_ids=(101,))
+    vary = RandomWords("x", 1.0, 0.0, protected_ids=(101,))
     got = vary(example(words, 6), np.random.default_rng(0))
-    assert got["inputs"]["x"].tolist() == [101, 0, 0, 0, 0, 0, 0, 0]
-    assert got["masks"]["x"].sum() == 1
-    alone = RandomWords("x", delete_prob=1.0)(
-        example(words, 6), np.random.default_rng(0)
-    )
+    # One of the others remains, before or after the protected one.
+    assert got["masks"]["x"].sum() == 2
+    assert sorted(got["inputs"]["x"])[-1] == 101 and not got["inputs"]["x"][2:].any()
+    alone = RandomWords("x", 1.0, 0.0)(example(words, 6), np.random.default_rng(0))
     assert alone["masks"]["x"].sum() == 1
+    vary = RandomWords("x", 0.25, 0.0)
     counts = [
-        RandomWords("x", 0.25)(example(words, 6), np.random.default_rng(s))["masks"][
-            "x"
-        ]
+        vary(example(words, 6), np.random.default_rng(s))["masks"]["x"]
         for s in range(300)
     ]
     assert abs(np.mean(np.sum(counts, axis=1)) - 4.5) < 0.3
@@ -227,14 +229,44 @@ def test_words_become_synonyms(tables):
     assert seen == {2, 3}
 
 
+def test_words_of_several_pieces_are_one_word(tmp_path):
+    vocabulary = tmp_path / "vocab.txt"
+    vocabulary.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\nbig\n##ger\nlarge\nhuge\n")
+    vary = RandomWords("x", 0.3, 1.0, vocabulary=str(vocabulary))
+    words = np.array([2, 4, 5, 6, 3], np.int32)  # [CLS] big ##ger large [SEP]
+    seen = set()
+    for seed in range(60):
+        got = vary(example(words), np.random.default_rng(seed))
+        seen.add(tuple(got["inputs"]["x"][got["masks"]["x"]].tolist()))
+    # "large" of one piece becomes a synonym of the library's list; "bigger" is kept or
+    # deleted as one; [CLS] and [SEP] always remain.
+    assert seen == {
+        tuple(x)
+        for replaced in (4, 7)
+        for x in ([2, 4, 5, replaced, 3], [2, 4, 5, 3], [2, replaced, 3])
+    }
+
+
+def test_the_probabilities_are_those_of_the_paper_by_default(tables):
+    vary = RandomWords("x", **tables)
+    words = np.full(1000, 1, np.int32)  # "big"
+    got = vary(example(words), np.random.default_rng(0))
+    kept = got["inputs"]["x"][got["masks"]["x"]]
+    assert abs(len(kept) / 1000 - 0.9) < 0.03  # p = 0.1 for each
+    assert abs(np.mean(np.isin(kept, (2, 3))) - 0.1) < 0.03
+
+
 def test_invalid_options_are_rejected(tables, tmp_path):
-    with pytest.raises(ConfigError, match="replace_prob=0.1 requires synonyms"):
-        RandomWords("x", replace_prob=0.1)
+    with pytest.raises(ConfigError, match="replace_prob=0.1 requires a vocabulary"):
+        RandomWords("x")
+    embeddings = example(np.ones((4, 3), np.float32))
+    with pytest.raises(ConfigError, match="requires token ids, and the text is float"):
+        RandomWords("x", **tables)(embeddings, np.random.default_rng(0))
     empty = tmp_path / "empty.txt"
     empty.write_text("word\n")
     with pytest.raises(DataError, match="D15.*contains no synonyms"):
         read_synonyms(str(empty), tables["vocabulary"])
-    with pytest.raises(DataError, match="D15.*is not readable"):
+    with pytest.raises(DataError, match="D30.*does not exist"):
         read_synonyms(str(tmp_path / "nothing.txt"), "")
     with pytest.raises(ConfigError, match="out of range"):
         RandomImage("x", crop=(0.9, 0.5))
