@@ -108,6 +108,74 @@ def _rest(data):
         yield example["inputs"]["audio"][example["masks"]["audio"]]
 
 
+FOUR = {"modalities": ("audio", "image", "text", "video"), "audio_features": "waveform"}
+
+
+def test_four_modalities_of_clips(folder):
+    lines = [
+        f"{i}.mp4,{'ab'[i % 2]},{'train' if i < 6 else 'test'},word {i}"
+        for i in range(10)
+    ]
+    rows = [*lines[:9], "9.mp4,b,test,", "silent.mp4,a,train,new", "audio.wav,b,train,"]
+    text = "file,label,split,text\n" + "\n".join(rows)
+    options = SMALL | FOUR | {"image_size": 12, "max_tokens": 5}
+    data = load_clips(table(folder, text), **options)
+    assert "labels in range" in testing.check_dataset(data, "label").checked
+    seven = data.source("test")[1]
+    image, video = seven["inputs"]["image"], seven["inputs"]["video"]
+    assert image.shape == (1, 12, 12, 3) and image.dtype == np.uint8
+    assert video.shape == (3, 8, 8, 3)
+    audio, mask = seven["inputs"]["audio"], seven["masks"]["audio"]
+    assert audio.dtype == np.float32 and audio.ndim == 1 == mask.ndim
+    assert abs(mask.sum() - 1.7 * 16000) < 3000  # samples, with those of the codec
+    want = tone(1.7, 900)
+    got = np.abs(np.fft.rfft(audio[:16000])).argmax()
+    assert abs(got - np.abs(np.fft.rfft(want[:16000])).argmax()) <= 1
+    # [CLS] word [UNK] [SEP]: the words are those of the training transcripts.
+    assert seven["inputs"]["text"].tolist() == [2, 11, 1, 3, 0]
+    assert data.facts["vocabulary_size"] == 4 + len("012345") + len(("new", "word"))
+    assert data.ids == {"text": (0, 11)}  # 0 is padding
+    silent, audible = data.source("train")[6], data.source("train")[7]
+    there = lambda example: {m for m, mask in example["masks"].items() if mask.any()}
+    assert there(silent) == {"image", "text", "video"}
+    assert there(audible) == {"audio"}
+    assert there(data.source("test")[3]) == {"audio", "image", "video"}
+    missing = {"audio": 1, "image": 1, "text": 2, "video": 1}
+    assert data.facts["missing"] == missing
+
+
+def test_the_key_frame_is_in_the_middle(folder):
+    for i in range(3):
+        write_video(folder / f"{i}.mp4")  # frame k of 25 is gray 10 k
+    text = "file,label,split,start,end\n0.mp4,a,train,,\n1.mp4,b,train,0.2,0.6\n"
+    text += "2.mp4,a,test,0,0.5\n"
+    for modalities in (("image",), ("image", "video")):
+        data = load_clips(table(folder, text), **SMALL | {"modalities": modalities})
+        grays = [
+            data.source(split)[i]["inputs"]["image"].mean() / 10
+            for split, i in (("train", 0), ("train", 1), ("test", 0))
+        ]
+        # The frames displayed at 0.5 s, 0.4 s and 0.25 s, 25 a second.
+        assert np.abs(np.subtract(grays, [12, 10, 6])).max() < 0.3
+        if "video" in modalities:
+            video = data.source("train")[0]["inputs"]["video"].mean(axis=(1, 2, 3))
+            assert np.abs(video / 10 - [0, 8, 16]).max() < 0.3
+
+
+def test_a_vocabulary_file_is_read_before_clips_are_decoded(folder, cache):
+    text = "file,label,split,text\n0.mp4,a,train,big\n1.mp4,b,train,c\n2.mp4,a,test,d\n"
+    with pytest.raises(DataError, match=r"absent\.txt does not exist"):
+        load_clips(
+            table(folder, text), vocabulary=str(folder / "absent.txt"), **SMALL | FOUR
+        )
+    assert not list(cache.glob("clips-*"))
+    (folder / "vocab.txt").write_text("[PAD]\n[UNK]\nbig\n")
+    data = load_clips(table(folder, text), vocabulary=str(folder), **SMALL | FOUR)
+    assert data.source("train")[0]["inputs"]["text"][:2].tolist() == [2, 0]
+    with pytest.raises(DataError, match="D41.*no column 'words'"):
+        load_clips(table(folder, text), text_column="words", **SMALL | FOUR)
+
+
 def test_decodes_once_and_again_when_something_changed(folder, cache, capfd):
     count = lambda: len(list(cache.glob("clips-*")))
     load_clips(full(folder), **SMALL)

@@ -9,12 +9,17 @@ import numpy as np
 from mmfusion_jax.data.augment.crop_and_flip import CropAndFlip
 from mmfusion_jax.data.dataset import Dataset, dataset_loader
 from mmfusion_jax.data.datasets.prepared_clips import assemble
-from mmfusion_jax.data.media.clip_spec import MODALITIES, ClipSpec, DecodeJob
-from mmfusion_jax.data.media.decode import HOP
+from mmfusion_jax.data.media.clip_spec import MODALITIES as DECODED
+from mmfusion_jax.data.media.clip_spec import ClipSpec, DecodeJob
 from mmfusion_jax.data.media.decode_clips import decode_all
 from mmfusion_jax.data.media.labels_csv import LabelRow, read_labels
 from mmfusion_jax.data.media.resize import FULL_FRAME, SquareResize
-from mmfusion_jax.data.option_checks import data_folder
+from mmfusion_jax.data.media.wordpiece import (
+    WordPiece,
+    read_vocabulary,
+    word_vocabulary,
+)
+from mmfusion_jax.data.option_checks import check_choice, data_folder
 from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.splits import SPLITS, random_splits
 from mmfusion_jax.errors import ConfigError, DataError, shorten, shown, shown_path
@@ -27,22 +32,26 @@ from mmfusion_jax.option_types import (
 )
 
 LABEL = "label"
+MODALITIES = ("audio", "image", "text", "video")
 EXPECTED_LAYOUT = """\
-  clips/labels.csv   file,label[,split][,speaker][,start,end]
+  clips/labels.csv   file,label[,split][,speaker][,text][,start,end]
   clips/a.mp4        any file with video, audio or both
   clips/more/b.wav
-  start and end are in seconds; split is train, valid or test"""
+  start and end are in seconds; split is train, valid or test; text is the transcript"""
 FALLBACK_HINT = "python -m mmfusion_jax.main --config=configs/cfn_sr.py"
 
 
 def outline(
     *,
-    modalities: Sequence[str] = MODALITIES,
+    modalities: Sequence[str] = ("audio", "video"),
     frames: PositiveInt = 30,
     size: PositiveInt = 112,
+    image_size: PositiveInt = 224,
+    audio_features: Literal["mfcc", "waveform"] = "mfcc",
     sample_rate: PositiveInt = 22050,
     duration: NonNegativeFloat | None = None,
     n_mfcc: PositiveInt = 13,
+    max_tokens: PositiveInt = 64,
     classes: Sequence[str] = (),
     **_: Any,
 ) -> Dataset:
@@ -51,8 +60,19 @@ def outline(
     The number of clips is unknown: every split has one example.
 
     Raises:
+        ConfigError: An option is out of range.
         DataError: `classes` or `duration` is missing.
     """
+    spec = _clip_spec(
+        modalities,
+        frames=frames,
+        size=size,
+        image_size=image_size,
+        audio_features=audio_features,
+        sample_rate=sample_rate,
+        duration=duration or None,
+        n_mfcc=n_mfcc,
+    )
     if not classes or not duration:
         raise DataError(
             "D40",
@@ -62,7 +82,9 @@ def outline(
             "--config.data.classes=a,b --config.data.duration=3",
         )
     shapes = {
-        "audio": ((1 + round(sample_rate * duration) // HOP, n_mfcc), "float32"),
+        "audio": ((spec.audio_steps or 1, *spec.audio_shape), "float32"),
+        "image": ((1, image_size, image_size, 3), "uint8"),
+        "text": ((max_tokens,), "int32"),
         "video": ((frames, size, size, 3), "uint8"),
     }
     return outline_dataset(
@@ -79,12 +101,14 @@ def load_clips(
     data_dir: str,
     labels: str = "",
     *,
-    modalities: Sequence[str] = MODALITIES,
+    modalities: Sequence[str] = ("audio", "video"),
     frames: PositiveInt = 30,
     size: PositiveInt = 112,
+    image_size: PositiveInt = 224,
     resize_mode: Literal["center_crop", "letterbox", "stretch"] = "center_crop",
     crop_box: tuple[float, float, float, float] = FULL_FRAME,
     rgb: bool = True,
+    audio_features: Literal["mfcc", "waveform"] = "mfcc",
     sample_rate: PositiveInt = 22050,
     offset: NonNegativeFloat = 0.0,
     duration: NonNegativeFloat | None = None,
@@ -96,6 +120,10 @@ def load_clips(
     augment: bool = False,
     classes: Sequence[str] = (),
     speaker_column: str = "speaker",
+    text_column: str = "text",
+    vocabulary: str = "",
+    lowercase: bool = True,
+    max_tokens: PositiveInt = 64,
     val_fraction: Fraction = 0.15,
     test_fraction: Fraction = 0.15,
     split_seed: NonNegativeInt = 0,
@@ -105,9 +133,15 @@ def load_clips(
 ) -> Dataset:
     """Loads a folder of clips, decoded once and then read from the cache.
 
-    The inputs of an example are "video", (frames size size 3) uint8, and "audio",
-    (t n_mfcc) float32 padded to the longest clip. A clip without a video or audio
-    stream is kept, with that modality masked.
+    The inputs of an example are those of `modalities`:
+
+        "video"  (frames size size 3) uint8, sampled uniformly
+        "image"  (1 image_size image_size 3) uint8, the key frame: the frame that is
+                 displayed in the middle of the clip or segment
+        "audio"  (t n_mfcc) float32, or samples (t) float32; padded to the longest clip
+        "text"   (max_tokens) int32, ids of the transcript; [CLS] and [SEP] around it
+
+    A clip without a stream or transcript is kept, with that modality masked.
 
     Example:
         >>> import mmfusion_jax as mmf
@@ -120,15 +154,19 @@ def load_clips(
     Args:
         data_dir: Folder of the clips.
         labels: Path of the CSV file of labels; "" means `labels.csv` in `data_dir`.
-            Its columns are file, label and optionally split, speaker, start, end.
-        modalities: Modalities to use, of "audio" and "video".
+            Its columns are file, label and optionally split, speaker, text, start,
+            end.
+        modalities: Modalities to use, of "audio", "image", "text" and "video"; at
+            least one other than text.
         frames: Number of frames per clip, uniformly sampled.
         size: Side length of a frame in pixels.
+        image_size: Side length of the key frame in pixels.
         resize_mode: "center_crop" keeps the central square, "letterbox" adds black
             bars, "stretch" changes the aspect ratio.
         crop_box: Left, top, right, bottom of the part of the frame to use, as
             fractions of its size.
         rgb: False converts the frames to grayscale, repeated for three channels.
+        audio_features: "mfcc", or "waveform" for samples, as `wav2vec2` expects them.
         sample_rate: Audio sample rate in Hz.
         offset: Seconds of audio to skip at the beginning.
         duration: Seconds of audio to use; None or 0 uses all.
@@ -140,6 +178,12 @@ def load_clips(
         augment: Random resized crop and flip of the training videos.
         classes: Allowed labels, in this order; () uses all labels, sorted.
         speaker_column: Name of the column with the speakers.
+        text_column: Name of the column with the transcripts; read for "text" only.
+        vocabulary: Path of a text file with one token per line, such as vocab.txt of
+            BERT, of a folder with it, or of a weights file beside it; "" uses the
+            words of the training transcripts.
+        lowercase: Lower-case transcripts and strip accents, as for BERT uncased.
+        max_tokens: Number of ids per transcript; longer ones are truncated.
         val_fraction: Fraction of the clips for validation, without a split column.
         test_fraction: Fraction of the clips for test, without a split column.
         split_seed: Seed of the random split.
@@ -152,14 +196,38 @@ def load_clips(
         ConfigError: An option is out of range.
         DataError: The folder, the labels or clips are missing or wrong.
         MissingDependencyError: PyAV, Pillow or librosa is not installed.
+
+    Reference:
+        Hetero-Fusion-Net, Sec. 5.2: text, image, audio and video of a clip.
+    Deviation:
+        The paper has no clips with all four and does not say what an image is: the key
+        frame is ours.
     """
     folder, table = _paths(data_dir, labels)
-    spec = ClipSpec(
-        tuple(modalities), frames, size, rgb, sample_rate, offset, duration or None,
-        n_mfcc, pad_mode, noise_snr_db, noise_seed,
-    )  # fmt: skip
-    rows = read_labels(table, folder, classes, speaker_column)
+    spec = _clip_spec(
+        modalities,
+        frames=frames,
+        size=size,
+        image_size=image_size,
+        rgb=rgb,
+        audio_features=audio_features,
+        sample_rate=sample_rate,
+        offset=offset,
+        duration=duration or None,
+        n_mfcc=n_mfcc,
+        pad_mode=pad_mode,
+        noise_snr_db=noise_snr_db,
+        noise_seed=noise_seed,
+    )
+    has_text = "text" in modalities
+    # Before the clips are decoded, which takes long: a file that is missing is an
+    # error at once.
+    tokens = read_vocabulary(vocabulary) if has_text and vocabulary else ()
+    rows = read_labels(
+        table, folder, classes, speaker_column, text_column if has_text else ""
+    )
     transform = SquareResize(size, resize_mode, tuple(crop_box))
+    image_transform = SquareResize(image_size, resize_mode, tuple(crop_box))
     jobs = [
         DecodeJob(
             row.key,
@@ -168,6 +236,7 @@ def load_clips(
             transform,
             row.start,
             row.end,
+            image_transform=image_transform,
         )
         for row in rows
     ]
@@ -182,6 +251,7 @@ def load_clips(
     splits, how = _split_rows(rows, groups, fractions, split_seed)
     names = tuple(classes) or tuple(sorted({row.label for row in rows}))
     _check_classes(table, splits)
+    tokenizer = _tokenizer(tokens, splits["train"], lowercase) if has_text else None
     return assemble(
         "clips",
         f"clips in {shorten(folder.name)}",
@@ -199,9 +269,44 @@ def load_clips(
             for split, part in splits.items()
             if groups
         },
-        facts={"split": how, "resize_mode": resize_mode, "crop_box": list(crop_box)},
+        facts={
+            "split": how,
+            "resize_mode": resize_mode,
+            "crop_box": list(crop_box),
+            **({"vocabulary_size": len(tokenizer.vocabulary)} if tokenizer else {}),
+        },
         warnings=_warnings(rows, groups, how),
+        token_ids=_token_ids(tokenizer, splits, max_tokens) if tokenizer else None,
     )
+
+
+def _clip_spec(modalities: Sequence[str], **options: Any) -> ClipSpec:
+    """Returns what to decode for `modalities`; text is not decoded."""
+    for modality in modalities:
+        check_choice("modalities", modality, MODALITIES)
+    return ClipSpec(tuple(m for m in DECODED if m in modalities), **options)
+
+
+def _tokenizer(
+    vocabulary: Sequence[str], train: Sequence[LabelRow], lowercase: bool
+) -> WordPiece:
+    """Returns the tokenizer of a vocabulary, or of the training transcripts."""
+    texts = [row.text for row in train]
+    return WordPiece(vocabulary or word_vocabulary(texts, lowercase), lowercase)
+
+
+def _token_ids(
+    tokenizer: WordPiece, splits: Mapping[str, Sequence[LabelRow]], length: int
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Returns split -> ids (n length) and mask (n length) of the transcripts."""
+    encoded = {
+        split: [tokenizer(row.text, length) for row in rows]
+        for split, rows in splits.items()
+    }
+    return {
+        split: (np.stack([ids for ids, _ in part]), np.stack([m for _, m in part]))
+        for split, part in encoded.items()
+    }
 
 
 def _paths(data_dir: str, labels: str) -> tuple[Path, Path]:

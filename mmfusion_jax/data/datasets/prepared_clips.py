@@ -29,6 +29,7 @@ def assemble(
     groups: Mapping[str, Sequence[str]] | None = None,
     facts: Mapping[str, Any] | None = None,
     warnings: Iterable[str] = (),
+    token_ids: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> Dataset:
     """Returns a Dataset of decoded clips.
 
@@ -44,6 +45,8 @@ def assemble(
         groups: Split -> speakers, for the leakage check.
         facts: Additional JSON values for the results.
         warnings: Additional warnings for the user.
+        token_ids: Split -> ids (n t) and mask (n t) of the modality "text", in the
+            order of `keys`; None without it.
     """
     spec, store = decoded.spec, decoded.store
     records = store.source(SPLIT)
@@ -57,11 +60,15 @@ def assemble(
             spec,
             decoded.audio_steps,
             standardizer,
+            token_ids[split] if token_ids else None,
         )
         for split, part in keys.items()
     }
     total = len(decoded.index)
     missing = {name: decoded.count_without(name) for name in spec.modalities}
+    if token_ids:
+        masks = [mask for _, mask in token_ids.values()]
+        missing["text"] = sum(int(np.sum(~mask.any(axis=1))) for mask in masks)
     warnings = list(warnings)
     for modality, count in missing.items():
         if count:
@@ -90,5 +97,14 @@ def assemble(
         labels,
         groups or {},
         {**common_facts, **(facts or {})},
+        ids={"text": _id_range(token_ids)} if token_ids else {},
         example_ids=keys,
     )
+
+
+def _id_range(
+    token_ids: Mapping[str, tuple[np.ndarray, np.ndarray]],
+) -> tuple[int, int]:
+    """Returns the minimum and maximum id of unmasked tokens; 0 if there are none."""
+    ids = np.concatenate([values[mask] for values, mask in token_ids.values()])
+    return int(ids.min(initial=0)), int(ids.max(initial=0))

@@ -11,9 +11,17 @@ from mmfusion_jax.data.media.resize import FrameTransform
 from mmfusion_jax.data.option_checks import check_choice
 from mmfusion_jax.data.preprocessing import add_white_noise
 from mmfusion_jax.data.storage.array_record_store import FeatureSpec
-from mmfusion_jax.errors import ConfigError, DataError, shorten, shown, shown_name
+from mmfusion_jax.errors import (
+    ConfigError,
+    DataError,
+    join_names,
+    shorten,
+    shown,
+    shown_name,
+)
 
-MODALITIES = ("audio", "video")
+MODALITIES = ("audio", "image", "video")
+AUDIO_FEATURES = ("mfcc", "waveform")
 PAD_MODES = ("reflect", "constant")
 FRAME_SAMPLINGS = ("uniform", "consecutive")
 
@@ -23,7 +31,7 @@ class ClipSpec:
     """Specification of what to decode from every clip.
 
     Attributes:
-        modalities: "audio", "video" or both.
+        modalities: Any of "audio", "image", the key frame, and "video".
         frames: Number of video frames.
         size: Side length of a frame in pixels.
         rgb: RGB frames; False converts them to grayscale.
@@ -36,9 +44,11 @@ class ClipSpec:
         noise_seed: Seed of that noise, which differs between clips.
         frame_sampling: "uniform" over the clip, or "consecutive" frames from its
             middle.
+        audio_features: "mfcc", or "waveform" for samples.
+        image_size: Side length of the key frame in pixels.
     """
 
-    modalities: tuple[str, ...] = MODALITIES
+    modalities: tuple[str, ...] = ("audio", "video")
     frames: int = 30
     size: int = 112
     rgb: bool = True
@@ -50,9 +60,12 @@ class ClipSpec:
     noise_snr_db: float | None = None
     noise_seed: int = 0
     frame_sampling: str = "uniform"
+    audio_features: str = "mfcc"
+    image_size: int = 224
 
     def __post_init__(self):
         limits = {"frames": 1, "size": 1, "sample_rate": 1000, "n_mfcc": 1, "offset": 0}
+        limits["image_size"] = 1
         for name, minimum in limits.items():
             value = getattr(self, name)
             if value < minimum:
@@ -67,19 +80,30 @@ class ClipSpec:
             )
         check_choice("pad_mode", self.pad_mode, PAD_MODES)
         check_choice("frame_sampling", self.frame_sampling, FRAME_SAMPLINGS)
+        check_choice("audio_features", self.audio_features, AUDIO_FEATURES)
         for modality in self.modalities:
             check_choice("modalities", modality, MODALITIES)
         if not self.modalities:
             raise ConfigError(
-                "C10", "config.data.modalities=() must name at least one modality."
+                "C10",
+                "config.data.modalities must name at least one of "
+                f"{join_names(MODALITIES)}.",
             )
 
     @property
     def audio_steps(self) -> int | None:
-        """Audio frames in `duration` seconds; None if all of a clip is used."""
+        """Steps of audio in `duration` seconds; None if all of a clip is used."""
         if self.duration is None:
             return None
-        return 1 + round(self.duration * self.sample_rate) // decode.HOP
+        samples = round(self.duration * self.sample_rate)
+        if self.audio_features == "waveform":
+            return samples
+        return 1 + samples // decode.HOP
+
+    @property
+    def audio_shape(self) -> tuple[int, ...]:
+        """Shape of one step of audio."""
+        return () if self.audio_features == "waveform" else (self.n_mfcc,)
 
     @property
     def features(self) -> dict[str, FeatureSpec]:
@@ -87,10 +111,14 @@ class ClipSpec:
         channels = 3 if self.rgb else 1
         # None: a clip without this modality has no rows.
         frame = (None, self.size, self.size, channels)
-        return {
+        specs = {
             "video": FeatureSpec(frame, "uint8"),
-            "audio": FeatureSpec((None, self.n_mfcc), "float32"),
+            "audio": FeatureSpec((None, *self.audio_shape), "float32"),
         }
+        if "image" in self.modalities:
+            image = (None, self.image_size, self.image_size, channels)
+            specs["image"] = FeatureSpec(image, "uint8")
+        return specs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +130,7 @@ class DecodeJob:
         video: File with the frames; None if there is none.
         audio: File with the audio, often the same; None if there is none.
         transform: Crops and resizes a frame.
+        image_transform: Crops and resizes the key frame; None if there is none.
         start: Start of the segment to use, in seconds.
         end: End of the segment; None is the end of the file.
         extra: Further input files, such as landmarks.
@@ -114,6 +143,7 @@ class DecodeJob:
     start: float = 0.0
     end: float | None = None
     extra: tuple[Path, ...] = ()
+    image_transform: FrameTransform | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -132,8 +162,8 @@ class Decoded:
 
 def decode_job(spec: ClipSpec, job: DecodeJob) -> Decoded:
     """Decodes one clip to a record of the store."""
-    frames, waveform = _read(spec, job)
-    if frames is None and waveform is None:
+    read = _read(spec, job)
+    if not read:
         raise DataError(
             "D31",
             f"{shorten(job.key)} has no "
@@ -143,41 +173,61 @@ def decode_job(spec: ClipSpec, job: DecodeJob) -> Decoded:
         name: np.zeros([axis or 0 for axis in feature.shape], feature.dtype)
         for name, feature in spec.features.items()
     }
-    if frames is not None:
-        record["video"] = frames if spec.rgb else _grayscale(frames)
-    if waveform is not None:
-        record["audio"] = _mfcc(waveform, spec, job.key)
+    for name, values in read.items():
+        if name == "audio":
+            record[name] = _audio(values, spec, job.key)
+        else:
+            record[name] = values if spec.rgb else _grayscale(values)
     return Decoded(record, {file.name: _sha256(file) for file in job.files})
 
 
-def _read(
-    spec: ClipSpec, job: DecodeJob
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Frames and waveform; None for a modality that is not used or not there."""
-    video = audio = frames = waveform = None
+def _read(spec: ClipSpec, job: DecodeJob) -> dict[str, np.ndarray]:
+    """Returns the modalities that are used and there: frames, key frame, waveform."""
+    video = audio = key_frame = None
     if "video" in spec.modalities:
         video = decode.FrameSampling(spec.frames, job.transform, spec.frame_sampling)
+    if "image" in spec.modalities:
+        key_frame = job.image_transform
     if "audio" in spec.modalities:
         audio = decode.AudioSampling(spec.sample_rate, spec.offset, spec.duration)
+    segment = {"start": job.start, "end": job.end}
+    clips = []
     if job.video == job.audio and job.video is not None:
-        clip = decode.read(job.video, video, audio, start=job.start, end=job.end)
-        return clip.frames, clip.waveform
-    if job.video is not None and video:
-        frames = decode.read(job.video, video, start=job.start, end=job.end).frames
-    if job.audio is not None and audio:
-        clip = decode.read(job.audio, None, audio, start=job.start, end=job.end)
-        waveform = clip.waveform
-    return frames, waveform
+        clips.append(
+            decode.read(job.video, video, audio, **segment, key_frame=key_frame)
+        )
+    else:
+        if job.video is not None and (video or key_frame):
+            clips.append(decode.read(job.video, video, **segment, key_frame=key_frame))
+        if job.audio is not None and audio:
+            clips.append(decode.read(job.audio, None, audio, **segment))
+    read = {}
+    for clip in clips:
+        read |= {"video": clip.frames} if clip.frames is not None else {}
+        read |= {"image": clip.key_frame} if clip.key_frame is not None else {}
+        read |= {"audio": clip.waveform} if clip.waveform is not None else {}
+    return read
 
 
-def _mfcc(waveform: np.ndarray, spec: ClipSpec, key: str) -> np.ndarray:
-    """Returns the MFCC of a clip, after adding noise if `spec` asks for it."""
+def _audio(waveform: np.ndarray, spec: ClipSpec, key: str) -> np.ndarray:
+    """Returns the audio features of a clip, after adding noise if `spec` asks for it.
+
+    Args:
+        waveform: (n) float32.
+        spec: Specification of the features.
+        key: Name of the clip.
+
+    Returns:
+        MFCC (t n_mfcc) or samples (t), float32.
+    """
     if spec.noise_snr_db is not None:
         # From the key and not from the position: the noise of a clip stays the same
         # when others are added. `hash` differs between processes.
         clip_seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8])
         rng = np.random.default_rng([spec.noise_seed, clip_seed])
         waveform = add_white_noise(waveform, spec.noise_snr_db, rng)
+    if spec.audio_features == "waveform":
+        return waveform
     return decode.mfcc(waveform, spec.sample_rate, spec.n_mfcc, pad_mode=spec.pad_mode)
 
 

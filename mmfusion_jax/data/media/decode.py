@@ -73,6 +73,7 @@ class Clip:
 
     Attributes:
         frames: (t s s 3) uint8 RGB; None without a video stream.
+        key_frame: (1 s s 3) uint8 RGB; None without a video stream.
         waveform: (n) float32 in [-1, 1], the mean of the channels; None without an
             audio stream.
         duration: Duration of the longer stream in seconds.
@@ -81,6 +82,7 @@ class Clip:
     frames: np.ndarray | None
     waveform: np.ndarray | None
     duration: float
+    key_frame: np.ndarray | None = None
 
 
 def read(
@@ -90,6 +92,7 @@ def read(
     *,
     start: float = 0.0,
     end: float | None = None,
+    key_frame: FrameTransform | None = None,
 ) -> Clip:
     """Decodes a file.
 
@@ -99,6 +102,8 @@ def read(
         audio: Audio to read; None skips it.
         start: Start of the segment to use, in seconds.
         end: End of the segment; None is the end of the file.
+        key_frame: Crops and resizes the key frame, the one displayed in the middle of
+            the segment; None does not take one.
 
     Raises:
         DataError: The file is missing, not a media file, damaged, truncated or too
@@ -108,7 +113,7 @@ def read(
     av = _av()
     path = path.absolute()
     check_header(path)
-    pixels = waveform = None
+    pixels = image = waveform = None
     try:
         lengths = _lengths(av, path)
         if end is not None and end > max(lengths.values()) + _SLACK:
@@ -118,11 +123,14 @@ def read(
                 f"at {max(lengths.values()):.2f} s.",
                 "correct start and end",
             )
-        if frames and "video" in lengths:
+        if "video" in lengths:
             last = lengths["video"] if end is None else end
-            rate = None if frames.sampling == "uniform" else _rate(av, path)
-            times = frames.times(start, last, rate)
-            pixels = _frames(av, path, times, lengths["video"], frames.transform)
+            wanted = _wanted(av, path, frames, key_frame, start, last)
+            if wanted:
+                taken = _frames(av, path, wanted, lengths["video"])
+                count = frames.count if frames else 0
+                pixels = np.stack(taken[:count]) if frames else None
+                image = np.stack(taken[count:]) if key_frame else None
         if audio and "audio" in lengths:
             waveform = _waveform(av, path, audio, (start, end), lengths["audio"])
     except av.error.FFmpegError as error:
@@ -131,7 +139,7 @@ def read(
             f"{path} could not be decoded: {error.strerror}.",
             "copy or download it again",
         ) from error
-    return Clip(pixels, waveform, max(lengths.values()))
+    return Clip(pixels, waveform, max(lengths.values()), image)
 
 
 def mfcc(
@@ -267,11 +275,50 @@ def _check_length(path: Path, have: float, want: float, what: str) -> None:
         raise truncated(path, f"{have:.2f} of {want:.2f} s of {what}")
 
 
+@dataclasses.dataclass(frozen=True)
+class _WantedFrame:
+    """A frame to take.
+
+    Attributes:
+        time: When it is displayed, in seconds from the first frame.
+        index: Argument of the transform.
+        transform: Crops and resizes it.
+    """
+
+    time: float
+    index: int
+    transform: FrameTransform
+
+    def take(self, frame: Any) -> np.ndarray:
+        """Returns the pixels of the frame."""
+        return self.transform(self.index, _upright(frame))
+
+
+def _wanted(
+    av: Any,
+    path: Path,
+    frames: FrameSampling | None,
+    key_frame: FrameTransform | None,
+    start: float,
+    end: float,
+) -> list[_WantedFrame]:
+    """Returns the frames of a segment to take: the sampled ones, then the key frame."""
+    wanted = []
+    if frames:
+        rate = None if frames.sampling == "uniform" else _rate(av, path)
+        times = frames.times(start, end, rate)
+        wanted = [_WantedFrame(t, i, frames.transform) for i, t in enumerate(times)]
+    if key_frame:
+        wanted.append(_WantedFrame((start + end) / 2, 0, key_frame))
+    return wanted
+
+
 def _frames(
-    av: Any, path: Path, times: np.ndarray, length: float, transform: FrameTransform
-) -> np.ndarray:
-    """Returns the frames displayed at `times`, in seconds from the first frame."""
-    taken: list[np.ndarray] = []
+    av: Any, path: Path, wanted: list[_WantedFrame], length: float
+) -> list[np.ndarray]:
+    """Returns the wanted frames, in their order."""
+    order = sorted(range(len(wanted)), key=lambda i: wanted[i].time)
+    taken: dict[int, np.ndarray] = {}
     shown, first, stop = None, None, 0.0
     with _open(av, path) as container:
         for frame in container.decode(_stream(av, container, "video")):
@@ -281,18 +328,19 @@ def _frames(
             first = frame.time if first is None else first
             # The frame displayed at a time is the last one that starts before it, so a
             # frame is taken when the next one is known.
-            while shown and len(taken) < len(times):
-                if times[len(taken)] >= frame.time - first - _SAME:
+            while shown and len(taken) < len(wanted):
+                i = order[len(taken)]
+                if wanted[i].time >= frame.time - first - _SAME:
                     break
-                taken.append(transform(len(taken), _upright(shown)))
+                taken[i] = wanted[i].take(shown)
             shown, stop = frame, frame.time - first
             stop += float((frame.duration or 0) * frame.time_base)
     if shown is None:
         raise truncated(path, "no frame could be decoded")
     _check_length(path, stop, length, "video")
-    while len(taken) < len(times):
-        taken.append(transform(len(taken), _upright(shown)))
-    return np.stack(taken)
+    for i in order[len(taken) :]:
+        taken[i] = wanted[i].take(shown)
+    return [taken[i] for i in range(len(wanted))]
 
 
 def _upright(frame: Any) -> np.ndarray:

@@ -60,13 +60,15 @@ class DecodedClips:
 
     @property
     def audio_steps(self) -> int:
-        """Audio frames of an example: those of `spec`, else of the longest clip."""
+        """Steps of audio of an example: those of `spec`, else of the longest clip."""
         if self.spec.audio_steps is not None:
             return self.spec.audio_steps
         return max(1, *(clip["audio_steps"] for clip in self.store.manifest["clips"]))
 
     def standardizer(self, keys: Sequence[str]) -> Standardizer | None:
-        """Fits the MFCC of some clips; None if none of them has audio."""
+        """Fits the MFCC of some clips; None if none of them has audio, or samples."""
+        if not self.spec.audio_shape:
+            return None
         clips = self.store.manifest["clips"]
         chosen = [clips[self.index[key]] for key in keys]
         parts = [
@@ -93,6 +95,7 @@ class ClipSource:
         indices: Indices of the clips in the store, in the order of the examples.
         labels: Label name -> (n) integers.
         spec: Specification of the clips.
+        token_ids: Ids (n t) and mask (n t) of the modality "text"; None without it.
         audio_steps: Length to which audio is padded.
         standardizer: Standardizes the MFCC; None leaves them unchanged.
     """
@@ -103,14 +106,19 @@ class ClipSource:
     spec: ClipSpec
     audio_steps: int
     standardizer: Standardizer | None
+    token_ids: tuple[np.ndarray, np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> Example:
         record = self.records[self.indices[index]]
-        read = {"audio": self._audio, "video": self._video}
+        read = {"audio": self._audio, "image": self._image, "video": self._video}
         parts = {name: read[name](record) for name in self.spec.modalities}
+        if self.token_ids is not None:
+            ids, mask = self.token_ids
+            # Copies, which a caller may change in place.
+            parts["text"] = ids[index].copy(), mask[index].copy()
         return {
             "inputs": {name: values for name, (values, _) in parts.items()},
             "masks": {name: mask for name, (_, mask) in parts.items()},
@@ -125,7 +133,14 @@ class ClipSource:
         return pad_or_truncate(rows, self.audio_steps)
 
     def _video(self, record: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        frames, mask = pad_or_truncate(record["video"], self.spec.frames)
+        return self._pixels(record["video"], self.spec.frames)
+
+    def _image(self, record: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        return self._pixels(record["image"], 1)
+
+    def _pixels(self, frames: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns frames with three channels, padded, and their mask."""
+        frames, mask = pad_or_truncate(frames, count)
         # Grayscale is stored with one channel and read with three, without a copy.
         return np.broadcast_to(frames, (*frames.shape[:3], 3)), mask
 
@@ -200,15 +215,15 @@ def _collected(
             manifest["skipped"][job.key] = reason
             continue
         audio = result.record["audio"]
-        moments = RunningMoments.of(audio)
+        # Samples are not standardized over clips.
+        moments = RunningMoments.of(audio if audio.ndim > 1 else audio[:0, None])
         # The moments of every clip are stored, so the statistics of any training split
         # are sums, without reading a clip.
         manifest["clips"].append(
             {
                 "key": job.key,
                 "sha256": result.sha256,
-                "video_steps": len(result.record["video"]),
-                "audio_steps": len(audio),
+                **{f"{name}_steps": len(x) for name, x in result.record.items()},
                 "total": moments.total.tolist(),
                 "square": moments.square.tolist(),
             }
@@ -263,10 +278,11 @@ def _check_extras() -> None:
 
 def _check_space(folder: Path, count: int, spec: ClipSpec) -> None:
     """Raises DataError if the disk has no space for the frames."""
-    if "video" not in spec.modalities:
+    pixels = spec.frames * spec.size**2 * ("video" in spec.modalities)
+    pixels += spec.image_size**2 * ("image" in spec.modalities)
+    if not pixels:
         return
-    channels = 3 if spec.rgb else 1
-    needed = count * spec.frames * spec.size**2 * channels
+    needed = count * pixels * (3 if spec.rgb else 1)
     existing = next(parent for parent in folder.absolute().parents if parent.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:

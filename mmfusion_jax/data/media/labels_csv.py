@@ -1,4 +1,4 @@
-"""Reads labels.csv: file, label, and optionally split, speaker and segment."""
+"""Reads labels.csv: file, label, and optionally split, speaker, text and segment."""
 
 import csv
 import dataclasses
@@ -13,7 +13,7 @@ from mmfusion_jax.errors import DataError, closest, shorten, shown, shown_name, 
 from mmfusion_jax.safe_load.regular_file import open_regular
 
 REQUIRED = ("file", "label")
-COLUMNS = "file,label and optionally split,speaker,start,end"
+COLUMNS = "file,label and optionally split,speaker,text,start,end"
 _MAX_LISTED = 20
 
 
@@ -29,6 +29,7 @@ class LabelRow:
         speaker: Name of the speaker; "" without such a column.
         start: Start of the segment to use, in seconds.
         end: End of the segment; None is the end of the file.
+        text: Transcript; "" if there is none.
     """
 
     line: int
@@ -38,6 +39,7 @@ class LabelRow:
     speaker: str = ""
     start: float = 0.0
     end: float | None = None
+    text: str = ""
 
     @property
     def key(self) -> str:
@@ -54,6 +56,7 @@ def read_labels(
     folder: Path,
     classes: Sequence[str] = (),
     speaker_column: str = "speaker",
+    text_column: str = "",
 ) -> list[LabelRow]:
     """Reads and checks labels.csv.
 
@@ -63,12 +66,14 @@ def read_labels(
         folder: Folder of the clips.
         classes: Allowed labels; () allows all.
         speaker_column: Name of the column with the speakers.
+        text_column: Name of the column with the transcripts, some of which may be
+            empty; "" reads none.
 
     Raises:
         DataError: A column, a value or a file is missing or wrong; the message has the
             line number and a fix.
     """
-    rows = list(_rows(path, speaker_column))
+    rows = list(_rows(path, speaker_column, text_column))
     if not rows:
         raise DataError("D41", f"{path} has no rows after its header.")
     _check_labels(path, rows, classes)
@@ -77,7 +82,7 @@ def read_labels(
     return rows
 
 
-def _rows(path: Path, speaker_column: str) -> Iterator[LabelRow]:
+def _rows(path: Path, speaker_column: str, text_column: str) -> Iterator[LabelRow]:
     """Yields the lines, each checked separately."""
     try:
         with (
@@ -87,10 +92,12 @@ def _rows(path: Path, speaker_column: str) -> Iterator[LabelRow]:
             reader = csv.DictReader(file, strict=True, restval="")
             names = [name.strip() for name in reader.fieldnames or ()]
             reader.fieldnames = names
-            _check_columns(path, names, speaker_column)
+            wanted = [name for name in (speaker_column, text_column) if name]
+            _check_columns(path, names, [n for n in wanted if n != "speaker"])
             for cells in reader:
                 texts = {k: (v or "").strip() for k, v in cells.items() if k}
-                yield _row(path, reader.line_num, texts, speaker_column)
+                row = _row(path, reader.line_num, texts, speaker_column)
+                yield dataclasses.replace(row, text=texts.get(text_column, ""))
     except UnicodeDecodeError as error:
         raise DataError(
             "D41",
@@ -103,8 +110,9 @@ def _rows(path: Path, speaker_column: str) -> Iterator[LabelRow]:
         ) from error
 
 
-def _check_columns(path: Path, names: Sequence[str], speaker_column: str) -> None:
-    wanted = [*REQUIRED, *([] if speaker_column == "speaker" else [speaker_column])]
+def _check_columns(path: Path, names: Sequence[str], others: Sequence[str]) -> None:
+    """Raises DataError unless all required columns and `others` are there, once."""
+    wanted = [*REQUIRED, *others]
     if not names:
         raise DataError("D41", f"{path} is empty.", f"its first line is: {COLUMNS}")
     for mark, separator in ((";", "semicolon"), ("\t", "tab")):
