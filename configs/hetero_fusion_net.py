@@ -6,13 +6,29 @@
     python -m mmfusion_jax.main --config=configs/hetero_fusion_net.py:iemocap  # flags
     python -m mmfusion_jax.main --config=configs/hetero_fusion_net.py:iemocap_emotion
     python -m mmfusion_jax.main --config=configs/hetero_fusion_net.py:clips
+    python -m mmfusion_jax.main --config=configs/hetero_fusion_net.py:raw_clips
+    python -m mmfusion_jax.main --config=configs/hetero_fusion_net.py:raw_clips_small
+
+raw_clips has the paper's extractors, BERT, ResNet-50, Wav2Vec 2.0 and 3D ResNet-18, on
+the transcripts (column text of labels.csv), key frames, waveforms and frames of clips:
+
+    --config.model.encoders.text.weights=bert/model.safetensors  # beside its vocab.txt
+    --config.model.encoders.image.weights=resnet50.pt
+    --config.model.encoders.audio.weights=wav2vec2/model.safetensors
+    --config.model.encoders.video.weights=r3d_18.pt
+
+All four are required; --config.model.encoders.X.weights=random asks for random weights.
+--config.optim.groups.extractors.frozen=True does not train them. raw_clips_small has
+small extractors with random weights, and requires --config.data.vocabulary=vocab.txt.
 
 Training drops modalities with --config.data.modality_dropout.audio=0.3 and the like;
 `config.data.augmentations` augments images, audio and words (Sec. 5.2), each modality
 by an augmentation of mmfusion_jax/data/augment/registry.py. Sec. 4.2 has two forms of
 MIS: --config.mis.consistency=soft, --config.mis.confidence=entropy. The entropy term as
 printed (Eq. 5) is --config.losses.entropy.form=paper, the gate as printed (Eq. 3)
---config.model.gate_hidden_dim=0.
+--config.model.gate_hidden_dim=0. The loss as printed (Eq. 10) does not have the term
+`heads`: --config.losses.heads.weight=0. Precision, recall and F1 are also reported over
+all classes, also those that do not occur, as Eq. 19-23 print them.
 
 A word with _early or _late after it, such as digits_late, trains a baseline of Sec. 5.3
 in the same way; with a modality after it, such as av_mnist_audio, that modality alone.
@@ -55,12 +71,18 @@ def get_config(data: str = "digits") -> ConfigDict:
         iemocap_emotion=_iemocap_emotion,  # before the word that it begins with
         iemocap=_iemocap,
         clips=_clips,
+        raw_clips_small=_raw_clips_small,
+        raw_clips=_raw_clips,
     )
     # The first variant that `data` is, or begins with before a "_".
     name = next((v for v in variants if f"{data}_".startswith(f"{v}_")), "")
     if not name:
         raise _unknown(data, variants)
     config.data.update(dict(name=name, label="label"))
+    if name != "iemocap":  # flags, not classes
+        averages = ("precision", "recall", "f1")
+        names = [f"macro_{average}_all_classes" for average in averages]
+        config.metrics = {name: dict(name=name) for name in names}
     variants[name](config)
     modalities = tuple(sorted(config.model.encoders))
     _losses(config, modalities)
@@ -132,6 +154,8 @@ def _alone(config: ConfigDict, modality: str) -> None:
         dropout=0.0,
         audio_pooling=config.model.audio_pooling,
     )
+    if "modalities" in config.data and modality != "text":
+        config.data.modalities = (modality,)
     changes = config.data.get("augmentations", {})
     for other in set(changes) - {modality}:
         del changes[other]
@@ -256,4 +280,89 @@ def _clips(config: ConfigDict) -> None:
         ),  # MFCC do not have a pitch to shift
         video=dict(name="image"),
     )
+    config.train.epochs = 30
+
+
+def _raw_clips(config: ConfigDict) -> None:
+    """Sets the extractors of Sec. 5.2 on four raw modalities."""
+    config.data.update(
+        dict(
+            name="clips",
+            data_dir="",
+            labels="",
+            classes=(),  # names of all classes; (): those that occur
+            modalities=("audio", "image", "text", "video"),
+            # The input of the pretrained weights: 16 frames of 112 x 112, an image of
+            # 224 x 224, samples at 16 kHz, lower-case text.
+            frames=16,
+            size=112,
+            image_size=224,
+            resize_mode="center_crop",
+            crop_box=(0.0, 0.0, 1.0, 1.0),  # left, top, right, bottom
+            audio_features="waveform",
+            sample_rate=16000,
+            duration=placeholder(float),
+            noise_snr_db=placeholder(float),
+            text_column="text",
+            lowercase=True,
+            max_tokens=64,  # ours
+            strict=False,
+        )
+    )
+    required = dict(weights="required", freeze_batch_norm=True)
+    config.model.encoders = dict(
+        audio=dict(name="wav2vec2", weights="required"),
+        image=dict(name="resnet", pooled=True, **required),
+        text=dict(name="bert", weights="required"),
+        video=dict(name="r3d", pooled=True, **required),
+    )
+    # The vocabulary is beside the weights, unless a flag names another.
+    config.data.vocabulary = config.model.encoders.text.get_oneway_ref("weights")
+    _augment_raw_clips(config)
+    # Whether the paper trains its extractors is not stated.
+    config.optim.groups.extractors = dict(
+        param_prefix="encoders_",
+        learning_rate=1e-5,  # ours
+        frozen=False,
+    )
+
+
+def _augment_raw_clips(config: ConfigDict) -> None:
+    """Sets the augmentation of Sec. 5.2; its ranges, and that of video, are ours."""
+    config.data.augmentations = dict(
+        audio=dict(name="waveform", sample_rate=16000),
+        image=dict(name="image"),
+        text=dict(
+            name="words",
+            delete_prob=0.1,
+            replace_prob=0.1,
+            synonyms="",  # "": the list of the library
+            vocabulary=config.data.get_oneway_ref("vocabulary"),
+        ),
+        video=dict(name="image"),
+    )
+
+
+def _raw_clips_small(config: ConfigDict) -> None:
+    """Sets small extractors of the same kinds, with random weights; values ours."""
+    _narrow(config)
+    _raw_clips(config)
+    config.data.update(dict(size=56, image_size=64, vocabulary="required"))
+    stages = dict(blocks=(1, 1, 1), pooled=True, weights="random")
+    layers = dict(hidden_dim=64, num_layers=2, num_heads=4, mlp_dim=128)
+    config.model.encoders = dict(
+        audio=dict(
+            name="wav2vec2",
+            channels=32,
+            pos_conv_kernel=16,
+            pos_conv_groups=4,
+            weights="random",
+            **layers,
+        ),
+        image=dict(name="resnet", kind="basic", base_channels=16, **stages),
+        text=dict(name="bert", weights="random", **layers),
+        video=dict(name="r3d", base_channels=8, **stages),
+    )
+    _augment_raw_clips(config)
+    config.optim.groups = ConfigDict()
     config.train.epochs = 30

@@ -29,6 +29,7 @@ from mmfusion_jax.training.parallelism import Executor
 from mmfusion_jax.training.plan import TrainPlan
 from mmfusion_jax.training.step import Step, make_train_step
 from mmfusion_jax.types import Model
+from mmfusion_jax.weights import RANDOM, REQUIRED, missing_weights
 from mmfusion_jax.weights.convert import WeightMapping
 
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
@@ -225,17 +226,21 @@ def pretrained_weights(spec: ExperimentSpec) -> dict[str, tuple[WeightMapping, P
         name = spec.model.encoders[modality].name
         where = f"config.model.encoders.{shown_name(modality)}.weights: encoder"
         mapping = load_weight_mapping(name, where)
-        found[modality] = mapping, Path(file).expanduser()
+        if file == REQUIRED:
+            raise missing_weights(modality, name, mapping.export)
+        if file != RANDOM:
+            found[modality] = mapping, Path(file).expanduser()
     return found
 
 
 def random_encoders(spec: ExperimentSpec) -> list[str]:
     """Returns a sentence for every encoder that could be pretrained and is not."""
+    files = spec.model.weights
     return [
         f"{shown_name(modality)}: encoder {shown(part.name)} is randomly initialized: "
-        "no weights file given"
+        + (f"weights={RANDOM}" if modality in files else "no weights file given")
         for modality, part in sorted(spec.model.encoders.items())
-        if modality not in spec.model.weights
+        if files.get(modality, RANDOM) == RANDOM
         and load_weight_mapping(part.name, part.where) is not None
     ]
 

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from mmfusion_jax.errors import WeightsError, shown, shown_name
 from mmfusion_jax.lazy import attach, by_name
 
 WEIGHT_MAPPINGS = {
@@ -23,6 +24,30 @@ PUBLIC = by_name(
     )
 )
 """Public name -> import path."""
+
+RANDOM = "random"
+"""Value of `config.model.encoders.X.weights` that asks for random weights."""
+
+REQUIRED = "required"
+"""Value of `config.model.encoders.X.weights` that a config must replace by a file, or
+by `RANDOM`."""
+
+
+def missing_weights(modality: str, encoder: str, export: str) -> WeightsError:
+    """Returns the error for an encoder whose weights file is required.
+
+    Args:
+        modality: Its modality.
+        encoder: Its name in `ENCODERS`.
+        export: Shell command that writes such a file.
+    """
+    where = f"config.model.encoders.{shown_name(modality)}.weights"
+    return WeightsError(
+        "W01",
+        f"{where} is required: a file with weights of encoder {shown(encoder)}.",
+        f"--{where}=FILE, or --{where}={RANDOM} for random weights; {export}",
+    )
+
 
 if TYPE_CHECKING:
     from mmfusion_jax.weights.convert import NameRule as NameRule

@@ -20,8 +20,11 @@ BERT = WeightMapping(
         *affine("pool", "pooler.dense"),
     ),
     export=(
-        'python -c "from transformers import BertModel; BertModel.from_pretrained('
-        "'bert-base-uncased').save_pretrained('bert')\" writes bert/model.safetensors"
+        'python -c "from transformers import BertModel, BertTokenizer; '
+        "name = 'bert-base-uncased'; "
+        "BertModel.from_pretrained(name).save_pretrained('bert'); "
+        "BertTokenizer.from_pretrained(name).save_vocabulary('bert')\" writes "
+        "bert/model.safetensors and bert/vocab.txt"
     ),
     renames=(
         (r"^(module\.)?(bert\.)?", ""),

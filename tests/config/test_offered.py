@@ -37,7 +37,7 @@ QUICK = (
 
 def request(name: str, word: str, *flags: str) -> ParsedCommand:
     """The config that a command line asks for."""
-    clips = CLIPS if word.startswith("clips") else []
+    clips = CLIPS if "clips" in word else []
     words = [f"--config={name}:{word}", *clips, *flags]
     return parse(words, (Flag("workdir", "", "where to"),), True)
 
@@ -129,12 +129,16 @@ def test_every_word_and_every_baseline_on_it_is_built(name, word):
             assert all(re.search(rf"\b{field}\b", asked.notes[-1]) for field in gone)
 
 
-# Their models are those of the word "mosei", with inputs of other sizes.
-REPEATED = [(n, word) for n, word in OFFERED if re.match("iemocap_emotion[-_]", word)]
+SLOW = [
+    (name, word)
+    for name, word in OFFERED
+    if re.match("raw_clips|clips-|iemocap_emotion[-_]", word)
+]
+"""Words with networks of many layers, and variants of a word that is traced."""
 
 
 @pytest.mark.parametrize(
-    ("name", "word"), in_ci(OFFERED, *QUICK, several=True, slow=REPEATED)
+    ("name", "word"), in_ci(OFFERED, *QUICK, several=True, slow=SLOW)
 )
 def test_every_word_and_every_baseline_on_it_has_shapes(name, word):
     own = shapes(request(name, word))
