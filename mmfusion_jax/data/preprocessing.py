@@ -1,4 +1,4 @@
-"""Standardization, padding and noise for NumPy arrays."""
+"""Scaling, padding, noise and filters for NumPy arrays."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -63,6 +63,80 @@ class Standardizer:
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """Standardizes (n f) rows to float32."""
         return ((rows - self.mean) / self.std).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class MinMaxScaler:
+    """Scales every feature so that the training split is in 0..1.
+
+    Values of other splits can be outside.
+
+    Attributes:
+        low: (f) minimum of the training split.
+        high: (f) maximum of the training split.
+
+    Reference:
+        OF-CMAER-CAT, Sec. 4.1.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """Scales (n f) rows to float32; constant features are 0."""
+        width = self.high - self.low
+        constant = width <= 0
+        scaled = (rows - self.low) / np.where(constant, 1, width)
+        return np.where(constant, 0, scaled).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelStandardizer:
+    """Scales the pixels of every channel to zero mean and unit variance.
+
+    Attributes:
+        standardizer: Mean and standard deviation of the channels in 0..1, (c).
+
+    Reference:
+        OF-CMAER-CAT, Sec. 4.1.
+    Deviation:
+        The paper does not say over which pixels: those of the training split are
+        ours. Statistics of each clip would undo changes of the illumination.
+    """
+
+    standardizer: Standardizer
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """Scales (t h w c) uint8 pixels to float32."""
+        return self.standardizer(pixels.astype(np.float32) / 255)
+
+    def inverse(self, scaled: np.ndarray) -> np.ndarray:
+        """Returns the (t h w c) uint8 pixels of scaled ones."""
+        pixels = scaled * self.standardizer.std + self.standardizer.mean
+        return np.clip(np.round(pixels * 255), 0, 255).astype(np.uint8)
+
+
+def pre_emphasize(waveform: np.ndarray, coefficient: float) -> np.ndarray:
+    """Amplifies high frequencies: y_n = x_n - coefficient x_(n-1), with x_(-1) = 0.
+
+    Args:
+        waveform: (n) float.
+        coefficient: 0..1; 0 changes nothing.
+
+    Returns:
+        (n) float32.
+
+    Reference:
+        OF-CMAER-CAT, Sec. 4.1.
+    """
+    before = np.concatenate([np.zeros(1, waveform.dtype), waveform[:-1]])
+    return (waveform - coefficient * before).astype(np.float32)
+
+
+def normalize_peak(waveform: np.ndarray) -> np.ndarray:
+    """Scales a waveform (n) to a maximum of |x| = 1; silence stays silent."""
+    peak = np.max(np.abs(waveform), initial=0.0)
+    return (waveform / (peak if peak > 0 else 1)).astype(np.float32)
 
 
 def pad_or_truncate(rows: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:

@@ -69,11 +69,23 @@ class RandomImage:
             )
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-        """Augments the modality if present; passes everything else through."""
+        """Augments the modality if present; passes everything else through.
+
+        Raises:
+            ConfigError: Float pixels are outside 0..1, such as standardized ones.
+        """
         pixels, mask = (example[k][self.modality] for k in ("inputs", "masks"))
         if not mask.any():
             return example
         top = 255.0 if np.issubdtype(pixels.dtype, np.integer) else 1.0
+        if top == 1 and (pixels.min() < 0 or pixels.max() > 1):
+            raise ConfigError(
+                "C10",
+                f"config.data.augmentations.{shown_name(self.modality)}: the pixels "
+                f"are {float(pixels.min()):.2f}..{float(pixels.max()):.2f}, not 0..1.",
+                "augment before standardizing: the dataset clips has augment=True and "
+                "illumination",
+            )
         x = pixels.astype(np.float32) / top
         if self.crop[0] < 1:
             scale = self.crop[0], self.crop[1]

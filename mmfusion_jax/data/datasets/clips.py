@@ -1,5 +1,6 @@
 """Clips in a folder, with their labels in a CSV file."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from mmfusion_jax.data.media.clip_spec import ClipSpec, DecodeJob
 from mmfusion_jax.data.media.decode_clips import decode_all
 from mmfusion_jax.data.media.labels_csv import LabelRow, read_labels
 from mmfusion_jax.data.media.resize import FULL_FRAME, SquareResize
+from mmfusion_jax.data.media.transcripts import TranscriptCleaner
 from mmfusion_jax.data.media.wordpiece import (
     WordPiece,
     read_vocabulary,
@@ -47,11 +49,16 @@ def outline(
     frames: PositiveInt = 30,
     size: PositiveInt = 112,
     image_size: PositiveInt = 224,
-    audio_features: Literal["mfcc", "waveform"] = "mfcc",
+    audio_features: Literal["mfcc", "log_mel", "waveform"] = "mfcc",
     sample_rate: PositiveInt = 22050,
     duration: NonNegativeFloat | None = None,
     n_mfcc: PositiveInt = 13,
+    n_mels: PositiveInt = 40,
+    deltas: bool = False,
     max_tokens: PositiveInt = 64,
+    standardize_pixels: bool = False,
+    augment: bool = False,
+    illumination: Fraction = 0.0,
     classes: Sequence[str] = (),
     **_: Any,
 ) -> Dataset:
@@ -72,7 +79,11 @@ def outline(
         sample_rate=sample_rate,
         duration=duration or None,
         n_mfcc=n_mfcc,
+        n_mels=n_mels,
+        deltas=deltas,
     )
+    _augmentation(augment, illumination)
+    pixels = "float32" if standardize_pixels else "uint8"
     if not classes or not duration:
         raise DataError(
             "D40",
@@ -83,9 +94,9 @@ def outline(
         )
     shapes = {
         "audio": ((spec.audio_steps or 1, *spec.audio_shape), "float32"),
-        "image": ((1, image_size, image_size, 3), "uint8"),
+        "image": ((1, image_size, image_size, 3), pixels),
         "text": ((max_tokens,), "int32"),
-        "video": ((frames, size, size, 3), "uint8"),
+        "video": ((frames, size, size, 3), pixels),
     }
     return outline_dataset(
         "clips",
@@ -108,21 +119,33 @@ def load_clips(
     resize_mode: Literal["center_crop", "letterbox", "stretch"] = "center_crop",
     crop_box: tuple[float, float, float, float] = FULL_FRAME,
     rgb: bool = True,
-    audio_features: Literal["mfcc", "waveform"] = "mfcc",
+    face_crop: bool = False,
+    standardize_pixels: bool = False,
+    audio_features: Literal["mfcc", "log_mel", "waveform"] = "mfcc",
     sample_rate: PositiveInt = 22050,
     offset: NonNegativeFloat = 0.0,
     duration: NonNegativeFloat | None = None,
     n_mfcc: PositiveInt = 13,
+    n_mels: PositiveInt = 40,
+    deltas: bool = False,
+    pre_emphasis: Fraction = 0.0,
+    silence_db: PositiveFloat | None = None,
+    peak_normalize: bool = False,
     pad_mode: Literal["reflect", "constant"] = "reflect",
     noise_snr_db: float | None = None,
     noise_seed: NonNegativeInt = 0,
     standardize: bool = True,
+    min_max: bool = False,
     augment: bool = False,
+    illumination: Fraction = 0.0,
     classes: Sequence[str] = (),
     speaker_column: str = "speaker",
     text_column: str = "text",
     vocabulary: str = "",
     lowercase: bool = True,
+    remove_punctuation: bool = False,
+    remove_stop_words: bool = False,
+    lemmatize: bool = False,
     max_tokens: PositiveInt = 64,
     val_fraction: Fraction = 0.15,
     test_fraction: Fraction = 0.15,
@@ -166,16 +189,30 @@ def load_clips(
         crop_box: Left, top, right, bottom of the part of the frame to use, as
             fractions of its size.
         rgb: False converts the frames to grayscale, repeated for three channels.
-        audio_features: "mfcc", or "waveform" for samples, as `wav2vec2` expects them.
+        face_crop: Crop the frames to the face that OpenCV detects, one box per clip;
+            clips without one are cropped by `resize_mode`. Requires the extra `faces`.
+        standardize_pixels: Standardize the frames of every channel with the statistics
+            of the training split, to float32; the key frame with those of the frames.
+        audio_features: "mfcc", "log_mel", the power of mel bands in dB, or "waveform"
+            for samples, as `wav2vec2` expects them.
         sample_rate: Audio sample rate in Hz.
         offset: Seconds of audio to skip at the beginning.
         duration: Seconds of audio to use; None or 0 uses all.
         n_mfcc: Number of MFCC per audio frame.
+        n_mels: Number of mel bands of "log_mel".
+        deltas: Append the first and second differences over time of the features.
+        pre_emphasis: Coefficient of x_n - c x_(n-1); 0 for none.
+        silence_db: Remove audio this many dB below the loudest part; None for none.
+        peak_normalize: Scale the waveform to a maximum of 1.
         pad_mode: Padding of the ends of the audio, "reflect" or "constant".
         noise_snr_db: Signal-to-noise ratio of added white noise; None adds none.
         noise_seed: Seed of that noise.
         standardize: Standardize the MFCC with the statistics of the training split.
+        min_max: Scale the audio features to 0..1 with the minima and maxima of the
+            training split, instead of standardizing them.
         augment: Random resized crop and flip of the training videos.
+        illumination: With `augment`, their pixels are multiplied by
+            1 - illumination .. 1 + illumination.
         classes: Allowed labels, in this order; () uses all labels, sorted.
         speaker_column: Name of the column with the speakers.
         text_column: Name of the column with the transcripts; read for "text" only.
@@ -183,6 +220,10 @@ def load_clips(
             BERT, of a folder with it, or of a weights file beside it; "" uses the
             words of the training transcripts.
         lowercase: Lower-case transcripts and strip accents, as for BERT uncased.
+        remove_punctuation: Keep the words of transcripts only.
+        remove_stop_words: Remove the English stop words of scikit-learn, except from
+            transcripts of stop words only.
+        lemmatize: Replace English words by their lemmas. Requires the extra `text`.
         max_tokens: Number of ids per transcript; longer ones are truncated.
         val_fraction: Fraction of the clips for validation, without a split column.
         test_fraction: Fraction of the clips for test, without a split column.
@@ -195,13 +236,17 @@ def load_clips(
     Raises:
         ConfigError: An option is out of range.
         DataError: The folder, the labels or clips are missing or wrong.
-        MissingDependencyError: PyAV, Pillow or librosa is not installed.
+        MissingDependencyError: PyAV, Pillow or librosa is not installed, or OpenCV or
+            simplemma where required.
 
     Reference:
         Hetero-Fusion-Net, Sec. 5.2: text, image, audio and video of a clip.
+        OF-CMAER-CAT, Sec. 4.1: preprocessing.
     Deviation:
         The paper has no clips with all four and does not say what an image is: the key
         frame is ours.
+        OF-CMAER-CAT normalizes, and scales to 0..1 before the fusion: audio features
+        are scaled to 0..1, pixels are standardized, and words are embedded.
     """
     folder, table = _paths(data_dir, labels)
     spec = _clip_spec(
@@ -218,7 +263,21 @@ def load_clips(
         pad_mode=pad_mode,
         noise_snr_db=noise_snr_db,
         noise_seed=noise_seed,
+        n_mels=n_mels,
+        deltas=deltas,
+        pre_emphasis=pre_emphasis,
+        silence_db=silence_db or None,
+        peak_normalize=peak_normalize,
+        face_crop=face_crop,
     )
+    if face_crop and tuple(crop_box) != FULL_FRAME:
+        raise ConfigError(
+            "C10",
+            f"config.data.crop_box={shown(tuple(crop_box))} cannot be used with "
+            "face_crop=True.",
+            "one of the two",
+        )
+    augmentation = _augmentation(augment, illumination)
     has_text = "text" in modalities
     # Before the clips are decoded, which takes long: a file that is missing is an
     # error at once.
@@ -226,6 +285,9 @@ def load_clips(
     rows = read_labels(
         table, folder, classes, speaker_column, text_column if has_text else ""
     )
+    if has_text:
+        cleaner = TranscriptCleaner(remove_punctuation, remove_stop_words, lemmatize)
+        rows = [_cleaned(row, cleaner, lowercase) for row in rows]
     transform = SquareResize(size, resize_mode, tuple(crop_box))
     image_transform = SquareResize(image_size, resize_mode, tuple(crop_box))
     jobs = [
@@ -263,7 +325,9 @@ def load_clips(
         },
         classes={LABEL: names},
         standardize=standardize,
-        augment=CropAndFlip() if augment else None,
+        min_max=min_max,
+        standardize_pixels=standardize_pixels,
+        augment=augmentation,
         groups={
             split: sorted({groups[row.key] for row in part})
             for split, part in splits.items()
@@ -285,6 +349,23 @@ def _clip_spec(modalities: Sequence[str], **options: Any) -> ClipSpec:
     for modality in modalities:
         check_choice("modalities", modality, MODALITIES)
     return ClipSpec(tuple(m for m in DECODED if m in modalities), **options)
+
+
+def _augmentation(augment: bool, illumination: float) -> CropAndFlip | None:
+    """Returns the augmentation of the training videos."""
+    if illumination and not augment:
+        raise ConfigError(
+            "C10",
+            f"config.data.illumination={shown(illumination)} requires augment=True.",
+            "--config.data.augment=True, or --config.data.illumination=0",
+        )
+    return CropAndFlip(illumination=illumination) if augment else None
+
+
+def _cleaned(row: LabelRow, cleaner: TranscriptCleaner, lowercase: bool) -> LabelRow:
+    """Returns a row with its cleaned transcript."""
+    text = row.text.lower() if lowercase else row.text
+    return dataclasses.replace(row, text=cleaner(text))
 
 
 def _tokenizer(

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mmfusion_jax.data.augment.crop_and_flip import CropAndFlip
+from mmfusion_jax.data.augment.crop_and_flip import CropAndFlip, OnPixels
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.data.media.decode_clips import (
     SPLIT,
@@ -13,6 +13,7 @@ from mmfusion_jax.data.media.decode_clips import (
     DecodedClips,
     summarize_skipped,
 )
+from mmfusion_jax.data.preprocessing import PixelStandardizer
 from mmfusion_jax.errors import shown_name
 
 
@@ -25,6 +26,8 @@ def assemble(
     *,
     classes: Mapping[str, tuple[str, ...]],
     standardize: bool,
+    min_max: bool = False,
+    standardize_pixels: bool = False,
     augment: CropAndFlip | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
     facts: Mapping[str, Any] | None = None,
@@ -41,6 +44,9 @@ def assemble(
         labels: Split -> label name -> (n) class indices, in the order of `keys`.
         classes: Label name -> class names.
         standardize: Standardize the MFCC with the statistics of the training split.
+        min_max: Scale the audio features to 0..1 with those of the training split.
+        standardize_pixels: Standardize frames with the statistics of the training
+            split, after the augmentation.
         augment: Augmentation of training examples.
         groups: Split -> speakers, for the leakage check.
         facts: Additional JSON values for the results.
@@ -52,6 +58,8 @@ def assemble(
     records = store.source(SPLIT)
     # Of the training split of this fold: the store has raw MFCC, which serve all folds.
     standardizer = decoded.standardizer(keys["train"]) if standardize else None
+    scaler = decoded.min_max_scaler(keys["train"]) if min_max else None
+    pixels = decoded.pixel_standardizer(keys["train"]) if standardize_pixels else None
     sources = {
         split: ClipSource(
             records,
@@ -59,7 +67,9 @@ def assemble(
             labels[split],
             spec,
             decoded.audio_steps,
-            standardizer,
+            # Min-max scaling is the last step; it undoes the standardization.
+            [one for one in (scaler or standardizer,) if one is not None],
+            pixels,
             token_ids[split] if token_ids else None,
         )
         for split, part in keys.items()
@@ -76,6 +86,11 @@ def assemble(
                 f"{count} of {total} clips have no "
                 f"{shown_name(modality)}, which is masked"
             )
+    if spec.face_crop and (without := decoded.count_without_face):
+        warnings.append(
+            f"{without:d} of {total} clips have no detected face; their frames are "
+            "cropped by resize_mode"
+        )
     if decoded.skipped:
         warnings.append(
             summarize_skipped(decoded.skipped, total + len(decoded.skipped))
@@ -85,7 +100,9 @@ def assemble(
         "spec": store.manifest["spec"],
         "missing": missing,
         "skipped": dict(decoded.skipped),
-        "standardized": standardizer is not None,
+        "standardized": standardizer is not None and scaler is None,
+        "min_max": scaler is not None,
+        "standardized_pixels": pixels is not None,
         "warnings": warnings,
     }
     return Dataset(
@@ -93,13 +110,20 @@ def assemble(
         title,
         sources,
         classes,
-        augment if "video" in spec.modalities else None,  # it crops and flips frames
+        _on_frames(augment, pixels) if "video" in spec.modalities else None,
         labels,
         groups or {},
         {**common_facts, **(facts or {})},
         ids={"text": _id_range(token_ids)} if token_ids else {},
         example_ids=keys,
     )
+
+
+def _on_frames(
+    augment: CropAndFlip | None, pixels: PixelStandardizer | None
+) -> CropAndFlip | OnPixels | None:
+    """Returns the augmentation of frames, which may be standardized."""
+    return OnPixels(augment, pixels) if augment and pixels else augment
 
 
 def _id_range(

@@ -7,9 +7,19 @@ from pathlib import Path
 import numpy as np
 
 from mmfusion_jax.data.media import decode
+from mmfusion_jax.data.media.face_detection import face_box
 from mmfusion_jax.data.media.resize import FrameTransform
+from mmfusion_jax.data.media.speech_features import (
+    log_mel,
+    remove_silence,
+    with_deltas,
+)
 from mmfusion_jax.data.option_checks import check_choice
-from mmfusion_jax.data.preprocessing import add_white_noise
+from mmfusion_jax.data.preprocessing import (
+    add_white_noise,
+    normalize_peak,
+    pre_emphasize,
+)
 from mmfusion_jax.data.storage.array_record_store import FeatureSpec
 from mmfusion_jax.errors import (
     ConfigError,
@@ -21,7 +31,7 @@ from mmfusion_jax.errors import (
 )
 
 MODALITIES = ("audio", "image", "video")
-AUDIO_FEATURES = ("mfcc", "waveform")
+AUDIO_FEATURES = ("mfcc", "log_mel", "waveform")
 PAD_MODES = ("reflect", "constant")
 FRAME_SAMPLINGS = ("uniform", "consecutive")
 
@@ -44,8 +54,15 @@ class ClipSpec:
         noise_seed: Seed of that noise, which differs between clips.
         frame_sampling: "uniform" over the clip, or "consecutive" frames from its
             middle.
-        audio_features: "mfcc", or "waveform" for samples.
+        audio_features: "mfcc", "log_mel", or "waveform" for samples.
         image_size: Side length of the key frame in pixels.
+        n_mels: Number of mel bands of "log_mel".
+        deltas: Append the first and second differences over time.
+        pre_emphasis: Coefficient of the pre-emphasis; 0 for none.
+        silence_db: Level below which audio is removed, in dB below the loudest part;
+            None removes nothing.
+        peak_normalize: Scale the waveform to a maximum of 1.
+        face_crop: Crop the frames to the detected face.
     """
 
     modalities: tuple[str, ...] = ("audio", "video")
@@ -62,10 +79,16 @@ class ClipSpec:
     frame_sampling: str = "uniform"
     audio_features: str = "mfcc"
     image_size: int = 224
+    n_mels: int = 40
+    deltas: bool = False
+    pre_emphasis: float = 0.0
+    silence_db: float | None = None
+    peak_normalize: bool = False
+    face_crop: bool = False
 
     def __post_init__(self):
         limits = {"frames": 1, "size": 1, "sample_rate": 1000, "n_mfcc": 1, "offset": 0}
-        limits["image_size"] = 1
+        limits |= {"image_size": 1, "n_mels": 1, "pre_emphasis": 0}
         for name, minimum in limits.items():
             value = getattr(self, name)
             if value < minimum:
@@ -81,6 +104,13 @@ class ClipSpec:
         check_choice("pad_mode", self.pad_mode, PAD_MODES)
         check_choice("frame_sampling", self.frame_sampling, FRAME_SAMPLINGS)
         check_choice("audio_features", self.audio_features, AUDIO_FEATURES)
+        if self.deltas and self.audio_features == "waveform":
+            raise ConfigError(
+                "C10",
+                "config.data.deltas=True requires audio features per frame, not "
+                "audio_features='waveform'.",
+                "--config.data.deltas=False",
+            )
         for modality in self.modalities:
             check_choice("modalities", modality, MODALITIES)
         if not self.modalities:
@@ -103,7 +133,10 @@ class ClipSpec:
     @property
     def audio_shape(self) -> tuple[int, ...]:
         """Shape of one step of audio."""
-        return () if self.audio_features == "waveform" else (self.n_mfcc,)
+        if self.audio_features == "waveform":
+            return ()
+        size = self.n_mels if self.audio_features == "log_mel" else self.n_mfcc
+        return (size * 3 if self.deltas else size,)
 
     @property
     def features(self) -> dict[str, FeatureSpec]:
@@ -154,10 +187,17 @@ class DecodeJob:
 
 @dataclasses.dataclass(frozen=True)
 class Decoded:
-    """The result of a worker."""
+    """The result of a worker.
+
+    Attributes:
+        record: The modalities of the clip.
+        sha256: File name -> checksum.
+        face: A face was detected, to which the frames are cropped.
+    """
 
     record: dict[str, np.ndarray]
     sha256: dict[str, str]
+    face: bool = False
 
 
 def decode_job(spec: ClipSpec, job: DecodeJob) -> Decoded:
@@ -169,6 +209,7 @@ def decode_job(spec: ClipSpec, job: DecodeJob) -> Decoded:
             f"{shorten(job.key)} has no "
             f"{' and '.join(map(shown_name, spec.modalities))}.",
         )
+    face = spec.face_crop and _crop_faces(read, job)
     record = {
         name: np.zeros([axis or 0 for axis in feature.shape], feature.dtype)
         for name, feature in spec.features.items()
@@ -178,16 +219,20 @@ def decode_job(spec: ClipSpec, job: DecodeJob) -> Decoded:
             record[name] = _audio(values, spec, job.key)
         else:
             record[name] = values if spec.rgb else _grayscale(values)
-    return Decoded(record, {file.name: _sha256(file) for file in job.files})
+    sums = {file.name: _sha256(file) for file in job.files}
+    return Decoded(record, sums, bool(face))
 
 
 def _read(spec: ClipSpec, job: DecodeJob) -> dict[str, np.ndarray]:
     """Returns the modalities that are used and there: frames, key frame, waveform."""
     video = audio = key_frame = None
+    # To detect faces, frames are kept in their size.
+    keep = _keep if spec.face_crop else None
     if "video" in spec.modalities:
-        video = decode.FrameSampling(spec.frames, job.transform, spec.frame_sampling)
+        transform = keep or job.transform
+        video = decode.FrameSampling(spec.frames, transform, spec.frame_sampling)
     if "image" in spec.modalities:
-        key_frame = job.image_transform
+        key_frame = keep or job.image_transform
     if "audio" in spec.modalities:
         audio = decode.AudioSampling(spec.sample_rate, spec.offset, spec.duration)
     segment = {"start": job.start, "end": job.end}
@@ -209,6 +254,32 @@ def _read(spec: ClipSpec, job: DecodeJob) -> dict[str, np.ndarray]:
     return read
 
 
+def _keep(index: int, frame: np.ndarray) -> np.ndarray:
+    """Returns a frame in its size."""
+    del index
+    return frame
+
+
+def _crop_faces(read: dict[str, np.ndarray], job: DecodeJob) -> bool:
+    """Replaces frames by their face, or by the transform of the job without one.
+
+    Returns:
+        Whether there is a face.
+    """
+    transforms = {"video": job.transform, "image": job.image_transform}
+    frames = [read[name] for name in transforms if name in read]
+    box = face_box(np.concatenate(frames)) if frames else None
+    for name, transform in transforms.items():
+        if name not in read or transform is None:
+            continue
+        pixels = read[name]
+        if box is not None:
+            left, top, side = box
+            pixels = pixels[:, top : top + side, left : left + side]
+        read[name] = np.stack([transform(i, frame) for i, frame in enumerate(pixels)])
+    return box is not None
+
+
 def _audio(waveform: np.ndarray, spec: ClipSpec, key: str) -> np.ndarray:
     """Returns the audio features of a clip, after adding noise if `spec` asks for it.
 
@@ -218,7 +289,7 @@ def _audio(waveform: np.ndarray, spec: ClipSpec, key: str) -> np.ndarray:
         key: Name of the clip.
 
     Returns:
-        MFCC (t n_mfcc) or samples (t), float32.
+        MFCC or log-mel (t f), or samples (t), float32.
     """
     if spec.noise_snr_db is not None:
         # From the key and not from the position: the noise of a clip stays the same
@@ -226,9 +297,20 @@ def _audio(waveform: np.ndarray, spec: ClipSpec, key: str) -> np.ndarray:
         clip_seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8])
         rng = np.random.default_rng([spec.noise_seed, clip_seed])
         waveform = add_white_noise(waveform, spec.noise_snr_db, rng)
+    if spec.silence_db is not None:
+        waveform = remove_silence(waveform, spec.silence_db)
+    if spec.pre_emphasis:
+        waveform = pre_emphasize(waveform, spec.pre_emphasis)
+    if spec.peak_normalize:
+        waveform = normalize_peak(waveform)
     if spec.audio_features == "waveform":
         return waveform
-    return decode.mfcc(waveform, spec.sample_rate, spec.n_mfcc, pad_mode=spec.pad_mode)
+    rate, pad_mode = spec.sample_rate, spec.pad_mode
+    if spec.audio_features == "log_mel":
+        features = log_mel(waveform, rate, spec.n_mels, pad_mode=pad_mode)
+    else:
+        features = decode.mfcc(waveform, rate, spec.n_mfcc, pad_mode=pad_mode)
+    return with_deltas(features) if spec.deltas else features
 
 
 def _grayscale(frames: np.ndarray) -> np.ndarray:

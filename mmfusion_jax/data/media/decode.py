@@ -170,7 +170,7 @@ def mfcc(
     Reference:
         CFN-SR, Sec. 3.2; `librosa.feature.mfcc`.
     """
-    librosa = _librosa()
+    librosa = import_librosa()
     if len(waveform) < n_fft:
         raise ValueError(f"{len(waveform)} samples is less than n_fft={n_fft:d}.")
     coefficients = librosa.feature.mfcc(
@@ -194,7 +194,7 @@ def _av() -> Any:
     return av
 
 
-def _librosa() -> Any:
+def import_librosa() -> Any:
     """Imports librosa, or raises the error that names the extra."""
     try:
         import librosa
@@ -371,7 +371,7 @@ def _waveform(
     end = len(waveform) if stop == np.inf else round(stop * rate)
     waveform = waveform[round(start * rate) : end]
     if rate != audio.sample_rate and len(waveform):
-        waveform = _librosa().resample(
+        waveform = import_librosa().resample(
             waveform, orig_sr=rate, target_sr=audio.sample_rate
         )
     if len(waveform) < audio.min_samples:

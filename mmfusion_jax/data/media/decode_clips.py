@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,10 @@ import numpy as np
 
 from mmfusion_jax.data.dataset import Example
 from mmfusion_jax.data.media.clip_spec import ClipSpec, Decoded, DecodeJob, decode_job
+from mmfusion_jax.data.media.face_detection import import_cv2
 from mmfusion_jax.data.preprocessing import (
+    MinMaxScaler,
+    PixelStandardizer,
     RunningMoments,
     Standardizer,
     pad_or_truncate,
@@ -59,6 +62,12 @@ class DecodedClips:
         return self.store.manifest["skipped"]
 
     @property
+    def count_without_face(self) -> int:
+        """Number of clips with frames in which no face was detected."""
+        clips = self.store.manifest["clips"]
+        return sum(bool(clip["pixels"]) and not clip["face"] for clip in clips)
+
+    @property
     def audio_steps(self) -> int:
         """Steps of audio of an example: those of `spec`, else of the longest clip."""
         if self.spec.audio_steps is not None:
@@ -80,6 +89,26 @@ class DecodedClips:
         ]
         return Standardizer.fit(parts) if parts else None
 
+    def min_max_scaler(self, keys: Sequence[str]) -> MinMaxScaler | None:
+        """Fits the audio features of some clips; None if none of them has audio."""
+        clips = [self.store.manifest["clips"][self.index[key]] for key in keys]
+        heard = [clip for clip in clips if clip["audio_steps"]]
+        if not heard or not self.spec.audio_shape:
+            return None
+        low = np.min([clip["low"] for clip in heard], axis=0)
+        return MinMaxScaler(low, np.max([clip["high"] for clip in heard], axis=0))
+
+    def pixel_standardizer(self, keys: Sequence[str]) -> PixelStandardizer | None:
+        """Fits the frames of some clips; None if none of them has frames."""
+        name = "video" if "video" in self.spec.modalities else "image"
+        clips = [self.store.manifest["clips"][self.index[key]] for key in keys]
+        parts = [
+            RunningMoments(p["count"], np.array(p["total"]), np.array(p["square"]))
+            for clip in clips
+            if (p := clip["pixels"].get(name))
+        ]
+        return PixelStandardizer(Standardizer.fit(parts)) if parts else None
+
     def count_without(self, modality: str) -> int:
         """Returns the number of clips without a modality."""
         steps = f"{modality}_steps"
@@ -97,7 +126,8 @@ class ClipSource:
         spec: Specification of the clips.
         token_ids: Ids (n t) and mask (n t) of the modality "text"; None without it.
         audio_steps: Length to which audio is padded.
-        standardizer: Standardizes the MFCC; None leaves them unchanged.
+        scalers: Applied to the audio features one after the other.
+        pixels: Standardizes frames; None leaves pixels 0..255.
     """
 
     records: Records
@@ -105,7 +135,8 @@ class ClipSource:
     labels: Mapping[str, np.ndarray]
     spec: ClipSpec
     audio_steps: int
-    standardizer: Standardizer | None
+    scalers: Sequence[Callable[[np.ndarray], np.ndarray]] = ()
+    pixels: PixelStandardizer | None = None
     token_ids: tuple[np.ndarray, np.ndarray] | None = None
 
     def __len__(self) -> int:
@@ -128,8 +159,8 @@ class ClipSource:
 
     def _audio(self, record: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         rows = record["audio"]
-        if self.standardizer is not None:
-            rows = self.standardizer(rows)
+        for scaler in self.scalers:
+            rows = scaler(rows)
         return pad_or_truncate(rows, self.audio_steps)
 
     def _video(self, record: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -140,6 +171,8 @@ class ClipSource:
 
     def _pixels(self, frames: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns frames with three channels, padded, and their mask."""
+        if self.pixels is not None:
+            frames = self.pixels(frames)
         frames, mask = pad_or_truncate(frames, count)
         # Grayscale is stored with one channel and read with three, without a copy.
         return np.broadcast_to(frames, (*frames.shape[:3], 3)), mask
@@ -175,6 +208,8 @@ def decode_all(
     folder = cache_folder(f"{name}-{_fingerprint(jobs, spec)[:16]}")
     if not folder.exists():
         _check_extras()
+        if spec.face_crop:
+            import_cv2()
         _check_space(folder, len(jobs), spec)
         manifest: dict[str, Any] = {
             "clips": [],
@@ -226,6 +261,9 @@ def _collected(
                 **{f"{name}_steps": len(x) for name, x in result.record.items()},
                 "total": moments.total.tolist(),
                 "square": moments.square.tolist(),
+                **_extremes(audio),
+                "pixels": _pixel_moments(result.record),
+                "face": result.face,
             }
         )
         yield result.record
@@ -234,6 +272,28 @@ def _collected(
             "D43",
             "all clips failed.\n" + summarize_skipped(manifest["skipped"], len(jobs)),
         )
+
+
+def _extremes(audio: np.ndarray) -> dict[str, list[float]]:
+    """Returns minimum and maximum of each audio feature; [] without any."""
+    if audio.ndim == 1 or not len(audio):
+        return {"low": [], "high": []}
+    return {"low": audio.min(axis=0).tolist(), "high": audio.max(axis=0).tolist()}
+
+
+def _pixel_moments(record: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Returns the moments of the channels of frames and key frame, in 0..1."""
+    found = {}
+    for name in ("video", "image"):
+        if len(record.get(name, ())):
+            pixels = record[name].reshape(-1, record[name].shape[-1]) / 255
+            moments = RunningMoments.of(pixels)
+            found[name] = {
+                "count": moments.count,
+                "total": moments.total.tolist(),
+                "square": moments.square.tolist(),
+            }
+    return found
 
 
 def _reason(job: DecodeJob, failure: Failure) -> str:
