@@ -1,4 +1,4 @@
-"""Hetero-Fusion-Net with its own extractors on four raw modalities of clips."""
+"""Clips with the extractors of Hetero-Fusion-Net, and preprocessed for OF-CMAER-CAT."""
 
 import jax
 import jax.numpy as jnp
@@ -7,9 +7,10 @@ import pytest
 import safetensors.numpy
 from flax.traverse_util import flatten_dict
 from media_files import tone, write_video
+from outlines import same_kinds
 from test_offered import request
 
-from mmfusion_jax.config import build
+from mmfusion_jax.config import build, build_data
 from mmfusion_jax.config.registry import load_part
 from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.errors import WeightsError
@@ -89,20 +90,54 @@ def generated(path, name, encoder, values):
     return path
 
 
+def write_clips(folder, words):
+    """Writes eight clips of a second, and labels.csv with a word of each."""
+    splits = ("train", "train", "train", "train", "valid", "valid", "test", "test")
+    lines = ["file,label,split,text"]
+    for i, split in enumerate(splits):
+        frames = [np.full((32, 32, 3), 20 * i, np.uint8)] * 5
+        write_video(folder / f"{i}.mp4", frames, tone(1, 200 + 100 * i))
+        label = ("no", "yes")[i % 2]
+        lines.append(f"{i}.mp4,{label},{split},big {words[i % 4]}")
+    (folder / "labels.csv").write_text("\n".join(lines))
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize(
+    ("name", "word", "off"),
+    [
+        ("hetero_fusion_net", "raw_clips_small", ()),
+        ("of_cmaer_cat", "clips", ("face_crop", "lemmatize")),
+    ],
+)
+def test_clips_are_those_of_the_outline(name, word, off, tmp_path, monkeypatch):
+    monkeypatch.setenv("MMFUSION_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\nbig\nlarge\n")
+    write_clips(tmp_path, ("dog", "cat", "bird", "fish"))
+    flags = [f"--config.data.{option}=False" for option in off]
+    if word == "raw_clips_small":
+        flags.append(f"--config.data.vocabulary={tmp_path}")
+    outline = build_data.describe_dataset(resolve(request(name, word).config), 0)
+    folder = f"--config.data.data_dir={tmp_path}"
+    spec = resolve(request(name, word, folder, *flags).config)
+    real = build_data.build_dataset(spec, 0)
+    same_kinds(real, outline)
+    shapes = lambda data: {
+        m: x.shape for m, x in data.source("train")[0]["inputs"].items()
+    }
+    assert shapes(real) == shapes(outline)
+    assert shapes(real).keys() == spec.model.encoders.keys()
+    example = next(build_data.build_pipeline(spec, real, 0).train(0, 1))
+    for values in example.inputs.values():  # augmented
+        assert np.isfinite(np.asarray(values, float)).all()
+
+
 @pytest.mark.slow
 def test_trains_from_weights_files_on_four_modalities(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MMFUSION_CACHE", str(tmp_path / "cache"))
     words = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "big", "large", "huge", "dog")
     (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
-    lines = ["file,label,split,text"]
-    for i in range(8):
-        frames = [np.full((32, 32, 3), 20 * i, np.uint8)] * 5
-        write_video(tmp_path / f"{i}.mp4", frames, tone(1, 200 + 100 * i))
-        split = ("train", "train", "train", "train", "valid", "valid", "test", "test")
-        lines.append(
-            f"{i}.mp4,{('no', 'yes')[i % 2]},{split[i]},big {words[4 + i % 4]}"
-        )
-    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    write_clips(tmp_path, words[4:])
     small = request("hetero_fusion_net", "raw_clips_small").config.model.encoders
     sizes = ("data.frames=4", "train.epochs=1", "data.batch_size=4")
     flags = [f"--config.{flag}" for flag in sizes]
