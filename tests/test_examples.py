@@ -23,6 +23,9 @@ WITHOUT = {
     "mmfusion_jax:AUX",
     "mmfusion_jax:Streams",
     "mmfusion_jax.data:Example",
+    "mmfusion_jax.metrics:MACRO_F1_ALL_CLASSES",
+    "mmfusion_jax.metrics:MACRO_PRECISION_ALL_CLASSES",
+    "mmfusion_jax.metrics:MACRO_RECALL_ALL_CLASSES",
     "mmfusion_jax.metrics:RMSE",
 }
 """Type aliases and constants, which have no docstring."""
