@@ -84,6 +84,40 @@ def test_rows_of_av_mnist_are_trained_briefly(script, monkeypatch):
         )
 
 
+def test_results_of_av_mnist_are_side_by_side(script, tmp_path):
+    found = script("av_mnist")
+    budgets = [("", 16000, 1, {"mean": 0.5, "std": 0.1}, 3)]
+    budgets += [("_3_epochs", 0, 3, {"mean": 0.6, "std": None}, 1)]
+    for suffix, pairs, epochs, accuracy, seeds in budgets:
+        assert found["budget_suffix"](epochs) == suffix
+        row = {"model": "image only", "test_accuracy": accuracy, "seeds": seeds}
+        details = {"max_train_pairs": pairs, "epochs": epochs}
+        found["write"](tmp_path / f"results{suffix}.json", [row], **details)
+    lines = found["side_by_side"](tmp_path).splitlines()
+    assert lines[0] == (
+        "| model | 1 epoch of 16,000 pairs, 3 seeds | 3 epochs of all pairs, 1 seed |"
+    )
+    assert lines[2] == "| image only | 0.500 ± 0.100 | 0.600 |"
+    assert lines[3] == "| audio only | not defined | not defined |"
+
+
+def test_three_epochs_of_av_mnist_do_not_replace_500_steps(script, monkeypatch):
+    found = script("av_mnist")
+    asked = {}
+    for words in ([], ["--seeds=1", "--epochs=3"]):
+        monkeypatch.setattr(sys, "argv", ["table.py", *words])
+        options = found["parse_options"]()
+        asked[str(options.runs)] = (
+            options.seeds,
+            options.epochs,
+            options.max_train_pairs,
+        )
+    assert asked == {
+        "runs/av_mnist": (3, 1, 16000),
+        "runs/av_mnist_3_epochs": (1, 3, 0),
+    }
+
+
 def test_stages_of_the_digits_are_rows(script):
     result = msgspec.convert(sample_results.result(), ExperimentResult)
     config = {"model": {"encoders": {"image": {}, "audio": {}}}}

@@ -1,14 +1,19 @@
 """Trains seven models on AV-MNIST and prints a table.
 
-    python experiments/av_mnist/table.py --seeds 3 --runs runs/av_mnist
+    python experiments/av_mnist/table.py --seeds 3
+    python experiments/av_mnist/table.py --seeds 1 --epochs 3
 
-All rows are trained with seed 0, then all with seed 1, and so on, in one process, so
-that each spectrogram is computed once for all rows. Interrupted runs resume and
-finished ones are kept; --finished trains nothing. The table covers the seeds with which
-all rows are trained; it is also written to results.json beside this file.
+The first command trains for 500 steps, the second for 3 epochs of all pairs. All rows
+are trained with seed 0, then all with seed 1, and so on, in one process, so that each
+spectrogram is computed once for all rows. Interrupted runs resume and finished ones are
+kept; --finished trains nothing. A table covers the seeds with which all rows are
+trained; it is also written beside this file, to results.json or, for 3 epochs, to
+results_3_epochs.json. Where both files exist, their test accuracies are printed side by
+side.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,9 +33,11 @@ from mmfusion_jax.training.signals import GracefulShutdown
 
 # experiments/ is not a package; a script only finds modules in its own folder.
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tables import markdown, row, step_s, write
+from tables import format_metric, markdown, row, step_s, write
 
 FOLDER = Path(__file__).parent
+SHORT_PAIRS = 16000
+"""Training pairs of a single epoch: 500 batches of 32."""
 ROWS = {
     "image": ("image only", "hetero_fusion_net.py:av_mnist_image"),
     "audio": ("audio only", "hetero_fusion_net.py:av_mnist_audio"),
@@ -98,21 +105,64 @@ def table(rows: Mapping[str, Mapping[str, Any]], entries: Entries) -> list[dict]
     return made
 
 
-def main() -> None:
-    """Trains the rows, prints the table and writes it."""
+def budget_suffix(epochs: int) -> str:
+    """Returns what follows the names of folder and file: "" for one epoch."""
+    return "" if epochs == 1 else f"_{epochs}_epochs"
+
+
+def side_by_side(folder: Path) -> str:
+    """Returns the test accuracies of all results in a folder as a Markdown table.
+
+    Args:
+        folder: Folder of results.json and results_3_epochs.json.
+    """
+    heads, columns = ["model"], []
+    for path in sorted(folder.glob("results*.json")):
+        found = json.loads(path.read_text("utf-8"))
+        seeds = found["table"][0]["seeds"]
+        heads.append(f"{budget(found)}, {seeds} seed{'s' if seeds > 1 else ''}")
+        columns.append({one["model"]: one["test_accuracy"] for one in found["table"]})
+    lines = ["| " + " | ".join(heads) + " |", "| --- " * len(heads) + "|"]
+    for name, _ in ROWS.values():
+        cells = [name, *(format_metric(column.get(name)) for column in columns)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def budget(found: Mapping[str, Any]) -> str:
+    """Returns the training of a file of results, such as "3 epochs of all pairs"."""
+    pairs, epochs = found["max_train_pairs"], found["epochs"]
+    which = f"{pairs:,} pairs" if pairs else "all pairs"
+    return f"{epochs} epoch{'s' if epochs > 1 else ''} of {which}"
+
+
+def parse_options() -> argparse.Namespace:
+    """Returns the options of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
-    parser.add_argument(
-        "--runs", type=Path, default=Path("runs/av_mnist"), help="folder of the runs"
-    )
-    parser.add_argument(
-        "--max_train_pairs", type=int, default=16000, help="training pairs; 0 for all"
-    )
     parser.add_argument("--epochs", type=int, default=1, help="training epochs")
+    parser.add_argument(
+        "--max_train_pairs",
+        type=int,
+        help="training pairs, 0 for all; 16000 for one epoch, all for several",
+    )
+    parser.add_argument(
+        "--runs", type=Path, help="folder of the runs; runs/av_mnist, or with _3_epochs"
+    )
     parser.add_argument("--finished", action="store_true", help="train nothing")
     options = parser.parse_args()
+    if options.max_train_pairs is None:
+        options.max_train_pairs = SHORT_PAIRS if options.epochs == 1 else 0
+    if options.runs is None:
+        options.runs = Path(f"runs/av_mnist{budget_suffix(options.epochs)}")
+    return options
+
+
+def main() -> None:
+    """Trains the rows, prints the table and writes it."""
+    options = parse_options()
     rows = configs(options.max_train_pairs, options.epochs)
     if not options.finished:
         train(rows, options.seeds, options.runs)
@@ -122,9 +172,11 @@ def main() -> None:
     made, baseline = table(rows, entries), entries["image"][0].baseline
     details = {"versions": provenance.versions(), "baseline": baseline}
     details |= {k: rows["image"]["data"][k] for k in ("snr_db", "max_train_pairs")}
-    write(FOLDER / "results.json", made, **details, epochs=options.epochs)
+    details |= {"epochs": options.epochs, "commit": provenance.commit()}
+    write(FOLDER / f"results{budget_suffix(options.epochs)}.json", made, **details)
     print(markdown(made))
-    print(f"{baseline.description}: {baseline.scores['accuracy']:.3f}")
+    print(f"{baseline.description}: {baseline.scores['accuracy']:.3f}\n")
+    print(side_by_side(FOLDER))
 
 
 if __name__ == "__main__":
