@@ -1,41 +1,16 @@
-"""Tables of trained configs: mean and standard deviation over seeds."""
+"""Tables of trained models: mean and standard deviation over seeds."""
 
 import statistics
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmfusion_jax.results.experiment_result import ExperimentResult, read_result
 from mmfusion_jax.results.json_file import dumps
 from mmfusion_jax.results.model_result import ModelResult
 from mmfusion_jax.results.rounding import format_number
 
 COLUMNS = ("model", "modalities", "test accuracy", "validation", "macro F1", "MIS")
 METRICS = {"test": ("accuracy", "macro_f1", "mis"), "valid": ("accuracy",)}
-
-
-def train(config: str, workdir: Path, *options: str) -> ExperimentResult:
-    """Trains a config to the end, resuming if possible, and returns its result.
-
-    Args:
-        config: Config file below configs/, such as "mea.py" or "mea.py:mmmo".
-        workdir: Workdir of the run.
-        options: Further flags, such as "--config.seed=1".
-
-    Raises:
-        SystemExit: The training failed; the exit code is the same.
-    """
-    # In a separate process, as a user runs it; its state, such as the compilation cache
-    # and signal handlers, ends with it.
-    command = [sys.executable, "-m", "mmfusion_jax.main", f"--config=configs/{config}"]
-    done = subprocess.run([*command, *options, f"--workdir={workdir}"], check=False)
-    if done.returncode:
-        sys.exit(done.returncode)
-    result = read_result(workdir)
-    assert result is not None
-    return result
 
 
 def row(

@@ -1,6 +1,5 @@
 """Tables of experiments/digits and experiments/av_mnist, from synthetic results."""
 
-import dataclasses
 import runpy
 import sys
 from pathlib import Path
@@ -9,7 +8,6 @@ import msgspec
 import pytest
 import sample_results
 
-from mmfusion_jax.results.experiment_result import ExperimentResult
 from mmfusion_jax.results.json_file import write_json
 from mmfusion_jax.results.model_result import ModelResult
 
@@ -22,6 +20,7 @@ CONFIG = {"model": {"encoders": {"image": {}, "audio": {}}}}
 
 @pytest.fixture
 def script(monkeypatch):
+    """The names that a script defines."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     return lambda name: runpy.run_path(str(FOLDER / name / "table.py"))
 
@@ -118,11 +117,67 @@ def test_three_epochs_of_av_mnist_do_not_replace_500_steps(script, monkeypatch):
     }
 
 
-def test_stages_of_the_digits_are_rows(script):
-    result = msgspec.convert(sample_results.result(), ExperimentResult)
-    config = {"model": {"encoders": {"image": {}, "audio": {}}}}
-    result = dataclasses.replace(result, config=config)
-    alone, _, whole = script("digits")["rows"]("cfn_sr", result)
-    assert (alone["model"], alone["modalities"]) == ("cfn_sr: audio only", ["audio"])
-    assert "step_s" not in alone and whole["step_s"] == 0.07
-    assert whole["modalities"] == ["image", "audio"]
+def score(mean):
+    return {"mean": mean, "std": 0.01}
+
+
+def paper(name, accuracy, late, difference, simple, **alone):
+    """A row of the digits."""
+    runs = {"model": accuracy, "late fusion": late, **alone}
+    sizes = {"parameters": 1234, "wall_s": 60.0, "seeds": [0, 1], "modalities": alone}
+    return {
+        "model": name,
+        "state": "finished",
+        "runs": {
+            run: {"test": {"accuracy": score(mean)}, "valid": score(mean), **sizes}
+            for run, mean in runs.items()
+        },
+        "best unimodal": max(alone, key=lambda name: alone[name]),
+        "simple classifiers": simple,
+        "difference": {
+            "value": difference,
+            "low": difference - 0.01,
+            "high": difference + 0.01,
+            "p_examples": 0.04,
+            "p_seeds": 0.001,
+        },
+    }
+
+
+def test_a_model_of_the_digits_is_beside_its_baselines(script):
+    found = script("digits")
+    better = paper("cfn_sr", 0.9, 0.8, 0.1, 0.805, audio=0.6, video=0.7)
+    worse = paper("mea", 0.7, 0.8, -0.1, 0.9125, audio=0.6, text=0.65)
+    missing = {**worse, "model": "mcl_mcf", "state": "not run", "difference": None}
+    found["adjust"](rows := [better, worse, missing])
+    # Holm: the smaller of two p values is doubled.
+    assert better["difference"]["p_seeds"] == 0.002
+    assert better["difference"]["p_examples"] == 0.08
+    assert better["difference"]["verdict"] == "significant over the seeds only"
+    lines = found["markdown"](rows).splitlines()
+    first, second, third = lines[2:5]
+    assert first == (
+        "| cfn_sr | audio, video | 0.900 ± 0.010 | 0.900 ± 0.010 | 0.800 ± 0.010 | "
+        "video: 0.700 ± 0.010 | 0.805 | +0.100 | +0.090 to +0.110 | 0.080 | 0.002 | "
+        "not defined | not defined | 1,234 | 1.0 min | 2 |"
+    )
+    assert "| -0.100 |" in second and "text: 0.650" in second
+    assert third.startswith("| mcl_mcf |  | not run | ")
+    assert lines[-2:] == [
+        "- mea is below late fusion of its own encoders by 0.100, significant over the "
+        "seeds only.",
+        "- mea is below the product of simple classifiers by 0.213.",
+    ]
+
+
+def test_runs_of_the_digits_are_a_model_and_its_own_encoders(script, tmp_path):
+    found = script("digits")
+    for name in found["PAPERS"]:
+        runs = found["paper_runs"](name, tmp_path)
+        modalities = runs["model"].modalities
+        assert set(runs) == {"model", "late fusion", *modalities}
+        assert set(runs["late fusion"].modalities) == set(modalities)
+        assert all(runs[m].modalities == (m,) for m in modalities)
+        assert len({run.folder for run in runs.values()}) == len(runs)
+        row = found["paper_row"](name, runs)
+        assert row["state"] == "not run" and row["runs"] == {}
