@@ -230,7 +230,7 @@ def test_a_table_without_runs(tmp_path):
         ("worse", -0.1, None, 0.01, "worse by 0.100 here, significant over the seeds"),
         ("worse", 0.1, 0.01, 0.01, "better by 0.100 here, significant."),
         ("better", 0.1, 0.01, 0.01, ""),
-        ("worse", 0.0, 1.0, None, "equal here, not significant."),
+        ("worse", 1e-17, 1.0, None, "equal here, not significant."),
         ("equal", 0.1, 0.2, 0.2, ""),
         ("equal", 0.1, 0.01, 0.01, "the accuracy is equal to that of the full model"),
     ],
@@ -239,6 +239,13 @@ def test_notes(paper, value, p_examples, p_seeds, expected):
     found = PairedDifference(value, None, None, p_examples, p_seeds)
     line = paper_report.note("row", "the accuracy", paper, found)
     assert expected in line if expected else not line
+
+
+def test_an_error_is_better_when_it_is_lower():
+    found = {"w/o much": {"mae": PairedDifference(0.1, None, None, 0.01, 0.01)}}
+    assert not paper_report.notes(SMALL, found, "mae", higher_is_better=False)
+    (line,) = paper_report.notes(SMALL, found, "mae")
+    assert "better by 0.100 here" in line
 
 
 def test_signs_of_the_papers():

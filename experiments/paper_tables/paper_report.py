@@ -48,7 +48,10 @@ def paper_sign(table: PaperTable, row: Row, metric: str) -> str:
 
 
 def _sign(difference: float) -> str:
-    return "equal" if difference == 0 else "better" if difference > 0 else "worse"
+    # Means of equal scores in another order differ in the last bit.
+    return (
+        "equal" if abs(difference) < 1e-9 else "better" if difference > 0 else "worse"
+    )
 
 
 def note(name: str, metric: str, paper: str, found: PairedDifference) -> str:
@@ -64,21 +67,27 @@ def note(name: str, metric: str, paper: str, found: PairedDifference) -> str:
     as_in_paper = not significant if paper == "equal" else ours == paper and significant
     if as_in_paper:
         return ""
-    value = format_number(abs(found.value))
-    here = ours if ours == "equal" else f"{ours} by {value}"
+    here = ours if ours == "equal" else f"{ours} by {format_number(abs(found.value))}"
+    there = "equal to" if paper == "equal" else f"{paper} than"
     return (
-        f"{name}: {metric} is {paper} than that of the full model in the paper, and "
-        f"{here} here, {found.verdict}."
-    ).replace("equal than that", "equal to that")
+        f"{name}: {metric} is {there} that of the full model in the paper, and {here} "
+        f"here, {found.verdict}."
+    )
 
 
-def notes(table: PaperTable, found: Mapping[str, Differences], main: str) -> list[str]:
+def notes(
+    table: PaperTable,
+    found: Mapping[str, Differences],
+    main: str,
+    higher_is_better: bool = True,
+) -> list[str]:
     """Returns the notes of all rows.
 
     Args:
         table: The table.
         found: Row -> metric -> difference.
         main: The metric that stands for the accuracy of the paper.
+        higher_is_better: The direction of `main`; that of the others is higher.
     """
     made = []
     for row in table.rows:
@@ -86,6 +95,9 @@ def notes(table: PaperTable, found: Mapping[str, Differences], main: str) -> lis
             ours = main if metric == "accuracy" else metric
             sign = paper_sign(table, row, metric)
             if sign and (difference := found.get(row.name, {}).get(ours)):
+                if ours == main and not higher_is_better:
+                    value = -difference.value
+                    difference = dataclasses.replace(difference, value=value)
                 label = f"the {NAMES.get(ours, ours)}"
                 made.append(note(row.name, label, sign, difference))
     return [line for line in made if line]
@@ -113,6 +125,7 @@ def collect(table: PaperTable, made: Made, failed: Mapping[str, int]) -> dict[st
     ]
     details = _details(full, [result for _, result in results.values()])
     main = main_metric(full[1]) if full else ""
+    higher = not full or full[1].metrics[main].higher_is_better
     return {
         "title": table.title,
         "numbers of the paper": table.numbers,
@@ -120,7 +133,7 @@ def collect(table: PaperTable, made: Made, failed: Mapping[str, int]) -> dict[st
         "metric": main,
         **details,
         "rows": rows,
-        "notes": notes(table, found, main),
+        "notes": notes(table, found, main, higher),
     }
 
 
