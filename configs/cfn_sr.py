@@ -91,6 +91,8 @@ def _ravdess_released_code(config: ConfigDict) -> None:
     _ravdess(config)
     config.data.name = "ravdess"  # the word after the colon is not a dataset
     config.data.augment_per_frame = True
+    # The code squeezes the frame to 224x224 before it crops the face.
+    config.data.crop = "released_code"
     config.model.variant = "released_code"
     # The code reads frames with OpenCV, in the channel order BGR, and its fused network
     # lacks the ReLU after the first convolution.

@@ -59,7 +59,7 @@ def test_the_released_code_is_one_word():
     config = load_config(f"{FOLDER / 'cfn_sr.py'}:ravdess_released_code")
     video = config.model.encoders.video
     assert config.data.name == "ravdess" and config.data.augment_per_frame
-    assert config.model.variant == "released_code"
+    assert config.model.variant == config.data.crop == "released_code"
     assert (video.stem_relu, video.channel_order) == (False, "bgr")
     assert resolve(config).model.encoders["video"].options["channel_order"] == "bgr"
 
