@@ -187,12 +187,16 @@ class Transformer(nn.Module):
             Options of each layer, see `TransformerLayer`.
         embed_dropout: Dropout rate of z_0.
         dtype: Dtype of the computation; None keeps the input's.
+        pre_norm: Normalize before each residual branch and after the last layer, as
+            the released code does; False normalizes after each residual connection, as
+            Eq. 6 prints, and not after the last layer again.
 
     Reference:
         CFN-SR, Eq. 5-6; the encoder of MulT (Tsai et al. 2019), which its code uses.
     Deviation:
-        Eq. 6 normalizes after the residual connection; the released code, and this
-        implementation, normalize before it, and again after the last layer.
+        Eq. 6 normalizes after the residual connection, the code before it. The default
+        is the code's: its log, from which the paper's accuracy is, counts 26,301,417
+        parameters, which include those of the normalization after the last layer.
     """
 
     num_layers: int
@@ -204,6 +208,7 @@ class Transformer(nn.Module):
     relu_dropout: float = 0.0
     residual_dropout: float = 0.0
     dtype: Any = None
+    pre_norm: bool = True
 
     @nn.compact
     def __call__(self, tokens: Tokens, *, train: bool) -> Tokens:
@@ -233,10 +238,13 @@ class Transformer(nn.Module):
                 self.relu_dropout,
                 self.residual_dropout,
                 self.dtype,
+                self.pre_norm,
                 name=f"layer_{i}",
             )
             tokens = layer(tokens, train=train)
-        values = layer_norm(self.dtype, "norm")(tokens.values)
+        values = tokens.values
+        if self.pre_norm:
+            values = layer_norm(self.dtype, "norm")(values)
         return tokens.replace(values=zero_masked(values, tokens.mask))
 
 

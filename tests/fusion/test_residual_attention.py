@@ -51,9 +51,11 @@ def hidden(streams, name, where):
     return {**streams, name: streams[name].replace(mask=mask)}
 
 
-@pytest.mark.parametrize("axes", ["HW", "SHW"])
-@pytest.mark.parametrize("residual", [True, False])
-def test_follows_the_equations(params, streams, axes, residual):
+@pytest.mark.parametrize(
+    ("axes", "residual", "scale"),
+    [("HW", True, 1.0), ("HW", True, 16.0), ("SHW", True, 1.0), ("HW", False, 1.0)],
+)
+def test_follows_the_equations(params, streams, axes, residual, scale):
     p = jax.tree.map(np.asarray, params["params"])
     x, a = np.asarray(streams["video"].values), np.asarray(streams["audio"].values)
     ask = (a[:, -1] @ p["ask"]["kernel"])[:, None]
@@ -61,8 +63,8 @@ def test_follows_the_equations(params, streams, axes, residual):
     w = np.exp(q @ p["score"]["kernel"] + p["score"]["bias"])
     w = w.reshape(2, 3 if axes == "HW" else 1, -1)
     w = (w / w.sum(axis=2, keepdims=True)).reshape(2, 12, 1)
-    want = x * w + residual * x  # Eq. 8
-    block = BLOCK.clone(softmax_axes=axes, residual=residual)
+    want = scale * x * w + residual * x  # Eq. 8
+    block = BLOCK.clone(softmax_axes=axes, residual=residual, scale=scale)
     fused = fuse(params, streams, block)
     np.testing.assert_allclose(fused["video"].values, want, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(fused["attention"].values, w, rtol=1e-5)
@@ -87,6 +89,13 @@ def test_batch_sum_is_over_all_devices(params, streams, missing):
     np.testing.assert_allclose(weights, want, rtol=1e-5)
     x = jnp.where(streams["video"].mask[..., None], streams["video"].values, 0)
     np.testing.assert_allclose(values, x * want + x, rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_sum_of_equal_examples_is_their_number_as_scale(params, streams):
+    same = jax.tree.map(lambda x: jnp.repeat(x[:1], 16, axis=0), streams)
+    summed = fuse(params, same, BLOCK.clone(attention="batch_sum"))["video"].values
+    scaled = fuse(params, same, BLOCK.clone(scale=16.0))["video"].values
+    np.testing.assert_allclose(scaled, summed, rtol=1e-5, atol=1e-6)
 
 
 def test_takes_a_question_that_was_projected_before(params, streams):

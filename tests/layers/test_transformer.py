@@ -70,17 +70,25 @@ def attended(p, x):
     return affine(p["out"], np.concatenate(mixed, axis=-1))
 
 
-def test_follows_the_equations():
-    p = jax.tree.map(np.asarray, weights()["params"])
+@pytest.mark.parametrize("pre_norm", [True, False])
+def test_follows_the_equations(pre_norm):
+    encoder = ENCODER.clone(pre_norm=pre_norm)
+    p = jax.tree.map(np.asarray, weights(encoder)["params"])
     z = np.sqrt(D) * np.asarray(VALUES) + sinusoid(N, D)
+    same = lambda _, x: x
+    before, after = (normed, same) if pre_norm else (same, normed)
     for i in range(2):
         layer = p[f"layer_{i}"]
-        z = z + attended(layer["attention"], normed(layer["attention_norm"], z))
-        hidden = affine(layer["expand"], normed(layer["feedforward_norm"], z))
+        norm = layer["attention_norm"]
+        z = after(norm, z + attended(layer["attention"], before(norm, z)))
+        norm = layer["feedforward_norm"]
+        hidden = affine(layer["expand"], before(norm, z))
         assert hidden.shape[-1] == 4 * D
         z = z + affine(layer["shrink"], np.maximum(hidden, 0))
-    want = normed(p["norm"], z)
-    got = encode(weights(), WHOLE).values
+        z = after(norm, z)  # Eq. 6
+    want = normed(p["norm"], z) if pre_norm else z
+    assert ("norm" in p) == pre_norm
+    got = encode(weights(encoder), WHOLE, encoder).values
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
 

@@ -33,6 +33,7 @@ ABLATIONS = {
     "no cross-modal block": {"cross": "none"},
     "no self-attention": {"self_attention": False},
     "no residual": {"residual": False},
+    "Eq. 6": {"pre_norm": False},
 }
 COUNTS = {
     "audio_to_video": 26_301_417,
@@ -40,6 +41,7 @@ COUNTS = {
     "no cross-modal block": 25_916_072,
     "no self-attention": 26_051_369,
     "no residual": 26_301_417,
+    "Eq. 6": 26_301_417 - 128,  # without the normalization after the last layer
 }
 NO_DROPOUT = {"dropout": 0.0, "embed_dropout": 0.0, "layer_dropout": 0.0}
 OBJECTIVE = Objective({"task": WeightedLoss(CrossEntropy("emotion"))})
@@ -198,6 +200,31 @@ def test_batch_mates_matter_only_for_the_released_code():
         np.max(np.abs(apply(released_code, weights(), batch).prediction[0] - alone))
         > 1e-3
     )
+
+
+EVEN = {
+    "paper": ({}, 1),
+    "scale": ({"attention_scale": 16.0}, 16),
+    "no residual": ({"residual": False}, 1),
+    "released code": ({"variant": "released_code"}, 4),  # examples
+}
+
+
+@pytest.mark.parametrize("name", in_ci(EVEN, "scale"))
+def test_even_attention_adds_one_part_in_as_many_as_there_are_positions(name):
+    tree, (options, factor) = weights(), EVEN[name]
+    score = jax.tree.map(jnp.zeros_like, tree["params"]["cross"]["score"])
+    cross = {**tree["params"]["cross"], "score": score}
+    even = {**tree, "params": {**tree["params"], "cross": cross}}
+    added = apply(small(**options), even, small_batch()).aux["added/video"]
+    np.testing.assert_allclose(added, factor / 8, rtol=1e-5)  # 2 x 4 positions
+
+
+@pytest.mark.ci
+def test_a_missing_modality_gets_nothing_added():
+    run = jax.jit(functools.partial(small().apply, train=False))
+    aux = run(weights(), without(small_batch(), ("video",))).aux
+    assert not np.any(aux["added/video"])
 
 
 def test_trains_on_a_batch_of_one():
