@@ -21,6 +21,14 @@ def baseline(name: str, *modalities: str, **options) -> tuple[str, dict[str, Any
     return "cfn_sr", {"model": model, "pretrain_unimodal": ()}
 
 
+def inner_sites(name: str, **options) -> tuple[str, dict[str, Any]]:
+    """A baseline with fusion blocks inside the encoders of CFN-SR."""
+    word, changes = baseline(name, **options)
+    video = {"name": "resnext_3d", "blocks": (1,), "base_channels": 4}
+    changes["model"]["encoders"] = {**ENCODERS, "video": video}
+    return word, changes
+
+
 def late(rule: str, loss: str = "cross_entropy") -> tuple[str, dict[str, Any]]:
     word, changes = baseline("late_fusion", rule=rule)
     return word, {**changes, "losses.task.name": loss}
@@ -45,6 +53,8 @@ def aligned(word: str, changes: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 BLOCKS: dict[str, dict[str, Any]] = {
     "adaptive_gate": {"hidden_dim": 4},
+    "compact_bilinear": {"sketch_dim": 16},
+    "split_attention": {"block_dim": 4, "block_dropout": 0.0},
     "residual_attention": {"hidden_dim": 4, "target": "video", "source": "audio"},
     "tensor_convolution": {
         "x": "audio",
@@ -101,6 +111,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "product": late("product"),
     "multiplicative": late("multiplicative", "multiplicative"),
     "concatenation": baseline("concat_fc", hidden_dims=(8,)),
+    "mcbp": baseline("mcbp", sketch_dim=16, hidden_dim=8),
+    "mmtm": inner_sites("mmtm"),
+    "msaf": inner_sites("msaf", block_dims=(4, 4), block_dropout=0.0),
     "concatenation, aligned audio": aligned(*baseline("concat_fc", hidden_dims=(8,))),
 }
 """Name -> a config and what is changed in it."""

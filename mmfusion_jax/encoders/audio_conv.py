@@ -1,6 +1,6 @@
 """1D CNN over acoustic features (CFN-SR)."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import einops
 import flax.linen as nn
@@ -44,6 +44,8 @@ class AudioConv(nn.Module):
         dropout: Dropout rate in Eq. 2.
         axis: The pmap axis over which the batch is split; None under jit.
         dtype: Dtype of the computation; None keeps the input's.
+        inner_site: True: `until_site` and `from_site` work. The site is after the
+            second convolution, before the pooling.
 
     Reference:
         CFN-SR, Sec. 2.1, Eq. 1-3.
@@ -54,6 +56,8 @@ class AudioConv(nn.Module):
         flattens them.
     """
 
+    inner_site: ClassVar[bool] = True
+
     hidden_dim: PositiveInt = 64
     channels: PositiveInt = 32
     pool: PositiveInt = 8
@@ -62,13 +66,24 @@ class AudioConv(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, values: Array, mask: Array, *, train: bool) -> Tokens:
+    def __call__(
+        self,
+        values: Array,
+        mask: Array,
+        *,
+        train: bool,
+        until_site: bool = False,
+        from_site: Tokens | None = None,
+    ) -> Tokens:
         """Encodes acoustic frames.
 
         Args:
             values: (b t f), such as 13 MFCC a frame.
             mask: (b t) bool.
             train: Apply dropout and use the statistics of the batch.
+            until_site: Return the tokens of the inner site, (b t-4 channels).
+            from_site: Tokens of the inner site from which the encoding continues,
+                instead of `values`.
 
         Returns:
             Tokens (b n d), n = (t - 4) // pool. A token is valid if all frames of its
@@ -84,16 +99,25 @@ class AudioConv(nn.Module):
                 f"{self.pool:d} needs at least {self.pool + 4:d} steps.",
                 "use longer clips, or a smaller pool",
             )
-        values = values.astype(self.dtype or jnp.promote_types(values.dtype, float))
+        if from_site is None:
+            site = self._until_site(values, mask, train)
+            if until_site:
+                return site
+        else:
+            site = from_site
 
-        x, mask = self._convolve(values, mask, self.channels, 7, "conv1")
-        x = self._normalize(x, mask, train, "bn1")
-        x, mask = self._convolve(x, mask, self.channels, 7, "conv2")
-        x, mask = _max_pool(x, mask, self.pool)
+        x, mask = _max_pool(site.values, site.mask, self.pool)
         x = self._normalize(x, mask, train, "bn2")
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         x, mask = self._convolve(x, mask, self.hidden_dim, 5, "conv3")
         return Tokens(self._normalize(x, mask, train, "bn3"), mask)
+
+    def _until_site(self, values: Array, mask: Array, train: bool) -> Tokens:
+        """Returns the tokens after the second convolution and its ReLU."""
+        values = values.astype(self.dtype or jnp.promote_types(values.dtype, float))
+        x, mask = self._convolve(values, mask, self.channels, 7, "conv1")
+        x = self._normalize(x, mask, train, "bn1")
+        return Tokens(*self._convolve(x, mask, self.channels, 7, "conv2"))
 
     def _convolve(
         self, x: Array, mask: Array, features: int, size: int, name: str

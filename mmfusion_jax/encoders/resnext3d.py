@@ -1,6 +1,6 @@
 """3D ResNeXt video encoder (CFN-SR)."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import einops
 import flax.linen as nn
@@ -62,6 +62,8 @@ class ResNeXt3D(nn.Module):
             about a third more time. XLA ignores it on CPU.
         axis: The pmap axis over which the batch is split; None under jit.
         dtype: Dtype of the computation; None for the input's.
+        inner_site: True: `until_site` and `from_site` work. The site is before the last
+            stage.
 
     Reference:
         CFN-SR, Sec. 2.2, Eq. 4; the counts of Table 1.
@@ -70,6 +72,8 @@ class ResNeXt3D(nn.Module):
         released code reads BGR frames and normalizes them with the statistics of RGB:
         `channel_order="bgr"`.
     """
+
+    inner_site: ClassVar[bool] = True
 
     blocks: Depths = (3, 4, 6, 3)
     base_channels: PositiveInt = 64
@@ -80,7 +84,15 @@ class ResNeXt3D(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, values: Array, mask: Array, *, train: bool) -> Tokens:
+    def __call__(
+        self,
+        values: Array,
+        mask: Array,
+        *,
+        train: bool,
+        until_site: bool = False,
+        from_site: Tokens | None = None,
+    ) -> Tokens:
         """Encodes clips.
 
         Args:
@@ -88,12 +100,27 @@ class ResNeXt3D(nn.Module):
                 normalized here, floats are unchanged.
             mask: (b t) bool; a masked step acts as the end of the clip.
             train: Use the statistics of the batch in the norms.
+            until_site: Return the tokens of the inner site.
+            from_site: Tokens of the inner site from which the encoding continues,
+                instead of `values`.
 
         Returns:
             Tokens (b n d), d = 4 base_channels 2^(stages - 1), n = s h w and grid
             (s, h, w); s, h, w are t, h/2, w/2 halved once by the pooling and once by
             every stage except the first, rounded up.
         """
+        last = len(self.blocks) - 1
+        if from_site is None:
+            x, mask = self._stem(values, mask, train)
+            x, mask = self._stages(x, mask, range(last), train)
+            if until_site:
+                return _tokens(x, mask)
+        else:
+            x, mask = _maps(from_site)
+        return _tokens(*self._stages(x, mask, range(last, last + 1), train))
+
+    def _stem(self, values: Array, mask: Array, train: bool) -> tuple[Array, Array]:
+        """Normalizes and applies the first convolution and the max pooling."""
         if self.channel_order not in ORDERS:
             raise ConfigError(
                 "C03",
@@ -110,16 +137,20 @@ class ResNeXt3D(nn.Module):
         )
         if self.stem_relu:
             x = nn.relu(x)
-        x, mask = max_pool(x, mask), mask[:, ::2]
+        return max_pool(x, mask), mask[:, ::2]
 
+    def _stages(
+        self, x: Array, mask: Array, stages: range, train: bool
+    ) -> tuple[Array, Array]:
+        """Applies some stages to (b s h w c), mask (b s)."""
         groups = self._groups()
         bottleneck = Bottleneck
         if self.remat:
             # `train` is a Python bool and must stay one; argument 0 is the module
             # itself.
             bottleneck = nn.remat(Bottleneck, static_argnums=(3,))
-        for i, depth in enumerate(self.blocks):
-            for j in range(depth):
+        for i in stages:
+            for j in range(self.blocks[i]):
                 stride = 2 if i > 0 and j == 0 else 1
                 block = bottleneck(
                     planes=2 * self.base_channels * 2**i,
@@ -131,10 +162,7 @@ class ResNeXt3D(nn.Module):
                 )
                 x = block(x, mask, train)
                 mask = mask[:, ::stride]
-
-        grid = x.shape[1:4]
-        tokens = einops.rearrange(x, "b s h w d -> b (s h w) d")
-        return Tokens(tokens, jnp.repeat(mask, grid[1] * grid[2], axis=1), grid)
+        return x, mask
 
     def _groups(self) -> int:
         """Number of groups of the 3x3x3 convolutions."""
@@ -146,6 +174,21 @@ class ResNeXt3D(nn.Module):
                 f"base_channels={self.base_channels + 1:d}",
             )
         return self.base_channels // 2
+
+
+def _tokens(x: Array, mask: Array) -> Tokens:
+    """Flattens maps (b s h w d), mask (b s), to tokens."""
+    grid = x.shape[1:4]
+    tokens = einops.rearrange(x, "b s h w d -> b (s h w) d")
+    return Tokens(tokens, jnp.repeat(mask, grid[1] * grid[2], axis=1), grid)
+
+
+def _maps(tokens: Tokens) -> tuple[Array, Array]:
+    """Returns maps (b s h w d), 0 where masked, and their mask (b s)."""
+    s, h, w = tokens.grid
+    values = zero_masked(tokens.values, tokens.mask)
+    x = einops.rearrange(values, "b (s h w) d -> b s h w d", s=s, h=h, w=w)
+    return x, tokens.mask[:, :: h * w]
 
 
 class Bottleneck(nn.Module):

@@ -6,6 +6,7 @@ from mmfusion_jax.lazy import attach, by_name
 
 FUSIONS = {
     "adaptive_gate": "mmfusion_jax.fusion.adaptive_gate:AdaptiveGate",
+    "compact_bilinear": "mmfusion_jax.fusion.compact_bilinear:CompactBilinear",
     "cross_modal_alignment": (
         "mmfusion_jax.fusion.cross_modal_alignment:CrossModalAlignment"
     ),
@@ -14,9 +15,11 @@ FUSIONS = {
     "identity": "mmfusion_jax.fusion.adapters:Identity",
     "modality_attention": "mmfusion_jax.fusion.modality_attention:ModalityAttention",
     "modality_weighting": "mmfusion_jax.fusion.adapters:WeightedModalities",
+    "multimodal_transfer": "mmfusion_jax.fusion.multimodal_transfer:MultimodalTransfer",
     "predictive_self_attention": "mmfusion_jax.fusion.adapters:PredictiveFusion",
     "reinforcement_unit": "mmfusion_jax.fusion.adapters:ModalityReinforcement",
     "residual_attention": "mmfusion_jax.fusion.residual_attention:ResidualAttention",
+    "split_attention": "mmfusion_jax.fusion.split_attention:SplitAttention",
     "stack_modalities": "mmfusion_jax.fusion.adapters:StackedModalities",
     "tensor_convolution": "mmfusion_jax.fusion.tensor_convolution:TensorConvolution",
     "transformer_context": "mmfusion_jax.fusion.transformer_context:TransformerContext",
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     from mmfusion_jax.fusion.adapters import StackedModalities as StackedModalities
     from mmfusion_jax.fusion.adapters import WeightedModalities as WeightedModalities
     from mmfusion_jax.fusion.adaptive_gate import AdaptiveGate as AdaptiveGate
+    from mmfusion_jax.fusion.compact_bilinear import CompactBilinear as CompactBilinear
     from mmfusion_jax.fusion.cross_modal_alignment import (
         CrossModalAlignment as CrossModalAlignment,
     )
@@ -59,6 +63,9 @@ if TYPE_CHECKING:
     from mmfusion_jax.fusion.modality_weighting import (
         ModalityWeighting as ModalityWeighting,
     )
+    from mmfusion_jax.fusion.multimodal_transfer import (
+        MultimodalTransfer as MultimodalTransfer,
+    )
     from mmfusion_jax.fusion.predictive_self_attention import (
         PredictiveSelfAttention as PredictiveSelfAttention,
     )
@@ -68,6 +75,7 @@ if TYPE_CHECKING:
     from mmfusion_jax.fusion.residual_attention import (
         ResidualAttention as ResidualAttention,
     )
+    from mmfusion_jax.fusion.split_attention import SplitAttention as SplitAttention
     from mmfusion_jax.fusion.tensor_convolution import (
         TensorConvolution as TensorConvolution,
     )

@@ -8,7 +8,10 @@ MODELS = {
     "cfn_sr": "mmfusion_jax.models.cfn_sr:CFNSR",
     "hetero_fusion_net": "mmfusion_jax.models.hetero_fusion_net:HeteroFusionNet",
     "mcl_mcf": "mmfusion_jax.models.mcl_mcf:MCLMCF",
+    "mcbp": "mmfusion_jax.models.mcbp:MCBP",
     "mea": "mmfusion_jax.models.mea:MEA",
+    "mmtm": "mmfusion_jax.models.intermediate_fusion:MMTM",
+    "msaf": "mmfusion_jax.models.intermediate_fusion:MSAF",
     "of_cmaer_cat": "mmfusion_jax.models.of_cmaer_cat:OFCMAERCAT",
     "fused": "mmfusion_jax.models.fused:Fused",
     "unimodal": "mmfusion_jax.models.baselines:Unimodal",
@@ -19,6 +22,9 @@ MODELS = {
 
 GENERIC_MODELS = ("fused", "concat_fc", "late_fusion", "unimodal")
 """Models that can replace the model of any config."""
+
+CONFIG_WORDS = {m: f"cfn_sr:digits_{m}" for m in ("mcbp", "mmtm", "msaf")}
+"""Model of a paper that has no config of its own -> a word that trains it."""
 
 PUBLIC = by_name(
     (
@@ -40,6 +46,9 @@ if TYPE_CHECKING:
     from mmfusion_jax.models.common import weights_by_modality as weights_by_modality
     from mmfusion_jax.models.fused import Fused as Fused
     from mmfusion_jax.models.hetero_fusion_net import HeteroFusionNet as HeteroFusionNet
+    from mmfusion_jax.models.intermediate_fusion import MMTM as MMTM
+    from mmfusion_jax.models.intermediate_fusion import MSAF as MSAF
+    from mmfusion_jax.models.mcbp import MCBP as MCBP
     from mmfusion_jax.models.mcl_mcf import MCLMCF as MCLMCF
     from mmfusion_jax.models.mea import MEA as MEA
     from mmfusion_jax.models.of_cmaer_cat import OFCMAERCAT as OFCMAERCAT

@@ -21,12 +21,14 @@ PUBLIC = by_name(
         "mmfusion_jax.ops.parameter_free_layer_norm:layer_normalize",
         "mmfusion_jax.ops.predicted_attention:predict_attention",
         "mmfusion_jax.ops.softmax_weighted_sum:weighted_sum",
+        "mmfusion_jax.ops.compact_bilinear",
         "mmfusion_jax.ops.late_fusion",
     )
 )
 """Public name -> import path."""
 
 if TYPE_CHECKING:
+    from mmfusion_jax.ops import compact_bilinear as compact_bilinear
     from mmfusion_jax.ops import late_fusion as late_fusion
     from mmfusion_jax.ops.contrastive import info_nce as info_nce
     from mmfusion_jax.ops.contrastive import l2_normalize as l2_normalize

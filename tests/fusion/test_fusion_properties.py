@@ -19,6 +19,7 @@ NAMES = ("audio", "text", "video")
 UNIT = functools.partial(ReinforcementUnit, num_heads=2, dropout=0.0)
 OPTIONS = {
     "AdaptiveGate": {"modalities": NAMES, "hidden_dim": 4},
+    "CompactBilinear": {"modality_order": NAMES, "sketch_dim": 8},
     "CrossModalAlignment": {"modality_order": NAMES, "num_heads": 2},
     "HierarchicalAttention": {"modality_order": NAMES, "block": UNIT, "num_layers": 1},
     "HierarchicalFusion": {
@@ -31,6 +32,7 @@ OPTIONS = {
     "ModalityGraph": {"modality_order": NAMES},
     "ModalityReinforcement": {"modality_order": NAMES, "num_heads": 2, "dropout": 0.0},
     "ModalityWeights": {"modality_order": NAMES},
+    "MultimodalTransfer": {"modality_order": NAMES},
     "PredictiveFusion": {
         "modality_order": NAMES,
         "num_heads": 2,
@@ -43,6 +45,7 @@ OPTIONS = {
         "num_layers": 1,
     },
     "ResidualAttention": {"hidden_dim": 8, "target": "video", "source": "audio"},
+    "SplitAttention": {"modality_order": NAMES, "block_dim": 4, "block_dropout": 0.0},
     "StackedModalities": {"modality_order": NAMES},
     "TensorConvolution": {"x": "audio", "y": "video", "into": "z", "channels": (2, 1)},
     "TransformerContext": {"modality_order": NAMES, "num_layers": 1, "num_heads": 2},
@@ -55,6 +58,7 @@ CHECKS = {
     "ModalityAttention": {"fixed_length": True},
     "PredictiveFusion": {"positional": True},
     "PredictiveSelfAttention": {"positional": True},
+    "SplitAttention": {"batch_statistics": True},
     "TensorConvolution": {"streams": {"audio": (1, 8), "video": (1, 8)}},
     "TransformerContext": {"positional": True},
 }
@@ -80,8 +84,9 @@ def test_blocks_are_found():
     assert set(OPTIONS) <= set(BLOCKS)
 
 
-# They contain blocks that are checked too.
+# The first three contain blocks that are checked too.
 SLOW = ("HierarchicalFusion", "ModalityReinforcement", "PredictiveFusion")
+SLOW += ("CompactBilinear", "SplitAttention")
 
 
 @pytest.mark.parametrize("name", in_ci(BLOCKS, "Identity", slow=SLOW))

@@ -10,7 +10,7 @@ from small_configs import SMALL, digits, small
 from mmfusion_jax.config import build, build_data
 from mmfusion_jax.config.resolve import resolve
 
-BASELINES = ("unimodal", "late_fusion", "concat_fc")
+BASELINES = ("unimodal", "late_fusion", "concat_fc", "mcbp", "mmtm", "msaf")
 MODALITIES = ("audio", "image", "text", "video")
 
 
@@ -58,6 +58,8 @@ def config(model: str):
         return small(model)
     made = small("cfn_sr", pretrain_unimodal=())
     made.model = {"name": model, "encoders": made.model.encoders.to_dict()}
+    if model == "msaf":
+        made.model.block_dims = (4, 4)
     made.losses = {"task": {"name": "cross_entropy"}}
     if model == "unimodal":
         del made.model.encoders["video"]
