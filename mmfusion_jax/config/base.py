@@ -75,6 +75,9 @@ FIELDS: Mapping[str, Field] = {
     "pretrain_unimodal": Field(
         (), "Modalities whose encoders are pretrained alone.", NAMES
     ),
+    "pretrain_epochs": Field(
+        0, "Epochs of the pretraining; 0: train.epochs.", NonNegativeInt
+    ),
     "data.name": Field(REQUIRED, "The dataset.", PartName("dataset")),
     "data.label": Field(REQUIRED, "The label to predict.", str),
     "data.fold": Field("0", "Number of the fold to run, or all."),

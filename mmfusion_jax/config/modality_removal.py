@@ -158,6 +158,12 @@ def keep_loss_terms(config: Config) -> None:
         del config.losses[name]
 
 
+def keep_training(config: Config) -> None:
+    """Trains a model that replaces one made of pretrained networks and not trained."""
+    if not config.train.epochs and config.pretrain_epochs:
+        config.train.epochs = config.pretrain_epochs
+
+
 def keep_scores(config: Config) -> None:
     """Removes MIS if the model does not have unimodal predictions."""
     agree = _has_unimodal_logits(config) and len(config.model.encoders) > 1

@@ -27,6 +27,7 @@ from mmfusion_jax.config.modality_removal import (
     keep_loss_terms,
     keep_one_modality,
     keep_scores,
+    keep_training,
     remove_encoder,
 )
 from mmfusion_jax.config.option_defaults import fits, option_default
@@ -44,7 +45,7 @@ from mmfusion_jax.errors import (
     shown_name,
     suggest,
 )
-from mmfusion_jax.models import GENERIC_MODELS, MODELS
+from mmfusion_jax.models import CONFIG_WORDS, GENERIC_MODELS, MODELS
 
 OWN = {
     "dataset": {f.name for f in dataclasses.fields(DataSpec)} - {"dataset"},
@@ -124,6 +125,7 @@ class PartSwap:
                 keep_one_modality(made)
             keep_loss_terms(made)
             keep_scores(made)
+            keep_training(made)
             self._swapped["model.name"].add(before, made)
         elif self._removed:
             before = copy.deepcopy(made)
@@ -165,7 +167,8 @@ class PartSwap:
                 f"--config.model.name={shown_name(name)} cannot replace "
                 f"{shown_name(old)}: its loss terms and training are in its own "
                 "config.",
-                f"--config={shown_name(name)}, or a model of any encoders: {ANY_MODEL}",
+                f"--config={shown_name(CONFIG_WORDS.get(name, name))}, or a model of "
+                f"any encoders: {ANY_MODEL}",
             )
         before = copy.deepcopy(self.config)
         _set_part(group, kind, name, f"--config.{field}")

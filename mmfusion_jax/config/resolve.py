@@ -93,6 +93,7 @@ def resolve(config: ConfigDict) -> ExperimentSpec:
         **{name: values[name] for name in ("seed", "seeds", "protocol", "parallel")},
         compute_dtype=values["compute_dtype"],
         pretrain_unimodal=tuple(values["pretrain_unimodal"]),
+        pretrain_epochs=values["pretrain_epochs"],
         data=_data(data, values),
         model=ModelSpec(
             _part("model", model, "config.model"),
@@ -126,8 +127,9 @@ def distributed_spec(config: ConfigDict) -> DistributedSpec:
 def unimodal_spec(spec: ExperimentSpec, modality: str) -> ExperimentSpec:
     """Returns the experiment that pretrains the encoder of one modality.
 
-    The data, the optimizer and the training are those of `spec`; the model is the
-    encoder and a linear layer, and the loss is the term of the task.
+    The data, the optimizer and the training are those of `spec`, except for its
+    `pretrain_epochs`; the model is the encoder and a linear layer, and the loss is the
+    term of the task.
 
     Args:
         spec: An experiment.
@@ -159,6 +161,9 @@ def unimodal_spec(spec: ExperimentSpec, modality: str) -> ExperimentSpec:
         ),
         losses={TASK: task},
         optimizer=dataclasses.replace(spec.optimizer, groups=groups),
+        training=dataclasses.replace(
+            spec.training, epochs=spec.pretrain_epochs or spec.training.epochs
+        ),
         pretrain_unimodal=(),
     )
 

@@ -261,6 +261,7 @@ class ExperimentSpec:
         parallel: "jit" or "pmap".
         compute_dtype: "float32" or "bfloat16".
         pretrain_unimodal: Modalities whose encoders are trained alone first.
+        pretrain_epochs: Epochs of each of them; 0 for as many as those of the model.
         data: The dataset and its batches.
         model: The model and its encoders.
         losses: Term -> loss and weight.
@@ -278,6 +279,7 @@ class ExperimentSpec:
     parallel: str
     compute_dtype: str
     pretrain_unimodal: tuple[str, ...]
+    pretrain_epochs: int
     data: DataSpec
     model: ModelSpec
     losses: Mapping[str, LossSpec]

@@ -143,9 +143,10 @@ class LateFusion(nn.Module):
         Hetero-Fusion-Net, Sec. 5.3, "Late Fusion": rule="learned", projection_dim=512,
         hidden_dims=(512, 256), hidden_dropout=0.3, audio_pooling="mean", dropout=0.
     Deviation:
-        Averaging and multiplication combine networks that were trained separately: copy
-        their weights with `copy_submodules`, or train with one cross-entropy per
-        modality on "logits/<modality>". "multiplicative" is trained with the loss of
+        Averaging and multiplication combine networks that were trained separately:
+        pretrain_unimodal with pretrain_epochs and 0 train.epochs does so, as the words
+        of configs/cfn_sr.py such as digits_averaging; or copy their weights with
+        `copy_submodules`. "multiplicative" is trained with the loss of
         that name; it scores each class as the true one, and here the scores are
         normalized.
         The papers combine classes. Regression scores are combined by "average" or

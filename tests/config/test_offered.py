@@ -47,9 +47,13 @@ def words_of(name: str) -> tuple[str, ...]:
     """Every word of a config, which names them itself."""
     with pytest.raises(ConfigError) as info:
         request(name, "?")
-    match = re.search(rf"{name} knows ([\w, ]+?)(?:\.|, alone|, and each)", str(info))
+    known = rf"{name} knows ([\w, ]+?)(?:\.|, alone|, and each)"
+    match = re.search(known, str(info.value))
     assert match
     words = match[1].split(", ")
+    if name == "cfn_sr":
+        rows = re.findall(r"_(\w+)", str(info.value).split("with one of")[1])
+        words += [f"{word}_{row}" for word in ("digits", "ravdess") for row in rows]
     if name == "of_cmaer_cat":
         steps = re.findall(r"-(\w+)", str(info.value).split("followed by")[1])
         words = [
@@ -72,6 +76,9 @@ def modalities(name: str, word: str) -> list[str]:
 
 
 OFFERED = [(name, word) for name in CONFIGS for word in words_of(name)]
+ROW = re.compile("(digits|ravdess)_(?!features|released_code)")
+TABLE_1 = [(n, word) for n, word in OFFERED if n == "cfn_sr" and ROW.match(word)]
+"""Words of the baselines of CFN-SR, all with the same encoders."""
 
 
 def made(asked: ParsedCommand) -> tuple[Dataset, build.TrainingComponents]:
@@ -114,10 +121,21 @@ def in_place_of(name: str, word: str, model: str) -> ParsedCommand:
     return request(name, word, *flags)
 
 
-@pytest.mark.parametrize(("name", "word"), OFFERED)
+def replacements(word: str) -> tuple[str, ...]:
+    """The models that may take the place of that of a word."""
+    # Its loss, which is that of the label too, compares modalities.
+    return ("late_fusion",) if word.endswith("_multiplicative") else GENERIC_MODELS
+
+
+BUILT = [pair for pair in OFFERED if pair not in TABLE_1]
+
+
+@pytest.mark.parametrize(
+    ("name", "word"), in_ci(OFFERED, *BUILT, ("cfn_sr", "digits_msaf"), several=True)
+)
 def test_every_word_and_every_baseline_on_it_is_built(name, word):
     assert made(request(name, word))
-    for model in GENERIC_MODELS:
+    for model in replacements(word):
         asked = in_place_of(name, word, model)
         _, parts = made(asked)
         assert asked.config.model.name == model
@@ -138,15 +156,15 @@ SLOW = [
 
 
 @pytest.mark.parametrize(
-    ("name", "word"), in_ci(OFFERED, *QUICK, several=True, slow=SLOW)
+    ("name", "word"), in_ci(OFFERED, *QUICK, several=True, slow=[*SLOW, *TABLE_1])
 )
 def test_every_word_and_every_baseline_on_it_has_shapes(name, word):
     own = shapes(request(name, word))
-    for model in GENERIC_MODELS:
+    for model in replacements(word):
         assert shapes(in_place_of(name, word, model)) == own
 
 
-WHOLE = [(n, w) for n, w in OFFERED if not re.search("-|_early|_late", w)]
+WHOLE = [(n, w) for n, w in BUILT if not re.search("-|_early|_late", w)]
 WHOLE = [(n, w) for n, w in WHOLE if len(request(n, w).config.model.encoders) > 1]
 """Words with several encoders; those of ablations and baselines have no others."""
 DISTINCT = {
@@ -193,6 +211,16 @@ def test_a_baseline_of_the_paper_is_that_of_its_table():
     assert asked.config.pretrain_unimodal == ("audio", "video")
 
 
+def test_a_model_that_replaces_combined_networks_is_trained():
+    alone = request("cfn_sr", "digits_averaging").config
+    assert (alone.pretrain_epochs, alone.train.epochs) == (8, 0)
+    assert request("cfn_sr", "digits_multiplication").config.train.epochs == 0
+    assert request("cfn_sr", "digits_multiplicative").config.train.epochs == 8
+    asked = in_place_of("cfn_sr", "digits_averaging", "concat_fc")
+    assert asked.config.train.epochs == 8
+    assert "config.train.epochs=8" in asked.notes[-1]
+
+
 def test_what_is_dropped_is_named():
     asked = in_place_of("hetero_fusion_net", "digits", "unimodal")
     config, note = asked.config, asked.notes[-1]
@@ -237,6 +265,9 @@ def test_the_model_of_a_paper_takes_no_other_place():
     with pytest.raises(ConfigError, match="mea cannot replace cfn_sr") as info:
         request("cfn_sr", "digits", "--config.model.name=mea")
     assert "--config=mea" in info.value.fix
+    with pytest.raises(ConfigError, match="msaf cannot replace cfn_sr") as info:
+        request("cfn_sr", "digits", "--config.model.name=msaf")
+    assert "--config=cfn_sr:digits_msaf" in info.value.fix
 
 
 def test_the_loss_of_the_label_is_never_dropped():
@@ -265,13 +296,27 @@ def test_scores_are_combined_by_rules_for_scores():
         shapes(request("mea", "mosi", late, "--config.model.rule=product"))
 
 
-def test_the_released_count_of_parameters_needs_no_data():
-    data, parts = made(request("cfn_sr", "ravdess"))
-    spec = resolve(request("cfn_sr", "ravdess").config)
+COUNTS = {
+    "ravdess": 26_301_417,
+    "ravdess_averaging": 25_916_080,
+    "ravdess_multiplication": 25_916_080,
+    "ravdess_multiplicative": 25_916_080,
+    "ravdess_concat_fc": 26_838_952,
+    "ravdess_mcbp": 29_986_984,
+    "ravdess_mmtm": 31_496_512,
+    "ravdess_msaf": 25_940_724,
+}
+"""Word of CFN-SR -> number of parameters, see specs and docs of Table 1."""
+
+
+@pytest.mark.parametrize("word", in_ci(COUNTS, "ravdess"))
+def test_the_counts_of_parameters_need_no_data(word):
+    data, parts = made(request("cfn_sr", word))
+    spec = resolve(request("cfn_sr", word).config)
     batch = build_data.build_pipeline(spec, data, 0).dummy_batch()
     init = lambda b: parts.model.init(jax.random.key(0), b, train=False)
     params = jax.eval_shape(init, batch)["params"]
-    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 26_301_417
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == COUNTS[word]
 
 
 def test_the_emotions_of_mosei_need_three_flags():

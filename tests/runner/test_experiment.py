@@ -216,6 +216,32 @@ def test_a_stage_reads_its_tokens_as_the_model_does():
     assert made.data == resolve(asked).data and made.training == resolve(asked).training
 
 
+@pytest.mark.ci
+def test_pretrained_networks_are_combined_without_another_epoch(tmp_path):
+    asked = config(**{"pretrain_epochs": 4, "train.epochs": 0})
+    asked.model = dict(name="late_fusion", rule="product", audio_pooling="mean")
+    asked.model.encoders = dict(
+        audio=dict(name="feature_tokens", hidden_dim=8),
+        video=dict(name="feature_tokens", hidden_dim=8),
+    )
+    asked.pretrain_unimodal = ("audio", "video")
+    spec = resolve(asked)
+    (run,) = experiment.train(spec, tmp_path, "a test").runs
+    assert run.steps == run.step == 0
+    assert all(stage.steps == 4 * 4 for stage in run.stages.values())
+    data, made = (
+        build_data.build_dataset(spec, 0),
+        experiment.Experiment(spec, tmp_path),
+    )
+    params = made.trainer(data).best_state(tmp_path).params
+    for name in ("audio", "video"):
+        folder = tmp_path / "stages" / name
+        alone = made.trainer(data, name).best_state(folder).params
+        for part in (f"encoders_{name}", f"head_{name}"):
+            jax.tree.map(np.testing.assert_array_equal, params[part], alone[part])
+    assert run.test.scores["accuracy"] > run.baseline.scores["accuracy"]
+
+
 def test_patience_stops_early(tmp_path):
     asked = config(**{"train.epochs": 50, "train.patience": 2})
     (run,) = train(asked, tmp_path).runs
