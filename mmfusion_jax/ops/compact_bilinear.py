@@ -2,6 +2,16 @@
 
 The count sketch of an outer product is the circular convolution of the count sketches
 of its factors, which is a product of their Fourier transforms.
+
+Example:
+    >>> import jax.numpy as jnp
+    >>> import mmfusion_jax as mmf
+    >>> import numpy as np
+    >>> bilinear, (index, sign) = mmf.ops.compact_bilinear, ([0, 2], [1, -1])
+    >>> x = jnp.array([[2.0, 3.0]])
+    >>> sketch = bilinear.count_sketch(x, np.array(index), np.array(sign), 4)
+    >>> sketch.tolist()
+    [[2.0, 0.0, -3.0, 0.0]]
 """
 
 import functools
@@ -25,15 +35,6 @@ def count_sketch(x: Array, index: np.ndarray, sign: np.ndarray, size: int) -> Ar
 
         y_j = sum over i with index_i = j of sign_i x_i
 
-    Example:
-        >>> import jax.numpy as jnp
-        >>> import mmfusion_jax as mmf
-        >>> import numpy as np
-        >>> index, sign = np.array([0, 2, 0]), np.array([1, 1, -1])
-        >>> x = jnp.array([[5.0, 3.0, 1.0]])
-        >>> mmf.ops.compact_bilinear.count_sketch(x, index, sign, 4).tolist()
-        [[4.0, 0.0, 3.0, 0.0]]
-
     Args:
         x: (b d).
         index: (d) integers, 0..size-1.
@@ -48,14 +49,7 @@ def count_sketch(x: Array, index: np.ndarray, sign: np.ndarray, size: int) -> Ar
 
 
 def random_hash(width: int, size: int, seed: Sequence[int]) -> tuple[np.ndarray, ...]:
-    """Returns a random index and sign for every element of a vector of `width`.
-
-    Example:
-        >>> import mmfusion_jax as mmf
-        >>> index, sign = mmf.ops.compact_bilinear.random_hash(3, 8, (0, 1))
-        >>> index.shape, sign.shape
-        ((3,), (3,))
-    """
+    """Returns a random index and sign for every element of a vector of `width`."""
     rng = np.random.default_rng(list(seed))
     return rng.integers(size, size=width), rng.choice([-1, 1], size=width)
 
@@ -64,14 +58,6 @@ def compact_bilinear(sketches: Array, present: Array) -> Array:
     """Sketch of the outer product of the vectors of several modalities, (b d).
 
         y = IFFT(prod_m FFT(s_m))
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> import mmfusion_jax as mmf
-        >>> s = jnp.array([[[0.0, 1.0, 0.0], [0.0, 2.0, 3.0]]])
-        >>> y = mmf.ops.compact_bilinear.compact_bilinear(s, jnp.array([[True, True]]))
-        >>> [round(v) for v in y[0].tolist()]
-        [3, 0, 2]
 
     Args:
         sketches: Count sketches s_m, (b m d) float32.
@@ -95,15 +81,6 @@ def signed_root_norm(x: Array) -> Array:
     """Signed square root and normalization to unit length, (b d); 0 where `x` is.
 
         y = sign(x) sqrt(|x|),   y / ||y||
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> import mmfusion_jax as mmf
-        >>> y = mmf.ops.compact_bilinear.signed_root_norm(
-        ...     jnp.array([[9.0, -16.0, 0.0]])
-        ... )
-        >>> [round(v, 3) for v in y[0].tolist()]
-        [0.6, -0.8, 0.0]
 
     Reference:
         Fukui et al. 2016, Sec. 3.2.
