@@ -27,16 +27,6 @@ from mmfusion_jax.results.experiment_result import ExperimentResult  # noqa: E40
 from mmfusion_jax.results.json_file import write_json  # noqa: E402
 from mmfusion_jax.results.predictions_file import write_predictions  # noqa: E402
 
-NOT_YET = {
-    "Averaging",
-    "Multiplicative β=0.3",
-    "Multiplication",
-    "Concat + FC",
-    "MCBP",
-    "MMTM",
-    "MSAF",
-}
-"""Rows whose word of the config does not exist."""
 ABSENT = {"ERANNs"}
 """Rows of networks that the library does not have."""
 
@@ -54,7 +44,7 @@ def test_flags_of_every_row_resolve(tmp_path):
         # A flag without effect, or of another row, would be the same config twice.
         distinct = {run.folder for run in runs.values()}
         assert len(distinct) == len(runs) - (name == "cfn_sr_2")
-    assert missing == NOT_YET | ABSENT
+    assert missing == ABSENT
     second = folders["cfn_sr_2"]
     assert second["A->V Cross-modal"] == second["CFN-SR"]
     assert second["CFN-SR"] == folders["cfn_sr_1"]["CFN-SR (Ours)"]
