@@ -37,12 +37,12 @@ FORMATTERS = {
 
 WRITERS = {
     *("describe", "format_summary", "help_text", "summarize_skipped"),
+    *("describe_seeds", "describe_start"),
     *(
         "_first_line",
         "_hint",
         "_install_hint",
         "_signal_name",
-        "_status",
         "_step_cells",
     ),
     *(
@@ -62,7 +62,7 @@ PATHS = {"path", "file", "folder", "table", "workdir", "where", "subject"}
 NUMBERS = {
     *("b", "count", "counts", "fold", "folds", "high", "index", "indices", "k"),
     *("maximum", "minimum", "number", "seed", "shape", "shapes", "size", "step"),
-    *("steps", "total", "width"),
+    *("seeds", "steps", "total", "width"),
 }
 """Names of integers, or of tuples of integers."""
 

@@ -137,6 +137,11 @@ FIELDS: Mapping[str, Field] = {
         "Steps between checkpoints within an epoch; 0 saves after epochs only.",
         NonNegativeInt,
     ),  # fmt: skip
+    "train.parallel_seeds": Field(
+        "auto",
+        "Whether the seeds of a fold train at once; auto decides.",
+        Literal["auto", "on", "off"],
+    ),
     "train.max_nonfinite_steps": Field(
         3, "Consecutive non-finite steps that end the training.", PositiveInt
     ),

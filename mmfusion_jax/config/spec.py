@@ -224,6 +224,7 @@ class TrainingSpec:
         patience: Epochs without a better value before training stops; 0 never.
         log_every: Steps between two log entries.
         save_every: Steps between checkpoints within an epoch; 0 for none.
+        parallel_seeds: Whether the seeds of a fold train at once: "auto", "on", "off".
         max_nonfinite_steps: Consecutive non-finite steps that end the training.
     """
 
@@ -232,6 +233,7 @@ class TrainingSpec:
     patience: int
     log_every: int
     save_every: int
+    parallel_seeds: str
     max_nonfinite_steps: int
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -30,9 +31,10 @@ from mmfusion_jax.results.experiment_result import (
     read_result,
 )
 from mmfusion_jax.results.json_file import Number, as_read, write_json
-from mmfusion_jax.results.model_result import ModelResult
+from mmfusion_jax.results.model_result import ModelResult, read_run
 from mmfusion_jax.results.summary import summary_lines
 from mmfusion_jax.runner import provenance
+from mmfusion_jax.runner.parallel_seeds import SeedRun, train_seeds, trains_at_once
 from mmfusion_jax.runner.trainer import PretrainedModel, Trainer, log
 from mmfusion_jax.runner.workdir import RunKey, check_workdir, fold_seed_pairs
 from mmfusion_jax.training.signals import GracefulShutdown
@@ -61,28 +63,66 @@ class Experiment:
         return self._trainers[stage]
 
     def train(
-        self, key: RunKey, data: Dataset, shutdown: GracefulShutdown
-    ) -> RunResult:
-        """Trains the unimodal stages of a run, then the model with their encoders."""
-        stages = {
-            name: self.trainer(data, name).train(
-                data,
-                key.seed,
-                self.folder(key, name),
-                _title(f"{shown_name(name)} only", key),
-                shutdown,
+        self, keys: Sequence[RunKey], data: Dataset, shutdown: GracefulShutdown
+    ) -> list[RunResult]:
+        """Trains the seeds of a fold: unimodal stages first, then the model.
+
+        Args:
+            keys: The seeds of one fold.
+            data: The fold.
+            shutdown: Records signals of the user and the system.
+        """
+        names = (*self.spec.pretrain_unimodal, "")
+        # All seeds at once, one stage after the other; or one seed after the other.
+        if self._parallel(keys, data):
+            found = {
+                name: self._train_stage(name, keys, data, shutdown) for name in names
+            }
+        else:
+            rows = [
+                {name: self._train_stage(name, [key], data, shutdown) for name in names}
+                for key in keys
+            ]
+            found = {name: [row[name][0] for row in rows] for name in names}
+        return [
+            _run_result(
+                key,
+                found[""][i],
+                {name: found[name][i] for name in self.spec.pretrain_unimodal},
             )
-            for name in self.spec.pretrain_unimodal
-        }
-        result = self.trainer(data).train(
-            data,
-            key.seed,
-            self.folder(key),
-            _title(self.spec.model.model.name, key),
-            shutdown,
-            self._pretrained_models(key, data),
-        )
-        return _run_result(key, result, stages)
+            for i, key in enumerate(keys)
+        ]
+
+    def _train_stage(
+        self,
+        stage: str,
+        keys: Sequence[RunKey],
+        data: Dataset,
+        shutdown: GracefulShutdown,
+    ) -> list[ModelResult]:
+        """Trains a unimodal stage, or the model, of one seed or of several at once."""
+        trainer = self.trainer(data, stage)
+        name = f"{shown_name(stage)} only" if stage else self.spec.model.model.name
+        runs = [
+            SeedRun(
+                key.seed,
+                self.folder(key, stage),
+                tuple if stage else self._pretrained_models(key, data),
+            )
+            for key in keys
+        ]
+        if len(runs) > 1:
+            return train_seeds(trainer, data, runs, _title(name, keys), shutdown)
+        (run,) = runs
+        title = _title(name, keys)
+        return [
+            trainer.train(data, run.seed, run.folder, title, shutdown, run.pretrained)
+        ]
+
+    def _parallel(self, keys: Sequence[RunKey], data: Dataset) -> bool:
+        """Returns whether the seeds of a fold train at once; prints why."""
+        count = sum(read_run(self.folder(key)) is None for key in keys)
+        return count > 1 and trains_at_once(self.trainer(data), count)
 
     def evaluate(self, key: RunKey, data: Dataset) -> RunEvaluation:
         """Returns the scores of every split at the selected checkpoint of a run."""
@@ -148,9 +188,9 @@ def train(
         return result
     experiment, runs = Experiment(spec, workdir), []
     data, shutdown = None, shutdown or GracefulShutdown()
-    for key, data in runs_with_data(spec, workdir, verbose=True):
+    for keys, data in folds_with_data(spec, workdir, verbose=True):
         with shutdown:  # not while data are prepared, where there is nothing to save
-            runs.append(experiment.train(key, data, shutdown))
+            runs += experiment.train(keys, data, shutdown)
     assert data is not None  # every experiment has a fold and a seed
     # As read: callers get the same values for a new result and for a finished one.
     result = as_read(_result(spec, command, data, experiment.trainer(data), runs))
@@ -191,25 +231,33 @@ def evaluate(spec: ExperimentSpec, workdir: Path) -> list[RunEvaluation]:
 
 
 def runs_with_data(
-    spec: ExperimentSpec, workdir: Path, *, verbose: bool = False
+    spec: ExperimentSpec, workdir: Path
 ) -> Iterator[tuple[RunKey, Dataset]]:
-    """Yields every fold and seed with its data; a fold is prepared once.
+    """Yields every fold and seed with its data; a fold is prepared once."""
+    for keys, data in folds_with_data(spec, workdir):
+        for key in keys:
+            yield key, data
+
+
+def folds_with_data(
+    spec: ExperimentSpec, workdir: Path, *, verbose: bool = False
+) -> Iterator[tuple[list[RunKey], Dataset]]:
+    """Yields the runs of every fold with its data.
 
     Args:
         spec: The experiment.
         workdir: The work folder.
         verbose: Print which data are used.
     """
-    data, fold = None, None
     # All seeds of a fold come before the next fold, so one fold is in memory.
-    for key in fold_seed_pairs(spec, workdir):
-        if data is None or key.fold != fold:
-            data, fold = build_data.build_dataset(spec, key.fold), key.fold
-            # The ids of all stages, before the first is trained.
-            build_data.check_ids(spec, data)
-            if verbose:
-                _print_dataset(data, spec.data.label)
-        yield key, data
+    pairs = fold_seed_pairs(spec, workdir)
+    for fold, keys in itertools.groupby(pairs, key=lambda key: key.fold):
+        data = build_data.build_dataset(spec, fold)
+        # The ids of all stages, before the first is trained.
+        build_data.check_ids(spec, data)
+        if verbose:
+            _print_dataset(data, spec.data.label)
+        yield list(keys), data
 
 
 def _print_dataset(data: Dataset, label: str) -> None:
@@ -222,8 +270,12 @@ def _print_dataset(data: Dataset, label: str) -> None:
         log(f"warning: {shorten(warning)}")
 
 
-def _title(model: str, key: RunKey) -> str:
+def _title(model: str, keys: Sequence[RunKey]) -> str:
     """Returns the title of a run, with fold and seed if there are several."""
+    key, *others = keys
+    if others:  # the seeds are named where they are trained
+        suffix = f" fold {key.fold}"
+        return f"{model}{suffix}"
     suffix = "" if key.folder == "." else f" fold {key.fold} seed {key.seed}"
     return f"{model}{suffix}"
 

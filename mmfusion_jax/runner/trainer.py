@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mmfusion_jax.analysis.cost import count_macs_per_example, count_parameters
@@ -39,10 +40,10 @@ from mmfusion_jax.training.checkpoint.manager import CheckpointManager
 from mmfusion_jax.training.evaluation import collect
 from mmfusion_jax.training.loop import Loop
 from mmfusion_jax.training.metrics_log import MetricsLogger
-from mmfusion_jax.training.plan import SelectionState
+from mmfusion_jax.training.plan import SelectionState, TrainPlan
 from mmfusion_jax.training.signals import GracefulShutdown
 from mmfusion_jax.training.state import TrainState, create_state
-from mmfusion_jax.training.step import make_eval_step
+from mmfusion_jax.training.step import as_in_training, make_eval_step
 from mmfusion_jax.training.timing import peak_memory
 from mmfusion_jax.types import Batch, PyTree
 from mmfusion_jax.weights.convert import load
@@ -54,6 +55,23 @@ class PretrainedModel:
 
     params: PyTree
     stats: PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class FinalScores:
+    """What is known of a run that has ended.
+
+    Attributes:
+        valid: Scores of the selected checkpoint on the validation split, if any.
+        collected: Result of `collect` of the checkpoint on the test split.
+        loss: Loss of the checkpoint on the test split.
+        last: Scores of the last step on the test split.
+    """
+
+    valid: Evaluation | None
+    collected: Mapping[str, np.ndarray]
+    loss: float
+    last: Evaluation
 
 
 class Trainer:
@@ -79,17 +97,34 @@ class Trainer:
     @functools.cached_property
     def train_step(self) -> Callable[..., Any]:
         """The compiled training step."""
-        executor = self.components.executor
-        return executor.compile(self.components.train_step(executor.axis))
+        return self._compile_train_step(seeds=False)
+
+    @functools.cached_property
+    def seeds_step(self) -> Callable[..., Any]:
+        """The compiled training step of several seeds."""
+        return self._compile_train_step(seeds=True)
 
     @functools.cached_property
     def eval_step(self) -> Callable[[PyTree, Batch], PyTree]:
         """The compiled evaluation step."""
+        return self._compile_eval_step(seeds=False)
+
+    @functools.cached_property
+    def seeds_eval_step(self) -> Callable[[PyTree, Batch], PyTree]:
+        """The compiled evaluation step of several seeds."""
+        return self._compile_eval_step(seeds=True)
+
+    def _compile_train_step(self, *, seeds: bool) -> Callable[..., Any]:
+        executor = self.components.executor
+        step = self.components.train_step(executor.axis)
+        return executor.compile(step, seeds=seeds)
+
+    def _compile_eval_step(self, *, seeds: bool) -> Callable[[PyTree, Batch], PyTree]:
         parts = self.components
         step = make_eval_step(
             parts.model, parts.objective, parts.task.metrics(), parts.modalities
         )
-        return parts.executor.compile_eval(step)
+        return parts.executor.compile_eval(step, seeds=seeds)
 
     def init(self, seed: int) -> TrainState:
         """Returns the first state of `seed`; its program is the same for every seed."""
@@ -101,11 +136,34 @@ class Trainer:
         return self.components.executor.compile_init(self._init)
 
     @functools.cached_property
-    def _abstract(self) -> TrainState:
+    def abstract_state(self) -> TrainState:
         """Shapes, types and shardings of a state."""
         # To restore a checkpoint, its arrays need not exist before.
         init = functools.partial(self._init, _key_data(0))
         return self.components.executor.abstract(init)
+
+    def saved_arrays(self) -> PyTree:
+        """Returns the shapes of what the forward pass keeps for the backward pass."""
+        parts, state = self.components, self.abstract_state
+        # As under jit: outside of pmap, its axis is not defined.
+        model = build.build_model(self.spec, parts.task, None)
+        zero = jnp.zeros((), jnp.int32)
+        batch = as_in_training(self._dummy_batch, zero, parts.modalities)
+
+        def forward(params: PyTree, stats: PyTree, batch: Batch, key: Any):
+            def loss(params: PyTree):
+                outputs, _ = model.apply(
+                    {"params": params, "batch_stats": stats},
+                    batch,
+                    train=True,
+                    mutable=["batch_stats"],
+                    rngs={"dropout": key},
+                )
+                return parts.objective(outputs, batch, zero, None)[0]
+
+            return jax.vjp(loss, params)[1]
+
+        return jax.eval_shape(forward, state.params, state.stats, batch, state.key)
 
     def _init(self, key: Any) -> TrainState:
         """Returns the state that the data of a key creates."""
@@ -136,18 +194,15 @@ class Trainer:
             CheckpointError: The result or the checkpoints of an earlier training are
                 corrupted.
         """
-        if (result := read_run(folder)) is not None:
-            self._check_result(result, folder / RUN_FILE)
-            return result
+        if (found := self.finished(folder)) is not None:
+            return found
         pipeline = build_data.build_pipeline(self.spec, data, seed)
-        self._check_labels(data)
+        self.check_labels(data)
         # Every process trains and saves, since Orbax and collectives need all of them;
         # only the first one writes logs and results.
         first = jax.process_index() == 0
         with CheckpointManager(folder / "checkpoints", log=log) as checkpoints:
-            state, progress = self._restore(checkpoints)
-            if state is None:
-                state = self._start(seed, pretrained())
+            state, progress = self.restore_or_start(checkpoints, seed, pretrained)
             logger = MetricsLogger(folder if first else None, title, int(state.step))
             loop = Loop(
                 plan=self.plan,
@@ -161,21 +216,41 @@ class Trainer:
                 progress=progress,
             )
             with logger:
-                logger.log(f"{title}: {_status(int(state.step), self.plan.steps)}")
+                logger.log(f"{title}: {describe_start(int(state.step), self.plan)}")
                 loop.run()
             # The best step may be the last one, which is still being written.
             checkpoints.wait()
-            selected = self._selected(checkpoints, loop)
-            collected, loss = self.collect(selected.variables, pipeline, "test")
-            result = self._result(loop, selected, pipeline, collected, loss)
+            selected = self.selected(checkpoints, loop)
+            scores = FinalScores(
+                self.evaluate(selected.variables, pipeline, ("valid",)).get("valid"),
+                *self.collect(selected.variables, pipeline, "test"),
+                self.evaluate(loop.state.variables, pipeline, ("test",))["test"],
+            )
+            result = self.result(loop, selected, data, scores)
         if first:
-            # run.json is last: a folder with this file is a finished run, which is not
-            # trained again, so it must have the predictions too.
-            ids = _test_ids(data, len(collected["truth"]))
-            arrays = collected["truth"], collected["prediction"]
-            write_predictions(folder, ids, *arrays)
-            write_json(folder / RUN_FILE, result)
+            self.write(folder, data, scores, result)
         return as_read(result)
+
+    def finished(self, folder: Path) -> ModelResult | None:
+        """Returns the result of a finished run in `folder`; None if there is none.
+
+        Raises:
+            CheckpointError: The result is corrupted.
+        """
+        if (result := read_run(folder)) is not None:
+            self._check_result(result, folder / RUN_FILE)
+        return result
+
+    def write(
+        self, folder: Path, data: Dataset, scores: FinalScores, result: ModelResult
+    ) -> None:
+        """Writes the predictions and the result of a run."""
+        # run.json is last: a folder with this file is a finished run, which is not
+        # trained again, so it must have the predictions too.
+        ids = _test_ids(data, len(scores.collected["truth"]))
+        arrays = scores.collected["truth"], scores.collected["prediction"]
+        write_predictions(folder, ids, *arrays)
+        write_json(folder / RUN_FILE, result)
 
     def _check_result(self, result: ModelResult, path: Path) -> None:
         """Raises CheckpointError unless a stored result fits the label."""
@@ -196,23 +271,28 @@ class Trainer:
         for split in splits or ("valid", "test"):
             if split in pipeline.dataset.sources:
                 collected, loss = self.collect(variables, pipeline, split)
-                results[split] = self._scores(collected, loss)
+                results[split] = self.scores(collected, loss)
         return results
 
     def collect(
         self, variables: PyTree, pipeline: Pipeline, split: str
     ) -> tuple[dict[str, np.ndarray], float]:
         """Returns what the metrics need of every example of `split`, and the loss."""
-        put = functools.partial(self.components.executor.put, train=False)
+        variables = self.with_prior(variables, pipeline.dataset)
+        return collect(self.eval_step, variables, self.eval_batches(pipeline, split))
+
+    def with_prior(self, variables: PyTree, data: Dataset) -> PyTree:
+        """Adds the prediction for examples without any modality that the model reads.
+
+        It is what is known of the labels without the inputs.
+        """
         task = self.components.task
-        # The prediction for examples without any modality that the model reads: what is
-        # known of the labels without the inputs.
-        prior = task.prior(pipeline.dataset.label("train", task.label))
-        return collect(
-            self.eval_step,
-            {**variables, "prior": prior},
-            map(put, pipeline.evaluate(split)),
-        )
+        return {**variables, "prior": task.prior(data.label("train", task.label))}
+
+    def eval_batches(self, pipeline: Pipeline, split: str) -> Iterator[Batch]:
+        """Yields the batches of a split, on the devices."""
+        put = functools.partial(self.components.executor.put, train=False)
+        return map(put, pipeline.evaluate(split))
 
     def best_state(self, folder: Path) -> TrainState:
         """Returns the selected state of a run that was trained in `folder`.
@@ -226,7 +306,7 @@ class Trainer:
             with CheckpointManager(path, log=log, read_only=True) as saved:
                 scored = saved.best_step is not None
                 restore = saved.restore_best if scored else saved.restore_latest
-                found = restore(self._abstract)
+                found = restore(self.abstract_state)
         if found is None:
             raise CheckpointError(
                 "K01",
@@ -269,11 +349,16 @@ class Trainer:
             log(f"{shown_name(modality)}: loaded weights from {path}{suffix}")
         return trees["params"], trees["batch_stats"]
 
-    def _restore(self, checkpoints: CheckpointManager):
-        """Returns the newest intact state and the selection state, or None."""
-        found = checkpoints.restore_latest(self._abstract)
+    def restore_or_start(
+        self,
+        checkpoints: CheckpointManager,
+        seed: int,
+        pretrained: Callable[[], Sequence[PretrainedModel]],
+    ) -> tuple[TrainState, SelectionState]:
+        """Returns the newest intact state, or a new one, and the selection state."""
+        found = checkpoints.restore_latest(self.abstract_state)
         if found is None:
-            return None, SelectionState()
+            return self._start(seed, pretrained()), SelectionState()
         state, meta = found
         return state, SelectionState.restore(meta["progress"])
 
@@ -282,7 +367,7 @@ class Trainer:
         put = functools.partial(self.components.executor.put, train=True)
         return map(put, pipeline.train(start, stop))
 
-    def _check_labels(self, data: Dataset) -> None:
+    def check_labels(self, data: Dataset) -> None:
         """Checks all labels on the host, before anything is trained on them."""
         check_splits(data, "train", "test")
         task = self.components.task
@@ -295,11 +380,11 @@ class Trainer:
         train, test = (data.label(split, task.label) for split in ("train", "test"))
         return constant_baseline_scores(task, train, test)
 
-    def _scores(self, collected: Mapping[str, np.ndarray], loss: float) -> Evaluation:
+    def scores(self, collected: Mapping[str, np.ndarray], loss: float) -> Evaluation:
         """Returns the scores of collected predictions."""
         return compute_scores(self.components.task.metrics(), collected, loss)
 
-    def _selected(self, checkpoints: CheckpointManager, loop: Loop) -> TrainState:
+    def selected(self, checkpoints: CheckpointManager, loop: Loop) -> TrainState:
         """Returns the state that the selection split chose; else the last one."""
         if checkpoints.best_step is None:
             return loop.state
@@ -310,40 +395,33 @@ class Trainer:
         )
         return checkpoints.restore_best(abstract)[0]
 
-    def _result(
-        self,
-        loop: Loop,
-        selected: TrainState,
-        pipeline: Pipeline,
-        collected: Mapping[str, np.ndarray],
-        loss: float,
+    def result(
+        self, loop: Loop, selected: TrainState, data: Dataset, scores: FinalScores
     ) -> ModelResult:
         """Returns the result of a run that has ended.
 
         Args:
             loop: The training.
             selected: Selected checkpoint.
-            pipeline: Its data.
-            collected: Result of `collect` of the checkpoint on the test split.
-            loss: Loss of the checkpoint on the test split.
+            data: The fold.
+            scores: Scores of the checkpoint and of the last step.
         """
-        last = loop.state
-        scores = self.evaluate(selected.variables, pipeline, ("valid",))
+        last, collected = loop.state, scores.collected
         step = int(selected.step)
         # `PlotData` has finite values only; that others exist is in the scores.
         finite_rows = rows_are_finite(collected)
         finite = {name: x[finite_rows] for name, x in collected.items()}
         return ModelResult(
             model=self.spec.model.model.name,
-            baseline=self._baseline(pipeline.dataset),
+            baseline=self._baseline(data),
             parameters=count_parameters(selected.params),
             step=step,
             epoch=step / self.plan.steps_per_epoch,
             steps=int(last.step),
             ended="early" if loop.stopped_early else "finished",
-            valid=scores.get("valid"),
-            test=self._scores(collected, loss),
-            last=self.evaluate(last.variables, pipeline, ("test",))["test"],
+            valid=scores.valid,
+            test=self.scores(collected, scores.loss),
+            last=scores.last,
             best_test=loop.progress.best_test,
             plot_data=self.components.task.plot_data(finite),
             modality_weights={**mean_modality_weights(collected)},
@@ -357,7 +435,7 @@ class Trainer:
     def macs_per_example(self) -> int | None:
         """Multiply-accumulates of one example, counted without running the model."""
         model = build.build_model(self.spec, self.components.task, None)
-        variables = self._abstract.variables
+        variables = self.abstract_state.variables
         try:
             return count_macs_per_example(model, variables, self._dummy_batch).total
         except Exception as error:  # a trained model must not be lost for this number
@@ -374,13 +452,13 @@ def _test_ids(data: Dataset, count: int) -> list[str]:
     return [name for i, name in enumerate(ids) if source[i]["weight"] > 0]
 
 
-def _status(step: int, steps: int) -> str:
+def describe_start(step: int, plan: TrainPlan) -> str:
     """Returns the first line of a run: the first step compiles for minutes."""
-    if step >= steps:
+    if step >= plan.steps:
         return "already finished"
     if step:
         return f"resuming from step {step}"
-    return f"training for {steps} steps (the first step includes compilation)"
+    return f"training for {plan.steps} steps (the first step includes compilation)"
 
 
 def _key_data(seed: int) -> np.ndarray:

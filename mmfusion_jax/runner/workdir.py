@@ -12,7 +12,12 @@ from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.errors import ConfigError, shorten, shown
 from mmfusion_jax.results.config_file import WorkdirConfig, read_config, write_config
 
-UNRECORDED = ("distributed", "data.num_read_threads", "train.log_every")
+UNRECORDED = (
+    "distributed",
+    "data.num_read_threads",
+    "train.log_every",
+    "train.parallel_seeds",
+)
 """Fields that do not change a run."""
 
 

@@ -47,7 +47,32 @@ def collect(
     """
     # All steps are dispatched before the first result is fetched, so the devices do not
     # wait for the host between batches.
+    return _joined(jax.device_get([step(variables, batch) for batch in batches]))
+
+
+def collect_seeds(
+    step: Callable[[PyTree, Batch], PyTree],
+    variables: PyTree,
+    batches: Iterable[Batch],
+) -> list[tuple[dict[str, np.ndarray], float]]:
+    """Runs an evaluation step of several seeds over a split, which is read once.
+
+    Args:
+        step: Compiled step of `make_eval_step`, mapped over seeds.
+        variables: Variables of the model, with a leading axis of seeds.
+        batches: Batches of the split, on the devices.
+
+    Returns:
+        The result of `collect` for every seed.
+    """
     parts = jax.device_get([step(variables, batch) for batch in batches])
+    seeds = len(parts[0]["loss"])
+    take = lambda index: jax.tree.map(lambda x: x[index], parts)
+    return [_joined(take(index)) for index in range(seeds)]
+
+
+def _joined(parts: list[Mapping[str, Any]]) -> tuple[dict[str, np.ndarray], float]:
+    """Returns the collected arrays and the mean loss of the batches of a split."""
     valid = np.concatenate([part["weight"] > 0 for part in parts])
     counts = [np.sum(part["weight"]) for part in parts]
     # The loss of a batch is the mean over its valid examples, and the last batch has

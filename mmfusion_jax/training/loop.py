@@ -18,8 +18,7 @@ from mmfusion_jax.errors import (
 from mmfusion_jax.metrics.nonfinite import describe_undefined
 from mmfusion_jax.results.metrics_file import MetricsLine
 from mmfusion_jax.results.model_result import BestTest, Evaluation
-from mmfusion_jax.results.rounding import format_number
-from mmfusion_jax.training.metrics_log import MetricsLogger
+from mmfusion_jax.training.metrics_log import MetricsLogger, ScoreLine
 from mmfusion_jax.training.optimizer import reduce_lr
 from mmfusion_jax.training.plan import SelectionState, TrainPlan
 from mmfusion_jax.training.signals import GracefulShutdown
@@ -63,6 +62,7 @@ class Loop:
         clock: Timer of the steps.
         stopped_early: True if the score stopped improving.
         nonfinite_limit_reached: True after too many consecutive non-finite steps.
+        done: Number of completed steps.
     """
 
     plan: TrainPlan
@@ -78,6 +78,10 @@ class Loop:
     clock: StepTimer = dataclasses.field(default_factory=StepTimer)
     stopped_early: bool = False
     nonfinite_limit_reached: bool = False
+    done: int = 0
+    _pending: list[tuple[int, Metrics]] = dataclasses.field(
+        default_factory=list, init=False
+    )
 
     def run(self) -> TrainState:
         """Trains and returns the last state.
@@ -88,29 +92,37 @@ class Loop:
                 before them are saved.
         """
         started = time.perf_counter()
-        done = int(self.state.step)
-        self.logger.start(done, self.plan.steps)
+        if self.begin():
+            self._train()
+        self.clock.total = time.perf_counter() - started
+        return self.state
+
+    def begin(self) -> bool:
+        """Shows the progress; returns whether there are steps to train."""
+        self.done = int(self.state.step)
+        self.logger.start(self.done, self.plan.steps)
         # The untrained model is evaluated and saved, so that every run has a result.
         if self.plan.steps == 0:
             self._evaluate(0)
             self._save(0, scored=True)
         # A run that was killed between early stopping and its result stops again here.
-        self.stopped_early = done < self.plan.steps and self._is_stale()
-        if done < self.plan.steps and not self.stopped_early:
-            self._train(done)
-        self.clock.total = time.perf_counter() - started
-        return self.state
+        self.stopped_early = self.done < self.plan.steps and self._is_stale()
+        return self.is_running
 
-    def _train(self, done: int) -> None:
+    @property
+    def is_running(self) -> bool:
+        """Whether there are steps to train."""
+        return self.done < self.plan.steps and not self.stopped_early
+
+    def _train(self) -> None:
         """Runs steps until the end of the plan, early stopping or a signal."""
-        batches = self.batches(done, self.plan.steps)
-        pending: list[tuple[int, Metrics]] = []
+        batches = self.batches(self.done, self.plan.steps)
         since = time.perf_counter()
-        while done < self.plan.steps and not self.stopped_early:
+        while self.is_running:
             requested = time.perf_counter()
             batch = next(batches)
             # If the previous step still runs, the devices did not wait for this batch.
-            stalled = is_ready(pending[-1:])
+            stalled = is_ready(self._pending[-1:])
             waited = time.perf_counter() - requested if stalled else 0.0
             # Dispatched asynchronously; the old state may be donated and must not be
             # used again. After it, the host waits for the step before: so the devices
@@ -118,60 +130,93 @@ class Loop:
             # never more than one step ahead, which bounds the memory of batches in
             # flight and makes the times those of steps.
             self.state, metrics = self.step(self.state, batch)
-            done += 1
-            since = self._sync_previous_step(since, waited, pending, metrics)
-            pending.append((done, metrics))
-            ends, saved = self.plan.evaluates_after(done), False
+            since = self._sync_previous_step(since, waited, metrics)
             # A signal only sets a flag, which is read here, between steps: the state is
             # complete, and is saved with `wait`, since the process ends afterwards.
-            stop = self.shutdown.signal is not None
-            if (
-                ends
-                or stop
-                or self.nonfinite_limit_reached
-                or done % self.plan.log_every == 0
-            ):
-                self._log_metrics(pending)
+            if self.after_step(metrics, stop=self.shutdown.signal is not None):
                 since = time.perf_counter()
-            if ends:
-                # Before the save: the checkpoint contains its own score, the selection
-                # state after it and the reduced learning rate, so a resumed run does
-                # not evaluate it again.
-                self._evaluate(done)
-                self._reduce_lr(done)
-                self.stopped_early = done < self.plan.steps and self._is_stale()
-            if ends or stop or self.plan.saves_after(done):
-                saved = self._save(done, scored=ends, wait=stop)
-                since = time.perf_counter()
-            # A signal during the last step ends nothing early: the run is complete.
-            if stop and done < self.plan.steps and not self.stopped_early:
-                raise self._interrupted(done, saved)
+
+    def after_step(self, metrics: Metrics, *, stop: bool) -> bool:
+        """Counts a step; logs, evaluates and saves if the plan has it there.
+
+        Args:
+            metrics: Metrics of the step.
+            stop: True to save the state and to end, after a signal.
+
+        Returns:
+            Whether anything was logged or saved, which takes time.
+
+        Raises:
+            Interrupted: As `stop` asks; the state is saved.
+            DivergedError: Too many consecutive steps were not finite; the weights from
+                before them are saved.
+        """
+        self.done += 1
+        self._pending.append((self.done, metrics))
+        done, saved = self.done, False
+        ends, saves = self.plan.evaluates_after(done), self.plan.saves_after(done)
+        logs = (
+            ends
+            or stop
+            or self.nonfinite_limit_reached
+            or done % self.plan.log_every == 0
+        )
+        if logs:
+            self._log_metrics()
+        if ends:
+            # Before the save: the checkpoint contains its own score, the selection
+            # state after it and the reduced learning rate, so a resumed run does
+            # not evaluate it again.
+            self._evaluate(done)
+            self._reduce_lr(done)
+            self.stopped_early = done < self.plan.steps and self._is_stale()
+        if ends or stop or saves:
+            saved = self._save(done, scored=ends, wait=stop)
+        # A signal during the last step ends nothing early: the run is complete.
+        if stop and self.is_running:
+            raise self._interrupted(done, saved)
+        return logs or saves
 
     def _sync_previous_step(
-        self, since: float, waited: float, pending: list[Any], metrics: Metrics
+        self, since: float, waited: float, metrics: Metrics
     ) -> float:
         """Waits for the previous step: one step is dispatched ahead of the host."""
-        if not self.clock.compile:  # the first step of a process compiles
-            jax.block_until_ready(metrics)
-            self.clock.compile = time.perf_counter() - since
-        elif pending:
+        # The first step of a process compiles, and is waited for.
+        previous = self._pending[-1][1] if self._pending else None
+        awaited = previous if self.clock.compile else metrics
+        jax.block_until_ready(awaited)
+        self.add_time(time.perf_counter() - since, waited, previous)
+        return time.perf_counter()
+
+    def add_time(self, seconds: float, waited: float, previous: Metrics | None) -> None:
+        """Counts the time of a step; without a step before, only the first one's.
+
+        Args:
+            seconds: Time of the step.
+            waited: The part of it for which the devices waited for data.
+            previous: Metrics of the step before, which has ended.
+        """
+        if not self.clock.compile:
+            self.clock.compile = seconds
+        elif previous is not None:
             # Of the previous step, so a limit is noticed one step late.
-            before = jax.block_until_ready(pending[-1][1])
+            before = self.fetch(previous)
             self.nonfinite_limit_reached = (
                 int(before["nonfinite/consecutive_steps"])
                 >= self.plan.max_nonfinite_steps
             )
-            self.clock.steps.append(time.perf_counter() - since)
+            self.clock.steps.append(seconds)
             self.clock.data_stall += waited
-        return time.perf_counter()
 
-    def _log_metrics(self, pending: list[tuple[int, Metrics]]) -> None:
+    def fetch(self, metrics: Metrics) -> Metrics:
+        """Returns the metrics of this run, on the host."""
+        return jax.device_get(metrics)
+
+    def _log_metrics(self) -> None:
         """Fetches the metrics of the last steps, logs them and checks them."""
-        if not pending:
-            return
         # Metrics stay on the devices until here: to fetch them is to wait for the step.
-        fetched = [(number, jax.device_get(metrics)) for number, metrics in pending]
-        pending.clear()
+        fetched = [(number, self.fetch(metrics)) for number, metrics in self._pending]
+        self._pending.clear()
         for number, metrics in fetched:
             bad = [name for name, x in metrics.items() if _is_nonfinite(name, x)]
             if bad:
@@ -243,10 +288,9 @@ class Loop:
             else self.reported_split
         )
         scores, metric = results[split].scores, self.plan.selection_metric
-        self.logger.log(
-            f"epoch {epoch:.0f}, step {step}/{self.plan.steps}: {split} "
-            f"{shown_name(metric)} {format_number(scores[metric])}, "
-            f"loss {format_number(scores['loss'])}"
+        when = f"epoch {epoch:.0f}, step {step}/{self.plan.steps}"
+        self.logger.log_scores(
+            ScoreLine(when, split, metric, scores[metric], scores["loss"])
         )
 
     def _reduce_lr(self, step: int) -> None:

@@ -1,5 +1,6 @@
 """Logs metrics to JSONL, TensorBoard and the console."""
 
+import dataclasses
 import math
 import sys
 from pathlib import Path
@@ -15,12 +16,33 @@ from rich.progress import (
 )
 from tensorboardX import SummaryWriter
 
-from mmfusion_jax.errors import printable
+from mmfusion_jax.errors import printable, shown_name
+from mmfusion_jax.results.json_file import Number
 from mmfusion_jax.results.metrics_file import (
     METRICS_FILE,
     MetricsLine,
     drop_lines_after,
 )
+from mmfusion_jax.results.rounding import format_number
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreLine:
+    """The scores of an evaluation that are shown.
+
+    Attributes:
+        when: Epoch and step, such as "epoch 1, step 4/16".
+        split: The split.
+        metric: The selection metric.
+        score: Its value; None where it is not defined.
+        loss: The loss.
+    """
+
+    when: str
+    split: str
+    metric: str
+    score: Number
+    loss: Number
 
 
 class MetricsLogger:
@@ -99,6 +121,13 @@ class MetricsLogger:
         """Updates the bar and the `note` next to it."""
         if self._bar is not None:
             self._bar.update(self._task, completed=step, note=note)
+
+    def log_scores(self, line: ScoreLine) -> None:
+        """Prints the scores of an evaluation."""
+        self.log(
+            f"{line.when}: {line.split} {shown_name(line.metric)} "
+            f"{format_number(line.score)}, loss {format_number(line.loss)}"
+        )
 
     def log(self, line: str) -> None:
         """Prints one line, above the bar if there is one."""

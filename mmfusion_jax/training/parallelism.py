@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -65,14 +66,28 @@ class Executor:
         """Split across the devices on the leading axis."""
         return NamedSharding(self.mesh, P(AXIS))
 
-    def compile(self, step: Step) -> Step:
-        """Compiles a training step made for `axis`; the state is donated."""
+    @property
+    def seeds_sharding(self) -> NamedSharding:
+        """Split across the devices on the second axis; the first is that of seeds."""
+        return NamedSharding(self.mesh, P(None, AXIS))
+
+    def compile(self, step: Step, *, seeds: bool = False) -> Step:
+        """Compiles a training step made for `axis`; the state is donated.
+
+        Args:
+            step: The step of one seed.
+            seeds: True to map the step over a leading axis of seeds, which the state,
+                the batch and the metrics have.
+        """
+        if seeds:
+            step = jax.vmap(step)
         if self.parallel == "jit":
             # XLA reuses the memory of the donated state for the new one; without
             # donation both exist at once.
+            split = self.seeds_sharding if seeds else self.batch_sharding
             return jax.jit(
                 step,
-                in_shardings=(self.replicated, self.batch_sharding),
+                in_shardings=(self.replicated, split),
                 out_shardings=(self.replicated, self.replicated),
                 donate_argnums=0,
             )
@@ -88,10 +103,26 @@ class Executor:
         local = self.devices or jax.local_device_count()
         # pmap maps over the leading axis, one row of it per device.
         rows = lambda x: x.reshape(local, -1, *x.shape[1:])
+        if seeds:
+            rows = lambda x: np.moveaxis(
+                x.reshape(len(x), local, -1, *x.shape[2:]), 1, 0
+            )
         return lambda state, batch: mapped(state, jax.tree.map(rows, batch))
 
-    def compile_eval(self, step: Callable[[PyTree, Batch], PyTree]):
-        """Compiles an evaluation step under jit; its sums are global."""
+    def compile_eval(
+        self, step: Callable[[PyTree, Batch], PyTree], *, seeds: bool = False
+    ):
+        """Compiles an evaluation step under jit; its sums are global.
+
+        Args:
+            step: The step of one seed.
+            seeds: True to map the step over a leading axis of seeds, which the
+                variables and the results have; the batch and the prior are the same
+                for all.
+        """
+        if seeds:
+            plain, stacked = step, {"params": 0, "batch_stats": 0, "prior": None}
+            step = jax.vmap(plain, in_axes=(stacked, None))
         return jax.jit(
             step,
             in_shardings=(self.replicated, self.batch_sharding),
@@ -123,18 +154,20 @@ class Executor:
         )
         return jax.tree.map(describe, jax.eval_shape(init))
 
-    def put(self, batch: Batch, *, train: bool) -> Batch:
+    def put(self, batch: Batch, *, train: bool, seeds: bool = False) -> Batch:
         """Transfers this process's rows of a batch to the devices.
 
         Args:
             batch: NumPy leaves, (local rows ...).
             train: True for the training step, where pmap takes host arrays directly.
+            seeds: True for leaves with a leading axis of seeds.
         """
         if train and self.parallel == "pmap":
             return batch
+        split = self.seeds_sharding if seeds else self.batch_sharding
         # Every process has only its rows; the global array is their concatenation.
         transfer: Callable[[Any], jax.Array] = lambda x: (
-            jax.make_array_from_process_local_data(self.batch_sharding, x)
+            jax.make_array_from_process_local_data(split, x)
         )
         return jax.tree.map(transfer, batch)
 
