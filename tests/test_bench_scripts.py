@@ -34,3 +34,14 @@ def test_mea_beside_pytorch(tmp_path):
     assert found["difference"] < 1e-4
     assert all(found["step"][library]["wall"] for library in ("jax", "torch"))
     assert "| step | " in table
+
+
+@pytest.mark.slow
+def test_seeds_at_once(tmp_path):
+    out = tmp_path / "seeds.json"
+    command = [sys.executable, FOLDER / "seeds.py", "--quick", "--out", str(out)]
+    table = subprocess.check_output(command, text=True)
+    step = json.loads(out.read_text())["cases"]["late_fusion_digits"]["step"]
+    assert set(step) == {"one", "at_once", "in_turn"}
+    assert 1 < step["in_turn"]["cpu"] / step["one"]["cpu"] < 10
+    assert "| late_fusion_digits | " in table
