@@ -22,6 +22,7 @@ PUBLIC = by_name(
         "mmfusion_jax.ops.predicted_attention:predict_attention",
         "mmfusion_jax.ops.softmax_weighted_sum:weighted_sum",
         "mmfusion_jax.ops.compact_bilinear",
+        "mmfusion_jax.ops.varying_energy:varying_energy",
         "mmfusion_jax.ops.late_fusion",
     )
 )
@@ -53,5 +54,6 @@ if TYPE_CHECKING:
         predict_attention as predict_attention,
     )
     from mmfusion_jax.ops.softmax_weighted_sum import weighted_sum as weighted_sum
+    from mmfusion_jax.ops.varying_energy import varying_energy as varying_energy
 else:
     __getattr__, __dir__, __all__ = attach(__name__, PUBLIC)
