@@ -16,7 +16,9 @@ Values are those of Sec. 5.3; "code" marks those of the released code, "ours" th
 neither gives. Rows of Table 5 are `config.model.levels` with a weight of 0 for the term
 of the level that is left out, and `config.model.mcf=False`, linear layers instead of
 MCF. Rows of Table 9 are `config.model.image_encoder`, with `projection_dim=128`, for
-tslc 256. The scale of the released code, `config.model.variant=released_code`, is
+tslc 256. The projections and initial biases of the released code are
+`config.model.variant=released_code`, and so `variant` of the encoders of audio and video;
+its scale is
 `config.losses.level1.scale=2.6593`, and so for level2 and level3; with
 `config.model.learnable_scale` it is 1.
 """
@@ -60,8 +62,8 @@ def get_config(data: str = "digits") -> ConfigDict:
                 vocab_size=30522,
                 max_position_embeddings=512,
             ),
-            audio=dict(name="lstm", hidden_dim=64),
-            video=dict(name="lstm", hidden_dim=64),
+            audio=dict(name="lstm", hidden_dim=64, variant="paper"),
+            video=dict(name="lstm", hidden_dim=64, variant="paper"),
         ),
         modality_order=ORDER,
         mixture_dim=64,  # code
@@ -182,7 +184,9 @@ def _sims(config: ConfigDict) -> None:
 def _vectors(config: ConfigDict) -> None:
     """Sets precomputed embeddings as text, and LSTM encoders of all modalities."""
     _narrow(config)
-    config.model.encoders = {m: dict(name="lstm", hidden_dim=32) for m in ORDER}
+    config.model.encoders = {
+        m: dict(name="lstm", hidden_dim=32, variant="paper") for m in ORDER
+    }
     config.model.dropout = 0.3
     config.optim.update(dict(learning_rate=1e-3, coupled_weight_decay=1e-3))
     config.data.data_dir = ""

@@ -1,13 +1,13 @@
 """LSTM encoder that returns its last state as one token (MCL-MCF)."""
 
-from typing import Any
+from typing import Any, Literal
 
 import einops
 import flax.linen as nn
 import jax.numpy as jnp
 
 from mmfusion_jax.errors import ConfigError
-from mmfusion_jax.layers.linear import torch_dense, xavier_normal
+from mmfusion_jax.layers.linear import xavier_dense, xavier_normal
 from mmfusion_jax.layers.recurrent import LSTM
 from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.option_types import PositiveInt
@@ -36,15 +36,19 @@ class LSTMEncoder(nn.Module):
     Attributes:
         hidden_dim: Width of the state and the token, d.
         dtype: Dtype of the computation; None keeps the input's.
+        variant: "paper", or "released_code", whose initial biases are PyTorch's
+            default.
 
     Reference:
         MCL-MCF, Eq. 2.
     Deviation:
-        The linear layer is from the released code; the paper has only the state.
+        The linear layer is from the released code; the paper has only the state. The
+        paper's initialization is Xavier, which biases cannot have: ours are 0.
     """
 
     hidden_dim: PositiveInt = 64
     dtype: Any = None
+    variant: Literal["paper", "released_code"] = "paper"
 
     @nn.compact
     def __call__(self, values: Array, mask: Array, *, train: bool) -> Tokens:
@@ -72,18 +76,16 @@ class LSTMEncoder(nn.Module):
                 )
             values = jnp.asarray(values) / 255
         x = einops.rearrange(values, "b t ... -> b t (...)")
+        default_bias = self.variant == "released_code"
         state = LSTM(
             self.hidden_dim,
             kernel_init=xavier_normal,
             dtype=self.dtype,
             last=True,
+            bias_init=None if default_bias else nn.initializers.zeros,
             name="lstm",
         )(Tokens(x, mask), train=train)
-        out = torch_dense(
-            self.hidden_dim,
-            self.hidden_dim,
-            dtype=self.dtype,
-            kernel_init=xavier_normal,
-            name="out",
+        out = xavier_dense(
+            state.values, self.hidden_dim, "out", self.dtype, default_bias=default_bias
         )
-        return state.replace(values=zero_masked(out(state.values), state.mask))
+        return state.replace(values=zero_masked(out, state.mask))

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError, shown
+from mmfusion_jax.errors import ConfigError, shown, suggest
 from mmfusion_jax.layers.linear import torch_uniform, xavier_normal
 from mmfusion_jax.layers.pooling import first
 from mmfusion_jax.ops.chunked_map import map_in_chunks
@@ -21,6 +21,7 @@ ACTIVATIONS = {
     "leaky_relu": jax.nn.leaky_relu,
     "none": lambda x: x,
 }
+VARIANTS = ("paper", "released_code")
 
 
 class TensorConvolution(nn.Module):
@@ -57,12 +58,18 @@ class TensorConvolution(nn.Module):
         last_activation: After the last one: "relu", "leaky_relu" or "none".
         chunk: Examples at a time, to save memory; 0 for all at once.
         dtype: Dtype of the computation; None keeps the input's.
+        variant: Initial values, "paper" or "released_code": see Deviation.
 
     Reference:
         MCL-MCF, Sec. 3.3.3, Eq. 14-15.
     Deviation:
-        Tensor fusion networks append 1 to the vectors; this paper does not. The last
-        ReLU may be 0 for all examples: see "active" in the model's auxiliary outputs.
+        Tensor fusion networks append 1 to the vectors; this paper does not. Its
+        initialization is Xavier, which biases cannot have: ours are 0. PyTorch's
+        default, as in the released code, is up to 1/3, which is several times larger
+        than products of small vectors: the last ReLU is then often 0 for all examples,
+        or the image equal for all. Xavier leaves the sign open: ours makes the sum of
+        every filter positive, since for inputs of at least 0 another one may be 0
+        everywhere after its ReLU (a dead image in 1 of 300 draws).
     """
 
     x: str
@@ -72,6 +79,7 @@ class TensorConvolution(nn.Module):
     last_activation: Literal["relu", "leaky_relu", "none"] = "relu"
     chunk: int = 16
     dtype: Any = None
+    variant: Literal["paper", "released_code"] = "paper"
 
     @nn.compact
     def __call__(self, streams: Streams, *, train: bool) -> Streams:
@@ -85,7 +93,8 @@ class TensorConvolution(nn.Module):
             train: Unused; part of the interface of all fusion blocks.
 
         Raises:
-            ConfigError: A vector is too short for the convolutions.
+            ConfigError: A vector is too short for the convolutions, or the variant is
+                unknown.
         """
         del train
         rows, columns = streams[self.x], streams[self.y]
@@ -108,12 +117,22 @@ class TensorConvolution(nn.Module):
             zip((1, *self.channels[:-1]), self.channels, strict=True)
         ):
             shape = (SIDE, SIDE, c, k)
-            kernel = self.param(f"kernel_{i}", xavier_normal, shape)
-            bias = self.param(f"bias_{i}", torch_uniform(SIDE * SIDE * c), (k,))
+            if self.variant == "released_code":
+                inits = xavier_normal, torch_uniform(SIDE * SIDE * c)
+            else:
+                inits = positive_xavier, nn.initializers.zeros
+            kernel = self.param(f"kernel_{i}", inits[0], shape)
+            bias = self.param(f"bias_{i}", inits[1], (k,))
             layers.append((kernel.astype(dtype), bias.astype(dtype)))
         return layers
 
     def _check(self, *widths: int) -> None:
+        if self.variant not in VARIANTS:
+            raise ConfigError(
+                "C03",
+                f"variant={shown(self.variant)} is unknown.",
+                suggest(self.variant, VARIANTS),
+            )
         needed = (SIDE - 1) * len(self.channels) + 1
         if min(widths) < needed:
             raise ConfigError(
@@ -122,6 +141,13 @@ class TensorConvolution(nn.Module):
                 f"{needed:d} elements, but {shown(self.x)} and {shown(self.y)} have "
                 f"{shown(widths)}.",
             )
+
+
+def positive_xavier(key: Array, shape: Any, dtype: Any = float) -> Array:
+    """Xavier initializer of filters (... k), negated where their sum is negative."""
+    kernel = xavier_normal(key, shape, dtype)
+    total = jnp.sum(kernel, axis=tuple(range(len(shape) - 1)))
+    return jnp.where(total < 0, -kernel, kernel)
 
 
 def convolve_outer(

@@ -28,6 +28,11 @@ def torch_uniform(fan_in: int) -> nn.initializers.Initializer:
 xavier_normal = nn.initializers.variance_scaling(1.0, "fan_avg", "normal")
 """PyTorch's xavier_normal_; the one in `nn.initializers` is truncated."""
 
+stacked_xavier_normal = nn.initializers.variance_scaling(
+    1.0, "fan_avg", "normal", batch_axis=0
+)
+"""`xavier_normal` for several kernels in one array, along its first axis."""
+
 
 def torch_dense(
     fan_in: int,
@@ -59,8 +64,39 @@ def torch_dense(
     )
 
 
-def xavier_dense(x: Array, features: int, name: str, dtype: Any) -> Array:
-    """Applies a Dense layer with Xavier initialization, (... d) to (... features)."""
+def zero_bias_dense(
+    features: int, *, use_bias: bool = True, dtype: Any = None, name: str | None = None
+) -> nn.Dense:
+    """Dense layer with Xavier initialization, whose bias is 0 initially.
+
+    PyTorch's default bias does not depend on the input. It is larger than the product
+    with a small one, and all examples then have nearly the same output.
+
+    Args:
+        features: Number of outputs.
+        use_bias: Add a bias.
+        dtype: Dtype of the computation; None keeps the input's.
+        name: Name of the layer.
+    """
+    return nn.Dense(
+        features, use_bias, dtype=dtype, kernel_init=xavier_normal, name=name
+    )
+
+
+def xavier_dense(
+    x: Array, features: int, name: str, dtype: Any, *, default_bias: bool = False
+) -> Array:
+    """Applies a Dense layer with Xavier initialization, (... d) to (... features).
+
+    Args:
+        x: Input, (... d).
+        features: Number of outputs.
+        name: Name of the layer.
+        dtype: Dtype of the computation; None keeps the input's.
+        default_bias: Initialize the bias with PyTorch's default; 0 if False.
+    """
+    if not default_bias:
+        return zero_bias_dense(features, dtype=dtype, name=name)(x)
     layer = torch_dense(
         x.shape[-1], features, dtype=dtype, kernel_init=xavier_normal, name=name
     )

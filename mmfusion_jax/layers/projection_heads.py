@@ -6,7 +6,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmfusion_jax.layers.linear import torch_dense, xavier_normal
+from mmfusion_jax.layers.linear import xavier_dense
 from mmfusion_jax.ops.contrastive import l2_normalize
 from mmfusion_jax.types import Array
 
@@ -34,13 +34,18 @@ class ProjectionHeads(nn.Module):
     Attributes:
         output_dim: Width of the common space.
         variant: "paper", or "released_code", which normalizes y before its projection
-            and not after; its loss has the scale ln(1 / 0.07).
+            and not after; its loss has the scale ln(1 / 0.07), and biases start at
+            PyTorch's default instead of 0.
         learnable_scale: Multiply x' by exp(tau), with tau learned from ln(1 / 0.07);
             the loss then has the scale 1.
         dtype: Dtype of the projections; None keeps the input's.
 
     Reference:
         MCL-MCF, Algorithm 1.
+    Deviation:
+        The paper's initialization is Xavier, which biases cannot have: ours are 0. A
+        default bias is larger than the projection of a view with small elements, and
+        after the normalization all examples would be nearly equal.
     """
 
     output_dim: int = 128
@@ -53,14 +58,13 @@ class ProjectionHeads(nn.Module):
         """Maps (b d) and (b e) to two arrays (b k), float32 or wider."""
 
         def project(z: Array, name: str) -> Array:
-            layer = torch_dense(
-                z.shape[-1],
+            projected = xavier_dense(
+                z,
                 self.output_dim,
-                dtype=self.dtype,
-                kernel_init=xavier_normal,
-                name=name,
+                name,
+                self.dtype,
+                default_bias=self.variant == "released_code",
             )
-            projected = layer(z)
             return projected.astype(jnp.promote_types(projected.dtype, jnp.float32))
 
         left = l2_normalize(project(x, "x"))

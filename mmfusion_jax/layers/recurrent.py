@@ -49,6 +49,7 @@ class LSTM(nn.Module):
             wider.
         last: Return only the state of each direction after its last valid step, as
             one token.
+        bias_init: Initializer of the bias; None for PyTorch's.
 
     Reference:
         Hochreiter and Schmidhuber 1997; MEA, Eq. 1.
@@ -62,6 +63,7 @@ class LSTM(nn.Module):
     kernel_init: nn.initializers.Initializer | None = None
     dtype: Any = None
     last: bool = False
+    bias_init: nn.initializers.Initializer | None = None
 
     @nn.compact
     def __call__(self, tokens: Tokens, *, train: bool) -> Tokens:
@@ -79,9 +81,8 @@ class LSTM(nn.Module):
         def weight(name: str, *shape: int) -> Array:
             # The bound depends on the units and not on the inputs, as in PyTorch's
             # LSTM.
-            init = torch_uniform(self.hidden_dim)
-            if shape and self.kernel_init:
-                init = self.kernel_init
+            given = self.kernel_init if shape else self.bias_init
+            init = given or torch_uniform(self.hidden_dim)
             return self.param(name, init, (directions, *shape, 4 * self.hidden_dim))
 
         weights = LSTMWeights(

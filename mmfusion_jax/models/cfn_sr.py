@@ -91,7 +91,7 @@ class CFNSR(nn.Module):
         the attention is even. That is 2.04 % of the pooled video for 7 x 7 positions,
         where the released code adds 32.7 % with its batch of 16. The default is Eq. 8,
         `variant="released_code"` the code, and `attention_scale=16` the code without
-        the sum over the batch. "added/video" is the fraction that a model adds.
+        the sum over the batch. "log/added/video" is the fraction that a model adds.
         Eq. 6 and the code differ too, see `Transformer`: the default is the code's,
         with which the paper's accuracies were made.
         Sec. 3.5 and Table 2 name the directions in opposite ways; we follow the table.
@@ -132,7 +132,7 @@ class CFNSR(nn.Module):
             Logits (b k). Auxiliary outputs: "audio" (b n*d) and `attended_modality`
             (b d), the inputs of the head, and, unless cross="none", "attention" (b n),
             the weight of every token of the modality that the block changes, and
-            "added/<modality>" (b), what the block adds to the mean of its tokens:
+            "log/added/<modality>" (b), what the block adds to the mean of its tokens:
             the norm of the addition over the norm of the mean. Training logs its mean.
 
         Raises:
@@ -157,7 +157,7 @@ class CFNSR(nn.Module):
         """Applies the cross-modal block, Sec. 2.3; the source stream is unchanged.
 
         Returns:
-            The streams, and the auxiliary output "added/<target>".
+            The streams, and the auxiliary output "log/added/<target>".
         """
         names = {"audio": "audio", "video": self.attended_modality}
         source, target = (names[name] for name in self.cross.split("_to_"))
@@ -190,7 +190,7 @@ class CFNSR(nn.Module):
         fused = fuse({**streams, "query": query}, train=train)
         before, after = mean(streams[target]), mean(fused[target])
         added = after - before if self.residual else after
-        return fused, {f"added/{target}": _relative_norm(added, before)}
+        return fused, {f"log/added/{target}": _relative_norm(added, before)}
 
     def _transformer(self) -> Transformer:
         return Transformer(

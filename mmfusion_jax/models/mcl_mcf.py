@@ -15,6 +15,7 @@ from mmfusion_jax.layers.projection_heads import ProjectionHeads
 from mmfusion_jax.models.common import check_choices, encode, prediction_head
 from mmfusion_jax.models.mcl_mcf_heads import IMAGE_ENCODERS, ImageHead
 from mmfusion_jax.ops.masking import zero_masked
+from mmfusion_jax.ops.varying_energy import varying_energy
 from mmfusion_jax.option_types import (
     Fraction,
     NonNegativeInt,
@@ -79,7 +80,9 @@ class MCLMCF(nn.Module):
         levels: Levels of the contrastive losses; Table 5, "w/o MCL-F" is (2, 3).
         mcf: False is "w/o MCF", Table 5: h is that of two linear layers,
             W_2 relu(W_1 [t, a, v]), instead of Eq. 19-21.
-        variant: Projection heads, "paper" or "released_code", see `ProjectionHeads`.
+        variant: "paper", or "released_code": projection heads, see `ProjectionHeads`,
+            and initial biases, which are PyTorch's default there and 0 here; those of
+            the encoders have the same option.
         learnable_scale: See `ProjectionHeads`.
         tcf_last_activation: See `TensorConvolution`.
         chunk: Examples that a tensor convolution processes at a time; 0 for all.
@@ -139,7 +142,8 @@ class MCLMCF(nn.Module):
             head, and in training, for every pair of views, "level1/text_audio/x",
             "../y" (b k) and "../valid" (b) bool, and likewise for
             level2/text_video_audio and level3/text_video_text_audio;
-            "active/text_video" (b), the fraction of a tensor convolution that is not 0.
+            "log/varying_energy/text_video" (b), the share of the energy of a tensor
+            convolution that differs between the examples, the same number for all.
 
         Raises:
             ConfigError: An option is unknown, or `modality_order` does not match the
@@ -165,7 +169,7 @@ class MCLMCF(nn.Module):
             aux |= self._contrastive_views(streams, projected, train)
         x = nn.Dropout(self.dropout, deterministic=not train)(fused)
         for i in range(2):
-            x = jnp.tanh(xavier_dense(x, self.hidden_dim, f"hidden_{i}", self.dtype))
+            x = jnp.tanh(self._dense(x, self.hidden_dim, f"hidden_{i}"))
         prediction = prediction_head(
             x,
             self.head_size,
@@ -178,9 +182,7 @@ class MCLMCF(nn.Module):
         """Computes t', a' and v', Eq. 13."""
         return {
             m: single(
-                jax.nn.relu(
-                    xavier_dense(first(x), self.projection_dim, f"lift_{m}", self.dtype)
-                ),
+                jax.nn.relu(self._dense(first(x), self.projection_dim, f"lift_{m}")),
                 x.present,
             )
             for m, x in streams.items()
@@ -190,14 +192,17 @@ class MCLMCF(nn.Module):
         """Computes h, Eq. 19-21, or from linear layers without MCF."""
         joint = self._concatenate(streams, self.modality_order)
         if not self.mcf:
-            x = xavier_dense(joint, self.projection_dim, "linear_0", self.dtype)
+            x = self._dense(joint, self.projection_dim, "linear_0")
             x = jax.nn.relu(x)
-            return xavier_dense(x, self.projection_dim, "linear_1", self.dtype)
-        q = jax.nn.relu(xavier_dense(joint, self.projection_dim, "mix", self.dtype))
+            return self._dense(x, self.projection_dim, "linear_1")
+        q = jax.nn.relu(self._dense(joint, self.projection_dim, "mix"))
         parts = [self._concatenate(projected, self.modality_order), q]
-        return xavier_dense(
-            jnp.concatenate(parts, axis=-1), self.projection_dim, "fuse", self.dtype
-        )
+        return self._dense(jnp.concatenate(parts, axis=-1), self.projection_dim, "fuse")
+
+    def _dense(self, x: Array, features: int, name: str) -> Array:
+        """Dense layer; only the released code has a bias that is not 0 initially."""
+        default_bias = self.variant == "released_code"
+        return xavier_dense(x, features, name, self.dtype, default_bias=default_bias)
 
     def _encode_images(self, projected: Streams, train: bool) -> Array:
         """Encodes the outer products with an image encoder, Table 9."""
@@ -211,6 +216,7 @@ class MCLMCF(nn.Module):
             self.image_encoder_kwargs,
             self.axis,
             self.dtype,
+            self.variant,
             name="image_head",
         )
         return image_head(projected, train=train)
@@ -237,7 +243,9 @@ class MCLMCF(nn.Module):
             for x, y in ((tv, ta), (tv, va), (ta, va)):
                 pairs[f"level3/{'_'.join(x + y)}"] = images[x], images[y]
             aux = {
-                f"active/{'_'.join(pair)}": jnp.mean(first(image) != 0, axis=-1)
+                f"log/varying_energy/{'_'.join(pair)}": jnp.full(
+                    len(image.values), varying_energy(first(image), image.present)
+                )
                 for pair, image in images.items()
             }
         for name, (x, y) in pairs.items():
@@ -249,7 +257,7 @@ class MCLMCF(nn.Module):
         present = jnp.all(jnp.stack([streams[m].present for m in names]), axis=0)
         joint = self._concatenate(streams, names)
         name = f"mix_{'_'.join(names)}"
-        return single(xavier_dense(joint, self.mixture_dim, name, self.dtype), present)
+        return single(self._dense(joint, self.mixture_dim, name), present)
 
     def _image(self, projected: Streams, pair: tuple[str, str], train: bool) -> Tokens:
         """Tensor convolution of a pair, Eq. 14-15."""
@@ -260,6 +268,7 @@ class MCLMCF(nn.Module):
             self.tcf_last_activation,
             self.chunk,
             self.dtype,
+            self.variant,
             name=f"tcf_{'_'.join(pair)}",
         )
         return block(projected, train=train)["image"]

@@ -1,6 +1,6 @@
 """Image encoders for the outer products of modalities (MCL-MCF, Table 9)."""
 
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -45,6 +45,7 @@ class ImageHead(nn.Module):
         encoder_kwargs: Other arguments of the encoder, such as `hidden_dim`.
         axis: The pmap axis over which the batch is split; None under jit.
         dtype: Dtype of the computation; None keeps the vectors'.
+        variant: Initial biases, see `TensorConvolution`.
 
     Reference:
         MCL-MCF, Sec. 6.6 and Table 9.
@@ -64,6 +65,7 @@ class ImageHead(nn.Module):
     encoder_kwargs: Any = None
     axis: str | None = None
     dtype: Any = None
+    variant: Literal["paper", "released_code"] = "paper"
 
     @nn.compact
     def __call__(self, projected: Streams, *, train: bool) -> Array:
@@ -82,7 +84,7 @@ class ImageHead(nn.Module):
                 for x, y in self.pairs
             ]
             x = self._encode(jnp.stack(images, axis=-1), present, train)
-        y = xavier_dense(x, self.features, "out", self.dtype)
+        y = self._dense(x, self.features, "out")
         return zero_masked(y, jnp.any(jnp.stack(present), axis=0))
 
     def _single_convolution(
@@ -91,7 +93,7 @@ class ImageHead(nn.Module):
         """F of one pair."""
         block: Any = TensorConvolution
         name = f"tslc_{'_'.join(pair)}"
-        options = (1,), self.last_activation, self.chunk, self.dtype
+        options = (1,), self.last_activation, self.chunk, self.dtype, self.variant
         return first(
             block(*pair, "image", *options, name=name)(projected, train=train)["image"]
         )
@@ -112,4 +114,8 @@ class ImageHead(nn.Module):
         x = first(encoder(images[:, None], mask, train=train))
         if module is not ResNet:
             return x
-        return xavier_dense(x, CLASSES, "classes", self.dtype)
+        return self._dense(x, CLASSES, "classes")
+
+    def _dense(self, x: Array, features: int, name: str) -> Array:
+        default_bias = self.variant == "released_code"
+        return xavier_dense(x, features, name, self.dtype, default_bias=default_bias)

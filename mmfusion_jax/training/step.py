@@ -12,8 +12,8 @@ from mmfusion_jax.metrics import score_info
 from mmfusion_jax.training.state import TrainState
 from mmfusion_jax.types import WEIGHT_PREFIX, Array, Batch, Model, Outputs, PyTree
 
-LOGGED_PREFIX = ("active/", "added/")
-"""Prefixes of the auxiliary outputs whose means are logged."""
+LOGGED_PREFIX = "log/"
+"""Prefix of the auxiliary outputs whose means are logged."""
 
 Metrics: TypeAlias = dict[str, Array]
 Step: TypeAlias = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -37,9 +37,8 @@ def make_train_step(
     "nonfinite/..." are flags of every loss term, module and modality;
     "nonfinite/consecutive_steps" is the number of consecutive skipped steps.
 
-    Auxiliary outputs named "active/..." or "added/...", (b), such as the fraction of
-    units that a ReLU leaves above 0, are averaged over the non-padding examples and
-    logged.
+    Auxiliary outputs named "log/...", (b), such as the importance weight of MEA, are
+    averaged over the non-padding examples and logged.
 
     Example:
         >>> import jax

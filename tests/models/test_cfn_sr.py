@@ -216,7 +216,7 @@ def test_even_attention_adds_one_part_in_as_many_as_there_are_positions(name):
     score = jax.tree.map(jnp.zeros_like, tree["params"]["cross"]["score"])
     cross = {**tree["params"]["cross"], "score": score}
     even = {**tree, "params": {**tree["params"], "cross": cross}}
-    added = apply(small(**options), even, small_batch()).aux["added/video"]
+    added = apply(small(**options), even, small_batch()).aux["log/added/video"]
     np.testing.assert_allclose(added, factor / 8, rtol=1e-5)  # 2 x 4 positions
 
 
@@ -224,7 +224,7 @@ def test_even_attention_adds_one_part_in_as_many_as_there_are_positions(name):
 def test_a_missing_modality_gets_nothing_added():
     run = jax.jit(functools.partial(small().apply, train=False))
     aux = run(weights(), without(small_batch(), ("video",))).aux
-    assert not np.any(aux["added/video"])
+    assert not np.any(aux["log/added/video"])
 
 
 def test_trains_on_a_batch_of_one():

@@ -15,6 +15,7 @@ from mmfusion_jax.encoders.bert import Bert
 from mmfusion_jax.encoders.lstm import LSTMEncoder
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.models.mcl_mcf import MCLMCF
+from mmfusion_jax.ops.varying_energy import varying_energy
 from mmfusion_jax.types import Outputs
 
 close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-6)
@@ -107,7 +108,33 @@ def test_a_dead_convolution_is_finite(start):
     chex.assert_tree_all_finite(run({"params": params}))
     rngs = {"dropout": jax.random.key(0)}
     got: Outputs = small().apply({"params": params}, made_up(), train=True, rngs=rngs)
-    assert not np.any(got.aux["active/text_video"])
+    assert not np.any(got.aux["log/varying_energy/text_video"])
+
+
+def smallest_shares(**options):
+    """Least share of energy that differs between examples at the start, 30 seeds."""
+    batch = made_up()
+    text = Bert(24, 1, 4, 40, vocab_size=50, max_position_embeddings=16, dropout=0.0)
+    model = small(text, **options)
+
+    def shares(key):
+        keys = {"params": key, "dropout": key}
+        aux = model.init_with_output(keys, batch, train=True)[0].aux
+        views = {k: v for k, v in aux.items() if k.endswith(("/x", "/y"))}
+        found = {k: varying_energy(v, jnp.ones(4, bool)) for k, v in views.items()}
+        return found | {k: v[0] for k, v in aux.items() if k.startswith("log/")}
+
+    found = jax.jit(jax.vmap(shares))(jax.random.split(jax.random.key(0), 30))
+    return {k: float(jnp.min(v)) for k, v in found.items()}
+
+
+@pytest.mark.ci
+def test_no_view_starts_dead_or_constant():
+    found = smallest_shares()
+    assert len(found) == 2 * len(PAIRS) + 3
+    assert min(found.values()) > 0.01, found
+    code = smallest_shares(variant="released_code")
+    assert min(code.values()) < 0.01
 
 
 @pytest.mark.ci

@@ -22,13 +22,13 @@ class Watched(nn.Module):
     def __call__(self, batch, *, train):
         x = batch.inputs["sound"][:, 0]
         answer = nn.Dense(1)(jnp.nan_to_num(x))[:, 0]
-        return Outputs(answer, {"active/sound": x[:, 0], "other": x[:, 0]})
+        return Outputs(answer, {"log/sound": x[:, 0], "other": x[:, 0]})
 
 
 @pytest.mark.parametrize(
     ("parallel", "accumulate"), [("jit", 1), ("jit", 2), ("pmap", 1), ("pmap", 2)]
 )
-def test_means_of_active_parts_are_logged(parallel, accumulate):
+def test_means_of_log_outputs_are_logged(parallel, accumulate):
     weight = np.array([1, 1, 1, 1, 1, 0, 0, 0], np.float32)
     sound = np.arange(16, dtype=np.float32).reshape(8, 1, 2)
     sound[5:] = np.nan
@@ -45,5 +45,5 @@ def test_means_of_active_parts_are_logged(parallel, accumulate):
     state = create_state(Watched(), tx, batch, jax.random.key(0))
     _, metrics = step(state, executor.put(batch, train=True))
     assert "other" not in metrics
-    assert float(metrics["active/sound"]) == pytest.approx(sound[:5, 0, 0].mean())
+    assert float(metrics["log/sound"]) == pytest.approx(sound[:5, 0, 0].mean())
     assert np.isfinite(metrics["loss"]) and "other" not in metrics
