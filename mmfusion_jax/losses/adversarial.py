@@ -77,8 +77,18 @@ class AgnosticAdversary:
         if self.omega == "one":
             return 1.0
         logits = zero_masked(model_output(outputs, f"importance/{name}"), present)
-        omega = 1 - jax.nn.softmax(logits)[:, index]
+        omega = importance_weight(logits, index)
         return omega if self.omega == "joint" else jax.lax.stop_gradient(omega)
+
+
+def importance_weight(logits: Array, index: int) -> Array:
+    """Computes omega of Eq. 15, (b), from the logits (b M) of D_i.
+
+    Args:
+        logits: Logits of D_i.
+        index: Class of the modality that the features are of.
+    """
+    return 1 - jax.nn.softmax(logits)[:, index]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ from mmfusion_jax.layers.linear import torch_dense
 from mmfusion_jax.layers.mlp import MLP
 from mmfusion_jax.layers.modality_discriminator import ModalityDiscriminator
 from mmfusion_jax.layers.pooling import mean
+from mmfusion_jax.losses.adversarial import importance_weight
 from mmfusion_jax.models.common import (
     check_choices,
     check_widths,
@@ -24,7 +25,7 @@ from mmfusion_jax.models.common import (
     prediction_head,
 )
 from mmfusion_jax.ops.gradient_reversal import ramp
-from mmfusion_jax.ops.masking import last_valid, zero_masked
+from mmfusion_jax.ops.masking import last_valid, masked_mean, zero_masked
 from mmfusion_jax.ops.parameter_free_layer_norm import layer_normalize
 from mmfusion_jax.option_types import Depth, Fraction, PositiveInt
 from mmfusion_jax.types import Array, Batch, Outputs, Streams
@@ -166,7 +167,9 @@ class MEA(nn.Module):
             Logits (b k), or a score (b) with one output. Auxiliary outputs, for every
             modality m: "exclusive/<m>" and "agnostic/<m>" (b d_h), and the logits (b M)
             "discriminator/exclusive/<m>", "discriminator/agnostic/<m>",
-            "importance/<m>", if they are built.
+            "importance/<m>", if they are built; in training the mean importance weight
+            of the examples with that modality, "log/omega/<m>" (b), the same number for
+            all.
 
         Raises:
             ConfigError: An option is unknown, `modality_order` does not match the
@@ -185,6 +188,8 @@ class MEA(nn.Module):
             aux |= self._discriminate(
                 len(order), exclusive, agnostic, batch.train_fraction
             )
+        if train:
+            aux |= mean_importance(order, aux, present)
         joint = [
             self._fuse(branch, h, present)
             for branch, h in (("exclusive", exclusive), ("agnostic", agnostic))
@@ -295,3 +300,25 @@ class MEA(nn.Module):
                 "config.model.exclusive and config.model.agnostic must not both be "
                 "False.",
             )
+
+
+def mean_importance(
+    order: tuple[str, ...], aux: Mapping[str, Array], present: Array
+) -> dict[str, Array]:
+    """Averages omega of Eq. 15 over the examples with each modality, to be logged.
+
+    Args:
+        order: Names of the modalities; the index is the class in D_i.
+        aux: Auxiliary outputs; with omega="one" none is "importance/<m>".
+        present: (b m) bool.
+
+    Returns:
+        "log/omega/<m>" (b), the same number for all examples.
+    """
+    means = {}
+    for index, name in enumerate(order):
+        if (logits := aux.get(f"importance/{name}")) is not None:
+            omega = importance_weight(logits, index)
+            mean_omega = masked_mean(omega, present[:, index], axis=0)
+            means[f"log/omega/{name}"] = jnp.full(len(present), mean_omega)
+    return means
