@@ -159,9 +159,10 @@ def _digits(config: ConfigDict) -> None:
     )
     config.model.encoders.text.max_position_embeddings = 16
     config.model.encoders.audio.hidden_dim = 32
-    config.model.encoders.video.hidden_dim = 32
+    # The paper reads features of faces: an LSTM over raw pixels alone is at .51.
+    config.model.encoders.video.update(dict(hidden_dim=32, frame_channels=(8, 16)))
     config.losses.task.name = "cross_entropy"
-    config.train.update(dict(epochs=10, selection_metric="accuracy", patience=0))
+    config.train.update(dict(epochs=20, selection_metric="accuracy", patience=0))
 
 
 def _mosi(config: ConfigDict) -> None:

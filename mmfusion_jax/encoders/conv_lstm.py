@@ -5,6 +5,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
+from mmfusion_jax.encoders.image_conv import encode_frames
 from mmfusion_jax.errors import ConfigError, shown, suggest
 from mmfusion_jax.layers.linear import torch_uniform
 from mmfusion_jax.layers.recurrent import LSTM
@@ -21,7 +22,8 @@ class ConvLSTM(nn.Module):
 
         Z = BiLSTM(conv(X) + PE)                                      (1)
 
-    Parameters: `embed` (for ids), `conv`, `positions_table` (if learned), `lstm`.
+    Parameters: `embed` (for ids), `frames` (with `frame_channels`), `conv`,
+    `positions_table` (if learned), `lstm`.
 
     Example:
         >>> import jax
@@ -42,6 +44,10 @@ class ConvLSTM(nn.Module):
             "none".
         vocab_size: Vocabulary size, for token ids.
         dtype: Dtype of the computation; None keeps the input's.
+        frame_channels: Output channels of convolutions that reduce every frame of a
+            video to a vector first, see `ImageConv`; () to flatten the pixels. For
+            videos instead of the features that the paper reads.
+        axis: The pmap axis over which the batch is split; None under jit.
 
     Reference:
         MEA, Sec. III-B, Eq. 1.
@@ -57,6 +63,8 @@ class ConvLSTM(nn.Module):
     positions: Literal["sinusoid", "learned", "none"] = "sinusoid"
     vocab_size: NonNegativeInt = 0
     dtype: Any = None
+    frame_channels: tuple[PositiveInt, ...] = ()
+    axis: str | None = None
 
     @nn.compact
     def __call__(self, values: Array, mask: Array, *, train: bool) -> Tokens:
@@ -66,14 +74,14 @@ class ConvLSTM(nn.Module):
             values: (b t) int token ids, or (b t ...) features, flattened; unsigned
                 integers are pixels 0..255.
             mask: (b t) bool.
-            train: Unused; part of the interface of all encoders.
+            train: Use the statistics of the batch, with `frame_channels`.
 
         Raises:
-            ConfigError: Token ids without a `vocab_size`, an odd `hidden_dim`, or
-                unknown positions.
+            ConfigError: Token ids without a `vocab_size`, an odd `hidden_dim`, unknown
+                positions, or no frames where `frame_channels` needs them.
         """
         self._check(values)
-        x = zero_masked(self._features(values, mask), mask)
+        x = zero_masked(self._features(values, mask, train), mask)
         init = torch_uniform(self.kernel_size * x.shape[-1])
         x = nn.Conv(
             self.hidden_dim,
@@ -91,12 +99,16 @@ class ConvLSTM(nn.Module):
         )
         return lstm(Tokens(x, mask), train=train)
 
-    def _features(self, values: Array, mask: Array) -> Array:
+    def _features(self, values: Array, mask: Array, train: bool) -> Array:
         """Input of the convolution, (b t f) float."""
         if values.ndim == 2:
             ids = zero_masked(values, mask)
             return nn.Embed(self.vocab_size, self.hidden_dim, self.dtype, name="embed")(
                 ids
+            )
+        if self.frame_channels:
+            return encode_frames(
+                values, mask, self.frame_channels, self.axis, self.dtype, train=train
             )
         x = values.reshape(*values.shape[:2], -1)
         if jnp.issubdtype(x.dtype, jnp.integer):

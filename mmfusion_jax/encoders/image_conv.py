@@ -6,7 +6,7 @@ import einops
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import DataError
+from mmfusion_jax.errors import ConfigError, DataError, shown
 from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.layers.linear import torch_uniform
 from mmfusion_jax.ops.image_normalization import frames
@@ -106,6 +106,41 @@ class ImageConv(nn.Module):
         norm = BatchNorm(self.axis, dtype=self.dtype, name=f"norm_{number}")
         x = nn.relu(norm(convolve(x), mask, train=train))
         return _max_pool(x)
+
+
+def encode_frames(
+    values: Array,
+    mask: Array,
+    channels: PositiveInts,
+    axis: str | None,
+    dtype: Any,
+    *,
+    train: bool,
+) -> Array:
+    """Reduces every frame to a vector with `ImageConv`, called "frames"; (b t d).
+
+    The frames are first averaged over windows of 2x2 pixels.
+
+    Args:
+        values: (b t h w c); unsigned integers are pixels 0..255.
+        mask: (b t) bool.
+        channels: Output channels of the convolutions.
+        axis: The pmap axis over which the batch is split; None under jit.
+        dtype: Dtype of the computation; None keeps the input's.
+        train: Use the statistics of the batch.
+
+    Raises:
+        ConfigError: The values are not frames.
+    """
+    if values.ndim != 5:
+        raise ConfigError(
+            "C26",
+            f"frame_channels={shown(channels)} expects frames (b, t, h, w, c), got "
+            f"shape {values.shape}.",
+            "frame_channels=() for feature vectors",
+        )
+    encoder = ImageConv(channels, True, axis, dtype, downsample=2, name="frames")
+    return encoder(values, mask, train=train).values
 
 
 def _means(x: Array, side: int) -> Array:

@@ -6,6 +6,7 @@ import einops
 import flax.linen as nn
 import jax.numpy as jnp
 
+from mmfusion_jax.encoders.image_conv import encode_frames
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.linear import xavier_dense, xavier_normal
 from mmfusion_jax.layers.recurrent import LSTM
@@ -19,7 +20,7 @@ class LSTMEncoder(nn.Module):
 
         token = W h_T + b,   T the last valid step                    (2)
 
-    Parameters: `lstm`, `out`.
+    Parameters: `lstm`, `out`, and `frames` with `frame_channels`.
 
     Example:
         >>> import jax
@@ -38,6 +39,10 @@ class LSTMEncoder(nn.Module):
         dtype: Dtype of the computation; None keeps the input's.
         variant: "paper", or "released_code", whose initial biases are PyTorch's
             default.
+        frame_channels: Output channels of convolutions that reduce every frame of a
+            video to a vector first, see `ImageConv`; () to flatten the pixels. For
+            videos instead of the features that the paper reads.
+        axis: The pmap axis over which the batch is split; None under jit.
 
     Reference:
         MCL-MCF, Eq. 2.
@@ -49,6 +54,8 @@ class LSTMEncoder(nn.Module):
     hidden_dim: PositiveInt = 64
     dtype: Any = None
     variant: Literal["paper", "released_code"] = "paper"
+    frame_channels: tuple[PositiveInt, ...] = ()
+    axis: str | None = None
 
     @nn.compact
     def __call__(self, values: Array, mask: Array, *, train: bool) -> Tokens:
@@ -58,13 +65,14 @@ class LSTMEncoder(nn.Module):
             values: (b t ...) float; or unsigned integer pixels 0..255, scaled to
                 0..1. The values of a step are flattened.
             mask: (b t) bool.
-            train: Unused; part of the interface of all encoders.
+            train: Use the statistics of the batch, with `frame_channels`.
 
         Returns:
             Tokens (b 1 d), 0 and masked where no step is valid.
 
         Raises:
-            ConfigError: The values are token ids, (b t) integers.
+            ConfigError: The values are token ids, (b t) integers, or not frames where
+                `frame_channels` needs them.
         """
         if jnp.issubdtype(values.dtype, jnp.integer):
             if values.ndim == 2:
@@ -75,6 +83,10 @@ class LSTMEncoder(nn.Module):
                     "use encoder 'bert' for token ids",
                 )
             values = jnp.asarray(values) / 255
+        if self.frame_channels:
+            values = encode_frames(
+                values, mask, self.frame_channels, self.axis, self.dtype, train=train
+            )
         x = einops.rearrange(values, "b t ... -> b t (...)")
         default_bias = self.variant == "released_code"
         state = LSTM(

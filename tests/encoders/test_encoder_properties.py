@@ -46,13 +46,17 @@ UNEVEN = {
     **{f"audio_cnn, {t}": ("audio_cnn", {}, (t, 5)) for t in (24, 25)},
     **{f"conv1d, {t}": ("conv1d", {"pools": (3, 2)}, (t, 2)) for t in (12, 17, 19)},
     "conv1d, frames": ("conv1d", {"pools": (2, 1)}, (5, 8, 8, 1)),
+    **{
+        f"{name}, frames": (name, {"frame_channels": (3, 2)}, (5, 8, 9, 1))
+        for name in ("conv_lstm", "lstm")
+    },
     "conv1d, ids": ("conv1d", {"pools": (3,), "vocab_size": 20}, (11,)),
     "r3d, stages": ("r3d", {"blocks": (1, 1)}, (5, 9, 10, 3)),
     "resnext_3d, 5": ("resnext_3d", {"blocks": (1,)}, (5, 9, 10, 3)),
     **{f"wav2vec2, {t}": ("wav2vec2", {}, (t,)) for t in (91, 97)},
 }
-"""Encoders that reduce the number of steps, at lengths that are not multiples: name ->
-encoder, its changed options, shape of an example."""
+"""Encoders that reduce the number of steps, at lengths that are not multiples, or the
+pixels of every step: name -> encoder, its changed options, shape of an example."""
 
 
 @pytest.mark.parametrize("name", in_ci(UNEVEN))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmfusion_jax.encoders.conv_lstm import ConvLSTM
 from mmfusion_jax.encoders.lstm import LSTMEncoder
 from mmfusion_jax.errors import ConfigError
 
@@ -22,3 +23,12 @@ def test_lstm_takes_pixels_and_no_ids():
     )
     with pytest.raises(ConfigError, match="C26"):
         run(jnp.ones((2, 3), int), mask)
+
+
+@pytest.mark.parametrize("encoder", [LSTMEncoder, ConvLSTM])
+def test_frames_are_required_for_frame_channels(encoder):
+    made = encoder(4, frame_channels=(2,))
+    with pytest.raises(ConfigError, match="frame_channels"):
+        made.init(
+            jax.random.key(0), jnp.ones((2, 3, 5)), jnp.ones((2, 3), bool), train=False
+        )
