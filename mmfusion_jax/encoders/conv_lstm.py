@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from mmfusion_jax.encoders.image_conv import encode_frames
 from mmfusion_jax.errors import ConfigError, shown, suggest
-from mmfusion_jax.layers.linear import torch_uniform
+from mmfusion_jax.layers.linear import stacked_xavier_normal, xavier_normal
 from mmfusion_jax.layers.recurrent import LSTM
 from mmfusion_jax.layers.transformer import sinusoid
 from mmfusion_jax.ops.masking import zero_masked
@@ -55,7 +55,9 @@ class ConvLSTM(nn.Module):
         The convolution uses zeros for masked steps and as padding. The tokens are not
         scaled before the positions are added. The paper cites Vaswani et al. 2017 for
         PE: ours is that of their code and of MulT, all sines before all cosines; their
-        text alternates them and divides i by h instead of h - 1.
+        text alternates them and divides i by h instead of h - 1. The paper has no
+        initialization: ours is Xavier with biases of 0, since PyTorch's default biases
+        are larger than the states of an untrained LSTM.
     """
 
     hidden_dim: PositiveInt = 40
@@ -82,20 +84,23 @@ class ConvLSTM(nn.Module):
         """
         self._check(values)
         x = zero_masked(self._features(values, mask, train), mask)
-        init = torch_uniform(self.kernel_size * x.shape[-1])
         x = nn.Conv(
             self.hidden_dim,
             (self.kernel_size,),
             dtype=self.dtype,
-            kernel_init=init,
-            bias_init=init,
+            kernel_init=xavier_normal,
             name="conv",
         )(x)
         # After the convolution, as in Eq. 1, and before masking, which the LSTM does
         # itself.
         x = x + self._positions(x.shape[1]).astype(x.dtype)
         lstm = LSTM(
-            self.hidden_dim // 2, bidirectional=True, dtype=self.dtype, name="lstm"
+            self.hidden_dim // 2,
+            bidirectional=True,
+            kernel_init=stacked_xavier_normal,
+            dtype=self.dtype,
+            bias_init=nn.initializers.zeros,
+            name="lstm",
         )
         return lstm(Tokens(x, mask), train=train)
 

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmfusion_jax.layers.linear import torch_dense
+from mmfusion_jax.layers.linear import zero_bias_dense
 from mmfusion_jax.ops.masking import masked_softmax, zero_masked
 from mmfusion_jax.types import Array
 
@@ -57,14 +57,14 @@ class GraphFusion(nn.Module):
             (b d); 0 if no node is present.
         """
         _, m, width = nodes.shape
-        project = torch_dense(
-            width, width, use_bias=False, dtype=self.dtype, name="project"
+        project = zero_bias_dense(
+            width, use_bias=False, dtype=self.dtype, name="project"
         )
         x = project(zero_masked(nodes, present))
         shape = (*x.shape[:1], m, m, width)
         rows, columns = jnp.expand_dims(x, 2), jnp.expand_dims(x, 1)
         pairs = [jnp.broadcast_to(y, shape) for y in (rows, columns)]
-        strength = torch_dense(2 * width, 1, dtype=self.dtype, name="strength")
+        strength = zero_bias_dense(1, dtype=self.dtype, name="strength")
         delta = strength(jnp.concatenate(pairs, axis=-1))[..., 0]  # b i j
         delta = delta.astype(jnp.promote_types(delta.dtype, jnp.float32))
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from mmfusion_jax.errors import ConfigError, shown, suggest
 from mmfusion_jax.fusion.reinforcement_unit import ReinforcementUnit
-from mmfusion_jax.layers.linear import torch_dense
+from mmfusion_jax.layers.linear import zero_bias_dense
 from mmfusion_jax.ops.masking import masked_mean, masked_softmax, zero_masked
 from mmfusion_jax.types import Array, Streams, Tokens
 
@@ -140,11 +140,9 @@ class ModalityWeights(nn.Module):
             x = einops.rearrange(x, "b n d -> b 1 (n d)")
             mask = tokens.present[:, None]
         width = x.shape[-1]
-        x = jnp.tanh(
-            torch_dense(width, width, dtype=self.dtype, name=f"{name}_look")(x)
-        )
-        score = torch_dense(
-            width, 1, use_bias=False, dtype=self.dtype, name=f"{name}_score"
+        x = jnp.tanh(zero_bias_dense(width, dtype=self.dtype, name=f"{name}_look")(x))
+        score = zero_bias_dense(
+            1, use_bias=False, dtype=self.dtype, name=f"{name}_score"
         )
         y = score(x)[..., 0]
         y = y.astype(jnp.promote_types(y.dtype, jnp.float32))

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from mmfusion_jax.errors import ConfigError, shown, shown_name, suggest
-from mmfusion_jax.layers.linear import torch_uniform
+from mmfusion_jax.layers.linear import stacked_xavier_normal
 from mmfusion_jax.ops.chunked_map import chunk_size_for, map_in_chunks
 from mmfusion_jax.ops.masking import masked_softmax, zero_masked
 from mmfusion_jax.ops.memory_efficient_attention import dot_attention, exact
@@ -74,7 +74,8 @@ class ReinforcementUnit(nn.Module):
     Deviation:
         Source and target share one normalization, and the residual is the normalized
         target, as Eq. 3 and 8 print it. The paper does not mention dropout; we do not
-        apply it to the maps, which are large.
+        apply it to the maps, which are large. Nor does it have an initialization: ours
+        is Xavier with biases of 0.
     """
 
     sources: tuple[tuple[int, ...], ...]
@@ -121,7 +122,7 @@ class ReinforcementUnit(nn.Module):
         scale, bias = self._norm("norm", width)
         z = layer_normalize(zero_masked(rows.join([t.values for t in targets]), mask))
         z = z * rows.repeat(scale) + rows.repeat(bias)
-        square = (width, width), width
+        square = width, width
         queries = rows.split(rows.linear(z, self._param("query", *square)))
         kernel = [self._param(name, *square) for name in ("key", "value")]
         kernel = jnp.concatenate(kernel, axis=-1)
@@ -222,8 +223,8 @@ class ReinforcementUnit(nn.Module):
     def _chain(self) -> Callable[..., Array]:
         """Returns Eq. 2 for a unit: the argument of the outer softmax."""
         k = self.num_heads
-        kernels = self._param("conv", (3, 3, k, k), 9 * k)
-        biases = self._param("conv_bias", (k,), 9 * k)
+        kernels = self._param("conv", 3, 3, k, k)
+        biases = self._param("conv_bias", k)
 
         def chained(u: int, q: Array, k: Array, mask: Array, *last: Array) -> Array:
             scores, previous, mask = _scores(q, k), _scores(*last), mask[:, None, None]
@@ -243,13 +244,12 @@ class ReinforcementUnit(nn.Module):
 
     def _affine(self, name: str, width: int, features: int) -> tuple[Array, Array]:
         """Matrices (u d e) and biases (u e)."""
-        bias = self._param(f"{name}_bias", (features,), width)
-        return self._param(name, (width, features), width), bias
+        bias = self._param(f"{name}_bias", features)
+        return self._param(name, width, features), bias
 
-    def _param(self, name: str, shape: tuple[int, ...], fan_in: int) -> Array:
-        """Returns a parameter of every unit, (u ...), with PyTorch's initialization."""
-        # fan_in of one unit: that of the stacked array would include the units.
-        init = torch_uniform(fan_in)
+    def _param(self, name: str, *shape: int) -> Array:
+        """Returns a parameter of every unit, (u ...): a kernel, or a bias (e)."""
+        init = stacked_xavier_normal if len(shape) > 1 else nn.initializers.zeros
         value = self.param(name, init, (len(self.sources), *shape))
         return value.astype(self.dtype or value.dtype)
 

@@ -4,12 +4,12 @@ from typing import Any
 
 import flax.linen as nn
 
-from mmfusion_jax.layers.linear import torch_dense
+from mmfusion_jax.layers.linear import zero_bias_dense
 from mmfusion_jax.types import Array
 
 
 class MLP(nn.Module):
-    """W_2 gelu(W_1 x + b_1) + b_2, with the exact GELU.
+    """W_2 gelu(W_1 x + b_1) + b_2, with the exact GELU; b_1 and b_2 start at 0.
 
     Example:
         >>> import jax
@@ -37,12 +37,8 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
         """Maps (... d) to (... features)."""
-        expand = torch_dense(
-            x.shape[-1], self.hidden_dim, dtype=self.dtype, name="expand"
-        )
+        expand = zero_bias_dense(self.hidden_dim, dtype=self.dtype, name="expand")
         x = nn.gelu(expand(x), approximate=False)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        shrink = torch_dense(
-            self.hidden_dim, self.features, dtype=self.dtype, name="shrink"
-        )
+        shrink = zero_bias_dense(self.features, dtype=self.dtype, name="shrink")
         return shrink(x)

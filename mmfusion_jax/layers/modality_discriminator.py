@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 
 from mmfusion_jax.errors import ConfigError, shown, suggest
-from mmfusion_jax.layers.linear import torch_dense
+from mmfusion_jax.layers.linear import zero_bias_dense
 from mmfusion_jax.ops.gradient_reversal import reverse_gradient
 from mmfusion_jax.types import Array
 
@@ -78,10 +78,9 @@ class ModalityDiscriminator(nn.Module):
                 f"omega={shown(self.omega)} is unknown.",
                 suggest(self.omega, OMEGAS),
             )
-        width = next(iter((exclusive or agnostic).values())).shape[-1]
-        modality = torch_dense(width, classes, dtype=self.dtype, name="modality")
-        importance = torch_dense(
-            width, classes, use_bias=False, dtype=self.dtype, name="importance"
+        modality = zero_bias_dense(classes, dtype=self.dtype, name="modality")
+        importance = zero_bias_dense(
+            classes, use_bias=False, dtype=self.dtype, name="importance"
         )
         logits = {
             f"discriminator/exclusive/{m}": modality(h) for m, h in exclusive.items()

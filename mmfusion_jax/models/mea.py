@@ -12,7 +12,7 @@ from mmfusion_jax.fusion.graph_fusion import GraphFusion
 from mmfusion_jax.fusion.hierarchical_attention import HierarchicalAttention
 from mmfusion_jax.fusion.predictive_self_attention import PredictiveSelfAttention
 from mmfusion_jax.fusion.reinforcement_unit import ReinforcementUnit
-from mmfusion_jax.layers.linear import torch_dense
+from mmfusion_jax.layers.linear import zero_bias_dense
 from mmfusion_jax.layers.mlp import MLP
 from mmfusion_jax.layers.modality_discriminator import ModalityDiscriminator
 from mmfusion_jax.layers.pooling import mean
@@ -34,6 +34,7 @@ CHOICES = {
     "fusion": ("graph", "addition", "multiplication", "concat"),
     "pool": ("mean", "last"),
     "head_type": ("mlp", "residual_mlp"),
+    "standardize": ("affine", "layer_norm", "off"),
 }
 
 
@@ -108,8 +109,9 @@ class MEA(nn.Module):
         remat: Recompute predicted maps in the backward pass, to save memory; other maps
             are always recomputed.
         dtype: Dtype of the computation; None keeps the encoders'.
-        standardize: Apply layer normalization without parameters to the fused vector
-            of each branch before the head; False is Eq. 19 as printed.
+        standardize: What the head reads of the fused vector x of each branch: "affine",
+            4 (x - M / 2) after the graph, with M present modalities; "layer_norm",
+            layer normalization without parameters; "off", x, Eq. 19 as printed.
         output_bias_init: Constant added to a score, about which training starts.
 
     Reference:
@@ -118,12 +120,15 @@ class MEA(nn.Module):
         A missing modality is skipped everywhere, and weights are renormalized over the
         others. Sec. III-E.1 does not define the pooling of a sequence to a vector: we
         use the mean of its tokens, since A is shared by modalities of different
-        lengths. The sigmoids of Eq. 19 sum to nearly M / 2 in every example: initially
-        their entries vary between examples by only .002 (exclusive) to .02 (agnostic)
-        of their magnitude, and a head with these inputs stays at chance level. Sec.
-        III-F only has "fully connected layers" for the head: ours normalizes its
-        input. Table V's "w/ Feature Multiplication" cites the fusion of Yang et al.
-        2022, ECCV, which the paper does not repeat: ours is a plain product.
+        lengths. The sigmoids of Eq. 19 sum to nearly M / 2 in every example: a head
+        that reads the sums as printed stays at chance level. Sec. III-F only has "fully
+        connected layers" for the head: ours reads 4 (x - M / 2), which the first of
+        them could compute itself. The paper has no initialization: ours is Xavier with
+        biases of 0. With PyTorch's defaults, whose biases are larger than many of the
+        products, .00002 (exclusive) and .001 (agnostic) of the energy of the sums
+        differs between examples of the digits at the start, here .001 and .03. Table V's "w/
+        Feature Multiplication" cites the fusion of Yang et al. 2022, ECCV, which the
+        paper does not repeat: ours is a plain product.
     """
 
     encoders: Mapping[str, nn.Module]
@@ -156,7 +161,7 @@ class MEA(nn.Module):
     dropout: Fraction = 0.1
     remat: bool = True
     dtype: Any = None
-    standardize: bool = True
+    standardize: Literal["affine", "layer_norm", "off"] = "affine"
     output_bias_init: float = 0.0
 
     @nn.compact
@@ -195,9 +200,7 @@ class MEA(nn.Module):
             for branch, h in (("exclusive", exclusive), ("agnostic", agnostic))
             if h
         ]
-        if self.standardize:
-            # See Deviation: without it the head's inputs hardly vary between examples.
-            joint = [layer_normalize(x) for x in joint]
+        joint = [self._standardize(x, present) for x in joint]
         return Outputs(self._head(jnp.concatenate(joint, axis=-1)), aux)
 
     def _exclusive(
@@ -265,6 +268,17 @@ class MEA(nn.Module):
             return jnp.sum(nodes, axis=1)
         return nodes.reshape(len(nodes), -1)
 
+    def _standardize(self, x: Array, present: Array) -> Array:
+        """Makes the input of the head differ between examples, see Deviation."""
+        if self.standardize == "layer_norm":
+            return layer_normalize(x)
+        if self.standardize == "affine" and self.fusion == "graph":
+            # The derivative of a sigmoid at 0 is 1/4: this is about the sum of the
+            # arguments of the sigmoids.
+            count = jnp.sum(present, axis=1, keepdims=True, dtype=jnp.int32)
+            return 4 * x - 2 * count.astype(x.dtype)
+        return x
+
     def _discriminate(
         self,
         classes: int,
@@ -285,10 +299,10 @@ class MEA(nn.Module):
     def _head(self, x: Array) -> Array:
         residual = self.head_type == "residual_mlp"
         size = x.shape[-1] if residual else self.hidden_dim
-        hidden = torch_dense(x.shape[-1], size, dtype=self.dtype, name="hidden")(x)
+        hidden = zero_bias_dense(size, dtype=self.dtype, name="hidden")(x)
         hidden = nn.gelu(hidden, approximate=False)
         if residual:
-            back = torch_dense(size, size, dtype=self.dtype, name="back")
+            back = zero_bias_dense(size, dtype=self.dtype, name="back")
             hidden = x + back(hidden)
         return prediction_head(hidden, self.head_size, bias_init=self.output_bias_init)
 

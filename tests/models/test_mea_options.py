@@ -77,6 +77,8 @@ SWITCHES = {
     "addition": (BARE, {"fusion": "addition"}, -2 * GRAPH),
     "multiplication": (BARE, {"fusion": "multiplication"}, -2 * GRAPH),
     "self loops": (BARE, {"self_loops": True}, 0),
+    "layer norm": (BARE, {"standardize": "layer_norm"}, 0),
+    "as printed": (BARE, {"standardize": "off"}, 0),
     "residual": (BARE, {"head_type": "residual_mlp"}, 64 * 129 + 128 * 129 + 64),
 }
 
@@ -104,6 +106,7 @@ def test_switches(name):
         ({"hca_sources": "old"}, "C03"),
         ({"omega": "two"}, "C03"),
         ({"fusion": "add"}, "C03"),
+        ({"standardize": "on"}, "C03"),
         ({"num_heads": 3}, "C10"),
         ({"exclusive": False, "agnostic": False}, "C10"),
     ],
@@ -121,3 +124,31 @@ def test_says_which_encoders_do_not_fit():
         count(MEA(FrozenDict(encoders), 1, num_heads=2), batch)
     with pytest.raises(ConfigError, match="order="):
         count(MEA(FrozenDict(encoders), 1, ("text",)), batch)
+
+
+def test_the_affine_input_of_the_head_folds_into_its_first_layer():
+    made, batch = small(**BARE), small_batch()
+    tree = weights_of(made)
+    hidden = tree["params"]["hidden"]
+    kernel = 4 * hidden["kernel"]
+    # M / 2 of both branches: all three modalities are present.
+    bias = hidden["bias"] - 1.5 * kernel.sum(axis=0)
+    folded = {**tree["params"], "hidden": {"kernel": kernel, "bias": bias}}
+    want = gradients(made, tree, batch)[1]
+    got = gradients(small(**BARE, standardize="off"), {"params": folded}, batch)[1]
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+    assert np.ptp(want) > 0
+
+
+def test_omega_is_logged_as_a_mean_over_the_examples_with_a_modality():
+    made, batch = small(**{**BARE, "adversarial": True}), small_batch()
+    present = np.array([True, True, False, True])
+    masks = {**batch.masks, "video": batch.masks["video"] & present[:, None]}
+    aux = made.apply(weights_of(made), batch.replace(masks=masks), train=True).aux
+    logits = np.asarray(aux["importance/video"], np.float64)
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    want = np.mean(1 - shares[present, tuple(SMALL).index("video")])
+    np.testing.assert_allclose(aux["log/omega/video"], [want] * 4, rtol=1e-5)
+    one = small(**{**BARE, "adversarial": True, "omega": "one"})
+    aux = one.apply(weights_of(one), batch, train=True).aux
+    assert not [name for name in aux if name.startswith("log/")]
