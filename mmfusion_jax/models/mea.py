@@ -126,9 +126,9 @@ class MEA(nn.Module):
         them could compute itself. The paper has no initialization: ours is Xavier with
         biases of 0. With PyTorch's defaults, whose biases are larger than many of the
         products, .00002 (exclusive) and .001 (agnostic) of the energy of the sums
-        differs between examples of the digits at the start, here .001 and .03. Table V's "w/
-        Feature Multiplication" cites the fusion of Yang et al. 2022, ECCV, which the
-        paper does not repeat: ours is a plain product.
+        differs between examples of the digits at the start, here .001 and .03. Table
+        V's "w/ Feature Multiplication" cites the fusion of Yang et al. 2022, ECCV,
+        which the paper does not repeat: ours is a plain product.
     """
 
     encoders: Mapping[str, nn.Module]
