@@ -54,7 +54,9 @@ def shares(variant, channels, size):
     return jax.jit(jax.vmap(share))(jax.random.split(jax.random.key(0), 30))
 
 
-@pytest.mark.parametrize("channels", [(4, 6, 1), (2, 2, 1)])
+@pytest.mark.parametrize(
+    "channels", [(2, 2, 1), pytest.param((4, 6, 1), marks=pytest.mark.ci)]
+)
 def test_no_convolution_starts_dead_or_constant(channels):
     found = shares("paper", channels, 16)
     assert jnp.min(found) > 0.1, found
