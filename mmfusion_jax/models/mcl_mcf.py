@@ -14,8 +14,8 @@ from mmfusion_jax.layers.pooling import first
 from mmfusion_jax.layers.projection_heads import ProjectionHeads
 from mmfusion_jax.models.common import check_choices, encode, prediction_head
 from mmfusion_jax.models.mcl_mcf_heads import IMAGE_ENCODERS, ImageHead
+from mmfusion_jax.ops.feature_variation import varying_energy
 from mmfusion_jax.ops.masking import zero_masked
-from mmfusion_jax.ops.varying_energy import varying_energy
 from mmfusion_jax.option_types import (
     Fraction,
     NonNegativeInt,

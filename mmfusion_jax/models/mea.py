@@ -125,10 +125,10 @@ class MEA(nn.Module):
         connected layers" for the head: ours reads 4 (x - M / 2), which the first of
         them could compute itself. The paper has no initialization: ours is Xavier with
         biases of 0. With PyTorch's defaults, whose biases are larger than many of the
-        products, .00002 (exclusive) and .001 (agnostic) of the energy of the sums
-        differs between examples of the digits at the start, here .001 and .03. Table
-        V's "w/ Feature Multiplication" cites the fusion of Yang et al. 2022, ECCV,
-        which the paper does not repeat: ours is a plain product.
+        products, less than .0001 (exclusive) and .001 (agnostic) of the energy of the
+        sums differs between examples of the digits before training; here .001 and .03.
+        Table V's "w/ Feature Multiplication" cites the fusion of Yang et al. 2022,
+        ECCV, which the paper does not repeat: ours is a plain product.
     """
 
     encoders: Mapping[str, nn.Module]

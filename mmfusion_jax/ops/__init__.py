@@ -22,7 +22,7 @@ PUBLIC = by_name(
         "mmfusion_jax.ops.predicted_attention:predict_attention",
         "mmfusion_jax.ops.softmax_weighted_sum:weighted_sum",
         "mmfusion_jax.ops.compact_bilinear",
-        "mmfusion_jax.ops.varying_energy:varying_energy",
+        "mmfusion_jax.ops.feature_variation:varying_energy",
         "mmfusion_jax.ops.late_fusion",
     )
 )
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mmfusion_jax.ops import late_fusion as late_fusion
     from mmfusion_jax.ops.contrastive import info_nce as info_nce
     from mmfusion_jax.ops.contrastive import l2_normalize as l2_normalize
+    from mmfusion_jax.ops.feature_variation import varying_energy as varying_energy
     from mmfusion_jax.ops.gradient_reversal import reverse_gradient as reverse_gradient
     from mmfusion_jax.ops.independence import hsic as hsic
     from mmfusion_jax.ops.independence import (
@@ -54,6 +55,5 @@ if TYPE_CHECKING:
         predict_attention as predict_attention,
     )
     from mmfusion_jax.ops.softmax_weighted_sum import weighted_sum as weighted_sum
-    from mmfusion_jax.ops.varying_energy import varying_energy as varying_energy
 else:
     __getattr__, __dir__, __all__ = attach(__name__, PUBLIC)

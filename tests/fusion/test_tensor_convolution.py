@@ -10,7 +10,7 @@ import pytest
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.fusion.tensor_convolution import TensorConvolution
 from mmfusion_jax.layers.pooling import first
-from mmfusion_jax.ops.varying_energy import varying_energy
+from mmfusion_jax.ops.feature_variation import varying_energy
 from mmfusion_jax.types import Tokens
 
 

@@ -15,7 +15,7 @@ from mmfusion_jax.encoders.bert import Bert
 from mmfusion_jax.encoders.lstm import LSTMEncoder
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.models.mcl_mcf import MCLMCF
-from mmfusion_jax.ops.varying_energy import varying_energy
+from mmfusion_jax.ops.feature_variation import varying_energy
 from mmfusion_jax.types import Outputs
 
 close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-6)

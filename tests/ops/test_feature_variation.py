@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmfusion_jax.ops.varying_energy import varying_energy
+from mmfusion_jax.ops.feature_variation import varying_energy
 
 X = np.random.default_rng(0).normal(2.0, 1.0, (6, 2, 3)).astype(np.float32)
 ALL = np.ones(6, bool)
