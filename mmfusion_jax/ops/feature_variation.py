@@ -18,7 +18,7 @@ def varying_energy(x: Array, valid: Array) -> Array:
         >>> import jax.numpy as jnp
         >>> import mmfusion_jax as mmf
         >>> valid = jnp.ones(2, bool)
-        >>> float(mmf.ops.varying_energy(jnp.array([[3.0], [1.0]]), valid).round(3))
+        >>> print(mmf.ops.varying_energy(jnp.array([[3.0], [1.0]]), valid).round(3))
         0.2
 
     Args:
