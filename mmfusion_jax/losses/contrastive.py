@@ -58,19 +58,35 @@ class InfoNCE:
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
         total = jnp.zeros(batch.weight.shape, jnp.float32)
         for pair in self.pairs:
-            valid = batch.weight > 0
-            if f"{pair}/valid" in outputs.aux:
-                valid &= outputs.aux[f"{pair}/valid"]
-            total = total + info_nce(
-                model_output(outputs, f"{pair}/x"),
-                model_output(outputs, f"{pair}/y"),
-                valid,
-                scale=self.scale,
-                symmetric=self.symmetric,
-                positives=self.positives,
-                groups=self._groups(outputs, batch),
-            )
+            views = (model_output(outputs, f"{pair}/{side}") for side in "xy")
+            total = total + self._compare(pair, *views, outputs, batch)
         return total
+
+    def chance_level(self, outputs: Outputs, batch: Batch) -> Array:
+        """Returns the loss if all candidates were equally similar, (b).
+
+        It is the sum over the pairs of the logarithm of the number of candidates.
+        """
+        blank = jnp.zeros((*batch.weight.shape, 1), jnp.float32)
+        values = [self._compare(p, blank, blank, outputs, batch) for p in self.pairs]
+        return sum(values, jnp.zeros(batch.weight.shape, jnp.float32))
+
+    def _compare(
+        self, pair: str, x: Array, y: Array, outputs: Outputs, batch: Batch
+    ) -> Array:
+        """Loss between the views x and y (b d) of a pair, (b)."""
+        valid = batch.weight > 0
+        if f"{pair}/valid" in outputs.aux:
+            valid &= outputs.aux[f"{pair}/valid"]
+        return info_nce(
+            x,
+            y,
+            valid,
+            scale=self.scale,
+            symmetric=self.symmetric,
+            positives=self.positives,
+            groups=self._groups(outputs, batch),
+        )
 
     def _groups(self, outputs: Outputs, batch: Batch) -> Array | None:
         """Class of every row, (b); None if the positives do not depend on it."""

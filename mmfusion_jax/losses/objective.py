@@ -1,7 +1,7 @@
 """The objective: averages the loss terms and computes their weighted sum."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,9 @@ from mmfusion_jax.types import Array, Batch, LossTerm, Outputs
 
 TASK = "task"
 """Name of the term that compares prediction and label."""
+
+CHANCE = "chance"
+"""Suffix of the chance level of a term among the values of the objective."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +73,8 @@ class Objective:
     ) -> tuple[Array, dict[str, Array]]:
         """Computes the loss, () float32, and each unweighted term, () each.
 
-        A term whose weight is the number 0 is not computed and not returned.
+        A term whose weight is the number 0 is not computed and not returned. Beside a
+        term NAME with a `chance_level`, the values have it as "NAME/chance".
 
         Args:
             outputs: Outputs of the model on this device.
@@ -92,7 +96,23 @@ class Objective:
         for name, value in values.items():
             weight = self.terms[name].weight
             total = total + (weight(step) if callable(weight) else weight) * value
-        return total, values
+        return total, values | self.chance_levels(outputs, batch, active)
+
+    def chance_levels(
+        self, outputs: Outputs, batch: Batch, names: Iterable[str]
+    ) -> dict[str, Array]:
+        """Computes "NAME/chance", () each, of those terms that have a chance level.
+
+        A contrastive term at its chance level, ln of the number of candidates, does
+        not distinguish its candidates.
+        """
+        values = {}
+        for name in names:
+            chance_level = getattr(self.terms[name].term, "chance_level", None)
+            if chance_level is not None:
+                value = average(chance_level(outputs, batch), batch.weight)
+                values[f"{name}/{CHANCE}"] = value
+        return values
 
     def value(self, name: str, outputs: Outputs, batch: Batch) -> Array:
         """Computes one unweighted term, averaged over the examples, ().
