@@ -1,6 +1,7 @@
 """The model, losses, optimizer and plan of an experiment, from its typed spec."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from mmfusion_jax.config.checked_model import checked_model
-from mmfusion_jax.config.optimizer import build_optimizer
+from mmfusion_jax.config.optimizer import build_optimizer, l2_penalty
 from mmfusion_jax.config.registry import load_weight_mapping
 from mmfusion_jax.config.spec import ExperimentSpec, Part
 from mmfusion_jax.data.dataset import Dataset
@@ -28,7 +29,7 @@ from mmfusion_jax.tasks import Classification, Multilabel, Regression, Task
 from mmfusion_jax.training.parallelism import Executor
 from mmfusion_jax.training.plan import TrainPlan
 from mmfusion_jax.training.step import Step, make_train_step
-from mmfusion_jax.types import Model
+from mmfusion_jax.types import Array, Model, PyTree
 from mmfusion_jax.weights import RANDOM, REQUIRED, missing_weights
 from mmfusion_jax.weights.convert import WeightMapping
 
@@ -48,6 +49,7 @@ class TrainingComponents:
         accumulate: Parts of a batch whose gradients are added up.
         steps: Total number of training steps.
         modalities: The modalities that the model reads.
+        penalty: Loss term of which the optimizer's weight decay is the gradient.
     """
 
     model: Model
@@ -58,6 +60,7 @@ class TrainingComponents:
     accumulate: int
     steps: int
     modalities: tuple[str, ...]
+    penalty: Callable[[PyTree], Array] | None = None
 
     def train_step(self, axis: str | None) -> Step:
         """Returns the training step, not compiled.
@@ -73,6 +76,7 @@ class TrainingComponents:
             self.accumulate,
             self.steps,
             self.modalities,
+            self.penalty,
         )
 
 
@@ -102,6 +106,7 @@ def build_components(
         # steps.
         max(steps, 1),
         spec.model.modalities,
+        l2_penalty(spec.optimizer),
     )
 
 

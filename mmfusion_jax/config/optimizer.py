@@ -1,8 +1,10 @@
 """The optax optimizer of an `OptimizerSpec`, and the schedules a config can name."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -16,6 +18,7 @@ from mmfusion_jax.training.optimizer import (
     per_parameter_group,
     scale_by_lr_multiplier,
 )
+from mmfusion_jax.types import Array, PyTree
 
 EVERY_PARAMETER = ParameterGroupSpec("")
 
@@ -86,6 +89,36 @@ def build_optimizer(spec: OptimizerSpec, steps: int) -> optax.GradientTransforma
         # gradient out again.
         parts.append(scale_by_lr_multiplier())
     return optax.chain(*parts) if len(parts) > 1 else parts[0]
+
+
+def l2_penalty(spec: OptimizerSpec) -> Callable[[PyTree], Array] | None:
+    """Returns the loss term of which `coupled_weight_decay` is the gradient.
+
+        (decay / 2) * sum_i theta_i^2
+
+    Args:
+        spec: `config.optim`.
+
+    Returns:
+        Function from parameters to the term, () float32; None without such a decay.
+    """
+    if not spec.coupled_weight_decay:
+        return None
+
+    def penalty(params: PyTree) -> Array:
+        squares = jax.tree.map(
+            lambda x: jnp.sum(jnp.square(x), dtype=jnp.float32), params
+        )
+        if spec.decay_mask == "kernels":
+            squares = jax.tree.map(
+                lambda x, decays: x if decays else jnp.zeros_like(x),
+                squares,
+                is_kernel(params),
+            )
+        total = sum(jax.tree.leaves(squares), jnp.zeros((), jnp.float32))
+        return spec.coupled_weight_decay / 2 * total
+
+    return penalty
 
 
 def _rule(

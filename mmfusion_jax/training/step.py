@@ -27,6 +27,7 @@ def make_train_step(
     gradient_accumulation_steps: int = 1,
     steps: int = 1,
     modalities: tuple[str, ...] = (),
+    penalty: Callable[[PyTree], Array] | None = None,
 ) -> Step:
     """Creates the training step, a function of arrays.
 
@@ -71,6 +72,8 @@ def make_train_step(
         steps: Total number of training steps, for `Batch.train_fraction`.
         modalities: Modalities that the model reads; an example with none of them is
             ignored. () to use all examples.
+        penalty: Maps the parameters to a term whose gradient `tx` adds, such as
+            `config.optimizer.l2_penalty`; it is logged as "loss/l2" and in "loss".
     """
 
     def loss_fn(params: PyTree, stats: PyTree, key: Array, step: Array, batch: Batch):
@@ -128,6 +131,7 @@ def make_train_step(
         if axis is not None:
             stats, results = jax.lax.pmean((stats, results), axis)
         loss, terms, logged, grads = results
+        loss, terms = _with_penalty(loss, terms, penalty, state.params)
         grad_norm = optax.tree.norm(grads)
         # Both, because a label beyond the classes gives a NaN loss with finite
         # gradients, and before clipping, because clipping an infinite gradient by its
@@ -160,6 +164,19 @@ def make_train_step(
         return state, metrics | _nonfinite_flags(terms, grads, batch, axis)
 
     return step
+
+
+def _with_penalty(
+    loss: Array,
+    terms: dict[str, Array],
+    penalty: Callable[[PyTree], Array] | None,
+    params: PyTree,
+) -> tuple[Array, dict[str, Array]]:
+    """Adds the term "l2", whose gradient the optimizer adds, to the loss."""
+    if penalty is None:
+        return loss, terms
+    value = penalty(params)
+    return loss + value, {**terms, "l2": value}
 
 
 def _step_key(state: TrainState, axis: str | None) -> Array:

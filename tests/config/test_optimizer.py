@@ -1,5 +1,6 @@
 """Groups of parameters, decay, and the brake."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +8,7 @@ import optax
 import pytest
 import tiny_dataset
 
-from mmfusion_jax.config.optimizer import build_optimizer
+from mmfusion_jax.config.optimizer import build_optimizer, l2_penalty
 from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.training.optimizer import reduce_lr
@@ -66,6 +67,25 @@ def test_decay_is_added_to_the_gradient(on):
     steps = moved(made(coupled_weight_decay=0.5, decay_mask=on))
     assert steps["head"]["kernel"] == pytest.approx(-0.15)
     assert steps["head"]["bias"] == pytest.approx(-0.15 if on == "all" else -0.1)
+
+
+@pytest.mark.parametrize("on", ["all", "kernels"])
+def test_the_decay_is_the_gradient_of_the_penalty(on):
+    """Both for weights other than 1, and 0 where the mask leaves a parameter out."""
+    config = tiny_dataset.config()
+    config.optim.update(dict(name="sgd", learning_rate=1.0, decay_mask=on))
+    config.optim.coupled_weight_decay = 0.5
+    spec = resolve(config).optimizer
+    params = jax.tree.map(lambda x: 3 * x, PARAMS)
+    tx, penalty = build_optimizer(spec, steps=10), l2_penalty(spec)
+    assert penalty is not None
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = tx.update(zeros, tx.init(params), params)
+    grads = jax.grad(penalty)(params)
+    chex.assert_trees_all_close(updates, jax.tree.map(jnp.negative, grads))
+    assert float(penalty(params)) == (18.0 if on == "all" else 9.0)
+    config.optim.coupled_weight_decay = 0.0
+    assert l2_penalty(resolve(config).optimizer) is None
 
 
 def test_clipping_comes_before_decay():

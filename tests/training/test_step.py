@@ -47,3 +47,21 @@ def test_means_of_log_outputs_are_logged(parallel, accumulate):
     assert "other" not in metrics
     assert float(metrics["log/sound"]) == pytest.approx(sound[:5, 0, 0].mean())
     assert np.isfinite(metrics["loss"]) and "other" not in metrics
+
+
+def test_a_penalty_is_logged_and_in_the_loss():
+    """It is that of the parameters before the step, as the other terms are."""
+    batch = Batch(
+        {"sound": np.ones((4, 1, 2), np.float32)},
+        {"sound": np.ones((4, 1), bool)},
+        {"label": np.zeros(4, np.float32)},
+    )
+    objective, tx = Objective({"task": WeightedLoss(MSE("label"))}), optax.sgd(0.1)
+    penalty = lambda params: 0.5 * optax.tree.norm(params, squared=True)
+    state = create_state(Watched(), tx, batch, jax.random.key(0))
+    step = jax.jit(make_train_step(Watched(), objective, tx, penalty=penalty))
+    want = float(penalty(state.params))
+    _, metrics = step(state, batch)
+    assert float(metrics["loss/l2"]) == pytest.approx(want)
+    total = float(metrics["loss/task"]) + want
+    assert float(metrics["loss"]) == pytest.approx(total)
