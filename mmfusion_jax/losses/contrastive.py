@@ -58,8 +58,8 @@ class InfoNCE:
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
         total = jnp.zeros(batch.weight.shape, jnp.float32)
         for pair in self.pairs:
-            views = (model_output(outputs, f"{pair}/{side}") for side in "xy")
-            total = total + self._compare(pair, *views, outputs, batch)
+            x, y = (model_output(outputs, f"{pair}/{side}") for side in "xy")
+            total = total + self._compare(pair, x, y, outputs, batch)
         return total
 
     def chance_level(self, outputs: Outputs, batch: Batch) -> Array:
