@@ -8,7 +8,6 @@ import numpy as np
 from mmfusion_jax.report import charts, formatting
 from mmfusion_jax.results.experiment_result import (
     ExperimentResult,
-    MeanStd,
     MetricInfo,
     RunResult,
 )
@@ -137,54 +136,9 @@ def _splits(
             )
 
 
-@dataclass(frozen=True)
-class ModalityWeights:
-    """Modality weights, and what leaving a modality out changes.
-
-    Attributes:
-        heads: Column headers.
-        rows: Modality, weight, and the change of the first metric on the test split if
-            the modality is missing; without the latter for older files.
-    """
-
-    heads: list[str]
-    rows: list[list[str]]
-
-
-def modality_weights(result: ExperimentResult) -> ModalityWeights | None:
-    """Returns the modality weights; None for a model without them."""
-    weights = result.summary.modality_weights
-    if not weights:
-        return None
-    name, metric = next(iter(result.metrics.items()))
-    heads, rows = ["modality", "weight"], []
-    left_out = all(run.scores_without.keys() >= weights.keys() for run in result.runs)
-    if left_out:
-        heads.append(f"change of {metric.label} when left out")
-    for modality, weight in weights.items():
-        row = [modality, formatting.mean_std(formatting.FRACTION, weight)]
-        if left_out:
-            row.append(_change(result, name, metric, modality))
-        rows.append(row)
-    return ModalityWeights(heads, rows)
-
-
-def _change(
-    result: ExperimentResult, name: str, metric: MetricInfo, modality: str
-) -> str:
-    """Returns what leaving a modality out changes: mean and deviation over runs."""
-    pairs = [
-        (run.scores_without[modality][name], run.test.scores[name])
-        for run in result.runs
+def modality_weights(result: ExperimentResult) -> list[list[str]]:
+    """Returns modalities and their weights; empty for a model without them."""
+    return [
+        [name, formatting.mean_std(formatting.FRACTION, value)]
+        for name, value in result.summary.modality_weights.items()
     ]
-    changes = [
-        without - whole
-        for without, whole in pairs
-        if formatting.is_number(without) and formatting.is_number(whole)
-    ]
-    if len(changes) < len(pairs):
-        return formatting.UNDEFINED
-    spread = float(np.std(changes, ddof=1)) if len(changes) > 1 else 0.0
-    summary = MeanStd(float(np.mean(changes)), spread, len(changes))
-    mean = formatting.difference(metric, summary.mean)
-    return f"{mean} {formatting.std(metric, summary)}".rstrip()

@@ -221,8 +221,6 @@ class ModelResult:
         best_test: Best test score over all evaluations; None if there is none.
         plot_data: Predictions on the test split.
         modality_weights: Modality -> mean weight, 0..1; empty for a model without them.
-        scores_without: Modality -> test scores with that modality missing in every
-            example; empty for a model without modality weights, and in older files.
         skipped_steps: Number of steps skipped because of non-finite values.
         times: Time by phase.
         macs_per_example: Multiply-accumulates of the forward pass of one example; None
@@ -243,7 +241,6 @@ class ModelResult:
     best_test: BestTest | None
     plot_data: PlotData
     modality_weights: dict[str, Number] = field(default_factory=dict)
-    scores_without: dict[str, dict[str, Number]] = field(default_factory=dict)
     skipped_steps: int
     times: Times
     macs_per_example: int | None = None
@@ -256,9 +253,6 @@ class ModelResult:
             same = split is None or split.scores.keys() == names
             check(same, "valid, test and last: not the same scores")
         check(self.baseline.scores.keys() <= names, "baseline: an unknown score")
-        for modality, scores in self.scores_without.items():
-            known = modality in self.modality_weights and scores.keys() == names
-            check(known, "scores_without: does not fit modality_weights and test")
 
 
 def read_run(folder: Path) -> ModelResult | None:

@@ -173,7 +173,7 @@ def _results(
         scores = FinalScores(
             valid[index].get("valid"), *collected[index], ended[index]["test"]
         )
-        made.append((scores, trainer.result(loop, selected[index], pipeline, scores)))
+        made.append((scores, trainer.result(loop, selected[index], data, scores)))
     return made
 
 

@@ -226,7 +226,7 @@ class Trainer:
                 *self.collect(selected.variables, pipeline, "test"),
                 self.evaluate(loop.state.variables, pipeline, ("test",))["test"],
             )
-            result = self.result(loop, selected, pipeline, scores)
+            result = self.result(loop, selected, data, scores)
         if first:
             self.write(folder, data, scores, result)
         return as_read(result)
@@ -275,19 +275,11 @@ class Trainer:
         return results
 
     def collect(
-        self, variables: PyTree, pipeline: Pipeline, split: str, left_out: str = ""
+        self, variables: PyTree, pipeline: Pipeline, split: str
     ) -> tuple[dict[str, np.ndarray], float]:
-        """Returns what the metrics need of every example of `split`, and the loss.
-
-        Args:
-            variables: Variables of the model.
-            pipeline: The data.
-            split: Split to evaluate.
-            left_out: Modality that is treated as missing in every example.
-        """
+        """Returns what the metrics need of every example of `split`, and the loss."""
         variables = self.with_prior(variables, pipeline.dataset)
-        batches = self.eval_batches(pipeline, split, left_out)
-        return collect(self.eval_step, variables, batches)
+        return collect(self.eval_step, variables, self.eval_batches(pipeline, split))
 
     def with_prior(self, variables: PyTree, data: Dataset) -> PyTree:
         """Adds the prediction for examples without any modality that the model reads.
@@ -297,15 +289,10 @@ class Trainer:
         task = self.components.task
         return {**variables, "prior": task.prior(data.label("train", task.label))}
 
-    def eval_batches(
-        self, pipeline: Pipeline, split: str, left_out: str = ""
-    ) -> Iterator[Batch]:
+    def eval_batches(self, pipeline: Pipeline, split: str) -> Iterator[Batch]:
         """Yields the batches of a split, on the devices."""
         put = functools.partial(self.components.executor.put, train=False)
-        batches = pipeline.evaluate(split)
-        if left_out:
-            batches = (without_modality(batch, left_out) for batch in batches)
-        return map(put, batches)
+        return map(put, pipeline.evaluate(split))
 
     def best_state(self, folder: Path) -> TrainState:
         """Returns the selected state of a run that was trained in `folder`.
@@ -409,14 +396,14 @@ class Trainer:
         return checkpoints.restore_best(abstract)[0]
 
     def result(
-        self, loop: Loop, selected: TrainState, pipeline: Pipeline, scores: FinalScores
+        self, loop: Loop, selected: TrainState, data: Dataset, scores: FinalScores
     ) -> ModelResult:
         """Returns the result of a run that has ended.
 
         Args:
             loop: The training.
             selected: Selected checkpoint.
-            pipeline: The data of the fold.
+            data: The fold.
             scores: Scores of the checkpoint and of the last step.
         """
         last, collected = loop.state, scores.collected
@@ -424,16 +411,9 @@ class Trainer:
         # `PlotData` has finite values only; that others exist is in the scores.
         finite_rows = rows_are_finite(collected)
         finite = {name: x[finite_rows] for name, x in collected.items()}
-        weights = mean_modality_weights(collected)
-        without = {
-            name: self.scores(
-                *self.collect(selected.variables, pipeline, "test", left_out=name)
-            ).scores
-            for name in weights
-        }
         return ModelResult(
             model=self.spec.model.model.name,
-            baseline=self._baseline(pipeline.dataset),
+            baseline=self._baseline(data),
             parameters=count_parameters(selected.params),
             step=step,
             epoch=step / self.plan.steps_per_epoch,
@@ -444,8 +424,7 @@ class Trainer:
             last=scores.last,
             best_test=loop.progress.best_test,
             plot_data=self.components.task.plot_data(finite),
-            modality_weights={**weights},
-            scores_without=without,
+            modality_weights={**mean_modality_weights(collected)},
             skipped_steps=int(last.skipped_steps["total"]),
             times=loop.clock.summary(),
             macs_per_example=self.macs_per_example,
@@ -462,12 +441,6 @@ class Trainer:
         except Exception as error:  # a trained model must not be lost for this number
             log(f"MACs cannot be counted: {describe_exception(error)}")
             return None
-
-
-def without_modality(batch: Batch, name: str) -> Batch:
-    """Returns the batch with a modality missing in every example."""
-    mask = np.zeros_like(np.asarray(batch.masks[name]))
-    return batch.replace(masks={**batch.masks, name: mask})
 
 
 def _test_ids(data: Dataset, count: int) -> list[str]:

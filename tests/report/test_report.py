@@ -359,21 +359,6 @@ def test_modality_weights(tmp_path, result):
     assert (
         "Modality weights" in text and "audio 87.5 % ± 2.0" in text and "12.5 %" in text
     )
-    assert "when left out" not in text  # an older file
-    for run in result["runs"]:
-        run["modality_weights"] = {"audio": 0.875, HOSTILE: 0.125}
-        test = run["test"]["scores"]
-        lower = {**test, "accuracy": test["accuracy"] - 0.25}
-        run["scores_without"] = {"audio": lower, HOSTILE: {**test}}
-    text = " ".join(Seen(written(tmp_path, result)).text.split())
-    assert "change of accuracy when left out" in text
-    assert "audio 87.5 % ± 2.0 −25.0 points" in text
-
-
-def test_scores_without_a_modality_have_a_weight(tmp_path, result):
-    result["runs"][0]["scores_without"] = {"audio": result["runs"][0]["test"]["scores"]}
-    with pytest.raises(msgspec.ValidationError, match="scores_without"):
-        written(tmp_path, result)
 
 
 @pytest.mark.parametrize(

@@ -161,25 +161,6 @@ def test_the_screen_shows_what_a_blind_answer_scores(paper, capfd):
     assert shown.count(f"  {name} ") == 1 + (select != "accuracy")
 
 
-class Masked(list):
-    """The examples of a source, in all of which a modality is missing."""
-
-    def __init__(self, source, name):
-        for example in (source[i] for i in range(len(source))):
-            masks = example["masks"]
-            masks = {**masks, name: np.zeros_like(masks[name])}
-            self.append({**example, "masks": masks})
-
-
-def scores_without(paper, name):
-    """Scores of the selected checkpoint on test examples without a modality."""
-    sources = {"test": Masked(paper.data.source("test"), name)}
-    data = dataclasses.replace(paper.data, sources={**paper.data.sources, **sources})
-    reader = build_data.build_pipeline(paper.config, data, 0)
-    state = paper.run.best_state(paper.whole)
-    return paper.run.evaluate(state.variables, reader, ("test",))["test"].scores
-
-
 def test_the_report_has_all_sections(paper):
     config = paper.config
     state, run = paper.run.init(0), paper.run
@@ -198,9 +179,4 @@ def test_the_report_has_all_sections(paper):
     assert ("Modality weights" in page) == weighs
     if weighs:
         assert sum(s.mean for s in shares.values()) == pytest.approx(1)
-        for result in paper.result.runs:
-            assert result.scores_without.keys() == shares.keys()
-            name = min(shares)
-            found = scores_without(paper, name)
-            assert result.scores_without[name] == pytest.approx(found, nan_ok=True)
     assert all(np.isfinite(score.mean) for score in summary.values())
