@@ -9,9 +9,13 @@ PUBLIC = by_name(
         "mmfusion_jax.analysis.cost:count_macs",
         "mmfusion_jax.analysis.cost:count_parameters",
         "mmfusion_jax.analysis.cost:output_shapes",
+        "mmfusion_jax.analysis.diagnosis:leave_out",
+        "mmfusion_jax.analysis.diagnosis:stream_moments",
+        "mmfusion_jax.analysis.diagnosis:varying_fraction",
         "mmfusion_jax.analysis.gradients:GradientSimilarity",
         "mmfusion_jax.analysis.gradients:gradient_similarity",
         "mmfusion_jax.analysis.gradients:term_gradients",
+        "mmfusion_jax.analysis.gradients:term_norms",
         "mmfusion_jax.analysis.gradients:term_values",
         "mmfusion_jax.analysis.gradients:term_weights",
         "mmfusion_jax.analysis.modality_weights:mean_modality_weights",
@@ -23,11 +27,15 @@ if TYPE_CHECKING:
     from mmfusion_jax.analysis.cost import count_macs as count_macs
     from mmfusion_jax.analysis.cost import count_parameters as count_parameters
     from mmfusion_jax.analysis.cost import output_shapes as output_shapes
+    from mmfusion_jax.analysis.diagnosis import leave_out as leave_out
+    from mmfusion_jax.analysis.diagnosis import stream_moments as stream_moments
+    from mmfusion_jax.analysis.diagnosis import varying_fraction as varying_fraction
     from mmfusion_jax.analysis.gradients import GradientSimilarity as GradientSimilarity
     from mmfusion_jax.analysis.gradients import (
         gradient_similarity as gradient_similarity,
     )
     from mmfusion_jax.analysis.gradients import term_gradients as term_gradients
+    from mmfusion_jax.analysis.gradients import term_norms as term_norms
     from mmfusion_jax.analysis.gradients import term_values as term_values
     from mmfusion_jax.analysis.gradients import term_weights as term_weights
     from mmfusion_jax.analysis.modality_weights import (

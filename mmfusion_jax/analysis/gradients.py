@@ -4,11 +4,12 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import struct
 
-from mmfusion_jax.losses.objective import Objective
+from mmfusion_jax.losses.objective import CHANCE, Objective
 from mmfusion_jax.training.state import TrainState
-from mmfusion_jax.types import Array, Batch, Model, PyTree
+from mmfusion_jax.types import Array, Batch, Model, Outputs, PyTree
 
 ALL_MODULES = "all"
 """Name of the entry for all modules together."""
@@ -161,24 +162,83 @@ def gradient_similarity(gradients: Mapping[str, PyTree]) -> GradientSimilarity:
     )
 
 
+def term_norms(
+    model: Model, objective: Objective, state: TrainState, batch: Batch
+) -> dict[str, dict[str, Array]]:
+    """Computes value, chance level and gradient norm of each term in training mode.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> import optax
+        >>> mask, labels = jnp.ones((2, 5), bool), {"emotion": jnp.array([0, 1])}
+        >>> batch = mmf.Batch({"audio": jnp.ones((2, 5, 4))}, {"audio": mask}, labels)
+        >>> model = mmf.models.Unimodal({"audio": mmf.encoders.Precomputed()}, 2)
+        >>> objective = mmf.Objective(
+        ...     {"task": mmf.WeightedLoss(mmf.losses.CrossEntropy("emotion"))}
+        ... )
+        >>> state = mmf.create_state(model, optax.adam(1e-3), batch, jax.random.key(0))
+        >>> sorted(mmf.analysis.term_norms(model, objective, state, batch)["task"])
+        ['norm', 'value', 'weight']
+
+    Args:
+        model: Maps a Batch to Outputs.
+        objective: Loss terms.
+        state: Parameters, statistics, and the key and step that determine dropout.
+        batch: Examples.
+
+    Returns:
+        Name of a term -> "value" (), "weight" () at this step, "norm" () of the
+        gradient of the unweighted term with respect to all parameters, and "chance" ()
+        for a term that has a chance level. A term of weight 0 is left out.
+    """
+    terms = {k: v for k, v in objective.terms.items() if callable(v.weight) or v.weight}
+    active, names = Objective(terms), list(terms)
+
+    def values(params: PyTree):
+        outputs = _outputs(model, state, batch, True, params)
+        stacked = jnp.stack([active.value(name, outputs, batch) for name in names])
+        return stacked, active.chance_levels(outputs, batch, names)
+
+    found, pull, chances = jax.vjp(values, state.params, has_aux=True)
+    # One norm at a time, so that one gradient is in memory and not one for each term.
+    norms = jax.lax.map(lambda one: optax.tree.norm(pull(one)[0]), jnp.eye(len(names)))
+    weights = term_weights(active, state.step)
+    made = {
+        name: {"value": value, "norm": norm, "weight": weight}
+        for name, value, norm, weight in zip(names, found, norms, weights, strict=True)
+    }
+    for name, chance in chances.items():
+        made[name.removesuffix(f"/{CHANCE}")][CHANCE] = chance
+    return made
+
+
 def _values(
     model: Model, objective: Objective, state: TrainState, batch: Batch, train: bool
 ):
     """Returns a function from parameters to the values of all terms, (K)."""
-    key = jax.random.fold_in(state.key, state.step)
 
     def values(params: PyTree) -> Array:
-        outputs = model.apply(
-            {"params": params, "batch_stats": state.stats},
-            batch,
-            train=train,
-            mutable=["batch_stats"] if train else [],
-            rngs={"dropout": key} if train else None,
-        )[0]
+        outputs = _outputs(model, state, batch, train, params)
         terms = [objective.value(name, outputs, batch) for name in objective.terms]
         return jnp.stack(terms)
 
     return values
+
+
+def _outputs(
+    model: Model, state: TrainState, batch: Batch, train: bool, params: PyTree
+) -> Outputs:
+    """Returns the outputs of the model, with the dropout of the step of `state`."""
+    key = jax.random.fold_in(state.key, state.step)
+    return model.apply(
+        {"params": params, "batch_stats": state.stats},
+        batch,
+        train=train,
+        mutable=["batch_stats"] if train else [],
+        rngs={"dropout": key} if train else None,
+    )[0]
 
 
 def _products(trees: list[PyTree]) -> Array:

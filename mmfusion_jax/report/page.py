@@ -5,7 +5,7 @@ from typing import Any
 
 import jinja2
 
-from mmfusion_jax.report import predictions, run_details, scores
+from mmfusion_jax.report import diagnosis, predictions, run_details, scores
 from mmfusion_jax.results.experiment_result import ExperimentResult
 from mmfusion_jax.results.json_file import write_text
 
@@ -36,14 +36,14 @@ def write_report(workdir: Path, result: ExperimentResult) -> Path:
         title=f"{result.model.name} on {result.data.title}",
         num_runs=len(result.runs),
         headline=scores.headline(result),
-        warnings=scores.warnings(result),
+        warnings=[*scores.warnings(result), *diagnosis.findings(result)],
         comparison=scores.fusion_vs_unimodal(result),
         checkpoints=scores.checkpoint_selection(result),
         curves=scores.learning_curves(workdir, result),
         scatter=predictions.scatter_plot(result),
         confusion=predictions.confusion_matrix(result),
         metrics=predictions.all_metrics(result),
-        modality_weights=predictions.modality_weights(result),
+        diagnosis=diagnosis.tables(result),
         parameters=run_details.parameters(result),
         device=run_details.device(result),
         time=run_details.time(result),

@@ -1,4 +1,4 @@
-"""Predictions: plots, all metrics and modality weights."""
+"""Predictions: plots and all metrics."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -134,11 +134,3 @@ def _splits(
                     for name, metric in metrics.items()
                 },
             )
-
-
-def modality_weights(result: ExperimentResult) -> list[list[str]]:
-    """Returns modalities and their weights; empty for a model without them."""
-    return [
-        [name, formatting.mean_std(formatting.FRACTION, value)]
-        for name, value in result.summary.modality_weights.items()
-    ]

@@ -197,6 +197,41 @@ class PlotData:
         return ""
 
 
+@dataclass(frozen=True)
+class LossTermState:
+    """A loss term in training mode at the selected checkpoint, mean of some batches.
+
+    Attributes:
+        value: The unweighted term.
+        weight: Its weight.
+        gradient: Norm of its weighted gradient, relative to that of the task.
+        chance: Its chance level; None for a term that does not have one.
+    """
+
+    value: Number
+    weight: Number
+    gradient: Number
+    chance: Number = None
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What shows whether parts of a model have an effect, at the selected checkpoint.
+
+    Attributes:
+        streams: Stream -> fraction of its energy that differs between test examples,
+            see `analysis.varying_fraction`; NaN, or None, if fewer than two examples
+            have it.
+        terms: Loss term -> its state; empty if the task is the only one.
+        without: Modality -> test scores if all examples lack it; empty for a model of
+            one modality.
+    """
+
+    streams: dict[str, Number] = field(default_factory=dict)
+    terms: dict[str, LossTermState] = field(default_factory=dict)
+    without: dict[str, dict[str, Number]] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelResult:
     """Result of training one model on one fold with one seed.
@@ -226,6 +261,8 @@ class ModelResult:
         macs_per_example: Multiply-accumulates of the forward pass of one example; None
             if they could not be counted, and in older files.
         peak_memory: The highest memory use; None in older files.
+        diagnosis: Streams, loss terms and modalities; None if it failed, and in older
+            files.
     """
 
     model: str
@@ -245,6 +282,7 @@ class ModelResult:
     times: Times
     macs_per_example: int | None = None
     peak_memory: PeakMemory | None = None
+    diagnosis: Diagnosis | None = None
 
     def __post_init__(self) -> None:
         check(0 <= self.step <= self.steps, "step: not between 0 and steps")
@@ -253,6 +291,8 @@ class ModelResult:
             same = split is None or split.scores.keys() == names
             check(same, "valid, test and last: not the same scores")
         check(self.baseline.scores.keys() <= names, "baseline: an unknown score")
+        for scores in self.diagnosis.without.values() if self.diagnosis else ():
+            check(scores.keys() == names, "diagnosis: not the same scores")
 
 
 def read_run(folder: Path) -> ModelResult | None:

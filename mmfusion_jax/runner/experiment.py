@@ -16,6 +16,7 @@ from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.errors import DivergedError, shorten, shown, shown_name
 from mmfusion_jax.metrics.score_info import with_loss
 from mmfusion_jax.report import write_report
+from mmfusion_jax.report.diagnosis import findings
 from mmfusion_jax.results.experiment_result import (
     RESULT_FILE,
     BaselineSummary,
@@ -361,4 +362,6 @@ def _print_summary(result: ExperimentResult, path: Path) -> None:
     """Prints the final table and the path of the report."""
     for line in summary_lines(result):
         log(line)
+    for line in findings(result):
+        log(f"warning: {line}")
     log(f"report: {path}")

@@ -90,10 +90,14 @@ def _train(
     """Trains seeds without a result; returns the results by seed."""
     seeds = [run.seed for run in runs]
     title = f"{title} {describe_seeds(seeds)}"
-    pipeline = build_data.build_pipeline(trainer.spec, data, seeds[0])
+    pipelines = [build_data.build_pipeline(trainer.spec, data, s) for s in seeds]
+    pipeline = pipelines[0]  # for evaluations, which have the same data for all seeds
     with contextlib.ExitStack() as stack:
         display = stack.enter_context(SeedsDisplay(title, seeds))
-        loops = [_loop(trainer, data, run, display, shutdown, stack) for run in runs]
+        loops = [
+            _loop(trainer, one, run, display, shutdown, stack)
+            for one, run in zip(pipelines, runs, strict=True)
+        ]
         steps = [int(loop.state.step) for loop in loops]
         for step in sorted(set(steps)):
             same = [s for s, at in zip(seeds, steps, strict=True) if at == step]
@@ -109,7 +113,7 @@ def _train(
             after_step=lambda _: display.flush(),
         )
         group.run()
-        results = _results(trainer, pipeline, loops)
+        results = _results(trainer, pipelines, loops)
         for run, loop, (scores, result) in zip(runs, loops, results, strict=True):
             if loop.error is None:
                 trainer.write(run.folder, data, scores, result)
@@ -124,7 +128,7 @@ def _train(
 
 def _loop(
     trainer: Trainer,
-    data: Dataset,
+    pipeline: Pipeline,
     run: SeedRun,
     display: SeedsDisplay,
     shutdown: GracefulShutdown,
@@ -138,7 +142,7 @@ def _loop(
     return SeedLoop(
         plan=trainer.plan,
         step=trainer.seeds_step,
-        batches=build_data.build_pipeline(trainer.spec, data, run.seed).train,
+        batches=pipeline.train,
         evaluate=lambda state: {},  # the group's
         state=state,
         saver=saver,
@@ -149,7 +153,7 @@ def _loop(
 
 
 def _results(
-    trainer: Trainer, pipeline: Pipeline, loops: Sequence[SeedLoop]
+    trainer: Trainer, pipelines: Sequence[Pipeline], loops: Sequence[SeedLoop]
 ) -> list[tuple[FinalScores, ModelResult]]:
     """Returns the final scores and the result of every seed."""
     selected = []
@@ -162,9 +166,9 @@ def _results(
     executor = trainer.components.executor
     chosen = stack_trees([state.variables for state in selected], executor)
     last = stack_trees([loop.state.variables for loop in loops], executor)
-    data = pipeline.dataset
+    pipeline = pipelines[0]
     valid = [{}] * len(loops)
-    if "valid" in data.sources:
+    if "valid" in pipeline.dataset.sources:
         valid = _evaluate(trainer, pipeline, chosen, ("valid",))
     ended = _evaluate(trainer, pipeline, last, ("test",))
     collected = _collect(trainer, pipeline, chosen, "test")
@@ -173,7 +177,8 @@ def _results(
         scores = FinalScores(
             valid[index].get("valid"), *collected[index], ended[index]["test"]
         )
-        made.append((scores, trainer.result(loop, selected[index], data, scores)))
+        result = trainer.result(loop, selected[index], pipelines[index], scores)
+        made.append((scores, result))
     return made
 
 

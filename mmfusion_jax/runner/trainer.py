@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmfusion_jax.analysis.cost import count_macs_per_example, count_parameters
+from mmfusion_jax.analysis.diagnosis import leave_out
 from mmfusion_jax.analysis.modality_weights import mean_modality_weights
 from mmfusion_jax.config import build, build_data
 from mmfusion_jax.config.spec import ExperimentSpec
@@ -30,11 +31,13 @@ from mmfusion_jax.results.json_file import as_read, write_json
 from mmfusion_jax.results.model_result import (
     RUN_FILE,
     Baseline,
+    Diagnosis,
     Evaluation,
     ModelResult,
     read_run,
 )
 from mmfusion_jax.results.predictions_file import write_predictions
+from mmfusion_jax.runner.diagnosis import Diagnoser
 from mmfusion_jax.tasks import constant_baseline_scores
 from mmfusion_jax.training.checkpoint.manager import CheckpointManager
 from mmfusion_jax.training.evaluation import collect
@@ -226,7 +229,7 @@ class Trainer:
                 *self.collect(selected.variables, pipeline, "test"),
                 self.evaluate(loop.state.variables, pipeline, ("test",))["test"],
             )
-            result = self.result(loop, selected, data, scores)
+            result = self.result(loop, selected, pipeline, scores)
         if first:
             self.write(folder, data, scores, result)
         return as_read(result)
@@ -275,11 +278,19 @@ class Trainer:
         return results
 
     def collect(
-        self, variables: PyTree, pipeline: Pipeline, split: str
+        self, variables: PyTree, pipeline: Pipeline, split: str, without: str = ""
     ) -> tuple[dict[str, np.ndarray], float]:
-        """Returns what the metrics need of every example of `split`, and the loss."""
+        """Returns what the metrics need of every example of `split`, and the loss.
+
+        Args:
+            variables: Variables of the model.
+            pipeline: The data.
+            split: The split.
+            without: Modality that is masked in all examples; "" for none.
+        """
         variables = self.with_prior(variables, pipeline.dataset)
-        return collect(self.eval_step, variables, self.eval_batches(pipeline, split))
+        batches = self.eval_batches(pipeline, split, without)
+        return collect(self.eval_step, variables, batches)
 
     def with_prior(self, variables: PyTree, data: Dataset) -> PyTree:
         """Adds the prediction for examples without any modality that the model reads.
@@ -289,10 +300,18 @@ class Trainer:
         task = self.components.task
         return {**variables, "prior": task.prior(data.label("train", task.label))}
 
-    def eval_batches(self, pipeline: Pipeline, split: str) -> Iterator[Batch]:
-        """Yields the batches of a split, on the devices."""
+    def eval_batches(
+        self, pipeline: Pipeline, split: str, without: str = ""
+    ) -> Iterator[Batch]:
+        """Yields the batches of a split, on the devices.
+
+        Args:
+            pipeline: The data.
+            split: The split.
+            without: Modality that is masked in all examples; "" for none.
+        """
         put = functools.partial(self.components.executor.put, train=False)
-        return map(put, pipeline.evaluate(split))
+        return (put(leave_out(b, without)) for b in pipeline.evaluate(split))
 
     def best_state(self, folder: Path) -> TrainState:
         """Returns the selected state of a run that was trained in `folder`.
@@ -396,14 +415,14 @@ class Trainer:
         return checkpoints.restore_best(abstract)[0]
 
     def result(
-        self, loop: Loop, selected: TrainState, data: Dataset, scores: FinalScores
+        self, loop: Loop, selected: TrainState, pipeline: Pipeline, scores: FinalScores
     ) -> ModelResult:
         """Returns the result of a run that has ended.
 
         Args:
             loop: The training.
             selected: Selected checkpoint.
-            data: The fold.
+            pipeline: The data of the run.
             scores: Scores of the checkpoint and of the last step.
         """
         last, collected = loop.state, scores.collected
@@ -413,7 +432,7 @@ class Trainer:
         finite = {name: x[finite_rows] for name, x in collected.items()}
         return ModelResult(
             model=self.spec.model.model.name,
-            baseline=self._baseline(data),
+            baseline=self._baseline(pipeline.dataset),
             parameters=count_parameters(selected.params),
             step=step,
             epoch=step / self.plan.steps_per_epoch,
@@ -429,7 +448,26 @@ class Trainer:
             times=loop.clock.summary(),
             macs_per_example=self.macs_per_example,
             peak_memory=peak_memory(),
+            diagnosis=self._diagnose(selected, pipeline),
         )
+
+    @functools.cached_property
+    def _diagnoser(self) -> Diagnoser:
+        """Diagnoses the checkpoints of all runs."""
+        return Diagnoser(self.spec, self.components)
+
+    def _diagnose(self, state: TrainState, pipeline: Pipeline) -> Diagnosis | None:
+        """Returns the diagnosis of a checkpoint; None if it fails."""
+        scores_without = lambda modality: (
+            self.scores(
+                *self.collect(state.variables, pipeline, "test", modality)
+            ).scores
+        )
+        try:
+            return self._diagnoser.diagnose(state, pipeline, scores_without)
+        except Exception as error:  # a trained model must not be lost for this
+            log(f"no diagnosis: {describe_exception(error)}")
+            return None
 
     @functools.cached_property
     def macs_per_example(self) -> int | None:

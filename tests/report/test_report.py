@@ -9,7 +9,7 @@ import jinja2
 import msgspec
 import pytest
 import sample_results
-from sample_results import INFOS, spread
+from sample_results import INFOS, SCORES, spread
 
 from mmfusion_jax.metrics.regression import MAE, RMSE
 from mmfusion_jax.metrics.score_info import LOSS
@@ -350,15 +350,52 @@ def test_a_template_may_not_misspell_a_value():
 
 
 def test_modality_weights(tmp_path, result):
-    assert "Modality weights" not in written(tmp_path, result)
+    assert "Modalities" not in written(tmp_path, result)
     result["summary"]["modality_weights"] = {
         "audio": spread(0.875, 2),
         HOSTILE: spread(0.125),
     }
     text = " ".join(Seen(written(tmp_path, result)).text.split())
-    assert (
-        "Modality weights" in text and "audio 87.5 % ± 2.0" in text and "12.5 %" in text
-    )
+    assert "it is not what a modality contributes" in text
+    assert "audio 87.5 % ± 2.0 –" in text and "12.5 %" in text
+
+
+def diagnosis(image: float, contrast: float, entropy: float) -> dict:
+    term = {"value": 0.5, "weight": 1.0, "gradient": 1.0}
+    return {
+        "streams": {"audio": 0.25, "image": image},
+        "terms": {
+            "task": term,
+            "contrast": term | {"value": contrast, "chance": 10.0},
+            "entropy": term | {"gradient": entropy},
+        },
+        "without": {m: {**SCORES, "accuracy": 0.5} for m in ("audio", "image")},
+    }
+
+
+def test_parts_without_effect_are_named(tmp_path, result):
+    """Each in a run of its own, with the threshold on either side."""
+    run = result["runs"][0]
+    run["diagnosis"] = diagnosis(0.0009, 9.79, 0.0011)
+    second = copy.deepcopy(run) | {"seed": 8}
+    second["diagnosis"] = diagnosis(0.0011, 9.81, 0.0009)
+    second["stages"]["video"]["diagnosis"] = {"streams": {"video": 0.0}}
+    result["runs"].append(second)
+    text = " ".join(Seen(written(tmp_path, result)).text.split())
+    for line in (
+        "Stream “image” is the same for all examples (0.0009 of its energy differs) in "
+        "1 of 2 runs.",
+        "Loss term “contrast” is at its chance level (9.81, chance 10.00) in 1 of 2",
+        "Loss term “entropy” has less than a thousandth of the gradient of the task "
+        "(0.0009) in 1 of 2 runs.",
+        "video only: Stream “video” is the same for all examples (0 of its energy",
+        "stream differs audio 25 % image 0.1 %",
+        "contrast 9.8 10 1 1 entropy 0.5 – 1 0.001",
+        "audio – −25.0 points image – −25.0 points",
+    ):
+        assert line in text
+    assert text.count("is the same for all examples") == 2
+    assert text.count("chance level (") == text.count("a thousandth") == 1
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,31 @@ def test_the_report_has_all_sections(paper):
     assert ("Multimodal Integration Score" in page) == ("mis" in summary)
     shares = paper.result.summary.modality_weights
     assert set(shares) == (set(config.model.modalities) if weighs else set())
-    assert ("Modality weights" in page) == weighs
+    assert ("it is not what a modality contributes" in page) == weighs
     if weighs:
         assert sum(s.mean for s in shares.values()) == pytest.approx(1)
     assert all(np.isfinite(score.mean) for score in summary.values())
+
+
+def test_every_run_is_diagnosed(paper):
+    """Encoders, what the model makes of them, every term, and every modality."""
+    (run,) = paper.result.runs
+    found, modalities = run.diagnosis, paper.config.model.modalities
+    assert found is not None
+    assert found.streams.keys() >= set(modalities)
+    assert all(0 <= fraction <= 1 for fraction in found.streams.values())
+    terms = paper.config.losses
+    assert list(found.terms) == (list(terms) if len(terms) > 1 else [])
+    if len(terms) > 1:
+        assert found.terms["task"].gradient == pytest.approx(1)
+    for name, loss in terms.items():
+        contrastive = loss.term.name in ("info_nce", "modality_contrast")
+        if len(terms) > 1:
+            assert (found.terms[name].chance is not None) == contrastive
+        lines = [line for line in scalars(paper.whole) if line["kind"] == "train"]
+        assert (f"loss/{name}/chance" in lines[0]["values"]) == contrastive
+    assert set(found.without) == set(modalities)
+    names = run.test.scores.keys()
+    assert all(scores.keys() == names for scores in found.without.values())
+    # The modality is masked, and nothing else: the scores differ from those with it.
+    assert any(scores != run.test.scores for scores in found.without.values())
