@@ -25,7 +25,10 @@ from mmfusion_jax.ops.masking import masked_mean
 from mmfusion_jax.option_types import Depth, Fraction, PositiveInt
 from mmfusion_jax.types import Array, Batch, Outputs, Streams
 
-CHOICES = {"head_type": ("weighted_sum", "concat")}
+CHOICES = {
+    "head_type": ("weighted_sum", "concat"),
+    "context_pooling": ("weighted", "tokens"),
+}
 
 
 class OFCMAERCAT(nn.Module):
@@ -34,9 +37,12 @@ class OFCMAERCAT(nn.Module):
         F_i = E_i(M_i)                                                (1)
         F^a = CMAA(F)                                                 (3-7)
         w = AWOM(F)                                                   (8-10)
-        h = mean over all tokens of Transformer([w_1 F^a_1 .. w_M F^a_M])
-        h = sum_i w_i mean_t F^a_i         without the transformer    (11)
+        h = sum_i w_i mean_t F^a_i                                    (11)
         prediction = W_cls relu(W_p h + b_p) + b_cls                  (12-13)
+
+    With the transformer, context_pooling="weighted" replaces F^a in Eq. 11 by
+    Transformer([F^a_1 .. F^a_M]); with "tokens", h is the mean over all tokens of
+    Transformer([w_1 F^a_1 .. w_M F^a_M]).
 
     Parameters: `encoders_<modality>`, `alignment`, `weighting`, `context`, `project`,
     `head`; `norm` with the concatenating head; for the loss `decode_<modality>_0`,
@@ -72,6 +78,7 @@ class OFCMAERCAT(nn.Module):
         transformer: False is Eq. 11; Table 4, "+ Contrastive Loss".
         reconstruction: Build the decoders of the loss term "reconstruction".
         head_type: "weighted_sum", Eq. 11-13, or "concat", Eq. 20-22.
+        context_pooling: "weighted" or "tokens", see above.
         hidden_dim: Width of z, and of the hidden layer of the head with "concat".
         weight_hidden_dim: Width of the hidden layer of AWOM.
         num_heads, per_modality: Options of the alignment, see `CrossModalAlignment`.
@@ -83,10 +90,18 @@ class OFCMAERCAT(nn.Module):
         OF-CMAER-CAT, Sec. 3, Table 4.
     Deviation:
         The transformer is "after alignment", where Eq. 11 has already pooled: over one
-        vector it would have no effect, so its input are the weighted tokens, and their
-        mean replaces the sum. Eq. 20-22 are a second head, which the paper does not
-        relate to the first: it reads the mean of each modality, after the transformer
-        if there is one.
+        vector it would have no effect, so its input are the tokens. "weighted" keeps
+        Eq. 11 behind it. With "tokens" the weights scale its input, whose layer
+        normalization undoes most of a scale, and a modality counts by its number of
+        tokens: w is then not the weight of a modality in the prediction.
+        Eq. 20-22 are a second head, which the paper does not relate to the first: it
+        reads the mean of each modality, after the transformer if there is one. Its
+        V, A and P (visual, audio, physiological) are never in one of the paper's data
+        sets: IEMOCAP and CMU-MOSEI have text in the place of P, and DEAP recorded no
+        sound of its participants and the faces of 22 of the 32 only, in files that the
+        preprocessed signals do not contain. z is the concatenation of the modalities
+        that the config has, for DEAP EEG and peripheral signals. With two modalities,
+        alpha of Eq. 6 is always 1.
     """
 
     encoders: Mapping[str, nn.Module]
@@ -97,6 +112,7 @@ class OFCMAERCAT(nn.Module):
     transformer: bool = True
     reconstruction: bool = True
     head_type: Literal["weighted_sum", "concat"] = "weighted_sum"
+    context_pooling: Literal["weighted", "tokens"] = "weighted"
     hidden_dim: PositiveInt = 64
     weight_hidden_dim: PositiveInt = 64
     num_heads: PositiveInt = 1
@@ -133,8 +149,11 @@ class OFCMAERCAT(nn.Module):
             aux["alpha"] = streams[ALPHA].values
         weights = self._weights(order, encoded)
         aux |= {"weights": weights, **weights_by_modality(order, weights)}
+        over_tokens = self.transformer and self.context_pooling == "tokens"
         if self.transformer:
-            streams = self._add_context(order, streams, weights, train)
+            scales = weights if over_tokens else jnp.ones_like(weights)
+            streams = self._add_context(order, streams, scales, train)
+        if over_tokens:
             fused = _mean_of_all(order, streams)
         else:
             means = jnp.stack([mean(streams[m]) for m in order], axis=1)

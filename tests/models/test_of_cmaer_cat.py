@@ -16,6 +16,8 @@ from loaded_tables import ENCODERS, LOSSES
 from paths import ROOT
 
 from mmfusion_jax.config.load import load_config
+from mmfusion_jax.config.optimizer import l2_penalty
+from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.encoders.signal_conv import SignalConv
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.fusion.cross_modal_alignment import CrossModalAlignment
@@ -261,6 +263,44 @@ def test_the_contrast_does_not_change_the_model():
     assert moved == {f"encoders_{m}" for m in ORDER}
 
 
+@pytest.mark.ci
+def test_weights_behind_the_transformer():
+    """Eq. 11 over what the transformer makes of unweighted tokens."""
+    model, batch = small(context_pooling="weighted"), made_up()
+    apply = functools.partial(
+        model.apply,
+        train=False,
+        mutable=["intermediates"],
+        capture_intermediates=lambda module, _: module.name in ("context", "alignment"),
+    )
+    tree = start(context_pooling="weighted")
+    out, kept = jax.jit(apply)(tree, batch)
+    made = {k: v["__call__"][0] for k, v in kept["intermediates"].items()}
+    block = TransformerContext(ORDER, num_layers=1, num_heads=2)
+    params = {"params": tree["params"]["context"]}
+    context = block.apply(params, made["alignment"], train=False)
+    want = np.zeros_like(out.aux["fused"])
+    for i, m in enumerate(ORDER):
+        close(made["context"][m].values, context[m].values)
+        mask = np.asarray(batch.masks[m])[..., None]
+        mean = (np.asarray(context[m].values) * mask).sum(1) / mask.sum(1)
+        want += np.asarray(out.aux["weights"])[:, i, None] * mean
+    close(out.aux["fused"], want)
+    with pytest.raises(ConfigError, match=r"C03.*context_pooling='mean'"):
+        small(context_pooling="mean").init(KEY, batch, train=False)
+
+
+def test_lambda_5_is_that_of_equation_19():
+    """The gradient of lambda_5 |theta|^2 reaches biases and norms too."""
+    spec = resolve(load_config(f"{CONFIG}:deap")).optimizer
+    lambda_5, penalty = spec.coupled_weight_decay / 2, l2_penalty(spec)
+    params = {"head": {"kernel": jnp.full(3, 2.0), "bias": jnp.full(1, 2.0)}}
+    assert lambda_5 == 1e-6 and penalty is not None
+    close(penalty(params), lambda_5 * 16)
+    want = jax.tree.map(lambda x: 2 * lambda_5 * x, params)
+    chex.assert_trees_all_close(jax.grad(penalty)(params), want)
+
+
 SUBSETS = [s for n in (1, 2, 3) for s in itertools.combinations(ORDER, n)]
 
 
@@ -352,9 +392,9 @@ def test_contrast_by_hand():
     one = np.log(1 + np.exp(-1))
     close(term(out, batch), [3 * one] * 2)
     lacking = {**masks, "A": jnp.array([[True], [False]])}
-    # Row 0: V and P find each other among two; with A each is alone, which costs 0.
+    # Row 0: A is the only candidate of its kind, which costs 0; all else is among two.
     got = term(out, batch.replace(masks=lacking))
-    close(got, [one / 2 + 0 + one / 2, 2 * one])
+    close(got, [one / 2 + one + one / 2, 2 * one])
     sample = LOSSES["modality_contrast"](ORDER, 1.0, "same_sample")
     close(sample(out, batch), [3 * np.log(2)] * 2)
     # Row 1: V follows no one, and P finds V without a rival.
