@@ -74,6 +74,8 @@ class Diagnoser:
         parts, model = self._components, self._model
 
         def compute(state: TrainState, batch: Batch) -> PyTree:
+            # A batch that is split to save memory does not fit at once here either.
+            batch = jax.tree.map(lambda x: x[:: parts.accumulate], batch)
             batch = as_in_training(batch, state.step / parts.steps, parts.modalities)
             return term_norms(model, parts.objective, state, batch)
 
