@@ -17,8 +17,8 @@ neither gives. Rows of Table 5 are `config.model.levels` with a weight of 0 for 
 of the level that is left out, and `config.model.mcf=False`, linear layers instead of
 MCF. Rows of Table 9 are `config.model.image_encoder`, with `projection_dim=128`, for
 tslc 256. The projections and initial biases of the released code are
-`config.model.variant=released_code`, and so `variant` of the encoders of audio and video;
-its scale is
+`config.model.variant=released_code`, and so `variant` of the encoders of audio and
+video; its scale is
 `config.losses.level1.scale=2.6593`, and so for level2 and level3; with
 `config.model.learnable_scale` it is 1.
 """

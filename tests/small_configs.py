@@ -74,7 +74,9 @@ def small(word: str, **changes) -> ConfigDict:
     made = load_config(f"{CONFIGS / file}.py:{data or 'digits'}")
     made = made.copy_and_resolve_references().unlock()
     smaller = {k: v for k, v in SMALL.get(name, {}).items() if _fits(made, k)}
-    made.update_from_flattened_dict({"data.num_read_threads": 1, **smaller, **changes})
+    made.update_from_flattened_dict(
+        {"data.num_read_threads": 1, "train.diagnosis": False, **smaller, **changes}
+    )
     return made
 
 

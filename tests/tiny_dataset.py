@@ -90,7 +90,7 @@ def config(**changes) -> ConfigDict:
     made.model = dict(name="unimodal", encoders=dict(video=dict(name="feature_tokens")))
     made.model.encoders.video.hidden_dim = 8
     made.losses = dict(task=dict(name="cross_entropy", weight=1.0))
-    made.train.update(epochs=4, log_every=2)
+    made.train.update(epochs=4, log_every=2, diagnosis=False)
     made.optim.learning_rate = 1e-2
     made.update_from_flattened_dict(changes)
     return made

@@ -145,6 +145,9 @@ FIELDS: Mapping[str, Field] = {
     "train.max_nonfinite_steps": Field(
         3, "Consecutive non-finite steps that end the training.", PositiveInt
     ),
+    "train.diagnosis": Field(
+        True, "Examine streams, loss terms and missing modalities after training."
+    ),
     "distributed.coordinator": Field("", "HOST:PORT of process 0."),
     "distributed.num_processes": Field(1, "Number of processes.", PositiveInt),
     "distributed.process_id": Field(

@@ -226,6 +226,7 @@ class TrainingSpec:
         save_every: Steps between checkpoints within an epoch; 0 for none.
         parallel_seeds: Whether the seeds of a fold train at once: "auto", "on", "off".
         max_nonfinite_steps: Consecutive non-finite steps that end the training.
+        diagnosis: Examine streams, loss terms and missing modalities after training.
     """
 
     epochs: int
@@ -235,6 +236,7 @@ class TrainingSpec:
     save_every: int
     parallel_seeds: str
     max_nonfinite_steps: int
+    diagnosis: bool
 
 
 @dataclasses.dataclass(frozen=True)

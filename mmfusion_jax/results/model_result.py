@@ -261,8 +261,8 @@ class ModelResult:
         macs_per_example: Multiply-accumulates of the forward pass of one example; None
             if they could not be counted, and in older files.
         peak_memory: The highest memory use; None in older files.
-        diagnosis: Streams, loss terms and modalities; None if it failed, and in older
-            files.
+        diagnosis: Streams, loss terms and modalities; None if it failed or is off, and
+            in older files.
     """
 
     model: str

@@ -457,7 +457,9 @@ class Trainer:
         return Diagnoser(self.spec, self.components)
 
     def _diagnose(self, state: TrainState, pipeline: Pipeline) -> Diagnosis | None:
-        """Returns the diagnosis of a checkpoint; None if it fails."""
+        """Returns the diagnosis of a checkpoint; None if it fails or is off."""
+        if not self.spec.training.diagnosis:
+            return None
         scores_without = lambda modality: (
             self.scores(
                 *self.collect(state.variables, pipeline, "test", modality)

@@ -17,6 +17,7 @@ UNRECORDED = (
     "data.num_read_threads",
     "train.log_every",
     "train.parallel_seeds",
+    "train.diagnosis",
 )
 """Fields that do not change a run."""
 

@@ -35,6 +35,7 @@ CHANGES = {
     "train.epochs": 2,
     "train.patience": 0,
     "train.log_every": 1,
+    "train.diagnosis": True,
     "pretrain_unimodal": (),
 }
 SECTIONS = (
