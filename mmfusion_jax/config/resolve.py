@@ -73,7 +73,7 @@ def resolve(config: ConfigDict) -> ExperimentSpec:
         >>> import mmfusion_jax as mmf
         >>> spec = mmf.resolve(mmf.load_config("mea:digits"))
         >>> spec.model.modalities, spec.data.batch_size
-        (('audio', 'text', 'video'), 16)
+        (('audio', 'text', 'video'), 32)
 
     Args:
         config: A complete config: `base_config()` with the changes of a config file.

@@ -187,7 +187,7 @@ def test_what_cannot_work_is_one_error(flags, code, words):
 
 def test_a_flag_adds_an_option_that_the_config_leaves_out():
     flags = {
-        "model.causal": "false",
+        "model.attended_modality": "video",
         "model.encoders.audio.pool": 2,
         "losses.task.class_weights": ",".join("1" * 10),
         "optim.nesterov": "true",
@@ -198,7 +198,8 @@ def test_a_flag_adds_an_option_that_the_config_leaves_out():
     assert not flags.keys() & flatten(load_config("cfn_sr:digits")).keys()
     found = flatten(asked.config)
     assert found["losses.task.class_weights"] == (1.0,) * 10
-    assert found["model.causal"] is False and found["model.encoders.audio.pool"] == 2
+    assert found["model.attended_modality"] == "video"
+    assert found["model.encoders.audio.pool"] == 2
     assert found["optim.nesterov"] is True
     assert shapes(asked) == (10,)
 

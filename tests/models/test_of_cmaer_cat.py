@@ -427,5 +427,5 @@ def test_words_of_table_4():
     assert config.model.alignment and not config.model.weighting
     assert not config.model.reconstruction
     for wrong in ("digits-cmaaa", "digit"):
-        with pytest.raises(ConfigError, match="of_cmaer_cat knows av_mnist, deap"):
+        with pytest.raises(ConfigError, match="of_cmaer_cat knows av_mnist, clips"):
             load_config(f"{CONFIG}:{wrong}")
