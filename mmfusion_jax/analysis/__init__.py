@@ -11,7 +11,7 @@ PUBLIC = by_name(
         "mmfusion_jax.analysis.cost:output_shapes",
         "mmfusion_jax.analysis.diagnosis:leave_out",
         "mmfusion_jax.analysis.diagnosis:stream_moments",
-        "mmfusion_jax.analysis.diagnosis:varying_fraction",
+        "mmfusion_jax.analysis.diagnosis:varying_energy",
         "mmfusion_jax.analysis.gradients:GradientSimilarity",
         "mmfusion_jax.analysis.gradients:gradient_similarity",
         "mmfusion_jax.analysis.gradients:term_gradients",
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mmfusion_jax.analysis.cost import output_shapes as output_shapes
     from mmfusion_jax.analysis.diagnosis import leave_out as leave_out
     from mmfusion_jax.analysis.diagnosis import stream_moments as stream_moments
-    from mmfusion_jax.analysis.diagnosis import varying_fraction as varying_fraction
+    from mmfusion_jax.analysis.diagnosis import varying_energy as varying_energy
     from mmfusion_jax.analysis.gradients import GradientSimilarity as GradientSimilarity
     from mmfusion_jax.analysis.gradients import (
         gradient_similarity as gradient_similarity,

@@ -35,7 +35,7 @@ def stream_moments(model: Model, variables: PyTree, batch: Batch) -> dict[str, M
         >>> model = mmf.models.Unimodal({"audio": mmf.encoders.Precomputed()}, 2)
         >>> variables = model.init(jax.random.key(0), batch, train=False)
         >>> moments = mmf.analysis.stream_moments(model, variables, batch)
-        >>> mmf.analysis.varying_fraction([moments["audio"]])
+        >>> mmf.analysis.varying_energy([moments["audio"]])
         0.5
 
     Args:
@@ -68,18 +68,19 @@ def stream_moments(model: Model, variables: PyTree, batch: Batch) -> dict[str, M
     return {name: _moments(tokens, batch) for name, tokens in streams.items()}
 
 
-def varying_fraction(parts: Sequence[Moments]) -> float:
+def varying_energy(parts: Sequence[Moments]) -> float:
     """Returns the fraction of the energy of a stream that differs between examples.
 
         sum_i |x_i - mean_k x_k|^2 / sum_i |x_i|^2,  x_i the mean token of example i
 
-    It is 0 for a stream that is the same for every example, and for one that is 0.
+    It is 0 for a stream that is the same for every example, and for one that is 0; see
+    `ops.varying_energy`, which has all examples at once.
 
     Example:
         >>> import numpy as np
         >>> import mmfusion_jax as mmf
         >>> moments = {"count": 2.0, "total": np.array([1.0, 1.0]), "square": 2.0}
-        >>> mmf.analysis.varying_fraction([moments])
+        >>> mmf.analysis.varying_energy([moments])
         0.5
 
     Args:

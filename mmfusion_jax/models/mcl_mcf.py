@@ -142,7 +142,7 @@ class MCLMCF(nn.Module):
             head, and in training, for every pair of views, "level1/text_audio/x",
             "../y" (b k) and "../valid" (b) bool, and likewise for
             level2/text_video_audio and level3/text_video_text_audio;
-            "log/varying_energy/text_video" (b), the share of the energy of a tensor
+            "log/varying_energy/text_video" (b), the fraction of the energy of a tensor
             convolution that differs between the examples, the same number for all.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Share of the energy of a feature that differs between examples."""
+"""Fraction of the energy of a feature that differs between examples."""
 
 import jax.numpy as jnp
 
@@ -7,7 +7,7 @@ from mmfusion_jax.types import Array
 
 
 def varying_energy(x: Array, valid: Array) -> Array:
-    """Computes the share of the energy of a feature that differs between examples.
+    """Computes the fraction of the energy of a feature that differs between examples.
 
         sum_i |x_i - mean_j x_j|^2 / sum_i |x_i|^2
 
@@ -26,7 +26,7 @@ def varying_energy(x: Array, valid: Array) -> Array:
         valid: Examples to compare, (b) bool.
 
     Returns:
-        The share, () float32 or wider, 0..1; 0 if the feature is 0 everywhere, or
+        The fraction, () float32 or wider, 0..1; 0 if the feature is 0 everywhere, or
         without valid examples.
     """
     rows = x.astype(jnp.promote_types(x.dtype, jnp.float32)).reshape(len(x), -1)

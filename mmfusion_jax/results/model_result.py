@@ -220,7 +220,7 @@ class Diagnosis:
 
     Attributes:
         streams: Stream -> fraction of its energy that differs between test examples,
-            see `analysis.varying_fraction`; NaN, or None, if fewer than two examples
+            see `analysis.varying_energy`; NaN, or None, if fewer than two examples
             have it.
         terms: Loss term -> its state; empty if the task is the only one.
         without: Modality -> test scores if all examples lack it; empty for a model of

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmfusion_jax.analysis.diagnosis import stream_moments, varying_fraction
+from mmfusion_jax.analysis.diagnosis import stream_moments, varying_energy
 from mmfusion_jax.analysis.gradients import term_norms
 from mmfusion_jax.config.build import TrainingComponents, build_model
 from mmfusion_jax.config.spec import ExperimentSpec
@@ -89,9 +89,7 @@ class Diagnoser:
         """Returns stream -> fraction of its energy that differs between examples."""
         batches = map(self._put, pipeline.evaluate("test"))
         found = [jax.device_get(self._moments(state.variables, b)) for b in batches]
-        return {
-            name: varying_fraction([one[name] for one in found]) for name in found[0]
-        }
+        return {name: varying_energy([one[name] for one in found]) for name in found[0]}
 
     def _terms(self, state: TrainState, pipeline: Pipeline) -> dict[str, LossTermState]:
         """Returns the state of every loss term; empty if there is only one."""

@@ -12,7 +12,7 @@ import pytest
 from mmfusion_jax.analysis.diagnosis import (
     leave_out,
     stream_moments,
-    varying_fraction,
+    varying_energy,
 )
 from mmfusion_jax.analysis.gradients import term_gradients, term_norms
 from mmfusion_jax.encoders.precomputed import Precomputed
@@ -89,7 +89,7 @@ def test_streams(case):
     parts = [jax.device_get(run(state.variables, half)) for half in halves]
     names = ["a", "b", "mix/b"]
     assert sorted(parts[0]) == [*names]
-    found = {name: varying_fraction([part[name] for part in parts]) for name in names}
+    found = {name: varying_energy([part[name] for part in parts]) for name in names}
     assert found["a"] == 0
     mask = batch.masks["b"][..., None]
     x = np.where(mask, batch.inputs["b"], 0).sum(1) / np.maximum(mask.sum(1), 1)
@@ -98,12 +98,12 @@ def test_streams(case):
     assert found["b"] == pytest.approx(want, rel=1e-5)
     assert found["mix/b"] == pytest.approx(want, rel=1e-5)
     only = jax.device_get(run(state.variables, jax.tree.map(lambda x: x[:1], batch)))
-    assert np.isnan(varying_fraction([only["b"]]))
+    assert np.isnan(varying_energy([only["b"]]))
 
 
 def test_a_stream_of_zeros_is_constant():
     moments = {"count": 3.0, "total": np.zeros(2), "square": 0.0}
-    assert varying_fraction([moments]) == 0
+    assert varying_energy([moments]) == 0
 
 
 def test_norms_of_terms(case):
