@@ -89,7 +89,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"fused, {name}": fused(name) for name in FUSIONS},
     "cfn_sr, the other way": ("cfn_sr", {"model.cross": "video_to_audio"}),
     "mea, aligned audio": ("mea:digits_ctc", ALIGNED),
-    "mcl_mcf, images": ("mcl_mcf", {"model.image_encoder": "tslc"}),
+    # Wide enough that no projection is 0 everywhere.
+    "mcl_mcf, images": (
+        "mcl_mcf",
+        {"model.image_encoder": "tslc", "model.projection_dim": 12},
+    ),
     "hetero_fusion_net, others": (
         "hetero_fusion_net",
         {

@@ -30,13 +30,22 @@ def encode(
     """Encodes every modality that has an encoder; masks padding rows.
 
     Example:
+        >>> import flax.linen as nn
+        >>> import jax
         >>> import jax.numpy as jnp
         >>> import mmfusion_jax as mmf
+        >>> class Mean(nn.Module):
+        ...     encoders: dict
+        ...
+        ...     @nn.compact
+        ...     def __call__(self, batch):
+        ...         streams = mmf.models.encode(self.encoders, batch, train=False)
+        ...         return mmf.layers.pooling.mean(streams["audio"])
         >>> x, mask = jnp.ones((2, 5, 3)), jnp.ones((2, 5), bool)
         >>> batch = mmf.Batch({"audio": x}, {"audio": mask})
-        >>> encoders = {"audio": mmf.encoders.Precomputed()}
-        >>> mmf.models.encode(encoders, batch, train=False)["audio"].values.shape
-        (2, 5, 3)
+        >>> model = Mean({"audio": mmf.encoders.Precomputed()})
+        >>> model.init_with_output(jax.random.key(0), batch)[0].shape
+        (2, 3)
 
     Raises:
         ConfigError: `encoders` is empty, a modality is not in the batch, or an encoder

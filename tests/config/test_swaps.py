@@ -227,6 +227,10 @@ def test_one_flag_replaces_the_dataset(name):
     for m in ("audio", "text", "video"):
         if m in request(name, "digits").config.model.encoders:
             flags.append(f"--config.model.encoders.{m}.name=lstm")
+    if name in ("mcl_mcf", "mea"):  # mosi has vectors
+        with pytest.raises(ConfigError, match=r"C26[^$]*fix: frame_channels=\(\)"):
+            shapes(request(name, "digits", *flags))
+        flags.append("--config.model.encoders.video.frame_channels=()")
     asked = request(name, "digits", *flags)
     line = next(note for note in asked.notes if note.startswith("data: "))
     assert line.startswith("data: mosi instead of digits; dropped: config.data.{cache_")
