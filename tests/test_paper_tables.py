@@ -2,6 +2,7 @@
 
 import dataclasses
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -345,3 +346,17 @@ def test_the_test_over_the_seeds_averages_folds(tmp_path):
     found = paired_rows._by_seed(result, "accuracy")
     assert found == {0: (30 + 20) / 2 / N, 1: 20 / N}
     assert np.isnan(paired_rows._by_seed(result, "mis")[0])
+
+
+def test_a_table_without_runs_replaces_nothing(tmp_path):
+    """The files of runs whose folders are gone stay."""
+    script = Path(paper_report.__file__).with_name("table.py")
+    words = [f"--runs={tmp_path / 'runs'}", f"--output={tmp_path}", "--finished"]
+    done = subprocess.run(
+        [sys.executable, str(script), "--table=mcl_mcf_5", *words],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "No row of this table has been run." in done.stdout
+    assert not list(tmp_path.glob("*.md")) and not list(tmp_path.glob("*.json"))

@@ -186,10 +186,15 @@ def _row(
     return made
 
 
+def finished_rows(made: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns the rows of a table that `collect` made whose runs are finished."""
+    return [row for row in made["rows"] if row["state"] == "finished"]
+
+
 def markdown(made: Mapping[str, Any]) -> str:
     """Returns a table that `collect` made, with its notes, as Markdown."""
     rows = made["rows"]
-    trained = [row for row in rows if row["state"] == "finished"]
+    trained = finished_rows(made)
     if not trained:
         return f"# {made['title']}\n\nNo row of this table has been run.\n"
     parts = [name for name in PARTS if any(name in row["test"] for row in trained)]

@@ -19,7 +19,7 @@ from pathlib import Path
 
 # experiments/ is not a package; a script only finds modules in its own folder.
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from paper_report import Made, collect, markdown
+from paper_report import Made, collect, finished_rows, markdown
 from paper_rows import TABLES, PaperTable
 from row_runs import RowRun, row_run, train_rows
 
@@ -120,9 +120,10 @@ def main() -> None:
         return
     failed = {} if options.finished else train_rows(chosen, options.seeds)
     found = collect(table, made, failed)
-    name = f"{options.table}_{options.data}"
-    write_json(options.output / f"{name}.json", found)
-    write_text(options.output / f"{name}.md", text := markdown(found))
+    name, text = f"{options.table}_{options.data}", markdown(found)
+    if finished_rows(found):  # an empty table must not replace one of earlier runs
+        write_json(options.output / f"{name}.json", found)
+        write_text(options.output / f"{name}.md", text)
     print(text)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
