@@ -16,7 +16,6 @@ part of a model is slow when it is mapped over seeds. Writes JSON and prints a t
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from machine import machine
 
 from mmfusion_jax.analysis.cost import count_macs_per_example, count_parameters
 from mmfusion_jax.cli.flags import Flag, parse
@@ -71,7 +71,10 @@ def main() -> None:
         if words is None:
             print(f"{name}: needs --data_dir", file=sys.stderr)
             continue
-        found = {"machine": _machine(), "config": " ".join(CASES[name])}
+        found = {
+            "machine": {**machine(), "devices": jax.device_count()},
+            "config": " ".join(CASES[name]),
+        }
         found |= measure(words, options)
         if options.whole:
             found["whole"] = whole(words, options.seeds)
@@ -297,20 +300,6 @@ def _ratios(times: Mapping[str, Mapping[str, float]]) -> list[str]:
         f"{times[name]['cpu'] / times['one']['cpu']:.2f}"
         for name in ("at_once", "in_turn")
     ]
-
-
-def _machine() -> dict[str, Any]:
-    """Returns the processor, its load and the version of JAX."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = [line.split(":")[1].strip() for line in lines if "model name" in line]
-    return {
-        "cpu": models[0] if models else platform.processor(),
-        "cores": os.cpu_count(),
-        "load": os.getloadavg()[0],
-        "jax": jax.__version__,
-        "devices": jax.device_count(),
-    }
 
 
 if __name__ == "__main__":

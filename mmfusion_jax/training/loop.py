@@ -200,11 +200,10 @@ class Loop:
             self.clock.compile = seconds
         elif previous is not None:
             # Of the previous step, so a limit is noticed one step late.
-            before = self.fetch(previous)
-            self.nonfinite_limit_reached = (
-                int(before["nonfinite/consecutive_steps"])
-                >= self.plan.max_nonfinite_steps
-            )
+            # Only this one: to copy all metrics after every step delays the next one.
+            name = "nonfinite/consecutive_steps"
+            skipped = int(self.fetch({name: previous[name]})[name])
+            self.nonfinite_limit_reached = skipped >= self.plan.max_nonfinite_steps
             self.clock.steps.append(seconds)
             self.clock.data_stall += waited
 
