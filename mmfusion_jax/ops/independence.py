@@ -69,7 +69,7 @@ def squared_cross_correlation(x: Array, y: Array, weight: Array) -> Array:
         () float, at least 0; invariant to the scale of the features.
 
     Reference:
-        MISA (Hazarika et al. 2020), Eq. 10, and its code.
+        MISA (Hazarika et al. 2020), difference loss, as in its code.
     """
     chex.assert_equal_shape_prefix([x, y], 1)
     valid = weight > 0
