@@ -15,6 +15,7 @@ from tables import mean_std
 
 from mmfusion_jax.commands.compare import compare_runs
 from mmfusion_jax.metrics.statistics import holm, paired_test
+from mmfusion_jax.results.comparison_result import Contrast
 from mmfusion_jax.results.experiment_result import ExperimentResult
 from mmfusion_jax.results.json_file import read_json
 from mmfusion_jax.results.rounding import format_number
@@ -31,7 +32,7 @@ class PairedDifference:
     """Difference of a test score to that of the reference.
 
     Attributes:
-        value: Score minus score of the reference, means over the seeds.
+        value: Score minus score of the reference, means over the common seeds.
         low, high: Bootstrap interval over the test examples, 95 %; None if the
             predictions do not give the metric.
         p_examples: p of the paired test over the examples, of the main metric; None for
@@ -113,38 +114,60 @@ def differences(
     rows = {name: run for name, run in rows.items() if not comparable(reference, run)}
     if not rows:
         return {}
-    first = _result(reference)
-    found = compare_runs([str(run.folder) for run in (reference, *rows.values())])
+    first, main = _result(reference), main_metric(_result(reference))
+    contrasts = _contrasts(reference, rows)
+    examples = holm(
+        [_nan(one.examples and one.examples.p) for one in contrasts.values()]
+    )
     seed_tests = {
         metric: holm([_seed_p(_result(run), first, metric) for run in rows.values()])
-        for metric in (main_metric(first), *METRICS)
+        for metric in (main, *METRICS)
     }
     made: dict[str, Differences] = {}
-    for number, (name, contrast) in enumerate(zip(rows, found.contrasts, strict=True)):
+    for number, name in enumerate(rows):
         made[name] = {}
         for metric, p_seeds in seed_tests.items():
-            difference = contrast.differences.get(metric)
+            difference = contrasts[name].differences.get(metric)
             if difference is None or _undefined(difference.value):
                 continue
-            test = contrast.examples if metric == main_metric(first) else None
             made[name][metric] = PairedDifference(
                 difference.value,
                 _number(difference.low),
                 _number(difference.high),
-                None if test is None else _number(test.p_holm),
+                _number(examples[number]) if metric == main else None,
                 _number(p_seeds[number]),
             )
     return made
+
+
+def _contrasts(reference: RowRun, rows: Mapping[str, RowRun]) -> dict[str, Contrast]:
+    """Returns row -> its comparison with the reference, on their common seeds.
+
+    Rows are compared together if they have the same seeds in common with it; a row with
+    fewer seeds does not restrict the others.
+    """
+    groups: dict[frozenset[int], list[str]] = {}
+    for name, run in rows.items():
+        groups.setdefault(_seeds(reference) & _seeds(run), []).append(name)
+    found = {}
+    for names in groups.values():
+        folders = [reference.folder, *(rows[name].folder for name in names)]
+        result = compare_runs([str(folder) for folder in folders])
+        found |= dict(zip(names, result.contrasts, strict=True))
+    return {name: found[name] for name in rows}
 
 
 def comparable(reference: RowRun, run: RowRun) -> str:
     """Returns why two trained rows are not compared; "" if they are."""
     if run.folder == reference.folder:
         return "same run"
-    # An average over more seeds is less often 0 or 1, which favors one of the rows on
-    # more examples.
-    seeds = [{one.seed for one in _result(row).runs} for row in (reference, run)]
-    return "" if seeds[0] == seeds[1] else "other seeds"
+    common = _seeds(reference) & _seeds(run)
+    return "" if common else "other seeds"
+
+
+def _seeds(run: RowRun) -> frozenset[int]:
+    """Returns the seeds of a trained row."""
+    return frozenset(one.seed for one in _result(run).runs)
 
 
 def _result(run: RowRun) -> ExperimentResult:
@@ -169,6 +192,10 @@ def _by_seed(result: ExperimentResult, metric: str) -> dict[int, float]:
         value = run.test.scores.get(metric)
         scores.setdefault(run.seed, []).append(math.nan if value is None else value)
     return {seed: float(np.mean(values)) for seed, values in scores.items()}
+
+
+def _nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _undefined(value: float | None) -> bool:

@@ -249,7 +249,8 @@ def _introduction(made: Mapping[str, Any]) -> str:
         "Mean and standard deviation over the seeds; protocol "
         f"`{made['protocol']}`. Differences are to the full model, with a paired test "
         "over the test examples and a paired t-test over the seeds, both adjusted by "
-        f"Holm; a difference is called significant if both p are below {LEVEL}.",
+        f"Holm; a difference is called significant if both p are below {LEVEL}. "
+        "Rows with different seeds are compared on their common seeds.",
     ]
     baseline = made["baseline"]
     if (score := baseline["test"].get(metric)) is not None:

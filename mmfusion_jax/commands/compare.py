@@ -67,6 +67,9 @@ def compare_command(command: ParsedCommand) -> None:
 def compare_runs(workdirs: Sequence[str]) -> "ComparisonResult":
     """Returns the comparison of finished experiments with the first one.
 
+    Experiments with different seeds are compared on the seeds that all of them have, if
+    there are any.
+
     Args:
         workdirs: Their workdirs, at least two.
 
@@ -88,6 +91,7 @@ def compare_runs(workdirs: Sequence[str]) -> "ComparisonResult":
     results = [_read_result(path) for path in paths]
     for path, result in zip(paths[1:], results[1:], strict=True):
         _check_same(paths[0], path, _settings(results[0]), _settings(result))
+    results, seed_note = _common_seeds(results)
     stored = [_read_all(*pair) for pair in zip(paths, results, strict=True)]
     for path, found in zip(paths, stored, strict=True):
         _check_examples(paths[0], path, stored[0], found)
@@ -107,7 +111,7 @@ def compare_runs(workdirs: Sequence[str]) -> "ComparisonResult":
         )
     ]
     _check_scores(experiments)
-    return compare(experiments, [*_notes(paths, results)])
+    return compare(experiments, [*seed_note, *_notes(paths, results)])
 
 
 def _read_result(path: Path) -> "ExperimentResult":
@@ -126,6 +130,26 @@ def _read_result(path: Path) -> "ExperimentResult":
             "resumes",
         )
     return result
+
+
+def _common_seeds(
+    results: "Sequence[ExperimentResult]",
+) -> "tuple[list[ExperimentResult], list[str]]":
+    """Returns the results on their common seeds, and a note if some are left out.
+
+    The average over more seeds is closer to 0 or 1 on fewer examples, so experiments
+    with different numbers of seeds would not be compared fairly.
+    """
+    from mmfusion_jax.results.summarize import with_seeds
+
+    seeds = [{run.seed for run in result.runs} for result in results]
+    common = set.intersection(*seeds)
+    if not common or all(one == common for one in seeds):
+        return [*results], []
+    note = (
+        f"only the seeds that every run has are compared: {shown(sorted(common))[1:-1]}"
+    )
+    return [with_seeds(result, common) for result in results], [note]
 
 
 def _read_all(

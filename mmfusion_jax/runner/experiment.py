@@ -3,11 +3,10 @@
 import dataclasses
 import datetime
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from mmfusion_jax.config import build_data
 from mmfusion_jax.config.resolve import unimodal_spec
@@ -23,16 +22,14 @@ from mmfusion_jax.results.experiment_result import (
     DataInfo,
     Device,
     ExperimentResult,
-    MeanStd,
     ModelInfo,
     RunEvaluation,
     RunResult,
-    StageSummary,
-    Summary,
     read_result,
 )
-from mmfusion_jax.results.json_file import Number, as_read, write_json
+from mmfusion_jax.results.json_file import as_read, write_json
 from mmfusion_jax.results.model_result import ModelResult, read_run
+from mmfusion_jax.results.summarize import mean_std, summarize
 from mmfusion_jax.results.summary import summary_lines
 from mmfusion_jax.runner import provenance
 from mmfusion_jax.runner.parallel_seeds import SeedRun, train_seeds, trains_at_once
@@ -317,45 +314,15 @@ def _result(
         metrics={name: info.shown for name, info in infos.items()},
         baseline=BaselineSummary(
             runs[0].baseline.description,
-            _mean_std(run.baseline.scores for run in runs),
+            mean_std(run.baseline.scores for run in runs),
         ),
         runs=runs,
-        summary=_summary(spec.pretrain_unimodal, runs),
+        summary=summarize(runs),
         versions=provenance.versions(),
         git=provenance.commit(),
         device=Device(device.device_kind, device.platform, jax.device_count()),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
-
-
-def _summary(stages: Iterable[str], runs: Sequence[RunResult]) -> Summary:
-    """Returns mean and standard deviation of all scores."""
-    best = [{"score": run.best_test.score} for run in runs if run.best_test]
-    weights = [run.modality_weights for run in runs if run.modality_weights]
-    return Summary(
-        test=_mean_std(run.test.scores for run in runs),
-        last=_mean_std(run.last.scores for run in runs),
-        best_test=_mean_std(best)["score"] if best else None,
-        modality_weights=_mean_std(weights),
-        stages={
-            name: StageSummary(_mean_std(run.stages[name].test.scores for run in runs))
-            for name in stages
-        },
-    )
-
-
-def _mean_std(scores: Iterable[Mapping[str, Number]]) -> dict[str, MeanStd]:
-    """Returns, by score, the mean and the standard deviation (n - 1) over the runs.
-
-    NaN where the score of one run is not defined; empty without runs.
-    """
-    rows = [*scores]
-    made = {}
-    for name in rows[0] if rows else ():
-        values = np.array([row[name] for row in rows], np.float64)  # NaN for None
-        std = float(values.std(ddof=1)) if len(values) > 1 else 0.0
-        made[name] = MeanStd(float(values.mean()), std, len(values))
-    return made
 
 
 def _print_summary(result: ExperimentResult, path: Path) -> None:

@@ -26,7 +26,9 @@ from mmfusion_jax.errors import CheckpointError, ConfigError
 from mmfusion_jax.report.charts import COLORS, LIGHT
 from mmfusion_jax.report.comparison import notes, tables, write_comparison
 from mmfusion_jax.results.comparison_result import ComparisonResult
-from mmfusion_jax.results.experiment_result import ExperimentResult
+from mmfusion_jax.results.experiment_result import ExperimentResult, read_result
+from mmfusion_jax.results.json_file import write_json
+from mmfusion_jax.results.summarize import with_seeds
 from mmfusion_jax.runner import experiment
 
 N = 20
@@ -253,6 +255,21 @@ def test_two_models_from_the_shell(trained, tmp_path, capsys, monkeypatch):
     assert accuracy.low <= accuracy.value <= accuracy.high
     assert contrast.seeds is not None and contrast.seeds.seeds == [1234, 1235]
     assert found.test_examples == 9 and not found.notes
+
+
+def test_runs_are_compared_on_their_common_seeds(trained, tmp_path):
+    """A run of one seed and one of two; the other seed is neither shown nor tested."""
+    slow, fast = trained
+    shutil.copytree(slow, tmp_path / "one")
+    two = read_result(fast)
+    found = read_result(slow)
+    assert found is not None and two is not None
+    write_json(tmp_path / "one/result.json", with_seeds(found, [1235]))
+    result = compare_runs([str(tmp_path / "one"), str(fast)])
+    assert [run.seeds for run in result.runs] == [[1235], [1235]]
+    assert "every run has are compared: 1235" in result.notes[0]
+    (score,) = [run.test.scores["accuracy"] for run in two.runs if run.seed == 1235]
+    assert result.runs[1].scores["accuracy"].mean == pytest.approx(score)
 
 
 def test_pictures_have_the_colors_of_the_page(tmp_path):
