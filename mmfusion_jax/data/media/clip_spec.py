@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mmfusion_jax.data.media import decode
+from mmfusion_jax.data.media.clip_remark import ClipRemark
 from mmfusion_jax.data.media.face_detection import face_box
 from mmfusion_jax.data.media.resize import FrameTransform
 from mmfusion_jax.data.media.speech_features import (
@@ -193,11 +194,13 @@ class Decoded:
         record: The modalities of the clip.
         sha256: File name -> checksum.
         face: A face was detected, to which the frames are cropped.
+        remarks: Findings about the clip, such as silent audio.
     """
 
     record: dict[str, np.ndarray]
     sha256: dict[str, str]
     face: bool = False
+    remarks: tuple[ClipRemark, ...] = ()
 
 
 def decode_job(spec: ClipSpec, job: DecodeJob) -> Decoded:

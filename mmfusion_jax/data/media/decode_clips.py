@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mmfusion_jax.data.dataset import Example
+from mmfusion_jax.data.media.clip_remark import ClipRemark
 from mmfusion_jax.data.media.clip_spec import ClipSpec, Decoded, DecodeJob, decode_job
 from mmfusion_jax.data.media.face_detection import import_cv2
 from mmfusion_jax.data.preprocessing import (
@@ -60,6 +61,15 @@ class DecodedClips:
     def skipped(self) -> dict[str, str]:
         """Key of each clip that could not be decoded -> the reason."""
         return self.store.manifest["skipped"]
+
+    @property
+    def remarks(self) -> dict[str, list[ClipRemark]]:
+        """Key of each clip with findings -> the findings, such as silent audio."""
+        return {
+            clip["key"]: [ClipRemark(**remark) for remark in remarks]
+            for clip in self.store.manifest["clips"]
+            if (remarks := clip.get("remarks"))
+        }
 
     @property
     def count_without_face(self) -> int:
@@ -264,6 +274,7 @@ def _collected(
                 **_extremes(audio),
                 "pixels": _pixel_moments(result.record),
                 "face": result.face,
+                "remarks": [dataclasses.asdict(one) for one in result.remarks],
             }
         )
         yield result.record
