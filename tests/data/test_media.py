@@ -263,18 +263,18 @@ DAMAGE = {
     ),
     "lfs pointer": (
         lambda video, music: b"version https://git-lfs.github.com/spec/v1\n",
-        "D31.*a text file",
+        r"D31.*a Git LFS pointer[\s\S]*git lfs pull",
     ),
     "noise": (lambda video, music: random.Random(0).randbytes(9000), "D3[12]"),
     "half video": (lambda video, music: video[: len(video) // 2], "D32"),
     "half video, index first": (
         lambda video, music: faststart(video)[: len(faststart(video)) // 2],
-        r"D32.*truncated: 0\.\d+ of 1\.0\d s",
+        r"D32.*truncated \(cut short\): 0\.\d+ of 0\.\d+ MB",
     ),
     "flipped video": (lambda video, music: flipped(video), "D32"),
     "half wav": (
         lambda video, music: music[: len(music) // 2],
-        r"D32.*truncated: 15978 of 32000 bytes",
+        r"D32.*truncated \(cut short\): 0\.016 of 0\.032 MB",
     ),
     "half flac": (lambda video, music: flac(tone())[:4000], "D32"),
     "wav of headers": (lambda video, music: music[:44], "D32"),

@@ -1,7 +1,10 @@
 """Specification and decoding of a clip."""
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,7 @@ import numpy as np
 from mmfusion_jax.data.media import decode
 from mmfusion_jax.data.media.clip_remark import ClipRemark
 from mmfusion_jax.data.media.face_detection import face_box
-from mmfusion_jax.data.media.resize import FrameTransform
+from mmfusion_jax.data.media.resize import FrameTransform, resize_to
 from mmfusion_jax.data.media.speech_features import (
     log_mel,
     remove_silence,
@@ -35,6 +38,7 @@ MODALITIES = ("audio", "image", "video")
 AUDIO_FEATURES = ("mfcc", "log_mel", "waveform")
 PAD_MODES = ("reflect", "constant")
 FRAME_SAMPLINGS = ("uniform", "consecutive")
+_MAX_KEPT_SIDE = 1280  # pixels; all frames of a clip are in memory to detect faces
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,12 +145,17 @@ class ClipSpec:
 
     @property
     def features(self) -> dict[str, FeatureSpec]:
-        """Shapes of a record; a missing modality has no rows."""
+        """Shapes of a record; a missing modality has no rows.
+
+        "video_mask" is 1 for frames that are there, and 0 for those outside of the
+        video stream.
+        """
         channels = 3 if self.rgb else 1
         # None: a clip without this modality has no rows.
         frame = (None, self.size, self.size, channels)
         specs = {
             "video": FeatureSpec(frame, "uint8"),
+            "video_mask": FeatureSpec((None,), "uint8"),
             "audio": FeatureSpec((None, *self.audio_shape), "float32"),
         }
         if "image" in self.modalities:
@@ -194,25 +203,42 @@ class Decoded:
         record: The modalities of the clip.
         sha256: File name -> checksum.
         face: A face was detected, to which the frames are cropped.
+        channels: Number of audio channels; 0 without audio.
         remarks: Findings about the clip, such as silent audio.
     """
 
     record: dict[str, np.ndarray]
     sha256: dict[str, str]
     face: bool = False
+    channels: int = 0
     remarks: tuple[ClipRemark, ...] = ()
 
 
 def decode_job(spec: ClipSpec, job: DecodeJob) -> Decoded:
-    """Decodes one clip to a record of the store."""
-    read = _read(spec, job)
+    """Decodes one clip to a record of the store.
+
+    What is good of a clip is kept: a modality that cannot be used is masked, with a
+    remark, unless nothing else is left.
+    """
+    clip = _read(spec, job)
+    read = {
+        name: values
+        for name, values in (
+            ("video", clip.frames),
+            ("image", clip.key_frame),
+            ("audio", clip.waveform),
+        )
+        if values is not None
+    }
     if not read:
+        reasons = "; ".join(remark.text for remark in clip.remarks)
         raise DataError(
             "D31",
             f"{shorten(job.key)} has no "
-            f"{' and '.join(map(shown_name, spec.modalities))}.",
+            f"{' and '.join(map(shown_name, spec.modalities))}"
+            f"{f' ({shorten(reasons)})' if reasons else ''}.",
         )
-    face = spec.face_crop and _crop_faces(read, job)
+    face = spec.face_crop and _crop_faces(read, clip.frame_mask, job)
     record = {
         name: np.zeros([axis or 0 for axis in feature.shape], feature.dtype)
         for name, feature in spec.features.items()
@@ -222,48 +248,96 @@ def decode_job(spec: ClipSpec, job: DecodeJob) -> Decoded:
             record[name] = _audio(values, spec, job.key)
         else:
             record[name] = values if spec.rgb else _grayscale(values)
-    sums = {file.name: _sha256(file) for file in job.files}
-    return Decoded(record, sums, bool(face))
+    if clip.frame_mask is not None:
+        record["video_mask"] = clip.frame_mask.astype(np.uint8)
+    sums = {file.name: _checksum(file) for file in job.files}
+    return Decoded(record, sums, bool(face), clip.channels, clip.remarks)
 
 
-def _read(spec: ClipSpec, job: DecodeJob) -> dict[str, np.ndarray]:
-    """Returns the modalities that are used and there: frames, key frame, waveform."""
+def _read(spec: ClipSpec, job: DecodeJob) -> decode.Clip:
+    """Returns the modalities that are used and there."""
     video = audio = key_frame = None
     # To detect faces, frames are kept in their size.
-    keep = _keep if spec.face_crop else None
     if "video" in spec.modalities:
-        transform = keep or job.transform
+        transform = _Keep() if spec.face_crop else job.transform
         video = decode.FrameSampling(spec.frames, transform, spec.frame_sampling)
     if "image" in spec.modalities:
-        key_frame = keep or job.image_transform
+        key_frame = _Keep() if spec.face_crop else job.image_transform
     if "audio" in spec.modalities:
         audio = decode.AudioSampling(spec.sample_rate, spec.offset, spec.duration)
-    segment = {"start": job.start, "end": job.end}
-    clips = []
+    read = functools.partial(decode.read, start=job.start, end=job.end)
     if job.video == job.audio and job.video is not None:
-        clips.append(
-            decode.read(job.video, video, audio, **segment, key_frame=key_frame)
-        )
-    else:
-        if job.video is not None and (video or key_frame):
-            clips.append(decode.read(job.video, video, **segment, key_frame=key_frame))
-        if job.audio is not None and audio:
-            clips.append(decode.read(job.audio, None, audio, **segment))
-    read = {}
-    for clip in clips:
-        read |= {"video": clip.frames} if clip.frames is not None else {}
-        read |= {"image": clip.key_frame} if clip.key_frame is not None else {}
-        read |= {"audio": clip.waveform} if clip.waveform is not None else {}
-    return read
+        return read(job.video, video, audio, key_frame=key_frame)
+    seen = decode.Clip(None, None, 0.0)
+    if job.video is not None and (video or key_frame):
+        seen = read(job.video, video, key_frame=key_frame)
+    if job.audio is None or not audio:
+        return seen
+    try:
+        heard = read(job.audio, None, audio)
+    except DataError as error:
+        heard = _audio_of_video(read, job, audio, error, seen)
+    return dataclasses.replace(
+        seen,
+        waveform=heard.waveform,
+        channels=heard.channels,
+        duration=max(seen.duration, heard.duration),
+        remarks=(*seen.remarks, *heard.remarks),
+    )
 
 
-def _keep(index: int, frame: np.ndarray) -> np.ndarray:
-    """Returns a frame in its size."""
-    del index
-    return frame
+def _audio_of_video(
+    read: Callable[..., decode.Clip],
+    job: DecodeJob,
+    audio: decode.AudioSampling,
+    error: DataError,
+    seen: decode.Clip,
+) -> decode.Clip:
+    """Returns the audio of the video file, where the audio file cannot be used.
+
+    Without it the audio is masked, if there are frames.
+
+    Raises:
+        DataError: That of the audio file, without frames and audio.
+    """
+    reason = shorten(error.args[0].replace(str(job.audio.absolute()), job.audio.name))
+    if job.video is not None:
+        with contextlib.suppress(DataError):
+            heard = read(job.video, None, audio)
+            if heard.waveform is not None:
+                text = f"{reason} The audio of {shown_name(job.video.name)} is used"
+                remark = ClipRemark("audio_from_video", text)
+                return dataclasses.replace(heard, remarks=(remark, *heard.remarks))
+    if seen.frames is None and seen.key_frame is None:
+        raise error
+    remark = ClipRemark("audio_masked", reason.removesuffix("."))
+    return decode.Clip(None, None, 0.0, remarks=(remark,))
 
 
-def _crop_faces(read: dict[str, np.ndarray], job: DecodeJob) -> bool:
+class _Keep:
+    """Keeps a frame in its size, up to 1280 pixels per side.
+
+    All frames of a clip get the size of the first: a video can change it.
+    """
+
+    def __init__(self):
+        self.shape: tuple[int, int] | None = None
+
+    def __call__(self, index: int, frame: np.ndarray) -> np.ndarray:
+        del index
+        self.shape = self.shape or frame.shape[:2]
+        if frame.shape[:2] == self.shape:
+            return frame
+        return resize_to(frame, self.shape)
+
+    def reduction(self, height: int, width: int) -> int:
+        """Returns by which integer a frame is reduced."""
+        return -(-max(height, width) // _MAX_KEPT_SIDE)
+
+
+def _crop_faces(
+    read: dict[str, np.ndarray], frame_mask: np.ndarray | None, job: DecodeJob
+) -> bool:
     """Replaces frames by their face, or by the transform of the job without one.
 
     Returns:
@@ -271,6 +345,8 @@ def _crop_faces(read: dict[str, np.ndarray], job: DecodeJob) -> bool:
     """
     transforms = {"video": job.transform, "image": job.image_transform}
     frames = [read[name] for name in transforms if name in read]
+    if "video" in read and frame_mask is not None:
+        frames[0] = frames[0][frame_mask]
     box = face_box(np.concatenate(frames)) if frames else None
     for name, transform in transforms.items():
         if name not in read or transform is None:
@@ -322,6 +398,15 @@ def _grayscale(frames: np.ndarray) -> np.ndarray:
     return np.round(luma).astype(np.uint8)[..., None]
 
 
-def _sha256(file: Path) -> str:
+def _checksum(file: Path) -> str:
+    """Returns the SHA-256 of a file."""
+    state = file.stat()
+    return _cached_checksum(file, state.st_size, state.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4)
+def _cached_checksum(file: Path, size: int, modified: int) -> str:
+    # A film of many segments is read once.
+    del size, modified
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()

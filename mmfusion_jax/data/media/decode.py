@@ -5,19 +5,30 @@ files, HTML pages saved as clips, audio without samples or with NaN.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmfusion_jax.data.media.file_checks import TOLERANCE, check_header, truncated
+from mmfusion_jax.data.media.audio_samples import Samples, read_samples
+from mmfusion_jax.data.media.clip_remark import ClipRemark
+from mmfusion_jax.data.media.file_checks import check_header
 from mmfusion_jax.data.media.resize import FrameTransform, SquareResize
-from mmfusion_jax.errors import DataError, missing_dependency, shown_name
+from mmfusion_jax.data.media.timeline import (
+    SLACK,
+    Timeline,
+    import_av,
+    read_timeline,
+)
+from mmfusion_jax.data.media.video_frames import WantedFrame, take_frames
+from mmfusion_jax.errors import DataError, missing_dependency
 
 N_FFT, HOP = 2048, 512
-_SLACK = 0.1  # s; codecs add a few frames at both ends that headers do not count
+_SILENT = 1e-4  # amplitude
 _SAME = 1e-6  # s
+_GAP = 0.2  # s; shorter gaps are not worth a remark
+_BLACK = 24  # of 255; above, at most one pixel of a thousand is brighter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,17 +83,24 @@ class Clip:
     """A decoded file.
 
     Attributes:
-        frames: (t s s 3) uint8 RGB; None without a video stream.
-        key_frame: (1 s s 3) uint8 RGB; None without a video stream.
-        waveform: (n) float32 in [-1, 1], the mean of the channels; None without an
-            audio stream.
-        duration: Duration of the longer stream in seconds.
+        frames: (t s s 3) uint8 RGB, 0 where `frame_mask` is False; None without a
+            video stream in the segment.
+        waveform: (n) float32 in [-1, 1], the mean of the channels that are not empty;
+            None without audio in the segment, or with too few samples.
+        duration: End of the longer stream in seconds.
+        key_frame: (1 s s 3) uint8 RGB; None without a video stream at this time.
+        frame_mask: (t) bool, False outside of the video stream; None without `frames`.
+        channels: Number of audio channels; 0 without audio.
+        remarks: Findings, such as silent audio.
     """
 
     frames: np.ndarray | None
     waveform: np.ndarray | None
     duration: float
     key_frame: np.ndarray | None = None
+    frame_mask: np.ndarray | None = None
+    channels: int = 0
+    remarks: tuple[ClipRemark, ...] = ()
 
 
 def read(
@@ -94,52 +112,63 @@ def read(
     end: float | None = None,
     key_frame: FrameTransform | None = None,
 ) -> Clip:
-    """Decodes a file.
+    """Decodes a file, or a segment of it.
+
+    All times are those of the container: a frame and a sample of the same time are
+    displayed and played together. Audio that begins late, or of which packets are
+    missing, is padded with silence; frames outside of the video stream are masked.
+    Audio with too few samples is masked if there are frames, and is an error without.
 
     Args:
         path: Any container that PyAV opens.
         frames: Frames to sample; None skips the video.
         audio: Audio to read; None skips it.
         start: Start of the segment to use, in seconds.
-        end: End of the segment; None is the end of the file.
+        end: End of the segment; None is the end of the file, for frames that of the
+            video.
         key_frame: Crops and resizes the key frame, the one displayed in the middle of
             the segment; None does not take one.
 
     Raises:
         DataError: The file is missing, not a media file, damaged, truncated or too
-            short.
+            short, or the segment is outside of it.
         MissingDependencyError: PyAV, Pillow or librosa is not installed.
     """
-    av = _av()
+    av = import_av()
     path = path.absolute()
     check_header(path)
-    pixels = image = waveform = None
+    remarks: list[ClipRemark] = []
+    taken: list[np.ndarray | None] = []
+    waveform, channels = None, 0
     try:
-        lengths = _lengths(av, path)
-        if end is not None and end > max(lengths.values()) + _SLACK:
-            raise DataError(
-                "D34",
-                f"{path}: the segment {start:g}-{end:g} s exceeds the clip, which ends "
-                f"at {max(lengths.values()):.2f} s.",
-                "correct start and end",
-            )
-        if "video" in lengths:
-            last = lengths["video"] if end is None else end
-            wanted = _wanted(av, path, frames, key_frame, start, last)
+        timeline = read_timeline(av, path)
+        _check_segment(path, start, end, timeline.duration)
+        if "video" in timeline.tracks:
+            wanted = _wanted(timeline, frames, key_frame, start, end)
             if wanted:
-                taken = _frames(av, path, wanted, lengths["video"])
-                count = frames.count if frames else 0
-                pixels = np.stack(taken[:count]) if frames else None
-                image = np.stack(taken[count:]) if key_frame else None
-        if audio and "audio" in lengths:
-            waveform = _waveform(av, path, audio, (start, end), lengths["audio"])
+                taken = take_frames(av, path, timeline, wanted, to_end=end is None)
+        if audio:
+            samples = _samples(av, path, timeline, audio, start, end)
+            waveform = _waveform(path, samples, audio)
+            remarks += _audio_remarks(timeline, audio, samples, waveform)
+            channels = samples.channels if samples else 0
+            if waveform is None and samples and all(one is None for one in taken):
+                raise _too_few_samples(path, samples, audio, start)
     except av.error.FFmpegError as error:
         raise DataError(
             "D32",
-            f"{path} could not be decoded: {error.strerror}.",
+            f"{path} could not be decoded: {error.strerror}. It is damaged or cut "
+            "short.",
             "copy or download it again",
         ) from error
-    return Clip(pixels, waveform, max(lengths.values()), image)
+    count = frames.count if frames else 0
+    pixels, mask = _stacked(taken[:count])
+    image, _ = _stacked(taken[count:])
+    if frames or key_frame:
+        remarks += _video_remarks(timeline, taken)
+    return Clip(
+        pixels, waveform, timeline.duration, image, mask, channels, tuple(remarks)
+    )
 
 
 def mfcc(
@@ -185,15 +214,6 @@ def mfcc(
     return np.ascontiguousarray(coefficients.T, np.float32)
 
 
-def _av() -> Any:
-    """Imports PyAV, or raises the error that names the extra."""
-    try:
-        import av
-    except ImportError as error:
-        raise missing_dependency("av", "media", "decoding video and audio") from error
-    return av
-
-
 def import_librosa() -> Any:
     """Imports librosa, or raises the error that names the extra."""
     try:
@@ -203,192 +223,172 @@ def import_librosa() -> Any:
     return librosa
 
 
-def _open(av: Any, path: Path) -> Any:
-    """Opens a container that may not open other files or URLs."""
-    # A container can refer to other files and to URLs, which FFmpeg would open.
-    limits = {"protocol_whitelist": "file"}
-    return av.open(str(path), options=limits, **_metadata_options(av))
-
-
-def _metadata_options(av: Any) -> dict[str, str]:
-    """Returns the arguments with which PyAV opens a file whose metadata is not UTF-8.
-
-    PyAV before 19 raises UnicodeDecodeError without this argument, PyAV 19 reads every
-    byte and rejects the argument. `av.open` is compiled and has no signature to
-    inspect, so the version decides.
-    """
-    if int(av.__version__.split(".")[0]) >= 19:
-        return {}
-    return {"metadata_errors": "replace"}
-
-
-def _stream(av: Any, container: Any, kind: str) -> Any:
-    """Returns the first stream of a kind; the cover image of a song is not a video."""
-    cover = av.stream.Disposition.attached_pic
-    streams = getattr(container.streams, kind)
-    return next((s for s in streams if not s.disposition & cover), None)
-
-
-def _rate(av: Any, path: Path) -> float:
-    """Returns the average frames per second of the video."""
-    with _open(av, path) as container:
-        rate = _stream(av, container, "video").average_rate
-    if not rate:
-        raise DataError("D31", f"{path} has no frame rate in its header.")
-    return float(rate)
-
-
-def _lengths(av: Any, path: Path) -> dict[str, float]:
-    """Stream type -> seconds, from its packets; checks them against the headers."""
-    kinds = ("video", "audio")
-    with _open(av, path) as container:
-        total = (container.duration or 0) / av.time_base
-        streams = [s for kind in kinds if (s := _stream(av, container, kind))]
-        if not streams:
-            raise DataError("D31", f"{path} has no video or audio stream.")
-        if unknown := [s.type for s in streams if s.codec_context is None]:
-            raise DataError(
-                "D31", f"{path}: no decoder for its {shown_name(unknown[0])} stream."
-            )
-        spans = {stream.type: [np.inf, -np.inf] for stream in streams}
-        # Packets are read without decoding them: headers of truncated files state the
-        # full length, and decoders end early without an error.
-        for packet in container.demux(*streams):
-            at = packet.dts if packet.pts is None else packet.pts
-            if packet.size and at is not None and not packet.is_discard:
-                unit, span = packet.time_base, spans[packet.stream.type]
-                span[0] = min(span[0], float(at * unit))
-                span[1] = max(span[1], float((at + (packet.duration or 0)) * unit))
-        lengths = {
-            kind: max(0.0, stop - begin) for kind, (begin, stop) in spans.items()
-        }
-        for stream in streams:
-            declared = float((stream.duration or 0) * stream.time_base)
-            _check_length(path, lengths[stream.type], declared, stream.type)
-    _check_length(path, max(lengths.values()), total, "clip")
-    return lengths
-
-
-def _check_length(path: Path, have: float, want: float, what: str) -> None:
-    """Raises DataError for a stream that is shorter than its header states."""
-    if have < want * (1 - TOLERANCE) - _SLACK:
-        raise truncated(path, f"{have:.2f} of {want:.2f} s of {what}")
-
-
-@dataclasses.dataclass(frozen=True)
-class _WantedFrame:
-    """A frame to take.
-
-    Attributes:
-        time: When it is displayed, in seconds from the first frame.
-        index: Argument of the transform.
-        transform: Crops and resizes it.
-    """
-
-    time: float
-    index: int
-    transform: FrameTransform
-
-    def take(self, frame: Any) -> np.ndarray:
-        """Returns the pixels of the frame."""
-        return self.transform(self.index, _upright(frame))
+def _check_segment(
+    path: Path, start: float, end: float | None, duration: float
+) -> None:
+    """Raises DataError for a segment that is not within the file."""
+    if end is not None and end > duration + SLACK:
+        raise DataError(
+            "D34",
+            f"{path}: the segment {start:g}-{end:g} s exceeds the clip, which ends "
+            f"at {duration:.2f} s.",
+            "correct start and end",
+        )
+    if start and start >= duration:
+        raise DataError(
+            "D34",
+            f"{path}: the segment starts at {start:g} s, but the clip ends at "
+            f"{duration:.2f} s.",
+            "correct start and end",
+        )
 
 
 def _wanted(
-    av: Any,
-    path: Path,
+    timeline: Timeline,
     frames: FrameSampling | None,
     key_frame: FrameTransform | None,
     start: float,
-    end: float,
-) -> list[_WantedFrame]:
+    end: float | None,
+) -> list[WantedFrame]:
     """Returns the frames of a segment to take: the sampled ones, then the key frame."""
+    track = timeline.tracks["video"]
+    last = max(start, track.end) if end is None else end
     wanted = []
     if frames:
-        rate = None if frames.sampling == "uniform" else _rate(av, path)
-        times = frames.times(start, end, rate)
-        wanted = [_WantedFrame(t, i, frames.transform) for i, t in enumerate(times)]
+        if frames.sampling == "uniform":
+            times = frames.times(start, last, None)
+        else:
+            times = _consecutive(timeline, frames.count, start, last)
+        wanted = [WantedFrame(t, i, frames.transform) for i, t in enumerate(times)]
     if key_frame:
-        wanted.append(_WantedFrame((start + end) / 2, 0, key_frame))
+        wanted.append(WantedFrame((start + last) / 2, 0, key_frame))
     return wanted
 
 
-def _frames(
-    av: Any, path: Path, wanted: list[_WantedFrame], length: float
-) -> list[np.ndarray]:
-    """Returns the wanted frames, in their order."""
-    order = sorted(range(len(wanted)), key=lambda i: wanted[i].time)
-    taken: dict[int, np.ndarray] = {}
-    shown, first, stop = None, None, 0.0
-    with _open(av, path) as container:
-        for frame in container.decode(_stream(av, container, "video")):
-            if frame.is_corrupt or frame.time is None:
-                raise av.error.InvalidDataError(0, "a frame is corrupted")
-            # Times in a file need not start at 0.
-            first = frame.time if first is None else first
-            # The frame displayed at a time is the last one that starts before it, so a
-            # frame is taken when the next one is known.
-            while shown and len(taken) < len(wanted):
-                i = order[len(taken)]
-                if wanted[i].time >= frame.time - first - _SAME:
-                    break
-                taken[i] = wanted[i].take(shown)
-            shown, stop = frame, frame.time - first
-            stop += float((frame.duration or 0) * frame.time_base)
-    if shown is None:
-        raise truncated(path, "no frame could be decoded")
-    _check_length(path, stop, length, "video")
-    for i in order[len(taken) :]:
-        taken[i] = wanted[i].take(shown)
-    return [taken[i] for i in range(len(wanted))]
+def _consecutive(
+    timeline: Timeline, count: int, start: float, end: float
+) -> np.ndarray:
+    """Returns the times of frames from the middle of a segment, whatever the rate."""
+    track = timeline.tracks["video"]
+    times = timeline.seconds(track, np.unique(track.ticks))
+    inside = times[(times >= start - _SAME) & (times < end - _SAME)]
+    first = max(0, (len(inside) - count) // 2)
+    chosen = inside[first : first + count]
+    # Fewer frames than asked for: the rest is after the end of the video, and masked.
+    return np.concatenate([chosen + _SAME, np.full(count - len(chosen), np.inf)])
 
 
-def _upright(frame: Any) -> np.ndarray:
-    """Returns the pixels of a frame, rotated according to its metadata, (h w 3)."""
-    return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+def _stacked(
+    taken: Sequence[np.ndarray | None],
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Returns frames (t s s 3) and their mask (t); None if there is not any."""
+    mask = np.array([one is not None for one in taken], bool)
+    if not mask.any():
+        return None, None
+    blank = np.zeros_like(next(one for one in taken if one is not None))
+    return np.stack([blank if one is None else one for one in taken]), mask
+
+
+def _samples(
+    av: Any,
+    path: Path,
+    timeline: Timeline,
+    audio: AudioSampling,
+    start: float,
+    end: float | None,
+) -> Samples | None:
+    """Returns the audio of a segment; None without an audio stream in it."""
+    track = timeline.tracks.get("audio")
+    if track is None:
+        return None
+    stop = np.inf if end is None else end
+    if start >= track.end or stop <= track.begin:
+        return None
+    start += audio.offset
+    if audio.duration is not None:
+        stop = min(stop, start + audio.duration)
+    return read_samples(av, path, timeline, start, stop)
 
 
 def _waveform(
-    av: Any,
-    path: Path,
-    audio: AudioSampling,
-    segment: tuple[float, float | None],
-    length: float,
-) -> np.ndarray:
-    """Returns the mean of the channels between two times, resampled, (n) float32."""
-    with _open(av, path) as container:
-        stream = _stream(av, container, "audio")
-        rate = stream.codec_context.sample_rate
-        chunks = [np.zeros(0, np.float32), *_mono(av, container.decode(stream))]
-    waveform = np.concatenate(chunks)
-    _check_length(path, len(waveform) / rate, length, "audio")
+    path: Path, samples: Samples | None, audio: AudioSampling
+) -> np.ndarray | None:
+    """Returns resampled audio, (n) float32; None with too few samples."""
+    if samples is None:
+        return None
+    waveform = samples.values
     if not np.isfinite(waveform).all():
         raise DataError("D33", f"{path}: the audio contains NaN or infinite values.")
-    start = segment[0] + audio.offset
-    stop = np.inf if segment[1] is None else segment[1]
-    if audio.duration is not None:
-        stop = min(stop, start + audio.duration)
-    end = len(waveform) if stop == np.inf else round(stop * rate)
-    waveform = waveform[round(start * rate) : end]
-    if rate != audio.sample_rate and len(waveform):
+    if samples.rate != audio.sample_rate and len(waveform):
         waveform = import_librosa().resample(
-            waveform, orig_sr=rate, target_sr=audio.sample_rate
+            waveform, orig_sr=samples.rate, target_sr=audio.sample_rate
         )
-    if len(waveform) < audio.min_samples:
-        raise DataError(
-            "D33",
-            f"{path}: too few audio samples from {start:g} s on: {len(waveform)}, "
-            f"minimum {audio.min_samples:d}.",
-            "use a longer clip or a smaller offset",
-        )
-    return waveform
+    return waveform if len(waveform) >= audio.min_samples else None
 
 
-def _mono(av: Any, frames: Iterator[Any]) -> Iterator[np.ndarray]:
-    """Yields the mean of the channels of decoded audio, chunk by chunk."""
-    # Interleaved: PyAV crashes on planar audio of eight channels.
-    floats = av.AudioResampler(format="flt")
-    for frame in frames:
-        for chunk in floats.resample(frame):
-            channels = chunk.to_ndarray().reshape(-1, chunk.layout.nb_channels)
-            yield channels.mean(axis=1, dtype=np.float32)
+def _count(samples: Samples, audio: AudioSampling) -> int:
+    """Returns the number of samples after resampling."""
+    return -(-len(samples.values) * audio.sample_rate // samples.rate)
+
+
+def _too_few_samples(
+    path: Path, samples: Samples, audio: AudioSampling, start: float
+) -> DataError:
+    """Returns the error for audio that is too short, without any frames."""
+    return DataError(
+        "D33",
+        f"{path}: too few audio samples from {start + audio.offset:g} s on: "
+        f"{_count(samples, audio)}, minimum {audio.min_samples:d}.",
+        "use a longer clip or a smaller offset",
+    )
+
+
+def _audio_remarks(
+    timeline: Timeline,
+    audio: AudioSampling,
+    samples: Samples | None,
+    waveform: np.ndarray | None,
+) -> list[ClipRemark]:
+    """Returns findings about the audio of a segment."""
+    if samples is None:
+        reason = timeline.unusable.get("audio", "")
+        if not reason and "audio" in timeline.tracks:
+            reason = "the segment is outside of its audio"
+        return [ClipRemark("audio_masked", reason)] if reason else []
+    if waveform is None:
+        count = _count(samples, audio)
+        reason = f"{count} audio samples, minimum {audio.min_samples:d}"
+        return [ClipRemark("audio_masked", reason)]
+    return _sound_remarks(samples, waveform)
+
+
+def _sound_remarks(samples: Samples, waveform: np.ndarray) -> list[ClipRemark]:
+    """Returns findings about audio that is used."""
+    remarks = []
+    if np.abs(waveform).max(initial=0) < _SILENT:
+        remarks.append(ClipRemark("silent", "its audio is silent"))
+    if samples.silent_gaps > _GAP:
+        text = f"{samples.silent_gaps:.2f} s of its audio are missing"
+        remarks.append(ClipRemark("audio_gap", f"{text}, which are silence"))
+    if samples.channels > 2 or samples.empty_channels:
+        text = f"{samples.channels} audio channels"
+        if samples.empty_channels:
+            text += f", of which {samples.empty_channels} are empty and not averaged"
+        remarks.append(ClipRemark("channels", text))
+    return remarks
+
+
+def _video_remarks(
+    timeline: Timeline, taken: Sequence[np.ndarray | None]
+) -> list[ClipRemark]:
+    """Returns findings about the frames of a segment."""
+    if reason := timeline.unusable.get("video"):
+        return [ClipRemark("frames_masked", reason)]
+    shown = [one for one in taken if one is not None]
+    remarks = []
+    if len(shown) < len(taken):
+        text = f"{len(taken) - len(shown)} of {len(taken)} frames are outside of its"
+        remarks.append(ClipRemark("frames_masked", f"{text} video"))
+    if shown and all(np.percentile(one, 99.9) < _BLACK for one in shown):
+        remarks.append(ClipRemark("black", "its frames are black"))
+    return remarks

@@ -14,7 +14,13 @@ import numpy as np
 
 from mmfusion_jax.data.dataset import Example
 from mmfusion_jax.data.media.clip_remark import ClipRemark
-from mmfusion_jax.data.media.clip_spec import ClipSpec, Decoded, DecodeJob, decode_job
+from mmfusion_jax.data.media.clip_spec import (
+    MODALITIES,
+    ClipSpec,
+    Decoded,
+    DecodeJob,
+    decode_job,
+)
 from mmfusion_jax.data.media.face_detection import import_cv2
 from mmfusion_jax.data.preprocessing import (
     MinMaxScaler,
@@ -34,7 +40,7 @@ from mmfusion_jax.data.storage.progress import track
 from mmfusion_jax.data.storage.worker_pool import Failure, map_in_processes
 from mmfusion_jax.errors import DataError, missing_dependency, shorten, shown_path
 
-VERSION = 1
+VERSION = 2
 """Part of the name of every store: raise it when the same files give other values."""
 
 SPLIT = "clips"
@@ -174,7 +180,10 @@ class ClipSource:
         return pad_or_truncate(rows, self.audio_steps)
 
     def _video(self, record: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        return self._pixels(record["video"], self.spec.frames)
+        frames, mask = self._pixels(record["video"], self.spec.frames)
+        # Frames outside of the video stream are masked, also between others.
+        shown, _ = pad_or_truncate(record["video_mask"], self.spec.frames)
+        return frames, mask & (shown != 0)
 
     def _image(self, record: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         return self._pixels(record["image"], 1)
@@ -268,7 +277,12 @@ def _collected(
             {
                 "key": job.key,
                 "sha256": result.sha256,
-                **{f"{name}_steps": len(x) for name, x in result.record.items()},
+                **{
+                    f"{n}_steps": len(result.record[n])
+                    for n in MODALITIES
+                    if n in result.record
+                },
+                "channels": result.channels,
                 "total": moments.total.tolist(),
                 "square": moments.square.tolist(),
                 **_extremes(audio),
@@ -297,7 +311,10 @@ def _pixel_moments(record: Mapping[str, np.ndarray]) -> dict[str, Any]:
     found = {}
     for name in ("video", "image"):
         if len(record.get(name, ())):
-            pixels = record[name].reshape(-1, record[name].shape[-1]) / 255
+            frames = record[name]
+            if name == "video":
+                frames = frames[record["video_mask"] != 0]
+            pixels = frames.reshape(-1, frames.shape[-1]) / 255
             moments = RunningMoments.of(pixels)
             found[name] = {
                 "count": moments.count,
@@ -359,7 +376,7 @@ def _check_space(folder: Path, count: int, spec: ClipSpec) -> None:
     if free < needed:
         raise DataError(
             "D22",
-            f"{count} clips may need {needed / 1e9:.1f} GB, but "
-            f"{shown_path(existing)} has {free / 1e9:.1f} GB free.",
+            f"{count} clips may need {needed / 1e6:.1f} MB, but "
+            f"{shown_path(existing)} has {free / 1e6:.1f} MB free.",
             "free disk space, or set MMFUSION_CACHE to a folder on another disk",
         )

@@ -59,6 +59,20 @@ class SquareResize:
             frame = frame[top : top + side, left : left + side]
         return resize(frame, self.size)
 
+    def reduction(self, height: int, width: int) -> int:
+        """Returns by which integer a frame can be reduced before it is resized.
+
+        The used part still has four times as many pixels as the result per side.
+
+        Args:
+            height: Height of a frame in pixels.
+            width: Width in pixels.
+        """
+        left, top, right, bottom = self.crop_box
+        sides = (right - left) * width, (bottom - top) * height
+        side = max(sides) if self.resize_mode == "letterbox" else min(sides)
+        return max(1, int(side // (4 * self.size)))
+
     def _crop(self, frame: np.ndarray) -> np.ndarray:
         """Returns the `crop_box` of a frame, at least one pixel."""
         height, width = frame.shape[:2]
@@ -70,10 +84,15 @@ class SquareResize:
 
 def resize(frame: np.ndarray, size: int) -> np.ndarray:
     """Resizes an image, (h w 3) uint8 to (size size 3), bilinear with antialiasing."""
+    return resize_to(frame, (size, size))
+
+
+def resize_to(frame: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Resizes an image, (h w 3) uint8 to height and width, as `resize` does."""
     try:
         from PIL import Image
     except ImportError as error:
         raise missing_dependency("Pillow", "media", "resizing frames") from error
-    side = (size, size)
-    image = Image.fromarray(frame)
-    return np.asarray(image.resize(side, Image.Resampling.BILINEAR))
+    height, width = shape
+    image = Image.fromarray(np.ascontiguousarray(frame))
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
