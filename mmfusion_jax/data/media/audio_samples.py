@@ -13,6 +13,7 @@ from mmfusion_jax.data.media.timeline import (
     check_length,
     open_container,
     packets,
+    seek,
 )
 from mmfusion_jax.errors import DataError
 
@@ -71,11 +72,11 @@ def read_samples(
         stream = container.streams[track.index]
         indexed = container.format.name in _WITH_INDEX and track.seekable
         rate = stream.codec_context.sample_rate
-    seek = indexed and start - track.begin > _SEEK_FROM
+    far = indexed and start - track.begin > _SEEK_FROM
     try:
-        return _Segment(path, rate, start, stop).read(av, timeline, track, seek)
+        return _Segment(path, rate, start, stop).read(av, timeline, track, far)
     except (_CannotSeekError, av.error.FFmpegError):
-        if not seek:
+        if not far:
             raise
         # A position after seeking can be in the middle of a frame.
         return _Segment(path, rate, start, stop).read(av, timeline, track, False)
@@ -94,14 +95,13 @@ class _Segment:
         self.count = 0  # samples in `parts`
         self.silent_gaps = 0.0
 
-    def read(self, av: Any, timeline: Timeline, track: Track, seek: bool) -> Samples:
+    def read(self, av: Any, timeline: Timeline, track: Track, sought: bool) -> Samples:
         """Decodes from the start of the file, or after a seek."""
         position: int | None = None  # of the next sample, from the start of the file
         with open_container(av, self.path) as container:
             stream = container.streams[track.index]
-            if seek:
-                target = timeline.tick(track, self.start - _PREROLL)
-                container.seek(target, stream=stream, backward=True)
+            if sought:
+                seek(container, stream, timeline.tick(track, self.start - _PREROLL))
             converter = _Converter(av, self.rate)
             clock = timeline.streams(container)
             for frame in _decoded(container, stream, clock):
@@ -109,7 +109,7 @@ class _Segment:
                 at = timeline.seconds(track, frame.pts) if known else track.begin
                 at = round(at * self.rate)
                 if position is None:
-                    if seek and (not known or at > self.first - self.rate // 4):
+                    if sought and (not known or at > self.first - self.rate // 4):
                         raise _CannotSeekError
                     position = at
                 gap = at - position if known else 0

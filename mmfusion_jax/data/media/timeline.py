@@ -154,6 +154,15 @@ def _cached(path: Path, size: int, modified: int, av: Any) -> Timeline:
     return _timeline(av, path, check_complete(path))
 
 
+def seek(container: Any, stream: Any, tick: int) -> None:
+    """Goes to a key frame at a time stamp, or before it."""
+    if container.format.name in _JUMPING:
+        # Without an index, the packet of this time is found, whatever it is, by the
+        # time at which it is decoded, which is earlier.
+        tick -= round(1 / stream.time_base)
+    container.seek(tick, stream=stream, backward=True)
+
+
 def packets(container: Any, stream: Any, clock: Iterable[Any] = ()) -> Iterator[Any]:
     """Yields the packets of a stream, ended by one without content and time stamp.
 

@@ -16,6 +16,7 @@ from mmfusion_jax.data.media.timeline import (
     check_length,
     open_container,
     packets,
+    seek,
 )
 from mmfusion_jax.data.media.truncation import truncated
 from mmfusion_jax.errors import DataError
@@ -174,7 +175,7 @@ class _Frames:
         """Yields the packets to decode, from a key frame on."""
         started = self.key is None
         if not started:
-            self.container.seek(self.key, stream=self.stream, backward=True)
+            seek(self.container, self.stream, self.key)
         clock = self.timeline.streams(self.container)
         for packet in packets(self.container, self.stream, clock):
             at_end = packet.dts is None and packet.pts is None
