@@ -138,6 +138,8 @@ def _blocks_at(stream, start, end, flash, hole):
     beep = (at >= flash * RATE) & (at < (flash + 0.2) * RATE)
     sound[beep] = 0.5 * np.sin(2 * np.pi * 1000 * at[beep] / RATE)
     codec = stream.codec_context
+    if stream.name.startswith("wma"):
+        codec.bit_rate = 32000
     codec.open()
     step = codec.frame_size or 800
     kind = codec.format.name

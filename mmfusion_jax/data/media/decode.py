@@ -21,6 +21,7 @@ from mmfusion_jax.data.media.timeline import (
     import_av,
     read_timeline,
 )
+from mmfusion_jax.data.media.truncation import truncated
 from mmfusion_jax.data.media.video_frames import WantedFrame, take_frames
 from mmfusion_jax.errors import DataError, missing_dependency
 
@@ -154,6 +155,8 @@ def read(
             channels = samples.channels if samples else 0
             if waveform is None and samples and all(one is None for one in taken):
                 raise _too_few_samples(path, samples, audio, start)
+    except av.error.EOFError as error:
+        raise truncated(path, "it ends before its first frame") from error
     except av.error.FFmpegError as error:
         raise DataError(
             "D32",

@@ -367,21 +367,31 @@ def _check_asf(content: _Content) -> bool:
 
 
 def _check_audio_frames(content: _Content) -> bool:
-    """The last frame of MP3, AAC or AC-3; MP3 can have a header that counts them."""
+    """The last frame of MP3, AAC or AC-3."""
     at, end = _tag_size(content.head), content.size
     if content.at(end - 128, 3) == b"TAG":
         end -= 128
-    start = content.at(at, 200)
-    if any(name in start for name in (b"Xing", b"Info", b"VBRI")):
-        return False  # the duration in the header is compared instead
+    content.require(at + _counted_bytes(content.at(at, 200)), TOLERANCE)
+    first = content.at(at, 1)
     for _ in range(_MAX_ELEMENTS):
-        size = frame_size(content.at(at, HEADER).ljust(HEADER, b"\0"))
-        if not size or at >= end:  # another tag
+        header = content.at(at, min(HEADER, end - at)) if at < end else b""
+        size = frame_size(header.ljust(HEADER, b"\0"))
+        # Fewer bytes than a header are the start of a frame; others are another tag.
+        if at + size > end or (0 < len(header) < HEADER and header[:1] == first):
+            raise content.short("its last frame is incomplete")
+        if not size:
             break
         at += size
-        if at > end:
-            raise content.short("its last frame is incomplete")
     return False
+
+
+def _counted_bytes(frame: bytes) -> int:
+    """Returns the size of an MP3 according to its first frame; 0 if unknown."""
+    at = max(frame.find(b"Xing"), frame.find(b"Info"))
+    if at < 0 or len(frame) < at + 16:
+        return 0
+    flags, *counts = struct.unpack(">3I", frame[at + 4 : at + 16])
+    return counts[flags & 1] if flags & 2 else 0
 
 
 def _tag_size(head: bytes) -> int:
