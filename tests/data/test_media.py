@@ -114,13 +114,25 @@ def test_rotation_metadata_is_applied(tmp_path, rotation):
 
 
 def test_waveform_is_the_mean_of_the_channels(tmp_path):
-    stereo = np.stack([tone(), np.zeros(RATE)])
+    stereo = np.stack([tone(), 0.1 * tone()])
     clip = read(write_wav(tmp_path / "a.wav", stereo), None, AUDIO)
-    np.testing.assert_allclose(clip.waveform, tone() / 2, atol=1e-4)
+    np.testing.assert_allclose(clip.waveform, 0.55 * tone(), atol=1e-4)
     assert clip.waveform.dtype == np.float32 and clip.frames is None
-    many = np.stack([tone()] + [np.zeros(RATE)] * 7)
+    assert clip.channels == 2 and not clip.remarks
+    many = np.stack([tone(), tone()] + [0.5 * tone()] * 6)
     clip = read(write_wav(tmp_path / "b.wav", many), None, AUDIO)
-    np.testing.assert_allclose(clip.waveform, tone() / 8, atol=1e-4)
+    np.testing.assert_allclose(clip.waveform, 5 / 8 * tone(), atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [2, 6, 8])
+def test_empty_channels_do_not_lower_the_loudness(channels, tmp_path):
+    empty = np.zeros((channels - 1, RATE))
+    path = write_wav(tmp_path / "a.wav", np.concatenate([empty, tone()[None]]))
+    clip = read(path, None, AUDIO)
+    np.testing.assert_allclose(clip.waveform, tone(), atol=1e-4)
+    (remark,) = clip.remarks
+    assert remark.kind == "channels" and clip.channels == channels
+    assert f"{channels} audio channels, of which {channels - 1} are" in remark.text
 
 
 def test_resamples_and_cuts_like_librosa(music):

@@ -158,11 +158,12 @@ def read(
     except av.error.EOFError as error:
         raise truncated(path, "it ends before its first frame") from error
     except av.error.FFmpegError as error:
+        damaged = isinstance(error, av.error.InvalidDataError)
         raise DataError(
             "D32",
-            f"{path} could not be decoded: {error.strerror}. It is damaged or cut "
-            "short.",
-            "copy or download it again",
+            f"{path} could not be decoded: {error.strerror}."
+            f"{' It is damaged or cut short.' if damaged else ''}",
+            "copy or download it again, or convert it: ffmpeg -i FILE NEW.mp4",
         ) from error
     count = frames.count if frames else 0
     pixels, mask = _stacked(taken[:count])

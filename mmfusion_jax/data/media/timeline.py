@@ -24,6 +24,8 @@ _MAX_HOURS = 48
 _JUMPING = ("mpeg", "mpegts", "mpegtsraw")
 # Recordings of broadcasts, and audio that is written until its recording ends.
 _ENDING_ANYWHERE = (*_JUMPING, "aiff", "au", "caf", "w64", "wav")
+# Of other formats FFmpeg takes the duration of the file for that of an empty stream.
+_STATING_DURATIONS = ("avi", "mov,mp4,m4a,3gp,3g2,mj2")
 _BACK, _FORTH = -0.5, 10.0  # s; other steps of the time stamps are those of the clip
 _COVERS = ("attached_pic", "timed_thumbnails")
 _SECONDARY = (
@@ -237,12 +239,14 @@ def _timeline(av: Any, path: Path, complete: bool) -> Timeline:
         extents = _extents(path, container, chosen, complete)
         spans = {}
         for kind, extent in extents.items():
+            declared = _declared(container, chosen[kind])
             if span := extent.span():
                 spans[kind] = span
+                check_length(path, span[1] - span[0], declared, kind)
+            elif declared and container.format.name in _STATING_DURATIONS:
+                raise truncated(path, f"its {kind} of {declared:.2f} s is lost")
             else:
                 unusable[kind] = f"its {kind} stream is empty"
-            have = span[1] - span[0] if span else 0.0
-            check_length(path, have, _declared(container, chosen[kind]), kind)
         if not spans:
             raise DataError("D31", f"{path} has neither frames nor audio.")
         origin = min(begin for begin, _ in spans.values())
@@ -301,8 +305,6 @@ def _declared(container: Any, stream: Any) -> float:
 
 def check_length(path: Path, have: float, want: float, what: str) -> None:
     """Raises DataError for a stream that is shorter than its header states."""
-    if want and not have:
-        raise truncated(path, f"its {what} of {want:.2f} s is lost")
     if have < want * (1 - TOLERANCE) - SLACK:
         raise truncated(path, f"{have:.2f} of {want:.2f} s of {what}")
 
