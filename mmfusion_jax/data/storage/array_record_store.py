@@ -36,6 +36,7 @@ from tensorflow_datasets.core.dataset_info import DatasetIdentity
 from mmfusion_jax.errors import DataError, shorten, shown, shown_name
 
 MANIFEST = "MANIFEST.json"
+_NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
 TEXT = "str"
 _PER_SHARD = 1024
 T = TypeVar("T")
@@ -188,16 +189,32 @@ def write_store(
         DataError: A split is empty, or the disk is full or not writable.
     """
     make_folder(folder.parent)
+    # Checked under the lock: a process that waited finds the store of the other one.
+    with when_not_writable(folder), lock_store(folder):
+        if not folder.exists():
+            _build(folder, features, splits, manifest)
+
+
+@contextlib.contextmanager
+def when_not_writable(folder: Path) -> Iterator[None]:
+    """Raises DataError for exceptions that mean a full disk, or one without access.
+
+    Args:
+        folder: Folder that is written in the block.
+    """
     try:
-        # Checked under the lock: a process that waited finds the store of the other
-        # one.
-        with _lock(folder.parent / f".{folder.name}.lock"):
-            if not folder.exists():
-                _build(folder, features, splits, manifest)
+        yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        if error.errno not in _NOT_WRITABLE:
             raise
         raise _not_writable(folder, error) from error
+    # ArrayRecord raises these, with the text of the system in the message.
+    except (RuntimeError, ValueError) as error:
+        texts = {code: os.strerror(code) for code in _NOT_WRITABLE}
+        for code, text in texts.items():
+            if text in str(error):
+                raise _not_writable(folder, OSError(code, text)) from error
+        raise
 
 
 def make_folder(folder: Path) -> None:
@@ -334,8 +351,9 @@ def _write_splits(
 
 
 @contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Locks `path` exclusively; the lock is released when the process dies."""
+def lock_store(folder: Path) -> Iterator[None]:
+    """Locks the store `folder` exclusively; a process that dies releases the lock."""
+    path = folder.parent / f".{folder.name}.lock"
     # The file of the lock is never deleted: a process that waits for the deleted file
     # and one that creates a new one would both hold a lock. The first attempt does not
     # wait, so that a message can be printed before the second one does.
