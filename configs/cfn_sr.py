@@ -133,7 +133,7 @@ def _ravdess(config: ConfigDict) -> None:
             pad_mode="reflect",
             augment=True,
             augment_per_frame=False,  # True: code
-            strict=False,
+            max_left_out=0.0,
         )
     )
 
@@ -191,7 +191,7 @@ def _clips(config: ConfigDict) -> None:
             duration=placeholder(float),
             noise_snr_db=placeholder(float),
             augment=False,
-            strict=False,
+            max_left_out=0.0,
         )
     )
     # Narrow, for tens to thousands of clips and a CPU; the paper's network is

@@ -267,7 +267,7 @@ def _clips(config: ConfigDict) -> None:
             duration=placeholder(float),
             noise_snr_db=placeholder(float),
             augment=False,
-            strict=False,
+            max_left_out=0.0,
         )
     )
     config.model.encoders = dict(
@@ -306,7 +306,7 @@ def _raw_clips(config: ConfigDict) -> None:
             text_column="text",
             lowercase=True,
             max_tokens=64,  # ours
-            strict=False,
+            max_left_out=0.0,
         )
     )
     required = dict(weights="required", freeze_batch_norm=True)

@@ -233,7 +233,7 @@ def _clips(config: ConfigDict) -> None:
             labels="",
             classes=(),  # names of all classes; (): those that occur
             modalities=VAT,
-            strict=False,
+            max_left_out=0.0,
             # Face detection and crop, a fixed size, uniform sampling, zero mean and
             # unit variance; flips, crops and illumination.
             face_crop=True,

@@ -346,9 +346,11 @@ _CODES = (
         "D07",
         "Wrong label in the labels file",
         """A label is not one of the classes, occurs only once and is similar to
-        another one (a likely typo), or all labels are the same. Correct the line that
-        the message shows. If a rare label is correct, list all classes:
-        `--config.data.classes=a,b,c`.""",
+        another one (a likely typo), differs from another one in spelling only, is a
+        missing value such as NA, or all labels are the same. Correct the lines that the
+        message shows. If such a label is correct, list all classes:
+        `--config.data.classes=a,b,c`. If the labels are scores, name the column
+        `score`.""",
     ),
     _code(
         "D10",
@@ -480,16 +482,18 @@ _CODES = (
         "D41",
         "Invalid labels file",
         """A column is missing, a cell is empty, a split is not train, valid or test, a
-        time is not a number, a line is a duplicate, or the file is not a
-        comma-separated UTF-8 file. The message shows the line. The columns are `file`,
-        `label` and, optionally, `split`, `speaker`, `start` and `end`; others are
-        ignored.""",
+        time is not a number, a line has too many cells or is a duplicate, or the file
+        is not a comma-separated UTF-8 file. The message shows all lines. The columns
+        are `file`, `label` or `score` and, optionally, `split`, `speaker`, `start` and
+        `end`; others are ignored.""",
     ),
     _code(
         "D42",
         "Missing clips",
-        """Files in the labels file do not exist; the message lists them. File names
-        are relative to the folder of the clips and case-sensitive.""",
+        """Files in the labels file do not exist or are outside of the folder of the
+        clips; the message lists them. File names are relative to this folder and
+        case-sensitive. `config.data.max_left_out` leaves such clips out, up to a
+        fraction of all clips.""",
     ),
     _code(
         "D43",
@@ -498,9 +502,10 @@ _CODES = (
     ),
     _code(
         "D44",
-        "Clip cannot be decoded",
-        """A clip could not be decoded and `strict` is on. Fix or remove the clip, or
-        turn `strict` off, which skips and lists such clips.""",
+        "Clips cannot be used",
+        """More clips are absent or damaged than `config.data.max_left_out` allows, a
+        fraction of all clips; the message lists them with the reasons. Fix or remove
+        them, or leave them out with this option.""",
     ),
     _code(
         "D45",
@@ -514,6 +519,14 @@ _CODES = (
         """A split contains a class without training examples, which a model could
         never predict. Move some of its clips to the training split, or remove the
         class.""",
+    ),
+    _code(
+        "D47",
+        "Equal clips differ",
+        """Rows of the labels file have files with the same content, and the same start
+        and end, but another label, score or split. A clip with two labels cannot be
+        learned, and one in two splits is data leakage. Remove one row of each pair, or
+        accept them with `config.data.equal_clips`.""",
     ),
     _code(
         "D51",

@@ -1,5 +1,7 @@
 """Folders of clips with labels.csv: examples, splits, the cache and error messages."""
 
+import hashlib
+import json
 import shutil
 
 import numpy as np
@@ -8,6 +10,7 @@ from media_files import gray_steps, tone, write_video, write_wav
 
 from mmfusion_jax import testing
 from mmfusion_jax.data.datasets.clips import load_clips
+from mmfusion_jax.data.media import clip_store, decode_clips
 from mmfusion_jax.data.media.decode import mfcc
 from mmfusion_jax.data.media.labels_csv import read_labels
 from mmfusion_jax.errors import ConfigError, DataError
@@ -150,7 +153,8 @@ def test_the_key_frame_is_in_the_middle(folder):
     text = "file,label,split,start,end\n0.mp4,a,train,,\n1.mp4,b,train,0.2,0.6\n"
     text += "2.mp4,a,test,0,0.5\n"
     for modalities in (("image",), ("image", "video")):
-        data = load_clips(table(folder, text), **SMALL | {"modalities": modalities})
+        options = SMALL | {"modalities": modalities, "equal_clips": True}
+        data = load_clips(table(folder, text), **options)
         grays = [
             data.source(split)[i]["inputs"]["image"].mean() / 10
             for split, i in (("train", 0), ("train", 1), ("test", 0))
@@ -177,7 +181,7 @@ def test_a_vocabulary_file_is_read_before_clips_are_decoded(folder, cache):
 
 
 def test_decodes_once_and_again_when_something_changed(folder, cache, capfd):
-    count = lambda: len(list(cache.glob("clips-*")))
+    count = lambda: len(list(cache.glob("clips-*/part-*")))
     load_clips(full(folder), **SMALL)
     assert "decoding 10 clips" in capfd.readouterr().err
     relabeled = HEAD + "\n".join(
@@ -190,8 +194,63 @@ def test_decodes_once_and_again_when_something_changed(folder, cache, capfd):
     load_clips(str(folder), **SMALL | {"frames": 2})
     assert count() == 2
     write_video(folder / "0.mp4", gray_steps(5), tone())
+    capfd.readouterr()
     load_clips(str(folder), **SMALL)
     assert count() == 3
+    assert "decoding 1 clips, 9 are in the cache" in capfd.readouterr().err
+
+
+def test_an_interrupted_build_has_lost_one_part_only(folder, cache, monkeypatch, capfd):
+    monkeypatch.setattr(clip_store, "PART_SECONDS", 0.0)
+    monkeypatch.setattr(clip_store, "_PART_FRACTION", 0.0)
+    decode = decode_clips.decode_job
+
+    def interrupted(spec, job):
+        if job.key == "7.mp4":
+            raise KeyboardInterrupt
+        return decode(spec, job)
+
+    monkeypatch.setattr(decode_clips, "decode_job", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        load_clips(full(folder), **SMALL)
+    monkeypatch.setattr(decode_clips, "decode_job", decode)
+    data = load_clips(str(folder), **SMALL)
+    assert "decoding 3 clips, 7 are in the cache" in capfd.readouterr().err
+    assert [len(data.sources[split]) for split in ("train", "test")] == [6, 4]
+    grays = [data.source("test")[i]["inputs"]["video"].mean() for i in range(4)]
+    np.testing.assert_allclose(grays, [120, 140, 160, 180], atol=4)
+
+
+def test_rows_that_are_removed_and_sorted_keep_their_clips(folder, capfd):
+    load_clips(full(folder), **SMALL)
+    lines = [f"{i}.mp4,{'ab'[i % 2]},{'train' if i > 4 else 'test'}" for i in range(9)]
+    capfd.readouterr()
+    data = load_clips(table(folder, HEAD + "\n".join(lines[::-1])), **SMALL)
+    assert "decoding" not in capfd.readouterr().err
+    for split, numbers in (("train", (8, 7, 6, 5)), ("test", (4, 3, 2, 1, 0))):
+        source = data.source(split)
+        grays = [source[i]["inputs"]["video"].mean() / 20 for i in range(len(source))]
+        np.testing.assert_allclose(grays, numbers, atol=0.2)
+
+
+def test_the_store_has_its_origin(folder, cache):
+    load_clips(full(folder), **SMALL)
+    (manifest,) = cache.glob("clips-*/MANIFEST.json")
+    about = json.loads(manifest.read_text())
+    assert about["title"] == "clips in talks" and about["source"] == str(folder)
+    assert about["spec"]["frames"] == 3 and about["version"] == 2 and about["created"]
+
+
+def test_a_full_disk_is_named(folder, cache, monkeypatch):
+    def close(self):
+        raise RuntimeError("write() failed: No space left on device; writing X")
+
+    monkeypatch.setattr(
+        "array_record.python.array_record_module.ArrayRecordWriter.close", close,
+        raising=False,
+    )  # fmt: skip
+    with pytest.raises(DataError, match="D22.*No space left on device"):
+        load_clips(full(folder), **SMALL)
 
 
 def test_two_builds_are_the_same_bytes_in_processes_or_not(folder, cache):
@@ -201,40 +260,37 @@ def test_two_builds_are_the_same_bytes_in_processes_or_not(folder, cache):
             full(folder), **SMALL | {"workers": workers, "noise_snr_db": 3.0}
         )
         store = cache / data.facts["prepared"]
-        stores.append({f.name: f.read_bytes() for f in store.iterdir()})
+        (part,) = store.glob("part-*")
+        stores.append({f.name: f.read_bytes() for f in part.iterdir()})
         shutil.rmtree(store)
     assert stores[0] == stores[1] and len(stores[0]) == 4
 
 
-def test_the_manifest_says_what_went_in_and_what_did_not(folder):
-    import hashlib
-
-    from mmfusion_jax.data.storage.array_record_store import cache_folder, open_store
-
+def test_absent_and_damaged_clips_are_listed_or_left_out(folder, cache):
     (folder / "5.mp4").write_text("<html>Please log in</html>")
-    (folder / "6.mp4").write_bytes((folder / "6.mp4").read_bytes()[:3000])
-    data = load_clips(full(folder), **SMALL)
-    manifest = open_store(cache_folder(data.facts["prepared"])).manifest
-    first = manifest["clips"][0]
+    (folder / "6.mp4").unlink()
+    with pytest.raises(DataError, match=r"D42[\s\S]*1 of 10[\s\S]*line 8: 6\.mp4"):
+        load_clips(full(folder), **SMALL)
+    message = r"D44[\s\S]*2 of 10 clips cannot be used:\n  6\.mp4 .*\n  5\.mp4 .*HTML"
+    with pytest.raises(DataError, match=message + r"[\s\S]*max_left_out=0.2 leaves"):
+        load_clips(str(folder), max_left_out=0.1, **SMALL)
+    data = load_clips(str(folder), max_left_out=0.2, **SMALL)
+    (warning,) = [w for w in data.facts["warnings"] if "skipped" in w]
+    assert warning.splitlines() == [
+        "2 of 10 clips are skipped:",
+        "  6.mp4  does not exist",
+        "  5.mp4  got an HTML page instead of a media file.",
+    ]
+    assert len(data.source("train")) == 5 and len(data.source("test")) == 3
+    assert list(data.facts["skipped"]) == ["6.mp4", "5.mp4"]
+    (manifest,) = cache.glob("clips-*/part-*/MANIFEST.json")
+    first = json.loads(manifest.read_text())["clips"][0]
     content = (folder / "0.mp4").read_bytes()
     assert first["sha256"] == {"0.mp4": hashlib.sha256(content).hexdigest()}
     assert first["key"] == "0.mp4" and first["video_steps"] == 3
-    assert list(manifest["skipped"]) == ["5.mp4", "6.mp4"]
-    (warning,) = [w for w in data.facts["warnings"] if "skipped" in w]
-    assert warning.splitlines()[:2] == [
-        "2 of 10 clips are skipped:",
-        "  5.mp4  got an HTML page instead of a media file.",
-    ]
-    assert len(data.source("train")) == 5
-
-
-def test_strict_stops_at_the_first_bad_file(folder):
-    (folder / "5.mp4").write_text("<html>Please log in</html>")
-    with pytest.raises(DataError, match=r"D44.*5\.mp4.*HTML page"):
-        load_clips(full(folder), strict=True, **SMALL)
-    load_clips(str(folder), **SMALL)
-    with pytest.raises(DataError, match="D44"):
-        load_clips(str(folder), strict=True, **SMALL)
+    write_video(folder / "5.mp4", gray_steps(5), tone())
+    shutil.copy(folder / "5.mp4", folder / "6.mp4")
+    assert not load_clips(str(folder), equal_clips=True, **SMALL).facts["skipped"]
 
 
 def test_all_clips_failed(folder):
@@ -257,7 +313,7 @@ def test_noise_is_of_the_clip_and_its_seed(folder):
 
 def test_spans_of_one_file_stay_in_one_split(folder):
     write_video(folder / "long.mp4", gray_steps(25), tone(1.0))
-    write_video(folder / "other.mp4", gray_steps(25), tone(1.0))
+    write_video(folder / "other.mp4", gray_steps(25), tone(1.0, 600))
     rows = [
         f"{name}.mp4,{label},{at},{at + 0.2:.1f}"
         for name in ("long", "other")
@@ -282,7 +338,9 @@ def test_one_modality_alone(folder):
     assert list(data.source("train")[0]["inputs"]) == ["audio"]
     rows = "silent.mp4,a,train\naudio.wav,b,train\n1.mp4,b,train\n0.mp4,a,train\n"
     text = HEAD + rows + "2.mp4,a,test"
-    data = load_clips(table(folder, text), modalities=("video",), **SMALL)
+    data = load_clips(
+        table(folder, text), modalities=("video",), max_left_out=0.2, **SMALL
+    )
     assert data.facts["skipped"] == {"audio.wav": "has no video."}
 
 
@@ -300,7 +358,8 @@ def test_splits_at_random_keep_speakers_apart_or_warn(folder):
     data = load_clips(table(folder, text), **SMALL)
     spoken = [set(names) for names in data.groups.values()]
     assert len(spoken) == 3 and sum(map(len, spoken)) == len(set.union(*spoken)) == 5
-    assert not data.facts["warnings"]
+    (warning,) = data.facts["warnings"]
+    assert warning.endswith("no row in labels.csv: audio.wav, silent.mp4")
     named = load_clips(
         table(folder, text.replace("speaker", "who")), speaker_column="who", **SMALL
     )
@@ -326,16 +385,29 @@ WRONG = {
     "file,label\n0.mp4,": "D41.*line 2: 'label' is empty",
     "file,label\n,a": "D41.*line 2: 'file' is empty",
     "file,label\n0.mp4,a\n1.mp4,a": "D07.*every row has the label 'a'",
-    "file,label,split\n0.mp4,a,val": "D41.*split 'val' is unknown.*mean 'valid'",
+    "file,label\n0.mp4,a,b\n1.mp4,b": "D41.*line 2: 3 cells in 2 columns",
+    "file,label\n0.mp4,\n1.mp4,b\n,c": r"D41.*2 mistakes:\n  line 2: .*\n  line 4: ",
+    "file,label\n# by hand\n0.mp4,b": "D41.*line 2: '# by hand' is a comment",
+    "0.mp4,a\n1.mp4,b": "D41.*no header: its first line is '0.mp4,a'",
+    "filename,emotion\n0.mp4,a": "D41.*no columns 'file' and 'label'.*'filename'",
+    '[{"file": "0.mp4"}]': "D41.*is a JSON file",
+    "file,label\n0.mp4,NA\n1.mp4,b\n2.mp4,b": "D07.*line 2: label 'NA' is a missing",
+    "file,score\n0.mp4,0.5\n1.mp4,high": "D41.*line 3: score 'high' is not a number",
+    "file,label\n" + "".join(f"{i}.mp4,{i / 4}\n" for i in range(9)): (
+        r"D07.*9 different numbers in 9 rows, as scores do.*\n.*name the column score"
+    ),
+    "file,label,split\n0.mp4,a,trian": "D41.*split 'trian' is unknown.*mean 'train'",
     "file,label,split\n0.mp4,a,": "D41.*line 2: 'split' is empty",
     "file,label,speaker\n0.mp4,a,": "D41.*line 2: 'speaker' is empty",
     "file,label,start\n0.mp4,a,one": "D41.*start 'one' is not a time in seconds",
     "file,label,start\n0.mp4,a,-1": "D41.*start '-1'",
     "file,label,end\n0.mp4,a,nan": "D41.*end 'nan'",
     "file,label,start,end\n0.mp4,a,2,1": "D41.*end=1 is not after start=2",
-    "file,label\n0.mp4,a\n1.mp4,b\n0.mp4,b": "D41.*line 4.*is a duplicate of line 2",
+    "file,label\n0.mp4,a\n1.mp4,b\n0.mp4,b": (
+        "D41.*line 4.*is a duplicate of line 2 with label 'b' instead of 'a'"
+    ),
     "file,label\n0.mp4,a\nx.mp4,b\ny.mp4,b": (
-        r"D42.*2 of 3 files[\s\S]*line 3: x.mp4[\s\S]*line 4: y.mp4"
+        r"D42[\s\S]*2 of 3 files[\s\S]*line 3: x.mp4[\s\S]*line 4: y.mp4"
     ),
     'file,label\n"0.mp4,a': "D41.*is not a CSV file",
     HEAD + "0.mp4,a,train\n1.mp4,b,train": "D45.*split 'test' is empty",
@@ -366,7 +438,7 @@ def test_a_label_outside_the_classes_is_named(folder):
 def test_tables_of_spreadsheets_are_read(folder):
     text = "\ufefffile , label,note\r\n 0.mp4,a,x\r\n\r\n1.mp4, b ,\r\n"
     (folder / "labels.csv").write_bytes(text.encode("utf-8"))
-    rows = read_labels(folder / "labels.csv", folder)
+    rows = read_labels(folder / "labels.csv", folder).rows
     assert [(r.line, r.file, r.label) for r in rows] == [
         (2, "0.mp4", "a"),
         (4, "1.mp4", "b"),

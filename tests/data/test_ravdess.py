@@ -203,7 +203,10 @@ def test_clips_with_broken_landmarks_are_skipped(folder, tmp_path):
     for recording in find_recordings(str(folder)):
         text = broken.get(recording.name, table)
         (marks / f"01-{recording.name}.csv").write_text(text)
-    data = load_ravdess(str(folder), landmarks_dir=str(marks), **SMALL)
+    options = SMALL | {"landmarks_dir": str(marks)}
+    with pytest.raises(DataError, match=r"D44.*4 of 48 clips[\s\S]*max_left_out=0.09"):
+        load_ravdess(str(folder), **options)
+    data = load_ravdess(str(folder), max_left_out=0.09, **options)
     assert set(data.facts["skipped"]) == set(broken)
 
 

@@ -14,7 +14,7 @@ from worker_jobs import act
 from mmfusion_jax.data.storage.progress import track
 from mmfusion_jax.data.storage.worker_pool import Failure, map_in_processes
 
-CRASHED = Failure("the decoder crashed or exceeded 2 s")
+CRASHED = Failure("the decoder crashed or exceeded 2 s", retry=True)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -1,30 +1,47 @@
 """Clips in a folder, with their labels in a CSV file."""
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from mmfusion_jax.data.augment.crop_and_flip import CropAndFlip
-from mmfusion_jax.data.dataset import Dataset, dataset_loader
+from mmfusion_jax.data.dataset import Dataset, RegressionTarget, dataset_loader
+from mmfusion_jax.data.datasets.clip_splits import (
+    clip_groups,
+    split_fractions,
+    split_rows,
+    split_warnings,
+)
+from mmfusion_jax.data.datasets.clip_transcripts import (
+    cleaned_row,
+    train_tokenizer,
+    transcript_ids,
+)
 from mmfusion_jax.data.datasets.prepared_clips import assemble
+from mmfusion_jax.data.media.class_names import sorted_classes
+from mmfusion_jax.data.media.clip_files import ClipFolder
 from mmfusion_jax.data.media.clip_spec import MODALITIES as DECODED
 from mmfusion_jax.data.media.clip_spec import ClipSpec, DecodeJob
-from mmfusion_jax.data.media.decode_clips import decode_all
-from mmfusion_jax.data.media.labels_csv import LabelRow, read_labels
+from mmfusion_jax.data.media.decode_clips import check_left_out, decode_all
+from mmfusion_jax.data.media.equal_clips import check_equal_rows, with_contents
+from mmfusion_jax.data.media.labels_csv import LABEL, SCORE, LabelRow, read_labels
 from mmfusion_jax.data.media.resize import FULL_FRAME, SquareResize
 from mmfusion_jax.data.media.transcripts import TranscriptCleaner
-from mmfusion_jax.data.media.wordpiece import (
-    WordPiece,
-    read_vocabulary,
-    word_vocabulary,
-)
+from mmfusion_jax.data.media.wordpiece import read_vocabulary
 from mmfusion_jax.data.option_checks import check_choice, data_folder
 from mmfusion_jax.data.outline import outline_dataset
-from mmfusion_jax.data.splits import SPLITS, random_splits
-from mmfusion_jax.errors import ConfigError, DataError, shorten, shown, shown_path
+from mmfusion_jax.data.splits import SPLITS
+from mmfusion_jax.errors import (
+    ConfigError,
+    DataError,
+    join_names,
+    shorten,
+    shown,
+    shown_name,
+    shown_path,
+)
 from mmfusion_jax.option_types import (
     Fraction,
     NonNegativeFloat,
@@ -33,13 +50,13 @@ from mmfusion_jax.option_types import (
     PositiveInt,
 )
 
-LABEL = "label"
 MODALITIES = ("audio", "image", "text", "video")
 EXPECTED_LAYOUT = """\
-  clips/labels.csv   file,label[,split][,speaker][,text][,start,end]
+  clips/labels.csv   file,label[,split][,speaker][,text][,start,end]; score: a number
   clips/a.mp4        any file with video, audio or both
   clips/more/b.wav
-  start and end are in seconds; split is train, valid or test; text is the transcript"""
+  start and end are in seconds; split is train, valid or test; text is the transcript
+  python -m mmfusion_jax data init FOLDER writes a labels.csv to fill in"""
 FALLBACK_HINT = "python -m mmfusion_jax.main --config=configs/cfn_sr.py"
 
 
@@ -150,7 +167,9 @@ def load_clips(
     val_fraction: Fraction = 0.15,
     test_fraction: Fraction = 0.15,
     split_seed: NonNegativeInt = 0,
-    strict: bool = False,
+    max_left_out: Fraction = 0.0,
+    equal_clips: bool = False,
+    outside_files: bool = False,
     workers: NonNegativeInt | None = None,
     timeout: PositiveFloat = 120.0,
 ) -> Dataset:
@@ -178,7 +197,7 @@ def load_clips(
         data_dir: Folder of the clips.
         labels: Path of the CSV file of labels; "" means `labels.csv` in `data_dir`.
             Its columns are file, label and optionally split, speaker, text, start,
-            end.
+            end. A column score instead of label, or beside it, is a number to predict.
         modalities: Modalities to use, of "audio", "image", "text" and "video"; at
             least one other than text.
         frames: Number of frames per clip, uniformly sampled.
@@ -213,8 +232,9 @@ def load_clips(
         augment: Random resized crop and flip of the training videos.
         illumination: With `augment`, their pixels are multiplied by
             1 - illumination .. 1 + illumination.
-        classes: Allowed labels, in this order; () uses all labels, sorted.
-        speaker_column: Name of the column with the speakers.
+        classes: Allowed labels, in this order; () uses all labels, sorted, numbers by
+            their value.
+        speaker_column: Name of the column with the speakers; "" ignores them.
         text_column: Name of the column with the transcripts; read for "text" only.
         vocabulary: Path of a text file with one token per line, such as vocab.txt of
             BERT, of a folder with it, or of a weights file beside it; "" uses the
@@ -228,8 +248,11 @@ def load_clips(
         val_fraction: Fraction of the clips for validation, without a split column.
         test_fraction: Fraction of the clips for test, without a split column.
         split_seed: Seed of the random split.
-        strict: Raise an error for a file that cannot be decoded, instead of skipping
-            it.
+        max_left_out: Fraction of the clips that may be absent or damaged; these are
+            left out and listed. More of them are an error.
+        equal_clips: Accept clips with equal content, start and end in two splits, or
+            with two labels.
+        outside_files: Accept files that are not in `data_dir`; links in it always are.
         workers: Number of decoding processes; None uses one per core.
         timeout: Time limit of one file in seconds.
 
@@ -282,12 +305,22 @@ def load_clips(
     # Before the clips are decoded, which takes long: a file that is missing is an
     # error at once.
     tokens = read_vocabulary(vocabulary) if has_text and vocabulary else ()
-    rows = read_labels(
-        table, folder, classes, speaker_column, text_column if has_text else ""
+    found = read_labels(
+        table,
+        folder,
+        classes,
+        speaker_column,
+        text_column if has_text else "",
+        outside=outside_files,
+        max_absent=max_left_out,
     )
+    rows = with_contents(found.rows, folder)
+    if not equal_clips:
+        has_splits = any(row.split for row in rows)
+        check_equal_rows(table, rows, [row.split for row in rows] if has_splits else ())
     if has_text:
         cleaner = TranscriptCleaner(remove_punctuation, remove_stop_words, lemmatize)
-        rows = [_cleaned(row, cleaner, lowercase) for row in rows]
+        rows = [cleaned_row(row, cleaner, lowercase) for row in rows]
     transform = SquareResize(size, resize_mode, tuple(crop_box))
     image_transform = SquareResize(image_size, resize_mode, tuple(crop_box))
     jobs = [
@@ -303,27 +336,28 @@ def load_clips(
         for row in rows
     ]
     decoded = decode_all(
-        "clips", jobs, spec, strict=strict, workers=workers, timeout=timeout
+        "clips", jobs, spec, source=folder, workers=workers, timeout=timeout
     )
-    # Without `strict`, files that cannot be decoded are skipped. Splits are drawn
-    # afterwards, so that they have the fractions that were asked for.
+    total = len(rows) + len(found.absent)
+    check_left_out({**found.absent, **decoded.skipped}, total, max_left_out)
+    # Splits are drawn from the clips that can be used, so that they have the fractions
+    # that were asked for.
     rows = [row for row in rows if row.key in decoded.index]
-    groups = _groups(rows)
-    fractions = _fractions(val_fraction, test_fraction)
-    splits, how = _split_rows(rows, groups, fractions, split_seed)
-    names = tuple(classes) or tuple(sorted({row.label for row in rows}))
-    _check_classes(table, splits)
-    tokenizer = _tokenizer(tokens, splits["train"], lowercase) if has_text else None
+    groups = clip_groups(rows, equal_clips)
+    fractions = split_fractions(val_fraction, test_fraction)
+    splits, how = split_rows(table, rows, groups, fractions, split_seed, equal_clips)
+    names = tuple(classes) or sorted_classes(row.label for row in rows if row.label)
+    tokenizer = (
+        train_tokenizer(tokens, splits["train"], lowercase) if has_text else None
+    )
     return assemble(
         "clips",
         f"clips in {shorten(folder.name)}",
         decoded,
         {split: [row.key for row in part] for split, part in splits.items()},
-        {
-            split: {LABEL: np.array([names.index(row.label) for row in part])}
-            for split, part in splits.items()
-        },
-        classes={LABEL: names},
+        {split: _labels(part, names) for split, part in splits.items()},
+        classes={LABEL: names} if names else {},
+        values=_targets(rows),
         standardize=standardize,
         min_max=min_max,
         standardize_pixels=standardize_pixels,
@@ -339,9 +373,46 @@ def load_clips(
             "crop_box": list(crop_box),
             **({"vocabulary_size": len(tokenizer.vocabulary)} if tokenizer else {}),
         },
-        warnings=_warnings(rows, groups, how),
-        token_ids=_token_ids(tokenizer, splits, max_tokens) if tokenizer else None,
+        warnings=[
+            *split_warnings(splits, groups, how),
+            *_without_row(folder, table, [row.file for row in found.rows]),
+        ],
+        token_ids=transcript_ids(tokenizer, splits, max_tokens) if tokenizer else None,
+        absent=found.absent,
     )
+
+
+def _labels(rows: Sequence[LabelRow], names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Returns the classes and scores of rows, each (n)."""
+    labels = {}
+    if names:
+        labels[LABEL] = np.array([names.index(row.label) for row in rows])
+    scores = [row.score for row in rows if row.score is not None]
+    if len(scores) == len(rows):
+        labels[SCORE] = np.array(scores, np.float32)
+    return labels
+
+
+def _targets(rows: Sequence[LabelRow]) -> dict[str, RegressionTarget]:
+    """Returns the range of the scores; {} without a column of scores."""
+    scores = [row.score for row in rows if row.score is not None]
+    if not scores:
+        return {}
+    low, high = min(scores), max(scores)
+    neutral = 0.0 if low < 0 < high else (low + high) / 2
+    return {SCORE: RegressionTarget(low, high, neutral)}
+
+
+def _without_row(folder: Path, table: Path, files: Sequence[str]) -> list[str]:
+    """Returns a warning for media files in the folder that the table does not name."""
+    others = ClipFolder(folder).without_row(files)
+    if not others:
+        return []
+    return [
+        f"{len(others)} media files in the folder have no row in "
+        f"{shown_name(table.name)}: {join_names(others[:10])}"
+        + (", ..." if len(others) > 10 else "")
+    ]
 
 
 def _clip_spec(modalities: Sequence[str], **options: Any) -> ClipSpec:
@@ -362,34 +433,6 @@ def _augmentation(augment: bool, illumination: float) -> CropAndFlip | None:
     return CropAndFlip(illumination=illumination) if augment else None
 
 
-def _cleaned(row: LabelRow, cleaner: TranscriptCleaner, lowercase: bool) -> LabelRow:
-    """Returns a row with its cleaned transcript."""
-    text = row.text.lower() if lowercase else row.text
-    return dataclasses.replace(row, text=cleaner(text))
-
-
-def _tokenizer(
-    vocabulary: Sequence[str], train: Sequence[LabelRow], lowercase: bool
-) -> WordPiece:
-    """Returns the tokenizer of a vocabulary, or of the training transcripts."""
-    texts = [row.text for row in train]
-    return WordPiece(vocabulary or word_vocabulary(texts, lowercase), lowercase)
-
-
-def _token_ids(
-    tokenizer: WordPiece, splits: Mapping[str, Sequence[LabelRow]], length: int
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Returns split -> ids (n length) and mask (n length) of the transcripts."""
-    encoded = {
-        split: [tokenizer(row.text, length) for row in rows]
-        for split, rows in splits.items()
-    }
-    return {
-        split: (np.stack([ids for ids, _ in part]), np.stack([m for _, m in part]))
-        for split, part in encoded.items()
-    }
-
-
 def _paths(data_dir: str, labels: str) -> tuple[Path, Path]:
     """Returns the folder of the clips and the CSV file of labels."""
     fix = f"{FALLBACK_HINT} runs on embedded data, without clips"
@@ -407,86 +450,3 @@ def _paths(data_dir: str, labels: str) -> tuple[Path, Path]:
             fix,
         )
     return folder, table
-
-
-def _groups(rows: Sequence[LabelRow]) -> dict[str, str]:
-    """Returns key -> group of a clip, which must be in one split; {} if unknown.
-
-    The group is the speaker, or the file if there are several segments of a file.
-    """
-    if any(row.speaker for row in rows):
-        return {row.key: row.speaker for row in rows}
-    if len({row.file for row in rows}) < len(rows):
-        return {row.key: row.file for row in rows}
-    return {}
-
-
-def _fractions(valid: float, test: float) -> dict[str, float]:
-    """Returns split -> fraction of the clips."""
-    if valid < 0 or test <= 0 or valid + test >= 1:
-        raise ConfigError(
-            "C10",
-            f"config.data.val_fraction={shown(valid)} and "
-            f"config.data.test_fraction={shown(test)} give an empty "
-            "train or test split.",
-            "fractions such as 0.15 and 0.15",
-        )
-    # In this order `random_splits` assigns the first examples of a class: a class of
-    # two is in train and test.
-    return {"train": 1 - valid - test, "test": test, "valid": valid}
-
-
-def _split_rows(
-    rows: Sequence[LabelRow],
-    groups: Mapping[str, str],
-    fractions: Mapping[str, float],
-    seed: int,
-) -> tuple[dict[str, list[LabelRow]], str]:
-    """Returns the rows of each split, and a description of the method."""
-    if any(row.split for row in rows):
-        chosen, how = [row.split for row in rows], "by the column split"
-    else:
-        speakers = [groups[row.key] for row in rows] if groups else None
-        chosen = random_splits([row.label for row in rows], fractions, seed, speakers)
-        kind = "by class" if speakers is None else "by speaker or file"
-        how = f"at random {kind}, split_seed {seed}"
-    splits = {
-        split: [row for row, name in zip(rows, chosen, strict=True) if name == split]
-        for split in SPLITS
-    }
-    for split in ("train", "test"):
-        if not splits[split]:
-            raise DataError(
-                "D45",
-                f"split {shown(split)} is empty ({how}).",
-                f"set the column split of some rows to {shown(split)}, or add clips",
-            )
-    return {split: part for split, part in splits.items() if part}, how
-
-
-def _check_classes(table: Path, splits: Mapping[str, Sequence[LabelRow]]) -> None:
-    """Raises DataError for a class without training clips."""
-    trained = {row.label for row in splits["train"]}
-    for split, part in splits.items():
-        for row in part:
-            if row.label not in trained:
-                raise DataError(
-                    "D46",
-                    f"{table} line {row.line}: class {shown(row.label)} of split "
-                    f"{shown(split)} has no clip in split 'train'.",
-                    "move some of its clips to train, or remove the class",
-                )
-
-
-def _warnings(
-    rows: Sequence[LabelRow], groups: Mapping[str, str], how: str
-) -> list[str]:
-    """Returns reasons why scores may be too optimistic."""
-    if groups and any(row.speaker for row in rows):
-        return []
-    if how.startswith("at random"):
-        return [
-            "no column `speaker`: a random split may put a speaker into training and "
-            "test (data leakage)"
-        ]
-    return ["no column `speaker`: speakers in two splits (data leakage) not checked"]

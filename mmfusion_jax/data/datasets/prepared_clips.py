@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from mmfusion_jax.data.augment.crop_and_flip import CropAndFlip, OnPixels
-from mmfusion_jax.data.dataset import Dataset
+from mmfusion_jax.data.dataset import Dataset, RegressionTarget
+from mmfusion_jax.data.media.clip_remark import REMARK_KINDS
 from mmfusion_jax.data.media.decode_clips import (
     SPLIT,
     ClipSource,
@@ -14,7 +15,7 @@ from mmfusion_jax.data.media.decode_clips import (
     summarize_skipped,
 )
 from mmfusion_jax.data.preprocessing import PixelStandardizer
-from mmfusion_jax.errors import shown_name
+from mmfusion_jax.errors import join_names, shorten, shown_name
 
 
 def assemble(
@@ -33,6 +34,8 @@ def assemble(
     facts: Mapping[str, Any] | None = None,
     warnings: Iterable[str] = (),
     token_ids: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
+    values: Mapping[str, RegressionTarget] | None = None,
+    absent: Mapping[str, str] | None = None,
 ) -> Dataset:
     """Returns a Dataset of decoded clips.
 
@@ -41,7 +44,8 @@ def assemble(
         title: Its name in results.
         decoded: The decoded clips.
         keys: Split -> keys of its clips, in order.
-        labels: Split -> label name -> (n) class indices, in the order of `keys`.
+        labels: Split -> label name -> (n) class indices or scores, in the order of
+            `keys`.
         classes: Label name -> class names.
         standardize: Standardize the MFCC with the statistics of the training split.
         min_max: Scale the audio features to 0..1 with those of the training split.
@@ -53,6 +57,8 @@ def assemble(
         warnings: Additional warnings for the user.
         token_ids: Split -> ids (n t) and mask (n t) of the modality "text", in the
             order of `keys`; None without it.
+        values: Label name -> meaning of a score.
+        absent: Key of each clip whose file is absent -> the reason.
     """
     spec, store = decoded.spec, decoded.store
     records = store.source(SPLIT)
@@ -91,15 +97,15 @@ def assemble(
             f"{without:d} of {total} clips have no detected face; their frames are "
             "cropped by resize_mode"
         )
-    if decoded.skipped:
-        warnings.append(
-            summarize_skipped(decoded.skipped, total + len(decoded.skipped))
-        )
+    warnings += remark_warnings(decoded)
+    skipped = {**(absent or {}), **decoded.skipped}
+    if skipped:
+        warnings.append(summarize_skipped(skipped, total + len(skipped)))
     common_facts = {
         "prepared": store.folder.name,
         "spec": store.manifest["spec"],
         "missing": missing,
-        "skipped": dict(decoded.skipped),
+        "skipped": skipped,
         "standardized": standardizer is not None and scaler is None,
         "min_max": scaler is not None,
         "standardized_pixels": pixels is not None,
@@ -114,9 +120,24 @@ def assemble(
         labels,
         groups or {},
         {**common_facts, **(facts or {})},
+        values=values or {},
         ids={"text": _id_range(token_ids)} if token_ids else {},
         example_ids=keys,
     )
+
+
+def remark_warnings(decoded: DecodedClips) -> list[str]:
+    """Returns how many clips have silent audio, black frames and the like."""
+    keys: dict[str, list[str]] = {}
+    for key, remarks in decoded.remarks.items():
+        for kind in dict.fromkeys(remark.kind for remark in remarks):
+            keys.setdefault(kind, []).append(key)
+    return [
+        f"{len(found)} of {len(decoded.index)} clips have "
+        f"{shorten(REMARK_KINDS.get(kind, kind))}: {join_names(found[:10])}"
+        + (", ..." if len(found) > 10 else "")
+        for kind, found in keys.items()
+    ]
 
 
 def _on_frames(

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import importlib.util
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from mmfusion_jax.data.media.clip_spec import (
     DecodeJob,
     decode_job,
 )
+from mmfusion_jax.data.media.clip_store import ChosenClips, ClipStore, PartRecords
 from mmfusion_jax.data.media.face_detection import import_cv2
 from mmfusion_jax.data.preprocessing import (
     MinMaxScaler,
@@ -30,12 +32,11 @@ from mmfusion_jax.data.preprocessing import (
     pad_or_truncate,
 )
 from mmfusion_jax.data.storage.array_record_store import (
-    Records,
-    Store,
     cache_folder,
-    open_store,
-    write_store,
+    lock_store,
+    make_folder,
 )
+from mmfusion_jax.data.storage.file_size import format_size
 from mmfusion_jax.data.storage.progress import track
 from mmfusion_jax.data.storage.worker_pool import Failure, map_in_processes
 from mmfusion_jax.errors import DataError, missing_dependency, shorten, shown_path
@@ -44,6 +45,7 @@ VERSION = 2
 """Part of the name of every store: raise it when the same files give other values."""
 
 SPLIT = "clips"
+_MAX_LISTED = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,11 +53,11 @@ class DecodedClips:
     """Decoded clips.
 
     Attributes:
-        store: Store of the clips.
+        store: The clips in their store.
         spec: Specification of what was decoded.
     """
 
-    store: Store
+    store: ChosenClips
     spec: ClipSpec
 
     @functools.cached_property
@@ -146,7 +148,7 @@ class ClipSource:
         pixels: Standardizes frames; None leaves pixels 0..255.
     """
 
-    records: Records
+    records: PartRecords
     indices: Sequence[int]
     labels: Mapping[str, np.ndarray]
     spec: ClipSpec
@@ -202,101 +204,131 @@ def decode_all(
     jobs: Sequence[DecodeJob],
     spec: ClipSpec,
     *,
-    strict: bool = False,
+    source: Path,
     workers: int | None = None,
     timeout: float = 120.0,
 ) -> DecodedClips:
-    """Decodes clips into a store in the cache, or opens the store if it exists.
+    """Decodes clips into a store in the cache, except those that it has.
 
-    The name of the store contains a hash of `spec` and of the name, size and
-    modification time of every file, so changed files are decoded again.
+    The name of the store contains a hash of `spec` and `source`. A clip is identified
+    by its files with size and modification time, its segment and its transform, so
+    changed files are decoded again.
 
     Args:
         name: Prefix of the name of the store.
         jobs: The clips, with unique keys.
         spec: Specification of what to decode.
-        strict: Raise an error for the first file that cannot be decoded, instead of
-            skipping it.
+        source: Folder of the clips.
         workers: Number of processes; None uses one per core, 0 decodes in this one.
         timeout: Time limit of one file in seconds.
 
     Raises:
-        DataError: All clips failed, or with `strict` one of them did.
+        DataError: All clips failed, or the disk is full.
         MissingDependencyError: PyAV, Pillow or librosa is not installed.
     """
-    folder = cache_folder(f"{name}-{_fingerprint(jobs, spec)[:16]}")
-    if not folder.exists():
+    specification = dataclasses.asdict(spec)
+    origin = str(source.absolute())
+    folder = cache_folder(f"{name}-{_sha256([VERSION, specification, origin])[:16]}")
+    store = ClipStore(folder, spec.features)
+    ids = [_clip_id(job) for job in jobs]
+    if store.missing(ids):
         _check_extras()
         if spec.face_crop:
             import_cv2()
-        _check_space(folder, len(jobs), spec)
-        manifest: dict[str, Any] = {
-            "clips": [],
-            "skipped": {},
-            "spec": dataclasses.asdict(spec),
-        }
-        work = functools.partial(decode_job, spec)
-        results = map_in_processes(work, jobs, workers=workers, timeout=timeout)
-        results = track(results, len(jobs), f"decoding {len(jobs)} clips")
-        records = _collected(jobs, results, manifest, strict)
-        write_store(folder, spec.features, {SPLIT: records}, manifest)
-    decoded = DecodedClips(open_store(folder), spec)
-    if strict and decoded.skipped:
-        raise _failed(*next(iter(decoded.skipped.items())))
+        make_folder(folder.parent)
+        with lock_store(folder):
+            # Another process may have decoded them in the meantime.
+            store.refresh()
+            missing = store.missing(ids)
+            chosen = [jobs[index] for index in missing]
+            _check_space(folder, len(chosen), spec)
+            work = functools.partial(decode_job, spec)
+            results = map_in_processes(work, chosen, workers=workers, timeout=timeout)
+            results = track(results, len(chosen), _progress_text(len(chosen), ids))
+            entries = _entries(chosen, [ids[index] for index in missing], results)
+            about = {"title": f"clips in {shorten(source.name)}", "source": origin}
+            store.add(entries, {**about, "spec": specification})
+    keys = {job.key: one for job, one in zip(jobs, ids, strict=True)}
+    decoded = DecodedClips(store.chosen(keys, specification), spec)
+    if not decoded.index:
+        raise DataError(
+            "D43", "all clips failed.\n" + summarize_skipped(decoded.skipped, len(jobs))
+        )
     return decoded
 
 
-def summarize_skipped(skipped: Mapping[str, str], total: int) -> str:
+def check_left_out(skipped: Mapping[str, str], total: int, limit: float) -> None:
+    """Raises DataError if too many clips cannot be used.
+
+    Args:
+        skipped: Key of each clip that is absent or cannot be decoded -> the reason.
+        total: Number of all clips.
+        limit: Fraction of all clips that may be left out.
+    """
+    if len(skipped) <= limit * total:
+        return
+    # Rounded up, so that the option has the effect that the message promises.
+    needed = -(-len(skipped) * 100 // total) / 100
+    raise DataError(
+        "D44",
+        summarize_skipped(skipped, total, "cannot be used"),
+        f"fix or remove them; --config.data.max_left_out={needed:g} leaves them out",
+    )
+
+
+def summarize_skipped(
+    skipped: Mapping[str, str], total: int, what: str = "are skipped"
+) -> str:
     """Returns the clips that were skipped and why, one per line."""
-    lines = [f"{len(skipped)} of {total} clips are skipped:"]
-    width = max((len(shorten(key)) for key in skipped), default=0)
-    lines += [f"  {shorten(k):{width}}  {shorten(v)}" for k, v in skipped.items()]
+    lines = [f"{len(skipped)} of {total} clips {what}:"]
+    listed = dict(itertools.islice(skipped.items(), _MAX_LISTED))
+    width = max((len(shorten(key)) for key in listed), default=0)
+    lines += [f"  {shorten(k):{width}}  {shorten(v)}" for k, v in listed.items()]
+    if len(skipped) > len(listed):
+        lines.append(f"  and {len(skipped) - len(listed)} more")
     return "\n".join(lines)
 
 
-def _collected(
+def _progress_text(count: int, ids: Sequence[str]) -> str:
+    """Returns what is decoded, and how many clips are in the cache."""
+    suffix = "" if count == len(ids) else f", {len(ids) - count} are in the cache"
+    return f"decoding {count} clips{suffix}"
+
+
+def _entries(
     jobs: Sequence[DecodeJob],
+    ids: Sequence[str],
     results: Iterator[Decoded | Failure],
-    manifest: dict[str, Any],
-    strict: bool,
-) -> Iterator[dict[str, np.ndarray]]:
-    """Yields records and adds the result of each job to the manifest."""
-    for job, result in zip(jobs, results, strict=True):
+) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray] | None]]:
+    """Yields the entry of each clip for the manifest, and its record."""
+    for job, clip_id, result in zip(jobs, ids, results, strict=True):
         if isinstance(result, Failure):
             reason = _reason(job, result)
-            if strict:
-                raise _failed(job.key, reason)
-            manifest["skipped"][job.key] = reason
+            yield {"id": clip_id, "reason": reason, "retry": result.retry}, None
             continue
         audio = result.record["audio"]
         # Samples are not standardized over clips.
         moments = RunningMoments.of(audio if audio.ndim > 1 else audio[:0, None])
         # The moments of every clip are stored, so the statistics of any training split
         # are sums, without reading a clip.
-        manifest["clips"].append(
-            {
-                "key": job.key,
-                "sha256": result.sha256,
-                **{
-                    f"{n}_steps": len(result.record[n])
-                    for n in MODALITIES
-                    if n in result.record
-                },
-                "channels": result.channels,
-                "total": moments.total.tolist(),
-                "square": moments.square.tolist(),
-                **_extremes(audio),
-                "pixels": _pixel_moments(result.record),
-                "face": result.face,
-                "remarks": [dataclasses.asdict(one) for one in result.remarks],
-            }
-        )
-        yield result.record
-    if not manifest["clips"]:
-        raise DataError(
-            "D43",
-            "all clips failed.\n" + summarize_skipped(manifest["skipped"], len(jobs)),
-        )
+        entry = {
+            "id": clip_id,
+            "key": job.key,
+            "sha256": result.sha256,
+            **{
+                f"{n}_steps": len(result.record[n])
+                for n in MODALITIES
+                if n in result.record
+            },
+            "channels": result.channels,
+            "total": moments.total.tolist(),
+            "square": moments.square.tolist(),
+            **_extremes(audio),
+            "pixels": _pixel_moments(result.record),
+            "face": result.face,
+            "remarks": [dataclasses.asdict(one) for one in result.remarks],
+        }
+        yield entry, result.record
 
 
 def _extremes(audio: np.ndarray) -> dict[str, list[float]]:
@@ -333,28 +365,20 @@ def _reason(job: DecodeJob, failure: Failure) -> str:
     return reason.removeprefix(file.name).lstrip(": ") if file else reason
 
 
-def _failed(key: str, reason: str) -> DataError:
-    """Returns the error for a clip that cannot be decoded, with `strict`."""
-    return DataError(
-        "D44",
-        f"{shorten(key)} failed: {shorten(reason)}",
-        "fix or remove it, or pass strict=False to skip such clips",
-    )
+def _clip_id(job: DecodeJob) -> str:
+    """Returns a hash of everything that the record of a clip depends on but `spec`."""
+    # Sizes and times instead of checksums: reading all videos at every start would
+    # take minutes.
+    states = [file.stat() for file in job.files]
+    changes = [(state.st_size, state.st_mtime_ns) for state in states]
+    files = [str(file.absolute()) for file in job.files]
+    transforms = [repr(job.transform), repr(job.image_transform)]
+    return _sha256([job.key, files, changes, transforms, job.start, job.end])
 
 
-def _fingerprint(jobs: Sequence[DecodeJob], spec: ClipSpec) -> str:
-    """Returns a hash of everything that the content of the store depends on."""
-    inputs = []
-    for job in jobs:
-        # Sizes and times instead of checksums: reading all videos at every start would
-        # take minutes.
-        states = [file.stat() for file in job.files]
-        changes = [(state.st_size, state.st_mtime_ns) for state in states]
-        files = [str(file.absolute()) for file in job.files]
-        clip = [job.key, files, changes, repr(job.transform), job.start, job.end]
-        inputs.append(clip)
-    everything = [VERSION, dataclasses.asdict(spec), inputs]
-    return hashlib.sha256(json.dumps(everything).encode()).hexdigest()
+def _sha256(values: Any) -> str:
+    """Returns the checksum of JSON values."""
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 def _check_extras() -> None:
@@ -376,7 +400,7 @@ def _check_space(folder: Path, count: int, spec: ClipSpec) -> None:
     if free < needed:
         raise DataError(
             "D22",
-            f"{count} clips may need {needed / 1e6:.1f} MB, but "
-            f"{shown_path(existing)} has {free / 1e6:.1f} MB free.",
+            f"{count} clips may need {format_size(needed)}, but "
+            f"{shown_path(existing)} has {format_size(free)} free.",
             "free disk space, or set MMFUSION_CACHE to a folder on another disk",
         )

@@ -1,20 +1,46 @@
-"""Reads labels.csv: file, label, and optionally split, speaker, text and segment."""
+"""Reads labels.csv: file, label or score, and optionally split, speaker, segment."""
 
-import csv
 import dataclasses
-import io
-import os
+import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mmfusion_jax.data.media.class_names import (
+    MISSING_VALUES,
+    likely_typos,
+    same_spelling,
+    sorted_classes,
+    why_scores,
+)
+from mmfusion_jax.data.media.clip_files import MEDIA_SUFFIXES, ClipFolder
+from mmfusion_jax.data.media.csv_text import read_csv
 from mmfusion_jax.data.splits import SPLITS
-from mmfusion_jax.errors import DataError, closest, shorten, shown, shown_name, suggest
-from mmfusion_jax.safe_load.regular_file import open_regular
+from mmfusion_jax.errors import (
+    DataError,
+    closest,
+    shorten,
+    shown,
+    shown_name,
+    suggest,
+)
 
-REQUIRED = ("file", "label")
-COLUMNS = "file,label and optionally split,speaker,text,start,end"
+LABEL, SCORE = "label", "score"
+START, END = "start", "end"
+COLUMNS = "file,label (or score) and optionally split,speaker,text,start,end"
+SPLIT_NAMES = {
+    **{name: "train" for name in ("train", "training")},
+    **{name: "valid" for name in ("valid", "val", "dev", "validation", "development")},
+    **{name: "test" for name in ("test", "testing")},
+}
+"""Name of a split in lower case, as datasets write it -> the split."""
+
+_OTHER_NAMES = {
+    "file": ("filename", "file_name", "path", "filepath", "file_path", "clip", "video"),
+    LABEL: ("emotion", "class", "category", "target", "annotation", "y"),
+}
 _MAX_LISTED = 20
+_IN_SECONDS = "times are in seconds, with a point: 90.5 is 1:30.5"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,13 +49,15 @@ class LabelRow:
 
     Attributes:
         line: Line number, from 1.
-        file: Path relative to the folder of the clips.
-        label: Name of the class.
+        file: Path relative to the folder of the clips, or an absolute one.
+        label: Name of the class; "" without such a column.
         split: "train", "valid" or "test"; "" without such a column.
         speaker: Name of the speaker; "" without such a column.
         start: Start of the segment to use, in seconds.
         end: End of the segment; None is the end of the file.
         text: Transcript; "" if there is none.
+        score: Number to predict; None without such a column.
+        content: First file with the same content; "" if files were not compared.
     """
 
     line: int
@@ -40,15 +68,52 @@ class LabelRow:
     start: float = 0.0
     end: float | None = None
     text: str = ""
+    score: float | None = None
+    content: str = ""
 
     @property
     def key(self) -> str:
         """The unique key of the clip."""
+        return self.file + self.segment
+
+    @property
+    def segment(self) -> str:
+        """The segment to use, such as "@1.5-3"; "" for the entire file."""
         if self.end is None and not self.start:
-            return self.file
-        return (
-            f"{self.file}@{self.start:g}-{'' if self.end is None else f'{self.end:g}'}"
-        )
+            return ""
+        # With the default of 6 digits, segments of a long film would have equal keys.
+        end = "" if self.end is None else f"{self.end:.10g}"
+        return f"@{self.start:.10g}-{end}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """The rows of labels.csv.
+
+    Attributes:
+        rows: Rows whose file exists.
+        absent: Key of every other row -> why the file is not there.
+    """
+
+    rows: tuple[LabelRow, ...]
+    absent: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Problem:
+    """One mistake in a table.
+
+    Attributes:
+        line: Line number; 0 for the entire table.
+        text: The mistake.
+        code: Error code.
+        fix: Remedy.
+    """
+
+    line: int
+    text: str
+    code: str = "D41"
+    fix: str = ""
 
 
 def read_labels(
@@ -57,171 +122,360 @@ def read_labels(
     classes: Sequence[str] = (),
     speaker_column: str = "speaker",
     text_column: str = "",
-) -> list[LabelRow]:
+    *,
+    outside: bool = False,
+    max_absent: float = 0.0,
+) -> Labels:
     """Reads and checks labels.csv.
 
     Args:
-        path: CSV file with the columns file and label, and optionally split, speaker,
-            start and end; further columns are ignored.
+        path: CSV file with the columns file and label or score, and optionally split,
+            speaker, start and end; further columns are ignored.
         folder: Folder of the clips.
         classes: Allowed labels; () allows all.
-        speaker_column: Name of the column with the speakers.
+        speaker_column: Name of the column with the speakers; "" reads none.
         text_column: Name of the column with the transcripts, some of which may be
             empty; "" reads none.
+        outside: Files that are not in the folder are allowed.
+        max_absent: Fraction of the rows whose file may be absent.
 
     Raises:
-        DataError: A column, a value or a file is missing or wrong; the message has the
-            line number and a fix.
+        DataError: A column, a value or a file is missing or wrong; the message lists
+            all lines with a fix.
     """
-    rows = list(_rows(path, speaker_column, text_column))
-    if not rows:
-        raise DataError("D41", f"{path} has no rows after its header.")
-    _check_labels(path, rows, classes)
-    _check_unique(path, rows)
-    _check_files(path, rows, folder)
-    return rows
+    table = read_csv(path)
+    columns = [name for name in (speaker_column, text_column) if name]
+    names = _column_names(path, table.names, columns, folder)
+    if not table.rows:
+        raise DataError("D41", f"{path} has no rows after its header.", "add the clips")
+    found = ClipFolder(folder, outside)
+    rows: list[LabelRow] = []
+    problems: list[_Problem] = []
+    absent: dict[int, str] = {}
+    for line, cells in table.rows:
+        row, wrong = _row(line, names, cells, speaker_column, text_column)
+        problems += wrong
+        if row is not None:
+            file = found.find(row.file)
+            if not file:
+                absent[line] = found.why_not_found(row.file)
+            rows.append(dataclasses.replace(row, file=file or row.file))
+    problems += _label_problems(rows, classes)
+    problems += _duplicates(rows)
+    if not problems and len({row.label for row in rows if row.label}) == 1:
+        text = f"every row has the label {shown(rows[0].label)}"
+        problems.append(_Problem(0, text, "D07", "add a class"))
+    if problems:
+        raise _error(path, problems)
+    _check_absent(path, folder, rows, absent, max_absent)
+    return Labels(
+        tuple(row for row in rows if row.line not in absent),
+        {row.key: absent[row.line] for row in rows if row.line in absent},
+    )
 
 
-def _rows(path: Path, speaker_column: str, text_column: str) -> Iterator[LabelRow]:
-    """Yields the lines, each checked separately."""
-    try:
-        with (
-            open_regular(path) as stream,
-            io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as file,
-        ):
-            reader = csv.DictReader(file, strict=True, restval="")
-            names = [name.strip() for name in reader.fieldnames or ()]
-            reader.fieldnames = names
-            wanted = [name for name in (speaker_column, text_column) if name]
-            _check_columns(path, names, [n for n in wanted if n != "speaker"])
-            for cells in reader:
-                texts = {k: (v or "").strip() for k, v in cells.items() if k}
-                row = _row(path, reader.line_num, texts, speaker_column)
-                yield dataclasses.replace(row, text=texts.get(text_column, ""))
-    except UnicodeDecodeError as error:
-        raise DataError(
+def _column_names(
+    path: Path, names: Sequence[str], wanted: Sequence[str], folder: Path
+) -> tuple[str, ...]:
+    """Returns the names of the columns; case is ignored where it is unambiguous.
+
+    Raises:
+        DataError: A column is missing or occurs twice.
+    """
+    known = ("file", LABEL, SCORE, "split", START, END, *wanted)
+    found = list(names)
+    for column in known:
+        similar = [i for i, name in enumerate(names) if name.casefold() == column]
+        if column not in names and len(similar) == 1:
+            found[similar[0]] = column
+    required = ["file", *([] if SCORE in found else [LABEL])]
+    required += [name for name in wanted if name != "speaker"]
+    if missing := [name for name in required if name not in found]:
+        raise _missing_columns(path, names, missing, folder)
+    for name, count in Counter(found).items():
+        # Spreadsheets write empty columns, and pandas an index without a name.
+        if count > 1 and name:
+            raise DataError(
+                "D41",
+                f"{path} has the column {shown(name)} twice.",
+                "remove one, or rename it",
+            )
+    return tuple(found)
+
+
+def _missing_columns(
+    path: Path, names: Sequence[str], missing: Sequence[str], folder: Path
+) -> DataError:
+    """Returns the error for columns that are missing, or for a missing header."""
+    if "file" in missing and any(
+        Path(name).suffix.lower() in MEDIA_SUFFIXES or ClipFolder(folder).find(name)
+        for name in names
+        if name
+    ):
+        return DataError(
             "D41",
-            f"{path} is not UTF-8 text: {error.reason}.",
-            "save it as comma-separated CSV in UTF-8",
-        ) from error
-    except csv.Error as error:
-        raise DataError(
-            "D41", f"{path} is not a CSV file: {shorten(error)}."
-        ) from error
-
-
-def _check_columns(path: Path, names: Sequence[str], others: Sequence[str]) -> None:
-    """Raises DataError unless all required columns and `others` are there, once."""
-    wanted = [*REQUIRED, *others]
-    if not names:
-        raise DataError("D41", f"{path} is empty.", f"its first line is: {COLUMNS}")
-    for mark, separator in ((";", "semicolon"), ("\t", "tab")):
-        if len(names) == 1 and mark in names[0]:
-            raise DataError(
-                "D41",
-                f"{path} is {separator}-separated, not comma-separated.",
-                "save it as comma-separated CSV",
-            )
-    for name in wanted:
-        if name not in names:
-            raise DataError(
-                "D41",
-                f"{path} has no column {shown(name)} in its first line; "
-                f"{suggest(name, names)}",
-                f"the first line is: {COLUMNS}",
-            )
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise DataError("D41", f"{path} has the column {shown(twice[0])} twice.")
-
-
-def _row(path: Path, line: int, cells: dict[str, str], speaker_column: str) -> LabelRow:
-    where = f"{path} line {line}"
-    for name in (*REQUIRED, *({"split", speaker_column} & cells.keys())):
-        if not cells[name]:
-            raise DataError("D41", f"{where}: {shown(name)} is empty.", "fill it in")
-    split = cells.get("split", "")
-    if "split" in cells and split not in SPLITS:
-        raise DataError(
-            "D41", f"{where}: split {shown(split)} is unknown; {suggest(split, SPLITS)}"
+            f"{path} has no header: its first line is {shown(','.join(names))}.",
+            "add a first line with the names of the columns, such as file,label",
         )
-    start = _seconds(where, "start", cells.get("start", "")) or 0.0
-    end = _seconds(where, "end", cells.get("end", ""))
+    hints = []
+    for column in missing:
+        others = [n for n in names if n.casefold() in _OTHER_NAMES.get(column, ())]
+        near = others[0] if others else closest(column, names, cutoff=0.5)
+        hints.append(f"did you mean {shown(near)}?" if near else "")
+    columns = "column" if len(missing) == 1 else "columns"
+    hint = " ".join(filter(None, hints)) or suggest(missing[0], names)
+    return DataError(
+        "D41",
+        f"{path} has no {shorten(columns)} "
+        f"{' and '.join(map(shown, missing))} in its first line; {hint}",
+        f"name the columns in the first line: {COLUMNS}",
+    )
+
+
+def _row(
+    line: int,
+    names: Sequence[str],
+    cells: Sequence[str],
+    speaker_column: str,
+    text_column: str,
+) -> tuple[LabelRow | None, list[_Problem]]:
+    """Returns the row of a line, None if it is wrong, and what is wrong with it."""
+    if problem := _malformed(line, names, cells):
+        return None, [problem]
+    values = dict(zip(names, (*cells, *[""] * len(names)), strict=False))
+    filled = ("file", LABEL, SCORE, "split", speaker_column)
+    numbers, problems = _numbers(line, values)
+    problems = [*_empty_cells(line, values, filled), *problems]
+    split = values.get("split", "")
+    if split and split.casefold() not in SPLIT_NAMES:
+        text = f"split {shown(split)} is unknown; {suggest(split, SPLITS)}"
+        problems.append(_Problem(line, text, fix="train, valid or test"))
+    if problems:
+        return None, problems
+    return LabelRow(
+        line=line,
+        file=values["file"],
+        label=values.get(LABEL, ""),
+        split=SPLIT_NAMES.get(split.casefold(), ""),
+        speaker=values.get(speaker_column, "") if speaker_column else "",
+        start=numbers[START] or 0.0,
+        end=numbers[END],
+        text=values.get(text_column, "") if text_column else "",
+        score=numbers[SCORE],
+    ), []
+
+
+def _malformed(
+    line: int, names: Sequence[str], cells: Sequence[str]
+) -> _Problem | None:
+    """Returns what is wrong with a line before its cells are looked at."""
+    if any(cells[len(names) :]):
+        text = f"{len(cells)} cells in {len(names)} columns"
+        fix = "put cells that contain a comma between quotation marks"
+        return _Problem(line, text, fix=fix)
+    if cells[0].startswith("#") and not any(cells[1:]):
+        text = f"{shown(cells[0])} is a comment"
+        return _Problem(line, text, fix="remove comments")
+    return None
+
+
+def _empty_cells(
+    line: int, values: Mapping[str, str], filled: Sequence[str]
+) -> list[_Problem]:
+    """Returns the cells that are empty and must not be."""
+    required = ("file", LABEL, SCORE)
+    return [
+        _Problem(
+            line,
+            f"{shown(name)} is empty",
+            fix="fill it in"
+            if name in required
+            else "fill it in, or remove the column",
+        )
+        for name in filled
+        if name and values.get(name) == ""
+    ]
+
+
+def _numbers(
+    line: int, values: Mapping[str, str]
+) -> tuple[dict[str, float | None], list[_Problem]]:
+    """Returns the numbers in a line, and what is wrong with them."""
+    numbers: dict[str, float | None] = dict.fromkeys((SCORE, START, END))
+    problems = []
+    for name in numbers:
+        try:
+            numbers[name] = _number(name, values.get(name, ""))
+        except ValueError as error:
+            fix = "a number with a point" if name == SCORE else _IN_SECONDS
+            problems.append(_Problem(line, shorten(error), fix=fix))
+    start, end = numbers[START] or 0.0, numbers[END]
     if end is not None and end <= start:
-        raise DataError("D41", f"{where}: end={end:g} is not after start={start:g}.")
-    speaker = cells.get(speaker_column, "")
-    return LabelRow(line, cells["file"], cells["label"], split, speaker, start, end)
+        text = f"end={end:.10g} is not after start={start:.10g}"
+        problems.append(_Problem(line, text))
+    return numbers, problems
 
 
-def _seconds(where: str, name: str, text: str) -> float | None:
+def _number(name: str, text: str) -> float | None:
+    """Returns the number in a cell; None for an empty one.
+
+    Raises:
+        ValueError: It is not a number, or not a time in seconds.
+    """
     if not text:
         return None
     try:
         value = float(text)
     except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise DataError(
-            "D41",
-            f"{where}: {shown_name(name)} {shown(text)} is not a time in "
-            "seconds, such as 1.5.",
-        )
-    return value
+        value = float("nan")
+    if math.isfinite(value) and (name == SCORE or value >= 0):
+        return value
+    what = "number" if name == SCORE else "time in seconds"
+    raise ValueError(f"{shown_name(name)} {shown(text)} is not a {what}, such as 1.5")
 
 
-def _check_labels(path: Path, rows: Sequence[LabelRow], classes: Sequence[str]) -> None:
-    """Finds labels that are not classes, or that are likely typos."""
-    counts = Counter(row.label for row in rows)
-    for row in rows:
-        if classes and row.label not in classes:
-            raise DataError(
-                "D07",
-                f"{path} line {row.line}: label {shown(row.label)} is not in classes; "
+def _label_problems(rows: Sequence[LabelRow], classes: Sequence[str]) -> list[_Problem]:
+    """Returns labels that are not classes, likely typos, missing values and scores."""
+    labels = [row.label for row in rows if row.label]
+    if not labels:
+        return []
+    if classes:
+        fix = "correct the row, or add the class to config.data.classes"
+        return [
+            _Problem(
+                row.line,
+                f"label {shown(row.label)} is not in classes; "
                 f"{suggest(row.label, classes)}",
-                "correct the row, or add the class to config.data.classes",
-            )
-        if classes or counts[row.label] > 1:
-            continue
-        common = [name for name, count in counts.items() if count > 3]
-        if near := closest(row.label, common, cutoff=0.65):
-            raise DataError(
                 "D07",
-                f"{path} line {row.line}: label {shown(row.label)} occurs once and is "
-                f"a likely typo of {shown(near)}, which occurs {counts[near]:d} times.",
-                "correct the row; if it is right, --config.data.classes=a,b,c",
+                fix,
             )
-    if len(counts) < 2:
-        raise DataError(
-            "D07",
-            f"{path}: every row has the label {shown(rows[0].label)}.",
-            "add a class",
+            for row in rows
+            if row.label not in classes
+        ]
+    accept = f"--config.data.classes={','.join(sorted_classes(labels))}"
+    accept = accept if len(accept) < 200 else "--config.data.classes=a,b,c"
+    if why := why_scores(labels):
+        fix = f"for regression name the column score; for classes, {shorten(accept)}"
+        return [
+            _Problem(0, f"the column label {shorten(why)}, as scores do", "D07", fix)
+        ]
+    counts = Counter(labels)
+    return [
+        *_missing_values(rows, counts, accept),
+        *_spellings(rows, counts, accept),
+    ]
+
+
+def _missing_values(
+    rows: Sequence[LabelRow], counts: Mapping[str, int], accept: str
+) -> list[_Problem]:
+    """Returns labels that are written for a missing value."""
+    missing = MISSING_VALUES & counts.keys()
+    fix = f"correct the row; if it is a class, {shorten(accept)}"
+    return [
+        _Problem(row.line, f"label {shown(row.label)} is a missing value", "D07", fix)
+        for row in rows
+        if row.label in missing
+    ]
+
+
+def _spellings(
+    rows: Sequence[LabelRow], counts: Mapping[str, int], accept: str
+) -> list[_Problem]:
+    """Returns classes that differ in spelling only, and likely typos."""
+    line_of = {row.label: row.line for row in reversed(rows)}
+    problems = []
+    groups = same_spelling(counts)
+    for group in groups:
+        listed = " and ".join(f"{shown(n)} ({counts[n]:d} rows)" for n in group)
+        text = f"classes {listed} differ in spelling only"
+        fix = f"use one spelling; if they are different classes, {shorten(accept)}"
+        line = min(line_of[name] for name in group)
+        problems.append(_Problem(line, text, "D07", fix))
+    known = {name for group in groups for name in group} | MISSING_VALUES
+    for name, near in likely_typos(counts).items():
+        if name in known:
+            continue
+        text = (
+            f"label {shown(name)} occurs once and is a likely typo of {shown(near)}, "
+            f"which occurs {counts[near]:d} times"
         )
+        fix = f"correct the row; if it is right, {shorten(accept)}"
+        problems.append(_Problem(line_of[name], text, "D07", fix))
+    return problems
 
 
-def _check_unique(path: Path, rows: Sequence[LabelRow]) -> None:
-    seen: dict[str, int] = {}
+def _duplicates(rows: Sequence[LabelRow]) -> list[_Problem]:
+    """Returns rows of the same segment of the same file."""
+    seen: dict[str, LabelRow] = {}
+    problems = []
     for row in rows:
-        if row.key in seen:
-            raise DataError(
-                "D41",
-                f"{path} line {row.line}: {shown(row.key)} is a duplicate of line "
-                f"{seen[row.key]:d}.",
-                "remove one, or give both a start and an end",
-            )
-        seen[row.key] = row.line
+        first = seen.setdefault(row.key, row)
+        if first is row:
+            continue
+        text = f"{shown(row.key)} is a duplicate of line {first.line:d}"
+        if first.label != row.label:
+            text += f" with label {shown(row.label)} instead of {shown(first.label)}"
+        fix = "remove one, or give both a start and an end"
+        problems.append(_Problem(row.line, text, fix=fix))
+    return problems
 
 
-def _check_files(path: Path, rows: Sequence[LabelRow], folder: Path) -> None:
-    """Raises DataError that lists all missing files."""
-    # Unlike Path.is_file, os.path.isfile is False for a name that is too long.
-    missing = [row for row in rows if not os.path.isfile(folder / row.file)]
-    if not missing:
+def _error(path: Path, problems: Sequence[_Problem]) -> DataError:
+    """Returns the error that lists all mistakes in a table."""
+    problems = sorted(problems, key=lambda problem: problem.line)
+    fixes = "; ".join(list(dict.fromkeys(p.fix for p in problems if p.fix))[:3])
+    code = problems[0].code
+    if len(problems) == 1:
+        where = f"{path} line {problems[0].line}" if problems[0].line else f"{path}"
+        return DataError(code, f"{where}: {shorten(problems[0].text)}.", fixes)
+    lines = [
+        f"  line {p.line}: {shorten(p.text)}" if p.line else f"  {shorten(p.text)}"
+        for p in problems
+    ]
+    return DataError(
+        code, f"{path}: {len(problems)} mistakes:\n" + "\n".join(_cut(lines)), fixes
+    )
+
+
+def _check_absent(
+    path: Path,
+    folder: Path,
+    rows: Sequence[LabelRow],
+    absent: Mapping[int, str],
+    limit: float,
+) -> None:
+    """Raises DataError that lists the absent files if there are too many."""
+    # The last condition: nothing can be left out of nothing.
+    if len(absent) <= limit * len(rows) and len(absent) < len(rows):
         return
-    lines = [f"  line {row.line}: {shorten(row.file)}" for row in missing[:_MAX_LISTED]]
-    if len(missing) > _MAX_LISTED:
-        lines.append(f"  and {len(missing) - _MAX_LISTED} more")
+    lines = [
+        f"  line {row.line}: {shorten(row.file)} {shorten(absent[row.line])}"
+        for row in rows
+        if row.line in absent
+    ]
+    fix = "paths are relative to the folder of the clips and case-sensitive"
+    if any("outside" in reason for reason in absent.values()):
+        fix += "; --config.data.outside_files=True allows files outside of it"
+    if len(absent) < len(rows):
+        fix += "; " + leave_out_fix(len(absent), len(rows))
     raise DataError(
         "D42",
-        f"{len(missing)} of {len(rows)} files in {path} do not exist in {folder}:\n"
-        + "\n".join(lines),
-        "paths are relative to the folder of the clips and case-sensitive",
+        f"{len(absent)} of {len(rows)} files in {path} cannot be used from {folder}:\n"
+        + "\n".join(_cut(lines)),
+        fix,
     )
+
+
+def leave_out_fix(count: int, total: int) -> str:
+    """Returns the option that leaves out some of all clips."""
+    # Rounded up, so that the option has the effect that the message promises.
+    needed = -(-count * 100 // total) / 100
+    return f"--config.data.max_left_out={needed:g} leaves them out"
+
+
+def _cut(lines: Sequence[str]) -> list[str]:
+    """Returns the first lines, and how many more there are."""
+    if len(lines) <= _MAX_LISTED:
+        return list(lines)
+    return [*lines[:_MAX_LISTED], f"  and {len(lines) - _MAX_LISTED} more"]

@@ -32,9 +32,11 @@ class Failure:
 
     Attributes:
         reason: Short description of the error.
+        retry: The job may succeed another time, with more time or memory.
     """
 
     reason: str
+    retry: bool = False
 
 
 class _Pool(ProcessPoolExecutor):
@@ -133,7 +135,8 @@ def _one_by_one(
                 yield result
         except BrokenProcessPool:
             done += 1
-            yield Failure(f"the decoder crashed or exceeded {timeout:g} s")
+            reason = f"the decoder crashed or exceeded {timeout:g} s"
+            yield Failure(reason, retry=True)
 
 
 def _check(pool: ProcessPoolExecutor) -> None:
@@ -165,7 +168,8 @@ def _guarded(work: Callable[[Job], Result], job: Job) -> Result | Failure:
     try:
         return work(job)
     except UserError as error:
-        return Failure(error.args[0])
+        # A file that cannot be opened may be readable later, without another time.
+        return Failure(error.args[0], retry=error.code in ("D30", "E01"))
     except Exception as error:
         reason, line = describe_exception(error), code_location(error)
-        return Failure(f"{reason} ({line})" if line else reason)
+        return Failure(f"{reason} ({line})" if line else reason, retry=True)

@@ -25,14 +25,19 @@ from mmfusion_jax.data.datasets.ravdess.filenames import (
 )
 from mmfusion_jax.data.media.clip_spec import ClipSpec, DecodeJob
 from mmfusion_jax.data.media.decode import HOP
-from mmfusion_jax.data.media.decode_clips import decode_all
+from mmfusion_jax.data.media.decode_clips import check_left_out, decode_all
 from mmfusion_jax.data.media.face_crop import CROPS, FaceCrop
 from mmfusion_jax.data.media.resize import FrameTransform, SquareResize
 from mmfusion_jax.data.option_checks import check_choice, data_folder, missing_files
 from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.splits import cross_validation_split
 from mmfusion_jax.errors import DataError, join_names, shown, shown_name, shown_path
-from mmfusion_jax.option_types import NonNegativeInt, PositiveFloat, PositiveInt
+from mmfusion_jax.option_types import (
+    Fraction,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 
 TITLE = "RAVDESS speech"
 COUNT, CLIPS = 1440, 60
@@ -108,7 +113,7 @@ def load_ravdess(
     standardize: bool = False,
     augment: bool = True,
     augment_per_frame: bool = False,
-    strict: bool = False,
+    max_left_out: Fraction = 0.0,
     workers: NonNegativeInt | None = None,
     timeout: PositiveFloat = 120.0,
 ) -> Dataset:
@@ -145,8 +150,8 @@ def load_ravdess(
         standardize: Standardize the MFCC; the paper does not.
         augment: Random resized crop and flip of the training videos.
         augment_per_frame: Augment every frame independently, as the released code does.
-        strict: Raise an error for a file that cannot be decoded, instead of skipping
-            it.
+        max_left_out: Fraction of the clips that may be damaged; these are left out and
+            listed. More of them are an error.
         workers: Number of decoding processes; None uses one per core.
         timeout: Time limit of one file in seconds.
 
@@ -181,11 +186,11 @@ def load_ravdess(
         "ravdess",
         [_job(one, transforms[one.name]) for one in recordings],
         spec,
-        strict=strict,
+        source=Path(data_dir).expanduser(),
         workers=workers,
         timeout=timeout,
     )
-    # Without `strict`, files that cannot be decoded are skipped.
+    check_left_out(decoded.skipped, len(recordings), max_left_out)
     recordings = [one for one in recordings if one.name in decoded.index]
     splits = {
         split: [one for one in recordings if one.actor in chosen]

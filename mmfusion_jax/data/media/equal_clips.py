@@ -1,0 +1,129 @@
+"""Finds rows of labels.csv whose files have equal content."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from pathlib import Path
+
+from mmfusion_jax.data.media.file_checks import check_header
+from mmfusion_jax.data.media.labels_csv import LabelRow
+from mmfusion_jax.errors import DataError, shorten, shown
+
+_SAMPLE = 4096
+"""Bytes of the beginning, the middle and the end that are compared first."""
+
+_MAX_LISTED = 20
+
+
+def with_contents(rows: Sequence[LabelRow], folder: Path) -> list[LabelRow]:
+    """Returns the rows with the first file of the same content.
+
+    Files are compared by their size, then by parts, and then by their checksum, so
+    files are read entirely only if they are likely to be equal.
+
+    Args:
+        rows: Rows of labels.csv.
+        folder: Folder of the clips.
+    """
+    first = _first_of_equal(list(dict.fromkeys(row.file for row in rows)), folder)
+    return [dataclasses.replace(row, content=first[row.file]) for row in rows]
+
+
+def equal_rows(rows: Iterable[LabelRow]) -> list[list[LabelRow]]:
+    """Returns the groups of rows with the same content, start and end."""
+    groups: dict[Hashable, list[LabelRow]] = {}
+    for row in rows:
+        groups.setdefault((row.content, row.segment), []).append(row)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def check_equal_rows(
+    table: Path, rows: Sequence[LabelRow], splits: Sequence[str]
+) -> None:
+    """Raises DataError for equal clips with two labels, scores or splits.
+
+    Args:
+        table: The labels file.
+        rows: Its rows.
+        splits: Split of each row; () if they are not known yet.
+    """
+    split_of = (
+        dict(zip((row.line for row in rows), splits, strict=True)) if splits else {}
+    )
+    lines = []
+    for group in equal_rows(rows):
+        first = group[0]
+        for other in group[1:]:
+            differences = [
+                f"{shorten(name)} {shown(mine)} and {shown(yours)}"
+                for name, mine, yours in (
+                    ("label", first.label, other.label),
+                    ("score", first.score, other.score),
+                    ("split", split_of.get(first.line), split_of.get(other.line)),
+                )
+                if mine != yours
+            ]
+            if differences:
+                lines.append(
+                    f"  line {first.line}: {shorten(first.key)} and line {other.line}: "
+                    f"{shorten(other.key)}: {shorten(', '.join(differences))}"
+                )
+    if not lines:
+        return
+    pairs = "pair" if len(lines) == 1 else "pairs"
+    listed = lines[:_MAX_LISTED]
+    if len(lines) > _MAX_LISTED:
+        listed.append(f"  and {len(lines) - _MAX_LISTED} more")
+    raise DataError(
+        "D47",
+        f"{table}: {len(lines)} {shorten(pairs)} of clips with equal content, start "
+        "and end differ:\n" + "\n".join(listed),
+        "remove one row of each pair; --config.data.equal_clips=True accepts them",
+    )
+
+
+def _first_of_equal(files: Sequence[str], folder: Path) -> dict[str, str]:
+    """Returns file -> the first of the files that have the same content."""
+    first = {file: file for file in files}
+    groups = [list(files)]
+    for measure in (_size, _samples, _checksum):
+        groups = [part for group in groups for part in _divided(group, folder, measure)]
+    for group in groups:
+        first |= dict.fromkeys(group, group[0])
+    return first
+
+
+def _divided(
+    files: Sequence[str], folder: Path, measure: Callable[[Path], Hashable]
+) -> list[list[str]]:
+    """Returns the groups of several files for which `measure` returns the same."""
+    groups: dict[Hashable, list[str]] = {}
+    for file in files:
+        try:
+            value = measure(folder / file)
+        # Two error pages of a download are equal, and the decoder names them.
+        except (OSError, DataError):
+            continue
+        groups.setdefault(value, []).append(file)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _samples(path: Path) -> Hashable:
+    """Returns a checksum of parts of a file."""
+    check_header(path)
+    size = path.stat().st_size
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for position in (0, size // 2, max(0, size - _SAMPLE)):
+            file.seek(position)
+            digest.update(file.read(_SAMPLE))
+    return digest.digest()
+
+
+def _checksum(path: Path) -> Hashable:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
