@@ -1,5 +1,7 @@
 """A small RAVDESS as downloaded: names, crops, audio, folds, protocols."""
 
+import shutil
+
 import numpy as np
 import pytest
 from media_files import tone, write_video, write_wav
@@ -8,6 +10,7 @@ from outlines import same_shapes
 from mmfusion_jax.data.datasets.ravdess.filenames import EMOTIONS, parse
 from mmfusion_jax.data.datasets.ravdess.videos import (
     find_recordings,
+    find_with_remarks,
     load_ravdess,
     outline,
 )
@@ -216,7 +219,7 @@ def test_missing_data_is_reported_with_its_source(tmp_path, folder):
         load_ravdess("")
     with pytest.raises(DataError, match="D40.*is not a folder" + hint):
         load_ravdess(str(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match="D40.*contains no recording" + hint):
+    with pytest.raises(DataError, match="D40.*contains no speech recording" + hint):
         load_ravdess(str(tmp_path))
     with pytest.raises(ConfigError, match="crop='face' is unknown"):
         load_ravdess(str(folder), crop="face")
@@ -234,3 +237,59 @@ def test_augmentation(folder):
     video = data.augment(data.source("train")[0], np.random.default_rng(0))
     assert video["inputs"]["video"].shape == (3, 16, 16, 3)
     assert data.augment.per_frame
+
+
+def tree(root, *names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    return str(root)
+
+
+INSTEAD = {
+    "song": (["Actor_01/01-02-02-01-01-01-01.mp4"], "1 song rec.*", "speech files"),
+    "video": (["02-01-02-01-01-01-01.mp4"], "1 video-only.*", "01-01-... have video"),
+    "zips": (["Video_Speech_Actor_01.zip", "x.zip"], "2 archives, such", "extract"),
+    "prepared": (["03-01-02-01-01-01-01_pad.wav"], "1 files of RAVDESS that", "orig"),
+    "arrays": (["01-01-02-01-01-01-01.npy"], "1 files of RAVDESS that", "original"),
+    "converted": (["01-01-02-01-01-01-01.avi"], "1 recordings .* another", "original"),
+    "crema_d": (["Audio/1001_IEO_ANG_HI.wav"], "1 clips of CREMA-D", ":clips .*init"),
+    "copies": (["03-01-02-01-01-01-01 (1).wav"], "1 copies made by", "rename them"),
+    "others": (["a.mp4", "notes.txt"], "1 media files with other names", ":clips"),
+    "nothing": (["notes.txt"], r"\. Expected", "runs on embedded data"),
+}
+
+
+@pytest.mark.parametrize("kind", INSTEAD)
+def test_other_files_are_named(tmp_path, kind):
+    names, what, fix = INSTEAD[kind]
+    with pytest.raises(DataError, match=rf"D40.*of RAVDESS.*{what}[\s\S]*fix: .*{fix}"):
+        find_recordings(tree(tmp_path, *names))
+
+
+def test_unusual_folders_are_remarked(folder, tmp_path):
+    root = tmp_path / "more"
+    shutil.copytree(folder, root)
+    shutil.copytree(folder / "Actor_02", root / "again" / "Actor_02")
+    wav = "03-01-02-01-01-01-01.wav"
+    (root / "Actor_01" / wav).rename(root / "Actor_05" / wav)
+    tree(root, "Actor_01/03-01-05-01-01-01-01 (1).wav", "Actor_01/._x.wav")
+    _, warnings = find_with_remarks(str(root))
+    assert "2 files are in the folder more than once, and are used once" in warnings
+    (wrong,) = [w for w in warnings if "another actor" in w]
+    assert wrong.startswith("1 files") and wav in wrong
+    (unused,) = [w for w in warnings if "not used" in w]
+    assert "1 copies made by a browser" in unused and "._x" not in unused
+    assert not find_with_remarks(str(folder))[1]
+
+
+def test_few_actors_name_the_clips_config(folder, tmp_path):
+    root = tmp_path / "few"
+    for actor in range(1, 11):
+        shutil.copytree(folder / f"Actor_{actor:02d}", root / f"Actor_{actor:02d}")
+    warnings = load_ravdess(str(root), **SMALL).facts["warnings"]
+    (few,) = [w for w in warnings if w.startswith("few actors")]
+    assert "2 in train" in few and "cfn_sr.py:clips" in few
+    with pytest.raises(DataError, match=r"D45.*actors 21, 22[\s\S]*cfn_sr\.py:clips"):
+        load_ravdess(str(root), fold=5, folds=6, **SMALL)

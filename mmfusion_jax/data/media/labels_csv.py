@@ -424,18 +424,17 @@ def _duplicates(rows: Sequence[LabelRow]) -> list[_Problem]:
 def _error(path: Path, problems: Sequence[_Problem]) -> DataError:
     """Returns the error that lists all mistakes in a table."""
     problems = sorted(problems, key=lambda problem: problem.line)
-    fixes = "; ".join(list(dict.fromkeys(p.fix for p in problems if p.fix))[:3])
+    fix = "; ".join(list(dict.fromkeys(p.fix for p in problems if p.fix))[:3])
     code = problems[0].code
     if len(problems) == 1:
         where = f"{path} line {problems[0].line}" if problems[0].line else f"{path}"
-        return DataError(code, f"{where}: {shorten(problems[0].text)}.", fixes)
+        return DataError(code, f"{where}: {shorten(problems[0].text)}.", fix)
     lines = [
         f"  line {p.line}: {shorten(p.text)}" if p.line else f"  {shorten(p.text)}"
         for p in problems
     ]
-    return DataError(
-        code, f"{path}: {len(problems)} mistakes:\n" + "\n".join(_cut(lines)), fixes
-    )
+    listed = "\n".join(_cut(lines))
+    return DataError(code, f"{path}: {len(problems)} mistakes:\n{listed}", fix)
 
 
 def _check_absent(
@@ -459,10 +458,11 @@ def _check_absent(
         fix += "; --config.data.outside_files=True allows files outside of it"
     if len(absent) < len(rows):
         fix += "; " + leave_out_fix(len(absent), len(rows))
+    listed = "\n".join(_cut(lines))
     raise DataError(
         "D42",
         f"{len(absent)} of {len(rows)} files in {path} cannot be used from {folder}:\n"
-        + "\n".join(_cut(lines)),
+        f"{listed}",
         fix,
     )
 

@@ -23,6 +23,8 @@ from mmfusion_jax.data.datasets.ravdess.filenames import (
     actor_groups,
     parse,
 )
+from mmfusion_jax.data.datasets.ravdess.other_files import describe_others
+from mmfusion_jax.data.datasets.ravdess.other_files import remarks as folder_remarks
 from mmfusion_jax.data.media.clip_spec import ClipSpec, DecodeJob
 from mmfusion_jax.data.media.decode import HOP
 from mmfusion_jax.data.media.decode_clips import check_left_out, decode_all
@@ -46,6 +48,10 @@ COUNT, CLIPS = 1440, 60
 RATE, SECONDS = 44100, 2.45
 """Sample rate of the audio in Hz, and its duration in seconds (CFN-SR)."""
 
+FEW_ACTORS = (
+    "for few actors use --config=configs/cfn_sr.py:clips, with the labels.csv that "
+    "python -m mmfusion_jax data init FOLDER writes"
+)
 EXPECTED_LAYOUT = """\
   ravdess/Actor_01/01-01-01-01-01-01-01.mp4   from Video_Speech_Actor_01.zip
   ravdess/Actor_01/03-01-01-01-01-01-01.wav   from Audio_Speech_Actors_01-24.zip
@@ -167,7 +173,7 @@ def load_ravdess(
     """
     check_choice("crop", crop, CROPS)
     actors = cross_validation_split(ACTORS, fold, folds, protocol, PER_FOLD)
-    recordings = find_recordings(data_dir)
+    recordings, remarks = find_with_remarks(data_dir)
     # A template without the path of landmarks, which differs between recordings.
     face_crop = FaceCrop(Path(), frames, size, crop, frame_sampling)
     transforms = _transforms(recordings, landmarks_dir, face_crop)
@@ -220,7 +226,11 @@ def load_ravdess(
             "actors": {split: list(chosen) for split, chosen in actors.items()},
             "clips_by_actor": {str(actor): counts[actor] for actor in ACTORS},
         },
-        warnings=_warnings(len(recordings), counts, bool(landmarks_dir)),
+        warnings=[
+            *_warnings(recordings, bool(landmarks_dir)),
+            *_few_actors(splits),
+            *remarks,
+        ],
     )
 
 
@@ -233,9 +243,15 @@ def find_recordings(data_dir: str) -> list[Recording]:
     Raises:
         DataError: The folder does not exist, or has no such file.
     """
+    return find_with_remarks(data_dir)[0]
+
+
+def find_with_remarks(data_dir: str) -> tuple[list[Recording], list[str]]:
+    """Returns the recordings as `find_recordings` does, and what is unusual."""
     folder = data_folder(data_dir, EXPECTED_LAYOUT, FALLBACK_HINT)
-    video_files, audio_files = {}, {}
-    for path in sorted(folder.rglob("*")):
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    video_files, audio_files, speech = {}, {}, []
+    for path in paths:
         code = parse(path)
         if code is None or code.channel != SPEECH:
             continue
@@ -243,8 +259,10 @@ def find_recordings(data_dir: str) -> list[Recording]:
         # in the order of paths is used.
         if code.modality == AUDIO_VIDEO and path.suffix.lower() == ".mp4":
             video_files.setdefault(code.recording, (path, code))
+            speech.append((path, code))
         if code.modality == AUDIO_ONLY and path.suffix.lower() == ".wav":
             audio_files.setdefault(code.recording, (path, code))
+            speech.append((path, code))
     recordings = []
     names = {**video_files, **audio_files}
     # By actor, which is the last field, and then by name.
@@ -255,9 +273,11 @@ def find_recordings(data_dir: str) -> list[Recording]:
         audio = audio_files[name][0] if name in audio_files else video
         recordings.append(Recording(name, code.emotion, code.actor, video, audio))
     if not recordings:
-        problem = "contains no recording of RAVDESS"
-        raise missing_files(data_dir, problem, EXPECTED_LAYOUT, FALLBACK_HINT)
-    return recordings
+        what, fix = describe_others(paths)
+        suffix = f", but {what}" if what else ""
+        problem = f"contains no speech recording of RAVDESS{suffix}"
+        raise missing_files(data_dir, problem, EXPECTED_LAYOUT, fix or FALLBACK_HINT)
+    return recordings, list(folder_remarks(paths, speech))
 
 
 def _transforms(
@@ -316,13 +336,26 @@ def _check_splits(
                 "D45",
                 f"split {shown(split)} is empty: {shown_path(data_dir)} has no clip "
                 f"of actors {join_names(actors[split])}.",
-                "add their folders, or choose another fold",
+                f"add their folders, or choose another fold; {FEW_ACTORS}",
             )
 
 
-def _warnings(count: int, counts: Mapping[int, int], landmarks: bool) -> list[str]:
+def _few_actors(splits: Mapping[str, Sequence[Recording]]) -> list[str]:
+    """Returns a warning if few actors are trained on or tested."""
+    counts = {split: len({one.actor for one in part}) for split, part in splits.items()}
+    if counts["train"] >= PER_FOLD and min(counts.values()) > 1:
+        return []
+    listed = join_names(f"{count} in {split}" for split, count in counts.items())
+    return [f"few actors: {listed}; {FEW_ACTORS}"]
+
+
+def _warnings(recordings: Sequence[Recording], landmarks: bool) -> list[str]:
     """Returns the differences from the data of the paper."""
     warnings = []
+    count, counts = len(recordings), Counter(one.actor for one in recordings)
+    there = {one.emotion for one in recordings}
+    if absent := [name for i, name in enumerate(EMOTIONS) if i not in there]:
+        warnings.append(f"no clip of the emotions {join_names(absent)}")
     if count != COUNT:
         missing = [str(actor) for actor in ACTORS if not counts.get(actor)]
         suffix = f"; no clip of actors {join_names(missing)}" if missing else ""
