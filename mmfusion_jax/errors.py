@@ -233,11 +233,41 @@ class Interrupted(Exception):
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """Returns a hint such as "did you mean 'audio'?", or all names if none is close."""
+    """Returns a hint such as "did you mean 'audio'?", or all names if none is close.
+
+    Args:
+        word: Word that the user typed.
+        known: Names that would be accepted. Those that begin with the word, such as
+            "acc2_non0" for "acc2", are preferred to those of similar spelling.
+    """
     names = sorted(known)
-    if close := closest(word, names, cutoff=0.5):
-        return f"did you mean {close!r}?"
+    if close := _longer(word, names) or [closest(word, names, cutoff=0.6)]:
+        listed = " or ".join(repr(name) for name in close if name)
+        if listed:
+            return f"did you mean {listed}?"
     return f"known: {join_names(names)}"
+
+
+def _longer(word: str, names: Iterable[str]) -> list[str]:
+    """Returns up to four names that consist of a word and more."""
+    names = [name for name in names if len(name) <= SHOWN_LENGTH]
+    if any(name.casefold() == word.casefold() for name in names):
+        return []
+    start = _letters(word)
+    found = [
+        name
+        for name in names
+        if start
+        and _letters(name).startswith(start)
+        # A part of a word, such as "au" of "audio", is not the beginning of a name.
+        and any(_letters(name[:k]) == start for k, c in enumerate(name) if c in "_-.:")
+    ]
+    return found[:4]
+
+
+def _letters(name: str) -> str:
+    """Returns a name in lower case, without separators."""
+    return "".join(c for c in name[:SHOWN_LENGTH].casefold() if c not in "_-")
 
 
 def closest(word: str, names: Iterable[str], cutoff: float) -> str:

@@ -91,6 +91,17 @@ def test_a_missing_library_is_shown_with_the_command_that_installs_it():
 def test_the_closest_name_is_suggested():
     assert errors.suggest("audoi", ["audio", "video"]) == "did you mean 'audio'?"
     assert errors.suggest("x", ["b", "a"]) == "known: a, b"
+    assert errors.suggest("mosy", ["docs", "tests"]) == "known: docs, tests"
+
+
+def test_names_that_begin_with_the_word_are_suggested_first():
+    known = ["acc7", "acc2_non0", "acc2_has0", "f1_non0", "f1"]
+    for word in ("acc2", "Acc-2"):
+        hint = errors.suggest(word, known)
+        assert hint == "did you mean 'acc2_has0' or 'acc2_non0'?"
+    assert errors.suggest("F1", known) == "did you mean 'f1'?"
+    assert errors.suggest("acc_7", known) == "did you mean 'acc7'?"
+    assert errors.suggest("au", ["audio", "video"]) == "known: audio, video"
 
 
 ESCAPE = "\x1b[2J\x9b31m\u202e\r\x00"

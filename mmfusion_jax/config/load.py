@@ -13,6 +13,7 @@ from ml_collections.config_dict import RequiredValueError
 
 from mmfusion_jax.errors import (
     ConfigError,
+    closest,
     describe_exception,
     shorten,
     shown,
@@ -220,8 +221,15 @@ def _config_file_error(
 ) -> ConfigError:
     """Returns the error for a config file that fails, with the line."""
     if isinstance(error, ValueError):
+        # The text of the error lists the words that the file knows.
+        known = re.findall(r"[\w-]+", str(error).partition("; ")[2])
+        near = closest(word[0], known, cutoff=0.6) if word else ""
         return ConfigError(
-            "C04", f"--config={shorten(':'.join([name, *word]))}: {shorten(error)}"
+            "C04",
+            f"--config={shorten(':'.join([name, *word]))}: {shorten(error)}",
+            f"did you mean --config={shorten(name)}:{shown_name(near)}?"
+            if near
+            else "",
         )
     if isinstance(error, SyntaxError):
         lineno = error.lineno

@@ -95,6 +95,7 @@ def read(*words: str) -> ParsedCommand:
             "config.seed=1234 is not a group",
         ),
         ([f"--config={CONFIG}", "--config.data=ravdess"], "is a group of fields"),
+        ([f"--config={CONFIG}:digit"], f"did you mean --config={CONFIG}:digits?"),
         (
             [f"--config={CONFIG}", "--config.train.epochs=3.5"],
             "--config.train.epochs=3.5 is not an integer.",
