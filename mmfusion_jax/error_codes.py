@@ -559,7 +559,7 @@ _CODES = (
         name. Loading such objects can run code, so all of them are rejected. Save the
         arrays as npz on the machine where the file was made. For PyTorch tensors, load
         the file with `torch.load(weights_only=True)` and save the arrays as npz; for
-        pandas tables, save them as CSV or parquet.""",
+        pandas tables, save their columns as npz.""",
     ),
     _code(
         "D62",

@@ -37,7 +37,10 @@ MAX_MEMBERS = 10_000
 _SUFFIX = ".npy"
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 _DAMAGED = "copy or download it again"
-_PLAIN = "save it with plain arrays, such as float32, and no object arrays"
+_PLAIN = (
+    "save it with plain arrays: numbers with dtype float32, texts with "
+    "np.array(texts, dtype=str)"
+)
 
 
 class _InvalidNpz(Exception):

@@ -269,8 +269,12 @@ CONSTRUCTORS: Mapping[str, Callable[..., Any]] = {
 
 _HINTS = (
     ("torch", "the file contains PyTorch tensors: load it with "
-     "torch.load(weights_only=True) and save the arrays as npz"),
-    ("pandas", "the file contains a pandas table: save it as CSV or parquet"),
+     "torch.load(weights_only=True) and save the arrays as npz, see docs/formats.md"),
+    ("pandas", "the file contains a pandas table: load it with pandas.read_pickle and "
+     "save its columns as npz, see docs/formats.md, section 'Tables'"),
+    ("joblib", "the file was written by joblib: load it with joblib.load and save its "
+     "arrays as npz, see docs/formats.md, section 'torch and joblib'"),
+    ("scipy", "the file contains sparse arrays of SciPy: save x.toarray() as npz"),
 )  # fmt: skip
 
 

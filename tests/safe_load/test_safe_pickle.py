@@ -226,7 +226,9 @@ def test_opcodes_of_programs_are_rejected(file, content):
     ("module", "hint"),
     [
         ("torch._utils", "torch.load(weights_only=True)"),
-        ("pandas.core.frame", "CSV or parquet"),
+        ("pandas.core.frame", "pandas.read_pickle"),
+        ("joblib.numpy_pickle", "joblib.load"),
+        ("scipy.sparse._csr", "toarray()"),
         ("sklearn.svm", "npz"),
         ("numpy.core", "npz"),
     ],
