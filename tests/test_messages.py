@@ -38,6 +38,7 @@ FORMATTERS = {
 WRITERS = {
     *("describe", "format_summary", "help_text", "summarize_skipped"),
     *("describe_seeds", "describe_start"),
+    *("content", "describe_unread", "shape_text", "_kind"),  # of feature files
     *(
         "_first_line",
         "_hint",

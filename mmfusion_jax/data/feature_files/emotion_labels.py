@@ -68,3 +68,17 @@ def flags_of_intensities(intensities: np.ndarray) -> np.ndarray:
 def are_intensities(values: np.ndarray) -> bool:
     """Returns whether all values are finite and not negative."""
     return bool((np.isfinite(values) & (values >= 0)).all())
+
+
+def bad_intensity(columns: np.ndarray) -> str:
+    """Returns the message for intensities that are negative or NaN.
+
+    Args:
+        columns: (n 1+k) a score and k intensities.
+    """
+    values = columns[:, 1:]
+    row, column = np.argwhere(~(np.isfinite(values) & (values >= 0)))[0]
+    return (
+        f"has intensities that are negative or NaN; example {row:d} has "
+        f"{values[row, column]:g} for emotion {column:d}"
+    )

@@ -48,6 +48,7 @@ class Sequences:
         ids: Ids of the examples, "video$_$clip"; () if the file has none.
         texts: Transcripts; () if the file has none.
         notes: Remarks about the file.
+        tokens: The words of each example; () if the file has none.
     """
 
     inputs: Mapping[str, Sequence[np.ndarray]]
@@ -55,6 +56,7 @@ class Sequences:
     ids: Sequence[str] = ()
     texts: Sequence[str] = ()
     notes: Sequence[str] = ()
+    tokens: Sequence[Sequence[str]] = ()
 
     def __len__(self) -> int:
         return len(next(iter(self.labels.values())))
@@ -99,7 +101,7 @@ def left_padded(values: Mapping[str, np.ndarray]) -> dict[str, Padded]:
     for name, array in values.items():
         nonzero = _nonzero(array)
         start[name] = np.where(nonzero.any(1), nonzero.argmax(1), array.shape[1])
-    if aligned(values):
+    if values and aligned(values):
         # Zeros at the beginning of one modality, such as silence, are values where
         # another one has begun.
         first = np.min(list(start.values()), axis=0)
@@ -107,6 +109,28 @@ def left_padded(values: Mapping[str, np.ndarray]) -> dict[str, Padded]:
         start = {m: np.where(b < steps, first, steps) for m, b in start.items()}
     stop = {name: np.full(len(x), x.shape[1]) for name, x in values.items()}
     return {name: Padded(x, start[name], stop[name]) for name, x in values.items()}
+
+
+def right_padded_alike(values: Mapping[str, np.ndarray]) -> dict[str, Padded]:
+    """Returns sequences as `left_padded` does, with the padding at the end."""
+    turned = left_padded({name: x[:, ::-1] for name, x in values.items()})
+    return {
+        name: Padded(x, np.zeros(len(x), int), x.shape[1] - turned[name].start)
+        for name, x in values.items()
+    }
+
+
+def zeros_at_end(values: Mapping[str, np.ndarray]) -> bool:
+    """Returns whether examples end with zero steps, and none begins with them.
+
+    Args:
+        values: Name -> (n t f). Examples that are all zeros are not counted.
+    """
+    nonzero = [_nonzero(x) for x in values.values() if x.shape[1] > 1]
+    present = [rows[rows.any(axis=1)] for rows in nonzero]
+    return all(rows[:, 0].all() for rows in present) and any(
+        not rows[:, -1].all() for rows in present
+    )
 
 
 def aligned(values: Mapping[str, np.ndarray]) -> bool:
