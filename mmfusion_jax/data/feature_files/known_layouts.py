@@ -97,15 +97,16 @@ def _folds(root: Any) -> bool:
     parts = _parts(root)
     plain = (int, str, bytes)
     return len(parts) >= 2 and all(
-        isinstance(part, list | tuple | set | np.ndarray)
-        and len(part) > 0
-        and all(isinstance(one, plain) for one in _some(part))
+        _some(part) and all(isinstance(one, plain) for one in _some(part))
         for part in parts
     )
 
 
 def _some(part: Any) -> list[Any]:
+    """Returns the first elements of a list, set or array; [] for other values."""
     values = part.tolist() if isinstance(part, np.ndarray) else part
+    if not isinstance(values, list | tuple | set | frozenset):
+        return []
     return [one for one, _ in zip(values, range(_MANY), strict=False)]
 
 

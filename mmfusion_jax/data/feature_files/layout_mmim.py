@@ -91,9 +91,14 @@ def _is_example(row: Any) -> bool:
     parts = row[0]
     if not isinstance(parts, list | tuple) or len(parts) < 3:
         return False
-    sequences = all(isinstance(one, list | tuple | np.ndarray) for one in parts[:3])
-    words = parts[_PARTS - 1] if len(parts) >= _PARTS else ()
-    return sequences and isinstance(words, list | tuple | np.ndarray)
+    return all(map(_is_sequence, parts[:_PARTS]))
+
+
+def _is_sequence(value: Any) -> bool:
+    """Returns whether a value is a list or an array with at least one axis."""
+    if isinstance(value, np.ndarray):
+        return value.ndim > 0
+    return isinstance(value, list | tuple)
 
 
 def _not_an_example(where: str, index: int, row: Any) -> DataError:

@@ -127,10 +127,8 @@ def _ragged(
             "(t f) or (f)",
         )
     for index, row in enumerate(rows):
-        if row.size and (len(row.shape), row.shape[-1]) != (
-            len(expected),
-            expected[-1],
-        ):
+        same = row.ndim == len(expected) and row.shape[-1] == expected[-1]
+        if row.size and not same:
             raise fields.error(
                 key,
                 "must have the same number of features in every example; example "
