@@ -440,6 +440,13 @@ _CODES = (
         has the splits `train` and `test`, and optionally `valid`.""",
     ),
     _code(
+        "D29",
+        "Store cannot be removed",
+        """`data remove` does not delete a store that is a link to a folder outside of
+        the cache, nor one that another process is building or reading. Open files of
+        processes can be seen on Linux only.""",
+    ),
+    _code(
         "D30",
         "File not found",
         """A file does not exist or cannot be opened, or the path is not a regular file
@@ -637,9 +644,13 @@ _CODES = (
     ),
     _code(
         "D73",
-        "Clip appears in two splits",
-        """A clip of a feature file appears in two splits (data leakage). Use the
-        splits as published.""",
+        "Clip or video in two splits",
+        """A clip or a video of a feature file is in two splits, or two clips in
+        different splits have equal features in all modalities (data leakage). Use the
+        splits as published. `--drop_bad` leaves out copies of examples that are in a
+        later split too. A video is recognized from ids such as `abc$_$3`, `abc[3]`,
+        `abc/3` and, if all ids of the file have the form, `abc_3`; where ids do not
+        name videos, `data import` and `data check` print that this was not checked.""",
     ),
     _code(
         "D74",
@@ -677,6 +688,15 @@ _CODES = (
         others for training; with `config.data.held_out_speaker`, all recordings of
         this speaker are for the test split. Noise clips of fold 5 are for the test
         split, all others for training and validation.""",
+    ),
+    _code(
+        "D79",
+        "Examples that cannot be used",
+        """Examples of a feature file have a score that is NaN or out of the range of
+        the dataset, or training examples have no step in any modality. The message
+        lists all of them. `--drop_bad` leaves them out and writes them to the manifest;
+        it also leaves out the copies of examples that have equal features in another
+        split (D73). Nothing was imported.""",
     ),
     _code(
         "E01",

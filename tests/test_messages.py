@@ -53,7 +53,7 @@ WRITERS = {
         "place",
         "place_seen_from",
     ),  # of the testing kit
-    *("_suggest_dataset", "_suggest_field", "_usage_line", "_versions"),
+    *("suggest_dataset", "_suggest_field", "_usage_line", "_versions"),
 }
 """Functions that return texts, which follow the rule themselves."""
 

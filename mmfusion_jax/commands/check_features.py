@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from mmfusion_jax.data.feature_files.importer import find_problems
+from mmfusion_jax.data.feature_files.findings import Findings, find_problems
 from mmfusion_jax.data.feature_files.known_datasets import (
     POLARITIES,
     FeatureDatasetSpec,
@@ -23,16 +23,24 @@ from mmfusion_jax.tasks import Multilabel, Regression, constant_baseline_scores
 
 def format_report(found: FileSummary) -> str:
     """Returns the statistics, remarks and problems of a file as lines of text."""
-    problems, remarks = find_problems(found)
+    findings = find_problems(found)
     lines = [
         *header_lines(found),
         *table_lines(found),
         *class_lines(found),
         *label_summary(found.splits, found.spec),
     ]
-    lines += [f"remark: {line}" for line in remarks]
-    lines += [f"problem: {line}" for line in problems] or ["no problems found"]
+    lines += finding_lines(findings)
+    if findings.conclusion:
+        lines.append(findings.conclusion)
     return "\n".join(lines)
+
+
+def finding_lines(findings: Findings) -> list[str]:
+    """Returns a line for each remark, each check that is missing, and each problem."""
+    lines = [f"remark: {line}" for line in findings.remarks + findings.other_labels]
+    lines += [f"not checked: {line}" for line in findings.unchecked]
+    return lines + [f"problem: {line}" for line in findings.problems]
 
 
 def label_summary(

@@ -41,8 +41,10 @@ def import_command(command: ParsedCommand) -> None:
         _import_av_mnist(command)
         return
     # Slow imports, needed only once the flags are known to be valid.
+    from mmfusion_jax.commands.check_features import finding_lines
     from mmfusion_jax.data.datasets.sentiment_files import list_imports
-    from mmfusion_jax.data.feature_files.importer import FOLDER, find_problems
+    from mmfusion_jax.data.feature_files.findings import find_problems
+    from mmfusion_jax.data.feature_files.importer import FOLDER
     from mmfusion_jax.data.feature_files.summary import (
         ImportSummary,
         class_lines,
@@ -57,24 +59,35 @@ def import_command(command: ParsedCommand) -> None:
         "name": name,
         "parent": str(cache_folder(FOLDER) / name),
         "nan_to_zero": command.flags["nan_to_zero"],
+        "drop_bad": command.flags["drop_bad"],
     }
     found = _run_sandboxed("import_file", arguments, ImportSummary, path, command)
     if command.flags["json"]:
         _print_json(found)
         return
-    problems, remarks = find_problems(found)
     _show("\n".join([*header_lines(found), *table_lines(found), *class_lines(found)]))
-    for kind, lines in (("problem", problems), ("remark", remarks)):
-        for line in lines:
-            _show(f"  {kind}: {line}")
+    for line in finding_lines(find_problems(found)):
+        _show(f"  {line}")
     _print_imported(found.folder, found.already_imported)
+    _show(f"license: {shorten(found.license)}")
     # With several imports, the commands must name one of them.
     file = Path(found.folder).name if len(list_imports(name)) > 1 else ""
-    config = FEATURE_DATASETS[name].config
-    suffix = f" --config.data.file={file}" if file else ""
-    _show(f"train:  python -m mmfusion_jax.main --config={shorten(config)}{suffix}")
+    _print_train_commands(found, file)
     suffix = f" --file={file}" if file else ""
     _show(f"check:  python -m mmfusion_jax data check {shown_name(name)}{suffix}")
+
+
+def _print_train_commands(found: "FileSummary", file: str) -> None:
+    """Prints the commands that train on an import, each of them traced before."""
+    from mmfusion_jax.commands.train_commands import find_train_commands
+
+    training = find_train_commands(found, file)
+    for line in training.misfits:
+        _show(f"  {line}")
+    for line in training.commands:
+        _show(f"train:  {line}")
+    if not training.commands:
+        _show("no config of this library fits the file as it is")
 
 
 def check_command(command: ParsedCommand) -> int:
@@ -83,7 +96,7 @@ def check_command(command: ParsedCommand) -> int:
         _print_av_mnist(command)
         return 0
     from mmfusion_jax.commands import check_features
-    from mmfusion_jax.data.feature_files.importer import find_problems
+    from mmfusion_jax.data.feature_files.findings import find_problems
 
     check = _check_import if command.positional in NAMES else _check_file
     found = check(command)
@@ -91,7 +104,7 @@ def check_command(command: ParsedCommand) -> int:
         _print_json(found)
     else:
         _show(check_features.format_report(found))
-    return int(bool(find_problems(found)[0]))
+    return int(bool(find_problems(found).problems))
 
 
 def list_command(command: ParsedCommand) -> None:
@@ -105,8 +118,8 @@ def list_command(command: ParsedCommand) -> None:
         return
     width = max((len(shorten(store.name)) for store in stores), default=0)
     for store in stores:
-        size, date = format_size(store.bytes), shown_name(store.date)
-        _show(f"{shorten(store.name):{width}}  {size:>9}  {date}")
+        size, about = format_size(store.bytes), shorten(store.description)
+        _show(f"{shorten(store.name):{width}}  {size:>9}  {about}")
     total = format_size(sum(store.bytes for store in stores))
     folder = cache_folder("")
     _show(f"{len(stores)} datasets, {total} in {folder}")
@@ -114,10 +127,11 @@ def list_command(command: ParsedCommand) -> None:
 
 def remove_command(command: ParsedCommand) -> int:
     """Deletes an import or other prepared data, after confirmation."""
-    from mmfusion_jax.data.cache import find_store, remove_store
+    from mmfusion_jax.data.cache import check_removable, find_store, remove_store
 
     store = find_store(command.positional)
-    about = f"{store.folder} ({format_size(store.bytes)}, {shown_name(store.date)})"
+    check_removable(store)
+    about = f"{store.folder} ({format_size(store.bytes)}, {shorten(store.description)})"
     if not command.flags["yes"]:
         if not sys.stdin.isatty():
             raise ConfigError(
@@ -238,6 +252,7 @@ COMMANDS = {
         (
             Flag("dataset", "", "dataset of the file (required)", (*NAMES, AV_MNIST)),
             Flag("nan_to_zero", False, "replace NaN and infinite values by 0"),
+            Flag("drop_bad", False, "leave out examples that cannot be used"),
             *LIMITS,
         ),
         needs_config=False,
@@ -257,7 +272,7 @@ COMMANDS = {
     ),
     "list": Command(
         "mmfusion_jax data list",
-        "Lists the imports and other prepared data in the cache, with size and date.",
+        "Lists the imports and other prepared data in the cache: size, source, date.",
         list_command,
         needs_config=False,
     ),

@@ -31,6 +31,7 @@ from outlines import same_kinds
 from paths import ROOT
 
 from mmfusion_jax.cli.command import run_subcommand
+from mmfusion_jax.commands import train_commands
 from mmfusion_jax.commands.data_files import COMMANDS
 from mmfusion_jax.config import build, build_data
 from mmfusion_jax.config.load import load_config
@@ -52,10 +53,22 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache" / "imported"
 
 
-def import_here(file, name="mosi", *, nan_to_zero=False):
+@pytest.fixture(autouse=True)
+def untraced(request, monkeypatch):
+    """No config is traced, which is slow, where that is not tested."""
+    if "traced" not in request.fixturenames:
+        monkeypatch.setattr(train_commands, "trace_loss", lambda *_: None)
+
+
+@pytest.fixture
+def traced():
+    """Configs are traced."""
+
+
+def import_here(file, name="mosi", *, nan_to_zero=False, drop_bad=False):
     """Imports without a sandboxed process."""
     parent = Path(os.environ["MMFUSION_CACHE"]) / "imported" / name
-    return import_file(str(file), name, str(parent), nan_to_zero)
+    return import_file(str(file), name, str(parent), nan_to_zero, drop_bad)
 
 
 def data(capsys, *words):
@@ -171,13 +184,17 @@ def test_nan_and_infinite_values(tmp_path):
 def test_clips_and_videos_in_two_splits_are_rejected(tmp_path):
     root = mmsa()
     root["test"]["id"][2] = "train0$_$0"
-    with pytest.raises(DataError, match=r"D73.*'train0\$_\$0' in train and test"):
+    with pytest.raises(
+        DataError, match=r"D73[\s\S]*1 clips.*'train0\$_\$0' in train, t"
+    ):
         import_here(write(tmp_path / "x.pkl", root))
     root["test"]["id"][2] = "train0$_$7"
     file = write(tmp_path / "y.pkl", root)
-    import_here(file)
-    with pytest.raises(DataError, match="D10.*'train0'"):
-        load_sentiment_file("mosi")
+    with pytest.raises(
+        DataError, match=r"D73[\s\S]*1 videos .*'train0' in train, test"
+    ):
+        import_here(file)
+    assert not list(tmp_path.rglob("MANIFEST.json"))
 
 
 def test_sims_is_split_by_clip(tmp_path):
@@ -200,7 +217,9 @@ def test_the_file_is_another_data_set(tmp_path, monkeypatch):
         import_here(file, "sims")
     root = mmsa()
     root["train"]["regression_labels"][2] = np.nan
-    with pytest.raises(DataError, match="D74.*example 2: score is nan") as caught:
+    with pytest.raises(
+        DataError, match=r"D79[\s\S]*example 2 'train1.*': nan"
+    ) as caught:
         import_here(write(tmp_path / "nan.pkl", root))
     assert "--dataset" not in caught.value.fix
     with pytest.raises(DataError, match=r"D74.*labels score; .*IEMOCAP: emotions"):
@@ -228,8 +247,12 @@ def test_without_an_import():
 def test_of_several_imports_one_must_be_named(tmp_path, capsys):
     first = import_here(write(tmp_path / "x.pkl", mmsa()))
     import_here(write(tmp_path / "y.pkl", mult()))
-    with pytest.raises(DataError, match=r"D76.*ambiguous[\s\S]*mmsa_.* or .*mult_"):
+    with pytest.raises(DataError, match=r"D76.*ambiguous") as caught:
         load_sentiment_file("mosi")
+    today = time.strftime("%Y-%m-%d")
+    for one, line in zip("xy", caught.value.fix.splitlines(), strict=True):
+        assert line.endswith(f"17 examples, from {one}.pkl, {today}")
+    assert load_sentiment_file("mosi", file="y.pkl").facts["prepared"][:5] == "mult_"
     assert (
         load_sentiment_file("mosi", file="mult")
         .facts["prepared"]
@@ -399,7 +422,8 @@ def test_commands_import_and_check(tmp_path, capsys, cache):
     ):
         assert said in out, out
     code, out, err = data(capsys, "check", "mosi")
-    assert code == 0 and "no problems found" in out
+    assert code == 0 and "no problem was found in what could be checked" in out
+    assert "not checked: ids such as 'train0$_$0' begin with the name of their" in out
     assert "baseline on test (training median: " in out and "): MAE " in out
     code, out, err = data(capsys, "check", "mosi", "--json")
     assert json.loads(out)["repaired"] == {"train": {"audio": 1}}
@@ -572,7 +596,8 @@ def test_imports_are_listed_and_removed(tmp_path, capsys, cache, monkeypatch):
     assert code == 0 and names[0].startswith("mosi/mmsa_unaligned-")
     assert names[1].startswith("mosi/mult_unaligned-")
     assert names[2].startswith("sims/") and names[3] == "3"
-    assert out.splitlines()[0].split()[2:] == ["MB", time.strftime("%Y-%m-%d")]
+    about = "MB  mosi features (mmsa_unaligned), 17 examples, from x.pkl, "
+    assert f"{about}{time.strftime('%Y-%m-%d')}" in out.splitlines()[0]
     assert str(tmp_path / "cache") in out.splitlines()[-1]
     _, out, _ = data(capsys, "list", "--json")
     assert [store["name"] for store in json.loads(out)] == names[:3]
@@ -617,3 +642,118 @@ def test_help_and_errors_of_data_do_not_wait():
         assert done.returncode == code
         took = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
         assert took < 0.5
+
+
+def imported(tmp_path, capsys, root, name="mosi") -> tuple[list[str], str]:
+    """The commands that an import prints to train, and all that it prints."""
+    file = write(tmp_path / "own.pkl", root)
+    code, out, _ = data(capsys, "import", str(file), f"--dataset={name}")
+    assert code == 0
+    start = "train:  python -m mmfusion_jax.main --config=configs/"
+    lines = [line for line in out.splitlines() if line.startswith("train: ")]
+    assert all(line.startswith(start) for line in lines)
+    return [line.removeprefix(start) for line in lines], out
+
+
+def without(root: dict, *names: str) -> dict:
+    """A file without some entries."""
+    for part in root.values():
+        for name in names:
+            part.pop(name, None)
+    return root
+
+
+def test_the_printed_commands_take_out_the_encoder_of_an_absent_modality(
+    tmp_path, capsys, traced
+):
+    found, _ = imported(tmp_path, capsys, without(mmsa(), "text", "text_bert"))
+    assert found == ["mea.py:mosi --config.model.encoders.text=None"]
+
+
+def test_ids_beyond_the_vocabulary_are_named_and_their_config_is_not_printed(
+    tmp_path, capsys, traced
+):
+    root = without(mmsa(high=1.0, sims=True), "text")
+    root["train"]["text_bert"][0, 0, :2] = 1, 29000
+    found, out = imported(tmp_path, capsys, root, "sims")
+    assert found == [] and "no config of this library fits the file as it is" in out
+    assert (
+        "mcl_mcf:sims does not fit: config.model.encoders.text.vocab_size=21128" in out
+    )
+    assert "has ids from 1 to 29000" in out
+
+
+@pytest.mark.ci
+def test_the_printed_commands_are_those_that_fit(tmp_path, capsys, traced):
+    found, out = imported(tmp_path, capsys, mult(aligned=True), "mosei")
+    flag = "--config.model.encoders.text.name=lstm"
+    assert found == [
+        "mea.py:mosei",
+        f"mcl_mcf.py:mosei_vectors {flag}",
+        "hetero_fusion_net.py:mosei",
+        "of_cmaer_cat.py:mosei",
+    ]
+    assert "does not fit" not in out
+    write_mmim(tmp_path / "MOSI")
+    code, out, _ = data(capsys, "import", str(tmp_path / "MOSI"), "--dataset=mosi")
+    words = "--config.data.text=words --config.model.encoders.text.vocab_size=7"
+    assert code == 0 and f"mea.py:mosi {words}" in out and "mcl_mcf" not in out
+
+
+@pytest.mark.slow
+def test_every_config_of_iemocap_fits_its_usual_file(tmp_path, capsys, traced):
+    root = one_emotion(mult(emotions=True))
+    found, _ = imported(tmp_path, capsys, root, "iemocap")
+    assert [words.split()[0] for words in found] == [
+        "mea.py:iemocap",
+        "mea.py:iemocap_emotion",
+        "mcl_mcf.py:iemocap_emotion",
+        "hetero_fusion_net.py:iemocap",
+        "hetero_fusion_net.py:iemocap_emotion",
+        "of_cmaer_cat.py:iemocap",
+        "of_cmaer_cat.py:iemocap_emotion",
+    ]
+
+
+@pytest.mark.slow
+def test_a_printed_command_with_two_modalities_trains(tmp_path, capsys, traced):
+    root = without(mmsa(), "text", "text_bert")
+    (words, *_), _ = imported(tmp_path, capsys, root)
+    sizes = {k: v for k, v in SMALL["mea"].items() if ".text." not in k}
+    flags = [f"--config.{k}={v}" for k, v in sizes.items()]
+    config, *rest = words.split()
+    command = [sys.executable, "-m", "mmfusion_jax.main"]
+    command += [f"--config={CONFIGS / config}", *rest, *flags]
+    command += ["--config.train.epochs=1", "--workdir=run"]
+    assert subprocess.run(command, timeout=900).returncode == 0
+
+
+def test_an_import_of_an_earlier_version_is_not_an_ambiguity(tmp_path, capsys):
+    folder = Path(import_here(write(tmp_path / "x.pkl", mmsa())).folder)
+    old = shutil.copytree(folder, folder.with_name("mmsa_unaligned-0000"))
+    manifest = json.loads((old / "MANIFEST.json").read_text())
+    (old / "MANIFEST.json").write_text(json.dumps({**manifest, "version": 3}))
+    assert load_sentiment_file("mosi").facts["prepared"] == folder.name
+    _, out, _ = data(capsys, "list")
+    assert "of another version: import it again" in out.splitlines()[0]
+    shutil.rmtree(folder)
+    with pytest.raises(DataError, match="D21.*has version 3"):
+        load_sentiment_file("mosi")
+
+
+def test_a_store_in_use_or_outside_of_the_cache_is_not_removed(tmp_path, capsys):
+    folder = Path(import_here(write(tmp_path / "x.pkl", mmsa())).folder)
+    hold = "import sys, time; f = open(sys.argv[1]); print(flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", hold, str(next(folder.glob("*train*")))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        code, _, err = data(capsys, "remove", "mosi", "--yes")
+        process.kill()
+    assert code == 3 and f"error[D29] '{folder}' is in use by process" in err
+    outside = tmp_path / "elsewhere"
+    folder.rename(outside)
+    folder.symlink_to(outside)
+    code, _, err = data(capsys, "remove", "mosi", "--yes")
+    assert code == 3 and "error[D29]" in err and str(outside) in err
+    assert (outside / "MANIFEST.json").is_file()

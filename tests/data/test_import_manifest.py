@@ -15,12 +15,9 @@ from mmfusion_jax.data.datasets.sentiment_files import (
     check_imported,
     load_sentiment_file,
 )
+from mmfusion_jax.data.feature_files.findings import find_problems
 from mmfusion_jax.data.feature_files.import_manifest import VERSION, open_import
-from mmfusion_jax.data.feature_files.importer import (
-    find_problems,
-    import_file,
-    summarize_file,
-)
+from mmfusion_jax.data.feature_files.importer import import_file, summarize_file
 from mmfusion_jax.data.feature_files.summary import FileSummary, ImportSummary
 from mmfusion_jax.data.storage.array_record_store import StoreInfo
 from mmfusion_jax.errors import DataError
@@ -228,8 +225,9 @@ def test_nan_labels_are_kept_until_they_are_shown(tmp_path):
     np.savez(tmp_path / "own.npz", **made)  # pyright: ignore
     summary = summarize_file(str(tmp_path / "own.npz"))
     again = msgspec.convert(msgspec.to_builtins(summary), FileSummary)
-    problems, _ = find_problems(again)
-    assert problems == ["valid: 1 values of label 'score' are NaN or infinite"]
+    assert find_problems(again).problems == [
+        "valid: 1 values of label 'score' are NaN or infinite"
+    ]
     assert json.loads(dumps(again))["splits"]["valid"]["scores"]["score"][1] is None
 
 

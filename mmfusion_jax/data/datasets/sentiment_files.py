@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +22,9 @@ from mmfusion_jax.data.feature_files.emotion_labels import (
     LeftOut,
     one_class,
 )
+from mmfusion_jax.data.feature_files.findings import copies, find_problems, videos_of
 from mmfusion_jax.data.feature_files.import_manifest import (
+    VERSION,
     ImportManifest,
     open_import,
 )
@@ -31,8 +34,6 @@ from mmfusion_jax.data.feature_files.known_datasets import (
     POLARITIES,
     FeatureDatasetSpec,
 )
-from mmfusion_jax.data.feature_files.padded_sequences import video
-from mmfusion_jax.data.feature_files.statistics import remarks
 from mmfusion_jax.data.feature_files.summary import SplitStats
 from mmfusion_jax.data.option_checks import check_choice
 from mmfusion_jax.data.outline import Shape, outline_dataset
@@ -44,6 +45,7 @@ from mmfusion_jax.data.preprocessing import (
 from mmfusion_jax.data.splits import SPLITS
 from mmfusion_jax.data.storage.array_record_store import Records, Store, cache_folder
 from mmfusion_jax.data.storage.progress import track
+from mmfusion_jax.data.storage.store_origin import StoreOrigin, store_origin
 from mmfusion_jax.errors import (
     ConfigError,
     DataError,
@@ -338,13 +340,19 @@ load_iemocap = _loader("iemocap")
 
 
 def list_imports(name: str) -> list[str]:
-    """Returns the names of all imports of a dataset."""
+    """Returns the names of the imports of a dataset.
+
+    Those of another version are listed only if all are of another version.
+    """
     root = cache_folder(FOLDER) / name
-    return sorted(
+    found = sorted(
         path.name
         for path in (root.iterdir() if root.is_dir() else ())
         if path.is_dir() and not path.name.startswith(".")
     )
+    if len(found) < 2:
+        return found  # manifests are large
+    return [one for one in found if _origin(root / one).version == VERSION] or found
 
 
 def find_import(name: str, file: str, flag: str) -> Path:
@@ -352,7 +360,8 @@ def find_import(name: str, file: str, flag: str) -> Path:
 
     Args:
         name: key of `FEATURE_DATASETS`.
-        file: name of the import, or the beginning of it; "" if there is only one.
+        file: name of the import, or the beginning of it, or the name of the file that
+            was imported; "" if there is only one.
         flag: name of the flag for `file`, for error messages.
 
     Raises:
@@ -362,10 +371,16 @@ def find_import(name: str, file: str, flag: str) -> Path:
     imports = list_imports(name)
     if not imports:
         raise _not_imported(name)
+    root = cache_folder(FOLDER) / name
     matching = [one for one in imports if one.startswith(file)]
+    if not matching:
+        matching = [one for one in imports if _origin(root / one).source == file]
     if len(matching) == 1:
-        return cache_folder(FOLDER) / name / matching[0]
-    choices = " or ".join(f"{flag}={one}" for one in matching or imports)
+        return root / matching[0]
+    choices = "\n       ".join(
+        f"{shown_name(flag)}={shown_name(one)}  {_origin(root / one).description}"
+        for one in matching or imports
+    )
     what = "is ambiguous" if matching else "has no match"
     raise DataError(
         "D76",
@@ -373,6 +388,11 @@ def find_import(name: str, file: str, flag: str) -> Path:
         f"{shown_name(name)}.",
         choices,
     )
+
+
+def _origin(folder: Path) -> StoreOrigin:
+    """Returns what an import was made from, and when."""
+    return store_origin(folder, Path(FOLDER, folder.parent.name, folder.name))
 
 
 def _not_imported(name: str) -> DataError:
@@ -383,7 +403,7 @@ def _not_imported(name: str) -> DataError:
         "D75",
         f"{spec.title} has not been imported. Download one of\n{listed}",
         f"python -m mmfusion_jax data import FILE --dataset={shown_name(name)}\n"
-        f"       without it, --config={shorten(spec.config.split(':')[0])} runs on "
+        f"       without it, --config={shorten(spec.configs[0].split(':')[0])} runs on "
         "embedded data",
     )
 
@@ -460,17 +480,20 @@ def _labels(part: SplitStats) -> dict[str, np.ndarray]:
 def _groups(
     spec: FeatureDatasetSpec, splits: Mapping[str, SplitStats]
 ) -> dict[str, list[str]]:
-    """Split -> its videos, if no video may be in two splits."""
-    if not spec.by_video or not all(part.ids for part in splits.values()):
+    """Split -> its known videos, if no video may be in two splits."""
+    if not spec.by_video:
         return {}
-    return {s: sorted({video(i) for i in p.ids}) for s, p in splits.items()}
+    names = videos_of(splits).names
+    found = {split: sorted({*part} - {""}) for split, part in names.items()}
+    return found if any(found.values()) else {}
 
 
 def _facts(
     store: Store, manifest: ImportManifest, text: str, standardize: Sequence[str]
 ) -> dict[str, Any]:
     """The facts about the dataset that go into results."""
-    warnings = remarks(manifest.splits, manifest.spec)
+    findings = find_problems(manifest)
+    warnings = copies(manifest) + findings.remarks + findings.unchecked
     if not manifest.known:
         warnings.append(f"{shorten(manifest.file)}: not a published checksum")
     return {
@@ -479,6 +502,7 @@ def _facts(
         "license": manifest.license,
         "counts": manifest.counts,
         "repaired": manifest.repaired,
+        "dropped": dict(Counter(one.split for one in manifest.dropped)),
         "text": text,
         "standardized": list(standardize),
         "warnings": warnings,

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from mmfusion_jax.data.feature_files.known_datasets import license_of
 from mmfusion_jax.data.feature_files.summary import FileSummary
 from mmfusion_jax.data.splits import SPLITS
 from mmfusion_jax.data.storage.array_record_store import (
@@ -17,11 +18,9 @@ from mmfusion_jax.data.storage.array_record_store import (
 from mmfusion_jax.errors import DataError, shown, shown_name
 from mmfusion_jax.results.json_file import check
 
-VERSION = 3
+VERSION = 4
 """Part of the name of every import and of its manifest: increase it when the stored
 values change, or a field of the manifest its name or meaning."""
-
-LICENSE = "research use; see the terms of the dataset"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +39,7 @@ class ImportManifest(StoreInfo, FileSummary):
         super().__post_init__()
         counts = {split: part.count for split, part in self.splits.items()}
         check(self.counts == counts, "counts: not those of the splits")
+        check(not self.bad, "bad: an import has no bad examples")
         text = FeatureSpec((), "str")
         for name in ("id", "raw_text"):
             check(
@@ -57,7 +57,7 @@ def manifest_fields(summary: FileSummary) -> dict[str, Any]:
     """Returns the fields of a manifest that `write_store` does not add itself."""
     # Not `to_json`: labels that the dataset does not use can be NaN.
     fields = msgspec.to_builtins(summary)
-    return {"version": VERSION, "license": LICENSE, **fields}
+    return {"version": VERSION, "license": license_of(summary.name), **fields}
 
 
 def open_import(folder: Path, name: str) -> tuple[Store, ImportManifest]:

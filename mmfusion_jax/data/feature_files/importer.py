@@ -9,9 +9,16 @@ from typing import Any
 import array_record.python.array_record_module  # noqa: F401  before limits apply
 import numpy as np
 
+from mmfusion_jax.data.feature_files.bad_examples import (
+    bad_examples_error,
+    copies_to_drop,
+    drop,
+    find_bad,
+)
 from mmfusion_jax.data.feature_files.checksums import PUBLISHED_FILES
+from mmfusion_jax.data.feature_files.example_ids import known_ids
+from mmfusion_jax.data.feature_files.findings import copies, leaks, videos_of
 from mmfusion_jax.data.feature_files.import_manifest import (
-    LICENSE,
     VERSION,
     manifest_fields,
     open_import,
@@ -19,21 +26,18 @@ from mmfusion_jax.data.feature_files.import_manifest import (
 from mmfusion_jax.data.feature_files.known_datasets import (
     FEATURE_DATASETS,
     check_labels,
+    license_of,
+    suggest_dataset,
 )
+from mmfusion_jax.data.feature_files.leaks import find_equal
 from mmfusion_jax.data.feature_files.padded_sequences import Sequences
 from mmfusion_jax.data.feature_files.reader import Source, read_source
-from mmfusion_jax.data.feature_files.statistics import (
-    compute_statistics,
-    count_nonfinite,
-    problems,
-    remarks,
-    replace_nonfinite,
-    shared_ids,
-)
+from mmfusion_jax.data.feature_files.statistics import replace_nonfinite, scan
 from mmfusion_jax.data.feature_files.summary import (
     FileSummary,
     ImportSummary,
     SplitStats,
+    count_nonfinite,
 )
 from mmfusion_jax.data.storage.array_record_store import (
     FeatureSpec,
@@ -41,7 +45,7 @@ from mmfusion_jax.data.storage.array_record_store import (
     write_store,
 )
 from mmfusion_jax.data.storage.progress import track
-from mmfusion_jax.errors import DataError, shown, shown_name
+from mmfusion_jax.errors import DataError, shown_name
 
 FOLDER = "imported"
 """Folder of the cache with a folder for each dataset."""
@@ -59,7 +63,7 @@ def summarize_file(file: str, name: str = "") -> FileSummary:
         DataError: The file is not readable, or its labels are not those of `name`.
     """
     path = Path(file)
-    source = read_source(path)
+    source = _with_known_ids(read_source(path))
     known = PUBLISHED_FILES.get(source.sha256)
     name = name or (known.name if known else "")
     if name:
@@ -67,7 +71,9 @@ def summarize_file(file: str, name: str = "") -> FileSummary:
     return _summary(path, source, name)
 
 
-def import_file(file: str, name: str, parent: str, nan_to_zero: bool) -> ImportSummary:
+def import_file(
+    file: str, name: str, parent: str, nan_to_zero: bool, drop_bad: bool = False
+) -> ImportSummary:
     """Writes a file into a store, unless it exists.
 
     Args:
@@ -75,22 +81,27 @@ def import_file(file: str, name: str, parent: str, nan_to_zero: bool) -> ImportS
         name: Key of its dataset in `FEATURE_DATASETS`.
         parent: Folder of the stores of that dataset.
         nan_to_zero: Replace NaN and infinite values by 0, instead of raising an error.
+        drop_bad: Leave out the examples that cannot be used, and the copies of examples
+            of another split, instead of raising an error.
 
     Raises:
         DataError: The file is not readable, is another dataset, contains NaN or
-            infinite values, or has a clip in two splits.
+            infinite values or examples that cannot be used, or has a clip or video in
+            two splits.
     """
     path = Path(file)
     make_folder(Path(parent))
-    source = read_source(path)
+    source = _with_known_ids(read_source(path))
     _check(path, source, name)
     summary = _summary(path, source, name)
+    if drop_bad:
+        source, summary = _without_bad(path, source, summary)
     bad = count_nonfinite(summary.splits)
     if bad and not nan_to_zero:
         raise _not_finite(path, summary.splits)
-    _check_leakage(path, summary.splits)
+    _check_usable(path, source, summary)
     summary = dataclasses.replace(summary, repaired=bad)
-    folder = Path(parent) / f"{source.layout}-{_short_hash(source)}"
+    folder = Path(parent) / f"{source.layout}-{_short_hash(source, summary)}"
     # Before write_store, after which it exists in any case.
     already_imported = folder.exists()
     splits = {s: _records(s, part) for s, part in source.splits.items()}
@@ -100,31 +111,49 @@ def import_file(file: str, name: str, parent: str, nan_to_zero: bool) -> ImportS
     open_import(folder, name)
     return ImportSummary(
         **vars(summary),
-        license=LICENSE,
+        license=license_of(name),
         folder=str(folder),
         already_imported=already_imported,
     )
 
 
-def find_problems(summary: FileSummary) -> tuple[list[str], list[str]]:
-    """Returns the problems of a file, and remarks about it."""
-    wrong = problems(summary.splits, summary.spec)
-    if summary.repaired:
-        wrong = [w for w in wrong if "NaN or infinite" not in w]
-    return wrong, remarks(summary.splits, summary.spec)
+def _with_known_ids(source: Source) -> Source:
+    """Returns a file without the ids that identify no example."""
+    ids = known_ids({split: part.ids for split, part in source.splits.items()})
+    splits = {
+        split: dataclasses.replace(part, ids=ids[split])
+        for split, part in source.splits.items()
+    }
+    return dataclasses.replace(source, splits=splits)
 
 
 def _summary(path: Path, source: Source, name: str) -> FileSummary:
     """Returns the statistics of a file."""
     known = PUBLISHED_FILES.get(source.sha256)
+    scanned = scan(source.splits)
+    empty = {split: part.empty for split, part in scanned.items()}
     return FileSummary(
         file=path.name,
         layout=source.layout,
         sha256=source.sha256,
         known=known.title if known else "",
         name=name,
-        splits=compute_statistics(source.splits),
+        splits={split: part.stats for split, part in scanned.items()},
+        bad=find_bad(source.splits, empty, FEATURE_DATASETS[name] if name else None),
+        equal=find_equal({split: part.digests for split, part in scanned.items()}),
     )
+
+
+def _without_bad(
+    path: Path, source: Source, summary: FileSummary
+) -> tuple[Source, FileSummary]:
+    """Returns a file without its bad examples, and its new statistics."""
+    copies = [] if summary.known else copies_to_drop(summary.equal, source.splits)
+    if not (bad := [*summary.bad, *copies]):
+        return source, summary
+    source = dataclasses.replace(source, splits=drop(source.splits, bad))
+    summary = _summary(path, source, summary.name)
+    return source, dataclasses.replace(summary, dropped=bad)
 
 
 def _check(path: Path, source: Source, name: str) -> None:
@@ -140,16 +169,23 @@ def _check(path: Path, source: Source, name: str) -> None:
         check_labels(FEATURE_DATASETS[name], str(path), split, part)
 
 
-def _check_leakage(path: Path, splits: Mapping[str, SplitStats]) -> None:
-    """Raises DataError if a clip is in two splits."""
-    if shared := shared_ids(splits):
-        one, where = next(iter(shared.items()))
-        raise DataError(
-            "D73",
-            f"{path}: {len(shared)} clips are in more than one split (data leakage), "
-            f"such as {shown(one)} in {' and '.join(where)}.",
-            "use the published splits",
-        )
+def _check_usable(path: Path, source: Source, summary: FileSummary) -> None:
+    """Raises DataError for examples that cannot be used, and for data leakage."""
+    spec = FEATURE_DATASETS[summary.name]
+    if summary.bad:
+        hints = {suggest_dataset(spec, part.labels) for part in source.splits.values()}
+        hint = hints.pop() if len(hints) == 1 else ""
+        raise bad_examples_error(str(path), summary.bad, hint)
+    # A copy of a test example makes the score of the test split invalid; one between
+    # train and valid only biases the choice of the checkpoint, and is a problem that
+    # every command prints.
+    equal = copies(summary, of_test=True)
+    if lines := [*leaks(summary, videos_of(summary.splits)), *equal]:
+        listed = "\n".join(f"  {line}" for line in lines)
+        fix = "use the published splits"
+        if equal:
+            fix += ", or --drop_bad, which leaves the copies out of the earlier split"
+        raise DataError("D73", f"{path}:\n{listed}", fix)
 
 
 def _not_finite(path: Path, splits: Mapping[str, SplitStats]) -> DataError:
@@ -169,9 +205,12 @@ def _not_finite(path: Path, splits: Mapping[str, SplitStats]) -> DataError:
     )
 
 
-def _short_hash(source: Source) -> str:
-    """Eight hex digits that identify the file and the version of the import."""
+def _short_hash(source: Source, summary: FileSummary) -> str:
+    """Eight hex digits that identify the file and how it was imported."""
     key = f"{VERSION} {source.sha256}"
+    # With other examples left out, it is other data.
+    for one in summary.dropped:
+        key += f" {one.split} {one.index:d}"
     return hashlib.sha256(key.encode()).hexdigest()[:8]
 
 

@@ -8,10 +8,14 @@ import numpy as np
 from mmfusion_jax.data.dataset import RegressionTarget
 from mmfusion_jax.data.feature_files.emotion_labels import CLASS, FLAGS, MOSEI_EMOTIONS
 from mmfusion_jax.data.feature_files.padded_sequences import Sequences
-from mmfusion_jax.errors import DataError, join_names, shown, shown_name
+from mmfusion_jax.errors import DataError, join_names, shorten, shown, shown_name
 
 MMSA = "https://github.com/thuiar/MMSA, section on datasets"
 MULT = "https://github.com/yaohungt/Multimodal-Transformer, section on data"
+CMU_LICENSE = (
+    "research use, terms: github.com/CMU-MultiComp-Lab/CMU-MultimodalSDK; the videos "
+    "belong to users of YouTube"
+)
 POLARITIES = ("negative", "neutral", "positive")
 
 
@@ -28,7 +32,9 @@ class FeatureDatasetSpec:
         counts: Sizes of train, valid and test of every known release.
         files: Files to download, and from where.
         by_video: True if every video is in one split only.
-        config: A config that trains on it.
+        configs: The words of configs that train on it; the first is of a paper that
+            reports this dataset.
+        license: What its publishers allow, and where the terms are, in one line.
         shapes: Modality -> steps and features of an example, as in most releases.
         has_token_ids: True if a release has the text as BERT token ids too.
         unimodal: Labels of single modalities, with the meaning of "score".
@@ -42,7 +48,8 @@ class FeatureDatasetSpec:
     counts: tuple[tuple[int, int, int], ...]
     files: tuple[str, ...]
     by_video: bool
-    config: str
+    configs: tuple[str, ...]
+    license: str
     shapes: Mapping[str, tuple[int, int]]
     has_token_ids: bool = True
     unimodal: tuple[str, ...] = ()
@@ -61,7 +68,8 @@ FEATURE_DATASETS = {
             f"mosi_data.pkl or mosi_data_noalign.pkl (GloVe text): {MULT}",
         ),
         True,
-        "configs/mea.py:mosi",
+        ("mea:mosi", "mcl_mcf:mosi", "mcl_mcf:mosi_vectors"),
+        CMU_LICENSE,
         {"text": (50, 768), "audio": (50, 5), "video": (50, 20)},
     ),
     "mosei": FeatureDatasetSpec(
@@ -75,7 +83,14 @@ FEATURE_DATASETS = {
             f"mosei_senti_data.pkl or its noalign version (GloVe text): {MULT}",
         ),
         True,
-        "configs/mea.py:mosei",
+        (
+            "mea:mosei",
+            "mcl_mcf:mosei",
+            "mcl_mcf:mosei_vectors",
+            "hetero_fusion_net:mosei",
+            "of_cmaer_cat:mosei",
+        ),
+        CMU_LICENSE,
         {"text": (50, 768), "audio": (50, 74), "video": (50, 35)},
         not_comparable={
             FLAGS: "six yes/no flags, set where the intensity of the emotion is above "
@@ -95,7 +110,9 @@ FEATURE_DATASETS = {
         ((1368, 456, 457),),
         (f"unaligned_39.pkl: {MMSA}",),
         False,
-        "configs/mcl_mcf.py:sims",
+        ("mcl_mcf:sims", "mcl_mcf:sims_vectors"),
+        "research use, terms: github.com/thuiar/MMSA; the clips are of films, series "
+        "and shows",
         {"text": (39, 768), "audio": (400, 33), "video": (55, 709)},
         unimodal=("score_text", "score_audio", "score_video"),
     ),
@@ -107,7 +124,17 @@ FEATURE_DATASETS = {
         ((2717, 798, 938),),
         (f"iemocap_data.pkl or iemocap_data_noalign.pkl: {MULT}",),
         False,
-        "configs/mea.py:iemocap",
+        (
+            "mea:iemocap",
+            "mea:iemocap_emotion",
+            "mcl_mcf:iemocap_emotion",
+            "hetero_fusion_net:iemocap",
+            "hetero_fusion_net:iemocap_emotion",
+            "of_cmaer_cat:iemocap",
+            "of_cmaer_cat:iemocap_emotion",
+        ),
+        "research use, terms: the release form at sail.usc.edu/iemocap, which every "
+        "user signs",
         {"text": (20, 300), "audio": (20, 74), "video": (20, 35)},
         has_token_ids=False,
         not_comparable={
@@ -132,7 +159,7 @@ def check_labels(
             "D74",
             f"{where} has the labels {join_names(found.labels)}; expected for "
             f"{spec.title}: {shown_name(spec.label)}.",
-            _suggest_dataset(spec, found),
+            suggest_dataset(spec, found.labels),
         )
     if FLAGS in found.labels:
         count = found.labels[FLAGS].shape[1]
@@ -146,35 +173,42 @@ def check_labels(
         return
     low, high = spec.target.low, spec.target.high
     for name, values in _scores(found).items():
-        bad = np.flatnonzero(~((values >= low) & (values <= high)))
-        if bad.size:
+        outside = values[(values < low) | (values > high)]
+        if 2 * outside.size > np.isfinite(values).sum():
             raise DataError(
                 "D74",
-                f"{where}, split {shown(split)}, example {bad[0]:d}: "
-                f"{shown_name(name)} is {values[bad[0]]:g}; expected for "
-                f"{spec.title}: {low:g} to {high:g}.",
-                _suggest_dataset(spec, found) or "fix the labels or remove the example",
+                f"{where}, split {shown(split)}: {shown_name(name)} is out of range in "
+                f"{outside.size:d} of {len(values)} examples, such as {outside[0]:g}; "
+                f"expected for {spec.title}: {low:g} to {high:g}.",
+                suggest_dataset(spec, found.labels) or "scale the scores to this range",
             )
 
 
-def _suggest_dataset(spec: FeatureDatasetSpec, found: Sequences) -> str:
+def license_of(name: str) -> str:
+    """Returns the license of a dataset, as its manifest and results show it."""
+    spec = FEATURE_DATASETS[name]
+    return f"{shown_name(spec.title)}: {shorten(spec.license)}"
+
+
+def suggest_dataset(spec: FeatureDatasetSpec, labels: Mapping[str, np.ndarray]) -> str:
     """Returns a hint with the other datasets that have such labels, or ""."""
     choices = [
         f"--dataset={name}"
         for name, other in FEATURE_DATASETS.items()
-        if other is not spec and other.label in found.labels and _in_range(other, found)
+        if other is not spec and other.label in labels and _in_range(other, labels)
     ]
     return f"did you mean {' or '.join(choices)}?" if choices else ""
 
 
-def _in_range(spec: FeatureDatasetSpec, found: Sequences) -> bool:
+def _in_range(spec: FeatureDatasetSpec, labels: Mapping[str, np.ndarray]) -> bool:
     """Returns whether every label is in the range of a dataset."""
     if spec.target is None:
         return True
     low, high = spec.target.low, spec.target.high
     return all(
         bool(((values >= low) & (values <= high)).all())
-        for values in _scores(found).values()
+        for name, values in labels.items()
+        if name != FLAGS
     )
 
 

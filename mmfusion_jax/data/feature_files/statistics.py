@@ -1,27 +1,20 @@
-"""Computes statistics of feature files, and the problems that they show."""
+"""Computes statistics of feature files."""
 
 import dataclasses
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
-from mmfusion_jax.data.feature_files.known_datasets import FeatureDatasetSpec
-from mmfusion_jax.data.feature_files.padded_sequences import Sequences, video
+from mmfusion_jax.data.feature_files.leaks import digest
+from mmfusion_jax.data.feature_files.padded_sequences import Sequences
 from mmfusion_jax.data.feature_files.summary import (
-    Counts,
     FeatureMoments,
     LengthStats,
     ModalityStats,
     SplitStats,
-    list_counts,
 )
 from mmfusion_jax.data.preprocessing import RunningMoments
 from mmfusion_jax.data.storage.progress import track
-from mmfusion_jax.errors import join_names, shorten, shown, shown_name
-
-LARGE = 1e6
-"""Larger absolute values are reported as a problem."""
 
 
 @dataclasses.dataclass
@@ -88,9 +81,24 @@ class RunningStats:
         )
 
 
-def compute_statistics(splits: Mapping[str, Sequences]) -> dict[str, SplitStats]:
-    """Returns split -> its statistics, labels and ids."""
-    return {split: _split_stats(split, part) for split, part in splits.items()}
+@dataclasses.dataclass(frozen=True)
+class ScannedSplit:
+    """Result of reading every example of a split.
+
+    Attributes:
+        stats: Its statistics, labels and ids.
+        empty: Positions of the examples without a step in any modality.
+        digests: `digest` of every example.
+    """
+
+    stats: SplitStats
+    empty: list[int]
+    digests: list[str]
+
+
+def scan(splits: Mapping[str, Sequences]) -> dict[str, ScannedSplit]:
+    """Returns split -> what all of its examples show."""
+    return {split: _scanned(split, part) for split, part in splits.items()}
 
 
 def replace_nonfinite(rows: np.ndarray) -> np.ndarray:
@@ -98,99 +106,17 @@ def replace_nonfinite(rows: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(rows), rows, rows.dtype.type(0))
 
 
-def count_nonfinite(splits: Mapping[str, SplitStats]) -> Counts:
-    """Returns the numbers of NaN and infinite values, where there are any."""
-    found = {
-        split: {
-            name: stats.nonfinite
-            for name, stats in part.inputs.items()
-            if stats.nonfinite
-        }
-        for split, part in splits.items()
-    }
-    return {split: counts for split, counts in found.items() if counts}
-
-
-def shared_ids(
-    splits: Mapping[str, SplitStats], name: Callable[[str], str] = str
-) -> dict[str, list[str]]:
-    """Name -> its splits, for names that are in more than one split.
-
-    Args:
-        splits: Result of `compute_statistics`.
-        name: Maps an id to the name to compare, such as `video`.
-    """
-    seen: dict[str, list[str]] = {}
-    for split, part in splits.items():
-        for one in sorted({name(i) for i in part.ids}):
-            seen.setdefault(one, []).append(split)
-    return {one: where for one, where in seen.items() if len(where) > 1}
-
-
-def problems(
-    splits: Mapping[str, SplitStats], spec: FeatureDatasetSpec | None
-) -> list[str]:
-    """Returns the problems of a file, one sentence each."""
-    found = []
-    for split, counts in count_nonfinite(splits).items():
-        listed = list_counts(counts)
-        found.append(f"{split}: NaN or infinite values: {listed}")
-    if shared := shared_ids(splits):
-        listed = join_names(list(shared)[:3])
-        found.append(f"{len(shared)} clips are in two splits (data leakage): {listed}")
-    elif (spec is None or spec.by_video) and (shared := shared_ids(splits, video)):
-        listed = join_names(list(shared)[:3])
-        found.append(f"{len(shared)} videos are in two splits (data leakage): {listed}")
-    for split, part in splits.items():
-        twice = [i for i, count in Counter(part.ids).items() if count > 1]
-        if twice:
-            found.append(
-                f"{split}: {len(twice)} duplicate clips, such as {shown(twice[0])}"
-            )
-        for name, stats in part.inputs.items():
-            low, high = stats.low or 0.0, stats.high or 0.0
-            if stats.features and max(abs(low), abs(high)) > LARGE:
-                found.append(
-                    f"{split}: {shown_name(name)} has values from {low:g} to {high:g}"
-                )
-    return found + _label_problems(splits)
-
-
-def remarks(
-    splits: Mapping[str, SplitStats], spec: FeatureDatasetSpec | None
-) -> list[str]:
-    """Returns remarks about a file that are not problems, one sentence each."""
-    found = []
-    counts = tuple(part.count for part in splits.values())
-    if spec is not None and counts not in spec.counts:
-        listed = " or ".join("/".join(map(str, sizes)) for sizes in spec.counts)
-        found.append(
-            f"the splits have {'/'.join(map(str, counts))} examples; published: "
-            f"{listed}"
-        )
-    if spec is not None and not spec.by_video and (shared := shared_ids(splits, video)):
-        found.append(
-            f"{len(shared)} videos, and their speakers, are in more than one split, as "
-            "published"
-        )
-    if not any(part.ids for part in splits.values()):
-        found.append("no ids: clips in two splits (data leakage) cannot be checked")
-    for split, part in splits.items():
-        found += [f"{split}: {shorten(note)}" for note in part.notes]
-        for name, stats in part.inputs.items():
-            found += [
-                f"{split}: {shorten(one)}" for one in _modality_remarks(name, stats)
-            ]
-    return found
-
-
-def _split_stats(split: str, part: Sequences) -> SplitStats:
+def _scanned(split: str, part: Sequences) -> ScannedSplit:
     running = {name: RunningStats() for name in part.inputs}
-    for example in track(part.examples(), len(part), f"checking {split}"):
+    empty, digests = [], []
+    for i, example in enumerate(track(part.examples(), len(part), f"checking {split}")):
         for name, rows in example.items():
             running[name].add(rows)
+        if not any(map(len, example.values())):
+            empty.append(i)
+        digests.append(digest(example))
     labels = part.labels.items()
-    return SplitStats(
+    stats = SplitStats(
         count=len(part),
         inputs={name: stats.result() for name, stats in running.items()},
         scores={name: v.tolist() for name, v in labels if v.ndim == 1},
@@ -198,36 +124,4 @@ def _split_stats(split: str, part: Sequences) -> SplitStats:
         ids=list(part.ids),
         notes=list(part.notes),
     )
-
-
-def _modality_remarks(name: str, stats: ModalityStats) -> list[str]:
-    """Remarks about a modality of a split."""
-    found = []
-    if absent := stats.absent:
-        found.append(f"{absent:d} examples have no {shown_name(name)}")
-    if silent := stats.silent:
-        found.append(f"{shown_name(name)} of {silent:d} examples is all zeros")
-    if stats.moments and (constant := stats.moments.constant):
-        found.append(
-            f"{constant:d} of {stats.features:d} features of "
-            f"{shown_name(name)} are constant"
-        )
-    return found
-
-
-def _label_problems(splits: Mapping[str, SplitStats]) -> list[str]:
-    """Labels that are NaN or infinite, and splits in which all labels are equal."""
-    found = []
-    for split, part in splits.items():
-        for name, values in part.labels.items():
-            if bad := int((~np.isfinite(values)).sum()):
-                found.append(
-                    f"{split}: {bad:d} values of label "
-                    f"{shown(name)} are NaN or infinite"
-                )
-            if len(values) > 1 and (values == values[0]).all():
-                found.append(
-                    f"{split}: label {shown(name)} is "
-                    f"{shown(values[0].tolist())} in every example"
-                )
-    return found
+    return ScannedSplit(stats, empty, digests)

@@ -8,11 +8,13 @@ from typing import Annotated, TypeAlias
 import msgspec
 import numpy as np
 
+from mmfusion_jax.data.feature_files.bad_examples import BadExample
 from mmfusion_jax.data.feature_files.emotion_labels import CLASS, FLAGS, one_class
 from mmfusion_jax.data.feature_files.known_datasets import (
     FEATURE_DATASETS,
     FeatureDatasetSpec,
 )
+from mmfusion_jax.data.feature_files.leaks import EqualExamples
 from mmfusion_jax.data.splits import SPLITS
 from mmfusion_jax.errors import shorten, shown, shown_name
 from mmfusion_jax.results.json_file import check, names_match
@@ -164,6 +166,9 @@ class FileSummary:
         splits: "train", "valid" and "test".
         repaired: Number of values that an import has replaced by 0, where there are
             any.
+        bad: Examples that cannot be used; an import has none.
+        dropped: Examples that an import left out.
+        equal: Examples with equal features in more than one split.
     """
 
     file: str
@@ -173,6 +178,9 @@ class FileSummary:
     name: str
     splits: dict[str, SplitStats]
     repaired: Counts = field(default_factory=dict)
+    bad: list[BadExample] = field(default_factory=list)
+    dropped: list[BadExample] = field(default_factory=list)
+    equal: list[EqualExamples] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         names_match(self.splits, SPLITS, "splits")
@@ -184,7 +192,12 @@ class FileSummary:
         if self.name:
             check(self.name in FEATURE_DATASETS, "name: not a dataset")
             spec = FEATURE_DATASETS[self.name]
-            check(_labels_fit(self.splits, spec), f"labels: not those of {spec.title}")
+            fit = _labels_fit(self.splits, spec, not self.bad)
+            check(fit, f"labels: not those of {spec.title}")
+        for group in self.equal:
+            for split, index in zip(group.splits, group.indices, strict=True):
+                inside = split in SPLITS and index < self.splits[split].count
+                check(inside, "equal: not an example of a split")
 
     @property
     def spec(self) -> FeatureDatasetSpec | None:
@@ -260,13 +273,34 @@ def class_lines(found: FileSummary) -> list[str]:
     return lines
 
 
+def count_nonfinite(splits: Mapping[str, SplitStats]) -> Counts:
+    """Returns the numbers of NaN and infinite values, where there are any."""
+    found = {
+        split: {
+            name: stats.nonfinite
+            for name, stats in part.inputs.items()
+            if stats.nonfinite
+        }
+        for split, part in splits.items()
+    }
+    return {split: counts for split, counts in found.items() if counts}
+
+
 def list_counts(counts: Mapping[str, int]) -> str:
     """Returns numbers of values by modality as text, such as "2 of audio"."""
     return ", ".join(f"{count} of {shown_name(name)}" for name, count in counts.items())
 
 
-def _labels_fit(splits: Mapping[str, SplitStats], spec: FeatureDatasetSpec) -> bool:
-    """Returns whether the labels are those of a dataset, as in `check_labels`."""
+def _labels_fit(
+    splits: Mapping[str, SplitStats], spec: FeatureDatasetSpec, in_range: bool
+) -> bool:
+    """Returns whether the labels are those of a dataset, as in `check_labels`.
+
+    Args:
+        splits: The splits.
+        spec: The dataset.
+        in_range: Every score must be in the range of the dataset.
+    """
     parts = splits.values()
     if any(name != FLAGS for part in parts for name in part.flags):
         return False
@@ -278,6 +312,9 @@ def _labels_fit(splits: Mapping[str, SplitStats], spec: FeatureDatasetSpec) -> b
     low, high = spec.target.low, spec.target.high
     return all(
         spec.label in part.scores
-        and all(low <= score <= high for v in part.scores.values() for score in v)
+        and (
+            not in_range
+            or all(low <= score <= high for v in part.scores.values() for score in v)
+        )
         for part in parts
     )

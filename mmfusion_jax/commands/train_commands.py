@@ -1,0 +1,158 @@
+"""Finds the configs that train on an import, by tracing the shapes of their models."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+
+from mmfusion_jax.cli.flags import Flag, parse
+from mmfusion_jax.config import build, build_data
+from mmfusion_jax.config.load import Config, load_config
+from mmfusion_jax.config.resolve import resolve
+from mmfusion_jax.data.datasets.sentiment_files import TEXTS
+from mmfusion_jax.data.feature_files.summary import FileSummary
+from mmfusion_jax.errors import UserError, shorten, shown_name
+from mmfusion_jax.types import Array, Batch
+
+MODALITIES = ("text", "audio", "video")
+WORKDIR = Flag("workdir", "", "output folder")
+OUT_OF_VOCABULARY = "C30"
+WORD_VECTORS = "mult"
+"""Beginning of the layout whose text is a vector for each word, not of a sentence."""
+
+LEARNED = ("conv_lstm", "conv1d")
+"""Encoders that learn an embedding of ids of any vocabulary."""
+
+FIRST_STEP = "mcl_mcf"
+"""The paper whose model takes the first step of the text for the sentence, as of BERT;
+the encoder lstm has one step, its last state."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainCommands:
+    """Configs for an import.
+
+    Attributes:
+        commands: Command lines that train on it.
+        misfits: Sentences on configs that do not fit, where the user should know: there
+            are ids without an embedding, or no config fits.
+    """
+
+    commands: list[str]
+    misfits: list[str]
+
+
+def find_train_commands(found: FileSummary, file: str) -> TrainCommands:
+    """Returns the commands that train on an import.
+
+    Every config of the dataset is resolved with the flags that the file requires, and
+    its loss is traced with the shapes of the import. Nothing is compiled.
+
+    Args:
+        found: The import.
+        file: Value of `config.data.file`; "" if there is only one import.
+    """
+    if found.spec is None:
+        return TrainCommands([], [])
+    commands, misfits, vocabulary = [], [], []
+    for word in found.spec.configs:
+        errors = []
+        for flags in _variants(word, found, file):
+            try:
+                trace_loss(word, flags)
+            except UserError as error:
+                errors.append(error)
+                continue
+            commands.append(command_line(word, flags))
+            break
+        else:
+            for error in errors[:1]:
+                line = f"{shown_name(word)} does not fit: {shorten(error.args[0])}"
+                misfits.append(line)
+                if error.code == OUT_OF_VOCABULARY:
+                    vocabulary.append(line)
+    return TrainCommands(commands, vocabulary if commands else misfits)
+
+
+def command_line(word: str, flags: list[str]) -> str:
+    """Returns the command that trains a config."""
+    paper, _, data = word.partition(":")
+    words = " ".join([f"--config=configs/{paper}.py:{data}", *flags])
+    return f"python -m mmfusion_jax.main {shorten(words, 1000)}"
+
+
+def trace_loss(word: str, flags: list[str]) -> None:
+    """Traces the training loss of a config on its data.
+
+    Args:
+        word: The config, such as "mea:mosi".
+        flags: Its flags, such as "--config.data.text=words".
+
+    Raises:
+        UserError: The config does not fit the data.
+    """
+    request = parse([f"--config={word}", *flags], (WORKDIR,), True)
+    spec = dataclasses.replace(resolve(request.config), parallel="jit")
+    data = build_data.build_dataset(spec, build_data.fold_numbers(spec)[0])
+    build_data.check_ids(spec, data)
+    pipeline = build_data.build_pipeline(spec, data, spec.seed)
+    task = build.build_task(spec, data)
+    plan = build.build_plan(spec, task, pipeline.steps_per_epoch)
+    parts = build.build_components(spec, data, plan.steps)
+
+    def loss(batch: Batch) -> Array:
+        key = jax.random.key(0)
+        variables = parts.model.init(key, batch, train=False)
+        outputs, _ = parts.model.apply(
+            variables,
+            batch,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": key},
+        )
+        return parts.objective(outputs, batch, jnp.array(0))[0]
+
+    jax.eval_shape(loss, pipeline.dummy_batch())
+
+
+def _variants(word: str, found: FileSummary, file: str) -> Iterator[list[str]]:
+    """Yields the flags with which a config may fit an import; the first one that does.
+
+    Texts and encoders that a config would silently use in another way than its paper,
+    such as a BERT on ids of another vocabulary, are not offered.
+    """
+    config: Config = load_config(word)
+    encoders, wanted = config.model.encoders, config.data.text
+    inputs = found.splits["train"].inputs
+    texts = [text for text, stored in TEXTS.items() if stored in inputs]
+    absent = [m for m in ("audio", "video") if m not in inputs]
+    absent += [] if texts else ["text"]
+    common = [f"--config.data.file={file}"] if file else []
+    common += [
+        f"--config.model.encoders.{modality}=None"
+        for modality in MODALITIES
+        if modality in absent and modality in encoders
+    ]
+    if not texts:
+        yield common
+        return
+    first_step = word.startswith(FIRST_STEP) and encoders.text.name != "lstm"
+    if wanted in texts:
+        by_word = found.layout.startswith(WORD_VECTORS) and wanted == "vectors"
+        lstm = ["--config.model.encoders.text.name=lstm"]
+        yield [*common, *(lstm if by_word and first_step else [])]
+        return
+    if wanted != "vectors" or word.startswith(FIRST_STEP):
+        yield common  # an error, which is the reason
+        return
+    for text in texts:
+        stored, learned = TEXTS[text], encoders.text.name in LEARNED
+        if text == "bert" and not learned:
+            continue
+        highest = max(part.inputs[stored].high or 0 for part in found.splits.values())
+        flags = [*common, f"--config.data.text={text}"]
+        if not learned:
+            flags.append("--config.model.encoders.text.name=conv_lstm")
+        size = f"--config.model.encoders.text.vocab_size={int(highest) + 1:d}"
+        yield [*flags, size]
