@@ -670,8 +670,9 @@ _CODES = (
         "D76",
         "Ambiguous file name",
         """Several files of a dataset have been imported and `config.data.file` (or
-        `--file`) is not set, or it matches none or several of them. The first letters
-        of a name are enough.""",
+        `--file`) is not set, or it matches none or several of them. The message lists
+        them with their files and dates. The first letters of a name are enough, or the
+        name of the file that was imported.""",
     ),
     _code(
         "D77",

@@ -42,7 +42,10 @@ def import_command(command: ParsedCommand) -> None:
         return
     # Slow imports, needed only once the flags are known to be valid.
     from mmfusion_jax.commands.check_features import finding_lines
-    from mmfusion_jax.data.datasets.sentiment_files import list_imports
+    from mmfusion_jax.data.datasets.sentiment_files import (
+        describe_imports,
+        list_imports,
+    )
     from mmfusion_jax.data.feature_files.findings import find_problems
     from mmfusion_jax.data.feature_files.importer import FOLDER
     from mmfusion_jax.data.feature_files.summary import (
@@ -71,7 +74,10 @@ def import_command(command: ParsedCommand) -> None:
     _print_imported(found.folder, found.already_imported)
     _show(f"license: {shorten(found.license)}")
     # With several imports, the commands must name one of them.
-    file = Path(found.folder).name if len(list_imports(name)) > 1 else ""
+    imports = list_imports(name)
+    file = Path(found.folder).name if len(imports) > 1 else ""
+    for line in describe_imports(name, imports) if file else ():
+        _show(f"  import of {shown_name(name)}: {line}")
     _print_train_commands(found, file)
     suffix = f" --file={file}" if file else ""
     _show(f"check:  python -m mmfusion_jax data check {shown_name(name)}{suffix}")

@@ -114,7 +114,10 @@ def test_ids_that_identify_no_example_are_not_ids():
     }
     assert known_ids({"train": ["None", "a"], "test": ["b "]})["train"] == ("", "a")
     assert known_ids({"train": ["0", "1"], "test": ["0"]})["test"] == ()
+    assert known_ids({"train": ["2", "1"], "test": ["1"]})["test"] == ()
     assert known_ids({"train": ["0", "2"], "test": ["0"]})["test"] == ("0",)
+    mixed = {"train": ["a1$_$3", "a2$_$0"], "test": ["a1_4", "a3_1"]}
+    assert find_videos(mixed).names["test"] == ["a1", "a3"]
     assert not find_videos({"train": (), "test": ()}).names["train"]
 
 

@@ -377,10 +377,8 @@ def find_import(name: str, file: str, flag: str) -> Path:
         matching = [one for one in imports if _origin(root / one).source == file]
     if len(matching) == 1:
         return root / matching[0]
-    choices = "\n       ".join(
-        f"{shown_name(flag)}={shown_name(one)}  {_origin(root / one).description}"
-        for one in matching or imports
-    )
+    listed = describe_imports(name, matching or imports)
+    choices = "\n       ".join(f"{shown_name(flag)}={line}" for line in listed)
     what = "is ambiguous" if matching else "has no match"
     raise DataError(
         "D76",
@@ -388,6 +386,14 @@ def find_import(name: str, file: str, flag: str) -> Path:
         f"{shown_name(name)}.",
         choices,
     )
+
+
+def describe_imports(name: str, imports: Sequence[str]) -> list[str]:
+    """Returns a line for each import of a dataset: name, contents, source and date."""
+    root = cache_folder(FOLDER) / name
+    return [
+        f"{shown_name(i)}  {shorten(_origin(root / i).description)}" for i in imports
+    ]
 
 
 def _origin(folder: Path) -> StoreOrigin:

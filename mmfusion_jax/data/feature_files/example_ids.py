@@ -67,11 +67,9 @@ def known_ids(ids: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
         if every split counts its own examples from 0 or 1.
     """
     cleaned = {split: tuple(map(_clean, part)) for split, part in ids.items()}
-    rows = all(
-        part in (_numbers(0, len(part)), _numbers(1, len(part)))
-        for part in cleaned.values()
-    )
-    if rows or not any(any(part) for part in cleaned.values()):
+    if all(map(_are_rows, cleaned.values())) or not any(
+        any(part) for part in cleaned.values()
+    ):
         return {split: () for split in ids}
     return cleaned
 
@@ -100,8 +98,7 @@ def find_videos(ids: Mapping[str, Sequence[str]]) -> Videos:
             "no ids: clips and videos in two splits cannot be detected",
         )
     found = {one: _unambiguous(one) for one in given}
-    if not any(found.values()):
-        found |= _ambiguous(list(found))
+    found |= _ambiguous([one for one, name in found.items() if not name])
     names = {
         split: [found[one] if one else "" for one in part]
         for split, part in ids.items()
@@ -143,8 +140,11 @@ def _clean(name: str) -> str:
     return "" if text.lower() in MISSING else text
 
 
-def _numbers(first: int, count: int) -> tuple[str, ...]:
-    return tuple(map(str, range(first, first + count)))
+def _are_rows(names: Sequence[str]) -> bool:
+    """Returns whether ids are the numbers 0 to n - 1 or 1 to n, in any order."""
+    numbers = {int(one) for one in names if one.isdecimal() and len(one) < 10}
+    count = len(names)
+    return numbers in ({*range(count)}, {*range(1, count + 1)})
 
 
 def _unambiguous(name: str) -> str:

@@ -68,8 +68,19 @@ def find_problems(found: FileSummary) -> Findings:
         ],
         _remarks(found, videos),
         _other_labels(found),
-        [videos.unknown] if videos.unknown else [],
+        _unchecked(found, videos),
     )
+
+
+def _unchecked(found: FileSummary, videos: Videos) -> list[str]:
+    """Returns what could not be checked."""
+    lines = [videos.unknown] if videos.unknown else []
+    if found.spec is None:
+        lines.append(
+            "the range and number of the labels: the dataset is not known, --dataset "
+            "names it"
+        )
+    return lines
 
 
 def videos_of(splits: Mapping[str, SplitStats]) -> Videos:

@@ -10,6 +10,7 @@ import array_record.python.array_record_module  # noqa: F401  before limits appl
 import numpy as np
 
 from mmfusion_jax.data.feature_files.bad_examples import (
+    NOTHING,
     bad_examples_error,
     copies_to_drop,
     drop,
@@ -174,7 +175,9 @@ def _check_usable(path: Path, source: Source, summary: FileSummary) -> None:
     spec = FEATURE_DATASETS[summary.name]
     if summary.bad:
         hints = {suggest_dataset(spec, part.labels) for part in source.splits.values()}
-        hint = hints.pop() if len(hints) == 1 else ""
+        # Another dataset is a remedy only for scores that are out of range.
+        outside = any(one.kind != NOTHING for one in summary.bad)
+        hint = hints.pop() if outside and len(hints) == 1 else ""
         raise bad_examples_error(str(path), summary.bad, hint)
     # A copy of a test example makes the score of the test split invalid; one between
     # train and valid only biases the choice of the checkpoint, and is a problem that

@@ -59,17 +59,13 @@ def store_origin(folder: Path, path: Path) -> StoreOrigin:
     date = time.strftime("%Y-%m-%d", time.localtime(made))
     kind = path.parts[0].partition("-")[0]
     what = TITLES.get(kind, kind)
-    try:
-        manifest = json.loads(file.read_text())
-    except (OSError, ValueError, RecursionError):
-        manifest = None
-    if not isinstance(manifest, dict):
+    if not (manifest := _read(file)):
         return StoreOrigin(f"{what}, manifest not readable", "", date)
     title = manifest.get("title")
     title = title if isinstance(title, str) and title else _title(what, path, manifest)
     version = manifest.get("version")
     return StoreOrigin(
-        f"{title}{_count(manifest)}",
+        f"{title}{_count(folder, manifest)}",
         next((v for k in SOURCES if isinstance(v := manifest.get(k), str)), ""),
         date,
         version if type(version) is int else 0,
@@ -85,10 +81,26 @@ def _title(what: str, path: Path, manifest: Mapping[str, Any]) -> str:
     return f"{path.parts[1]} {what}{suffix}"
 
 
-def _count(manifest: Mapping[str, Any]) -> str:
+def _count(folder: Path, manifest: Mapping[str, Any]) -> str:
     """Returns the number of examples in a store as text; "" if it is unknown."""
+    counts = _counts(manifest)
+    if not counts:  # a store of several parts, which are stores themselves
+        for part in folder.glob(f"*/{MANIFEST}"):
+            counts += _counts(_read(part))
+    return f", {sum(counts):d} examples" if counts else ""
+
+
+def _counts(manifest: Mapping[str, Any]) -> list[int]:
+    """Returns the number of examples of each split of a store."""
     counts = manifest.get("counts")
-    if not isinstance(counts, dict):
-        return ""
-    numbers = [n for n in counts.values() if type(n) is int]
-    return f", {sum(numbers):d} examples" if numbers else ""
+    values = counts.values() if isinstance(counts, dict) else ()
+    return [count for count in values if type(count) is int]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Returns a manifest; {} if it is not readable."""
+    try:
+        manifest = json.loads(file.read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
