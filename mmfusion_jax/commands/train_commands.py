@@ -35,8 +35,8 @@ class TrainCommands:
 
     Attributes:
         commands: Command lines that train on it.
-        misfits: Sentences on configs that do not fit, where the user should know: there
-            are ids without an embedding, or no config fits.
+        misfits: Sentences on configs that do not fit: those with ids that have no
+            embedding, those whose error is a bug, and, if no config fits, all of them.
     """
 
     commands: list[str]
@@ -55,24 +55,36 @@ def find_train_commands(found: FileSummary, file: str) -> TrainCommands:
     """
     if found.spec is None:
         return TrainCommands([], [])
-    commands, misfits, vocabulary = [], [], []
+    # Shapes do not need an accelerator, which another process may hold.
+    jax.config.update("jax_platforms", "cpu")
+    commands, misfits, always = [], [], []
     for word in found.spec.configs:
-        errors = []
-        for flags in _variants(word, found, file):
-            try:
-                trace_loss(word, flags)
-            except UserError as error:
-                errors.append(error)
-                continue
+        flags, error = _first_fit(word, found, file)
+        if error is None:
             commands.append(command_line(word, flags))
-            break
+            continue
+        about = error.args[0] if isinstance(error, UserError) else error
+        line = f"{shown_name(word)} does not fit: {shorten(about)}"
+        misfits.append(line)
+        # A config whose error is not one of the user's would be missed without a word.
+        if not isinstance(error, UserError) or error.code == OUT_OF_VOCABULARY:
+            always.append(line)
+    return TrainCommands(commands, always if commands else misfits)
+
+
+def _first_fit(
+    word: str, found: FileSummary, file: str
+) -> tuple[list[str], Exception | None]:
+    """Returns the first flags with which a config fits, or the first error."""
+    first: Exception | None = None
+    for flags in _variants(word, found, file):
+        try:
+            trace_loss(word, flags)
+        except Exception as error:
+            first = first or error
         else:
-            for error in errors[:1]:
-                line = f"{shown_name(word)} does not fit: {shorten(error.args[0])}"
-                misfits.append(line)
-                if error.code == OUT_OF_VOCABULARY:
-                    vocabulary.append(line)
-    return TrainCommands(commands, vocabulary if commands else misfits)
+            return flags, None
+    return [], first
 
 
 def command_line(word: str, flags: list[str]) -> str:

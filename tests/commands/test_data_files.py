@@ -683,6 +683,17 @@ def test_ids_beyond_the_vocabulary_are_named_and_their_config_is_not_printed(
     assert "has ids from 1 to 29000" in out
 
 
+def test_a_config_that_fails_in_another_way_is_named(tmp_path, capsys, monkeypatch):
+    def fail(word, flags):
+        if word == "mcl_mcf:mosi":
+            raise TypeError("dot_general requires contracting dimensions")
+
+    monkeypatch.setattr(train_commands, "trace_loss", fail)
+    found, out = imported(tmp_path, capsys, mmsa())
+    assert found == ["mea.py:mosi", "mcl_mcf.py:mosi_vectors"]
+    assert "mcl_mcf:mosi does not fit: dot_general requires" in out
+
+
 @pytest.mark.ci
 def test_the_printed_commands_are_those_that_fit(tmp_path, capsys, traced):
     found, out = imported(tmp_path, capsys, mult(aligned=True), "mosei")

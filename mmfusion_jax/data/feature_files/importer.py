@@ -185,7 +185,7 @@ def _check_usable(path: Path, source: Source, summary: FileSummary) -> None:
     equal = copies(summary, of_test=True)
     if lines := [*leaks(summary, videos_of(summary.splits)), *equal]:
         listed = "\n".join(f"  {line}" for line in lines)
-        fix = "use the published splits"
+        fix = "use the published splits, or put all clips of a video into one split"
         if equal:
             fix += ", or --drop_bad, which leaves the copies out of the earlier split"
         raise DataError("D73", f"{path}:\n{listed}", fix)
