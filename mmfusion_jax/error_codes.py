@@ -182,8 +182,9 @@ _CODES = (
     _code(
         "C13",
         "Modality has no encoder",
-        """`config.pretrain_unimodal`, or `modalities` of a term of `config.losses`,
-        contains a modality that has no encoder in `config.model.encoders`.""",
+        """`config.pretrain_unimodal`, or an option of the model, of its fusion block or
+        of a term of `config.losses`, such as `modalities`, names a modality that has no
+        encoder in `config.model.encoders`.""",
     ),
     _code(
         "C14",

@@ -37,7 +37,10 @@ def shown(value: Any) -> str:
         value = str(value)
     elif type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
         value = value.item()
-    text = _SHORT.repr(value)
+    try:
+        text = _SHORT.repr(value)
+    except ValueError:  # Python does not write integers of thousands of digits
+        return "a number of thousands of digits"
     return text if len(text) <= 2 * SHOWN_LENGTH else f"{text[:SHOWN_LENGTH]}..."
 
 

@@ -15,12 +15,15 @@ from mmfusion_jax.config.registry import TABLES
 from mmfusion_jax.config.validate import PartName, check_type, choices
 from mmfusion_jax.errors import ConfigError, join_names
 from mmfusion_jax.option_types import (
+    LearningRate,
     NonNegativeFloat,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
     Range,
+    Seed,
     SelectionProtocol,
+    Size,
+    Weight,
 )
 
 # An object of its own, since None and "" are values of fields.
@@ -57,11 +60,14 @@ class Field:
 
 NAMES = tuple[str, ...]
 Factor = Annotated[float, Range(0, 1, exclusive=True)]
+# Larger ones would be lists, steps or threads that no machine holds.
+MAX_SEED = 2**31 - 1
+Count = Annotated[int, Range(1, 10_000)]
+Epochs = Annotated[int, Range(0, 1_000_000)]
+Threads = Annotated[int, Range(0, 1024)]
 FIELDS: Mapping[str, Field] = {
-    "seed": Field(
-        0, "Seed of the weights, the order and the augmentation.", NonNegativeInt
-    ),
-    "seeds": Field(1, "Number of runs, with seed, seed + 1, ...", PositiveInt),
+    "seed": Field(0, "Seed of the weights, the order and the augmentation.", Seed),
+    "seeds": Field(1, "Number of runs, with seed, seed + 1, ...", Count),
     "protocol": Field(
         "validation",
         "What selects the checkpoint; as_published does what the paper's code does, and"
@@ -75,19 +81,17 @@ FIELDS: Mapping[str, Field] = {
     "pretrain_unimodal": Field(
         (), "Modalities whose encoders are pretrained alone.", NAMES
     ),
-    "pretrain_epochs": Field(
-        0, "Epochs of the pretraining; 0: train.epochs.", NonNegativeInt
-    ),
+    "pretrain_epochs": Field(0, "Epochs of the pretraining; 0: train.epochs.", Epochs),
     "data.name": Field(REQUIRED, "The dataset.", PartName("dataset")),
     "data.label": Field(REQUIRED, "The label to predict.", str),
     "data.fold": Field("0", "Number of the fold to run, or all."),
-    "data.folds": Field(1, "Number of folds.", PositiveInt),
-    "data.batch_size": Field(32, "Examples per step, on all devices.", PositiveInt),
-    "data.num_read_threads": Field(2, "Threads that read examples.", NonNegativeInt),
+    "data.folds": Field(1, "Number of folds.", Count),
+    "data.batch_size": Field(32, "Examples per step, on all devices.", Size),
+    "data.num_read_threads": Field(2, "Threads that read examples.", Threads),
     "model.name": Field(REQUIRED, "The model.", PartName("model")),
     "optim.name": Field("adam", "The optimizer.", PartName("optimizer")),
     "optim.learning_rate": Field(
-        1e-3, "Learning rate before the schedule.", PositiveFloat
+        1e-3, "Learning rate before the schedule.", LearningRate
     ),
     "optim.schedule.name": Field(
         "constant", "Schedule of the learning rate.", PartName("schedule")
@@ -95,11 +99,9 @@ FIELDS: Mapping[str, Field] = {
     "optim.clip_norm": Field(
         0.0, "Maximum norm of the gradient; 0 does not clip.", NonNegativeFloat
     ),
-    "optim.weight_decay": Field(
-        0.0, "Decoupled weight decay; requires adamw.", NonNegativeFloat
-    ),
+    "optim.weight_decay": Field(0.0, "Decoupled weight decay; requires adamw.", Weight),
     "optim.coupled_weight_decay": Field(
-        0.0, "Weight decay that is added to the gradient (L2).", NonNegativeFloat
+        0.0, "Weight decay that is added to the gradient (L2).", Weight
     ),
     "optim.decay_mask": Field(
         "all",
@@ -122,7 +124,7 @@ FIELDS: Mapping[str, Field] = {
     "optim.gradient_accumulation_steps": Field(
         1, "Parts into which a batch is split, to save memory.", PositiveInt
     ),
-    "train.epochs": Field(REQUIRED, "Passes over the training split.", NonNegativeInt),
+    "train.epochs": Field(REQUIRED, "Passes over the training split.", Epochs),
     "train.selection_metric": Field(
         "accuracy", "Metric that selects the checkpoint, or loss."
     ),
@@ -149,7 +151,7 @@ FIELDS: Mapping[str, Field] = {
         True, "Examine streams, loss terms and missing modalities after training."
     ),
     "distributed.coordinator": Field("", "HOST:PORT of process 0."),
-    "distributed.num_processes": Field(1, "Number of processes.", PositiveInt),
+    "distributed.num_processes": Field(1, "Number of processes.", Count),
     "distributed.process_id": Field(
         0, "Index of this process, from 0.", NonNegativeInt
     ),
@@ -172,7 +174,7 @@ MEMBERS: Mapping[str, Any] = {
     "model.encoders.*.weights": str,
     "model.fusion.name": PartName("fusion"),
     "losses.*.name": PartName("loss"),
-    "losses.*.weight": float,
+    "losses.*.weight": Weight,
     "metrics.*.name": PartName("metric"),
 }
 """Pattern of field names within groups -> the type of such a field."""
@@ -212,6 +214,7 @@ def check_values(values: Mapping[str, Any]) -> None:
         if value is not None and (hint := _type_of(name)) is not None:
             check_type(f"--config.{name}", value, hint)
     _check_processes(values)
+    _check_last_seed(values)
 
 
 def part_kind(name: str) -> str:
@@ -249,6 +252,18 @@ def _check_processes(values: Mapping[str, Any]) -> None:
             "C12",
             f"--config.distributed.num_processes={count} requires a coordinator.",
             "--config.distributed.coordinator=HOST:PORT, the address of process 0",
+        )
+
+
+def _check_last_seed(values: Mapping[str, Any]) -> None:
+    """Raises ConfigError if the last of several seeds is too large for JAX."""
+    first, count = values.get("seed") or 0, values.get("seeds") or 1
+    if first + count - 1 > MAX_SEED:
+        raise ConfigError(
+            "C10",
+            f"--config.seed={first:d} is out of range: the last of {count:d} seeds is "
+            f"{first + count - 1:d}.",
+            f"--config.seed=0, or up to {MAX_SEED - count + 1:d}",
         )
 
 

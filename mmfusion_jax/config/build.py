@@ -33,6 +33,7 @@ from mmfusion_jax.types import Array, Model, PyTree
 from mmfusion_jax.weights import RANDOM, REQUIRED, missing_weights
 from mmfusion_jax.weights.convert import WeightMapping
 
+MAX_STEPS = 2**31 - 1
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
 
@@ -90,6 +91,7 @@ def build_components(
         data: Its dataset, for the classes of the label.
         steps: Total number of training steps, for schedules.
     """
+    check_steps(spec, steps)
     executor = Executor(spec.parallel)
     accumulate = spec.optimizer.gradient_accumulation_steps
     executor.check_batch_size(spec.data.batch_size, accumulate)
@@ -159,6 +161,18 @@ def _integration(spec: ExperimentSpec) -> IntegrationScoreSpec | None:
     if spec.integration is None:
         return None
     return spec.integration.build(modalities=spec.model.modalities)
+
+
+def check_steps(spec: ExperimentSpec, steps: int) -> None:
+    """Raises ConfigError if the number of steps is too large for an int32."""
+    if steps > MAX_STEPS:
+        per_epoch = steps // spec.training.epochs
+        raise ConfigError(
+            "C10",
+            f"config.train.epochs={spec.training.epochs:d} of {per_epoch:d} steps are "
+            f"more than {MAX_STEPS:d} steps.",
+            f"--config.train.epochs={MAX_STEPS // per_epoch:d} or less",
+        )
 
 
 def check_selection_metric(name: str, task: Task) -> None:

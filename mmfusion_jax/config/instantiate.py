@@ -2,9 +2,10 @@
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
-from mmfusion_jax.config.validate import check_type
+from mmfusion_jax.config.validate import check_type, metadata
 from mmfusion_jax.errors import (
     ConfigError,
     join_names,
@@ -12,6 +13,7 @@ from mmfusion_jax.errors import (
     shown_name,
     suggest,
 )
+from mmfusion_jax.option_types import Divides
 
 LINEN_FIELDS = frozenset({"parent", "name"})
 """Fields that every Linen module has."""
@@ -48,6 +50,7 @@ def check_options(
     where: str,
     provided: Collection[str] = (),
     offered: Collection[str] = (),
+    types: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Checks options before the target is called with them.
 
@@ -57,11 +60,12 @@ def check_options(
         where: The group of fields of the config, for messages.
         provided: Arguments that do not come from the config.
         offered: Arguments that need not come from the config.
+        types: Types of arguments whose annotations do not have bounds.
 
     Raises:
         ConfigError: The target has no such argument, an option has another type than
-            the annotation of its argument, or an argument without a default is missing
-            or None.
+            the annotation of its argument, or does not divide the option that it must
+            divide, or an argument without a default is missing or None.
     """
     arguments = arguments_of(target)
     any_name = takes_any(target)
@@ -79,13 +83,14 @@ def check_options(
     _check_set(required, options, where)
     for name, value in options.items():
         if name in names:
-            hint = arguments[name].annotation
+            hint = types.get(name, arguments[name].annotation)
             if hint is not inspect.Parameter.empty and not isinstance(hint, str):
                 check_type(f"{where}.{name}", value, hint)
         elif not any_name or name in provided:
             raise ConfigError(
                 "C02", f"{where}.{shown_name(name)} is unknown.", suggest(name, names)
             )
+    _check_divisors(arguments, options, where)
     for name in names:
         if name in required and name not in options:
             raise ConfigError(
@@ -96,6 +101,29 @@ def check_options(
                     f"; not from the config: {join_names(provided)}" if provided else ""
                 ),
             )
+
+
+def _check_divisors(
+    arguments: Mapping[str, inspect.Parameter],
+    options: Mapping[str, Any],
+    where: str,
+) -> None:
+    """Raises ConfigError if an option does not divide the one that it must divide."""
+    values = {name: options.get(name, p.default) for name, p in arguments.items()}
+    for name, p in arguments.items():
+        for mark in metadata(p.annotation, Divides):
+            small, large = values[name], values.get(mark.option)
+            if not (isinstance(small, int) and isinstance(large, int)):
+                continue
+            if small > 0 and large % small:
+                divisors = [k for k in range(1, small + 1) if large % k == 0]
+                raise ConfigError(
+                    "C10",
+                    f"{where}.{shown_name(name)}={small:d} does not divide "
+                    f"{where}.{shown_name(mark.option)}={large:d}.",
+                    f"--{where}.{shown_name(name)}={divisors[-1]:d}, or another "
+                    f"{shown_name(mark.option)}",
+                )
 
 
 def _check_set(

@@ -1,7 +1,7 @@
 """The optax optimizer of an `OptimizerSpec`, and the schedules a config can name."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import optax
 from mmfusion_jax.config.instantiate import arguments_of
 from mmfusion_jax.config.spec import OptimizerSpec, ParameterGroupSpec, Part
 from mmfusion_jax.errors import ConfigError, describe_exception, shown, type_name
-from mmfusion_jax.option_types import NonNegativeInt, PositiveFloat
+from mmfusion_jax.option_types import Range
 from mmfusion_jax.training.optimizer import (
     DEFAULT_GROUP,
     is_kernel,
@@ -20,6 +20,8 @@ from mmfusion_jax.training.optimizer import (
 )
 from mmfusion_jax.types import Array, PyTree
 
+WarmupSteps: TypeAlias = Annotated[int, Range(0, 10**9)]
+Factor: TypeAlias = Annotated[float, Range(0, 1, exclusive=True)]
 EVERY_PARAMETER = ParameterGroupSpec("")
 
 
@@ -34,7 +36,7 @@ def constant(rate: float, steps: int) -> optax.Schedule:
     return optax.constant_schedule(rate)
 
 
-def cosine(rate: float, steps: int, warmup_steps: NonNegativeInt = 0) -> optax.Schedule:
+def cosine(rate: float, steps: int, warmup_steps: WarmupSteps = 0) -> optax.Schedule:
     """Returns a learning rate that falls to 0 along a cosine.
 
     Args:
@@ -47,7 +49,7 @@ def cosine(rate: float, steps: int, warmup_steps: NonNegativeInt = 0) -> optax.S
     return optax.warmup_cosine_decay_schedule(start, rate, warmup_steps, last)
 
 
-def exponential(rate: float, steps: int, decay: PositiveFloat = 0.1) -> optax.Schedule:
+def exponential(rate: float, steps: int, decay: Factor = 0.1) -> optax.Schedule:
     """Returns a learning rate that falls exponentially.
 
     Args:

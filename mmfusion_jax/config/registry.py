@@ -8,7 +8,7 @@ import pkgutil
 import re
 import sys
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from mmfusion_jax.data.augment.registry import AUGMENTATIONS
 from mmfusion_jax.data.registry import DATASETS
@@ -25,6 +25,7 @@ from mmfusion_jax.fusion import FUSIONS
 from mmfusion_jax.losses import LOSSES
 from mmfusion_jax.metrics import METRICS
 from mmfusion_jax.models import MODELS
+from mmfusion_jax.option_types import Fraction, NonNegativeFloat, ProperFraction
 from mmfusion_jax.user_code import code_location
 from mmfusion_jax.weights import WEIGHT_MAPPINGS
 
@@ -39,6 +40,21 @@ SCHEDULES = {
     "cosine": "mmfusion_jax.config.optimizer:cosine",
     "exponential": "mmfusion_jax.config.optimizer:exponential",
 }
+Dtype: TypeAlias = Literal["float32", "bfloat16"]
+Momentum: TypeAlias = ProperFraction | None
+OPTAX_OPTIONS: Mapping[str, Any] = {
+    "b1": ProperFraction,
+    "b2": ProperFraction,
+    "decay": ProperFraction,
+    "momentum": Momentum,
+    "eps": Fraction,
+    "eps_root": Fraction,
+    "initial_scale": NonNegativeFloat,
+    "mu_dtype": Dtype | None,
+    "accumulator_dtype": Dtype | None,
+}
+"""Option of optimizers of optax, which declares no bounds -> its type."""
+
 TABLES: Mapping[str, Mapping[str, str]] = {
     "model": MODELS,
     "encoder": ENCODERS,

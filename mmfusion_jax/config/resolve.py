@@ -12,7 +12,13 @@ from mmfusion_jax.config.base import FIELDS, check_values
 from mmfusion_jax.config.instantiate import arguments_of, check_options
 from mmfusion_jax.config.load import flatten
 from mmfusion_jax.config.option_defaults import INNER
-from mmfusion_jax.config.registry import TABLES, load_part, load_weight_mapping
+from mmfusion_jax.config.registry import (
+    OPTAX_OPTIONS,
+    TABLES,
+    load_part,
+    load_weight_mapping,
+    package_of,
+)
 from mmfusion_jax.config.spec import (
     DataSpec,
     DistributedSpec,
@@ -26,7 +32,7 @@ from mmfusion_jax.config.spec import (
     TrainingSpec,
 )
 from mmfusion_jax.config.structure import check_structure
-from mmfusion_jax.config.validate import check_type
+from mmfusion_jax.config.validate import check_type, metadata
 from mmfusion_jax.data.dataset import RUN_ARGUMENTS, loader_info
 from mmfusion_jax.errors import (
     ConfigError,
@@ -39,6 +45,7 @@ from mmfusion_jax.errors import (
 )
 from mmfusion_jax.losses.objective import TASK
 from mmfusion_jax.metrics.integration_score import IntegrationScoreSpec
+from mmfusion_jax.option_types import HasEncoder, Weight
 from mmfusion_jax.weights import WeightMapping
 
 FROM_MODEL = ("encoders", "head_size", "axis", "dtype", "flags")
@@ -234,7 +241,15 @@ def _part(kind: str, values: Mapping[str, Any], where: str) -> Part:
         )
     if kind in ("model", *INNER):
         options |= _inner_parts(options, where)
-    check_options(target, options, where, PROVIDED.get(kind, ()), OFFERED.get(kind, ()))
+    # Optax declares no bounds: a b1 of 2 would only make the loss infinite.
+    types = (
+        OPTAX_OPTIONS
+        if package_of(getattr(target, "__module__", "")) == "optax"
+        else {}
+    )
+    check_options(
+        target, options, where, PROVIDED.get(kind, ()), OFFERED.get(kind, ()), types
+    )
     return Part(name, target, options, where)
 
 
@@ -361,7 +376,13 @@ def _losses(values: Mapping[str, Mapping[str, Any]]) -> dict[str, LossSpec]:
         )
     terms, weights = _split_off("weight", values)
     for name, weight in weights.items():
-        check_type(f"config.losses.{name}.weight", weight, float)
+        check_type(f"config.losses.{name}.weight", weight, Weight)
+    if not any(weights.get(name, 1.0) for name in terms):
+        raise ConfigError(
+            "C10",
+            "config.losses: the weight of every term is 0, so nothing is learned.",
+            f"--config.losses.{TASK}.weight=1.0",
+        )
     parts = _parts("loss", terms, "config.losses")
     return {
         name: LossSpec(part, weights.get(name, 1.0)) for name, part in parts.items()
@@ -402,19 +423,48 @@ def _optimizer(values: Mapping[str, Any]) -> OptimizerSpec:
 
 def _check_modalities(spec: ExperimentSpec) -> None:
     """Raises ConfigError if a field names a modality that has no encoder."""
-    named = {"pretrain_unimodal": spec.pretrain_unimodal}
-    for name, loss in spec.losses.items():
+    _check_names("config.pretrain_unimodal", spec.pretrain_unimodal, spec)
+    for loss in spec.losses.values():
+        _check_part_modalities(loss.term, spec)
+        # Of a loss of another package, which may not declare what it names.
         modalities = loss.term.options.get("modalities", ())
-        named[f"losses.{name}.modalities"] = modalities
-    for field, modalities in named.items():
-        for modality in modalities:
-            if modality not in spec.model.encoders:
-                raise ConfigError(
-                    "C13",
-                    f"config.{shorten(field)} names {shown(modality)}, "
-                    "which has no encoder.",
-                    suggest(modality, spec.model.encoders),
+        _check_names(f"{loss.term.where}.modalities", modalities, spec)
+    # Models of other packages may add streams before their fusion block.
+    if spec.model.model.is_builtin:
+        _check_part_modalities(spec.model.model, spec)
+
+
+def _check_part_modalities(part: Part, spec: ExperimentSpec) -> None:
+    """Checks the options of a part, and of its inner parts, that name modalities."""
+    arguments = arguments_of(part.target)
+    for name, value in part.options.items():
+        field = f"{part.where}.{name}"
+        if isinstance(value, Part):
+            _check_part_modalities(value, spec)
+        elif name in arguments:
+            for mark in metadata(arguments[name].annotation, HasEncoder):
+                names = tuple(
+                    filter(None, [value] if isinstance(value, str) else value)
                 )
+                _check_names(field, names, spec)
+                if mark.all and names and len(names) < len(spec.model.encoders):
+                    raise ConfigError(
+                        "C22",
+                        f"{shorten(field)}={shown(names)} does not match the encoders "
+                        f"{join_names(spec.model.modalities)}.",
+                        f"--{shorten(field)}={shorten(','.join(spec.model.modalities))}",
+                    )
+
+
+def _check_names(field: str, names: Iterable[str], spec: ExperimentSpec) -> None:
+    """Raises ConfigError if one of the modalities of a field has no encoder."""
+    for modality in names:
+        if modality not in spec.model.encoders:
+            raise ConfigError(
+                "C13",
+                f"{shorten(field)} names {shown(modality)}, which has no encoder.",
+                suggest(str(modality), spec.model.encoders),
+            )
 
 
 def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:

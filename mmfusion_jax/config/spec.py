@@ -14,7 +14,7 @@ from mmfusion_jax.errors import (
     shown,
     type_name,
 )
-from mmfusion_jax.option_types import PositiveFloat, SelectionProtocol
+from mmfusion_jax.option_types import LearningRate, SelectionProtocol
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,7 +181,7 @@ class ParameterGroupSpec:
     """
 
     param_prefix: str
-    learning_rate: PositiveFloat | None = None
+    learning_rate: LearningRate | None = None
     frozen: bool = False
 
 

@@ -4,11 +4,13 @@ import dataclasses
 import math
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from mmfusion_jax.config.registry import TABLES, check_name
 from mmfusion_jax.errors import ConfigError, shorten, shown, shown_name, suggest
-from mmfusion_jax.option_types import Range
+from mmfusion_jax.option_types import FLOAT32_MAX, FLOAT32_TINY, Range
+
+T = TypeVar("T")
 
 # JAX's integers have 32 bits by default.
 INT32 = Range(-math.inf, 2**31 - 1)
@@ -75,11 +77,23 @@ def check_type(field: str, value: Any, hint: Any) -> None:
         )
     for part, bound in _bounds(value, hint):
         if not bound.allows(part):
-            raise ConfigError(
-                "C10",
-                f"{shorten(field)}={shown(value)} is out of range.",
-                shorten(bound),
-            )
+            # A float that is finite and within the bounds, such as 1e300 or 1e-320.
+            limits = f"; float32 has {FLOAT32_TINY:.1e} to {FLOAT32_MAX:.1e}"
+            lost = isinstance(part, float) and part - part == 0 and part != 0
+            lost = lost and not FINITE.allows(part)
+            fix = shorten(bound) + (limits if lost else "")
+            message = f"{shorten(field)}={shown(value)} is out of range."
+            raise ConfigError("C10", message, fix)
+
+
+def metadata(hint: Any, kind: type[T]) -> list[T]:
+    """Returns the marks of a class in a type, such as those of `HasEncoder`."""
+    if get_origin(hint) is Annotated:
+        first, *marks = get_args(hint)
+        return [*(m for m in marks if isinstance(m, kind)), *metadata(first, kind)]
+    if get_origin(hint) in (Union, types.UnionType):
+        return [mark for one in get_args(hint) for mark in metadata(one, kind)]
+    return []
 
 
 def _bounds(value: Any, hint: Any) -> Iterator[tuple[Any, Any]]:
@@ -127,9 +141,16 @@ def _is_sequence_of(value: Any, origin: Any, arguments: tuple[Any, ...]) -> bool
     return not arguments or all(matches(one, arguments[0]) for one in value)
 
 
+def _plural(hint: Any) -> str:
+    """Returns what the elements of a tuple are, such as "integers"."""
+    if get_origin(hint) is Literal:
+        return f"values out of {', '.join(map(shown, get_args(hint)))}"
+    return PLURALS.get(_plain(hint), "values")
+
+
 def _plain(hint: Any) -> Any:
     """Returns a type without its bounds."""
-    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    return _plain(get_args(hint)[0]) if get_origin(hint) is Annotated else hint
 
 
 def describe(hint: Any) -> str:
@@ -147,7 +168,7 @@ def describe(hint: Any) -> str:
         return f"one of {', '.join(map(shown, arguments))}"
     if origin in (tuple, list, Sequence):
         kinds = [one for one in arguments if one is not Ellipsis]
-        words = dict.fromkeys(PLURALS.get(_plain(one), "values") for one in kinds)
+        words = dict.fromkeys(map(_plural, kinds))
         count = f"{len(kinds)} " if kinds and kinds[-1] is arguments[-1] else ""
         return f"a tuple of {count}{' or '.join(words) or 'values'}"
     if origin in (dict, Mapping):

@@ -82,7 +82,7 @@ def _flag_warnings(
         for value, what in ((0, "never set"), (1, "always set")):
             columns = np.flatnonzero((rows == value).all(axis=0))
             if columns.size:
-                listed = join_names(_name(names, i) for i in columns)
+                listed = join_names(_name(names, int(i)) for i in columns)
                 yield (
                     f"{split}: flags of label {shown(label)} that are {what} in "
                     f"{len(rows)} examples: {listed}"

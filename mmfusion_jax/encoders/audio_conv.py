@@ -10,7 +10,7 @@ from mmfusion_jax.errors import DataError
 from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.layers.linear import torch_uniform
 from mmfusion_jax.ops.masking import zero_masked
-from mmfusion_jax.option_types import Fraction, PositiveInt
+from mmfusion_jax.option_types import Fraction, Size
 from mmfusion_jax.types import Array, Tokens
 
 PADDING = 2
@@ -58,9 +58,9 @@ class AudioConv(nn.Module):
 
     inner_site: ClassVar[bool] = True
 
-    hidden_dim: PositiveInt = 64
-    channels: PositiveInt = 32
-    pool: PositiveInt = 8
+    hidden_dim: Size = 64
+    channels: Size = 32
+    pool: Size = 8
     dropout: Fraction = 0.2
     axis: str | None = None
     dtype: Any = None

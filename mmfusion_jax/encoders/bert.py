@@ -10,7 +10,7 @@ from mmfusion_jax.layers.attention import dense
 from mmfusion_jax.layers.pooling import first
 from mmfusion_jax.layers.transformer import layer_norm, transformer_stack
 from mmfusion_jax.ops.masking import zero_masked
-from mmfusion_jax.option_types import Depth, Fraction, PositiveFloat, PositiveInt
+from mmfusion_jax.option_types import Depth, Epsilon, Fraction, Heads, Size
 from mmfusion_jax.types import Array, Tokens
 
 
@@ -55,16 +55,16 @@ class Bert(nn.Module):
         Devlin et al. 2019; MCL-MCF, Eq. 1; Hetero-Fusion-Net, Sec. 5.2.
     """
 
-    hidden_dim: PositiveInt = 768
+    hidden_dim: Size = 768
     num_layers: Depth = 12
-    num_heads: PositiveInt = 12
-    mlp_dim: PositiveInt = 3072
-    vocab_size: PositiveInt = 30522
-    max_position_embeddings: PositiveInt = 512
-    type_vocab_size: PositiveInt = 2
+    num_heads: Heads = 12
+    mlp_dim: Size = 3072
+    vocab_size: Size = 30522
+    max_position_embeddings: Size = 512
+    type_vocab_size: Size = 2
     pooled: bool = False
     dropout: Fraction = 0.1
-    epsilon: PositiveFloat = 1e-12
+    epsilon: Epsilon = 1e-12
     dtype: Any = None
 
     @nn.compact

@@ -11,7 +11,7 @@ from mmfusion_jax.layers.linear import stacked_xavier_normal, xavier_normal
 from mmfusion_jax.layers.recurrent import LSTM
 from mmfusion_jax.layers.transformer import sinusoid
 from mmfusion_jax.ops.masking import zero_masked
-from mmfusion_jax.option_types import NonNegativeInt, PositiveInt
+from mmfusion_jax.option_types import OptionalSize, Size
 from mmfusion_jax.types import Array, Tokens
 
 POSITIONS = ("sinusoid", "learned", "none")
@@ -60,12 +60,12 @@ class ConvLSTM(nn.Module):
         are larger than the states of an untrained LSTM.
     """
 
-    hidden_dim: PositiveInt = 40
-    kernel_size: PositiveInt = 3
+    hidden_dim: Size = 40
+    kernel_size: Size = 3
     positions: Literal["sinusoid", "learned", "none"] = "sinusoid"
-    vocab_size: NonNegativeInt = 0
+    vocab_size: OptionalSize = 0
     dtype: Any = None
-    frame_channels: tuple[PositiveInt, ...] = ()
+    frame_channels: tuple[Size, ...] = ()
     axis: str | None = None
 
     @nn.compact

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from mmfusion_jax.errors import ConfigError, shown, shown_name
 from mmfusion_jax.layers.ctc_alignment import CTCAlignment
-from mmfusion_jax.option_types import PositiveInt
+from mmfusion_jax.option_types import Size
 from mmfusion_jax.types import AUX, Array, Tokens
 
 
@@ -46,7 +46,7 @@ class CTCAligned(nn.Module):
 
     has_aux: ClassVar[bool] = True
 
-    length: PositiveInt
+    length: Size
     encoder: nn.Module
     modality: str
 

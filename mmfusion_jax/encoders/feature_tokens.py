@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.ops.masking import zero_masked
-from mmfusion_jax.option_types import Fraction, PositiveInt
+from mmfusion_jax.option_types import Fraction, Size
 from mmfusion_jax.types import Array, Tokens
 
 
@@ -42,8 +42,8 @@ class FeatureTokens(nn.Module):
         dtype: Dtype of the computation; None keeps the input's.
     """
 
-    hidden_dim: PositiveInt = 64
-    features_per_token: PositiveInt = 1
+    hidden_dim: Size = 64
+    features_per_token: Size = 1
     dropout: Fraction = 0.2
     axis: str | None = None
     dtype: Any = None

@@ -11,7 +11,7 @@ from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.layers.linear import torch_uniform
 from mmfusion_jax.ops.image_normalization import frames
 from mmfusion_jax.ops.masking import zero_masked
-from mmfusion_jax.option_types import PositiveInt, PositiveInts
+from mmfusion_jax.option_types import Size, Sizes
 from mmfusion_jax.types import Array, Tokens
 
 
@@ -44,11 +44,11 @@ class ImageConv(nn.Module):
             the cost for images of high resolution.
     """
 
-    channels: PositiveInts = (8, 16, 32)
+    channels: Sizes = (8, 16, 32)
     flatten: bool = False
     axis: str | None = None
     dtype: Any = None
-    downsample: PositiveInt = 1
+    downsample: Size = 1
 
     @nn.compact
     def __call__(self, values: Array, mask: Array, *, train: bool) -> Tokens:
@@ -111,7 +111,7 @@ class ImageConv(nn.Module):
 def encode_frames(
     values: Array,
     mask: Array,
-    channels: PositiveInts,
+    channels: Sizes,
     axis: str | None,
     dtype: Any,
     *,

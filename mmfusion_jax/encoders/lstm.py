@@ -11,7 +11,7 @@ from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.linear import xavier_dense, xavier_normal
 from mmfusion_jax.layers.recurrent import LSTM
 from mmfusion_jax.ops.masking import zero_masked
-from mmfusion_jax.option_types import PositiveInt
+from mmfusion_jax.option_types import Size
 from mmfusion_jax.types import Array, Tokens
 
 
@@ -51,10 +51,10 @@ class LSTMEncoder(nn.Module):
         paper's initialization is Xavier, which biases cannot have: ours are 0.
     """
 
-    hidden_dim: PositiveInt = 64
+    hidden_dim: Size = 64
     dtype: Any = None
     variant: Literal["paper", "released_code"] = "paper"
-    frame_channels: tuple[PositiveInt, ...] = ()
+    frame_channels: tuple[Size, ...] = ()
     axis: str | None = None
 
     @nn.compact

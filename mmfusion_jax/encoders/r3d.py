@@ -10,7 +10,7 @@ from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.layers.residual_block import Conv, ResidualBlock
 from mmfusion_jax.ops.image_normalization import KINETICS, normalize_image
 from mmfusion_jax.ops.masking import masked_mean, zero_masked
-from mmfusion_jax.option_types import Depths, PositiveInt
+from mmfusion_jax.option_types import Depths, Size
 from mmfusion_jax.types import Array, Tokens
 
 
@@ -51,7 +51,7 @@ class R3D(nn.Module):
     """
 
     blocks: Depths = (2, 2, 2, 2)
-    base_channels: PositiveInt = 64
+    base_channels: Size = 64
     pooled: bool = False
     axis: str | None = None
     dtype: Any = None

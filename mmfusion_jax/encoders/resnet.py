@@ -11,7 +11,7 @@ from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.layers.residual_block import WIDENS, Conv, ResidualBlock
 from mmfusion_jax.ops.image_normalization import IMAGENET, frames, normalize_image
 from mmfusion_jax.ops.masking import zero_masked
-from mmfusion_jax.option_types import Depths, PositiveInt
+from mmfusion_jax.option_types import Depths, Size
 from mmfusion_jax.types import Array, Tokens
 
 WINDOW: Any = ((1, 1), (1, 1))
@@ -57,7 +57,7 @@ class ResNet(nn.Module):
 
     blocks: Depths = (3, 4, 6, 3)
     kind: Literal["basic", "bottleneck"] = "bottleneck"
-    base_channels: PositiveInt = 64
+    base_channels: Size = 64
     pooled: bool = False
     axis: str | None = None
     dtype: Any = None

@@ -13,7 +13,7 @@ from mmfusion_jax.ops.conv.conv3d import grouped_conv3d, pointwise_conv3d, stem_
 from mmfusion_jax.ops.conv.max_pool3d import max_pool
 from mmfusion_jax.ops.image_normalization import IMAGENET, normalize_image
 from mmfusion_jax.ops.masking import zero_masked
-from mmfusion_jax.option_types import Depths, PositiveInt
+from mmfusion_jax.option_types import Depths, Size
 from mmfusion_jax.types import Array, Tokens
 
 ORDERS = ("rgb", "bgr")
@@ -76,7 +76,7 @@ class ResNeXt3D(nn.Module):
     inner_site: ClassVar[bool] = True
 
     blocks: Depths = (3, 4, 6, 3)
-    base_channels: PositiveInt = 64
+    base_channels: Size = 64
     stem_relu: bool = True
     channel_order: Literal["rgb", "bgr"] = "rgb"
     remat: bool = False

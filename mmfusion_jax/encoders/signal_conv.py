@@ -12,12 +12,7 @@ from mmfusion_jax.errors import ConfigError, DataError, shown, suggest
 from mmfusion_jax.layers.linear import torch_uniform
 from mmfusion_jax.layers.transformer import layer_norm
 from mmfusion_jax.ops.masking import masked_mean, zero_masked
-from mmfusion_jax.option_types import (
-    Fraction,
-    NonNegativeInt,
-    PositiveInt,
-    PositiveInts,
-)
+from mmfusion_jax.option_types import Fraction, OptionalSize, Size, Sizes
 from mmfusion_jax.types import Array, Tokens
 
 FRAME_CHANNELS = (16, 32, 64)
@@ -72,11 +67,11 @@ class SignalConv(nn.Module):
         .003 with standardized pixels and biases of 0, .08 with "flatten" too.
     """
 
-    hidden_dim: PositiveInt = 128
-    pools: PositiveInts = (1, 1)
-    kernel_size: PositiveInt = 3
+    hidden_dim: Size = 128
+    pools: Sizes = (1, 1)
+    kernel_size: Size = 3
     dropout: Fraction = 0.1
-    vocab_size: NonNegativeInt = 0
+    vocab_size: OptionalSize = 0
     standardize_frames: bool = False
     frame_pooling: Literal["mean", "flatten"] = "mean"
     dtype: Any = None

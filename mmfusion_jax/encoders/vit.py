@@ -11,7 +11,7 @@ from mmfusion_jax.layers.attention import dense
 from mmfusion_jax.layers.transformer import layer_norm, transformer_stack
 from mmfusion_jax.ops.image_normalization import HALF, frames, normalize_image
 from mmfusion_jax.ops.masking import zero_masked
-from mmfusion_jax.option_types import Depth, Fraction, PositiveFloat, PositiveInt
+from mmfusion_jax.option_types import Depth, Epsilon, Fraction, Heads, Size
 from mmfusion_jax.types import Array, Tokens
 
 
@@ -55,14 +55,14 @@ class ViT(nn.Module):
         Dosovitskiy et al. 2021; MCL-MCF, Table 9.
     """
 
-    hidden_dim: PositiveInt = 768
+    hidden_dim: Size = 768
     num_layers: Depth = 12
-    num_heads: PositiveInt = 12
-    mlp_dim: PositiveInt = 3072
-    patch_size: PositiveInt = 16
+    num_heads: Heads = 12
+    mlp_dim: Size = 3072
+    patch_size: Size = 16
     pooled: bool = False
     dropout: Fraction = 0.0
-    epsilon: PositiveFloat = 1e-12
+    epsilon: Epsilon = 1e-12
     dtype: Any = None
 
     @nn.compact

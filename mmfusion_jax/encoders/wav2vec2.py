@@ -1,6 +1,6 @@
 """Wav2Vec 2.0 audio encoder."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
@@ -12,10 +12,12 @@ from mmfusion_jax.layers.transformer import exact_gelu, layer_norm, transformer_
 from mmfusion_jax.ops.masking import masked_mean, zero_masked
 from mmfusion_jax.option_types import (
     Depth,
+    Divides,
+    Epsilon,
     Fraction,
-    PositiveFloat,
-    PositiveInt,
-    PositiveInts,
+    Heads,
+    Size,
+    Sizes,
 )
 from mmfusion_jax.types import Array, Tokens
 
@@ -84,19 +86,19 @@ class Wav2Vec2(nn.Module):
         of the batch. Here they are over the unpadded waveform.
     """
 
-    hidden_dim: PositiveInt = 768
+    hidden_dim: Size = 768
     num_layers: Depth = 12
-    num_heads: PositiveInt = 12
-    mlp_dim: PositiveInt = 3072
-    channels: PositiveInt = 512
-    kernels: PositiveInts = (10, 3, 3, 3, 3, 2, 2)
-    strides: PositiveInts = (5, 2, 2, 2, 2, 2, 2)
-    pos_conv_kernel: PositiveInt = 128
-    pos_conv_groups: PositiveInt = 16
+    num_heads: Heads = 12
+    mlp_dim: Size = 3072
+    channels: Size = 512
+    kernels: Sizes = (10, 3, 3, 3, 3, 2, 2)
+    strides: Sizes = (5, 2, 2, 2, 2, 2, 2)
+    pos_conv_kernel: Size = 128
+    pos_conv_groups: Annotated[Size, Divides("hidden_dim")] = 16
     standardize: bool = True
     group_norm_includes_padding: bool = False
     dropout: Fraction = 0.1
-    epsilon: PositiveFloat = 1e-5
+    epsilon: Epsilon = 1e-5
     dtype: Any = None
 
     @nn.compact
@@ -205,7 +207,7 @@ class InstanceNormOverTime(nn.Module):
         epsilon: Added to the variance.
     """
 
-    epsilon: PositiveFloat
+    epsilon: Epsilon
 
     @nn.compact
     def __call__(self, x: Array, mask: Array) -> Array:

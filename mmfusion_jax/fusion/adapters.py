@@ -19,9 +19,10 @@ from mmfusion_jax.fusion.hierarchical_attention import (
 from mmfusion_jax.fusion.modality_weighting import ModalityWeighting
 from mmfusion_jax.fusion.predictive_self_attention import PredictiveSelfAttention
 from mmfusion_jax.fusion.reinforcement_unit import ReinforcementUnit
+from mmfusion_jax.fusion.stack_modalities import same_width
 from mmfusion_jax.layers.pooling import mean
 from mmfusion_jax.ops.masking import zero_masked
-from mmfusion_jax.option_types import Depth, Fraction, PositiveInt
+from mmfusion_jax.option_types import Depth, Fraction, Modalities, Name, Size
 from mmfusion_jax.types import Streams, Tokens
 
 
@@ -70,14 +71,14 @@ class StackedModalities(nn.Module):
         target: Name of the added stream.
     """
 
-    modality_order: tuple[str, ...]
-    target: str = "joint"
+    modality_order: Modalities
+    target: Name = "joint"
 
     @nn.compact
     def __call__(self, streams: Streams, *, train: bool) -> Streams:
         """Adds the stream `target`, (b n d), n the tokens of all modalities."""
         del train
-        parts = [streams[m] for m in self.modality_order]
+        parts = same_width(streams, self.modality_order)
         mask = jnp.concatenate([part.mask for part in parts], axis=1)
         values = jnp.concatenate([part.values for part in parts], axis=1)
         return {**streams, self.target: Tokens(zero_masked(values, mask), mask)}
@@ -111,16 +112,16 @@ class ModalityGraph(nn.Module):
         MEA, Sec. III-F, Eq. 17-19.
     """
 
-    modality_order: tuple[str, ...]
+    modality_order: Modalities
     self_loops: bool = False
-    target: str = "joint"
+    target: Name = "joint"
     dtype: Any = None
 
     @nn.compact
     def __call__(self, streams: Streams, *, train: bool) -> Streams:
         """Adds the stream `target`, (b 1 d), masked if no modality is present."""
         del train
-        parts = [streams[m] for m in self.modality_order]
+        parts = same_width(streams, self.modality_order)
         nodes = jnp.stack([mean(part) for part in parts], axis=1)
         present = jnp.stack([part.present for part in parts], axis=1)
         fused = GraphFusion(self.self_loops, self.dtype, name="graph")(nodes, present)
@@ -157,15 +158,15 @@ class WeightedModalities(nn.Module):
 
     modality_weights: ClassVar[str] = "weights"
 
-    modality_order: tuple[str, ...]
-    hidden_dim: PositiveInt = 64
+    modality_order: Modalities
+    hidden_dim: Size = 64
     dtype: Any = None
 
     @nn.compact
     def __call__(self, streams: Streams, *, train: bool) -> Streams:
         """Scales the streams in `modality_order`, and adds "weights", (b m 1)."""
         del train
-        parts = [streams[m] for m in self.modality_order]
+        parts = same_width(streams, self.modality_order)
         weighting = ModalityWeighting(self.hidden_dim, self.dtype, name="weighting")
         weights = weighting(parts)
         scaled = {}
@@ -187,11 +188,11 @@ class _WithUnits(nn.Module):
         dtype: Dtype of the computation except the softmax; None keeps the input's.
     """
 
-    modality_order: tuple[str, ...]
-    num_heads: PositiveInt = 8
+    modality_order: Modalities
+    num_heads: Size = 8
     scale: Literal["head", "width"] = "head"
     out_proj: bool = False
-    ffn_mult: PositiveInt = 4
+    ffn_mult: Size = 4
     dropout: Fraction = 0.1
     remat: bool = True
     dtype: Any = None
@@ -243,7 +244,7 @@ class ModalityReinforcement(_WithUnits):
     @nn.compact
     def __call__(self, streams: Streams, *, train: bool) -> Streams:
         """Updates the streams in `modality_order`, (b n d); others are unchanged."""
-        parts = [streams[m] for m in self.modality_order]
+        parts = same_width(streams, self.modality_order)
         indices = range(len(parts))
         others = tuple(tuple(s for s in indices if s != t) or (t,) for t in indices)
         units = self._unit()(sources=others, name="units")
@@ -287,13 +288,14 @@ class PredictiveFusion(_WithUnits):
     """
 
     num_layers: Depth = 3
-    mu: float = 0.25
+    mu: Fraction = 0.25
     form: Literal["literal", "logit"] = "literal"
     modality_weighting: Literal["token", "dense", "off"] = "token"
 
     @nn.compact
     def __call__(self, streams: Streams, *, train: bool) -> Streams:
         """Updates the streams in `modality_order`, (b n d); others are unchanged."""
+        same_width(streams, self.modality_order)
         attend = PredictiveSelfAttention(
             self.modality_order,
             self._unit(mu=self.mu, form=self.form),
@@ -344,6 +346,7 @@ class HierarchicalFusion(_WithUnits):
     @nn.compact
     def __call__(self, streams: Streams, *, train: bool) -> Streams:
         """Updates the streams in `modality_order`, (b n d); others are unchanged."""
+        same_width(streams, self.modality_order)
         attend = HierarchicalAttention(
             self.modality_order,
             self._unit(),

@@ -11,6 +11,7 @@ from mmfusion_jax.errors import ConfigError, shown, suggest
 from mmfusion_jax.fusion.stack_modalities import stack
 from mmfusion_jax.layers.linear import torch_dense
 from mmfusion_jax.ops.masking import masked_softmax, zero_masked
+from mmfusion_jax.option_types import Modalities, Name, OptionalSize
 from mmfusion_jax.types import Array, Streams, Tokens
 
 KINDS = ("sigmoid", "softmax")
@@ -53,10 +54,10 @@ class AdaptiveGate(nn.Module):
     one_token: ClassVar[bool] = True
     modality_weights: ClassVar[str] = "gate"
 
-    modalities: tuple[str, ...]
-    hidden_dim: int = 256
+    modalities: Modalities
+    hidden_dim: OptionalSize = 256
     kind: Literal["sigmoid", "softmax"] = "sigmoid"
-    target: str = "joint"
+    target: Name = "joint"
     dtype: Any = None
 
     @nn.compact

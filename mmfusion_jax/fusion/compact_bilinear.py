@@ -12,7 +12,7 @@ from mmfusion_jax.ops.compact_bilinear import (
     random_hash,
     signed_root_norm,
 )
-from mmfusion_jax.option_types import NonNegativeInt, PositiveInt
+from mmfusion_jax.option_types import Modalities, Name, Seed, Size
 from mmfusion_jax.types import Streams, Tokens
 
 
@@ -52,10 +52,10 @@ class CompactBilinear(nn.Module):
 
     one_token: ClassVar[bool] = True
 
-    modality_order: tuple[str, ...]
-    sketch_dim: PositiveInt = 8000
-    seed: NonNegativeInt = 0
-    target: str = "joint"
+    modality_order: Modalities
+    sketch_dim: Size = 8000
+    seed: Seed = 0
+    target: Name = "joint"
 
     @nn.compact
     def __call__(self, streams: Streams, *, train: bool) -> Streams:

@@ -1,5 +1,6 @@
 """Cross-modal attention alignment with a gated residual (OF-CMAER-CAT)."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,11 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.fusion.stack_modalities import same_width
 from mmfusion_jax.layers.attention import attention_weights
 from mmfusion_jax.layers.linear import torch_dense
 from mmfusion_jax.layers.pooling import mean
 from mmfusion_jax.layers.transformer import layer_norm
 from mmfusion_jax.ops.masking import masked_softmax, zero_masked
+from mmfusion_jax.option_types import Modalities, Size
 from mmfusion_jax.types import Array, Streams, Tokens
 
 ALPHA = "alpha"
@@ -61,8 +64,8 @@ class CrossModalAlignment(nn.Module):
         modalities, as is LN; the paper only has "MLP".
     """
 
-    modality_order: tuple[str, ...]
-    num_heads: int = 1
+    modality_order: Modalities
+    num_heads: Size = 1
     per_modality: bool = False
     dtype: Any = None
 
@@ -79,7 +82,7 @@ class CrossModalAlignment(nn.Module):
             ConfigError: `num_heads` does not divide d.
         """
         del train
-        parts = [streams[m] for m in self.modality_order]
+        parts = same_width(streams, self.modality_order)
         parts = [
             part.replace(values=zero_masked(part.values, part.mask)) for part in parts
         ]
@@ -88,6 +91,7 @@ class CrossModalAlignment(nn.Module):
             raise ConfigError(
                 "C10",
                 f"num_heads={self.num_heads:d} does not divide the width {width}.",
+                f"num_heads={math.gcd(self.num_heads, width):d}, a divisor of {width}",
             )
         alpha = self._alpha(parts, width)
         # The tokens of all modalities are concatenated: one projection, gate and norm

@@ -7,6 +7,7 @@ import flax.linen as nn
 from mmfusion_jax.fusion.stack_modalities import stack, unstack
 from mmfusion_jax.layers.attention import Attention
 from mmfusion_jax.ops.masking import zero_masked
+from mmfusion_jax.option_types import Modalities, Size
 from mmfusion_jax.types import Streams
 
 
@@ -49,8 +50,8 @@ class ModalityAttention(nn.Module):
 
     one_token: ClassVar[bool] = True
 
-    modalities: tuple[str, ...]
-    num_heads: int = 8
+    modalities: Modalities
+    num_heads: Size = 8
     include_self: bool = True
     residual: bool = False
     dtype: Any = None

@@ -10,7 +10,7 @@ from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.linear import torch_dense
 from mmfusion_jax.layers.pooling import mean
 from mmfusion_jax.ops.masking import zero_masked
-from mmfusion_jax.option_types import PositiveInt
+from mmfusion_jax.option_types import Modalities, Size
 from mmfusion_jax.types import Streams
 
 
@@ -48,8 +48,8 @@ class MultimodalTransfer(nn.Module):
         modality has mean 0.
     """
 
-    modality_order: tuple[str, ...]
-    reduction: PositiveInt = 4
+    modality_order: Modalities
+    reduction: Size = 4
     dtype: Any = None
 
     @nn.compact

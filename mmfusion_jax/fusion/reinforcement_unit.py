@@ -1,6 +1,7 @@
 """Modality reinforcement units (MRU) of MEA, several in parallel."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -265,6 +266,7 @@ class ReinforcementUnit(nn.Module):
             raise ConfigError(
                 "C10",
                 f"num_heads={self.num_heads:d} does not divide the width {width}.",
+                f"num_heads={math.gcd(self.num_heads, width):d}, a divisor of {width}",
             )
 
 

@@ -11,7 +11,7 @@ from mmfusion_jax.errors import ConfigError, join_names, shown, shown_name, sugg
 from mmfusion_jax.layers.linear import torch_dense
 from mmfusion_jax.layers.pooling import time_steps
 from mmfusion_jax.ops.masking import last_valid, masked_softmax, zero_masked
-from mmfusion_jax.option_types import PositiveFloat
+from mmfusion_jax.option_types import Modality, Scale, Size
 from mmfusion_jax.types import Array, Streams, Tokens
 
 CHOICES = {"softmax_axes": ("HW", "SHW"), "attention": ("per_sample", "batch_sum")}
@@ -67,16 +67,16 @@ class ResidualAttention(nn.Module):
         attention="batch_sum". Eq. 8 has no factor, so the default of `scale` is 1.
     """
 
-    hidden_dim: int
-    target: str
-    source: str
+    hidden_dim: Size
+    target: Modality
+    source: Modality
     project_source: bool = True
     residual: bool = True
     softmax_axes: Literal["HW", "SHW"] = "HW"
     attention: Literal["per_sample", "batch_sum"] = "per_sample"
     axis: str | None = None
     dtype: Any = None
-    scale: PositiveFloat = 1.0
+    scale: Scale = 1.0
 
     @nn.compact
     def __call__(self, streams: Streams, *, train: bool) -> Streams:

@@ -11,7 +11,7 @@ from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.layers.linear import torch_dense
 from mmfusion_jax.ops.masking import masked_mean, masked_softmax, zero_masked
-from mmfusion_jax.option_types import Fraction, PositiveInt
+from mmfusion_jax.option_types import Fraction, Modalities, Size
 from mmfusion_jax.types import Array, Streams
 
 
@@ -60,9 +60,9 @@ class SplitAttention(nn.Module):
         modality get no weight, and an example without any changes no statistic.
     """
 
-    modality_order: tuple[str, ...]
-    block_dim: PositiveInt = 16
-    reduction: PositiveInt = 4
+    modality_order: Modalities
+    block_dim: Size = 16
+    reduction: Size = 4
     block_dropout: Fraction = 0.2
     axis: str | None = None
     dtype: Any = None

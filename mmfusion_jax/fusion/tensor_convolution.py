@@ -1,7 +1,6 @@
 """Tensor convolution over the outer product of two vectors (MCL-MCF)."""
 
 import functools
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -14,6 +13,7 @@ from mmfusion_jax.layers.pooling import first
 from mmfusion_jax.ops.chunked_map import map_in_chunks
 from mmfusion_jax.ops.conv.few_channel_conv2d import SIDE, convolve2d
 from mmfusion_jax.ops.masking import zero_masked
+from mmfusion_jax.option_types import Modality, Name, NonNegativeInt, Sizes
 from mmfusion_jax.types import Array, Streams, Tokens
 
 ACTIVATIONS = {
@@ -72,12 +72,12 @@ class TensorConvolution(nn.Module):
         everywhere after its ReLU (a dead image in 1 of 300 draws).
     """
 
-    x: str
-    y: str
-    into: str
-    channels: Sequence[int] = (4, 6, 1)
+    x: Modality
+    y: Modality
+    into: Name
+    channels: Sizes = (4, 6, 1)
     last_activation: Literal["relu", "leaky_relu", "none"] = "relu"
-    chunk: int = 16
+    chunk: NonNegativeInt = 16
     dtype: Any = None
     variant: Literal["paper", "released_code"] = "paper"
 

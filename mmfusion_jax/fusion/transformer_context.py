@@ -6,8 +6,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from mmfusion_jax.fusion.stack_modalities import same_width
 from mmfusion_jax.layers.transformer import layer_norm, sinusoid, transformer_stack
 from mmfusion_jax.ops.masking import zero_masked
+from mmfusion_jax.option_types import Depth, Fraction, Modalities, Size
 from mmfusion_jax.types import Streams, Tokens
 
 
@@ -47,10 +49,10 @@ class TransformerContext(nn.Module):
         start at 0 in each modality, since the modalities are parallel in time.
     """
 
-    modality_order: tuple[str, ...]
-    num_layers: int = 2
-    num_heads: int = 4
-    dropout: float = 0.1
+    modality_order: Modalities
+    num_layers: Depth = 2
+    num_heads: Size = 4
+    dropout: Fraction = 0.1
     dtype: Any = None
 
     @nn.compact
@@ -60,7 +62,7 @@ class TransformerContext(nn.Module):
         Returns:
             The same streams, those in `modality_order` replaced, 0 where masked.
         """
-        parts = [streams[m] for m in self.modality_order]
+        parts = same_width(streams, self.modality_order)
         width = parts[0].values.shape[-1]
         init = nn.initializers.normal(0.02)
         modality_embeddings = self.param("modality", init, (len(parts), width))

@@ -1,5 +1,6 @@
 """Multi-head attention over masked tokens."""
 
+import math
 from typing import Any
 
 import einops
@@ -76,6 +77,7 @@ class Attention(nn.Module):
             raise ConfigError(
                 "C10",
                 f"num_heads={self.num_heads:d} does not divide the width {width}.",
+                f"num_heads={math.gcd(self.num_heads, width):d}, a divisor of {width}",
             )
         memory_values = zero_masked(memory.values, memory.mask)
         q = self._heads("query", width)(zero_masked(query.values, query.mask))

@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 from mmfusion_jax.losses.model_outputs import check_choice, model_output
 from mmfusion_jax.ops.masking import zero_masked
-from mmfusion_jax.option_types import Names
+from mmfusion_jax.option_types import AllModalities
 from mmfusion_jax.types import Array, Batch, Outputs
 
 OMEGAS = ("detached", "joint", "one")
@@ -51,8 +52,8 @@ class AgnosticAdversary:
         contributes 0.
     """
 
-    modalities: Names
-    omega: str = "detached"
+    modalities: AllModalities
+    omega: Literal["detached", "joint", "one"] = "detached"
 
     def __post_init__(self):
         check_choice("omega", self.omega, OMEGAS)
@@ -118,7 +119,7 @@ class ExclusiveAdversary:
         MEA, Eq. 16.
     """
 
-    modalities: Names
+    modalities: AllModalities
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
         return _classification_loss(
@@ -156,7 +157,7 @@ class ImportanceDiscriminatorLoss:
         stops the gradient before D_i.
     """
 
-    modalities: Names
+    modalities: AllModalities
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
         return _classification_loss("importance", self.modalities, outputs, batch)

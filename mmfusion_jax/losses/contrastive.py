@@ -1,12 +1,13 @@
 """InfoNCE between two views of the same example."""
 
 import dataclasses
+from typing import Literal
 
 import jax.numpy as jnp
 
 from mmfusion_jax.losses.model_outputs import check_choice, check_fit, model_output
 from mmfusion_jax.ops.contrastive import POSITIVES, info_nce
-from mmfusion_jax.option_types import Names, PositiveFloat
+from mmfusion_jax.option_types import Names, Scale
 from mmfusion_jax.types import Array, Batch, Outputs
 
 
@@ -47,9 +48,9 @@ class InfoNCE:
     """
 
     pairs: Names
-    scale: PositiveFloat = 1 / 0.07
+    scale: Scale = 1 / 0.07
     symmetric: bool = True
-    positives: str = "pair"
+    positives: Literal["pair", "pair_other_class", "same_class"] = "pair"
     label: str = ""
 
     def __post_init__(self):

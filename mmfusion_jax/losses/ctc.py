@@ -8,7 +8,7 @@ import optax
 
 from mmfusion_jax.losses.model_outputs import ENCODER_AUX, model_output
 from mmfusion_jax.ops.masking import zero_masked
-from mmfusion_jax.option_types import Names
+from mmfusion_jax.option_types import Modalities
 from mmfusion_jax.types import Array, Batch, Outputs
 
 
@@ -50,7 +50,7 @@ class CTC:
 
     reads: ClassVar[str] = ENCODER_AUX
 
-    modalities: Names
+    modalities: Modalities
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
         """Returns the sum of the losses of all modalities, (b)."""

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from mmfusion_jax.losses.model_outputs import model_output
 from mmfusion_jax.ops.independence import hsic, squared_cross_correlation
-from mmfusion_jax.option_types import Names
+from mmfusion_jax.option_types import Modalities
 from mmfusion_jax.types import Array, Batch, Outputs
 
 
@@ -39,7 +39,7 @@ class HSICDisparity:
         as here. A modality present in fewer than two rows is excluded from the mean.
     """
 
-    modalities: Names
+    modalities: Modalities
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
         return _mean(hsic, self.modalities, outputs, batch)
@@ -76,7 +76,7 @@ class DifferenceLoss:
         code; its paper has a sum.
     """
 
-    modalities: Names
+    modalities: Modalities
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
         return _mean(squared_cross_correlation, self.modalities, outputs, batch)

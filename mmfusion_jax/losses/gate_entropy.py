@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from mmfusion_jax.losses.model_outputs import check_choice, model_output
 from mmfusion_jax.ops.masking import zero_masked
+from mmfusion_jax.option_types import Name
 from mmfusion_jax.types import Array, Batch, Outputs
 
 FORMS = ("normalized", "paper")
@@ -47,7 +48,7 @@ class GateEntropy:
     """
 
     form: Literal["normalized", "paper"] = "normalized"
-    gate: str = "gate"
+    gate: Name = "gate"
 
     def __post_init__(self):
         check_choice("form", self.form, FORMS)

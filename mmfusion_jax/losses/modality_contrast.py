@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import jax.numpy as jnp
 
@@ -10,7 +10,7 @@ from mmfusion_jax.errors import ConfigError, join_names
 from mmfusion_jax.losses.model_outputs import check_choice, model_output
 from mmfusion_jax.ops.contrastive import contrast, l2_normalize
 from mmfusion_jax.ops.masking import zero_masked
-from mmfusion_jax.option_types import Names, PositiveFloat
+from mmfusion_jax.option_types import Modalities, Scale
 from mmfusion_jax.types import Array, Batch, Outputs
 
 NEGATIVES = ("batch", "same_sample")
@@ -78,9 +78,9 @@ class ModalityContrast:
 
     compares_modalities: ClassVar[bool] = True
 
-    modalities: Names
-    temperature: PositiveFloat = 0.1
-    negatives: str = "batch"
+    modalities: Modalities
+    temperature: Scale = 0.1
+    negatives: Literal["batch", "same_sample"] = "batch"
 
     def __post_init__(self):
         check_choice("negatives", self.negatives, NEGATIVES)

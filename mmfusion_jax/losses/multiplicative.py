@@ -13,7 +13,7 @@ from mmfusion_jax.losses.model_outputs import (
 )
 from mmfusion_jax.ops.late_fusion import multiplicative
 from mmfusion_jax.ops.masking import zero_masked
-from mmfusion_jax.option_types import Fraction, Names
+from mmfusion_jax.option_types import Fraction, Modalities
 from mmfusion_jax.types import Array, Batch, Outputs
 
 
@@ -51,7 +51,7 @@ class Multiplicative:
     reads: ClassVar[str] = UNIMODAL_LOGITS
 
     label: str
-    modalities: Names = ("audio", "video")
+    modalities: Modalities = ("audio", "video")
     beta: Fraction = 0.3
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from mmfusion_jax.losses.model_outputs import model_output
 from mmfusion_jax.ops.masking import zero_masked
-from mmfusion_jax.option_types import Names
+from mmfusion_jax.option_types import Modalities
 from mmfusion_jax.types import Array, Batch, Outputs
 
 
@@ -40,7 +40,7 @@ class Reconstruction:
         stopped, since otherwise the encoders would make it trivial.
     """
 
-    modalities: Names
+    modalities: Modalities
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
         total = jnp.zeros(batch.weight.shape, jnp.float32)

@@ -17,7 +17,7 @@ from mmfusion_jax.losses.model_outputs import (
 )
 from mmfusion_jax.losses.supervised import L1, MSE, CrossEntropy, Multilabel
 from mmfusion_jax.ops.masking import masked_mean, zero_masked
-from mmfusion_jax.option_types import Names
+from mmfusion_jax.option_types import Modalities
 from mmfusion_jax.types import Array, Batch, Outputs
 
 KINDS: dict[str, Callable[[str], Any]] = {
@@ -64,7 +64,7 @@ class UnimodalLoss:
     reads: ClassVar[str] = UNIMODAL_LOGITS
 
     label: str
-    modalities: Names
+    modalities: Modalities
     kind: Literal["cross_entropy", "multilabel", "l1", "mse"] = "cross_entropy"
 
     def __post_init__(self):
@@ -118,7 +118,7 @@ class Consistency:
 
     reads: ClassVar[str] = UNIMODAL_LOGITS
 
-    modalities: Names
+    modalities: Modalities
     flags: bool = False
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:

@@ -17,6 +17,7 @@ from mmfusion_jax.metrics.score_info import (
     by_name,
     compute,
 )
+from mmfusion_jax.option_types import Fraction
 from mmfusion_jax.types import Array, Batch, Outputs
 
 NEEDS = ("prediction", "truth", "alone", "present")
@@ -103,7 +104,7 @@ class IntegrationScoreSpec:
     """
 
     modalities: tuple[str, ...]
-    weights: tuple[float, ...] = (0.3, 0.3, 0.4)
+    weights: tuple[Fraction, ...] = (0.3, 0.3, 0.4)
     consistency: Literal["hard", "soft"] = "hard"
     confidence: Literal["margin", "entropy"] = "margin"
 

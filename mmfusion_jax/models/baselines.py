@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from mmfusion_jax.errors import ConfigError, join_names, shown, shown_name, suggest
 from mmfusion_jax.layers.linear import torch_dense
 from mmfusion_jax.models.common import (
+    AudioPooling,
     encode,
     pool_modality,
     prediction_head,
@@ -28,7 +29,12 @@ from mmfusion_jax.ops.late_fusion import (
     weighted,
 )
 from mmfusion_jax.ops.masking import zero_masked
-from mmfusion_jax.option_types import Fraction, NonNegativeInt, PositiveInt
+from mmfusion_jax.option_types import (
+    Fraction,
+    OptionalModality,
+    OptionalSize,
+    Size,
+)
 from mmfusion_jax.types import Array, Batch, Outputs, Streams
 
 RULES = ("average", "product", "multiplicative", "learned")
@@ -69,8 +75,8 @@ class Unimodal(nn.Module):
     encoders: Mapping[str, nn.Module]
     head_size: int
     dropout: Fraction = 0.4
-    audio_pooling: str = "flatten"
-    modality: str = ""
+    audio_pooling: AudioPooling = "flatten"
+    modality: OptionalModality = ""
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> Outputs:
@@ -161,9 +167,9 @@ class LateFusion(nn.Module):
     rule: Literal["average", "product", "multiplicative", "learned"] = "average"
     beta: Fraction = 0.3
     dropout: Fraction = 0.4
-    audio_pooling: str = "flatten"
-    projection_dim: NonNegativeInt = 0
-    hidden_dims: tuple[PositiveInt, ...] = ()
+    audio_pooling: AudioPooling = "flatten"
+    projection_dim: OptionalSize = 0
+    hidden_dims: tuple[Size, ...] = ()
     hidden_dropout: Fraction = 0.0
     flags: bool = False
 
@@ -286,11 +292,11 @@ class ConcatFC(nn.Module):
 
     encoders: Mapping[str, nn.Module]
     head_size: int
-    hidden_dims: tuple[PositiveInt, ...] = (256,)
+    hidden_dims: tuple[Size, ...] = (256,)
     dropout: Fraction = 0.4
     hidden_dropout: Fraction = 0.4
-    audio_pooling: str = "flatten"
-    projection_dim: NonNegativeInt = 0
+    audio_pooling: AudioPooling = "flatten"
+    projection_dim: OptionalSize = 0
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> Outputs:

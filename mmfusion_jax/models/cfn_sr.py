@@ -12,12 +12,13 @@ from mmfusion_jax.layers.linear import torch_dense
 from mmfusion_jax.layers.pooling import mean, mean_per_frame
 from mmfusion_jax.layers.transformer import Transformer
 from mmfusion_jax.models.common import (
+    AudioPooling,
     check_choices,
     encode,
     pool_modality,
     prediction_head,
 )
-from mmfusion_jax.option_types import Depth, Fraction, PositiveFloat, PositiveInt
+from mmfusion_jax.option_types import Depth, Fraction, Heads, Modality, Scale, Size
 from mmfusion_jax.types import Array, Batch, Outputs, Streams
 
 CHOICES = {
@@ -105,9 +106,9 @@ class CFNSR(nn.Module):
 
     encoders: Mapping[str, nn.Module]
     head_size: int
-    hidden_dim: PositiveInt = 64
+    hidden_dim: Size = 64
     num_layers: Depth = 5
-    num_heads: PositiveInt = 8
+    num_heads: Heads = 8
     causal: bool = True
     cross: Literal["audio_to_video", "video_to_audio", "none"] = "audio_to_video"
     self_attention: bool = True
@@ -115,14 +116,14 @@ class CFNSR(nn.Module):
     softmax_axes: Literal["HW", "SHW"] = "HW"
     variant: Literal["paper", "released_code"] = "paper"
     dropout: Fraction = 0.4
-    audio_pooling: str = "flatten"
+    audio_pooling: AudioPooling = "flatten"
     embed_dropout: Fraction = 0.3
     layer_dropout: Fraction = 0.1
     axis: str | None = None
     dtype: Any = None
-    attended_modality: str = "video"
+    attended_modality: Modality = "video"
     pre_norm: bool = True
-    attention_scale: PositiveFloat = 1.0
+    attention_scale: Scale = 1.0
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> Outputs:

@@ -1,7 +1,7 @@
 """Encoding, pooling and prediction heads that all models share."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from mmfusion_jax.layers.transformer import layer_norm
 from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import WEIGHT_PREFIX, Array, Batch, Streams, Tokens
 
+AudioPooling: TypeAlias = Literal["flatten", "mean", "mean_std"]
 POOLINGS = {"flatten": flatten, "mean": mean, "mean_std": mean_std}
 """Poolings of audio tokens; other modalities use the mean."""
 

@@ -24,7 +24,7 @@ from mmfusion_jax.ops.masking import (
     masked_softmax,
     zero_masked,
 )
-from mmfusion_jax.option_types import Fraction, NonNegativeInt
+from mmfusion_jax.option_types import Fraction, Name, OptionalSize
 from mmfusion_jax.types import Array, Batch, Outputs, Streams, Tokens
 
 POOLINGS = {"mean": mean, "last": last_valid, "flatten": flatten}
@@ -88,10 +88,10 @@ class Fused(nn.Module):
     encoders: Mapping[str, nn.Module]
     head_size: int
     fusion: Any = dataclasses.field(default_factory=Identity)
-    projection_dim: NonNegativeInt = 64
+    projection_dim: OptionalSize = 64
     pooling: Literal["mean", "last", "flatten", "attention"] = "mean"
     combination: Literal["concat", "mean"] = "concat"
-    pooled_streams: tuple[str, ...] = ()
+    pooled_streams: tuple[Name, ...] = ()
     dropout: Fraction = 0.1
     dtype: Any = None
 

@@ -13,6 +13,7 @@ from mmfusion_jax.layers.linear import torch_dense
 from mmfusion_jax.layers.pooling import first
 from mmfusion_jax.layers.transformer import layer_norm
 from mmfusion_jax.models.common import (
+    AudioPooling,
     encode,
     pool_modality,
     prediction_head,
@@ -20,7 +21,7 @@ from mmfusion_jax.models.common import (
     weights_by_modality,
 )
 from mmfusion_jax.ops.masking import zero_masked
-from mmfusion_jax.option_types import Fraction, NonNegativeInt, PositiveInt
+from mmfusion_jax.option_types import Fraction, Heads, OptionalSize, Size
 from mmfusion_jax.types import Array, Batch, Outputs, Streams, Tokens
 
 
@@ -84,16 +85,16 @@ class HeteroFusionNet(nn.Module):
 
     encoders: Mapping[str, nn.Module]
     head_size: int
-    hidden_dim: PositiveInt = 512
-    num_heads: PositiveInt = 8
+    hidden_dim: Size = 512
+    num_heads: Heads = 8
     include_self: bool = True
     residual: bool = False
     gate: Literal["sigmoid", "softmax"] = "sigmoid"
-    gate_hidden_dim: NonNegativeInt = 256
-    latent_dim: PositiveInt = 256
+    gate_hidden_dim: OptionalSize = 256
+    latent_dim: Size = 256
     detach_unimodal_heads: bool = False
     dropout: Fraction = 0.3
-    audio_pooling: str = "mean"
+    audio_pooling: AudioPooling = "mean"
     dtype: Any = None
 
     @nn.compact
@@ -178,8 +179,8 @@ class JointRepresentation(nn.Module):
         equal widths: 512 for h_1 and h_2, 256 for z.
     """
 
-    hidden_dim: PositiveInt = 512
-    latent_dim: PositiveInt = 256
+    hidden_dim: Size = 512
+    latent_dim: Size = 256
     dropout: Fraction = 0.3
     dtype: Any = None
 

@@ -9,9 +9,14 @@ import jax.numpy as jnp
 from mmfusion_jax.errors import ConfigError, shown_name, type_name
 from mmfusion_jax.fusion.multimodal_transfer import MultimodalTransfer
 from mmfusion_jax.fusion.split_attention import SplitAttention
-from mmfusion_jax.models.common import check_tokens, pool_modality, prediction_head
+from mmfusion_jax.models.common import (
+    AudioPooling,
+    check_tokens,
+    pool_modality,
+    prediction_head,
+)
 from mmfusion_jax.ops.masking import masked_mean, zero_masked
-from mmfusion_jax.option_types import Fraction, PositiveInt
+from mmfusion_jax.option_types import Fraction, PositiveInt, Size
 from mmfusion_jax.types import Array, Batch, Outputs, Streams
 
 Block = Callable[..., Streams]
@@ -63,9 +68,9 @@ class MMTM(nn.Module):
 
     encoders: Mapping[str, nn.Module]
     head_size: int
-    reduction: PositiveInt = 4
+    reduction: Size = 4
     dropout: Fraction = 0.4
-    audio_pooling: str = "flatten"
+    audio_pooling: AudioPooling = "flatten"
     dtype: Any = None
 
     @nn.compact
@@ -135,10 +140,10 @@ class MSAF(nn.Module):
     encoders: Mapping[str, nn.Module]
     head_size: int
     block_dims: tuple[PositiveInt, PositiveInt] = (16, 32)
-    reduction: PositiveInt = 4
+    reduction: Size = 4
     block_dropout: Fraction = 0.2
     dropout: Fraction = 0.4
-    audio_pooling: str = "flatten"
+    audio_pooling: AudioPooling = "flatten"
     axis: str | None = None
     dtype: Any = None
 

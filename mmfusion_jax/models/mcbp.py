@@ -7,8 +7,13 @@ import flax.linen as nn
 
 from mmfusion_jax.fusion.compact_bilinear import CompactBilinear
 from mmfusion_jax.layers.linear import torch_dense
-from mmfusion_jax.models.common import encode, pool_modality, prediction_head
-from mmfusion_jax.option_types import Fraction, NonNegativeInt, PositiveInt
+from mmfusion_jax.models.common import (
+    AudioPooling,
+    encode,
+    pool_modality,
+    prediction_head,
+)
+from mmfusion_jax.option_types import Fraction, Seed, Size
 from mmfusion_jax.types import Batch, Outputs, Tokens
 
 
@@ -54,12 +59,12 @@ class MCBP(nn.Module):
 
     encoders: Mapping[str, nn.Module]
     head_size: int
-    sketch_dim: PositiveInt = 8000
-    hidden_dim: PositiveInt = 512
-    seed: NonNegativeInt = 0
+    sketch_dim: Size = 8000
+    hidden_dim: Size = 512
+    seed: Seed = 0
     dropout: Fraction = 0.4
     hidden_dropout: Fraction = 0.4
-    audio_pooling: str = "flatten"
+    audio_pooling: AudioPooling = "flatten"
     dtype: Any = None
 
     @nn.compact

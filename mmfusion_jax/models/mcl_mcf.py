@@ -1,7 +1,7 @@
 """MCL-MCF: contrastive learning at three levels of fusion."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -17,10 +17,13 @@ from mmfusion_jax.models.mcl_mcf_heads import IMAGE_ENCODERS, ImageHead
 from mmfusion_jax.ops.feature_variation import varying_energy
 from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.option_types import (
+    AnyFloat,
+    Distinct,
     Fraction,
+    ModalityOrder,
     NonNegativeInt,
-    PositiveInt,
-    PositiveInts,
+    Size,
+    Sizes,
 )
 from mmfusion_jax.types import Array, Batch, Outputs, Streams, Tokens
 
@@ -113,13 +116,13 @@ class MCLMCF(nn.Module):
 
     encoders: Mapping[str, nn.Module]
     head_size: int
-    modality_order: tuple[str, ...] = ("text", "audio", "video")
-    mixture_dim: PositiveInt = 64
-    projection_dim: PositiveInt = 512
-    hidden_dim: PositiveInt = 128
-    contrastive_dim: PositiveInt = 128
-    channels: PositiveInts = (4, 6, 1)
-    levels: tuple[int, ...] = LEVELS
+    modality_order: ModalityOrder = ("text", "audio", "video")
+    mixture_dim: Size = 64
+    projection_dim: Size = 512
+    hidden_dim: Size = 128
+    contrastive_dim: Size = 128
+    channels: Sizes = (4, 6, 1)
+    levels: Annotated[tuple[Literal[1, 2, 3], ...], Distinct()] = LEVELS
     mcf: bool = True
     variant: Literal["paper", "released_code"] = "paper"
     learnable_scale: bool = False
@@ -127,10 +130,12 @@ class MCLMCF(nn.Module):
     chunk: NonNegativeInt = 16
     dropout: Fraction = 0.1
     dtype: Any = None
-    image_encoder: str = "none"
+    image_encoder: Literal[
+        "none", "tslc", "resnet18", "resnet34", "resnet50", "vit"
+    ] = "none"
     image_encoder_kwargs: Any = None
     axis: str | None = None
-    output_bias_init: float = 0.0
+    output_bias_init: AnyFloat = 0.0
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> Outputs:

@@ -27,7 +27,14 @@ from mmfusion_jax.models.common import (
 from mmfusion_jax.ops.gradient_reversal import ramp
 from mmfusion_jax.ops.masking import last_valid, masked_mean, zero_masked
 from mmfusion_jax.ops.parameter_free_layer_norm import layer_normalize
-from mmfusion_jax.option_types import Depth, Fraction, PositiveInt
+from mmfusion_jax.option_types import (
+    AnyFloat,
+    Depth,
+    Fraction,
+    ModalityOrder,
+    Size,
+    Weight,
+)
 from mmfusion_jax.types import Array, Batch, Outputs, Streams
 
 CHOICES = {
@@ -133,12 +140,12 @@ class MEA(nn.Module):
 
     encoders: Mapping[str, nn.Module]
     head_size: int
-    modality_order: tuple[str, ...] = ()
-    hidden_dim: PositiveInt = 64
-    num_heads: PositiveInt = 8
+    modality_order: ModalityOrder = ()
+    hidden_dim: Size = 64
+    num_heads: Size = 8
     psa_layers: Depth = 3
     psa: Literal["literal", "logit"] = "literal"
-    mu: float = 0.25
+    mu: Fraction = 0.25
     wal: Literal["token", "dense", "off"] = "token"
     hca_layers: Depth = 2
     mixed: bool = True
@@ -152,17 +159,17 @@ class MEA(nn.Module):
     self_loops: bool = False
     adversarial: bool = True
     omega: Literal["detached", "joint", "one"] = "detached"
-    grl_lambda: float = 1.0
+    grl_lambda: Weight = 1.0
     grl_warmup: bool = False
     head_type: Literal["mlp", "residual_mlp"] = "mlp"
     scale: Literal["head", "width"] = "head"
     out_proj: bool = False
-    ffn_mult: PositiveInt = 4
+    ffn_mult: Size = 4
     dropout: Fraction = 0.1
     remat: bool = True
     dtype: Any = None
     standardize: Literal["affine", "layer_norm", "off"] = "affine"
-    output_bias_init: float = 0.0
+    output_bias_init: AnyFloat = 0.0
 
     @nn.compact
     def __call__(self, batch: Batch, *, train: bool) -> Outputs:

@@ -22,7 +22,7 @@ from mmfusion_jax.models.common import (
     weights_by_modality,
 )
 from mmfusion_jax.ops.masking import masked_mean
-from mmfusion_jax.option_types import Depth, Fraction, PositiveInt
+from mmfusion_jax.option_types import Depth, Fraction, ModalityOrder, Size
 from mmfusion_jax.types import Array, Batch, Outputs, Streams
 
 CHOICES = {
@@ -106,19 +106,19 @@ class OFCMAERCAT(nn.Module):
 
     encoders: Mapping[str, nn.Module]
     head_size: int
-    modality_order: tuple[str, ...] = ()
+    modality_order: ModalityOrder = ()
     alignment: bool = True
     weighting: bool = True
     transformer: bool = True
     reconstruction: bool = True
     head_type: Literal["weighted_sum", "concat"] = "weighted_sum"
     context_pooling: Literal["weighted", "tokens"] = "weighted"
-    hidden_dim: PositiveInt = 64
-    weight_hidden_dim: PositiveInt = 64
-    num_heads: PositiveInt = 1
+    hidden_dim: Size = 64
+    weight_hidden_dim: Size = 64
+    num_heads: Size = 1
     per_modality: bool = False
     context_layers: Depth = 2
-    context_heads: PositiveInt = 4
+    context_heads: Size = 4
     dropout: Fraction = 0.1
     dtype: Any = None
 

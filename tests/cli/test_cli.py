@@ -62,7 +62,7 @@ def read(*words: str) -> ParsedCommand:
         ([f"--config={CONFIG}", "---x"], "fix: --help lists the flags"),
         (
             [f"--config={CONFIG}", f"--config.seed={'9' * 400}"],
-            "number at most 21474",
+            "at most 2147483647",
         ),
         (["--config=configs/cfn_s.py"], "did you mean 'configs/cfn_sr.py'?"),
         (["--config=cfn_srr"], "did you mean 'cfn_sr'?"),

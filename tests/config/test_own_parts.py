@@ -126,7 +126,7 @@ def augmentation(kind: str) -> dict:
         (data("text"), "D25", "does not have 'inputs'"),
         ({"optim.name": "bad_parts:no_optimizer"}, "C33", "is None, not an optax"),
         ({"optim.name": "optax:lbfgs"}, "C33", "'optax:lbfgs' raises TypeError"),
-        ({"optim.b1": "a"}, "C33", "config.optim.name='adam' raises TypeError"),
+        ({"optim.b1": "a"}, "C11", "config.optim.b1='a' is not a number"),
         (
             {"optim.schedule": {"name": "bad_parts:no_schedule"}},
             "C33",

@@ -1,7 +1,7 @@
 """Random audio augmentation: time stretch, pitch shift, noise."""
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 
@@ -9,7 +9,18 @@ from mmfusion_jax.data.augment.interpolate import interpolate_at
 from mmfusion_jax.data.dataset import Example
 from mmfusion_jax.data.preprocessing import pad_or_truncate
 from mmfusion_jax.errors import ConfigError, missing_dependency, shown, shown_name
-from mmfusion_jax.option_types import Fraction, NonNegativeFloat, PositiveInt
+from mmfusion_jax.option_types import (
+    Decibel,
+    Fraction,
+    Increasing,
+    NonNegativeFloat,
+    PositiveInt,
+    Range,
+)
+
+Semitones: TypeAlias = Annotated[float, Range(0, 24)]
+Axis: TypeAlias = Annotated[int, Range(-4, 3)]
+
 
 _WINDOW = 2048  # samples, the default of librosa
 
@@ -50,9 +61,9 @@ class RandomWaveform:
 
     modality: str
     sample_rate: PositiveInt
-    time_stretch: float = 0.1
-    semitones: float = 2.0
-    snr_db: tuple[float, float] = (10.0, 30.0)
+    time_stretch: Fraction = 0.1
+    semitones: Semitones = 2.0
+    snr_db: Annotated[tuple[Decibel, Decibel], Increasing()] = (10.0, 30.0)
     prob: Fraction = 0.5
 
     def __post_init__(self):
@@ -122,10 +133,10 @@ class RandomSpectrogram:
     """
 
     modality: str
-    time: int = 0
-    frequency: int = 1
-    time_stretch: float = 0.1
-    semitones: float = 2.0
+    time: Axis = 0
+    frequency: Axis = 1
+    time_stretch: Fraction = 0.1
+    semitones: Semitones = 2.0
     noise: NonNegativeFloat = 0.1
     prob: Fraction = 0.5
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from mmfusion_jax.data.dataset import Example
 from mmfusion_jax.data.preprocessing import Standardizer
-from mmfusion_jax.option_types import NonNegativeFloat
+from mmfusion_jax.option_types import Fraction, NonNegativeFloat
 
 BANDS = 40
 TOP_HZ = 8000.0
@@ -36,13 +36,13 @@ class RandomFeatures:
     """
 
     standardizer: Standardizer
-    freq_warp: float = 0.0
-    time_stretch: float = 0.0
-    shift: float = 0.0
-    mask: float = 0.0
+    freq_warp: Fraction = 0.0
+    time_stretch: Fraction = 0.0
+    shift: Fraction = 0.0
+    mask: Fraction = 0.0
     noise: NonNegativeFloat = 0.0
-    face_noise: float = 0.0
-    face_scale_std: float = 0.0
+    face_noise: NonNegativeFloat = 0.0
+    face_scale_std: NonNegativeFloat = 0.0
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         """Augments "audio", (t f), and "video", (t f); passes everything else."""

@@ -1,6 +1,7 @@
 """Random image augmentation: crop, flip, color jitter."""
 
 import dataclasses
+from typing import Annotated, TypeAlias
 
 import numpy as np
 
@@ -8,7 +9,10 @@ from mmfusion_jax.data.augment.crop_and_flip import crop_box
 from mmfusion_jax.data.augment.interpolate import interpolate_at
 from mmfusion_jax.data.dataset import Example
 from mmfusion_jax.errors import ConfigError, shown, shown_name
-from mmfusion_jax.option_types import Fraction
+from mmfusion_jax.option_types import Fraction, Increasing, Range
+
+ShareOfSide: TypeAlias = Annotated[float, Range(0, 1, exclusive=True)]
+
 
 LUMA_WEIGHTS = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -49,11 +53,11 @@ class RandomImage:
     """
 
     modality: str
-    crop: tuple[float, float] = (0.8, 1.0)
+    crop: Annotated[tuple[ShareOfSide, ShareOfSide], Increasing()] = (0.8, 1.0)
     flip: Fraction = 0.5
-    brightness: float = 0.2
-    contrast: float = 0.2
-    saturation: float = 0.2
+    brightness: Fraction = 0.2
+    contrast: Fraction = 0.2
+    saturation: Fraction = 0.2
 
     def __post_init__(self):
         low, high = self.crop

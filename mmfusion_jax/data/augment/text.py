@@ -15,7 +15,7 @@ from mmfusion_jax.data.media.wordpiece import (
 )
 from mmfusion_jax.data.preprocessing import pad_or_truncate
 from mmfusion_jax.errors import ConfigError, DataError, shown
-from mmfusion_jax.option_types import Fraction
+from mmfusion_jax.option_types import Fraction, NonNegativeInt
 
 SYNONYMS = Path(__file__).with_name("synonyms.txt")
 """Groups of common English words, written for this library."""
@@ -67,7 +67,7 @@ class RandomWords:
     replace_prob: Fraction = 0.1
     synonyms: str = ""
     vocabulary: str = ""
-    protected_ids: tuple[int, ...] = ()
+    protected_ids: tuple[NonNegativeInt, ...] = ()
 
     def __post_init__(self):
         where = f"config.data.augmentations.{self.modality}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 
@@ -13,12 +13,14 @@ from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.preprocessing import RunningMoments, Standardizer
 from mmfusion_jax.data.splits import SPLITS, check_protocol, cross_validation_split
 from mmfusion_jax.errors import ConfigError, DataError, join_names, shown
+from mmfusion_jax.option_types import Range
 from mmfusion_jax.safe_load.npz import check_finite, read_from
 
 SCORE, POSITIVE = "score", "positive"
 CLASSES = ("not positive", "positive")
 TARGET = RegressionTarget(1.0, 5.0, 3.0)
 WIDTHS = {"text": 300, "audio": 74, "video": 36}
+Quantile: TypeAlias = Annotated[float, Range(0, 0.5, below=True)]
 MODALITIES = tuple(WIDTHS)
 STEPS = 20
 COUNTS, COMPLETE = (220, 40, 80), 120
@@ -47,7 +49,7 @@ def outline(
     folds: int = 1,
     protocol: str = "validation",
     keep_clips_without_text: bool = False,
-    clip_quantile: float = 0.01,
+    clip_quantile: Quantile = 0.01,
     **_: Any,
 ) -> Dataset:
     """Returns the outline of `load_ict_mmmo`; reads nothing."""
@@ -76,7 +78,7 @@ def load_ict_mmmo(
     folds: int = 1,
     protocol: str = "validation",
     keep_clips_without_text: bool = False,
-    clip_quantile: float = 0.01,
+    clip_quantile: Quantile = 0.01,
 ) -> Dataset:
     """Loads film reviews by word: GloVe, COVAREP and FACET features, and the rating.
 

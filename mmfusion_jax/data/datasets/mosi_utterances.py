@@ -25,6 +25,7 @@ from mmfusion_jax.errors import (
     shown_name,
     suggest,
 )
+from mmfusion_jax.option_types import NonNegativeInt
 from mmfusion_jax.safe_load.npz import check_finite, read_from
 
 POLARITY, SCORE = "polarity", "score"
@@ -59,8 +60,8 @@ Table = Mapping[str, np.ndarray]
 def outline(
     *,
     label: str = POLARITY,
-    context_before: int = 10,
-    context_after: int = 10,
+    context_before: NonNegativeInt = 10,
+    context_after: NonNegativeInt = 10,
     protocol: str = "validation",
     **_: Any,
 ) -> Dataset:
@@ -86,8 +87,8 @@ def load_mosi_utterances(
     data_dir: str,
     *,
     label: str = POLARITY,
-    context_before: int = 10,
-    context_after: int = 10,
+    context_before: NonNegativeInt = 10,
+    context_after: NonNegativeInt = 10,
     protocol: str = "validation",
 ) -> Dataset:
     """Loads one example per utterance, with its context in the same video.

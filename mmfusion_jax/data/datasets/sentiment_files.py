@@ -5,7 +5,7 @@ import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -290,7 +290,7 @@ class SentimentLoader(Protocol):
         self,
         *,
         file: str = "",
-        text: str = "vectors",
+        text: Literal["vectors", "bert", "words"] = "vectors",
         standardize: Sequence[str] = (),
         label: str = "",
     ) -> Dataset: ...
@@ -319,7 +319,7 @@ def _loader(name: str) -> SentimentLoader:
     def load(
         *,
         file: str = "",
-        text: str = "vectors",
+        text: Literal["vectors", "bert", "words"] = "vectors",
         standardize: Sequence[str] = (),
         label: str = "",
     ) -> Dataset:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.preprocessing import RunningMoments, Standardizer
 from mmfusion_jax.data.splits import cross_validation_split
 from mmfusion_jax.errors import ConfigError, DataError, join_names, shown
+from mmfusion_jax.option_types import PositiveInt
 from mmfusion_jax.safe_load.npz import read_npz
 
 LABEL = "stress"
@@ -46,9 +47,9 @@ def outline(
     fold: int = 0,
     folds: int = 5,
     protocol: str = "validation",
-    window: int = 60,
-    hop: int = 30,
-    standardize_by: str = "subject",
+    window: PositiveInt = 60,
+    hop: PositiveInt = 30,
+    standardize_by: Literal["subject", "train"] = "subject",
     **_: Any,
 ) -> Dataset:
     """Returns the outline of `load_stress_predict`; reads nothing.
@@ -75,9 +76,9 @@ def load_stress_predict(
     fold: int = 0,
     folds: int = 5,
     protocol: str = "validation",
-    window: int = 60,
-    hop: int = 30,
-    standardize_by: str = "subject",
+    window: PositiveInt = 60,
+    hop: PositiveInt = 30,
+    standardize_by: Literal["subject", "train"] = "subject",
 ) -> Dataset:
     """Loads windows of wearable sensor signals with a single label.
 

@@ -21,6 +21,7 @@ from mmfusion_jax.data.option_checks import check_choice, out_of_range
 from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.storage.array_record_store import Records
 from mmfusion_jax.errors import DataError, join_names, shorten, shown
+from mmfusion_jax.option_types import Decibel, NonNegativeInt, Seed
 from mmfusion_jax.results.json_file import to_json
 
 TITLE = "AV-MNIST (of MNIST, FSDD and ESC)"
@@ -173,10 +174,10 @@ def _has_files(options: Mapping[str, Any]) -> bool:
 def load_av_mnist(
     data_dir: str = "",
     *,
-    snr_db: float = -12.0,
+    snr_db: Decibel = -12.0,
     held_out_speaker: str = "",
-    pairing_seed: int = 0,
-    max_train_pairs: int = 0,
+    pairing_seed: Seed = 0,
+    max_train_pairs: NonNegativeInt = 0,
     cache_in_memory: bool = False,
 ) -> Dataset:
     """Loads images and spectrograms of the same digits; the first call builds them.

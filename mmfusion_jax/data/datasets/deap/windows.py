@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 
@@ -24,7 +24,9 @@ from mmfusion_jax.data.splits import cross_validation_split
 from mmfusion_jax.data.storage.array_record_store import Records, Store
 from mmfusion_jax.data.storage.progress import track
 from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.option_types import PositiveInt, Range
 
+Threshold: TypeAlias = Annotated[float, Range(LOW, HIGH, below=True)]
 CLASSES = ("low", "high")
 PARTICIPANTS, TRIALS, SECONDS = 32, 40, 60
 """Participants, trials of each, and seconds of a trial, as published."""
@@ -80,9 +82,9 @@ def outline(
     fold: int = 0,
     folds: int = 8,
     protocol: str = "validation",
-    threshold: float = 5.0,
-    window: int = 1,
-    hop: int = 1,
+    threshold: Threshold = 5.0,
+    window: PositiveInt = 1,
+    hop: PositiveInt = 1,
     **_: Any,
 ) -> Dataset:
     """Returns the outline of `load_deap`; reads nothing."""
@@ -109,9 +111,9 @@ def load_deap(
     fold: int = 0,
     folds: int = 8,
     protocol: str = "validation",
-    threshold: float = 5.0,
-    window: int = 1,
-    hop: int = 1,
+    threshold: Threshold = 5.0,
+    window: PositiveInt = 1,
+    hop: PositiveInt = 1,
 ) -> Dataset:
     """Loads windows of the preprocessed signals, with the ratings of the participants.
 

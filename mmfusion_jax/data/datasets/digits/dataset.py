@@ -35,6 +35,7 @@ from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.preprocessing import RunningMoments, Standardizer
 from mmfusion_jax.data.storage.array_record_store import Store
 from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.option_types import ProperFraction, Seed
 
 MODALITIES = ("image", "audio", "video", "text")
 FLAGS = ("even", "prime", "large")
@@ -73,8 +74,8 @@ def outline(
 def load_digits(
     *,
     modalities: Sequence[str] | None = None,
-    missing_rate: float = 0.0,
-    missing_seed: int = 0,
+    missing_rate: ProperFraction = 0.0,
+    missing_seed: Seed = 0,
     augment: bool = True,
     cache_dir: str | Path | None = None,
 ) -> Dataset:

@@ -24,6 +24,7 @@ from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.preprocessing import RunningMoments, Standardizer
 from mmfusion_jax.data.splits import cross_validation_split
 from mmfusion_jax.errors import ConfigError, DataError, shown_name, suggest
+from mmfusion_jax.option_types import PositiveInt
 from mmfusion_jax.safe_load.npz import check_finite, read_from
 
 TITLE = "RAVDESS speech as MFCC and action units"
@@ -44,7 +45,7 @@ def outline(
     fold: int = 0,
     folds: int = 5,
     protocol: str = "validation",
-    stride: int = 1,
+    stride: PositiveInt = 1,
     **_: Any,
 ) -> Dataset:
     """Returns the outline of `load_ravdess_features`; reads nothing."""
@@ -66,7 +67,7 @@ def load_ravdess_features(
     fold: int = 0,
     folds: int = 5,
     protocol: str = "validation",
-    stride: int = 1,
+    stride: PositiveInt = 1,
     augment: Mapping[str, float] | None = None,
 ) -> Dataset:
     """Loads MFCC of the audio, and OpenFace action units averaged over the clip.

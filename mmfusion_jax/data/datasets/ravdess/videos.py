@@ -34,12 +34,7 @@ from mmfusion_jax.data.option_checks import check_choice, data_folder, missing_f
 from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.splits import cross_validation_split
 from mmfusion_jax.errors import DataError, join_names, shown, shown_name, shown_path
-from mmfusion_jax.option_types import (
-    Fraction,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-)
+from mmfusion_jax.option_types import Fraction, NonNegativeInt, PositiveFloat, Size
 
 TITLE = "RAVDESS speech"
 COUNT, CLIPS = 1440, 60
@@ -82,9 +77,9 @@ def outline(
     fold: int = 0,
     folds: int = 5,
     protocol: str = "validation",
-    size: PositiveInt = 224,
-    frames: PositiveInt = 30,
-    crop: str = "full",
+    size: Size = 224,
+    frames: Size = 30,
+    crop: Literal["full", "released_code"] = "full",
     **_: Any,
 ) -> Dataset:
     """Returns the outline of `load_ravdess`; reads nothing."""
@@ -110,11 +105,11 @@ def load_ravdess(
     fold: int = 0,
     folds: int = 5,
     protocol: str = "validation",
-    size: PositiveInt = 224,
-    frames: PositiveInt = 30,
+    size: Size = 224,
+    frames: Size = 30,
     frame_sampling: Literal["uniform", "consecutive"] = "uniform",
     landmarks_dir: str = "",
-    crop: str = "full",
+    crop: Literal["full", "released_code"] = "full",
     pad_mode: Literal["reflect", "constant"] = "reflect",
     standardize: bool = False,
     augment: bool = True,
