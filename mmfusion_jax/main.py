@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmfusion_jax.cli.command import Command, run_command
 from mmfusion_jax.cli.flags import Flag, ParsedCommand
-from mmfusion_jax.errors import printable, shown_name
+from mmfusion_jax.errors import printable
 
 if (
     TYPE_CHECKING
@@ -77,15 +77,10 @@ def loss_gradients(spec: "ExperimentSpec", command: ParsedCommand) -> "Gradients
 
 
 def show_scores(result: "Sequence[RunEvaluation]") -> None:
-    """Prints the scores of every fold, seed and split, a line each."""
-    from mmfusion_jax.results.rounding import format_number
+    """Prints a table of the scores of every fold and seed, a column for each split."""
+    from mmfusion_jax.results.summary import evaluation_lines
 
-    for run in result:
-        where = f"fold {run.fold} seed {run.seed} step {run.step}"
-        for split, evaluation in run.splits.items():
-            scores = evaluation.scores.items()
-            parts = [f"{shown_name(k)} {format_number(v)}" for k, v in scores]
-            print(printable(f"{where} {split}: {', '.join(parts)}"))
+    print(printable("\n".join(evaluation_lines(result))))
 
 
 def show_inspection(result: "Inspection") -> None:

@@ -25,6 +25,7 @@ FORMATTERS = {
         "len",
         "count",
         "format_number",
+        "format_percent",
         "format_size",
         "score",
         "seconds",
@@ -37,7 +38,7 @@ FORMATTERS = {
 
 WRITERS = {
     *("describe", "format_summary", "help_text", "summarize_skipped"),
-    *("describe_seeds", "describe_start"),
+    *("describe_seeds", "describe_start", "describe_terms", "plain_number"),
     *("content", "describe_unread", "shape_text", "_kind"),  # of feature files
     *(
         "_first_line",

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+UNDEFINED = float("nan")
+"""Value of a metric that the labels do not define, which is shown as "not defined"."""
+
 MAX_CLASSES = 10_000
 """Highest class that is counted without sorting."""
 
@@ -46,7 +49,7 @@ def rmse(y_pred: Any, y_true: Any) -> float:
 
 
 def corr(y_pred: Any, y_true: Any) -> float:
-    """Returns Pearson's r; 0 if the predictions or the labels are constant.
+    """Returns Pearson's r; NaN if the predictions or the labels are constant.
 
     Example:
         >>> import mmfusion_jax as mmf
@@ -55,8 +58,8 @@ def corr(y_pred: Any, y_true: Any) -> float:
     """
     p, t = column(y_pred).astype(float), column(y_true).astype(float)
     # Exact, unlike a variance, which rounding leaves above 0.
-    if np.ptp(p) == 0 or np.ptp(t) == 0:
-        return 0.0
+    if not p.size or np.ptp(p) == 0 or np.ptp(t) == 0:
+        return UNDEFINED
     p, t = p - p.mean(), t - t.mean()
     return float(np.sum(p * t) / np.sqrt(np.sum(p * p) * np.sum(t * t)))
 
@@ -69,7 +72,7 @@ def rounded_accuracy(y_pred: Any, y_true: Any, limit: float) -> float:
 
 
 def accuracy(y_pred: Any, y_true: Any) -> float:
-    """Returns the fraction of equal values, 0 if there are none.
+    """Returns the fraction of equal values, NaN if there are none.
 
     Example:
         >>> import mmfusion_jax as mmf
@@ -77,11 +80,13 @@ def accuracy(y_pred: Any, y_true: Any) -> float:
         0.75
     """
     y_pred, y_true = np.ravel(y_pred), np.ravel(y_true)
-    return float(np.mean(y_pred == y_true)) if len(y_true) else 0.0
+    return float(np.mean(y_pred == y_true)) if len(y_true) else UNDEFINED
 
 
 def weighted_f1(y_pred: Any, y_true: Any) -> float:
     """Returns the mean of the F1 of every class, weighted by class frequency.
+
+    NaN without examples.
 
     Example:
         >>> import mmfusion_jax as mmf
@@ -93,7 +98,7 @@ def weighted_f1(y_pred: Any, y_true: Any) -> float:
     return (
         float(np.average(2 * hits / (predicted + true), weights=true))
         if sum(true)
-        else 0.0
+        else UNDEFINED
     )
 
 
@@ -129,7 +134,7 @@ def class_counts(y_pred: Any, y_true: Any) -> tuple[np.ndarray, ...]:
 def weighted_accuracy(y_pred: Any, y_true: Any) -> float:
     """Returns (tp * n_neg / n_pos + tn) / (2 n_neg) of the signs; 0 is negative.
 
-    0 if the labels have only one of the two signs.
+    NaN if the labels have only one of the two signs.
 
     Example:
         >>> import mmfusion_jax as mmf
@@ -139,6 +144,6 @@ def weighted_accuracy(y_pred: Any, y_true: Any) -> float:
     p, t = np.ravel(y_pred) > 0, np.ravel(y_true) > 0
     positive, negative = int(np.sum(t)), int(np.sum(~t))
     if not positive or not negative:
-        return 0.0
+        return UNDEFINED
     tp, tn = np.sum(p & t), np.sum(~p & ~t)
     return float((tp * negative / positive + tn) / (2 * negative))

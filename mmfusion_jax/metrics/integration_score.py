@@ -250,7 +250,9 @@ def mis(
     valid = np.ones(modal.shape[:2], bool) if present is None else np.asarray(present)
     agrees = _cosine(modal, fused) if soft else modal.argmax(-1) == fused.argmax(-1)
     found = {
-        "consistency": float(np.mean(agrees[valid])) if valid.any() else 0.0,
+        "consistency": float(np.mean(agrees[valid]))
+        if valid.any()
+        else functional.UNDEFINED,
         "confidence": float(np.mean(_certainty(fused) if entropy else _margin(fused))),
         "accuracy": functional.accuracy(fused.argmax(-1), labels),
     }

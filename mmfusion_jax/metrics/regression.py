@@ -37,7 +37,7 @@ RMSE = ScoreInfo(
 CORR = ScoreInfo(
     "corr",
     on_columns(functional.corr),
-    "Pearson's r of predictions and labels; 0 if one of them is constant.",
+    "Pearson's r of predictions and labels; not defined if one of them is constant.",
     label="Pearson r",
     unit="",
 )

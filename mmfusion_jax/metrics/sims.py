@@ -68,7 +68,7 @@ class SimsMetrics:
             CORR,
             formula=_clipped(functional.corr),
             definition="Pearson's r of predictions and labels, both clipped to -1..1; "
-            "0 if one of them is constant.",
+            "not defined if one of them is constant.",
         ),
         ScoreInfo(
             "acc2",

@@ -2,11 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from mmfusion_jax.report import formatting
 from mmfusion_jax.results.experiment_result import ExperimentResult, RunResult
 from mmfusion_jax.results.json_file import Number
+from mmfusion_jax.results.metrics_file import read_metrics
 from mmfusion_jax.results.model_result import Diagnosis, ModelResult
+
+ADDED = "log/added/"
+"""Prefix of the share that a cross-modal block adds, in the metrics of training."""
 
 CONSTANT = 1e-3
 """A stream with a smaller varying fraction of its energy is reported as constant."""
@@ -90,6 +95,24 @@ def tables(result: ExperimentResult) -> Tables:
         for name in names
     ]
     return Tables(modalities, bool(weights), streams, terms)
+
+
+def added(workdir: Path, result: ExperimentResult) -> list[list[str]]:
+    """Returns the share that a cross-modal block adds to every modality it changes.
+
+    Args:
+        workdir: Directory of the experiment, which contains the metrics of training.
+        result: The experiment.
+    """
+    values: dict[str, list[Number]] = {}
+    for run in result.runs:
+        logs = read_metrics(workdir / run.folder)
+        # The last entry of training: the diagnosis is of a trained model too.
+        trained = [line.values for line in logs if line.kind == "train"]
+        for name, value in (trained[-1] if trained else {}).items():
+            if name.startswith(ADDED):
+                values.setdefault(name.removeprefix(ADDED), []).append(value)
+    return [[name, _fraction(_mean(found))] for name, found in values.items()]
 
 
 def _models(run: RunResult) -> Iterator[tuple[str, ModelResult]]:

@@ -33,7 +33,7 @@ def write_report(workdir: Path, result: ExperimentResult) -> Path:
     """
     text = render(
         "report.html",
-        title=f"{result.model.name} on {result.data.title}",
+        title=f"{result.model.name} on {result.data.title}: {workdir.resolve().name}",
         num_runs=len(result.runs),
         headline=scores.headline(result),
         warnings=[*scores.warnings(result), *diagnosis.findings(result)],
@@ -44,6 +44,7 @@ def write_report(workdir: Path, result: ExperimentResult) -> Path:
         confusion=predictions.confusion_matrix(result),
         metrics=predictions.all_metrics(result),
         diagnosis=diagnosis.tables(result),
+        added=diagnosis.added(workdir, result),
         parameters=run_details.parameters(result),
         device=run_details.device(result),
         time=run_details.time(result),

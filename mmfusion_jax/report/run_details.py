@@ -123,15 +123,19 @@ def reproduce(result: ExperimentResult) -> Reproduce:
 def _time_row(name: str, run: ModelResult) -> list[str]:
     """Returns a row of the table of times."""
     times, step = run.times, run.times.step_s
-    span = f"{formatting.seconds(step.p10)}–{formatting.seconds(step.p90)}"
+    timed = formatting.is_number(step.median)
+    span = f" ({formatting.seconds(step.p10)}–{formatting.seconds(step.p90)})"
+    stall = times.data_stall_fraction
     return [
         name,
         f"{run.step} (epoch {run.epoch:.0f})",
         formatting.count(run.steps),
         run.ended,
         formatting.seconds(times.compile_s),
-        f"{formatting.seconds(step.median)} ({span})",
-        formatting.score(formatting.FRACTION, times.data_stall_fraction),
+        formatting.seconds(step.median) + (span if timed else ""),
+        formatting.score(formatting.FRACTION, stall)
+        if formatting.is_number(stall)
+        else formatting.DASH,
         formatting.seconds(times.total_s),
         str(run.skipped_steps),
     ]

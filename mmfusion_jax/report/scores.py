@@ -15,7 +15,11 @@ from mmfusion_jax.results.experiment_result import (
 )
 from mmfusion_jax.results.metrics_file import read_metrics
 from mmfusion_jax.results.model_result import ModelResult
-from mmfusion_jax.results.summary import headline_scores
+from mmfusion_jax.results.summary import (
+    few_examples_notes,
+    headline_scores,
+    num_test_examples,
+)
 
 SELECTED_CHECKPOINT = {
     "validation": "best validation score",
@@ -41,6 +45,7 @@ class Headline:
     Attributes:
         metric: Label of the selection metric.
         score: Its mean and standard deviation.
+        count: Number of test examples.
         best: The best single modality; "" if there is none.
         gain: Difference of `score` to it.
         label: Name of the label.
@@ -50,6 +55,7 @@ class Headline:
 
     metric: str
     score: str
+    count: str
     best: str
     gain: str
     label: str
@@ -88,7 +94,12 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """One metric of all models."""
+    """One metric of all models.
+
+    Attributes:
+        metric: Its label, with the direction of a metric that is better when lower.
+        rows: The models.
+    """
 
     metric: str
     rows: list[ScoreRow]
@@ -129,6 +140,7 @@ def headline(result: ExperimentResult) -> Headline:
     return Headline(
         metric=metric.label,
         score=formatting.mean_std(metric, fused),
+        count=formatting.count(num_test_examples(result)),
         best=best[0] if best else "",
         gain=formatting.difference(metric, fused.mean, best[1]) if best else "",
         label=result.task.label,
@@ -147,7 +159,8 @@ def _tiles(result: ExperimentResult) -> Iterator[Tile]:
     # The selection metric, unless the constant baseline does not have it.
     *_, last = headline_scores(result)
     if last != select:
-        label = f"test {metrics[last].label}"
+        count = formatting.count(num_test_examples(result))
+        label = f"test {metrics[last].label}, n = {count}"
         yield _score_tile(metrics[last], result.summary.test[last], label)
     if point := result.baseline.scores.get(last):
         value = formatting.score(metrics[last], point.mean)
@@ -177,6 +190,10 @@ def warnings(result: ExperimentResult) -> list[str]:
             "Protocol “as_published”: the checkpoint was selected on the test set, as "
             "in the paper. The score is optimistically biased."
         )
+    found += [
+        f"{line.removeprefix('note: ').capitalize()}."
+        for line in few_examples_notes(result)
+    ]
     found += [f"In {line}." for line in undefined_in_runs(result.runs)]
     if skipped := sum(model.skipped_steps for model in _all_models(result)):
         found.append(f"{skipped} updates skipped: non-finite loss or gradient.")
@@ -219,7 +236,8 @@ def _score_table(score: str, result: ExperimentResult) -> ScoreTable:
         )
         for name, kind, value, count in models
     ]
-    return ScoreTable(metric.label, rows)
+    better = "" if metric.higher_is_better else " (lower is better)"
+    return ScoreTable(f"{metric.label}{better}", rows)
 
 
 def _percent(value: float, full: float) -> str:
@@ -316,7 +334,7 @@ def learning_curves(workdir: Path, result: ExperimentResult) -> Curves:
                 ],
             },
             marks,
-            metric.label,
+            metric.label + ("" if metric.higher_is_better else ", lower is better"),
             "score",
             percent=formatting.is_fraction(metric),
         ),
@@ -338,7 +356,10 @@ def _runs(result: ExperimentResult) -> str:
     """Returns the name of the main score, as "test accuracy, mean of 5 runs"."""
     number = len(result.runs)
     name = f"test {result.metrics[result.selection_metric].label}"
-    return name if number == 1 else f"{name}, mean of {number} runs"
+    count = f"n = {formatting.count(num_test_examples(result))}"
+    return (
+        f"{name}, {count}" if number == 1 else f"{name}, mean of {number} runs, {count}"
+    )
 
 
 def _all_models(result: ExperimentResult) -> Iterator[ModelResult]:

@@ -1,6 +1,6 @@
 """`result.json`: all folds and seeds of an experiment."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -151,6 +151,7 @@ class RunEvaluation:
         fold, seed, folder: The run.
         step: Step of the checkpoint.
         splits: Split -> scores.
+        counts: Split -> number of examples.
     """
 
     fold: int
@@ -158,6 +159,7 @@ class RunEvaluation:
     folder: str
     step: int
     splits: dict[str, Evaluation]
+    counts: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -208,6 +210,7 @@ class ExperimentResult:
     def __post_init__(self) -> None:
         # The report looks up metrics, stages and classes by name, without checks.
         check(bool(self.runs), "runs: empty")
+        check(self.data.counts.get("test", 0) > 0, "data.counts: no test examples")
         metrics, stages = self.metrics, self.summary.stages
         check(self.selection_metric in metrics, "selection_metric: not in metrics")
         names_match(self.summary.test, metrics, "summary.test")

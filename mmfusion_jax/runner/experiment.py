@@ -12,6 +12,7 @@ from mmfusion_jax.config import build_data
 from mmfusion_jax.config.resolve import unimodal_spec
 from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.data.dataset import Dataset
+from mmfusion_jax.data.label_checks import label_warnings
 from mmfusion_jax.errors import DivergedError, shorten, shown, shown_name
 from mmfusion_jax.metrics.score_info import with_loss
 from mmfusion_jax.report import write_report
@@ -131,7 +132,14 @@ class Experiment:
             split for split in ("train", "valid", "test") if split in data.sources
         ]
         scores = trainer.evaluate(state.variables, pipeline, splits)
-        found = RunEvaluation(key.fold, key.seed, key.folder, int(state.step), scores)
+        found = RunEvaluation(
+            key.fold,
+            key.seed,
+            key.folder,
+            int(state.step),
+            scores,
+            {split: len(data.sources[split]) for split in splits},
+        )
         return as_read(found)
 
     def folder(self, key: RunKey, stage: str = "") -> Path:
@@ -253,9 +261,22 @@ def folds_with_data(
         data = build_data.build_dataset(spec, fold)
         # The ids of all stages, before the first is trained.
         build_data.check_ids(spec, data)
+        data = _with_label_warnings(data, spec.data.label)
         if verbose:
             _print_dataset(data, spec.data.label)
         yield list(keys), data
+
+
+def _with_label_warnings(data: Dataset, label: str) -> Dataset:
+    """Returns a dataset whose warnings name labels that cannot be learned or scored."""
+    names = data.classes.get(label) or data.flags.get(label) or ()
+    if label not in (*data.classes, *data.flags, *data.values):
+        return data  # an error that names all labels follows
+    labels = {split: data.label(split, label) for split in data.sources}
+    found = label_warnings(labels, label, names)
+    given = data.facts.get("warnings", ())
+    facts = {**data.facts, "warnings": [*given, *found]}
+    return dataclasses.replace(data, facts=facts) if found else data
 
 
 def _print_dataset(data: Dataset, label: str) -> None:

@@ -79,6 +79,7 @@ class Loop:
     stopped_early: bool = False
     nonfinite_limit_reached: bool = False
     done: int = 0
+    _train_terms: dict[str, float] = dataclasses.field(default_factory=dict, init=False)
     _pending: list[tuple[int, Metrics]] = dataclasses.field(
         default_factory=list, init=False
     )
@@ -233,13 +234,15 @@ class Loop:
         # The first step includes compilation and is not in `clock.steps`.
         rate = self.plan.batch_size * len(recent) / sum(recent) if recent else 0.0
         epoch = step / self.plan.steps_per_epoch
-        values |= {"examples_per_s": rate}
+        values |= {"examples_per_s": rate} if recent else {}
         self.logger.record(MetricsLine(step, "train", epoch, {**values}))
         parts = [
             f"{shown_name(name.removeprefix('loss/'))} {value:.3f}"
             for name, value in _parts(values)
         ]
-        self.logger.progress(step, f"{', '.join(parts)}  {rate:.0f} examples/s")
+        speed = f"  {rate:.0f} examples/s" if recent else ""
+        self.logger.progress(step, f"{', '.join(parts)}{speed}")
+        self._train_terms = dict(_parts(values))
         self._abort_if_nonfinite(
             step, max(int(m["nonfinite/consecutive_steps"]) for _, m in fetched)
         )
@@ -289,7 +292,9 @@ class Loop:
         scores, metric = results[split].scores, self.plan.selection_metric
         when = f"epoch {epoch:.0f}, step {step}/{self.plan.steps}"
         self.logger.log_scores(
-            ScoreLine(when, split, metric, scores[metric], scores["loss"])
+            ScoreLine(
+                when, split, metric, scores[metric], scores["loss"], self._train_terms
+            )
         )
 
     def _reduce_lr(self, step: int) -> None:

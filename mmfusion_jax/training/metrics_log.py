@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -36,6 +37,7 @@ class ScoreLine:
         metric: The selection metric.
         score: Its value; None where it is not defined.
         loss: The loss.
+        terms: Loss and loss terms of the last logged training step, unweighted.
     """
 
     when: str
@@ -43,6 +45,24 @@ class ScoreLine:
     metric: str
     score: Number
     loss: Number
+    terms: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+def describe_terms(terms: Mapping[str, float]) -> str:
+    """Returns the loss terms of a training step, such as "; train loss 0.31 (a 0.2)".
+
+    Args:
+        terms: "loss", and "loss/TERM" of every term if there are several.
+    """
+    if "loss" not in terms:
+        return ""
+    listed = ", ".join(
+        f"{shown_name(name.removeprefix('loss/'))} {format_number(value)}"
+        for name, value in terms.items()
+        if name != "loss"
+    )
+    more = f" ({listed})" if listed else ""
+    return f"; train loss {format_number(terms['loss'])}{more}"
 
 
 class MetricsLogger:
@@ -127,6 +147,7 @@ class MetricsLogger:
         self.log(
             f"{line.when}: {line.split} {shown_name(line.metric)} "
             f"{format_number(line.score)}, loss {format_number(line.loss)}"
+            f"{describe_terms(line.terms)}"
         )
 
     def log(self, line: str) -> None:

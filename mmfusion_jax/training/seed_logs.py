@@ -6,7 +6,7 @@ from pathlib import Path
 from mmfusion_jax.errors import shown_name
 from mmfusion_jax.results.metrics_file import MetricsLine
 from mmfusion_jax.results.rounding import format_number
-from mmfusion_jax.training.metrics_log import MetricsLogger, ScoreLine
+from mmfusion_jax.training.metrics_log import MetricsLogger, ScoreLine, describe_terms
 
 
 class SeedsDisplay:
@@ -100,7 +100,12 @@ def _describe_scores(when: str, lines: dict[int, ScoreLine]) -> str:
         " ".join(format_number(getattr(lines[seed], name)) for seed in seeds)
         for name in ("score", "loss")
     )
+    # The means over the seeds: a list for each term would be too long for a line.
+    terms = {
+        name: sum(lines[seed].terms[name] for seed in seeds) / len(seeds)
+        for name in first.terms
+    }
     return (
         f"{when}: {first.split} {shown_name(first.metric)} {words}, loss {listed} "
-        f"({describe_seeds(seeds)})"
+        f"({describe_seeds(seeds)}){describe_terms(terms)}"
     )

@@ -1,6 +1,7 @@
 """Measures the time of training steps and other phases, and memory."""
 
 import dataclasses
+import math
 import resource
 import sys
 
@@ -36,14 +37,17 @@ class StepTimer:
     total: float = 0.0
 
     def summary(self) -> Times:
-        """Returns the times as `run.json` has them."""
-        low, median, high = np.percentile(self.steps or [0.0], [10, 50, 90]).tolist()
+        """Returns the times as `run.json` has them; NaN where nothing was timed."""
         # A run of one step has no step after the compilation.
-        training = max(sum(self.steps), 1e-9)
+        steps = self.steps or [math.nan]
+        low, median, high = np.percentile(steps, [10, 50, 90]).tolist()
+        training = max(sum(steps), 1e-9)
         return Times(
             step_s=StepTime(median, low, high),
-            compile_s=self.compile,
-            data_stall_fraction=min(self.data_stall / training, 1.0),
+            compile_s=self.compile or math.nan,
+            data_stall_fraction=min(self.data_stall / training, 1.0)
+            if self.steps
+            else math.nan,
             evaluate_s=self.evaluate,
             save_s=self.save,
             total_s=self.total,

@@ -25,7 +25,7 @@ from mmfusion_jax.metrics.integration_score import (
 )
 from mmfusion_jax.metrics.multilabel import MultilabelMetrics
 from mmfusion_jax.metrics.nonfinite import compute_scores
-from mmfusion_jax.metrics.regression import RMSE, RegressionMetrics
+from mmfusion_jax.metrics.regression import CORR, RMSE, RegressionMetrics
 from mmfusion_jax.metrics.score_info import LOSS, ScoreInfo
 from mmfusion_jax.metrics.sentiment import SentimentMetrics
 from mmfusion_jax.metrics.sims import SimsMetrics
@@ -108,8 +108,8 @@ def compare(found, want, names, atol):
     assert set(want) - set(names) <= LEFT_OUT
     for name in set(want) & set(names):
         got = found[names[name]]
-        if np.isnan(want[name]):  # a constant answer: undefined there, 0 here
-            assert names[name] == "corr" and got == 0
+        if np.isnan(want[name]):  # a constant answer
+            assert names[name] == "corr" and np.isnan(got)
         else:
             np.testing.assert_allclose(got, want[name], rtol=1e-6, atol=atol)
 
@@ -188,8 +188,25 @@ def test_weighted_accuracy_by_hand():
 def test_a_constant_has_no_correlation():
     said, truth = np.full(50, 0.1, np.float32), np.linspace(-1, 1, 50)
     for p, t in ((said, truth), (truth, said)):
-        assert functional.corr(p, t) == 0
+        assert np.isnan(functional.corr(p, t))
     np.testing.assert_allclose(functional.corr(truth, -3 * truth), -1, rtol=1e-6)
+
+
+def test_what_the_labels_do_not_define_is_not_a_score():
+    """Never 0, which would be the score of a model that is always wrong."""
+    nothing = np.zeros(0)
+    assert np.isnan(functional.accuracy(nothing, nothing))
+    assert np.isnan(functional.weighted_f1(nothing, nothing))
+    assert np.isnan(functional.corr(nothing, nothing))
+    assert np.isnan(functional.weighted_accuracy([1, -1], [2, 2]))
+    neutral = {"prediction": np.array([0.5, -1.0]), "truth": np.zeros(2)}
+    scores = SentimentMetrics("y").scores(neutral)
+    undefined = {name for name, value in scores.items() if np.isnan(value)}
+    assert undefined == {
+        *("corr", "acc2_non0", "f1_non0", "weighted_accuracy", "f1_swapped_non0"),
+    }
+    assert formatting.score(CORR.shown, scores["corr"]) == "not defined"
+    assert format_number(scores["acc2_non0"]) == "not defined"
 
 
 def test_halves_round_to_even_and_edges_belong_below():
@@ -232,8 +249,8 @@ def test_macro_averages_over_all_classes_are_those_of_the_equations():
 
 def test_only_neutral_labels_leave_nothing_to_count():
     found = sentiment_scores([0.3, -0.2], [0.0, 0.0])
-    assert found["acc2_non0"] == found["f1_non0"] == found["f1_swapped_non0"] == 0
-    assert all(np.isfinite(v) for v in found.values())
+    assert np.isnan([found["acc2_non0"], found["f1_non0"]]).all()
+    assert found["acc2_has0"] == 0.5
 
 
 def one_hot(classes, confidence):

@@ -100,7 +100,7 @@ class Seen(HTMLParser):
 def test_shows_the_result_and_the_comparison(tmp_path, result):
     page = written(tmp_path, result)
     text = " ".join(Seen(page).text.split())
-    assert "Test accuracy 75.0 %, +15.0 points vs. video only." in text
+    assert "Test accuracy 75.0 % (n = 400), +15.0 points vs. video only." in text
     assert "protocol “validation”" in text
     assert "made by a machine" in text
     assert "One run:" in text
@@ -124,7 +124,7 @@ def test_a_metric_that_the_baseline_lacks_is_shown_with_one_that_it_has(
 ):
     result["selection_metric"] = "loss"
     text = " ".join(Seen(written(tmp_path, result)).text.split())
-    assert "75.0 % test accuracy 50.0 % majority class: “no”" in text
+    assert "75.0 % test accuracy, n = 400 50.0 % majority class: “no”" in text
     section = text.split("Fusion vs. unimodal")[1].split("Checkpoint selection")[0]
     assert "test loss" in section and "test accuracy" in section
     assert "majority class: “no” 50.0 %" in section and "cfn_sr 75.0 %" in section
@@ -440,6 +440,7 @@ def test_a_metric_from_outside_is_shown_with_its_label_unit_and_direction(
         found["test"]["rmse"] = spread(value)
     summary["last"]["rmse"] = spread(1.5)
     text = " ".join(Seen(written(tmp_path, result)).text.split())
-    assert "Test RMSE 1.234, −0.766 vs. audio only." in text
+    assert "Test RMSE 1.234 (n = 400), −0.766 vs. audio only." in text
+    assert "test RMSE (lower is better)" in text
     assert "2.000 audio only" in text
     assert RMSE.definition in text and "rmse" not in text and "123.4" not in text
