@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import numpy as np
 
 from mmfusion_jax.errors import DataError, join_names, shown
+from mmfusion_jax.results.predictor_file import Preprocessing
 
 Example: TypeAlias = dict[str, Any]
 """One example as plain NumPy:
@@ -28,7 +29,12 @@ _INFO = "loader_info"
 
 
 class Source(Protocol):
-    """A random access sequence of examples; the same index gives the same example."""
+    """A random access sequence of examples; the same index gives the same example.
+
+    It may have a method `content_digest() -> str`, a hash of inputs and masks that does
+    not read them, such as one of checksums in a manifest. Without it, examples are read
+    for the fingerprint of the data, see `data/fingerprint.py`.
+    """
 
     def __len__(self) -> int: ...
 
@@ -98,6 +104,8 @@ class Dataset:
             in its split: names of the data, such as "video_7/3", which an example keeps
             in every fold, so that predictions of two runs can be matched; by default
             "SPLIT/INDEX".
+        preprocessing: How examples are made from files, which is stored with a run: a
+            trained model needs it for new data.
     """
 
     name: str
@@ -114,6 +122,7 @@ class Dataset:
     flags: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     ids: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     example_ids: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    preprocessing: Preprocessing = dataclasses.field(default_factory=Preprocessing)
 
     def __post_init__(self):
         check_disjoint(self.groups)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from mmfusion_jax.data.array_hashes import hash_mappings
 from mmfusion_jax.data.dataset import Example
 from mmfusion_jax.errors import DataError, shown
 
@@ -69,6 +70,10 @@ class InMemory:
             "labels": {name: value[index] for name, value in self.labels.items()},
             "weight": np.float32(1),  # rows that only pad a batch have 0
         }
+
+    def content_digest(self) -> str:
+        """Returns the SHA-256 of all inputs and masks."""
+        return hash_mappings(self.inputs, self.masks)
 
     def rows(self, chosen: np.ndarray) -> "InMemory":
         """Returns some of the examples.

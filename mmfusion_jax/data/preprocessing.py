@@ -5,6 +5,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from mmfusion_jax.results.predictor_file import Scaling
+
 
 @dataclasses.dataclass(frozen=True)
 class RunningMoments:
@@ -60,6 +62,11 @@ class Standardizer:
         std = np.sqrt(np.where(moments.constant(), 1.0, square - mean**2))
         return cls(mean.astype(np.float32), std.astype(np.float32))
 
+    @property
+    def scaling(self) -> Scaling:
+        """The parameters, as a file stores them."""
+        return Scaling("standardize", _floats(self.mean), _floats(self.std))
+
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """Standardizes (n f) rows to float32."""
         return ((rows - self.mean) / self.std).astype(np.float32)
@@ -81,6 +88,11 @@ class MinMaxScaler:
 
     low: np.ndarray
     high: np.ndarray
+
+    @property
+    def scaling(self) -> Scaling:
+        """The parameters, as a file stores them."""
+        return Scaling("min_max", _floats(self.low), _floats(self.high))
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """Scales (n f) rows to float32; constant features are 0."""
@@ -106,6 +118,12 @@ class PixelStandardizer:
 
     standardizer: Standardizer
 
+    @property
+    def scaling(self) -> Scaling:
+        """The parameters, as a file stores them."""
+        one = self.standardizer
+        return Scaling("standardize_pixels", _floats(one.mean), _floats(one.std))
+
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """Scales (t h w c) uint8 pixels to float32."""
         return self.standardizer(pixels.astype(np.float32) / 255)
@@ -114,6 +132,22 @@ class PixelStandardizer:
         """Returns the (t h w c) uint8 pixels of scaled ones."""
         pixels = scaled * self.standardizer.std + self.standardizer.mean
         return np.clip(np.round(pixels * 255), 0, 255).astype(np.uint8)
+
+
+def scaler_of(scaling: Scaling) -> Standardizer | MinMaxScaler | PixelStandardizer:
+    """Returns what scales the values of a modality, from the stored parameters."""
+    a, b = np.array(scaling.a), np.array(scaling.b)
+    if scaling.kind == "min_max":
+        return MinMaxScaler(a, b)
+    # The statistics were float32 before they were stored.
+    standardizer = Standardizer(a.astype(np.float32), b.astype(np.float32))
+    if scaling.kind == "standardize_pixels":
+        return PixelStandardizer(standardizer)
+    return standardizer
+
+
+def _floats(values: np.ndarray) -> list[float]:
+    return np.asarray(values, np.float64).reshape(-1).tolist()
 
 
 def pre_emphasize(waveform: np.ndarray, coefficient: float) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 from mmfusion_jax.data.media.labels_csv import LabelRow
 from mmfusion_jax.data.media.transcripts import TranscriptCleaner
 from mmfusion_jax.data.media.wordpiece import WordPiece, word_vocabulary
+from mmfusion_jax.results.predictor_file import Tokenizer
 
 
 def cleaned_row(row: LabelRow, cleaner: TranscriptCleaner, lowercase: bool) -> LabelRow:
@@ -22,6 +23,18 @@ def train_tokenizer(
     """Returns the tokenizer of a vocabulary, or of the training transcripts."""
     texts = [row.text for row in train]
     return WordPiece(vocabulary or word_vocabulary(texts, lowercase), lowercase)
+
+
+def stored_tokenizer(
+    tokenizer: WordPiece, length: int, cleaner: TranscriptCleaner
+) -> Tokenizer:
+    """Returns a tokenizer as a file stores it."""
+    return Tokenizer(
+        list(tokenizer.vocabulary),
+        length,
+        tokenizer.lowercase,
+        dataclasses.asdict(cleaner),
+    )
 
 
 def transcript_ids(

@@ -16,6 +16,7 @@ from mmfusion_jax.data.datasets.clip_splits import (
 )
 from mmfusion_jax.data.datasets.clip_transcripts import (
     cleaned_row,
+    stored_tokenizer,
     train_tokenizer,
     transcript_ids,
 )
@@ -319,8 +320,8 @@ def load_clips(
     if not equal_clips:
         has_splits = any(row.split for row in rows)
         check_equal_rows(table, rows, [row.split for row in rows] if has_splits else ())
+    cleaner = TranscriptCleaner(remove_punctuation, remove_stop_words, lemmatize)
     if has_text:
-        cleaner = TranscriptCleaner(remove_punctuation, remove_stop_words, lemmatize)
         rows = [cleaned_row(row, cleaner, lowercase) for row in rows]
     transform = SquareResize(size, resize_mode, tuple(crop_box))
     image_transform = SquareResize(image_size, resize_mode, tuple(crop_box))
@@ -380,6 +381,10 @@ def load_clips(
         ],
         token_ids=transcript_ids(tokenizer, splits, max_tokens) if tokenizer else None,
         absent=found.absent,
+        crop={"mode": resize_mode, "box": list(crop_box)},
+        tokenizer=stored_tokenizer(tokenizer, max_tokens, cleaner)
+        if tokenizer
+        else None,
     )
 
 

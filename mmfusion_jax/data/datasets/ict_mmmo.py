@@ -14,6 +14,7 @@ from mmfusion_jax.data.preprocessing import RunningMoments, Standardizer
 from mmfusion_jax.data.splits import SPLITS, check_protocol, cross_validation_split
 from mmfusion_jax.errors import ConfigError, DataError, join_names, shown
 from mmfusion_jax.option_types import Range
+from mmfusion_jax.results.predictor_file import Preprocessing
 from mmfusion_jax.safe_load.npz import check_finite, read_from
 
 SCORE, POSITIVE = "score", "positive"
@@ -133,7 +134,8 @@ def load_ict_mmmo(
     raw["audio"] = _clip(
         raw["audio"], raw["audio"][train][masks["audio"][train]], clip_quantile
     )
-    inputs = {n: _standardize(x, masks[n], train) for n, x in raw.items()}
+    standardizers = {n: _standardizer(x, masks[n], train) for n, x in raw.items()}
+    inputs = {n: _standardize(x, masks[n], standardizers[n]) for n, x in raw.items()}
     labels = {SCORE: score, POSITIVE: (score > TARGET.neutral).astype(np.int32)}
     examples = InMemory(inputs, masks, labels)
     sources = {split: examples.rows(chosen) for split, chosen in rows.items()}
@@ -155,6 +157,9 @@ def load_ict_mmmo(
             "warnings": _warnings(masks["text"][train]),
         },
         example_ids=ids,
+        preprocessing=Preprocessing(
+            {name: one.scaling for name, one in standardizers.items() if one}
+        ),
     )
 
 
@@ -185,11 +190,19 @@ def _clip(x: np.ndarray, valid: np.ndarray, quantile: float) -> np.ndarray:
     return np.clip(x, low, high)
 
 
-def _standardize(x: np.ndarray, mask: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """Standardizes (n t f) by the valid steps of rows `train`; 0 where masked."""
+def _standardizer(
+    x: np.ndarray, mask: np.ndarray, train: np.ndarray
+) -> Standardizer | None:
+    """Fits the valid steps of rows `train` of (n t f); None if there are none."""
     valid = x[train][mask[train]]
-    if len(valid):
-        x = Standardizer.fit([RunningMoments.of(valid)])(x)
+    return Standardizer.fit([RunningMoments.of(valid)]) if len(valid) else None
+
+
+def _standardize(
+    x: np.ndarray, mask: np.ndarray, standardizer: Standardizer | None
+) -> np.ndarray:
+    """Standardizes (n t f); 0 where masked."""
+    x = standardizer(x) if standardizer else x
     return np.where(mask[..., None], x, np.float32(0))
 
 

@@ -26,6 +26,7 @@ from mmfusion_jax.errors import (
     suggest,
 )
 from mmfusion_jax.option_types import NonNegativeInt
+from mmfusion_jax.results.predictor_file import Preprocessing
 from mmfusion_jax.safe_load.npz import check_finite, read_from
 
 POLARITY, SCORE = "polarity", "score"
@@ -170,6 +171,9 @@ def load_mosi_utterances(
             "warnings": [OPTIMISTIC] if "valid" in tables else [],
         },
         example_ids=unique_ids(ids),
+        preprocessing=Preprocessing(
+            {name: one.scaling for name, one in standardizers.items()}
+        ),
     )
 
 

@@ -14,8 +14,18 @@ from mmfusion_jax.data.media.decode_clips import (
     DecodedClips,
     summarize_skipped,
 )
-from mmfusion_jax.data.preprocessing import PixelStandardizer
+from mmfusion_jax.data.preprocessing import (
+    MinMaxScaler,
+    PixelStandardizer,
+    Standardizer,
+)
 from mmfusion_jax.errors import join_names, shorten, shown_name
+from mmfusion_jax.results.predictor_file import (
+    ClipDecoding,
+    Preprocessing,
+    Scaling,
+    Tokenizer,
+)
 
 
 def assemble(
@@ -36,6 +46,8 @@ def assemble(
     token_ids: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
     values: Mapping[str, RegressionTarget] | None = None,
     absent: Mapping[str, str] | None = None,
+    crop: Mapping[str, Any] | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> Dataset:
     """Returns a Dataset of decoded clips.
 
@@ -59,6 +71,8 @@ def assemble(
             order of `keys`; None without it.
         values: Label name -> meaning of a score.
         absent: Key of each clip whose file is absent -> the reason.
+        crop: How frames are cropped and resized, JSON values by name.
+        tokenizer: How transcripts became `token_ids`.
     """
     spec, store = decoded.spec, decoded.store
     records = store.source(SPLIT)
@@ -73,6 +87,7 @@ def assemble(
             labels[split],
             spec,
             decoded.audio_steps,
+            [decoded.digest(key) for key in part],
             # Min-max scaling is the last step; it undoes the standardization.
             [one for one in (scaler or standardizer,) if one is not None],
             pixels,
@@ -123,6 +138,11 @@ def assemble(
         values=values or {},
         ids={"text": _id_range(token_ids)} if token_ids else {},
         example_ids=keys,
+        preprocessing=Preprocessing(
+            _scaling(spec.modalities, scaler or standardizer, pixels),
+            ClipDecoding(store.manifest["spec"], {**(crop or {})}),
+            tokenizer,
+        ),
     )
 
 
@@ -138,6 +158,16 @@ def remark_warnings(decoded: DecodedClips) -> list[str]:
         + (", ..." if len(found) > 10 else "")
         for kind, found in keys.items()
     ]
+
+
+def _scaling(
+    modalities: Sequence[str],
+    audio: Standardizer | MinMaxScaler | None,
+    pixels: PixelStandardizer | None,
+) -> dict[str, Scaling]:
+    """Returns the scaling of every decoded modality that has one."""
+    found = {"audio": audio, "image": pixels, "video": pixels}
+    return {name: one.scaling for name in modalities if (one := found[name])}
 
 
 def _on_frames(

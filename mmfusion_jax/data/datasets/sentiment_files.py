@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import msgspec
 import numpy as np
 
+from mmfusion_jax.data.array_hashes import hash_arrays
 from mmfusion_jax.data.dataset import (
     Dataset,
     Example,
@@ -54,6 +56,8 @@ from mmfusion_jax.errors import (
     shown_name,
     suggest,
 )
+from mmfusion_jax.results.predictor_file import Preprocessing
+from mmfusion_jax.results.run_identity import sha256_json
 
 TEXTS = {"vectors": "text", "bert": "pieces", "words": "words"}
 """Option `text` -> its name in a store."""
@@ -70,6 +74,7 @@ class ImportedSource:
         labels: name -> (n ...).
         standardizers: modality -> standardizes its features.
         rows: positions of its examples among the records, (n) int.
+        digest: hash of the import and its split.
     """
 
     records: Records
@@ -78,9 +83,14 @@ class ImportedSource:
     labels: Mapping[str, np.ndarray]
     standardizers: Mapping[str, Standardizer]
     rows: np.ndarray
+    digest: str
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def content_digest(self) -> str:
+        """Returns a hash of the imported file and of what is read of it."""
+        return sha256_json([self.digest, {**self.stored}, hash_arrays([self.rows])])
 
     def __getitem__(self, index: int) -> Example:
         record = self.records[int(self.rows[index])]
@@ -155,6 +165,7 @@ def load_sentiment_file(
             labels[split],
             standardizers,
             rows[split],
+            _digest(manifest, split),
         )
         for split in splits
     }
@@ -176,6 +187,7 @@ def load_sentiment_file(
         ids=_id_range(splits, stored),
         example_ids=unique_ids(ids),
         facts=facts,
+        preprocessing=Preprocessing({m: s.scaling for m, s in standardizers.items()}),
     )
 
 
@@ -456,6 +468,16 @@ def _standardizer(
     moments = known[modality]
     sums = np.array(moments.total), np.array(moments.square)
     return Standardizer.fit([RunningMoments(moments.count, *sums)])
+
+
+def _digest(manifest: ImportManifest, split: str) -> str:
+    """Returns a hash of a split: of the file, its repairs and the statistics.
+
+    The features are not read: an import is of one file, and ArrayRecord verifies the
+    checksums of what it reads.
+    """
+    stats = msgspec.to_builtins(manifest.splits[split])
+    return sha256_json([manifest.version, manifest.sha256, manifest.repaired, stats])
 
 
 def _id_range(

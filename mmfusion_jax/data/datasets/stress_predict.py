@@ -1,5 +1,6 @@
 """Stress-Predict: wearable sensor signals at rest and under stress."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from mmfusion_jax.data.preprocessing import RunningMoments, Standardizer
 from mmfusion_jax.data.splits import cross_validation_split
 from mmfusion_jax.errors import ConfigError, DataError, join_names, shown
 from mmfusion_jax.option_types import PositiveInt
+from mmfusion_jax.results.predictor_file import Preprocessing
 from mmfusion_jax.safe_load.npz import read_npz
 
 LABEL = "stress"
@@ -130,8 +132,10 @@ def load_stress_predict(
                 "with a single label.",
                 "a shorter window",
             )
+    standardizers: dict[str, Standardizer] = {}
     if standardize_by == "train":
-        windows_of = _standardize_by_train(windows_of, split_subjects["train"])
+        standardizers = _fit(windows_of, split_subjects["train"])
+        windows_of = _standardized(windows_of, standardizers)
     sources = {
         split: _concatenate([windows_of[name] for name in names])
         for split, names in split_subjects.items()
@@ -142,7 +146,7 @@ def load_stress_predict(
         ]
         for split, names in split_subjects.items()
     }
-    return subject_dataset(
+    data = subject_dataset(
         "stress_predict",
         "Stress-Predict",
         sources,
@@ -151,6 +155,8 @@ def load_stress_predict(
         "MIT",
         ids,
     )
+    scaling = {name: one.scaling for name, one in standardizers.items()}
+    return dataclasses.replace(data, preprocessing=Preprocessing(scaling))
 
 
 def _check(window: int, hop: int, standardize_by: str) -> None:
@@ -240,20 +246,26 @@ def _windows(
     return inputs, masks, labels[single, 0]
 
 
-def _standardize_by_train(
+def _fit(
     windows_of: Mapping[str, Windows], train: tuple[str, ...]
-) -> dict[str, Windows]:
-    """Standardizes the windows by those of the training subjects."""
+) -> dict[str, Standardizer]:
+    """Fits every signal of the windows of the training subjects."""
 
     def valid_steps(subject: str, name: str) -> np.ndarray:
         inputs, masks, _ = windows_of[subject]
         return inputs[name][masks[name]][:, 0]
 
     # Seconds that are in two windows count twice.
-    standardizers = {
+    return {
         name: _standardizer([valid_steps(subject, name) for subject in train])
         for name in SIGNALS
     }
+
+
+def _standardized(
+    windows_of: Mapping[str, Windows], standardizers: Mapping[str, Standardizer]
+) -> dict[str, Windows]:
+    """Returns the standardized windows of all subjects."""
     return {
         subject: (
             {

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from mmfusion_jax.data.array_hashes import hash_arrays
 from mmfusion_jax.data.dataset import Example
 from mmfusion_jax.data.media.clip_remark import ClipRemark
 from mmfusion_jax.data.media.clip_spec import (
@@ -40,6 +41,7 @@ from mmfusion_jax.data.storage.file_size import format_size
 from mmfusion_jax.data.storage.progress import track
 from mmfusion_jax.data.storage.worker_pool import Failure, map_in_processes
 from mmfusion_jax.errors import DataError, missing_dependency, shorten, shown_path
+from mmfusion_jax.results.run_identity import sha256_json
 
 VERSION = 2
 """Part of the name of every store: raise it when the same files give other values."""
@@ -92,6 +94,14 @@ class DecodedClips:
             return self.spec.audio_steps
         return max(1, *(clip["audio_steps"] for clip in self.store.manifest["clips"]))
 
+    def digest(self, key: str) -> str:
+        """Returns a hash of the files of a clip, and of what is decoded from them."""
+        # Of the files and not of the decoded values, which another version of a
+        # decoder may round differently. The key contains the segment.
+        clip = self.store.manifest["clips"][self.index[key]]
+        spec = self.store.manifest["spec"]
+        return sha256_json([VERSION, spec, key, sorted(clip["sha256"].items())])
+
     def standardizer(self, keys: Sequence[str]) -> Standardizer | None:
         """Fits the MFCC of some clips; None if none of them has audio, or samples."""
         if not self.spec.audio_shape:
@@ -142,6 +152,7 @@ class ClipSource:
         indices: Indices of the clips in the store, in the order of the examples.
         labels: Label name -> (n) integers.
         spec: Specification of the clips.
+        digests: Hash of every example, see `DecodedClips.digest`.
         token_ids: Ids (n t) and mask (n t) of the modality "text"; None without it.
         audio_steps: Length to which audio is padded.
         scalers: Applied to the audio features one after the other.
@@ -153,6 +164,7 @@ class ClipSource:
     labels: Mapping[str, np.ndarray]
     spec: ClipSpec
     audio_steps: int
+    digests: Sequence[str]
     scalers: Sequence[Callable[[np.ndarray], np.ndarray]] = ()
     pixels: PixelStandardizer | None = None
     token_ids: tuple[np.ndarray, np.ndarray] | None = None
@@ -174,6 +186,11 @@ class ClipSource:
             "labels": {name: value[index] for name, value in self.labels.items()},
             "weight": np.float32(1),
         }
+
+    def content_digest(self) -> str:
+        """Returns a hash of the files and the token ids; reads no clip."""
+        texts = self.token_ids or ()
+        return sha256_json([list(self.digests), hash_arrays(texts)])
 
     def _audio(self, record: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         rows = record["audio"]

@@ -19,6 +19,7 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
+import hashlib
 import importlib.metadata
 import json
 import logging
@@ -33,7 +34,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_info import DatasetIdentity
 
+from mmfusion_jax.data.array_hashes import update_hash
 from mmfusion_jax.errors import DataError, shorten, shown, shown_name
+from mmfusion_jax.results.run_identity import sha256_json
 
 MANIFEST = "MANIFEST.json"
 _NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
@@ -88,12 +91,14 @@ class StoreInfo:
         counts: Split -> number of examples.
         features: Entry of an example -> its shape and dtype.
         files: File -> its size in bytes.
+        content: Split -> SHA-256 of its examples; empty in older stores.
     """
 
     mmfusion_jax: str
     counts: dict[str, int]
     features: dict[str, FeatureSpec]
     files: dict[str, int]
+    content: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +143,17 @@ class Store:
     folder: Path
     manifest: Mapping[str, Any]
     info: StoreInfo
+
+    def digest(self) -> str:
+        """Returns a hash of all examples, which was computed when they were written.
+
+        Of a store of an older version of the library, the files are hashed.
+        """
+        if self.info.content:
+            return sha256_json(self.info.content)
+        files = [name for name in self.info.files if "array_record" in name]
+        sums = {name: _sha256(self.folder / name) for name in files}
+        return sha256_json(sums)
 
     def manifest_as(self, kind: type[T]) -> T:
         """Returns the manifest as a dataclass; other fields are ignored.
@@ -300,19 +316,37 @@ def _build(
     partial = folder.parent / f"{prefix}{os.getpid()}"
     partial.mkdir()
     try:
-        counts = _write_splits(partial, features, splits)
+        sums = {split: hashlib.sha256() for split in splits}
+        hashed = {split: _hashed(part, sums[split]) for split, part in splits.items()}
+        counts = _write_splits(partial, features, hashed)
         files = {file.name: file.stat().st_size for file in sorted(partial.iterdir())}
         details = {
             "mmfusion_jax": importlib.metadata.version("mmfusion_jax"),
             "counts": counts,
             "features": {k: dataclasses.asdict(v) for k, v in features.items()},
             "files": files,
+            "content": {split: one.hexdigest() for split, one in sums.items()},
         }
         text = json.dumps({**manifest, **details}, indent=1, sort_keys=True)
         (partial / MANIFEST).write_text(text + "\n")
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _hashed(
+    examples: Iterable[dict[str, Any]], sha256: Any
+) -> Iterator[dict[str, Any]]:
+    """Yields examples and adds them to a hash."""
+    for example in examples:
+        for name, value in sorted(example.items()):
+            update_hash(sha256, [name.encode(), value])
+        yield example
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _write_splits(

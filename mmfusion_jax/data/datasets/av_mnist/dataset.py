@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from mmfusion_jax.data.array_hashes import hash_arrays
 from mmfusion_jax.data.dataset import Dataset, Example, dataset_loader, names_files
 from mmfusion_jax.data.datasets.av_mnist import generate as make
 from mmfusion_jax.data.datasets.av_mnist.build_store import (
@@ -23,6 +24,7 @@ from mmfusion_jax.data.storage.array_record_store import Records
 from mmfusion_jax.errors import DataError, join_names, shorten, shown
 from mmfusion_jax.option_types import Decibel, NonNegativeInt, Seed
 from mmfusion_jax.results.json_file import to_json
+from mmfusion_jax.results.run_identity import sha256_json
 
 TITLE = "AV-MNIST (of MNIST, FSDD and ESC)"
 VALID_PART = 12
@@ -108,6 +110,7 @@ class PairedExamples:
         noise: (n) index of the noise clip.
         noise_offset: (n) in [0, 1), position of the noise segment in its clip.
         snr_db: signal-to-noise ratio in dB.
+        digest: hash of the stores.
         cache: index -> spectrogram of the examples read so far; None for no cache.
     """
 
@@ -119,6 +122,7 @@ class PairedExamples:
     noise: np.ndarray
     noise_offset: np.ndarray
     snr_db: float
+    digest: str
     cache: dict[int, np.ndarray] | None = None
 
     def __len__(self) -> int:
@@ -135,6 +139,11 @@ class PairedExamples:
             "labels": {"digit": self.digits[index]},
             "weight": np.float32(1),
         }
+
+    def content_digest(self) -> str:
+        """Returns a hash of the stores and the pairs; reads no example."""
+        pairs = [self.digits, self.speech, self.noise, self.noise_offset]
+        return sha256_json([self.digest, self.first, self.snr_db, hash_arrays(pairs)])
 
     def first_of(self, count: int) -> "PairedExamples":
         """The first `count` examples."""
@@ -350,6 +359,7 @@ def _pairs(
         np.array(noise)[rng.integers(len(noise), size=len(digits))],
         rng.random(len(digits)),
         snr_db,
+        sha256_json([stores.images.digest(), stores.audio.digest()]),
     )
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 
+from mmfusion_jax.data.array_hashes import hash_arrays
 from mmfusion_jax.data.dataset import Dataset, Example, dataset_loader, subject_dataset
 from mmfusion_jax.data.datasets.deap.prepare import (
     CHANNELS,
@@ -25,6 +26,7 @@ from mmfusion_jax.data.storage.array_record_store import Records, Store
 from mmfusion_jax.data.storage.progress import track
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.option_types import PositiveInt, Range
+from mmfusion_jax.results.run_identity import sha256_json
 
 Threshold: TypeAlias = Annotated[float, Range(LOW, HIGH, below=True)]
 CLASSES = ("low", "high")
@@ -51,15 +53,22 @@ class DeapSource:
         indices: Index in `records`, and first second, of every window, (n 2).
         window: Length of a window in seconds.
         labels: Label name -> (n).
+        digests: Hash of the store of each participant.
     """
 
     records: Sequence[Records]
     indices: np.ndarray
     window: int
     labels: Mapping[str, np.ndarray]
+    digests: Sequence[str]
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def content_digest(self) -> str:
+        """Returns a hash of the stores and the windows; reads no signal."""
+        windows = hash_arrays([self.indices])
+        return sha256_json([list(self.digests), windows, self.window])
 
     def __getitem__(self, index: int) -> Example:
         participant, first = self.indices[index].tolist()
@@ -211,4 +220,5 @@ def _source(
     high = (np.array(ratings) > threshold).astype(np.int32)
     labels = {name: high[:, i] for i, name in enumerate(RATINGS)}
     records = [store.source(SPLIT) for store in stores]
-    return DeapSource(records, np.array(indices), window, labels)
+    digests = [store.digest() for store in stores]
+    return DeapSource(records, np.array(indices), window, labels, digests)

@@ -36,6 +36,7 @@ from mmfusion_jax.data.preprocessing import RunningMoments, Standardizer
 from mmfusion_jax.data.storage.array_record_store import Store
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.option_types import ProperFraction, Seed
+from mmfusion_jax.results.predictor_file import Preprocessing, Tokenizer
 
 MODALITIES = ("image", "audio", "video", "text")
 FLAGS = ("even", "prime", "large")
@@ -143,6 +144,12 @@ def load_digits(
             "missing_rate": missing_rate,
             "warnings": ["embedded data, not comparable with any paper"],
         },
+        preprocessing=Preprocessing(
+            {"audio": standardizer.scaling} if "audio" in used else {},
+            tokenizer=Tokenizer([*make.VOCABULARY], make.MAX_WORDS, lowercase=True)
+            if "text" in used
+            else None,
+        ),
     )
 
 

@@ -25,6 +25,7 @@ from mmfusion_jax.data.preprocessing import RunningMoments, Standardizer
 from mmfusion_jax.data.splits import cross_validation_split
 from mmfusion_jax.errors import ConfigError, DataError, shown_name, suggest
 from mmfusion_jax.option_types import PositiveInt
+from mmfusion_jax.results.predictor_file import Preprocessing
 from mmfusion_jax.safe_load.npz import check_finite, read_from
 
 TITLE = "RAVDESS speech as MFCC and action units"
@@ -131,6 +132,9 @@ def load_ravdess_features(
         },
         example_ids=unique_ids(
             {split: arrays["name"][chosen].tolist() for split, chosen in rows.items()}
+        ),
+        preprocessing=Preprocessing(
+            {name: one.scaling for name, one in standardizers.items()}
         ),
     )
 

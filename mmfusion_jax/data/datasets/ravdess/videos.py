@@ -226,6 +226,7 @@ def load_ravdess(
             *_few_actors(splits),
             *remarks,
         ],
+        crop={"mode": face if landmarks_dir else "center_crop"},
     )
 
 
