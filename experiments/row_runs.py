@@ -24,7 +24,7 @@ from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.results.config_file import read_config
 from mmfusion_jax.results.experiment_result import ExperimentResult, read_result
 from mmfusion_jax.results.json_file import read_json, write_json
-from mmfusion_jax.runner.workdir import UNRECORDED
+from mmfusion_jax.results.run_identity import UNRECORDED
 
 WALL_TIME_FILE = "wall_time.json"
 MAX_SLUG = 60

@@ -154,7 +154,8 @@ _CODES = (
         "Workdir of another config",
         """The workdir was created with another config. A workdir belongs to one
         config, so that a result never mixes two of them. Choose another `--workdir`,
-        or use the config of that run, which is in `config.json` in the workdir. One
+        or use the config of that run, which is in `config.json` in the workdir; without
+        this file, that of its checkpoints counts. One
         field may change: a larger `--config.seeds` adds runs.""",
     ),
     _code(
@@ -720,7 +721,8 @@ _CODES = (
         "E03",
         "Operating system error",
         """The operating system could not read or write a file: the disk is full, or
-        the folder is not writable. The message shows its error and the path.""",
+        the folder is not writable. The message shows its error, the path and a
+        fix.""",
     ),
     _code(
         "E04",
@@ -745,13 +747,23 @@ _CODES = (
         training.""",
     ),
     _code(
+        "E06",
+        "Workdir cannot be used",
+        """`--workdir` is not a folder that can be written to: it or a parent of it is a
+        file, a device or a broken link, its name is too long, or the file system is
+        read-only. The message shows the path and the problem. Nothing was
+        changed.""",
+    ),
+    _code(
         "K01",
         "No usable checkpoint",
         """The workdir has no checkpoints, or all of them are corrupted, or its training
         is not finished, or has no stored predictions to compare. Corrupted
         checkpoints are moved to the subfolder `corrupted/`, and `run.log` lists what is
         wrong with them. A run without a usable checkpoint does not restart from step 0
-        unasked: choose another `--workdir`, or delete the folder.""",
+        unasked: choose another `--workdir`, or delete the folder. `saved.json` shows
+        that a run had checkpoints. Or the checkpoint is of another step than the
+        result: a result is valid for its own checkpoint only.""",
     ),
     _code(
         "K02",
@@ -765,7 +777,9 @@ _CODES = (
         "Checkpoint could not be saved",
         """The state could not be saved, not even at the second attempt, and the run
         could not continue without saving it. Earlier checkpoints are intact. Free disk
-        space or fix the disk, then rerun the same command to resume.""",
+        space or fix the disk, then rerun the same command to resume. Or the training
+        is complete, but the step that its result is of is not on disk: without it,
+        the result could not be reproduced, and is not written.""",
     ),
     _code(
         "K04",
@@ -789,6 +803,25 @@ _CODES = (
         may have changed their names or meanings. Nothing was changed. Use the version
         of the library that wrote the workdir (`result.json` has it in `versions`), or
         another `--workdir`.""",
+    ),
+    _code(
+        "K07",
+        "Other data than those of the run",
+        """The data are not those that the run was trained on: examples were added,
+        removed or moved to another split, a label or a class has changed, files have
+        another content, or the statistics that inputs are standardized with are
+        others. The message lists what differs. The path does not matter. Nothing was
+        changed. A result must be of one set of data: restore the old data, or train on
+        the new ones with another `--workdir`.""",
+    ),
+    _code(
+        "K08",
+        "Workdir is in use",
+        """Another process is training in the workdir; the message shows its process id,
+        its machine and since when. Two of them would delete each other's checkpoints.
+        The lock is that of the file `.lock`, and ends with the process, however that
+        ends: a file that is left over does not lock anything. Reading, such as with
+        `--mode=evaluate`, does not require it.""",
     ),
     _code(
         "N01",

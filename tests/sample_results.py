@@ -3,6 +3,7 @@
 from mmfusion_jax.metrics.classification import ClassificationMetrics
 from mmfusion_jax.metrics.score_info import with_loss
 from mmfusion_jax.results.json_file import to_json
+from mmfusion_jax.results.run_identity import config_sha256
 
 INFOS = with_loss(ClassificationMetrics.infos)
 SCORES = {**dict.fromkeys(INFOS, 0.5), "accuracy": 0.75, "loss": 0.25}
@@ -16,7 +17,45 @@ def spreads(evaluation: dict) -> dict:
     return {name: spread(value) for name, value in evaluation["scores"].items()}
 
 
-def entry(accuracy: float) -> dict:
+CONFIG = {"seed": 7, "model": {"hidden_dim": 64, "blocks": [1, 2]}}
+
+
+def identity(stage: str = "") -> dict:
+    """Data, config, fold and seed of a run."""
+    part = {"ids": "a1", "labels": {"digit": "b2"}, "content": "c3"}
+    counts = {"train": 1200, "test": 400}
+    data = {
+        "dataset": "digits",
+        "splits": {k: {"count": n, "hashed": n, **part} for k, n in counts.items()},
+        "classes": {"digit": ["no", "yes"]},
+        "ranges": {},
+        "inputs": {"audio": "float32 (63, 13)", "video": "uint8 (16, 32, 32, 1)"},
+        "scaling": {"audio": "d4"},
+        "vocabulary": "",
+    }
+    sha256 = config_sha256(CONFIG)
+    run = {"fold": 0, "seed": 7, "stage": stage}
+    return {**run, "config_sha256": sha256, "data": data}
+
+
+def predictor() -> dict:
+    """What a model needs besides its weights, as `predictor.json` has it."""
+    return {
+        "title": "digits (embedded)",
+        "task": {"label": "digit", "kind": "classification", "classes": ["no", "yes"]},
+        "inputs": {
+            "audio": {"shape": [63, 13], "dtype": "float32"},
+            "video": {"shape": [16, 32, 32, 1], "dtype": "uint8"},
+        },
+        "labels": {"digit": {"shape": [], "dtype": "int32"}},
+        "targets": {},
+        "prior": [-0.5, -1.0],
+        "preprocessing": {},
+        "identity": identity(),
+    }
+
+
+def entry(accuracy: float, stage: str = "") -> dict:
     """A trained model, as `run.json` has it."""
     step = {"median": 0.07, "p10": 0.06, "p90": 0.08}
     return {
@@ -37,16 +76,19 @@ def entry(accuracy: float) -> dict:
             "compile_s": 9.5, "step_s": step, "data_stall_fraction": 0.013,
             "evaluate_s": 1.0, "save_s": 1.0, "total_s": 71.0,
         },
+        "identity": identity(stage),
+        "devices": [{"step": 0, "kind": "cpu", "count": 2}],
     }  # fmt: skip
 
 
 def result() -> dict:
     """A finished experiment, as `result.json` has it."""
-    stages = {"audio": entry(0.5), "video": entry(0.6)}
+    stages = {"audio": entry(0.5, "audio"), "video": entry(0.6, "video")}
     run = {"fold": 0, "seed": 7, "folder": ".", **entry(0.75), "stages": stages}
     return {
         "command": "python -m mmfusion_jax.main --config=configs/cfn_sr.py",
-        "config": {"seed": 7, "model": {"hidden_dim": 64, "blocks": [1, 2]}},
+        "config": CONFIG,
+        "config_sha256": config_sha256(CONFIG),
         "data": {
             "name": "digits",
             "title": "digits (embedded)",

@@ -81,6 +81,7 @@ def folder(tmp_path_factory) -> Path:
     workdir.mkdir(parents=True)
     write_json(workdir / "result.json", sample_results.result())
     write_json(workdir / "run.json", sample_results.entry(0.75))
+    write_json(workdir / "predictor.json", sample_results.predictor())
     truth, logits = np.arange(2), np.eye(2, dtype=np.float32)
     write_predictions(workdir, ["test/0", "test/1"], truth, logits)
     line = MetricsLine(20, "train", epoch=0.5, values={"loss": 1.25})
@@ -111,6 +112,8 @@ REACHED = {
     "ExperimentResult": "read_result returns it",
     "RunResult": "read_result returns it",
     "ModelResult": "read_result returns it",
+    "PredictorInfo": "read_predictor returns it",
+    "RunIdentity": "read_result returns it",
     "TrainState": "create_state returns it",
 }
 """Classes that users get from a function instead of creating them."""

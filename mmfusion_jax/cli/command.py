@@ -282,9 +282,7 @@ def _as_user_error(error: BaseException, request: ParsedCommand) -> UserError | 
     origin = find_origin(error, named_parts(request.config).packages)
     reason = describe_exception(error)
     if isinstance(error, OSError) and _is_of_system(error, request.workdir):
-        made = MissingDependencyError(
-            "E03", f"operating system error: {shorten(error)}"
-        )
+        made = _system_error(error, request.workdir)
     # Orbax raises RESOURCE_EXHAUSTED for a full disk too.
     elif isinstance(error, MemoryError) or OUT_OF_MEMORY.search(reason):
         made = MissingDependencyError(
@@ -306,6 +304,28 @@ def _as_user_error(error: BaseException, request: ParsedCommand) -> UserError | 
         return None
     made.__cause__ = error
     return made
+
+
+FIXES = {
+    errno.ENOSPC: "free disk space",
+    errno.EDQUOT: "free disk space",
+    errno.ENAMETOOLONG: "use a shorter name",
+}
+"""Number of an error of the operating system -> its fix."""
+
+
+def _system_error(error: OSError, workdir: Path) -> MissingDependencyError:
+    """Returns the error for a file that cannot be read or written."""
+    # An error of `write` does not name its file.
+    path = error.filename or workdir
+    where = shorten(os.fspath(path) if not isinstance(path, int) else workdir)
+    reason = shorten(error.strerror or error)
+    fix = FIXES.get(error.errno or 0, "make it readable and writable")
+    return MissingDependencyError(
+        "E03",
+        f"operating system error: {reason}: {where}",
+        f"{fix}, or use another --workdir; then rerun the same command",
+    )
 
 
 def _is_of_system(error: OSError, workdir: Path) -> bool:

@@ -91,6 +91,7 @@ def compare_runs(workdirs: Sequence[str]) -> "ComparisonResult":
     results = [_read_result(path) for path in paths]
     for path, result in zip(paths[1:], results[1:], strict=True):
         _check_same(paths[0], path, _settings(results[0]), _settings(result))
+        _check_data(paths[0], path, results[0], result)
     results, seed_note = _common_seeds(results)
     stored = [_read_all(*pair) for pair in zip(paths, results, strict=True)]
     for path, found in zip(paths, stored, strict=True):
@@ -129,6 +130,7 @@ def _read_result(path: Path) -> "ExperimentResult":
             "train first, with --workdir set to this folder; an interrupted training "
             "resumes",
         )
+    _check_files(path, result)
     return result
 
 
@@ -150,6 +152,48 @@ def _common_seeds(
         f"only the seeds that every run has are compared: {shown(sorted(common))[1:-1]}"
     )
     return [with_seeds(result, common) for result in results], [note]
+
+
+def _check_files(path: Path, result: "ExperimentResult") -> None:
+    """Checks that `result.json` belongs to the other files of its workdir.
+
+    Raises:
+        ConfigError: They are of another config, fold or seed.
+        CheckpointError: They are of other data.
+    """
+    from mmfusion_jax.results.config_file import CONFIG_FILE, read_config
+    from mmfusion_jax.results.experiment_result import RESULT_FILE
+    from mmfusion_jax.results.model_result import RUN_FILE, read_run
+    from mmfusion_jax.runner.identity import (
+        check_config,
+        check_identity,
+        check_result_config,
+    )
+
+    check_result_config(path / RESULT_FILE, result)
+    if (recorded := read_config(path)) is not None:
+        check_config(str(path / CONFIG_FILE), recorded.config, result.config)
+    for run in result.runs:
+        folder = path / run.folder
+        if (alone := read_run(folder)) is not None:
+            check_identity(str(folder / RUN_FILE), alone.identity, run.identity)
+
+
+def _check_data(
+    path: Path, folder: Path, a: "ExperimentResult", b: "ExperimentResult"
+) -> None:
+    """Raises ConfigError if data with the same options differ between two runs."""
+    from mmfusion_jax.results.run_identity import data_differences
+
+    if _data_options(a) != _data_options(b):
+        return  # which is a note; labels of test examples are compared by id
+    of_fold = {run.fold: run.identity.data for run in a.runs}
+    for run in b.runs:
+        found = data_differences(
+            of_fold[run.fold], run.identity.data, separator=" and "
+        )
+        if found:
+            raise _differ(path, folder, "; ".join(["the data differ", *found[:4]]))
 
 
 def _read_all(

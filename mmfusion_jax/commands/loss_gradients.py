@@ -81,7 +81,7 @@ def compute(spec: ExperimentSpec, workdir: Path, batches: int) -> GradientsResul
         trainer, title = experiment.trainer(data), data.title
         parts = trainer.components
         terms = tuple(parts.objective.terms)
-        state = trainer.best_state(experiment.folder(key))
+        state = experiment.best_state(key, data)
         pipeline = build_data.build_pipeline(spec, data, key.seed)
         start = int(state.step)
         # The batches that would follow the selected step, with their augmentation.

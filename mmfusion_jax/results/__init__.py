@@ -13,6 +13,11 @@ PUBLIC = by_name(
         "mmfusion_jax.results.model_result:Evaluation",
         "mmfusion_jax.results.model_result:ModelResult",
         "mmfusion_jax.results.model_result:read_run",
+        "mmfusion_jax.results.predictor_file:PredictorInfo",
+        "mmfusion_jax.results.predictor_file:Preprocessing",
+        "mmfusion_jax.results.predictor_file:Scaling",
+        "mmfusion_jax.results.predictor_file:read_predictor",
+        "mmfusion_jax.results.run_identity:RunIdentity",
         "mmfusion_jax.results.metrics_file:MetricsLine",
         "mmfusion_jax.results.metrics_file:read_metrics",
         "mmfusion_jax.results.predictions_file:Predictions",
@@ -37,5 +42,10 @@ if TYPE_CHECKING:
     from mmfusion_jax.results.predictions_file import (
         read_predictions as read_predictions,
     )
+    from mmfusion_jax.results.predictor_file import PredictorInfo as PredictorInfo
+    from mmfusion_jax.results.predictor_file import Preprocessing as Preprocessing
+    from mmfusion_jax.results.predictor_file import Scaling as Scaling
+    from mmfusion_jax.results.predictor_file import read_predictor as read_predictor
+    from mmfusion_jax.results.run_identity import RunIdentity as RunIdentity
 else:
     __getattr__, __dir__, __all__ = attach(__name__, PUBLIC)

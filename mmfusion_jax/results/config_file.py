@@ -29,7 +29,7 @@ def read_config(workdir: Path) -> WorkdirConfig | None:
         CheckpointError: The file is corrupted or has another format version.
     """
     path = workdir / CONFIG_FILE
-    fix = "use another --workdir, or delete the file if the config is that of the runs"
+    fix = f"delete {path} and rerun: the results and checkpoints have the config too"
     return read_json(path, WorkdirConfig, fix) if path.exists() else None
 
 

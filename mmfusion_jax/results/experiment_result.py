@@ -176,7 +176,8 @@ class ExperimentResult:
     Attributes:
         command: The command line.
         config: The config, as JSON values.
-        data: The dataset.
+        config_sha256: Hash of the fields of the config that change a run.
+        data: The dataset; `runs` have its fingerprint, by fold.
         model: The model.
         protocol: Selection of the checkpoint.
         task: The label.
@@ -193,6 +194,7 @@ class ExperimentResult:
 
     command: str
     config: dict[str, Any]
+    config_sha256: str
     data: DataInfo
     model: ModelInfo
     protocol: SelectionProtocol

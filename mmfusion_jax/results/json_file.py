@@ -11,7 +11,7 @@ import msgspec
 
 from mmfusion_jax.errors import CheckpointError, shorten, shown, shown_name
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of all files; raised when a field changes its name or its meaning."""
 VERSION_FIELD = "format_version"
 

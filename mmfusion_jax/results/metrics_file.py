@@ -33,7 +33,7 @@ class MetricsLine:
         ...     20, "train", epoch=0.5, values={"loss": 1.25}
         ... )
         >>> print(line.dumps())
-        {"format_version": 1, "step": 20, "kind": "train", "epoch": 0.5, "loss": 1.25}
+        {"format_version": 2, "step": 20, "kind": "train", "epoch": 0.5, "loss": 1.25}
 
     Attributes:
         step: Number of completed steps.

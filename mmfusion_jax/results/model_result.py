@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from mmfusion_jax.results.json_file import Number, check, read_json
+from mmfusion_jax.results.run_identity import RunIdentity
 
 RUN_FILE = "run.json"
 
@@ -232,6 +233,21 @@ class Diagnosis:
     without: dict[str, dict[str, Number]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class DeviceSpan:
+    """Devices that trained a run from a step on.
+
+    Attributes:
+        step: Number of steps that were complete.
+        kind: Kind of the devices.
+        count: Their number.
+    """
+
+    step: int
+    kind: str
+    count: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelResult:
     """Result of training one model on one fold with one seed.
@@ -263,6 +279,8 @@ class ModelResult:
         peak_memory: The highest memory use; None in older files.
         diagnosis: Streams, loss terms and modalities; None if it failed or is off, and
             in older files.
+        identity: Data, config, fold and seed.
+        devices: The devices; several if a run was resumed on others.
     """
 
     model: str
@@ -283,6 +301,8 @@ class ModelResult:
     macs_per_example: int | None = None
     peak_memory: PeakMemory | None = None
     diagnosis: Diagnosis | None = None
+    identity: RunIdentity
+    devices: list[DeviceSpan] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         check(0 <= self.step <= self.steps, "step: not between 0 and steps")

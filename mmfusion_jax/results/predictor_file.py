@@ -32,6 +32,11 @@ class ArraySpec:
 class Scaling:
     """Scaling of the values of a modality, fitted to the training split.
 
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> mmf.results.Scaling("min_max", a=[0.0], b=[2.0]).kind
+        'min_max'
+
         standardize          (x - a) / b                         mean, std
         standardize_pixels   (x / 255 - a) / b                   mean, std of a channel
         min_max              (x - a) / (b - a)                   minimum, maximum

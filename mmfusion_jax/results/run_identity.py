@@ -65,6 +65,13 @@ class DataFingerprint:
 class RunIdentity:
     """What a run depends on; in every checkpoint and in `run.json`.
 
+    Example:
+        >>> from pathlib import Path
+        >>> import mmfusion_jax as mmf
+        >>> run = mmf.read_result(Path("runs/cfn_sr")).runs[0]
+        >>> run.identity.data.splits["train"].count
+        1200
+
     Attributes:
         fold: Number of the fold.
         seed: Seed of weights, order and augmentation.
@@ -136,33 +143,33 @@ def data_differences(
     new: DataFingerprint,
     *,
     content: bool = True,
-    splits: tuple[str, ...] = ("train", "valid", "test"),
+    separator: str = ", now ",
 ) -> list[str]:
-    """Returns what differs between two fingerprints, a phrase for each part.
+    """Returns what differs separator two fingerprints, a phrase for each part.
 
     Args:
         old: The first one.
         new: The second one.
         content: False compares neither inputs nor their scaling.
-        splits: The splits to compare.
+        separator: Text separator the first value and the second one.
     """
     found = []
     if old.dataset != new.dataset:
-        found.append(f"dataset {shown(old.dataset)}, now {shown(new.dataset)}")
-    found += _class_differences(old.classes, new.classes)
+        found.append(f"dataset {shown(old.dataset)}{separator}{shown(new.dataset)}")
+    found += _class_differences(old.classes, new.classes, separator)
     if old.ranges != new.ranges:
         found.append("range of a numeric label")
-    for split in splits:
+    for split in {**old.splits, **new.splits}:
         a, b = old.splits.get(split), new.splits.get(split)
         if a and b:
-            found += _split_differences(split, a, b, content)
+            found += _split_differences(split, a, b, content, separator)
         elif a or b:
             found.append(f"split {shown(split)} is {'removed' if a else 'new'}")
-    return [*found, *(_input_differences(old, new) if content else ())]
+    return [*found, *(_input_differences(old, new, separator) if content else ())]
 
 
 def _class_differences(
-    old: Mapping[str, list[str]], new: Mapping[str, list[str]]
+    old: Mapping[str, list[str]], new: Mapping[str, list[str]], separator: str
 ) -> Iterator[str]:
     """Yields how the classes or flags of the labels differ."""
     for label in sorted({*old, *new}):
@@ -172,39 +179,44 @@ def _class_differences(
         if a is None or b is None:
             yield f"label {shown(label)} is {'new' if a is None else 'removed'}"
         elif len(a) != len(b):
-            yield f"classes of label {shown(label)}: {len(a)}, now {len(b)}"
+            yield f"classes of label {shown(label)}: {len(a)}{separator}{len(b)}"
         else:
             i = next(i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y)
             yield (
-                f"classes of label {shown(label)}: class {i} is {shown(a[i])}, now "
+                f"classes of label {shown(label)}: class {i:d} is {shown(a[i])}, now "
                 f"{shown(b[i])}"
             )
 
 
 def _split_differences(
-    split: str, old: SplitFingerprint, new: SplitFingerprint, content: bool
+    split: str,
+    old: SplitFingerprint,
+    new: SplitFingerprint,
+    content: bool,
+    separator: str,
 ) -> Iterator[str]:
     """Yields how the examples of a split differ."""
-    name = shown(split)
     if old.count != new.count:
-        yield f"split {name}: {old.count} examples, now {new.count}"
+        yield f"split {shown(split)}: {old.count} examples{separator}{new.count}"
         return  # everything else of it differs too
     if old.ids != new.ids:
-        yield f"ids of split {name}"
+        yield f"ids of split {shown(split)}"
     for label in sorted({*old.labels, *new.labels}):
         if old.labels.get(label) != new.labels.get(label):
-            yield f"label {shown(label)} of split {name}"
+            yield f"label {shown(label)} of split {shown(split)}"
     if content and old.content != new.content:
-        yield f"content of split {name}"
+        yield f"content of split {shown(split)}"
 
 
-def _input_differences(old: DataFingerprint, new: DataFingerprint) -> Iterator[str]:
+def _input_differences(
+    old: DataFingerprint, new: DataFingerprint, separator: str
+) -> Iterator[str]:
     """Yields how the shapes and the scaling of the inputs differ."""
     for modality in sorted({*old.inputs, *new.inputs}):
         a, b = old.inputs.get(modality), new.inputs.get(modality)
         if a != b:
-            was, now = shorten(a or "missing"), shorten(b or "missing")
-            yield f"{shorten(modality)} is {was}, now {now}"
+            what = separator.join(shorten(x or "missing") for x in (a, b))
+            yield f"{shorten(modality)} is {what}"
     for modality in sorted({*old.scaling, *new.scaling}):
         if old.scaling.get(modality) != new.scaling.get(modality):
             yield f"standardization of {shorten(modality)}"

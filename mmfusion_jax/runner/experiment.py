@@ -7,13 +7,22 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
+from jax.experimental import multihost_utils
 
 from mmfusion_jax.config import build_data
 from mmfusion_jax.config.resolve import unimodal_spec
 from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.data.dataset import Dataset
+from mmfusion_jax.data.fingerprint import fingerprint
 from mmfusion_jax.data.label_checks import label_warnings
-from mmfusion_jax.errors import DivergedError, shorten, shown, shown_name
+from mmfusion_jax.errors import (
+    CheckpointError,
+    ConfigError,
+    DivergedError,
+    shorten,
+    shown,
+    shown_name,
+)
 from mmfusion_jax.metrics.score_info import with_loss
 from mmfusion_jax.report import write_report
 from mmfusion_jax.report.diagnosis import findings
@@ -28,15 +37,36 @@ from mmfusion_jax.results.experiment_result import (
     RunResult,
     read_result,
 )
-from mmfusion_jax.results.json_file import as_read, write_json
+from mmfusion_jax.results.json_file import as_read, to_json, write_json
 from mmfusion_jax.results.model_result import ModelResult, read_run
+from mmfusion_jax.results.run_identity import (
+    DataFingerprint,
+    RunIdentity,
+    config_sha256,
+    sha256_json,
+)
 from mmfusion_jax.results.summarize import mean_std, summarize
 from mmfusion_jax.results.summary import summary_lines
 from mmfusion_jax.runner import provenance
+from mmfusion_jax.runner.identity import (
+    check_checkpoints,
+    check_config,
+    check_identity,
+    check_result_config,
+)
 from mmfusion_jax.runner.parallel_seeds import SeedRun, train_seeds, trains_at_once
-from mmfusion_jax.runner.trainer import PretrainedModel, Trainer, log
-from mmfusion_jax.runner.workdir import RunKey, check_workdir, fold_seed_pairs
+from mmfusion_jax.runner.trainer import PretrainedModel, Trainer, check_step, log
+from mmfusion_jax.runner.workdir import (
+    CHECKPOINTS,
+    RunKey,
+    check_is_folder,
+    check_workdir,
+    fold_seed_pairs,
+    has_runs,
+)
+from mmfusion_jax.runner.workdir_lock import locked
 from mmfusion_jax.training.signals import GracefulShutdown
+from mmfusion_jax.training.state import TrainState
 
 
 class Experiment:
@@ -51,6 +81,7 @@ class Experiment:
         self.spec = spec
         self.workdir = workdir
         self._trainers: dict[str, Trainer] = {}
+        self._fingerprints: dict[int, DataFingerprint] = {}
 
     def trainer(self, data: Dataset, stage: str = "") -> Trainer:
         """Returns the trainer of the model, or of one of its unimodal stages."""
@@ -58,8 +89,32 @@ class Experiment:
         # of all folds have the same shapes.
         if stage not in self._trainers:
             spec = unimodal_spec(self.spec, stage) if stage else self.spec
-            self._trainers[stage] = Trainer(spec, data)
+            try:
+                self._trainers[stage] = Trainer(spec, data)
+            except ConfigError as error:
+                if error.code != "C05" or not has_runs(self.workdir):
+                    raise
+                raise _batch_size_of_run(self.spec, error) from error
         return self._trainers[stage]
+
+    def identity(self, key: RunKey, data: Dataset, stage: str = "") -> RunIdentity:
+        """Returns what a run, or one of its unimodal stages, depends on.
+
+        Args:
+            key: The run.
+            data: Its fold.
+            stage: Modality of the stage; "" for the model.
+
+        Raises:
+            CheckpointError: The processes of this run have different data.
+        """
+        if key.fold not in self._fingerprints:
+            found = fingerprint(data)
+            _check_processes(found)
+            self._fingerprints[key.fold] = found
+        sha256 = config_sha256(self.spec.source)
+        data_of_fold = self._fingerprints[key.fold]
+        return RunIdentity(key.fold, key.seed, stage, sha256, data_of_fold)
 
     def train(
         self, keys: Sequence[RunKey], data: Dataset, shutdown: GracefulShutdown
@@ -104,7 +159,7 @@ class Experiment:
         name = f"{shown_name(stage)} only" if stage else self.spec.model.model.name
         runs = [
             SeedRun(
-                key.seed,
+                self.identity(key, data, stage),
                 self.folder(key, stage),
                 tuple if stage else self._pretrained_models(key, data),
             )
@@ -115,7 +170,9 @@ class Experiment:
         (run,) = runs
         title = _title(name, keys)
         return [
-            trainer.train(data, run.seed, run.folder, title, shutdown, run.pretrained)
+            trainer.train(
+                data, run.identity, run.folder, title, shutdown, run.pretrained
+            )
         ]
 
     def _parallel(self, keys: Sequence[RunKey], data: Dataset) -> bool:
@@ -125,8 +182,7 @@ class Experiment:
 
     def evaluate(self, key: RunKey, data: Dataset) -> RunEvaluation:
         """Returns the scores of every split at the selected checkpoint of a run."""
-        trainer = self.trainer(data)
-        state = trainer.best_state(self.folder(key))
+        trainer, state = self.trainer(data), self.best_state(key, data)
         pipeline = build_data.build_pipeline(self.spec, data, key.seed)
         splits = [
             split for split in ("train", "valid", "test") if split in data.sources
@@ -142,6 +198,51 @@ class Experiment:
         )
         return as_read(found)
 
+    def best_state(self, key: RunKey, data: Dataset, stage: str = "") -> TrainState:
+        """Returns the selected state of a trained run, or of one of its stages.
+
+        Args:
+            key: The run.
+            data: Its fold.
+            stage: Modality of the stage; "" for the model.
+
+        Raises:
+            ConfigError: The files of the run belong to another one.
+            CheckpointError: It has no checkpoint, another one than that of its result,
+                or was trained on other data.
+        """
+        folder, identity = self.folder(key, stage), self.identity(key, data, stage)
+        trainer = self.trainer(data, stage)
+        check_checkpoints(folder / CHECKPOINTS, identity, self.spec.source)
+        trainer.finished(folder, identity)
+        return trainer.best_state(folder)
+
+    def check_finished(self, result: ExperimentResult) -> None:
+        """Checks that a result is that of this experiment and its data.
+
+        Args:
+            result: Content of `result.json`.
+
+        Raises:
+            ConfigError: It is of another config, fold or seed.
+            CheckpointError: Its data were others.
+        """
+        path = self.workdir / RESULT_FILE
+        check_result_config(path, result)
+        check_config(str(path), result.config, self.spec.source)
+        runs = {(run.fold, run.seed): run for run in result.runs}
+        for key, data in runs_with_data(self.spec, self.workdir):
+            if (run := runs.get((key.fold, key.seed))) is None:
+                raise ConfigError(
+                    "C09",
+                    f"{path} does not have fold {key.fold}, seed {key.seed}.",
+                    f"delete {path} and rerun: finished runs are kept",
+                )
+            check_identity(str(path), run.identity, self.identity(key, data))
+            if not any((self.folder(key) / CHECKPOINTS).glob("[0-9]*")):
+                folder = self.folder(key)
+                log(f"warning: {folder} does not contain a checkpoint")
+
     def folder(self, key: RunKey, stage: str = "") -> Path:
         """Returns the folder of a run, or of one of its unimodal stages."""
         folder = self.workdir / key.folder
@@ -155,8 +256,7 @@ class Experiment:
         # A function, because a run that resumes or is finished does not read them.
         def read() -> list[PretrainedModel]:
             states = [
-                self.trainer(data, name).best_state(self.folder(key, name))
-                for name in self.spec.pretrain_unimodal
+                self.best_state(key, data, name) for name in self.spec.pretrain_unimodal
             ]
             return [PretrainedModel(state.params, state.stats) for state in states]
 
@@ -180,20 +280,40 @@ def train(
 
     Raises:
         ConfigError: The folder belongs to another config.
-        CheckpointError: A file of the work folder is corrupted.
+        CheckpointError: A file of the work folder is corrupted, was trained on other
+            data, or another process writes to it.
+        MissingDependencyError: E06, the folder cannot be used.
         Interrupted: A signal arrived; everything is saved.
     """
-    check_workdir(spec, workdir)
-    result = read_result(workdir)
-    if result and len(result.runs) == len(fold_seed_pairs(spec, workdir)):
-        log(
-            f"{workdir} already contains a finished experiment; use a new --workdir to "
-            "rerun."
-        )
-        _print_summary(result, workdir / "report.html")
+    # Without the lock, which a folder that is only read does not need.
+    if result := _finished(spec, workdir):
         return result
-    experiment, runs = Experiment(spec, workdir), []
-    data, shutdown = None, shutdown or GracefulShutdown()
+    with locked(workdir):
+        check_workdir(spec, workdir)
+        return _train(spec, workdir, command, shutdown or GracefulShutdown())
+
+
+def _finished(spec: ExperimentSpec, workdir: Path) -> ExperimentResult | None:
+    """Returns and prints the result of a finished experiment; None if it is not."""
+    check_is_folder(workdir)
+    result = read_result(workdir)
+    if result is None or len(result.runs) != len(fold_seed_pairs(spec, workdir)):
+        return None
+    check_workdir(spec, workdir, create=False)
+    Experiment(spec, workdir).check_finished(result)
+    log(
+        f"{workdir} already contains a finished experiment; use a new --workdir to "
+        "rerun."
+    )
+    _print_summary(result, workdir / "report.html")
+    return result
+
+
+def _train(
+    spec: ExperimentSpec, workdir: Path, command: str, shutdown: GracefulShutdown
+) -> ExperimentResult:
+    """Trains what is not trained yet, and writes the result."""
+    experiment, runs, data = Experiment(spec, workdir), [], None
     for keys, data in folds_with_data(spec, workdir, verbose=True):
         with shutdown:  # not while data are prepared, where there is nothing to save
             runs += experiment.train(keys, data, shutdown)
@@ -227,13 +347,20 @@ def evaluate(spec: ExperimentSpec, workdir: Path) -> list[RunEvaluation]:
 
     Raises:
         ConfigError: The folder belongs to another config.
-        CheckpointError: A run has no checkpoint.
+        CheckpointError: A run has no checkpoint, another one than that of its result,
+            or was trained on other data.
     """
     check_workdir(spec, workdir, create=False)
     experiment = Experiment(spec, workdir)
-    return [
+    found = [
         experiment.evaluate(key, data) for key, data in runs_with_data(spec, workdir)
     ]
+    result = read_result(workdir)
+    steps = {(run.fold, run.seed): run.step for run in result.runs} if result else {}
+    for one in found:
+        step = steps.get((one.fold, one.seed), one.step)
+        check_step(workdir / RESULT_FILE, step, one.step)
+    return found
 
 
 def runs_with_data(
@@ -289,6 +416,34 @@ def _print_dataset(data: Dataset, label: str) -> None:
         log(f"warning: {shorten(warning)}")
 
 
+def _batch_size_of_run(spec: ExperimentSpec, error: ConfigError) -> ConfigError:
+    """Returns C05 for a workdir with runs, whose batch size cannot change any more."""
+    rows = spec.data.batch_size // spec.optimizer.gradient_accumulation_steps
+    counts = [n for n in range(1, jax.device_count()) if rows % n == 0]
+    return ConfigError(
+        "C05",
+        str(error.args[0]),
+        f"this workdir was begun with batch_size={spec.data.batch_size:d}: use "
+        f"{' or '.join(map(str, counts))} devices, such as CUDA_VISIBLE_DEVICES=0; or "
+        "another --workdir with another batch size",
+    )
+
+
+def _check_processes(found: DataFingerprint) -> None:
+    """Raises CheckpointError if the processes of this run have different data."""
+    if jax.process_count() == 1:
+        return
+    own = np.frombuffer(bytes.fromhex(sha256_json(to_json(found))), np.uint8)
+    rows = np.asarray(multihost_utils.process_allgather(own))
+    other = [i for i, row in enumerate(rows) if (row != rows[0]).any()]
+    if other:
+        raise CheckpointError(
+            "K07",
+            f"process {other[0]:d} of this run has other data than process 0.",
+            "give all processes the same data",
+        )
+
+
 def _title(model: str, keys: Sequence[RunKey]) -> str:
     """Returns the title of a run, with fold and seed if there are several."""
     key, *others = keys
@@ -322,6 +477,7 @@ def _result(
     return ExperimentResult(
         command=command,
         config={**spec.source},
+        config_sha256=config_sha256(spec.source),
         data=DataInfo(
             name=data.name,
             title=data.title,

@@ -15,15 +15,17 @@ from mmfusion_jax.analysis.cost import bytes_of
 from mmfusion_jax.config import build_data
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.data.pipeline import Pipeline
-from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.errors import CheckpointError, ConfigError
 from mmfusion_jax.results.json_file import as_read
 from mmfusion_jax.results.model_result import Evaluation, ModelResult
+from mmfusion_jax.results.run_identity import RunIdentity
 from mmfusion_jax.runner.trainer import (
     FinalScores,
     PretrainedModel,
     Trainer,
     describe_start,
     log,
+    open_checkpoints,
 )
 from mmfusion_jax.training.checkpoint.manager import CheckpointManager
 from mmfusion_jax.training.evaluation import collect_seeds
@@ -38,14 +40,19 @@ class SeedRun:
     """One seed of a group.
 
     Attributes:
-        seed: Seed of the weights, the order and the augmentation.
+        identity: The run.
         folder: Folder of the run.
         pretrained: Returns models to copy encoders from; called by a new run only.
     """
 
-    seed: int
+    identity: RunIdentity
     folder: Path
     pretrained: Callable[[], Sequence[PretrainedModel]] = tuple
+
+    @property
+    def seed(self) -> int:
+        """Seed of the weights, the order and the augmentation."""
+        return self.identity.seed
 
 
 def train_seeds(
@@ -72,10 +79,11 @@ def train_seeds(
         DivergedError: The steps of a seed were not finite; the results of the others
             are written.
     """
-    results = {run.seed: trainer.finished(run.folder) for run in runs}
+    results = {run.seed: trainer.finished(run.folder, run.identity) for run in runs}
     missing = [run for run in runs if results[run.seed] is None]
+    for run in missing:
+        trainer.prepare(run.folder, data, run.identity)
     if missing:
-        trainer.check_labels(data)
         results |= _train(trainer, data, missing, title, shutdown)
     return [found for run in runs if (found := results[run.seed]) is not None]
 
@@ -135,9 +143,11 @@ def _loop(
     stack: contextlib.ExitStack,
 ) -> SeedLoop:
     """Returns the loop of a seed, with its checkpoints and its logs open."""
-    saver = CheckpointManager(run.folder / "checkpoints", log=log)
+    saver = open_checkpoints(run.folder)
     stack.enter_context(saver)
-    state, progress = trainer.restore_or_start(saver, run.seed, run.pretrained)
+    state, progress, recorded = trainer.restore_or_start(
+        saver, run.identity, run.pretrained
+    )
     logger = SeedLogger(run.folder, run.seed, int(state.step), display)
     return SeedLoop(
         plan=trainer.plan,
@@ -149,6 +159,7 @@ def _loop(
         logger=stack.enter_context(logger),
         shutdown=shutdown,
         progress=progress,
+        identity=recorded,
     )
 
 
@@ -162,7 +173,12 @@ def _results(
         assert isinstance(saver, CheckpointManager)  # made by `_loop`
         # The best step may be the last one, which is still being written.
         saver.wait()
-        selected.append(trainer.selected(saver, loop))
+        try:
+            selected.append(trainer.selected(saver, loop))
+        except CheckpointError as error:
+            # The other seeds get their results before this one is reported.
+            loop.error = loop.error or error
+            selected.append(loop.state)
     executor = trainer.components.executor
     chosen = stack_trees([state.variables for state in selected], executor)
     last = stack_trees([loop.state.variables for loop in loops], executor)

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 
 from mmfusion_jax.analysis.cost import count_macs_per_example, count_parameters
@@ -21,23 +22,36 @@ from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.errors import (
     CheckpointError,
     describe_exception,
+    join_names,
     shown,
     shown_name,
 )
 from mmfusion_jax.metrics.nonfinite import compute_scores, rows_are_finite
 from mmfusion_jax.metrics.score_info import with_loss
 from mmfusion_jax.models.transfer import copy_submodules
-from mmfusion_jax.results.json_file import as_read, write_json
+from mmfusion_jax.results.json_file import as_read, to_json, write_json
 from mmfusion_jax.results.model_result import (
     RUN_FILE,
     Baseline,
+    DeviceSpan,
     Diagnosis,
     Evaluation,
     ModelResult,
     read_run,
 )
 from mmfusion_jax.results.predictions_file import write_predictions
+from mmfusion_jax.results.run_identity import RunIdentity
+from mmfusion_jax.results.saved_file import read_saved, write_saved
 from mmfusion_jax.runner.diagnosis import Diagnoser
+from mmfusion_jax.runner.identity import (
+    CONFIG,
+    DEVICES,
+    RUN,
+    check_checkpoints,
+    check_identity,
+)
+from mmfusion_jax.runner.predictor import write_predictor
+from mmfusion_jax.runner.workdir import CHECKPOINTS
 from mmfusion_jax.tasks import constant_baseline_scores
 from mmfusion_jax.training.checkpoint.manager import CheckpointManager
 from mmfusion_jax.training.evaluation import collect
@@ -177,7 +191,7 @@ class Trainer:
     def train(
         self,
         data: Dataset,
-        seed: int,
+        identity: RunIdentity,
         folder: Path,
         title: str,
         shutdown: GracefulShutdown,
@@ -187,25 +201,29 @@ class Trainer:
 
         Args:
             data: The fold.
-            seed: Seed of the weights, the order and the augmentation.
+            identity: The run.
             folder: Folder of this run.
             title: Name of the run, for the progress bar.
             shutdown: Records signals of the user and the system.
             pretrained: Returns models to copy encoders from; called by a new run only.
 
         Raises:
+            ConfigError: The folder belongs to another run.
             CheckpointError: The result or the checkpoints of an earlier training are
-                corrupted.
+                corrupted or were trained on other data; or the selected checkpoint is
+                not on disk.
         """
-        if (found := self.finished(folder)) is not None:
+        if (found := self.finished(folder, identity)) is not None:
             return found
-        pipeline = build_data.build_pipeline(self.spec, data, seed)
-        self.check_labels(data)
+        pipeline = build_data.build_pipeline(self.spec, data, identity.seed)
+        self.prepare(folder, data, identity)
         # Every process trains and saves, since Orbax and collectives need all of them;
         # only the first one writes logs and results.
         first = jax.process_index() == 0
-        with CheckpointManager(folder / "checkpoints", log=log) as checkpoints:
-            state, progress = self.restore_or_start(checkpoints, seed, pretrained)
+        with open_checkpoints(folder) as checkpoints:
+            state, progress, recorded = self.restore_or_start(
+                checkpoints, identity, pretrained
+            )
             logger = MetricsLogger(folder if first else None, title, int(state.step))
             loop = Loop(
                 plan=self.plan,
@@ -217,6 +235,7 @@ class Trainer:
                 logger=logger,
                 shutdown=shutdown,
                 progress=progress,
+                identity=recorded,
             )
             with logger:
                 logger.log(f"{title}: {describe_start(int(state.step), self.plan)}")
@@ -234,15 +253,35 @@ class Trainer:
             self.write(folder, data, scores, result)
         return as_read(result)
 
-    def finished(self, folder: Path) -> ModelResult | None:
+    def finished(self, folder: Path, identity: RunIdentity) -> ModelResult | None:
         """Returns the result of a finished run in `folder`; None if there is none.
 
         Raises:
-            CheckpointError: The result is corrupted.
+            ConfigError: The result is that of another run.
+            CheckpointError: The result is corrupted, or is of other data.
         """
         if (result := read_run(folder)) is not None:
+            check_identity(str(folder / RUN_FILE), result.identity, identity)
             self._check_result(result, folder / RUN_FILE)
         return result
+
+    def prepare(self, folder: Path, data: Dataset, identity: RunIdentity) -> None:
+        """Checks labels and earlier checkpoints; writes `predictor.json`.
+
+        Args:
+            folder: Folder of the run.
+            data: The fold.
+            identity: The run.
+
+        Raises:
+            ConfigError: The folder belongs to another run.
+            CheckpointError: Its checkpoints were trained on other data.
+            DataError: A label is invalid.
+        """
+        self.check_labels(data)
+        check_checkpoints(folder / CHECKPOINTS, identity, self.spec.source)
+        if jax.process_index() == 0:
+            write_predictor(folder, data, self.components.task, identity)
 
     def write(
         self, folder: Path, data: Dataset, scores: FinalScores, result: ModelResult
@@ -317,9 +356,10 @@ class Trainer:
         """Returns the selected state of a run that was trained in `folder`.
 
         Raises:
-            CheckpointError: The folder has no checkpoint.
+            CheckpointError: The folder has no checkpoint, or another one than that of
+                its result.
         """
-        path = folder / "checkpoints"
+        path = folder / CHECKPOINTS
         found = None
         if path.is_dir():
             with CheckpointManager(path, log=log, read_only=True) as saved:
@@ -332,6 +372,8 @@ class Trainer:
                 f"{path} does not contain a checkpoint.",
                 "train first, with the same config and --workdir",
             )
+        if (result := read_run(folder)) is not None:
+            check_step(folder / RUN_FILE, result.step, int(found[0].step))
         return found[0]
 
     def _start(self, seed: int, pretrained: Sequence[PretrainedModel]):
@@ -371,15 +413,41 @@ class Trainer:
     def restore_or_start(
         self,
         checkpoints: CheckpointManager,
-        seed: int,
+        identity: RunIdentity,
         pretrained: Callable[[], Sequence[PretrainedModel]],
-    ) -> tuple[TrainState, SelectionState]:
-        """Returns the newest intact state, or a new one, and the selection state."""
-        found = checkpoints.restore_latest(self.abstract_state)
-        if found is None:
-            return self._start(seed, pretrained()), SelectionState()
-        state, meta = found
-        return state, SelectionState.restore(meta["progress"])
+    ) -> tuple[TrainState, SelectionState, dict[str, Any]]:
+        """Returns the newest intact state, or a new one.
+
+        Args:
+            checkpoints: Those of the run.
+            identity: The run.
+            pretrained: Returns models to copy encoders from; called by a new run only.
+
+        Returns:
+            The state, the selection state, and what checkpoints record of the run.
+
+        Raises:
+            CheckpointError: There was a checkpoint, and none is left.
+        """
+        recorded = {RUN: to_json(identity), CONFIG: {**self.spec.source}}
+        while (found := checkpoints.restore_latest(self.abstract_state)) is not None:
+            state, meta = found
+            progress = SelectionState.restore(meta["progress"])
+            if not _goes_back(checkpoints, int(state.step), progress):
+                spans = _device_spans(meta.get(DEVICES, []), int(state.step))
+                return state, progress, {**recorded, DEVICES: to_json(spans)}
+        folder = checkpoints.folder.parent
+        if (saved := read_saved(folder)) is not None:
+            raise CheckpointError(
+                "K01",
+                f"{checkpoints.folder}: step {saved.step:d} was saved, but no "
+                "checkpoint is left.",
+                f"restore this folder; or delete {folder}, to train this run from the "
+                "beginning",
+            )
+        state = self._start(identity.seed, pretrained())
+        recorded[DEVICES] = to_json(_device_spans([], 0))
+        return state, SelectionState(), recorded
 
     def _batches(self, pipeline: Pipeline, start: int, stop: int) -> Iterator[Batch]:
         """Yields the training batches of some steps, on the devices."""
@@ -404,15 +472,29 @@ class Trainer:
         return compute_scores(self.components.task.metrics(), collected, loss)
 
     def selected(self, checkpoints: CheckpointManager, loop: Loop) -> TrainState:
-        """Returns the state that the selection split chose; else the last one."""
-        if checkpoints.best_step is None:
+        """Returns the state that the selection split chose; else the last one.
+
+        Raises:
+            CheckpointError: Its checkpoint is not on disk.
+        """
+        step, scored = loop.done, loop.progress.best_score is not None
+        if scored:
+            step = loop.progress.best_step
+        if step == loop.done and not checkpoints.is_saved(step, scored=scored):
+            loop.save_again()
+        if not checkpoints.is_saved(step, scored=scored):
+            raise _not_saved(checkpoints, step)
+        if not scored:
             return loop.state
         # Of the last state, which has the shapes and shardings of the selected one.
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
             loop.state,
         )
-        return checkpoints.restore_best(abstract)[0]
+        state = checkpoints.restore_best(abstract)[0]
+        if int(state.step) != step:  # the best one was corrupted
+            raise _not_saved(checkpoints, step)
+        return state
 
     def result(
         self, loop: Loop, selected: TrainState, pipeline: Pipeline, scores: FinalScores
@@ -449,6 +531,8 @@ class Trainer:
             macs_per_example=self.macs_per_example,
             peak_memory=peak_memory(),
             diagnosis=self._diagnose(selected, pipeline),
+            identity=msgspec.convert(loop.identity[RUN], RunIdentity),
+            devices=msgspec.convert(loop.identity[DEVICES], list[DeviceSpan]),
         )
 
     @functools.cached_property
@@ -481,6 +565,107 @@ class Trainer:
         except Exception as error:  # a trained model must not be lost for this number
             log(f"MACs cannot be counted: {describe_exception(error)}")
             return None
+
+
+def open_checkpoints(folder: Path) -> CheckpointManager:
+    """Opens the checkpoints of a run, to train it.
+
+    Args:
+        folder: Folder of the run.
+    """
+    on_saved = functools.partial(write_saved, folder)
+    return CheckpointManager(folder / CHECKPOINTS, log=log, on_saved=on_saved)
+
+
+def _goes_back(
+    checkpoints: CheckpointManager, step: int, progress: SelectionState
+) -> bool:
+    """Deletes steps after a missing best one; returns whether it did.
+
+    Training is deterministic: the steps that are trained again are the same ones.
+
+    Args:
+        checkpoints: Those of the run.
+        step: The newest one.
+        progress: Its selection state.
+
+    Raises:
+        CheckpointError: The steps before the best one are missing too.
+    """
+    best = progress.best_step
+    if progress.best_score is None or checkpoints.is_saved(best, scored=True):
+        return False
+    earlier = [saved for saved in checkpoints.steps if saved < best]
+    if not earlier:
+        raise CheckpointError(
+            "K01",
+            f"{checkpoints.folder}: step {best:d}, the best one of the first {step:d} "
+            "steps, is missing, and so is every earlier one.",
+            "use another --workdir",
+        )
+    log(
+        f"checkpoint: step {best:d}, the best one so far, is missing: resuming from "
+        f"step {max(earlier):d}, deleting later ones"
+    )
+    checkpoints.discard_after(max(earlier))
+    return True
+
+
+def _device_spans(saved: Sequence[Any], step: int) -> list[DeviceSpan]:
+    """Returns the devices of a run so far, and prints a line if they are new ones.
+
+    Args:
+        saved: Those of the checkpoint at `step`, as JSON values.
+        step: Number of completed steps.
+    """
+    spans = msgspec.convert(saved, list[DeviceSpan])
+    now = DeviceSpan(step, jax.devices()[0].device_kind, jax.device_count())
+    if not spans:
+        return [now]
+    old = spans[-1]
+    if (old.kind, old.count) == (now.kind, now.count):
+        return spans
+    log(
+        f"resuming on {now.count:d} x {shown_name(now.kind)}; step {old.step:d} to "
+        f"{step:d} were trained on {old.count:d} x {shown_name(old.kind)}: results may "
+        "differ in the last digits"
+    )
+    return [*spans, now]
+
+
+def _not_saved(checkpoints: CheckpointManager, step: int) -> CheckpointError:
+    """Returns the error for a run whose selected step is not on disk."""
+    steps = checkpoints.steps
+    earlier = [saved for saved in steps if saved < step]
+    how = "rerun the same command"
+    if earlier:
+        how = f"{how}: it resumes from step {max(earlier):d}"
+    elif steps:
+        how = "train again with another --workdir"
+    return CheckpointError(
+        "K03",
+        f"{checkpoints.folder}: step {step:d}, whose scores are the result, is not on "
+        f"disk; on disk: {join_names(steps)}.",
+        f"free disk space or fix the disk, then {how}",
+    )
+
+
+def check_step(path: Path, result: int, checkpoint: int) -> None:
+    """Raises CheckpointError unless a result is of the step of a checkpoint.
+
+    Args:
+        path: File of the result.
+        result: Its step.
+        checkpoint: Step of the selected checkpoint.
+    """
+    if result != checkpoint:
+        raise CheckpointError(
+            "K01",
+            f"the result in {path} is of step {result:d}, but the selected checkpoint "
+            f"on disk is of step {checkpoint:d}.",
+            f"restore the checkpoint; or delete {path} and rerun the training, which "
+            "resumes from an earlier step",
+        )
 
 
 def _test_ids(data: Dataset, count: int) -> list[str]:

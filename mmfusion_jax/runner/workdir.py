@@ -1,25 +1,33 @@
 """Work folders: each belongs to one config and holds every fold and seed."""
 
 import dataclasses
-from collections.abc import Mapping
+import errno
+import stat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 
 from mmfusion_jax.config.build_data import fold_numbers
 from mmfusion_jax.config.spec import ExperimentSpec
-from mmfusion_jax.errors import ConfigError, shorten, shown
-from mmfusion_jax.results.config_file import WorkdirConfig, read_config, write_config
-
-UNRECORDED = (
-    "distributed",
-    "data.num_read_threads",
-    "train.log_every",
-    "train.parallel_seeds",
-    "train.diagnosis",
+from mmfusion_jax.errors import (
+    CheckpointError,
+    MissingDependencyError,
+    shorten,
 )
-"""Fields that do not change a run."""
+from mmfusion_jax.results.config_file import (
+    CONFIG_FILE,
+    WorkdirConfig,
+    read_config,
+    write_config,
+)
+from mmfusion_jax.results.experiment_result import RESULT_FILE, read_result
+from mmfusion_jax.results.model_result import RUN_FILE
+from mmfusion_jax.results.run_identity import config_differences
+from mmfusion_jax.runner.identity import CONFIG, another_config, read_metas
+
+CHECKPOINTS = "checkpoints"
+"""Folder of the checkpoints of a run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +56,7 @@ def fold_seed_pairs(spec: ExperimentSpec, workdir: Path) -> list[RunKey]:
         for seed in range(spec.seed, spec.seed + spec.seeds)
     ]
     # Only a run that was alone has its checkpoints at the top.
-    top = len(pairs) == 1 or (workdir / "checkpoints").exists()
+    top = len(pairs) == 1 or (workdir / CHECKPOINTS).exists()
     folder = lambda fold, seed: (
         "." if top and (fold, seed) == pairs[0] else f"fold_{fold}/seed_{seed}"
     )
@@ -70,45 +78,131 @@ def check_workdir(spec: ExperimentSpec, workdir: Path, *, create: bool = True) -
     Raises:
         ConfigError: The folder belongs to another config; names the first field that
             differs.
+        CheckpointError: The folder has runs whose config is not known.
+        MissingDependencyError: E06, the folder cannot be used.
     """
-    # config.json is written before the first checkpoint: without one, nothing depends
-    # on it.
+    check_is_folder(workdir)
+    # config.json is written before the first checkpoint: without any file of a run,
+    # nothing depends on it.
     new = spec.source
-    used = not create or any(workdir.rglob("checkpoints"))
-    old = read_config(workdir) if used else None
-    found = differences(new if old is None else old.config, new)
+    used = has_runs(workdir)
+    recorded = read_config(workdir) if used or not create else None
+    old = recorded or (_recover_config(workdir) if used else None)
+    found = {} if old is None else config_differences(old.config, new)
     more = create and old is not None and spec.seeds > old.seeds
     if more:
         del found["seeds"]
-    # One difference is reported; another part explains those of its options.
-    for name in sorted(found, key=lambda name: (not name.endswith("name"), name)):
-        before, after = found[name]
-        raise ConfigError(
-            "C09",
-            f"{workdir} was created with config.{shorten(name)}={shown(before)}, but "
-            f"this run has {shown(after)}.",
-            "use another --workdir, or the config of that run",
-        )
+    if found:
+        raise another_config(str(workdir), found)
     # Only one process writes; all have checked the same.
-    if create and (more or old is None) and jax.process_index() == 0:
+    if create and (more or recorded is None) and jax.process_index() == 0:
         write_config(workdir, WorkdirConfig(spec.seeds, {**new}))
 
 
-def differences(
-    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
-) -> dict[str, tuple[Any, Any]]:
-    """Returns the fields that differ, by full name: (old, new), None where absent.
+RUN_FOLDERS = ("", "stages/*/", "fold_*/seed_*/", "fold_*/seed_*/stages/*/")
+"""Patterns of the folders of runs and stages in a work folder."""
 
-    Fields that do not change a run are left out.
+
+def has_runs(workdir: Path) -> bool:
+    """Returns whether something was trained in a work folder."""
+    return any(_files_of_runs(workdir))
+
+
+def _files_of_runs(
+    workdir: Path, names: tuple[str, ...] = (RESULT_FILE, RUN_FILE, CHECKPOINTS)
+) -> Iterator[Path]:
+    """Yields the results and the folders of checkpoints of a work folder."""
+    # Not all folders below it, which may be other work folders.
+    for name in names:
+        for folder in RUN_FOLDERS:
+            yield from workdir.glob(f"{folder}{name}")
+
+
+def _recover_config(workdir: Path) -> WorkdirConfig:
+    """Returns the config of a work folder without config.json, from its other files.
+
+    Raises:
+        CheckpointError: No file of the folder has its config.
     """
-    found = {}
-    for key in sorted({*old, *new}):
-        name = f"{prefix}{key}"
-        a, b = old.get(key), new.get(key)
-        if name in UNRECORDED or a == b:
+    if (result := read_result(workdir)) is not None:
+        return WorkdirConfig(result.config["seeds"], result.config)
+    found = [
+        meta[CONFIG]
+        for path in _files_of_runs(workdir, (CHECKPOINTS,))
+        for _, meta in read_metas(path)
+        if isinstance(meta.get(CONFIG), dict)
+    ]
+    if found:
+        # A seed that was added later has checkpoints with a larger number of seeds.
+        config = max(found, key=lambda one: one["seeds"])
+        return WorkdirConfig(config["seeds"], config)
+    raise CheckpointError(
+        "K05",
+        f"{workdir} contains runs, but {CONFIG_FILE} is missing and no other file has "
+        "their config.",
+        f"restore {CONFIG_FILE}, or use another --workdir",
+    )
+
+
+def check_is_folder(workdir: Path) -> None:
+    """Raises MissingDependencyError unless a path is a folder or does not exist."""
+    try:
+        mode = workdir.stat().st_mode
+    except FileNotFoundError:
+        if workdir.is_symlink():
+            raise unusable(workdir, None) from None
+        return
+    except OSError as error:
+        raise unusable(workdir, error) from error
+    if not stat.S_ISDIR(mode):
+        raise unusable(workdir, None)
+
+
+PROBLEMS = {
+    errno.ENAMETOOLONG: ("its name is too long", "use a shorter --workdir"),
+    errno.ENOENT: ("it cannot be created there", ""),
+    errno.ELOOP: ("it is a symbolic link to itself", "delete the link"),
+    errno.EROFS: ("the file system is read-only", ""),
+    errno.EACCES: ("permission denied", ""),
+    errno.EPERM: ("permission denied", ""),
+    errno.ENOSPC: ("the disk is full", "free disk space"),
+    errno.EDQUOT: ("the disk quota is used up", "free disk space"),
+}
+"""Number of an error -> the problem of a work folder and its fix."""
+
+
+def unusable(workdir: Path, error: OSError | None) -> MissingDependencyError:
+    """Returns the error for a path that cannot be a work folder.
+
+    Args:
+        workdir: The path.
+        error: What the operating system reports; None for a path that exists and is
+            not a folder.
+    """
+    number = error.errno if error else None
+    problem, fix = PROBLEMS.get(number or 0, ("", ""))
+    if not problem:
+        problem = _not_a_folder(workdir) or shorten(error and error.strerror or error)
+    path = shorten(workdir, 120 if number == errno.ENAMETOOLONG else 4096)
+    return MissingDependencyError(
+        "E06",
+        f"--workdir={path} cannot be used: {problem}.",
+        fix or "use another --workdir, a folder that you can write to",
+    )
+
+
+def _not_a_folder(workdir: Path) -> str:
+    """Returns why a path is not a folder; "" if it is one, or could become one."""
+    # The first of its parents that exists may be a file.
+    for path in (workdir, *workdir.parents):
+        what = "it" if path == workdir else str(path)
+        try:
+            mode = path.stat().st_mode
+        except OSError:
+            if path.is_symlink():
+                return f"{what} is a broken symbolic link"
             continue
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found |= differences(a, b, f"{name}.")
-        else:
-            found[name] = (a, b)
-    return found
+        kinds = {stat.S_IFREG: "file", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
+        kind = kinds.get(stat.S_IFMT(mode), "special file")
+        return "" if stat.S_ISDIR(mode) else f"{what} is a {kind}, not a folder"
+    return ""

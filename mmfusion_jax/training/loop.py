@@ -58,6 +58,7 @@ class Loop:
         logger: Logs scalars and messages.
         shutdown: Signals of the user and the system.
         progress: Selection state of the run that this one resumes.
+        identity: What every checkpoint records of the run, JSON values by name.
         reported_split: Split whose best score is recorded but not used.
         clock: Timer of the steps.
         stopped_early: True if the score stopped improving.
@@ -74,6 +75,7 @@ class Loop:
     logger: MetricsLogger
     shutdown: GracefulShutdown
     progress: SelectionState = dataclasses.field(default_factory=SelectionState)
+    identity: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     reported_split: str = "test"
     clock: StepTimer = dataclasses.field(default_factory=StepTimer)
     stopped_early: bool = False
@@ -331,11 +333,15 @@ class Loop:
     def _save(self, step: int, *, scored: bool, wait: bool = False) -> bool:
         """Saves the state; returns whether it succeeded, as far as is known."""
         started = time.perf_counter()
-        meta = {"progress": dataclasses.asdict(self.progress)}
+        meta = {**self.identity, "progress": dataclasses.asdict(self.progress)}
         score = self.progress.last_score if scored else None
         saved = self.saver.save(step, self.state, meta, score, wait=wait)
         self.clock.save += time.perf_counter() - started
         return saved
+
+    def save_again(self) -> None:
+        """Saves the last state once more, after a save of it that failed."""
+        self._save(self.done, scored=self.plan.evaluates_after(self.done), wait=True)
 
     def _is_stale(self) -> bool:
         """Returns whether the score has stopped improving."""

@@ -28,6 +28,7 @@ from mmfusion_jax.report.comparison import notes, tables, write_comparison
 from mmfusion_jax.results.comparison_result import ComparisonResult
 from mmfusion_jax.results.experiment_result import ExperimentResult, read_result
 from mmfusion_jax.results.json_file import write_json
+from mmfusion_jax.results.run_identity import config_sha256
 from mmfusion_jax.results.summarize import with_seeds
 from mmfusion_jax.runner import experiment
 
@@ -297,6 +298,23 @@ def edit(path: Path, change) -> None:
     path.write_text(json.dumps(found))
 
 
+def edit_config(workdir: Path, name: str, value) -> None:
+    """Changes a field of the config in all files of a workdir that have it."""
+    edit(workdir / "config.json", set_field(f"config.{name}", value))
+    edit(workdir / "result.json", set_field(f"config.{name}", value))
+    found = json.loads((workdir / "result.json").read_text())
+    sha256 = config_sha256(found["config"])
+
+    def change(result):
+        result["config_sha256"] = sha256
+        for run in result["runs"]:
+            run["identity"]["config_sha256"] = sha256
+
+    edit(workdir / "result.json", change)
+    for path in workdir.rglob("run.json"):
+        edit(path, set_field("identity.config_sha256", sha256))
+
+
 def test_examples_are_matched_by_id(trained, tmp_path):
     changed = copy(trained, tmp_path)
     for path in changed.glob("fold_0/seed_*/predictions.json"):
@@ -409,7 +427,7 @@ def test_mistakes_in_the_command_are_named(trained, tmp_path, capsys, monkeypatc
 
 def test_other_inputs_are_a_note(trained, tmp_path):
     changed = copy(trained, tmp_path)
-    edit(changed / "result.json", set_field("config.data.text", "bert"))
+    edit_config(changed, "data.text", "bert")
     (note,) = compare_runs([str(trained[0]), str(changed)]).notes
     assert note.startswith("config.data.text is not set in") and "'bert'" in note
 
@@ -425,7 +443,7 @@ def test_options_that_are_empty_or_defaults_are_not_notes(
     options, trained, tmp_path, monkeypatch
 ):
     changed = copy(trained, tmp_path)
-    edit(changed / "result.json", set_field("config.data.name", "digits"))
+    edit_config(changed, "data.name", "digits")
     for name, value in options.items():
-        edit(changed / "result.json", set_field(f"config.data.{name}", value))
+        edit_config(changed, f"data.{name}", value)
     assert not compare_runs([str(trained[0]), str(changed)]).notes

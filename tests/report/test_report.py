@@ -16,7 +16,12 @@ from mmfusion_jax.metrics.score_info import LOSS
 from mmfusion_jax.report import formatting, write_report
 from mmfusion_jax.report.gradients import write_page
 from mmfusion_jax.report.page import TEMPLATES
-from mmfusion_jax.results import experiment_result, gradients_result, model_result
+from mmfusion_jax.results import (
+    experiment_result,
+    gradients_result,
+    model_result,
+    run_identity,
+)
 from mmfusion_jax.results.experiment_result import ExperimentResult, MeanStd
 from mmfusion_jax.results.gradients_result import GradientsResult
 from mmfusion_jax.results.json_file import to_json
@@ -196,7 +201,7 @@ def test_is_accessible(tmp_path, result):
 
 FIELDS = {"warnings"} | {
     field.name
-    for module in (experiment_result, gradients_result, model_result)
+    for module in (experiment_result, gradients_result, model_result, run_identity)
     for kind in vars(module).values()
     if dataclasses.is_dataclass(kind)
     for field in dataclasses.fields(kind)

@@ -161,7 +161,7 @@ def test_damaged_gradients_are_refused_or_can_be_shown(tmp_path):
         (b'{"steps": -1' + b"0" * 400 + b"}", r"the integer -10+\.\.\. is too large"),
         (b"{}", "format_version is missing"),
         (b'{"format_version": true}', "format_version is missing or not an integer"),
-        (b'{"format_version": 1, "steps": "x"}', r"Expected `array`.*\$.steps"),
+        (b'{"format_version": 2, "steps": "x"}', r"Expected `array`.*\$.steps"),
     ],
 )
 def test_a_corrupted_file_is_named_with_the_problem_and_the_fix(
@@ -180,7 +180,7 @@ def test_a_file_of_another_version_is_not_called_corrupted(tmp_path):
     write_json(path, gradients())
     found = json.loads(path.read_text("utf-8"))
     path.write_text(json.dumps({**found, "format_version": 7, "terms": 3}))
-    with pytest.raises(CheckpointError, match=r"K06.*format_version=7.*reads 1"):
+    with pytest.raises(CheckpointError, match=r"K06.*format_version=7.*reads 2"):
         read_json(path, GradientsResult, "delete it")
 
 
@@ -287,7 +287,7 @@ def log(tmp_path) -> Path:
 def test_lines_of_metrics_are_flat_rows_and_are_read_back(log):
     first = json.loads(log.read_text("utf-8").splitlines()[0])
     assert first == {
-        "format_version": 1,
+        "format_version": 2,
         "step": 4,
         "kind": "train",
         "epoch": 1.0,
@@ -317,9 +317,9 @@ def test_lines_of_later_steps_are_dropped_when_a_run_resumes(log):
         "x",
         "[]",
         "{}",
-        '{"format_version": 1, "step": "4", "kind": "eval", "epoch": 1}',
-        '{"format_version": 1, "step": 4, "kind": "test", "epoch": 1}',
-        '{"format_version": 1, "step": 4, "kind": "eval", "epoch": 1, "loss": "nan"}',
+        '{"format_version": 2, "step": "4", "kind": "eval", "epoch": 1}',
+        '{"format_version": 2, "step": 4, "kind": "test", "epoch": 1}',
+        '{"format_version": 2, "step": 4, "kind": "eval", "epoch": 1, "loss": "nan"}',
     ],
 )
 def test_a_damaged_line_is_named(log, line):

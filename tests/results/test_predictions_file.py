@@ -44,7 +44,7 @@ def test_names_of_files_are_kept_whatever_they_are(tmp_path):
 
 
 WHOLE = {
-    "format_version": 1,
+    "format_version": 2,
     "ids": ["a", "b"],
     "y_true": [0.0, 1.0],
     "y_pred": [[0.5, 1.0], [None, 2.0]],
@@ -64,7 +64,7 @@ WHOLE = {
         {"y_pred": [[[0.5]], [[0.5]]]},
         {"y_pred": None},
         {"ids": [], "y_true": [], "y_pred": []},
-        {"format_version": 2},
+        {"format_version": 3},
     ],
 )
 def test_damage_is_one_error(tmp_path, changes):

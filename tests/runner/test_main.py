@@ -48,7 +48,7 @@ def test_trains_evaluates_and_says_when_it_is_done(call, tmp_path):
     assert code == 0, err
     result = json.loads(out)
     stored = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert stored == {"format_version": 1, **result}
+    assert stored == {"format_version": 2, **result}
     page = (tmp_path / "run" / "report.html").read_text()
     assert "<h1>unimodal on tones (made up)</h1>" in page
     assert "valid" in err

@@ -265,7 +265,7 @@ def test_a_lost_disk_ends_the_run_only_where_required(
     def fail(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    text = "step 2 could not be saved (No space left on device); newest: step 1"
+    text = "step 2 could not be saved (No space left on device); on disk: step 1"
     with CheckpointManager(
         tmp_path, log=lines.append, required=required
     ) as checkpoints:

@@ -1,5 +1,6 @@
 """Checksums for checkpoints."""
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -110,6 +111,20 @@ def read_record(folder: Path) -> Record:
     if record["score"] != (_read_json(metrics) if metrics.exists() else None):
         raise CorruptedCheckpointError("the score differs from the record")
     return record
+
+
+def read_records(folder: Path) -> dict[int, Record]:
+    """Reads the records of all checkpoints of a folder; corrupted ones are left out.
+
+    Returns:
+        Step -> its record, the newest first.
+    """
+    found = {}
+    for path in folder.glob("[0-9]*"):
+        if path.name.isdecimal() and path.name.isascii():
+            with contextlib.suppress(CorruptedCheckpointError, OSError):
+                found[int(path.name)] = read_record(path)
+    return dict(sorted(found.items(), reverse=True))
 
 
 def _read_json(path: Path) -> Any:

@@ -29,6 +29,7 @@ class CheckpointManager:
         keep: int = 2,
         required: bool = False,
         read_only: bool = False,
+        on_saved: Callable[[int], None] = lambda _: None,
     ):
         """Opens `folder` and deletes the remains of interrupted saves.
 
@@ -40,6 +41,7 @@ class CheckpointManager:
             required: See the class.
             read_only: Write, rename and delete nothing; for evaluation, also while a
                 run is writing.
+            on_saved: Called with a step when it is known to be on disk, on process 0.
 
         Raises:
             CheckpointError: K04, the directory cannot be used.
@@ -48,7 +50,7 @@ class CheckpointManager:
             raise ValueError(f"keep={keep:d} leaves no fallback; it must be at least 2")
         self.folder, self.required = Path(folder).absolute(), required
         self._steps = CheckpointStorage(
-            self.folder, keep=keep, read_only=read_only, log=log
+            self.folder, keep=keep, read_only=read_only, log=log, on_saved=on_saved
         )
 
     def __enter__(self) -> Self:
@@ -69,6 +71,23 @@ class CheckpointManager:
         self.wait()
         scores = [score for score in self._steps.saved.values() if score]
         return max(scores, key=rank)["step"] if scores else None
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps on disk."""
+        self.wait()
+        return sorted(self._steps.saved)
+
+    def is_saved(self, step: int, *, scored: bool) -> bool:
+        """Returns whether a step is on disk, with its score if it has one."""
+        self.wait()
+        saved = self._steps.saved
+        return step in saved and (not scored or saved[step] is not None)
+
+    def discard_after(self, step: int) -> None:
+        """Deletes the checkpoints of later steps, which will be trained again."""
+        self.wait()
+        self._steps.delete([later for later in self._steps.saved if later > step])
 
     def save(
         self,
@@ -181,8 +200,7 @@ class CheckpointManager:
         if steps.fault is None:
             return saved
         (step, reason), steps.fault = steps.fault, None
-        newest = max(steps.saved, default=None)
-        what = "no checkpoint yet" if newest is None else f"newest: step {newest:d}"
+        what = steps.describe_saved()
         message = f"step {step} could not be saved ({reason}); {what}"
         if step in steps.saved:
             message = f"step {step} was saved after a fault ({reason})"

@@ -12,7 +12,7 @@ import itertools
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -58,12 +58,18 @@ class CheckpointStorage:
     """
 
     def __init__(
-        self, path: Path, *, keep: int, read_only: bool, log: Callable[[str], None]
+        self,
+        path: Path,
+        *,
+        keep: int,
+        read_only: bool,
+        log: Callable[[str], None],
+        on_saved: Callable[[int], None] = lambda _: None,
     ):
         self.path, self.keep, self.read_only = path, keep, read_only
         self.saved: dict[int, Score | None] = {}
         self.fault: tuple[int, str] | None = None
-        self._log = log
+        self._log, self._on_saved = log, on_saved
         self._pending: tuple[int, Score | None] | None = None
         silence_orbax()
         self._open()
@@ -115,13 +121,15 @@ class CheckpointStorage:
         except Exception as error:
             fault = error
         # A save that failed in one process is not complete for any of them.
-        if not _all_processes(fault is None):
+        if not all_processes(fault is None):
             self._recover(step, fault)
             return step in self.saved and self.saved[step] == scored
         saved = {**self.saved, step: scored}
         self.saved = {step: saved[step] for step in self._manager.all_steps()}
         # Orbax moves deleted steps to trash/ and leaves them there.
         self._empty_trash()
+        if _is_first():
+            self._on_saved(step)
         return True
 
     def load(self, step: int, target: PyTree) -> Restored | None:
@@ -140,7 +148,7 @@ class CheckpointStorage:
             raise
         except Exception as error:
             fault = error
-        if _all_processes(fault is None):
+        if all_processes(fault is None):
             return found
         if self.read_only:
             self._skip_corrupted(step, fault)
@@ -149,6 +157,23 @@ class CheckpointStorage:
                 self._quarantine(step, fault)
             self._reopen()
         return None
+
+    def delete(self, steps: Iterable[int]) -> None:
+        """Deletes steps; no save may be pending."""
+        for step in steps:
+            self._manager.delete(step)
+            del self.saved[step]
+        self._empty_trash()
+        self._reopen()
+
+    def describe_saved(self) -> str:
+        """Returns which steps are on disk, for a message."""
+        if not self.saved:
+            return "no step is on disk"
+        steps = ", ".join(f"{step:d}" for step in sorted(self.saved))
+        return f"on disk: step {steps}" if len(self.saved) == 1 else (
+            f"on disk: steps {steps}"
+        )  # fmt: skip
 
     def report(self, message: str) -> None:
         """Logs one line on process 0."""
@@ -305,7 +330,7 @@ def _is_first() -> bool:
     return jax.process_index() == 0
 
 
-def _all_processes(condition: bool) -> bool:
+def all_processes(condition: bool) -> bool:
     """Returns whether `condition` is true in every process of the run."""
     if jax.process_count() == 1:
         return condition
