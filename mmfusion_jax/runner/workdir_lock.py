@@ -13,6 +13,7 @@ import jax
 
 from mmfusion_jax.errors import CheckpointError, UserError, shorten
 from mmfusion_jax.results.json_file import read_json, write_json
+from mmfusion_jax.runner.trainer import log
 from mmfusion_jax.runner.workdir import unusable
 from mmfusion_jax.training.checkpoint.storage import all_processes
 
@@ -81,6 +82,10 @@ def _acquire(workdir: Path) -> filelock.BaseFileLock | None:
     except filelock.Timeout as error:
         raise _in_use(workdir) from error
     except NotImplementedError:
+        log(
+            f"warning: the file system of {workdir} has no locks: a second training in "
+            "it would not be refused"
+        )
         return None
     except OSError as error:
         raise unusable(workdir, error) from error
