@@ -380,7 +380,7 @@ def test_an_option_that_cannot_work_is_refused_without_data():
 
 def test_data_that_are_named_are_read_and_not_outlined(tmp_path):
     asked = request("cfn_sr", "ravdess", f"--config.data.data_dir={tmp_path}")
-    with pytest.raises(DataError, match="contains no recording of RAVDESS"):
+    with pytest.raises(DataError, match="contains no speech recording of RAVDESS"):
         build_data.describe_dataset(resolve(asked.config), 0)
     asked = request("mea", "mosi", "--config.data.file=aligned")
     with pytest.raises(DataError, match="CMU-MOSI has not been imported"):
