@@ -457,28 +457,35 @@ _CODES = (
     _code(
         "D31",
         "Not a video or audio file",
-        """A file is not a clip: it is empty, an HTML page instead of a download, a
-        text file, or has no video or audio stream that can be decoded. Download it
-        again; if the page requires a login, log in first.""",
+        """A file is not a clip: it is empty, contains zeros only, or is an HTML page
+        instead of a download, a text file, a pointer of Git LFS (`git lfs pull`
+        replaces it), an AppleDouble file (`._x.mp4`), an archive or an image, or has
+        no video or audio stream that can be decoded. Download it again; if the page
+        requires a login, log in first. Or neither frames nor audio of a clip can be
+        used.""",
     ),
     _code(
         "D32",
         "Corrupted or truncated clip",
-        """A clip could not be decoded, or its video or audio is more than 2 % (and 0.1
-        s) shorter than the file header specifies. Copy or download it again.""",
+        """A clip could not be decoded, or it is cut short: its file is smaller than the
+        sizes in it, its index (moov) is missing, or its video or audio is more than
+        2 % (and 0.1 s) shorter than the file header specifies. Copy or download it
+        again. `ffmpeg -i FILE -c copy NEW` makes a shorter, complete clip of what is
+        there.""",
     ),
     _code(
         "D33",
         "Audio cannot be used",
-        """The audio of a clip has too few samples after the offset (features need a
-        window of 2048), or contains NaN or infinite values. Use a longer clip, or a
-        smaller `offset`.""",
+        """The audio of a clip without frames has too few samples after the offset
+        (features need a window of 2048), is longer than memory allows, or contains NaN
+        or infinite values. Use a longer clip, a smaller `offset`, or segments. In a
+        clip with frames, too little audio is masked, with a remark.""",
     ),
     _code(
         "D34",
         "Time span exceeds the clip",
-        """The time span in the labels file ends after the end of the clip. Correct
-        `start` and `end`, which are in seconds.""",
+        """The time span in the labels file ends or starts after the end of the clip.
+        Correct `start` and `end`, which are in seconds.""",
     ),
     _code(
         "D40",

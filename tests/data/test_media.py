@@ -277,6 +277,29 @@ DAMAGE = {
         lambda video, music: b"version https://git-lfs.github.com/spec/v1\n",
         r"D31.*a Git LFS pointer[\s\S]*git lfs pull",
     ),
+    "annex pointer": (
+        lambda video, music: b"/annex/objects/SHA256E-s9--0.mp4\n",
+        r"D31.*a git-annex pointer[\s\S]*git annex get",
+    ),
+    "AppleDouble": (
+        lambda video, music: b"\0\5\x16\7\0\2\0\0Mac OS X        " + bytes(4000),
+        r"D31.*an AppleDouble file of macOS[\s\S]*clip\.mp4, without",
+    ),
+    "JSON": (
+        lambda video, music: b'{"error": {"code": 403, "message": "rate limit"}}',
+        "D31.*text file, of JSON",
+    ),
+    "ZIP": (lambda video, music: b"PK\3\4" + video, r"D31.*a ZIP[\s\S]*unpack"),
+    "gzip": (lambda video, music: b"\x1f\x8b" + video, "D31.*a gzip archive"),
+    "zeros": (lambda video, music: bytes(3 << 20), "D31.*zeros only"),
+    "image": (
+        lambda video, music: b"\xff\xd8\xff\xe0" + bytes(99),
+        "D31.*a JPEG image with the name of a clip",
+    ),
+    "zeros after the first bytes": (
+        lambda video, music: video[:300] + bytes(len(video) - 300),
+        "D3[12]",
+    ),
     "noise": (lambda video, music: random.Random(0).randbytes(9000), "D3[12]"),
     "half video": (lambda video, music: video[: len(video) // 2], "D32"),
     "half video, index first": (

@@ -3,6 +3,7 @@
 import av
 import numpy as np
 import pytest
+from groups import in_ci
 from media_files import RATE, write_flash_and_beep
 
 from mmfusion_jax.data.media.decode import AudioSampling, FrameSampling, read
@@ -122,7 +123,7 @@ def test_bytes_after_the_last_box_are_not_missing_ones(name, tmp_path):
 
 
 @pytest.mark.parametrize("codec", ["mp2", "libmp3lame", "ac3", "eac3", "aac"])
-@pytest.mark.parametrize("rate", [32000, 44100, 48000])
+@pytest.mark.parametrize("rate", in_ci([32000, 44100, 48000], 44100))
 def test_sizes_of_audio_frames(codec, rate, tmp_path):
     kind = {"aac": "adts", "libmp3lame": "mp3"}.get(codec, codec)
     options = {"write_xing": "0", "id3v2_version": "0"} if kind == "mp3" else {}

@@ -195,7 +195,8 @@ class _Converter:
 
     def __init__(self, av: Any, rate: int):
         self.av, self.rate = av, rate
-        self.kind = self.resampler = None
+        self.kind: tuple[Any, ...] | None = None
+        self.resampler: Any = None
 
     def __call__(self, frame: Any) -> Iterator[np.ndarray]:
         """Yields the samples of a frame, (n channels) float32."""

@@ -273,10 +273,24 @@ def _read(spec: ClipSpec, job: DecodeJob) -> decode.Clip:
         seen = read(job.video, video, key_frame=key_frame)
     if job.audio is None or not audio:
         return seen
+    return _with_audio(read, job.audio, job.video, audio, seen)
+
+
+def _with_audio(
+    read: Callable[..., decode.Clip],
+    file: Path,
+    video: Path | None,
+    audio: decode.AudioSampling,
+    seen: decode.Clip,
+) -> decode.Clip:
+    """Returns a clip with the audio of another file, or of its video file."""
     try:
-        heard = read(job.audio, None, audio)
+        heard = read(file, None, audio)
     except DataError as error:
-        heard = _audio_of_video(read, job, audio, error, seen)
+        reason = str(error.args[0]).replace(str(file.absolute()), file.name)
+        heard = _audio_of_video(read, video, audio, shorten(reason))
+        if heard.waveform is None and seen.frames is None and seen.key_frame is None:
+            raise
     return dataclasses.replace(
         seen,
         waveform=heard.waveform,
@@ -288,28 +302,21 @@ def _read(spec: ClipSpec, job: DecodeJob) -> decode.Clip:
 
 def _audio_of_video(
     read: Callable[..., decode.Clip],
-    job: DecodeJob,
+    video: Path | None,
     audio: decode.AudioSampling,
-    error: DataError,
-    seen: decode.Clip,
+    reason: str,
 ) -> decode.Clip:
     """Returns the audio of the video file, where the audio file cannot be used.
 
-    Without it the audio is masked, if there are frames.
-
-    Raises:
-        DataError: That of the audio file, without frames and audio.
+    Without audio in it, the result has none.
     """
-    reason = shorten(error.args[0].replace(str(job.audio.absolute()), job.audio.name))
-    if job.video is not None:
+    if video is not None:
         with contextlib.suppress(DataError):
-            heard = read(job.video, None, audio)
+            heard = read(video, None, audio)
             if heard.waveform is not None:
-                text = f"{reason} The audio of {shown_name(job.video.name)} is used"
+                text = f"{reason} The audio of {shown_name(video.name)} is used"
                 remark = ClipRemark("audio_from_video", text)
                 return dataclasses.replace(heard, remarks=(remark, *heard.remarks))
-    if seen.frames is None and seen.key_frame is None:
-        raise error
     remark = ClipRemark("audio_masked", reason.removesuffix("."))
     return decode.Clip(None, None, 0.0, remarks=(remark,))
 

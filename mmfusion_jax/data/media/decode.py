@@ -342,7 +342,7 @@ def _too_few_samples(
     return DataError(
         "D33",
         f"{path}: too few audio samples from {start + audio.offset:g} s on: "
-        f"{_count(samples, audio)}, minimum {audio.min_samples:d}.",
+        f"{_count(samples, audio):d}, minimum {audio.min_samples:d}.",
         "use a longer clip or a smaller offset",
     )
 
@@ -361,7 +361,7 @@ def _audio_remarks(
         return [ClipRemark("audio_masked", reason)] if reason else []
     if waveform is None:
         count = _count(samples, audio)
-        reason = f"{count} audio samples, minimum {audio.min_samples:d}"
+        reason = f"{count:d} audio samples, minimum {audio.min_samples:d}"
         return [ClipRemark("audio_masked", reason)]
     return _sound_remarks(samples, waveform)
 
@@ -372,12 +372,12 @@ def _sound_remarks(samples: Samples, waveform: np.ndarray) -> list[ClipRemark]:
     if np.abs(waveform).max(initial=0) < _SILENT:
         remarks.append(ClipRemark("silent", "its audio is silent"))
     if samples.silent_gaps > _GAP:
-        text = f"{samples.silent_gaps:.2f} s of its audio are missing"
-        remarks.append(ClipRemark("audio_gap", f"{text}, which are silence"))
+        text = f"{samples.silent_gaps:.2f} s of its audio are missing and silent"
+        remarks.append(ClipRemark("audio_gap", text))
     if samples.channels > 2 or samples.empty_channels:
-        text = f"{samples.channels} audio channels"
+        text = f"{samples.channels:d} audio channels"
         if samples.empty_channels:
-            text += f", of which {samples.empty_channels} are empty and not averaged"
+            text += f", of which {samples.empty_channels:d} are empty and not averaged"
         remarks.append(ClipRemark("channels", text))
     return remarks
 
@@ -391,8 +391,9 @@ def _video_remarks(
     shown = [one for one in taken if one is not None]
     remarks = []
     if len(shown) < len(taken):
-        text = f"{len(taken) - len(shown)} of {len(taken)} frames are outside of its"
-        remarks.append(ClipRemark("frames_masked", f"{text} video"))
+        outside = len(taken) - len(shown)
+        text = f"{outside:d} of {len(taken)} frames are outside of its video"
+        remarks.append(ClipRemark("frames_masked", text))
     if shown and all(np.percentile(one, 99.9) < _BLACK for one in shown):
         remarks.append(ClipRemark("black", "its frames are black"))
     return remarks

@@ -3,7 +3,7 @@
 import codecs
 from pathlib import Path
 
-from mmfusion_jax.errors import DataError
+from mmfusion_jax.errors import DataError, shown_name
 from mmfusion_jax.safe_load.regular_file import open_regular
 
 _AGAIN = "copy or download it again"
@@ -89,8 +89,8 @@ def _check_other_formats(path: Path, head: bytes) -> None:
     """Raises DataError for a file of a known format that is not a media format."""
     for first, what, fix in _OTHER_FORMATS:
         if head.startswith(first):
-            clip = path.name.removeprefix("._")
-            fix = fix or f"delete it; the clip is {clip}, without ._"
+            clip = shown_name(path.name.removeprefix("._"))
+            fix = fix or "delete it; the clip is " + clip + ", without ._"
             raise DataError("D31", f"{path} {what}, not a media file.", fix)
     for first, what in _IMAGES:
         if head.startswith(first) and path.suffix.lower() not in _IMAGE_NAMES:

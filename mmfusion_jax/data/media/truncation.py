@@ -57,10 +57,12 @@ def truncated(path: Path, what: str, fix: str = _SHORTER) -> DataError:
     return DataError("D32", f"{path} is truncated (cut short): {what}.", fix)
 
 
-def megabytes(size: float) -> str:
-    """Returns a size in MB, without the unit, with up to three digits."""
-    size = size / 1e6
-    return f"{size:.3f}" if size < 1 else f"{size:.1f}"
+def format_size(size: int, total: int | None = None) -> str:
+    """Returns a size in MB, such as "0.353 MB", or "3.5 of 7.1 MB" with a total."""
+    largest = size if total is None else total
+    decimals = 3 if largest < 1e6 else 1
+    part = "" if total is None else f"{size / 1e6:.{decimals}f} of "
+    return f"{part}{largest / 1e6:.{decimals}f} MB"
 
 
 class _Content:
@@ -83,7 +85,7 @@ class _Content:
     def require(self, end: int, tolerance: float = 0.0) -> None:
         """Raises DataError if the file ends before `end`."""
         if self.size < end - tolerance * end:
-            raise self.short(f"{megabytes(self.size)} of {megabytes(end)} MB")
+            raise self.short(format_size(self.size, end))
 
     def short(self, what: str, fix: str = _SHORTER) -> DataError:
         """Returns the error for this file."""
@@ -101,9 +103,7 @@ def _check_mp4(content: _Content) -> bool:
     if not seen & {b"moov", b"moof"}:
         what = "it has no index (moov), which is written at its end"
         if end > content.size:
-            what = (
-                f"{megabytes(content.size)} of {megabytes(end)} MB or more, and {what}"
-            )
+            what = f"{format_size(content.size, end)} or more, and {what}"
         fix = f"{_AGAIN}; without the index none of it can be decoded"
         raise content.short(what, fix)
     content.require(end)
@@ -228,7 +228,7 @@ def _check_ogg(content: _Content) -> bool:
         table = content.at(at + 27, header[26]) if len(header) == 27 else b""
         end = at + 27 + (header[26] + sum(table) if table else 0)
         if len(header) < 27 or len(table) < header[26] or end > content.size:
-            raise content.short(f"its last page ends after {megabytes(at)} MB")
+            raise content.short(f"its last page ends after {format_size(at)}")
         flags, serial = header[5], header[14:18]
         if flags & 2:
             begun.add(serial)
@@ -239,7 +239,7 @@ def _check_ogg(content: _Content) -> bool:
         return False
     if begun - ended:
         raise content.short(
-            f"after {megabytes(at)} MB its last page is not marked as the last",
+            f"after {format_size(at)} its last page is not marked as the last",
             f"{_AGAIN}; if it is complete: ffmpeg -i FILE -c copy NEW",
         )
     return at == content.size
@@ -274,7 +274,7 @@ def _check_program_stream(content: _Content) -> bool:
         at += step
     if at > len(tail):
         missing = at - len(tail)
-        raise content.short(f"its last packet lacks {megabytes(missing)} MB")
+        raise content.short(f"its last packet lacks {format_size(missing)}")
     return False
 
 
@@ -314,8 +314,8 @@ def _check_matroska(content: _Content) -> bool:
             return False
         at += after + (size or 0)
         if at > content.size:
-            known = f"{megabytes(content.size)} of {megabytes(at)} MB"
-            raise content.short(known if kind == _SEGMENT else f"{known} or more")
+            more = "" if kind == _SEGMENT else " or more"
+            raise content.short(f"{format_size(content.size, at)}{more}")
         if kind == _SEGMENT and size is not None:
             return True
     return False

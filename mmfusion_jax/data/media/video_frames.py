@@ -173,17 +173,19 @@ class _Frames:
 
     def _packets(self) -> Iterator[Any]:
         """Yields the packets to decode, from a key frame on."""
-        started = self.key is None
-        if not started:
-            seek(self.container, self.stream, self.key)
+        key = self.key
+        started = key is None
+        if key is not None:
+            seek(self.container, self.stream, key)
         clock = self.timeline.streams(self.container)
         for packet in packets(self.container, self.stream, clock):
             at_end = packet.dts is None and packet.pts is None
             if not packet.size and not at_end:
                 continue  # repeats the frame
-            if not started:
-                started = packet.is_keyframe and packet.pts is not None
-                if at_end or (started and packet.pts > self.key):
+            if not started and key is not None:
+                pts = packet.pts
+                started = packet.is_keyframe and pts is not None
+                if at_end or (started and pts is not None and pts > key):
                     raise _CannotSeekError
             if started:
                 yield packet
