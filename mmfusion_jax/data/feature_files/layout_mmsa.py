@@ -46,9 +46,7 @@ ALIASES = {
 """Entry -> other names under which it is read."""
 
 UNUSED = ("annotations", "classification_labels")
-"""Entries of published files that no label of this library is made of."""
-
-CLASSES = (*UNUSED, "classification_labels_T")
+"""Entries of published files with classes, which are made of the scores."""
 SEGMENTS = f"{PIECES} has several segments; all tokens are treated as segment 0"
 _MAX_VOCAB = 1 << 24
 

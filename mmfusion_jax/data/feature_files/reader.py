@@ -350,7 +350,7 @@ def _no_labels(where: str, table: Mapping[Any, Any]) -> DataError:
     have = [str(name) for name in table]
     listed = join_names(have[:12], "nothing")
     labels = (layout_mmsa.LABELS, layout_mult.LABELS)
-    classes = [name for name in have if name in layout_mmsa.CLASSES]
+    classes = [name for name in have if name in layout_mmsa.UNUSED]
     if classes:
         return DataError(
             "D70",
