@@ -1,4 +1,4 @@
-"""Files of MISA and MAG-BERT, whose text is word ids or words, are imported and train."""
+"""Files of MISA and MAG-BERT, whose text is words or word ids: import and training."""
 
 import json
 import subprocess
