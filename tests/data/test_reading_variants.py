@@ -466,6 +466,47 @@ def test_line_ends_that_were_changed_are_named(tmp_path, protocol):
     same(read_source(path), ("text", "video"))
 
 
+def test_changed_line_ends_of_an_npz_are_named(tmp_path):
+    path = tmp_path / "x.npz"
+    np.savez(path, **npz())  # pyright: ignore[reportArgumentType]
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    with pytest.raises(DataError, match=r"D52.*changed in transfer \(LF to CR LF\)"):
+        read_source(path)
+
+
+def one_by_one(table):
+    """A list with a dict for each example."""
+    count = len(table["id"])
+    return [{key: values[i] for key, values in table.items()} for i in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("root", "message"),
+    [
+        (list(mmsa().values()), "splits without their names"),
+        (tuple(mult().values())[:2], "splits without their names"),
+        (one_by_one(mmsa()["train"]), "a list of examples, each of them a dict"),
+        (
+            {split: one_by_one(table) for split, table in mmsa().items()},
+            "a list of examples, each of them a dict",
+        ),
+        (mmsa()["train"], "one split, without the names of splits"),
+        ({"audio": np.ones((9, 5)), "vision": np.ones((7, 4))}, "of one clip"),
+        ({"audio": np.ones((8, 9, 5))}, "features without splits and labels"),
+        (mmim("train"), "one split of the layout of MISA"),
+        (
+            {"abc": {"features": np.ones((3, 2)), "intervals": np.ones((3, 2))}},
+            "computational sequence",
+        ),
+        ({f"abc{i}": np.ones(5) for i in range(9)}, "an entry for each example"),
+    ],
+)
+def test_other_structures_are_named(tmp_path, root, message):
+    with pytest.raises(DataError, match=rf"D70.*{message}") as caught:
+        read_source(write(tmp_path / "x.pkl", root))
+    assert caught.value.fix and "did you mean" not in caught.value.fix
+
+
 def test_other_damage_of_a_transfer_is_named(tmp_path):
     root = mult()
     rng = np.random.default_rng(0)

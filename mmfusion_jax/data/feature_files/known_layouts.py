@@ -79,7 +79,8 @@ def _dialogues(root: Any) -> bool:
     if not isinstance(root, list | tuple) or len(root) < 5:
         return False
     dicts = [set(one) for one in root if isinstance(one, Mapping) and one]
-    return len(dicts) >= 3 and sum(one == dicts[0] for one in dicts) >= 3
+    listed = any(isinstance(one, list | tuple | set) for one in root[-3:])
+    return listed and len(dicts) >= 3 and sum(one == dicts[0] for one in dicts) >= 3
 
 
 def _padded_utterances(root: Any) -> bool:
@@ -146,6 +147,19 @@ def _by_emotion(root: Any) -> bool:
 def _segments(root: Any) -> bool:
     """Video -> features and intervals, as the CMU-MultimodalSDK stores sequences."""
     return any({"feature", "interval"} <= _keys(part) for part in _parts(root))
+
+
+def _unnamed_splits(root: Any) -> bool:
+    """A list of two or three dicts of modalities."""
+    parts = _sequence(root)
+    return len(parts) in (2, 3) and all(_keys(part) & MODALITIES for part in parts)
+
+
+def _dict_examples(root: Any) -> bool:
+    """A list of dicts, one for each example, or such a list for each split."""
+    parts = _parts(root) if isinstance(root, Mapping) else [root]
+    firsts = [one[:1] for one in parts if isinstance(one, list | tuple) and one]
+    return bool(firsts) and all(isinstance(one[0], Mapping) for one in firsts)
 
 
 def _one_split(root: Any) -> bool:
@@ -221,6 +235,18 @@ _LAYOUTS: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
         is_list_of_examples,
         "one split of the layout of MISA and MMIM",
         "import the folder with train.pkl, dev.pkl and test.pkl",
+    ),
+    (
+        _unnamed_splits,
+        "splits without their names",
+        'save them in one dict: pickle.dump({"train": ..., "valid": ..., "test": ...}, '
+        "file)",
+    ),
+    (
+        _dict_examples,
+        "a list of examples, each of them a dict",
+        "collect each entry of all examples in one list: "
+        "part = {key: [one[key] for one in examples] for key in examples[0]}",
     ),
     (
         _one_split,

@@ -7,7 +7,7 @@ and everything here runs in a sandboxed process (`sandbox.py`).
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ from mmfusion_jax.errors import (
 )
 from mmfusion_jax.safe_load.npz import read_npz
 from mmfusion_jax.safe_load.regular_file import check_regular, open_regular
-from mmfusion_jax.safe_load.safe_pickle import RejectedPickleFile, read_pickle
+from mmfusion_jax.safe_load.safe_pickle import read_pickle
 
 PICKLED = {"mmsa": layout_mmsa, "mult": layout_mult}
 MMIM_FILES = {"train": "train.pkl", "valid": "dev.pkl", "test": "test.pkl"}
@@ -158,7 +158,7 @@ def read_source(path: Path) -> Source:
     if "" in files:
         where = files[""]
         is_npz = check_format(where)
-        root = read_npz(where) if is_npz else _read_pickle(where)
+        root = _read(where, read_npz if is_npz else read_pickle)
     else:
         where = files["train"].parent
         root = {split: _read_pickle(file) for split, file in files.items()}
@@ -191,14 +191,19 @@ def _sha256(files: Sequence[Path]) -> str:
 
 
 def _read_pickle(file: Path) -> Any:
-    """Returns the content of a pickle; DataError if it is another file or damaged."""
+    """Returns the content of a pickle of a folder; DataError if it is another file."""
     if check_format(file):
         raise DataError(
             "D70", f"{file} is an npz, but a pickle is expected here.", LAYOUTS
         )
+    return _read(file, read_pickle)
+
+
+def _read(file: Path, reader: Callable[[Path], Any]) -> Any:
+    """Returns the content of a file; DataError, with its cause, if it is damaged."""
     try:
-        return read_pickle(file)
-    except RejectedPickleFile as error:
+        return reader(file)
+    except DataError as error:
         what, fix = changed_in_transfer(file)
         if not what:
             raise
