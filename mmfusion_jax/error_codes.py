@@ -631,9 +631,10 @@ _CODES = (
     _code(
         "D70",
         "Unsupported feature file",
-        """A feature file has none of the supported layouts, or is an HTML page instead
-        of a download. The message lists its content. [formats.md](formats.md)
-        describes the layouts, one of which is a plain npz that is easy to write.""",
+        """A feature file has none of the supported layouts or another format, such as
+        an archive or an HTML page instead of a download. The message names it or lists
+        its content. [formats.md](formats.md) describes the layouts, one of which is a
+        plain npz, and shows how to convert files of other layouts and formats.""",
     ),
     _code(
         "D71",

@@ -291,7 +291,10 @@ def test_lists_with_word_ids_and_without_words(tmp_path):
 def test_a_folder_with_a_file_for_each_split(tmp_path):
     for split, name in (("train", "train"), ("valid", "valid"), ("test", "test")):
         write(tmp_path / "own" / f"{name}.pkl", mmsa()[split])
-    same(read_source(tmp_path / "own"))
+    (tmp_path / "own" / "embedding_and_mapping.pt").touch()
+    source = read_source(tmp_path / "own")
+    same(source)
+    assert "files that are not read: embedding_and_mapping.pt" in notes(source)
 
 
 def test_a_folder_above_the_file(tmp_path):

@@ -163,6 +163,9 @@ def read_source(path: Path) -> Source:
         where = files["train"].parent
         root = {split: _read_pickle(file) for split, file in files.items()}
     layout, splits = (_read_npz if is_npz else _read_content)(str(where), root)
+    others = [] if "" in files else _others(where, files)
+    if others:
+        _add_note(splits, f"files that are not read: {join_names(others[:12])}")
     if where != path:
         _add_note(splits, f"found in the folder: {shown_path(where)}")
     if "valid" not in splits:
@@ -170,6 +173,12 @@ def read_source(path: Path) -> Source:
         splits["train"], splits["valid"] = cut
     splits = with_word_ids({split: splits[split] for split in SPLITS})
     return Source(layout, _sha256(list(files.values())), _checked(str(where), splits))
+
+
+def _others(folder: Path, files: Mapping[str, Path]) -> list[str]:
+    """Returns the names of the files of a folder that are not read."""
+    read = set(files.values())
+    return [one.name for one in _visible(folder) if one not in read]
 
 
 def _add_note(splits: dict[str, Sequences], note: str) -> None:
