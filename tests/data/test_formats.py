@@ -22,13 +22,9 @@ from feature_files import (
 )
 
 from mmfusion_jax.data.feature_files.checksums import PUBLISHED_FILES
-from mmfusion_jax.data.feature_files.known_datasets import FEATURE_DATASETS
+from mmfusion_jax.data.feature_files.findings import find_problems
+from mmfusion_jax.data.feature_files.importer import summarize_file
 from mmfusion_jax.data.feature_files.reader import MMIM_FILES, read_source
-from mmfusion_jax.data.feature_files.statistics import (
-    compute_statistics,
-    problems,
-    remarks,
-)
 from mmfusion_jax.errors import DataError
 
 UNUSED = "entries that are not read: annotations, classification_labels"
@@ -428,35 +424,41 @@ def test_statistics_show_problems(tmp_path):
     root["test"]["id"][2] = root["test"]["id"][1]
     root["test"]["regression_labels"][:] = 1
     root["valid"]["regression_labels"][:2] = [np.nan, np.inf]
-    splits = compute_statistics(read_source(write(tmp_path / "x.pkl", root)).splits)
+    summary = summarize_file(str(write(tmp_path / "x.pkl", root)), "mosi")
+    splits = summary.splits
     audio = splits["train"].inputs["audio"]
     assert (audio.nan, audio.infinite, audio.features) == (1, 1, 5)
     assert audio.steps.maximum == 9 and splits["valid"].inputs["video"].silent == 1
-    found = "\n".join(problems(splits, FEATURE_DATASETS["mosi"]))
+    findings = find_problems(summary)
+    found = "\n".join(findings.problems)
     for message in (
         "train: NaN or infinite values: 2 of audio",
-        "1 videos are in two splits (data leakage): train0",
+        "1 videos are in two splits (data leakage): 'train0' in",
         "test: 1 duplicate clips, such as 'test0$_$1'",
         "valid: video has values from",
-        "test: label 'score' is 1.0 in every example",
-        "valid: 2 values of label 'score' are NaN or infinite",
+        "test: label 'score' is 1.0 in all 5 examples",
+        "valid: score not from -3 to 3: example 0 'valid0$_$0': nan, example 1 "
+        "'valid0$_$1': inf",
     ):
         assert message in found
-    text = "\n".join(remarks(splits, FEATURE_DATASETS["mosi"]))
+    text = "\n".join(findings.remarks)
     assert "published: 1284/229/686" in text
     assert "valid: video of 1 examples is all zeros" in text
     assert "test: 1 of 4 features of video are constant" in text
-    text = "\n".join(remarks(splits, FEATURE_DATASETS["sims"]))
-    assert "1 videos, and their speakers, are in more than one split" in text
-    assert not any(
-        "videos" in one for one in problems(splits, FEATURE_DATASETS["sims"])
+    root = mmsa(high=1.0, sims=True)
+    root["test"]["id"][0] = "train0$_$7"
+    findings = find_problems(
+        summarize_file(str(write(tmp_path / "x.pkl", root)), "sims")
     )
+    text = "\n".join(findings.remarks)
+    assert "1 videos, and their speakers, are in more than one split" in text
+    assert not findings.problems
 
 
 def test_moments_are_those_of_the_valid_steps(tmp_path):
     root = mmsa()
     root["train"]["audio"][0, 1, 2] = np.inf
-    splits = compute_statistics(read_source(write(tmp_path / "x.pkl", root)).splits)
+    splits = summarize_file(str(write(tmp_path / "x.pkl", root))).splits
     parts = rows("train", "audio", lengths("train", "audio"))
     parts[0][1, 2] = 0
     steps = np.concatenate(parts).astype("f8")
