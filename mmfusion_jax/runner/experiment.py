@@ -39,7 +39,7 @@ from mmfusion_jax.results.experiment_result import (
     read_result,
 )
 from mmfusion_jax.results.json_file import as_read, to_json, write_json
-from mmfusion_jax.results.model_result import ModelResult, read_run
+from mmfusion_jax.results.model_result import RUN_FILE, ModelResult, read_run
 from mmfusion_jax.results.run_identity import (
     DataFingerprint,
     RunIdentity,
@@ -218,6 +218,25 @@ class Experiment:
         trainer.finished(folder, identity)
         return trainer.best_state(folder)
 
+    def check_runs(self, keys: Sequence[RunKey], data: Dataset) -> None:
+        """Checks that the runs of a fold and their stages belong to this experiment.
+
+        Args:
+            keys: The seeds of one fold.
+            data: The fold.
+
+        Raises:
+            ConfigError: A file is of another config, fold or seed.
+            CheckpointError: Its data were others.
+        """
+        for key in keys:
+            for stage in (*self.spec.pretrain_unimodal, ""):
+                folder = self.folder(key, stage)
+                identity = self.identity(key, data, stage)
+                check_checkpoints(folder / CHECKPOINTS, identity, self.spec.source)
+                if (result := read_run(folder)) is not None:
+                    check_identity(str(folder / RUN_FILE), result.identity, identity)
+
     def check_finished(self, result: ExperimentResult) -> None:
         """Checks that a result is that of this experiment and its data.
 
@@ -290,7 +309,7 @@ def train(
     if result := _finished(spec, workdir):
         return result
     with locked(workdir):
-        check_workdir(spec, workdir)
+        check_workdir(spec, workdir, record=False)
         return _train(spec, workdir, command, shutdown or GracefulShutdown())
 
 
@@ -316,6 +335,9 @@ def _train(
     """Trains what is not trained yet, and writes the result."""
     experiment, runs, data = Experiment(spec, workdir), [], None
     for keys, data in folds_with_data(spec, workdir, verbose=True):
+        experiment.check_runs(keys, data)
+        # After this check: what is refused changes nothing.
+        check_workdir(spec, workdir)
         with shutdown:  # not while data are prepared, where there is nothing to save
             runs += experiment.train(keys, data, shutdown)
     assert data is not None  # every experiment has a fold and a seed

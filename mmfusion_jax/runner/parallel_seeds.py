@@ -26,6 +26,7 @@ from mmfusion_jax.runner.trainer import (
     describe_start,
     log,
     open_checkpoints,
+    require_saved,
 )
 from mmfusion_jax.training.checkpoint.manager import CheckpointManager
 from mmfusion_jax.training.evaluation import collect_seeds
@@ -160,6 +161,7 @@ def _loop(
         shutdown=shutdown,
         progress=progress,
         identity=recorded,
+        require_best=functools.partial(require_saved, saver),
     )
 
 

@@ -47,7 +47,6 @@ from mmfusion_jax.runner.identity import (
     CONFIG,
     DEVICES,
     RUN,
-    check_checkpoints,
     check_identity,
 )
 from mmfusion_jax.runner.predictor import write_predictor
@@ -236,6 +235,7 @@ class Trainer:
                 shutdown=shutdown,
                 progress=progress,
                 identity=recorded,
+                require_best=functools.partial(require_saved, checkpoints),
             )
             with logger:
                 logger.log(f"{title}: {describe_start(int(state.step), self.plan)}")
@@ -266,7 +266,7 @@ class Trainer:
         return result
 
     def prepare(self, folder: Path, data: Dataset, identity: RunIdentity) -> None:
-        """Checks labels and earlier checkpoints; writes `predictor.json`.
+        """Checks the labels and writes `predictor.json`.
 
         Args:
             folder: Folder of the run.
@@ -274,12 +274,9 @@ class Trainer:
             identity: The run.
 
         Raises:
-            ConfigError: The folder belongs to another run.
-            CheckpointError: Its checkpoints were trained on other data.
             DataError: A label is invalid.
         """
         self.check_labels(data)
-        check_checkpoints(folder / CHECKPOINTS, identity, self.spec.source)
         if jax.process_index() == 0:
             write_predictor(folder, data, self.components.task, identity)
 
@@ -482,8 +479,7 @@ class Trainer:
             step = loop.progress.best_step
         if step == loop.done and not checkpoints.is_saved(step, scored=scored):
             loop.save_again()
-        if not checkpoints.is_saved(step, scored=scored):
-            raise _not_saved(checkpoints, step)
+        require_saved(checkpoints, step, scored=scored)
         if not scored:
             return loop.state
         # Of the last state, which has the shapes and shardings of the selected one.
@@ -633,6 +629,20 @@ def _device_spans(saved: Sequence[Any], step: int) -> list[DeviceSpan]:
     return [*spans, now]
 
 
+def require_saved(
+    checkpoints: CheckpointManager, step: int, *, scored: bool = True
+) -> None:
+    """Raises CheckpointError K03 unless a step is on disk.
+
+    Args:
+        checkpoints: Those of the run.
+        step: The selected step.
+        scored: Whether it has a score.
+    """
+    if not checkpoints.is_saved(step, scored=scored):
+        raise _not_saved(checkpoints, step)
+
+
 def _not_saved(checkpoints: CheckpointManager, step: int) -> CheckpointError:
     """Returns the error for a run whose selected step is not on disk."""
     steps = checkpoints.steps
@@ -644,8 +654,8 @@ def _not_saved(checkpoints: CheckpointManager, step: int) -> CheckpointError:
         how = "train again with another --workdir"
     return CheckpointError(
         "K03",
-        f"{checkpoints.folder}: step {step:d}, whose scores are the result, is not on "
-        f"disk; on disk: {join_names(steps)}.",
+        f"{checkpoints.folder}: step {step:d}, the selected one, is not on disk; on "
+        f"disk: {join_names(steps)}.",
         f"free disk space or fix the disk, then {how}",
     )
 

@@ -63,7 +63,9 @@ def fold_seed_pairs(spec: ExperimentSpec, workdir: Path) -> list[RunKey]:
     return [RunKey(fold, seed, folder(fold, seed)) for fold, seed in pairs]
 
 
-def check_workdir(spec: ExperimentSpec, workdir: Path, *, create: bool = True) -> None:
+def check_workdir(
+    spec: ExperimentSpec, workdir: Path, *, create: bool = True, record: bool = True
+) -> None:
     """Checks that `workdir` belongs to this config, and records the config in it.
 
     A folder in which nothing was trained belongs to no config. A folder with trained
@@ -74,6 +76,7 @@ def check_workdir(spec: ExperimentSpec, workdir: Path, *, create: bool = True) -
         spec: The experiment.
         workdir: The work folder.
         create: True to train in the folder, False to read it only.
+        record: False to check only, also with `create`.
 
     Raises:
         ConfigError: The folder belongs to another config; names the first field that
@@ -95,7 +98,8 @@ def check_workdir(spec: ExperimentSpec, workdir: Path, *, create: bool = True) -
     if found:
         raise another_config(str(workdir), found)
     # Only one process writes; all have checked the same.
-    if create and (more or recorded is None) and jax.process_index() == 0:
+    create = create and record and jax.process_index() == 0
+    if create and (more or recorded is None):
         write_config(workdir, WorkdirConfig(spec.seeds, {**new}))
 
 

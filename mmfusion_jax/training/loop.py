@@ -59,6 +59,9 @@ class Loop:
         shutdown: Signals of the user and the system.
         progress: Selection state of the run that this one resumes.
         identity: What every checkpoint records of the run, JSON values by name.
+        require_best: Called before a save with the best step, if that is an earlier
+            one; raises CheckpointError if it is not on disk, since the run could then
+            not give a result.
         reported_split: Split whose best score is recorded but not used.
         clock: Timer of the steps.
         stopped_early: True if the score stopped improving.
@@ -76,6 +79,7 @@ class Loop:
     shutdown: GracefulShutdown
     progress: SelectionState = dataclasses.field(default_factory=SelectionState)
     identity: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    require_best: Callable[[int], None] = lambda step: None
     reported_split: str = "test"
     clock: StepTimer = dataclasses.field(default_factory=StepTimer)
     stopped_early: bool = False
@@ -335,6 +339,10 @@ class Loop:
         started = time.perf_counter()
         meta = {**self.identity, "progress": dataclasses.asdict(self.progress)}
         score = self.progress.last_score if scored else None
+        best = self.progress.best_step
+        # Before: a run that ends here resumes from a step before the missing one.
+        if self.progress.best_score is not None and best < step:
+            self.require_best(best)
         saved = self.saver.save(step, self.state, meta, score, wait=wait)
         self.clock.save += time.perf_counter() - started
         return saved
