@@ -13,6 +13,7 @@ side.
 """
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,7 @@ from mmfusion_jax.runner import provenance
 from mmfusion_jax.runner.experiment import Experiment
 from mmfusion_jax.runner.runtime import initialize
 from mmfusion_jax.runner.workdir import RunKey, check_workdir
+from mmfusion_jax.runner.workdir_lock import locked
 from mmfusion_jax.training.signals import GracefulShutdown
 
 # experiments/ is not a package; a script only finds modules in its own folder.
@@ -68,13 +70,15 @@ def train(rows: Mapping[str, ConfigDict], seeds: int, runs: Path) -> None:
     specs = {key: resolve(config) for key, config in rows.items()}
     # All rows have the same options of the dataset, so one object serves them all.
     data = build_data.build_dataset(next(iter(specs.values())), 0)
-    for key, spec in specs.items():
-        check_workdir(spec, runs / key)
     experiments = {key: Experiment(spec, runs / key) for key, spec in specs.items()}
-    with GracefulShutdown() as shutdown:
+    with contextlib.ExitStack() as stack:
+        for key, spec in specs.items():
+            stack.enter_context(locked(runs / key))
+            check_workdir(spec, runs / key)
+        shutdown = stack.enter_context(GracefulShutdown())
         for seed in range(seeds):
             for experiment in experiments.values():
-                experiment.train(RunKey(0, seed, f"seed_{seed}"), data, shutdown)
+                experiment.train([RunKey(0, seed, f"seed_{seed}")], data, shutdown)
 
 
 def finished(rows: Sequence[str], runs: Path) -> dict[str, list[ModelResult]]:

@@ -103,7 +103,10 @@ def check_workdir(
         write_config(workdir, WorkdirConfig(spec.seeds, {**new}))
 
 
-RUN_FOLDERS = ("", "stages/*/", "fold_*/seed_*/", "fold_*/seed_*/stages/*/")
+RUN_FOLDERS = (
+    *("", "fold_*/seed_*/", "seed_*/"),
+    *("stages/*/", "fold_*/seed_*/stages/*/", "seed_*/stages/*/"),
+)
 """Patterns of the folders of runs and stages in a work folder."""
 
 
