@@ -13,7 +13,8 @@ from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.data.datasets.sentiment_files import TEXTS
 from mmfusion_jax.data.feature_files.summary import FileSummary
 from mmfusion_jax.errors import UserError, shorten, shown_name
-from mmfusion_jax.types import Array, Batch
+from mmfusion_jax.training.step import make_eval_step
+from mmfusion_jax.types import Batch, PyTree
 
 MODALITIES = ("text", "audio", "video")
 WORKDIR = Flag("workdir", "", "output folder")
@@ -95,7 +96,7 @@ def command_line(word: str, flags: list[str]) -> str:
 
 
 def trace_loss(word: str, flags: list[str]) -> None:
-    """Traces the training loss of a config on its data.
+    """Traces the training loss and the metrics of a config on its data.
 
     Args:
         word: The config, such as "mea:mosi".
@@ -113,7 +114,11 @@ def trace_loss(word: str, flags: list[str]) -> None:
     plan = build.build_plan(spec, task, pipeline.steps_per_epoch)
     parts = build.build_components(spec, data, plan.steps)
 
-    def loss(batch: Batch) -> Array:
+    evaluate = make_eval_step(
+        parts.model, parts.objective, parts.task.metrics(), parts.modalities
+    )
+
+    def loss_and_scores(batch: Batch) -> PyTree:
         key = jax.random.key(0)
         variables = parts.model.init(key, batch, train=False)
         outputs, _ = parts.model.apply(
@@ -123,9 +128,10 @@ def trace_loss(word: str, flags: list[str]) -> None:
             mutable=["batch_stats"],
             rngs={"dropout": key},
         )
-        return parts.objective(outputs, batch, jnp.array(0))[0]
+        loss, _ = parts.objective(outputs, batch, jnp.array(0))
+        return loss, evaluate(variables, batch)
 
-    jax.eval_shape(loss, pipeline.dummy_batch())
+    jax.eval_shape(loss_and_scores, pipeline.dummy_batch())
 
 
 def _variants(word: str, found: FileSummary, file: str) -> Iterator[list[str]]:

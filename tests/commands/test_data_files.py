@@ -663,6 +663,7 @@ def without(root: dict, *names: str) -> dict:
     return root
 
 
+@pytest.mark.ci
 def test_the_printed_commands_take_out_the_encoder_of_an_absent_modality(
     tmp_path, capsys, traced
 ):
