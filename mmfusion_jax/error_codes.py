@@ -545,6 +545,12 @@ _CODES = (
         accept them with `config.data.equal_clips`.""",
     ),
     _code(
+        "D48",
+        "Labels file not written",
+        """`data init` writes a labels.csv for the media files of a folder. There are
+        none, or the folder has a labels.csv, which is never overwritten.""",
+    ),
+    _code(
         "D51",
         "Missing face landmarks",
         """Some clips have no file of face landmarks, or such a file cannot be read.

@@ -3,6 +3,8 @@
 python -m mmfusion_jax data import FILE --dataset=mosi
 python -m mmfusion_jax data import FOLDER --dataset=av_mnist
 python -m mmfusion_jax data check mosi
+python -m mmfusion_jax data init FOLDER
+python -m mmfusion_jax data check FOLDER
 python -m mmfusion_jax data list
 python -m mmfusion_jax data remove mosi
 """
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mmfusion_jax.cli.command import Command, run_subcommand
 from mmfusion_jax.cli.flags import Flag, ParsedCommand
+from mmfusion_jax.commands import clip_folders
 from mmfusion_jax.data.feature_files.known_datasets import FEATURE_DATASETS
 from mmfusion_jax.errors import ConfigError, printable, shorten, shown_name
 
@@ -101,6 +104,8 @@ def check_command(command: ParsedCommand) -> int:
     if command.positional == AV_MNIST:
         _print_av_mnist(command)
         return 0
+    if clip_folders.is_clip_folder(command):
+        return clip_folders.check_command(command)
     from mmfusion_jax.commands import check_features
     from mmfusion_jax.data.feature_files.findings import find_problems
 
@@ -266,15 +271,26 @@ COMMANDS = {
     ),
     "check": Command(
         "mmfusion_jax data check",
-        "Checks a feature file or an import. Exits with 1 if problems are found.",
+        "Checks a file, an import or clips. Exits with 1 if problems are found.",
         check_command,
         (
             Flag("dataset", "", "the dataset, if a FILE is checked", ("", *NAMES)),
             Flag("file", "", "which import of the dataset, if there are several"),
+            Flag("labels", "", "labels file of a FOLDER (default: labels.csv in it)"),
+            Flag("speaker_column", "speaker", "its column with the speakers"),
+            Flag("workers", -1, "decoding processes (default: one per core)"),
             *LIMITS,
         ),
         needs_config=False,
-        positional="NAME|FILE",
+        positional="NAME|FILE|FOLDER",
+    ),
+    "init": Command(
+        "mmfusion_jax data init",
+        "Writes a labels.csv to fill in, with a row for every clip of a folder.",
+        clip_folders.init_command,
+        (Flag("label_from_folder", False, "the folder of a clip is its label"),),
+        needs_config=False,
+        positional="FOLDER",
     ),
     "list": Command(
         "mmfusion_jax data list",

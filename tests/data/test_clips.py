@@ -358,7 +358,7 @@ def test_splits_at_random_keep_speakers_apart_or_warn(folder):
     data = load_clips(table(folder, text), **SMALL)
     spoken = [set(names) for names in data.groups.values()]
     assert len(spoken) == 3 and sum(map(len, spoken)) == len(set.union(*spoken)) == 5
-    (warning,) = data.facts["warnings"]
+    (warning,) = [w for w in data.facts["warnings"] if "black" not in w]
     assert warning.endswith("no row in labels.csv: audio.wav, silent.mp4")
     named = load_clips(
         table(folder, text.replace("speaker", "who")), speaker_column="who", **SMALL

@@ -273,7 +273,7 @@ def load_clips(
         OF-CMAER-CAT normalizes, and scales to 0..1 before the fusion: audio features
         are scaled to 0..1, pixels are standardized, and words are embedded.
     """
-    folder, table = _paths(data_dir, labels)
+    folder, table = find_table(data_dir, labels)
     spec = _clip_spec(
         modalities,
         frames=frames,
@@ -439,20 +439,20 @@ def _augmentation(augment: bool, illumination: float) -> CropAndFlip | None:
     return CropAndFlip(illumination=illumination) if augment else None
 
 
-def _paths(data_dir: str, labels: str) -> tuple[Path, Path]:
+def find_table(data_dir: str, labels: str) -> tuple[Path, Path]:
     """Returns the folder of the clips and the CSV file of labels."""
     fix = f"{FALLBACK_HINT} runs on embedded data, without clips"
     folder = data_folder(data_dir, EXPECTED_LAYOUT, fix)
     table = Path(labels).expanduser() if labels else folder / "labels.csv"
     # A relative path is first one in the working directory, then one in the folder.
-    if not table.is_file():
+    if labels and not table.is_file():
         table = folder / table
     if not table.is_file():
         what = "is a folder" if table.is_dir() else "does not exist"
+        about = f"config.data.labels={shown_path(labels)}: " if labels else ""
         raise DataError(
             "D40",
-            f"config.data.labels={shown_path(labels)}: {table} {what}. "
-            f"Expected layout:\n{EXPECTED_LAYOUT}",
+            f"{about}{table} {what}. Expected layout:\n{EXPECTED_LAYOUT}",
             fix,
         )
     return folder, table

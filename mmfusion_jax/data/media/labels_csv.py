@@ -283,17 +283,17 @@ def _empty_cells(
     line: int, values: Mapping[str, str], filled: Sequence[str]
 ) -> list[_Problem]:
     """Returns the cells that are empty and must not be."""
-    required = ("file", LABEL, SCORE)
+    empty = [name for name in filled if name and values.get(name) == ""]
+    if not empty:
+        return []
+    verb = "is" if len(empty) == 1 else "are"
+    required = {"file", LABEL, SCORE}.issuperset(empty)
     return [
         _Problem(
             line,
-            f"{shown(name)} is empty",
-            fix="fill it in"
-            if name in required
-            else "fill it in, or remove the column",
+            f"{' and '.join(map(shown, empty))} {shorten(verb)} empty",
+            fix="fill it in" if required else "fill it in, or remove the column",
         )
-        for name in filled
-        if name and values.get(name) == ""
     ]
 
 
