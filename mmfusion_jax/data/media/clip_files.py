@@ -67,8 +67,13 @@ class ClipFolder:
 
     def without_row(self, files: Iterable[str]) -> list[str]:
         """Returns the media files in the folder that are not in `files`."""
-        named = set(files)
-        return [path for path in self.media if path not in named]
+        # A row can name a file by a link in the folder.
+        named = {os.path.realpath(self.folder / file) for file in files}
+        return [
+            path
+            for path in self.media
+            if os.path.realpath(self.folder / path) not in named
+        ]
 
     def _at(self, text: str) -> str:
         """Returns the path of a file as `find` does, without another prefix."""
