@@ -554,7 +554,7 @@ def test_the_example_in_the_documentation_is_read(tmp_path):
             "is not a number",
         ),
         (["import", "x.pkl", "--dataset=mosi"], 3, "error[D30] x.pkl does not exist"),
-        (["check"], 2, "NAME|FILE is"),
+        (["check"], 2, "NAME|FILE|FOLDER is"),
         (["check", "mosei"], 3, "error[D75]"),
         (["check", "mosie"], 3, "error[D30]"),
     ],
