@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 from feature_files import mmim, mmsa, mult
+from groups import in_ci
 
 from mmfusion_jax.data.feature_files import reader
 from mmfusion_jax.errors import DataError
@@ -62,7 +63,7 @@ def mutated(rng, value, depth=0):
     return type(value)(items)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", in_ci(range(3), 0))
 def test_only_data_errors(seed):
     rng = random.Random(seed)
     kinds = [mmsa, lambda: mmsa(aligned=True), mult, lists, words]
