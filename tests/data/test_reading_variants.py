@@ -169,6 +169,15 @@ def test_lengths_of_ragged_lists_cut_them_or_are_refused(tmp_path):
         read_source(write(tmp_path / "x.pkl", root))
 
 
+@pytest.mark.parametrize(("length", "fix"), [(55, "np.minimum"), (-1, "formats.md")])
+def test_the_fix_of_a_length_is_that_of_its_cause(tmp_path, length, fix):
+    root = mmsa()
+    root["train"]["audio_lengths"][3] = length
+    with pytest.raises(DataError, match=f"example 3 has {length}") as caught:
+        read_source(write(tmp_path / "x.pkl", root))
+    assert fix in caught.value.fix
+
+
 def test_examples_without_steps_in_a_list_are_missing(tmp_path):
     root = mmsa()
     for split, table in root.items():

@@ -137,7 +137,16 @@ class CheckedFields:
         empty: bool = False,
         fix: str = DESCRIBED,
     ) -> np.ndarray:
-        """Integers 0..maximum, int32, stored as any numeric dtype."""
+        """Integers 0..maximum, int32, stored as any numeric dtype.
+
+        Args:
+            name: Name of the field.
+            axes: As in `numbers`.
+            count: As in `numbers`.
+            maximum: Maximum of the values.
+            empty: As in `numbers`.
+            fix: Remedy for a value above the maximum.
+        """
         values = self.numbers(name, axes, count, empty=empty)
         valid = (values >= 0) & (values <= maximum) & (values == np.trunc(values))
         if not valid.all():
@@ -147,7 +156,7 @@ class CheckedFields:
                 name,
                 f"must be integers from 0 to {maximum}; example {position[0]:d} has "
                 f"{shown(value)}",
-                fix,
+                fix if value > maximum else DESCRIBED,
             )
         return values.astype(np.int32)
 
@@ -238,10 +247,7 @@ class CheckedFields:
                 "numbers that they were made of"
             )
             if name == "text":
-                fix = (
-                    "sentences are named raw_text; text is for embeddings (n t f), and "
-                    "text_bert for token ids"
-                )
+                fix = "sentences are named raw_text; text is for embeddings (n t f)"
             elif _is_number(value):
                 fix = (
                     "convert the texts of every split: "
