@@ -61,6 +61,8 @@ def format_size(size: int, total: int | None = None) -> str:
     """Returns a size in MB, such as "0.353 MB", or "3.5 of 7.1 MB" with a total."""
     largest = size if total is None else total
     decimals = 3 if largest < 1e6 else 1
+    if total is not None and total - size < 10 ** (6 - decimals):
+        decimals = 6
     part = "" if total is None else f"{size / 1e6:.{decimals}f} of "
     return f"{part}{largest / 1e6:.{decimals}f} MB"
 

@@ -259,13 +259,13 @@ def _too_large(path: Any, width: int, height: int) -> DataError:
 def _orientation(frame: Any) -> tuple[bool, bool, bool]:
     """Returns whether x and y are swapped, and then x and y reversed, for display."""
     try:
-        found = [data for data in frame.side_data if data.type.name == "DISPLAYMATRIX"]
-    except ValueError:  # a kind of data that this PyAV does not have
+        data = frame.side_data["DISPLAYMATRIX"]
+    except KeyError:
+        return False, False, False
+    except ValueError:  # the frame has a kind of data that this PyAV does not know
         quarters = round(frame.rotation / 90) % 4  # counterclockwise
         return quarters % 2 == 1, quarters in (2, 3), quarters in (1, 2)
-    if not found:
-        return False, False, False
-    matrix = np.frombuffer(bytes(found[0]), np.int32).astype(np.int64)
+    matrix = np.frombuffer(bytes(data), np.int32).astype(np.int64)
     # x' = a x + c y, y' = b x + d y; angles other than multiples of 90 degrees are
     # rounded to one.
     a, b, _, c, d = matrix[:5]
