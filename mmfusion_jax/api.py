@@ -15,8 +15,8 @@ from mmfusion_jax.errors import ConfigError, shown, shown_path, type_name
 from mmfusion_jax.metrics.nonfinite import undefined_in_evaluations, undefined_in_runs
 from mmfusion_jax.results.experiment_result import ExperimentResult, RunEvaluation
 from mmfusion_jax.runner import experiment
+from mmfusion_jax.runner.run_checkpoints import log
 from mmfusion_jax.runner.runtime import initialize
-from mmfusion_jax.runner.trainer import log
 from mmfusion_jax.training.signals import GracefulShutdown
 
 WORKDIR = Flag("workdir", "", "the work folder")

@@ -31,7 +31,7 @@ from mmfusion_jax.results.gradients_result import (
 from mmfusion_jax.results.json_file import as_read, write_json
 from mmfusion_jax.runner import provenance
 from mmfusion_jax.runner.experiment import Experiment, runs_with_data
-from mmfusion_jax.runner.trainer import log
+from mmfusion_jax.runner.run_checkpoints import log
 from mmfusion_jax.runner.workdir import check_workdir
 from mmfusion_jax.training.state import TrainState
 from mmfusion_jax.training.step import as_in_training

@@ -56,7 +56,8 @@ from mmfusion_jax.runner.identity import (
     check_result_config,
 )
 from mmfusion_jax.runner.parallel_seeds import SeedRun, train_seeds, trains_at_once
-from mmfusion_jax.runner.trainer import PretrainedModel, Trainer, check_step, log
+from mmfusion_jax.runner.run_checkpoints import check_step, log
+from mmfusion_jax.runner.trainer import PretrainedModel, Trainer
 from mmfusion_jax.runner.workdir import (
     CHECKPOINTS,
     RunKey,

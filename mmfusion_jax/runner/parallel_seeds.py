@@ -19,14 +19,16 @@ from mmfusion_jax.errors import CheckpointError, ConfigError
 from mmfusion_jax.results.json_file import as_read
 from mmfusion_jax.results.model_result import Evaluation, ModelResult
 from mmfusion_jax.results.run_identity import RunIdentity
+from mmfusion_jax.runner.run_checkpoints import (
+    log,
+    open_checkpoints,
+    require_saved,
+)
 from mmfusion_jax.runner.trainer import (
     FinalScores,
     PretrainedModel,
     Trainer,
     describe_start,
-    log,
-    open_checkpoints,
-    require_saved,
 )
 from mmfusion_jax.training.checkpoint.manager import CheckpointManager
 from mmfusion_jax.training.evaluation import collect_seeds

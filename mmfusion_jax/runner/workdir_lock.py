@@ -13,7 +13,7 @@ import jax
 
 from mmfusion_jax.errors import CheckpointError, UserError, shorten
 from mmfusion_jax.results.json_file import read_json, write_json
-from mmfusion_jax.runner.trainer import log
+from mmfusion_jax.runner.run_checkpoints import log
 from mmfusion_jax.runner.workdir import unusable
 from mmfusion_jax.training.checkpoint.storage import all_processes
 
