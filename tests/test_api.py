@@ -53,7 +53,7 @@ def test_a_result_prints_as_the_final_table(config_file, capfd):
     result = train(config_file, "runs/a", SHORT)
     assert str(result) == repr(result)
     lines = str(result).splitlines()
-    assert lines[0] == "test accuracy on tones (made up), protocol validation:"
+    assert lines[0] == "test accuracy on tones (made up), protocol validation, n = 9:"
     assert lines[1].startswith("  majority class: “low” 0.333")
     assert all(line in capfd.readouterr().err for line in lines[:1])
 

@@ -111,10 +111,7 @@ def _run(command: Command, words: Sequence[str]) -> int:
     if not HELP.isdisjoint(words):
         print(printable(help_text(command)))
         return 0
-    if "--debug" in words:
-        # They hide their frames otherwise; they read this when they are imported.
-        os.environ.setdefault("JAX_TRACEBACK_FILTERING", "off")
-        os.environ.setdefault("FLAX_FILTER_FRAMES", "0")
+    _set_environment(words)
     try:
         request = parse(
             words, command.all_flags, command.needs_config, command.positional
@@ -135,6 +132,19 @@ def _run(command: Command, words: Sequence[str]) -> int:
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+def _set_environment(words: Sequence[str]) -> None:
+    """Sets what JAX and Flax read when they are imported: tracebacks and log level."""
+    if "--debug" in words:
+        # They hide their frames otherwise; they read this when they are imported.
+        os.environ.setdefault("JAX_TRACEBACK_FILTERING", "off")
+        os.environ.setdefault("FLAX_FILTER_FRAMES", "0")
+    elif not any("num_processes" in word for word in words):
+        # XLA logs slow compilations, features of the machine and plugins without a
+        # device as errors. Its real errors are exceptions, and fatal ones are printed
+        # at every level; processes that wait for each other log why they end.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def _report_invalid(error: Exception, debug: bool) -> int:
@@ -350,15 +360,28 @@ def _write_log(request: ParsedCommand) -> Path:
         print(printable(text), file=sys.stderr)
     command = printable(shlex.join(sys.argv))
     entry = f"{time.strftime('%Y-%m-%d %H:%M:%S')} {command}\n{printable(text)}\n"
-    for folder in (request.workdir, Path(tempfile.gettempdir())):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with (folder / "run.log").open("a", encoding="utf-8") as log:
-                log.write(entry)
-        except OSError:
-            continue
-        return folder / "run.log"
-    return Path(os.devnull)
+    path = request.workdir / "run.log"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as log:
+            log.write(entry)
+        return path
+    except OSError:
+        return _write_temporary_log(entry)
+
+
+def _write_temporary_log(entry: str) -> Path:
+    """Writes an entry to a new file in the temporary folder, which is also others'.
+
+    Only the user can read it, and its name cannot be that of a link of somebody else.
+    """
+    try:
+        handle, name = tempfile.mkstemp(prefix="mmfusion_jax_", suffix=".log")
+        with os.fdopen(handle, "w", encoding="utf-8") as log:
+            log.write(entry)
+    except OSError:
+        return Path(os.devnull)
+    return Path(name)
 
 
 def _num_processes(request: ParsedCommand) -> int:

@@ -412,13 +412,13 @@ def folds_with_data(
         data = build_data.build_dataset(spec, fold)
         # The ids of all stages, before the first is trained.
         build_data.check_ids(spec, data)
-        data = _with_label_warnings(data, spec.data.label)
+        data = with_label_warnings(data, spec.data.label)
         if verbose:
             _print_dataset(data, spec.data.label)
         yield list(keys), data
 
 
-def _with_label_warnings(data: Dataset, label: str) -> Dataset:
+def with_label_warnings(data: Dataset, label: str) -> Dataset:
     """Returns a dataset whose warnings name labels that cannot be learned or scored."""
     names = data.classes.get(label) or data.flags.get(label) or ()
     if label not in (*data.classes, *data.flags, *data.values):

@@ -413,7 +413,30 @@ def test_a_bug_names_its_log_where_the_folder_cannot_be(capsys, tmp_path):
     words = (f"--config={CONFIG}", f"--workdir={workdir}")
     code, _, err = answer(capsys, *words, main=main)
     assert code == 1
-    assert Path(err.split()[-1]).read_text().count("RuntimeError: odd")
+    path = Path(err.split()[-1])
+    assert path.read_text().count("RuntimeError: odd")
+    # In a folder that others can read and write: a file of the user's own.
+    assert path.stat().st_mode & 0o777 == 0o600
+    answer(capsys, *words, main=main)
+    assert path.read_text().count("RuntimeError: odd") == 1
+    path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("words", "level"),
+    [
+        ((), "3"),
+        (("--debug",), None),
+        (("--config.distributed.num_processes=1",), None),
+    ],
+)
+def test_xla_logs_only_what_ends_the_process(capsys, monkeypatch, words, level):
+    """Except while debugging, and where processes wait for each other."""
+    monkeypatch.setattr(os, "environ", {"PATH": ""})
+    levels = []
+    main = lambda request: levels.append(os.environ.get("TF_CPP_MIN_LOG_LEVEL"))
+    assert answer(capsys, f"--config={CONFIG}", *words, main=main)[0] == 0
+    assert levels == [level]
 
 
 FIELDS = [

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from mmfusion_jax.data.dataset import Dataset, RegressionTarget
 from mmfusion_jax.data.label_checks import label_warnings
+from mmfusion_jax.runner.experiment import with_label_warnings
 
 CLASSES = ("happy", "sad", "angry")
 
@@ -63,3 +65,23 @@ def test_flags_without_examples():
 
 def test_splits_without_examples_are_not_considered():
     assert label_warnings({"train": np.zeros((0, 3)), "test": np.zeros(0)}, "x") == []
+
+
+def test_training_warns_of_labels_beside_the_warnings_of_the_data():
+    labels = {"train": np.zeros(3, int), "test": np.array([0, 1])}
+    arrays = {split: {"emotion": x, "score": 1.0 * x} for split, x in labels.items()}
+    data = Dataset(
+        "made",
+        "made up",
+        {split: [{}] * len(x) for split, x in labels.items()},
+        {"emotion": CLASSES},
+        labels=arrays,
+        facts={"warnings": ["embedded data"]},
+        values={"score": RegressionTarget(-3, 3)},
+    )
+    found = with_label_warnings(data, "emotion").facts["warnings"]
+    assert found[0] == "embedded data" and len(found) == 3
+    assert found[1:] == label_warnings(labels, "emotion", CLASSES)
+    (_, score) = with_label_warnings(data, "score").facts["warnings"]
+    assert score == "train: label 'score' is 0.0 in all 3 examples"
+    assert with_label_warnings(data, "unknown") is data

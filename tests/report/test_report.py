@@ -26,6 +26,7 @@ from mmfusion_jax.results.experiment_result import ExperimentResult, MeanStd
 from mmfusion_jax.results.gradients_result import GradientsResult
 from mmfusion_jax.results.json_file import to_json
 from mmfusion_jax.results.metrics_file import MetricsLine
+from mmfusion_jax.training.timing import StepTimer
 
 pytestmark = pytest.mark.versions
 
@@ -338,6 +339,31 @@ def test_an_empty_value_is_a_dash(tmp_path, result):
     text = " ".join(Seen(written(tmp_path, result)).text.split())
     assert "authors – notes – url – split by: speaker" in text
     assert not re.search(r"\bNone\b|\bnan\b|\[\]|\{\}", text)
+
+
+def test_a_step_that_was_not_timed_is_a_dash(tmp_path, result):
+    times = StepTimer().summary()
+    result["runs"][0]["times"] = to_json(times)
+    text = " ".join(Seen(written(tmp_path, result)).text.split())
+    assert "fold 0, seed 7 40 (epoch 2) 80 early – – – 0.0 ms 0" in text
+
+
+def test_the_share_that_a_block_adds_is_shown(tmp_path, result):
+    page = Seen(written(tmp_path, result)).text
+    assert "cross-modal block adds" not in page
+    logged = MetricsLine(80, "train", 3.0, {"loss": 1.0, "log/added/video": 0.327})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write(logged.dumps())
+    path = write_report(tmp_path, msgspec.convert(result, ExperimentResult))
+    text = " ".join(Seen(path.read_text("utf-8")).text.split())
+    assert "cross-modal block adds" in text and "video 33 %" in text
+
+
+def test_a_small_test_split_has_a_note(tmp_path, result):
+    assert "The test split has" not in written(tmp_path, result)
+    result["data"]["counts"]["test"] = 12
+    page = written(tmp_path, result)
+    assert "The test split has 12 examples: one of them is 8.3 points" in page
 
 
 def test_all_letters_of_charts_have_one_size(tmp_path, result):

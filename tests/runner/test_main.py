@@ -50,8 +50,10 @@ def test_trains_evaluates_and_says_when_it_is_done(call, tmp_path):
     stored = json.loads((tmp_path / "run" / "result.json").read_text())
     assert stored == {"format_version": 2, **result}
     page = (tmp_path / "run" / "report.html").read_text()
-    assert "<h1>unimodal on tones (made up)</h1>" in page
-    assert "valid" in err
+    assert "<h1>unimodal on tones (made up): run</h1>" in page
+    assert "The test split has 9 examples" in page and "n = 9" in page
+    assert "valid" in err and "; train loss " in err
+    assert "note: the test split has 9 examples: one of them is 11.1 points" in err
 
     code, out, err = call()
     assert (code, out) == (0, "")
@@ -60,8 +62,11 @@ def test_trains_evaluates_and_says_when_it_is_done(call, tmp_path):
     code, out, err = call("--mode=evaluate")
     assert code == 0, err
     test = result["runs"][0]["test"]["scores"]["accuracy"]
-    (line,) = [line for line in out.splitlines() if " test: " in line]
-    assert f"accuracy {test:.3f}" in line
+    rows = [line.split() for line in out.splitlines()]
+    assert rows[0][:4] == ["fold", "0,", "seed", "1,"]
+    assert rows[1:3] == [["train", "valid", "test"], ["examples", "30", "9", "9"]]
+    (row,) = [row for row in rows if row[0] == "accuracy"]
+    assert row[-1] == f"{test:.3f}"
 
     code, out, err = call("--config.train.epochs=4")
     assert code == 2
