@@ -16,7 +16,7 @@ from mmfusion_jax.models.common import (
     prediction_head,
 )
 from mmfusion_jax.ops.masking import masked_mean, zero_masked
-from mmfusion_jax.option_types import Fraction, PositiveInt, Size
+from mmfusion_jax.option_types import Fraction, Size
 from mmfusion_jax.types import Array, Batch, Outputs, Streams
 
 Block = Callable[..., Streams]
@@ -139,7 +139,7 @@ class MSAF(nn.Module):
 
     encoders: Mapping[str, nn.Module]
     head_size: int
-    block_dims: tuple[PositiveInt, PositiveInt] = (16, 32)
+    block_dims: tuple[Size, Size] = (16, 32)
     reduction: Size = 4
     block_dropout: Fraction = 0.2
     dropout: Fraction = 0.4

@@ -30,7 +30,7 @@ SIGNED = {"output_bias_init", "snr_db", "noise_snr_db", "time", "frequency"}
 """Options that may be negative."""
 
 FRACTIONS = ("dropout", "prob", "missing_rate", "fraction", "b1", "b2", "momentum")
-SIZES = ("_dim", "_heads", "kernel_size", "channels", "epochs")
+SIZES = ("_dim", "_dims", "_heads", "kernel_size", "channels", "epochs")
 """Ends of names of options that are fractions, and of sizes."""
 
 FREE = {
