@@ -57,7 +57,8 @@ def write_comparison(path: Path, result: ComparisonResult) -> None:
     metric = result.metrics[result.selection_metric]
     percent = formatting.is_fraction(metric)
     unit = " (%)" if percent else ""
-    what = f"test {metric.label}{unit}"
+    better = "" if metric.higher_is_better else ", lower is better"
+    what = f"test {metric.label}{unit}{better}"
     charts = [
         interval_plot(_score_rows(result), what, percent=percent),
         interval_plot(chart.rows, chart.what, percent=chart.percent, signed=True),
