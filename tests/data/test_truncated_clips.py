@@ -150,3 +150,26 @@ def test_sizes_of_audio_frames(codec, rate, tmp_path):
 def test_other_bytes_are_not_audio_frames():
     for other in (b"", b"\xff", bytes(8), b"\xff" * 8, b"\x0b\x77" + b"\xff" * 2):
         assert frame_size(other) == 0
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff\xfb\x90\x00" + bytes(20),
+        b"ID3\4\0\0\x7f\x7f\x7f\x7f",
+        b"\0\0\0\1ftyp" + b"\xff" * 8 + bytes(40),
+        b"OggS",
+        b"FLV\1" + bytes(4),
+        b"RIFF\xff\xff\xff\x00WAVE",
+        b"\x1a\x45\xdf\xa3\x01" + b"\xff" * 7,
+        b"riff\x2e\x91\xcf\x11" + b"\xff" * 60,
+        b"caff\0\1\0\0data\x7f" + b"\xff" * 7,
+        b"\0\0\1\xba",
+    ],
+    ids=lambda content: repr(content[:4]),
+)
+def test_sizes_in_a_file_can_be_anything(content, tmp_path):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="D3[12]"):
+        read(path, FRAMES, AUDIO)

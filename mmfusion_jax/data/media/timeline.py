@@ -187,13 +187,15 @@ def _packets(
     container: Any, streams: list[Any], joined: "_JoinedRecordings"
 ) -> Iterator[Any]:
     """Yields the packets of streams, with time stamps that do not jump back."""
-    if container.format.name not in _JUMPING:
-        yield from container.demux(*streams)
-        return
-    for packet in container.demux(*streams):
-        if packet.dts is not None:
-            joined.shift(packet)
-        yield packet
+    jumping = container.format.name in _JUMPING
+    try:
+        for packet in container.demux(*streams):
+            if jumping and packet.dts is not None:
+                joined.shift(packet)
+            yield packet
+    except IndexError as error:  # a damaged file can have other streams at each reading
+        path = container.name
+        raise DataError("D32", f"{path}: its streams change.") from error
 
 
 class _JoinedRecordings:

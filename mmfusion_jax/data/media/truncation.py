@@ -81,7 +81,10 @@ class _Content:
         self.path, self.file, self.size, self.head = path, file, size, head
 
     def at(self, offset: int, count: int) -> bytes:
-        """Returns up to `count` bytes at an offset."""
+        """Returns up to `count` bytes at an offset; b"" outside of the file."""
+        # Sizes in a file can be larger than any offset.
+        if not 0 <= offset < self.size:
+            return b""
         return _read(self.file, offset, count)
 
     def require(self, end: int, tolerance: float = 0.0) -> None:
