@@ -27,6 +27,7 @@ FORMATTERS = {
         "format_number",
         "format_percent",
         "format_size",
+        "shown_size",
         "score",
         "seconds",
         "significant",

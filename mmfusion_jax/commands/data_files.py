@@ -19,6 +19,7 @@ from mmfusion_jax.cli.command import Command, run_subcommand
 from mmfusion_jax.cli.flags import Flag, ParsedCommand
 from mmfusion_jax.commands import clip_folders
 from mmfusion_jax.data.feature_files.known_datasets import FEATURE_DATASETS
+from mmfusion_jax.data.storage.file_size import format_size
 from mmfusion_jax.errors import ConfigError, printable, shorten, shown_name
 
 # Slow to import, and needed only once the flags are known to be valid.
@@ -162,11 +163,6 @@ def remove_command(command: ParsedCommand) -> int:
     else:
         _show(f"deleted {about}")
     return 0
-
-
-def format_size(size: int) -> str:
-    """Returns a number of bytes with a unit, such as "12.3 MB"."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def _import_av_mnist(command: ParsedCommand) -> None:

@@ -57,7 +57,7 @@ def truncated(path: Path, what: str, fix: str = _SHORTER) -> DataError:
     return DataError("D32", f"{path} is truncated (cut short): {what}.", fix)
 
 
-def format_size(size: int, total: int | None = None) -> str:
+def shown_size(size: int, total: int | None = None) -> str:
     """Returns a size in MB, such as "0.353 MB", or "3.5 of 7.1 MB" with a total."""
     largest = size if total is None else total
     decimals = 3 if largest < 1e6 else 1
@@ -90,7 +90,7 @@ class _Content:
     def require(self, end: int, tolerance: float = 0.0) -> None:
         """Raises DataError if the file ends before `end`."""
         if self.size < end - tolerance * end:
-            raise self.short(format_size(self.size, end))
+            raise self.short(shown_size(self.size, end))
 
     def short(self, what: str, fix: str = _SHORTER) -> DataError:
         """Returns the error for this file."""
@@ -108,7 +108,7 @@ def _check_mp4(content: _Content) -> bool:
     if not seen & {b"moov", b"moof"}:
         what = "it has no index (moov), which is written at its end"
         if end > content.size:
-            what = f"{format_size(content.size, end)} or more, and {what}"
+            what = f"{shown_size(content.size, end)} or more, and {what}"
         fix = f"{_AGAIN}; without the index none of it can be decoded"
         raise content.short(what, fix)
     content.require(end)
@@ -233,7 +233,7 @@ def _check_ogg(content: _Content) -> bool:
         table = content.at(at + 27, header[26]) if len(header) == 27 else b""
         end = at + 27 + (header[26] + sum(table) if table else 0)
         if len(header) < 27 or len(table) < header[26] or end > content.size:
-            raise content.short(f"its last page ends after {format_size(at)}")
+            raise content.short(f"its last page ends after {shown_size(at)}")
         flags, serial = header[5], header[14:18]
         if flags & 2:
             begun.add(serial)
@@ -244,7 +244,7 @@ def _check_ogg(content: _Content) -> bool:
         return False
     if begun - ended:
         raise content.short(
-            f"after {format_size(at)} its last page is not marked as the last",
+            f"after {shown_size(at)} its last page is not marked as the last",
             f"{_AGAIN}; if it is complete: ffmpeg -i FILE -c copy NEW",
         )
     return at == content.size
@@ -279,7 +279,7 @@ def _check_program_stream(content: _Content) -> bool:
         at += step
     if at > len(tail):
         missing = at - len(tail)
-        raise content.short(f"its last packet lacks {format_size(missing)}")
+        raise content.short(f"its last packet lacks {shown_size(missing)}")
     return False
 
 
@@ -320,7 +320,7 @@ def _check_matroska(content: _Content) -> bool:
         at += after + (size or 0)
         if at > content.size:
             more = "" if kind == _SEGMENT else " or more"
-            raise content.short(f"{format_size(content.size, at)}{more}")
+            raise content.short(f"{shown_size(content.size, at)}{more}")
         if kind == _SEGMENT and size is not None:
             return True
     return False
