@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from mmfusion_jax.encoders.image_conv import encode_frames
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.linear import xavier_dense, xavier_normal
-from mmfusion_jax.layers.recurrent import LSTM
+from mmfusion_jax.layers.recurrent import LSTM, forget_gates
 from mmfusion_jax.ops.masking import zero_masked
-from mmfusion_jax.option_types import Size
+from mmfusion_jax.option_types import NonNegativeFloat, Size
 from mmfusion_jax.types import Array, Tokens
 
 
@@ -39,6 +39,7 @@ class LSTMEncoder(nn.Module):
         dtype: Dtype of the computation; None keeps the input's.
         variant: "paper", or "released_code", whose initial biases are PyTorch's
             default.
+        forget_bias: Initial bias of the forget gates with variant "paper".
         frame_channels: Output channels of convolutions that reduce every frame of a
             video to a vector first, see `ImageConv`; () to flatten the pixels. For
             videos instead of the features that the paper reads.
@@ -48,12 +49,16 @@ class LSTMEncoder(nn.Module):
         MCL-MCF, Eq. 2.
     Deviation:
         The linear layer is from the released code; the paper has only the state. The
-        paper's initialization is Xavier, which biases cannot have: ours are 0.
+        paper's initialization is Xavier, which biases cannot have: ours are 0, and 1 at
+        the forget gates (Gers et al. 2000), since with 0 a state halves in every step.
+        On the audio of the digits, 60 steps, the accuracy of the encoder alone is .10
+        with 0, which is chance, and .45 with 1 (experiments/digits).
     """
 
     hidden_dim: Size = 64
     dtype: Any = None
     variant: Literal["paper", "released_code"] = "paper"
+    forget_bias: NonNegativeFloat = 1.0
     frame_channels: tuple[Size, ...] = ()
     axis: str | None = None
 
@@ -94,7 +99,7 @@ class LSTMEncoder(nn.Module):
             kernel_init=xavier_normal,
             dtype=self.dtype,
             last=True,
-            bias_init=None if default_bias else nn.initializers.zeros,
+            bias_init=None if default_bias else forget_gates(self.forget_bias),
             name="lstm",
         )(Tokens(x, mask), train=train)
         out = xavier_dense(

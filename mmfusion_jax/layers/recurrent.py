@@ -1,5 +1,6 @@
 """Recurrent layers over masked tokens."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import einops
@@ -10,6 +11,22 @@ from mmfusion_jax.layers.linear import torch_uniform
 from mmfusion_jax.ops.lstm_scan import LSTMWeights, lstm
 from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Tokens
+
+
+def forget_gates(value: float) -> nn.initializers.Initializer:
+    """Returns an initializer of `LSTM.bias`: a value at the forget gates, 0 elsewhere.
+
+    Args:
+        value: Bias of the forget gates. A gate is sigmoid(value) at first, so a state
+            halves in every step with 0, and loses a quarter with 1.
+    """
+
+    def init(key: Array, shape: Sequence[int], dtype: Any = float) -> Array:
+        del key
+        gates = jnp.zeros((*shape[:-1], 4, shape[-1] // 4), dtype)
+        return gates.at[..., 1, :].set(value).reshape(shape)  # order i, f, g, o
+
+    return init
 
 
 class LSTM(nn.Module):
