@@ -34,10 +34,13 @@ class SeedsDisplay:
         if self.losses:
             lines = self.losses.values()
             listed = " ".join(f"{line.values['loss'] or 0:.3f}" for line in lines)
-            # The rate of every seed is that of the group, whose time they share.
-            rate = max(line.values["examples_per_s"] or 0 for line in lines)
+            # The rate of every seed is that of the group, whose time they share. The
+            # first line has none: its step was compiled.
+            rates = [line.values.get("examples_per_s") for line in lines]
+            timed = [rate for rate in rates if rate]
+            suffix = f"  {max(timed):.0f} examples/s" if timed else ""
             step = min(line.step for line in lines)
-            self.logger.progress(step, f"loss {listed}  {rate:.0f} examples/s")
+            self.logger.progress(step, f"loss {listed}{suffix}")
         # Seeds that resumed from different steps are evaluated at different ones.
         for when in dict.fromkeys(line.when for line in self.scores.values()):
             same = {k: line for k, line in self.scores.items() if line.when == when}

@@ -22,6 +22,7 @@ from mmfusion_jax.errors import DivergedError, Interrupted
 from mmfusion_jax.results.metrics_file import read_metrics
 from mmfusion_jax.runner import experiment
 from mmfusion_jax.runner.trainer import Trainer
+from mmfusion_jax.runner.workdir import RunKey
 from mmfusion_jax.training.checkpoint.manager import CheckpointManager
 from mmfusion_jax.training.signals import GracefulShutdown
 from mmfusion_jax.types import WEIGHT_PREFIX
@@ -146,8 +147,10 @@ def test_a_step_that_is_not_finite_is_left_out_and_counted(paper):
 
 def test_too_many_such_steps_end_the_run(paper, tmp_path, capfd):
     broken = dataclasses.replace(paper.data, augment=spoilt)
+    key = RunKey(0, paper.config.seed, "")
+    identity = experiment.Experiment(paper.config, tmp_path).identity(key, broken)
     with pytest.raises(DivergedError, match=r"3 consecutive steps"):
-        paper.run.train(broken, 0, tmp_path, "a test", GracefulShutdown())
+        paper.run.train(broken, identity, tmp_path, "a test", GracefulShutdown())
     assert "input/audio" in capfd.readouterr().err
     assert int(paper.last(tmp_path).skipped_steps["total"]) == 3
 
