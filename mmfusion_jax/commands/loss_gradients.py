@@ -30,7 +30,8 @@ from mmfusion_jax.results.gradients_result import (
 )
 from mmfusion_jax.results.json_file import as_read, write_json
 from mmfusion_jax.runner import provenance
-from mmfusion_jax.runner.experiment import Experiment, runs_with_data
+from mmfusion_jax.runner.experiment import Experiment
+from mmfusion_jax.runner.folds import runs_with_data
 from mmfusion_jax.runner.run_checkpoints import log
 from mmfusion_jax.runner.workdir import check_workdir
 from mmfusion_jax.training.state import TrainState

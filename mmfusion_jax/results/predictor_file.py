@@ -57,7 +57,7 @@ class Scaling:
 
 @dataclass(frozen=True)
 class ClipDecoding:
-    """How frames and sound are read from a clip.
+    """How frames and audio are read from a clip.
 
     Attributes:
         spec: Fields of `ClipSpec`.

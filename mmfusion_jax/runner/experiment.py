@@ -1,9 +1,6 @@
 """Runs every fold and seed, unimodal stages first, and writes the report."""
 
-import dataclasses
-import datetime
-import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -15,25 +12,17 @@ from mmfusion_jax.config.resolve import unimodal_spec
 from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.data.dataset import Dataset
 from mmfusion_jax.data.fingerprint import fingerprint
-from mmfusion_jax.data.label_checks import label_warnings
 from mmfusion_jax.errors import (
     CheckpointError,
     ConfigError,
     DivergedError,
     shorten,
-    shown,
     shown_name,
 )
-from mmfusion_jax.metrics.score_info import with_loss
 from mmfusion_jax.report import write_report
-from mmfusion_jax.report.diagnosis import findings
 from mmfusion_jax.results.experiment_result import (
     RESULT_FILE,
-    BaselineSummary,
-    DataInfo,
-    Device,
     ExperimentResult,
-    ModelInfo,
     RunEvaluation,
     RunResult,
     read_result,
@@ -46,14 +35,17 @@ from mmfusion_jax.results.run_identity import (
     config_sha256,
     sha256_json,
 )
-from mmfusion_jax.results.summarize import mean_std, summarize
-from mmfusion_jax.results.summary import summary_lines
-from mmfusion_jax.runner import provenance
+from mmfusion_jax.runner.folds import folds_with_data, runs_with_data
 from mmfusion_jax.runner.identity import (
     check_checkpoints,
     check_config,
     check_identity,
     check_result_config,
+)
+from mmfusion_jax.runner.make_result import (
+    experiment_result,
+    print_summary,
+    run_result,
 )
 from mmfusion_jax.runner.parallel_seeds import SeedRun, train_seeds, trains_at_once
 from mmfusion_jax.runner.run_checkpoints import check_step, log
@@ -141,7 +133,7 @@ class Experiment:
             ]
             found = {name: [row[name][0] for row in rows] for name in names}
         return [
-            _run_result(
+            run_result(
                 key,
                 found[""][i],
                 {name: found[name][i] for name in self.spec.pretrain_unimodal},
@@ -326,7 +318,7 @@ def _finished(spec: ExperimentSpec, workdir: Path) -> ExperimentResult | None:
         f"{workdir} already contains a finished experiment; use a new --workdir to "
         "rerun."
     )
-    _print_summary(result, workdir / "report.html")
+    print_summary(result, workdir / "report.html")
     return result
 
 
@@ -343,10 +335,11 @@ def _train(
             runs += experiment.train(keys, data, shutdown)
     assert data is not None  # every experiment has a fold and a seed
     # As read: callers get the same values for a new result and for a finished one.
-    result = as_read(_result(spec, command, data, experiment.trainer(data), runs))
+    trainer = experiment.trainer(data)
+    result = as_read(experiment_result(spec, command, data, trainer, runs))
     if jax.process_index() == 0:
         write_json(workdir / RESULT_FILE, result)
-        _print_summary(result, write_report(workdir, result))
+        print_summary(result, write_report(workdir, result))
     return result
 
 
@@ -387,59 +380,6 @@ def evaluate(spec: ExperimentSpec, workdir: Path) -> list[RunEvaluation]:
     return found
 
 
-def runs_with_data(
-    spec: ExperimentSpec, workdir: Path
-) -> Iterator[tuple[RunKey, Dataset]]:
-    """Yields every fold and seed with its data; a fold is prepared once."""
-    for keys, data in folds_with_data(spec, workdir):
-        for key in keys:
-            yield key, data
-
-
-def folds_with_data(
-    spec: ExperimentSpec, workdir: Path, *, verbose: bool = False
-) -> Iterator[tuple[list[RunKey], Dataset]]:
-    """Yields the runs of every fold with its data.
-
-    Args:
-        spec: The experiment.
-        workdir: The work folder.
-        verbose: Print which data are used.
-    """
-    # All seeds of a fold come before the next fold, so one fold is in memory.
-    pairs = fold_seed_pairs(spec, workdir)
-    for fold, keys in itertools.groupby(pairs, key=lambda key: key.fold):
-        data = build_data.build_dataset(spec, fold)
-        # The ids of all stages, before the first is trained.
-        build_data.check_ids(spec, data)
-        data = with_label_warnings(data, spec.data.label)
-        if verbose:
-            _print_dataset(data, spec.data.label)
-        yield list(keys), data
-
-
-def with_label_warnings(data: Dataset, label: str) -> Dataset:
-    """Returns a dataset whose warnings name labels that cannot be learned or scored."""
-    names = data.classes.get(label) or data.flags.get(label) or ()
-    if label not in (*data.classes, *data.flags, *data.values):
-        return data  # an error that names all labels follows
-    labels = {split: data.label(split, label) for split in data.sources}
-    found = label_warnings(labels, label, names)
-    given = data.facts.get("warnings", ())
-    facts = {**data.facts, "warnings": [*given, *found]}
-    return dataclasses.replace(data, facts=facts) if found else data
-
-
-def _print_dataset(data: Dataset, label: str) -> None:
-    """Prints which data are used, with the hints and warnings of the dataset."""
-    counts = ", ".join(f"{len(s)} {split}" for split, s in data.sources.items())
-    log(f"data: {data.title}: {counts}; label {shown(label)}")
-    for hint in data.facts.get("hints", ()):
-        log(hint)
-    for warning in data.facts.get("warnings", ()):
-        log(f"warning: {shorten(warning)}")
-
-
 def _batch_size_of_run(spec: ExperimentSpec, error: ConfigError) -> ConfigError:
     """Returns C05 for a workdir with runs, whose batch size cannot change any more."""
     rows = spec.data.batch_size // spec.optimizer.gradient_accumulation_steps
@@ -476,60 +416,3 @@ def _title(model: str, keys: Sequence[RunKey]) -> str:
         return f"{model}{suffix}"
     suffix = "" if key.folder == "." else f" fold {key.fold} seed {key.seed}"
     return f"{model}{suffix}"
-
-
-def _run_result(
-    key: RunKey, result: ModelResult, stages: dict[str, ModelResult]
-) -> RunResult:
-    """Returns the result of a run, from that of its model and of its stages."""
-    # Not `asdict`, which would make dicts of the nested dataclasses too.
-    fields = {f.name: getattr(result, f.name) for f in dataclasses.fields(result)}
-    return RunResult(**dataclasses.asdict(key), **fields, stages=stages)
-
-
-def _result(
-    spec: ExperimentSpec,
-    command: str,
-    data: Dataset,
-    trainer: Trainer,
-    runs: list[RunResult],
-) -> ExperimentResult:
-    """Returns the result of all runs."""
-    task = trainer.components.task
-    device = jax.devices()[0]
-    infos = with_loss(task.metrics().infos)
-    return ExperimentResult(
-        command=command,
-        config={**spec.source},
-        config_sha256=config_sha256(spec.source),
-        data=DataInfo(
-            name=data.name,
-            title=data.title,
-            facts=dict(data.facts),
-            counts={split: len(source) for split, source in data.sources.items()},
-        ),
-        model=ModelInfo(spec.model.model.name, runs[0].parameters),
-        protocol=spec.protocol,
-        task=task.info(),
-        selection_metric=spec.training.selection_metric,
-        metrics={name: info.shown for name, info in infos.items()},
-        baseline=BaselineSummary(
-            runs[0].baseline.description,
-            mean_std(run.baseline.scores for run in runs),
-        ),
-        runs=runs,
-        summary=summarize(runs),
-        versions=provenance.versions(),
-        git=provenance.commit(),
-        device=Device(device.device_kind, device.platform, jax.device_count()),
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    )
-
-
-def _print_summary(result: ExperimentResult, path: Path) -> None:
-    """Prints the final table and the path of the report."""
-    for line in summary_lines(result):
-        log(line)
-    for line in findings(result):
-        log(f"warning: {line}")
-    log(f"report: {path}")

@@ -27,7 +27,7 @@ def open_checkpoints(folder: Path) -> CheckpointManager:
     return CheckpointManager(folder / CHECKPOINTS, log=log, on_saved=on_saved)
 
 
-def goes_back(
+def discard_after_missing_best(
     checkpoints: CheckpointManager, step: int, progress: SelectionState
 ) -> bool:
     """Deletes steps after a missing best one; returns whether it did.

@@ -52,7 +52,7 @@ from mmfusion_jax.runner.predictor import write_predictor
 from mmfusion_jax.runner.run_checkpoints import (
     check_step,
     device_spans,
-    goes_back,
+    discard_after_missing_best,
     log,
     not_saved,
     open_checkpoints,
@@ -438,7 +438,7 @@ class Trainer:
         while (found := checkpoints.restore_latest(self.abstract_state)) is not None:
             state, meta = found
             progress = SelectionState.restore(meta["progress"])
-            if not goes_back(checkpoints, int(state.step), progress):
+            if not discard_after_missing_best(checkpoints, int(state.step), progress):
                 spans = device_spans(meta.get(DEVICES, []), int(state.step))
                 return state, progress, {**recorded, DEVICES: to_json(spans)}
         folder = checkpoints.folder.parent

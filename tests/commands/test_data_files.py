@@ -11,7 +11,6 @@ import sys
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from feature_files import (
@@ -29,11 +28,12 @@ from feature_files import (
 )
 from outlines import same_kinds
 from paths import ROOT
+from traced_models import traced_loss
 
 from mmfusion_jax.cli.command import run_subcommand
 from mmfusion_jax.commands import train_commands
 from mmfusion_jax.commands.data_files import COMMANDS
-from mmfusion_jax.config import build, build_data
+from mmfusion_jax.config import build_data
 from mmfusion_jax.config.load import load_config
 from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.data.datasets.sentiment_files import load_sentiment_file, outline
@@ -363,22 +363,7 @@ def test_every_config_has_a_loss_on_its_data(tmp_path, word):
     import_here(write(tmp_path / "x.pkl", FILES[name]()), name)
     spec = resolve(config)
     made = build_data.build_dataset(spec, 0)
-    parts = build.build_components(spec, made, 1)
-    reader = build_data.build_pipeline(spec, made, 0)
-
-    def loss(batch):
-        key = jax.random.key(0)
-        variables = parts.model.init(key, batch, train=False)
-        outputs = parts.model.apply(
-            variables,
-            batch,
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"dropout": key},
-        )[0]
-        return outputs.prediction, parts.objective(outputs, batch, 0)[0]
-
-    prediction, total = jax.eval_shape(loss, next(iter(reader.train(0, 1))))
+    prediction, total = traced_loss(spec, made)
     size = LOGITS.get(config.data.label)
     assert prediction.shape == ((4, size) if size else (4,))
     assert total.shape == ()

@@ -5,13 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import pytest
 from feature_files import mmim, write, write_mmim
 from groups import in_ci
 from paths import ROOT
+from traced_models import traced_loss
 
-from mmfusion_jax.config import build, build_data
+from mmfusion_jax.config import build_data
 from mmfusion_jax.config.load import load_config
 from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.data.feature_files.importer import import_file
@@ -61,22 +61,8 @@ def test_a_model_has_a_loss_on_words(tmp_path, cache, kind):
     data = build_data.build_dataset(spec, 0)
     build_data.check_ids(spec, data)
     assert data.id_range("text") == (1, 6)
-    parts = build.build_components(spec, data, 1)
-    pipeline = build_data.build_pipeline(spec, data, 0)
-
-    def loss(batch):
-        key = jax.random.key(0)
-        variables = parts.model.init(key, batch, train=False)
-        outputs = parts.model.apply(
-            variables,
-            batch,
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"dropout": key},
-        )[0]
-        return parts.objective(outputs, batch, 0)[0]
-
-    assert jax.eval_shape(loss, next(iter(pipeline.train(0, 1)))).shape == ()
+    _, loss = traced_loss(spec, data)
+    assert loss.shape == ()
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import pytest
 
 from mmfusion_jax.data.dataset import Dataset, RegressionTarget
 from mmfusion_jax.data.label_checks import label_warnings
-from mmfusion_jax.runner.experiment import with_label_warnings
+from mmfusion_jax.runner.folds import with_label_warnings
 
 CLASSES = ("happy", "sad", "angry")
 

@@ -74,7 +74,7 @@ BINARY_FORMATS = (
     Format(b"\x78\x5e", "compressed (zlib), as joblib writes", _JOBLIB),
     Format(b"\x78\x9c", "compressed (zlib), as joblib writes", _JOBLIB),
     Format(b"\x78\xda", "compressed (zlib), as joblib writes", _JOBLIB),
-    Format(b"RIFF", "a sound or video file", "import the features made of it"),
+    Format(b"RIFF", "an audio or video file", "import the features made of it"),
     Format(b"ftyp", "a video file", "import the features made of it", 4),
     Format(b"%PDF", "a PDF", "download the data instead"),
     Format(
