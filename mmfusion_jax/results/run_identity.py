@@ -145,13 +145,13 @@ def data_differences(
     content: bool = True,
     separator: str = ", now ",
 ) -> list[str]:
-    """Returns what differs separator two fingerprints, a phrase for each part.
+    """Returns what differs between two fingerprints, a phrase for each part.
 
     Args:
         old: The first one.
         new: The second one.
         content: False compares neither inputs nor their scaling.
-        separator: Text separator the first value and the second one.
+        separator: Text between the first value and the second one.
     """
     found = []
     if old.dataset != new.dataset:
