@@ -119,7 +119,10 @@ def count_macs_per_example(model: Model, variables: PyTree, batch: Batch) -> Mac
         batch: Arrays or abstract arrays, of any number of examples.
     """
     forward = lambda v, b: model.apply(v, b, train=False)
-    row = lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
+    # Arrays of a pipeline can be int64, which JAX turns into int32, with a warning.
+    row = lambda x: jax.ShapeDtypeStruct(
+        (1, *x.shape[1:]), jax.dtypes.canonicalize_dtype(x.dtype)
+    )
     return count_macs(forward, variables, jax.tree.map(row, batch))
 
 

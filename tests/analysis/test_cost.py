@@ -11,6 +11,7 @@ from mmfusion_jax.analysis.cost import (
     bytes_of,
     compiled_memory,
     count_macs,
+    count_macs_per_example,
     count_parameters,
     output_shapes,
 )
@@ -61,6 +62,21 @@ def test_what_surrounds_a_product():
     dearer = lambda a: lax.cond(a[0, 0] > 0, lambda: a @ a @ a, lambda: a @ a)
     assert macs(dearer, square) == 2 * once
     assert macs(jax.vmap(lambda a: a @ a), (5, *square)) == 5 * once
+
+
+@pytest.mark.versions
+def test_labels_of_64_bits_are_counted_without_a_warning():
+    class Sum(nn.Module):
+        @nn.compact
+        def __call__(self, batch, *, train):
+            return batch.inputs["audio"] @ jnp.ones((3, 5)) + batch.labels["y"][:, None]
+
+    batch = Batch(
+        inputs={"audio": np.ones((4, 3), np.float32)},
+        masks={"audio": np.ones(4, bool)},
+        labels={"y": np.zeros(4, np.int64)},
+    )
+    assert count_macs_per_example(Sum(), {}, batch).total == 3 * 5
 
 
 def test_the_default_form_of_a_platform_counts():
