@@ -134,7 +134,8 @@ def list_command(command: ParsedCommand) -> None:
         _show(f"{shorten(store.name):{width}}  {size:>9}  {about}")
     total = format_size(sum(store.bytes for store in stores))
     folder = cache_folder("")
-    _show(f"{len(stores)} datasets, {total} in {folder}")
+    suffix = "" if len(stores) == 1 else "s"
+    _show(f"{len(stores)} dataset{suffix}, {total} in {folder}")
 
 
 def remove_command(command: ParsedCommand) -> int:
