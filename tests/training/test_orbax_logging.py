@@ -1,5 +1,6 @@
 """What orbax leaves behind is not printed; what others leave behind is."""
 
+import asyncio
 import gc
 import subprocess
 import sys
@@ -37,6 +38,30 @@ def _warnings_of(make) -> list[str]:
 )
 def test_tasks_that_never_began(make, count):
     assert len(_warnings_of(make)) == count
+
+
+FAILED_WRITE = (
+    'RESOURCE_EXHAUSTED: Error writing "key/0" in OCDBT database at local file '
+    '"/runs/checkpoints/3.orbax-checkpoint-tmp/": No space left on device'
+)
+FAILED_READ = (
+    'NOT_FOUND: Error opening "zarr" driver: Metadata at local file "/runs/3/.zarray" '
+    "does not exist [source locations='tensorstore/driver/kvs_backed_chunk_driver.cc']"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [(FAILED_WRITE, 0), (FAILED_READ, 0), ("of the user", 1)]
+)
+def test_futures_that_nobody_awaits(text, count, caplog):
+    silence_orbax()
+    loop = asyncio.new_event_loop()
+    future = loop.create_future()
+    future.set_exception(ValueError(text))
+    del future
+    gc.collect()
+    loop.close()
+    assert len([entry for entry in caplog.records if entry.name == "asyncio"]) == count
 
 
 @pytest.mark.ci
