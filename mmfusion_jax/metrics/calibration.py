@@ -179,7 +179,7 @@ def calibrate(
         test: Those of the test split, to measure the calibration on; None for none.
 
     Returns:
-        The calibration; None if a prediction is not finite or there is no example.
+        The calibration; None if a prediction is not finite or the split is empty.
     """
     parts = [part for part in (valid, test) if part]
     finite = all(np.isfinite(part["prediction"]).all() for part in parts)

@@ -63,7 +63,7 @@ def _rows(
         for label, score in zip(truth, prediction.reshape(-1), strict=True):
             yield [f"{label:.6g}", _cell(score, "{:.6g}")]
         return
-    finite = np.isfinite(prediction).all(axis=-1)
+    finite = np.atleast_1d(np.isfinite(prediction).all(axis=-1))
     for label, row, ok in zip(truth, answers(prediction, task), finite, strict=True):
         p = probabilities(row[None], temperature)[0]
         choice = p.argmax(axis=-1)
