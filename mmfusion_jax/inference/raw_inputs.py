@@ -431,8 +431,8 @@ class InputReader:
         remarks = [remark.text for remark in decoded.remarks]
         if (steps_read := len(decoded.record["audio"])) > steps:
             remarks.append(
-                f"the audio has {steps_read:d} steps: the first {steps:d}, the longest in the "
-                "training data, are used"
+                f"the audio has {steps_read:d} steps: the first {steps:d}, the longest "
+                "in the training data, are used"
             )
         if clip.text and "text" not in self.modalities:
             remarks.append("the model does not read text")
@@ -537,7 +537,8 @@ def _seconds(table: Path, line: int, name: str, text: str | None) -> float | Non
     if not 0 <= value < 1e9:
         raise DataError(
             "D41",
-            f"{table}, line {line}: {shown_name(name)}={shown(text)} is not a time in seconds.",
+            f"{table}, line {line}: {shown_name(name)}={shown(text)} is not a time in "
+            "seconds.",
             "such as 12.5",
         )
     return value

@@ -15,7 +15,13 @@ from mmfusion_jax.config.registry import is_import_path, package_of
 from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.data.pipeline import Pipeline
-from mmfusion_jax.errors import CheckpointError, ConfigError, shorten, shown
+from mmfusion_jax.errors import (
+    CheckpointError,
+    ConfigError,
+    shorten,
+    shown,
+    shown_name,
+)
 from mmfusion_jax.results.calibration_file import Calibration, read_calibration
 from mmfusion_jax.results.config_file import CONFIG_FILE, read_config
 from mmfusion_jax.results.experiment_result import read_result
