@@ -189,6 +189,9 @@ def test_equal_clips_with_two_labels_or_splits_are_refused(folder):
     spans = (
         text.replace("split\n", "split,start,end\n") + "\ncopy.wav,a,test,0.01,0.19\n"
     )
+    with pytest.raises(DataError, match=r"D47[\s\S]*copy\.wav@0.01-0.19: overlap, spl"):
+        load(folder, spans)
+    spans = spans.replace("0.wav,a,train", "0.wav,a,train,0,0.1").replace("0.01", "0.1")
     with pytest.raises(DataError, match=r"D10.*'0\.wav = copy\.wav' is in splits"):
         load(folder, spans)
 
