@@ -46,7 +46,6 @@ TABLES = {
     "too few of one class": rows_of("ababcc", "uvuvww"),
     "speaker is class, 2": rows_of("aaabbb", "xxxyyy"),
     "speaker is class, 3": rows_of("aaabbbccc", "xxxyyyzzz"),
-    "every class has its own speakers": rows_of("aaabbcc", "uuvxxyz"),
     "a class of one speaker": rows_of("ababcccc", "uuvvzzzz"),
     "speaker is class, one clip each": rows_of("ab", "xy"),
     "one speaker": rows_of("abababab", "xxxxxxxx"),
