@@ -662,10 +662,11 @@ _CODES = (
         "D73",
         "Clip or video in two splits",
         """A clip or a video of a feature file is in two splits, or two clips in
-        different splits have equal features in all modalities (data leakage). Use the
-        splits as published. `--drop_bad` leaves out copies of examples that are in a
-        later split too. A video is recognized from ids such as `abc$_$3`, `abc[3]`,
-        `abc/3` and, if all ids of the file have the form, `abc_3`; where ids do not
+        different splits, also train and valid, have equal features in all modalities
+        (data leakage). Use the splits as published. `data import --drop_bad` leaves out
+        copies of examples that are in a later split too; `--equal_clips` accepts them,
+        as `--config.data.equal_clips=True` must in a training. A video is recognized
+        from ids such as `abc$_$3`, `abc[3]`, `abc/3` and, if all ids of the file have the form, `abc_3`; where ids do not
         name videos, `data import` and `data check` print that this was not checked.""",
     ),
     _code(

@@ -11,6 +11,7 @@ from mmfusion_jax.config import build, build_data
 from mmfusion_jax.config.load import Config, load_config
 from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.data.datasets.sentiment_files import TEXTS
+from mmfusion_jax.data.feature_files.findings import copies
 from mmfusion_jax.data.feature_files.summary import FileSummary
 from mmfusion_jax.errors import UserError, shorten, shown_name
 from mmfusion_jax.training.step import make_eval_step
@@ -147,6 +148,7 @@ def _variants(word: str, found: FileSummary, file: str) -> Iterator[list[str]]:
     absent = [m for m in ("audio", "video") if m not in inputs]
     absent += [] if texts else ["text"]
     common = [f"--config.data.file={file}"] if file else []
+    common += ["--config.data.equal_clips=True"] if copies(found) else []
     common += [
         f"--config.model.encoders.{modality}=None"
         for modality in MODALITIES

@@ -17,6 +17,7 @@ from feature_files import (
     COUNTS,
     STEPS,
     WIDTHS,
+    equal_clips,
     lengths,
     mmsa,
     mult,
@@ -587,6 +588,9 @@ def test_imports_are_listed_and_removed(tmp_path, capsys, cache, monkeypatch):
     _, out, _ = data(capsys, "list", "--json")
     assert [store["name"] for store in json.loads(out)] == names[:3]
     assert min(store["bytes"] for store in json.loads(out)) > 1000
+    for store in json.loads(out):
+        assert store["kind"] == "imported" and store["source"].endswith(".pkl")
+        assert store["date"] == time.strftime("%Y-%m-%d")
 
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))  # not a terminal
     code, _, err = data(capsys, "remove", "sims")
@@ -638,6 +642,22 @@ def imported(tmp_path, capsys, root, name="mosi") -> tuple[list[str], str]:
     lines = [line for line in out.splitlines() if line.startswith("train: ")]
     assert all(line.startswith(start) for line in lines)
     return [line.removeprefix(start) for line in lines], out
+
+
+def test_json_of_an_import_has_the_commands_that_are_printed(tmp_path, capsys):
+    file = write(tmp_path / "own.pkl", equal_clips("train", "valid"))
+    words = ["import", str(file), "--dataset=mosi"]
+    code, _, err = data(capsys, *words, "--json")
+    assert code == 3 and "error[D73]" in err
+    _, out, _ = data(capsys, *words, "--equal_clips", "--json")
+    found = json.loads(out)
+    assert found["name"] == "mosi" and found["misfits"] == []
+    _, out, _ = data(capsys, *words, "--equal_clips")
+    printed = [line for line in out.splitlines() if line.startswith("train:  ")]
+    assert found["commands"] == [line.removeprefix("train:  ") for line in printed]
+    # The commands accept what the import was told to accept.
+    assert len(printed) == 3
+    assert all("--config.data.equal_clips=True" in line for line in printed)
 
 
 def without(root: dict, *names: str) -> dict:

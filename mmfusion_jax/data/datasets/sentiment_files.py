@@ -117,6 +117,7 @@ def load_sentiment_file(
     text: str = "vectors",
     standardize: Sequence[str] = (),
     label: str = "",
+    equal_clips: bool = False,
 ) -> Dataset:
     """Loads a dataset that was imported by `python -m mmfusion_jax data import`.
 
@@ -138,13 +139,17 @@ def load_sentiment_file(
         standardize: modalities to standardize with the statistics of the training
             split, with all of its examples; published models use the original features.
         label: the label in use; "" for any but "emotion".
+        equal_clips: accept examples with equal features in two splits.
 
     Raises:
         ConfigError: an option is unknown, or the file has no such label.
-        DataError: the dataset has not been imported, or the file has no such text.
+        DataError: the dataset has not been imported, the file has no such text, or
+            examples with equal features are in two splits.
     """
     spec = FEATURE_DATASETS[name]
     store, manifest = open_import(find_import(name, file, "--config.data.file"), name)
+    if not equal_clips:
+        _check_copies(manifest)
     splits = manifest.splits
     stored = _stored(manifest, text)
     standardizers = {m: _standardizer(splits["train"], stored, m) for m in standardize}
@@ -198,12 +203,14 @@ def outline(
     text: str = "vectors",
     standardize: Sequence[str] = (),
     label: str = "",
+    equal_clips: bool = False,
 ) -> Dataset:
     """Outline of `load_sentiment_file`; reads nothing.
 
     Releases differ in their shapes; these are those of `FeatureDatasetSpec.shapes`. How
     many examples have exactly one emotion is known from the file only.
     """
+    del file, equal_clips
     spec = FEATURE_DATASETS[name]
     steps = spec.shapes["text"][0]
     shapes: dict[str, Shape] = {m: (s, "float32") for m, s in spec.shapes.items()}
@@ -247,6 +254,17 @@ def _classes(
     if label == CLASS and spec.flags:
         found[CLASS] = spec.flags
     return found
+
+
+def _check_copies(manifest: ImportManifest) -> None:
+    """Raises DataError if examples with equal features are in two splits."""
+    if lines := copies(manifest):
+        raise DataError(
+            "D73",
+            f"{shorten(manifest.file)}: {lines[0]}.",
+            "--config.data.equal_clips=True accepts them; data import --drop_bad "
+            "leaves them out of the earlier split",
+        )
 
 
 def _check_emotions(manifest: ImportManifest, label: str) -> None:
@@ -305,6 +323,7 @@ class SentimentLoader(Protocol):
         text: Literal["vectors", "bert", "words"] = "vectors",
         standardize: Sequence[str] = (),
         label: str = "",
+        equal_clips: bool = False,
     ) -> Dataset: ...
 
 
@@ -334,9 +353,15 @@ def _loader(name: str) -> SentimentLoader:
         text: Literal["vectors", "bert", "words"] = "vectors",
         standardize: Sequence[str] = (),
         label: str = "",
+        equal_clips: bool = False,
     ) -> Dataset:
         return load_sentiment_file(
-            name, file=file, text=text, standardize=standardize, label=label
+            name,
+            file=file,
+            text=text,
+            standardize=standardize,
+            label=label,
+            equal_clips=equal_clips,
         )
 
     title = FEATURE_DATASETS[name].title

@@ -104,21 +104,19 @@ def leaks(found: FileSummary, videos: Videos) -> list[str]:
     return []
 
 
-def copies(found: FileSummary, *, of_test: bool = False) -> list[str]:
+def copies(found: FileSummary) -> list[str]:
     """Returns a sentence on clips that have equal features in two splits, if any.
 
     Args:
         found: The file. One with a published checksum is used as it is.
-        of_test: Only those of which one is in the test split.
     """
-    equal = [one for one in found.equal if "test" in one.splits or not of_test]
-    if not equal or found.known:
+    if not found.equal or found.known:
         return []
-    pairs = [_equal(one, found.splits) for one in equal[:MOST]]
-    listed = _and_more(pairs, len(equal))
+    pairs = [_equal(one, found.splits) for one in found.equal[:MOST]]
+    listed = _and_more(pairs, len(found.equal))
     return [
-        f"{len(equal)} clips have equal features of all modalities in two splits (data "
-        f"leakage): {listed}"
+        f"{len(found.equal)} clips have equal features of all modalities in two "
+        f"splits (data leakage): {listed}"
     ]
 
 
