@@ -296,7 +296,10 @@ _CODES = (
         """The data has a token id for which the encoder has no embedding; its output
         would be NaN. The message shows the config field, its value and the range of
         the ids. Set `vocab_size` to the size of the vocabulary that the ids are
-        from.""",
+        from. The vocabulary of pretrained weights cannot be changed: use weights of the
+        vocabulary that the ids are from, with its `vocab_size`, or ids of the
+        vocabulary of the weights; transcripts of clips get these with
+        `config.data.vocabulary`.""",
     ),
     _code(
         "C31",
@@ -666,8 +669,9 @@ _CODES = (
         (data leakage). Use the splits as published. `data import --drop_bad` leaves out
         copies of examples that are in a later split too; `--equal_clips` accepts them,
         as `--config.data.equal_clips=True` must in a training. A video is recognized
-        from ids such as `abc$_$3`, `abc[3]`, `abc/3` and, if all ids of the file have the form, `abc_3`; where ids do not
-        name videos, `data import` and `data check` print that this was not checked.""",
+        from ids such as `abc$_$3`, `abc[3]`, `abc/3` and, if all ids of the file have
+        the form, `abc_3`; where ids do not name videos, `data import` and `data check`
+        print that this was not checked.""",
     ),
     _code(
         "D74",
