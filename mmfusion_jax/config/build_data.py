@@ -170,13 +170,13 @@ def check_ids(spec: ExperimentSpec, data: Dataset) -> None:
                 "C30",
                 f"config.model.encoders.{shown_name(modality)}.vocab_size={size}: "
                 f"{data.title} has ids from {low:d} to {high:d}.",
-                _fix_ids(spec, data, modality, high)
+                _fix_ids(spec, modality, high)
                 if low >= 0
                 else "ids start at 0: fix the data",
             )
 
 
-def _fix_ids(spec: ExperimentSpec, data: Dataset, modality: str, high: int) -> str:
+def _fix_ids(spec: ExperimentSpec, modality: str, high: int) -> str:
     """Returns how an encoder gets an embedding for every id.
 
     The embeddings of pretrained weights are those of one vocabulary: a larger
@@ -184,7 +184,6 @@ def _fix_ids(spec: ExperimentSpec, data: Dataset, modality: str, high: int) -> s
 
     Args:
         spec: The experiment.
-        data: The dataset.
         modality: The modality of the ids.
         high: The largest id.
     """
@@ -192,7 +191,7 @@ def _fix_ids(spec: ExperimentSpec, data: Dataset, modality: str, high: int) -> s
     weights = spec.model.weights.get(modality, RANDOM)
     if weights == RANDOM:
         return f"{encoder}.vocab_size={high + 1:d}"
-    if data.preprocessing.tokenizer is not None:
+    if "vocabulary" in inspect.signature(spec.data.dataset.target).parameters:
         return (
             f"--config.data.vocabulary={shorten(weights, 1000)} makes ids of the "
             "vocabulary of the pretrained weights, which is beside them"

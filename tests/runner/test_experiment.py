@@ -1,6 +1,5 @@
 """Whole runs: they conclude, go on, refuse another config, and stop on bad numbers."""
 
-import dataclasses
 import re
 import shutil
 import signal
@@ -35,7 +34,6 @@ from mmfusion_jax.results.experiment_result import ExperimentResult
 from mmfusion_jax.results.json_file import read_json
 from mmfusion_jax.results.metrics_file import read_metrics
 from mmfusion_jax.results.model_result import NotFinite
-from mmfusion_jax.results.predictor_file import Preprocessing, Tokenizer
 from mmfusion_jax.runner import experiment
 from mmfusion_jax.runner.trainer import Trainer
 from mmfusion_jax.training.plan import SelectionState
@@ -170,23 +168,24 @@ def test_pretrained_weights_are_not_given_another_vocabulary_size():
         {"text": np.array([[1, 29000]])}, {"text": np.ones((1, 2), bool)}, {}
     )
     data = Dataset("words", "words (made up)", {"train": source, "test": source})
-    tokenizer = Tokenizer(["[PAD]"] * 30000, 2, lowercase=True)
-    clips = dataclasses.replace(data, preprocessing=Preprocessing(tokenizer=tokenizer))
 
-    def fix(data):
+    def fix():
         with pytest.raises(ConfigError, match="C30|ids from 0 to 29000") as caught:
             build_data.check_ids(resolve(asked), data)
         assert caught.value.code == "C30"
         return caught.value.fix
 
     text = "--config.model.encoders.text"
-    assert "vocab_size=29001" not in fix(data)
-    assert f"{text}.weights=FILE {text}.vocab_size=30522" in fix(data)
-    assert "whose ids are of the vocabulary of x" in fix(data)
-    assert fix(clips).startswith("--config.data.vocabulary=x makes ids of the")
+    assert "vocab_size=29001" not in fix()
+    assert f"{text}.weights=FILE {text}.vocab_size=30522" in fix()
+    assert "whose ids are of the vocabulary of x" in fix()
     # One that starts at random has any size.
     asked.model.encoders.text.weights = "random"
-    assert fix(clips) == fix(data) == f"{text}.vocab_size=29001"
+    assert fix() == f"{text}.vocab_size=29001"
+    # Transcripts of clips become ids of any vocabulary.
+    asked.model.encoders.text.weights = "x"
+    asked.data = dict(asked.data, name="clips", data_dir="x")
+    assert fix().startswith("--config.data.vocabulary=x makes ids of the")
 
 
 def test_evaluation_repeats_the_scores(finished):

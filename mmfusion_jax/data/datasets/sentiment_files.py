@@ -37,6 +37,7 @@ from mmfusion_jax.data.feature_files.known_datasets import (
     FeatureDatasetSpec,
 )
 from mmfusion_jax.data.feature_files.summary import SplitStats
+from mmfusion_jax.data.feature_files.vocabulary import UNKNOWN_TOKEN
 from mmfusion_jax.data.option_checks import check_choice
 from mmfusion_jax.data.outline import Shape, outline_dataset
 from mmfusion_jax.data.preprocessing import (
@@ -56,7 +57,7 @@ from mmfusion_jax.errors import (
     shown_name,
     suggest,
 )
-from mmfusion_jax.results.predictor_file import Preprocessing
+from mmfusion_jax.results.predictor_file import Preprocessing, Tokenizer
 from mmfusion_jax.results.run_identity import sha256_json
 
 TEXTS = {"vectors": "text", "bert": "pieces", "words": "words"}
@@ -192,7 +193,10 @@ def load_sentiment_file(
         ids=_id_range(splits, stored),
         example_ids=unique_ids(ids),
         facts=facts,
-        preprocessing=Preprocessing({m: s.scaling for m, s in standardizers.items()}),
+        preprocessing=Preprocessing(
+            {m: s.scaling for m, s in standardizers.items()},
+            tokenizer=_tokenizer(manifest, stored, lengths),
+        ),
     )
 
 
@@ -254,6 +258,17 @@ def _classes(
     if label == CLASS and spec.flags:
         found[CLASS] = spec.flags
     return found
+
+
+def _tokenizer(
+    manifest: ImportManifest, stored: Mapping[str, str], lengths: Mapping[str, int]
+) -> Tokenizer | None:
+    """Returns how words became ids; None if the text is not words of the import."""
+    if stored.get("text") != TEXTS["words"] or not manifest.vocabulary:
+        return None
+    return Tokenizer(
+        [UNKNOWN_TOKEN, *manifest.vocabulary], lengths["text"], lowercase=False
+    )
 
 
 def _check_copies(manifest: ImportManifest) -> None:

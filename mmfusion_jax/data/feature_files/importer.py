@@ -47,6 +47,7 @@ from mmfusion_jax.data.storage.array_record_store import (
 )
 from mmfusion_jax.data.storage.progress import track
 from mmfusion_jax.errors import DataError, shorten, shown_name
+from mmfusion_jax.results.run_identity import sha256_json
 
 FOLDER = "imported"
 """Folder of the cache with a folder for each dataset."""
@@ -113,7 +114,8 @@ def import_file(
     already_imported = folder.exists()
     splits = {s: _records(s, part) for s, part in source.splits.items()}
     features = _features(source.splits["train"])
-    write_store(folder, features, splits, manifest_fields(summary))
+    fields = manifest_fields(summary, source.vocabulary)
+    write_store(folder, features, splits, fields)
     # Also checks a store that an earlier import wrote.
     open_import(folder, name)
     return ImportSummary(
@@ -224,6 +226,9 @@ def _not_finite(path: Path, splits: Mapping[str, SplitStats]) -> DataError:
 def _short_hash(source: Source, summary: FileSummary) -> str:
     """Eight hex digits that identify the file and how it was imported."""
     key = f"{VERSION} {source.sha256}"
+    # An import without its words, as by earlier versions, is not that of the file.
+    if source.vocabulary:
+        key += f" {sha256_json([*source.vocabulary])}"
     # With other examples left out, it is other data.
     for one in summary.dropped:
         key += f" {one.split} {one.index:d}"
