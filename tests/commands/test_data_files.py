@@ -473,6 +473,26 @@ def test_one_emotion_is_a_class_and_the_other_examples_are_left_out(capsys):
     assert "not comparable with an accuracy over four" in flags.facts["warnings"][-1]
 
 
+@pytest.mark.ci
+def test_emotions_without_scores_have_commands(tmp_path, capsys, traced):
+    """Every command traces its loss on the flags, or on the one that is set."""
+    arrays = npz()
+    for split, count in COUNTS.items():
+        del arrays[f"{split}_score"]
+        arrays[f"{split}_emotions"] = np.eye(6, dtype="i4")[np.arange(count) % 6]
+    np.savez("own.npz", **arrays)  # pyright: ignore[reportArgumentType]
+    code, out, _ = data(capsys, "import", "own.npz", "--dataset=mosei", "--json")
+    assert code == 0
+    found = [line.split("configs/")[1] for line in json.loads(out)["commands"]]
+    flags = "--config.data.label=emotions --config.losses.task.name=multilabel"
+    assert found == [
+        f"mea.py:mosei {flags} --config.train.selection_metric=f1",
+        f"mcl_mcf.py:mosei_vectors {flags} --config.train.selection_metric=f1",
+        "hetero_fusion_net.py:mosei --config.data.label=emotion",
+        "of_cmaer_cat.py:mosei --config.data.label=emotion",
+    ]
+
+
 def test_emotions_of_mosei_where_a_file_has_them(tmp_path, capsys):
     root = mult(aligned=True)
     file = write(tmp_path / "plain.pkl", root)

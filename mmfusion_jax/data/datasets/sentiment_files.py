@@ -35,6 +35,7 @@ from mmfusion_jax.data.feature_files.known_datasets import (
     FEATURE_DATASETS,
     POLARITIES,
     FeatureDatasetSpec,
+    main_label,
 )
 from mmfusion_jax.data.feature_files.summary import SplitStats
 from mmfusion_jax.data.feature_files.vocabulary import UNKNOWN_TOKEN
@@ -131,6 +132,7 @@ def load_sentiment_file(
     with the classes `POLARITIES`; in IEMOCAP, and in files of CMU-MOSEI that have
     them, "emotions", (k) int32 0 or 1, and, if it is the label in use, "emotion", the
     class of the one flag that is set. Examples with none or several are then left out.
+    Files of CMU-MOSEI with emotions only have neither score nor polarity.
 
     Args:
         name: key of `FEATURE_DATASETS`.
@@ -156,7 +158,7 @@ def load_sentiment_file(
     standardizers = {m: _standardizer(splits["train"], stored, m) for m in standardize}
     longest = lambda one: max(p.inputs[one].steps.maximum for p in splits.values())
     lengths = {modality: max(1, longest(one)) for modality, one in stored.items()}
-    _check_emotions(manifest, label)
+    _check_label(manifest, label)
     labels = {split: _labels(part) for split, part in splits.items()}
     rows = {split: np.arange(part.count) for split, part in splits.items()}
     left_out: dict[str, LeftOut] = {}
@@ -179,11 +181,12 @@ def load_sentiment_file(
     release = manifest.known or store.folder.name
     facts = _facts(store, manifest, text, standardize)
     facts["counts"] = {split: len(source) for split, source in sources.items()}
-    facts["warnings"] += _label_remarks(spec, label or spec.label, left_out)
+    in_use = label or main_label(spec, labels["train"])
+    facts["warnings"] += _label_remarks(spec, in_use, left_out)
     ids = {s: [part.ids[i] for i in rows[s] if part.ids] for s, part in splits.items()}
     return Dataset(
         name,
-        _title(spec, label or spec.label, release),
+        _title(spec, in_use, release),
         sources,
         _classes(spec, label, bool(scores)),
         labels=labels,
@@ -282,8 +285,17 @@ def _check_copies(manifest: ImportManifest) -> None:
         )
 
 
-def _check_emotions(manifest: ImportManifest, label: str) -> None:
-    """Raises ConfigError if the label in use requires flags that the file lacks."""
+def _check_label(manifest: ImportManifest, label: str) -> None:
+    """Raises ConfigError if the label in use requires labels that the file lacks."""
+    labels = manifest.splits["train"].labels
+    if label in ("score", "polarity") and "score" not in labels:
+        raise ConfigError(
+            "C07",
+            f"config.data.label={shown(label)}: {shorten(manifest.file)} has emotions "
+            "and no scores.",
+            f"--config.data.label={CLASS} with a loss for classes, or "
+            f"--config.data.label={FLAGS} --config.losses.task.name=multilabel",
+        )
     if label in (FLAGS, CLASS) and FLAGS not in manifest.splits["train"].flags:
         raise ConfigError(
             "C07",

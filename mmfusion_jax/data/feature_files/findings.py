@@ -9,7 +9,7 @@ import numpy as np
 from mmfusion_jax.data.feature_files.bad_examples import list_bad
 from mmfusion_jax.data.feature_files.emotion_labels import CLASS, FLAGS, one_class
 from mmfusion_jax.data.feature_files.example_ids import Videos, find_videos
-from mmfusion_jax.data.feature_files.known_datasets import POLARITIES
+from mmfusion_jax.data.feature_files.known_datasets import POLARITIES, main_label
 from mmfusion_jax.data.feature_files.leaks import (
     MOST,
     EqualExamples,
@@ -180,7 +180,8 @@ def _label_problems(found: FileSummary) -> list[str]:
                     f"{split}: {count:d} values of label "
                     f"{shown(name)} are NaN or infinite"
                 )
-    main = [found.spec.label] if found.spec else list(found.splits["train"].labels)
+    labels = found.splits["train"].labels
+    main = [main_label(found.spec, labels)] if found.spec else list(labels)
     return lines + [line for name in main for line in _constant(found, name)]
 
 
@@ -197,7 +198,8 @@ def _other_labels(found: FileSummary) -> list[str]:
     if spec is None:
         return []
     labels = splits["train"].labels
-    lines = [line for n in labels if n != spec.label for line in _constant(found, n)]
+    main = main_label(spec, labels)
+    lines = [line for n in labels if n != main for line in _constant(found, n)]
     if FLAGS in labels:
         classes = {s: one_class(part.labels[FLAGS])[1] for s, part in splits.items()}
         if classes["train"].size:

@@ -213,7 +213,7 @@ _LAYOUTS: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
         _source_target,
         "in the layout of HHMPN: src-text, src-audio, src-visual; it has emotions and "
         "no sentiment scores",
-        SECTION.format("HHMPN"),
+        f"{SECTION.format('HHMPN')}; --dataset=mosei imports it, emotions only",
     ),
     (
         _by_emotion,
