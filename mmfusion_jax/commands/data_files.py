@@ -172,11 +172,11 @@ def _import_av_mnist(command: ParsedCommand) -> None:
     from mmfusion_jax.data.datasets.av_mnist.build_store import build_or_open
 
     stores = build_or_open(command.positional)
-    train = f"python -m mmfusion_jax.main --config={AV_MNIST_CONFIG}"
-    _print_av_mnist(command, command.positional, commands=[train])
+    line = f"python -m mmfusion_jax.main --config={AV_MNIST_CONFIG}"
+    _print_av_mnist(command, command.positional, commands=[line])
     if not command.flags["json"]:
         _print_imported(stores.folder, stores.reused)
-        _show(f"train:  {train}")
+        _show(f"train:  {line}")
 
 
 def _print_imported(folder: str | Path, already_imported: bool) -> None:

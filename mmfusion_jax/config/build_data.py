@@ -166,13 +166,12 @@ def check_ids(spec: ExperimentSpec, data: Dataset) -> None:
             continue
         low, high = data.id_range(modality)
         if low < 0 or high >= size:
+            fix = _fix_ids(spec, modality, high)
             raise ConfigError(
                 "C30",
                 f"config.model.encoders.{shown_name(modality)}.vocab_size={size}: "
                 f"{data.title} has ids from {low:d} to {high:d}.",
-                _fix_ids(spec, modality, high)
-                if low >= 0
-                else "ids start at 0: fix the data",
+                fix if low >= 0 else "ids start at 0: fix the data",
             )
 
 
@@ -187,17 +186,17 @@ def _fix_ids(spec: ExperimentSpec, modality: str, high: int) -> str:
         modality: The modality of the ids.
         high: The largest id.
     """
-    encoder = f"--config.model.encoders.{shown_name(modality)}"
+    where = f"--config.model.encoders.{shown_name(modality)}"
     weights = spec.model.weights.get(modality, RANDOM)
     if weights == RANDOM:
-        return f"{encoder}.vocab_size={high + 1:d}"
+        return f"{where}.vocab_size={high + 1:d}"
     if "vocabulary" in inspect.signature(spec.data.dataset.target).parameters:
         return (
             f"--config.data.vocabulary={shorten(weights, 1000)} makes ids of the "
             "vocabulary of the pretrained weights, which is beside them"
         )
     fitting = [
-        f"{encoder}.weights=FILE {encoder}.vocab_size={size:d} with weights of "
+        f"{where}.weights=FILE {where}.vocab_size={size:d} with weights of "
         f"{shorten(name)}"
         for name, size in VOCABULARY_SIZES.items()
         if size > high and spec.model.encoders[modality].name == "bert"

@@ -6,7 +6,14 @@ from typing import TypeVar
 
 import numpy as np
 
-from mmfusion_jax.errors import ConfigError, DataError, join_names, shown, suggest
+from mmfusion_jax.errors import (
+    ConfigError,
+    DataError,
+    join_names,
+    shown,
+    shown_name,
+    suggest,
+)
 
 SPLITS = ("train", "valid", "test")
 PROTOCOLS = ("validation", "fixed_epochs", "as_published")
@@ -81,12 +88,13 @@ def cross_validation_split(
     """
     check_protocol(protocol)
     tested_groups = size or 1
+    fix = _working_folds(len(groups), protocol, size)
     if folds < 2 or folds > len(groups) // tested_groups:
         raise ConfigError(
             "C06",
             f"config.data.folds={folds} does not work with {len(groups)} groups of "
             f"which every fold tests {tested_groups:d}.",
-            _working_folds(len(groups), protocol, size),
+            fix,
         )
     if not 0 <= fold < folds:
         raise ConfigError(
@@ -109,7 +117,7 @@ def cross_validation_split(
             "C06",
             f"config.protocol={shown(protocol)} leaves an empty training split with "
             f"config.data.folds={folds}.",
-            _working_folds(len(groups), protocol, size),
+            fix,
         )
     return {"train": train, **splits}
 
@@ -129,9 +137,11 @@ def _working_folds(count: int, protocol: str, size: int | None) -> str:
         most = count // (size or 1)
         if least > most or (size is not None and held_out * size >= count):
             continue
-        flag = f"--config.data.folds={least:d}"
-        flag += f" to {most:d}" if most > least else ""
-        return flag if other == protocol else f"--config.protocol={other} {flag}"
+        what = f"--config.data.folds={least:d}"
+        what += f" to {most:d}" if most > least else ""
+        if other == protocol:
+            return what
+        return f"--config.protocol={shown_name(other)} {what}"
     return f"add data: {count:d} groups are too few to train on some and test others"
 
 

@@ -138,12 +138,12 @@ def _by_column(
     yield _without_classes(rows, options)
     yield _assigned(rows, groups, options)
     if ignored := _ignore_speakers(rows):
-        text = "ignores the speakers"
-        yield (_Fix(text, ignored, options, (_NO_SPEAKERS,)),)
+        what = "ignores the speakers"
+        yield (_Fix(what, ignored, options, (_NO_SPEAKERS,)),)
         moves = _into_train(ignored, {}, options)
         yield (
             dataclasses.replace(
-                fix, text=f"{text}, and {shorten(fix.text)}", flags=(_NO_SPEAKERS,)
+                fix, text=f"{what}, and {shorten(fix.text)}", flags=(_NO_SPEAKERS,)
             )
             for fix in moves
         )
@@ -193,11 +193,11 @@ def _without_speakers(
     ignored = _ignore_speakers(rows)
     if not ignored:
         return
-    text = "splits at random by class: scores then hold for these speakers only"
-    yield _Fix(text, ignored, options, (_NO_SPEAKERS,))
+    what = "splits at random by class: scores then hold for these speakers only"
+    yield _Fix(what, ignored, options, (_NO_SPEAKERS,))
     for fix in _without_validation(ignored, options):
         flags = (_NO_SPEAKERS, *fix.flags)
-        about = f"{text}, and {LAST_STEP}"
+        about = f"{what}, and {LAST_STEP}"
         yield dataclasses.replace(fix, text=about, flags=flags)
 
 
@@ -241,8 +241,8 @@ def _one_split(
             dataclasses.replace(row, split=split) if groups[row.key] in shared else row
             for row in rows
         ]
-        text = f"set split to {split} for {_all_of(rows, shared)}"
-        yield _Fix(text, moved, options)
+        listed = _all_of(rows, shared)
+        yield _Fix(f"set split to {split} for {listed}", moved, options)
 
 
 def _into_train(
@@ -259,7 +259,8 @@ def _into_train(
     if groups:
         names = list(dict.fromkeys(groups[row.key] for row in first.values()))
         is_moved = lambda row: groups[row.key] in names
-        what = f"for {_all_of(rows, names)}"
+        listed = _all_of(rows, names)
+        what = f"for {listed}"
     else:
         keys = {row.key for row in first.values()}
         is_moved = lambda row: row.key in keys

@@ -228,7 +228,8 @@ def _short_hash(source: Source, summary: FileSummary) -> str:
     key = f"{VERSION} {source.sha256}"
     # An import without its words, as by earlier versions, is not that of the file.
     if source.vocabulary:
-        key += f" {sha256_json([*source.vocabulary])}"
+        sha256 = sha256_json([*source.vocabulary])
+        key += f" {sha256}"
     # With other examples left out, it is other data.
     for one in summary.dropped:
         key += f" {one.split} {one.index:d}"

@@ -104,20 +104,20 @@ def _not_csv(path: Path, text: str, first: int, error: csv.Error) -> DataError:
     row = "".join(lines[first - 1 :])
     found = _quoted_cell(row)
     if found is None:
-        return DataError("D41", f"{path} line {first}: {shorten(error)}.", AS_CSV)
+        return DataError("D41", f"{path} line {first:d}: {shorten(error)}.", AS_CSV)
     start, end, is_closed = found
     opened, stopped = (first + _line_breaks(row[:i]) for i in (start, end))
     line = shown(row[start + 1 :].splitlines()[0] if row[start + 1 :] else "")
     seen = (
-        f"closed in line {stopped}, before {shown(row[end:].splitlines()[0])}, where a "
-        "comma or the end of the line must follow"
+        f"closed in line {stopped:d}, before {shown(row[end:].splitlines()[0])}, where "
+        "a comma or the end of the line must follow"
         if is_closed
         else f"not closed, so that all lines up to line {len(lines)}, the last, are "
         "read as one cell"
     )
     return DataError(
         "D41",
-        f"{path} line {opened}: the quotation mark before {line} is {shorten(seen)}.",
+        f"{path} line {opened:d}: the quotation mark before {line} is {shorten(seen)}.",
         QUOTE_FIX,
     )
 
@@ -127,7 +127,7 @@ def _quoted_cell(row: str) -> tuple[int, int, bool] | None:
 
     Returns:
         Positions of its opening quotation mark and of its end, and whether it is
-        closed; None if there is no such cell.
+        closed; None without such a cell.
     """
     start = 0
     while match := _CELL.match(row, start):
