@@ -22,6 +22,9 @@ FOLDER = "checksums"
 UNREADABLE = ""
 """Checksum of a file that cannot be read; the decoder reports why."""
 
+_LARGE = 1_000_000_000
+"""Number of bytes whose reading takes so long that its progress is shown."""
+
 _SETTLED_NS = 2_000_000_000
 
 
@@ -65,7 +68,10 @@ def _of_folder(folder: Path, files: Sequence[Path]) -> dict[Path, str]:
     states = {file: file_state(file) for file in files}
     changed = [f for f in files if known.get(f.name, ("",))[1:] != states[f]]
     fresh = {}
-    for file in track(changed, len(changed), f"reading {len(changed)} files"):
+    work: Iterable[Path] = changed
+    if sum(states[file][0] for file in changed) > _LARGE:
+        work = track(changed, len(changed), f"reading {len(changed)} files")
+    for file in work:
         fresh[file] = _sha256(file)
     # A file that was changed a moment ago can be changed once more without another
     # time, as clocks of file systems are coarse: its checksum is not kept.
