@@ -530,22 +530,24 @@ _CODES = (
         "D45",
         "Data cannot be split",
         """The train or test split is empty, a fold requires actors that are missing,
-        there are fewer speakers than splits, or no video is marked for validation.""",
+        there are fewer speakers than splits, or no video is marked for validation. For
+        clips, the message offers only what has been tried on this labels file.""",
     ),
     _code(
         "D46",
         "Class missing from training",
         """A split contains a class without training examples, which a model could
         never predict. Move some of its clips to the training split, or remove the
-        class.""",
+        class; the message names what works for this labels file.""",
     ),
     _code(
         "D47",
         "Equal clips differ",
         """Rows of the labels file have files with the same content, and the same start
         and end, but another label, score or split. A clip with two labels cannot be
-        learned, and one in two splits is data leakage. Remove one row of each pair, or
-        accept them with `config.data.equal_clips`.""",
+        learned, and one in two splits is data leakage. So are segments of a file that
+        overlap and are in two splits, whoever speaks in them. Remove one row of each
+        pair, or accept them with `config.data.equal_clips`.""",
     ),
     _code(
         "D48",
