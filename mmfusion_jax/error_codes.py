@@ -296,7 +296,10 @@ _CODES = (
         """The data has a token id for which the encoder has no embedding; its output
         would be NaN. The message shows the config field, its value and the range of
         the ids. Set `vocab_size` to the size of the vocabulary that the ids are
-        from.""",
+        from. The vocabulary of pretrained weights cannot be changed: use weights of the
+        vocabulary that the ids are from, with its `vocab_size`, or ids of the
+        vocabulary of the weights; transcripts of clips get these with
+        `config.data.vocabulary`.""",
     ),
     _code(
         "C31",
@@ -544,22 +547,24 @@ _CODES = (
         "D45",
         "Data cannot be split",
         """The train or test split is empty, a fold requires actors that are missing,
-        there are fewer speakers than splits, or no video is marked for validation.""",
+        there are fewer speakers than splits, or no video is marked for validation. For
+        clips, the message offers only what has been tried on this labels file.""",
     ),
     _code(
         "D46",
         "Class missing from training",
         """A split contains a class without training examples, which a model could
         never predict. Move some of its clips to the training split, or remove the
-        class.""",
+        class; the message names what works for this labels file.""",
     ),
     _code(
         "D47",
         "Equal clips differ",
         """Rows of the labels file have files with the same content, and the same start
         and end, but another label, score or split. A clip with two labels cannot be
-        learned, and one in two splits is data leakage. Remove one row of each pair, or
-        accept them with `config.data.equal_clips`.""",
+        learned, and one in two splits is data leakage. So are segments of a file that
+        overlap and are in two splits, whoever speaks in them. Remove one row of each
+        pair, or accept them with `config.data.equal_clips`.""",
     ),
     _code(
         "D48",
@@ -679,11 +684,13 @@ _CODES = (
         "D73",
         "Clip or video in two splits",
         """A clip or a video of a feature file is in two splits, or two clips in
-        different splits have equal features in all modalities (data leakage). Use the
-        splits as published. `--drop_bad` leaves out copies of examples that are in a
-        later split too. A video is recognized from ids such as `abc$_$3`, `abc[3]`,
-        `abc/3` and, if all ids of the file have the form, `abc_3`; where ids do not
-        name videos, `data import` and `data check` print that this was not checked.""",
+        different splits, also train and valid, have equal features in all modalities
+        (data leakage). Use the splits as published. `data import --drop_bad` leaves out
+        copies of examples that are in a later split too; `--equal_clips` accepts them,
+        as `--config.data.equal_clips=True` must in a training. A video is recognized
+        from ids such as `abc$_$3`, `abc[3]`, `abc/3` and, if all ids of the file have
+        the form, `abc_3`; where ids do not name videos, `data import` and `data check`
+        print that this was not checked.""",
     ),
     _code(
         "D74",

@@ -137,3 +137,14 @@ def write_mmim(folder: Path) -> Path:
     for split, name in (("train", "train"), ("valid", "dev"), ("test", "test")):
         write(folder / f"{name}.pkl", mmim(split), 2)
     return folder
+
+
+def equal_clips(first: str, second: str) -> dict:
+    """A file in which one clip of a split is also in another one, with another id."""
+    root = mmsa()
+    one, other = root[first], root[second]
+    for name in ("text", "text_bert", "audio", "vision"):
+        other[name][1] = one[name][0]
+    for name in ("audio_lengths", "vision_lengths"):
+        other[name][1] = one[name][0]
+    return root

@@ -4,10 +4,12 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from mmfusion_jax.data.feature_files.emotion_labels import FLAGS
 from mmfusion_jax.data.feature_files.findings import Findings, find_problems
 from mmfusion_jax.data.feature_files.known_datasets import (
     POLARITIES,
     FeatureDatasetSpec,
+    main_label,
 )
 from mmfusion_jax.data.feature_files.summary import (
     FileSummary,
@@ -56,14 +58,17 @@ def label_summary(
         for name, values in part.labels.items():
             what = _distribution(values, spec)
             yield f"  {split}: {shown_name(name)}: {what}"
-    task = None
-    if spec is not None and spec.target is not None:
-        task = Regression(spec.label, spec.target)
-    elif spec is not None and spec.flags:
-        task = Multilabel(spec.label, spec.flags)
-    if spec is None or task is None:
+    if spec is None:
         return
-    train, test = (splits[s].labels[spec.label] for s in ("train", "test"))
+    label = main_label(spec, splits["train"].labels)
+    task = None
+    if label == FLAGS:
+        task = Multilabel(label, spec.flags)
+    elif spec.target is not None:
+        task = Regression(label, spec.target)
+    if task is None:
+        return
+    train, test = (splits[s].labels[label] for s in ("train", "test"))
     baseline = constant_baseline_scores(task, train, test)
     parts = [
         f"{shown_name(info.label)} "

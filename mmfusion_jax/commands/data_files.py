@@ -24,6 +24,7 @@ from mmfusion_jax.errors import ConfigError, printable, shorten, shown_name
 
 # Slow to import, and needed only once the flags are known to be valid.
 if TYPE_CHECKING:
+    from mmfusion_jax.commands.train_commands import TrainCommands
     from mmfusion_jax.data.feature_files.summary import FileSummary
 
 T = TypeVar("T")
@@ -46,6 +47,7 @@ def import_command(command: ParsedCommand) -> None:
         return
     # Slow imports, needed only once the flags are known to be valid.
     from mmfusion_jax.commands.check_features import finding_lines
+    from mmfusion_jax.commands.train_commands import find_train_commands
     from mmfusion_jax.data.datasets.sentiment_files import (
         describe_imports,
         list_imports,
@@ -67,31 +69,30 @@ def import_command(command: ParsedCommand) -> None:
         "parent": str(cache_folder(FOLDER) / name),
         "nan_to_zero": command.flags["nan_to_zero"],
         "drop_bad": command.flags["drop_bad"],
+        "equal_clips": command.flags["equal_clips"],
     }
     found = _run_sandboxed("import_file", arguments, ImportSummary, path, command)
+    # With several imports, the commands must name one of them.
+    imports = list_imports(name)
+    file = Path(found.folder).name if len(imports) > 1 else ""
+    training = find_train_commands(found, file)
     if command.flags["json"]:
-        _print_json(found)
+        _print_json({**vars(found), **vars(training)})
         return
     _show("\n".join([*header_lines(found), *table_lines(found), *class_lines(found)]))
     for line in finding_lines(find_problems(found)):
         _show(f"  {line}")
     _print_imported(found.folder, found.already_imported)
     _show(f"license: {shorten(found.license)}")
-    # With several imports, the commands must name one of them.
-    imports = list_imports(name)
-    file = Path(found.folder).name if len(imports) > 1 else ""
     for line in describe_imports(name, imports) if file else ():
         _show(f"  import of {shown_name(name)}: {line}")
-    _print_train_commands(found, file)
+    _print_train_commands(training)
     suffix = f" --file={file}" if file else ""
     _show(f"check:  python -m mmfusion_jax data check {shown_name(name)}{suffix}")
 
 
-def _print_train_commands(found: "FileSummary", file: str) -> None:
+def _print_train_commands(training: "TrainCommands") -> None:
     """Prints the commands that train on an import, each of them traced before."""
-    from mmfusion_jax.commands.train_commands import find_train_commands
-
-    training = find_train_commands(found, file)
     for line in training.misfits:
         _show(f"  {line}")
     for line in training.commands:
@@ -171,10 +172,11 @@ def _import_av_mnist(command: ParsedCommand) -> None:
     from mmfusion_jax.data.datasets.av_mnist.build_store import build_or_open
 
     stores = build_or_open(command.positional)
-    _print_av_mnist(command, command.positional)
+    line = f"python -m mmfusion_jax.main --config={AV_MNIST_CONFIG}"
+    _print_av_mnist(command, command.positional, commands=[line])
     if not command.flags["json"]:
         _print_imported(stores.folder, stores.reused)
-        _show(f"train:  python -m mmfusion_jax.main --config={AV_MNIST_CONFIG}")
+        _show(f"train:  {line}")
 
 
 def _print_imported(folder: str | Path, already_imported: bool) -> None:
@@ -183,7 +185,7 @@ def _print_imported(folder: str | Path, already_imported: bool) -> None:
 
 
 def _print_json(value: Any) -> None:
-    """Prints dataclasses as JSON."""
+    """Prints dataclasses, or a dict of them, as JSON."""
     from mmfusion_jax.results.json_file import dumps
 
     print(dumps(value))
@@ -194,8 +196,14 @@ def _show(text: str) -> None:
     print(printable(text))
 
 
-def _print_av_mnist(command: ParsedCommand, folder: str = "") -> None:
-    """Prints a summary of AV-MNIST after reading all its audio."""
+def _print_av_mnist(command: ParsedCommand, folder: str = "", **fields: Any) -> None:
+    """Prints a summary of AV-MNIST after reading all its audio.
+
+    Args:
+        command: The command.
+        folder: Folder of the raw files; "" for the import.
+        fields: Further fields of the JSON object.
+    """
     from mmfusion_jax.data.datasets.av_mnist.dataset import (
         format_summary,
         load_av_mnist,
@@ -204,7 +212,7 @@ def _print_av_mnist(command: ParsedCommand, folder: str = "") -> None:
 
     found = summarize(load_av_mnist(folder))
     if command.flags["json"]:
-        _print_json(found)
+        _print_json({**vars(found), **fields})
     else:
         _show(format_summary(found))
 
@@ -261,6 +269,7 @@ COMMANDS = {
             Flag("dataset", "", "dataset of the file (required)", (*NAMES, AV_MNIST)),
             Flag("nan_to_zero", False, "replace NaN and infinite values by 0"),
             Flag("drop_bad", False, "leave out examples that cannot be used"),
+            Flag("equal_clips", False, "accept equal examples in two splits"),
             *LIMITS,
         ),
         needs_config=False,

@@ -11,6 +11,8 @@ from mmfusion_jax.config import build, build_data
 from mmfusion_jax.config.load import Config, load_config
 from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.data.datasets.sentiment_files import TEXTS
+from mmfusion_jax.data.feature_files.emotion_labels import CLASS, FLAGS
+from mmfusion_jax.data.feature_files.findings import copies
 from mmfusion_jax.data.feature_files.summary import FileSummary
 from mmfusion_jax.errors import UserError, shorten, shown_name
 from mmfusion_jax.training.step import make_eval_step
@@ -24,6 +26,16 @@ WORD_VECTORS = "mult"
 
 LEARNED = ("conv_lstm", "conv1d")
 """Encoders that learn an embedding of ids of any vocabulary."""
+
+_EMOTION_FLAGS = {
+    "score": [
+        f"--config.data.label={FLAGS}",
+        "--config.losses.task.name=multilabel",
+        "--config.train.selection_metric=f1",
+    ],
+    "polarity": [f"--config.data.label={CLASS}"],
+}
+"""Label of a config -> flags for a file that has emotions and no scores."""
 
 FIRST_STEP = "mcl_mcf"
 """The paper whose model takes the first step of the text for the sentence, as of BERT;
@@ -147,6 +159,9 @@ def _variants(word: str, found: FileSummary, file: str) -> Iterator[list[str]]:
     absent = [m for m in ("audio", "video") if m not in inputs]
     absent += [] if texts else ["text"]
     common = [f"--config.data.file={file}"] if file else []
+    common += ["--config.data.equal_clips=True"] if copies(found) else []
+    if "score" not in found.splits["train"].labels:
+        common += _EMOTION_FLAGS.get(config.data.label, [])
     common += [
         f"--config.model.encoders.{modality}=None"
         for modality in MODALITIES

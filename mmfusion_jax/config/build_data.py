@@ -19,6 +19,8 @@ from mmfusion_jax.errors import (
     suggest,
     type_name,
 )
+from mmfusion_jax.weights import RANDOM
+from mmfusion_jax.weights.bert import VOCABULARY_SIZES
 
 
 def build_dataset(spec: ExperimentSpec, fold: int) -> Dataset:
@@ -164,11 +166,44 @@ def check_ids(spec: ExperimentSpec, data: Dataset) -> None:
             continue
         low, high = data.id_range(modality)
         if low < 0 or high >= size:
+            fix = _fix_ids(spec, modality, high)
             raise ConfigError(
                 "C30",
                 f"config.model.encoders.{shown_name(modality)}.vocab_size={size}: "
                 f"{data.title} has ids from {low:d} to {high:d}.",
-                f"--config.model.encoders.{shown_name(modality)}.vocab_size={high + 1}"
-                if low >= 0
-                else "ids start at 0: fix the data",
+                fix if low >= 0 else "ids start at 0: fix the data",
             )
+
+
+def _fix_ids(spec: ExperimentSpec, modality: str, high: int) -> str:
+    """Returns how an encoder gets an embedding for every id.
+
+    The embeddings of pretrained weights are those of one vocabulary: a larger
+    `vocab_size` does not fit their shapes, and another vocabulary not their meaning.
+
+    Args:
+        spec: The experiment.
+        modality: The modality of the ids.
+        high: The largest id.
+    """
+    where = f"--config.model.encoders.{shown_name(modality)}"
+    weights = spec.model.weights.get(modality, RANDOM)
+    if weights == RANDOM:
+        return f"{where}.vocab_size={high + 1:d}"
+    if "vocabulary" in inspect.signature(spec.data.dataset.target).parameters:
+        return (
+            f"--config.data.vocabulary={shorten(weights, 1000)} makes ids of the "
+            "vocabulary of the pretrained weights, which is beside them"
+        )
+    fitting = [
+        f"{where}.weights=FILE {where}.vocab_size={size:d} with weights of "
+        f"{shorten(name)}"
+        for name, size in VOCABULARY_SIZES.items()
+        if size > high and spec.model.encoders[modality].name == "bert"
+    ]
+    known = " or ".join(fitting[:2]) or "weights of the vocabulary of the ids"
+    return (
+        "ids and pretrained weights must be of one vocabulary, whose size cannot be "
+        f"changed: {shorten(known, 500)}; or data whose ids are of the vocabulary of "
+        f"{shorten(weights, 1000)}"
+    )

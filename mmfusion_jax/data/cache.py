@@ -10,7 +10,7 @@ from mmfusion_jax.data.datasets.av_mnist.build_store import FOLDER as AV_MNIST
 from mmfusion_jax.data.feature_files.import_manifest import VERSION as IMPORT_VERSION
 from mmfusion_jax.data.feature_files.importer import FOLDER as IMPORTED
 from mmfusion_jax.data.storage.array_record_store import MANIFEST, cache_folder
-from mmfusion_jax.data.storage.store_origin import StoreOrigin, store_origin
+from mmfusion_jax.data.storage.store_origin import StoreOrigin, kind_of, store_origin
 from mmfusion_jax.errors import (
     DataError,
     join_names,
@@ -31,6 +31,8 @@ class CachedStore:
     Attributes:
         name: Its path in the cache, such as "digits-1.0.0-5a203b2c"; of an import
             without the first folder, such as "mosi/mmsa_unaligned-4aa09fd3".
+        kind: Kind of its data, which is the first folder in the cache: "imported" for
+            feature files, "clips", "digits" and so on.
         folder: Folder that contains it and nothing else.
         bytes: Its size.
         date: Local date on which it was built, such as "2025-12-31".
@@ -40,6 +42,7 @@ class CachedStore:
     """
 
     name: str
+    kind: str
     folder: str
     bytes: int
     date: str
@@ -86,6 +89,7 @@ def _cached(folder: Path, store: Path, root: Path) -> CachedStore:
     origin = store_origin(store, path)
     return CachedStore(
         name=_name(path),
+        kind=kind_of(path),
         folder=str(folder),
         bytes=_size(folder),
         date=origin.date,

@@ -6,7 +6,14 @@ from typing import TypeVar
 
 import numpy as np
 
-from mmfusion_jax.errors import ConfigError, DataError, join_names, shown, suggest
+from mmfusion_jax.errors import (
+    ConfigError,
+    DataError,
+    join_names,
+    shown,
+    shown_name,
+    suggest,
+)
 
 SPLITS = ("train", "valid", "test")
 PROTOCOLS = ("validation", "fixed_epochs", "as_published")
@@ -81,13 +88,13 @@ def cross_validation_split(
     """
     check_protocol(protocol)
     tested_groups = size or 1
-    most = len(groups) // tested_groups
-    if folds < 2 or folds > most:
+    fix = _working_folds(len(groups), protocol, size)
+    if folds < 2 or folds > len(groups) // tested_groups:
         raise ConfigError(
             "C06",
             f"config.data.folds={folds} does not work with {len(groups)} groups of "
             f"which every fold tests {tested_groups:d}.",
-            f"--config.data.folds=2 to {most:d}",
+            fix,
         )
     if not 0 <= fold < folds:
         raise ConfigError(
@@ -110,9 +117,32 @@ def cross_validation_split(
             "C06",
             f"config.protocol={shown(protocol)} leaves an empty training split with "
             f"config.data.folds={folds}.",
-            "--config.data.folds=5",
+            fix,
         )
     return {"train": train, **splits}
+
+
+def _working_folds(count: int, protocol: str, size: int | None) -> str:
+    """Returns the numbers of folds that leave training data, as a flag.
+
+    Args:
+        count: Number of groups.
+        protocol: One of `PROTOCOLS`.
+        size: Number of groups that a fold tests; None tests every group in some fold.
+    """
+    for other in dict.fromkeys((protocol, "fixed_epochs")):
+        held_out = 2 if other == "validation" else 1
+        # Without a size, a fold fewer than the groups are divided into is not tested.
+        least = held_out + 1 if size is None else 2
+        most = count // (size or 1)
+        if least > most or (size is not None and held_out * size >= count):
+            continue
+        what = f"--config.data.folds={least:d}"
+        what += f" to {most:d}" if most > least else ""
+        if other == protocol:
+            return what
+        return f"--config.protocol={shown_name(other)} {what}"
+    return f"add data: {count:d} groups are too few to train on some and test others"
 
 
 def _by_class(
@@ -158,7 +188,7 @@ def _by_speaker(
         raise DataError(
             "D45",
             f"too few speakers: {len(counts)} for the splits {join_names(wanted)}.",
-            "add speakers, or a split column",
+            f"{len(wanted):d} speakers at least, or fewer splits",
         )
     total = Counter(labels)
     missing = {k: {c: n * fractions[k] for c, n in total.items()} for k in wanted}

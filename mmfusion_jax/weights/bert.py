@@ -32,3 +32,11 @@ BERT = WeightMapping(
         (r"LayerNorm\.beta$", "LayerNorm.bias"),
     ),
 )
+
+VOCABULARY_SIZES = {
+    "bert-base-chinese": 21128,
+    "bert-base-cased": 28996,
+    "bert-base-uncased": 30522,
+    "bert-base-multilingual-cased": 119547,
+}
+"""Published model -> size of its vocabulary, in increasing order."""

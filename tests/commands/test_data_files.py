@@ -17,6 +17,7 @@ from feature_files import (
     COUNTS,
     STEPS,
     WIDTHS,
+    equal_clips,
     lengths,
     mmsa,
     mult,
@@ -472,6 +473,26 @@ def test_one_emotion_is_a_class_and_the_other_examples_are_left_out(capsys):
     assert "not comparable with an accuracy over four" in flags.facts["warnings"][-1]
 
 
+@pytest.mark.ci
+def test_emotions_without_scores_have_commands(tmp_path, capsys, traced):
+    """Every command traces its loss on the flags, or on the one that is set."""
+    arrays = npz()
+    for split, count in COUNTS.items():
+        del arrays[f"{split}_score"]
+        arrays[f"{split}_emotions"] = np.eye(6, dtype="i4")[np.arange(count) % 6]
+    np.savez("own.npz", **arrays)  # pyright: ignore[reportArgumentType]
+    code, out, _ = data(capsys, "import", "own.npz", "--dataset=mosei", "--json")
+    assert code == 0
+    found = [line.split("configs/")[1] for line in json.loads(out)["commands"]]
+    flags = "--config.data.label=emotions --config.losses.task.name=multilabel"
+    assert found == [
+        f"mea.py:mosei {flags} --config.train.selection_metric=f1",
+        f"mcl_mcf.py:mosei_vectors {flags} --config.train.selection_metric=f1",
+        "hetero_fusion_net.py:mosei --config.data.label=emotion",
+        "of_cmaer_cat.py:mosei --config.data.label=emotion",
+    ]
+
+
 def test_emotions_of_mosei_where_a_file_has_them(tmp_path, capsys):
     root = mult(aligned=True)
     file = write(tmp_path / "plain.pkl", root)
@@ -587,6 +608,9 @@ def test_imports_are_listed_and_removed(tmp_path, capsys, cache, monkeypatch):
     _, out, _ = data(capsys, "list", "--json")
     assert [store["name"] for store in json.loads(out)] == names[:3]
     assert min(store["bytes"] for store in json.loads(out)) > 1000
+    for store in json.loads(out):
+        assert store["kind"] == "imported" and store["source"].endswith(".pkl")
+        assert store["date"] == time.strftime("%Y-%m-%d")
 
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))  # not a terminal
     code, _, err = data(capsys, "remove", "sims")
@@ -638,6 +662,22 @@ def imported(tmp_path, capsys, root, name="mosi") -> tuple[list[str], str]:
     lines = [line for line in out.splitlines() if line.startswith("train: ")]
     assert all(line.startswith(start) for line in lines)
     return [line.removeprefix(start) for line in lines], out
+
+
+def test_json_of_an_import_has_the_commands_that_are_printed(tmp_path, capsys):
+    file = write(tmp_path / "own.pkl", equal_clips("train", "valid"))
+    words = ["import", str(file), "--dataset=mosi"]
+    code, _, err = data(capsys, *words, "--json")
+    assert code == 3 and "error[D73]" in err
+    _, out, _ = data(capsys, *words, "--equal_clips", "--json")
+    found = json.loads(out)
+    assert found["name"] == "mosi" and found["misfits"] == []
+    _, out, _ = data(capsys, *words, "--equal_clips")
+    printed = [line for line in out.splitlines() if line.startswith("train:  ")]
+    assert found["commands"] == [line.removeprefix("train:  ") for line in printed]
+    # The commands accept what the import was told to accept.
+    assert len(printed) == 3
+    assert all("--config.data.equal_clips=True" in line for line in printed)
 
 
 def without(root: dict, *names: str) -> dict:

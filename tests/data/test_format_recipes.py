@@ -1,6 +1,7 @@
 """Every example of docs/formats.md that converts another layout gives our npz."""
 
 import csv
+import os
 import pickle
 import re
 import sys
@@ -13,8 +14,12 @@ import scipy.io
 from feature_files import COUNTS, STEPS, lengths, mult, padded, rows, scores, write
 from paths import ROOT
 
+from mmfusion_jax.commands.check_features import format_report
+from mmfusion_jax.data.datasets.sentiment_files import load_sentiment_file
+from mmfusion_jax.data.feature_files.findings import find_problems
+from mmfusion_jax.data.feature_files.importer import import_file
 from mmfusion_jax.data.feature_files.reader import read_source
-from mmfusion_jax.errors import DataError
+from mmfusion_jax.errors import ConfigError, DataError
 
 PAGE = (ROOT / "docs" / "formats.md").read_text("utf-8")
 CONVERT = PAGE.split("## Convert other files")[1].split("\n## ")[0]
@@ -25,6 +30,7 @@ FOLDS = {"train": "train", "valid": "dev", "test": "test"}
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MMFUSION_CACHE", str(tmp_path / "cache"))
     return tmp_path
 
 
@@ -294,6 +300,29 @@ def test_emotions_of_hhmpn():
         anger, disgust, fear, happy, sad, surprise = flags[split].T
         want = np.stack([happy, sad, anger, surprise, disgust, fear], axis=1)
         np.testing.assert_array_equal(part.labels["emotions"], want)
+    check_emotions_only(splits)
+
+
+def check_emotions_only(splits):
+    """Imports own.npz, without scores, as CMU-MOSEI."""
+    parent = Path(os.environ["MMFUSION_CACHE"]) / "imported" / "mosei"
+    found = import_file("own.npz", "mosei", str(parent), False)
+    assert not any("score" in line for line in find_problems(found).problems)
+    assert "baseline on test (majority answer of each flag)" in format_report(found)
+    made = load_sentiment_file("mosei", label="emotions")
+    assert made.classes == made.values == {}
+    np.testing.assert_array_equal(
+        made.label("valid", "emotions"), splits["valid"].labels["emotions"]
+    )
+    assert made.title.startswith("CMU-MOSEI, 6 yes/no emotions (npz-")
+    assert load_sentiment_file("mosei").title == made.title
+    one = load_sentiment_file("mosei", label="emotion")
+    assert set(one.classes) == {"emotion"}
+    for label in ("score", "polarity"):
+        with pytest.raises(ConfigError, match="C07.*own.npz has emotions and no scor"):
+            load_sentiment_file("mosei", label=label)
+    with pytest.raises(DataError, match="D74.*expected for CMU-MOSI: score"):
+        import_file("own.npz", "mosi", str(parent), False)
 
 
 def test_splits_of_each_emotion():

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from feature_files import COUNTS, mmsa, mult, npz, write
+from feature_files import COUNTS, equal_clips, mmsa, mult, npz, write
 from groups import in_ci
 
 from mmfusion_jax.data.datasets.sentiment_files import load_sentiment_file
@@ -25,10 +25,10 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("MMFUSION_CACHE", str(tmp_path / "cache"))
 
 
-def import_here(file, name="mosi", *, drop_bad=False):
+def import_here(file, name="mosi", **options):
     """Imports without a sandboxed process."""
     parent = Path(os.environ["MMFUSION_CACHE"]) / "imported" / name
-    return import_file(str(file), name, str(parent), False, drop_bad)
+    return import_file(str(file), name, str(parent), False, **options)
 
 
 FORMS: dict[str, Any] = {
@@ -121,17 +121,6 @@ def test_ids_that_identify_no_example_are_not_ids():
     assert not find_videos({"train": (), "test": ()}).names["train"]
 
 
-def equal_clips(first: str, second: str) -> dict:
-    """A file in which one clip of a split is also in another one, with another id."""
-    root = mmsa()
-    one, other = root[first], root[second]
-    for name in ("text", "text_bert", "audio", "vision"):
-        other[name][1] = one[name][0]
-    for name in ("audio_lengths", "vision_lengths"):
-        other[name][1] = one[name][0]
-    return root
-
-
 def test_equal_features_under_two_ids_are_a_leak(tmp_path):
     file = write(tmp_path / "x.pkl", equal_clips("train", "test"))
     listed = r"train 'train0\$_\$0' = test 'test0\$_\$1'"
@@ -152,11 +141,26 @@ def test_equal_features_under_two_ids_are_a_leak(tmp_path):
     assert made.example_ids["train"] == mmsa()["train"]["id"][1:]
 
 
-def test_copies_between_train_and_valid_are_a_problem_and_a_warning(tmp_path):
-    found = import_here(write(tmp_path / "x.pkl", equal_clips("valid", "train")))
-    (problem,) = find_problems(found).problems
-    assert "train 'train0$_$1' = valid 'valid0$_$0'" in problem
-    assert problem in load_sentiment_file("mosi").facts["warnings"]
+@pytest.mark.parametrize("pair", [("valid", "train"), ("valid", "test")])
+def test_copies_are_refused_by_import_and_training_until_a_field_accepts(
+    tmp_path, pair
+):
+    """In validation as in test: they would decide which checkpoint is chosen."""
+    file = write(tmp_path / "x.pkl", equal_clips(*pair))
+    first, second = sorted(pair, key=list(COUNTS).index)
+    ids = {pair[0]: f"{pair[0]}0$_$0", pair[1]: f"{pair[1]}0$_$1"}
+    listed = f"{first} '{ids[first]}' = {second} '{ids[second]}'"
+    with pytest.raises(DataError, match="D73") as caught:
+        import_here(file)
+    assert listed in str(caught.value) and "--equal_clips accepts" in caught.value.fix
+    (problem,) = find_problems(import_here(file, equal_clips=True)).problems
+    assert listed in problem
+    with pytest.raises(DataError, match="D73") as caught:
+        load_sentiment_file("mosi")
+    assert listed in str(caught.value)
+    assert caught.value.fix.startswith("--config.data.equal_clips=True accepts")
+    accepted = load_sentiment_file("mosi", equal_clips=True)
+    assert problem in accepted.facts["warnings"]
 
 
 def test_equal_words_or_silence_alone_are_not_a_leak():
@@ -230,7 +234,8 @@ def test_the_same_file_with_and_without_an_option_is_two_imports(tmp_path):
     file = write(tmp_path / "x.pkl", mmsa())
     assert import_here(file).folder == import_here(file, drop_bad=True).folder
     bad = write(tmp_path / "y.pkl", equal_clips("train", "valid"))
-    assert import_here(bad).folder != import_here(bad, drop_bad=True).folder
+    accepted = import_here(bad, equal_clips=True)
+    assert accepted.folder != import_here(bad, drop_bad=True).folder
 
 
 def test_a_long_list_of_bad_examples_is_cut_in_an_error_only(tmp_path):

@@ -189,6 +189,9 @@ def test_equal_clips_with_two_labels_or_splits_are_refused(folder):
     spans = (
         text.replace("split\n", "split,start,end\n") + "\ncopy.wav,a,test,0.01,0.19\n"
     )
+    with pytest.raises(DataError, match=r"D47[\s\S]*copy\.wav@0.01-0.19: overlap, spl"):
+        load(folder, spans)
+    spans = spans.replace("0.wav,a,train", "0.wav,a,train,0,0.1").replace("0.01", "0.1")
     with pytest.raises(DataError, match=r"D10.*'0\.wav = copy\.wav' is in splits"):
         load(folder, spans)
 
@@ -236,3 +239,38 @@ def test_segments_of_a_long_film_have_different_keys(folder):
     rows = "0.wav,a,7200.125,7200.5\n0.wav,b,7200.126,7200.5\n"
     found = labels(folder, "file,label,start,end\n" + rows).rows
     assert [row.segment for row in found] == ["@7200.125-7200.5", "@7200.126-7200.5"]
+
+
+@pytest.mark.parametrize(
+    "text, line, seen",
+    [
+        # Nothing closes it: the reader takes the rest of the file for one cell.
+        ('0.wav,a\n1.wav,b\n"2.wav,a\n3.wav,b\n', 4, "not closed.*up to line 5"),
+        ('0.wav,"a\n1.wav,b\n', 2, "before 'a' is not closed.*up to line 3"),
+        # The next quotation mark closes it.
+        ('"0.wav,a\n1.wav,b\n"2.wav",a\n', 2, "closed in line 4, before '2.wav\",a'"),
+        ('0.wav,"a\n1.wav","b"\n', 2, "label is a quoted cell of 2 lines"),
+        ('0.wav,a\n"1.wav,b\n2.wav","a"\n', 3, "from '1.wav,b' to '2.wav'"),
+        # Before it are a doubled mark, a closed cell and a transcript of two lines.
+        ('"0.wav",a,"so ""good""\nyes"\n1.wav,b,"no\n', 4, "before 'no' is not closed"),
+        ('0.wav,a,"so"good\n', 2, "before 'so\"good' is closed in line 2"),
+    ],
+)
+def test_a_quotation_mark_without_its_pair_is_named(folder, text, line, seen):
+    with pytest.raises(DataError, match=rf"labels.csv line {line}: .*{seen}") as caught:
+        labels(folder, f"file,label,text\n{text}", text_column="text")
+    assert "quotation mark" in str(caught.value)
+    assert "close it at the end of the cell" in caught.value.fix
+
+
+def test_an_open_quotation_mark_in_a_long_file_is_named(folder):
+    """The reader of the standard library reports a cell of 131,072 characters."""
+    rows = "".join(f"{i}.wav,a\n" for i in range(20_000))
+    with pytest.raises(DataError, match=r"line 1: the quotation mark before 'file,lab"):
+        labels(folder, f'"file,label\n{rows}')
+
+
+def test_a_transcript_can_have_several_lines(folder):
+    text = 'file,label,text\n0.wav,a,"so\ngood"\n1.wav,b,no\n'
+    rows = labels(folder, text, text_column="text").rows
+    assert [(row.line, row.text) for row in rows] == [(2, "so\ngood"), (4, "no")]

@@ -1,11 +1,16 @@
 """Fractions, speakers and the folds of the paper."""
 
+import re
 from collections import Counter
 
 import numpy as np
 import pytest
 
-from mmfusion_jax.data.splits import cross_validation_split, random_splits
+from mmfusion_jax.data.splits import (
+    PROTOCOLS,
+    cross_validation_split,
+    random_splits,
+)
 from mmfusion_jax.errors import ConfigError, DataError
 
 FRACTIONS = {"train": 0.7, "valid": 0.15, "test": 0.15}
@@ -90,3 +95,36 @@ def test_unknown_folds_and_protocols_are_rejected():
     )
     with pytest.raises(ConfigError, match=message):
         cross_validation_split(range(24), 0, 5, "fair", 4)
+
+
+@pytest.mark.parametrize("protocol", ["validation", "fixed_epochs", "as_published"])
+@pytest.mark.parametrize("size", [None, 1, 2, 4])
+@pytest.mark.parametrize("count", range(1, 10))
+def test_numbers_of_folds_that_are_offered_work(count, size, protocol):
+    works = lambda folds, protocol: not fix_of(range(count), folds, protocol, size)
+    for folds in range(1, count + 3):
+        if not (fix := fix_of(range(count), folds, protocol, size)):
+            continue
+        found = re.fullmatch(
+            r"(?:--config.protocol=(\w+) )?--config.data.folds=(\d+)(?: to (\d+))?", fix
+        )
+        if found is None:
+            assert fix.startswith("add data")
+            assert not any(works(n, p) for n in range(count + 2) for p in PROTOCOLS)
+            continue
+        other, low, high = (
+            found[1] or protocol,
+            int(found[2]),
+            int(found[3] or found[2]),
+        )
+        good = [n for n in range(count + 2) if works(n, other)]
+        assert good == list(range(low, high + 1))
+
+
+def fix_of(groups, folds, protocol, size):
+    """Returns the fix of an error; "" if there is none."""
+    try:
+        cross_validation_split(groups, 0, folds, protocol, size)
+    except ConfigError as error:
+        return error.fix
+    return ""

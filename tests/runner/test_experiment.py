@@ -159,6 +159,35 @@ def test_ids_that_the_encoder_does_not_know_are_refused_first(tmp_path, monkeypa
     build_data.check_ids(resolve(asked), data)
 
 
+def test_pretrained_weights_are_not_given_another_vocabulary_size():
+    asked = config()
+    asked.model.encoders = dict(
+        text=dict(name="bert", hidden_dim=8, num_heads=2, vocab_size=21128, weights="x")
+    )
+    source = InMemory(
+        {"text": np.array([[1, 29000]])}, {"text": np.ones((1, 2), bool)}, {}
+    )
+    data = Dataset("words", "words (made up)", {"train": source, "test": source})
+
+    def fix():
+        with pytest.raises(ConfigError, match="C30|ids from 0 to 29000") as caught:
+            build_data.check_ids(resolve(asked), data)
+        assert caught.value.code == "C30"
+        return caught.value.fix
+
+    text = "--config.model.encoders.text"
+    assert "vocab_size=29001" not in fix()
+    assert f"{text}.weights=FILE {text}.vocab_size=30522" in fix()
+    assert "whose ids are of the vocabulary of x" in fix()
+    # One that starts at random has any size.
+    asked.model.encoders.text.weights = "random"
+    assert fix() == f"{text}.vocab_size=29001"
+    # Transcripts of clips become ids of any vocabulary.
+    asked.model.encoders.text.weights = "x"
+    asked.data = dict(asked.data, name="clips", data_dir="x")
+    assert fix().startswith("--config.data.vocabulary=x makes ids of the")
+
+
 def test_evaluation_repeats_the_scores(finished):
     asked, workdir, result = finished
     for again, run in zip(evaluate(asked, workdir), result.runs, strict=True):

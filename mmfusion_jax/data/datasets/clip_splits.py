@@ -1,21 +1,30 @@
 """Splits of clips, and reasons why scores on them may be too optimistic."""
 
+import dataclasses
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from mmfusion_jax.data.dataset import check_disjoint
+from mmfusion_jax.data.datasets.split_fixes import SplitOptions, working_fix
 from mmfusion_jax.data.media.class_names import (
     class_remarks,
     same_spelling,
     sorted_classes,
     spelling,
 )
-from mmfusion_jax.data.media.equal_clips import check_equal_rows, equal_rows
+from mmfusion_jax.data.media.equal_clips import (
+    check_equal_rows,
+    equal_rows,
+    overlapping_rows,
+)
 from mmfusion_jax.data.media.labels_csv import LabelRow
 from mmfusion_jax.data.splits import SPLITS, random_splits
 from mmfusion_jax.errors import ConfigError, DataError, join_names, shorten, shown
 
-_LAST_STEP = "without a validation split the run takes its last step"
+_MAX_MERGED = 10
+"""Number of groups that the name of a merged one shows."""
 
 
 def clip_groups(rows: Sequence[LabelRow], equal_clips: bool = False) -> dict[str, str]:
@@ -65,37 +74,66 @@ def split_fractions(valid: float, test: float) -> dict[str, float]:
     return {"train": 1 - valid - test, "test": test, "valid": valid}
 
 
-def split_rows(
-    table: Path,
-    rows: Sequence[LabelRow],
-    groups: Mapping[str, str],
-    fractions: Mapping[str, float],
-    seed: int,
-    equal_clips: bool = False,
-) -> tuple[dict[str, list[LabelRow]], str]:
-    """Returns the rows of each split, and a description of the method.
+@dataclasses.dataclass(frozen=True)
+class ClipSplits:
+    """Clips of each split.
+
+    Attributes:
+        rows: Split -> its rows of labels.csv.
+        groups: Split -> its speakers or files, which are in no other split; {} if they
+            are unknown.
+        how: How the splits were made.
+    """
+
+    rows: dict[str, list[LabelRow]]
+    groups: dict[str, list[str]]
+    how: str
+
+
+def split_clips(
+    table: Path, rows: Sequence[LabelRow], options: SplitOptions
+) -> ClipSplits:
+    """Returns the clips of each split.
 
     Args:
         table: The labels file.
         rows: Its rows.
-        groups: Key -> group of a clip, as by `clip_groups`.
-        fractions: Split -> fraction of the clips.
-        seed: Seed of a random split.
-        equal_clips: Clips with equal content may be in two splits.
+        options: How they are split.
 
     Raises:
+        ConfigError: The fractions leave nothing for train or test.
         DataError: Train or test is empty, there are fewer groups than splits, a class
-            is not in train, or equal clips are in two splits.
+            is not in train, a speaker is in two splits, or equal or overlapping clips
+            differ. Its fix has been tried on these rows.
     """
+    split_fractions(options.val_fraction, options.test_fraction)
+    try:
+        return _split(table, rows, options)
+    except DataError as error:
+        groups = clip_groups(rows, options.equal_clips)
+        fix = working_fix(
+            rows, groups, options, lambda rows, options: _split(table, rows, options)
+        )
+        raise DataError(error.code, error.args[0], shorten(fix, 1000)) from error
+
+
+def _split(table: Path, rows: Sequence[LabelRow], options: SplitOptions) -> ClipSplits:
+    """Returns the clips of each split, as `split_clips`, without a fix that works."""
+    groups = clip_groups(rows, options.equal_clips)
+    fractions = split_fractions(options.val_fraction, options.test_fraction)
     if any(row.split for row in rows):
         chosen, how = [row.split for row in rows], "by the column split"
     else:
+        if not options.equal_clips:
+            check_equal_rows(table, rows, ())
+            groups = _merged(rows, groups)
         _check_groups(rows, groups, fractions)
+        seed = options.split_seed
         speakers = [groups[row.key] for row in rows] if groups else None
         chosen = random_splits([row.label for row in rows], fractions, seed, speakers)
         kind = "by class" if speakers is None else "by speaker or file"
         how = f"at random {kind}, split_seed {seed}"
-    if not equal_clips:
+    if not options.equal_clips:
         check_equal_rows(table, rows, chosen)
     splits = {
         split: [row for row, name in zip(rows, chosen, strict=True) if name == split]
@@ -107,38 +145,62 @@ def split_rows(
                 "D45",
                 f"split {shown(split)} is empty ({how}): {len(rows)} clips of "
                 f"{len({row.label for row in rows})} classes.",
-                f"set the column split of some rows to {shown(split)}, or add clips: "
-                "a random split needs two clips of a class, for train and test",
             )
     _check_classes(table, splits)
-    return {split: part for split, part in splits.items() if part}, how
+    splits = {split: part for split, part in splits.items() if part}
+    names = {
+        split: sorted({groups[row.key] for row in part})
+        for split, part in splits.items()
+        if groups
+    }
+    check_disjoint(names)
+    return ClipSplits(splits, names, how)
+
+
+def _merged(rows: Sequence[LabelRow], groups: Mapping[str, str]) -> dict[str, str]:
+    """Returns the groups, as one where equal or overlapping clips are of two of them.
+
+    Two people who speak at the same time are in one split, and so is what is heard of
+    both.
+    """
+    if not groups:
+        return {}
+    first = {name: name for name in groups.values()}
+
+    def root(name: str) -> str:
+        while first[name] != name:
+            name = first[name]
+        return name
+
+    equal = ((one, other) for one, *rest in equal_rows(rows) for other in rest)
+    for one, other in itertools.chain(equal, overlapping_rows(rows)):
+        pair = sorted((root(groups[one.key]), root(groups[other.key])))
+        first[pair[1]] = pair[0]
+    members: dict[str, list[str]] = {}
+    for name in sorted(first):
+        members.setdefault(root(name), []).append(name)
+    return {
+        key: " + ".join(members[root(name)][:_MAX_MERGED])
+        for key, name in groups.items()
+    }
 
 
 def _check_groups(
     rows: Sequence[LabelRow], groups: Mapping[str, str], fractions: Mapping[str, float]
 ) -> None:
-    """Raises DataError, with what works instead, if there are too few groups."""
+    """Raises DataError if there are too few groups."""
     wanted = [split for split, fraction in fractions.items() if fraction]
     count = len(set(groups.values()))
     if not groups or count >= len(wanted):
         return
-    by_speaker = any(row.speaker for row in rows)
-    kind = "speakers" if by_speaker else "files with several segments"
-    fixes = []
-    if count == 2:
-        fixes.append(
-            f"--config.data.val_fraction=0 splits into train and test; {_LAST_STEP}"
-        )
-    if by_speaker:
-        fixes.append(
-            "--config.data.speaker_column= splits at random by class: scores then hold "
-            "for these speakers only"
-        )
-    fixes.append("or set the column split")
+    has_speakers = any(row.speaker for row in rows)
+    kind = "speakers" if has_speakers else "files with several segments"
+    merged = any(" + " in name for name in groups.values())
+    suffix = "; those whose clips overlap count as one" if merged else ""
     raise DataError(
         "D45",
-        f"too few {shorten(kind)}: {count} for the splits {join_names(wanted)}.",
-        shorten("; ".join(fixes)),
+        f"too few {shorten(kind)}: {count} for the splits {join_names(wanted)}"
+        f"{shorten(suffix)}.",
     )
 
 
@@ -160,16 +222,14 @@ def _check_classes(table: Path, splits: Mapping[str, Sequence[LabelRow]]) -> Non
         "D46",
         f"{table} line {row.line}: class {shown(row.label)} of split "
         f"{shown(split)} has no clip in split 'train'{suffix}.",
-        "move some of its clips to train, or remove the class",
     )
 
 
-def split_warnings(
-    splits: Mapping[str, Sequence[LabelRow]], groups: Mapping[str, str], how: str
-) -> list[str]:
+def split_warnings(found: ClipSplits) -> list[str]:
     """Returns reasons why scores may be too optimistic, or depend on few clips."""
+    splits = found.rows
     rows = [row for part in splits.values() for row in part]
-    warnings = [*_speaker_warnings(rows, groups, how), *_equal_warnings(rows)]
+    warnings = [*_speaker_warnings(rows, found), *_equal_warnings(rows)]
     labels = [row.label for row in rows if row.label]
     warnings += class_remarks(labels)
     for split in ("valid", "test"):
@@ -182,17 +242,15 @@ def split_warnings(
     return warnings
 
 
-def _speaker_warnings(
-    rows: Sequence[LabelRow], groups: Mapping[str, str], how: str
-) -> Iterator[str]:
+def _speaker_warnings(rows: Sequence[LabelRow], found: ClipSplits) -> Iterator[str]:
     """Yields why speakers may be in two splits."""
-    if groups and any(row.speaker for row in rows):
+    if found.groups and any(row.speaker for row in rows):
         for group in same_spelling(row.speaker for row in rows):
             yield (
                 f"speakers {join_names(map(shown, group))} differ in spelling only and "
                 "are one speaker in the splits"
             )
-    elif how.startswith("at random"):
+    elif found.how.startswith("at random"):
         yield (
             "no column `speaker`: a random split may put a speaker into training and "
             "test (data leakage)"

@@ -8,12 +8,7 @@ import numpy as np
 
 from mmfusion_jax.data.augment.crop_and_flip import CropAndFlip
 from mmfusion_jax.data.dataset import Dataset, RegressionTarget, dataset_loader
-from mmfusion_jax.data.datasets.clip_splits import (
-    clip_groups,
-    split_fractions,
-    split_rows,
-    split_warnings,
-)
+from mmfusion_jax.data.datasets.clip_splits import split_clips, split_warnings
 from mmfusion_jax.data.datasets.clip_transcripts import (
     cleaned_row,
     stored_tokenizer,
@@ -21,12 +16,13 @@ from mmfusion_jax.data.datasets.clip_transcripts import (
     transcript_ids,
 )
 from mmfusion_jax.data.datasets.prepared_clips import assemble
+from mmfusion_jax.data.datasets.split_fixes import SplitOptions
 from mmfusion_jax.data.media.class_names import sorted_classes
 from mmfusion_jax.data.media.clip_files import ClipFolder
 from mmfusion_jax.data.media.clip_spec import MODALITIES as DECODED
 from mmfusion_jax.data.media.clip_spec import ClipSpec, DecodeJob
 from mmfusion_jax.data.media.decode_clips import check_left_out, decode_all
-from mmfusion_jax.data.media.equal_clips import check_equal_rows, with_contents
+from mmfusion_jax.data.media.equal_clips import with_contents
 from mmfusion_jax.data.media.labels_csv import LABEL, SCORE, LabelRow, read_labels
 from mmfusion_jax.data.media.resize import FULL_FRAME, SquareResize
 from mmfusion_jax.data.media.transcripts import TranscriptCleaner
@@ -253,7 +249,7 @@ def load_clips(
         max_left_out: Fraction of the clips that may be absent or damaged; these are
             left out and listed. More of them are an error.
         equal_clips: Accept clips with equal content, start and end in two splits, or
-            with two labels.
+            with two labels, and overlapping segments in two splits.
         outside_files: Accept files that are not in `data_dir`; links in it always are.
         workers: Number of decoding processes; None uses one per core.
         timeout: Time limit of one file in seconds.
@@ -317,9 +313,10 @@ def load_clips(
         max_absent=max_left_out,
     )
     rows = with_contents(found.rows, folder)
-    if not equal_clips:
-        has_splits = any(row.split for row in rows)
-        check_equal_rows(table, rows, [row.split for row in rows] if has_splits else ())
+    options = SplitOptions(val_fraction, test_fraction, split_seed, equal_clips)
+    # Splits of all clips, before they are decoded, which takes long: a table that
+    # cannot be split is an error at once.
+    split_clips(table, rows, options)
     cleaner = TranscriptCleaner(remove_punctuation, remove_stop_words, lemmatize)
     if has_text:
         rows = [cleaned_row(row, cleaner, lowercase) for row in rows]
@@ -345,9 +342,8 @@ def load_clips(
     # Splits are drawn from the clips that can be used, so that they have the fractions
     # that were asked for.
     rows = [row for row in rows if row.key in decoded.index]
-    groups = clip_groups(rows, equal_clips)
-    fractions = split_fractions(val_fraction, test_fraction)
-    splits, how = split_rows(table, rows, groups, fractions, split_seed, equal_clips)
+    found_splits = split_clips(table, rows, options)
+    splits = found_splits.rows
     names = tuple(classes) or sorted_classes(row.label for row in rows if row.label)
     tokenizer = (
         train_tokenizer(tokens, splits["train"], lowercase) if has_text else None
@@ -364,19 +360,15 @@ def load_clips(
         min_max=min_max,
         standardize_pixels=standardize_pixels,
         augment=augmentation,
-        groups={
-            split: sorted({groups[row.key] for row in part})
-            for split, part in splits.items()
-            if groups
-        },
+        groups=found_splits.groups,
         facts={
-            "split": how,
+            "split": found_splits.how,
             "resize_mode": resize_mode,
             "crop_box": list(crop_box),
             **({"vocabulary_size": len(tokenizer.vocabulary)} if tokenizer else {}),
         },
         warnings=[
-            *split_warnings(splits, groups, how),
+            *split_warnings(found_splits),
             *_without_row(folder, table, [row.file for row in found.rows]),
         ],
         token_ids=transcript_ids(tokenizer, splits, max_tokens) if tokenizer else None,

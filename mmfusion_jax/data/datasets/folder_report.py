@@ -7,14 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mmfusion_jax.data.dataset import check_disjoint
-from mmfusion_jax.data.datasets.clip_splits import (
-    clip_groups,
-    split_fractions,
-    split_rows,
-    split_warnings,
-)
+from mmfusion_jax.data.datasets.clip_splits import split_clips, split_warnings
 from mmfusion_jax.data.datasets.clips import find_table
+from mmfusion_jax.data.datasets.split_fixes import SplitOptions
 from mmfusion_jax.data.label_checks import label_warnings
 from mmfusion_jax.data.media.class_names import sorted_classes
 from mmfusion_jax.data.media.clip_files import ClipFolder
@@ -25,7 +20,7 @@ from mmfusion_jax.data.media.labels_csv import LABEL, SCORE, LabelRow, read_labe
 from mmfusion_jax.data.media.resize import SquareResize
 from mmfusion_jax.data.storage.progress import track
 from mmfusion_jax.data.storage.worker_pool import Failure, map_in_processes
-from mmfusion_jax.errors import DataError
+from mmfusion_jax.errors import DataError, shorten
 
 _FRAMES, _SIZE, _RATE = 8, 32, 16000  # enough to find silent audio and black frames
 
@@ -181,17 +176,14 @@ def _splits(
     table: Path, rows: Sequence[LabelRow]
 ) -> tuple[dict[str, list[LabelRow]], str, list[str], list[str]]:
     """Returns the rows of each split, how they are made, warnings and problems."""
-    groups = clip_groups(rows)
     try:
-        splits, how = split_rows(table, rows, groups, split_fractions(0.15, 0.15), 0)
-        warnings = split_warnings(splits, groups, how)
-        check_disjoint(
-            {name: [groups[row.key] for row in part] for name, part in splits.items()}
-            if groups
-            else {}
-        )
+        found = split_clips(table, rows, SplitOptions())
     except DataError as error:
-        return {"all": list(rows)}, "", [], [f"{error.code} {error.args[0]}"]
+        problem = f"{error.code} {error.args[0]}"
+        if error.fix:
+            problem += f" Fix for a training: {shorten(error.fix, 1000)}"
+        return {"all": list(rows)}, "", [], [problem]
+    splits, how, warnings = found.rows, found.how, split_warnings(found)
     names = sorted_classes(row.label for row in rows if row.label)
     for label, classes in ((LABEL, names), (SCORE, ())):
         values = {

@@ -35,8 +35,10 @@ from mmfusion_jax.data.feature_files.known_datasets import (
     FEATURE_DATASETS,
     POLARITIES,
     FeatureDatasetSpec,
+    main_label,
 )
 from mmfusion_jax.data.feature_files.summary import SplitStats
+from mmfusion_jax.data.feature_files.vocabulary import UNKNOWN_TOKEN
 from mmfusion_jax.data.option_checks import check_choice
 from mmfusion_jax.data.outline import Shape, outline_dataset
 from mmfusion_jax.data.preprocessing import (
@@ -56,7 +58,7 @@ from mmfusion_jax.errors import (
     shown_name,
     suggest,
 )
-from mmfusion_jax.results.predictor_file import Preprocessing
+from mmfusion_jax.results.predictor_file import Preprocessing, Tokenizer
 from mmfusion_jax.results.run_identity import sha256_json
 
 TEXTS = {"vectors": "text", "bert": "pieces", "words": "words"}
@@ -117,6 +119,7 @@ def load_sentiment_file(
     text: str = "vectors",
     standardize: Sequence[str] = (),
     label: str = "",
+    equal_clips: bool = False,
 ) -> Dataset:
     """Loads a dataset that was imported by `python -m mmfusion_jax data import`.
 
@@ -129,6 +132,7 @@ def load_sentiment_file(
     with the classes `POLARITIES`; in IEMOCAP, and in files of CMU-MOSEI that have
     them, "emotions", (k) int32 0 or 1, and, if it is the label in use, "emotion", the
     class of the one flag that is set. Examples with none or several are then left out.
+    Files of CMU-MOSEI with emotions only have neither score nor polarity.
 
     Args:
         name: key of `FEATURE_DATASETS`.
@@ -138,19 +142,23 @@ def load_sentiment_file(
         standardize: modalities to standardize with the statistics of the training
             split, with all of its examples; published models use the original features.
         label: the label in use; "" for any but "emotion".
+        equal_clips: accept examples with equal features in two splits.
 
     Raises:
         ConfigError: an option is unknown, or the file has no such label.
-        DataError: the dataset has not been imported, or the file has no such text.
+        DataError: the dataset has not been imported, the file has no such text, or
+            examples with equal features are in two splits.
     """
     spec = FEATURE_DATASETS[name]
     store, manifest = open_import(find_import(name, file, "--config.data.file"), name)
+    if not equal_clips:
+        _check_copies(manifest)
     splits = manifest.splits
     stored = _stored(manifest, text)
     standardizers = {m: _standardizer(splits["train"], stored, m) for m in standardize}
     longest = lambda one: max(p.inputs[one].steps.maximum for p in splits.values())
     lengths = {modality: max(1, longest(one)) for modality, one in stored.items()}
-    _check_emotions(manifest, label)
+    _check_label(manifest, label)
     labels = {split: _labels(part) for split, part in splits.items()}
     rows = {split: np.arange(part.count) for split, part in splits.items()}
     left_out: dict[str, LeftOut] = {}
@@ -173,11 +181,12 @@ def load_sentiment_file(
     release = manifest.known or store.folder.name
     facts = _facts(store, manifest, text, standardize)
     facts["counts"] = {split: len(source) for split, source in sources.items()}
-    facts["warnings"] += _label_remarks(spec, label or spec.label, left_out)
+    in_use = label or main_label(spec, labels["train"])
+    facts["warnings"] += _label_remarks(spec, in_use, left_out)
     ids = {s: [part.ids[i] for i in rows[s] if part.ids] for s, part in splits.items()}
     return Dataset(
         name,
-        _title(spec, label or spec.label, release),
+        _title(spec, in_use, release),
         sources,
         _classes(spec, label, bool(scores)),
         labels=labels,
@@ -187,7 +196,10 @@ def load_sentiment_file(
         ids=_id_range(splits, stored),
         example_ids=unique_ids(ids),
         facts=facts,
-        preprocessing=Preprocessing({m: s.scaling for m, s in standardizers.items()}),
+        preprocessing=Preprocessing(
+            {m: s.scaling for m, s in standardizers.items()},
+            tokenizer=_tokenizer(manifest, stored, lengths),
+        ),
     )
 
 
@@ -198,12 +210,14 @@ def outline(
     text: str = "vectors",
     standardize: Sequence[str] = (),
     label: str = "",
+    equal_clips: bool = False,
 ) -> Dataset:
     """Outline of `load_sentiment_file`; reads nothing.
 
     Releases differ in their shapes; these are those of `FeatureDatasetSpec.shapes`. How
     many examples have exactly one emotion is known from the file only.
     """
+    del file, equal_clips
     spec = FEATURE_DATASETS[name]
     steps = spec.shapes["text"][0]
     shapes: dict[str, Shape] = {m: (s, "float32") for m, s in spec.shapes.items()}
@@ -249,8 +263,39 @@ def _classes(
     return found
 
 
-def _check_emotions(manifest: ImportManifest, label: str) -> None:
-    """Raises ConfigError if the label in use requires flags that the file lacks."""
+def _tokenizer(
+    manifest: ImportManifest, stored: Mapping[str, str], lengths: Mapping[str, int]
+) -> Tokenizer | None:
+    """Returns how words became ids; None if the text is not words of the import."""
+    if stored.get("text") != TEXTS["words"] or not manifest.vocabulary:
+        return None
+    return Tokenizer(
+        [UNKNOWN_TOKEN, *manifest.vocabulary], lengths["text"], lowercase=False
+    )
+
+
+def _check_copies(manifest: ImportManifest) -> None:
+    """Raises DataError if examples with equal features are in two splits."""
+    if lines := copies(manifest):
+        raise DataError(
+            "D73",
+            f"{shorten(manifest.file)}: {lines[0]}.",
+            "--config.data.equal_clips=True accepts them; data import --drop_bad "
+            "leaves them out of the earlier split",
+        )
+
+
+def _check_label(manifest: ImportManifest, label: str) -> None:
+    """Raises ConfigError if the label in use requires labels that the file lacks."""
+    labels = manifest.splits["train"].labels
+    if label in ("score", "polarity") and "score" not in labels:
+        raise ConfigError(
+            "C07",
+            f"config.data.label={shown(label)}: {shorten(manifest.file)} has emotions "
+            "and no scores.",
+            f"--config.data.label={CLASS} with a loss for classes, or "
+            f"--config.data.label={FLAGS} --config.losses.task.name=multilabel",
+        )
     if label in (FLAGS, CLASS) and FLAGS not in manifest.splits["train"].flags:
         raise ConfigError(
             "C07",
@@ -305,6 +350,7 @@ class SentimentLoader(Protocol):
         text: Literal["vectors", "bert", "words"] = "vectors",
         standardize: Sequence[str] = (),
         label: str = "",
+        equal_clips: bool = False,
     ) -> Dataset: ...
 
 
@@ -334,9 +380,15 @@ def _loader(name: str) -> SentimentLoader:
         text: Literal["vectors", "bert", "words"] = "vectors",
         standardize: Sequence[str] = (),
         label: str = "",
+        equal_clips: bool = False,
     ) -> Dataset:
         return load_sentiment_file(
-            name, file=file, text=text, standardize=standardize, label=label
+            name,
+            file=file,
+            text=text,
+            standardize=standardize,
+            label=label,
+            equal_clips=equal_clips,
         )
 
     title = FEATURE_DATASETS[name].title

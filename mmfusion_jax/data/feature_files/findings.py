@@ -9,7 +9,7 @@ import numpy as np
 from mmfusion_jax.data.feature_files.bad_examples import list_bad
 from mmfusion_jax.data.feature_files.emotion_labels import CLASS, FLAGS, one_class
 from mmfusion_jax.data.feature_files.example_ids import Videos, find_videos
-from mmfusion_jax.data.feature_files.known_datasets import POLARITIES
+from mmfusion_jax.data.feature_files.known_datasets import POLARITIES, main_label
 from mmfusion_jax.data.feature_files.leaks import (
     MOST,
     EqualExamples,
@@ -104,21 +104,19 @@ def leaks(found: FileSummary, videos: Videos) -> list[str]:
     return []
 
 
-def copies(found: FileSummary, *, of_test: bool = False) -> list[str]:
+def copies(found: FileSummary) -> list[str]:
     """Returns a sentence on clips that have equal features in two splits, if any.
 
     Args:
         found: The file. One with a published checksum is used as it is.
-        of_test: Only those of which one is in the test split.
     """
-    equal = [one for one in found.equal if "test" in one.splits or not of_test]
-    if not equal or found.known:
+    if not found.equal or found.known:
         return []
-    pairs = [_equal(one, found.splits) for one in equal[:MOST]]
-    listed = _and_more(pairs, len(equal))
+    pairs = [_equal(one, found.splits) for one in found.equal[:MOST]]
+    listed = _and_more(pairs, len(found.equal))
     return [
-        f"{len(equal)} clips have equal features of all modalities in two splits (data "
-        f"leakage): {listed}"
+        f"{len(found.equal)} clips have equal features of all modalities in two "
+        f"splits (data leakage): {listed}"
     ]
 
 
@@ -182,7 +180,8 @@ def _label_problems(found: FileSummary) -> list[str]:
                     f"{split}: {count:d} values of label "
                     f"{shown(name)} are NaN or infinite"
                 )
-    main = [found.spec.label] if found.spec else list(found.splits["train"].labels)
+    labels = found.splits["train"].labels
+    main = [main_label(found.spec, labels)] if found.spec else list(labels)
     return lines + [line for name in main for line in _constant(found, name)]
 
 
@@ -199,7 +198,8 @@ def _other_labels(found: FileSummary) -> list[str]:
     if spec is None:
         return []
     labels = splits["train"].labels
-    lines = [line for n in labels if n != spec.label for line in _constant(found, n)]
+    main = main_label(spec, labels)
+    lines = [line for n in labels if n != main for line in _constant(found, n)]
     if FLAGS in labels:
         classes = {s: one_class(part.labels[FLAGS])[1] for s, part in splits.items()}
         if classes["train"].size:

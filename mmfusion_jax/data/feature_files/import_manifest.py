@@ -1,6 +1,7 @@
 """`MANIFEST.json` of an imported feature file."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +31,26 @@ class ImportManifest(StoreInfo, FileSummary):
     Attributes:
         version: `VERSION` of the library that wrote it.
         license: License of the data.
+        vocabulary: Words in the order of their ids, from 1; [] if the text is not
+            words.
     """
 
     version: int
     license: str
+    vocabulary: list[str] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         counts = {split: part.count for split, part in self.splits.items()}
         check(self.counts == counts, "counts: not those of the splits")
         check(not self.bad, "bad: an import has no bad examples")
+        check(
+            len(self.vocabulary) == len({*self.vocabulary}),
+            "vocabulary: a word occurs twice",
+        )
+        if self.vocabulary:
+            highest = max(p.inputs["words"].high or 0 for p in self.splits.values())
+            check(highest <= len(self.vocabulary), "vocabulary: ids without a word")
         text = FeatureSpec((), "str")
         for name in ("id", "raw_text"):
             check(
@@ -53,11 +64,19 @@ class ImportManifest(StoreInfo, FileSummary):
                 check(shape == (None, *width), f"features: wrong {shown_name(name)}")
 
 
-def manifest_fields(summary: FileSummary) -> dict[str, Any]:
-    """Returns the fields of a manifest that `write_store` does not add itself."""
+def manifest_fields(
+    summary: FileSummary, vocabulary: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Returns the fields of a manifest that `write_store` does not add itself.
+
+    Args:
+        summary: The file.
+        vocabulary: Words in the order of their ids, from 1.
+    """
     # Not `to_json`: labels that the dataset does not use can be NaN.
     fields = msgspec.to_builtins(summary)
-    return {"version": VERSION, "license": license_of(summary.name), **fields}
+    about = {"version": VERSION, "license": license_of(summary.name)}
+    return {**about, "vocabulary": [*vocabulary], **fields}
 
 
 def open_import(folder: Path, name: str) -> tuple[Store, ImportManifest]:

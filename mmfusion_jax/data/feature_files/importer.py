@@ -46,7 +46,8 @@ from mmfusion_jax.data.storage.array_record_store import (
     write_store,
 )
 from mmfusion_jax.data.storage.progress import track
-from mmfusion_jax.errors import DataError, shown_name
+from mmfusion_jax.errors import DataError, shorten, shown_name
+from mmfusion_jax.results.run_identity import sha256_json
 
 FOLDER = "imported"
 """Folder of the cache with a folder for each dataset."""
@@ -73,7 +74,12 @@ def summarize_file(file: str, name: str = "") -> FileSummary:
 
 
 def import_file(
-    file: str, name: str, parent: str, nan_to_zero: bool, drop_bad: bool = False
+    file: str,
+    name: str,
+    parent: str,
+    nan_to_zero: bool,
+    drop_bad: bool = False,
+    equal_clips: bool = False,
 ) -> ImportSummary:
     """Writes a file into a store, unless it exists.
 
@@ -84,11 +90,12 @@ def import_file(
         nan_to_zero: Replace NaN and infinite values by 0, instead of raising an error.
         drop_bad: Leave out the examples that cannot be used, and the copies of examples
             of another split, instead of raising an error.
+        equal_clips: Accept examples with equal features in two splits.
 
     Raises:
         DataError: The file is not readable, is another dataset, contains NaN or
-            infinite values or examples that cannot be used, or has a clip or video in
-            two splits.
+            infinite values or examples that cannot be used, or has a clip or video, or
+            equal examples, in two splits.
     """
     path = Path(file)
     make_folder(Path(parent))
@@ -100,14 +107,15 @@ def import_file(
     bad = count_nonfinite(summary.splits)
     if bad and not nan_to_zero:
         raise _not_finite(path, summary.splits)
-    _check_usable(path, source, summary)
+    _check_usable(path, source, summary, equal_clips)
     summary = dataclasses.replace(summary, repaired=bad)
     folder = Path(parent) / f"{source.layout}-{_short_hash(source, summary)}"
     # Before write_store, after which it exists in any case.
     already_imported = folder.exists()
     splits = {s: _records(s, part) for s, part in source.splits.items()}
     features = _features(source.splits["train"])
-    write_store(folder, features, splits, manifest_fields(summary))
+    fields = manifest_fields(summary, source.vocabulary)
+    write_store(folder, features, splits, fields)
     # Also checks a store that an earlier import wrote.
     open_import(folder, name)
     return ImportSummary(
@@ -170,7 +178,9 @@ def _check(path: Path, source: Source, name: str) -> None:
         check_labels(FEATURE_DATASETS[name], str(path), split, part)
 
 
-def _check_usable(path: Path, source: Source, summary: FileSummary) -> None:
+def _check_usable(
+    path: Path, source: Source, summary: FileSummary, equal_clips: bool
+) -> None:
     """Raises DataError for examples that cannot be used, and for data leakage."""
     spec = FEATURE_DATASETS[summary.name]
     if summary.bad:
@@ -179,16 +189,21 @@ def _check_usable(path: Path, source: Source, summary: FileSummary) -> None:
         outside = any(one.kind != NOTHING for one in summary.bad)
         hint = hints.pop() if outside and len(hints) == 1 else ""
         raise bad_examples_error(str(path), summary.bad, hint)
-    # A copy of a test example makes the score of the test split invalid; one between
-    # train and valid only biases the choice of the checkpoint, and is a problem that
-    # every command prints.
-    equal = copies(summary, of_test=True)
-    if lines := [*leaks(summary, videos_of(summary.splits)), *equal]:
+    # A copy of a test example makes the score of the test split invalid, and one of a
+    # validation example the choice of the checkpoint.
+    shared = leaks(summary, videos_of(summary.splits))
+    equal = [] if equal_clips else copies(summary)
+    if lines := [*shared, *equal]:
         listed = "\n".join(f"  {line}" for line in lines)
-        fix = "use the published splits, or put all clips of a video into one split"
+        fixes = []
+        if shared:
+            fixes.append("use the published splits, or put each video into one split")
         if equal:
-            fix += ", or --drop_bad, which leaves the copies out of the earlier split"
-        raise DataError("D73", f"{path}:\n{listed}", fix)
+            fixes.append(
+                "--drop_bad leaves the copies out of the earlier split; --equal_clips "
+                "accepts them, as --config.data.equal_clips=True does in a training"
+            )
+        raise DataError("D73", f"{path}:\n{listed}", shorten("; ".join(fixes)))
 
 
 def _not_finite(path: Path, splits: Mapping[str, SplitStats]) -> DataError:
@@ -211,6 +226,10 @@ def _not_finite(path: Path, splits: Mapping[str, SplitStats]) -> DataError:
 def _short_hash(source: Source, summary: FileSummary) -> str:
     """Eight hex digits that identify the file and how it was imported."""
     key = f"{VERSION} {source.sha256}"
+    # An import without its words, as by earlier versions, is not that of the file.
+    if source.vocabulary:
+        sha256 = sha256_json([*source.vocabulary])
+        key += f" {sha256}"
     # With other examples left out, it is other data.
     for one in summary.dropped:
         key += f" {one.split} {one.index:d}"

@@ -1,7 +1,7 @@
 """Sentiment and emotion datasets: labels, published sizes and download pages."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -150,11 +150,22 @@ FEATURE_DATASETS = {
 }
 
 
+def main_label(spec: FeatureDatasetSpec, labels: Iterable[str]) -> str:
+    """Returns the label of a file that is predicted: that of papers, or its emotions.
+
+    Args:
+        spec: The dataset.
+        labels: Names of the labels that the file has.
+    """
+    has_emotions_only = spec.flags and spec.label not in labels and FLAGS in labels
+    return FLAGS if has_emotions_only else spec.label
+
+
 def check_labels(
     spec: FeatureDatasetSpec, where: str, split: str, found: Sequences
 ) -> None:
     """Raises DataError if the labels of a split are not those of the dataset."""
-    if spec.label not in found.labels:
+    if main_label(spec, found.labels) not in found.labels:
         raise DataError(
             "D74",
             f"{where} has the labels {join_names(found.labels)}; expected for "

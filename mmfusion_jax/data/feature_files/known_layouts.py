@@ -186,6 +186,7 @@ def _examples_by_id(root: Any) -> bool:
     return len(parts) > 3 and all(isinstance(p, Mapping | np.ndarray) for p in parts)
 
 
+_HHMPN = SECTION.format("HHMPN")
 _HUMOR = SECTION.format("UR-FUNNY and MUStARD (HKT)")
 _LAYOUTS: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
     (
@@ -213,7 +214,7 @@ _LAYOUTS: tuple[tuple[Callable[[Any], bool], str, str], ...] = (
         _source_target,
         "in the layout of HHMPN: src-text, src-audio, src-visual; it has emotions and "
         "no sentiment scores",
-        SECTION.format("HHMPN"),
+        f"{_HHMPN}; --dataset=mosei imports it, emotions only",
     ),
     (
         _by_emotion,

@@ -74,11 +74,14 @@ class Source:
         layout: Name of the layout, such as "mmsa_aligned".
         sha256: Hash of its bytes.
         splits: "train", "valid" and "test".
+        vocabulary: Words in the order of their ids, from 1, if the text is words; else
+            (), also for ids that the file has.
     """
 
     layout: str
     sha256: str
     splits: Mapping[str, Sequences]
+    vocabulary: Sequence[str] = ()
 
 
 def list_files(path: Path) -> Sequence[Path]:
@@ -171,8 +174,9 @@ def read_source(path: Path) -> Source:
     if "valid" not in splits:
         cut = cut_off_validation(str(where), splits["train"])
         splits["train"], splits["valid"] = cut
-    splits = with_word_ids({split: splits[split] for split in SPLITS})
-    return Source(layout, _sha256(list(files.values())), _checked(str(where), splits))
+    splits, words = with_word_ids({split: splits[split] for split in SPLITS})
+    sha256 = _sha256(list(files.values()))
+    return Source(layout, sha256, _checked(str(where), splits), words)
 
 
 def _others(folder: Path, files: Mapping[str, Path]) -> list[str]:

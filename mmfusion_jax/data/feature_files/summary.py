@@ -13,6 +13,7 @@ from mmfusion_jax.data.feature_files.emotion_labels import CLASS, FLAGS, one_cla
 from mmfusion_jax.data.feature_files.known_datasets import (
     FEATURE_DATASETS,
     FeatureDatasetSpec,
+    main_label,
 )
 from mmfusion_jax.data.feature_files.leaks import EqualExamples
 from mmfusion_jax.data.splits import SPLITS
@@ -311,7 +312,7 @@ def _labels_fit(
         return all(spec.label in part.flags for part in parts)
     low, high = spec.target.low, spec.target.high
     return all(
-        spec.label in part.scores
+        main_label(spec, part.labels) in part.labels
         and (
             not in_range
             or all(low <= score <= high for v in part.scores.values() for score in v)

@@ -9,6 +9,9 @@ from mmfusion_jax.data.feature_files.padded_sequences import Sequences
 UNKNOWN = 0
 """Id of a word that the training split does not have."""
 
+UNKNOWN_TOKEN = "[UNK]"
+"""Token of this id in the vocabulary of a tokenizer, whose indices are the ids."""
+
 
 def build_vocabulary(texts: Sequence[Sequence[str]]) -> tuple[str, ...]:
     """Returns the words of the training split in alphabetical order.
@@ -29,14 +32,20 @@ def encode(words: Sequence[str], ids: Mapping[str, int]) -> np.ndarray:
     return np.array([ids.get(word, UNKNOWN) for word in words], np.int32)
 
 
-def with_word_ids(splits: Mapping[str, Sequences]) -> dict[str, Sequences]:
+def with_word_ids(
+    splits: Mapping[str, Sequences],
+) -> tuple[dict[str, Sequences], tuple[str, ...]]:
     """Returns the splits with the input "words", if they have words as text.
 
     The ids are 1, 2, ... in alphabetical order of the words of the training split; a
     word of another split that is not among them has the id 0.
+
+    Returns:
+        The splits, and the words in the order of their ids, from 1; () if the text is
+        not words.
     """
     if not splits["train"].tokens:
-        return dict(splits)
+        return dict(splits), ()
     words = build_vocabulary(splits["train"].tokens)
     ids = {word: number for number, word in enumerate(words, UNKNOWN + 1)}
     found = {}
@@ -55,4 +64,4 @@ def with_word_ids(splits: Mapping[str, Sequences]) -> dict[str, Sequences]:
             [*part.notes, note],
             part.tokens,
         )
-    return found
+    return found, words

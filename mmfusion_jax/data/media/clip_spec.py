@@ -25,6 +25,7 @@ from mmfusion_jax.data.preprocessing import (
     pre_emphasize,
 )
 from mmfusion_jax.data.storage.array_record_store import FeatureSpec
+from mmfusion_jax.data.storage.file_checksums import FileState, file_state
 from mmfusion_jax.errors import (
     ConfigError,
     DataError,
@@ -407,13 +408,12 @@ def _grayscale(frames: np.ndarray) -> np.ndarray:
 
 def _checksum(file: Path) -> str:
     """Returns the SHA-256 of a file."""
-    state = file.stat()
-    return _cached_checksum(file, state.st_size, state.st_mtime_ns)
+    return _cached_checksum(file, file_state(file))
 
 
 @functools.lru_cache(maxsize=4)
-def _cached_checksum(file: Path, size: int, modified: int) -> str:
+def _cached_checksum(file: Path, state: FileState) -> str:
     # A film of many segments is read once.
-    del size, modified
+    del state
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()

@@ -4,6 +4,7 @@ import codecs
 import csv
 import dataclasses
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,13 @@ _MARKS = (
     (b"version https://git-lfs", "a pointer of Git LFS, not the CSV file"),
 )
 _SEPARATORS = ((";", "semicolon"), ("\t", "tab"), ("|", "bar"))
+_CELL = re.compile(r'"[^"]*(?:""[^"]*)*("?)|[^,\r\n]*')
+"""One cell; the group is the closing quotation mark of a quoted one, "" without it."""
+
+QUOTE_FIX = (
+    "close it at the end of the cell, or remove it; within a quoted cell a quotation "
+    "mark is doubled"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,14 +58,7 @@ def read_csv(path: Path) -> CsvText:
     """
     with open_regular(path) as file:
         text = _decoded(path, file.read())
-    try:
-        rows = tuple(_rows(text))
-    except csv.Error as error:
-        raise DataError(
-            "D41",
-            f"{path} is not a CSV file: {shorten(error)}.",
-            "a quotation mark may not be closed; in a quoted cell it is doubled",
-        ) from error
+    rows = tuple(_rows(path, text))
     if not rows:
         raise DataError("D41", f"{path} is empty.", "data init FOLDER writes one")
     (_, names), *others = rows
@@ -71,16 +72,78 @@ def read_csv(path: Path) -> CsvText:
     return CsvText(names, tuple(others))
 
 
-def _rows(text: str) -> Iterator[tuple[int, tuple[str, ...]]]:
+def _rows(path: Path, text: str) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Yields the rows that are not empty, with the number of their first line."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     first = 1
-    for cells in reader:
+    while True:
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise _not_csv(path, text, first, error) from error
+        if cells is None:
+            return
         stripped = tuple(cell.strip() for cell in cells)
         if any(stripped):
             yield first, stripped
         # A quoted cell can have several lines.
         first = reader.line_num + 1
+
+
+def _not_csv(path: Path, text: str, first: int, error: csv.Error) -> DataError:
+    """Returns the error for a row that cannot be read.
+
+    Args:
+        path: The file.
+        text: Its content.
+        first: Number of the first line of the row.
+        error: What the reader of the standard library reports, which is the line at
+            which it stopped and not the one with the mistake.
+    """
+    lines = io.StringIO(text, newline="").readlines()
+    row = "".join(lines[first - 1 :])
+    found = _quoted_cell(row)
+    if found is None:
+        return DataError("D41", f"{path} line {first:d}: {shorten(error)}.", AS_CSV)
+    start, end, is_closed = found
+    opened, stopped = (first + _line_breaks(row[:i]) for i in (start, end))
+    line = shown(row[start + 1 :].splitlines()[0] if row[start + 1 :] else "")
+    seen = (
+        f"closed in line {stopped:d}, before {shown(row[end:].splitlines()[0])}, where "
+        "a comma or the end of the line must follow"
+        if is_closed
+        else f"not closed, so that all lines up to line {len(lines)}, the last, are "
+        "read as one cell"
+    )
+    return DataError(
+        "D41",
+        f"{path} line {opened:d}: the quotation mark before {line} is {shorten(seen)}.",
+        QUOTE_FIX,
+    )
+
+
+def _quoted_cell(row: str) -> tuple[int, int, bool] | None:
+    """Returns the first quoted cell of a row that does not end as a cell must.
+
+    Returns:
+        Positions of its opening quotation mark and of its end, and whether it is
+        closed; None without such a cell.
+    """
+    start = 0
+    while match := _CELL.match(row, start):
+        end, mark = match.end(), match[1]
+        after = row[end : end + 1]
+        if mark is not None and (not mark or after not in ("", ",", "\r", "\n")):
+            return start, end, bool(mark)
+        if after != ",":
+            return None
+        start = end + 1
+    return None
+
+
+def _line_breaks(text: str) -> int:
+    """Returns the number of line breaks in a text, as the reader counts them."""
+    return len(io.StringIO(f"{text}.", newline="").readlines()) - 1
 
 
 def _decoded(path: Path, content: bytes) -> str:

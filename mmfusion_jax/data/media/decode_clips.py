@@ -37,6 +37,7 @@ from mmfusion_jax.data.storage.array_record_store import (
     lock_store,
     make_folder,
 )
+from mmfusion_jax.data.storage.file_checksums import file_checksums
 from mmfusion_jax.data.storage.file_size import format_size
 from mmfusion_jax.data.storage.progress import track
 from mmfusion_jax.data.storage.worker_pool import Failure, map_in_processes
@@ -247,7 +248,8 @@ def decode_all(
     origin = str(source.absolute())
     folder = cache_folder(f"{name}-{_sha256([VERSION, specification, origin])[:16]}")
     store = ClipStore(folder, spec.features)
-    ids = [_clip_id(job) for job in jobs]
+    checksums = file_checksums(file for job in jobs for file in job.files)
+    ids = [_clip_id(job, checksums) for job in jobs]
     if store.missing(ids):
         _check_extras()
         if spec.face_crop:
@@ -382,12 +384,14 @@ def _reason(job: DecodeJob, failure: Failure) -> str:
     return reason.removeprefix(file.name).lstrip(": ") if file else reason
 
 
-def _clip_id(job: DecodeJob) -> str:
-    """Returns a hash of everything that the record of a clip depends on but `spec`."""
-    # Sizes and times instead of checksums: reading all videos at every start would
-    # take minutes.
-    states = [file.stat() for file in job.files]
-    changes = [(state.st_size, state.st_mtime_ns) for state in states]
+def _clip_id(job: DecodeJob, checksums: Mapping[Path, str]) -> str:
+    """Returns a hash of everything that the record of a clip depends on but `spec`.
+
+    Args:
+        job: The clip.
+        checksums: Checksum of every file.
+    """
+    changes = [checksums[file] for file in job.files]
     files = [str(file.absolute()) for file in job.files]
     transforms = [repr(job.transform), repr(job.image_transform)]
     return _sha256([job.key, files, changes, transforms, job.start, job.end])

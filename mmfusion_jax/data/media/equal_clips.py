@@ -1,8 +1,10 @@
-"""Finds rows of labels.csv whose files have equal content."""
+"""Finds rows of labels.csv with equal content, and segments that overlap."""
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Hashable, Iterable, Sequence
+import itertools
+import math
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from mmfusion_jax.data.media.file_checks import check_header
@@ -13,6 +15,7 @@ _SAMPLE = 4096
 """Bytes of the beginning, the middle and the end that are compared first."""
 
 _MAX_LISTED = 20
+_MAX_PAIRS = 1000
 
 
 def with_contents(rows: Sequence[LabelRow], folder: Path) -> list[LabelRow]:
@@ -33,27 +36,50 @@ def equal_rows(rows: Iterable[LabelRow]) -> list[list[LabelRow]]:
     """Returns the groups of rows with the same content, start and end."""
     groups: dict[Hashable, list[LabelRow]] = {}
     for row in rows:
-        groups.setdefault((row.content, row.segment), []).append(row)
+        groups.setdefault((row.content or row.file, row.segment), []).append(row)
     return [group for group in groups.values() if len(group) > 1]
 
 
-def check_equal_rows(
-    table: Path, rows: Sequence[LabelRow], splits: Sequence[str]
-) -> None:
-    """Raises DataError for equal clips with two labels, scores or splits.
+def overlapping_rows(
+    rows: Iterable[LabelRow],
+) -> Iterator[tuple[LabelRow, LabelRow]]:
+    """Yields the pairs of rows with the same content whose segments overlap.
+
+    Rows with the same start and end are not among them, see `equal_rows`.
+    """
+    groups: dict[str, list[LabelRow]] = {}
+    for row in rows:
+        groups.setdefault(row.content or row.file, []).append(row)
+    for group in groups.values():
+        before: list[LabelRow] = []
+        for row in sorted(group, key=lambda row: (row.start, row.line)):
+            before = [one for one in before if _end(one) > row.start]
+            for one in before:
+                if one.segment != row.segment:
+                    yield (one, row) if one.line < row.line else (row, one)
+            before.append(row)
+
+
+def _end(row: LabelRow) -> float:
+    return math.inf if row.end is None else row.end
+
+
+def differing_pairs(
+    rows: Sequence[LabelRow], splits: Sequence[str]
+) -> Iterator[tuple[LabelRow, LabelRow, str]]:
+    """Yields pairs of rows that must not differ, and in what they do.
+
+    Equal clips must have one label, score and split, overlapping ones one split.
 
     Args:
-        table: The labels file.
-        rows: Its rows.
+        rows: Rows of labels.csv.
         splits: Split of each row; () if they are not known yet.
     """
     split_of = (
         dict(zip((row.line for row in rows), splits, strict=True)) if splits else {}
     )
-    lines = []
-    for group in equal_rows(rows):
-        first = group[0]
-        for other in group[1:]:
+    for first, *others in equal_rows(rows):
+        for other in others:
             differences = [
                 f"{shorten(name)} {shown(mine)} and {shown(yours)}"
                 for name, mine, yours in (
@@ -64,20 +90,40 @@ def check_equal_rows(
                 if mine != yours
             ]
             if differences:
-                lines.append(
-                    f"  line {first.line}: {shorten(first.key)} and line {other.line}: "
-                    f"{shorten(other.key)}: {shorten(', '.join(differences))}"
-                )
-    if not lines:
+                yield first, other, ", ".join(differences)
+    for first, other in overlapping_rows(rows) if splits else ():
+        mine, yours = split_of[first.line], split_of[other.line]
+        if mine != yours:
+            yield first, other, f"overlap, split {shown(mine)} and {shown(yours)}"
+
+
+def check_equal_rows(
+    table: Path, rows: Sequence[LabelRow], splits: Sequence[str]
+) -> None:
+    """Raises DataError for equal clips with two labels, scores or splits.
+
+    Overlapping segments in two splits are an error too, whoever speaks in them.
+
+    Args:
+        table: The labels file.
+        rows: Its rows.
+        splits: Split of each row; () if they are not known yet.
+    """
+    found = list(itertools.islice(differing_pairs(rows, splits), _MAX_PAIRS))
+    if not found:
         return
-    pairs = "pair" if len(lines) == 1 else "pairs"
-    listed = lines[:_MAX_LISTED]
-    if len(lines) > _MAX_LISTED:
-        listed.append(f"  and {len(lines) - _MAX_LISTED} more")
+    listed = [
+        f"  line {first.line}: {shorten(first.key)} and line {other.line}: "
+        f"{shorten(other.key)}: {shorten(what)}"
+        for first, other, what in found[:_MAX_LISTED]
+    ]
+    if len(found) > _MAX_LISTED:
+        listed.append(f"  and {len(found) - _MAX_LISTED} more")
+    pairs = "pair" if len(found) == 1 else "pairs"
     raise DataError(
         "D47",
-        f"{table}: {len(lines)} {shorten(pairs)} of clips with equal content, start "
-        "and end differ:\n" + "\n".join(listed),
+        f"{table}: {len(found)} {shorten(pairs)} of clips with equal or overlapping "
+        "content differ:\n" + "\n".join(listed),
         "remove one row of each pair; --config.data.equal_clips=True accepts them",
     )
 

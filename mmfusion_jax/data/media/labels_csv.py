@@ -14,7 +14,7 @@ from mmfusion_jax.data.media.class_names import (
     why_scores,
 )
 from mmfusion_jax.data.media.clip_files import MEDIA_SUFFIXES, ClipFolder
-from mmfusion_jax.data.media.csv_text import read_csv
+from mmfusion_jax.data.media.csv_text import QUOTE_FIX, read_csv
 from mmfusion_jax.data.splits import SPLITS
 from mmfusion_jax.errors import (
     DataError,
@@ -39,6 +39,9 @@ _OTHER_NAMES = {
     "file": ("filename", "file_name", "path", "filepath", "file_path", "clip", "video"),
     LABEL: ("emotion", "class", "category", "target", "annotation", "y"),
 }
+_ONE_LINE = ("file", LABEL, SCORE, "split", START, END)
+"""Columns whose cells have one line, unlike transcripts."""
+
 _MAX_LISTED = 20
 _IN_SECONDS = "times are in seconds, with a point: 90.5 is 1:30.5"
 
@@ -273,6 +276,13 @@ def _malformed(
         text = f"{len(cells)} cells in {len(names)} columns"
         fix = "put cells that contain a comma between quotation marks"
         return _Problem(line, text, fix=fix)
+    for name, cell in zip(names, cells, strict=False):
+        if name in _ONE_LINE and len(parts := cell.splitlines()) > 1:
+            text = (
+                f"{shown_name(name)} is a quoted cell of {len(parts)} lines, from "
+                f"{shown(parts[0])} to {shown(parts[-1])}: a quotation mark is missing"
+            )
+            return _Problem(line, text, fix=QUOTE_FIX)
     if cells[0].startswith("#") and not any(cells[1:]):
         text = f"{shown(cells[0])} is a comment"
         return _Problem(line, text, fix="remove comments")

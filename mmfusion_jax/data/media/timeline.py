@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mmfusion_jax.data.media.truncation import TOLERANCE, check_complete, truncated
+from mmfusion_jax.data.storage.file_checksums import FileState, file_state
 from mmfusion_jax.errors import DataError, missing_dependency, shown_name
 
 SLACK = 0.1
@@ -146,13 +147,12 @@ def read_timeline(av: Any, path: Path) -> Timeline:
     Raises:
         DataError: The file is truncated, or has neither video nor audio.
     """
-    state = path.stat()
-    return _cached(path, state.st_size, state.st_mtime_ns, av)
+    return _cached(path, file_state(path), av)
 
 
 @functools.lru_cache(maxsize=2)
-def _cached(path: Path, size: int, modified: int, av: Any) -> Timeline:
-    del size, modified  # another file of the same name is read again
+def _cached(path: Path, state: FileState, av: Any) -> Timeline:
+    del state  # another file of the same name is read again
     return _timeline(av, path, check_complete(path))
 
 

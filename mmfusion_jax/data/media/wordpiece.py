@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mmfusion_jax.data.preprocessing import pad_or_truncate
+from mmfusion_jax.data.storage.file_checksums import FileState, file_state
 from mmfusion_jax.errors import DataError, shorten, shown
 from mmfusion_jax.safe_load.regular_file import open_regular
 
@@ -43,16 +44,17 @@ def read_vocabulary(path: str) -> tuple[str, ...]:
             "BertTokenizer.from_pretrained('bert-base-uncased').save_vocabulary("
             "'.')\" writes vocab.txt",
         )
-    return _read_vocabulary(path)
-
-
-@functools.cache
-def _read_vocabulary(path: str) -> tuple[str, ...]:
     file = Path(path).expanduser()
     if file.is_dir():
         file = file / VOCABULARY
     elif file.suffix in WEIGHTS_SUFFIXES:
         file = file.with_name(VOCABULARY)
+    return _read_vocabulary(file, file_state(file) if file.exists() else None)
+
+
+@functools.lru_cache(maxsize=8)
+def _read_vocabulary(file: Path, state: FileState | None) -> tuple[str, ...]:
+    del state  # another file of the same name is read again
     return tuple(word.strip() for word in read_lines(file))
 
 

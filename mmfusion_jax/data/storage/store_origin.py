@@ -57,7 +57,7 @@ def store_origin(folder: Path, path: Path) -> StoreOrigin:
     file = folder / MANIFEST
     made = (file if file.exists() else folder).stat().st_mtime
     date = time.strftime("%Y-%m-%d", time.localtime(made))
-    kind = path.parts[0].partition("-")[0]
+    kind = kind_of(path)
     what = TITLES.get(kind, kind)
     if not (manifest := _read(file)):
         return StoreOrigin(f"{what}, manifest not readable", "", date)
@@ -70,6 +70,15 @@ def store_origin(folder: Path, path: Path) -> StoreOrigin:
         date,
         version if type(version) is int else 0,
     )
+
+
+def kind_of(path: Path) -> str:
+    """Returns the kind of a store, such as "imported" or "clips".
+
+    Args:
+        path: Its path in the cache.
+    """
+    return path.parts[0].partition("-")[0]
 
 
 def _title(what: str, path: Path, manifest: Mapping[str, Any]) -> str:

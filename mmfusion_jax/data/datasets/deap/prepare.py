@@ -16,6 +16,7 @@ from mmfusion_jax.data.storage.array_record_store import (
     open_store,
     write_store,
 )
+from mmfusion_jax.data.storage.file_checksums import file_checksums
 from mmfusion_jax.errors import DataError, shorten
 from mmfusion_jax.safe_load.safe_pickle import read_pickle
 from mmfusion_jax.safe_load.sandbox import memory_for, run_sandboxed
@@ -54,10 +55,7 @@ def open_or_prepare(file: Path) -> Store:
     Raises:
         DataError: The file is damaged or not as in `EXPECTED_LAYOUT`.
     """
-    # Path, size and time, not a hash of the content: 32 files of about 100 MB each
-    # would be read at every start.
-    state = file.stat()
-    key = [VERSION, str(file.absolute()), state.st_size, state.st_mtime_ns]
+    key = [VERSION, str(file.absolute()), file_checksums([file])[file]]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()
     folder = cache_folder("deap") / f"{file.stem}-{digest[:16]}"
     if not folder.exists():
