@@ -409,7 +409,7 @@ WRONG = {
     "file,label\n0.mp4,a\nx.mp4,b\ny.mp4,b": (
         r"D42[\s\S]*2 of 3 files[\s\S]*line 3: x.mp4[\s\S]*line 4: y.mp4"
     ),
-    'file,label\n"0.mp4,a': "D41.*is not a CSV file",
+    'file,label\n"0.mp4,a': "D41.*line 2 is not CSV",
     HEAD + "0.mp4,a,train\n1.mp4,b,train": "D45.*split 'test' is empty",
     HEAD + "0.mp4,a,train\n1.mp4,b,test": "D46.*line 3: class 'b' of split 'test'",
     "file,label\n"

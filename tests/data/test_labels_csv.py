@@ -236,3 +236,47 @@ def test_segments_of_a_long_film_have_different_keys(folder):
     rows = "0.wav,a,7200.125,7200.5\n0.wav,b,7200.126,7200.5\n"
     found = labels(folder, "file,label,start,end\n" + rows).rows
     assert [row.segment for row in found] == ["@7200.125-7200.5", "@7200.126-7200.5"]
+
+
+ROWS = "file,label{}\n0.wav,a{}\n1.wav,b{}\n2.wav,a{}\n3.wav,b{}\n"
+
+
+@pytest.mark.parametrize(
+    ("rest", "message"),
+    [('4.wav,"a\n5.wav,b\n', "is not CSV"), ("File, Label\n4.wav,a\n", ".*header")],
+)
+def test_a_line_that_is_not_a_row_is_named(folder, rest, message):
+    with pytest.raises(DataError, match=f"D41.*line 6.? {message}"):
+        labels(folder, ROWS.format(*[""] * 5) + rest)
+
+
+def test_the_fix_fits_the_way_of_the_split(folder):
+    with pytest.raises(DataError, match="split 'test' is empty") as error:
+        load(folder, ROWS.format(",split", *[",train"] * 4))
+    assert "random" not in str(error.value)
+    with pytest.raises(DataError, match="split 'test' is empty") as error:
+        load(folder, "file,label\n0.wav,a\n1.wav,b\n")
+    assert "a random split needs two clips" in str(error.value)
+    head = "file,label,start,end,split\n0.wav,a,0,0.15,train\n1.wav,b,0,0.15,train\n"
+    text = head + "0.wav,a,0.05,0.2,test\n2.wav,b,0,0.15,test\n"
+    with pytest.raises(
+        DataError, match="D10.*'0.wav' is in splits 'train' and 'test'"
+    ) as error:
+        load(folder, text)
+    assert "of a speaker or file to one split" in str(error.value)
+
+
+def test_times_in_milliseconds_are_recognized(folder):
+    text = ROWS.format(",start,end", *[",0,150"] * 4)
+    with pytest.raises(DataError, match="D43") as error:
+        load(folder, text)
+    assert (
+        "exceeds the clip, which ends at 0.20 s; milliseconds would fit: 0-0.15 s"
+        in (str(error.value))
+    )
+    assert "fix: replace these files, or correct their start" in str(error.value)
+    # Neither is far beyond the end and within it as milliseconds.
+    for end in ("0.9", "900"):
+        with pytest.raises(DataError, match="exceeds the clip") as error:
+            load(folder, ROWS.format(",start,end", *[f",0,{end}"] * 4))
+        assert "milliseconds" not in str(error.value)

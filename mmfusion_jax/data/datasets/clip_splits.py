@@ -15,6 +15,7 @@ from mmfusion_jax.data.media.labels_csv import LabelRow
 from mmfusion_jax.data.splits import SPLITS, random_splits
 from mmfusion_jax.errors import ConfigError, DataError, join_names, shorten, shown
 
+_BY_COLUMN = "by the column split"
 _LAST_STEP = "without a validation split the run takes its last step"
 
 
@@ -88,7 +89,7 @@ def split_rows(
             is not in train, or equal clips are in two splits.
     """
     if any(row.split for row in rows):
-        chosen, how = [row.split for row in rows], "by the column split"
+        chosen, how = [row.split for row in rows], _BY_COLUMN
     else:
         _check_groups(rows, groups, fractions)
         speakers = [groups[row.key] for row in rows] if groups else None
@@ -103,12 +104,17 @@ def split_rows(
     }
     for split in ("train", "test"):
         if not splits[split]:
+            fix = f"set the column split of some rows to {shown(split)}"
+            if how != _BY_COLUMN:
+                fix += (
+                    ", or add clips: a random split needs two clips of a class, for "
+                    "train and test"
+                )
             raise DataError(
                 "D45",
                 f"split {shown(split)} is empty ({how}): {len(rows)} clips of "
                 f"{len({row.label for row in rows})} classes.",
-                f"set the column split of some rows to {shown(split)}, or add clips: "
-                "a random split needs two clips of a class, for train and test",
+                shorten(fix),
             )
     _check_classes(table, splits)
     return {split: part for split, part in splits.items() if part}, how

@@ -50,14 +50,7 @@ def read_csv(path: Path) -> CsvText:
     """
     with open_regular(path) as file:
         text = _decoded(path, file.read())
-    try:
-        rows = tuple(_rows(text))
-    except csv.Error as error:
-        raise DataError(
-            "D41",
-            f"{path} is not a CSV file: {shorten(error)}.",
-            "a quotation mark may not be closed; in a quoted cell it is doubled",
-        ) from error
+    rows = tuple(_rows(path, text))
     if not rows:
         raise DataError("D41", f"{path} is empty.", "data init FOLDER writes one")
     (_, names), *others = rows
@@ -71,16 +64,27 @@ def read_csv(path: Path) -> CsvText:
     return CsvText(names, tuple(others))
 
 
-def _rows(text: str) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Yields the rows that are not empty, with the number of their first line."""
+def _rows(path: Path, text: str) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Yields the rows that are not empty, with the number of their first line.
+
+    Raises:
+        DataError: A row is not CSV; the message has its first line.
+    """
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     first = 1
-    for cells in reader:
-        stripped = tuple(cell.strip() for cell in cells)
-        if any(stripped):
-            yield first, stripped
-        # A quoted cell can have several lines.
-        first = reader.line_num + 1
+    try:
+        for cells in reader:
+            stripped = tuple(cell.strip() for cell in cells)
+            if any(stripped):
+                yield first, stripped
+            # A quoted cell can have several lines.
+            first = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(
+            "D41",
+            f"{path} line {first} is not CSV: {shorten(error)}.",
+            "a quotation mark may not be closed; in a quoted cell it is doubled",
+        ) from error
 
 
 def _decoded(path: Path, content: bytes) -> str:
