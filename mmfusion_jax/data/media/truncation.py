@@ -115,8 +115,7 @@ class _Content:
         if self.size - start > least and not _is_void(self, start):
             raise self.short(
                 f"its last {shown_size(self.size - start)} are zeros, so its download "
-                "or copy did not finish",
-                _AGAIN,
+                "or copy did not finish"
             )
 
 
