@@ -165,11 +165,13 @@ def check_ids(spec: ExperimentSpec, data: Dataset) -> None:
         low, high = data.id_range(modality)
         if low < 0 or high >= size:
             field = f"config.model.encoders.{shown_name(modality)}"
-            fix = f"--{field}.vocab_size={high + 1}"
+            fix = f"--{shorten(field)}.vocab_size={high + 1}"
             if spec.model.weights.get(modality):
                 # A larger table does not fit the weights, and its new rows are random.
-                fix = "the ids are of another tokenizer than that of the weights"
-                fix += f"; or --{field}.weights= --{field}.vocab_size={high + 1}"
+                fix = (
+                    "the ids are of another tokenizer than that of the weights; or "
+                    f"--{shorten(field)}.weights= {shorten(fix)}"
+                )
             if low < 0:
                 fix = "ids start at 0: fix the data"
             raise ConfigError(

@@ -82,7 +82,7 @@ def _rows(path: Path, text: str) -> Iterator[tuple[int, tuple[str, ...]]]:
     except csv.Error as error:
         raise DataError(
             "D41",
-            f"{path} line {first} is not CSV: {shorten(error)}.",
+            f"{path} line {first:d} is not CSV: {shorten(error)}.",
             "a quotation mark may not be closed; in a quoted cell it is doubled",
         ) from error
 

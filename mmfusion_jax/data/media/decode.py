@@ -23,7 +23,7 @@ from mmfusion_jax.data.media.timeline import (
 )
 from mmfusion_jax.data.media.truncation import truncated
 from mmfusion_jax.data.media.video_frames import WantedFrame, take_frames
-from mmfusion_jax.errors import DataError, missing_dependency
+from mmfusion_jax.errors import DataError, missing_dependency, shorten
 
 N_FFT, HOP = 2048, 512
 _SILENT = 1e-4  # amplitude
@@ -242,7 +242,7 @@ def _check_segment(
         raise DataError(
             "D34",
             f"{path}: the segment {start:g}-{end:g} s exceeds the clip, which ends "
-            f"at {duration:.2f} s{_unit_hint(start, end, duration)}.",
+            f"at {duration:.2f} s{shorten(_unit_hint(start, end, duration))}.",
             "correct start and end",
         )
     if start and start >= duration:
