@@ -488,10 +488,10 @@ _CODES = (
         "D32",
         "Corrupted or truncated clip",
         """A clip could not be decoded, or it is cut short: its file is smaller than the
-        sizes in it, its index (moov) is missing, or its video or audio is more than
-        2 % (and 0.1 s) shorter than the file header specifies. Copy or download it
-        again. `ffmpeg -i FILE -c copy NEW` makes a shorter, complete clip of what is
-        there.""",
+        sizes in it, its index (moov) is missing, its end is zeros, or its video or
+        audio is more than 2 % (and 0.1 s) shorter than the file header specifies. Copy
+        or download it again. `ffmpeg -i FILE -c copy NEW` makes a shorter, complete
+        clip of what is there.""",
     ),
     _code(
         "D33",

@@ -97,6 +97,18 @@ class Distinct:
 
 
 @dataclasses.dataclass(frozen=True)
+class NotAllZero:
+    """Weights, at least one of which is not 0; an empty sequence is allowed."""
+
+    def allows(self, value: Collection[float]) -> bool:
+        """Returns whether an element of `value` is not 0, or there are none."""
+        return not value or any(value)
+
+    def __str__(self) -> str:
+        return "at least one element that is not 0"
+
+
+@dataclasses.dataclass(frozen=True)
 class Increasing:
     """Two numbers, the first of which is at most the second."""
 

@@ -323,6 +323,6 @@ def check_disjoint(groups: Mapping[str, Sequence[str]]) -> None:
                     "D10",
                     f"{shown(name)} is in splits {shown(seen[name])} and "
                     f"{shown(split)} (data leakage).",
-                    "assign every speaker to one split only",
+                    "assign all examples of a speaker or file to one split",
                 )
             seen[name] = split

@@ -72,8 +72,8 @@ class ModalityContrast:
         loss is 0 for any vectors.
 
     Raises:
-        ConfigError: `negatives` is unknown, or "same_sample" has fewer than three
-            modalities.
+        ConfigError: `negatives` is unknown, there are fewer than two modalities, or
+            "same_sample" has fewer than three.
     """
 
     compares_modalities: ClassVar[bool] = True
@@ -84,6 +84,14 @@ class ModalityContrast:
 
     def __post_init__(self):
         check_choice("negatives", self.negatives, NEGATIVES)
+        if len(self.modalities) < 2:
+            raise ConfigError(
+                "C10",
+                "the loss modality_contrast requires at least two modalities, got "
+                f"{join_names(self.modalities)}: with one, the loss is 0 for any "
+                "vectors.",
+                "add a modality, or set the weight of the term to 0",
+            )
         if self.negatives == "same_sample" and len(self.modalities) < 3:
             raise ConfigError(
                 "C10",

@@ -1,7 +1,7 @@
 """Supervised losses."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import einops
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from mmfusion_jax.losses.model_outputs import (
     model_output,
 )
 from mmfusion_jax.ops.masking import zero_masked
-from mmfusion_jax.option_types import NonNegativeFloat
+from mmfusion_jax.option_types import NonNegativeFloat, NotAllZero
 from mmfusion_jax.types import Array, Batch, Outputs
 
 
@@ -54,7 +54,7 @@ class CrossEntropy:
 
     label: str
     logits: str = ""
-    class_weights: tuple[NonNegativeFloat, ...] = ()
+    class_weights: Annotated[tuple[NonNegativeFloat, ...], NotAllZero()] = ()
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
         logits = (

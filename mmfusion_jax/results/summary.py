@@ -1,7 +1,7 @@
 """Summary of a training for the console."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from mmfusion_jax.errors import shorten, shown_name
 from mmfusion_jax.results.experiment_result import (
@@ -36,14 +36,22 @@ def num_test_examples(result: ExperimentResult) -> int:
 
 def few_examples_notes(result: ExperimentResult) -> list[str]:
     """Returns a note if the test split is small, else nothing."""
-    count = num_test_examples(result)
-    if count >= FEW_EXAMPLES:
-        return []
-    return [
-        f"note: the test split has {count:d} examples: one of them is "
-        f"{format_percent(1 / count)} points of accuracy, and differences below that "
-        "are chance"
-    ]
+    return [*_small_split("test", num_test_examples(result))]
+
+
+def _small_split(split: str, count: int) -> Iterator[str]:
+    """Yields a note if a split has so few examples that scores are imprecise."""
+    if count == 1:
+        yield (
+            f"note: the {shown_name(split)} split has 1 example: its scores are those "
+            "of one prediction"
+        )
+    elif count < FEW_EXAMPLES:
+        yield (
+            f"note: the {shown_name(split)} split has {count:d} examples: one of them "
+            f"is {format_percent(1 / count)} points of accuracy, and differences below "
+            "that are chance"
+        )
 
 
 def headline_scores(result: ExperimentResult) -> list[str]:
@@ -112,8 +120,12 @@ def text_table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def evaluation_lines(runs: Sequence[RunEvaluation]) -> list[str]:
-    """Returns a table of the scores of every run, a column for each split."""
-    lines = []
+    """Returns a table of the scores of every run, a column for each split.
+
+    After the tables there is a note for each split that is small.
+    """
+    lines: list[str] = []
+    notes: list[str] = []
     for run in runs:
         splits = run.splits
         names = list(dict.fromkeys(n for one in splits.values() for n in one.scores))
@@ -129,7 +141,9 @@ def evaluation_lines(runs: Sequence[RunEvaluation]) -> list[str]:
             for name in names
         ]
         lines += text_table(rows)
-    return lines
+        for split, count in (run.counts or {}).items():
+            notes += _small_split(split, count)
+    return [*lines, *dict.fromkeys(notes)]
 
 
 def _rows(result: ExperimentResult, score: str) -> list[str]:

@@ -608,6 +608,8 @@ def _ids(data: Dataset, split: str, count: int) -> list[str]:
 
 def describe_start(step: int, plan: TrainPlan) -> str:
     """Returns the first line of a run: the first step compiles for minutes."""
+    if not plan.steps:
+        return "not trained, since config.train.epochs=0: evaluates the initial weights"
     if step >= plan.steps:
         return "already finished"
     if step:

@@ -232,6 +232,7 @@ def changed(word: str, field: str, value: Any) -> ConfigDict:
         ("cfn_sr", "model.attended_modality", "smell", "C13", "'smell'"),
         ("cfn_sr", "losses.task.weight", -1.0, "C10", "at least 0"),
         ("cfn_sr", "losses.task.weight", 0.0, "C10", "every term is 0"),
+        ("cfn_sr", "losses.task.class_weights", (0.0,) * 3, "C10", "is not 0"),
         ("cfn_sr", "optim.learning_rate", 1e300, "C10", "float32 has"),
         ("cfn_sr", "optim.learning_rate", 1e-320, "C10", "float32 has"),
         ("cfn_sr", "seeds", 2**31 - 1, "C10", "at most 10000"),

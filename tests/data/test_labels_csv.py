@@ -274,3 +274,40 @@ def test_a_transcript_can_have_several_lines(folder):
     text = 'file,label,text\n0.wav,a,"so\ngood"\n1.wav,b,no\n'
     rows = labels(folder, text, text_column="text").rows
     assert [(row.line, row.text) for row in rows] == [(2, "so\ngood"), (4, "no")]
+
+
+ROWS = "file,label{}\n0.wav,a{}\n1.wav,b{}\n2.wav,a{}\n3.wav,b{}\n"
+
+
+@pytest.mark.parametrize(
+    ("rest", "message"),
+    [("File, Label\n4.wav,a\n", ".*header")],
+)
+def test_a_line_that_is_not_a_row_is_named(folder, rest, message):
+    with pytest.raises(DataError, match=f"D41.*line 6.? {message}"):
+        labels(folder, ROWS.format(*[""] * 5) + rest)
+
+
+def test_the_fix_fits_the_way_of_the_split(folder):
+    with pytest.raises(DataError, match="split 'test' is empty") as error:
+        load(folder, ROWS.format(",split", *[",train"] * 4))
+    assert "random" not in str(error.value)
+    with pytest.raises(DataError, match="split 'test' is empty") as error:
+        load(folder, "file,label\n0.wav,a\n1.wav,b\n")
+    assert "add clips: every class" in str(error.value)
+
+
+def test_times_in_milliseconds_are_recognized(folder):
+    text = ROWS.format(",start,end", *[",0,150"] * 4)
+    with pytest.raises(DataError, match="D43") as error:
+        load(folder, text)
+    assert (
+        "exceeds the clip, which ends at 0.20 s; milliseconds would fit: 0-0.15 s"
+        in (str(error.value))
+    )
+    assert "fix: replace these files, or correct their start" in str(error.value)
+    # Neither is far beyond the end and within it as milliseconds.
+    for end in ("0.9", "900"):
+        with pytest.raises(DataError, match="exceeds the clip") as error:
+            load(folder, ROWS.format(",start,end", *[f",0,{end}"] * 4))
+        assert "milliseconds" not in str(error.value)

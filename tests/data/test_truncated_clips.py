@@ -9,6 +9,7 @@ from media_files import RATE, write_flash_and_beep
 from mmfusion_jax.data.media.decode import AudioSampling, FrameSampling, read
 from mmfusion_jax.data.media.frame_headers import frame_size
 from mmfusion_jax.data.media.resize import SquareResize
+from mmfusion_jax.data.media.truncation import check_complete
 from mmfusion_jax.errors import DataError
 
 pytestmark = pytest.mark.versions
@@ -173,3 +174,28 @@ def test_sizes_in_a_file_can_be_anything(content, tmp_path):
     path.write_bytes(content)
     with pytest.raises(DataError, match="D3[12]"):
         read(path, FRAMES, AUDIO)
+
+
+@pytest.mark.parametrize(
+    "case", ["mkv", "mkv, streamed", "program stream", "transport stream"]
+)
+def test_zeros_that_were_never_written_are_noticed(case, tmp_path):
+    name, options = FILES[case]
+    path = write_flash_and_beep(tmp_path / name, **options)
+    whole = path.read_bytes()
+    check_complete(path)
+    kept = len(whole) // 2
+    path.write_bytes(whole[:kept] + bytes(len(whole) - kept))
+    with pytest.raises(DataError, match=r"D32.*last \d.* MB are zeros"):
+        check_complete(path)
+
+
+def test_a_void_at_the_end_of_matroska_is_deleted_content(tmp_path):
+    path = write_flash_and_beep(tmp_path / "a.mkv")
+    whole = path.read_bytes()
+    # Element 0xEC, its size in 8 bytes, and zeros.
+    path.write_bytes(whole + b"\xec\x01" + (40000).to_bytes(7) + bytes(40000))
+    assert check_complete(path)
+    path.write_bytes(whole + bytes(40000))
+    with pytest.raises(DataError, match="are zeros"):
+        check_complete(path)

@@ -8,12 +8,14 @@ import time
 from pathlib import Path
 
 import pytest
-from paths import TESTS
+from paths import ROOT, TESTS
 from worker_jobs import act
 
 from mmfusion_jax.data.storage.progress import track
 from mmfusion_jax.data.storage.worker_pool import Failure, map_in_processes
 
+# The checkout under test, which need not be the one that is installed.
+HERE = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, TESTS)))}
 CRASHED = Failure("the decoder crashed or exceeded 2 s", retry=True)
 
 
@@ -61,9 +63,8 @@ if __name__ == "__main__":
 def test_workers_die_with_their_parent(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
-    here = {**os.environ, "PYTHONPATH": str(TESTS)}
     parent = subprocess.Popen(
-        [sys.executable, str(script)], stdout=subprocess.PIPE, env=here
+        [sys.executable, str(script)], stdout=subprocess.PIPE, env=HERE
     )
     assert parent.stdout
     worker = int(parent.stdout.readline())
@@ -80,9 +81,29 @@ def test_workers_die_with_their_parent(tmp_path):
 def test_a_script_without_a_main_guard(tmp_path):
     script = tmp_path / "parent.py"
     script.write_text(PARENT.replace('if __name__ == "__main__":', "if True:"))
-    here = {**os.environ, "PYTHONPATH": str(TESTS)}
     command = [sys.executable, str(script)]
-    done = subprocess.run(command, env=here, capture_output=True, text=True)
+    done = subprocess.run(command, env=HERE, capture_output=True, text=True)
+    assert "D24" in done.stderr and "__main__" in done.stderr
+
+
+LOCKED = """
+from pathlib import Path
+from worker_jobs import act
+from mmfusion_jax.data.storage.array_record_store import lock_store
+from mmfusion_jax.data.storage.worker_pool import map_in_processes
+
+with lock_store(Path("store")):
+    list(map_in_processes(act, ["a"], workers=1))
+"""
+
+
+def test_workers_do_not_wait_for_the_lock_of_their_parent(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(LOCKED)
+    command = [sys.executable, str(script)]
+    done = subprocess.run(
+        command, env=HERE, cwd=tmp_path, capture_output=True, text=True, timeout=100
+    )
     assert "D24" in done.stderr and "__main__" in done.stderr
 
 

@@ -134,6 +134,11 @@ def test_chance_level_of_info_nce(positives):
     assert got[1] == got[-1] == 0
 
 
+def test_a_contrast_of_one_modality_is_refused():
+    with pytest.raises(ConfigError, match=r"(?s)C10.*at least two.*got a: with one"):
+        LOSSES["modality_contrast"](("a",))
+
+
 def test_two_modalities_of_the_same_sample_are_refused():
     with pytest.raises(ConfigError, match=r"(?s)C10.*same_sample.*three.*a, b.*batch"):
         LOSSES["modality_contrast"](("a", "b"), negatives="same_sample")

@@ -75,11 +75,17 @@ def test_a_classifier_has_one_row_and_a_small_split_a_note():
 def test_an_evaluation_is_a_table():
     scores = {"accuracy": 0.91, "corr": None}
     splits = {"valid": Evaluation(scores), "test": Evaluation({"accuracy": 0.5})}
-    run = RunEvaluation(0, 7, ".", 40, splits, {"valid": 20, "test": 12})
-    assert [line.split() for line in evaluation_lines([run])] == [
+    run = RunEvaluation(0, 7, ".", 40, splits, {"valid": 20, "test": 1})
+    *lines, valid, test = evaluation_lines([run])
+    assert valid.startswith("note: the valid split has 20 examples: one of them is 5.0")
+    assert test == (
+        "note: the test split has 1 example: its scores are those of one prediction"
+    )
+    assert evaluation_lines([run, run])[-2:] == [valid, test]
+    assert [line.split() for line in lines] == [
         ["fold", "0,", "seed", "7,", "step", "40:"],
         ["valid", "test"],
-        ["examples", "20", "12"],
+        ["examples", "20", "1"],
         ["accuracy", "0.910", "0.500"],
         ["corr", "not", "defined", "not", "defined"],
     ]

@@ -1,5 +1,6 @@
 """Whole runs: they conclude, go on, refuse another config, and stop on bad numbers."""
 
+import dataclasses
 import re
 import shutil
 import signal
@@ -35,8 +36,8 @@ from mmfusion_jax.results.json_file import read_json
 from mmfusion_jax.results.metrics_file import read_metrics
 from mmfusion_jax.results.model_result import NotFinite
 from mmfusion_jax.runner import experiment
-from mmfusion_jax.runner.trainer import Trainer
-from mmfusion_jax.training.plan import SelectionState
+from mmfusion_jax.runner.trainer import Trainer, describe_start
+from mmfusion_jax.training.plan import SelectionState, TrainPlan
 from mmfusion_jax.weights import WEIGHT_MAPPINGS
 from mmfusion_jax.weights.convert import NameRule, WeightMapping
 
@@ -139,6 +140,14 @@ def test_finite_runs_pass(finished):
     experiment.check_finite(undefined_in_runs(finished[2].runs))
 
 
+def test_a_model_that_is_not_trained_is_said_to_be_not_trained():
+    start = lambda step, steps: describe_start(step, TrainPlan(steps, 4))
+    assert "config.train.epochs=0" in start(0, 0)
+    assert start(8, 8) == "already finished"
+    assert start(4, 8) == "resuming from step 4"
+    assert start(0, 8).startswith("training for 8 steps")
+
+
 def test_ids_that_the_encoder_does_not_know_are_refused_first(tmp_path, monkeypatch):
     asked = config()
     asked.model.encoders = dict(text=dict(name="conv_lstm", hidden_dim=4, vocab_size=5))
@@ -154,7 +163,12 @@ def test_ids_that_the_encoder_does_not_know_are_refused_first(tmp_path, monkeypa
     monkeypatch.setattr(experiment, "Trainer", lambda *_: pytest.fail("too late"))
     with pytest.raises(ConfigError, match=r"vocab_size=5: .* ids from 0 to 5.") as info:
         train(asked, tmp_path)
-    assert "vocab_size=6" in info.value.fix
+    assert info.value.fix == "--config.model.encoders.text.vocab_size=6"
+    spec = resolve(asked)
+    weights = dataclasses.replace(spec.model, weights={"text": "bert.npz"})
+    with pytest.raises(ConfigError) as info:
+        build_data.check_ids(dataclasses.replace(spec, model=weights), data)
+    assert "must be of one vocabulary" in info.value.fix
     asked.model.encoders.text.vocab_size = 6
     build_data.check_ids(resolve(asked), data)
 

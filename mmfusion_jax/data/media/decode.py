@@ -23,7 +23,7 @@ from mmfusion_jax.data.media.timeline import (
 )
 from mmfusion_jax.data.media.truncation import truncated
 from mmfusion_jax.data.media.video_frames import WantedFrame, take_frames
-from mmfusion_jax.errors import DataError, missing_dependency
+from mmfusion_jax.errors import DataError, missing_dependency, shorten
 
 N_FFT, HOP = 2048, 512
 _SILENT = 1e-4  # amplitude
@@ -227,6 +227,13 @@ def import_librosa() -> Any:
     return librosa
 
 
+def _unit_hint(start: float, end: float, duration: float) -> str:
+    """Returns that a segment far beyond the end fits in milliseconds; "" otherwise."""
+    if end < 10 * duration or end / 1000 > duration + SLACK:
+        return ""
+    return f"; milliseconds would fit: {start / 1000:g}-{end / 1000:g} s"
+
+
 def _check_segment(
     path: Path, start: float, end: float | None, duration: float
 ) -> None:
@@ -235,7 +242,7 @@ def _check_segment(
         raise DataError(
             "D34",
             f"{path}: the segment {start:g}-{end:g} s exceeds the clip, which ends "
-            f"at {duration:.2f} s.",
+            f"at {duration:.2f} s{shorten(_unit_hint(start, end, duration))}.",
             "correct start and end",
         )
     if start and start >= duration:

@@ -271,7 +271,9 @@ def decode_all(
     decoded = DecodedClips(store.chosen(keys, specification), spec)
     if not decoded.index:
         raise DataError(
-            "D43", "all clips failed.\n" + summarize_skipped(decoded.skipped, len(jobs))
+            "D43",
+            "all clips failed.\n" + summarize_skipped(decoded.skipped, len(jobs)),
+            "replace these files, or correct their start and end",
         )
     return decoded
 

@@ -286,6 +286,9 @@ def _malformed(
     if cells[0].startswith("#") and not any(cells[1:]):
         text = f"{shown(cells[0])} is a comment"
         return _Problem(line, text, fix="remove comments")
+    # Files that were put together, each with its header.
+    if [cell.casefold() for cell in cells] == [name.casefold() for name in names]:
+        return _Problem(line, "it repeats the header", fix="remove it")
     return None
 
 

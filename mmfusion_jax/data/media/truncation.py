@@ -21,6 +21,8 @@ TOLERANCE = 0.02
 _MAX_ELEMENTS = 1_000_000  # a file of millions of empty boxes would take minutes
 _UNKNOWN_SIZE = 0x7FFFF000  # written by programs that stream a RIFF file
 _TAIL = 1 << 18
+_MAX_PADDING = 8192  # zeros at the end: a DVD pads sectors, PCM in Matroska is blocks
+_NOT_A_SIZE = 1 << 48  # larger than any file: what is there is not an object
 _AGAIN = "copy or download it again"
 _SHORTER = (
     f"{_AGAIN}; or make a shorter clip of what is there: ffmpeg -i FILE -c copy NEW"
@@ -95,6 +97,26 @@ class _Content:
     def short(self, what: str, fix: str = _SHORTER) -> DataError:
         """Returns the error for this file."""
         return truncated(self.path, what, fix)
+
+    def refuse_zeros_at_the_end(self) -> None:
+        """Raises DataError if the end is zeros: bytes that were never written.
+
+        Programs that download a file in parts create it with its full size first, so
+        the sizes in the file are right. Only for formats that are compressed: zeros are
+        silence in uncompressed audio.
+        """
+        start, least = self.size, max(_MAX_PADDING, int(self.size * TOLERANCE))
+        while start > 0:
+            block = self.at(max(0, start - _TAIL), min(_TAIL, start)).rstrip(b"\0")
+            if block:
+                start = max(0, start - _TAIL) + len(block)
+                break
+            start -= min(_TAIL, start)
+        if self.size - start > least and not _is_void(self, start):
+            raise self.short(
+                f"its last {shown_size(self.size - start)} are zeros, so its download "
+                "or copy did not finish"
+            )
 
 
 def _read(file: BinaryIO, offset: int, count: int) -> bytes:
@@ -216,7 +238,7 @@ def _check_caf(content: _Content) -> bool:
         if len(header) < 12:
             return True
         (size,) = struct.unpack(">q", header[4:])
-        if size < 0:
+        if not 0 <= size < _NOT_A_SIZE:
             return False
         at += 12 + size
         content.require(at, TOLERANCE)
@@ -275,11 +297,12 @@ def _check_program_stream(content: _Content) -> bool:
             # Neither a packet nor the padding after the last one.
             if tail[at:].strip(b"\0\xff"):
                 raise content.short("its last packet is incomplete")
-            return False
+            break
         at += step
     if at > len(tail):
         missing = at - len(tail)
         raise content.short(f"its last packet lacks {shown_size(missing)}")
+    content.refuse_zeros_at_the_end()
     return False
 
 
@@ -288,6 +311,7 @@ def _check_transport_stream(content: _Content) -> bool:
     size = _packet_size(content.head)
     if size and content.size % size:
         raise content.short("its last packet is incomplete")
+    content.refuse_zeros_at_the_end()
     return False
 
 
@@ -300,7 +324,7 @@ def _packet_size(head: bytes) -> int:
     return 0
 
 
-_SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
+_SEGMENT, _CLUSTER, _VOID = 0x18538067, 0x1F43B675, 0xEC
 
 
 def _check_matroska(content: _Content) -> bool:
@@ -311,6 +335,7 @@ def _check_matroska(content: _Content) -> bool:
         kind, after = _variable_integer(header, 0, keep_marker=True)
         size, after = _variable_integer(header, after)
         if not after:
+            content.refuse_zeros_at_the_end()
             if header and len(header) < 12:
                 raise content.short("its last element is incomplete")
             return False
@@ -322,6 +347,18 @@ def _check_matroska(content: _Content) -> bool:
             more = "" if kind == _SEGMENT else " or more"
             raise content.short(f"{shown_size(content.size, at)}{more}")
         if kind == _SEGMENT and size is not None:
+            content.refuse_zeros_at_the_end()
+            return True
+    return False
+
+
+def _is_void(content: _Content, start: int) -> bool:
+    """Returns whether zeros from `start` on are a Void of Matroska: deleted content."""
+    before = content.at(max(0, start - 9), 18)
+    for at in range(min(9, start)):
+        size, after = _variable_integer(before, at + 1)
+        end = max(0, start - 9) + after + (size or 0)
+        if before[at] == _VOID and after and end == content.size:
             return True
     return False
 
@@ -364,7 +401,8 @@ def _check_asf(content: _Content) -> bool:
         if len(header) < 24:
             break
         (size,) = struct.unpack("<Q", header[16:])
-        if size < 24:  # unknown, while it is recorded
+        # Unknown, while it is recorded; or bytes after the last object.
+        if not 24 <= size < _NOT_A_SIZE:
             return False
         content.require(at + size)
         at += size

@@ -93,6 +93,23 @@ def map_in_processes(
                 yield result
 
 
+def check_not_importing_main() -> None:
+    """Raises in a worker process that still imports the main module of its parent.
+
+    Each worker runs a script again that starts workers without a main guard. It must
+    then not wait for anything that the parent holds, such as the lock of a store: the
+    parent waits for the worker, so both would wait forever. The error ends the worker,
+    and the parent reports D24.
+
+    Raises:
+        RuntimeError: The main module has no guard.
+    """
+    # A private attribute of Python's class, which Python itself checks in the same way
+    # before a worker starts a process; a version without it is not checked here.
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise RuntimeError('the main module has no `if __name__ == "__main__":`')
+
+
 def _pool(
     work: Callable[[Job], Result],
     jobs: Sequence[Job],
