@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import mmfusion_jax
 from mmfusion_jax import bench, main
 from mmfusion_jax.cli.command import HELP, run_command, run_subcommand
-from mmfusion_jax.commands import compare
+from mmfusion_jax.commands import compare, doctor
 from mmfusion_jax.commands import data_files as data
 from mmfusion_jax.errors import ConfigError, printable, shown, suggest
 
@@ -25,7 +25,11 @@ OTHERS = {
     "bench": "Measures the speed and memory of a config on this machine.",
     "compare": compare.COMMAND.help,
     "data": "Imports, checks, lists and removes datasets.",
+    "doctor": doctor.COMMAND.help,
 }
+
+SINGLE = {"compare": compare.COMMAND, "doctor": doctor.COMMAND}
+"""Commands without a config and without subcommands."""
 
 
 def run(words: Sequence[str] | None = None) -> int:
@@ -42,8 +46,8 @@ def run(words: Sequence[str] | None = None) -> int:
     if first == "bench":
         command = dataclasses.replace(bench.COMMAND, name="mmfusion_jax bench")
         return run_command(command, rest)
-    if first == "compare":
-        return run_command(compare.COMMAND, rest)
+    if first in SINGLE:
+        return run_command(SINGLE[first], rest)
     if first == "data":
         return run_subcommand("mmfusion_jax data", OTHERS[first], data.COMMANDS, rest)
     if first == "--version":

@@ -777,6 +777,15 @@ _CODES = (
         message then names; delete it if no process uses the TPU.""",
     ),
     _code(
+        "E08",
+        "Self-test failed",
+        """`python -m mmfusion_jax doctor` trains a tiny model in the temporary folder,
+        kills a second training of it by SIGKILL and resumes that. It must end with
+        exactly the arrays of the first one. The message shows what failed and the last
+        lines of the process. Free disk space, or set `TMPDIR` to a local disk; if the
+        arrays differ, please report it with the versions that the command prints.""",
+    ),
+    _code(
         "K01",
         "No usable checkpoint",
         """The workdir has no checkpoints, or all of them are corrupted, or its training
