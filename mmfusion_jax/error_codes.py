@@ -772,9 +772,10 @@ _CODES = (
         "Accelerator is in use",
         """Another process holds the TPU: only one process can use it at a time. The
         message shows the process, if it can be found: often a second notebook, or a
-        run in the background. End it, or set `JAX_PLATFORMS=cpu` to use the CPU. A
-        process that was killed can leave the lock file of libtpu behind, which the
-        message then names; delete it if no process uses the TPU.""",
+        run in the background. End it, or set `JAX_PLATFORMS=cpu` to use the CPU. The
+        lock of libtpu ends with its process, but a lock file of another user cannot be
+        opened: the message then names the file; delete it if no process uses the
+        TPU.""",
     ),
     _code(
         "E08",

@@ -16,7 +16,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from mmfusion_jax.config.base import base_config
 from mmfusion_jax.config.resolve import resolve
@@ -111,9 +110,9 @@ def noise() -> Dataset:
     return Dataset("noise", "noise (embedded)", sources, classes={"level": CLASSES})
 
 
-def config() -> ConfigDict:
-    """Returns the config of the training: dropout, BatchNorm, Adam and shuffling."""
-    made = base_config()
+def config() -> Any:
+    """Returns the `ConfigDict` of the training: dropout, BatchNorm and Adam."""
+    made: Any = base_config()
     name = f"{MODULE}:noise"
     made.data.update(name=name, label="level", batch_size=8, num_read_threads=1)
     encoder = dict(name="feature_tokens", hidden_dim=8)

@@ -148,10 +148,10 @@ def in_use_error(reason: str, root: Path = Path("/")) -> MissingDependencyError 
         )
     return MissingDependencyError(
         "E07",
-        "another process holds the TPU, or one that was killed has left "
-        f"/{LOCK_FILE} behind.",
+        f"another process holds the TPU, or another user has left /{LOCK_FILE}.",
         f"sudo lsof -w /dev/accel* /dev/vfio/* /{LOCK_FILE} lists processes to end; if "
-        f"there are none: rm /{LOCK_FILE}; or set JAX_PLATFORMS=cpu to use the CPU",
+        f"there are none: sudo rm /{LOCK_FILE}; or set JAX_PLATFORMS=cpu to use the "
+        "CPU",
     )
 
 

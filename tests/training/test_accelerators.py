@@ -288,7 +288,11 @@ def test_the_process_that_holds_the_tpu_is_named(
     backends({"tpu": f"UNKNOWN: {sentence}"})
     root = machine({"proc/77/fd/x": ""})
     (root / "proc/77/fd/3").symlink_to("/dev/null")
-    unknown = [] if "4321" in sentence else ["one that was killed", "libtpu_lockfile"]
+    unknown = (
+        []
+        if "4321" in sentence
+        else ["another user has left", "sudo rm /tmp/libtpu_lockfile"]
+    )
     for environment in ({"TPU_ACCELERATOR_TYPE": "v5e-1"}, {}):
         with pytest.raises(MissingDependencyError, match="another process holds") as e:
             device_lines(root, environment)
