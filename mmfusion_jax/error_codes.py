@@ -781,10 +781,11 @@ _CODES = (
         "E08",
         "Self-test failed",
         """`python -m mmfusion_jax doctor` trains a tiny model in the temporary folder,
-        kills a second training of it by SIGKILL and resumes that. It must end with
-        exactly the arrays of the first one. The message shows what failed and the last
-        lines of the process. Free disk space, or set `TMPDIR` to a local disk; if the
-        arrays differ, please report it with the versions that the command prints.""",
+        kills the training by SIGKILL and resumes it. It must end with exactly the
+        arrays of a training that was not killed. The message shows what failed and the
+        last line of the process. Free disk space, or set `TMPDIR` to a local disk; if
+        the arrays differ, please report it with the versions that the command
+        prints.""",
     ),
     _code(
         "K01",

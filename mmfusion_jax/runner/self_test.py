@@ -50,7 +50,7 @@ class SelfTest:
 
     Attributes:
         steps: Number of steps of the training.
-        killed_after: Newest checkpoint of the second training when it was killed.
+        killed_after: Newest checkpoint of the training when it was killed.
         arrays: Number of arrays that are equal, bit for bit.
         seconds: Duration.
         network_attempts: Number of connections that Python code tried to open; all of
@@ -65,7 +65,7 @@ class SelfTest:
 
 
 def run_self_test(folder: Path, limit: float = 300.0) -> SelfTest:
-    """Trains a tiny model twice, kills the second training, resumes and compares it.
+    """Trains a tiny model, kills and resumes it, and compares it with an unbroken one.
 
     Everything is written to `folder`; the trainings run on the CPU, because another
     process may hold the accelerator.
@@ -79,10 +79,11 @@ def run_self_test(folder: Path, limit: float = 300.0) -> SelfTest:
     """
     begun = time.perf_counter()
     whole, killed = folder / "whole", folder / "killed"
-    with _training(whole) as first, _training(killed) as second:
-        killed_after = _kill(second, killed, limit)
-        _finish(first, whole, limit)
-    with _training(killed) as again:
+    with _training(killed) as first:
+        killed_after = _kill(first, killed, limit)
+    # At the same time, and after the first, which has compiled what both need.
+    with _training(whole) as other, _training(killed) as again:
+        _finish(other, whole, limit)
         _finish(again, killed, limit)
     arrays = _compare(whole, killed)
     logs = "".join(_log(path) for path in (whole, killed))
@@ -150,7 +151,7 @@ def main(workdir: str, parent: str) -> None:
     exit_with_parent(int(parent))
     refuse_network()
     use_compilation_cache()
-    # The second training then compiles nothing.
+    # The others then compile nothing.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     experiment.train(resolve(config()), Path(workdir), f"python -m {MODULE} {workdir}")
 
