@@ -772,8 +772,7 @@ _CODES = (
         does not match the installed `jaxlib`; the extras `tpu`, `cuda12` and `cuda13`
         install the matching version. CUDA 13 requires driver 580 or later; `cuda12`
         works with older drivers. Restart Python (on Colab, the runtime) after
-        installing. Only one process can use a TPU: end the other one, such as a second
-        notebook. `JAX_PLATFORMS=cpu` selects the CPU, which is then not an error.""",
+        installing. `JAX_PLATFORMS=cpu` selects the CPU, which is then not an error.""",
     ),
     _code(
         "E05",
@@ -791,6 +790,26 @@ _CODES = (
         file, a device or a broken link, its name is too long, or the file system is
         read-only. The message shows the path and the problem. Nothing was
         changed.""",
+    ),
+    _code(
+        "E07",
+        "Accelerator is in use",
+        """Another process holds the TPU: only one process can use it at a time. The
+        message shows the process, if it can be found: often a second notebook, or a
+        run in the background. End it, or set `JAX_PLATFORMS=cpu` to use the CPU. The
+        lock of libtpu ends with its process, but a lock file of another user cannot be
+        opened: the message then names the file; delete it if no process uses the
+        TPU.""",
+    ),
+    _code(
+        "E08",
+        "Self-test failed",
+        """`python -m mmfusion_jax doctor` trains a tiny model in the temporary folder,
+        kills the training by SIGKILL and resumes it. It must end with exactly the
+        arrays of a training that was not killed. The message shows what failed and the
+        last line of the process. Free disk space, or set `TMPDIR` to a local disk; if
+        the arrays differ, please report it with the versions that the command
+        prints.""",
     ),
     _code(
         "K01",

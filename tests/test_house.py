@@ -125,7 +125,7 @@ def test_linen_stays_in_its_packages():
 
 def test_data_and_commands_start_without_jax():
     light = ["errors", "main", "bench", "__main__", "commands/data_files"]
-    light += ["commands/compare"]
+    light += ["commands/compare", "commands/doctor"]
     light += ["cli/command", "cli/flags", "config/load", "config/validate"]
     light += ["config/registry", "data/__init__"]
     for name in light:

@@ -55,6 +55,7 @@ WRITERS = {
         "place",
         "place_seen_from",
     ),  # of the testing kit
+    *("given_option", "option_flag"),  # of options of a module
     *("suggest_dataset", "_suggest_field", "_usage_line", "_versions"),
 }
 """Functions that return texts, which follow the rule themselves."""

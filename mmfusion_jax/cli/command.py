@@ -291,6 +291,9 @@ def _as_user_error(error: BaseException, request: ParsedCommand) -> UserError | 
     """
     origin = find_origin(error, named_parts(request.config).packages)
     reason = describe_exception(error)
+    if in_use := _accelerator_in_use(error):
+        in_use.__cause__ = error
+        return in_use
     if isinstance(error, OSError) and _is_of_system(error, request.workdir):
         made = _system_error(error, request.workdir)
     # Orbax raises RESOURCE_EXHAUSTED for a full disk too.
@@ -314,6 +317,15 @@ def _as_user_error(error: BaseException, request: ParsedCommand) -> UserError | 
         return None
     made.__cause__ = error
     return made
+
+
+def _accelerator_in_use(error: BaseException) -> UserError | None:
+    """Returns the error for a TPU that another process holds, in any command."""
+    if not isinstance(error, RuntimeError) or "TPU" not in str(error).upper():
+        return None
+    from mmfusion_jax.training.accelerators import in_use_error  # slow: it needs JAX
+
+    return in_use_error(str(error))
 
 
 FIXES = {

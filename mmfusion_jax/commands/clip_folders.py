@@ -54,9 +54,10 @@ def init_command(command: ParsedCommand) -> None:
         return
     lines = [
         f"wrote {table} with {count} rows",
-        "fill in the column label (for numbers, name it score) and the column speaker, "
-        "or remove it; optional columns: split, text, start, end",
-        f"check:  python -m mmfusion_jax data check {shorten(table.parent)}",
+        "fill in the empty cells of the column label (for numbers, name it score) and "
+        "of the column speaker, or remove it; optional columns: split, text, start, "
+        "end",
+        f"then check:  python -m mmfusion_jax data check {shorten(table.parent)}",
     ]
     print(printable("\n".join(lines)))
 

@@ -85,12 +85,14 @@ def _load(command: ParsedCommand) -> "tuple[Predictor, list[Any]]":
     """Returns the predictor and its inputs."""
     from pathlib import Path
 
+    from mmfusion_jax.config.spec import DistributedSpec
     from mmfusion_jax.inference.predictor import load
     from mmfusion_jax.inference.raw_inputs import (
         ClipInput,
         expand_clips,
         has_features,
     )
+    from mmfusion_jax.runner.runtime import initialize
 
     inputs: list[Any] = []
     text = command.flags["text"]
@@ -109,6 +111,7 @@ def _load(command: ParsedCommand) -> "tuple[Predictor, list[Any]]":
             "--text is the transcript of one clip.",
             "a labels.csv with the columns file and text, for several",
         )
+    initialize(DistributedSpec("", 1, 0))
     features = any(not isinstance(one, ClipInput) for one in inputs)
     predictor = load(
         command.flags["run"],

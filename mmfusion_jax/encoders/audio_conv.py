@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from mmfusion_jax.errors import DataError
 from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.layers.linear import torch_uniform
+from mmfusion_jax.layers.option_path import given_option
 from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.option_types import Fraction, Size
 from mmfusion_jax.types import Array, Tokens
@@ -95,8 +96,8 @@ class AudioConv(nn.Module):
         if values.shape[1] < self.pool + 4:
             raise DataError(
                 "D13",
-                f"audio too short: {values.shape[1]} steps, but audio_cnn with pool="
-                f"{self.pool:d} needs at least {self.pool + 4:d} steps.",
+                f"audio too short: {values.shape[1]} steps, but audio_cnn with "
+                f"{given_option(self, 'pool')} needs at least {self.pool + 4:d} steps.",
                 "use longer clips, or a smaller pool",
             )
         if from_site is None:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.attention import dense
+from mmfusion_jax.layers.option_path import given_option, option_flag
 from mmfusion_jax.layers.pooling import first
 from mmfusion_jax.layers.transformer import layer_norm, transformer_stack
 from mmfusion_jax.ops.masking import zero_masked
@@ -138,6 +139,7 @@ class Bert(nn.Module):
             raise ConfigError(
                 "C26",
                 f"the text has {values.shape[1]} tokens, but encoder 'bert' has "
-                f"max_position_embeddings={self.max_position_embeddings:d}.",
-                f"max_position_embeddings={values.shape[1]}, or shorter text",
+                f"{given_option(self, 'max_position_embeddings')}.",
+                f"{option_flag(self, 'max_position_embeddings', values.shape[1])}, or "
+                "shorter text",
             )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from mmfusion_jax.encoders.image_conv import encode_frames
 from mmfusion_jax.errors import ConfigError, shown, suggest
 from mmfusion_jax.layers.linear import stacked_xavier_normal, xavier_normal
+from mmfusion_jax.layers.option_path import given_option, option_flag
 from mmfusion_jax.layers.recurrent import LSTM
 from mmfusion_jax.layers.transformer import sinusoid
 from mmfusion_jax.ops.masking import zero_masked
@@ -139,14 +140,15 @@ class ConvLSTM(nn.Module):
         if self.hidden_dim % 2:
             raise ConfigError(
                 "C10",
-                f"hidden_dim={self.hidden_dim:d} must be even for "
+                f"{given_option(self, 'hidden_dim')} must be even for "
                 "a bidirectional LSTM.",
+                option_flag(self, "hidden_dim", self.hidden_dim + 1),
             )
         ids = jnp.issubdtype(values.dtype, jnp.integer)
         if values.ndim == 2 and not (ids and self.vocab_size > 0):
             raise ConfigError(
                 "C27",
                 f"encoder 'conv_lstm' got {values.dtype.name} of shape {values.shape} "
-                f"with vocab_size={self.vocab_size:d}.",
+                f"with {given_option(self, 'vocab_size')}.",
                 "set vocab_size for token ids; features need a third axis",
             )

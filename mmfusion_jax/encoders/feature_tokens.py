@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.batch_norm import BatchNorm
+from mmfusion_jax.layers.option_path import given_option
 from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.option_types import Fraction, Size
 from mmfusion_jax.types import Array, Tokens
@@ -59,7 +60,7 @@ class FeatureTokens(nn.Module):
         if features % self.features_per_token:
             raise ConfigError(
                 "C24",
-                f"features_per_token={self.features_per_token:d} does not divide the "
+                f"{given_option(self, 'features_per_token')} does not divide the "
                 f"{features:d} features.",
             )
         x = zero_masked(values, mask).astype(self.dtype or values.dtype)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from mmfusion_jax.errors import ConfigError, DataError, shown
 from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.layers.linear import torch_uniform
+from mmfusion_jax.layers.option_path import given_option
 from mmfusion_jax.ops.image_normalization import frames
 from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.option_types import Size, Sizes
@@ -73,8 +74,8 @@ class ImageConv(nn.Module):
             raise DataError(
                 "D13",
                 f"image too small: {values.shape[2]}x{values.shape[3]} pixels, but "
-                f"image_cnn with {len(self.channels)} convolutions and downsample="
-                f"{self.downsample:d} needs at least {side:d}x{side:d}.",
+                f"image_cnn with {len(self.channels)} convolutions and "
+                f"{given_option(self, 'downsample')} needs at least {side:d}x{side:d}.",
                 "use larger images, fewer entries in channels, or a smaller downsample",
             )
         if jnp.issubdtype(values.dtype, jnp.unsignedinteger):

@@ -9,6 +9,7 @@ from flax.linen.dtypes import promote_dtype
 
 from mmfusion_jax.errors import ConfigError, shown, suggest
 from mmfusion_jax.layers.batch_norm import BatchNorm
+from mmfusion_jax.layers.option_path import given_option, option_flag
 from mmfusion_jax.ops.conv.conv3d import grouped_conv3d, pointwise_conv3d, stem_conv3d
 from mmfusion_jax.ops.conv.max_pool3d import max_pool
 from mmfusion_jax.ops.image_normalization import IMAGENET, normalize_image
@@ -169,9 +170,9 @@ class ResNeXt3D(nn.Module):
         if self.base_channels % 2:
             raise ConfigError(
                 "C25",
-                f"base_channels={self.base_channels:d} of encoder 'resnext_3d' is odd: "
-                "half as many are the groups of its convolutions.",
-                f"base_channels={self.base_channels + 1:d}",
+                f"{given_option(self, 'base_channels')} of encoder 'resnext_3d' is "
+                "odd: half as many are the groups of its convolutions.",
+                option_flag(self, "base_channels", self.base_channels + 1),
             )
         return self.base_channels // 2
 

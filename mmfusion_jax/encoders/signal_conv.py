@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from mmfusion_jax.errors import ConfigError, DataError, shown, suggest
 from mmfusion_jax.layers.linear import torch_uniform
+from mmfusion_jax.layers.option_path import given_option
 from mmfusion_jax.layers.transformer import layer_norm
 from mmfusion_jax.ops.masking import masked_mean, zero_masked
 from mmfusion_jax.option_types import Fraction, OptionalSize, Size, Sizes
@@ -171,17 +172,19 @@ class SignalConv(nn.Module):
             raise ConfigError(
                 "C27",
                 f"encoder 'conv1d' got {values.dtype.name} of shape {values.shape} "
-                f"with vocab_size={self.vocab_size:d}.",
+                f"with {given_option(self, 'vocab_size')}.",
                 "set vocab_size for token ids; features need a third axis",
             )
         needed = math.prod(self.pools)
         if needed < 1:
-            raise ConfigError("C10", f"pools={shown(self.pools)} must be at least 1.")
+            raise ConfigError(
+                "C10", f"{given_option(self, 'pools')} must be at least 1."
+            )
         if values.shape[1] < needed:
             raise DataError(
                 "D13",
-                f"sequence too short: {values.shape[1]} steps, but conv1d with pools="
-                f"{shown(self.pools)} needs at least {needed:d} steps.",
+                f"sequence too short: {values.shape[1]} steps, but conv1d with "
+                f"{given_option(self, 'pools')} needs at least {needed:d} steps.",
                 "use longer sequences, or smaller pools",
             )
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from mmfusion_jax.errors import DataError
 from mmfusion_jax.layers.attention import dense
+from mmfusion_jax.layers.option_path import given_option
 from mmfusion_jax.layers.transformer import layer_norm, transformer_stack
 from mmfusion_jax.ops.image_normalization import HALF, frames, normalize_image
 from mmfusion_jax.ops.masking import zero_masked
@@ -114,7 +115,8 @@ class ViT(nn.Module):
         if h % p or w % p:
             raise DataError(
                 "D13",
-                f"image size {h:d}x{w:d} must be divisible by patch_size={p:d}.",
+                f"image size {h:d}x{w:d} must be divisible by "
+                f"{given_option(self, 'patch_size')}.",
                 "use images of another size, or another patch_size",
             )
         return einops.rearrange(x, "b (h i) (w j) c -> b (h w) (i j c)", i=p, j=p)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.attention import dense
+from mmfusion_jax.layers.option_path import given_option
 from mmfusion_jax.layers.transformer import exact_gelu, layer_norm, transformer_stack
 from mmfusion_jax.ops.masking import masked_mean, zero_masked
 from mmfusion_jax.option_types import (
@@ -192,7 +193,7 @@ class Wav2Vec2(nn.Module):
             raise ConfigError(
                 "C26",
                 f"audio too short: {values.shape[1]} samples, but encoder 'wav2vec2' "
-                f"needs at least {needed:d}.",
+                f"with {given_option(self, 'kernels')} needs at least {needed:d}.",
                 "use longer audio",
             )
         return values

@@ -1,6 +1,5 @@
 """Cross-modal attention alignment with a gated residual (OF-CMAER-CAT)."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.fusion.stack_modalities import same_width
 from mmfusion_jax.layers.attention import attention_weights
 from mmfusion_jax.layers.linear import torch_dense
+from mmfusion_jax.layers.option_path import check_num_heads
 from mmfusion_jax.layers.pooling import mean
 from mmfusion_jax.layers.transformer import layer_norm
 from mmfusion_jax.ops.masking import masked_softmax, zero_masked
@@ -87,12 +86,7 @@ class CrossModalAlignment(nn.Module):
             part.replace(values=zero_masked(part.values, part.mask)) for part in parts
         ]
         width = parts[0].values.shape[-1]
-        if width % self.num_heads:
-            raise ConfigError(
-                "C10",
-                f"num_heads={self.num_heads:d} does not divide the width {width}.",
-                f"num_heads={math.gcd(self.num_heads, width):d}, a divisor of {width}",
-            )
+        check_num_heads(self, width)
         alpha = self._alpha(parts, width)
         # The tokens of all modalities are concatenated: one projection, gate and norm
         # for all makes a smaller program than one for each modality.

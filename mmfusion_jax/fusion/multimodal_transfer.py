@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.linear import torch_dense
+from mmfusion_jax.layers.option_path import given_option, option_flag
 from mmfusion_jax.layers.pooling import mean
 from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.option_types import Modalities, Size
@@ -65,9 +66,9 @@ class MultimodalTransfer(nn.Module):
         if not width:
             raise ConfigError(
                 "C10",
-                f"reduction={self.reduction:d} of fusion block 'multimodal_transfer' "
-                f"leaves no channel of {joint.shape[1]:d}.",
-                f"reduction={2 * joint.shape[1]:d} or less",
+                f"{given_option(self, 'reduction')} of fusion block "
+                f"'multimodal_transfer' leaves no channel of {joint.shape[1]:d}.",
+                f"{option_flag(self, 'reduction', 2 * joint.shape[1])} or less",
             )
         squeeze = torch_dense(joint.shape[1], width, dtype=self.dtype, name="squeeze")
         z = nn.relu(squeeze(joint))

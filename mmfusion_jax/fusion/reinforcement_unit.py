@@ -1,7 +1,6 @@
 """Modality reinforcement units (MRU) of MEA, several in parallel."""
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 
 from mmfusion_jax.errors import ConfigError, shown, shown_name, suggest
 from mmfusion_jax.layers.linear import stacked_xavier_normal
+from mmfusion_jax.layers.option_path import check_num_heads
 from mmfusion_jax.ops.chunked_map import chunk_size_for, map_in_chunks
 from mmfusion_jax.ops.masking import masked_softmax, zero_masked
 from mmfusion_jax.ops.memory_efficient_attention import dot_attention, exact
@@ -262,12 +262,7 @@ class ReinforcementUnit(nn.Module):
                     f"{shown_name(name)}={shown(value)} is unknown.",
                     suggest(value, values),
                 )
-        if width % self.num_heads:
-            raise ConfigError(
-                "C10",
-                f"num_heads={self.num_heads:d} does not divide the width {width}.",
-                f"num_heads={math.gcd(self.num_heads, width):d}, a divisor of {width}",
-            )
+        check_num_heads(self, width)
 
 
 def _scores(q: Array, k: Array, *_: Array) -> Array:

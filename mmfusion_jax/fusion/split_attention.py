@@ -10,6 +10,7 @@ import numpy as np
 from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.layers.linear import torch_dense
+from mmfusion_jax.layers.option_path import given_option, option_flag
 from mmfusion_jax.ops.masking import masked_mean, masked_softmax, zero_masked
 from mmfusion_jax.option_types import Fraction, Modalities, Size
 from mmfusion_jax.types import Array, Streams
@@ -77,9 +78,9 @@ class SplitAttention(nn.Module):
         if self.block_dim < self.reduction:
             raise ConfigError(
                 "C10",
-                f"block_dim={self.block_dim:d} of fusion block 'split_attention' is "
-                f"less than reduction={self.reduction:d}.",
-                f"block_dim={self.reduction:d} or more",
+                f"{given_option(self, 'block_dim')} of fusion block 'split_attention' "
+                f"is less than reduction={self.reduction:d}.",
+                f"{option_flag(self, 'block_dim', self.reduction)} or more",
             )
         order = self.modality_order
         blocks = {m: self._split(streams, m) for m in order}

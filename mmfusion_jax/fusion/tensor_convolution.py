@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from mmfusion_jax.errors import ConfigError, shown, suggest
 from mmfusion_jax.layers.linear import torch_uniform, xavier_normal
+from mmfusion_jax.layers.option_path import given_option
 from mmfusion_jax.layers.pooling import first
 from mmfusion_jax.ops.chunked_map import map_in_chunks
 from mmfusion_jax.ops.conv.few_channel_conv2d import SIDE, convolve2d
@@ -137,7 +138,8 @@ class TensorConvolution(nn.Module):
         if min(widths) < needed:
             raise ConfigError(
                 "C29",
-                f"{len(self.channels)} convolutions of 3x3 need vectors of at least "
+                f"{given_option(self, 'channels')}: {len(self.channels)} convolutions "
+                "of 3x3 need vectors of at least "
                 f"{needed:d} elements, but {shown(self.x)} and {shown(self.y)} have "
                 f"{shown(widths)}.",
             )

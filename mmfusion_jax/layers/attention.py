@@ -1,13 +1,12 @@
 """Multi-head attention over masked tokens."""
 
-import math
 from typing import Any
 
 import einops
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.layers.option_path import check_num_heads
 from mmfusion_jax.ops.masking import masked_softmax, zero_masked
 from mmfusion_jax.types import Array, Tokens
 
@@ -73,12 +72,7 @@ class Attention(nn.Module):
             ConfigError: `num_heads` does not divide d.
         """
         width = query.values.shape[-1]
-        if width % self.num_heads:
-            raise ConfigError(
-                "C10",
-                f"num_heads={self.num_heads:d} does not divide the width {width}.",
-                f"num_heads={math.gcd(self.num_heads, width):d}, a divisor of {width}",
-            )
+        check_num_heads(self, width)
         memory_values = zero_masked(memory.values, memory.mask)
         q = self._heads("query", width)(zero_masked(query.values, query.mask))
         k = self._heads("key", width)(memory_values)

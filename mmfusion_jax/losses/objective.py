@@ -118,9 +118,16 @@ class Objective:
         """Computes one unweighted term, averaged over the examples, ().
 
         Raises:
-            ConfigError: The term does not return one value, or one per example.
+            ConfigError: The term does not return one value, or one per example, or an
+                option of it does not fit; the message names the term.
         """
-        value = self.terms[name].term(outputs, batch)
+        try:
+            value = self.terms[name].term(outputs, batch)
+        except ConfigError as error:
+            # A loss term does not know its name in the config.
+            if "config." not in error.args[0]:
+                error.args = (f"config.losses.{shown_name(name)}: {error.args[0]}",)
+            raise
         shape = getattr(value, "shape", None)
         if shape not in ((), batch.weight.shape):
             what = type_name(value) if shape is None else f"an array of shape {shape}"

@@ -93,8 +93,9 @@ class Unimodal(nn.Module):
         if len(names) != 1 or self.modality not in ("", *names):
             raise ConfigError(
                 "C22",
-                f"model unimodal with modality={shown(self.modality)} requires "
-                "exactly one encoder, got encoders for "
+                "model unimodal with config.model.modality="
+                f"{shown(self.modality)} requires exactly one encoder, got encoders "
+                "for "
                 f"{join_names(names, 'no modality')}.",
                 f"--config.model.modality={shown_name('|'.join(names)) or 'MODALITY'}",
             )
@@ -244,7 +245,9 @@ class LateFusion(nn.Module):
             weigh = torch_dense(p.shape[-1], present.shape[1], name="weigh")
             return weighted(logits, present, weigh(p))
         raise ConfigError(
-            "C03", f"rule={shown(self.rule)} is unknown.", suggest(self.rule, RULES)
+            "C03",
+            f"config.model.rule={shown(self.rule)} is unknown.",
+            suggest(self.rule, RULES),
         )
 
 

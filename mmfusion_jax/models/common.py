@@ -132,7 +132,7 @@ def pool_modality(
     if pooling not in POOLINGS:
         raise ConfigError(
             "C03",
-            f"audio_pooling={shown(pooling)} is unknown.",
+            f"config.model.audio_pooling={shown(pooling)} is unknown.",
             suggest(pooling, POOLINGS),
         )
     if name != "audio":
@@ -243,7 +243,7 @@ def check_choices(model: nn.Module, choices: Mapping[str, tuple[str, ...]]) -> N
         if (value := getattr(model, name)) not in values:
             raise ConfigError(
                 "C03",
-                f"{shown_name(name)}={shown(value)} is unknown.",
+                f"config.model.{shown_name(name)}={shown(value)} is unknown.",
                 suggest(value, values),
             )
 
@@ -259,7 +259,7 @@ def ordered(
     if order and sorted(order) != sorted(encoders):
         raise ConfigError(
             "C22",
-            f"modality_order={shown(order)} does not match the encoders "
+            f"config.model.modality_order={shown(order)} does not match the encoders "
             f"{join_names(sorted(encoders))}.",
         )
     return order or tuple(sorted(encoders))

@@ -301,13 +301,15 @@ class MCLMCF(nn.Module):
         ):
             raise ConfigError(
                 "C22",
-                f"modality_order={shown(self.modality_order)} must contain the three "
-                f"encoders {join_names(sorted(self.encoders))}.",
+                f"config.model.modality_order={shown(self.modality_order)} must "
+                f"contain the three encoders {join_names(sorted(self.encoders))}.",
                 "list the three modalities once each, in the order text, audio, video",
             )
         if not set(self.levels) <= set(LEVELS):
             raise ConfigError(
-                "C03", f"levels={shown(self.levels)} must be a subset of {LEVELS}."
+                "C03",
+                f"config.model.levels={shown(self.levels)} must be a subset of "
+                f"{LEVELS}.",
             )
         check_choices(self, CHOICES)
 

@@ -1,11 +1,16 @@
 """Model, time, data, configuration and environment."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mmfusion_jax.config.load import flatten, format_value
 from mmfusion_jax.report import formatting
 from mmfusion_jax.results.experiment_result import ExperimentResult
-from mmfusion_jax.results.model_result import ModelResult
+from mmfusion_jax.results.model_result import DeviceSpan, ModelResult
+from mmfusion_jax.results.run_identity import data_sha256
+
+HASH_LENGTH = 12
+"""Number of hexadecimal digits of a hash that are shown; result.json has all of it."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,9 @@ def reproduce(result: ExperimentResult) -> Reproduce:
         environment=[
             ["commit", result.git or "unknown"],
             ["device", device(result)],
+            *_device_rows(result),
+            *_data_rows(result),
+            ["config hash", result.config_sha256[:HASH_LENGTH]],
             ["written", result.created],
             *map(list, result.versions.items()),
         ],
@@ -117,6 +125,33 @@ def reproduce(result: ExperimentResult) -> Reproduce:
             [f"config.{name}", format_value(value) or '""']
             for name, value in flatten(result.config).items()
         ],
+    )
+
+
+def _data_rows(result: ExperimentResult) -> Iterator[list[str]]:
+    """Yields a row for the fingerprint of the data of every fold."""
+    folds = {run.fold: run.identity.data for run in result.runs}
+    for fold, data in folds.items():
+        suffix = f", fold {fold}" if len(folds) > 1 else ""
+        yield [f"data fingerprint{suffix}", data_sha256(data)[:HASH_LENGTH]]
+
+
+def _device_rows(result: ExperimentResult) -> Iterator[list[str]]:
+    """Yields a row for every run on other devices than those of the result."""
+    last = result.device.kind, result.device.count
+    for run in result.runs:
+        for stage, one in {"": run, **run.stages}.items():
+            if {(span.kind, span.count) for span in one.devices} - {last}:
+                name = ", ".join(filter(None, (formatting.run_name(run), stage)))
+                yield [f"device, {name}", _device_history(one.devices)]
+
+
+def _device_history(spans: Sequence[DeviceSpan]) -> str:
+    """Returns the devices of a run in their order, such as "2 × cpu; 1 × TPU v4"."""
+    return "; ".join(
+        f"{span.count} × {span.kind}"
+        + (f" from step {span.step}, where it was resumed" if span.step else "")
+        for span in spans
     )
 
 

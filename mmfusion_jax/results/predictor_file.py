@@ -61,7 +61,10 @@ class ClipDecoding:
 
     Attributes:
         spec: Fields of `ClipSpec`.
-        crop: How a frame is cropped and resized, JSON values by name.
+        crop: How a frame is cropped and resized, JSON values by name: "mode" is
+            "center_crop", "letterbox" or "stretch", of the part "box" of a frame if it
+            is given; or "landmarks", where "without_landmarks" is the mode of a clip
+            that has none, and "note" the difference that this makes.
     """
 
     spec: dict[str, Any]

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from mmfusion_jax.errors import shorten, shown
@@ -111,6 +111,11 @@ def _changing(
             yield from _changing(value, ignored, f"{name}.")
         else:
             yield name, value
+
+
+def data_sha256(data: DataFingerprint) -> str:
+    """Returns a hash of the data of a fold, the same wherever they are stored."""
+    return sha256_json(asdict(data))
 
 
 def sha256_json(value: Any) -> str:

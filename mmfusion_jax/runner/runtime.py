@@ -11,26 +11,30 @@ import jax
 from mmfusion_jax.config.spec import DistributedSpec
 from mmfusion_jax.data.storage.array_record_store import cache_folder
 from mmfusion_jax.errors import printable, shorten
-from mmfusion_jax.training.accelerators import describe_devices
+from mmfusion_jax.training.accelerators import device_lines
 
 TIMEOUT = 60  # seconds in which every process must have started
 
 
 def initialize(distributed: DistributedSpec, *, cache: bool = True) -> None:
-    """Connects the processes of a run and enables the compilation cache.
+    """Connects the processes of a run, and prints the devices.
+
+    The compilation cache is enabled.
 
     Args:
         distributed: The processes of the run.
         cache: Keep compiled programs for later runs, and use those of earlier ones.
 
     Raises:
-        MissingDependencyError: The machine has an accelerator that JAX does not use.
+        MissingDependencyError: The machine has an accelerator that JAX does not use, or
+            that another process holds.
     """
     if cache:
         use_compilation_cache()
     if distributed.num_processes > 1:
         initialize_distributed(**dataclasses.asdict(distributed))
-    describe_devices()  # afterwards, because it starts JAX
+    for line in device_lines():  # afterwards, because it starts JAX
+        log(line)
 
 
 def use_compilation_cache() -> None:

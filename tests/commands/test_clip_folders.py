@@ -81,6 +81,9 @@ def test_init_writes_a_table_to_fill_in_and_never_overwrites(folder, capsys):
     assert code == 3 and "labels.csv does not exist" in out.err
     assert "data init FOLDER" in out.err
     assert run_command(COMMANDS["init"], [str(folder)]) == 0
+    fill, check_command = capsys.readouterr().out.splitlines()[1:]
+    assert fill.startswith("fill in the empty cells of the column label")
+    assert check_command.startswith("then check:  python -m mmfusion_jax data check")
     written = (folder / "labels.csv").read_text()
     assert written.splitlines()[:2] == ["file,label,speaker", "0.wav,,"]
     assert len(written.splitlines()) == 17

@@ -187,6 +187,10 @@ def test_landmarks_are_used_for_every_clip(folder, tmp_path):
     data = load_ravdess(str(folder), landmarks_dir=str(marks), **SMALL)
     assert data.source("test")[0]["inputs"]["video"].min() > 200  # the white part
     assert "face by landmarks" in data.facts["crop"]
+    stored = data.preprocessing.decoding
+    assert stored and stored.crop["mode"] == "landmarks"
+    assert stored.crop["crop"] == "full" and "central square" in stored.crop["note"]
+    assert stored.crop["without_landmarks"] == "center_crop"
     assert "central square" not in "\n".join(data.facts["warnings"])
     (marks / "01-01-02-01-01-01-01.csv").unlink()
     with pytest.raises(DataError, match=r"D51.*1 of 46 clips.*01-01-02-01-01-01-01"):

@@ -125,6 +125,35 @@ def test_shows_the_result_and_the_comparison(tmp_path, result):
     assert all(f"<span>{word}</span>" in page for word in result["command"].split())
 
 
+def test_the_data_and_the_config_are_identified(tmp_path, result):
+    second = copy.deepcopy(result["runs"][0]) | {"fold": 1}
+    second["identity"] = copy.deepcopy(second["identity"]) | {"fold": 1}
+    second["identity"]["data"]["splits"]["test"]["ids"] = "another"
+    text = lambda: " ".join(Seen(written(tmp_path, result)).text.split())
+    hashes = []
+    for run in (result["runs"][0], second):
+        found = msgspec.convert(run["identity"]["data"], run_identity.DataFingerprint)
+        hashes.append(run_identity.data_sha256(found)[:12])
+    assert f"data fingerprint {hashes[0]} config hash" in text()
+    assert f"config hash {result['config_sha256'][:12]} written" in text()
+    result["runs"].append(second)
+    one, two = hashes
+    assert f"fingerprint, fold 0 {one} data fingerprint, fold 1 {two}" in text()
+
+
+def test_the_devices_of_a_resumed_run_are_listed(tmp_path, result):
+    text = lambda: " ".join(Seen(written(tmp_path, result)).text.split())
+    assert "device 2 × cpu data fingerprint" in text()
+    run = result["runs"][0]
+    run["devices"] = [{"step": 0, "kind": "TPU v4", "count": 8}, *run["devices"]]
+    run["devices"][1] = run["devices"][1] | {"step": 30}
+    stage = run["stages"]["audio"]
+    stage["devices"] = [{"step": 0, "kind": "TPU v4", "count": 8}]
+    resumed = "8 × TPU v4; 2 × cpu from step 30, where it was resumed"
+    run_name = "device, fold 0, seed 7"
+    assert f"{run_name} {resumed} {run_name}, audio 8 ×" in text()
+
+
 def test_a_metric_that_the_baseline_lacks_is_shown_with_one_that_it_has(
     tmp_path, result
 ):

@@ -9,6 +9,7 @@ import jax
 import pytest
 from paths import ROOT
 
+from mmfusion_jax.config.spec import DistributedSpec
 from mmfusion_jax.runner import runtime
 
 PROGRAM = """
@@ -16,11 +17,9 @@ import sys
 import jax
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 1)
-from ml_collections import ConfigDict
-from mmfusion_jax.runner.runtime import start
-start(ConfigDict({"distributed": dict(
-    coordinator=f"localhost:{sys.argv[1]}", num_processes=2,
-    process_id=int(sys.argv[2]))}))
+from mmfusion_jax.config.spec import DistributedSpec
+from mmfusion_jax.runner.runtime import initialize
+initialize(DistributedSpec(f"localhost:{sys.argv[1]}", 2, int(sys.argv[2])))
 print(jax.process_index(), jax.process_count(), jax.device_count())
 """
 
@@ -53,6 +52,13 @@ def test_a_cache_that_others_can_write_is_not_used(folder, capsys):
     runtime.use_compilation_cache()
     assert cache_dir() is None
     assert "writable by other users" in capsys.readouterr().err
+
+
+def test_the_device_is_named_on_stderr(capsys):
+    runtime.initialize(DistributedSpec("", 1, 0), cache=False)
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(f"device: {jax.device_count()} x cpu (")
+    assert err.endswith(f" cores), jax {jax.__version__}\n")
 
 
 def test_without_a_place_for_it_there_is_no_cache(folder, capsys):

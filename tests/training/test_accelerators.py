@@ -10,9 +10,15 @@ import jax
 import pytest
 from paths import ROOT
 
+from mmfusion_jax.cli.command import Command, run_command
 from mmfusion_jax.errors import MissingDependencyError
 from mmfusion_jax.training import accelerators
-from mmfusion_jax.training.accelerators import attached, describe_devices
+from mmfusion_jax.training.accelerators import (
+    attached,
+    describe_devices,
+    device_lines,
+    in_use_error,
+)
 
 PROC = "proc/driver/nvidia/version"
 DRIVER = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  {}.54.15  Tue Mar  5 2026"
@@ -185,6 +191,139 @@ def test_a_platform_that_fails_to_initialize_is_an_error(
     with pytest.raises(MissingDependencyError, match=reason) as caught:
         describe_devices(machine({}), {"COLAB_TPU_1VM": "1"})
     assert caught.value.fix.startswith('pip install "mmfusion_jax[tpu]"')
+
+
+@pytest.fixture
+def backends(monkeypatch):
+    """JAX has the CPU alone; says why it has no other platform."""
+    cpu = jax.devices()
+
+    def fail(reasons: dict[str, str]) -> None:
+        def devices(platform: str = "cpu"):
+            if platform == "cpu":
+                return cpu[:1]
+            if platform in reasons:
+                raise RuntimeError(
+                    f"Backend '{platform}' failed to initialize: {reasons[platform]}. "
+                    "Available backends are ['cpu']"
+                )
+            raise RuntimeError(f"Unknown backend {platform}. Available are ['cpu']")
+
+        monkeypatch.setattr(jax, "devices", devices)
+
+    fail({})
+    return fail
+
+
+def test_the_line_of_a_command(machine, packages, undecided, backends, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 5})
+    line = f"device: cpu (3 cores), jax {jax.__version__}"
+    assert device_lines(machine({}), {}) == [line]
+
+
+@pytest.mark.parametrize(
+    ("installed", "reasons", "words"),
+    [
+        (
+            {"libtpu": "0.0.50"},
+            {"tpu": "INTERNAL: no TPU"},
+            "libtpu 0.0.50 is installed, but JAX uses the CPU: INTERNAL: no TPU; set "
+            "JAX_PLATFORMS=cpu if the CPU is meant",
+        ),
+        (
+            {"jax_cuda12_plugin": "0.7.2"},
+            {"cuda": "hidden"},
+            "jax-cuda12-plugin 0.7.2 is installed, but JAX uses the CPU: it does not "
+            'match jaxlib 0.12.0; pip install "mmfusion_jax[cuda12]", or set '
+            "JAX_PLATFORMS=cpu if the CPU is meant",
+        ),
+        (
+            {"jax_cuda13_plugin": "0.12.0"},
+            {},
+            "jax-cuda13-plugin 0.12.0 is installed, but JAX uses the CPU: JAX found no "
+            "device for it; set JAX_PLATFORMS=cpu if the CPU is meant",
+        ),
+        (
+            {"jax_metal": "0.1.1"},
+            {"METAL": "too\nold"},
+            "jax-metal 0.1.1 is installed, but JAX uses the CPU: too old; set "
+            "JAX_PLATFORMS=cpu if the CPU is meant",
+        ),
+    ],
+)
+def test_a_plug_in_that_is_not_used_is_a_warning(
+    machine, packages, undecided, backends, installed, reasons, words
+):
+    packages(jaxlib="0.12.0", **installed)
+    backends(reasons)
+    root = machine({})
+    assert device_lines(root, {})[1:] == [f"warning: {words}"]
+    jax.config.update("jax_platforms", "cpu")  # as JAX_PLATFORMS=cpu does
+    assert device_lines(root, {})[1:] == []
+
+
+def test_a_plug_in_that_is_used_is_not_a_warning(
+    machine, packages, undecided, backends, monkeypatch
+):
+    packages(jaxlib="0.12.0", libtpu="0.0.50")
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    assert len(device_lines(machine({}), {})) == 1
+
+
+LOCKED = (
+    "The TPU is already in use by process with pid 4321. Not attempting to load "
+    "libtpu.so in this process.",
+    "ABORTED: The TPU is already in use by another process probably owned by another "
+    'user. Run "$ sudo lsof -w /dev/accel0" to figure out which process is using it.',
+    "Internal error when accessing libtpu multi-process lockfile. Run "
+    '"$ sudo rm /tmp/libtpu_lockfile".',
+)
+
+
+@pytest.mark.parametrize("sentence", LOCKED)
+def test_the_process_that_holds_the_tpu_is_named(
+    machine, packages, undecided, backends, sentence
+):
+    packages(jaxlib="0.12.0", libtpu="0.0.50")
+    backends({"tpu": f"UNKNOWN: {sentence}"})
+    root = machine({"proc/77/fd/x": ""})
+    (root / "proc/77/fd/3").symlink_to("/dev/null")
+    unknown = (
+        []
+        if "4321" in sentence
+        else ["another user has left", "sudo rm /tmp/libtpu_lockfile"]
+    )
+    for environment in ({"TPU_ACCELERATOR_TYPE": "v5e-1"}, {}):
+        with pytest.raises(MissingDependencyError, match="another process holds") as e:
+            device_lines(root, environment)
+        assert e.value.code == "E07" and "JAX_PLATFORMS=cpu" in e.value.fix
+        assert all(words in str(e.value) for words in unknown)
+    (root / "proc/77/fd/4").symlink_to("/dev/vfio/0")
+    pid = "77" if unknown else "4321"
+    with pytest.raises(MissingDependencyError, match=rf"TPU \(process {pid}\)") as e:
+        device_lines(root, {})
+    assert f"kill {pid};" in e.value.fix
+
+
+@pytest.mark.parametrize("sentence", LOCKED)
+def test_a_platform_that_was_chosen_may_be_in_use(machine, monkeypatch, sentence):
+    def fails():
+        raise RuntimeError(f"Unable to initialize backend 'tpu': {sentence}")
+
+    monkeypatch.setattr(jax, "devices", fails)
+    with pytest.raises(MissingDependencyError, match="E07"):
+        describe_devices(machine({}), {})
+    assert in_use_error("Unable to initialize backend 'tpu': no device") is None
+
+
+def test_a_command_that_starts_jax_itself_names_the_process(capsys, tmp_path):
+    def late(_):
+        raise RuntimeError(LOCKED[0])
+
+    command = Command("late", "Uses JAX late.", late, needs_config=False)
+    assert run_command(command, [f"--workdir={tmp_path}"]) == 2
+    err = capsys.readouterr().err
+    assert "error[E07] another process holds the TPU (process 4321)." in err
 
 
 def test_commands_check_the_devices_first():

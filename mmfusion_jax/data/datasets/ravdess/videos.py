@@ -226,8 +226,27 @@ def load_ravdess(
             *_few_actors(splits),
             *remarks,
         ],
-        crop={"mode": face if landmarks_dir else "center_crop"},
+        crop=_stored_crop(crop) if landmarks_dir else {"mode": "center_crop"},
     )
+
+
+def _stored_crop(crop: str) -> dict[str, Any]:
+    """Returns how frames were cropped by landmarks, for the use of a trained model.
+
+    Args:
+        crop: Option of `FaceCrop`.
+    """
+    # A new clip has no landmarks, unless OpenFace is run on it. Its face is then
+    # smaller in the frame than those that the model was trained on.
+    return {
+        "mode": "landmarks",
+        "crop": crop,
+        "box": "bounding box of the 68 landmarks of OpenFace of each frame, no margin",
+        "without_landmarks": "center_crop",
+        "note": "a clip without a CSV file of landmarks is cropped to its central "
+        "square, in which the face is smaller than in the frames of the training: "
+        "predictions may be worse than the test score",
+    }
 
 
 def find_recordings(data_dir: str) -> list[Recording]:
