@@ -74,7 +74,7 @@ TYPED = [
     c for c in all_commands() if re.match("python -m mmfusion_jax|mmfusion-jax", c)
 ]
 FIRST_READ = [c for c in commands(ROOT / "README.md") if c in TYPED]
-SCRIPTS = [c for c in all_commands() if c.startswith("python experiments/")]
+SCRIPTS = [c for c in all_commands() if re.match("python (experiments|docs)/", c)]
 
 
 def test_there_are_commands():
