@@ -30,7 +30,7 @@ extensions = [
     "api_text",
     "paper_sections",
 ]
-exclude_patterns = ["_build", "_ext", "_static"]
+exclude_patterns = ["_build", "_ext", "_static", "jupyter_execute"]
 nitpicky = True
 # Names of other packages: their pages are not needed to build these.
 nitpick_ignore_regex = [("py:.*", r"(?!mmfusion_jax\.).*")]

@@ -8,7 +8,7 @@ ROOT = TESTS.parent
 
 def docs_files(*suffixes: str) -> list[Path]:
     """Files of the documentation, without those that its build writes."""
-    written = {"_build", "generated"}
+    written = {"_build", "generated", "jupyter_execute"}
     return [
         path
         for path in sorted((ROOT / "docs").rglob("*"))

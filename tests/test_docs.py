@@ -1,6 +1,7 @@
 """The documentation: its links, what its pages quote, and the build of the site."""
 
 import html.parser
+import importlib
 import os
 import re
 import subprocess
@@ -174,6 +175,67 @@ def test_every_public_name_has_an_entry(site):
 @pytest.mark.ci
 def test_every_error_code_is_an_anchor(site):
     assert {code.lower() for code in ERROR_CODES} <= site["errors.html"].anchors
+
+
+DOCSTRING = """Returns a mean, as `f_x` does; |x| and 2 * x are text.
+
+    y = x_ * z            (1)
+
+Args:
+    x, y: (b) float; `None` and `f`s.
+    z: One of
+
+        - a `Batch`,
+        - arrays.
+
+Returns:
+    Name -> mean: (b).
+Example:
+    >>> 2 * 3
+    6
+"""
+RST = r"""Returns a mean, as ``f_x`` does; \|x\| and 2 \* x are text.
+
+::
+
+    y = x_ * z            (1)
+
+Args:
+    x,y: \(b) float; ``None`` and ``f``\ s.
+    z: One of
+
+        - a ``Batch``,
+        - arrays.
+
+Returns:
+    : Name -> mean: (b).
+Example:
+    >>> 2 * 3
+    6
+"""
+
+
+@pytest.mark.ci
+def test_docstrings_are_plain_text(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs" / "_ext")
+    api_text = pytest.importorskip("api_text", reason="requires the extra docs")
+    assert "\n".join(api_text.to_rst(DOCSTRING.split("\n"))) == RST
+
+
+@pytest.mark.ci
+def test_links_of_a_page_become_those_of_the_site(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs" / "_ext")
+    with_links = importlib.import_module("repository_files").with_links
+    text = "[a](docs/errors.md#b00) [b](experiments/grid/README.md) [c](configs/mea.py)"
+    found = with_links(text, "README.md", "guides/x", "https://host/mmf")
+    assert found == (
+        "[a](../errors.md#b00) [b](../generated/experiments/grid.md) "
+        "[c](https://host/mmf/blob/main/configs/mea.py)"
+    )
+    badge = "[![Open](https://host/badge.svg)](https://host/x.ipynb)"
+    assert with_links(badge, "README.md", "x", "") == "[Open](https://host/x.ipynb)"
+    with pytest.raises(ValueError, match=r"nothing\.md, which does not exist"):
+        with_links("[a](nothing.md)", "README.md", "index", "")
 
 
 @pytest.mark.ci

@@ -140,6 +140,7 @@ class SummaryDirective(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Returns a list of definitions."""
+        self.env.note_reread()  # Sphinx does not know which files the text is from
         return [nodes.definition_list("", *map(self._item, self.arguments))]
 
     def _item(self, name: str) -> nodes.Element:
@@ -157,6 +158,7 @@ class FieldsDirective(SphinxDirective):
         """Returns two tables: single fields and groups."""
         from mmfusion_jax.config.base import FIELDS, GROUPS, REQUIRED
 
+        self.env.note_reread()
         code = lambda text: [nodes.literal(text, text)]
         rows = [
             [
@@ -207,6 +209,7 @@ class DeviationsDirective(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Returns a list of definitions."""
+        self.env.note_reread()
         (paper,) = self.arguments or (None,)
         if paper is not None and paper not in PAPERS:
             raise self.error(f"{paper!r} is not a paper; known: {', '.join(PAPERS)}.")

@@ -12,6 +12,7 @@ GENERATED = "generated"
 
 _FENCE = re.compile(r" *(```+|~~~+)")
 _LINK = re.compile(r"(\]\()([^)\s#]+)?(#[^)\s]*)?(\))")
+_BADGE = re.compile(r"\[!\[([^\]]*)\]\(https?:[^)]*\)\](?=\()")
 _ELSEWHERE = re.compile(r"[a-z]+:", re.IGNORECASE)
 
 
@@ -38,7 +39,8 @@ def with_links(text: str, source: str, document: str, url: str) -> str:
     """Returns Markdown whose relative links work in a page of the site.
 
     A link to a file that has a page becomes a link to the page, an image stays one, and
-    a link to any other file becomes one to the repository.
+    a link to any other file becomes one to the repository. A badge, whose image would
+    be loaded from the network, becomes its text.
 
     Args:
         text: Markdown.
@@ -60,7 +62,8 @@ def with_links(text: str, source: str, document: str, url: str) -> str:
             raise ValueError(f"{source} has a link to {target}, which does not exist.")
         return f"{match[1]}{_address(path, known, document, url)}{anchor}{match[4]}"
 
-    return _outside_of_code(text, lambda line: _LINK.sub(changed, line))
+    link = lambda line: _LINK.sub(changed, _BADGE.sub(r"[\1]", line))
+    return _outside_of_code(text, link)
 
 
 def _address(path: str, known: dict[str, str], document: str, url: str) -> str:
