@@ -49,10 +49,10 @@ def commands(page: Path) -> list[str]:
     The flags in its table of options are those of one command.
     """
     text = page.read_text("utf-8")
-    text = re.sub(r"\\\n\s*", " ", text)
+    text = re.sub(r"\s*\\\n\s*", " ", text)
     spans = re.findall(r"`([^`\n]+)`", text)
     rows = re.findall(r"^\| `(--[^`]+)`", text, re.M)  # the table of options
-    spans += re.findall(r"^(?: {4})?((?:pip|python|mmfusion-jax) .*)$", text, re.M)
+    spans += re.findall(r"^(?: {3,4})?((?:pip|python|mmfusion-jax) .*)$", text, re.M)
     found = []
     for span in spans:
         for part in span.split("&&"):
