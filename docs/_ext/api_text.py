@@ -133,8 +133,9 @@ def _change_signature(
         if issubclass(obj, linen.Module):
             signature = _FLAX.sub("", signature)
         returns = None
-    signature = signature.replace("<factory>", "...")
-    signature = re.sub(r"<([\w.]+) object at 0x[0-9a-f]+>", r"\1(...)", signature)
+    # Defaults that are not literals: a function has a name, an object does not.
+    signature = re.sub(r"<function (\w+)[^>]*>", r"\1", signature)
+    signature = re.sub(r"<[^<>]*>", "...", signature)
     return _without_bounds(signature), returns and _without_bounds(returns)
 
 
