@@ -88,7 +88,7 @@ def test_guides_have_code():
 
 def test_the_pictures_are_small_and_used():
     pictures = [path for path in (ROOT / "docs" / "images").iterdir() if path.is_file()]
-    assert sum(path.stat().st_size for path in pictures) < 360_000
+    assert sum(path.stat().st_size for path in pictures) < 300_000
     text = "".join(page.read_text("utf-8") for page in PAGES)
     assert [p.name for p in pictures if f"images/{p.name})" not in text] == []
 
