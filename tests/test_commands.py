@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from groups import in_ci
+from paths import docs_files
 
 from mmfusion_jax import __main__ as program
 from mmfusion_jax import bench, main
@@ -26,12 +27,16 @@ MAIN = "python -m mmfusion_jax.main"
 FIRST = f"{MAIN} --config=configs/cfn_sr.py"
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
-    *sorted(ROOT.glob("docs/*.md")),
+    *docs_files(".md"),
     *sorted(ROOT.glob("experiments/*/README.md")),
     *sorted(ROOT.glob("configs/*.py")),
 ]
 OPTIONS = {
     "README.md": FIRST,
+    "clips.md": MAIN,
+    "precision.md": FIRST,
+    "pretrained.md": f"{MAIN} --config=configs/hetero_fusion_net.py:raw_clips",
+    "predict.md": "python -m mmfusion_jax predict --run=runs/clips new.mp4",
     "formats.md": "python -m mmfusion_jax data import FILE --dataset=mosi",
 }
 DATA, RUN = 3, 5
@@ -44,10 +49,10 @@ def commands(page: Path) -> list[str]:
     The flags in its table of options are those of one command.
     """
     text = page.read_text("utf-8")
-    text = re.sub(r"\\\n\s*", " ", text)
+    text = re.sub(r"\s*\\\n\s*", " ", text)
     spans = re.findall(r"`([^`\n]+)`", text)
     rows = re.findall(r"^\| `(--[^`]+)`", text, re.M)  # the table of options
-    spans += re.findall(r"^(?: {4})?((?:pip|python|mmfusion-jax) .*)$", text, re.M)
+    spans += re.findall(r"^(?: {3,4})?((?:pip|python|mmfusion-jax) .*)$", text, re.M)
     found = []
     for span in spans:
         for part in span.split("&&"):
@@ -69,7 +74,7 @@ TYPED = [
     c for c in all_commands() if re.match("python -m mmfusion_jax|mmfusion-jax", c)
 ]
 FIRST_READ = [c for c in commands(ROOT / "README.md") if c in TYPED]
-SCRIPTS = [c for c in all_commands() if c.startswith("python experiments/")]
+SCRIPTS = [c for c in all_commands() if re.match("python (experiments|docs)/", c)]
 
 
 def test_there_are_commands():
@@ -131,7 +136,7 @@ def test_it_can_be_typed(command, followed, tmp_path, capsys):
         return
     assert code in (DATA, RUN), err
     (line,) = errors
-    assert re.match(r"error\[(D40|D60|D70|D75|D3\d|K01)\]", line), line
+    assert re.match(r"error\[(D40|D60|D70|D75|D3\d|K01|K09)\]", line), line
 
 
 @pytest.mark.parametrize("command", SCRIPTS)

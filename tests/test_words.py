@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from paths import ROOT
+from paths import ROOT, docs_files
 
 PATTERNS = {
     "is no": r"\b(is|are)\s+no\b",
@@ -31,7 +31,7 @@ PAGES = [
     *sorted(ROOT.glob("experiments/**/*.py")),
     *sorted(ROOT.glob("experiments/**/*.md")),
     *sorted(ROOT.glob("notebooks/*.py")),
-    *sorted(ROOT.glob("docs/*.md")),
+    *docs_files(".md", ".py"),
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
 ]
 
