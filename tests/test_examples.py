@@ -112,6 +112,7 @@ REACHED = {
     "ExperimentResult": "read_result returns it",
     "RunResult": "read_result returns it",
     "ModelResult": "read_result returns it",
+    "Predictor": "load returns it",
     "PredictorInfo": "read_predictor returns it",
     "RunIdentity": "read_result returns it",
     "TrainState": "create_state returns it",

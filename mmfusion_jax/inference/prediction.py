@@ -20,6 +20,12 @@ from mmfusion_jax.results.model_result import TaskInfo
 class WithoutModality:
     """The prediction for an example when one of its modalities is left out.
 
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> left = mmf.inference.WithoutModality("sad", [], None, change=-0.2)
+        >>> left.label, left.change
+        ('sad', -0.2)
+
     Attributes:
         label: The class; None for other tasks.
         flags: The flags that are predicted; [] for other tasks.

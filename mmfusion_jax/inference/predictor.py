@@ -73,6 +73,15 @@ def load(
 class Predictor:
     """A trained model with the preprocessing of its data; see `load`.
 
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> try:
+        ...     predictor = mmf.load("runs/nothing")
+        ...     (prediction,) = predictor.predict("new.mp4", leave_out=["audio"])
+        ... except mmf.UserError as error:
+        ...     print(error.code)
+        K09
+
     Attributes:
         run: The run that it was loaded from.
         model: Maps a Batch to Outputs.

@@ -119,6 +119,13 @@ def in_set(probability: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
 def reliability(confidence: np.ndarray, correct: np.ndarray) -> list[ReliabilityBin]:
     """Returns bins of equal width with the accuracy of their predictions.
 
+    Example:
+        >>> import numpy as np
+        >>> import mmfusion_jax as mmf
+        >>> bins = mmf.metrics.reliability(np.full(4, 0.9), np.array([1, 1, 1, 0]) > 0)
+        >>> bins[8].count, bins[8].accuracy
+        (4, 0.75)
+
     Args:
         confidence: Probability of the predicted choice, (n), 0..1.
         correct: Whether it is the true one, (n) bool.
