@@ -55,6 +55,12 @@ def predictor() -> dict:
     }
 
 
+def calibration() -> dict:
+    """Calibration of a run, as `calibration.json` has it."""
+    rows = [[0.1, 0.2, 0.7]]
+    return {"count": 3, "temperature": 1.5, "nonconformity": rows, "test": None}
+
+
 def entry(accuracy: float, stage: str = "") -> dict:
     """A trained model, as `run.json` has it."""
     step = {"median": 0.07, "p10": 0.06, "p90": 0.08}

@@ -82,6 +82,7 @@ def folder(tmp_path_factory) -> Path:
     write_json(workdir / "result.json", sample_results.result())
     write_json(workdir / "run.json", sample_results.entry(0.75))
     write_json(workdir / "predictor.json", sample_results.predictor())
+    write_json(workdir / "calibration.json", sample_results.calibration())
     truth, logits = np.arange(2), np.eye(2, dtype=np.float32)
     write_predictions(workdir, ["test/0", "test/1"], truth, logits)
     line = MetricsLine(20, "train", epoch=0.5, values={"loss": 1.25})
