@@ -56,7 +56,7 @@ class MeanModel:
         outputs = {
             "classification": jnp.stack([-total, 0 * total, total], axis=-1),
             "regression": total,
-            "multilabel": jnp.stack([total, -total], axis=-1),
+            "multilabel": jnp.stack([0 * total, total, 0 * total, -total], axis=-1),
         }
         return Outputs(outputs[self.kind], aux)
 
@@ -70,7 +70,7 @@ def predictor(folder: Path, kind: str = "classification", **changes: Any) -> Pre
         changes: Fields of `TrainedRun`.
     """
     task = TASKS[kind]
-    size = {"classification": (3,), "regression": (), "multilabel": (2,)}[kind]
+    size = {"classification": (3,), "regression": (), "multilabel": (4,)}[kind]
     dtypes = {m: "int32" if m == "text" else "float32" for m in SHAPES}
     identity = msgspec.convert(sample_results.identity(), RunIdentity)
     data = dataclasses.replace(identity.data, inputs=dtypes, classes={})

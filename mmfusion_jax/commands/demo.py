@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from mmfusion_jax.cli.command import Command
 from mmfusion_jax.cli.flags import Flag, ParsedCommand
 from mmfusion_jax.commands.predict import RESPONSIBLE_USE, words
-from mmfusion_jax.errors import ConfigError, MissingDependencyError, printable
+from mmfusion_jax.errors import ConfigError, MissingDependencyError, printable, shorten
 
 if TYPE_CHECKING:  # slow to import, and needed only once the flags are valid
     from mmfusion_jax.commands.demo_model import DemoModel
@@ -97,12 +97,12 @@ def _load(command: ParsedCommand, folder: Path) -> "DemoModel":
 
 def _announce(model: "DemoModel", address: str, port: int) -> None:
     """Prints where the page is."""
+    lines = [f"open {shorten(address)} in a browser; Ctrl-C ends the demo"]
     if not address.rstrip("/").endswith(f":{port}"):
-        print(f"port {port:d} is in use")
+        lines.insert(0, f"port {port:d} is in use")
     if model.remark:
-        print(printable(model.remark))
-    print(f"open {printable(address)} in a browser; Ctrl-C ends the demo")
-    print(RESPONSIBLE_USE, flush=True)
+        lines.append(shorten(model.remark))
+    print(printable("\n".join([*lines, RESPONSIBLE_USE])), flush=True)
 
 
 @contextlib.contextmanager

@@ -253,7 +253,7 @@ class DemoModel:
         missing = [m for m in self.modalities if not example.masks[m].any()]
         return render(
             "demo_result.html",
-            name=Path(found.id).name if selection.path else found.id,
+            name=_example_name(selection, found.id),
             label=self.task.label,
             kind=self.task.kind,
             answer=answer(found) or "none",
@@ -302,11 +302,11 @@ class DemoModel:
         """Returns what can be shown of the inputs."""
         tokenizer = self.predictor.run.info.preprocessing.tokenizer
         words = tokenizer.vocabulary if tokenizer else ()
-        shown = (
+        found = (
             preview(m, example.inputs[m], example.masks[m], words)
             for m in self.modalities
         )
-        return [one for one in shown if one is not None]
+        return [one for one in found if one is not None]
 
     def _notes(self, found: Prediction, missing: Sequence[str]) -> list[str]:
         """Returns sentences about a prediction."""
@@ -364,7 +364,8 @@ class DemoModel:
         parts = []
         for name, value in scores.items():
             label = infos[name].label if name in infos else name
-            part = f"{shown_name(label)} {_metric_text(infos, name, value)}"
+            shown = _metric_text(infos, name, value)
+            part = f"{shown_name(label)} {shown_name(shown)}"
             if name in baseline:
                 other = _metric_text(infos, name, baseline[name])
                 part += f" ({shorten(description)}: {shown_name(other)})"
@@ -381,6 +382,14 @@ def _metric_text(infos: Mapping[str, ScoreInfo], name: str, value: Number) -> st
     if name in infos:
         return formatting.score(infos[name].shown, value)
     return formatting.significant(value)
+
+
+def _example_name(selection: Selection, example: str) -> str:
+    """Returns the name of an example without the folder of its file."""
+    file = Path(selection.path)
+    if not selection.path or not has_features(file):
+        return Path(example).name if selection.path else example
+    return f"{shorten(file.name)}, example {shorten(example)}"
 
 
 def run_title(folder: Path) -> str:
@@ -414,7 +423,8 @@ def test_examples(
         take = lambda part, example=example: {
             m: np.asarray(example[part][m]) for m in modalities
         }
-        truth = f"the label of this test example: {label_text(labels[i], task)}"
+        label = label_text(labels[i], task)
+        truth = f"the label of this test example: {shorten(label)}"
         found.append(RawExample(ids[i], take("inputs"), take("masks"), (truth,)))
     return found
 
