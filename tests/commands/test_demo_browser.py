@@ -98,7 +98,7 @@ def served(workdir: Path, folder: Path, port: int):
         assert process.wait(30) == 0, errors.read_text()
     finally:
         process.kill()
-        process.wait()
+        process.communicate()  # closes the pipe
     assert "Traceback" not in errors.read_text()
     assert set(hosts.read_text().split("\n")) - LOOPBACK == {""}
 
@@ -127,14 +127,20 @@ def page(playwright, trained, tmp_path_factory):
         assert list(temporary.iterdir()) == []  # the uploaded files are deleted
 
 
-def predict(page, name: str = "") -> str:
-    """Clicks on the button; the class of what is then shown."""
-    number = page.evaluate("window.shown = (window.shown || 0) + 1")
-    mark = "document.querySelector('#result .demo').dataset.old = 'yes'"
-    page.evaluate(mark)
-    page.click("#predict")
+def mark_old(page) -> None:
+    """Marks what is shown, to be able to wait for something else."""
+    page.evaluate("document.querySelector('#result .demo').dataset.old = 'yes'")
+
+
+def wait_for_new(page) -> None:
     page.wait_for_selector("#result .demo:not([data-old])")
-    assert number
+
+
+def predict(page) -> str:
+    """Clicks on the button; the class of what is then shown."""
+    mark_old(page)
+    page.click("#predict")
+    wait_for_new(page)
     return page.get_attribute("#result .demo", "class")
 
 
@@ -163,14 +169,14 @@ def test_the_page(page, files):
     assert len(every) == 10 and abs(sum(every.values()) - 1) < 1e-4
     assert "the label of this test example: zero" in one.inner_text("#result")
     # A modality that is turned off, and on again.
-    one.evaluate("document.querySelector('#result .demo').dataset.old = 'yes'")
+    mark_old(one)
     one.get_by_label("audio", exact=True).uncheck()
-    one.wait_for_selector("#result .demo:not([data-old])")
+    wait_for_new(one)
     assert bars(one) != every
     assert "turned off" in one.inner_text("tr[data-modality=audio]")
-    one.evaluate("document.querySelector('#result .demo').dataset.old = 'yes'")
+    mark_old(one)
     one.get_by_label("audio", exact=True).check()
-    one.wait_for_selector("#result .demo:not([data-old])")
+    wait_for_new(one)
     assert bars(one) == every
     # Files: a bad one, one with three examples, one without audio.
     one.get_by_role("tab", name="File").click()
