@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import msgspec
 import numpy as np
 import sample_results
-from small_configs import SHAPES, small
+from small_configs import SHAPES, digits, small
 
 from mmfusion_jax.config.resolve import resolve
+from mmfusion_jax.data.fingerprint import fingerprint
 from mmfusion_jax.inference.predictor import Predictor
 from mmfusion_jax.inference.trained_run import TestScores, TrainedRun
 from mmfusion_jax.results.calibration_file import Calibration
@@ -73,9 +74,7 @@ def predictor(folder: Path, kind: str = "classification", **changes: Any) -> Pre
     size = {"classification": (3,), "regression": (), "multilabel": (4,)}[kind]
     dtypes = {m: "int32" if m == "text" else "float32" for m in SHAPES}
     identity = msgspec.convert(sample_results.identity(), RunIdentity)
-    data = dataclasses.replace(identity.data, inputs=dtypes, classes={})
-    data.classes.update({"digit": task.classes} if task.classes else {})
-    data.classes.update({"flags": task.flags} if task.flags else {})
+    identity = dataclasses.replace(identity, data=fingerprint(digits()))
     info = PredictorInfo(
         title="small digits (made up)",
         task=task,
@@ -84,7 +83,7 @@ def predictor(folder: Path, kind: str = "classification", **changes: Any) -> Pre
         targets={task.label: (-3.0, 3.0, 0.0, "plain")} if task.range else {},
         prior=np.zeros(size).tolist(),
         preprocessing=Preprocessing(tokenizer=Tokenizer(VOCABULARY, 5, True)),
-        identity=dataclasses.replace(identity, data=data),
+        identity=identity,
     )
     scores = [0.05, 0.2, 0.4, 0.6] * 5
     rows = 2 if kind == "multilabel" else 1

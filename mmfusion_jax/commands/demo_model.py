@@ -15,6 +15,7 @@ from mmfusion_jax.commands.predict import RESPONSIBLE_USE, answer
 from mmfusion_jax.config.build import build_task
 from mmfusion_jax.config.build_data import build_dataset
 from mmfusion_jax.data.dataset import Dataset
+from mmfusion_jax.data.fingerprint import fingerprint
 from mmfusion_jax.errors import (
     DataError,
     UserError,
@@ -37,6 +38,7 @@ from mmfusion_jax.report import formatting
 from mmfusion_jax.report.page import render
 from mmfusion_jax.results.json_file import Number
 from mmfusion_jax.results.model_result import RUN_FILE, TaskInfo, read_run
+from mmfusion_jax.results.run_identity import data_differences
 from mmfusion_jax.runner.predictor import outline_of
 from mmfusion_jax.types import Batch
 
@@ -146,6 +148,13 @@ class DemoModel:
             return []
         try:
             data = build_dataset(run.spec, run.info.identity.fold)
+            stored = run.info.identity.data
+            if other := data_differences(stored, fingerprint(data)):
+                self.remark = (
+                    "no test examples are offered, because the data have changed since "
+                    f"the training: {shorten('; '.join(other))}"
+                )
+                return []
             return test_examples(data, run.info.task, self.modalities)
         except UserError as error:
             self.remark = f"no test examples are offered: {shorten(error)}"

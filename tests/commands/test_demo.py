@@ -126,6 +126,14 @@ def test_data_that_are_not_there_are_not_offered(tmp_path, monkeypatch):
     assert one.examples == [] and "error[D40]" in one.remark
 
 
+def test_data_that_have_changed_are_not_offered(tmp_path, monkeypatch):
+    make = lambda spec, fold: small_configs.digits(count=9)
+    monkeypatch.setattr(demo_model, "build_dataset", make)
+    one = DemoModel(demo_run.predictor(tmp_path), tmp_path)
+    assert one.examples == []
+    assert "split 'train': 12 examples, now 9" in one.remark
+
+
 def test_names_of_the_data_are_text(tmp_path):
     predictor = demo_run.predictor(tmp_path)
     task = dataclasses.replace(
@@ -161,7 +169,7 @@ def test_without_calibration_nothing_is_claimed(tmp_path):
 def test_header_and_footer(model):
     header = model.header()
     assert "mine" in header and "small digits (made up)" in header
-    assert "test accuracy 75.0 %, n = 400" in header
+    assert "test accuracy 75.0 %, n = 6" in header
     assert RESPONSIBLE_USE in model.footer()
 
 
