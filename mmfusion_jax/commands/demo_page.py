@@ -156,11 +156,9 @@ def build_page(model: DemoModel, gradio: Any) -> Any:
     run = model.predictor.run
     kinds = [*(["examples"] if model.examples else []), "file"]
     if model.reads_clips:
-        reads = {*model.modalities}
-        kinds = [
-            *(["video"] if reads & {"video", "image", "text"} else []),
-            *(["audio"] if reads & {"audio", "text"} else []),
-        ]
+        # A video also has the audio for a model that reads nothing else.
+        heard = {"audio", "text"} & {*model.modalities}
+        kinds = ["video", *(["audio"] if heard else [])]
     with gr.Blocks(title="mmfusion_jax demo", analytics_enabled=False) as blocks:
         gr.HTML(model.header())
         selection, tab = gr.State(None), gr.State(kinds[0])
