@@ -162,16 +162,14 @@ class DemoModel:
 
     def warm_up(self) -> None:
         """Compiles the model, so that the first prediction of a visitor is quick."""
-        inputs = self.predictor.run.info.inputs
-        array = lambda m: np.zeros((1, *inputs[m].shape), inputs[m].dtype)
-        mask = lambda m: np.ones((1, inputs[m].shape[0]), bool)
-        self.predictor.predict(
-            Batch(
-                {m: array(m) for m in self.modalities},
-                {m: mask(m) for m in self.modalities},
-            ),
-            explain=False,
-        )
+        shapes = self.predictor.run.info.inputs
+        inputs: dict[str, Any] = {
+            m: np.zeros((1, *shapes[m].shape), shapes[m].dtype) for m in self.modalities
+        }
+        masks: dict[str, Any] = {
+            m: np.ones((1, shapes[m].shape[0]), bool) for m in self.modalities
+        }
+        self.predictor.predict(Batch(inputs, masks), explain=False)
 
     def ids(self, selection: Selection) -> list[str]:
         """Returns the ids of the examples of a file, or of the test examples."""
@@ -210,7 +208,9 @@ class DemoModel:
         if not 0 <= selection.index < len(examples):
             raise DataError("D26", "the inputs have no example.", "upload a file")
         example = examples[selection.index]
-        row = lambda part: {m: np.asarray(part[m])[None] for m in self.modalities}
+        row: Callable[[Any], dict[str, Any]] = lambda part: {
+            m: np.asarray(part[m])[None] for m in self.modalities
+        }
         found = self.predictor.predict(
             Batch(row(example.inputs), row(example.masks)),
             leave_out=[m for m in self.modalities if m not in used],

@@ -53,7 +53,7 @@ def preview(
         heat = scaled.T[::-1, :, None]
         return Preview(modality, [_png(heat, 0.0, 1.0)], f"{steps}, feature by feature")
     if valid.ndim == 1 and len(words) and np.issubdtype(valid.dtype, np.integer):
-        known = [words[i] for i in valid if 0 <= i < len(words)]
+        known = [str(words[i]) for i in valid.tolist() if 0 <= i < len(words)]
         return Preview(modality, [], " ".join(known))
     return Preview(modality, [], steps)
 
