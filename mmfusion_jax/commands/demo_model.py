@@ -328,7 +328,9 @@ class DemoModel:
             lines.append(score.removeprefix(": "))
         lines += found.remarks
         if run.calibration is None:
-            lines.append("not calibrated: the run has no validation split")
+            cause = "the run has no validation split"
+            cause = "the training has not ended" if run.scores is None else cause
+            lines.append(f"not calibrated: {shorten(cause)}")
         else:
             lines.append(
                 f"calibrated on the {run.calibration.count} validation examples; the "
