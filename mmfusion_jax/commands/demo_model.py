@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mmfusion_jax.commands.demo_preview import Preview, preview
+from mmfusion_jax.commands.demo_recording import complete_recording
 from mmfusion_jax.commands.predict import RESPONSIBLE_USE, answer
 from mmfusion_jax.config.build import build_task
 from mmfusion_jax.config.build_data import build_dataset
@@ -189,7 +190,8 @@ class DemoModel:
         """Reads a file that was uploaded."""
         if has_features(Path(path)):
             return self._reader.read_features(Path(path))
-        return self._reader.read_clips([ClipInput(path, text)])
+        clip = complete_recording(Path(path)) if self.reads_clips else path
+        return self._reader.read_clips([ClipInput(clip, text)])
 
     def predict(
         self, selection: Selection, used: Sequence[str], coverage: float

@@ -17,7 +17,9 @@ import small_configs
 from mmfusion_jax.__main__ import run
 from mmfusion_jax.commands import demo, demo_model, demo_page
 from mmfusion_jax.commands.demo_model import DemoModel, Selection
+from mmfusion_jax.commands.demo_recording import complete_recording
 from mmfusion_jax.commands.predict import RESPONSIBLE_USE
+from mmfusion_jax.data.media.truncation import check_complete
 from mmfusion_jax.errors import DataError, MissingDependencyError
 
 ALL = sorted(small_configs.SHAPES)
@@ -220,6 +222,31 @@ def test_the_environment_of_another_app_is_not_used(monkeypatch, tmp_path):
         "GRADIO_TEMP_DIR": str(tmp_path),
     }
     assert os.environ["no_proxy"] == "intranet,127.0.0.1,localhost"
+
+
+def test_a_recording_that_the_browser_has_cut_is_completed(tmp_path):
+    av = pytest.importorskip("av")
+    path, other = tmp_path / "sample.webm", tmp_path / "other.webm"
+    with av.open(str(path), "w", format="matroska") as file:
+        stream = file.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 32
+        for shade in range(5):
+            pixels = np.full((32, 32, 3), 50 * shade, np.uint8)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            file.mux(stream.encode(frame.reformat(format="yuv420p")))
+        file.mux(stream.encode(None))
+    cut = path.read_bytes()[:-100]
+    path.write_bytes(cut)
+    other.write_bytes(cut)
+    with pytest.raises(DataError):
+        check_complete(path)
+    copy = complete_recording(path)
+    check_complete(copy)
+    with av.open(str(copy)) as file:
+        assert sum(1 for _ in file.decode(video=0)) >= 3
+    assert complete_recording(other) == other  # an upload that is cut is an error
+    path.write_bytes(b"text")
+    assert complete_recording(path) == path
 
 
 def test_uploaded_files_are_deleted():
