@@ -19,6 +19,7 @@ def complete_recording(path: Path) -> Path:
     if path.name != RECORDED:
         return path
     import av
+    from av.error import FFmpegError
 
     copy = path.with_name("recording.mkv")
     try:
@@ -31,6 +32,6 @@ def complete_recording(path: Path) -> Path:
                 if packet.dts is not None and packet.stream.index in streams:
                     packet.stream = streams[packet.stream.index]
                     target.mux(packet)
-    except av.FFmpegError:  # the reader of clips has the better message
+    except FFmpegError:  # the reader of clips has the better message
         return path
     return copy
