@@ -812,6 +812,13 @@ _CODES = (
         prints.""",
     ),
     _code(
+        "E09",
+        "Port is in use",
+        """The port of `demo`, and the following ones, are used by other programs of
+        this machine, perhaps by other demos. End one of them, or choose another port
+        with `--port`.""",
+    ),
+    _code(
         "K01",
         "No usable checkpoint",
         """The workdir has no checkpoints, or all of them are corrupted, or its training
