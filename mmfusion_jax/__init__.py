@@ -20,6 +20,7 @@ PUBLIC = by_name(
         "mmfusion_jax.datasets",
         "mmfusion_jax.encoders",
         "mmfusion_jax.fusion",
+        "mmfusion_jax.inference",
         "mmfusion_jax.layers",
         "mmfusion_jax.losses",
         "mmfusion_jax.metrics",
@@ -46,6 +47,7 @@ PUBLIC = by_name(
         "mmfusion_jax.analysis.gradients:term_gradients",
         "mmfusion_jax.results.experiment_result:ExperimentResult",
         "mmfusion_jax.results.experiment_result:read_result",
+        "mmfusion_jax.inference.predictor:load",
         "mmfusion_jax.errors:CheckpointError",
         "mmfusion_jax.errors:ConfigError",
         "mmfusion_jax.errors:DataError",
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
     from mmfusion_jax import datasets as datasets
     from mmfusion_jax import encoders as encoders
     from mmfusion_jax import fusion as fusion
+    from mmfusion_jax import inference as inference
     from mmfusion_jax import layers as layers
     from mmfusion_jax import losses as losses
     from mmfusion_jax import metrics as metrics
@@ -98,6 +101,7 @@ if TYPE_CHECKING:
     from mmfusion_jax.errors import MissingDependencyError as MissingDependencyError
     from mmfusion_jax.errors import UserError as UserError
     from mmfusion_jax.errors import WeightsError as WeightsError
+    from mmfusion_jax.inference.predictor import load as load
     from mmfusion_jax.losses.objective import Objective as Objective
     from mmfusion_jax.losses.objective import WeightedLoss as WeightedLoss
     from mmfusion_jax.results.experiment_result import (

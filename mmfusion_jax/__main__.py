@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import mmfusion_jax
 from mmfusion_jax import bench, main
 from mmfusion_jax.cli.command import HELP, run_command, run_subcommand
-from mmfusion_jax.commands import compare
+from mmfusion_jax.commands import compare, predict
 from mmfusion_jax.commands import data_files as data
 from mmfusion_jax.errors import ConfigError, printable, shown, suggest
 
@@ -25,7 +25,16 @@ OTHERS = {
     "bench": "Measures the speed and memory of a config on this machine.",
     "compare": compare.COMMAND.help,
     "data": "Imports, checks, lists and removes datasets.",
+    "predict": "Predicts clips or feature files with a trained run.",
 }
+
+
+COMMANDS = {
+    "bench": dataclasses.replace(bench.COMMAND, name="mmfusion_jax bench"),
+    "compare": compare.COMMAND,
+    "predict": predict.COMMAND,
+}
+"""Commands without subcommands."""
 
 
 def run(words: Sequence[str] | None = None) -> int:
@@ -39,11 +48,8 @@ def run(words: Sequence[str] | None = None) -> int:
     if first in MODES:
         command = main.mode_command(first, MODES[first])
         return run_command(command, [f"--mode={first}", *rest])
-    if first == "bench":
-        command = dataclasses.replace(bench.COMMAND, name="mmfusion_jax bench")
-        return run_command(command, rest)
-    if first == "compare":
-        return run_command(compare.COMMAND, rest)
+    if first in COMMANDS:
+        return run_command(COMMANDS[first], rest)
     if first == "data":
         return run_subcommand("mmfusion_jax data", OTHERS[first], data.COMMANDS, rest)
     if first == "--version":

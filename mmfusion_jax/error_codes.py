@@ -345,6 +345,15 @@ _CODES = (
         seeds, training hyperparameters and inputs may differ.""",
     ),
     _code(
+        "C39",
+        "Config names code of another package",
+        """The config that is stored with a run names a model, a loss or another part
+        by the import path of a package, whose code would be run when the run is
+        loaded. A run of somebody else may name any code, so such packages must be
+        allowed by name: `--packages=my_package`, or `packages=("my_package",)` in
+        Python.""",
+    ),
+    _code(
         "D07",
         "Wrong label in the labels file",
         """A label is not one of the classes, occurs only once and is similar to
@@ -447,6 +456,14 @@ _CODES = (
         """`data remove` does not delete a store that is a link to a folder outside of
         the cache, nor one that another process is building or reading. Open files of
         processes can be seen on Linux only.""",
+    ),
+    _code(
+        "D26",
+        "Input does not fit the model",
+        """A file or an array that a prediction was asked for is not what the model
+        was trained on: another number of features, unknown token ids, a modality that
+        it does not read, or clips where the model reads features. The message shows
+        the shapes that it reads; `t` is the number of steps and may differ.""",
     ),
     _code(
         "D30",
@@ -836,6 +853,14 @@ _CODES = (
         The lock is that of the file `.lock`, and ends with the process, however that
         ends: a file that is left over does not lock anything. Reading, such as with
         `--mode=evaluate`, does not require it.""",
+    ),
+    _code(
+        "K09",
+        "No trained run",
+        """The folder does not contain a run that can make predictions: nothing was
+        trained in it, its `predictor.json` or `config.json` is missing, or an older
+        version of the library wrote it. Specify the workdir of a training, or the
+        folder of one of its runs.""",
     ),
     _code(
         "N01",

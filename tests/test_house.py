@@ -21,6 +21,7 @@ LAYERS = (
     {"config", "analysis"},
     {"cli", "report", "testing"},
     {"runner"},
+    {"inference"},
     {"commands"},
     {"__init__", "api", "main", "bench", "__main__"},
 )

@@ -3,13 +3,16 @@
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
+import numpy as np
 import pytest
 import sample_results
 
 from mmfusion_jax.results.json_file import write_json
 from mmfusion_jax.results.model_result import ModelResult
+from mmfusion_jax.results.predictions_file import write_predictions
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 STEP_TIME = ("median", "p10", "p90")
@@ -149,25 +152,58 @@ def test_a_model_of_the_digits_is_beside_its_baselines(script):
     better = paper("cfn_sr", 0.9, 0.8, 0.1, 0.805, audio=0.6, video=0.7)
     worse = paper("mea", 0.7, 0.8, -0.1, 0.9125, audio=0.6, text=0.65)
     missing = {**worse, "model": "mcl_mcf", "state": "not run", "difference": None}
-    found["adjust"](rows := [better, worse, missing])
-    # Holm: the smaller of two p values is doubled.
-    assert better["difference"]["p_seeds"] == 0.002
-    assert better["difference"]["p_examples"] == 0.08
-    assert better["difference"]["verdict"] == "significant over the seeds only"
+    better["product of encoders"] = {"mean": 0.95, "std": 0.02, "n": 2}
+    rows = found["adjusted"]([better, worse, missing])
+    # Holm: the smaller of two p values is doubled; the rows of the file keep theirs.
+    assert rows[0]["difference"]["p_seeds"] == 0.002
+    assert rows[0]["difference"]["p_examples"] == 0.08
+    assert better["difference"]["p_seeds"] == 0.001
     lines = found["markdown"](rows).splitlines()
     first, second, third = lines[2:5]
     assert first == (
         "| cfn_sr | audio, video | 0.900 ± 0.010 | 0.900 ± 0.010 | 0.800 ± 0.010 | "
-        "video: 0.700 ± 0.010 | 0.805 | +0.100 | +0.090 to +0.110 | 0.080 | 0.002 | "
-        "not defined | not defined | 1,234 | 1.0 min | 2 |"
+        "video: 0.700 ± 0.010 | 0.950 ± 0.020 | 0.805 | +0.100 | +0.090 to +0.110 | "
+        "0.080 | 0.002 | not defined | not defined | 1,234 | 1.0 min | 2 |"
     )
     assert "| -0.100 |" in second and "text: 0.650" in second
     assert third.startswith("| mcl_mcf |  | not run | ")
-    assert lines[-2:] == [
+    assert lines[-3:] == [
+        "- cfn_sr is below the product of its own encoders, each trained alone, by "
+        "0.050.",
         "- mea is below late fusion of its own encoders by 0.100, significant over the "
         "seeds only.",
         "- mea is below the product of simple classifiers by 0.213.",
     ]
+
+
+def test_a_paper_without_runs_keeps_its_row(script, tmp_path):
+    found, path = script("digits"), tmp_path / "results.json"
+    old = paper("mea", 0.7, 0.8, -0.1, 0.9125, audio=0.6, text=0.65)
+    none = {"model": "mea", "state": "not run", "runs": {}, "difference": None}
+    assert found["with_earlier"]([none], path) == [none]
+    write_json(path, {"table": [old, none | {"model": "cfn_sr"}], "level": 0.05})
+    new = paper("cfn_sr", 0.9, 0.8, 0.1, 0.805, audio=0.6, video=0.7)
+    kept = found["with_earlier"]([none, new, none | {"model": "mcl_mcf"}], path)
+    assert [row["state"] for row in kept] == ["finished", "finished", "not run"]
+    assert kept[0]["runs"] == old["runs"] and kept[1] == new
+
+
+def test_the_product_of_encoders_multiplies_their_probabilities(script, tmp_path):
+    found = script("digits")
+    truth, names = np.array([0, 1, 0, 1]), ["a", "b", "c", "d"]
+    sure = np.array([[4.0, 0], [0, 1], [4, 0], [1, 0]])
+    other = np.array([[0, 3.0], [0, 1], [0, 1], [0, 2]])
+    runs = []
+    for modality, logits in {"audio": sure, "video": other}.items():
+        folder = tmp_path / modality
+        folder.mkdir()
+        write_predictions(folder, names, truth, logits)
+        result = SimpleNamespace(runs=[SimpleNamespace(seed=0, folder=".")])
+        runs.append(SimpleNamespace(folder=folder, result=lambda one=result: one))
+    product = found["product_of_encoders"](runs)
+    assert product == {"mean": 1.0, "std": None, "n": 1}
+    (tmp_path / "video" / "predictions.json").unlink()
+    assert found["product_of_encoders"](runs) is None
 
 
 def test_runs_of_the_digits_are_a_model_and_its_own_encoders(script, tmp_path):

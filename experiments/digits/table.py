@@ -4,20 +4,26 @@
 
 Beside each model are, with the same number of epochs and seeds: late fusion of its own
 encoders, and each of its encoders alone, of which the validation split selects the
-best. The product of simple classifiers on its modalities is that of difficulty.py,
-which is to be run first. A paired test compares model and late fusion.
+best. The product of the encoders multiplies the probabilities of these models, each
+trained alone; the product of simple classifiers on its modalities is that of
+difficulty.py, which is to be run first. A paired test compares model and late fusion.
 
 Every row is one command, `python -m mmfusion_jax.main`; interrupted runs resume and
-finished ones are kept. The table is also written to results.json beside this file.
+finished ones are kept. The table is also written to results.json beside this file; a
+paper without finished runs keeps the row that it has there, with its own commit.
 """
 
 import argparse
+import copy
 import dataclasses
+import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 # experiments/ is not a package; a script only finds modules in its own folder.
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -34,10 +40,12 @@ from paired_rows import (
     simple_classifiers,
 )
 from row_runs import RowRun, row_run, train_rows
+from scipy.special import log_softmax
 from tables import format_metric
 
 from mmfusion_jax.metrics.statistics import holm
 from mmfusion_jax.results.json_file import write_json
+from mmfusion_jax.results.predictions_file import read_predictions
 from mmfusion_jax.results.rounding import format_number
 
 FOLDER = Path(__file__).parent
@@ -79,18 +87,21 @@ def paper_row(paper: str, runs: Mapping[str, RowRun]) -> dict[str, Any]:
             name: row_scores(runs[name], result) for name, result in finished.items()
         },
         "best unimodal": None,
+        "product of encoders": None,
         "simple classifiers": None,
         "difference": None,
     }
     if MODEL not in finished:
         return row
+    row["provenance"] = shared_provenance(list(finished.values()))
     names = sorted(runs[MODEL].modalities)
-    data = shared_provenance([finished[MODEL]])["data"]
+    data = row["provenance"]["data"]
     row["simple classifiers"] = simple_classifiers(data, names)
     if all(name in finished for name in names):
         # On validation, as everything else is selected.
         valid = {name: row["runs"][name]["valid"]["mean"] for name in names}
         row["best unimodal"] = max(names, key=lambda name: valid[name])
+        row["product of encoders"] = product_of_encoders([runs[m] for m in names])
     if LATE in finished:
         found = differences(runs[LATE], {MODEL: runs[MODEL]}).get(MODEL, {})
         if difference := found.get(main_metric(finished[MODEL])):
@@ -98,22 +109,75 @@ def paper_row(paper: str, runs: Mapping[str, RowRun]) -> dict[str, Any]:
     return row
 
 
-def adjust(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Adjusts the p values of all rows by Holm for the number of papers."""
+def product_of_encoders(runs: Sequence[RowRun]) -> dict[str, Any] | None:
+    """Returns the test accuracy of the product of the probabilities of some runs.
+
+    It is the best combination of modalities that are independent given the class. The
+    words, the sentence and the pixels of a digit are; image and video have the same
+    handwriting.
+
+    Args:
+        runs: Finished runs of one modality each, on the same test examples.
+
+    Returns:
+        Mean and standard deviation over their common seeds, and the seeds; None if they
+        have none in common.
+    """
+    folders = []
+    for run in runs:
+        result = run.result()
+        found = result.runs if result else []
+        folders.append({one.seed: run.folder / one.folder for one in found})
+    seeds = sorted(set.intersection(*(set(one) for one in folders)))
+    accuracies = []
+    for seed in seeds:
+        parts = [read_predictions(one[seed]) for one in folders]
+        if any(part is None or part.ids != parts[0].ids for part in parts):
+            return None
+        logits = [log_softmax(part.prediction, axis=-1) for part in parts]
+        accuracies.append(np.mean(np.sum(logits, axis=0).argmax(-1) == parts[0].truth))
+    if not seeds:
+        return None
+    std = float(np.std(accuracies, ddof=1)) if len(seeds) > 1 else None
+    return {"mean": float(np.mean(accuracies)), "std": std, "n": len(seeds)}
+
+
+def with_earlier(
+    rows: Sequence[Mapping[str, Any]], path: Path
+) -> list[Mapping[str, Any]]:
+    """Returns the rows, those without a finished model as an earlier table has them.
+
+    Args:
+        rows: Results of `paper_row`.
+        path: The earlier results.json, which may not exist.
+    """
+    earlier = {}
+    if path.exists():
+        table = json.loads(path.read_text("utf-8"))["table"]
+        earlier = {row["model"]: row for row in table if row["state"] == "finished"}
+    return [
+        row if row["state"] == "finished" else earlier.get(row["model"], row)
+        for row in rows
+    ]
+
+
+def adjusted(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the rows with p values adjusted by Holm for the number of papers."""
+    rows = copy.deepcopy([{**row} for row in rows])
     compared = [row["difference"] for row in rows if row["difference"]]
     for p in ("p_examples", "p_seeds"):
         values = [float("nan") if d[p] is None else d[p] for d in compared]
         for difference, value in zip(compared, holm(values), strict=True):
             if difference[p] is not None:
                 difference[p] = value
-    for difference in compared:
-        difference["verdict"] = PairedDifference(**difference).verdict
+    return rows
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """Returns the rows as a Markdown table for a README."""
     heads = ["model", "modalities", "test accuracy", "validation", "late fusion"]
-    heads += ["best encoder alone", "simple classifiers", *HEADS]
+    heads += ["best encoder alone", "product of encoders trained alone"]
+    heads += ["simple classifiers", *HEADS]
     heads += ["macro F1", "MIS", "parameters", "wall time", "seeds"]
     lines = ["| " + " | ".join(heads) + " |", "| --- " * len(heads) + "|"]
     for row in rows:
@@ -132,10 +196,8 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         row["best unimodal"],
         row["simple classifiers"],
     )
-    difference = row["difference"] and {**row["difference"]}
-    if difference:
-        del difference["verdict"]
-        difference = PairedDifference(**difference)
+    product = row.get("product of encoders")
+    difference = row["difference"] and PairedDifference(**row["difference"])
     return [
         row["model"],
         ", ".join(model["modalities"]),
@@ -143,6 +205,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         format_metric(model["valid"]),
         _baseline(row["runs"].get(LATE)),
         f"{best}: {_baseline(row['runs'][best])}" if best else "not run",
+        format_metric(product) if product else "not run",
         "not run" if simple is None else format_number(simple),
         *format_difference(difference),
         *(format_metric(model["test"].get(name)) for name in ("macro_f1", "mis")),
@@ -163,11 +226,17 @@ def sentences(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         if row["state"] != "finished":
             continue
         model = row["runs"][MODEL]["test"]["accuracy"]["mean"]
-        if row["difference"] and row["difference"]["value"] < 0:
+        difference = row["difference"] and PairedDifference(**row["difference"])
+        if difference and difference.value < 0:
             found.append(
                 f"- {row['model']} is below late fusion of its own encoders by "
-                f"{format_number(-row['difference']['value'])}, "
-                f"{row['difference']['verdict']}."
+                f"{format_number(-difference.value)}, {difference.verdict}."
+            )
+        product = row.get("product of encoders")
+        if product and model < product["mean"]:
+            found.append(
+                f"- {row['model']} is below the product of its own encoders, each "
+                f"trained alone, by {format_number(product['mean'] - model)}."
             )
         simple = row["simple classifiers"]
         if simple is not None and model < simple:
@@ -217,18 +286,13 @@ def main() -> None:
         return
     failed = {} if options.finished else train_rows(chosen, options.seeds)
     rows = [paper_row(paper, runs) for paper, runs in made.items()]
-    adjust(rows)
-    results = [
-        result
-        for runs in made.values()
-        for run in runs.values()
-        if (result := run.result())
-    ]
-    if not results:
+    if not any(row["runs"] for row in rows):
         raise SystemExit(f"{options.runs}: no run is finished.")
-    details = shared_provenance(results) | {"level": LEVEL}
-    write_json(options.output / "results.json", {"table": rows, **details})
-    print(markdown(rows))
+    path = options.output / "results.json"
+    rows = with_earlier(rows, path)
+    # p values are stored as computed: which rows there are decides the adjustment.
+    write_json(path, {"table": rows, "level": LEVEL})
+    print(markdown(adjusted(rows)))
     if failed:
         sys.exit(f"failed: {'; '.join(failed)}")
 

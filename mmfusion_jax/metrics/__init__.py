@@ -30,6 +30,10 @@ PUBLIC = by_name(
     (
         *METRIC_FAMILIES.values(),
         *METRICS.values(),
+        "mmfusion_jax.metrics.calibration:conformal_threshold",
+        "mmfusion_jax.metrics.calibration:expected_calibration_error",
+        "mmfusion_jax.metrics.calibration:fit_temperature",
+        "mmfusion_jax.metrics.calibration:reliability",
         "mmfusion_jax.metrics.score_info:ScoreInfo",
         "mmfusion_jax.metrics.integration_score:IntegrationScoreSpec",
         "mmfusion_jax.metrics.integration_score:mis",
@@ -54,6 +58,18 @@ if TYPE_CHECKING:
     )
     from mmfusion_jax.metrics.as_published import (
         MACRO_RECALL_ALL_CLASSES as MACRO_RECALL_ALL_CLASSES,
+    )
+    from mmfusion_jax.metrics.calibration import (
+        conformal_threshold as conformal_threshold,
+    )
+    from mmfusion_jax.metrics.calibration import (
+        expected_calibration_error as expected_calibration_error,
+    )
+    from mmfusion_jax.metrics.calibration import (
+        fit_temperature as fit_temperature,
+    )
+    from mmfusion_jax.metrics.calibration import (
+        reliability as reliability,
     )
     from mmfusion_jax.metrics.classification import (
         ClassificationMetrics as ClassificationMetrics,

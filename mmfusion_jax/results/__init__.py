@@ -6,6 +6,8 @@ from mmfusion_jax.lazy import attach, by_name
 
 PUBLIC = by_name(
     (
+        "mmfusion_jax.results.calibration_file:Calibration",
+        "mmfusion_jax.results.calibration_file:read_calibration",
         "mmfusion_jax.results.experiment_result:ExperimentResult",
         "mmfusion_jax.results.experiment_result:MeanStd",
         "mmfusion_jax.results.experiment_result:RunResult",
@@ -27,6 +29,10 @@ PUBLIC = by_name(
 """Public name -> import path."""
 
 if TYPE_CHECKING:
+    from mmfusion_jax.results.calibration_file import Calibration as Calibration
+    from mmfusion_jax.results.calibration_file import (
+        read_calibration as read_calibration,
+    )
     from mmfusion_jax.results.experiment_result import (
         ExperimentResult as ExperimentResult,
     )

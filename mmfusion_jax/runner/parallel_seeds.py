@@ -187,16 +187,15 @@ def _results(
     chosen = stack_trees([state.variables for state in selected], executor)
     last = stack_trees([loop.state.variables for loop in loops], executor)
     pipeline = pipelines[0]
-    valid = [{}] * len(loops)
+    valid = [(None, {})] * len(loops)
     if "valid" in pipeline.dataset.sources:
-        valid = _evaluate(trainer, pipeline, chosen, ("valid",))
+        found = _collect(trainer, pipeline, chosen, "valid")
+        valid = [(trainer.scores(*one), one[0]) for one in found]
     ended = _evaluate(trainer, pipeline, last, ("test",))
     collected = _collect(trainer, pipeline, chosen, "test")
     made = []
     for index, loop in enumerate(loops):
-        scores = FinalScores(
-            valid[index].get("valid"), *collected[index], ended[index]["test"]
-        )
+        scores = FinalScores(*valid[index], *collected[index], ended[index]["test"])
         result = trainer.result(loop, selected[index], pipelines[index], scores)
         made.append((scores, result))
     return made

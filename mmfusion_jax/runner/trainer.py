@@ -25,9 +25,12 @@ from mmfusion_jax.errors import (
     shown,
     shown_name,
 )
+from mmfusion_jax.metrics.calibration import calibrate
 from mmfusion_jax.metrics.nonfinite import compute_scores, rows_are_finite
+from mmfusion_jax.metrics.predictions_table import write_predictions_csv
 from mmfusion_jax.metrics.score_info import with_loss
 from mmfusion_jax.models.transfer import copy_submodules
+from mmfusion_jax.results.calibration_file import CALIBRATION_FILE
 from mmfusion_jax.results.json_file import as_read, to_json, write_json
 from mmfusion_jax.results.model_result import (
     RUN_FILE,
@@ -87,12 +90,14 @@ class FinalScores:
 
     Attributes:
         valid: Scores of the selected checkpoint on the validation split, if any.
+        valid_collected: Result of `collect` of the checkpoint there; {} without it.
         collected: Result of `collect` of the checkpoint on the test split.
         loss: Loss of the checkpoint on the test split.
         last: Scores of the last step on the test split.
     """
 
     valid: Evaluation | None
+    valid_collected: Mapping[str, np.ndarray]
     collected: Mapping[str, np.ndarray]
     loss: float
     last: Evaluation
@@ -252,7 +257,7 @@ class Trainer:
             checkpoints.wait()
             selected = self.selected(checkpoints, loop)
             scores = FinalScores(
-                self.evaluate(selected.variables, pipeline, ("valid",)).get("valid"),
+                *self._on_valid(selected.variables, pipeline),
                 *self.collect(selected.variables, pipeline, "test"),
                 self.evaluate(loop.state.variables, pipeline, ("test",))["test"],
             )
@@ -260,6 +265,15 @@ class Trainer:
         if first:
             self.write(folder, data, scores, result)
         return as_read(result)
+
+    def _on_valid(
+        self, variables: PyTree, pipeline: Pipeline
+    ) -> tuple[Evaluation | None, dict[str, np.ndarray]]:
+        """Returns scores and predictions of the validation split, if there is one."""
+        if "valid" not in pipeline.dataset.sources:
+            return None, {}
+        collected, loss = self.collect(variables, pipeline, "valid")
+        return self.scores(collected, loss), collected
 
     def finished(self, folder: Path, identity: RunIdentity) -> ModelResult | None:
         """Returns the result of a finished run in `folder`; None if there is none.
@@ -291,12 +305,24 @@ class Trainer:
     def write(
         self, folder: Path, data: Dataset, scores: FinalScores, result: ModelResult
     ) -> None:
-        """Writes the predictions and the result of a run."""
+        """Writes the predictions, their calibration and the result of a run."""
         # run.json is last: a folder with this file is a finished run, which is not
         # trained again, so it must have the predictions too.
-        ids = _test_ids(data, len(scores.collected["truth"]))
-        arrays = scores.collected["truth"], scores.collected["prediction"]
-        write_predictions(folder, ids, *arrays)
+        parts = {"valid": scores.valid_collected, "test": scores.collected}
+        found = {
+            split: (_ids(data, split, len(part["truth"])), part)
+            for split, part in parts.items()
+            if part
+        }
+        ids, test = found["test"]
+        write_predictions(folder, ids, test["truth"], test["prediction"])
+        task = self.components.task.info()
+        calibration = calibrate(task, scores.valid_collected, test)
+        # That of an earlier result must not stay beside this one.
+        (folder / CALIBRATION_FILE).unlink(missing_ok=True)
+        if calibration is not None:
+            write_json(folder / CALIBRATION_FILE, calibration)
+        write_predictions_csv(folder, task, found, calibration)
         write_json(folder / RUN_FILE, result)
 
     def _check_result(self, result: ModelResult, path: Path) -> None:
@@ -571,9 +597,9 @@ class Trainer:
             return None
 
 
-def _test_ids(data: Dataset, count: int) -> list[str]:
-    """Returns the ids of the `count` test examples that are evaluated."""
-    ids, source = data.example_id_list("test"), data.source("test")
+def _ids(data: Dataset, split: str, count: int) -> list[str]:
+    """Returns the ids of the `count` examples of a split that are evaluated."""
+    ids, source = data.example_id_list(split), data.source(split)
     if len(ids) == count:
         return ids
     # Examples of weight 0 have no prediction.

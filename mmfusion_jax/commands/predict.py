@@ -1,0 +1,248 @@
+"""Predicts new files with a trained run.
+
+python -m mmfusion_jax predict --run=runs/mine new.mp4
+python -m mmfusion_jax predict --run=runs/mine clips/labels.csv --csv
+"""
+
+import contextlib
+import csv
+import dataclasses
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mmfusion_jax.cli.command import Command
+from mmfusion_jax.cli.flags import Flag, ParsedCommand
+from mmfusion_jax.errors import ConfigError, shorten, shown_name
+
+if TYPE_CHECKING:  # slow to import, and needed only once the flags are valid
+    from mmfusion_jax.inference.prediction import Prediction
+    from mmfusion_jax.inference.predictor import Predictor
+
+RESPONSIBLE_USE = (
+    "Predictions are about portrayed or perceived affect in the training data, not "
+    "about what a person feels. Do not use them to infer the emotions of people at "
+    "work or in education, which the EU prohibits (AI Act, Art. 5(1)(f))."
+)
+MAX_BATCH = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictResult:
+    """What the command prints with --json.
+
+    Attributes:
+        run: Folder of the run.
+        label: Name of the label.
+        remarks: Sentences about the run.
+        predictions: One for each example.
+    """
+
+    run: str
+    label: str
+    remarks: list[str]
+    predictions: "list[Prediction]"
+
+
+def predict_command(command: ParsedCommand) -> None:
+    """Predicts files and prints a table, JSON or CSV."""
+    flags = command.flags
+    if not flags["run"]:
+        raise ConfigError("C01", "--run is missing.", "--run=runs/NAME")
+    if not command.positionals:
+        raise ConfigError(
+            "C01", "FILE is missing.", "a clip, a folder or a feature file"
+        )
+    if flags["json"] and flags["csv"]:
+        raise ConfigError("C01", "--json and --csv exclude each other.", "one of them")
+    # With --json and --csv, stdout has the result alone.
+    with contextlib.redirect_stdout(sys.stderr):
+        predictor, inputs = _load(command)
+        found = predictor.predict(
+            inputs,
+            leave_out=words(flags["leave_out"]),
+            coverage=flags["coverage"],
+            explain=not flags["csv"],
+        )
+    from mmfusion_jax.results.json_file import dumps
+
+    run = predictor.run
+    if flags["json"]:
+        label = run.info.task.label
+        print(dumps(PredictResult(str(run.folder), label, [*run.remarks], found)))
+    elif flags["csv"]:
+        write_csv(found, predictor)
+    else:
+        show(found, predictor)
+
+
+def words(text: str) -> list[str]:
+    """Returns the words of a flag that are separated by commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _load(command: ParsedCommand) -> "tuple[Predictor, list[Any]]":
+    """Returns the predictor and its inputs."""
+    from pathlib import Path
+
+    from mmfusion_jax.inference.predictor import load
+    from mmfusion_jax.inference.raw_inputs import (
+        ClipInput,
+        expand_clips,
+        has_features,
+    )
+
+    inputs: list[Any] = []
+    text = command.flags["text"]
+    for word in command.positionals:
+        path = Path(word).expanduser()
+        if has_features(path):
+            inputs.append(path)
+            continue
+        clips = expand_clips(path)
+        if text and len(clips) == 1:
+            clips = [dataclasses.replace(clips[0], text=text)]
+        inputs += clips
+    if text and (len(inputs) != 1 or not isinstance(inputs[0], ClipInput)):
+        raise ConfigError(
+            "C01",
+            "--text is the transcript of one clip.",
+            "a labels.csv with the columns file and text, for several",
+        )
+    features = any(not isinstance(one, ClipInput) for one in inputs)
+    predictor = load(
+        command.flags["run"],
+        batch_size=MAX_BATCH if features else min(len(inputs), MAX_BATCH),
+        packages=words(command.flags["packages"]),
+    )
+    return predictor, inputs
+
+
+def write_csv(found: "Sequence[Prediction]", predictor: "Predictor") -> None:
+    """Prints predictions as a table of comma-separated values."""
+    task, names = predictor.run.info.task, predictor.labels
+    table = csv.writer(sys.stdout, lineterminator="\n")
+    bounds = ["low", "high"] if task.kind == "regression" else ["prediction_set"]
+    table.writerow(
+        ["id", "prediction", *(f"p_{name}" for name in names), *bounds, "missing"]
+    )
+    for one in found:
+        values = [f"{one.probabilities[name]:.6f}" for name in names]
+        if task.kind == "regression":
+            limits = [f"{x:.6g}" for x in one.interval or ()] or ["", ""]
+        else:
+            limits = [";".join(one.prediction_set or [])]
+        table.writerow([one.id, answer(one), *values, *limits, ";".join(one.missing)])
+
+
+def answer(one: "Prediction") -> str:
+    """Returns the class, the flags or the score of a prediction."""
+    if one.label is not None:
+        return one.label
+    return f"{one.score:.4g}" if one.score is not None else ";".join(one.flags)
+
+
+def show(found: "Sequence[Prediction]", predictor: "Predictor") -> None:
+    """Prints predictions as a table, with what is known of them."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, markup=False)
+    run, task = predictor.run, predictor.run.info.task
+    calibrated = run.calibration is not None
+    heads = ["file", shown_name(task.label)]
+    if task.kind != "regression":
+        heads.append("probability" if calibrated else "probability (not calibrated)")
+    if calibrated:
+        kind = "interval" if task.kind == "regression" else "set"
+        heads.append(f"{kind} of coverage {found[0].coverage:g}")
+    left = [m for m in predictor.modalities if any(m in p.without for p in found)]
+    heads += [f"without {shown_name(m)}" for m in left]
+    if weighted := any(one.weights for one in found):
+        heads.append("weights")
+    table = Table()
+    for number, head in enumerate(heads):
+        table.add_column(shorten(head), justify="left" if number < 2 else "right")
+    names = _short_names([one.id for one in found])
+    for name, one in zip(names, found, strict=True):
+        cells = [name, answer(one) or "none", *_numbers(one, task.kind, calibrated)]
+        cells += [_without(one, m) for m in left]
+        if weighted:
+            parts = [f"{shown_name(m)} {w:.2f}" for m, w in one.weights.items()]
+            cells.append(", ".join(parts))
+        table.add_row(*(shorten(cell) for cell in cells))
+    console.print(table)
+    for line in notes(found, predictor):
+        console.print(shorten(line, 400), style="dim")
+
+
+def _short_names(ids: Sequence[str]) -> list[str]:
+    """Returns the last part of each path, or all of it if two are the same."""
+    names = [name.rsplit("/", 1)[-1] for name in ids]
+    return names if len({*names}) == len(names) else [*ids]
+
+
+def _numbers(one: "Prediction", kind: str, calibrated: bool) -> list[str]:
+    """Returns the probability and the set or interval."""
+    cells = []
+    if kind == "classification":
+        cells.append("unknown" if one.confidence is None else f"{one.confidence:.2f}")
+    elif kind == "multilabel":
+        cells.append(
+            ", ".join(f"{shown_name(n)} {p:.2f}" for n, p in one.probabilities.items())
+        )
+    if not calibrated:
+        return cells
+    if one.interval is not None:
+        return [*cells, f"{one.interval[0]:.3g} to {one.interval[1]:.3g}"]
+    return [*cells, ", ".join(map(shown_name, one.prediction_set or [])) or "none"]
+
+
+def _without(one: "Prediction", modality: str) -> str:
+    """Returns the prediction without a modality and the change."""
+    if modality not in one.without:
+        return "–"
+    left = one.without[modality]
+    if left.score is not None:
+        return f"{left.score:.3g} ({left.change:+.2g})"
+    name = left.label or ", ".join(left.flags) or "none"
+    return f"{shown_name(name)} ({left.change:+.2f})"
+
+
+def notes(found: "Sequence[Prediction]", predictor: "Predictor") -> list[str]:
+    """Returns sentences about predictions and their run."""
+    run = predictor.run
+    lines = [f"run: {run.folder}, step {run.step}", *run.remarks]
+    if run.calibration is None:
+        lines.append("not calibrated: the run has no validation split")
+    else:
+        lines.append(
+            f"calibrated on the {run.calibration.count} validation examples; the "
+            "coverage holds for examples that are drawn like these"
+        )
+    names = _short_names([one.id for one in found])
+    for name, one in list(zip(names, found, strict=True))[:20]:
+        if one.missing:
+            lines.append(
+                f"{shown_name(name)}: without {', '.join(map(shown_name, one.missing))}"
+                + predictor.score_without(one.missing)
+            )
+        lines += [f"{shown_name(name)}: {shorten(remark)}" for remark in one.remarks]
+    return [*lines, RESPONSIBLE_USE]
+
+
+COMMAND = Command(
+    "mmfusion_jax predict",
+    f"Predicts clips or feature files with a trained run. {RESPONSIBLE_USE}",
+    predict_command,
+    (
+        Flag("run", "", "workdir of the training, or an exported folder"),
+        Flag("text", "", "transcript of the clip"),
+        Flag("leave_out", "", "modalities to ignore, separated by commas"),
+        Flag("coverage", 0.9, "nominal coverage of the sets and intervals, 0..1"),
+        Flag("csv", False, "print comma-separated values on stdout"),
+        Flag("packages", "", "packages whose parts the config of the run may name"),
+    ),
+    needs_config=False,
+    positional="FILE ...",
+)
