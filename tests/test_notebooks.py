@@ -62,7 +62,8 @@ def execute(name: str, folder: Path, cache_dir: Path, short: bool, **variables) 
     assert set(kinds) == {"stream", "display_data"}, kinds
     assert all("image/png" in x.data for x in outputs if "data" in x)
     text = "".join(output.text for output in outputs if "text" in output)
-    assert "Warning" not in text, text
+    # tqdm warns where ipywidgets, which Colab has, is not installed.
+    assert "Warning" not in text.replace("TqdmWarning", ""), text
     return text
 
 
