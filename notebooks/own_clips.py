@@ -187,7 +187,7 @@ import numpy as np
 import mmfusion_jax as mmf
 
 FOLDER = ""  # your folder, such as "/content/drive/MyDrive/clips"; "" makes clips
-EPOCHS = 16
+EPOCHS = 12
 
 
 def command(words):
@@ -225,7 +225,7 @@ def write_clip(path, direction, speaker, rng, audio=True):
         sound = file.add_stream("aac", rate=RATE, layout="mono") if audio else None
         for height in SIZE * (0.5 - 0.28 * moved):
             disk = (x - center) ** 2 + (y - height) ** 2 < (SIZE / 7) ** 2
-            image = disk[..., None] * color + rng.normal(60, 60, (SIZE, SIZE, 3))
+            image = disk[..., None] * color + rng.normal(60, 90, (SIZE, SIZE, 3))
             image = np.clip(image, 0, 255).astype(np.uint8)
             file.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         file.mux(video.encode())
@@ -233,7 +233,7 @@ def write_clip(path, direction, speaker, rng, audio=True):
             time = np.arange(RATE * FRAMES // FPS) / RATE
             octaves = direction * pace * np.linspace(-0.8, 0.8, time.size)
             phase = 2 * np.pi * np.cumsum(pitch * 2**octaves) / RATE
-            wave = 0.3 * np.sin(phase) + rng.normal(0, 0.1, time.size)
+            wave = 0.2 * np.sin(phase) + rng.normal(0, 0.2, time.size)
             frame = av.AudioFrame.from_ndarray(
                 wave[None].astype(np.float32), format="fltp", layout="mono"
             )
@@ -328,7 +328,8 @@ predictions = predictor.predict(paths)
 for one in predictions:
     print(f"{one.id}: {one.label}, missing: {', '.join(one.missing) or 'nothing'}")
     if one.prediction_set is not None:  # there is a validation split
-        print(f"  classes with {one.coverage:.0%} coverage: {one.prediction_set}")
+        names = ", ".join(one.prediction_set)
+        print(f"  set of classes with {one.coverage:.0%} coverage: {names}")
     for name, left in one.without.items():
         print(f"  without {name}: {left.label}, change {left.change:.2f}")
 
