@@ -187,7 +187,7 @@ import numpy as np
 
 import mmfusion_jax as mmf
 
-EPOCHS = 8
+EPOCHS = 6
 SEEDS = 3
 
 

@@ -182,7 +182,7 @@ import optax
 
 import mmfusion_jax as mmf
 
-STEPS = 450
+STEPS = 350
 
 # %% [markdown]
 # ## Data
