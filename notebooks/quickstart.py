@@ -304,7 +304,7 @@ print(f"  both              {accuracy():.3f}")
 # compare.
 
 # %%
-count, compared = jax.device_count(), min(10, STEPS)
+count, compared = jax.device_count(), min(5, STEPS)
 if count > 1:
     _, split = train(mmf.Executor("jit"), compared)
     for devices, values in ((1, losses), (count, split)):
