@@ -226,6 +226,7 @@ def colab(monkeypatch):
     Its result is the command for pip and the extras.
     """
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")
+    jax.devices()  # finds its plug-ins before the packages are fake ones
 
     def run(name, before=COLAB, after=COLAB, missing=("mmfusion_jax",), code=0):
         versions, commands = [before], []
