@@ -3,21 +3,32 @@
     python notebooks/build.py
 
 The source of a notebook is a .py file with cells; the .ipynb beside it, without
-outputs, is the one that Colab opens. The address of the repository is defined in
-pyproject.toml only: this command writes it into the notebooks and the badges of the
-README.
+outputs, is the one that Colab opens. The address of the repository and the oldest
+supported versions are defined in pyproject.toml only: this command writes them into the
+first cell of every notebook, which is install_cell.py, and the address into the badges
+of the notebooks and of the README.
 """
 
+import dataclasses
+import json
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jupytext
 import nbformat
 
 ROOT = Path(__file__).parent.parent
-NAMES = ("quickstart", "loss_gradients")
 COLAB = "https://colab.research.google.com/github/"
+BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
+EXTRA_MODULES = {"demo": "espeakng_loader", "media": "av"}
+"""Extra -> a module that only this extra installs on Colab."""
+
+KEPT = ("jax", "flax", "optax", "orbax-checkpoint", "chex", "numpy")
+"""Packages that must not be replaced without the plug-in of the accelerator."""
+
 # As Colab writes it: V5E1 is the runtime with one chip of a TPU v5e.
 METADATA = {
     "accelerator": "TPU",
@@ -26,27 +37,94 @@ METADATA = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What the first cell of a notebook prepares.
+
+    Attributes:
+        extras: Extras of the library.
+        cpu_devices: Number of virtual devices on a machine without an accelerator.
+    """
+
+    extras: tuple[str, ...] = ("demo",)
+    cpu_devices: int = 1
+
+
+NOTEBOOKS = {
+    "quickstart": Setup(cpu_devices=8),
+    "loss_gradients": Setup(),
+    "own_clips": Setup(extras=("demo", "media")),
+    "own_fusion": Setup(),
+}
+
+
 def contents(root: Path = ROOT) -> dict[Path, str]:
     """Returns the content of each file that this command writes."""
     project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
     address = project["urls"]["Repository"]
     made = {}
-    for name in NAMES:
+    for name, setup in NOTEBOOKS.items():
         script = root / "notebooks" / f"{name}.py"
-        made[script] = addressed(script.read_text("utf-8"), address)
+        text = with_badge(script.read_text("utf-8"), name, address)
+        made[script] = with_first_cell(text, first_cell(setup, project, root))
         made[script.with_suffix(".ipynb")] = as_ipynb(name, made[script])
     readme = root / "README.md"
     made[readme] = badged(readme.read_text("utf-8"), address)
     return made
 
 
-def addressed(text: str, address: str) -> str:
-    """Returns a notebook with the address that it installs from."""
-    line = f'ADDRESS = "{address}"'
-    text, count = re.subn(r"^ADDRESS = .*$", line, text, flags=re.MULTILINE)
-    if count != 1:
-        raise ValueError(f"expected one line 'ADDRESS = ...', found {count}")
+def first_cell(setup: Setup, project: Mapping[str, Any], root: Path = ROOT) -> str:
+    """Returns install_cell.py with the values of a notebook."""
+    values = {
+        "ADDRESS": project["urls"]["Repository"],
+        "MODULES": {extra: EXTRA_MODULES[extra] for extra in setup.extras},
+        "OLDEST": oldest_versions(project["dependencies"]),
+        "CPU_DEVICES": setup.cpu_devices,
+    }
+    text = (root / "notebooks" / "install_cell.py").read_text("utf-8")
+    for name, value in values.items():
+        line = f"{name} = {json.dumps(value, indent=4 if name == 'OLDEST' else None)}"
+        line = line.replace('"\n}', '",\n}')
+        text, count = re.subn(rf"^{name} = .*$", line, text, flags=re.MULTILINE)
+        if count != 1:
+            raise ValueError(f"expected one line '{name} = ...', found {count}")
     return text
+
+
+def oldest_versions(dependencies: list[str]) -> dict[str, str]:
+    """Returns the lower bounds of the packages in `KEPT`."""
+    bounds = {}
+    for line in dependencies:
+        name, bound, rest = line.partition(">=")
+        if bound and name in KEPT:
+            bounds[name] = rest.partition(",")[0]
+    return {name: bounds[name] for name in KEPT}
+
+
+def with_first_cell(text: str, cell: str) -> str:
+    """Returns a notebook with its first code cell replaced."""
+    text, count = re.subn(
+        r"(?<=^# %%\n).*?(?=^# %%)",
+        lambda _: f"{cell}\n",
+        text,
+        count=1,
+        flags=re.MULTILINE | re.DOTALL,
+    )
+    if count != 1:
+        raise ValueError("the notebook does not have a code cell")
+    return text
+
+
+def with_badge(text: str, name: str, address: str) -> str:
+    """Returns a notebook that begins with its title and a badge."""
+    repository = address.removeprefix("https://github.com/")
+    link = f"{COLAB}{repository}/blob/main/notebooks/{name}.ipynb"
+    start, title, *rest = text.split("\n")
+    if rest[1].startswith("# [![Open in Colab]"):
+        rest = rest[2:]
+    return "\n".join(
+        [start, title, "#", f"# [![Open in Colab]({BADGE})]({link})", *rest]
+    )
 
 
 def badged(text: str, address: str) -> str:
@@ -65,6 +143,9 @@ def as_ipynb(name: str, text: str) -> str:
             "markdown": nbformat.v4.new_markdown_cell,
         }[cell.cell_type]
         cells.append(new(cell.source, id=f"{name}-{number:02}"))
+    first = next(cell for cell in cells if cell.cell_type == "code")
+    # Colab and the documentation fold the cell, as nobody needs to read it first.
+    first.metadata.update({"cellView": "form", "tags": ["hide-input"]})
     colab = {"gpuType": "V5E1", "name": f"{name}.ipynb", "provenance": []}
     notebook = nbformat.v4.new_notebook(
         cells=cells, metadata=METADATA | {"colab": colab}, nbformat_minor=5

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,6 +16,7 @@ from rich.progress import (
 )
 from tensorboardX import SummaryWriter
 
+from mmfusion_jax.data.storage.progress import progress_console
 from mmfusion_jax.errors import printable, shown_name
 from mmfusion_jax.results.json_file import Number
 from mmfusion_jax.results.metrics_file import (
@@ -96,8 +96,7 @@ class MetricsLogger:
             # may have written after its last checkpoint, in another file.
             self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=resume)
         self._title = title
-        # No markup: names from data and configs may contain square brackets.
-        self._console = Console(file=out or sys.stderr, highlight=False, markup=False)
+        self._console = progress_console(out or sys.stderr)
         self._bar: Progress | None = None
         self._task: Any = None
 

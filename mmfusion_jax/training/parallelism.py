@@ -80,7 +80,7 @@ class Executor:
                 the batch and the metrics have.
         """
         if seeds:
-            step = jax.vmap(step)
+            step = _over_seeds(step)
         if self.parallel == "jit":
             # XLA reuses the memory of the donated state for the new one; without
             # donation both exist at once.
@@ -185,3 +185,12 @@ class Executor:
                 f"{gradient_accumulation_steps:d}.",
                 f"--config.data.batch_size={below:d} (a multiple of {parts})",
             )
+
+
+def _over_seeds(step: Step) -> Step:
+    """Returns a training step with a leading axis of seeds."""
+    # JAX before 0.8 cannot vmap the gradient of a convolution of arrays on a mesh: it
+    # raises NotImplementedError. There the seeds run one after the other.
+    if jax.__version_info__ < (0, 8):
+        return lambda state, batch: jax.lax.map(lambda one: step(*one), (state, batch))
+    return jax.vmap(step)

@@ -200,3 +200,31 @@ def test_a_signal_saves_every_seed():
 )
 def test_seeds_are_named_in_short(seeds, text):
     assert describe_seeds(seeds) == text
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize("version", [None, (0, 7, 2)])
+def test_seeds_train_convolutions_on_a_mesh(version, monkeypatch):
+    """Which JAX 0.7.2, the one of Colab, cannot vmap."""
+    if version:
+        monkeypatch.setattr(jax, "__version_info__", version)
+    rng = np.random.default_rng(0)
+    kernel, signal = rng.normal(size=(3, 5, 4, 3)), rng.normal(size=(3, 2, 4, 8))
+
+    def loss(w, x):
+        y = jax.lax.conv_general_dilated(x, w, (1,), "SAME")
+        return jnp.sum(jnp.square(y))
+
+    def step(w, x):
+        value, gradient = jax.value_and_grad(loss)(w, x)
+        return w - 0.01 * gradient, value
+
+    executor = Executor("jit")
+    batch = executor.put(np.float32(signal), train=True, seeds=True)
+    weights, losses = executor.compile(step, seeds=True)(
+        executor.copy(np.float32(kernel)), batch
+    )
+    for i in range(3):
+        one, value = step(np.float32(kernel[i]), np.float32(signal[i]))
+        np.testing.assert_allclose(weights[i], one, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(losses[i], value, rtol=1e-4)

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from rich.console import Console
 from rich.progress import track as bar
@@ -15,6 +15,24 @@ EVERY = 10.0
 """Seconds between two lines."""
 
 
+def progress_console(stream: TextIO) -> Console:
+    """Returns a console with bars on a terminal, and plain lines elsewhere.
+
+    Notebooks get plain lines: rich would make each line an HTML block, and as their
+    kernels set FORCE_COLOR it would print a bar again for every step.
+
+    Args:
+        stream: Where it prints.
+    """
+    return Console(
+        file=stream,
+        highlight=False,
+        markup=False,  # names from data and configs may contain square brackets
+        force_jupyter=False,
+        force_terminal=stream.isatty(),
+    )
+
+
 def track(items: Iterable[T], total: int, what: str) -> Iterator[T]:
     """Yields `items` and shows the progress on stderr.
 
@@ -23,7 +41,7 @@ def track(items: Iterable[T], total: int, what: str) -> Iterator[T]:
         total: Number of items.
         what: Description of the work, such as "decoding clips".
     """
-    console = Console(file=sys.stderr, markup=False)
+    console = progress_console(sys.stderr)
     if console.is_terminal:
         yield from bar(items, what, total=total, console=console)
         return
