@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import mmfusion_jax
 from mmfusion_jax import bench, main
 from mmfusion_jax.cli.command import HELP, run_command, run_subcommand
-from mmfusion_jax.commands import compare, predict
+from mmfusion_jax.commands import compare, export, predict
 from mmfusion_jax.commands import data_files as data
 from mmfusion_jax.errors import ConfigError, printable, shown, suggest
 
@@ -25,6 +25,7 @@ OTHERS = {
     "bench": "Measures the speed and memory of a config on this machine.",
     "compare": compare.COMMAND.help,
     "data": "Imports, checks, lists and removes datasets.",
+    "export": export.COMMAND.help,
     "predict": "Predicts clips or feature files with a trained run.",
 }
 
@@ -32,6 +33,7 @@ OTHERS = {
 COMMANDS = {
     "bench": dataclasses.replace(bench.COMMAND, name="mmfusion_jax bench"),
     "compare": compare.COMMAND,
+    "export": export.COMMAND,
     "predict": predict.COMMAND,
 }
 """Commands without subcommands."""

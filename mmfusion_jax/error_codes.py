@@ -786,6 +786,13 @@ _CODES = (
         changed.""",
     ),
     _code(
+        "E10",
+        "Output folder cannot be used",
+        """The folder of `--out` is not empty, is not a folder, or cannot be written:
+        the disk is full, or a parent of it is not writable. Nothing was written: a
+        folder is complete, or does not exist.""",
+    ),
+    _code(
         "K01",
         "No usable checkpoint",
         """The workdir has no checkpoints, or all of them are corrupted, or its training
@@ -861,6 +868,15 @@ _CODES = (
         trained in it, its `predictor.json` or `config.json` is missing, or an older
         version of the library wrote it. Specify the workdir of a training, or the
         folder of one of its runs.""",
+    ),
+    _code(
+        "K10",
+        "Exported model is corrupted",
+        """A file of an exported folder is missing, cannot be read, or differs from what
+        was exported: `model.safetensors` has the SHA-256 of every array, and of
+        `config.json`, `predictor.json`, `calibration.json`, `export.json` and the
+        programs. Or the arrays do not match the model of the config. The message shows
+        the file and the array. Copy the folder again, or export the run again.""",
     ),
     _code(
         "N01",
