@@ -354,6 +354,14 @@ _CODES = (
         Python.""",
     ),
     _code(
+        "C45",
+        "Model cannot be converted to ONNX",
+        """`export --onnx` is an experiment: `jax2onnx` does not convert every operation
+        of JAX, and what it converts is compared with the model in ONNX Runtime. The
+        message shows the operation, or the difference. Nothing was written. Export
+        without `--onnx`: StableHLO has all models, and JAX alone runs it.""",
+    ),
+    _code(
         "D07",
         "Wrong label in the labels file",
         """A label is not one of the classes, occurs only once and is similar to

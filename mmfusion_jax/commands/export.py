@@ -28,6 +28,7 @@ def export_command(command: ParsedCommand) -> None:
             batch_sizes=sizes,
             platforms=_words(flags["platforms"]),
             packages=_words(flags["packages"]),
+            onnx=flags["onnx"],
         )
     if flags["json"]:
         from mmfusion_jax.results.json_file import dumps
@@ -60,6 +61,7 @@ COMMAND = Command(
         Flag("out", "", "new folder to write"),
         Flag("batch_sizes", "", "fixed batch sizes of further programs, such as 1,8"),
         Flag("platforms", "cpu,cuda,tpu", "platforms of JAX, separated by commas"),
+        Flag("onnx", False, "write ONNX too, an experiment; requires the extra onnx"),
         Flag("packages", "", "packages whose parts the config of the run may name"),
     ),
     needs_config=False,

@@ -74,6 +74,7 @@ def export(
     batch_sizes: Sequence[int] = (),
     platforms: Sequence[str] = PLATFORMS,
     packages: Collection[str] = (),
+    onnx: bool = False,
 ) -> Exported:
     """Exports a trained run to a new folder; all files are written, or none.
 
@@ -96,10 +97,13 @@ def export(
             divides it into, and needs less memory for some models.
         platforms: Platforms of JAX that the programs are for.
         packages: Other packages whose parts the config of the run may name.
+        onnx: Write a program in ONNX for each of `batch_sizes`, or for one example,
+            too; an experiment, which requires the extra `onnx`.
 
     Raises:
         CheckpointError: The folder has no trained run, or a file of it is corrupted.
-        ConfigError: An argument is out of range.
+        ConfigError: An argument is out of range, or the model cannot be converted to
+            ONNX.
         MissingDependencyError: A library is not installed, or the folder cannot be
             written.
     """
@@ -109,7 +113,16 @@ def export(
     check_flatbuffers()
     check_output(out)
     found = _read_run(run, packages)
-    programs, content, remarks = _export_programs(found, batch_sizes, platforms)
+    exporter = ProgramExporter(
+        found.model, found.variables, found.info, found.spec.model.modalities
+    )
+    programs, content, remarks = _export_programs(exporter, batch_sizes, platforms)
+    for size in dict.fromkeys(batch_sizes or (1,)) if onnx else ():
+        from mmfusion_jax.inference.onnx_program import export_onnx
+
+        name = f"model_b{size:d}.onnx"
+        content[name], difference = export_onnx(exporter, size)
+        programs.append(ProgramFile(name, size, [], difference))
     files = _build_files(found, programs, content, remarks)
     write_folder(out, files)
     sizes = {name: len(one) for name, one in files.items()}
@@ -147,12 +160,9 @@ def _read_run(
 
 
 def _export_programs(
-    run: TrainedRun, batch_sizes: Sequence[int], platforms: Sequence[str]
+    exporter: ProgramExporter, batch_sizes: Sequence[int], platforms: Sequence[str]
 ) -> tuple[list[ProgramFile], dict[str, bytes], list[str]]:
     """Returns the programs of a model, their files by name, and remarks."""
-    exporter = ProgramExporter(
-        run.model, run.variables, run.info, run.spec.model.modalities
-    )
     sizes: list[int | None] = [None, *dict.fromkeys(batch_sizes)]
     made, content, remarks = [], {}, []
     while sizes:

@@ -52,13 +52,13 @@ LEVEL = 0.95
 SNIPPET = '''\
 import json
 
-import jax
 import numpy as np
+from jax import export
 from safetensors.numpy import load_file
 
 variables = load_file("model.safetensors")
 with open("{program}", "rb") as file:
-    program = jax.export.deserialize(bytearray(file.read()))
+    program = export.deserialize(bytearray(file.read()))
 with open("predictor.json") as file:
     info = json.load(file)
 

@@ -170,8 +170,9 @@ class ProgramExporter:
         for number, (name, spec) in enumerate(self.specs(size)[0].items()):
             if np.issubdtype(spec.dtype, np.floating):
                 values = rng.normal(size=spec.shape).astype(spec.dtype)
-            else:  # ids that every vocabulary has, or dark pixels
-                values = rng.integers(0, 2, spec.shape).astype(spec.dtype)
+            else:  # pixels, or ids that every vocabulary has
+                high = 256 if spec.dtype == np.uint8 else 2
+                values = rng.integers(0, high, spec.shape).astype(spec.dtype)
             inputs[name], masks[name] = values, np.ones(spec.shape[:2], bool)
             # Example i lacks modality i - 1; the first one has all.
             masks[name][number + 1 :: len(self.modalities) + 1] = False
