@@ -93,6 +93,8 @@ def outputs_elsewhere(
     folder: Path, scratch: Path, inputs: Mapping[str, Any], masks: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
     """Predictions of an exported folder in a process without this package."""
+    import flatbuffers  # its folder, in case it is not with the other libraries
+
     arrays = {f"inputs/{name}": x for name, x in inputs.items()}
     arrays |= {f"masks/{name}": x for name, x in masks.items()}
     np.savez(scratch / "in.npz", **arrays)
@@ -104,7 +106,7 @@ def outputs_elsewhere(
         ],
         cwd=folder,
         env={name: os.environ[name] for name in keep if name in os.environ}
-        | {"PYTHONPATH": os.environ.get("MMFUSION_TEST_FLATBUFFERS", "")},
+        | {"PYTHONPATH": str(Path(flatbuffers.__file__).parent.parent)},
         capture_output=True,
         text=True,
         timeout=300,

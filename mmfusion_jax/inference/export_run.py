@@ -110,9 +110,9 @@ def export(
     out = Path(out).expanduser()
     check_platforms(platforms)
     _check_sizes(batch_sizes)
-    check_flatbuffers()
     check_output(out)
     found = _read_run(run, packages)
+    check_flatbuffers()
     exporter = ProgramExporter(
         found.model, found.variables, found.info, found.spec.model.modalities
     )

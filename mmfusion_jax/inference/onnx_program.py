@@ -79,8 +79,10 @@ def _compute(equation: Any, operands: list[Any]) -> list[Any]:
         return _evaluate(getattr(called, "jaxpr", called), consts, operands)
     if name in REWRITTEN:
         return REWRITTEN[name](operands, params)
-    bound = equation.primitive.get_bind_params(params)
-    found = equation.primitive.bind(*operands, **bound)
+    functions, bound = (), equation.primitive.get_bind_params(params)
+    if isinstance(bound, tuple):  # in older versions of JAX
+        functions, bound = bound
+    found = equation.primitive.bind(*functions, *operands, **bound)
     return [*found] if equation.primitive.multiple_results else [found]
 
 
