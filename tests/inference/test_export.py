@@ -1,5 +1,6 @@
 """Exported runs: the same predictions in this package, and with JAX alone."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -147,8 +148,8 @@ def test_the_license_of_the_card_never_allows_commercial_use(license, identifier
 def test_absolute_paths_stay_with_the_author(tmp_path, run):
     trained = mmf.load(run, packages=OWN).run
     source = {**trained.spec.source, "notes": {"path": ["/home/me/data/a.csv", "x"]}}
-    spec = trained.spec.__class__(**{**vars(trained.spec), "source": source})
-    moved = trained.__class__(**{**vars(trained), "spec": spec})
+    spec = dataclasses.replace(trained.spec, source=source)
+    moved = dataclasses.replace(trained, spec=spec)
     Predictor(moved, 8).export(tmp_path / "out", platforms=["cpu"])
     config = json.loads((tmp_path / "out" / "config.json").read_text())["config"]
     assert config["notes"] == {"path": ["a.csv", "x"]}
