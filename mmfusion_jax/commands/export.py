@@ -14,9 +14,10 @@ from mmfusion_jax.errors import ConfigError, printable, shown
 def export_command(command: ParsedCommand) -> None:
     """Exports a run and prints what was written."""
     flags = command.flags
-    for name, example in (("run", "runs/NAME"), ("out", "exported")):
-        if not flags[name]:
-            raise ConfigError("C01", f"--{name} is missing.", f"--{name}={example}")
+    if not flags["run"]:
+        raise ConfigError("C01", "--run is missing.", "--run=runs/NAME")
+    if not flags["out"]:
+        raise ConfigError("C01", "--out is missing.", "--out=exported")
     sizes = [_number(word) for word in _words(flags["batch_sizes"])]
     # With --json, stdout has the result alone.
     with contextlib.redirect_stdout(sys.stderr):
@@ -33,7 +34,7 @@ def export_command(command: ParsedCommand) -> None:
     if flags["json"]:
         from mmfusion_jax.results.json_file import dumps
 
-        print(dumps(found))
+        print(dumps({**vars(found), "folder": str(found.folder)}))
     else:
         print(printable("\n".join(describe(found))))
 

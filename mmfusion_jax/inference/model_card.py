@@ -143,6 +143,11 @@ def cell(value: Any, length: int = 200) -> str:
     return re.sub(r"([\\|<>`\[\]*~])", r"\\\1", shorten(value, length))
 
 
+def quoted(text: Any) -> str:
+    """Returns a text for YAML: short, in quotation marks, escaped as in JSON."""
+    return json.dumps(shorten(text), ensure_ascii=False)
+
+
 def model_card(about: CardFacts) -> str:
     """Returns the text of `README.md`."""
     metrics = known_metrics(about)
@@ -192,7 +197,6 @@ def known_metrics(about: CardFacts) -> dict[str, MetricInfo]:
 
 def front_matter(about: CardFacts, metrics: Mapping[str, MetricInfo]) -> Iterator[str]:
     """Yields the lines of the metadata, YAML; texts are quoted as in JSON."""
-    quoted = lambda text: json.dumps(shorten(text), ensure_ascii=False)
     info = about.run.info
     yield "library_name: mmfusion_jax"
     yield from license_lines(str(about.facts.get("license", "")))
@@ -320,12 +324,14 @@ def score_rows(
     intervals = score_intervals(about, names)
     for name in names:
         metric = metrics[name]
-        value = lambda x, metric=metric: formatting.score(metric, x)
-        row = [cell(metric.label), value(about.result.test.scores.get(name))]
-        bounds = intervals.get(name)
-        row.append(f"{value(bounds[0])} to {value(bounds[1])}" if bounds else "–")
-        baseline = about.result.baseline.scores
-        row.append(value(baseline[name]) if name in baseline else "–")
+        score, baseline = formatting.score, about.result.baseline.scores
+        row = [cell(metric.label), score(metric, about.result.test.scores.get(name))]
+        if name in intervals:
+            low, high = intervals[name]
+            row.append(f"{score(metric, low)} to {score(metric, high)}")
+        else:
+            row.append("–")
+        row.append(score(metric, baseline[name]) if name in baseline else "–")
         if several_runs(about) and about.experiment:
             row.append(formatting.mean_std(metric, about.experiment.summary.test[name]))
         yield row
@@ -391,9 +397,10 @@ def recall_rows(about: CardFacts) -> Iterator[list[str]]:
             yield [cell(name), UNKNOWN, "–", "0"]
             continue
         found = stats.binomtest(row[i], total).proportion_ci(LEVEL, method="wilson")
-        value = lambda x: formatting.score(formatting.FRACTION, float(x))
-        interval = f"{value(found.low)} to {value(found.high)}"
-        yield [cell(name), value(row[i] / total), interval, str(total)]
+        score, unit = formatting.score, formatting.FRACTION
+        low, high = float(found.low), float(found.high)
+        interval = f"{score(unit, low)} to {score(unit, high)}"
+        yield [cell(name), score(unit, row[i] / total), interval, str(total)]
 
 
 def missing_table(
