@@ -35,6 +35,7 @@ def tones(label: str = "label", **changes) -> ConfigDict:
     for name in ("audio", "video"):
         made.model.encoders[name] = dict(name="feature_tokens", hidden_dim=4)
     made.losses = dict(task=dict(name=LOSSES[label], weight=1.0))
+    made.train.selection_metric = "loss"  # which every label has
     made.update_from_flattened_dict(changes)
     return made
 
