@@ -12,12 +12,12 @@ import jax
 from mmfusion_jax.errors import ConfigError, shorten, shown, shown_name
 from mmfusion_jax.inference.exported_folder import (
     check_output,
-    exported_scores,
     weights_bytes,
     without_paths,
     write_folder,
 )
 from mmfusion_jax.inference.model_card import CardFacts, model_card
+from mmfusion_jax.inference.onnx_program import export_onnx
 from mmfusion_jax.inference.program import (
     FALLBACK_SIZES,
     PLATFORMS,
@@ -118,8 +118,6 @@ def export(
     )
     programs, content, remarks = _export_programs(exporter, batch_sizes, platforms)
     for size in dict.fromkeys(batch_sizes or (1,)) if onnx else ():
-        from mmfusion_jax.inference.onnx_program import export_onnx
-
         name = f"model_b{size:d}.onnx"
         content[name], difference = export_onnx(exporter, size)
         programs.append(ProgramFile(name, size, [], difference))
@@ -239,8 +237,10 @@ def _build_files(
 
 def _scores(run: TrainedRun) -> ExportedScores | None:
     """Returns the scores of a run as `export.json` has them."""
-    found = exported_scores(run.scores)
-    return None if found is None else ExportedScores(**found)
+    found = run.scores
+    if found is None:
+        return None
+    return ExportedScores(found.metric, found.score, {**found.without})
 
 
 def _json(value: object) -> bytes:

@@ -6,7 +6,6 @@ code of Python, and nothing is unpickled.
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import os
 import shutil
@@ -285,8 +284,3 @@ def without_paths(config: Any) -> Any:
     if isinstance(config, str) and config.startswith(("/", "~")):
         return Path(config).name
     return config
-
-
-def exported_scores(scores: TestScores | None) -> dict[str, Any] | None:
-    """Returns scores as `export.json` has them."""
-    return None if scores is None else dataclasses.asdict(scores)
