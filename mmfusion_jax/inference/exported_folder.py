@@ -134,6 +134,10 @@ def check_output(out: Path) -> None:
                 raise _unusable(out, "is not empty")
         elif out.exists() or out.is_symlink():
             raise _unusable(out, "is not a folder")
+        # Before the programs are compiled, which takes minutes for a large model.
+        parent = next(one for one in out.absolute().parents if one.exists())
+        if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
+            raise _unusable(out, "is not in a folder that can be written to")
     except OSError as error:
         reason = shorten(error.strerror or error)
         raise _unusable(out, f"cannot be used: {reason}") from error

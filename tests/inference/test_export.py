@@ -148,6 +148,7 @@ def test_the_license_of_the_card_never_allows_commercial_use(license, identifier
     assert yaml.safe_load(lines)["license"] == identifier
 
 
+@pytest.mark.ci
 def test_absolute_paths_stay_with_the_author(tmp_path, run):
     trained = mmf.load(run, packages=OWN).run
     source = {**trained.spec.source, "notes": {"path": ["/home/me/data/a.csv", "x"]}}
@@ -316,6 +317,7 @@ def test_wrong_flags(flags, code, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.ci
 def test_the_command_writes_fixed_batches_too(run, tmp_path, capsys):
     out = tmp_path / "out"
     flags = [f"--run={run}", f"--out={out}", "--batch_sizes=3", "--platforms=cpu"]
@@ -328,6 +330,7 @@ def test_the_command_writes_fixed_batches_too(run, tmp_path, capsys):
     assert program.run(["export", f"--run={out}", f"--out={tmp_path / 'b'}"]) == 2
 
 
+@pytest.mark.ci
 def test_a_model_that_cannot_be_mapped_gets_fixed_batches(run, tmp_path, monkeypatch):
     def divides_its_batch(*arguments):
         raise TypeError("b cannot be divided by 2")

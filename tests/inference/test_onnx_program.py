@@ -51,6 +51,7 @@ def every_kind(x, rows):
     return {"a": total, "b": stacked, "c": relu, "d": jnp.tensordot(x, x, 3)}
 
 
+@pytest.mark.ci
 def test_a_rewritten_function_has_the_same_outputs():
     rng = np.random.default_rng(0)
     x, rows = (rng.normal(size=s).astype(np.float32) for s in ((2, 3, 4), (5, 6)))
