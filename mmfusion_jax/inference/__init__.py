@@ -6,7 +6,6 @@ from mmfusion_jax.lazy import attach, by_name
 
 PUBLIC = by_name(
     (
-        "mmfusion_jax.inference.export_run:Exported",
         "mmfusion_jax.inference.export_run:export",
         "mmfusion_jax.inference.prediction:Prediction",
         "mmfusion_jax.inference.prediction:WithoutModality",
@@ -18,7 +17,6 @@ PUBLIC = by_name(
 """Public name -> import path."""
 
 if TYPE_CHECKING:
-    from mmfusion_jax.inference.export_run import Exported as Exported
     from mmfusion_jax.inference.export_run import export as export
     from mmfusion_jax.inference.prediction import Prediction as Prediction
     from mmfusion_jax.inference.prediction import WithoutModality as WithoutModality

@@ -14,6 +14,7 @@ import contextlib
 import io
 import logging
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -241,11 +242,15 @@ def _libraries() -> tuple[Any, Any]:
 
 @contextlib.contextmanager
 def _silenced():
-    """Keeps the tracebacks off the screen that jax2onnx logs for optional parts."""
+    """Keeps the tracebacks off the screen that jax2onnx logs for optional parts.
+
+    It leaves out a part whose import warns where warnings are errors.
+    """
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(before)
