@@ -5,7 +5,7 @@ import importlib.metadata
 from collections.abc import Collection, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 
@@ -173,7 +173,7 @@ def _export_programs(
             if size is not None:
                 raise
             remarks.append(why_not_mapped(error))
-            sizes = [*dict.fromkeys([*batch_sizes, *FALLBACK_SIZES])]
+            sizes = [*dict.fromkeys(batch_sizes or FALLBACK_SIZES)]
             continue
         name = "model.stablehlo" if size is None else f"model_b{size:d}.stablehlo"
         difference = None
@@ -211,7 +211,11 @@ def _build_files(
         versions=versions,
     )
     config = WorkdirConfig(run.spec.seeds, without_paths(run.spec.source))
-    documents = {EXPORT_FILE: about, CONFIG_FILE: config, PREDICTOR_FILE: run.info}
+    documents: dict[str, Any] = {
+        EXPORT_FILE: about,
+        CONFIG_FILE: config,
+        PREDICTOR_FILE: run.info,
+    }
     if run.calibration is not None:
         documents[CALIBRATION_FILE] = run.calibration
     files = {name: _json(value) for name, value in documents.items()} | content
