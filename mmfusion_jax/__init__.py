@@ -47,6 +47,7 @@ PUBLIC = by_name(
         "mmfusion_jax.analysis.gradients:term_gradients",
         "mmfusion_jax.results.experiment_result:ExperimentResult",
         "mmfusion_jax.results.experiment_result:read_result",
+        "mmfusion_jax.inference.export_run:export",
         "mmfusion_jax.inference.predictor:load",
         "mmfusion_jax.errors:CheckpointError",
         "mmfusion_jax.errors:ConfigError",
@@ -101,6 +102,7 @@ if TYPE_CHECKING:
     from mmfusion_jax.errors import MissingDependencyError as MissingDependencyError
     from mmfusion_jax.errors import UserError as UserError
     from mmfusion_jax.errors import WeightsError as WeightsError
+    from mmfusion_jax.inference.export_run import export as export
     from mmfusion_jax.inference.predictor import load as load
     from mmfusion_jax.losses.objective import Objective as Objective
     from mmfusion_jax.losses.objective import WeightedLoss as WeightedLoss

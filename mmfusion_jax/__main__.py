@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import mmfusion_jax
 from mmfusion_jax import bench, main
 from mmfusion_jax.cli.command import HELP, run_command, run_subcommand
-from mmfusion_jax.commands import compare, demo, doctor, predict
+from mmfusion_jax.commands import compare, demo, doctor, export, predict
 from mmfusion_jax.commands import data_files as data
 from mmfusion_jax.errors import ConfigError, printable, shown, suggest
 
@@ -27,6 +27,7 @@ OTHERS = {
     "data": "Imports, checks, lists and removes datasets.",
     "doctor": doctor.COMMAND.help,
     "demo": "Shows the predictions of a trained run on a web page of this machine.",
+    "export": export.COMMAND.help,
     "predict": "Predicts clips or feature files with a trained run.",
 }
 
@@ -36,6 +37,7 @@ COMMANDS = {
     "compare": compare.COMMAND,
     "doctor": doctor.COMMAND,
     "demo": demo.COMMAND,
+    "export": export.COMMAND,
     "predict": predict.COMMAND,
 }
 """Commands without subcommands."""

@@ -357,6 +357,14 @@ _CODES = (
         Python.""",
     ),
     _code(
+        "C45",
+        "Model cannot be converted to ONNX",
+        """`export --onnx` is an experiment: `jax2onnx` does not convert every operation
+        of JAX, and what it converts is compared with the model in ONNX Runtime. The
+        message shows the operation, or the difference. Nothing was written. Export
+        without `--onnx`: StableHLO has all models, and JAX alone runs it.""",
+    ),
+    _code(
         "D07",
         "Wrong label in the labels file",
         """A label is not one of the classes, occurs only once and is similar to
@@ -819,6 +827,13 @@ _CODES = (
         with `--port`.""",
     ),
     _code(
+        "E10",
+        "Output folder cannot be used",
+        """The folder of `--out` is not empty, is not a folder, or cannot be written:
+        the disk is full, or a parent of it is not writable. Nothing was written: a
+        folder is complete, or does not exist.""",
+    ),
+    _code(
         "K01",
         "No usable checkpoint",
         """The workdir has no checkpoints, or all of them are corrupted, or its training
@@ -894,6 +909,15 @@ _CODES = (
         trained in it, its `predictor.json` or `config.json` is missing, or an older
         version of the library wrote it. Specify the workdir of a training, or the
         folder of one of its runs.""",
+    ),
+    _code(
+        "K10",
+        "Exported model is corrupted",
+        """A file of an exported folder is missing, cannot be read, or differs from what
+        was exported: `model.safetensors` has the SHA-256 of every array, and of
+        `config.json`, `predictor.json`, `calibration.json`, `export.json` and the
+        programs. Or the arrays do not match the model of the config. The message shows
+        the file and the array. Copy the folder again, or export the run again.""",
     ),
     _code(
         "N01",

@@ -34,6 +34,7 @@ FORMATTERS = {
         "strftime",
     ),
     *("dumps", "escape"),
+    *("cell", "quoted"),  # of the model card
 }
 """Functions whose result is short and printable, or is JSON or a regex."""
 

@@ -6,6 +6,7 @@ from mmfusion_jax.lazy import attach, by_name
 
 PUBLIC = by_name(
     (
+        "mmfusion_jax.inference.export_run:export",
         "mmfusion_jax.inference.prediction:Prediction",
         "mmfusion_jax.inference.prediction:WithoutModality",
         "mmfusion_jax.inference.predictor:Predictor",
@@ -16,6 +17,7 @@ PUBLIC = by_name(
 """Public name -> import path."""
 
 if TYPE_CHECKING:
+    from mmfusion_jax.inference.export_run import export as export
     from mmfusion_jax.inference.prediction import Prediction as Prediction
     from mmfusion_jax.inference.prediction import WithoutModality as WithoutModality
     from mmfusion_jax.inference.predictor import Predictor as Predictor

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -19,6 +19,7 @@ from mmfusion_jax.errors import (
     type_name,
 )
 from mmfusion_jax.inference.prediction import Prediction, PredictionBuilder
+from mmfusion_jax.inference.program import PLATFORMS, predict_batch
 from mmfusion_jax.inference.raw_inputs import (
     ClipInput,
     InputReader,
@@ -27,7 +28,10 @@ from mmfusion_jax.inference.raw_inputs import (
     has_features,
 )
 from mmfusion_jax.inference.trained_run import TrainedRun, read_trained_run
-from mmfusion_jax.types import WEIGHT_PREFIX, Batch, Outputs, PyTree
+from mmfusion_jax.types import Batch, Outputs, PyTree
+
+if TYPE_CHECKING:
+    from mmfusion_jax.inference.export_run import Exported
 
 BATCH_SIZE = 8
 
@@ -125,6 +129,24 @@ class Predictor:
             batch: Scaled and padded examples.
         """
         return self.model.apply(variables, batch, train=False)
+
+    def export(
+        self,
+        out: str | PathLike[str],
+        *,
+        batch_sizes: Sequence[int] = (),
+        platforms: Sequence[str] = PLATFORMS,
+    ) -> "Exported":
+        """Exports the model to a new folder, see `mmfusion_jax.export`.
+
+        Args:
+            out: The folder to write; it does not exist, or is empty.
+            batch_sizes: Write a program for each of these numbers of examples too.
+            platforms: Platforms of JAX that the programs are for.
+        """
+        from mmfusion_jax.inference.export_run import export
+
+        return export(self, out, batch_sizes=batch_sizes, platforms=platforms)
 
     def predict(
         self,
@@ -308,17 +330,7 @@ class Predictor:
     def _outputs(self, variables: PyTree, batch: Batch) -> PyTree:
         """Returns the prediction and the modality weights of every row."""
         variables, prior = variables
-        outputs = self.apply(variables, batch)
-        y = outputs.prediction
-        present = batch.has_any_modality(*self.modalities)
-        present = present.reshape(present.shape + (1,) * (y.ndim - 1))
-        weights = {
-            name.removeprefix(WEIGHT_PREFIX): x
-            for name, x in outputs.aux.items()
-            if name.startswith(WEIGHT_PREFIX)
-        }
-        prediction = jax.numpy.where(present, y, prior.astype(y.dtype))
-        return {"prediction": prediction, "weights": weights}
+        return predict_batch(self.model, variables, prior, batch, self.modalities)
 
 
 _leave_out = leave_out

@@ -25,6 +25,7 @@ from mmfusion_jax.errors import (
 from mmfusion_jax.results.calibration_file import Calibration, read_calibration
 from mmfusion_jax.results.config_file import CONFIG_FILE, read_config
 from mmfusion_jax.results.experiment_result import read_result
+from mmfusion_jax.results.export_file import is_exported
 from mmfusion_jax.results.json_file import Number
 from mmfusion_jax.results.model_result import RUN_FILE, ModelResult, read_run
 from mmfusion_jax.results.predictor_file import (
@@ -96,6 +97,10 @@ def read_trained_run(path: Path, packages: Collection[str] = ()) -> TrainedRun:
         CheckpointError: The folder has no trained run, or a file of it is corrupted.
         ConfigError: The config names a part of another package.
     """
+    if is_exported(path):
+        from mmfusion_jax.inference.exported_folder import read_exported  # imports this
+
+        return read_exported(path, packages)
     folder, remarks = find_run(path)
     info = read_predictor(folder)
     if info is None:
