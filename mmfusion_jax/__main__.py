@@ -2,6 +2,7 @@
 
 python -m mmfusion_jax train --config=cfn_sr
 python -m mmfusion_jax data import FILE --dataset=mosi
+python -m mmfusion_jax evaluate --run=runs/mine --data=new_clips
 """
 
 import dataclasses
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 import mmfusion_jax
 from mmfusion_jax import bench, main
 from mmfusion_jax.cli.command import HELP, run_command, run_subcommand
-from mmfusion_jax.commands import compare, predict
+from mmfusion_jax.commands import compare, evaluate_data, predict
 from mmfusion_jax.commands import data_files as data
 from mmfusion_jax.errors import ConfigError, printable, shown, suggest
 
@@ -45,6 +46,10 @@ def run(words: Sequence[str] | None = None) -> int:
     """
     words = sys.argv[1:] if words is None else words
     first, rest = (words[0], words[1:]) if words else ("", ())
+    if first == "evaluate" and any(
+        word.startswith(("--run", "--data")) for word in rest
+    ):
+        return run_command(evaluate_data.COMMAND, rest)
     if first in MODES:
         command = main.mode_command(first, MODES[first])
         return run_command(command, [f"--mode={first}", *rest])

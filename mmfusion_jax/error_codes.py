@@ -435,10 +435,8 @@ _CODES = (
     _code(
         "D24",
         "Worker processes cannot be started",
-        """The processes that decode clips cannot be started. A script that builds a
-        dataset must call it under `if __name__ == "__main__":`, because each process
-        imports the script again. `workers=0` decodes in the main process, without a
-        time limit.""",
+        """The processes that decode clips cannot be started. `workers=0` decodes in the
+        main process, without a time limit.""",
     ),
     _code(
         "D25",
@@ -530,8 +528,10 @@ _CODES = (
     ),
     _code(
         "D43",
-        "All clips failed",
-        """None of the clips could be decoded. The message lists the reasons.""",
+        "Clips or examples failed",
+        """None of the clips of a dataset could be decoded, or examples that a prediction
+        was asked for cannot be used. The message lists the reasons. `predict` predicts
+        the other examples, and so does `errors="return"` in Python.""",
     ),
     _code(
         "D44",

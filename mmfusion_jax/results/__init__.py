@@ -17,6 +17,7 @@ PUBLIC = by_name(
         "mmfusion_jax.results.model_result:read_run",
         "mmfusion_jax.results.predictor_file:PredictorInfo",
         "mmfusion_jax.results.predictor_file:Preprocessing",
+        "mmfusion_jax.results.predictor_file:Clipping",
         "mmfusion_jax.results.predictor_file:Scaling",
         "mmfusion_jax.results.predictor_file:read_predictor",
         "mmfusion_jax.results.run_identity:RunIdentity",
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from mmfusion_jax.results.predictions_file import (
         read_predictions as read_predictions,
     )
+    from mmfusion_jax.results.predictor_file import Clipping as Clipping
     from mmfusion_jax.results.predictor_file import PredictorInfo as PredictorInfo
     from mmfusion_jax.results.predictor_file import Preprocessing as Preprocessing
     from mmfusion_jax.results.predictor_file import Scaling as Scaling

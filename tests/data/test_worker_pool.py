@@ -77,13 +77,22 @@ def test_workers_die_with_their_parent(tmp_path):
     assert not status.exists() or "zombie" in status.read_text()
 
 
+UNGUARDED = """
+from worker_jobs import act
+from mmfusion_jax.data.storage.worker_pool import map_in_processes
+
+print("started", *map_in_processes(act, ["a", "b"], workers=2))
+"""
+
+
 def test_a_script_without_a_main_guard(tmp_path):
-    script = tmp_path / "parent.py"
-    script.write_text(PARENT.replace('if __name__ == "__main__":', "if True:"))
-    here = {**os.environ, "PYTHONPATH": str(TESTS)}
+    """A worker does not import the script, which would run it once more."""
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED)
+    here = {**os.environ, "PYTHONPATH": f"{TESTS}:{TESTS.parent}"}
     command = [sys.executable, str(script)]
     done = subprocess.run(command, env=here, capture_output=True, text=True)
-    assert "D24" in done.stderr and "__main__" in done.stderr
+    assert (done.stdout, done.returncode) == ("started A B\n", 0), done.stderr
 
 
 def test_progress_yields_all_items_and_prints_lines(capsys):

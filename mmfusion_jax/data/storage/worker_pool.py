@@ -5,12 +5,15 @@ is killed on timeout, the files in flight are retried one by one, and the failin
 is reported.
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
 import multiprocessing
 import os
 import signal
+import sys
+import types
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -140,16 +143,33 @@ def _one_by_one(
 
 
 def _check(pool: ProcessPoolExecutor) -> None:
-    """Starts one worker, so that a failing start is not reported as a bad file."""
+    """Starts the workers, so that a failing start is not reported as a bad file."""
     try:
-        pool.submit(os.getpid).result()
+        with _without_main_module():
+            started = pool.submit(os.getpid)
+        started.result()
     except BrokenProcessPool as error:
         raise DataError(
             "D24",
             "the worker processes that decode clips cannot be started.",
-            'in a script, put the call under `if __name__ == "__main__":`; '
-            "or pass workers=0",
+            "pass workers=0 to decode in this process",
         ) from error
+
+
+@contextlib.contextmanager
+def _without_main_module() -> Iterator[None]:
+    """Hides the script of the user from processes that are started.
+
+    A spawned process imports the main module, which would run a script without
+    `if __name__ == "__main__":` once more, in every worker. The workers do not need it:
+    their jobs are functions of this package.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _timed(work: Callable[[Job], Result], job: Job, timeout: float) -> Result | Failure:
