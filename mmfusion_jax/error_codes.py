@@ -529,9 +529,9 @@ _CODES = (
     _code(
         "D43",
         "Clips or examples failed",
-        """None of the clips of a dataset could be decoded, or examples that a prediction
-        was asked for cannot be used. The message lists the reasons. `predict` predicts
-        the other examples, and so does `errors="return"` in Python.""",
+        """None of the clips of a dataset could be decoded, or examples that should be
+        predicted cannot be used. The message lists the reasons. The command `predict`
+        predicts the other examples, and so does `errors="return"` in Python.""",
     ),
     _code(
         "D44",

@@ -117,7 +117,7 @@ class ClipInput:
     @property
     def named(self) -> str:
         """The file, for messages."""
-        return shown_path(self.name or os.fspath(self.file))
+        return shorten(shown_path(self.name or os.fspath(self.file)))
 
     @property
     def key(self) -> str:

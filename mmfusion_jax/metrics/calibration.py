@@ -261,6 +261,7 @@ def _measure_sets(
         expected_calibration_error(bins["model"]),
         bins["calibrated"],
         coverage,
+        bins["model"],
     )
 
 
