@@ -22,6 +22,8 @@ def fused(label: str = "label", **changes) -> ConfigDict:
     made.model = dict(name="concat_fc", hidden_dims=(4,), encoders={})
     made.model.encoders.audio = dict(name="feature_tokens", hidden_dim=4)
     made.model.encoders.video = dict(name="feature_tokens", hidden_dim=4)
+    if label == "score":
+        made.train.selection_metric = "mae"
     made.losses = dict(task=dict(name=LOSSES[label], weight=1.0))
     made.update_from_flattened_dict(changes)
     return made

@@ -125,7 +125,8 @@ def lines(found: "DataEvaluation") -> list[str]:
             "speakers"
         )
     if found.unusable:
-        made.append(f"{len(found.unusable)} examples are not scored:")
+        total = len(found.unusable) + found.count
+        made.append(f"{len(found.unusable)} of {total} examples are not scored:")
         made += [f"  {reason}" for reason in [*found.unusable.values()][:MAX_LISTED]]
     return [*made, f"run: {found.run}", *found.remarks]
 

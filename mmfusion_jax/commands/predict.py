@@ -81,7 +81,7 @@ def predict_command(command: ParsedCommand) -> int:
     else:
         show(found, predictor)
     if failed and (flags["json"] or flags["csv"]):
-        print("\n".join(_failures(failed)), file=sys.stderr)
+        print("\n".join(_failures(failed, len(found))), file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -89,12 +89,12 @@ def _all_failed(failed: "Sequence[Prediction]") -> DataError:
     """Returns the error if nothing could be predicted."""
     if len(failed) == 1:
         return DataError("D43", shorten(failed[0].error, 1000))
-    return DataError("D43", "\n".join(_failures(failed)))
+    return DataError("D43", "\n".join(_failures(failed, len(failed))))
 
 
-def _failures(failed: "Sequence[Prediction]") -> list[str]:
-    """Returns which files could not be predicted."""
-    lines = [f"{len(failed)} examples cannot be predicted:"]
+def _failures(failed: "Sequence[Prediction]", total: int) -> list[str]:
+    """Returns which of `total` examples could not be predicted."""
+    lines = [f"{len(failed)} of {total} examples cannot be predicted:"]
     lines += [f"  {shorten(one.error, 400)}" for one in failed[:MAX_LISTED]]
     if len(failed) > MAX_LISTED:
         lines.append(f"  and {len(failed) - MAX_LISTED} more")
@@ -198,7 +198,7 @@ def show(found: "Sequence[Prediction]", predictor: "Predictor") -> None:
     console.print(table)
     for line in notes(found, predictor):
         console.print(shorten(line, 400), style="dim")
-    for line in _failures(failed) if failed else ():
+    for line in _failures(failed, len(failed) + len(found)) if failed else ():
         console.print(line)
 
 

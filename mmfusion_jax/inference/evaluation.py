@@ -41,6 +41,7 @@ from mmfusion_jax.inference.raw_inputs import (
     user_path,
 )
 from mmfusion_jax.metrics.calibration import answers, measure_calibration
+from mmfusion_jax.metrics.nonfinite import rows_are_finite
 from mmfusion_jax.metrics.predictions_table import PREDICTIONS_CSV
 from mmfusion_jax.metrics.statistics import paired_bootstrap
 from mmfusion_jax.results.data_evaluation import (
@@ -86,7 +87,12 @@ class LabeledData:
 
 
 def evaluate_data(
-    predictor: Predictor, data: Any, *, labels: Any = None, split: str = ""
+    predictor: Predictor,
+    data: Any,
+    *,
+    labels: Any = None,
+    masks: Mapping[str, Any] | None = None,
+    split: str = "",
 ) -> DataEvaluation:
     """Scores labeled data, see `Predictor.evaluate`.
 
@@ -94,6 +100,7 @@ def evaluate_data(
         predictor: The trained run.
         data: The data.
         labels: Labels of arrays by modality.
+        masks: Valid steps of arrays by modality.
         split: Split of data that have several.
 
     Raises:
@@ -101,7 +108,14 @@ def evaluate_data(
             be used.
     """
     info, run = predictor.run.info, predictor.run
-    found = _read(predictor, data, labels, split)
+    if isinstance(data, Mapping):
+        found = _with_labels(predictor, data, labels, masks)
+    elif labels is not None or masks is not None:
+        raise DataError(
+            "D26", "labels and masks are those of arrays by modality.", "without them"
+        )
+    else:
+        found = _read(predictor, data, split)
     unusable = [one for one in found.examples if isinstance(one, UnusableInput)]
     examples = [one for one in found.examples if isinstance(one, RawExample)]
     if not examples:
@@ -110,7 +124,7 @@ def evaluate_data(
     examples, truth, left_out = _truth(info.task, found.name, examples)
     task.check(truth, found.name)
     collected = _collect(predictor, task, examples, truth)
-    finite = np.isfinite(collected["prediction"]).reshape(len(truth), -1).all(axis=1)
+    finite = rows_are_finite(collected)
     unusable += [
         UnusableInput(one.id, DataError("D72", "the prediction is not finite"))
         for one, ok in zip(examples, finite, strict=True)
@@ -149,14 +163,8 @@ def evaluate_data(
     return as_read(evaluation)
 
 
-def _read(predictor: Predictor, data: Any, labels: Any, split: str) -> LabeledData:
-    """Reads all kinds of labeled data."""
-    if isinstance(data, Mapping):
-        return _with_labels(predictor, data, labels)
-    if labels is not None:
-        raise DataError(
-            "D26", "labels are those of arrays by modality.", "without labels"
-        )
+def _read(predictor: Predictor, data: Any, split: str) -> LabeledData:
+    """Reads all kinds of labeled data but arrays."""
     if isinstance(data, Batch):
         return LabeledData("the batch", [*predictor.read(data)])
     if not isinstance(data, str | PathLike):
@@ -187,12 +195,15 @@ def _read(predictor: Predictor, data: Any, labels: Any, split: str) -> LabeledDa
 
 
 def _with_labels(
-    predictor: Predictor, arrays: Mapping[str, Any], labels: Any
+    predictor: Predictor,
+    arrays: Mapping[str, Any],
+    labels: Any,
+    masks: Mapping[str, Any] | None,
 ) -> LabeledData:
     """Returns arrays by modality with their labels."""
     if labels is None:
         raise DataError("D26", "labels is missing.", "one label for each example")
-    examples = [*predictor.read(arrays)]
+    examples = [*predictor.read(arrays, masks)]
     values = np.asarray(labels)
     if len(np.atleast_1d(values)) != len(examples) or not values.ndim:
         raise DataError(

@@ -205,7 +205,12 @@ class Predictor:
         return found
 
     def evaluate(
-        self, data: Any, *, labels: Any = None, split: str = ""
+        self,
+        data: Any,
+        *,
+        labels: Any = None,
+        masks: Mapping[str, Any] | None = None,
+        split: str = "",
     ) -> "DataEvaluation":
         """Scores labeled data, which may be new.
 
@@ -215,6 +220,7 @@ class Predictor:
                 `Batch` with the label.
             labels: Labels of arrays by modality: names of classes or their indices,
                 scores, or flags (n j).
+            masks: Valid steps of arrays by modality, (n t) bool.
             split: Split of data that have several; "" is "test" if there is one.
 
         Raises:
@@ -223,7 +229,7 @@ class Predictor:
         """
         from mmfusion_jax.inference.evaluation import evaluate_data  # imports this
 
-        return evaluate_data(self, data, labels=labels, split=split)
+        return evaluate_data(self, data, labels=labels, masks=masks, split=split)
 
     def _check_arguments(
         self, leave_out: Sequence[str], coverage: Any, errors: str
@@ -328,12 +334,13 @@ class Predictor:
     def _of_paths(self, inputs: Sequence[Any]) -> Iterator[ReadInput]:
         """Yields the examples of paths and clips; clips are decoded together."""
         expanded = [*self.expand(inputs)]
-        is_clip = lambda one: isinstance(one, ClipInput)
-        for clips, group in itertools.groupby(expanded, is_clip):
-            if clips:
-                yield from self.reader.read_clips([*group])
+        for _, group in itertools.groupby(expanded, type):
+            part = [*group]
+            if clips := [one for one in part if isinstance(one, ClipInput)]:
+                yield from self.reader.read_clips(clips)
                 continue
-            for path in group:
+            for path in part:
+                assert not isinstance(path, ClipInput)  # all have one type
                 try:
                     yield from self.reader.read_features(path)
                 except UserError as error:
@@ -356,7 +363,7 @@ class Predictor:
             labels = {name: np.asarray(x[i]) for name, x in batch.labels.items()}
             return RawExample(str(i), inputs, masks, labels=labels)
 
-        return [row(i) for i in np.flatnonzero(np.asarray(batch.weight) > 0)]
+        return [row(i) for i, weight in enumerate(batch.weight) if weight > 0]
 
     def _predict_batch(
         self,

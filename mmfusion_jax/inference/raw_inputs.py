@@ -181,7 +181,7 @@ class InputReader:
     Args:
         spec: The experiment that the model was trained in.
         info: Shapes and preprocessing of its data.
-        workers: Number of processes that decode clips; None uses at most two, 0
+        workers: Number of processes that decode clips; None uses one per core, 0
             decodes in this process.
         timeout: Time limit of one clip in seconds.
     """
@@ -611,7 +611,9 @@ class InputReader:
 
     def _count(self, jobs: Sequence[DecodeJob]) -> int | None:
         """Returns the number of processes for some clips."""
-        return self.workers if self.workers is not None else min(len(jobs), 2)
+        if self.workers is not None:
+            return self.workers
+        return min(len(jobs), os.cpu_count() or 1)
 
     def _job(
         self, clip: ClipInput, spec: ClipSpec, crop: Mapping[str, Any]
@@ -804,7 +806,11 @@ def _not_found(clip: ClipInput) -> DataError:
     """Returns the error for a clip whose file is not there."""
     path = clip.path
     reason = ClipFolder(path.parent).why_not_found(path.name)
-    return DataError("D30", f"{clip.named} {shorten(reason)}.".replace("?.", "?"))
+    return DataError(
+        "D30",
+        f"{clip.named} {shorten(reason)}.".replace("?.", "?"),
+        "a video or audio file, a folder of these, or a labels.csv",
+    )
 
 
 def _as_array(values: Any) -> np.ndarray:

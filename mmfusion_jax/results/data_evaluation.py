@@ -13,6 +13,11 @@ FEW = 30
 class ScoreInterval:
     """A metric with its bootstrap interval over the examples.
 
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> mmf.results.ScoreInterval(0.75, low=0.7, high=0.8, test=0.81).low
+        0.7
+
     Attributes:
         value: The metric; None if it is not defined.
         low, high: Ends of the interval; None for one example.
@@ -68,7 +73,22 @@ class SpeakerScore:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class DataEvaluation:
-    """Scores of a trained run on labeled data; prints as tables.
+    """Scores of a trained run on labeled data; see `Predictor.evaluate`.
+
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> score = mmf.results.ScoreInterval(0.75, low=0.7, high=0.8)
+        >>> mmf.results.DataEvaluation(
+        ...     run="runs/mine",
+        ...     data="new.npz",
+        ...     label="emotion",
+        ...     metric="accuracy",
+        ...     count=40,
+        ...     level=0.95,
+        ...     scores={"accuracy": score},
+        ... )
+        emotion of new.npz: 40 examples
+          accuracy 0.750 (0.700 to 0.800)
 
     Attributes:
         run: Folder of the run.

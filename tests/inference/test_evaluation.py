@@ -136,7 +136,7 @@ def test_the_command(run, predictor, tmp_path, capsys):
     broken["video"][4] = np.nan
     bad = saved(tmp_path, predictor, video=broken["video"])
     assert run_words([*words[:2], f"--data={bad}", *words[3:]]) == 1
-    assert "1 examples are not scored" in capsys.readouterr().out
+    assert "1 of 9 examples are not scored" in capsys.readouterr().out
     assert predictor.evaluate(bad).count == 8
     assert tree(run) == before
 

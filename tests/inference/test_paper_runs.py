@@ -97,7 +97,7 @@ def test_of_several_seeds_and_folds_the_best_on_validation_is_chosen(tmp_path):
 
 @pytest.mark.ci
 def test_a_run_without_validation_is_not_calibrated(tmp_path):
-    config = fused(**{"seeds": 2, "data.valid": False, "protocol": "fixed_epochs"})
+    config = fused(seeds=2)
     config.data.valid = False
     workdir = train(config, tmp_path / "run")
     predictor = mmf.load(workdir, packages=("tiny_dataset",))
@@ -116,7 +116,7 @@ def test_a_run_without_validation_is_not_calibrated(tmp_path):
 
 @pytest.mark.ci
 def test_a_run_on_several_devices_and_its_unimodal_stages(tmp_path):
-    """Trained by pmap on two devices with BatchNorm; loaded on one."""
+    """Trained by pmap on two devices; loaded on one."""
     config = fused(**{"parallel": "pmap", "pretrain_unimodal": ("video",)})
     workdir = train(config, tmp_path / "run")
     predictor = mmf.load(workdir, packages=("tiny_dataset",))
