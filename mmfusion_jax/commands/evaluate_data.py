@@ -28,7 +28,7 @@ def evaluate_command(command: ParsedCommand) -> int:
         if not flags[name]:
             raise ConfigError(
                 "C01",
-                f"--{name} is missing.",
+                f"--{shorten(name)} is missing.",
                 "--run=runs/NAME --data=FOLDER; with --config, a run is scored on its "
                 "own data",
             )
@@ -63,55 +63,74 @@ def show(found: "DataEvaluation") -> None:
 
 def tables(found: "DataEvaluation") -> "list[Table]":
     """Returns the tables of metrics, classes, speakers and calibration."""
-    from rich.table import Table
-
-    span = f"{100 * found.level:g} % interval"
-    scores = Table("metric", "score", span, "test of the run")
-    for name, one in found.scores.items():
-        row = (shown_name(name), _number(one.value), _span(one), _number(one.test))
-        scores.add_row(*row)
-    made = [scores]
+    head = f"{100 * found.level:g} % interval"
+    rows = [
+        [shown_name(name), _number(one.value), _span(one), _number(one.test)]
+        for name, one in found.scores.items()
+    ]
+    made = [_table(["metric", "score", head, "test of the run"], rows)]
     if found.classes:
-        table = Table("class", "n", "recall", span, "precision", "predicted")
-        for one in found.classes:
-            limits = "" if one.low is None else f"{one.low:.3f} to {one.high:.3f}"
-            count = _count(one.count, one.few)
-            name, predicted = shorten(one.name), str(one.predicted)
-            recall, precision = _number(one.recall), _number(one.precision)
-            table.add_row(name, count, recall, limits, precision, predicted)
-        made.append(table)
+        rows = [
+            [
+                one.name,
+                _count(one.count, one.few),
+                _number(one.recall),
+                "" if one.low is None else f"{one.low:.3f} to {one.high:.3f}",
+                _number(one.precision),
+                str(one.predicted),
+            ]
+            for one in found.classes
+        ]
+        heads = ["class", "n", "recall", head, "precision", "predicted"]
+        made.append(_table(heads, rows))
     if found.speakers:
-        table = Table("speaker", "n", shown_name(found.metric), span)
-        for one in found.speakers:
-            score = one.score
-            count = _count(one.count, one.few)
-            table.add_row(shorten(one.name), count, _number(score.value), _span(score))
-        made.append(table)
+        rows = [
+            [
+                one.name,
+                _count(one.count, one.few),
+                _number(one.score.value),
+                _span(one.score),
+            ]
+            for one in found.speakers
+        ]
+        made.append(_table(["speaker", "n", shown_name(found.metric), head], rows))
     if found.calibration is not None:
-        made.append(_calibration_table(found.calibration, found.test_calibration))
+        rows = _calibration_rows(found.calibration, found.test_calibration)
+        made.append(_table(["calibration", "here", "test of the run"], rows))
     return made
 
 
-def _calibration_table(
-    here: "CalibrationTest", test: "CalibrationTest | None"
-) -> "Table":
-    """Returns the calibration on the data, beside that on the test split."""
+def _table(heads: list[str], rows: list[list[str]]) -> "Table":
+    """Returns a table of texts."""
     from rich.table import Table
 
-    table = Table("calibration", "here", "test of the run")
+    table = Table()
+    for head in heads:
+        table.add_column(shorten(head))
+    for row in rows:
+        table.add_row(*(shorten(cell) for cell in row))
+    return table
+
+
+def _calibration_rows(
+    here: "CalibrationTest", test: "CalibrationTest | None"
+) -> list[list[str]]:
+    """Returns the calibration on the data, beside that on the test split."""
+    rows = []
     if here.ece is not None:
         other = None if test is None else test.ece
-        name = "expected calibration error"
-        table.add_row(name, _number(here.ece), _number(other))
+        rows.append(["expected calibration error", _number(here.ece), _number(other)])
     measured = {} if test is None else {one.nominal: one for one in test.coverage}
     for one in here.coverage:
         other = measured.get(one.nominal)
-        table.add_row(
-            f"coverage, nominal {one.nominal:g}",
-            _number(one.measured),
-            _number(None if other is None else other.measured),
+        rows.append(
+            [
+                f"coverage, nominal {one.nominal:g}",
+                _number(one.measured),
+                _number(None if other is None else other.measured),
+            ]
         )
-    return table
+    return rows
 
 
 def lines(found: "DataEvaluation") -> list[str]:

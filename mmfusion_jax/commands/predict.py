@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from mmfusion_jax.cli.command import Command
 from mmfusion_jax.cli.flags import Flag, ParsedCommand
-from mmfusion_jax.errors import ConfigError, DataError, shorten, shown_name
+from mmfusion_jax.errors import (
+    ConfigError,
+    DataError,
+    printable,
+    shorten,
+    shown_name,
+)
 
 if TYPE_CHECKING:  # slow to import, and needed only once the flags are valid
     from mmfusion_jax.inference.prediction import Prediction
@@ -81,7 +87,7 @@ def predict_command(command: ParsedCommand) -> int:
     else:
         show(found, predictor)
     if failed and (flags["json"] or flags["csv"]):
-        print("\n".join(_failures(failed, len(found))), file=sys.stderr)
+        print(printable("\n".join(_failures(failed, len(found)))), file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -89,7 +95,8 @@ def _all_failed(failed: "Sequence[Prediction]") -> DataError:
     """Returns the error if nothing could be predicted."""
     if len(failed) == 1:
         return DataError("D43", shorten(failed[0].error, 1000))
-    return DataError("D43", "\n".join(_failures(failed, len(failed))))
+    lines = _failures(failed, len(failed))
+    return DataError("D43", "\n".join(lines))
 
 
 def _failures(failed: "Sequence[Prediction]", total: int) -> list[str]:

@@ -308,7 +308,9 @@ def _truth(
         )
     kept = [i for i, row in enumerate(rows) if row is not None and row is not NONE]
     left_out = len(rows) - len(kept)
-    remark = [f"{left_out} examples without one emotion are left out"] * bool(left_out)
+    remark = [f"{left_out:d} examples without one emotion are left out"] * bool(
+        left_out
+    )
     values = [rows[i] for i in kept]
     if not kept:
         raise DataError("D40", f"{shorten(where)} has no example with one emotion.")

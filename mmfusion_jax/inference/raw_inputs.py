@@ -96,7 +96,7 @@ class ClipInput:
         if not isinstance(self.text, str):
             raise DataError(
                 "D26",
-                f"{self.named}: text is {type_name(self.text)}.",
+                f"{shorten(self.named)}: text is {type_name(self.text)}.",
                 'a str; "" is none',
             )
         end = math.inf if self.end is None else self.end
@@ -104,7 +104,7 @@ class ClipInput:
         if not times or not 0 <= self.start < end or self.start == math.inf:
             raise DataError(
                 "D26",
-                f"{self.named}: start={shown(self.start)}, end={shown(self.end)} is "
+                f"{shorten(self.named)}: start={shown(self.start)}, end={shown(self.end)} is "
                 "not a segment.",
                 "0 <= start < end, in seconds",
             )
@@ -239,7 +239,7 @@ class InputReader:
         if decoding is None:
             raise DataError(
                 "D26",
-                f"{clips[0].named} is a clip, but the model was trained on "
+                f"{shorten(clips[0].named)} is a clip, but the model was trained on "
                 f"{shorten(self.info.title)}, which are features: "
                 f"{self._usage_line()}.",
                 "give their features, as an .npz file or as arrays",
@@ -247,7 +247,7 @@ class InputReader:
         if (mode := decoding.crop.get("mode", "center_crop")) not in RESIZE_MODES:
             raise DataError(
                 "D26",
-                f"{clips[0].named}: the frames of the training were cropped to the "
+                f"{shorten(clips[0].named)}: the frames of the training were cropped to the "
                 f"{shorten(mode)}, which a new clip does not have.",
                 "train with --config.data.landmarks_dir= to predict clips",
             )
@@ -269,7 +269,9 @@ class InputReader:
                 continue
             result = next(results)
             if isinstance(result, Failure):
-                error = DataError("D31", f"{clip.named}: {shorten(result.reason)}")
+                error = DataError(
+                    "D31", f"{shorten(clip.named)}: {shorten(result.reason)}"
+                )
                 yield UnusableInput(clip.key, error)
             else:
                 yield self._example(clip, spec, result)
@@ -388,8 +390,8 @@ class InputReader:
         try:
             rows, valid = self._rows_and_masks(arrays, masks)
         except DataError as error:
-            text = f"{shown_path(path)}: {error.args[0]}"
-            raise DataError(error.code, text, error.fix) from error
+            message = f"{shown_path(path)}: {error.args[0]}"
+            raise DataError(error.code, message, error.fix) from error
         count = len(next(iter(rows.values())))
         others = {ID: names, SPEAKER: speakers, **labels}
         for name, values in others.items():
@@ -560,7 +562,7 @@ class InputReader:
         return np.concatenate([scaled, values[..., count:]], axis=-1)
 
     def _check_integers(self, name: str, modality: str, values: np.ndarray) -> None:
-        """Raises DataError for ids without an embedding, or numbers that are no pixels.
+        """Raises DataError for ids without an embedding, or numbers that are not pixels.
 
         Pixels are integers in a file also where they are scaled to float.
         """
@@ -806,9 +808,10 @@ def _not_found(clip: ClipInput) -> DataError:
     """Returns the error for a clip whose file is not there."""
     path = clip.path
     reason = ClipFolder(path.parent).why_not_found(path.name)
+    suffix = "" if reason.endswith("?") else "."
     return DataError(
         "D30",
-        f"{clip.named} {shorten(reason)}.".replace("?.", "?"),
+        f"{shorten(clip.named)} {shorten(reason)}{suffix}",
         "a video or audio file, a folder of these, or a labels.csv",
     )
 

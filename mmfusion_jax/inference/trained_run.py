@@ -172,12 +172,12 @@ def find_run(path: Path) -> tuple[Path, tuple[str, ...]]:
     # Never by the test score, which would then be that of a selected run.
     first = path / result.runs[0].folder
     best = max(scored, key=lambda folder: scored[folder], default=first)
-    label = shown_name(result.metrics[name].label)
-    why = f"the one with the best validation {label}"
+    label = result.metrics[name].label
+    reason = f"the one with the best validation {shown_name(label)}"
     if not scored:
-        why = "the first one: they do not have a validation score"
+        reason = "the first one: they do not have a validation score"
     where = best.relative_to(path)
-    return best, (f"{where} of {len(result.runs)} runs, {why}",)
+    return best, (f"{where} of {len(result.runs)} runs, {reason}",)
 
 
 def no_run(path: Path) -> CheckpointError:

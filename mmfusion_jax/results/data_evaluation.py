@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from mmfusion_jax.errors import shown_name, shown_path
 from mmfusion_jax.results.calibration_file import CalibrationTest
 from mmfusion_jax.results.json_file import Number
 
@@ -123,9 +124,10 @@ class DataEvaluation:
     remarks: list[str] = field(default_factory=list)
 
     def __repr__(self) -> str:
-        parts = [f"{self.label} of {self.data}: {self.count} examples"]
+        where = shown_path(self.data)
+        parts = [f"{shown_name(self.label)} of {where}: {self.count} examples"]
         for name, one in self.scores.items():
-            span = "" if one.low is None else f" ({one.low:.3f} to {one.high:.3f})"
-            value = "not defined" if one.value is None else f"{one.value:.3f}"
-            parts.append(f"  {name} {value}{span}")
+            suffix = "" if one.low is None else f" ({one.low:.3f} to {one.high:.3f})"
+            what = "not defined" if one.value is None else f"{one.value:.3f}"
+            parts.append(f"  {shown_name(name)} {what}{suffix}")
         return "\n".join(parts)
