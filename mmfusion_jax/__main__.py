@@ -18,7 +18,7 @@ from mmfusion_jax.errors import ConfigError, printable, shown, suggest
 
 MODES = {
     "train": "Trains a config, or resumes its training.",
-    "evaluate": "Computes the metrics of a trained run; on other data with --run, --data.",
+    "evaluate": "Computes the metrics of a trained run; --run, --data: of other data.",
     "inspect": "Shows parameters, operations, shapes and memory, without training.",
     "loss_gradients": "Computes the gradient of every loss term in a trained run.",
 }
