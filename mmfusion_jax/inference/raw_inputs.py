@@ -104,8 +104,8 @@ class ClipInput:
         if not times or not 0 <= self.start < end or self.start == math.inf:
             raise DataError(
                 "D26",
-                f"{shorten(self.named)}: start={shown(self.start)}, end={shown(self.end)} is "
-                "not a segment.",
+                f"{shorten(self.named)}: start={shown(self.start)}, "
+                f"end={shown(self.end)} is not a segment.",
                 "0 <= start < end, in seconds",
             )
 
@@ -247,8 +247,8 @@ class InputReader:
         if (mode := decoding.crop.get("mode", "center_crop")) not in RESIZE_MODES:
             raise DataError(
                 "D26",
-                f"{shorten(clips[0].named)}: the frames of the training were cropped to the "
-                f"{shorten(mode)}, which a new clip does not have.",
+                f"{shorten(clips[0].named)}: the frames of the training were cropped "
+                f"to the {shorten(mode)}, which a new clip does not have.",
                 "train with --config.data.landmarks_dir= to predict clips",
             )
         # Lists of JSON become tuples.
@@ -562,7 +562,7 @@ class InputReader:
         return np.concatenate([scaled, values[..., count:]], axis=-1)
 
     def _check_integers(self, name: str, modality: str, values: np.ndarray) -> None:
-        """Raises DataError for ids without an embedding, or numbers that are not pixels.
+        """Raises DataError for ids without an embedding, and what are not pixels.
 
         Pixels are integers in a file also where they are scaled to float.
         """

@@ -25,7 +25,7 @@ def clips(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("clips")
     rows = ["file,label,split,speaker,text"]
     for i in range(12):
-        color = (200, 30, 30) if i % 2 else (30, 30, 200)
+        color = (200, 30, 5 * i) if i % 2 else (5 * i, 30, 200)
         frames = [np.full((32, 32, 3), color, np.uint8)] * 5
         write_video(folder / f"{i}.mp4", frames, tone(0.4, 300 + 500 * (i % 2)))
         split = ("train",) * 6 + ("valid",) * 3 + ("test",) * 3
