@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import small_configs
 import tiny_dataset
+from groups import in_ci
 from trained_runs import arrays, fused, table, train
 
 import mmfusion_jax as mmf
