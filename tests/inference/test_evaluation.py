@@ -7,20 +7,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_dataset
-from groups import in_ci
 from trained_runs import arrays, fused, train
 
 import mmfusion_jax as mmf
 from mmfusion_jax.__main__ import run as run_words
 from mmfusion_jax.errors import UserError
+from mmfusion_jax.inference import evaluation
 from mmfusion_jax.inference.evaluation import _classes
 from mmfusion_jax.results.model_result import TaskInfo, read_run
+
+pytestmark = pytest.mark.ci
 
 DATA = tiny_dataset.tones()
 TEST = arrays(DATA, "test")
 
 
-@pytest.fixture(scope="module", params=in_ci(["label", "score", "flags"], "label"))
+@pytest.fixture(scope="module", autouse=True)
+def few_samples():
+    """Intervals of 60 samples, which tests do not need to be exact."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "RESAMPLES", 60)
+        yield
+
+
+@pytest.fixture(scope="module", params=["label", "score", "flags"])
 def run(request, tmp_path_factory) -> Path:
     return train(fused(request.param), tmp_path_factory.mktemp(request.param))
 
