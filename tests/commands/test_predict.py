@@ -14,7 +14,7 @@ from trained_runs import table, train
 
 import mmfusion_jax as mmf
 from mmfusion_jax.__main__ import run as run_words
-from mmfusion_jax.data.registry import DATASETS
+from mmfusion_jax.inference.raw_inputs import InputReader
 
 pytestmark = pytest.mark.ci
 
@@ -63,6 +63,13 @@ def run(clips, tmp_path_factory) -> Path:
     return workdir
 
 
+@pytest.fixture(autouse=True)
+def decode_here(request, monkeypatch):
+    """Decodes in this process, as starting others takes seconds; but in one test."""
+    if "in_processes" not in request.node.name:
+        monkeypatch.setattr(InputReader, "_count", lambda *_: 0)
+
+
 @pytest.fixture
 def command(run, tmp_path, capsys):
     """Runs a command on the run: exit code, stdout and stderr."""
@@ -75,7 +82,7 @@ def command(run, tmp_path, capsys):
     return call
 
 
-def test_clips_have_the_predictions_of_the_run(run, clips, command):
+def test_clips_in_processes_have_the_predictions_of_the_run(run, clips, command):
     code, out, err = command("predict", str(clips), "--csv")
     assert code == 0, err
     rows = {row["id"]: row for row in csv.DictReader(io.StringIO(out))}
@@ -200,4 +207,3 @@ def test_other_labels_are_one_clear_error(clips, command, tmp_path, labels, reas
 def test_evaluate_requires_data(command):
     code, _, err = command("evaluate")
     assert code not in (0, 1) and "--data is missing" in err
-    assert "clips" in DATASETS
