@@ -449,19 +449,19 @@ _CODES = (
         has the splits `train` and `test`, and optionally `valid`.""",
     ),
     _code(
-        "D29",
-        "Store cannot be removed",
-        """`data remove` does not delete a store that is a link to a folder outside of
-        the cache, nor one that another process is building or reading. Open files of
-        processes can be seen on Linux only.""",
-    ),
-    _code(
         "D26",
         "Input does not fit the model",
         """A file or an array that a prediction was asked for is not what the model
         was trained on: another number of features, unknown token ids, a modality that
         it does not read, or clips where the model reads features. The message shows
         the shapes that it reads; `t` is the number of steps and may differ.""",
+    ),
+    _code(
+        "D29",
+        "Store cannot be removed",
+        """`data remove` does not delete a store that is a link to a folder outside of
+        the cache, nor one that another process is building or reading. Open files of
+        processes can be seen on Linux only.""",
     ),
     _code(
         "D30",
