@@ -35,7 +35,8 @@ def small_digits(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "word", in_ci(small_configs.SMALL, slow=("mea", "mcl_mcf", "of_cmaer_cat"))
+    "word",
+    in_ci(small_configs.SMALL, slow=("cfn_sr", "mea", "mcl_mcf", "of_cmaer_cat")),
 )
 def test_predictions_are_those_of_the_run(word, small_digits, tmp_path, monkeypatch):
     config = small_configs.small(word, **CHANGES, **MISSING)
