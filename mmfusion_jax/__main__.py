@@ -2,6 +2,7 @@
 
 python -m mmfusion_jax train --config=cfn_sr
 python -m mmfusion_jax data import FILE --dataset=mosi
+python -m mmfusion_jax evaluate --run=runs/mine --data=new_clips
 """
 
 import dataclasses
@@ -11,13 +12,20 @@ from collections.abc import Sequence
 import mmfusion_jax
 from mmfusion_jax import bench, main
 from mmfusion_jax.cli.command import HELP, run_command, run_subcommand
-from mmfusion_jax.commands import compare, demo, doctor, export, predict
+from mmfusion_jax.commands import (
+    compare,
+    demo,
+    doctor,
+    evaluate_data,
+    export,
+    predict,
+)
 from mmfusion_jax.commands import data_files as data
 from mmfusion_jax.errors import ConfigError, printable, shown, suggest
 
 MODES = {
     "train": "Trains a config, or resumes its training.",
-    "evaluate": "Computes the metrics of the selected checkpoint of a trained run.",
+    "evaluate": "Computes the metrics of a trained run; --run, --data: of other data.",
     "inspect": "Shows parameters, operations, shapes and memory, without training.",
     "loss_gradients": "Computes the gradient of every loss term in a trained run.",
 }
@@ -51,6 +59,10 @@ def run(words: Sequence[str] | None = None) -> int:
     """
     words = sys.argv[1:] if words is None else words
     first, rest = (words[0], words[1:]) if words else ("", ())
+    if first == "evaluate" and any(
+        word.startswith(("--run", "--data")) for word in rest
+    ):
+        return run_command(evaluate_data.COMMAND, rest)
     if first in MODES:
         command = main.mode_command(first, MODES[first])
         return run_command(command, [f"--mode={first}", *rest])

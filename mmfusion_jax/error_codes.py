@@ -446,10 +446,8 @@ _CODES = (
     _code(
         "D24",
         "Worker processes cannot be started",
-        """The processes that decode clips cannot be started. A script that builds a
-        dataset must call it under `if __name__ == "__main__":`, because each process
-        imports the script again. `workers=0` decodes in the main process, without a
-        time limit.""",
+        """The processes that decode clips cannot be started. `workers=0` decodes in the
+        main process, without a time limit.""",
     ),
     _code(
         "D25",
@@ -462,19 +460,19 @@ _CODES = (
         has the splits `train` and `test`, and optionally `valid`.""",
     ),
     _code(
-        "D29",
-        "Store cannot be removed",
-        """`data remove` does not delete a store that is a link to a folder outside of
-        the cache, nor one that another process is building or reading. Open files of
-        processes can be seen on Linux only.""",
-    ),
-    _code(
         "D26",
         "Input does not fit the model",
         """A file or an array that a prediction was asked for is not what the model
         was trained on: another number of features, unknown token ids, a modality that
         it does not read, or clips where the model reads features. The message shows
         the shapes that it reads; `t` is the number of steps and may differ.""",
+    ),
+    _code(
+        "D29",
+        "Store cannot be removed",
+        """`data remove` does not delete a store that is a link to a folder outside of
+        the cache, nor one that another process is building or reading. Open files of
+        processes can be seen on Linux only.""",
     ),
     _code(
         "D30",
@@ -541,8 +539,10 @@ _CODES = (
     ),
     _code(
         "D43",
-        "All clips failed",
-        """None of the clips could be decoded. The message lists the reasons.""",
+        "Clips or examples failed",
+        """None of the clips of a dataset could be decoded, or examples that should be
+        predicted cannot be used. The message lists the reasons. The command `predict`
+        predicts the other examples, and so does `errors="return"` in Python.""",
     ),
     _code(
         "D44",

@@ -32,6 +32,7 @@ from mmfusion_jax.inference.raw_inputs import (
     ClipInput,
     InputReader,
     RawExample,
+    UnusableInput,
     has_features,
 )
 from mmfusion_jax.metrics.score_info import ScoreInfo
@@ -189,9 +190,16 @@ class DemoModel:
     def _read(self, path: str, text: str) -> list[RawExample]:
         """Reads a file that was uploaded."""
         if has_features(Path(path)):
-            return self._reader.read_features(Path(path))
-        clip = complete_recording(Path(path)) if self.reads_clips else path
-        return self._reader.read_clips([ClipInput(clip, text)])
+            found = self._reader.read_features(Path(path))
+        else:
+            clip = complete_recording(Path(path)) if self.reads_clips else path
+            found = self._reader.read_clips([ClipInput(clip, text)])
+        examples = []
+        for one in found:
+            if isinstance(one, UnusableInput):
+                raise one.error
+            examples.append(one)
+        return examples
 
     def predict(
         self, selection: Selection, used: Sequence[str], coverage: float

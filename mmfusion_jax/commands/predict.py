@@ -13,11 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from mmfusion_jax.cli.command import Command
 from mmfusion_jax.cli.flags import Flag, ParsedCommand
-from mmfusion_jax.errors import ConfigError, shorten, shown_name
+from mmfusion_jax.errors import (
+    ConfigError,
+    DataError,
+    printable,
+    shorten,
+    shown_name,
+)
 
 if TYPE_CHECKING:  # slow to import, and needed only once the flags are valid
     from mmfusion_jax.inference.prediction import Prediction
     from mmfusion_jax.inference.predictor import Predictor
+    from mmfusion_jax.results.model_result import TaskInfo
 
 RESPONSIBLE_USE = (
     "Predictions are about portrayed or perceived affect in the training data, not "
@@ -25,6 +32,7 @@ RESPONSIBLE_USE = (
     "work or in education, which the EU prohibits (AI Act, Art. 5(1)(f))."
 )
 MAX_BATCH = 16
+MAX_LISTED = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +43,7 @@ class PredictResult:
         run: Folder of the run.
         label: Name of the label.
         remarks: Sentences about the run.
-        predictions: One for each example.
+        predictions: One for each example; one that could not be read has an error.
     """
 
     run: str
@@ -44,8 +52,8 @@ class PredictResult:
     predictions: "list[Prediction]"
 
 
-def predict_command(command: ParsedCommand) -> None:
-    """Predicts files and prints a table, JSON or CSV."""
+def predict_command(command: ParsedCommand) -> int:
+    """Predicts files and prints a table, JSON or CSV; returns 1 if a file failed."""
     flags = command.flags
     if not flags["run"]:
         raise ConfigError("C01", "--run is missing.", "--run=runs/NAME")
@@ -63,10 +71,14 @@ def predict_command(command: ParsedCommand) -> None:
             leave_out=words(flags["leave_out"]),
             coverage=flags["coverage"],
             explain=not flags["csv"],
+            errors="return",
         )
     from mmfusion_jax.results.json_file import dumps
 
     run = predictor.run
+    failed = [one for one in found if one.error]
+    if len(failed) == len(found):
+        raise _all_failed(failed)
     if flags["json"]:
         label = run.info.task.label
         print(dumps(PredictResult(str(run.folder), label, [*run.remarks], found)))
@@ -74,6 +86,26 @@ def predict_command(command: ParsedCommand) -> None:
         write_csv(found, predictor)
     else:
         show(found, predictor)
+    if failed and (flags["json"] or flags["csv"]):
+        print(printable("\n".join(_failures(failed, len(found)))), file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _all_failed(failed: "Sequence[Prediction]") -> DataError:
+    """Returns the error if nothing could be predicted."""
+    if len(failed) == 1:
+        return DataError("D43", shorten(failed[0].error, 1000))
+    lines = _failures(failed, len(failed))
+    return DataError("D43", "\n".join(lines))
+
+
+def _failures(failed: "Sequence[Prediction]", total: int) -> list[str]:
+    """Returns which of `total` examples could not be predicted."""
+    lines = [f"{len(failed)} of {total} examples cannot be predicted:"]
+    lines += [f"  {shorten(one.error, 400)}" for one in failed[:MAX_LISTED]]
+    if len(failed) > MAX_LISTED:
+        lines.append(f"  and {len(failed) - MAX_LISTED} more")
+    return lines
 
 
 def words(text: str) -> list[str]:
@@ -83,41 +115,30 @@ def words(text: str) -> list[str]:
 
 def _load(command: ParsedCommand) -> "tuple[Predictor, list[Any]]":
     """Returns the predictor and its inputs."""
-    from pathlib import Path
-
     from mmfusion_jax.config.spec import DistributedSpec
     from mmfusion_jax.inference.predictor import load
-    from mmfusion_jax.inference.raw_inputs import (
-        ClipInput,
-        expand_clips,
-        has_features,
-    )
+    from mmfusion_jax.inference.raw_inputs import ClipInput
     from mmfusion_jax.runner.runtime import initialize
 
-    inputs: list[Any] = []
     text = command.flags["text"]
-    for word in command.positionals:
-        path = Path(word).expanduser()
-        if has_features(path):
-            inputs.append(path)
-            continue
-        clips = expand_clips(path)
-        if text and len(clips) == 1:
-            clips = [dataclasses.replace(clips[0], text=text)]
-        inputs += clips
-    if text and (len(inputs) != 1 or not isinstance(inputs[0], ClipInput)):
+    initialize(DistributedSpec("", 1, 0))
+    predictor = load(
+        command.flags["run"],
+        batch_size=MAX_BATCH,
+        packages=words(command.flags["packages"]),
+    )
+    inputs: list[Any] = [*predictor.expand(command.positionals)]
+    clips = [one for one in inputs if isinstance(one, ClipInput)]
+    if text and len(clips) == len(inputs) == 1:
+        inputs = [dataclasses.replace(clips[0], text=text)]
+    elif text:
         raise ConfigError(
             "C01",
             "--text is the transcript of one clip.",
             "a labels.csv with the columns file and text, for several",
         )
-    initialize(DistributedSpec("", 1, 0))
-    features = any(not isinstance(one, ClipInput) for one in inputs)
-    predictor = load(
-        command.flags["run"],
-        batch_size=MAX_BATCH if features else min(len(inputs), MAX_BATCH),
-        packages=words(command.flags["packages"]),
-    )
+    if len(clips) == len(inputs):
+        predictor.batch_size = min(len(clips), MAX_BATCH)
     return predictor, inputs
 
 
@@ -127,15 +148,27 @@ def write_csv(found: "Sequence[Prediction]", predictor: "Predictor") -> None:
     table = csv.writer(sys.stdout, lineterminator="\n")
     bounds = ["low", "high"] if task.kind == "regression" else ["prediction_set"]
     table.writerow(
-        ["id", "prediction", *(f"p_{name}" for name in names), *bounds, "missing"]
+        [
+            "id",
+            "prediction",
+            *(f"p_{name}" for name in names),
+            *bounds,
+            "missing",
+            "error",
+        ]
     )
     for one in found:
+        if one.error:
+            empty = [""] * (len(names) + len(bounds) + 2)
+            table.writerow([one.id, *empty, shorten(one.error, 400)])
+            continue
         values = [f"{one.probabilities[name]:.6f}" for name in names]
         if task.kind == "regression":
             limits = [f"{x:.6g}" for x in one.interval or ()] or ["", ""]
         else:
             limits = [";".join(one.prediction_set or [])]
-        table.writerow([one.id, answer(one), *values, *limits, ";".join(one.missing)])
+        missing = ";".join(one.missing)
+        table.writerow([one.id, answer(one), *values, *limits, missing, ""])
 
 
 def answer(one: "Prediction") -> str:
@@ -151,14 +184,12 @@ def show(found: "Sequence[Prediction]", predictor: "Predictor") -> None:
     from rich.table import Table
 
     console = Console(highlight=False, markup=False)
+    failed = [one for one in found if one.error]
+    found = [one for one in found if not one.error]
     run, task = predictor.run, predictor.run.info.task
     calibrated = run.calibration is not None
-    heads = ["file", shown_name(task.label)]
-    if task.kind != "regression":
-        heads.append("probability" if calibrated else "probability (not calibrated)")
-    if calibrated:
-        kind = "interval" if task.kind == "regression" else "set"
-        heads.append(f"{kind} of coverage {found[0].coverage:g}")
+    calibrated = run.calibration is not None
+    heads = _heads(task, found[0].coverage if calibrated else None)
     left = [m for m in predictor.modalities if any(m in p.without for p in found)]
     heads += [f"without {shown_name(m)}" for m in left]
     if weighted := any(one.weights for one in found):
@@ -177,6 +208,20 @@ def show(found: "Sequence[Prediction]", predictor: "Predictor") -> None:
     console.print(table)
     for line in notes(found, predictor):
         console.print(shorten(line, 400), style="dim")
+    for line in _failures(failed, len(failed) + len(found)) if failed else ():
+        console.print(line)
+
+
+def _heads(task: "TaskInfo", coverage: float | None) -> list[str]:
+    """Returns the heads of the first columns; `coverage` is None if not calibrated."""
+    heads = ["file", shown_name(task.label)]
+    if task.kind != "regression":
+        suffix = " (not calibrated)" if coverage is None else ""
+        heads.append(f"probability{suffix}")
+    if coverage is not None:
+        kind = "interval" if task.kind == "regression" else "set"
+        heads.append(f"{kind} of coverage {coverage:g}")
+    return heads
 
 
 def _short_names(ids: Sequence[str]) -> list[str]:

@@ -73,6 +73,7 @@ class Prediction:
             the only one, or was not asked for.
         missing: Modalities that the model reads and the example does not have.
         remarks: What was found when the input was read.
+        error: Why there is not a prediction; "" if there is one.
     """
 
     id: str
@@ -89,6 +90,7 @@ class Prediction:
     without: dict[str, WithoutModality] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    error: str = ""
 
 
 class PredictionBuilder:
@@ -138,6 +140,10 @@ class PredictionBuilder:
             "missing": list(missing),
             "remarks": list(remarks),
         }
+        if not np.isfinite(output).all():
+            return Prediction(
+                id=name, remarks=list(remarks), error="the prediction is not finite"
+            )
         make = {
             REGRESSION: self._score,
             "classification": self._label,

@@ -1,10 +1,18 @@
 """Loads a trained run and predicts new examples."""
 
 import functools
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import numpy as np
@@ -13,7 +21,9 @@ from mmfusion_jax.analysis.diagnosis import leave_out
 from mmfusion_jax.errors import (
     ConfigError,
     DataError,
+    UserError,
     join_names,
+    shorten,
     shown,
     shown_name,
     type_name,
@@ -21,16 +31,21 @@ from mmfusion_jax.errors import (
 from mmfusion_jax.inference.prediction import Prediction, PredictionBuilder
 from mmfusion_jax.inference.program import PLATFORMS, predict_batch
 from mmfusion_jax.inference.raw_inputs import (
+    MAX_LISTED,
     ClipInput,
     InputReader,
     RawExample,
+    ReadInput,
+    UnusableInput,
     expand_clips,
     has_features,
+    user_path,
 )
 from mmfusion_jax.inference.trained_run import TrainedRun, read_trained_run
 from mmfusion_jax.types import Batch, Outputs, PyTree
 
 if TYPE_CHECKING:
+    from mmfusion_jax.inference.evaluation import DataEvaluation
     from mmfusion_jax.inference.export_run import Exported
 
 BATCH_SIZE = 8
@@ -68,10 +83,21 @@ def load(
         CheckpointError: The folder has no trained run, or a file of it is corrupted.
         ConfigError: The config names a part of another package.
     """
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise ConfigError("C10", f"batch_size={shown(batch_size)} must be at least 1.")
-    run = read_trained_run(Path(path).expanduser(), packages)
-    return Predictor(run, batch_size, workers)
+    if not isinstance(path, str | PathLike):
+        raise ConfigError("C10", f"path is {type_name(path)}.", "a path")
+    _check_count("batch_size", batch_size, 1)
+    if workers is not None:
+        _check_count("workers", workers, 0)
+    packages = (packages,) if isinstance(packages, str) else packages
+    return Predictor(read_trained_run(user_path(path), packages), batch_size, workers)
+
+
+def _check_count(name: str, value: Any, minimum: int) -> None:
+    """Raises ConfigError unless an argument is an integer of at least `minimum`."""
+    if not isinstance(value, int) or value < minimum:
+        raise ConfigError(
+            "C10", f"{shown_name(name)}={shown(value)} must be at least {minimum}."
+        )
 
 
 class Predictor:
@@ -90,14 +116,16 @@ class Predictor:
         run: The run that it was loaded from.
         model: Maps a Batch to Outputs.
         variables: Its variables: "params" and "batch_stats".
+        batch_size: Number of examples that are computed at once.
+        reader: Reads files and arrays as in the training.
     """
 
     def __init__(self, run: TrainedRun, batch_size: int, workers: int | None = None):
         self.run = run
         self.model = run.model
         self.variables = run.variables
-        self._batch_size = batch_size
-        self._reader = InputReader(run.spec, run.info, workers)
+        self.batch_size = batch_size
+        self.reader = InputReader(run.spec, run.info, workers)
         self._step = jax.jit(self._outputs)
 
     @property
@@ -156,8 +184,9 @@ class Predictor:
         leave_out: Sequence[str] = (),
         coverage: float = 0.9,
         explain: bool = True,
+        errors: Literal["raise", "return"] = "raise",
     ) -> list[Prediction]:
-        """Returns the prediction for every example.
+        """Returns the prediction for every example, in the order of the inputs.
 
         Args:
             inputs: One of
@@ -166,22 +195,80 @@ class Predictor:
                   labels.csv, or a feature file,
                 - a sequence of these,
                 - arrays by modality, without scaling: (t ...) of one example, (n t ...)
-                  of several, or a sequence of (t ...); a modality that is left out, or
-                  None, is missing,
+                  of several, or a sequence of (t ...) or None; a modality that is left
+                  out, or None, is missing,
                 - a `Batch` of scaled and padded examples.
             masks: Valid steps of arrays by modality, (t) or (n t) bool.
             leave_out: Modalities to ignore.
             coverage: Nominal coverage of the prediction sets and intervals, 0..1.
             explain: Compute the prediction without each modality too.
+            errors: "raise" raises an error if any example cannot be used; "return"
+                returns a prediction with the attribute `error` for each of these.
 
         Raises:
             DataError: An input cannot be read, or does not fit the model.
             ConfigError: An argument is out of range.
         """
-        if not 0 < coverage < 1:
+        leave_out = (leave_out,) if isinstance(leave_out, str) else leave_out
+        self._check_arguments(leave_out, coverage, errors)
+        task, calibration = self.run.info.task, self.run.calibration
+        builder = PredictionBuilder(task, calibration, coverage)
+        found: list[Prediction] = []
+        unusable: list[UserError] = []
+        for part in self._parts(self.read(inputs, masks)):
+            usable = [one for one in part if isinstance(one, RawExample)]
+            made = iter(self._predict_batch(builder, usable, leave_out, explain))
+            for one in part:
+                if isinstance(one, UnusableInput):
+                    unusable.append(one.error)
+                    found.append(Prediction(id=one.id, error=str(one.error.args[0])))
+                    continue
+                found.append(next(made))
+                if found[-1].error:
+                    unusable.append(_not_finite(found[-1]))
+        if not found:
+            raise DataError("D26", "the inputs have no example.")
+        if unusable and errors == "raise":
+            raise unusable_error(unusable, len(found))
+        return found
+
+    def evaluate(
+        self,
+        data: Any,
+        *,
+        labels: Any = None,
+        masks: Mapping[str, Any] | None = None,
+        split: str = "",
+    ) -> "DataEvaluation":
+        """Scores labeled data, which may be new.
+
+        Args:
+            data: A folder with labels.csv, such a table, a feature file, or an .npz
+                file with arrays by modality and the label; or arrays by modality, or a
+                `Batch` with the label.
+            labels: Labels of arrays by modality: names of classes or their indices,
+                scores, or flags (n j).
+            masks: Valid steps of arrays by modality, (n t) bool.
+            split: Split of data that have several; "" is "test" if there is one.
+
+        Raises:
+            DataError: The data cannot be read, have other classes, or no example that
+                can be used.
+        """
+        from mmfusion_jax.inference.evaluation import evaluate_data  # imports this
+
+        return evaluate_data(self, data, labels=labels, masks=masks, split=split)
+
+    def _check_arguments(
+        self, leave_out: Sequence[str], coverage: Any, errors: str
+    ) -> None:
+        """Raises ConfigError for an argument of `predict` that is out of range."""
+        if not isinstance(coverage, int | float) or not 0 < coverage < 1:
             raise ConfigError(
                 "C10", f"coverage={shown(coverage)} must be above 0 and below 1."
             )
+        if errors not in ("raise", "return"):
+            raise ConfigError("C10", f"errors={shown(errors)} must be raise or return.")
         for name in leave_out:
             if name not in self.modalities:
                 raise ConfigError(
@@ -189,14 +276,6 @@ class Predictor:
                     f"leave_out: {shown(name)} is not a modality of the model.",
                     f"it reads {join_names(self.modalities)}",
                 )
-        task, calibration = self.run.info.task, self.run.calibration
-        builder = PredictionBuilder(task, calibration, coverage)
-        found = []
-        for examples, batch in self._batches(inputs, masks):
-            for name in leave_out:
-                batch = _leave_out(batch, name)
-            found += self._predict_batch(builder, examples, batch, explain)
-        return found
 
     def score_without(self, missing: Sequence[str]) -> str:
         """Returns the test score without some modalities, for a sentence.
@@ -219,79 +298,114 @@ class Predictor:
             f"{shown_name(missing[0])} is {left:.3g}, and {score:.3g} with all"
         )
 
-    def _batches(
-        self, inputs: Any, masks: Mapping[str, Any] | None
-    ) -> Iterator[tuple[Sequence[RawExample], Batch]]:
-        """Yields batches of `batch_size` rows, the last ones of weight 0."""
-        examples = self._examples(inputs, masks)
-        if not examples:
-            raise DataError("D26", "the inputs have no example.")
-        for start in range(0, len(examples), self._batch_size):
-            part = examples[start : start + self._batch_size]
-            yield part, _stack(part, self._batch_size)
+    def _parts(self, examples: Iterable[ReadInput]) -> Iterator[list[ReadInput]]:
+        """Yields the examples in parts with at most `batch_size` usable ones."""
+        part: list[ReadInput] = []
+        for one in examples:
+            part.append(one)
+            usable = sum(isinstance(one, RawExample) for one in part)
+            if usable == self.batch_size:
+                yield part
+                part = []
+        if part:
+            yield part
 
-    def _examples(
-        self, inputs: Any, masks: Mapping[str, Any] | None
-    ) -> Sequence[RawExample]:
-        """Returns the examples of all kinds of inputs."""
+    def read(
+        self, inputs: Any, masks: Mapping[str, Any] | None = None
+    ) -> Iterator[ReadInput]:
+        """Yields the examples of all kinds of inputs, see `predict`.
+
+        Args:
+            inputs: The inputs.
+            masks: Valid steps of arrays by modality.
+
+        Raises:
+            DataError: The inputs are not of a kind that can be read.
+        """
+        if masks is not None and not isinstance(inputs, Mapping):
+            raise DataError(
+                "D26", "masks are those of arrays by modality.", "without masks"
+            )
         if isinstance(inputs, Batch):
-            return self._rows(inputs)
+            yield from self._rows(inputs)
+            return
         if isinstance(inputs, Mapping):
-            return self._reader.read_arrays(inputs, masks)
+            yield from self.reader.read_arrays(inputs, masks)
+            return
         if isinstance(inputs, str | PathLike | ClipInput):
             inputs = [inputs]
-        if not isinstance(inputs, Sequence):
+        if not isinstance(inputs, Sequence) or isinstance(inputs, bytes):
             raise DataError(
                 "D26",
                 f"inputs is {type_name(inputs)}.",
                 "a path, a ClipInput, arrays by modality, a Batch, or a sequence of "
                 "paths",
             )
-        return self._of_paths(inputs)
+        yield from self._of_paths(inputs)
 
-    def _of_paths(self, inputs: Sequence[Any]) -> list[RawExample]:
-        """Returns the examples of paths and clips; clips are decoded together."""
-        clips: list[ClipInput] = []
-        others: list[RawExample] = []
+    def expand(self, inputs: Sequence[Any]) -> "Iterator[Path | ClipInput]":
+        """Yields the feature files and clips that paths and clips stand for."""
         for one in inputs:
             if isinstance(one, ClipInput):
-                clips.append(one)
+                yield one
             elif isinstance(one, str | PathLike):
-                path = Path(one).expanduser()
+                path = user_path(one)
                 if has_features(path):
-                    others += self._reader.read_features(path)
+                    yield path
                 else:
-                    clips += expand_clips(path)
+                    yield from expand_clips(path, self.reader.text_column)
             else:
                 raise DataError(
                     "D26", f"inputs has {type_name(one)}.", "a path or a ClipInput"
                 )
-        return [*(self._reader.read_clips(clips) if clips else ()), *others]
+
+    def _of_paths(self, inputs: Sequence[Any]) -> Iterator[ReadInput]:
+        """Yields the examples of paths and clips; clips are decoded together."""
+        expanded = [*self.expand(inputs)]
+        for _, group in itertools.groupby(expanded, type):
+            part = [*group]
+            if clips := [one for one in part if isinstance(one, ClipInput)]:
+                yield from self.reader.read_clips(clips)
+                continue
+            for path in part:
+                assert not isinstance(path, ClipInput)  # all have one type
+                try:
+                    yield from self.reader.read_features(path)
+                except UserError as error:
+                    if len(expanded) == 1:
+                        raise
+                    yield UnusableInput(str(path), error)
 
     def _rows(self, batch: Batch) -> list[RawExample]:
         """Returns the valid rows of a batch."""
-        for name in self.modalities:
-            if name not in batch.inputs or name not in batch.masks:
-                raise DataError(
-                    "D26",
-                    f"the batch does not have the modality {shown(name)}.",
-                    "a mask of zeros marks a missing modality",
-                )
+        self.reader.check_batch(batch)
         batch = jax.device_get(batch)
-        take = lambda part, i: {m: np.asarray(part[m][i]) for m in self.modalities}
-        return [
-            RawExample(str(i), take(batch.inputs, i), take(batch.masks, i))
-            for i in np.flatnonzero(batch.weight > 0)
-        ]
+        specs = self.run.info.inputs
+
+        def row(i: int) -> RawExample:
+            masks = {m: np.asarray(batch.masks[m][i], bool) for m in self.modalities}
+            inputs = {
+                m: np.asarray(batch.inputs[m][i], specs[m].dtype)
+                for m in self.modalities
+            }
+            labels = {name: np.asarray(x[i]) for name, x in batch.labels.items()}
+            return RawExample(str(i), inputs, masks, labels=labels)
+
+        return [row(i) for i, weight in enumerate(batch.weight) if weight > 0]
 
     def _predict_batch(
         self,
         builder: PredictionBuilder,
         examples: Sequence[RawExample],
-        batch: Batch,
+        leave_out: Sequence[str],
         explain: bool,
     ) -> list[Prediction]:
-        """Returns the predictions for the rows of a batch."""
+        """Returns the predictions for at most `batch_size` examples."""
+        if not examples:
+            return []
+        batch = stack(examples, self.batch_size)
+        for name in leave_out:
+            batch = _leave_out(batch, name)
         present = {m: batch.masks[m].any(axis=1) for m in self.modalities}
         outputs = self._step(self._variables, batch)
         left = {}
@@ -337,7 +451,7 @@ _leave_out = leave_out
 """The name of an argument of `predict`, too."""
 
 
-def _stack(examples: Sequence[RawExample], size: int) -> Batch:
+def stack(examples: Sequence[RawExample], size: int) -> Batch:
     """Returns a batch of `size` rows, of which the last ones may be padding."""
     rows = [*examples, *[examples[0]] * (size - len(examples))]
     stack: Callable[[str], dict[str, Any]] = lambda part: {
@@ -349,3 +463,30 @@ def _stack(examples: Sequence[RawExample], size: int) -> Batch:
         name: mask & (weight > 0)[:, None] for name, mask in stack("masks").items()
     }
     return Batch(stack("inputs"), masks, weight=weight)
+
+
+def unusable_error(unusable: Sequence[UserError], total: int) -> UserError:
+    """Returns the error for examples that cannot be used.
+
+    Args:
+        unusable: The reason for each of them.
+        total: Number of all examples.
+    """
+    if total == 1:
+        return unusable[0]
+    lines = [f"  {shorten(error.args[0])}" for error in unusable]
+    return DataError(
+        "D43",
+        f"{len(unusable)} of {total} examples cannot be used:\n"
+        + "\n".join(lines[:MAX_LISTED]),
+        'leave them out, or replace them; errors="return" predicts the others',
+    )
+
+
+def _not_finite(prediction: Prediction) -> DataError:
+    """Returns the error for an example whose prediction is not finite."""
+    return DataError(
+        "D72",
+        f"{shorten(prediction.id)}: {shorten(prediction.error)}.",
+        "look for very large values in it",
+    )

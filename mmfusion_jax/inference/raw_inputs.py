@@ -2,16 +2,23 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
 
 from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.data.datasets.sentiment_files import TEXTS
-from mmfusion_jax.data.feature_files.reader import read_source
+from mmfusion_jax.data.feature_files.entry_names import SPLIT_NAMES, spelling
+from mmfusion_jax.data.feature_files.feature_arrays import (
+    FeatureArrays,
+    FeatureSplit,
+    read_feature_arrays,
+)
 from mmfusion_jax.data.media.clip_files import MEDIA_SUFFIXES, ClipFolder
 from mmfusion_jax.data.media.clip_spec import (
     ClipSpec,
@@ -21,7 +28,11 @@ from mmfusion_jax.data.media.clip_spec import (
 )
 from mmfusion_jax.data.media.csv_text import read_csv
 from mmfusion_jax.data.media.decode_clips import ClipSource
-from mmfusion_jax.data.media.resize import FULL_FRAME, SquareResize
+from mmfusion_jax.data.media.resize import (
+    FULL_FRAME,
+    RESIZE_MODES,
+    SquareResize,
+)
 from mmfusion_jax.data.media.transcripts import TranscriptCleaner
 from mmfusion_jax.data.media.wordpiece import WordPiece
 from mmfusion_jax.data.preprocessing import (
@@ -32,19 +43,26 @@ from mmfusion_jax.data.preprocessing import (
 from mmfusion_jax.data.storage.worker_pool import Failure, map_in_processes
 from mmfusion_jax.errors import (
     DataError,
+    UserError,
     join_names,
     shorten,
     shown,
     shown_name,
     shown_path,
     suggest,
+    type_name,
 )
 from mmfusion_jax.results.predictor_file import PredictorInfo
 from mmfusion_jax.safe_load.npz import read_npz
+from mmfusion_jax.types import Batch
 
-ID = "id"
+ID, SPEAKER = "id", "speaker"
 MASK = "_mask"
+LABELS = ("label", "score")
+"""Names of the labels of an .npz file, beside that of the label itself."""
+
 FEATURE_SUFFIXES = (".npz", ".pkl", ".pickle", ".p")
+MAX_LISTED = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,21 +79,59 @@ class ClipInput:
         text: Transcript; "" if there is none.
         start: Start of the segment, in seconds.
         end: End of the segment; None is the end of the file.
+        name: Name of the file in results; "" is its path.
     """
 
-    file: str | Path
+    file: str | os.PathLike[str]
     text: str = ""
     start: float = 0.0
     end: float | None = None
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.file, str | os.PathLike):
+            raise DataError(
+                "D26", f"ClipInput: file is {type_name(self.file)}.", "a path"
+            )
+        if not isinstance(self.text, str):
+            raise DataError(
+                "D26",
+                f"{shorten(self.named)}: text is {type_name(self.text)}.",
+                'a str; "" is none',
+            )
+        end = math.inf if self.end is None else self.end
+        times = isinstance(self.start, int | float) and isinstance(end, int | float)
+        if not times or not 0 <= self.start < end or self.start == math.inf:
+            raise DataError(
+                "D26",
+                f"{shorten(self.named)}: start={shown(self.start)}, "
+                f"end={shown(self.end)} is not a segment.",
+                "0 <= start < end, in seconds",
+            )
+
+    @property
+    def path(self) -> Path:
+        """The path of the file."""
+        return user_path(self.file)
+
+    @property
+    def named(self) -> str:
+        """The file, for messages."""
+        return shorten(shown_path(self.name or os.fspath(self.file)))
 
     @property
     def key(self) -> str:
         """File name with the segment."""
-        name = str(self.file)
+        return (self.name or os.fspath(self.file)) + self.segment
+
+    @property
+    def segment(self) -> str:
+        """The segment, such as "@1.5-3"; "" for the entire file."""
         if self.end is None and not self.start:
-            return name
+            return ""
+        # As those of labels.csv.
         end = "" if self.end is None else f"{self.end:.10g}"
-        return f"{name}@{self.start:.10g}-{end}"
+        return f"@{self.start:.10g}-{end}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,12 +143,36 @@ class RawExample:
         inputs: Modality -> values (t ...).
         masks: Modality -> valid steps (t) bool; all False for a missing modality.
         remarks: What was found when it was read.
+        labels: Name -> label, as the file has it; {} without any.
+        speaker: Name of the speaker; "" if it is unknown.
+        split: Its split, of a file with splits; "" without.
     """
 
     id: str
     inputs: Mapping[str, np.ndarray]
     masks: Mapping[str, np.ndarray]
     remarks: tuple[str, ...] = ()
+    labels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    speaker: str = ""
+    split: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class UnusableInput:
+    """An input that could not be read; the others can be predicted.
+
+    Attributes:
+        id: Its name.
+        error: The reason.
+        split: Its split, of a file with splits; "" without.
+    """
+
+    id: str
+    error: UserError
+    split: str = ""
+
+
+ReadInput: TypeAlias = RawExample | UnusableInput
 
 
 class InputReader:
@@ -115,72 +195,86 @@ class InputReader:
     ):
         self.info, self.workers, self.timeout = info, workers, timeout
         self.modalities = spec.model.modalities
-        self.text = spec.data.dataset.options.get("text", "vectors")
+        options = spec.data.dataset.options
+        self.text = options.get("text", "vectors")
+        self.text_column = options.get("text_column") or "text"
         self._vocabulary_sizes = {
             modality: encoder.default("vocab_size", 0)
             for modality, encoder in spec.model.encoders.items()
         }
 
-    def read_features(self, path: Path) -> list[RawExample]:
-        """Returns the examples of a file of arrays, or of a feature file.
+    def read_features(self, path: Path) -> Iterator[ReadInput]:
+        """Yields the examples of a file of arrays, or of a feature file.
 
         Args:
             path: An .npz file with arrays named as the modalities, (n t ...), and
                 optionally "id" (n) and masks such as "audio_mask" (n t); or a feature
-                file with splits, all of which are read.
+                file with splits, which is read in a sandboxed process.
 
         Raises:
             DataError: The file cannot be read, or is not one that the model can use.
         """
-        if path.suffix.lower() == ".npz":
+        if path.suffix.lower() == ".npz" and not os.path.isdir(path):
             arrays = read_npz(path)
-            if {*arrays} & {*self.info.inputs}:
-                return self._read_arrays_of(arrays)
-        return self._read_splits(path)
+            known = {spelling(one) for part in SPLIT_NAMES.values() for one in part}
+            of_splits = any(spelling(one.partition("_")[0]) in known for one in arrays)
+            if {*arrays} & {*self.info.inputs} or not of_splits:
+                yield from self._read_arrays_of(path, arrays)
+                return
+        yield from self._read_splits(path)
 
-    def read_clips(self, clips: Sequence[ClipInput]) -> list[RawExample]:
-        """Decodes clips as those of the training.
+    def read_clips(self, clips: Sequence[ClipInput]) -> Iterator[ReadInput]:
+        """Decodes clips as those of the training, in order.
+
+        Args:
+            clips: Several are decoded at once in other processes.
+
+        Yields:
+            An example, or why the clip cannot be used.
 
         Raises:
-            DataError: The model was not trained on clips, or a clip cannot be decoded;
-                the message lists all of these.
+            DataError: The model was not trained on clips.
         """
         decoding = self.info.preprocessing.decoding
         if decoding is None:
             raise DataError(
                 "D26",
-                f"{shown_path(str(clips[0].file))} is a clip, but the model was "
-                f"trained on {shorten(self.info.title)}, which are features: "
+                f"{shorten(clips[0].named)} is a clip, but the model was trained on "
+                f"{shorten(self.info.title)}, which are features: "
                 f"{self._usage_line()}.",
                 "give their features, as an .npz file or as arrays",
             )
+        if (mode := decoding.crop.get("mode", "center_crop")) not in RESIZE_MODES:
+            raise DataError(
+                "D26",
+                f"{shorten(clips[0].named)}: the frames of the training were cropped "
+                f"to the {shorten(mode)}, which a new clip does not have.",
+                "train with --config.data.landmarks_dir= to predict clips",
+            )
         # Lists of JSON become tuples.
         spec = msgspec.convert(decoding.spec, ClipSpec)
-        jobs = [self._job(clip, spec, decoding.crop) for clip in clips]
-        work = functools.partial(decode_job, spec)
-        results = list(
-            map_in_processes(
-                work, jobs, workers=self._count(jobs), timeout=self.timeout
-            )
-        )
-        failed = {
-            job.key: one.reason
-            for job, one in zip(jobs, results, strict=True)
-            if isinstance(one, Failure)
-        }
-        if failed:
-            lines = [f"  {shorten(k)}: {shorten(v)}" for k, v in failed.items()]
-            raise DataError(
-                "D43",
-                f"{len(failed)} of {len(clips)} clips cannot be decoded:\n"
-                + "\n".join(lines[:20]),
-                "leave them out, or replace them",
-            )
-        return [
-            self._example(clip, spec, one, decoding.crop)
-            for clip, one in zip(clips, results, strict=True)
-            if isinstance(one, Decoded)
+        present = [_is_file(clip.path) for clip in clips]
+        jobs = [
+            self._job(clip, spec, decoding.crop)
+            for clip, there in zip(clips, present, strict=True)
+            if there
         ]
+        work = functools.partial(decode_job, spec)
+        results = map_in_processes(
+            work, jobs, workers=self._count(jobs), timeout=self.timeout
+        )
+        for clip, there in zip(clips, present, strict=True):
+            if not there:
+                yield UnusableInput(clip.key, _not_found(clip))
+                continue
+            result = next(results)
+            if isinstance(result, Failure):
+                error = DataError(
+                    "D31", f"{shorten(clip.named)}: {shorten(result.reason)}"
+                )
+                yield UnusableInput(clip.key, error)
+            else:
+                yield self._example(clip, spec, result)
 
     def read_arrays(
         self,
@@ -192,16 +286,63 @@ class InputReader:
 
         Args:
             arrays: Modality -> (t ...) of one example, (n t ...) of several, or a
-                sequence of (t ...) of different lengths, without scaling. A modality
-                that is not there is missing.
-            masks: Modality -> valid steps, (t) or (n t) bool; () of a modality: all.
+                sequence of (t ...) of different lengths, in which None is a missing
+                one; without scaling. A modality that is not there is missing.
+            masks: Modality -> valid steps, (t) or (n t) bool, or a sequence of (t);
+                without a mask all steps are valid.
             names: Ids of the examples; () numbers them.
 
         Raises:
             DataError: An array has another shape than in the training, or the arrays
                 have different numbers of examples.
         """
-        for name in (*arrays, *(masks or {})):
+        rows, valid = self._rows_and_masks(arrays, masks)
+        count = len(next(iter(rows.values()), ()))
+        if len(names) not in (0, count):
+            raise DataError(
+                "D26", f"there are {count} examples and {len(names)} ids.", "as many"
+            )
+        examples = []
+        for i in range(count):
+            of_example = {name: one[i] for name, one in rows.items()}
+            masks_of = {name: one[i] for name, one in valid.items()}
+            name = str(names[i]) if len(names) else str(i)
+            examples.append(self._padded(name, of_example, masks_of))
+        return examples
+
+    def check_batch(self, batch: Batch) -> None:
+        """Raises DataError for a batch that is not one of the model."""
+        for name in self.modalities:
+            if name not in batch.inputs or name not in batch.masks:
+                raise DataError(
+                    "D26",
+                    f"the batch does not have the modality {shown(name)}.",
+                    "a mask of zeros marks a missing modality",
+                )
+            spec = self.info.inputs[name]
+            values, mask = np.shape(batch.inputs[name]), np.shape(batch.masks[name])
+            count = np.shape(batch.weight)
+            if values != (*count, *spec.shape) or mask != values[:2]:
+                raise DataError(
+                    "D26",
+                    f"the batch has {shown_name(name)} of shape {shown(values)}, a "
+                    f"mask of shape {shown(mask)} and a weight of shape "
+                    f"{shown(count)}, but "
+                    f"the model reads {shown(('n', *spec.shape))}, "
+                    f"{shown(('n', spec.shape[0]))} and (n).",
+                    "arrays by modality are padded to these shapes",
+                )
+
+    def _rows_and_masks(
+        self, arrays: Mapping[str, Any], masks: Mapping[str, Any] | None
+    ) -> tuple[dict[str, Sequence[Any]], dict[str, Sequence[np.ndarray]]]:
+        """Returns values and masks of every example, by modality."""
+        masks = {} if masks is None else masks
+        if not isinstance(masks, Mapping):
+            raise DataError(
+                "D26", f"masks is {type_name(masks)}.", "arrays by modality"
+            )
+        for name in (*arrays, *masks):
             if name not in self.info.inputs:
                 raise DataError(
                     "D26",
@@ -220,75 +361,132 @@ class InputReader:
                 f"the modalities have different numbers of examples: {shown(counts)}.",
                 "all arrays have the same first axis",
             )
-        count = next(iter(counts.values()), 0)
-        if not count:
+        if not any(counts.values()):
             raise DataError(
                 "D26",
                 "the arrays have no example.",
                 f"the model reads {self._usage_line()}",
             )
         valid = {
-            name: np.asarray(mask, bool).reshape(count, -1)
-            for name, mask in (masks or {}).items()
-            if name in rows
+            name: _mask_rows(name, mask, counts[name])
+            for name, mask in masks.items()
+            if name in rows and mask is not None
         }
-        examples = []
-        for i in range(count):
-            of_example = {name: one[i] for name, one in rows.items()}
-            masks_of = {name: one[i] for name, one in valid.items()}
-            name = str(names[i]) if len(names) else str(i)
-            examples.append(self._padded(name, of_example, masks_of))
-        return examples
+        return rows, valid
 
-    def _read_arrays_of(self, arrays: dict[str, np.ndarray]) -> list[RawExample]:
+    def _read_arrays_of(
+        self, path: Path, arrays: dict[str, np.ndarray]
+    ) -> Iterator[ReadInput]:
         """Reads the arrays of a file that are named as the modalities."""
-        names = arrays.pop(ID, ())
+        names = [str(one) for one in np.ravel(arrays.pop(ID, ()))]
+        speakers = [str(one) for one in np.ravel(arrays.pop(SPEAKER, ()))]
+        known = {self.info.task.label, *LABELS} - {*self.info.inputs}
+        labels = {name: arrays.pop(name) for name in [*arrays] if name in known}
         masks = {
             name.removesuffix(MASK): arrays.pop(name)
             for name in list(arrays)
             if name.endswith(MASK)
         }
-        return self.read_arrays(arrays, masks, [str(one) for one in names])
-
-    def _read_splits(self, path: Path) -> list[RawExample]:
-        """Reads all splits of a feature file, such as those of MMSA."""
-        stored = {"text": TEXTS.get(self.text, "text")}
-        examples = []
-        for split, part in read_source(path).splits.items():
-            found = {m: part.inputs.get(stored.get(m, m)) for m in self.modalities}
-            if all(rows is None for rows in found.values()):
+        try:
+            rows, valid = self._rows_and_masks(arrays, masks)
+        except DataError as error:
+            message = f"{shown_path(path)}: {error.args[0]}"
+            raise DataError(error.code, message, error.fix) from error
+        count = len(next(iter(rows.values())))
+        others = {ID: names, SPEAKER: speakers, **labels}
+        for name, values in others.items():
+            if len(np.atleast_1d(values)) not in (
+                (0, count) if name == ID else (count,)
+            ):
+                if name == SPEAKER and not speakers:
+                    continue
                 raise DataError(
                     "D26",
-                    f"{shown_path(str(path))} has {join_names(part.inputs)}, but the "
-                    f"model reads {self._usage_line()}.",
-                    "use a file with the features of the training",
+                    f"{shown_path(path)}: {shown_name(name)} has "
+                    f"{len(np.atleast_1d(values))} values for {count} examples.",
+                    "one for each example",
                 )
-            ids = part.ids or [f"{split}/{i}" for i in range(len(part))]
-            for i, name in enumerate(ids):
-                rows = {
-                    m: x[i] for m, x in found.items() if x is not None and len(x[i])
-                }
-                examples.append(self._padded(str(name), rows, {}))
-        return examples
+        for i in range(count):
+            yield self._try_padded(
+                names[i] if names else str(i),
+                {name: one[i] for name, one in rows.items()},
+                {name: one[i] for name, one in valid.items()},
+                {name: values[i] for name, values in labels.items()},
+                speakers[i] if speakers else "",
+            )
 
-    def _rows(self, modality: str, values: Any) -> Sequence[np.ndarray]:
+    def _read_splits(self, path: Path) -> Iterator[ReadInput]:
+        """Reads all splits of a feature file, such as those of MMSA."""
+        found = read_feature_arrays(path)
+        for split, part in found.splits.items():
+            yield from self._read_split(path, split, part, self._remarks(found))
+
+    def _read_split(
+        self, path: Path, split: str, part: FeatureSplit, remarks: tuple[str, ...]
+    ) -> Iterator[ReadInput]:
+        """Reads one split of a feature file."""
+        stored = {"text": TEXTS.get(self.text, "text")}
+        found = {m: part.inputs.get(stored.get(m, m)) for m in self.modalities}
+        if all(rows is None for rows in found.values()):
+            raise DataError(
+                "D26",
+                f"{shown_path(path)} has {join_names(part.inputs)}, but the "
+                f"model reads {self._usage_line()}.",
+                "use a file with the features of the training",
+            )
+        ids = part.ids or [f"{split}/{i}" for i in range(len(part))]
+        for i, name in enumerate(ids):
+            rows = {m: x[i] for m, x in found.items() if x is not None and len(x[i])}
+            labels = {label: values[i] for label, values in part.labels.items()}
+            one = self._try_padded(str(name), rows, {}, labels)
+            if isinstance(one, RawExample):
+                one = dataclasses.replace(one, remarks=(*one.remarks, *remarks))
+            yield dataclasses.replace(one, split=split)
+
+    def _remarks(self, found: FeatureArrays) -> tuple[str, ...]:
+        """Returns what must be known of all examples of a feature file."""
+        own_words = "text" in self.modalities and self.text == "words"
+        if not (own_words and found.has_words):
+            return ()
+        return (
+            "the word ids are those of the words of this file, which are the ids of "
+            "the training only if it is the same file",
+        )
+
+    def _try_padded(
+        self,
+        name: str,
+        rows: Mapping[str, np.ndarray],
+        valid: Mapping[str, np.ndarray],
+        labels: Mapping[str, Any],
+        speaker: str = "",
+    ) -> ReadInput:
+        """Returns an example of features, or why it cannot be used."""
+        try:
+            found = self._padded(name, rows, valid)
+        except DataError as error:
+            return UnusableInput(name, error)
+        return dataclasses.replace(found, labels=labels, speaker=speaker)
+
+    def _rows(self, modality: str, values: Any) -> Sequence[Any]:
         """Returns the values of every example, (t ...) each, without padding."""
         spec = self.info.inputs[modality]
+        axes = len(spec.shape)
         if isinstance(values, list | tuple):
-            found = [np.asarray(one) for one in values]
-            if all(one.ndim == len(spec.shape) for one in found):
+            found = [None if one is None else _as_array(one) for one in values]
+            if found and all(one is None or one.ndim == axes for one in found):
                 return found
-        array = np.asarray(values)
-        if array.ndim == len(spec.shape):
+        array = _as_array(values)
+        if array.ndim == axes:
             return [array]
-        if array.ndim == len(spec.shape) + 1:
+        if array.ndim == axes + 1:
             return list(array)
         raise self._wrong_shape(modality, array)
 
     def _padded(
         self,
         name: str,
-        rows: Mapping[str, np.ndarray],
+        rows: Mapping[str, np.ndarray | None],
         valid: Mapping[str, np.ndarray],
     ) -> RawExample:
         """Returns an example of features, checked, scaled and padded."""
@@ -302,11 +500,11 @@ class InputReader:
                 masks[modality] = np.zeros(length, bool)
                 continue
             mask = valid.get(modality, np.ones(len(values), bool))
-            if len(mask) != len(values):
+            if mask.shape != (len(values),):
                 raise DataError(
                     "D26",
-                    f"{shorten(name)}: the mask of {shown_name(modality)} has "
-                    f"{len(mask)} steps, and its values have {len(values)}.",
+                    f"{shorten(name)}: the mask of {shown_name(modality)} has shape "
+                    f"{shown(mask.shape)}, and its values have {len(values)} steps.",
                     "a mask has one value per step",
                 )
             values = self._checked(name, modality, values, mask)
@@ -326,40 +524,71 @@ class InputReader:
         spec = self.info.inputs[modality]
         if values.shape[1:] != spec.shape[1:] or values.ndim != len(spec.shape):
             raise self._wrong_shape(modality, values)
-        if not np.issubdtype(values.dtype, np.number):
+        if values.dtype.kind not in "iuf":
             raise DataError(
                 "D26",
                 f"{shorten(name)}: {shown_name(modality)} has values of type "
                 f"{shown_name(values.dtype.name)}.",
                 f"{self._usage_line()}",
             )
-        shape = (-1,) + (1,) * (values.ndim - 1)
         # A masked value may be anything.
-        values = np.where(mask.reshape(shape), values, 0)
+        valid = mask.reshape((-1,) + (1,) * (values.ndim - 1))
+        values = np.where(valid, values, np.zeros((), values.dtype))
+        self._check_integers(name, modality, values)
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = self._scaled(modality, values)
+            values = np.where(valid, scaled, 0).astype(spec.dtype)
+        # Also of values that overflow float32.
         if not np.isfinite(values).all():
             raise DataError(
                 "D72",
                 f"{shorten(name)}: {shown_name(modality)} has NaN or infinite values.",
                 "repair them, mask these steps, or leave the modality out",
             )
-        self._check_ids(name, modality, values)
-        if (scaling := self.info.preprocessing.scaling.get(modality)) is not None:
-            values = np.where(mask.reshape(shape), scaler_of(scaling)(values), 0)
-        return values.astype(spec.dtype)
+        return values
 
-    def _check_ids(self, name: str, modality: str, values: np.ndarray) -> None:
-        """Raises DataError for ids that the encoder has no embedding for."""
-        if not np.issubdtype(self.info.inputs[modality].dtype, np.integer):
+    def _scaled(self, modality: str, values: np.ndarray) -> np.ndarray:
+        """Returns values (t ...) clipped and scaled as in the training."""
+        info = self.info.preprocessing
+        if (limits := info.clipping.get(modality)) is not None:
+            low, high = (np.array(x, np.float32) for x in (limits.low, limits.high))
+            values = np.clip(values.astype(np.float32), low, high)
+        scaling = info.scaling.get(modality)
+        if scaling is None:
+            return values
+        # Features after those that were scaled are flags.
+        count = len(scaling.a)
+        scaled = scaler_of(scaling)(values[..., :count])
+        return np.concatenate([scaled, values[..., count:]], axis=-1)
+
+    def _check_integers(self, name: str, modality: str, values: np.ndarray) -> None:
+        """Raises DataError for ids without an embedding, and what are not pixels.
+
+        Pixels are integers in a file also where they are scaled to float.
+        """
+        spec = self.info.inputs[modality]
+        scaling = self.info.preprocessing.scaling.get(modality)
+        pixels = scaling is not None and scaling.kind == "standardize_pixels"
+        dtype = np.dtype("uint8" if pixels else spec.dtype)
+        if dtype.kind not in "iu":
             return
+        what, fix = "pixels", "pixels are integers, without scaling"
+        limits = np.iinfo(dtype)
+        low, high = int(limits.min), int(limits.max)
+        if values.ndim == 1:
+            what, fix = "ids", "use the tokenizer of the training data"
+            if size := self._vocabulary_sizes[modality]:
+                low, high = 0, size - 1
+        # A NaN is not equal to itself.
         whole = (values == np.round(values)).all()
-        size = self._vocabulary_sizes[modality]
-        low, high = values.min(), values.max()
-        if not whole or (size and values.ndim == 1 and not 0 <= low <= high < size):
+        least, most = values.min(), values.max()
+        if not whole or least < low or most > high:
             raise DataError(
                 "D26",
-                f"{shorten(name)}: {shown_name(modality)} has the ids {low:g} to "
-                f"{high:g}, but the vocabulary has 0 to {max(size - 1, 0):d}.",
-                "use the tokenizer of the training data",
+                f"{shorten(name)}: {shown_name(modality)} has values from {least:g} to "
+                f"{most:g}, but its {shorten(what)} are integers from {low:d} to "
+                f"{high:d}.",
+                fix,
             )
 
     def _wrong_shape(self, modality: str, values: np.ndarray) -> DataError:
@@ -384,31 +613,27 @@ class InputReader:
 
     def _count(self, jobs: Sequence[DecodeJob]) -> int | None:
         """Returns the number of processes for some clips."""
-        return self.workers if self.workers is not None else min(len(jobs), 2)
+        if self.workers is not None:
+            return self.workers
+        return min(len(jobs), os.cpu_count() or 1)
 
     def _job(
         self, clip: ClipInput, spec: ClipSpec, crop: Mapping[str, Any]
     ) -> DecodeJob:
         """Returns the job that decodes a clip."""
-        file = Path(clip.file).expanduser()
         mode, box = crop.get("mode", "center_crop"), crop.get("box", FULL_FRAME)
+        # Noise depends on the key, which in the training was relative to the folder.
         return DecodeJob(
-            clip.key,
-            file,
-            file,
+            (clip.name or clip.path.name) + clip.segment,
+            clip.path,
+            clip.path,
             SquareResize(spec.size, mode, tuple(box)),
             clip.start,
             clip.end,
             image_transform=SquareResize(spec.image_size, mode, tuple(box)),
         )
 
-    def _example(
-        self,
-        clip: ClipInput,
-        spec: ClipSpec,
-        decoded: Decoded,
-        crop: Mapping[str, Any],
-    ) -> RawExample:
+    def _example(self, clip: ClipInput, spec: ClipSpec, decoded: Decoded) -> RawExample:
         """Returns a decoded clip as an example, like `ClipSource` in the training."""
         info = self.info.preprocessing
         scalers = {name: scaler_of(one) for name, one in info.scaling.items()}
@@ -429,7 +654,10 @@ class InputReader:
         )
         example = source[0]
         remarks = [remark.text for remark in decoded.remarks]
-        if (steps_read := len(decoded.record["audio"])) > steps:
+        if (
+            "audio" in self.modalities
+            and (steps_read := len(decoded.record["audio"])) > steps
+        ):
             remarks.append(
                 f"the audio has {steps_read:d} steps: the first {steps:d}, the longest "
                 "in the training data, are used"
@@ -457,70 +685,97 @@ class InputReader:
         return WordPiece(stored.vocabulary, stored.lowercase)
 
 
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """Returns a path of the user; unlike `Path.expanduser` without an exception."""
+    return Path(os.path.expanduser(os.fspath(path)))
+
+
 def has_features(path: Path) -> bool:
-    """Returns whether a path is a file of features by its name."""
+    """Returns whether a path is a file of features, or a folder of such files."""
+    if os.path.isdir(path):  # False for what cannot be a path
+        names = [name.lower() for name in os.listdir(path)]
+        clips = "labels.csv" in names or any(map(_is_clip, names))
+        return not clips and any(name.endswith(FEATURE_SUFFIXES) for name in names)
     return path.suffix.lower() in FEATURE_SUFFIXES
 
 
-def expand_clips(path: Path) -> list[ClipInput]:
+def _is_clip(name: str) -> bool:
+    """Returns whether a file is a clip by its name."""
+    return os.path.splitext(name)[1].lower() in MEDIA_SUFFIXES
+
+
+def expand_clips(path: Path, text_column: str = "text") -> list[ClipInput]:
     """Returns the clips that a path stands for.
 
     Args:
         path: A video or audio file, a folder of such files, or a labels.csv, or a
             folder with one: its columns file, text, start and end are read.
+        text_column: Name of the column with the transcripts.
 
     Raises:
-        DataError: The file does not exist, or the folder has no clip.
+        DataError: The folder has no clip, or the table is malformed.
     """
-    path = path.expanduser()
+    path = user_path(path)
     if path.suffix.lower() == ".csv":
-        return _rows_of(path)
-    if not path.is_dir():
-        if not path.is_file():
-            raise DataError("D30", f"{shown_path(str(path))} does not exist.")
+        return [clip for clip, _ in clips_of_table(path, text_column)]
+    if not os.path.isdir(path):
         return [ClipInput(path)]
-    if (path / "labels.csv").is_file():
-        return _rows_of(path / "labels.csv")
+    if _is_file(path / "labels.csv"):
+        return [clip for clip, _ in clips_of_table(path / "labels.csv", text_column)]
     files = ClipFolder(path).media
     if not files:
         raise DataError(
             "D30",
-            f"folder {shown_path(str(path))} has no video or audio file.",
+            f"folder {shown_path(path)} has no video or audio file.",
             f"files such as {join_names(sorted(MEDIA_SUFFIXES)[:8])}",
         )
-    return [ClipInput(path / file) for file in files]
+    return [ClipInput(path / file, name=file) for file in files]
 
 
-def _rows_of(table: Path) -> list[ClipInput]:
-    """Returns the clips of a labels.csv; labels are not needed."""
+def clips_of_table(
+    table: Path, text_column: str = "text"
+) -> list[tuple[ClipInput, dict[str, str]]]:
+    """Returns the clips of a labels.csv with the cells of their rows by column.
+
+    A file that does not exist is kept: it is an error of its clip alone.
+
+    Args:
+        table: The table, in the folder of the clips.
+        text_column: Name of the column with the transcripts.
+
+    Raises:
+        DataError: The table is malformed.
+    """
     content = read_csv(table)
-    names = [name.lower() for name in content.names]
+    known = ("file", text_column, *SPAN)
+    # Case is ignored, as in the training.
+    lower = {name.casefold(): name for name in known}
+    names = [lower.get(name.casefold(), name) for name in content.names]
     if "file" not in names:
         raise DataError(
             "D41",
             f"{table} has no column 'file'; it has {join_names(content.names)}.",
             "its columns are file and optionally text, start, end",
         )
-    folder, clips, absent = ClipFolder(table.parent), [], []
+    folder = ClipFolder(table.parent, outside=True)
+    found = []
     for line, cells in content.rows:
         row = dict(zip(names, cells, strict=False))
-        file = folder.find(row["file"])
-        if not file:
-            absent.append(f"line {line}: {shown(row['file'])}")
-            continue
+        if not (cell := row.get("file", "")):
+            raise DataError("D41", f"{table}, line {line}: 'file' is empty.")
         start, end = (_seconds(table, line, name, row.get(name)) for name in SPAN)
-        clips.append(
-            ClipInput(table.parent / file, row.get("text", ""), start or 0.0, end)
-        )
-    if absent:
-        raise DataError(
-            "D42",
-            f"{table}: {len(absent)} files do not exist: {join_names(absent[:10])}.",
-            "fix or remove these lines",
-        )
-    if not clips:
+        if end is not None and end <= (start or 0.0):
+            raise DataError(
+                "D41",
+                f"{table}, line {line}: end={end:.10g} is not after "
+                f"start={start or 0.0:.10g}.",
+            )
+        file, text = folder.find(cell) or cell, row.get(text_column, "")
+        clip = ClipInput(table.parent / file, text, start or 0.0, end, file)
+        found.append((clip, row))
+    if not found:
         raise DataError("D41", f"{table} has no rows after its header.")
-    return clips
+    return found
 
 
 SPAN = ("start", "end")
@@ -542,3 +797,59 @@ def _seconds(table: Path, line: int, name: str, text: str | None) -> float | Non
             "such as 12.5",
         )
     return value
+
+
+def _is_file(path: Path) -> bool:
+    """Returns whether a path is a file; False for one that cannot be a path."""
+    return os.path.isfile(path)
+
+
+def _not_found(clip: ClipInput) -> DataError:
+    """Returns the error for a clip whose file is not there."""
+    path = clip.path
+    reason = ClipFolder(path.parent).why_not_found(path.name)
+    suffix = "" if reason.endswith("?") else "."
+    return DataError(
+        "D30",
+        f"{shorten(clip.named)} {shorten(reason)}{suffix}",
+        "a video or audio file, a folder of these, or a labels.csv",
+    )
+
+
+def _as_array(values: Any) -> np.ndarray:
+    """Returns values as an array; DataError for what is not one."""
+    try:
+        return np.asarray(values)
+    except Exception as error:  # of any library whose arrays these are
+        raise DataError(
+            "D26",
+            f"{type_name(values)} is not an array: {shorten(error)}.",
+            "arrays of numbers; of different lengths a list of arrays",
+        ) from error
+
+
+def _mask_rows(modality: str, mask: Any, count: int) -> Sequence[np.ndarray]:
+    """Returns the mask of every example, (t) bool each."""
+    rows: Sequence[np.ndarray] | None = None
+    if isinstance(mask, list | tuple) and len(mask) == count:
+        rows = [_as_array(one) for one in mask]
+        rows = rows if all(one.ndim == 1 for one in rows) else None
+    if rows is None:
+        array = _as_array(mask)
+        rows = [array] if array.ndim == 1 and count == 1 else list(np.atleast_1d(array))
+    if len(rows) != count:
+        raise DataError(
+            "D26",
+            f"the mask of {shown_name(modality)} has {len(rows)} rows for {count} "
+            "examples.",
+            "one row for each example",
+        )
+    for row in rows:
+        if row.ndim != 1 or not (row.dtype == bool or np.isin(row, (0, 1)).all()):
+            raise DataError(
+                "D26",
+                f"the mask of {shown_name(modality)} has rows of type "
+                f"{shown_name(row.dtype.name)} and shape {shown(row.shape)}.",
+                "True or False for each step",
+            )
+    return [row.astype(bool) for row in rows]

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from mmfusion_jax.config import build
 from mmfusion_jax.config.optimizer import build_optimizer
 from mmfusion_jax.config.registry import is_import_path, package_of
-from mmfusion_jax.config.resolve import resolve
+from mmfusion_jax.config.resolve import resolve, unimodal_spec
 from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.errors import (
@@ -108,6 +108,8 @@ def read_trained_run(path: Path, packages: Collection[str] = ()) -> TrainedRun:
     config = _config_of(folder)
     check_packages(config, packages, folder)
     spec = resolve(ConfigDict(config))
+    if stage := info.identity.stage:
+        spec = unimodal_spec(spec, stage)
     model, abstract = build_for_prediction(spec, info)
     state = _restore(folder, abstract)
     variables = {"params": state.params, "batch_stats": state.stats}
@@ -170,13 +172,17 @@ def find_run(path: Path) -> tuple[Path, tuple[str, ...]]:
     scored = {}
     for run in result.runs:
         score = run.valid.scores.get(name) if run.valid else None
-        scored[path / run.folder] = -float("inf") if score is None else sign * score
-    best = max(scored, key=lambda folder: scored[folder])
+        if score is not None:
+            scored[path / run.folder] = sign * score
+    # Never by the test score, which would then be that of a selected run.
+    first = path / result.runs[0].folder
+    best = max(scored, key=lambda folder: scored[folder], default=first)
+    label = result.metrics[name].label
+    reason = f"the one with the best validation {shown_name(label)}"
+    if not scored:
+        reason = "the first one: they do not have a validation score"
     where = best.relative_to(path)
-    return best, (
-        f"{where} of {len(scored)} runs, the one with the best validation "
-        f"{shown_name(result.metrics[name].label)}",
-    )
+    return best, (f"{where} of {len(result.runs)} runs, {reason}",)
 
 
 def no_run(path: Path) -> CheckpointError:
@@ -194,7 +200,8 @@ def no_run(path: Path) -> CheckpointError:
 
 def _config_of(folder: Path) -> dict[str, Any]:
     """Returns the config of a run, which is in its workdir."""
-    for path in (folder, folder.parent.parent):
+    # Of a run, or of a unimodal stage of it.
+    for path in (folder, *folder.absolute().parents[:4]):
         if (found := read_config(path)) is not None:
             return found.config
     raise CheckpointError(

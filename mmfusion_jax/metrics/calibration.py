@@ -5,6 +5,7 @@ of a multilabel task, with k choices each.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -193,13 +194,38 @@ def calibrate(
     if not valid or not finite or not len(valid["truth"]):
         return None
     if task.kind == "regression":
-        return _calibrate_regression(valid, test)
-    logits, labels = _logits_and_labels(task, valid)
-    temperature = fit_temperature(logits, labels)
-    scores = _nonconformity(probabilities(logits, temperature), labels)
-    rows = np.sort(scores, axis=0).T.tolist()
-    measured = None if test is None else _measure(task, test, temperature, rows)
-    return Calibration(len(labels), temperature, rows, measured)
+        fitted = Calibration(
+            len(valid["truth"]), None, [np.sort(_absolute_error(valid)).tolist()], None
+        )
+    else:
+        logits, labels = _logits_and_labels(task, valid)
+        temperature = fit_temperature(logits, labels)
+        scores = _nonconformity(probabilities(logits, temperature), labels)
+        rows = np.sort(scores, axis=0).T.tolist()
+        fitted = Calibration(len(labels), temperature, rows, None)
+    measured = None if test is None else measure_calibration(task, test, fitted)
+    return replace(fitted, test=measured)
+
+
+def measure_calibration(
+    task: TaskInfo, part: Mapping[str, np.ndarray], calibration: Calibration
+) -> CalibrationTest | None:
+    """Returns how far a calibration holds for other examples.
+
+    Args:
+        task: The label.
+        part: "truth" and "prediction" of the examples, (n ...), finite.
+        calibration: That of the run.
+
+    Returns:
+        The measures; None without examples.
+    """
+    if not len(part["truth"]):
+        return None
+    if task.kind == "regression":
+        return _measure_intervals(part, calibration.nonconformity[0])
+    temperature = calibration.temperature or 1.0
+    return _measure_sets(task, part, temperature, calibration.nonconformity)
 
 
 def _logits_and_labels(
@@ -215,16 +241,14 @@ def _nonconformity(probability: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return 1 - np.take_along_axis(probability, labels[..., None], axis=-1)[..., 0]
 
 
-def _measure(
+def _measure_sets(
     task: TaskInfo,
-    test: Mapping[str, np.ndarray],
+    part: Mapping[str, np.ndarray],
     temperature: float,
     nonconformity: Sequence[Sequence[float]],
-) -> CalibrationTest | None:
-    """Returns the calibration of probabilities and sets on the test split."""
-    logits, labels = _logits_and_labels(task, test)
-    if not len(labels):
-        return None
+) -> CalibrationTest:
+    """Returns the calibration of probabilities and sets."""
+    logits, labels = _logits_and_labels(task, part)
     correct = logits.argmax(axis=-1) == labels
     bins = {}
     for name, one in (("model", 1.0), ("calibrated", temperature)):
@@ -244,24 +268,23 @@ def _measure(
         expected_calibration_error(bins["model"]),
         bins["calibrated"],
         coverage,
+        bins["model"],
     )
 
 
-def _calibrate_regression(
-    valid: Mapping[str, np.ndarray], test: Mapping[str, np.ndarray] | None
-) -> Calibration:
-    """Returns the calibration of scores: their absolute errors."""
-    error = lambda part: np.abs(
-        part["truth"].astype(np.float64) - part["prediction"].reshape(-1)
-    )
-    scores = np.sort(error(valid)).tolist()
-    measured = None
-    if test is not None and len(test["truth"]):
-        coverage = []
-        for nominal in COVERAGES:
-            width = conformal_threshold(scores, nominal)
-            contained = float(np.mean(error(test) <= width))
-            size = 2 * width if np.isfinite(width) else None
-            coverage.append(Coverage(nominal, contained, size))
-        measured = CalibrationTest(len(test["truth"]), None, None, [], coverage)
-    return Calibration(len(scores), None, [scores], measured)
+def _measure_intervals(
+    part: Mapping[str, np.ndarray], nonconformity: Sequence[float]
+) -> CalibrationTest:
+    """Returns the calibration of the intervals of a regression."""
+    error, coverage = _absolute_error(part), []
+    for nominal in COVERAGES:
+        width = conformal_threshold(nonconformity, nominal)
+        size = 2 * width if np.isfinite(width) else None
+        coverage.append(Coverage(nominal, float(np.mean(error <= width)), size))
+    return CalibrationTest(len(error), None, None, [], coverage)
+
+
+def _absolute_error(part: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Returns the absolute errors of scores, (n) float64."""
+    truth = np.asarray(part["truth"], np.float64)
+    return np.abs(truth - np.asarray(part["prediction"]).reshape(-1))

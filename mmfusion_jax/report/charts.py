@@ -157,6 +157,46 @@ def scatter(
         return _inline(figure, f"{what}: {len(y_true)} predictions vs. labels")
 
 
+def reliability_diagram(
+    lines: Mapping[str, Sequence[tuple[float, float, int]]],
+) -> Chart:
+    """Draws the accuracy of predictions vs. their confidence.
+
+    Args:
+        lines: Name of the probabilities -> confidence, accuracy and number of
+            predictions of every bin; the area of a dot grows with the number.
+    """
+    colors = {"of the model": "second", "calibrated": "first"}
+    what = "accuracy of predictions of this confidence"
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": "reliability"}):
+        figure, axes = _empty(3.4)
+        axes.plot((0, 1), (0, 1), color=COLORS["soft"], linewidth=1)
+        most = max(count for points in lines.values() for _, _, count in points)
+        for name, points in lines.items():
+            x, y, counts = zip(*points, strict=True)
+            color = COLORS[colors[name]]
+            style = "--" if name == "of the model" else "-"
+            axes.plot(x, y, style, color=color, linewidth=1.4, label=name)
+            sizes = [10 + 70 * count / most for count in counts]
+            axes.scatter(x, y, sizes, color=color, linewidths=0, alpha=0.8)
+        axes.set_xlim(0, 1.02)
+        axes.set_ylim(0, 1.02)
+        axes.set_xlabel("confidence")
+        axes.set_title(what, loc="left")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.tick_params(length=0)
+        _legend_below(figure, lines)
+        parts = [
+            f"{name} "
+            + ", ".join(
+                f"{format_number(y)} at {format_number(x)} ({n})" for x, y, n in points
+            )
+            for name, points in lines.items()
+        ]
+        return _inline(figure, f"{what}: {'; '.join(parts)}")
+
+
 def dot_plot(values: Mapping[str, Mapping[str, Number]], what: str) -> Chart:
     """Draws positive values on a log scale, one row per item.
 

@@ -5,7 +5,13 @@ from typing import Any
 
 import jinja2
 
-from mmfusion_jax.report import diagnosis, predictions, run_details, scores
+from mmfusion_jax.report import (
+    calibration,
+    diagnosis,
+    predictions,
+    run_details,
+    scores,
+)
 from mmfusion_jax.results.experiment_result import ExperimentResult
 from mmfusion_jax.results.json_file import write_text
 
@@ -42,6 +48,8 @@ def write_report(workdir: Path, result: ExperimentResult) -> Path:
         curves=scores.learning_curves(workdir, result),
         scatter=predictions.scatter_plot(result),
         confusion=predictions.confusion_matrix(result),
+        calibration=calibration.section(workdir, result),
+        files=run_details.files(workdir, result),
         metrics=predictions.all_metrics(result),
         diagnosis=diagnosis.tables(result),
         added=diagnosis.added(workdir, result),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from mmfusion_jax.config.load import flatten, format_value
 from mmfusion_jax.report import formatting
@@ -153,6 +154,28 @@ def _device_history(spans: Sequence[DeviceSpan]) -> str:
         + (f" from step {span.step}, where it was resumed" if span.step else "")
         for span in spans
     )
+
+
+FILES = {
+    "predictions.csv": "label, prediction and probabilities of every validation and "
+    "test example",
+    "predictions.json": "outputs of the model on the test split, by id",
+    "calibration.json": "temperature and conformal scores of the validation split",
+    "predictor.json": "shapes, classes and scaling, for the command predict",
+    "metrics.jsonl": "losses and metrics during the training",
+    "checkpoints": "weights of the selected and of the last step",
+}
+"""Name in the folder of a run -> its content."""
+
+
+def files(workdir: Path, result: ExperimentResult) -> list[list[str]]:
+    """Returns what the folder of every run contains: a name and a description."""
+    folders = [workdir / run.folder for run in result.runs]
+    return [
+        [name, about]
+        for name, about in FILES.items()
+        if all((folder / name).exists() for folder in folders)
+    ]
 
 
 def _time_row(name: str, run: ModelResult) -> list[str]:

@@ -17,6 +17,9 @@ PUBLIC = by_name(
         "mmfusion_jax.results.model_result:read_run",
         "mmfusion_jax.results.predictor_file:PredictorInfo",
         "mmfusion_jax.results.predictor_file:Preprocessing",
+        "mmfusion_jax.results.data_evaluation:DataEvaluation",
+        "mmfusion_jax.results.data_evaluation:ScoreInterval",
+        "mmfusion_jax.results.predictor_file:Clipping",
         "mmfusion_jax.results.predictor_file:Scaling",
         "mmfusion_jax.results.predictor_file:read_predictor",
         "mmfusion_jax.results.run_identity:RunIdentity",
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
     from mmfusion_jax.results.calibration_file import (
         read_calibration as read_calibration,
     )
+    from mmfusion_jax.results.data_evaluation import DataEvaluation as DataEvaluation
+    from mmfusion_jax.results.data_evaluation import ScoreInterval as ScoreInterval
     from mmfusion_jax.results.experiment_result import (
         ExperimentResult as ExperimentResult,
     )
@@ -48,6 +53,7 @@ if TYPE_CHECKING:
     from mmfusion_jax.results.predictions_file import (
         read_predictions as read_predictions,
     )
+    from mmfusion_jax.results.predictor_file import Clipping as Clipping
     from mmfusion_jax.results.predictor_file import PredictorInfo as PredictorInfo
     from mmfusion_jax.results.predictor_file import Preprocessing as Preprocessing
     from mmfusion_jax.results.predictor_file import Scaling as Scaling

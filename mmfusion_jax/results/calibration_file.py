@@ -1,6 +1,6 @@
 """`calibration.json`: how far the probabilities of a run can be trusted."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmfusion_jax.results.json_file import Number, check, read_json
@@ -53,6 +53,8 @@ class CalibrationTest:
         ece_uncalibrated: That of the probabilities of the model.
         bins: Reliability of the calibrated probabilities; [] for a regression.
         coverage: Measured coverage of sets or intervals.
+        bins_uncalibrated: Reliability of the probabilities of the model; [] for a
+            regression, and in older files.
     """
 
     count: int
@@ -60,6 +62,7 @@ class CalibrationTest:
     ece_uncalibrated: Number
     bins: list[ReliabilityBin]
     coverage: list[Coverage]
+    bins_uncalibrated: list[ReliabilityBin] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ With the config in `config.json` and a checkpoint, a model can be built and used
 its training data.
 """
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +42,8 @@ class Scaling:
         standardize_pixels   (x / 255 - a) / b                   mean, std of a channel
         min_max              (x - a) / (b - a)                   minimum, maximum
 
+    Features after the last parameter are not scaled.
+
     Attributes:
         kind: The formula.
         a: First parameter, one value per feature or channel, (f).
@@ -53,6 +56,27 @@ class Scaling:
 
     def __post_init__(self) -> None:
         check(len(self.a) == len(self.b), "scaling: not of the same length")
+
+
+@dataclass(frozen=True)
+class Clipping:
+    """Limits to which the values of a modality are clipped, before they are scaled.
+
+    Example:
+        >>> import mmfusion_jax as mmf
+        >>> mmf.results.Clipping(low=[-1.0], high=[1.0]).high
+        [1.0]
+
+    Attributes:
+        low: Minimum of each feature, (f).
+        high: Maximum of each feature, (f).
+    """
+
+    low: list[float]
+    high: list[float]
+
+    def __post_init__(self) -> None:
+        check(len(self.low) == len(self.high), "clipping: not of the same length")
 
 
 @dataclass(frozen=True)
@@ -102,11 +126,13 @@ class Preprocessing:
         scaling: Modality -> scaling; a modality that is not scaled is left out.
         decoding: How clips are read; None for data that are not clips.
         tokenizer: How transcripts become ids; None if the data has ids, or no text.
+        clipping: Modality -> limits; a modality that is not clipped is left out.
     """
 
     scaling: dict[str, Scaling] = field(default_factory=dict)
     decoding: ClipDecoding | None = None
     tokenizer: Tokenizer | None = None
+    clipping: dict[str, Clipping] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +155,8 @@ class PredictorInfo:
         prior: Prediction for an example without any modality, (k) or ().
         preprocessing: How inputs are made from files.
         identity: The run.
+        train_ids: Hashes of the ids of the training examples, see `hashed_id`; [] if
+            these do not have names.
     """
 
     title: str
@@ -139,10 +167,25 @@ class PredictorInfo:
     prior: list[float] | float
     preprocessing: Preprocessing
     identity: RunIdentity
+    train_ids: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         check(self.task.label in self.labels, "task: label is not in labels")
         names_match(self.inputs, self.identity.data.inputs, "inputs")
+
+
+def hashed_id(name: str) -> str:
+    """Returns a hash of the id of an example, which may be the name of a person.
+
+    Example:
+        >>> from mmfusion_jax.results.predictor_file import hashed_id
+        >>> hashed_id("clip 7")
+        'd15b8410250af904'
+
+    Args:
+        name: The id.
+    """
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def read_predictor(folder: Path) -> PredictorInfo | None:

@@ -11,6 +11,7 @@ from mmfusion_jax.results.predictor_file import (
     PREDICTOR_FILE,
     ArraySpec,
     PredictorInfo,
+    hashed_id,
 )
 from mmfusion_jax.results.run_identity import RunIdentity
 from mmfusion_jax.tasks import Task
@@ -52,6 +53,7 @@ def predictor_info(data: Dataset, task: Task, identity: RunIdentity) -> Predicto
         prior=task.prior(data.label("train", task.label)).tolist(),
         preprocessing=data.preprocessing,
         identity=identity,
+        train_ids=[hashed_id(str(name)) for name in data.example_ids.get("train", ())],
     )
 
 

@@ -7,10 +7,12 @@ from html.parser import HTMLParser
 
 import jinja2
 import msgspec
+import numpy as np
 import pytest
 import sample_results
 from sample_results import INFOS, SCORES, spread
 
+from mmfusion_jax.metrics.calibration import calibrate
 from mmfusion_jax.metrics.regression import MAE, RMSE
 from mmfusion_jax.metrics.score_info import LOSS
 from mmfusion_jax.report import formatting, write_report
@@ -22,10 +24,12 @@ from mmfusion_jax.results import (
     model_result,
     run_identity,
 )
+from mmfusion_jax.results.calibration_file import CALIBRATION_FILE, read_calibration
 from mmfusion_jax.results.experiment_result import ExperimentResult, MeanStd
 from mmfusion_jax.results.gradients_result import GradientsResult
-from mmfusion_jax.results.json_file import to_json
+from mmfusion_jax.results.json_file import to_json, write_json
 from mmfusion_jax.results.metrics_file import MetricsLine
+from mmfusion_jax.results.model_result import TaskInfo
 from mmfusion_jax.training.timing import StepTimer
 
 pytestmark = pytest.mark.versions
@@ -504,3 +508,71 @@ def test_a_metric_from_outside_is_shown_with_its_label_unit_and_direction(
     assert "test RMSE (lower is better)" in text
     assert "2.000 audio only" in text
     assert RMSE.definition in text and "rmse" not in text and "123.4" not in text
+
+
+def calibrated(folder, result: dict, kind: str, scale: float = 1.0) -> dict:
+    """Writes the calibration of made-up predictions into the folder of every run."""
+    result = full(result, kind)
+    result["runs"][0]["folder"], result["runs"][1]["folder"] = "a", "b"
+    classes = {"classification": {"classes": ["no", "yes"]}, "regression": {}}
+    limits = (-3.0, 3.0) if kind == "regression" else None
+    task = TaskInfo("joy", kind, range=limits, **classes[kind])  # pyright: ignore
+    for seed, run in enumerate(result["runs"]):
+        rng = np.random.default_rng(seed)
+        parts = []
+        for count in (100, 200):
+            truth = rng.integers(0, 2, count)
+            logits = np.eye(2)[truth] + rng.normal(0, 1, (count, 2))
+            scores = {"truth": truth, "prediction": truth + rng.normal(0, 1, count)}
+            plain = {"truth": truth, "prediction": 5 * scale * logits}
+            parts.append(scores if kind == "regression" else plain)
+        (folder / run["folder"]).mkdir(exist_ok=True)
+        found = calibrate(task, *parts)
+        write_json(folder / run["folder"] / CALIBRATION_FILE, found)
+    return result
+
+
+def test_calibration_of_classes(tmp_path, result):
+    result = calibrated(tmp_path, result, "classification")
+    page = written(tmp_path, result)
+    text = " ".join(Seen(page).text.split())
+    assert (
+        "<h2>Calibration</h2>" in page and "the 200 test examples, mean over 2" in text
+    )
+    found = [read_calibration(tmp_path / run["folder"]) for run in result["runs"]]
+    tests = [one.test for one in found if one and one.test]
+    before, after = (
+        [getattr(t, n) for t in tests] for n in ("ece_uncalibrated", "ece")
+    )
+    # The logits are five times too large.
+    assert np.mean(before) > 2 * np.mean(after)
+    assert f"of the model {100 * np.mean(before):.1f} %" in text
+    assert f"calibrated {100 * np.mean(after):.1f} %" in text
+    assert f"± {100 * np.std(after, ddof=1):.1f} " in text
+    for i, nominal in enumerate(("80.0", "90.0", "95.0")):
+        measured = np.mean([t.coverage[i].measured for t in tests])
+        size = np.mean([t.coverage[i].size for t in tests])
+        assert f"{nominal} % {100 * measured:.1f} %" in text and f"{size:.3f}" in text
+    assert "It is fitted to 100 validation examples" in text
+    assert (
+        'aria-label="accuracy of predictions of this confidence: of the model' in page
+    )
+
+
+def test_calibration_of_scores(tmp_path, result):
+    page = written(tmp_path, calibrated(tmp_path, result, "regression"))
+    text = " ".join(Seen(page).text.split())
+    assert "The interval around a predicted score" in text and "mean width" in text
+    assert "Expected calibration error" not in text and "confidence:" not in page
+
+
+def test_runs_without_calibration_show_none(tmp_path, result):
+    assert "Calibration" not in written(tmp_path, result)
+
+
+def test_files_of_a_run_are_listed(tmp_path, result):
+    (tmp_path / "predictions.csv").touch()
+    result["runs"][0]["folder"] = "."
+    text = " ".join(Seen(written(tmp_path, result)).text.split())
+    assert "predictions.csv label, prediction and probabilities of every" in text
+    assert "calibration.json" not in text

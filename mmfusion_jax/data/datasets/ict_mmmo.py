@@ -14,7 +14,7 @@ from mmfusion_jax.data.preprocessing import RunningMoments, Standardizer
 from mmfusion_jax.data.splits import SPLITS, check_protocol, cross_validation_split
 from mmfusion_jax.errors import ConfigError, DataError, join_names, shown
 from mmfusion_jax.option_types import Range
-from mmfusion_jax.results.predictor_file import Preprocessing
+from mmfusion_jax.results.predictor_file import Clipping, Preprocessing
 from mmfusion_jax.safe_load.npz import check_finite, read_from
 
 SCORE, POSITIVE = "score", "positive"
@@ -131,9 +131,8 @@ def load_ict_mmmo(
     train = rows["train"]
     # COVAREP features have outliers of up to 64 standard deviations, which would
     # determine mean and standard deviation.
-    raw["audio"] = _clip(
-        raw["audio"], raw["audio"][train][masks["audio"][train]], clip_quantile
-    )
+    low, high = _quantiles(raw["audio"][train][masks["audio"][train]], clip_quantile)
+    raw["audio"] = np.clip(raw["audio"], low, high)
     standardizers = {n: _standardizer(x, masks[n], train) for n, x in raw.items()}
     inputs = {n: _standardize(x, masks[n], standardizers[n]) for n, x in raw.items()}
     labels = {SCORE: score, POSITIVE: (score > TARGET.neutral).astype(np.int32)}
@@ -158,7 +157,8 @@ def load_ict_mmmo(
         },
         example_ids=ids,
         preprocessing=Preprocessing(
-            {name: one.scaling for name, one in standardizers.items() if one}
+            {name: one.scaling for name, one in standardizers.items() if one},
+            clipping={"audio": Clipping(low.tolist(), high.tolist())},
         ),
     )
 
@@ -184,10 +184,10 @@ def _fold_rows(
     return {split: np.array(chosen) for split, chosen in splits.items()}
 
 
-def _clip(x: np.ndarray, valid: np.ndarray, quantile: float) -> np.ndarray:
-    """Clips (n t f) at the quantiles of each feature over the valid steps (n f)."""
+def _quantiles(valid: np.ndarray, quantile: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a low and a high quantile of each feature of (n f) steps, (f) each."""
     low, high = np.quantile(valid, [quantile, 1 - quantile], axis=0).astype(np.float32)
-    return np.clip(x, low, high)
+    return low, high
 
 
 def _standardizer(

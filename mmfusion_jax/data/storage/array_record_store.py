@@ -35,7 +35,6 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_info import DatasetIdentity
 
 from mmfusion_jax.data.array_hashes import update_hash
-from mmfusion_jax.data.storage.worker_pool import check_not_importing_main
 from mmfusion_jax.errors import DataError, shorten, shown, shown_name
 from mmfusion_jax.results.run_identity import sha256_json
 
@@ -387,12 +386,7 @@ def _write_splits(
 
 @contextlib.contextmanager
 def lock_store(folder: Path) -> Iterator[None]:
-    """Locks the store `folder` exclusively; a process that dies releases the lock.
-
-    Raises:
-        RuntimeError: A worker process runs a script again that has no main guard.
-    """
-    check_not_importing_main()
+    """Locks the store `folder` exclusively; a process that dies releases the lock."""
     path = folder.parent / f".{folder.name}.lock"
     # The file of the lock is never deleted: a process that waits for the deleted file
     # and one that creates a new one would both hold a lock. The first attempt does not

@@ -5,12 +5,15 @@ is killed on timeout, the files in flight are retried one by one, and the failin
 is reported.
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
 import multiprocessing
 import os
 import signal
+import sys
+import types
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -93,23 +96,6 @@ def map_in_processes(
                 yield result
 
 
-def check_not_importing_main() -> None:
-    """Raises in a worker process that still imports the main module of its parent.
-
-    Each worker runs a script again that starts workers without a main guard. It must
-    then not wait for anything that the parent holds, such as the lock of a store: the
-    parent waits for the worker, so both would wait forever. The error ends the worker,
-    and the parent reports D24.
-
-    Raises:
-        RuntimeError: The main module has no guard.
-    """
-    # A private attribute of Python's class, which Python itself checks in the same way
-    # before a worker starts a process; a version without it is not checked here.
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise RuntimeError('the main module has no `if __name__ == "__main__":`')
-
-
 def _pool(
     work: Callable[[Job], Result],
     jobs: Sequence[Job],
@@ -157,16 +143,33 @@ def _one_by_one(
 
 
 def _check(pool: ProcessPoolExecutor) -> None:
-    """Starts one worker, so that a failing start is not reported as a bad file."""
+    """Starts the workers, so that a failing start is not reported as a bad file."""
     try:
-        pool.submit(os.getpid).result()
+        with _without_main_module():
+            started = pool.submit(os.getpid)
+        started.result()
     except BrokenProcessPool as error:
         raise DataError(
             "D24",
             "the worker processes that decode clips cannot be started.",
-            'in a script, put the call under `if __name__ == "__main__":`; '
-            "or pass workers=0",
+            "pass workers=0 to decode in this process",
         ) from error
+
+
+@contextlib.contextmanager
+def _without_main_module() -> Iterator[None]:
+    """Hides the script of the user from processes that are started.
+
+    A spawned process imports the main module, which would run a script without
+    `if __name__ == "__main__":` once more, in every worker. The workers do not need it:
+    their jobs are functions of this package.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _timed(work: Callable[[Job], Result], job: Job, timeout: float) -> Result | Failure:
