@@ -9,7 +9,7 @@ from media_files import RATE, write_flash_and_beep
 from mmfusion_jax.data.media.decode import AudioSampling, FrameSampling, read
 from mmfusion_jax.data.media.frame_headers import frame_size
 from mmfusion_jax.data.media.resize import SquareResize
-from mmfusion_jax.data.media.truncation import check_complete
+from mmfusion_jax.data.media.truncation import check_complete, shown_size
 from mmfusion_jax.errors import DataError
 
 pytestmark = pytest.mark.versions
@@ -199,3 +199,10 @@ def test_a_void_at_the_end_of_matroska_is_deleted_content(tmp_path):
     path.write_bytes(whole + bytes(40000))
     with pytest.raises(DataError, match="are zeros"):
         check_complete(path)
+
+
+def test_sizes_are_in_a_unit_in_which_they_are_not_0():
+    assert shown_size(1) == "1 byte" and shown_size(12) == "12 bytes"
+    assert shown_size(353_000) == "0.353 MB"
+    assert shown_size(3_500_000, 7_100_000) == "3.5 of 7.1 MB"
+    assert shown_size(999_990, 1_000_000) == "0.999990 of 1.000000 MB"

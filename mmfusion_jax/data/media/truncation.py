@@ -60,7 +60,12 @@ def truncated(path: Path, what: str, fix: str = _SHORTER) -> DataError:
 
 
 def shown_size(size: int, total: int | None = None) -> str:
-    """Returns a size in MB, such as "0.353 MB", or "3.5 of 7.1 MB" with a total."""
+    """Returns a size in MB, such as "0.353 MB", or "3.5 of 7.1 MB" with a total.
+
+    Less than 1000 bytes are "12 bytes".
+    """
+    if total is None and size < 1000:
+        return f"{size} byte{'s' * (size != 1)}"
     largest = size if total is None else total
     decimals = 3 if largest < 1e6 else 1
     if total is not None and total - size < 10 ** (6 - decimals):
