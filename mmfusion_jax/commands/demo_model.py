@@ -26,15 +26,11 @@ from mmfusion_jax.errors import (
     shorten,
     shown_name,
 )
+from mmfusion_jax.inference.clip_inputs import ClipInput, has_features
 from mmfusion_jax.inference.prediction import Prediction
 from mmfusion_jax.inference.predictor import Predictor
-from mmfusion_jax.inference.raw_inputs import (
-    ClipInput,
-    InputReader,
-    RawExample,
-    UnusableInput,
-    has_features,
-)
+from mmfusion_jax.inference.raw_example import RawExample, UnusableInput
+from mmfusion_jax.inference.raw_inputs import InputReader
 from mmfusion_jax.metrics.score_info import ScoreInfo
 from mmfusion_jax.report import formatting
 from mmfusion_jax.report.page import render

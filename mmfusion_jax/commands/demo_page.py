@@ -15,7 +15,7 @@ from mmfusion_jax.errors import (
     missing_dependency,
     shown,
 )
-from mmfusion_jax.inference.raw_inputs import FEATURE_SUFFIXES
+from mmfusion_jax.inference.clip_inputs import FEATURE_SUFFIXES
 
 GRADIO = "gradio"
 MAJOR = "6"

@@ -116,8 +116,8 @@ def words(text: str) -> list[str]:
 def _load(command: ParsedCommand) -> "tuple[Predictor, list[Any]]":
     """Returns the predictor and its inputs."""
     from mmfusion_jax.config.spec import DistributedSpec
+    from mmfusion_jax.inference.clip_inputs import ClipInput
     from mmfusion_jax.inference.predictor import load
-    from mmfusion_jax.inference.raw_inputs import ClipInput
     from mmfusion_jax.runner.runtime import initialize
 
     text = command.flags["text"]

@@ -11,17 +11,17 @@ PUBLIC = by_name(
         "mmfusion_jax.inference.prediction:WithoutModality",
         "mmfusion_jax.inference.predictor:Predictor",
         "mmfusion_jax.inference.predictor:load",
-        "mmfusion_jax.inference.raw_inputs:ClipInput",
+        "mmfusion_jax.inference.clip_inputs:ClipInput",
     )
 )
 """Public name -> import path."""
 
 if TYPE_CHECKING:
+    from mmfusion_jax.inference.clip_inputs import ClipInput as ClipInput
     from mmfusion_jax.inference.export_run import export as export
     from mmfusion_jax.inference.prediction import Prediction as Prediction
     from mmfusion_jax.inference.prediction import WithoutModality as WithoutModality
     from mmfusion_jax.inference.predictor import Predictor as Predictor
     from mmfusion_jax.inference.predictor import load as load
-    from mmfusion_jax.inference.raw_inputs import ClipInput as ClipInput
 else:
     __getattr__, __dir__, __all__ = attach(__name__, PUBLIC)

@@ -30,16 +30,10 @@ from mmfusion_jax.errors import (
     suggest,
     type_name,
 )
+from mmfusion_jax.inference.clip_inputs import clips_of_table, has_features, user_path
 from mmfusion_jax.inference.predictor import Predictor, stack
-from mmfusion_jax.inference.raw_inputs import (
-    SPEAKER,
-    RawExample,
-    ReadInput,
-    UnusableInput,
-    clips_of_table,
-    has_features,
-    user_path,
-)
+from mmfusion_jax.inference.raw_example import RawExample, ReadInput, UnusableInput
+from mmfusion_jax.inference.raw_inputs import SPEAKER
 from mmfusion_jax.metrics.calibration import answers, measure_calibration
 from mmfusion_jax.metrics.nonfinite import rows_are_finite
 from mmfusion_jax.metrics.predictions_table import PREDICTIONS_CSV

@@ -28,19 +28,16 @@ from mmfusion_jax.errors import (
     shown_name,
     type_name,
 )
-from mmfusion_jax.inference.prediction import Prediction, PredictionBuilder
-from mmfusion_jax.inference.program import PLATFORMS, predict_batch
-from mmfusion_jax.inference.raw_inputs import (
-    MAX_LISTED,
+from mmfusion_jax.inference.clip_inputs import (
     ClipInput,
-    InputReader,
-    RawExample,
-    ReadInput,
-    UnusableInput,
     expand_clips,
     has_features,
     user_path,
 )
+from mmfusion_jax.inference.prediction import Prediction, PredictionBuilder
+from mmfusion_jax.inference.program import PLATFORMS, predict_batch
+from mmfusion_jax.inference.raw_example import RawExample, ReadInput, UnusableInput
+from mmfusion_jax.inference.raw_inputs import MAX_LISTED, InputReader
 from mmfusion_jax.inference.trained_run import TrainedRun, read_trained_run
 from mmfusion_jax.types import Batch, Outputs, PyTree
 

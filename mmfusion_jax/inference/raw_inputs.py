@@ -2,13 +2,11 @@
 
 import dataclasses
 import functools
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import msgspec
 import numpy as np
 
 from mmfusion_jax.config.spec import ExperimentSpec
@@ -19,31 +17,12 @@ from mmfusion_jax.data.feature_files.feature_arrays import (
     FeatureSplit,
     read_feature_arrays,
 )
-from mmfusion_jax.data.media.clip_files import MEDIA_SUFFIXES, ClipFolder
-from mmfusion_jax.data.media.clip_spec import (
-    ClipSpec,
-    Decoded,
-    DecodeJob,
-    decode_job,
-)
-from mmfusion_jax.data.media.csv_text import read_csv
-from mmfusion_jax.data.media.decode_clips import ClipSource
-from mmfusion_jax.data.media.resize import (
-    FULL_FRAME,
-    RESIZE_MODES,
-    SquareResize,
-)
-from mmfusion_jax.data.media.transcripts import TranscriptCleaner
-from mmfusion_jax.data.media.wordpiece import WordPiece
 from mmfusion_jax.data.preprocessing import (
-    PixelStandardizer,
     pad_or_truncate,
     scaler_of,
 )
-from mmfusion_jax.data.storage.worker_pool import Failure, map_in_processes
 from mmfusion_jax.errors import (
     DataError,
-    UserError,
     join_names,
     shorten,
     shown,
@@ -52,6 +31,9 @@ from mmfusion_jax.errors import (
     suggest,
     type_name,
 )
+from mmfusion_jax.inference.clip_inputs import ClipInput
+from mmfusion_jax.inference.clip_reader import ClipReader
+from mmfusion_jax.inference.raw_example import RawExample, ReadInput, UnusableInput
 from mmfusion_jax.results.predictor_file import PredictorInfo
 from mmfusion_jax.safe_load.npz import read_npz
 from mmfusion_jax.types import Batch
@@ -61,118 +43,7 @@ MASK = "_mask"
 LABELS = ("label", "score")
 """Names of the labels of an .npz file, beside that of the label itself."""
 
-FEATURE_SUFFIXES = (".npz", ".pkl", ".pickle", ".p")
 MAX_LISTED = 20
-
-
-@dataclasses.dataclass(frozen=True)
-class ClipInput:
-    """A clip, or a segment of one, with its transcript.
-
-    Example:
-        >>> import mmfusion_jax as mmf
-        >>> mmf.inference.ClipInput("talk.mp4", text="so good", start=1.5, end=3).key
-        'talk.mp4@1.5-3'
-
-    Attributes:
-        file: The video or audio file.
-        text: Transcript; "" if there is none.
-        start: Start of the segment, in seconds.
-        end: End of the segment; None is the end of the file.
-        name: Name of the file in results; "" is its path.
-    """
-
-    file: str | os.PathLike[str]
-    text: str = ""
-    start: float = 0.0
-    end: float | None = None
-    name: str = ""
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.file, str | os.PathLike):
-            raise DataError(
-                "D26", f"ClipInput: file is {type_name(self.file)}.", "a path"
-            )
-        if not isinstance(self.text, str):
-            raise DataError(
-                "D26",
-                f"{shorten(self.named)}: text is {type_name(self.text)}.",
-                'a str; "" is none',
-            )
-        end = math.inf if self.end is None else self.end
-        times = isinstance(self.start, int | float) and isinstance(end, int | float)
-        if not times or not 0 <= self.start < end or self.start == math.inf:
-            raise DataError(
-                "D26",
-                f"{shorten(self.named)}: start={shown(self.start)}, "
-                f"end={shown(self.end)} is not a segment.",
-                "0 <= start < end, in seconds",
-            )
-
-    @property
-    def path(self) -> Path:
-        """The path of the file."""
-        return user_path(self.file)
-
-    @property
-    def named(self) -> str:
-        """The file, for messages."""
-        return shorten(shown_path(self.name or os.fspath(self.file)))
-
-    @property
-    def key(self) -> str:
-        """File name with the segment."""
-        return (self.name or os.fspath(self.file)) + self.segment
-
-    @property
-    def segment(self) -> str:
-        """The segment, such as "@1.5-3"; "" for the entire file."""
-        if self.end is None and not self.start:
-            return ""
-        # As those of labels.csv.
-        end = "" if self.end is None else f"{self.end:.10g}"
-        return f"@{self.start:.10g}-{end}"
-
-
-@dataclasses.dataclass(frozen=True)
-class RawExample:
-    """One example, scaled and padded as in the training.
-
-    Attributes:
-        id: Its name.
-        inputs: Modality -> values (t ...).
-        masks: Modality -> valid steps (t) bool; all False for a missing modality.
-        remarks: What was found when it was read.
-        labels: Name -> label, as the file has it; {} without any.
-        speaker: Name of the speaker; "" if it is unknown.
-        split: Its split, of a file with splits; "" without.
-    """
-
-    id: str
-    inputs: Mapping[str, np.ndarray]
-    masks: Mapping[str, np.ndarray]
-    remarks: tuple[str, ...] = ()
-    labels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    speaker: str = ""
-    split: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class UnusableInput:
-    """An input that could not be read; the others can be predicted.
-
-    Attributes:
-        id: Its name.
-        error: The reason.
-        split: Its split, of a file with splits; "" without.
-    """
-
-    id: str
-    error: UserError
-    split: str = ""
-
-
-ReadInput: TypeAlias = RawExample | UnusableInput
 
 
 class InputReader:
@@ -235,46 +106,13 @@ class InputReader:
         Raises:
             DataError: The model was not trained on clips.
         """
-        decoding = self.info.preprocessing.decoding
-        if decoding is None:
-            raise DataError(
-                "D26",
-                f"{shorten(clips[0].named)} is a clip, but the model was trained on "
-                f"{shorten(self.info.title)}, which are features: "
-                f"{self._usage_line()}.",
-                "give their features, as an .npz file or as arrays",
-            )
-        if (mode := decoding.crop.get("mode", "center_crop")) not in RESIZE_MODES:
-            raise DataError(
-                "D26",
-                f"{shorten(clips[0].named)}: the frames of the training were cropped "
-                f"to the {shorten(mode)}, which a new clip does not have.",
-                "train with --config.data.landmarks_dir= to predict clips",
-            )
-        # Lists of JSON become tuples.
-        spec = msgspec.convert(decoding.spec, ClipSpec)
-        present = [_is_file(clip.path) for clip in clips]
-        jobs = [
-            self._job(clip, spec, decoding.crop)
-            for clip, there in zip(clips, present, strict=True)
-            if there
-        ]
-        work = functools.partial(decode_job, spec)
-        results = map_in_processes(
-            work, jobs, workers=self._count(jobs), timeout=self.timeout
-        )
-        for clip, there in zip(clips, present, strict=True):
-            if not there:
-                yield UnusableInput(clip.key, _not_found(clip))
-                continue
-            result = next(results)
-            if isinstance(result, Failure):
-                error = DataError(
-                    "D31", f"{shorten(clip.named)}: {shorten(result.reason)}"
-                )
-                yield UnusableInput(clip.key, error)
-            else:
-                yield self._example(clip, spec, result)
+        return self._clips.read(clips)
+
+    @functools.cached_property
+    def _clips(self) -> ClipReader:
+        """Decodes clips."""
+        line = self._usage_line()
+        return ClipReader(self.info, self.modalities, line, self.workers, self.timeout)
 
     def read_arrays(
         self,
@@ -610,210 +448,6 @@ class InputReader:
             shape = " ".join(["t", *map(str, spec.shape[1:])])
             parts.append(f"{shown_name(modality)} ({shape}) {shown_name(spec.dtype)}")
         return ", ".join(parts)
-
-    def _count(self, jobs: Sequence[DecodeJob]) -> int | None:
-        """Returns the number of processes for some clips."""
-        if self.workers is not None:
-            return self.workers
-        return min(len(jobs), os.cpu_count() or 1)
-
-    def _job(
-        self, clip: ClipInput, spec: ClipSpec, crop: Mapping[str, Any]
-    ) -> DecodeJob:
-        """Returns the job that decodes a clip."""
-        mode, box = crop.get("mode", "center_crop"), crop.get("box", FULL_FRAME)
-        # Noise depends on the key, which in the training was relative to the folder.
-        return DecodeJob(
-            (clip.name or clip.path.name) + clip.segment,
-            clip.path,
-            clip.path,
-            SquareResize(spec.size, mode, tuple(box)),
-            clip.start,
-            clip.end,
-            image_transform=SquareResize(spec.image_size, mode, tuple(box)),
-        )
-
-    def _example(self, clip: ClipInput, spec: ClipSpec, decoded: Decoded) -> RawExample:
-        """Returns a decoded clip as an example, like `ClipSource` in the training."""
-        info = self.info.preprocessing
-        scalers = {name: scaler_of(one) for name, one in info.scaling.items()}
-        pixels = scalers.get("video") or scalers.get("image")
-        audio = scalers.get("audio")
-        steps = self.info.inputs["audio"].shape[0] if "audio" in self.info.inputs else 1
-        records: Any = [decoded.record]
-        source = ClipSource(
-            records,
-            [0],
-            {},
-            spec,
-            steps,
-            [""],
-            [audio] if audio is not None else [],
-            pixels if isinstance(pixels, PixelStandardizer) else None,
-            self._token_ids(clip.text) if "text" in self.info.inputs else None,
-        )
-        example = source[0]
-        remarks = [remark.text for remark in decoded.remarks]
-        if (
-            "audio" in self.modalities
-            and (steps_read := len(decoded.record["audio"])) > steps
-        ):
-            remarks.append(
-                f"the audio has {steps_read:d} steps: the first {steps:d}, the longest "
-                "in the training data, are used"
-            )
-        if clip.text and "text" not in self.modalities:
-            remarks.append("the model does not read text")
-        take = lambda part: {name: example[part][name] for name in self.modalities}
-        return RawExample(clip.key, take("inputs"), take("masks"), tuple(remarks))
-
-    def _token_ids(self, text: str) -> tuple[np.ndarray, np.ndarray] | None:
-        """Returns ids and mask of a transcript, (1 t) each."""
-        stored = self.info.preprocessing.tokenizer
-        if stored is None:
-            return None
-        cleaner = TranscriptCleaner(**stored.options)
-        cleaned = cleaner(text.lower() if stored.lowercase else text)
-        ids, mask = self._tokenizer(cleaned, stored.length)
-        return ids[None], mask[None]
-
-    @functools.cached_property
-    def _tokenizer(self) -> WordPiece:
-        """The tokenizer of the training transcripts."""
-        stored = self.info.preprocessing.tokenizer
-        assert stored is not None  # its caller has looked
-        return WordPiece(stored.vocabulary, stored.lowercase)
-
-
-def user_path(path: str | os.PathLike[str]) -> Path:
-    """Returns a path of the user; unlike `Path.expanduser` without an exception."""
-    return Path(os.path.expanduser(os.fspath(path)))
-
-
-def has_features(path: Path) -> bool:
-    """Returns whether a path is a file of features, or a folder of such files."""
-    if os.path.isdir(path):  # False for what cannot be a path
-        names = [name.lower() for name in os.listdir(path)]
-        clips = "labels.csv" in names or any(map(_is_clip, names))
-        return not clips and any(name.endswith(FEATURE_SUFFIXES) for name in names)
-    return path.suffix.lower() in FEATURE_SUFFIXES
-
-
-def _is_clip(name: str) -> bool:
-    """Returns whether a file is a clip by its name."""
-    return os.path.splitext(name)[1].lower() in MEDIA_SUFFIXES
-
-
-def expand_clips(path: Path, text_column: str = "text") -> list[ClipInput]:
-    """Returns the clips that a path stands for.
-
-    Args:
-        path: A video or audio file, a folder of such files, or a labels.csv, or a
-            folder with one: its columns file, text, start and end are read.
-        text_column: Name of the column with the transcripts.
-
-    Raises:
-        DataError: The folder has no clip, or the table is malformed.
-    """
-    path = user_path(path)
-    if path.suffix.lower() == ".csv":
-        return [clip for clip, _ in clips_of_table(path, text_column)]
-    if not os.path.isdir(path):
-        return [ClipInput(path)]
-    if _is_file(path / "labels.csv"):
-        return [clip for clip, _ in clips_of_table(path / "labels.csv", text_column)]
-    files = ClipFolder(path).media
-    if not files:
-        raise DataError(
-            "D30",
-            f"folder {shown_path(path)} has no video or audio file.",
-            f"files such as {join_names(sorted(MEDIA_SUFFIXES)[:8])}",
-        )
-    return [ClipInput(path / file, name=file) for file in files]
-
-
-def clips_of_table(
-    table: Path, text_column: str = "text"
-) -> list[tuple[ClipInput, dict[str, str]]]:
-    """Returns the clips of a labels.csv with the cells of their rows by column.
-
-    A file that does not exist is kept: it is an error of its clip alone.
-
-    Args:
-        table: The table, in the folder of the clips.
-        text_column: Name of the column with the transcripts.
-
-    Raises:
-        DataError: The table is malformed.
-    """
-    content = read_csv(table)
-    known = ("file", text_column, *SPAN)
-    # Case is ignored, as in the training.
-    lower = {name.casefold(): name for name in known}
-    names = [lower.get(name.casefold(), name) for name in content.names]
-    if "file" not in names:
-        raise DataError(
-            "D41",
-            f"{table} has no column 'file'; it has {join_names(content.names)}.",
-            "its columns are file and optionally text, start, end",
-        )
-    folder = ClipFolder(table.parent, outside=True)
-    found = []
-    for line, cells in content.rows:
-        row = dict(zip(names, cells, strict=False))
-        if not (cell := row.get("file", "")):
-            raise DataError("D41", f"{table}, line {line}: 'file' is empty.")
-        start, end = (_seconds(table, line, name, row.get(name)) for name in SPAN)
-        if end is not None and end <= (start or 0.0):
-            raise DataError(
-                "D41",
-                f"{table}, line {line}: end={end:.10g} is not after "
-                f"start={start or 0.0:.10g}.",
-            )
-        file, text = folder.find(cell) or cell, row.get(text_column, "")
-        clip = ClipInput(table.parent / file, text, start or 0.0, end, file)
-        found.append((clip, row))
-    if not found:
-        raise DataError("D41", f"{table} has no rows after its header.")
-    return found
-
-
-SPAN = ("start", "end")
-
-
-def _seconds(table: Path, line: int, name: str, text: str | None) -> float | None:
-    """Returns a time of a table in seconds; None for an empty cell."""
-    if not text:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1e9:
-        raise DataError(
-            "D41",
-            f"{table}, line {line}: {shown_name(name)}={shown(text)} is not a time in "
-            "seconds.",
-            "such as 12.5",
-        )
-    return value
-
-
-def _is_file(path: Path) -> bool:
-    """Returns whether a path is a file; False for one that cannot be a path."""
-    return os.path.isfile(path)
-
-
-def _not_found(clip: ClipInput) -> DataError:
-    """Returns the error for a clip whose file is not there."""
-    path = clip.path
-    reason = ClipFolder(path.parent).why_not_found(path.name)
-    suffix = "" if reason.endswith("?") else "."
-    return DataError(
-        "D30",
-        f"{shorten(clip.named)} {shorten(reason)}{suffix}",
-        "a video or audio file, a folder of these, or a labels.csv",
-    )
 
 
 def _as_array(values: Any) -> np.ndarray:

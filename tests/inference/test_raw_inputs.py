@@ -21,14 +21,9 @@ from mmfusion_jax.data.feature_files.importer import import_file
 from mmfusion_jax.data.fingerprint import fingerprint
 from mmfusion_jax.data.storage.array_record_store import cache_folder
 from mmfusion_jax.errors import DataError
-from mmfusion_jax.inference.raw_inputs import (
-    ClipInput,
-    InputReader,
-    RawExample,
-    UnusableInput,
-    clips_of_table,
-    expand_clips,
-)
+from mmfusion_jax.inference.clip_inputs import ClipInput, clips_of_table, expand_clips
+from mmfusion_jax.inference.raw_example import RawExample, UnusableInput
+from mmfusion_jax.inference.raw_inputs import InputReader
 from mmfusion_jax.results.run_identity import RunIdentity
 from mmfusion_jax.runner.predictor import predictor_info
 from mmfusion_jax.tasks import Classification, Regression

@@ -65,7 +65,7 @@ def shown_size(size: int, total: int | None = None) -> str:
     Less than 1000 bytes are "12 bytes".
     """
     if total is None and size < 1000:
-        return f"{size} byte{'s' * (size != 1)}"
+        return "1 byte" if size == 1 else f"{size} bytes"
     largest = size if total is None else total
     decimals = 3 if largest < 1e6 else 1
     if total is not None and total - size < 10 ** (6 - decimals):
