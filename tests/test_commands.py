@@ -17,6 +17,7 @@ from mmfusion_jax import __main__ as program
 from mmfusion_jax import bench, main
 from mmfusion_jax.cli.command import run_command
 from mmfusion_jax.cli.flags import ParsedCommand
+from mmfusion_jax.commands import doctor
 from mmfusion_jax.config import build_data
 from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.runner.trainer import Trainer
@@ -37,6 +38,7 @@ OPTIONS = {
     "precision.md": FIRST,
     "pretrained.md": f"{MAIN} --config=configs/hetero_fusion_net.py:raw_clips",
     "predict.md": "python -m mmfusion_jax predict --run=runs/clips new.mp4",
+    "export.md": "python -m mmfusion_jax export --run=runs/clips --out=exported",
     "formats.md": "python -m mmfusion_jax data import FILE --dataset=mosi",
 }
 DATA, RUN = 3, 5
@@ -101,6 +103,8 @@ def followed(monkeypatch, cache_dir, tmp_path):
         "mmfusion_jax.commands.benchmark.measure", lambda config, steps: {}
     )
     monkeypatch.setattr("mmfusion_jax.commands.benchmark.show", reached.append)
+    # A minute of training; it has tests of its own.
+    monkeypatch.setattr(doctor, "_self_test", lambda: (None, []))
     monkeypatch.setattr(
         "mmfusion_jax.runner.runtime.initialize", lambda spec, cache=True: None
     )
@@ -134,8 +138,10 @@ def test_it_can_be_typed(command, followed, tmp_path, capsys):
     if code == 0:
         assert not errors
         return
-    assert code in (DATA, RUN), err
     (line,) = errors
+    if "demo" in command and "error[E01]" in line:  # gradio is not in `dev`
+        return
+    assert code in (DATA, RUN), err
     assert re.match(r"error\[(D40|D60|D70|D75|D3\d|K01|K09)\]", line), line
 
 

@@ -18,6 +18,7 @@ from mmfusion_jax.commands import inspect
 from mmfusion_jax.results.model_result import Parameters
 
 ESCAPE = "\x1b[31m\x1b]0;owned\x07\x9b2J\u202e\r\b"
+CR = "\r"
 LONG = f"{ESCAPE}{'x' * 10_000}"
 MARKUP = "[red]x[/red][/bold]"
 LIMIT = 2000
@@ -121,11 +122,12 @@ def test_names_of_files_and_folders(tmp_path, capsys, name):
 @pytest.mark.parametrize(
     ("row", "code"),
     [
-        ((f"{LONG}.wav", "a"), "D42"),
-        ((f"{ESCAPE}\nsecond line.wav", "a"), "D42"),
+        ((f"{LONG.replace(CR, '')}.wav", "a"), "D42"),
+        # A cell of several lines is one whose quotation mark is not closed.
+        ((f"{ESCAPE}\nsecond line.wav", "a"), "D41"),
         (("one.wav", LONG), "D"),
         (("one.wav", MARKUP), "D"),
-        (("two.wav", f"{'a' * 50}{ESCAPE}"), "D07"),
+        (("two.wav", f"{'a' * 50}{ESCAPE.replace(CR, '')}"), "D07"),
     ],
     ids=range(5),
 )

@@ -179,7 +179,7 @@ MISTAKES = {
     ),
     "no aux": (
         [("model", ", vectors)", ")")],
-        part("losses.agreement", "error[C17]", "model output 'audio'", "x, y = (model"),
+        ["error[C17] config.losses.agreement", "model output 'audio'"],
     ),
     "assert": (
         [("model", JOINT, f"assert batch.weight.ndim == 2\n        {JOINT}")],

@@ -289,7 +289,7 @@ def test_a_learned_average_weighs_what_all_say():
             LateFusion(SMALL, 3, "averages"),
             r"(?s)rule='averages'.*did you mean 'average'",
         ),
-        (Unimodal(SMALL, 3), "unimodal with modality"),
+        (Unimodal(SMALL, 3), "unimodal with config.model.modality=''"),
         (ConcatFC(FrozenDict({"text": Steps()}), 3), "encoders has text, "),
     ],
 )
