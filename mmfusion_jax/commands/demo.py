@@ -87,7 +87,9 @@ def _load(command: ParsedCommand, folder: Path) -> "DemoModel":
     """Returns the model with what the page offers."""
     from mmfusion_jax.commands.demo_model import DemoModel
     from mmfusion_jax.inference.predictor import load
+    from mmfusion_jax.runner.runtime import initialize_one_process
 
+    initialize_one_process()
     packages = words(command.flags["packages"])
     predictor = load(command.flags["run"], batch_size=1, packages=packages)
     model = DemoModel(predictor, folder)

@@ -35,7 +35,9 @@ def evaluate_command(command: ParsedCommand) -> int:
     # With --json, stdout has the result alone.
     with contextlib.redirect_stdout(sys.stderr):
         from mmfusion_jax.inference.predictor import load
+        from mmfusion_jax.runner.runtime import initialize_one_process
 
+        initialize_one_process()
         predictor = load(flags["run"], packages=words(flags["packages"]))
         found = predictor.evaluate(flags["data"], split=flags["split"])
     if flags["json"]:

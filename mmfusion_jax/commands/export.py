@@ -8,6 +8,7 @@ import sys
 
 from mmfusion_jax.cli.command import Command
 from mmfusion_jax.cli.flags import Flag, ParsedCommand
+from mmfusion_jax.commands.predict import words
 from mmfusion_jax.errors import ConfigError, printable, shown
 
 
@@ -18,17 +19,19 @@ def export_command(command: ParsedCommand) -> None:
         raise ConfigError("C01", "--run is missing.", "--run=runs/NAME")
     if not flags["out"]:
         raise ConfigError("C01", "--out is missing.", "--out=exported")
-    sizes = [_number(word) for word in _words(flags["batch_sizes"])]
+    sizes = [_number(word) for word in words(flags["batch_sizes"])]
     # With --json, stdout has the result alone.
     with contextlib.redirect_stdout(sys.stderr):
         from mmfusion_jax.inference.export_run import describe, export
+        from mmfusion_jax.runner.runtime import initialize_one_process
 
+        initialize_one_process()
         found = export(
             flags["run"],
             flags["out"],
             batch_sizes=sizes,
-            platforms=_words(flags["platforms"]),
-            packages=_words(flags["packages"]),
+            platforms=words(flags["platforms"]),
+            packages=words(flags["packages"]),
             onnx=flags["onnx"],
         )
     if flags["json"]:
@@ -37,11 +40,6 @@ def export_command(command: ParsedCommand) -> None:
         print(dumps({**vars(found), "folder": str(found.folder)}))
     else:
         print(printable("\n".join(describe(found))))
-
-
-def _words(text: str) -> list[str]:
-    """Returns the words of a flag that are separated by commas."""
-    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _number(word: str) -> int:

@@ -115,13 +115,12 @@ def words(text: str) -> list[str]:
 
 def _load(command: ParsedCommand) -> "tuple[Predictor, list[Any]]":
     """Returns the predictor and its inputs."""
-    from mmfusion_jax.config.spec import DistributedSpec
     from mmfusion_jax.inference.clip_inputs import ClipInput
     from mmfusion_jax.inference.predictor import load
-    from mmfusion_jax.runner.runtime import initialize
+    from mmfusion_jax.runner.runtime import initialize_one_process
 
     text = command.flags["text"]
-    initialize(DistributedSpec("", 1, 0))
+    initialize_one_process()
     predictor = load(
         command.flags["run"],
         batch_size=MAX_BATCH,

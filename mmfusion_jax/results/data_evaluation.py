@@ -88,7 +88,7 @@ class DataEvaluation:
         ...     level=0.95,
         ...     scores={"accuracy": score},
         ... )
-        emotion of new.npz: 40 examples
+        emotion of 'new.npz': 40 examples
           accuracy 0.750 (0.700 to 0.800)
 
     Attributes:

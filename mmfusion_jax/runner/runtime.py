@@ -37,6 +37,11 @@ def initialize(distributed: DistributedSpec, *, cache: bool = True) -> None:
         log(line)
 
 
+def initialize_one_process() -> None:
+    """Prepares this process for a command without a config; see `initialize`."""
+    initialize(DistributedSpec("", 1, 0))
+
+
 def use_compilation_cache() -> None:
     """Keeps compiled programs on disk, if only the user can write the folder.
 

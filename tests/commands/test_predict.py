@@ -14,7 +14,7 @@ from trained_runs import table, train
 
 import mmfusion_jax as mmf
 from mmfusion_jax.__main__ import run as run_words
-from mmfusion_jax.inference.raw_inputs import InputReader
+from mmfusion_jax.inference.clip_reader import ClipReader
 
 pytestmark = pytest.mark.ci
 
@@ -67,7 +67,7 @@ def run(clips, tmp_path_factory) -> Path:
 def decode_here(request, monkeypatch):
     """Decodes in this process, as starting others takes seconds; but in one test."""
     if "in_processes" not in request.node.name:
-        monkeypatch.setattr(InputReader, "_count", lambda *_: 0)
+        monkeypatch.setattr(ClipReader, "_count", lambda *_: 0)
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_clips_in_processes_have_the_predictions_of_the_run(
             assert row["prediction"] == want["prediction"] and row["error"] == ""
             for name in ("p_a", "p_b"):
                 assert float(row[name]) == pytest.approx(float(want[name]), abs=2e-6)
-    monkeypatch.setattr(InputReader, "_count", lambda *_: 0)
+    monkeypatch.setattr(ClipReader, "_count", lambda *_: 0)
     code, out, _ = command("predict", str(clips / "labels.csv"), "--json")
     found = json.loads(out)
     assert code == 0 and len(found["predictions"]) == 12
@@ -166,7 +166,9 @@ def test_wrong_words_are_one_clear_error(clips, command, monkeypatch, words):
     if not link.exists():
         link.symlink_to(clips)
     code, out, err = command("predict", *words)
-    assert code not in (0, 1) and out == "" and err.startswith("error["), err
+    assert code not in (0, 1) and out == "", err
+    lines = err.splitlines()
+    assert lines[lines[0].startswith("device: ")].startswith("error["), err
 
 
 def test_new_labeled_clips_are_scored(run, clips, command):
