@@ -231,6 +231,22 @@ def _p(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else format_number(value)
 
 
+def command_line(words: Sequence[str]) -> str:
+    """Returns the command of a script without folders of one machine.
+
+    Args:
+        words: Arguments of the process, the script included.
+    """
+    # Where a table is written, and where its runs are, changes nothing in it.
+    folders = ("--output", "--runs")
+    kept, skip = [], False
+    for word in words:
+        if not (skip or word.split("=")[0] in folders):
+            kept.append(word)
+        skip = word in folders
+    return shlex.join(["python", *kept])
+
+
 def shared_provenance(results: Sequence[ExperimentResult]) -> dict[str, Any]:
     """Returns data, machine and versions of results, and of the script that read them.
 
@@ -255,7 +271,7 @@ def shared_provenance(results: Sequence[ExperimentResult]) -> dict[str, Any]:
         "versions": first.versions,
         "device": first.device,
         "commits": unique(result.git for result in results),
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command_line(sys.argv),
         "commit": provenance.commit(),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

@@ -363,3 +363,9 @@ def test_a_table_without_runs_replaces_nothing(tmp_path):
     )
     assert "No row of this table has been run." in done.stdout
     assert not list(tmp_path.glob("*.md")) and not list(tmp_path.glob("*.json"))
+
+
+def test_the_command_of_a_table_names_no_folder_of_a_machine():
+    words = ["table.py", "--table=mea_5", "--output", "/a/b", "--runs=/c", "--seeds=3"]
+    found = paired_rows.command_line(words)
+    assert found == "python table.py --table=mea_5 --seeds=3"

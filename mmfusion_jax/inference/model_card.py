@@ -30,7 +30,7 @@ RESPONSIBLE_USE = (
     "datasets (often actors), not about what a person feels. Do not use it to infer "
     "emotions of people at work or in education: in the EU that is prohibited (AI Act "
     "Art. 5(1)(f)) except for medical or safety reasons; other uses on faces, voices "
-    "or physiological signals are high-risk, and people exposed must be told (Art. "
+    "or physiological signals are high-risk, and people exposed must be informed (Art. "
     "50). Get consent, keep recordings local, report per-group errors. Datasets keep "
     "their own licenses; most are non-commercial."
 )
