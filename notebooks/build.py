@@ -3,10 +3,11 @@
     python notebooks/build.py
 
 The source of a notebook is a .py file with cells; the .ipynb beside it, without
-outputs, is the one that Colab opens. The address of the repository and the oldest
-supported versions are defined in pyproject.toml only: this command writes them into the
-first cell of every notebook, which is install_cell.py, and the address into the badges
-of the notebooks and of the README.
+outputs, is the one that Colab opens. Its first code cell is install_cell.py, which
+this command puts in the place of a comment in the .py file. The address of the
+repository and the oldest supported versions are defined in pyproject.toml only: this
+command writes them into that cell, and the address into the badges of the notebooks and
+of the README.
 """
 
 import dataclasses
@@ -66,8 +67,9 @@ def contents(root: Path = ROOT) -> dict[Path, str]:
     for name, setup in NOTEBOOKS.items():
         script = root / "notebooks" / f"{name}.py"
         text = with_badge(script.read_text("utf-8"), name, address)
-        made[script] = with_first_cell(text, first_cell(setup, project, root))
-        made[script.with_suffix(".ipynb")] = as_ipynb(name, made[script])
+        made[script] = text
+        complete = with_first_cell(text, first_cell(setup, project, root))
+        made[script.with_suffix(".ipynb")] = as_ipynb(name, complete)
     readme = root / "README.md"
     made[readme] = badged(readme.read_text("utf-8"), address)
     return made

@@ -18,6 +18,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"  # of the processes that tests start
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from paths import TESTS  # noqa: E402
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 2)
@@ -89,3 +90,13 @@ def real_data() -> Path:
 def golden() -> Path:
     """The folder of golden arrays; its README describes how they were made."""
     return Path(__file__).with_name("golden")
+
+
+@pytest.fixture(scope="session")
+def shim(tmp_path_factory) -> Path:
+    """The library that lets system calls on files fail; it requires gcc."""
+    library = tmp_path_factory.mktemp("shim") / "fault_shim.so"
+    source = TESTS / "fault_shim.c"
+    build = ["gcc", "-O2", "-shared", "-fPIC", source, "-o", library, "-ldl"]
+    subprocess.run(build, check=True)
+    return library

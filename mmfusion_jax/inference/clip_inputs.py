@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmfusion_jax.data.media.clip_files import MEDIA_SUFFIXES, ClipFolder
 from mmfusion_jax.data.media.csv_text import read_csv
+from mmfusion_jax.data.media.labels_csv import segment_name
 from mmfusion_jax.errors import (
     DataError,
     join_names,
@@ -83,11 +84,7 @@ class ClipInput:
     @property
     def segment(self) -> str:
         """The segment, such as "@1.5-3"; "" for the entire file."""
-        if self.end is None and not self.start:
-            return ""
-        # As those of labels.csv.
-        end = "" if self.end is None else f"{self.end:.10g}"
-        return f"@{self.start:.10g}-{end}"
+        return segment_name(self.start, self.end)
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:

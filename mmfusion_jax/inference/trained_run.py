@@ -27,16 +27,14 @@ from mmfusion_jax.results.config_file import CONFIG_FILE, read_config
 from mmfusion_jax.results.experiment_result import read_result
 from mmfusion_jax.results.export_file import is_exported
 from mmfusion_jax.results.json_file import Number
-from mmfusion_jax.results.model_result import RUN_FILE, ModelResult, read_run
+from mmfusion_jax.results.model_result import ModelResult, read_run
 from mmfusion_jax.results.predictor_file import (
     PREDICTOR_FILE,
     PredictorInfo,
     read_predictor,
 )
 from mmfusion_jax.runner.predictor import outline_of
-from mmfusion_jax.runner.run_checkpoints import check_step
-from mmfusion_jax.runner.workdir import CHECKPOINTS
-from mmfusion_jax.training.checkpoint.manager import CheckpointManager
+from mmfusion_jax.runner.run_checkpoints import restore_selected
 from mmfusion_jax.training.state import create_state
 from mmfusion_jax.types import Model, PyTree
 
@@ -111,13 +109,11 @@ def read_trained_run(path: Path, packages: Collection[str] = ()) -> TrainedRun:
     if stage := info.identity.stage:
         spec = unimodal_spec(spec, stage)
     model, abstract = build_for_prediction(spec, info)
-    state = _restore(folder, abstract)
+    state = restore_selected(folder, abstract)
     variables = {"params": state.params, "batch_stats": state.stats}
     result = read_run(folder)
     if result is None:
         remarks = (*remarks, f"the training has not ended: step {int(state.step):d}")
-    else:
-        check_step(folder / RUN_FILE, result.step, int(state.step))
     return TrainedRun(
         folder,
         spec,
@@ -268,30 +264,3 @@ def build_for_prediction(
     one = SingleDeviceSharding(jax.local_devices()[0])
     abstract = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one)
     return model, jax.tree.map(abstract, state)
-
-
-def _restore(folder: Path, abstract: PyTree) -> Any:
-    """Returns the selected state of a run.
-
-    Raises:
-        CheckpointError: The run has no checkpoint.
-    """
-    path = folder / CHECKPOINTS
-    found = None
-    if path.is_dir():
-        with CheckpointManager(path, log=_ignore, read_only=True) as saved:
-            scored = saved.best_step is not None
-            restore = saved.restore_best if scored else saved.restore_latest
-            found = restore(abstract)
-    if found is None:
-        raise CheckpointError(
-            "K01",
-            f"{path} does not contain a checkpoint.",
-            "restore it, or finish the training",
-        )
-    return found[0]
-
-
-def _ignore(line: str) -> None:
-    """Drops lines about corrupted checkpoints: restoring them raises an error."""
-    del line

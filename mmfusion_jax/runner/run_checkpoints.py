@@ -9,12 +9,13 @@ import jax
 import msgspec
 
 from mmfusion_jax.errors import CheckpointError, join_names, shown_name
-from mmfusion_jax.results.model_result import DeviceSpan
+from mmfusion_jax.results.model_result import RUN_FILE, DeviceSpan, read_run
 from mmfusion_jax.results.saved_file import write_saved
 from mmfusion_jax.runner.workdir import CHECKPOINTS
 from mmfusion_jax.training.checkpoint.manager import CheckpointManager
 from mmfusion_jax.training.metrics_log import MetricsLogger
 from mmfusion_jax.training.plan import SelectionState
+from mmfusion_jax.types import PyTree
 
 
 def open_checkpoints(folder: Path) -> CheckpointManager:
@@ -112,6 +113,36 @@ def not_saved(checkpoints: CheckpointManager, step: int) -> CheckpointError:
         f"disk: {join_names(steps)}.",
         f"free disk space or fix the disk, then {how}",
     )
+
+
+def restore_selected(folder: Path, target: PyTree) -> Any:
+    """Returns the selected state of a trained run.
+
+    Args:
+        folder: Folder of the run.
+        target: Shapes, types and shardings of the state.
+
+    Raises:
+        CheckpointError: The folder has no checkpoint, or another one than that of its
+            result.
+    """
+    path = folder / CHECKPOINTS
+    found = None
+    if path.is_dir():
+        with CheckpointManager(path, log=log, read_only=True) as saved:
+            scored = saved.best_step is not None
+            restore = saved.restore_best if scored else saved.restore_latest
+            found = restore(target)
+    if found is None:
+        raise CheckpointError(
+            "K01",
+            f"{path} does not contain a checkpoint.",
+            "restore it, or train with the same config and --workdir",
+        )
+    state = found[0]
+    if (result := read_run(folder)) is not None:
+        check_step(folder / RUN_FILE, result.step, int(state.step))
+    return state
 
 
 def check_step(path: Path, result: int, checkpoint: int) -> None:

@@ -53,15 +53,14 @@ from mmfusion_jax.runner.identity import (
 )
 from mmfusion_jax.runner.predictor import write_predictor
 from mmfusion_jax.runner.run_checkpoints import (
-    check_step,
     device_spans,
     discard_after_missing_best,
     log,
     not_saved,
     open_checkpoints,
     require_saved,
+    restore_selected,
 )
-from mmfusion_jax.runner.workdir import CHECKPOINTS
 from mmfusion_jax.tasks import constant_baseline_scores
 from mmfusion_jax.training.checkpoint.manager import CheckpointManager
 from mmfusion_jax.training.evaluation import collect
@@ -390,22 +389,7 @@ class Trainer:
             CheckpointError: The folder has no checkpoint, or another one than that of
                 its result.
         """
-        path = folder / CHECKPOINTS
-        found = None
-        if path.is_dir():
-            with CheckpointManager(path, log=log, read_only=True) as saved:
-                scored = saved.best_step is not None
-                restore = saved.restore_best if scored else saved.restore_latest
-                found = restore(self.abstract_state)
-        if found is None:
-            raise CheckpointError(
-                "K01",
-                f"{path} does not contain a checkpoint.",
-                "train first, with the same config and --workdir",
-            )
-        if (result := read_run(folder)) is not None:
-            check_step(folder / RUN_FILE, result.step, int(found[0].step))
-        return found[0]
+        return restore_selected(folder, self.abstract_state)
 
     def _start(self, seed: int, pretrained: Sequence[PretrainedModel]):
         """Returns a new state, with encoders and heads of pretrained models."""

@@ -1,14 +1,12 @@
 """An export that is stopped, or has no space, at any call leaves no part of it."""
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from export_trials import FILES
 from fork_server import ForkServer
-from paths import TESTS
 
 ENOSPC = 28
 pytestmark = [
@@ -18,15 +16,6 @@ pytestmark = [
         reason="the fault shim needs Linux and gcc",
     ),
 ]
-
-
-@pytest.fixture(scope="module")
-def shim(tmp_path_factory) -> Path:
-    library = tmp_path_factory.mktemp("shim") / "fault_shim.so"
-    source = TESTS / "fault_shim.c"
-    build = ["gcc", "-O2", "-shared", "-fPIC", source, "-o", library, "-ldl"]
-    subprocess.run(build, check=True)
-    return library
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,11 @@
 """A save is stopped, or fails, before any of its file-system calls; nothing is lost."""
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from fork_server import ForkServer
-from paths import TESTS
 from save_trials import SCORES, fingerprint, leftovers, meta_of, state_of, unequal_steps
 
 from mmfusion_jax.training.checkpoint.manager import CheckpointManager
@@ -17,15 +15,6 @@ pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or shutil.which("gcc") is None,
     reason="the fault shim needs Linux and gcc",
 )
-
-
-@pytest.fixture(scope="module")
-def shim(tmp_path_factory) -> Path:
-    library = tmp_path_factory.mktemp("shim") / "fault_shim.so"
-    source = TESTS / "fault_shim.c"
-    build = ["gcc", "-O2", "-shared", "-fPIC", source, "-o", library, "-ldl"]
-    subprocess.run(build, check=True)
-    return library
 
 
 @pytest.fixture(scope="module")

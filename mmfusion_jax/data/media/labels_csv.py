@@ -82,11 +82,20 @@ class LabelRow:
     @property
     def segment(self) -> str:
         """The segment to use, such as "@1.5-3"; "" for the entire file."""
-        if self.end is None and not self.start:
-            return ""
-        # With the default of 6 digits, segments of a long film would have equal keys.
-        end = "" if self.end is None else f"{self.end:.10g}"
-        return f"@{self.start:.10g}-{end}"
+        return segment_name(self.start, self.end)
+
+
+def segment_name(start: float, end: float | None) -> str:
+    """Returns the name of a segment, such as "@1.5-3"; "" for the entire file.
+
+    Args:
+        start: Start in seconds.
+        end: End in seconds; None is the end of the file.
+    """
+    if end is None and not start:
+        return ""
+    # With the default of 6 digits, segments of a long film would have equal keys.
+    return f"@{start:.10g}-{'' if end is None else format(end, '.10g')}"
 
 
 @dataclasses.dataclass(frozen=True)
