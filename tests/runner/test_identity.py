@@ -19,6 +19,7 @@ from mmfusion_jax.commands.compare import compare_runs
 from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.errors import CheckpointError, ConfigError, MissingDependencyError
+from mmfusion_jax.inference.predictor import load
 from mmfusion_jax.results.config_file import read_config
 from mmfusion_jax.results.model_result import DeviceSpan, read_run
 from mmfusion_jax.results.predictions_file import read_predictions
@@ -273,6 +274,8 @@ def test_a_missing_best_step_is_trained_again(rising, tmp_path, capfd):
     shutil.rmtree(folder / "checkpoints" / "20")
     with pytest.raises(CheckpointError, match="K01.*is of step 20, but .* step 24"):
         evaluate(folder, **RISING)
+    with pytest.raises(CheckpointError, match="K01.*is of step 20, but .* step 24"):
+        load(folder, packages=("tiny_dataset",))
     interrupt(folder, keep=24)
     with pytest.raises(CheckpointError, match="K01.*step 20, the best one of .* 24"):
         train(folder, **RISING)
