@@ -81,7 +81,10 @@ def report_lines(report: "FolderReport") -> Iterator[str]:
             f"lengths: {one.minimum:.2f} to {one.maximum:.2f} s, median "
             f"{one.median:.2f} s, {one.total:.0f} s in all"
         )
-    channels = [f"{n:d} with {count} channels" for count, n in report.channels.items()]
+    channels = [
+        f"{n:d} with {count} channel{'' if count == '1' else 's'}"
+        for count, n in report.channels.items()
+    ]
     suffix = f" ({join_names(channels)})" if channels else ""
     yield f"audio: {report.with_audio:d} clips{suffix}; video: {report.with_video:d}"
     yield from _finding_lines(report)

@@ -258,6 +258,8 @@ def _without(one: "Prediction", modality: str) -> str:
 
 def notes(found: "Sequence[Prediction]", predictor: "Predictor") -> list[str]:
     """Returns sentences about predictions and their run."""
+    from mmfusion_jax.results.summary import FEW_EXAMPLES
+
     run = predictor.run
     lines = [f"run: {run.folder}, step {run.step}", *run.remarks]
     if run.calibration is None:
@@ -267,6 +269,11 @@ def notes(found: "Sequence[Prediction]", predictor: "Predictor") -> list[str]:
             f"calibrated on the {run.calibration.count} validation examples; the "
             "coverage holds for examples that are drawn like these"
         )
+        if run.calibration.count < FEW_EXAMPLES:
+            lines.append(
+                f"warning: {run.calibration.count} validation examples are too few to "
+                "rely on the probabilities"
+            )
     names = _short_names([one.id for one in found])
     for name, one in list(zip(names, found, strict=True))[:20]:
         if one.missing:

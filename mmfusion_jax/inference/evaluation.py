@@ -39,7 +39,6 @@ from mmfusion_jax.metrics.nonfinite import rows_are_finite
 from mmfusion_jax.metrics.predictions_table import PREDICTIONS_CSV
 from mmfusion_jax.metrics.statistics import paired_bootstrap
 from mmfusion_jax.results.data_evaluation import (
-    FEW,
     ClassScores,
     DataEvaluation,
     ScoreInterval,
@@ -48,6 +47,7 @@ from mmfusion_jax.results.data_evaluation import (
 from mmfusion_jax.results.json_file import as_read
 from mmfusion_jax.results.model_result import TaskInfo, read_run
 from mmfusion_jax.results.predictor_file import hashed_id
+from mmfusion_jax.results.summary import FEW_EXAMPLES
 from mmfusion_jax.runner.predictor import outline_of
 from mmfusion_jax.tasks import Task
 from mmfusion_jax.types import Batch, PyTree
@@ -468,7 +468,7 @@ def _class_scores(task: TaskInfo, collected: Collected) -> list[ClassScores]:
         low, high = _wilson(hits, count)
         recall = hits / count if count else None
         precision = hits / predicted if predicted else None
-        few = count < FEW
+        few = count < FEW_EXAMPLES
         found.append(
             ClassScores(name, count, predicted, recall, low, high, precision, few)
         )
@@ -502,7 +502,7 @@ def _speaker_scores(
         only = lambda chosen: {metric: formula(chosen)[metric]}
         score = _scores(only, part, {})[metric]
         count = int(rows.sum())
-        found.append(SpeakerScore(name, count, score, count < FEW))
+        found.append(SpeakerScore(name, count, score, count < FEW_EXAMPLES))
     return found
 
 
@@ -554,7 +554,7 @@ def _ids_by_split(folder: Path) -> dict[str, set[str]]:
 
 def _few(count: int) -> Iterator[str]:
     """Yields a note if there are few examples."""
-    if count < FEW:
+    if count < FEW_EXAMPLES:
         yield (
             f"there are {count:d} examples: one of them is {100 / count:.1f} points of "
             "accuracy, and small differences are chance"

@@ -24,7 +24,8 @@ COVERAGES = (0.8, 0.9, 0.95)
 """Nominal coverages that are measured on the test split."""
 
 MAX_LOG_TEMPERATURE = 5.0
-"""The temperature is within 1/148..148: separable validation data have no minimum."""
+"""The temperature is within 1/148..148: labels without any correct prediction have no
+largest one."""
 
 
 def answers(prediction: np.ndarray, task: TaskInfo) -> np.ndarray:
@@ -53,8 +54,14 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
     Reference:
         Guo et al. 2017, "On Calibration of Modern Neural Networks", Sec. 4.2.
+    Deviation:
+        If every prediction is correct, the likelihood grows without bound as the
+        temperature approaches 0, which would make every probability 1: the temperature
+        is 1 then.
     """
     logits = np.asarray(logits, np.float64)
+    if (logits.argmax(axis=-1) == labels).all():
+        return 1.0
 
     def loss(log_temperature: float) -> float:
         scaled = log_softmax(logits / np.exp(log_temperature), axis=-1)

@@ -6,9 +6,6 @@ from mmfusion_jax.errors import shown_name, shown_path
 from mmfusion_jax.results.calibration_file import CalibrationTest
 from mmfusion_jax.results.json_file import Number
 
-FEW = 30
-"""Scores of fewer examples are marked: one example changes them much."""
-
 
 @dataclass(frozen=True)
 class ScoreInterval:

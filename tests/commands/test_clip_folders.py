@@ -46,7 +46,7 @@ def test_a_report_of_a_good_folder(folder, capsys):
     )
     assert "speakers: 4: s0 (6), s1 (4), s2 (2), s3 (2)" in lines
     assert "lengths: 0.50 to 1.60 s, median 1.00 s, 14 s in all" in lines
-    assert "audio: 14 clips (14 with 1 channels); video: 1" in lines
+    assert "audio: 14 clips (14 with 1 channel); video: 1" in lines
     assert "remark: 1 clips have silent audio: silent.wav" in lines
     assert "remark: 2 media files have no row: broken.wav, unnamed.wav" in lines
 

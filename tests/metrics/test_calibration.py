@@ -86,6 +86,12 @@ def test_the_temperature_maximizes_the_likelihood():
     assert loss(best) <= min(loss(best * 1.05), loss(best / 1.05))
 
 
+def test_predictions_that_are_all_correct_are_not_made_certain():
+    logits = np.array([[[1.0, 0.0]], [[0.0, 2.0]]])
+    assert fit_temperature(logits, np.array([[0], [1]])) == 1
+    assert fit_temperature(logits, np.array([[1], [0]])) > 100
+
+
 def test_bins_are_those_of_scikit_learn():
     rng = np.random.default_rng(3)
     confidence = rng.random(1000)
