@@ -133,14 +133,16 @@ def restore_selected(folder: Path, target: PyTree) -> Any:
             scored = saved.best_step is not None
             restore = saved.restore_best if scored else saved.restore_latest
             found = restore(target)
+    result = read_run(folder)
     if found is None:
+        first = "train first" if result is None else "restore it, or train again"
         raise CheckpointError(
             "K01",
             f"{path} does not contain a checkpoint.",
-            "restore it, or train with the same config and --workdir",
+            f"{first}, with the same config and --workdir",
         )
     state = found[0]
-    if (result := read_run(folder)) is not None:
+    if result is not None:
         check_step(folder / RUN_FILE, result.step, int(state.step))
     return state
 
