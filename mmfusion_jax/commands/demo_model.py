@@ -12,7 +12,7 @@ import numpy as np
 
 from mmfusion_jax.commands.demo_preview import Preview, preview
 from mmfusion_jax.commands.demo_recording import complete_recording
-from mmfusion_jax.commands.predict import RESPONSIBLE_USE, answer
+from mmfusion_jax.commands.predict import RESPONSIBLE_USE, answer, calibration_lines
 from mmfusion_jax.config.build import build_task
 from mmfusion_jax.config.build_data import build_dataset
 from mmfusion_jax.data.dataset import Dataset
@@ -332,17 +332,7 @@ class DemoModel:
             )
         if found.missing and (score := self.predictor.score_without(found.missing)):
             lines.append(score.removeprefix(": "))
-        lines += found.remarks
-        if run.calibration is None:
-            cause = "the run has no validation split"
-            cause = "the training has not ended" if run.scores is None else cause
-            lines.append(f"not calibrated: {shorten(cause)}")
-        else:
-            lines.append(
-                f"calibrated on the {run.calibration.count} validation examples; the "
-                "coverage holds for examples that are drawn like these"
-            )
-        return lines
+        return [*lines, *found.remarks, *calibration_lines(run)]
 
     def header(self) -> str:
         """Returns the run and its test scores as HTML."""

@@ -24,6 +24,7 @@ from mmfusion_jax.errors import (
 if TYPE_CHECKING:  # slow to import, and needed only once the flags are valid
     from mmfusion_jax.inference.prediction import Prediction
     from mmfusion_jax.inference.predictor import Predictor
+    from mmfusion_jax.inference.trained_run import TrainedRun
     from mmfusion_jax.results.model_result import TaskInfo
 
 RESPONSIBLE_USE = (
@@ -80,8 +81,8 @@ def predict_command(command: ParsedCommand) -> int:
     if len(failed) == len(found):
         raise _all_failed(failed)
     if flags["json"]:
-        label = run.info.task.label
-        print(dumps(PredictResult(str(run.folder), label, [*run.remarks], found)))
+        label, remarks = run.info.task.label, [*run.remarks, *calibration_lines(run)]
+        print(dumps(PredictResult(str(run.folder), label, remarks, found)))
     elif flags["csv"]:
         write_csv(found, predictor)
     else:
@@ -187,7 +188,6 @@ def show(found: "Sequence[Prediction]", predictor: "Predictor") -> None:
     found = [one for one in found if not one.error]
     run, task = predictor.run, predictor.run.info.task
     calibrated = run.calibration is not None
-    calibrated = run.calibration is not None
     heads = _heads(task, found[0].coverage if calibrated else None)
     left = [m for m in predictor.modalities if any(m in p.without for p in found)]
     heads += [f"without {shown_name(m)}" for m in left]
@@ -256,24 +256,23 @@ def _without(one: "Prediction", modality: str) -> str:
     return f"{shown_name(name)} ({left.change:+.2f})"
 
 
+def calibration_lines(run: "TrainedRun") -> list[str]:
+    """Returns sentences about the calibration of a run, also of one that has none."""
+    from mmfusion_jax.results.calibration_file import calibration_notes
+
+    if run.calibration is not None:
+        return calibration_notes(run.calibration)
+    cause = "the run has no validation split"
+    # The scores are written at the end of the training, as is the calibration.
+    cause = "the training has not ended" if run.scores is None else cause
+    return [f"not calibrated: {shorten(cause)}"]
+
+
 def notes(found: "Sequence[Prediction]", predictor: "Predictor") -> list[str]:
     """Returns sentences about predictions and their run."""
-    from mmfusion_jax.results.summary import FEW_EXAMPLES
-
     run = predictor.run
     lines = [f"run: {run.folder}, step {run.step}", *run.remarks]
-    if run.calibration is None:
-        lines.append("not calibrated: the run has no validation split")
-    else:
-        lines.append(
-            f"calibrated on the {run.calibration.count} validation examples; the "
-            "coverage holds for examples that are drawn like these"
-        )
-        if run.calibration.count < FEW_EXAMPLES:
-            lines.append(
-                f"warning: {run.calibration.count} validation examples are too few to "
-                "rely on the probabilities"
-            )
+    lines += calibration_lines(run)
     names = _short_names([one.id for one in found])
     for name, one in list(zip(names, found, strict=True))[:20]:
         if one.missing:

@@ -18,7 +18,7 @@ from mmfusion_jax.metrics.statistics import paired_bootstrap
 from mmfusion_jax.report import formatting
 from mmfusion_jax.report.scores import SELECTED_CHECKPOINT
 from mmfusion_jax.report.scores import warnings as score_warnings
-from mmfusion_jax.results.calibration_file import Calibration
+from mmfusion_jax.results.calibration_file import Calibration, calibration_notes
 from mmfusion_jax.results.experiment_result import ExperimentResult, MetricInfo
 from mmfusion_jax.results.export_file import ProgramFile
 from mmfusion_jax.results.model_result import ModelResult
@@ -424,7 +424,8 @@ def calibration_lines(
     """Returns sentences about the calibration, and the rows of its coverage."""
     if calibration is None:
         return ["Unknown: the run has no validation split to calibrate on."], []
-    lines = [f"Fitted to {calibration.count:d} validation examples."]
+    notes = (n.removeprefix("warning: ") for n in calibration_notes(calibration))
+    lines = [f"{note[0].upper()}{note[1:]}." for note in notes]
     if calibration.temperature is not None:
         lines.append(
             f"Probabilities are softmax(logits / {calibration.temperature:.4g})."

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmfusion_jax.results.json_file import Number, check, read_json
+from mmfusion_jax.results.summary import FEW_EXAMPLES
 
 CALIBRATION_FILE = "calibration.json"
 
@@ -94,6 +95,21 @@ class Calibration:
         check(temperature is None or temperature > 0, "temperature: not above 0")
         sizes = {len(row) for row in self.nonconformity}
         check(sizes == {self.count} and self.count > 0, "nonconformity: wrong lengths")
+
+
+def calibration_notes(calibration: Calibration) -> list[str]:
+    """Returns how far the calibration of a run can be relied on, as sentences."""
+    count = calibration.count
+    notes = [
+        f"calibrated on the {count:d} validation examples; the coverage holds for "
+        "examples that are drawn like these"
+    ]
+    if count < FEW_EXAMPLES:
+        notes.append(
+            f"warning: {count:d} validation examples are too few to rely on the "
+            "probabilities"
+        )
+    return notes
 
 
 def read_calibration(folder: Path) -> Calibration | None:

@@ -41,7 +41,8 @@ def folds_with_data(
         build_data.check_ids(spec, data)
         data = with_label_warnings(data, spec.data.label)
         if verbose:
-            _print_dataset(data, spec.data.label)
+            for line in dataset_lines(data, spec.data.label):
+                log(line)
         yield list(keys), data
 
 
@@ -57,11 +58,13 @@ def with_label_warnings(data: Dataset, label: str) -> Dataset:
     return dataclasses.replace(data, facts=facts) if found else data
 
 
-def _print_dataset(data: Dataset, label: str) -> None:
-    """Prints which data are used, with the hints and warnings of the dataset."""
+def dataset_lines(data: Dataset, label: str) -> Iterator[str]:
+    """Yields which data are used, with the hints and warnings of the dataset."""
     counts = ", ".join(f"{len(s)} {split}" for split, s in data.sources.items())
-    log(f"data: {data.title}: {counts}; label {shown(label)}")
-    for hint in data.facts.get("hints", ()):
-        log(hint)
+    yield f"data: {data.title}: {counts}; label {shown(label)}"
+    yield from data.facts.get("hints", ())
     for warning in data.facts.get("warnings", ()):
-        log(f"warning: {shorten(warning)}")
+        # A warning that lists clips has several lines.
+        first, *others = warning.split("\n")
+        yield f"warning: {shorten(first)}"
+        yield from map(shorten, others)

@@ -135,11 +135,12 @@ def restore_selected(folder: Path, target: PyTree) -> Any:
             found = restore(target)
     result = read_run(folder)
     if found is None:
-        first = "train first" if result is None else "restore it, or train again"
         raise CheckpointError(
             "K01",
             f"{path} does not contain a checkpoint.",
-            f"{first}, with the same config and --workdir",
+            "train first, with the same config and --workdir"
+            if result is None
+            else "restore it, or train again with another --workdir",
         )
     state = found[0]
     if result is not None:

@@ -108,8 +108,10 @@ def test_one_clip_from_another_folder(run, clips, command, monkeypatch):
     assert code == 0 and "9.mp4" in out and "calibrated on the 3 validation" in out
     assert "AI Act" in out
     code, out, _ = command("predict", "9.mp4", "--leave_out=text,video", "--json")
-    (one,) = json.loads(out)["predictions"]
+    found = json.loads(out)
+    (one,) = found["predictions"]
     assert one["missing"] == ["text", "video"] and one["without"] == {}
+    assert "warning: 3 validation examples are too few" in found["remarks"][-1]
     predictor = mmf.load(run, workers=0)
     whole = predictor.predict("9.mp4")[0]
     assert whole.missing == ["text"]

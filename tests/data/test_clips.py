@@ -14,6 +14,7 @@ from mmfusion_jax.data.media import clip_store, decode_clips
 from mmfusion_jax.data.media.decode import mfcc
 from mmfusion_jax.data.media.labels_csv import read_labels
 from mmfusion_jax.errors import ConfigError, DataError
+from mmfusion_jax.runner.folds import dataset_lines
 
 SMALL = {"frames": 3, "size": 8, "sample_rate": 16000, "workers": 0}
 HEAD = "file,label,split\n"
@@ -280,6 +281,10 @@ def test_absent_and_damaged_clips_are_listed_or_left_out(folder, cache):
         "2 of 10 clips are skipped:",
         "  6.mp4  does not exist",
         "  5.mp4  got an HTML page instead of a media file.",
+    ]
+    lines = [*dataset_lines(data, "label")]
+    assert lines[-3:] == [
+        f"warning: {line}" if line[0] != " " else line for line in warning.splitlines()
     ]
     assert len(data.source("train")) == 5 and len(data.source("test")) == 3
     assert list(data.facts["skipped"]) == ["6.mp4", "5.mp4"]
