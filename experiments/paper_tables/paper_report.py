@@ -266,6 +266,12 @@ def _introduction(made: Mapping[str, Any]) -> str:
             f"{format_number(simple['accuracy'])}."
         )
     if len(made["commits"]) > 1:
-        commits = ", ".join(commit[:12] for commit in made["commits"])
+        commits = ", ".join(map(_shown_commit, made["commits"]))
         lines.append(f"The rows were trained with different commits: {commits}.")
     return "\n".join(lines)
+
+
+def _shown_commit(commit: str) -> str:
+    """Returns a short commit, with a note if files differed from it."""
+    name, _, dirty = commit.partition("-")
+    return f"{name[:12]} with changes" if dirty else name[:12]
