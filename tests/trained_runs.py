@@ -1,11 +1,14 @@
 """Runs trained in seconds, and the examples of their data as arrays."""
 
 import csv
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tiny_dataset
+from media_files import tone, write_video
 from ml_collections import ConfigDict
 
 from mmfusion_jax.config.resolve import resolve
@@ -31,6 +34,46 @@ def fused(label: str = "label", **changes) -> ConfigDict:
 
 def train(config: ConfigDict, workdir: Path) -> Path:
     experiment.train(resolve(config), workdir, "a test")
+    return workdir
+
+
+def write_clips(folder: Path) -> Path:
+    """Twelve clips of two classes and two speakers, with transcripts."""
+    rows = ["file,label,split,speaker,text"]
+    for i in range(12):
+        color = (200, 30, 5 * i) if i % 2 else (5 * i, 30, 200)
+        frames = [np.full((32, 32, 3), color, np.uint8)] * 5
+        write_video(folder / f"{i}.mp4", frames, tone(0.4, 300 + 500 * (i % 2)))
+        split = ("train",) * 6 + ("valid",) * 3 + ("test",) * 3
+        words = ("good day", "bad day")[i % 2]
+        rows.append(f"{i}.mp4,{'ab'[i % 2]},{split[i]},{split[i]} {i // 3},{words}")
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def train_on_clips(clips: Path, workdir: Path, cache: Path) -> Path:
+    """A run of three modalities of `write_clips`, without its data in a cache."""
+    config = tiny_dataset.config(**{"train.epochs": 3, "data.batch_size": 2})
+    options = {"frames": 2, "size": 4, "sample_rate": 16000, "max_tokens": 5}
+    config.data.update(
+        name="clips",
+        data_dir=str(clips),
+        modalities=("audio", "text", "video"),
+        workers=0,
+        **options,
+    )
+    config.model = dict(name="concat_fc", hidden_dims=(4,), encoders={})
+    for modality, name in (
+        ("audio", "feature_tokens"), ("video", "image_cnn"), ("text", "conv_lstm")
+    ):  # fmt: skip
+        config.model.encoders[modality] = dict(name=name)
+    config.model.encoders.audio.hidden_dim = 4
+    config.model.encoders.video.channels = (4,)
+    config.model.encoders.text.update(hidden_dim=4, vocab_size=20)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MMFUSION_CACHE", str(cache))
+        train(config, workdir)
+    shutil.rmtree(cache)
     return workdir
 
 

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from paths import ROOT
+from trained_runs import train_on_clips, write_clips
 
 from mmfusion_jax.__main__ import run
 from mmfusion_jax.commands.predict import RESPONSIBLE_USE
@@ -25,6 +26,7 @@ from mmfusion_jax.data.datasets.digits.dataset import load_digits
 pytestmark = pytest.mark.ci
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+OPTIONS = ["--no-sandbox", "--disable-dev-shm-usage"]
 LOOPBACK = {"127.0.0.1", "localhost"}
 WORDS = (
     "--config=hetero_fusion_net --config.model.hidden_dim=16 "
@@ -114,8 +116,7 @@ def page(playwright, trained, tmp_path_factory):
         with served(trained, folder, port) as (url, temporary):
             assert urlsplit(url).hostname == "127.0.0.1"
             assert urlsplit(url).port > port
-            options = ["--no-sandbox", "--disable-dev-shm-usage"]
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
             one = browser.new_page()
             one.set_default_timeout(30_000)
             requests = []
@@ -203,6 +204,40 @@ def test_the_page(page, files):
     hosts = {urlsplit(address).hostname for address in requests}
     assert hosts - {None} == {"127.0.0.1"}  # None: data: and blob: addresses
     assert all(a.startswith(("http://127.0.0.1:", "data:", "blob:")) for a in requests)
+
+
+def test_a_recording_of_the_camera(playwright, tmp_path):
+    clips, workdir, folder = (tmp_path / x for x in ("clips", "run", "served"))
+    clips.mkdir()
+    folder.mkdir()
+    train_on_clips(write_clips(clips), workdir, tmp_path / "cache")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with served(workdir, folder, port) as (url, _):
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=[
+                *OPTIONS,
+                "--use-fake-device-for-media-stream",
+                "--use-fake-ui-for-media-stream",
+            ],
+        )
+        one = browser.new_context(permissions=["camera", "microphone"]).new_page()
+        one.set_default_timeout(30_000)
+        one.goto(url)
+        one.get_by_label("Capture from camera").first.click()
+        one.get_by_text("Click to Access Webcam").first.click()
+        one.get_by_role("button", name="Record").click()
+        one.wait_for_timeout(2000)
+        one.get_by_text("Stop", exact=True).click()
+        one.wait_for_selector("video[src]")
+        one.click("#predict")
+        one.wait_for_selector("#result .demo:not(.demo-empty)")
+        assert "demo-result" in one.get_attribute("#result .demo", "class")
+        shown = one.inner_text("#result")
+        assert "recording" in shown and "the example does not have text" in shown
+        browser.close()
 
 
 def test_other_hosts_are_refused(page):

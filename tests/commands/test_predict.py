@@ -6,11 +6,9 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
-import tiny_dataset
-from media_files import tone, write_video, write_wav
-from trained_runs import table, train
+from media_files import tone, write_wav
+from trained_runs import table, train_on_clips, write_clips
 
 import mmfusion_jax as mmf
 from mmfusion_jax.__main__ import run as run_words
@@ -22,45 +20,13 @@ pytestmark = pytest.mark.ci
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory) -> Path:
     """Twelve clips of two classes and two speakers, with transcripts."""
-    folder = tmp_path_factory.mktemp("clips")
-    rows = ["file,label,split,speaker,text"]
-    for i in range(12):
-        color = (200, 30, 5 * i) if i % 2 else (5 * i, 30, 200)
-        frames = [np.full((32, 32, 3), color, np.uint8)] * 5
-        write_video(folder / f"{i}.mp4", frames, tone(0.4, 300 + 500 * (i % 2)))
-        split = ("train",) * 6 + ("valid",) * 3 + ("test",) * 3
-        words = ("good day", "bad day")[i % 2]
-        rows.append(f"{i}.mp4,{'ab'[i % 2]},{split[i]},{split[i]} {i // 3},{words}")
-    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
-    return folder
+    return write_clips(tmp_path_factory.mktemp("clips"))
 
 
 @pytest.fixture(scope="module")
 def run(clips, tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("runs") / "a run"
-    config = tiny_dataset.config(**{"train.epochs": 3, "data.batch_size": 2})
-    options = {"frames": 2, "size": 4, "sample_rate": 16000, "max_tokens": 5}
-    config.data.update(
-        name="clips",
-        data_dir=str(clips),
-        modalities=("audio", "text", "video"),
-        workers=0,
-        **options,
-    )
-    config.model = dict(name="concat_fc", hidden_dims=(4,), encoders={})
-    for modality, name in (
-        ("audio", "feature_tokens"), ("video", "image_cnn"), ("text", "conv_lstm")
-    ):  # fmt: skip
-        config.model.encoders[modality] = dict(name=name)
-    config.model.encoders.audio.hidden_dim = 4
-    config.model.encoders.video.channels = (4,)
-    config.model.encoders.text.update(hidden_dim=4, vocab_size=20)
-    with pytest.MonkeyPatch.context() as patch:
-        cache = tmp_path_factory.mktemp("cache")
-        patch.setenv("MMFUSION_CACHE", str(cache))
-        train(config, workdir)
-    shutil.rmtree(cache)
-    return workdir
+    return train_on_clips(clips, workdir, tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(autouse=True)
