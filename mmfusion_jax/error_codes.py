@@ -357,6 +357,25 @@ _CODES = (
         Python.""",
     ),
     _code(
+        "C40",
+        "Path is an address",
+        """A path begins with `gs://`, `s3://`, `https://` or another scheme. Files are
+        read and written in local folders: copy them to this machine, or mount the
+        bucket as a folder, for example with `gcsfuse` or `mount-s3`, and give that
+        folder. A work folder on a mounted bucket must allow renames of folders, or the
+        checkpoints cannot be saved.""",
+    ),
+    _code(
+        "C41",
+        "Processes of a cluster do not join",
+        """SLURM, Open MPI, MPICH or a Cloud TPU started several processes, and the
+        config is of one process, which would train the entire run in each of them.
+        `--config.distributed.mode=auto` joins them to one run, as the cluster describes
+        them to JAX; `--config.distributed.mode=off` trains in each by itself, with a
+        `--workdir` of its own. Or the mode is `auto` and JAX recognizes no cluster:
+        set `coordinator`, `num_processes` and `process_id`.""",
+    ),
+    _code(
         "C45",
         "Model cannot be converted to ONNX",
         """`export --onnx` is an experiment: `jax2onnx` does not convert every operation
@@ -918,6 +937,14 @@ _CODES = (
         `config.json`, `predictor.json`, `calibration.json`, `export.json` and the
         programs. Or the arrays do not match the model of the config. The message shows
         the file and the array. Copy the folder again, or export the run again.""",
+    ),
+    _code(
+        "K11",
+        "Process did not reach a save",
+        """A run of several processes saves in all of them together. One is still alive
+        and did not come within `config.distributed.save_timeout` seconds: it waits for
+        data, or its machine is overloaded. The checkpoints before are intact, and the
+        same command in all processes resumes from the newest.""",
     ),
     _code(
         "N01",

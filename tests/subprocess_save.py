@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import multihost_utils
 
+from mmfusion_jax.config.spec import DistributedSpec
 from mmfusion_jax.runner.runtime import initialize_distributed
 from mmfusion_jax.training.checkpoint.integrity import digests
 from mmfusion_jax.training.checkpoint.manager import CheckpointManager
@@ -65,6 +66,8 @@ def main(folder: Path) -> None:
 if __name__ == "__main__":
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 1)
-    initialize_distributed(f"localhost:{sys.argv[1]}", 2, int(sys.argv[2]))
+    initialize_distributed(
+        DistributedSpec(f"localhost:{sys.argv[1]}", 2, int(sys.argv[2]))
+    )
     main(Path(sys.argv[3]))
     jax.distributed.shutdown()

@@ -126,7 +126,7 @@ def _run(command: Command, words: Sequence[str]) -> int:
     if not absl_flags.FLAGS.is_parsed():
         absl_flags.FLAGS.mark_as_parsed()  # Grain's workers check it
     code = _run_and_report(command.main, request)
-    if code and _num_processes(request) > 1:
+    if code and _is_joined(request):
         # A normal exit would wait for processes that are waiting for this one.
         sys.stdout.flush()
         sys.stderr.flush()
@@ -140,7 +140,7 @@ def _set_environment(words: Sequence[str]) -> None:
         # They hide their frames otherwise; they read this when they are imported.
         os.environ.setdefault("JAX_TRACEBACK_FILTERING", "off")
         os.environ.setdefault("FLAX_FILTER_FRAMES", "0")
-    elif not any("num_processes" in word for word in words):
+    elif not any("config.distributed." in word for word in words):
         # XLA logs slow compilations, features of the machine and plugins without a
         # device as errors. Its real errors are exceptions, and fatal ones are printed
         # at every level; processes that wait for each other log why they end.
@@ -396,6 +396,10 @@ def _write_temporary_log(entry: str) -> Path:
     return Path(name)
 
 
-def _num_processes(request: ParsedCommand) -> int:
-    """Returns the number of processes of this run."""
-    return flatten(request.config).get("distributed.num_processes", 1)
+def _is_joined(request: ParsedCommand) -> bool:
+    """Returns whether this process is one of several of the run."""
+    values = flatten(request.config)
+    return (
+        values.get("distributed.num_processes", 1) > 1
+        or values.get("distributed.mode") == "auto"
+    )

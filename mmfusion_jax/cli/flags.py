@@ -23,6 +23,7 @@ from mmfusion_jax.config.load import (
 from mmfusion_jax.config.validate import TYPE_NAMES
 from mmfusion_jax.errors import (
     ConfigError,
+    check_local,
     shorten,
     shown,
     shown_name,
@@ -122,11 +123,25 @@ def parse(
         config, lines = swap.fit(config)
         notes += lines
     check_values(flatten(config))
+    _check_paths(left, given, config)
     workdir = Path(
         given.pop("workdir") or default_workdir(spec, swap.model if swap else "")
     ).expanduser()
     words = tuple(args), tuple(notes), tuple(left)
     return ParsedCommand(config, workdir, given, argument, *words)
+
+
+def _check_paths(
+    words: Sequence[str], flags: Mapping[str, Any], config: ConfigDict
+) -> None:
+    """Raises ConfigError if an argument, a flag or a field is an address."""
+    for word in words:
+        check_local("the argument", word)
+    for name, value in flags.items():
+        if name != "text":  # a transcript
+            check_local(f"--{name}", value)
+    for name, value in flatten(config).items():
+        check_local(f"--config.{name}", value)
 
 
 def _config_file_note(spec: str) -> list[str]:

@@ -150,10 +150,30 @@ FIELDS: Mapping[str, Field] = {
     "train.diagnosis": Field(
         True, "Examine streams, loss terms and missing modalities after training."
     ),
+    "distributed.mode": Field(
+        "manual",
+        "How processes join: by the fields below (manual), as the cluster started them "
+        "(auto), or not (off).",
+        Literal["manual", "auto", "off"],
+    ),
     "distributed.coordinator": Field("", "HOST:PORT of process 0."),
     "distributed.num_processes": Field(1, "Number of processes.", Count),
     "distributed.process_id": Field(
         0, "Index of this process, from 0.", NonNegativeInt
+    ),
+    "distributed.start_timeout": Field(
+        60, "Seconds in which all processes must have started.", PositiveInt
+    ),
+    "distributed.heartbeat_timeout": Field(
+        30,
+        "Seconds without a sign of a process after which it counts as lost.",
+        PositiveInt,
+    ),
+    "distributed.save_timeout": Field(
+        600, "Seconds in which all processes must reach a save.", PositiveInt
+    ),
+    "distributed.stop_timeout": Field(
+        60, "Seconds in which all processes must have ended.", PositiveInt
     ),
 }
 """Full name -> field, of the fields that are single values."""
@@ -241,6 +261,14 @@ def _check_processes(values: Mapping[str, Any]) -> None:
     """Raises ConfigError if the processes of a run could not find each other."""
     count = values.get("distributed.num_processes", 1)
     number = values.get("distributed.process_id", 0)
+    mode = values.get("distributed.mode", "manual")
+    if mode != "manual" and (count > 1 or number):
+        raise ConfigError(
+            "C10",
+            f"--config.distributed.mode={mode} does not read num_processes and "
+            "process_id.",
+            "leave these out, or --config.distributed.mode=manual",
+        )
     if number >= count:
         raise ConfigError(
             "C10",

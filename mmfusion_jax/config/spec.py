@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from mmfusion_jax.config.instantiate import accepted
 from mmfusion_jax.config.registry import package_of
@@ -247,11 +247,28 @@ class DistributedSpec:
         coordinator: "host:port" of process 0; "" for a single process.
         num_processes: Their number.
         process_id: Number of this process, from 0.
+        mode: "manual" joins them by these values, "auto" as the cluster that started
+            them describes itself to JAX; "off" trains in each process by itself.
+        start_timeout: Seconds in which all must have started.
+        heartbeat_timeout: Seconds without a sign of a process after which it counts
+            as lost.
+        save_timeout: Seconds in which all must reach a save.
+        stop_timeout: Seconds in which all must have ended.
     """
 
-    coordinator: str
-    num_processes: int
-    process_id: int
+    coordinator: str = ""
+    num_processes: int = 1
+    process_id: int = 0
+    mode: Literal["manual", "auto", "off"] = "manual"
+    start_timeout: int = 60
+    heartbeat_timeout: int = 30
+    save_timeout: int = 600
+    stop_timeout: int = 60
+
+    @property
+    def joins(self) -> bool:
+        """Whether this process is one of several of the run."""
+        return self.mode == "auto" or self.num_processes > 1
 
 
 @dataclasses.dataclass(frozen=True)

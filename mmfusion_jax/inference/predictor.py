@@ -22,6 +22,7 @@ from mmfusion_jax.errors import (
     ConfigError,
     DataError,
     UserError,
+    check_local,
     join_names,
     shorten,
     shown,
@@ -82,6 +83,7 @@ def load(
     """
     if not isinstance(path, str | PathLike):
         raise ConfigError("C10", f"path is {type_name(path)}.", "a path")
+    check_local("path", path)
     _check_count("batch_size", batch_size, 1)
     if workers is not None:
         _check_count("workers", workers, 0)

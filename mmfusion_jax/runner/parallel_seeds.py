@@ -146,7 +146,7 @@ def _loop(
     stack: contextlib.ExitStack,
 ) -> SeedLoop:
     """Returns the loop of a seed, with its checkpoints and its logs open."""
-    saver = open_checkpoints(run.folder)
+    saver = open_checkpoints(run.folder, trainer.spec.distributed.save_timeout)
     stack.enter_context(saver)
     state, progress, recorded = trainer.restore_or_start(
         saver, run.identity, run.pretrained

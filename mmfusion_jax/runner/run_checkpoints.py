@@ -18,14 +18,19 @@ from mmfusion_jax.training.plan import SelectionState
 from mmfusion_jax.types import PyTree
 
 
-def open_checkpoints(folder: Path) -> CheckpointManager:
+def open_checkpoints(folder: Path, timeout: int) -> CheckpointManager:
     """Opens the checkpoints of a run, to train it.
 
     Args:
         folder: Folder of the run.
+        timeout: Seconds in which all processes must reach a save.
     """
-    on_saved = functools.partial(write_saved, folder)
-    return CheckpointManager(folder / CHECKPOINTS, log=log, on_saved=on_saved)
+    return CheckpointManager(
+        folder / CHECKPOINTS,
+        log=log,
+        on_saved=functools.partial(write_saved, folder),
+        timeout=timeout,
+    )
 
 
 def discard_after_missing_best(

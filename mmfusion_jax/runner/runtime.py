@@ -1,6 +1,5 @@
 """Initializes JAX: processes, compilation cache, devices."""
 
-import dataclasses
 import inspect
 import os
 import sys
@@ -10,10 +9,9 @@ import jax
 
 from mmfusion_jax.config.spec import DistributedSpec
 from mmfusion_jax.data.storage.array_record_store import cache_folder
-from mmfusion_jax.errors import printable, shorten
+from mmfusion_jax.errors import ConfigError, printable, shorten, shown_name
+from mmfusion_jax.runner.cluster import started_together
 from mmfusion_jax.training.accelerators import device_lines
-
-TIMEOUT = 60  # seconds in which every process must have started
 
 
 def initialize(distributed: DistributedSpec, *, cache: bool = True) -> None:
@@ -26,20 +24,24 @@ def initialize(distributed: DistributedSpec, *, cache: bool = True) -> None:
         cache: Keep compiled programs for later runs, and use those of earlier ones.
 
     Raises:
+        ConfigError: A cluster started several processes, which do not join; or they
+            shall join, and JAX recognizes no cluster.
         MissingDependencyError: The machine has an accelerator that JAX does not use, or
             that another process holds.
     """
     if cache:
         use_compilation_cache()
-    if distributed.num_processes > 1:
-        initialize_distributed(**dataclasses.asdict(distributed))
+    if distributed.joins:
+        initialize_distributed(distributed)
+    elif distributed.mode == "manual":
+        _check_alone()
     for line in device_lines():  # afterwards, because it starts JAX
         log(line)
 
 
 def initialize_one_process() -> None:
     """Prepares this process for a command without a config; see `initialize`."""
-    initialize(DistributedSpec("", 1, 0))
+    initialize(DistributedSpec(mode="off"))
 
 
 def use_compilation_cache() -> None:
@@ -63,32 +65,72 @@ def use_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def initialize_distributed(
-    coordinator: str, num_processes: int, process_id: int
-) -> None:
+def initialize_distributed(distributed: DistributedSpec) -> None:
     """Connects this process with the others; JAX must not have been used before.
 
     Args:
-        coordinator: "host:port" of process 0.
-        num_processes: Number of processes of the run.
-        process_id: Number of this process, 0..num_processes-1.
+        distributed: The processes of the run.
+
+    Raises:
+        ConfigError: The mode is "auto", and JAX recognizes no cluster.
     """
+    # All timeouts end in an abort of the process, which cannot be caught, so the
+    # message comes before the call.
+    by_hand = distributed.mode == "manual"
     log(
-        f"process {process_id:d} of {num_processes:d}: waiting up to {TIMEOUT} s for "
-        f"the other processes at {shorten(coordinator)}; aborts on timeout"
+        (
+            f"process {distributed.process_id:d} of {distributed.num_processes:d}: "
+            if by_hand
+            else "process of a cluster: "
+        )
+        + f"waiting up to {distributed.start_timeout:d} s for the others"
+        + (f" at {shorten(distributed.coordinator)}" if by_hand else "")
+        + "; aborts on timeout"
     )
-    # JAX notices a killed process by its heartbeat: with the default of 100 s the
-    # others waited 107 s for it, with 10 s 24 s. The default limit of the start and of
-    # the end is 300 s. All of these end in an abort of the process, which cannot be
-    # caught, so the message comes before the call.
+    # JAX notices a killed process by its heartbeat: with its default of 100 s the
+    # others waited 107 s for it, with 10 s 24 s.
     limits: dict[str, Any] = {
-        "initialization_timeout": TIMEOUT,
-        "heartbeat_timeout_seconds": 30,
+        "initialization_timeout": distributed.start_timeout,
+        "heartbeat_timeout_seconds": distributed.heartbeat_timeout,
     }
     known = inspect.signature(jax.distributed.initialize).parameters
     if "shutdown_timeout_seconds" in known:  # JAX before 0.9 has a limit of its own
-        limits["shutdown_timeout_seconds"] = 60
-    jax.distributed.initialize(coordinator, num_processes, process_id, **limits)
+        limits["shutdown_timeout_seconds"] = distributed.stop_timeout
+    if by_hand:
+        jax.distributed.initialize(
+            distributed.coordinator,
+            distributed.num_processes,
+            distributed.process_id,
+            **limits,
+        )
+        return
+    try:
+        jax.distributed.initialize(**limits)
+    except ValueError as error:  # what JAX raises without an address
+        raise ConfigError(
+            "C41",
+            f"--config.distributed.mode=auto: JAX recognizes no cluster: "
+            f"{shorten(error)}",
+            "start the processes with srun, mpirun or on the hosts of a TPU, or set "
+            "coordinator, num_processes and process_id",
+        ) from error
+    log(f"process {jax.process_index():d} of {jax.process_count():d}")
+
+
+def _check_alone() -> None:
+    """Raises ConfigError if others were started with this process, which stays alone.
+
+    Each would train the entire run, and write to the same work folder.
+    """
+    launcher, count = started_together()
+    if count > 1:
+        raise ConfigError(
+            "C41",
+            f"{shown_name(launcher)} started {count:d} processes, and the config is of "
+            "one.",
+            "--config.distributed.mode=auto joins them to one run; mode=off trains in "
+            "each by itself, with a --workdir of its own",
+        )
 
 
 def log(line: str) -> None:

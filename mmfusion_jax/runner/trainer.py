@@ -231,7 +231,9 @@ class Trainer:
         # Every process trains and saves, since Orbax and collectives need all of them;
         # only the first one writes logs and results.
         first = jax.process_index() == 0
-        with open_checkpoints(folder) as checkpoints:
+        with open_checkpoints(
+            folder, self.spec.distributed.save_timeout
+        ) as checkpoints:
             state, progress, recorded = self.restore_or_start(
                 checkpoints, identity, pretrained
             )

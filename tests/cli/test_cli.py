@@ -146,6 +146,19 @@ def read(*words: str) -> ParsedCommand:
             "error[C10]",
         ),
         (
+            [f"--config={CONFIG}", "--config.distributed.mode=auto"]
+            + ["--config.distributed.num_processes=2"],
+            "leave these out",
+        ),
+        (
+            [f"--config={CONFIG}", "--workdir=gs://b/c"],
+            "error[C40] --workdir='gs://b/c'",
+        ),
+        (
+            [f"--config={CONFIG}:clips", "--config.data.data_dir=s3://b"],
+            "error[C40] --config.data.data_dir='s3://b'",
+        ),
+        (
             [f"--config={CONFIG}", "--config.optim.learning_rate=nan"],
             "--config.optim.learning_rate=nan is out of range",
         ),
@@ -401,6 +414,9 @@ def test_a_process_among_others_does_not_wait_for_them(capsys, tmp_path, monkeyp
     assert codes == [1]
     answer(capsys, *words)
     assert codes == [1]
+    words = [*words[:2], "--config.distributed.mode=auto"]
+    answer(capsys, *words, main=main)
+    assert codes == [1, 1]
 
 
 def test_a_bug_names_its_log_where_the_folder_cannot_be(capsys, tmp_path):

@@ -10,7 +10,9 @@ import pytest
 from paths import ROOT
 
 from mmfusion_jax.config.spec import DistributedSpec
+from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.runner import runtime
+from mmfusion_jax.runner.cluster import started_together
 
 PROGRAM = """
 import sys
@@ -55,7 +57,7 @@ def test_a_cache_that_others_can_write_is_not_used(folder, capsys):
 
 
 def test_the_device_is_named_on_stderr(capsys):
-    runtime.initialize(DistributedSpec("", 1, 0), cache=False)
+    runtime.initialize(DistributedSpec(), cache=False)
     out, err = capsys.readouterr()
     assert out == "" and err.startswith(f"device: {jax.device_count()} x cpu (")
     assert err.endswith(f" cores), jax {jax.__version__}\n")
@@ -88,3 +90,53 @@ def test_two_processes_find_each_other():
         assert process.returncode == 0, err
         assert out.split() == [str(number), "2", "2"]
         assert f"process {number} of 2: waiting" in err
+
+
+@pytest.mark.parametrize(
+    "variables, launcher, count",
+    [
+        ({"SLURM_STEP_NUM_TASKS": "4"}, "SLURM", 4),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, "Open MPI", 2),
+        ({"PMI_SIZE": "3"}, "MPICH", 3),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, "Cloud TPU", 2),
+    ],
+)
+def test_processes_that_do_not_join_are_an_error(
+    variables, launcher, count, monkeypatch, capsys
+):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=rf"C41.*{launcher} started {count} pro"):
+        runtime.initialize(DistributedSpec(), cache=False)
+    runtime.initialize(DistributedSpec(mode="off"), cache=False)
+    runtime.initialize_one_process()
+    assert "device: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"])
+@pytest.mark.parametrize("value", ["1", "", "many"])
+def test_a_process_of_its_own_is_one(name, value):
+    assert started_together({name: value, "TPU_WORKER_HOSTNAMES": "one"}) == ("", 1)
+
+
+def test_without_a_cluster_nothing_can_join(monkeypatch):
+    def initialize(
+        initialization_timeout, heartbeat_timeout_seconds, shutdown_timeout_seconds
+    ):
+        found.append(
+            (
+                initialization_timeout,
+                heartbeat_timeout_seconds,
+                shutdown_timeout_seconds,
+            )
+        )
+        raise ValueError("coordinator_address should be defined.")
+
+    found = []
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    spec = DistributedSpec(
+        mode="auto", start_timeout=7, heartbeat_timeout=8, stop_timeout=9
+    )
+    with pytest.raises(ConfigError, match="C41.*no cluster"):
+        runtime.initialize(spec, cache=False)
+    assert found == [(7, 8, 9)]

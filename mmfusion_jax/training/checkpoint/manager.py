@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from mmfusion_jax.errors import CheckpointError
-from mmfusion_jax.training.checkpoint.storage import CheckpointStorage, Restored, rank
+from mmfusion_jax.training.checkpoint.storage import (
+    CheckpointStorage,
+    Restored,
+    meet,
+    rank,
+)
 from mmfusion_jax.types import PyTree
 
 
@@ -30,6 +35,7 @@ class CheckpointManager:
         required: bool = False,
         read_only: bool = False,
         on_saved: Callable[[int], None] = lambda _: None,
+        timeout: int = 600,
     ):
         """Opens `folder` and deletes the remains of interrupted saves.
 
@@ -42,6 +48,7 @@ class CheckpointManager:
             read_only: Write, rename and delete nothing; for evaluation, also while a
                 run is writing.
             on_saved: Called with a step when it is known to be on disk, on process 0.
+            timeout: Seconds in which all processes of the run must reach a save.
 
         Raises:
             CheckpointError: K04, the directory cannot be used.
@@ -49,6 +56,7 @@ class CheckpointManager:
         if keep < 2:
             raise ValueError(f"keep={keep:d} leaves no fallback; it must be at least 2")
         self.folder, self.required = Path(folder).absolute(), required
+        self._timeout = timeout
         self._steps = CheckpointStorage(
             self.folder, keep=keep, read_only=read_only, log=log, on_saved=on_saved
         )
@@ -114,8 +122,10 @@ class CheckpointManager:
             True if the step is written or being written.
 
         Raises:
-            CheckpointError: K03, the state could not be saved and `required` is set.
+            CheckpointError: K03, the state could not be saved and `required` is set;
+                K11, a process did not come.
         """
+        meet(f"save {step:d}", self._timeout)
         steps = self._steps
         steps.wait_for_save()
         # Orbax would skip it silently.

@@ -21,6 +21,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax import checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+from orbax.checkpoint.multihost import get_barrier_sync_fn
 
 from mmfusion_jax.errors import CheckpointError, shorten, shown_name
 from mmfusion_jax.training.checkpoint.integrity import (
@@ -335,6 +336,32 @@ def all_processes(condition: bool) -> bool:
     if jax.process_count() == 1:
         return condition
     return bool(np.all(multihost_utils.process_allgather(np.asarray(condition))))
+
+
+def meet(what: str, timeout: int) -> None:
+    """Returns when all processes of the run have called it.
+
+    The barriers of Orbax wait forever for a process that lives and does not come.
+
+    Args:
+        what: What they will do together.
+        timeout: Seconds.
+
+    Raises:
+        CheckpointError: K11, a process did not come in time.
+    """
+    if jax.process_count() == 1:
+        return
+    try:
+        get_barrier_sync_fn()(key=what, timeout_ms=timeout * 1000)
+    except jax.errors.JaxRuntimeError as error:
+        raise CheckpointError(
+            "K11",
+            f"{shorten(what)}: not all of {jax.process_count():d} processes came "
+            f"within {timeout:d} s: {_first_line(error)}",
+            "look at the log of the others, and rerun the same command in all "
+            "processes: it resumes; --config.distributed.save_timeout waits longer",
+        ) from error
 
 
 def _first_line(fault: Exception | None) -> str:
