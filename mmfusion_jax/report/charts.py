@@ -178,7 +178,9 @@ def reliability_diagram(
             style = "--" if name == "of the model" else "-"
             axes.plot(x, y, style, color=color, linewidth=1.4, label=name)
             sizes = [10 + 70 * count / most for count in counts]
-            axes.scatter(x, y, sizes, color=color, linewidths=0, alpha=0.8)
+            axes.scatter(
+                *(x, y, sizes), color=color, linewidths=0, alpha=0.8, clip_on=False
+            )
         axes.set_xlim(0, 1.02)
         axes.set_ylim(0, 1.02)
         axes.set_xlabel("confidence")
