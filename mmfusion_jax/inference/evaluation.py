@@ -22,6 +22,7 @@ from mmfusion_jax.errors import (
     ConfigError,
     DataError,
     UserError,
+    check_local,
     join_names,
     shorten,
     shown,
@@ -167,6 +168,7 @@ def _read(predictor: Predictor, data: Any, split: str) -> LabeledData:
             f"data is {type_name(data)}.",
             "a path, arrays by modality with labels, or a Batch",
         )
+    check_local("data", data)
     path = user_path(data)
     if has_features(path):
         return _of_features(predictor, path, split)

@@ -348,6 +348,7 @@ class Predictor:
             if isinstance(one, ClipInput):
                 yield one
             elif isinstance(one, str | PathLike):
+                check_local("inputs", one)
                 path = user_path(one)
                 if has_features(path):
                     yield path

@@ -3,11 +3,13 @@
 import os
 from collections.abc import Mapping
 
+MPICH = "MPICH"
+
 COUNTS = {
     # Of the job step: a script of sbatch that calls the program itself has none.
     "SLURM": "SLURM_STEP_NUM_TASKS",
     "Open MPI": "OMPI_COMM_WORLD_SIZE",
-    "MPICH": "PMI_SIZE",
+    MPICH: "PMI_SIZE",
 }
 """Launcher -> environment variable with the number of its processes."""
 

@@ -10,7 +10,7 @@ import jax
 from mmfusion_jax.config.spec import DistributedSpec
 from mmfusion_jax.data.storage.array_record_store import cache_folder
 from mmfusion_jax.errors import ConfigError, printable, shorten, shown_name
-from mmfusion_jax.runner.cluster import started_together
+from mmfusion_jax.runner.cluster import MPICH, started_together
 from mmfusion_jax.training.accelerators import device_lines
 
 
@@ -33,10 +33,13 @@ def initialize(distributed: DistributedSpec, *, cache: bool = True) -> None:
         use_compilation_cache()
     if distributed.joins:
         initialize_distributed(distributed)
-    elif distributed.mode == "manual":
-        _check_alone()
+    alone = distributed.mode == "manual" and not distributed.joins
+    if alone:
+        _check_alone(*started_together())
     for line in device_lines():  # afterwards, because it starts JAX
         log(line)
+    if alone:  # the hosts of a TPU know each other without a variable
+        _check_alone("Cloud TPU", jax.process_count())
 
 
 def initialize_one_process() -> None:
@@ -117,20 +120,24 @@ def initialize_distributed(distributed: DistributedSpec) -> None:
     log(f"process {jax.process_index():d} of {jax.process_count():d}")
 
 
-def _check_alone() -> None:
+def _check_alone(launcher: str, count: int) -> None:
     """Raises ConfigError if others were started with this process, which stays alone.
 
     Each would train the entire run, and write to the same work folder.
     """
-    launcher, count = started_together()
-    if count > 1:
-        raise ConfigError(
-            "C41",
-            f"{shown_name(launcher)} started {count:d} processes, and the config is of "
-            "one.",
-            "--config.distributed.mode=auto joins them to one run; mode=off trains in "
-            "each by itself, with a --workdir of its own",
-        )
+    if count == 1:
+        return
+    # JAX does not recognize the processes of MPICH by itself.
+    how = "coordinator, num_processes and process_id join them to one run"
+    if launcher != MPICH:
+        how = "--config.distributed.mode=auto joins them to one run"
+    raise ConfigError(
+        "C41",
+        f"{shown_name(launcher)} started {count:d} processes, and the config is of "
+        "one.",
+        f"{shorten(how)}; --config.distributed.mode=off trains in each by itself, with "
+        "a --workdir of its own",
+    )
 
 
 def log(line: str) -> None:

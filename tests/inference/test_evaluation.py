@@ -11,7 +11,7 @@ from trained_runs import arrays, fused, train
 
 import mmfusion_jax as mmf
 from mmfusion_jax.__main__ import run as run_words
-from mmfusion_jax.errors import UserError
+from mmfusion_jax.errors import ConfigError, UserError
 from mmfusion_jax.inference import evaluation
 from mmfusion_jax.inference.evaluation import _classes
 from mmfusion_jax.results.model_result import TaskInfo, read_run
@@ -200,6 +200,13 @@ def test_classes_are_matched_by_name():
         _classes(task, "x", ["A", "a", "", "A"])
     with pytest.raises(UserError, match="D07"):
         _classes(task, "x", [-1])
+
+
+def test_an_address_is_not_a_path(predictor):
+    with pytest.raises(ConfigError, match="C40.*data='gs://bucket/clips'"):
+        predictor.evaluate("gs://bucket/clips")
+    with pytest.raises(ConfigError, match="C40.*inputs='https://x.org/a.mp4'"):
+        predictor.predict("https://x.org/a.mp4")
 
 
 def test_a_label_that_the_data_lack(predictor, tmp_path):

@@ -223,8 +223,19 @@ def test_another_config_is_refused(finished):
 
 
 def test_nothing_to_evaluate_is_said(tmp_path):
-    with pytest.raises(CheckpointError, match="does not contain a checkpoint"):
+    with pytest.raises(CheckpointError, match="not contain a checkpoint") as error:
         evaluate(config(), tmp_path)
+    assert error.value.fix.startswith("train first")
+
+
+def test_a_run_without_its_checkpoints_is_told_from_none(finished, tmp_path):
+    asked, workdir, _ = finished
+    shutil.copytree(workdir, tmp_path / "copy")
+    for folder in [*(tmp_path / "copy").rglob("checkpoints")]:
+        shutil.rmtree(folder)
+    with pytest.raises(CheckpointError, match="not contain a checkpoint") as error:
+        evaluate(asked, tmp_path / "copy")
+    assert error.value.fix.startswith("restore it")
 
 
 def test_without_a_validation_split_a_run_goes_to_its_end(tmp_path, capfd):

@@ -106,11 +106,18 @@ def test_processes_that_do_not_join_are_an_error(
 ):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigError, match=rf"C41.*{launcher} started {count} pro"):
+    with pytest.raises(ConfigError, match=rf"C41.*{launcher} started {count} pro") as e:
         runtime.initialize(DistributedSpec(), cache=False)
+    assert ("mode=auto" in e.value.fix) == (launcher != "MPICH")
     runtime.initialize(DistributedSpec(mode="off"), cache=False)
     runtime.initialize_one_process()
     assert "device: " in capsys.readouterr().err
+
+
+def test_hosts_of_a_tpu_that_do_not_join_are_an_error(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    with pytest.raises(ConfigError, match="C41.*Cloud TPU started 4 processes"):
+        runtime.initialize(DistributedSpec(), cache=False)
 
 
 @pytest.mark.parametrize("name", ["SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"])
