@@ -373,7 +373,8 @@ _CODES = (
         `--config.distributed.mode=auto` joins them to one run, as the cluster describes
         them to JAX; `--config.distributed.mode=off` trains in each by itself, with a
         `--workdir` of its own. Or the mode is `auto` and JAX recognizes no cluster; it
-        does not recognize MPICH: set `coordinator`, `num_processes` and `process_id`.""",
+        does not recognize MPICH: set `coordinator`, `num_processes` and
+        `process_id`.""",
     ),
     _code(
         "C45",
