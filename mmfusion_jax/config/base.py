@@ -78,6 +78,12 @@ FIELDS: Mapping[str, Field] = {
     "compute_dtype": Field(
         "float32", "Type of the activations.", Literal["float32", "bfloat16"]
     ),
+    "matmul_precision": Field(
+        "highest",
+        "Precision of the model's float32 products on accelerators; losses and heads"
+        " have the highest.",
+        Literal["default", "high", "highest"],
+    ),
     "pretrain_unimodal": Field(
         (), "Modalities whose encoders are pretrained alone.", NAMES
     ),

@@ -25,6 +25,7 @@ from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.metrics.integration_score import IntegrationScoreSpec
 from mmfusion_jax.metrics.score_info import ScoreInfo, with_loss
 from mmfusion_jax.models.encoder_aux import with_encoder_aux
+from mmfusion_jax.models.matmul_precision import WithMatmulPrecision
 from mmfusion_jax.tasks import Classification, Multilabel, Regression, Task
 from mmfusion_jax.training.parallelism import Executor
 from mmfusion_jax.training.plan import TrainPlan
@@ -82,7 +83,7 @@ class TrainingComponents:
 
 
 def build_components(
-    spec: ExperimentSpec, data: Dataset, steps: int
+    spec: ExperimentSpec, data: Dataset, steps: int, executor: Executor | None = None
 ) -> TrainingComponents:
     """Returns the model, task, objective, optimizer and executor of an experiment.
 
@@ -90,9 +91,11 @@ def build_components(
         spec: The experiment.
         data: Its dataset, for the classes of the label.
         steps: Total number of training steps, for schedules.
+        executor: Compiles for other devices than those of this process; None for
+            these.
     """
     check_steps(spec, steps)
-    executor = Executor(spec.parallel)
+    executor = executor or Executor(spec.parallel)
     accumulate = spec.optimizer.gradient_accumulation_steps
     executor.check_batch_size(spec.data.batch_size, accumulate)
     task = build_task(spec, data)
@@ -214,7 +217,8 @@ def build_model(spec: ExperimentSpec, task: Task, axis: str | None) -> Model:
     # costs a compiled step nothing.
     if not part.is_builtin:
         model = checked_model(model, part, task.head_size)
-    return with_encoder_aux(model, {**encoders, **blocks})
+    model = with_encoder_aux(model, {**encoders, **blocks})
+    return WithMatmulPrecision(model, spec.matmul_precision)
 
 
 BLOCK_CALLS = {"encoder": ("values", "mask"), "fusion": ("streams",)}

@@ -281,6 +281,7 @@ class ExperimentSpec:
         protocol: "validation", "fixed_epochs" or "as_published".
         parallel: "jit" or "pmap".
         compute_dtype: "float32" or "bfloat16".
+        matmul_precision: "default", "high" or "highest", see `jax.lax.Precision`.
         pretrain_unimodal: Modalities whose encoders are trained alone first.
         pretrain_epochs: Epochs of each of them; 0 for as many as those of the model.
         data: The dataset and its batches.
@@ -299,6 +300,7 @@ class ExperimentSpec:
     protocol: SelectionProtocol
     parallel: str
     compute_dtype: str
+    matmul_precision: str
     pretrain_unimodal: tuple[str, ...]
     pretrain_epochs: int
     data: DataSpec

@@ -12,6 +12,9 @@ from mmfusion_jax.types import Array, Batch, LossTerm, Outputs
 TASK = "task"
 """Name of the term that compares prediction and label."""
 
+PRECISION = "highest"
+"""Precision of the products of all terms, also on accelerators."""
+
 CHANCE = "chance"
 """Suffix of the chance level of a term among the values of the objective."""
 
@@ -48,7 +51,7 @@ class Objective:
     Every term sees the global batch: jit provides it, and under pmap outputs and batch
     are gathered from all devices first, so that terms are independent of the
     parallelism. `jax.lax.pmean` of loss and gradients over `axis` is then exact, also
-    for terms that compare examples.
+    for terms that compare examples. Their products are in float32 on every platform.
 
     Example:
         >>> import jax.numpy as jnp
@@ -122,7 +125,10 @@ class Objective:
                 option of it does not fit; the message names the term.
         """
         try:
-            value = self.terms[name].term(outputs, batch)
+            # A TPU computes float32 products in bfloat16 otherwise, and the logits of a
+            # contrastive term then have errors of 0.1 and more.
+            with jax.default_matmul_precision(PRECISION):
+                value = self.terms[name].term(outputs, batch)
         except ConfigError as error:
             # A loss term does not know its name in the config.
             if "config." not in error.args[0]:

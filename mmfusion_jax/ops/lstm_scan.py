@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mmfusion_jax.ops.matmul_precision import with_forward_precision
 from mmfusion_jax.types import Array
 
 
@@ -178,4 +179,4 @@ def _backward(saved: tuple, dh: LSTMStates) -> tuple:
     return dx, None, cast
 
 
-_loop.defvjp(_forward, _backward)
+_loop.defvjp(*with_forward_precision(_forward, _backward))

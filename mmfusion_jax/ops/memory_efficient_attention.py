@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mmfusion_jax.ops.chunked_map import chunk_size_for, map_in_chunks
+from mmfusion_jax.ops.matmul_precision import with_forward_precision
 from mmfusion_jax.types import Array
 
 # Finite, because an example whose scores are all -inf would compute -inf - -inf, which
@@ -77,7 +78,7 @@ def _backward(saved: tuple[Array, ...], dy: Array) -> tuple[Array | None, ...]:
     return *_run(_attend_backward, *saved, dy), None, None
 
 
-_attention.defvjp(_forward, _backward)
+_attention.defvjp(*with_forward_precision(_forward, _backward))
 
 
 def _run(f: Callable[..., Any], q: Array, k: Array, *others: Array) -> Any:

@@ -34,14 +34,17 @@ class Executor:
     Attributes:
         parallel: "jit" or "pmap".
         devices: Number of devices to use; 0 for all.
+        topology: Devices to compile for instead of those of this process, such as
+            `training.topology.Topology.devices`; () for those of this process.
     """
 
     parallel: str = "jit"
     devices: int = 0
+    topology: tuple[Any, ...] = ()
 
     @property
     def count(self) -> int:
-        return self.devices or jax.device_count()
+        return self.devices or len(self.topology) or jax.device_count()
 
     @property
     def axis(self) -> str | None:
@@ -51,7 +54,7 @@ class Executor:
     @property
     def mesh(self) -> jax.sharding.Mesh:
         # Auto: with the default, explicit axes, Linen's Dropout raises.
-        devices = jax.devices()[: self.count]
+        devices = (self.topology or jax.devices())[: self.count]
         return jax.make_mesh(
             (self.count,), (AXIS,), axis_types=(AxisType.Auto,), devices=devices
         )

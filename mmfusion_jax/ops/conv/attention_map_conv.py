@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from mmfusion_jax.ops.matmul_precision import with_forward_precision
 from mmfusion_jax.types import Array
 
 SIDE = 3
@@ -39,7 +40,7 @@ def _backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     return dx, _kernel_gradient(x, dy).astype(w.dtype)
 
 
-convolve_maps.defvjp(_forward, _backward)
+convolve_maps.defvjp(*with_forward_precision(_forward, _backward))
 
 
 def _kernel_gradient(x: Array, dy: Array) -> Array:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from mmfusion_jax.errors import join_names, shown
 from mmfusion_jax.ops.conv import grouped_cpu, stem_cpu
+from mmfusion_jax.ops.matmul_precision import with_forward_precision
 from mmfusion_jax.types import Array
 
 # Measured on CPU (one core, float32, one clip at 112x112, all grouped layers of the 3D
@@ -171,7 +172,7 @@ def _grouped_backward(stride: int, groups: int, forced: bool, saved, dy: Array):
     return _on_cpu(taps, plain, forced, *saved, dy)
 
 
-_grouped.defvjp(_grouped_forward, _grouped_backward)
+_grouped.defvjp(*with_forward_precision(_grouped_forward, _grouped_backward))
 # jit inside a model: all layers of one shape share one traced and lowered function,
 # which makes the program smaller (see `masked_batch_norm.batch_normalize`).
 _grouped_once = jax.jit(_grouped, static_argnums=(2, 3, 4))
@@ -195,7 +196,7 @@ def _stem_backward(forced: bool, saved, dy: Array):
     return _on_cpu(stem_cpu.gradients, plain, forced, *saved, dy)
 
 
-_stem.defvjp(_stem_forward, _stem_backward)
+_stem.defvjp(*with_forward_precision(_stem_forward, _stem_backward))
 
 
 def _gradients_of(function):
@@ -223,7 +224,7 @@ def _pointwise_backward(saved, dy: Array):
     return dy @ w.T, _on_cpu(_transposed_product, plain, False, rows(x), rows(dy))
 
 
-_pointwise.defvjp(_pointwise_forward, _pointwise_backward)
+_pointwise.defvjp(*with_forward_precision(_pointwise_forward, _pointwise_backward))
 _pointwise_once = jax.jit(_pointwise)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from mmfusion_jax.ops.matmul_precision import with_forward_precision
 from mmfusion_jax.types import Array
 
 SIDE = 3
@@ -104,4 +105,4 @@ def _kernel_gradient(x: Array, dy: Array) -> Array:
     return jnp.sum(rows, axis=(0, 1)).swapaxes(1, 2)
 
 
-_conv.defvjp(_forward, _backward)
+_conv.defvjp(*with_forward_precision(_forward, _backward))
