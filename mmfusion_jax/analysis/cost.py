@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from mmfusion_jax.errors import shown_name
+from mmfusion_jax.ops.custom_gradient import linear_map
 from mmfusion_jax.results.model_result import Parameters
 from mmfusion_jax.types import Batch, Model, PyTree
 
@@ -232,8 +233,10 @@ def _products(
         else:
             times = params["length"] if name == "scan" else 1
             # Calls, custom derivatives, checkpoints and loops alike: whatever jaxpr an
-            # equation contains.
-            for inner in _jaxprs(params):
+            # equation contains, or stands for.
+            derivative = linear_map(equation)
+            inners = _jaxprs(params if derivative is None else {"": derivative})
+            for inner in inners:
                 found = list(_products(inner, path, platform))
                 if is_open := name == "while" and bool(found):
                     yield None

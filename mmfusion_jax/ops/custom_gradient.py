@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Primitive
+from jax.extend.core import ClosedJaxpr, Primitive
 from jax.interpreters import ad, batching, mlir
 
 from mmfusion_jax.types import Array, PyTree
@@ -114,6 +114,22 @@ def _with_precision(function: Callable[..., Any], precision: Any) -> Callable[..
             return function(*arguments)
 
     return traced
+
+
+def linear_map(equation: Any) -> ClosedJaxpr | None:
+    """Returns the jaxpr of a derivative made by `with_backward`.
+
+    In the jaxpr of a gradient it is an equation without an inner jaxpr, which counts
+    of operations would miss.
+
+    Args:
+        equation: An equation of a jaxpr; for all others the result is None.
+    """
+    if equation.primitive is not _linear:
+        return None
+    shape = lambda x: jax.ShapeDtypeStruct(x.aval.shape, x.aval.dtype)
+    compute = functools.partial(_compute, **equation.params)
+    return jax.make_jaxpr(compute)(*map(shape, equation.invars))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
