@@ -21,12 +21,13 @@ from mmfusion_jax.errors import (
     suggest,
     type_name,
 )
-from mmfusion_jax.losses.objective import Objective, WeightedLoss
+from mmfusion_jax.losses.objective import TASK, Objective, WeightedLoss
 from mmfusion_jax.metrics.integration_score import IntegrationScoreSpec
 from mmfusion_jax.metrics.score_info import ScoreInfo, with_loss
 from mmfusion_jax.models.encoder_aux import with_encoder_aux
 from mmfusion_jax.models.matmul_precision import WithMatmulPrecision
 from mmfusion_jax.tasks import Classification, Multilabel, Regression, Task
+from mmfusion_jax.training.gradient_balance import normalize_gradients, pcgrad
 from mmfusion_jax.training.parallelism import Executor
 from mmfusion_jax.training.plan import TrainPlan
 from mmfusion_jax.training.step import Step, make_train_step
@@ -52,6 +53,7 @@ class TrainingComponents:
         steps: Total number of training steps.
         modalities: The modalities that the model reads.
         penalty: Loss term of which the optimizer's weight decay is the gradient.
+        balance: Combines the gradients of the loss terms; None adds them.
     """
 
     model: Model
@@ -63,6 +65,7 @@ class TrainingComponents:
     steps: int
     modalities: tuple[str, ...]
     penalty: Callable[[PyTree], Array] | None = None
+    balance: optax.GradientTransformationExtraArgs | None = None
 
     def train_step(self, axis: str | None) -> Step:
         """Returns the training step, not compiled.
@@ -79,6 +82,7 @@ class TrainingComponents:
             self.steps,
             self.modalities,
             self.penalty,
+            self.balance,
         )
 
 
@@ -100,10 +104,11 @@ def build_components(
     executor.check_batch_size(spec.data.batch_size, accumulate)
     task = build_task(spec, data)
     check_selection_metric(spec.training.selection_metric, task)
+    objective = build_objective(spec, task)
     return TrainingComponents(
         build_model(spec, task, executor.axis),
         task,
-        build_objective(spec, task),
+        objective,
         build_optimizer(spec.optimizer, steps),
         executor,
         accumulate,
@@ -112,6 +117,7 @@ def build_components(
         max(steps, 1),
         spec.model.modalities,
         l2_penalty(spec.optimizer),
+        build_balance(spec.optimizer.gradient_balance, objective),
     )
 
 
@@ -281,6 +287,32 @@ def build_objective(spec: ExperimentSpec, task: Task) -> Objective:
             for name, loss in spec.losses.items()
         }
     )
+
+
+def build_balance(
+    name: str, objective: Objective
+) -> optax.GradientTransformationExtraArgs | None:
+    """Returns what combines the gradients of the loss terms; None adds them.
+
+    Args:
+        name: `config.optim.gradient_balance`.
+        objective: The loss terms.
+
+    Raises:
+        ConfigError: The task, whose gradient keeps its norm, has weight 0.
+    """
+    if name == "pcgrad":
+        return pcgrad()
+    if name == "none":
+        return None
+    if TASK not in objective.active:
+        raise ConfigError(
+            "C10",
+            "config.optim.gradient_balance='norm' scales gradients to the norm of that "
+            f"of {shown(TASK)}, whose weight is 0.",
+            f"--config.losses.{TASK}.weight=1.0",
+        )
+    return normalize_gradients(objective.active.index(TASK))
 
 
 def build_plan(spec: ExperimentSpec, task: Task, steps_per_epoch: int) -> TrainPlan:

@@ -92,14 +92,25 @@ class Objective:
             # adds its gradients over the devices, which pmean in the step divides
             # again.
             outputs, batch = jax.lax.all_gather((outputs, batch), axis, tiled=True)
-        # Not computed at all, because 0 times a NaN term would be NaN.
-        active = [k for k, v in self.terms.items() if callable(v.weight) or v.weight]
+        active = self.active
         values = {name: self.value(name, outputs, batch) for name in active}
         total = jnp.zeros((), jnp.float32)
         for name, value in values.items():
             weight = self.terms[name].weight
             total = total + (weight(step) if callable(weight) else weight) * value
         return total, values | self.chance_levels(outputs, batch, active)
+
+    @property
+    def active(self) -> list[str]:
+        """Names of the terms whose weight is not the number 0."""
+        # The others are not computed at all, because 0 times a NaN term would be NaN.
+        return [k for k, v in self.terms.items() if callable(v.weight) or v.weight]
+
+    def weights(self, step: Array) -> Array:
+        """Returns the weights of the active terms at a training step, (K) float32."""
+        weights = [self.terms[name].weight for name in self.active]
+        values = [weight(step) if callable(weight) else weight for weight in weights]
+        return jnp.stack([jnp.asarray(x, jnp.float32) for x in values])
 
     def chance_levels(
         self, outputs: Outputs, batch: Batch, names: Iterable[str]

@@ -16,7 +16,6 @@ import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from mmfusion_jax.ops.matmul_precision import keep_matmul_precision
 from mmfusion_jax.types import Array, PyTree
 
 Forward = Callable[..., tuple[PyTree, PyTree]]
@@ -31,7 +30,8 @@ def with_backward(
     """Returns `definition` with a backward pass for reverse mode.
 
     A gradient runs `forward` and `backward`. All other derivatives are JAX's own
-    of `definition`: tangents, and every derivative of a derivative.
+    of `definition`: tangents, and every derivative of a derivative. Products of all of
+    them have the default precision of the place where the function is called.
 
     Example:
         >>> import jax
@@ -61,14 +61,24 @@ def with_backward(
 
     # What `forward` saves is a second result: then the rule below also covers the
     # derivative of this call, and `forward` need not be differentiable.
-    @jax.custom_jvp
-    def both(*arguments: Any) -> tuple[PyTree, PyTree]:
-        return (definition(*arguments), ()) if forward is None else forward(*arguments)
+    @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+    def both(precision: Any, *arguments: Any) -> tuple[PyTree, PyTree]:
+        with jax.default_matmul_precision(precision):
+            if forward is None:
+                return definition(*arguments), ()
+            return forward(*arguments)
 
-    def rule(primals: tuple[Any, ...], tangents: tuple[Any, ...]):
-        y, saved = both(*primals)
+    def rule(precision: Any, primals: tuple[Any, ...], tangents: tuple[Any, ...]):
+        y, saved = both(precision, *primals)
         moving, linear = _split(tangents)
-        derivative = _derivative(definition, backward, primals, saved, y, moving)
+        derivative = _derivative(
+            _with_precision(definition, precision),
+            _with_precision(backward, precision),
+            primals,
+            saved,
+            y,
+            moving,
+        )
         arguments, rest = jax.tree.leaves(primals), jax.tree.leaves(saved)
         dy = _linear.bind(
             *arguments,
@@ -82,7 +92,28 @@ def with_backward(
         return (y, saved), (_with_integers(y, dy), jax.tree.map(_zeros, saved))
 
     both.defjvp(rule, symbolic_zeros=True)
-    return lambda *arguments: both(*_same_axes(arguments))[0]
+
+    def function(*arguments: Any) -> PyTree:
+        precision = jax.config.jax_default_matmul_precision  # pyright: ignore
+        return both(precision, *_same_axes(arguments))[0]
+
+    return function
+
+
+def _with_precision(function: Callable[..., Any], precision: Any) -> Callable[..., Any]:
+    """Returns `function` with a default precision of its products.
+
+    `jax.default_matmul_precision` applies to what is traced inside it. A backward pass
+    is traced later, and would lose the precision of its forward pass; the derivatives
+    that JAX has for products keep it.
+    """
+
+    @functools.wraps(function)
+    def traced(*arguments: Any) -> Any:
+        with jax.default_matmul_precision(precision):
+            return function(*arguments)
+
+    return traced
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -148,9 +179,7 @@ def _derivative(
         function, moved = of_moving(leaves)
         return [*jax.vjp(function, *moved)[1]([*dy])]
 
-    # They are traced later, when the precision that a caller set is no longer set.
-    keep = keep_matmul_precision
-    return _Derivative(keep(push), keep(pull), keep(pull_by_definition))
+    return _Derivative(push, pull, pull_by_definition)
 
 
 # The map of the tangents, linear in the last of its operands (arguments, saved,

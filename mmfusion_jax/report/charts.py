@@ -3,6 +3,7 @@
 import io
 import itertools
 import re
+import textwrap
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,6 +67,8 @@ WIDTH = 4.2
 """Width in inches, the same for all charts, which are scaled to one width."""
 LONGEST_NAME = 24
 """Number of characters of a name in a chart; longer ones are shortened."""
+LABEL_WIDTH = 44
+"""Number of characters in a line of the label of an interval plot."""
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 Points: TypeAlias = Sequence[tuple[float, float]]
@@ -295,7 +298,8 @@ def _interval_figure(
     signed: bool,
 ) -> Figure:
     """Draws the rows of an interval plot."""
-    figure, axes = _empty(0.9 + 0.3 * len(rows))
+    label = textwrap.fill(shortened(what, 4 * LONGEST_NAME), LABEL_WIDTH)
+    figure, axes = _empty(0.75 + 0.3 * len(rows) + 0.17 * len(label.splitlines()))
     if signed:
         axes.axvline(0, color=colors["soft"], linewidth=1)
     defined = lambda *values: all(x is not None and np.isfinite(x) for x in values)
@@ -316,7 +320,8 @@ def _interval_figure(
     if percent:
         axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=""))
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel(shortened(what, 2 * LONGEST_NAME))
+    # Below the figure, not the axes: long names leave these half of the width.
+    figure.supxlabel(label, fontsize=10, color=colors["soft"])
     axes.tick_params(length=0)
     return figure
 
