@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from mmfusion_jax.analysis.cost import MACS, _precision  # pyright: ignore
-from mmfusion_jax.ops.custom_gradient import linear_map
+from mmfusion_jax.ops.custom_gradient import derivative_jaxpr
 
 INLINED = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call")
 
@@ -46,9 +46,9 @@ def _apply(equation: Any, values: list[Any], everywhere: bool) -> list[Any]:
     name, params = equation.primitive.name, dict(equation.params)
     if name in MACS and (everywhere or _precision(params["precision"]) == "default"):
         values = [_rounded(x) for x in values]
-    if (derivative := linear_map(equation)) is not None:
-        return _evaluate(derivative, values, everywhere)
     inner = [k for k, v in params.items() if isinstance(v, ClosedJaxpr)]
+    if (closed := derivative_jaxpr(equation)) is not None:
+        return _evaluate(closed, values, everywhere)
     if name in INLINED:
         return _evaluate(params[inner[0]], values, everywhere)
     for key in inner:  # the bodies of loops

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from mmfusion_jax.errors import shown_name
-from mmfusion_jax.ops.custom_gradient import linear_map
+from mmfusion_jax.ops.custom_gradient import derivative_jaxpr
 from mmfusion_jax.results.model_result import Parameters
 from mmfusion_jax.types import Batch, Model, PyTree
 
@@ -230,13 +230,13 @@ def _products(
             yield _product(equation, path, MACS[name](equation))
         elif name == "cond":
             yield from _branch(params, path, platform)
+        elif (closed := derivative_jaxpr(equation)) is not None:
+            yield from _products(closed.jaxpr, path, platform)
         else:
             times = params["length"] if name == "scan" else 1
             # Calls, custom derivatives, checkpoints and loops alike: whatever jaxpr an
-            # equation contains, or stands for.
-            derivative = linear_map(equation)
-            inners = _jaxprs(params if derivative is None else {"": derivative})
-            for inner in inners:
+            # equation contains.
+            for inner in _jaxprs(params):
                 found = list(_products(inner, path, platform))
                 if is_open := name == "while" and bool(found):
                     yield None

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Primitive
+from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from mmfusion_jax.types import Array, PyTree
@@ -116,22 +116,6 @@ def _with_precision(function: Callable[..., Any], precision: Any) -> Callable[..
     return traced
 
 
-def linear_map(equation: Any) -> ClosedJaxpr | None:
-    """Returns the jaxpr of a derivative made by `with_backward`.
-
-    In the jaxpr of a gradient it is an equation without an inner jaxpr, which counts
-    of operations would miss.
-
-    Args:
-        equation: An equation of a jaxpr; for all others the result is None.
-    """
-    if equation.primitive is not _linear:
-        return None
-    shape = lambda x: jax.ShapeDtypeStruct(x.aval.shape, x.aval.dtype)
-    compute = functools.partial(_compute, **equation.params)
-    return jax.make_jaxpr(compute)(*map(shape, equation.invars))
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Derivative:
     """The derivative of a function at its arguments, on lists of leaves.
@@ -230,6 +214,21 @@ def _compute(
                 f"argument of shape {aval.shape}"
             )
     return [g.astype(a.dtype) for g, a in zip(gradients, avals[0], strict=True)]
+
+
+def derivative_jaxpr(equation: Any) -> Any:
+    """Returns the jaxpr of a derivative of `with_backward`; None for other equations.
+
+    Such an equation has functions instead of a jaxpr, which are traced when it is
+    lowered.
+
+    Args:
+        equation: An equation of a jaxpr.
+    """
+    if equation.primitive is not _linear:
+        return None
+    shapes = [jax.ShapeDtypeStruct(x.aval.shape, x.aval.dtype) for x in equation.invars]
+    return jax.make_jaxpr(functools.partial(_compute, **equation.params))(*shapes)
 
 
 def _abstract(*_: Any, transposed: bool, avals: Any, **__: Any) -> list[Any]:
