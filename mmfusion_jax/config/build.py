@@ -78,6 +78,7 @@ class TrainingComponents:
             self.steps,
             self.modalities,
             self.penalty,
+            self.executor.gathered if axis is None else None,
         )
 
 

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding
 
 from mmfusion_jax.losses.objective import TASK, Objective
 from mmfusion_jax.metrics import score_info
@@ -28,10 +29,12 @@ def make_train_step(
     steps: int = 1,
     modalities: tuple[str, ...] = (),
     penalty: Callable[[PyTree], Array] | None = None,
+    replicated: NamedSharding | None = None,
 ) -> Step:
     """Creates the training step, a function of arrays.
 
-    It is not compiled: the caller picks `jax.jit` and shardings, or `jax.pmap`.
+    It is not compiled: the caller picks `jax.jit` and shardings, `jax.pmap` or
+    `jax.shard_map`.
 
     A step with a non-finite loss or gradient leaves parameters, statistics and
     optimizer state unchanged and is counted in `skipped_steps`. The metrics
@@ -64,8 +67,8 @@ def make_train_step(
         model: Maps a Batch to Outputs.
         objective: Maps Outputs and a Batch to the loss and its terms.
         tx: Optimizer.
-        axis: The pmap axis to average over; None under jit, where every reduction
-            already spans the global batch.
+        axis: The axis of pmap or shard_map to average over; None under jit, where
+            every reduction already spans the global batch.
         gradient_accumulation_steps: Number of parts into which a batch is split to
             save memory; gradients are averaged with the weights of their examples.
             Terms that compare examples, and BatchNorm, see one part at a time.
@@ -74,6 +77,9 @@ def make_train_step(
             ignored. () to use all examples.
         penalty: Maps the parameters to a term whose gradient `tx` adds, such as
             `config.optimizer.l2_penalty`; it is logged as "loss/l2" and in "loss".
+        replicated: Under jit over a mesh, the sharding of an array that every device
+            has: what loss terms compare is then gathered once. None to let the
+            compiler place it.
     """
 
     def loss_fn(params: PyTree, stats: PyTree, key: Array, step: Array, batch: Batch):
@@ -84,7 +90,7 @@ def make_train_step(
             mutable=["batch_stats"],
             rngs={"dropout": key},
         )
-        loss, terms = objective(outputs, batch, step, axis)
+        loss, terms = objective(outputs, batch, step, axis, replicated)
         logged = _logged_means(outputs, batch, axis)
         return loss, (terms, logged, updated.get("batch_stats", {}))
 
