@@ -166,13 +166,15 @@ class Trainer:
         parts, every = self.components, self.spec.training.gradient_stats_every
         if not every:
             return GradientRecorder()
+        axis = parts.executor.axis
         stats = make_gradient_stats(
             parts.model,
             parts.objective,
-            parts.executor.axis,
+            axis,
             parts.accumulate,
             parts.steps,
             parts.modalities,
+            parts.executor.gathered if axis is None else None,
         )
         compute = parts.executor.compile(stats, seeds=seeds, donate=False)
         return GradientRecorder(every, parts.objective.active, compute)
