@@ -9,6 +9,7 @@ import optax
 
 from mmfusion_jax.losses.objective import TASK, Objective
 from mmfusion_jax.metrics import score_info
+from mmfusion_jax.ops.unrolled_threefry import unrolled
 from mmfusion_jax.training.state import TrainState
 from mmfusion_jax.types import WEIGHT_PREFIX, Array, Batch, Model, Outputs, PyTree
 
@@ -82,7 +83,7 @@ def make_train_step(
             batch,
             train=True,
             mutable=["batch_stats"],
-            rngs={"dropout": key},
+            rngs={"dropout": unrolled(key)},
         )
         loss, terms = objective(outputs, batch, step, axis)
         logged = _logged_means(outputs, batch, axis)
