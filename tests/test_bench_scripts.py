@@ -45,3 +45,16 @@ def test_seeds_at_once(tmp_path):
     assert set(step) == {"one", "at_once", "in_turn"}
     assert 1 < step["in_turn"]["cpu"] / step["one"]["cpu"] < 10
     assert "| late_fusion_digits | " in table
+
+
+@pytest.mark.ci
+def test_gradients_of_all_terms(tmp_path):
+    out = tmp_path / "gradient_stats.json"
+    command = [sys.executable, FOLDER / "gradient_stats.py", "--quick"]
+    table = subprocess.check_output([*command, "--out", str(out)], text=True)
+    found = json.loads(out.read_text())["cases"]["mea:digits"]
+    assert found["terms"] == ["again", "task"]
+    # One forward pass and two backward passes, of which each costs about two of it.
+    assert 1 < found["operations"]["stats"] / found["operations"]["step"] < 2
+    assert len(found["seconds"]["stats"]["wall"]) == 2
+    assert "| mea:digits | 2 |" in table

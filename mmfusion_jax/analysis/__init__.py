@@ -14,6 +14,7 @@ PUBLIC = by_name(
         "mmfusion_jax.analysis.diagnosis:varying_energy",
         "mmfusion_jax.analysis.gradients:GradientSimilarity",
         "mmfusion_jax.analysis.gradients:gradient_similarity",
+        "mmfusion_jax.analysis.gradients:make_gradient_stats",
         "mmfusion_jax.analysis.gradients:term_gradients",
         "mmfusion_jax.analysis.gradients:term_norms",
         "mmfusion_jax.analysis.gradients:term_values",
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from mmfusion_jax.analysis.gradients import GradientSimilarity as GradientSimilarity
     from mmfusion_jax.analysis.gradients import (
         gradient_similarity as gradient_similarity,
+    )
+    from mmfusion_jax.analysis.gradients import (
+        make_gradient_stats as make_gradient_stats,
     )
     from mmfusion_jax.analysis.gradients import term_gradients as term_gradients
     from mmfusion_jax.analysis.gradients import term_norms as term_norms

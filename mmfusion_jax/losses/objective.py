@@ -12,6 +12,9 @@ from mmfusion_jax.types import Array, Batch, LossTerm, Outputs
 TASK = "task"
 """Name of the term that compares prediction and label."""
 
+PRECISION = "highest"
+"""Precision of the products of all terms, also on accelerators."""
+
 CHANCE = "chance"
 """Suffix of the chance level of a term among the values of the objective."""
 
@@ -48,7 +51,7 @@ class Objective:
     Every term sees the global batch: jit provides it, and under pmap outputs and batch
     are gathered from all devices first, so that terms are independent of the
     parallelism. `jax.lax.pmean` of loss and gradients over `axis` is then exact, also
-    for terms that compare examples.
+    for terms that compare examples. Their products are in float32 on every platform.
 
     Example:
         >>> import jax.numpy as jnp
@@ -89,14 +92,25 @@ class Objective:
             # adds its gradients over the devices, which pmean in the step divides
             # again.
             outputs, batch = jax.lax.all_gather((outputs, batch), axis, tiled=True)
-        # Not computed at all, because 0 times a NaN term would be NaN.
-        active = [k for k, v in self.terms.items() if callable(v.weight) or v.weight]
+        active = self.active
         values = {name: self.value(name, outputs, batch) for name in active}
         total = jnp.zeros((), jnp.float32)
         for name, value in values.items():
             weight = self.terms[name].weight
             total = total + (weight(step) if callable(weight) else weight) * value
         return total, values | self.chance_levels(outputs, batch, active)
+
+    @property
+    def active(self) -> list[str]:
+        """Names of the terms whose weight is not the number 0."""
+        # The others are not computed at all, because 0 times a NaN term would be NaN.
+        return [k for k, v in self.terms.items() if callable(v.weight) or v.weight]
+
+    def weights(self, step: Array) -> Array:
+        """Returns the weights of the active terms at a training step, (K) float32."""
+        weights = [self.terms[name].weight for name in self.active]
+        values = [weight(step) if callable(weight) else weight for weight in weights]
+        return jnp.stack([jnp.asarray(x, jnp.float32) for x in values])
 
     def chance_levels(
         self, outputs: Outputs, batch: Batch, names: Iterable[str]
@@ -122,7 +136,10 @@ class Objective:
                 option of it does not fit; the message names the term.
         """
         try:
-            value = self.terms[name].term(outputs, batch)
+            # A TPU computes float32 products in bfloat16 otherwise, and the logits of a
+            # contrastive term then have errors of 0.1 and more.
+            with jax.default_matmul_precision(PRECISION):
+                value = self.terms[name].term(outputs, batch)
         except ConfigError as error:
             # A loss term does not know its name in the config.
             if "config." not in error.args[0]:

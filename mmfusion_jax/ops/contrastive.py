@@ -128,7 +128,7 @@ def info_nce(
     # a sum over all y, in which 0 times NaN is NaN.
     wide = jnp.promote_types(x.dtype, jnp.float32)
     x, y = zero_masked(x.astype(wide), valid), zero_masked(y.astype(wide), valid)
-    logits = x @ y.T * scale  # b b
+    logits = jnp.matmul(x, y.T, precision="highest") * scale  # b b
     loss = contrast(logits, positive, negative)
     if symmetric:
         loss = (loss + contrast(logits.T, positive.T, negative.T)) / 2

@@ -11,7 +11,6 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from mmfusion_jax.errors import ConfigError
-from mmfusion_jax.training.step import Step
 from mmfusion_jax.types import Batch, PyTree
 
 AXIS = "data"
@@ -34,14 +33,17 @@ class Executor:
     Attributes:
         parallel: "jit" or "pmap".
         devices: Number of devices to use; 0 for all.
+        topology: Devices to compile for instead of those of this process, such as
+            `training.topology.Topology.devices`; () for those of this process.
     """
 
     parallel: str = "jit"
     devices: int = 0
+    topology: tuple[Any, ...] = ()
 
     @property
     def count(self) -> int:
-        return self.devices or jax.device_count()
+        return self.devices or len(self.topology) or jax.device_count()
 
     @property
     def axis(self) -> str | None:
@@ -51,7 +53,7 @@ class Executor:
     @property
     def mesh(self) -> jax.sharding.Mesh:
         # Auto: with the default, explicit axes, Linen's Dropout raises.
-        devices = jax.devices()[: self.count]
+        devices = (self.topology or jax.devices())[: self.count]
         return jax.make_mesh(
             (self.count,), (AXIS,), axis_types=(AxisType.Auto,), devices=devices
         )
@@ -71,13 +73,16 @@ class Executor:
         """Split across the devices on the second axis; the first is that of seeds."""
         return NamedSharding(self.mesh, P(None, AXIS))
 
-    def compile(self, step: Step, *, seeds: bool = False) -> Step:
-        """Compiles a training step made for `axis`; the state is donated.
+    def compile(
+        self, step: Callable[..., Any], *, seeds: bool = False, donate: bool = True
+    ) -> Callable[..., Any]:
+        """Compiles a training step made for `axis`, or another function of its kind.
 
         Args:
             step: The step of one seed.
             seeds: True to map the step over a leading axis of seeds, which the state,
-                the batch and the metrics have.
+                the batch and the results have.
+            donate: Donate the state, which then cannot be used again.
         """
         if seeds:
             step = _over_seeds(step)
@@ -88,8 +93,8 @@ class Executor:
             return jax.jit(
                 step,
                 in_shardings=(self.replicated, split),
-                out_shardings=(self.replicated, self.replicated),
-                donate_argnums=0,
+                out_shardings=self.replicated,
+                donate_argnums=0 if donate else (),
             )
         # The state is passed with None instead of a stacked copy per device, and
         # returned as one replicated array, which a checkpoint stores like that of jit.
@@ -97,7 +102,7 @@ class Executor:
             step,
             axis_name=AXIS,
             in_axes=(None, 0),  # pyright: ignore[reportArgumentType]
-            out_axes=(None, None),  # pyright: ignore[reportArgumentType]
+            out_axes=None,  # pyright: ignore[reportArgumentType]
             devices=jax.devices()[: self.count] if self.devices else None,
         )
         local = self.devices or jax.local_device_count()
@@ -187,7 +192,7 @@ class Executor:
             )
 
 
-def _over_seeds(step: Step) -> Step:
+def _over_seeds(step: Callable[..., Any]) -> Callable[..., Any]:
     """Returns a training step with a leading axis of seeds."""
     # JAX before 0.8 cannot vmap the gradient of a convolution of arrays on a mesh: it
     # raises NotImplementedError. There the seeds run one after the other.

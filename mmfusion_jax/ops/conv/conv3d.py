@@ -6,12 +6,14 @@ ordinary convolution on an accelerator. Kernels have one layout throughout.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from mmfusion_jax.errors import join_names, shown
 from mmfusion_jax.ops.conv import grouped_cpu, stem_cpu
+from mmfusion_jax.ops.custom_gradient import with_backward
 from mmfusion_jax.types import Array
 
 # Measured on CPU (one core, float32, one clip at 112x112, all grouped layers of the 3D
@@ -178,30 +180,22 @@ def _on_cpu(taps, plain, forced: bool, *arrays: Array):
     return jax.lax.platform_dependent(*arrays, cpu=taps, default=plain)
 
 
-# A custom VJP, because autodiff of the sums pads and adds an array for each of 27 taps,
-# and XLA's own gradients of grouped 3D convolutions are 33 to 140 times as slow as
-# PyTorch's on one CPU core. Saved are x and w. The rule must hold on every platform, so
-# the gradients are also chosen by `platform_dependent`; on accelerators they are JAX's.
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+# A backward pass by hand, because autodiff of the sums pads and adds an array for each
+# of 27 taps, and XLA's own gradients of grouped 3D convolutions are 33 to 140 times as
+# slow as PyTorch's on one CPU core. Saved are x and w. The rule must hold on every
+# platform, so the gradients are also chosen by `platform_dependent`; on accelerators
+# they are JAX's.
 def _grouped(x: Array, w: Array, stride: int, groups: int, forced: bool) -> Array:
-    taps = functools.partial(grouped_cpu.conv, stride=stride, groups=groups)
+    options: Any = {"stride": stride, "groups": groups}
     plain = functools.partial(_on_accelerator, strides=(stride,) * 3, groups=groups)
-    return _on_cpu(taps, plain, forced, x, w)
+    return _by_platform(
+        functools.partial(grouped_cpu.conv, **options),
+        functools.partial(grouped_cpu.gradients, **options),
+        plain,
+        forced,
+    )(x, w)
 
 
-def _grouped_forward(x: Array, w: Array, stride: int, groups: int, forced: bool):
-    return _grouped(x, w, stride, groups, forced), (x, w)
-
-
-def _grouped_backward(stride: int, groups: int, forced: bool, saved, dy: Array):
-    taps = functools.partial(grouped_cpu.gradients, stride=stride, groups=groups)
-    plain = _gradients_of(
-        functools.partial(_on_accelerator, strides=(stride,) * 3, groups=groups)
-    )
-    return _on_cpu(taps, plain, forced, *saved, dy)
-
-
-_grouped.defvjp(_grouped_forward, _grouped_backward)
 # jit inside a model: all layers of one shape share one traced and lowered function,
 # which makes the program smaller (see `masked_batch_norm.batch_normalize`).
 _grouped_once = jax.jit(_grouped, static_argnums=(2, 3, 4))
@@ -210,51 +204,35 @@ _grouped_once = jax.jit(_grouped, static_argnums=(2, 3, 4))
 # As `_grouped`. XLA's 7x7x7 convolution takes 1039 ms for a clip at 112x112 on one CPU
 # core, 7.8 times PyTorch's time; with the temporal taps as channels of 2D convolutions
 # it takes 156 ms, 1.2 times.
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _stem(x: Array, w: Array, forced: bool) -> Array:
     plain = functools.partial(convolve3d, strides=(1, 2, 2))
-    return _on_cpu(stem_cpu.conv, plain, forced, x, w)
+    return _by_platform(stem_cpu.conv, stem_cpu.gradients, plain, forced)(x, w)
 
 
-def _stem_forward(x: Array, w: Array, forced: bool):
-    return _stem(x, w, forced), (x, w)
+def _by_platform(taps, gradients, plain, forced: bool):
+    """Returns the function of x and w that is `taps` on CPU and `plain` elsewhere."""
 
+    def backward(arguments, saved, dy: Array):
+        del saved
+        derived = lambda x, w, dy: jax.vjp(plain, x, w)[1](dy)
+        return _on_cpu(gradients, derived, forced, *arguments, dy)
 
-def _stem_backward(forced: bool, saved, dy: Array):
-    plain = _gradients_of(functools.partial(convolve3d, strides=(1, 2, 2)))
-    return _on_cpu(stem_cpu.gradients, plain, forced, *saved, dy)
-
-
-_stem.defvjp(_stem_forward, _stem_backward)
-
-
-def _gradients_of(function):
-    """Returns a function from (x, w, dy) to the gradients of `function` by x and w."""
-    return lambda x, w, dy: jax.vjp(function, x, w)[1](dy)
+    return with_backward(functools.partial(_on_cpu, taps, plain, forced), backward)
 
 
 # Autodiff would compute the kernel gradient as one product x^T dy over all positions,
 # for which XLA on CPU makes transposed copies and computes what made x and dy again,
 # column by column. Saved are x and w. Forward and gradients of 15x28x28 positions, 128
 # to 256 channels, on one CPU core: 9 instead of 15 ms.
-@jax.custom_vjp
-def _pointwise(x: Array, w: Array) -> Array:
-    return x @ w
-
-
-def _pointwise_forward(x: Array, w: Array):
-    return x @ w, (x, w)
-
-
-def _pointwise_backward(saved, dy: Array):
-    x, w = saved
+def _pointwise_backward(arguments, saved, dy: Array):
+    del saved
+    x, w = arguments
     rows = lambda a: a.reshape(-1, a.shape[-1])
     plain = lambda a, b: a.T @ b
     return dy @ w.T, _on_cpu(_transposed_product, plain, False, rows(x), rows(dy))
 
 
-_pointwise.defvjp(_pointwise_forward, _pointwise_backward)
-_pointwise_once = jax.jit(_pointwise)
+_pointwise_once = jax.jit(with_backward(jnp.matmul, _pointwise_backward))
 
 
 def _transposed_product(a: Array, b: Array) -> Array:
