@@ -124,7 +124,9 @@ class Objective:
         for name in names:
             chance_level = getattr(self.terms[name].term, "chance_level", None)
             if chance_level is not None:
-                value = average(chance_level(outputs, batch), batch.weight)
+                with jax.default_matmul_precision(PRECISION):
+                    level = chance_level(outputs, batch)
+                value = average(level, batch.weight)
                 values[f"{name}/{CHANCE}"] = value
         return values
 
