@@ -77,3 +77,15 @@ def test_the_table_of_compiled_rows():
     assert line == (
         "| a | 16 | yes | 2.00 GB | 3.00 GB | 4 | 3 | memory | 2 ms | 8,000 | 120 s |"
     )
+
+
+def test_gradients_of_all_terms(tmp_path):
+    out = tmp_path / "gradient_stats.json"
+    command = [sys.executable, FOLDER / "gradient_stats.py", "--quick"]
+    table = subprocess.check_output([*command, "--out", str(out)], text=True)
+    found = json.loads(out.read_text())["cases"]["mea:digits"]
+    assert found["terms"] == ["again", "task"]
+    # One forward pass and two backward passes, of which each costs about two of it.
+    assert 1 < found["operations"]["stats"] / found["operations"]["step"] < 2
+    assert len(found["seconds"]["stats"]["wall"]) == 2
+    assert "| mea:digits | 2 |" in table

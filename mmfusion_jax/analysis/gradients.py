@@ -8,7 +8,11 @@ import optax
 from flax import struct
 
 from mmfusion_jax.losses.objective import CHANCE, Objective
-from mmfusion_jax.training.batch_gradient import make_batch_gradient, step_key
+from mmfusion_jax.training.batch_gradient import (
+    gradients_of_each,
+    make_batch_gradient,
+    step_key,
+)
 from mmfusion_jax.training.gradient_balance import gradient_products
 from mmfusion_jax.training.state import TrainState
 from mmfusion_jax.training.step import as_in_training
@@ -113,13 +117,12 @@ def term_gradients(
         Name of a term -> tree like `state.params`.
     """
     names = list(objective.terms)
-    # One forward pass; the backward passes run one after the other, since a vmap over
-    # terms would keep the intermediate gradients of all of them.
-    _, pull = jax.vjp(_values(model, objective, state, batch, train), state.params)
-    rows = jax.lax.map(lambda one: pull(one)[0], jnp.eye(len(names)))
-    return {
-        name: jax.tree.map(lambda x, i=i: x[i], rows) for i, name in enumerate(names)
-    }
+
+    def values(params: PyTree):
+        outputs = _outputs(model, state, batch, train, params)
+        return [objective.value(name, outputs, batch) for name in names], None
+
+    return dict(zip(names, gradients_of_each(values, state.params)[0], strict=True))
 
 
 def make_gradient_stats(

@@ -70,6 +70,11 @@ def significant(value: Number) -> str:
     return UNDEFINED if value is None else f"{value:.3g}"
 
 
+def signed(cosine: float) -> str:
+    """Returns a cosine with its sign and two decimals."""
+    return f"{cosine:+.2f}".replace("-", "\N{MINUS SIGN}")
+
+
 def seconds(value: Number) -> str:
     """Returns a duration in a suitable unit."""
     if not is_number(value):

@@ -9,8 +9,6 @@ from mmfusion_jax.report.charts import Chart, dot_plot
 from mmfusion_jax.report.page import render, write
 from mmfusion_jax.results.gradients_result import GradientsResult, ModuleGradients
 
-MINUS = "\N{MINUS SIGN}"
-
 
 @dataclass(frozen=True)
 class Norms:
@@ -125,7 +123,7 @@ def _cosine_row(module: ModuleGradients, terms: Sequence[str], i: int) -> Cosine
 def _cosine(cosine: float, conflicts: float) -> Cosine:
     """Returns a formatted cosine; `conflicts` is a fraction, 0..1."""
     return Cosine(
-        cosine=f"{cosine:+.2f}".replace("-", MINUS),
+        cosine=formatting.signed(cosine),
         sign="aligned" if cosine >= 0 else "conflicting",
         percent=round(100 * abs(cosine)),
         conflicts=f"{round(100 * conflicts)} %" if conflicts else "",

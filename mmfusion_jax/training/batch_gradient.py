@@ -115,14 +115,40 @@ def _gradient_by_term(loss_fn: Callable[..., Any], objective: Objective):
     def gradient(params: PyTree, stats: PyTree, key: Array, step: Array, batch: Batch):
         def values(params: PyTree):
             loss, aux = loss_fn(params, stats, key, step, batch)
-            terms = jnp.stack([aux[0][name] for name in objective.active])
-            return terms * objective.weights(step), (loss, aux)
+            terms = (aux[0][name] for name in objective.active)
+            weights = objective.weights(step)
+            return [w * x for w, x in zip(weights, terms, strict=True)], (loss, aux)
 
-        _, pull, results = jax.vjp(values, params, has_aux=True)
-        rows = jnp.eye(len(objective.active))
-        return results, jax.lax.map(lambda row: pull(row)[0], rows)
+        grads, results = gradients_of_each(values, params)
+        return results, jax.tree.map(lambda *same: jnp.stack(same), *grads)
 
     return gradient
+
+
+def gradients_of_each(
+    values: Callable[[PyTree], tuple[list[Array], Any]], params: PyTree
+) -> tuple[list[PyTree], Any]:
+    """Computes the gradients of several values, with one forward pass.
+
+    What a value does not depend on is not computed for it, such as the encoder of video
+    for a term of text and audio. For MEA on digits, the gradients of five terms take
+    2.3 times the operations of a training step; with one-hot rows of all values, under
+    vmap, they would take 3.2 times.
+
+    Args:
+        values: Parameters -> the values, () each, and auxiliary data.
+        params: Parameters.
+
+    Returns:
+        The gradient of each value, and the auxiliary data.
+    """
+    # A list and not an array: the transpose of an array's rows has zeros for all other
+    # rows, which are then multiplied through the model.
+    found, tangents, aux = jax.linearize(values, params, has_aux=True)
+    pull = lambda i, y: jax.linear_transpose(lambda x: tangents(x)[i], params)(
+        jnp.ones_like(y)
+    )[0]
+    return [pull(i, y) for i, y in enumerate(found)], aux
 
 
 def step_key(state: TrainState, axis: str | None) -> Array:

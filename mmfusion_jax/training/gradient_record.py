@@ -9,11 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from mmfusion_jax.results.gradient_names import CONFLICT, COSINE, NORM, SHARE
 from mmfusion_jax.results.json_file import Number
 from mmfusion_jax.types import Batch, PyTree
-
-NORM, SHARE = "gradient_norm", "gradient_share"
-COSINE, CONFLICT = "gradient_cosine", "gradient_conflict"
 
 
 @dataclasses.dataclass(frozen=True)

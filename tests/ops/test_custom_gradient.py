@@ -10,6 +10,7 @@ import pytest
 from jax.sharding import AxisType, PartitionSpec
 from precision import double
 
+from mmfusion_jax.analysis.cost import count_macs, find_products
 from mmfusion_jax.ops.custom_gradient import with_backward
 
 MASK = np.array([[1], [1], [0]])
@@ -170,3 +171,33 @@ def test_an_exported_gradient_is_the_same():
     stored = jax.export.export(gradient)(x, w).serialize()
     got = jax.export.deserialize(bytearray(stored)).call(x, w)
     jax.tree.map(np.testing.assert_array_equal, got, gradient(x, w))
+
+
+PRODUCT = with_backward(
+    jnp.matmul, lambda arguments, _, dy: (dy @ arguments[1].T, arguments[0].T @ dy)
+)
+
+
+def highest_product_squared(x):
+    with jax.default_matmul_precision("highest"):
+        return jnp.sum(PRODUCT(x, x) ** 2)
+
+
+@pytest.mark.parametrize("jitted", [False, True])
+@pytest.mark.parametrize(
+    "derivative, count",
+    [(jax.grad, 3), (jax.hessian, 8), (lambda f: jax.jacrev(jax.grad(f)), 8)],
+)
+def test_products_keep_the_precision_of_the_call(derivative, count, jitted):
+    """Also where the derivative is traced after the context has ended."""
+    loss = jax.jit(highest_product_squared) if jitted else highest_product_squared
+    jaxpr = jax.make_jaxpr(derivative(loss))(jnp.ones((2, 2))).jaxpr
+    found = [product.precision for product in find_products(jaxpr)]
+    assert len(found) >= count and {*found} == {"highest"}
+
+
+def test_products_of_a_backward_pass_are_counted():
+    """Forward x w, backward dy w^T and x^T dy: three of 2 x 3 x 4."""
+    loss = lambda x, w: jnp.sum(PRODUCT(x, w) ** 2)
+    gradient = jax.grad(loss, (0, 1))
+    assert count_macs(gradient, jnp.ones((2, 3)), jnp.ones((3, 4))).total == 3 * 24

@@ -20,7 +20,8 @@ def asked(**changes) -> ConfigDict:
     """A model of two modalities with three loss terms, and an epoch of four steps."""
     made = tiny_dataset.config(**{"train.epochs": 3, "train.save_every": 5})
     made.model.name = "concat_fc"
-    made.model.update(hidden_dims=(4,), dropout=0.0)  # pmap has other dropout
+    # Devices under pmap draw their own dropout.
+    made.model.update(hidden_dims=(4,), dropout=0.0, hidden_dropout=0.0)
     made.model.encoders.audio = dict(name="feature_tokens", hidden_dim=4)
     made.losses.contrast = dict(name="test_gradient_stats:Spread", weight=0.5)
     made.train.gradient_stats_every = EVERY
