@@ -161,9 +161,9 @@ class Objective:
             chance_level = getattr(term, "chance_level", None)
             if chance_level is not None:
                 arguments = _arguments(term, outputs, batch, candidates)
-                values[f"{name}/{CHANCE}"] = _mean(
-                    chance_level(*arguments), arguments[1], candidates
-                )
+                with jax.default_matmul_precision(PRECISION):
+                    level = chance_level(*arguments)
+                values[f"{name}/{CHANCE}"] = _mean(level, arguments[1], candidates)
         return values
 
     def value(
