@@ -1,6 +1,6 @@
 """Per-loss gradients: norms and cosine similarities for each module."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +64,7 @@ def term_values(
         >>> mmf.analysis.term_values(model, objective, state, batch).shape
         (1,)
     """
-    return _values(model, objective, state, batch, train)(state.params)
+    return term_function(model, objective, state, batch, train)(state.params)
 
 
 def term_gradients(
@@ -112,7 +112,9 @@ def term_gradients(
     names = list(objective.terms)
     # One forward pass; the backward passes run one after the other, since a vmap over
     # terms would keep the intermediate gradients of all of them.
-    _, pull = jax.vjp(_values(model, objective, state, batch, train), state.params)
+    _, pull = jax.vjp(
+        term_function(model, objective, state, batch, train), state.params
+    )
     rows = jax.lax.map(lambda one: pull(one)[0], jnp.eye(len(names)))
     return {
         name: jax.tree.map(lambda x, i=i: x[i], rows) for i, name in enumerate(names)
@@ -214,9 +216,9 @@ def term_norms(
     return made
 
 
-def _values(
+def term_function(
     model: Model, objective: Objective, state: TrainState, batch: Batch, train: bool
-):
+) -> Callable[[PyTree], Array]:
     """Returns a function from parameters to the values of all terms, (K)."""
 
     def values(params: PyTree) -> Array:
