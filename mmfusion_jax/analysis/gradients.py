@@ -72,7 +72,7 @@ def term_values(
         >>> mmf.analysis.term_values(model, objective, state, batch).shape
         (1,)
     """
-    return _values(model, objective, state, batch, train)(state.params)
+    return term_function(model, objective, state, batch, train)(state.params)
 
 
 def term_gradients(
@@ -283,9 +283,9 @@ def term_norms(
     return made
 
 
-def _values(
+def term_function(
     model: Model, objective: Objective, state: TrainState, batch: Batch, train: bool
-):
+) -> Callable[[PyTree], Array]:
     """Returns a function from parameters to the values of all terms, (K)."""
 
     def values(params: PyTree) -> Array:
