@@ -25,6 +25,8 @@ def asked(**changes) -> ConfigDict:
     # Devices under pmap draw their own dropout.
     made.model.update(hidden_dims=(4,), dropout=0.0, hidden_dropout=0.0)
     made.model.encoders.audio = dict(name="feature_tokens", hidden_dim=4)
+    for encoder in made.model.encoders.values():
+        encoder.dropout = 0.0
     made.losses.contrast = dict(name="test_gradient_stats:Spread", weight=0.5)
     made.train.gradient_stats_every = EVERY
     made.update_from_flattened_dict(changes)
