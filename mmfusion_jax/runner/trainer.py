@@ -156,13 +156,17 @@ class Trainer:
         )
         return parts.executor.compile_eval(step, seeds=seeds)
 
-    @functools.cache  # noqa: B019 - a trainer lives as long as its programs
-    def gradient_recorder(self, *, seeds: bool) -> GradientRecorder:
-        """Returns what records the gradients of the loss terms, compiled.
+    @functools.cached_property
+    def gradients(self) -> GradientRecorder:
+        """What records the gradients of the loss terms, compiled."""
+        return self._compile_gradients(seeds=False)
 
-        Args:
-            seeds: True for several seeds at once.
-        """
+    @functools.cached_property
+    def seeds_gradients(self) -> GradientRecorder:
+        """What records the gradients of the loss terms of several seeds, compiled."""
+        return self._compile_gradients(seeds=True)
+
+    def _compile_gradients(self, *, seeds: bool) -> GradientRecorder:
         parts, every = self.components, self.spec.training.gradient_stats_every
         if not every:
             return GradientRecorder()
@@ -275,7 +279,7 @@ class Trainer:
                 progress=progress,
                 identity=recorded,
                 require_best=functools.partial(require_saved, checkpoints),
-                gradients=self.gradient_recorder(seeds=False),
+                gradients=self.gradients,
             )
             with logger:
                 logger.log(f"{title}: {describe_start(int(state.step), self.plan)}")
