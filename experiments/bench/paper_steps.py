@@ -194,34 +194,12 @@ def build_step(paper: Paper, dtype: str, changes: Mapping[str, Any] = {}) -> Ste
         step=zero,
         params=params,
         stats=random_variables(shapes.stats),
-        opt_state=jax.jit(parts.tx.init)(params),
+        # On the host too: the state on the device is the caller's copy.
+        opt_state=jax.device_get(jax.jit(parts.tx.init)(params)),
         key=jax.random.key(1),
         skipped_steps={"consecutive": zero, "total": zero},
     )
     return Step(parts, state, batch)
-
-
-def without_dropout(paper: Paper) -> dict[str, Any]:
-    """Returns the changes after which a config has no dropout and trains with SGD.
-
-    The bits of dropout depend on the version of JAX, and the first steps of Adam are
-    little more than the signs of the gradients.
-    """
-    file, _, word = paper.config.partition(":")
-    config = load_config(f"{CONFIGS / file}.py:{word}").to_dict()
-    rates = {path: 0.0 for path in _paths(config) if path.endswith("dropout")}
-    rates = {k: v for k, v in rates.items() if not k.startswith("data.")}
-    changes = {"optim.name": "sgd", "optim.learning_rate": 0.05}
-    return {**rates, **changes, "optim.schedule.name": "constant"}
-
-
-def _paths(values: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Returns the paths of all fields."""
-    paths = []
-    for name, value in values.items():
-        inner = isinstance(value, Mapping)
-        paths += _paths(value, f"{prefix}{name}.") if inner else [f"{prefix}{name}"]
-    return paths
 
 
 def _dataset(paper: Paper) -> Dataset:
