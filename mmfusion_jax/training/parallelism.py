@@ -113,6 +113,7 @@ class Executor:
 
     def _pmap(self, step: Step, seeds: bool) -> Step:
         """Compiles a training step under pmap."""
+        is_alone = self.devices or jax.process_count() == 1
         # The state is passed with None instead of a stacked copy per device, and
         # returned as one replicated array, which a checkpoint stores like that of jit.
         return jax.pmap(
@@ -120,7 +121,8 @@ class Executor:
             axis_name=AXIS,
             in_axes=(None, 1 if seeds else 0),  # pyright: ignore[reportArgumentType]
             out_axes=(None, None),  # pyright: ignore[reportArgumentType]
-            devices=jax.devices()[: self.count] if self.devices else None,
+            # In the order of the mesh, in which `put` places the rows.
+            devices=list(self.mesh.devices.flat) if is_alone else None,
             # Before JAX 0.8, pmap could donate only what it maps over.
             donate_argnums=() if _is_before_0_8() else 0,
         )
