@@ -1,6 +1,7 @@
 """The scripts of experiments/bench run, on inputs too small to measure."""
 
 import json
+import os
 import runpy
 import subprocess
 import sys
@@ -89,3 +90,15 @@ def test_gradients_of_all_terms(tmp_path):
     assert 1 < found["operations"]["stats"] / found["operations"]["step"] < 2
     assert len(found["seconds"]["stats"]["wall"]) == 2
     assert "| mea:digits | 2 |" in table
+
+
+@pytest.mark.slow
+def test_collectives(tmp_path):
+    out = tmp_path / "collectives.json"
+    options = ["--paper", "of_cmaer_cat", "--parallel", "shard_map", "--out", str(out)]
+    command = [sys.executable, FOLDER / "collectives.py", *options]
+    devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    table = subprocess.check_output(command, text=True, env={**os.environ, **devices})
+    (row,) = json.loads(out.read_text()).values()
+    assert row["of_cmaer_cat"]["all-gather"] == 2
+    assert "| now, shard_map, 2 x cpu |" in table

@@ -79,7 +79,8 @@ def main() -> None:
     row = f"{options.name}, {options.parallel}, {where}"
     for paper in options.paper or PAPERS:
         text = compiled_step(paper, options, devices)
-        found = {"jax": jax.__version__, "flags": options.flag, **count(text)}
+        counts = count(text, in_pieces=bool(options.topology))
+        found = {"jax": jax.__version__, "flags": options.flag, **counts}
         result.setdefault(row, {})[paper] = found
         print(f"{paper}: {found}", file=sys.stderr)
         options.out.write_text(json.dumps(result, indent=2) + "\n")
@@ -120,11 +121,16 @@ def compiled_step(paper: str, options: Any, devices: Sequence[Any]) -> str:
     return step.lower(state, batch).compile().as_text()
 
 
-def count(program: str) -> dict[str, int]:
-    """Returns the number of collectives of a compiled program, by kind and in total."""
-    # The compiler may write one collective as several pieces of one channel, between
-    # which it computes.
-    found = Counter(kind for kind, _ in set(COLLECTIVE.findall(program)))
+def count(program: str, *, in_pieces: bool) -> dict[str, int]:
+    """Returns the number of collectives of a compiled program, by kind and in total.
+
+    Args:
+        program: Its text.
+        in_pieces: The compiler, that of a TPU, writes a collective as several pieces of
+            one channel, between which it computes. Others may give one channel to all.
+    """
+    written = COLLECTIVE.findall(program)
+    found = Counter(kind for kind, _ in (set(written) if in_pieces else written))
     return {kind: found[kind] for kind in KINDS if found[kind]} | {
         "total": found.total()
     }

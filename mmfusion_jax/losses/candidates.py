@@ -75,23 +75,20 @@ def gather_candidates(
     index = jnp.arange(rows)
     if axis is not None:
         index += rows * jax.lax.axis_index(axis)
-    whole = lambda x: jax.ShapeDtypeStruct((devices * len(x), *x.shape[1:]), x.dtype)
     leaves, structure = jax.tree.flatten((outputs, batch))
-    shapes = [whole(x) for x in leaves]
+    # An array without rows, which a model of another package may have, stays as it is.
+    places = [i for i, x in enumerate(leaves) if x.shape[:1] == (rows,)]
+    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
+    for i in places:
+        shapes[i] = shapes[i].update(shape=(devices * rows, *leaves[i].shape[1:]))
     reads = _reads(terms, jax.tree.unflatten(structure, shapes), outputs, batch, index)
-    gathered = iter(
-        gather_rows(
-            [x for x, is_read in zip(leaves, reads, strict=True) if is_read],
-            axis=axis,
-            replicated=replicated,
-        )
+    gathered = gather_rows(
+        {i: leaves[i] for i in places if reads[i]}, axis=axis, replicated=replicated
     )
     # A term may use the shape of what it does not read.
-    found = [
-        next(gathered) if is_read else jnp.zeros(shape.shape, shape.dtype)
-        for shape, is_read in zip(shapes, reads, strict=True)
-    ]
-    everything = jax.tree.unflatten(structure, found)
+    blank = {i: jnp.zeros(shapes[i].shape, shapes[i].dtype) for i in places}
+    found = dict(enumerate(leaves)) | blank | gathered
+    everything = jax.tree.unflatten(structure, found.values())
     return Candidates(*everything, index=index)
 
 

@@ -120,6 +120,7 @@ class Executor:
         self, step: Callable[..., Any], seeds: bool, donate: bool
     ) -> Callable[..., Any]:
         """Compiles a training step under pmap."""
+        is_alone = self.devices or jax.process_count() == 1
         # The state is passed with None instead of a stacked copy per device, and
         # returned as one replicated array, which a checkpoint stores like that of jit.
         return jax.pmap(
@@ -127,7 +128,8 @@ class Executor:
             axis_name=AXIS,
             in_axes=(None, 1 if seeds else 0),  # pyright: ignore[reportArgumentType]
             out_axes=None,  # pyright: ignore[reportArgumentType]
-            devices=jax.devices()[: self.count] if self.devices else None,
+            # In the order of the mesh, in which `put` places the rows.
+            devices=list(self.mesh.devices.flat) if is_alone else None,
             # Before JAX 0.8, pmap could donate only what it maps over.
             donate_argnums=0 if donate and not _is_before_0_8() else (),
         )

@@ -106,6 +106,23 @@ def test_two_processes_of_a_cluster_equal_one(tmp_path, cache_dir):
     assert_equal_runs(tmp_path, "1", "2")
 
 
+@pytest.mark.parametrize(
+    "parallel",
+    [
+        pytest.param("shard_map", marks=pytest.mark.ci),
+        pytest.param("pmap", marks=pytest.mark.slow),
+    ],
+)
+def test_two_processes_that_run_the_step_of_their_rows_equal_one(
+    parallel, tmp_path, cache_dir
+):
+    (tmp_path / "config.py").write_text(CONFIG, "utf-8")
+    flag = f"--config.parallel={parallel}"
+    for processes in (1, 2):
+        finish(start(tmp_path, processes, cache_dir / "processes", flag))
+    assert_equal_runs(tmp_path, "1", "2")
+
+
 @pytest.mark.slow
 def test_four_processes_of_which_one_is_late_equal_one(tmp_path, cache_dir):
     (tmp_path / "config.py").write_text(CONFIG, "utf-8")

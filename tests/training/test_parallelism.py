@@ -1,4 +1,4 @@
-"""jit and pmap on 1, 2 and 8 devices do the maths of one device."""
+"""jit, pmap and shard_map on 1, 2 and 8 devices do the maths of one device."""
 
 import pytest
 
