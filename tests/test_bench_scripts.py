@@ -58,3 +58,13 @@ def test_gradients_of_all_terms(tmp_path):
     assert 1 < found["operations"]["stats"] / found["operations"]["step"] < 2
     assert len(found["seconds"]["stats"]["wall"]) == 2
     assert "| mea:digits | 2 |" in table
+
+
+@pytest.mark.slow
+def test_time_to_the_first_step(tmp_path):
+    out = tmp_path / "first_step.json"
+    command = [sys.executable, FOLDER / "first_step.py", "--quick", "--out", str(out)]
+    table = subprocess.check_output(command, text=True)
+    found = json.loads(out.read_text())["rounds"]["this"][0]
+    assert 0 < found["init"]["compile"]["wall"] < found["total"]["wall"]
+    assert "| step compile | " in table
