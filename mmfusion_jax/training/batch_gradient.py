@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from mmfusion_jax.losses.objective import Objective
-from mmfusion_jax.ops.unrolled_threefry import unrolled
 from mmfusion_jax.training.state import TrainState
 from mmfusion_jax.types import Array, Batch, Model, Outputs, PyTree
 
@@ -63,7 +62,7 @@ def make_batch_gradient(
             batch,
             train=True,
             mutable=["batch_stats"],
-            rngs={"dropout": unrolled(key)},
+            rngs={"dropout": key},
         )
         loss, terms = objective(outputs, batch, step, axis)
         logged = _logged_means(outputs, batch, axis)
