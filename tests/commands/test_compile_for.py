@@ -17,13 +17,14 @@ from mmfusion_jax.training.state import create_state
 from mmfusion_jax.training.topology import find_topology
 
 COLLECTIVES = {
-    "cfn_sr": (30, 4),
-    "mea": (4, 4),
+    "cfn_sr": (24, 4),
+    "mea": (11, 4),
     "hetero_fusion_net": (6, 6),
-    "mcl_mcf": (120, 4),
-    "of_cmaer_cat": (60, 4),
+    "mcl_mcf": (130, 4),
+    "of_cmaer_cat": (47, 4),
 }
-"""Paper -> most collectives of its training step and of its evaluation step."""
+"""Paper -> most collectives of its training step and of its evaluation step, as counted
+with jax 0.10.2 and libtpu 0.0.42.1; other versions combine them differently."""
 
 BATCH = 16
 
@@ -69,9 +70,10 @@ def check(paper: str, spec: ExperimentSpec, data: Dataset, topology) -> None:
         assert step.fits, (name, step.problem, step.memory)
         assert (step.float64, step.dynamic_shapes, step.host_callbacks) == (0, 0, 0)
         assert step.products.keys() == {f"float32 {spec.matmul_precision}"}
-        most = COLLECTIVES[paper][name == "eval"]
-        assert sum(step.collectives.values()) <= most, (name, step.collectives)
         assert step.roofline and step.bytes_accessed
+    moved = {name: step.collectives for name, step in found.items()}
+    for name, most in zip(("train", "eval"), COLLECTIVES[paper], strict=True):
+        assert sum(moved[name].values()) <= most, moved
     # All but the key, which stays as it is.
     assert found["train"].donated >= arrays_of_state(spec, data) - 1
 

@@ -18,6 +18,7 @@ from mmfusion_jax.analysis.cost import find_products
 from mmfusion_jax.config import build, build_data
 from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.inference.program import predict_batch
 from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.ops.contrastive import l2_normalize
 from mmfusion_jax.ops.independence import hsic
@@ -68,6 +69,22 @@ def test_losses_and_heads_have_the_highest_precision(paper):
     assert count["default"] > count["highest"] > 2
     if paper != "cfn_sr":  # with a dtype or two convolutions more than in the text
         assert len(asked_precisions(traced)) == len(products)
+
+
+def test_a_prediction_has_the_precision_of_the_training():
+    """Predictors and exported programs are made of this function."""
+    spec = resolve(small_configs.small("hetero_fusion_net", matmul_precision="high"))
+    data = small_configs.digits()
+    model = build.build_model(spec, build.build_task(spec, data), None)
+    batch = build_data.build_pipeline(spec, data, 0).dummy_batch()
+    variables = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), batch, train=False)
+    )
+    predict = lambda variables, batch: predict_batch(
+        model, variables, jnp.zeros(3), batch, spec.model.modalities
+    )
+    found = asked_precisions(jax.jit(predict).trace(variables, batch))
+    assert {"HIGH"} in found and {"HIGHEST"} in found and {"DEFAULT"} not in found
 
 
 def test_other_values_are_refused():
