@@ -102,3 +102,13 @@ def test_collectives(tmp_path):
     (row,) = json.loads(out.read_text()).values()
     assert row["of_cmaer_cat"]["all-gather"] == 2
     assert "| now, shard_map, 2 x cpu |" in table
+
+
+@pytest.mark.slow
+def test_time_to_the_first_step(tmp_path):
+    out = tmp_path / "first_step.json"
+    command = [sys.executable, FOLDER / "first_step.py", "--quick", "--out", str(out)]
+    table = subprocess.check_output(command, text=True)
+    found = json.loads(out.read_text())["rounds"]["this"][0]
+    assert 0 < found["init"]["compile"]["wall"] < found["total"]["wall"]
+    assert "| step compile | " in table

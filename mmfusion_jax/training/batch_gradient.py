@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
 from mmfusion_jax.losses.objective import Objective
-from mmfusion_jax.ops.unrolled_threefry import unrolled
 from mmfusion_jax.training.state import TrainState
 from mmfusion_jax.types import Array, Batch, Model, Outputs, PyTree
 
@@ -66,7 +65,7 @@ def make_batch_gradient(
             batch,
             train=True,
             mutable=["batch_stats"],
-            rngs={"dropout": unrolled(key)},
+            rngs={"dropout": key},
         )
         loss, terms = objective(outputs, batch, step, axis, replicated)
         logged = _logged_means(outputs, batch, axis)

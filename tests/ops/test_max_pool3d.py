@@ -38,6 +38,26 @@ def test_is_the_maximum_of_a_window(shape):
         np.testing.assert_array_equal(a, b)
 
 
+def test_equal_values_as_in_the_window_of_xla():
+    # On TPU the window is ours too.
+    x = np.random.default_rng(0).integers(0, 3, (2, 5, 6, 7, 2)).astype(np.float32)
+    for got, want in zip(*both(x), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize(("platform", "has_windows"), [("tpu", True), ("cuda", False)])
+def test_the_form_suits_the_accelerator(platform, has_windows):
+    x, mask = (
+        jax.ShapeDtypeStruct((1, 4, 6, 6, 3), jnp.bfloat16),
+        jnp.ones((1, 4), bool),
+    )
+    loss = lambda x: max_pool(x, mask).astype(jnp.float32).sum()
+    step = jax.jit(jax.value_and_grad(loss)).trace(x)
+    text = step.lower(lowering_platforms=(platform,)).as_text()
+    for name in ("reduce_window", "select_and_scatter"):
+        assert (f"stablehlo.{name}" in text) == has_windows
+
+
 def test_equal_values_as_in_pytorch():
     torch = pytest.importorskip("torch")
     x = np.random.default_rng(0).integers(0, 3, (2, 5, 6, 7, 2)).astype(np.float32)

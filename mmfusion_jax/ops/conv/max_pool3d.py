@@ -51,15 +51,37 @@ def _forward(x: Array) -> tuple[Array, list[Array]]:
     stages = [x]
     for axis in AXES:
         stages.append(_halve(stages[-1], axis))
-    return stages[-1], stages[1:]
+    # XLA for TPU has one operation for windows and one for its gradient. With both, the
+    # stem of the 3D ResNeXt reads and writes 8.8 GB (16 clips of 30x224x224 in bf16)
+    # instead of 29.7 GB, because slices of pairs have padded layouts. The other stages
+    # are not used there, and so not computed.
+    y = jax.lax.platform_dependent(
+        x, stages[-1], tpu=lambda x, _: _window_max(x), default=lambda _, y: y
+    )
+    return y, stages[1:]
 
 
 def _backward(arguments: tuple[Array], stages: list[Array], dy: Array) -> tuple[Array]:
-    stages = [*arguments, *stages]
-    for axis in reversed(AXES):
-        y = stages.pop()
-        dy = _unhalve(stages[-1], y, dy, axis)
-    return (dy,)
+    of_window = lambda dy, x, *_: jax.vjp(_window_max, x)[1](dy)[0]
+    return (
+        jax.lax.platform_dependent(
+            dy, *arguments, *stages, tpu=of_window, default=_unpool
+        ),
+    )
+
+
+def _unpool(dy: Array, *stages: Array) -> Array:
+    """Gradient of the three maxima, from the last axis to the first."""
+    for i, axis in reversed(list(enumerate(AXES))):
+        dy = _unhalve(stages[i], stages[i + 1], dy, axis)
+    return dy
+
+
+def _window_max(x: Array) -> Array:
+    """Maximum over a window as one operation."""
+    sizes, strides = (1, 3, 3, 3, 1), (1, 2, 2, 2, 1)
+    padding = ((0, 0), (1, 1), (1, 1), (1, 1), (0, 0))
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, sizes, strides, padding)
 
 
 _max_pool = with_backward(_definition, _backward, _forward)
