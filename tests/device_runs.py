@@ -1,8 +1,10 @@
-"""The same loss and gradient on 1, 2 and 8 devices, under jit and under pmap.
+"""The same loss and gradient on 1, 2 and 8 devices under jit, pmap and shard_map.
 
 To be imported first, in a process of its own, because the number of devices and the
 precision are fixed when JAX starts.
 """
+
+import functools
 
 import jax
 
@@ -18,13 +20,34 @@ COUNTS = (2, 8)
 
 def under_jit(f, params, batch, devices: int):
     """`f(params, batch)` with the batch split over a mesh; its program as text."""
-    mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
-    split = NamedSharding(mesh, PartitionSpec("data"))
-    whole = NamedSharding(mesh, PartitionSpec())
+    whole, split = shardings(devices)
+    if devices > 1:
+        f = functools.partial(f, replicated=whole)
     put = lambda tree, where: jax.tree.map(lambda x: jax.device_put(x, where), tree)
     params, batch = put(params, whole), put(batch, split)
     program = jax.jit(f).lower(params, batch).compile()
     return jax.device_get(program(params, batch)), program.as_text()
+
+
+def shardings(devices: int) -> tuple[NamedSharding, NamedSharding]:
+    """Replicated on every device of a mesh, and split over them."""
+    mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
+    return NamedSharding(mesh, PartitionSpec()), NamedSharding(
+        mesh, PartitionSpec("data")
+    )
+
+
+def under_shard_map(f, params, batch, devices: int):
+    """`f(params, batch, axis)` averaged over devices, as a training step does it."""
+    whole, split = shardings(devices)
+    run = jax.shard_map(
+        lambda p, b: jax.lax.pmean(f(p, b, "data"), "data"),
+        mesh=whole.mesh,
+        in_specs=(whole.spec, split.spec),
+        out_specs=whole.spec,
+        check_vma=False,
+    )
+    return jax.device_get(jax.jit(run)(params, batch))
 
 
 def under_pmap(f, params, batch, devices: int):
@@ -61,4 +84,5 @@ def differences(
         result, programs[n] = under_jit(f, params, batch, n)
         found[f"jit{n}"] = distance(result, one)
         found[f"pmap{n}"] = distance(under_pmap(f, params, batch, n), one)
+        found[f"shard_map{n}"] = distance(under_shard_map(f, params, batch, n), one)
     return found, programs[2]

@@ -1,10 +1,11 @@
-"""One training step on 1, 2 and 8 devices under jit and pmap; prints what differs.
+"""One training step on 1, 2 and 8 devices, split in every way; prints what differs.
 
 A process of its own, because the number of devices and the precision are fixed when
 JAX starts: subprocess_executors.py x64|x32
 """
 
 import functools
+import itertools
 import json
 import sys
 
@@ -21,16 +22,18 @@ import numpy as np  # noqa: E402
 import optax  # noqa: E402
 
 from mmfusion_jax.layers.batch_norm import BatchNorm  # noqa: E402
+from mmfusion_jax.losses.contrastive import InfoNCE  # noqa: E402
+from mmfusion_jax.losses.disparity import HSICDisparity  # noqa: E402
 from mmfusion_jax.losses.objective import Objective, WeightedLoss  # noqa: E402
 from mmfusion_jax.losses.supervised import CrossEntropy  # noqa: E402
 from mmfusion_jax.models.cfn_sr import CFNSR  # noqa: E402
 from mmfusion_jax.training.parallelism import Executor  # noqa: E402
 from mmfusion_jax.training.state import create_state  # noqa: E402
 from mmfusion_jax.training.step import make_train_step  # noqa: E402
-from mmfusion_jax.types import Batch, Tokens  # noqa: E402
+from mmfusion_jax.types import Batch, Outputs, Tokens  # noqa: E402
 
 KIND = np.float64 if X64 else np.float32
-EXECUTORS = (("jit", 2), ("pmap", 2), ("jit", 8), ("pmap", 8))
+WAYS = ("jit", "pmap", "shard_map")
 
 
 class Frames(nn.Module):
@@ -44,6 +47,21 @@ class Frames(nn.Module):
         x = nn.Dense(8)(values.reshape(*values.shape[:2], -1))
         x = BatchNorm(self.axis)(x, mask, train=train)
         return Tokens(nn.Dropout(self.dropout, deterministic=not train)(x), mask)
+
+
+class Compared(nn.Module):
+    """A model whose vectors of two modalities are also compared across examples."""
+
+    model: nn.Module
+
+    @nn.compact
+    def __call__(self, batch, *, train):
+        outputs = self.model(batch, train=train)
+        x, y = (nn.Dense(4)(outputs.aux[m]) for m in ("audio", "video"))
+        valid = batch.has_modalities("audio", "video")
+        views = {"pair/x": x, "pair/y": y, "pair/valid": valid}
+        parts = {"exclusive/audio": x, "agnostic/audio": y}
+        return Outputs(outputs.prediction, {**outputs.aux, **views, **parts})
 
 
 def batch() -> Batch:
@@ -89,9 +107,15 @@ def parts(executor: Executor, dropout: float, official: bool):
         variant="released_code" if official else "paper",
         axis=executor.axis,
     )
-    objective = Objective({"task": WeightedLoss(CrossEntropy("label"), 0.5)})
+    objective = Objective(
+        {
+            "task": WeightedLoss(CrossEntropy("label"), 0.5),
+            "contrast": WeightedLoss(InfoNCE(("pair",), scale=1.0), 0.1),
+            "disparity": WeightedLoss(HSICDisparity(("audio",)), 0.1),
+        }
+    )
     # Adam would hide a scaled gradient.
-    return model, objective, optax.sgd(0.1, momentum=0.9)
+    return Compared(model), objective, optax.sgd(0.1, momentum=0.9)
 
 
 def train(
@@ -100,11 +124,15 @@ def train(
     """Loss, parameters and statistics after three steps."""
     executor = Executor(parallel, devices)
     made = parts(executor, dropout, official)
-    step = executor.compile(make_train_step(*made, executor.axis, accumulate))
+    whole = executor.gathered if parallel == "jit" else None
+    step = executor.compile(
+        make_train_step(*made, executor.axis, accumulate, replicated=whole)
+    )
     state = jax.tree.map(jnp.copy, start())  # the step donates it
     for _ in range(3):
         state, metrics = step(state, executor.put(batch(), train=True))
-    return jax.device_get((metrics["loss"], state.params, state.stats))
+    terms = {k: v for k, v in metrics.items() if k.startswith("loss")}
+    return jax.device_get((terms, state.params, state.stats))
 
 
 def distance(a, b) -> float:
@@ -119,7 +147,7 @@ def distance(a, b) -> float:
 def main() -> None:
     found = {}
     one = train("jit", 1, 0.0, False)
-    for parallel, devices in EXECUTORS if X64 else EXECUTORS[2:]:
+    for parallel, devices in itertools.product(WAYS, (2, 8) if X64 else (8,)):
         found[f"{parallel}{devices}"] = distance(
             train(parallel, devices, 0.0, False), one
         )
@@ -127,15 +155,18 @@ def main() -> None:
         print(json.dumps(found))
         return
     official = train("jit", 1, 0.0, True)  # attention summed over the global batch
-    found["official_pmap8"] = distance(train("pmap", 8, 0.0, True), official)
+    found["official_shard_map8"] = distance(train("shard_map", 8, 0.0, True), official)
     masked = train("jit", 1, 0.5, False)
     found["dropout_jit8"] = distance(train("jit", 8, 0.5, False), masked)
     # Another mask on every device: another result than one mask for all.
-    found["dropout_pmap8"] = distance(train("pmap", 8, 0.5, False), masked)
+    own_masks = train("pmap", 8, 0.5, False)
+    found["dropout_pmap8"] = distance(own_masks, masked)
+    found["same_dropout"] = distance(train("shard_map", 8, 0.5, False), own_masks)
     parts = train("jit", 1, 0.0, False, accumulate=2)
-    found["accumulate_pmap2"] = distance(
-        train("pmap", 2, 0.0, False, accumulate=2), parts
-    )
+    for parallel in WAYS:
+        found[f"accumulate_{parallel}2"] = distance(
+            train(parallel, 2, 0.0, False, accumulate=2), parts
+        )
     print(json.dumps(found))
 
 

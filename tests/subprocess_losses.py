@@ -1,4 +1,4 @@
-"""Every loss term on 1, 2 and 8 devices under jit and pmap; prints what differs."""
+"""Every loss term on 1, 2 and 8 devices, split in every way; prints what differs."""
 
 import json
 
@@ -11,7 +11,7 @@ import numpy as np
 from mmfusion_jax.losses.objective import Objective, WeightedLoss
 
 
-def values_and_gradient(params, batch, axis=None):
+def values_and_gradient(params, batch, axis=None, replicated=None):
     """Every term, and one gradient of their weighted sum, as a step computes them."""
 
     def loss(params):
@@ -19,7 +19,7 @@ def values_and_gradient(params, batch, axis=None):
         total, values = jnp.zeros(()), {}
         for reads, terms in by_prediction().items():
             outputs = loss_terms.outputs(arrays, batch, reads)
-            value, found = terms(outputs, batch, jnp.array(0), axis)
+            value, found = terms(outputs, batch, jnp.array(0), axis, replicated)
             total, values = total + value, values | found
         return total, values
 

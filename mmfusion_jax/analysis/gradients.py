@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jax.sharding import NamedSharding
 
 from mmfusion_jax.losses.objective import CHANCE, Objective
 from mmfusion_jax.training.batch_gradient import (
@@ -71,7 +72,7 @@ def term_values(
         >>> mmf.analysis.term_values(model, objective, state, batch).shape
         (1,)
     """
-    return _values(model, objective, state, batch, train)(state.params)
+    return term_function(model, objective, state, batch, train)(state.params)
 
 
 def term_gradients(
@@ -132,6 +133,7 @@ def make_gradient_stats(
     gradient_accumulation_steps: int = 1,
     steps: int = 1,
     modalities: tuple[str, ...] = (),
+    replicated: NamedSharding | None = None,
 ) -> Callable[[TrainState, Batch], GradientSimilarity]:
     """Creates the function that compares the gradients of a training step by term.
 
@@ -163,9 +165,10 @@ def make_gradient_stats(
         gradient_accumulation_steps: See `make_train_step`.
         steps: See `make_train_step`.
         modalities: See `make_train_step`.
+        replicated: See `make_train_step`.
     """
     compute = make_batch_gradient(
-        model, objective, axis, gradient_accumulation_steps, by_term=True
+        model, objective, axis, gradient_accumulation_steps, replicated, by_term=True
     )
 
     def stats(state: TrainState, batch: Batch) -> GradientSimilarity:
@@ -280,9 +283,9 @@ def term_norms(
     return made
 
 
-def _values(
+def term_function(
     model: Model, objective: Objective, state: TrainState, batch: Batch, train: bool
-):
+) -> Callable[[PyTree], Array]:
     """Returns a function from parameters to the values of all terms, (K)."""
 
     def values(params: PyTree) -> Array:

@@ -74,7 +74,12 @@ FIELDS: Mapping[str, Field] = {
         " may use the test split.",
         SelectionProtocol,
     ),
-    "parallel": Field("jit", "How devices share a batch.", Literal["jit", "pmap"]),
+    "parallel": Field(
+        "jit",
+        "How devices share a batch: the compiler splits the step (jit), or every device"
+        " runs the step of its rows (shard_map, pmap).",
+        Literal["jit", "pmap", "shard_map"],
+    ),
     "compute_dtype": Field(
         "float32", "Type of the activations.", Literal["float32", "bfloat16"]
     ),

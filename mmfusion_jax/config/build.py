@@ -83,6 +83,7 @@ class TrainingComponents:
             self.modalities,
             self.penalty,
             self.balance,
+            self.executor.gathered if axis is None else None,
         )
 
 

@@ -285,7 +285,7 @@ class ExperimentSpec:
         seed: Seed of the first run.
         seeds: Number of runs.
         protocol: "validation", "fixed_epochs" or "as_published".
-        parallel: "jit" or "pmap".
+        parallel: "jit", "pmap" or "shard_map", see `Executor`.
         compute_dtype: "float32" or "bfloat16".
         matmul_precision: "default", "high" or "highest", see `jax.lax.Precision`.
         pretrain_unimodal: Modalities whose encoders are trained alone first.

@@ -30,6 +30,7 @@ LOSSES = {
 PUBLIC = by_name(
     (
         *LOSSES.values(),
+        "mmfusion_jax.losses.candidates:Candidates",
         "mmfusion_jax.losses.model_outputs:model_output",
         "mmfusion_jax.losses.objective:Objective",
         "mmfusion_jax.losses.objective:WeightedLoss",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from mmfusion_jax.losses.adversarial import (
         ImportanceDiscriminatorLoss as ImportanceDiscriminatorLoss,
     )
+    from mmfusion_jax.losses.candidates import Candidates as Candidates
     from mmfusion_jax.losses.contrastive import InfoNCE as InfoNCE
     from mmfusion_jax.losses.ctc import CTC as CTC
     from mmfusion_jax.losses.disparity import DifferenceLoss as DifferenceLoss

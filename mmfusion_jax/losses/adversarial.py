@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 
+from mmfusion_jax.losses.candidates import EXAMPLE
 from mmfusion_jax.losses.model_outputs import check_choice, model_output
 from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.option_types import AllModalities
@@ -51,6 +52,8 @@ class AgnosticAdversary:
         omega would make the modalities easier to discriminate. A missing modality
         contributes 0.
     """
+
+    scope: ClassVar[str] = EXAMPLE
 
     modalities: AllModalities
     omega: Literal["detached", "joint", "one"] = "detached"
@@ -119,6 +122,8 @@ class ExclusiveAdversary:
         MEA, Eq. 16.
     """
 
+    scope: ClassVar[str] = EXAMPLE
+
     modalities: AllModalities
 
     def __call__(self, outputs: Outputs, batch: Batch) -> Array:
@@ -156,6 +161,8 @@ class ImportanceDiscriminatorLoss:
         The paper has no loss for D_i; this one is for omega="detached", where the model
         stops the gradient before D_i.
     """
+
+    scope: ClassVar[str] = EXAMPLE
 
     modalities: AllModalities
 

@@ -1,12 +1,14 @@
 """InfoNCE between two views of the same example."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Callable
+from typing import ClassVar, Literal, NamedTuple
 
 import jax.numpy as jnp
 
+from mmfusion_jax.losses.candidates import CANDIDATES, Candidates
 from mmfusion_jax.losses.model_outputs import check_choice, check_fit, model_output
-from mmfusion_jax.ops.contrastive import POSITIVES, info_nce
+from mmfusion_jax.ops.contrastive import POSITIVES, ViewRows, info_nce
 from mmfusion_jax.option_types import Names, Scale
 from mmfusion_jax.types import Array, Batch, Outputs
 
@@ -47,6 +49,8 @@ class InfoNCE:
         zero and positive; the paper does not specify them.
     """
 
+    scope: ClassVar[str] = CANDIDATES
+
     pairs: Names
     scale: Scale = 1 / 0.07
     symmetric: bool = True
@@ -56,38 +60,79 @@ class InfoNCE:
     def __post_init__(self):
         check_choice("positives", self.positives, POSITIVES)
 
-    def __call__(self, outputs: Outputs, batch: Batch) -> Array:
-        total = jnp.zeros(batch.weight.shape, jnp.float32)
-        for pair in self.pairs:
-            x, y = (model_output(outputs, f"{pair}/{side}") for side in "xy")
-            total = total + self._compare(pair, x, y, outputs, batch)
-        return total
+    def __call__(
+        self, outputs: Outputs, batch: Batch, candidates: Candidates | None = None
+    ) -> Array:
+        """Returns the sum of the losses of all pairs, (b).
 
-    def chance_level(self, outputs: Outputs, batch: Batch) -> Array:
+        Args:
+            outputs: Outputs with the views.
+            batch: Their batch.
+            candidates: The rows that are positives and negatives; None for those of
+                `outputs`.
+        """
+        return self._compare(self._views, outputs, batch, candidates)
+
+    def chance_level(
+        self, outputs: Outputs, batch: Batch, candidates: Candidates | None = None
+    ) -> Array:
         """Returns the loss if all candidates were equally similar, (b).
 
         It is the sum over the pairs of the logarithm of the number of candidates.
         """
-        blank = jnp.zeros((*batch.weight.shape, 1), jnp.float32)
-        values = [self._compare(p, blank, blank, outputs, batch) for p in self.pairs]
-        return sum(values, jnp.zeros(batch.weight.shape, jnp.float32))
+        return self._compare(self._blank, outputs, batch, candidates)
 
     def _compare(
-        self, pair: str, x: Array, y: Array, outputs: Outputs, batch: Batch
+        self,
+        views: Callable[[Outputs, Batch], "_Views"],
+        outputs: Outputs,
+        batch: Batch,
+        candidates: Candidates | None,
     ) -> Array:
-        """Loss between the views x and y (b d) of a pair, (b)."""
-        valid = batch.weight > 0
-        if f"{pair}/valid" in outputs.aux:
-            valid &= outputs.aux[f"{pair}/valid"]
-        return info_nce(
-            x,
-            y,
-            valid,
+        """Sum over the pairs of the losses between the views x and y, (b)."""
+        own, others = views(outputs, batch), None
+        if candidates is not None:
+            rows = views(candidates.outputs, candidates.batch)
+            others = ViewRows(*rows, index=candidates.index)
+        # One product for all pairs, not one for each: across devices, the gradients of
+        # the candidates are then one array to sum.
+        losses = info_nce(
+            own.x,
+            own.y,
+            own.valid,
             scale=self.scale,
             symmetric=self.symmetric,
             positives=self.positives,
-            groups=self._groups(outputs, batch),
+            groups=own.groups,
+            candidates=others,
         )
+        return jnp.sum(losses, axis=0)
+
+    def _views(self, outputs: Outputs, batch: Batch) -> "_Views":
+        """Returns the stacked views of all pairs."""
+        x, y = (
+            [model_output(outputs, f"{pair}/{side}") for pair in self.pairs]
+            for side in "xy"
+        )
+        # Zeros at the end of a narrow vector do not change an inner product.
+        width = max(view.shape[-1] for view in x + y)
+        pad = lambda view: jnp.pad(view, ((0, 0), (0, width - view.shape[-1])))
+        x, y = (jnp.stack([pad(view) for view in views]) for views in (x, y))
+        blank = self._blank(outputs, batch)
+        return blank._replace(x=x, y=y)
+
+    def _blank(self, outputs: Outputs, batch: Batch) -> "_Views":
+        """Returns views of zeros, with the valid rows and the classes of the batch."""
+        valid = jnp.stack([self._valid(pair, outputs, batch) for pair in self.pairs])
+        zeros = jnp.zeros((*valid.shape, 1), jnp.float32)
+        return _Views(zeros, zeros, valid, self._groups(outputs, batch))
+
+    def _valid(self, pair: str, outputs: Outputs, batch: Batch) -> Array:
+        """Rows that have both views of a pair, (b) bool."""
+        valid = batch.weight > 0
+        if f"{pair}/valid" in outputs.aux:
+            valid &= outputs.aux[f"{pair}/valid"]
+        return valid
 
     def _groups(self, outputs: Outputs, batch: Batch) -> Array | None:
         """Class of every row, (b); None if the positives do not depend on it."""
@@ -96,3 +141,12 @@ class InfoNCE:
         label = batch.label(self.label)
         check_fit("info_nce", outputs.prediction, label, label.ndim == 1)
         return jnp.sign(label) if jnp.issubdtype(label.dtype, jnp.floating) else label
+
+
+class _Views(NamedTuple):
+    """Views x and y (p b d) of p pairs, their valid rows (p b), and classes (b)."""
+
+    x: Array
+    y: Array
+    valid: Array
+    groups: Array | None

@@ -6,6 +6,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 import optax
 
+from mmfusion_jax.losses.candidates import EXAMPLE
 from mmfusion_jax.losses.model_outputs import ENCODER_AUX, model_output
 from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.option_types import Modalities
@@ -49,6 +50,7 @@ class CTC:
     """
 
     reads: ClassVar[str] = ENCODER_AUX
+    scope: ClassVar[str] = EXAMPLE
 
     modalities: Modalities
 

@@ -1,10 +1,11 @@
 """Gate entropy regularizer (Hetero-Fusion-Net)."""
 
 import dataclasses
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax.numpy as jnp
 
+from mmfusion_jax.losses.candidates import EXAMPLE
 from mmfusion_jax.losses.model_outputs import check_choice, model_output
 from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.option_types import Name
@@ -46,6 +47,8 @@ class GateEntropy:
         modalities should be used: the default raises the entropy of the normalized
         gates. The argument of the logarithm is clipped to 1e-8..1.
     """
+
+    scope: ClassVar[str] = EXAMPLE
 
     form: Literal["normalized", "paper"] = "normalized"
     gate: Name = "gate"

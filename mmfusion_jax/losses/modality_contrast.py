@@ -1,12 +1,13 @@
 """Contrastive loss between the modalities of an example (OF-CMAER-CAT)."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import jax.numpy as jnp
 
 from mmfusion_jax.errors import ConfigError, join_names
+from mmfusion_jax.losses.candidates import CANDIDATES, EXAMPLE, Candidates
 from mmfusion_jax.losses.model_outputs import check_choice, model_output
 from mmfusion_jax.ops.contrastive import contrast, l2_normalize
 from mmfusion_jax.ops.masking import zero_masked
@@ -101,59 +102,108 @@ class ModalityContrast:
                 "negatives='batch'",
             )
 
-    def __call__(self, outputs: Outputs, batch: Batch) -> Array:
-        present = self._present(batch)
-        views = [
-            l2_normalize(zero_masked(model_output(outputs, f"pooled/{name}"), mask))
-            for name, mask in zip(self.modalities, present, strict=True)
-        ]
-        return self._compare(views, present)
+    @property
+    def scope(self) -> str:
+        """What the anchors are compared with, see `losses.candidates`."""
+        return CANDIDATES if self.negatives == "batch" else EXAMPLE
 
-    def chance_level(self, outputs: Outputs, batch: Batch) -> Array:
+    def __call__(
+        self, outputs: Outputs, batch: Batch, candidates: Candidates | None = None
+    ) -> Array:
+        """Returns the sum of the losses of all anchors of an example, (b).
+
+        Args:
+            outputs: Outputs with the vectors.
+            batch: Their batch.
+            candidates: The rows that are partners and negatives; None for those of
+                `outputs`. Only for negatives="batch".
+        """
+        return self._compare(self._views, outputs, batch, candidates)
+
+    def chance_level(
+        self, outputs: Outputs, batch: Batch, candidates: Candidates | None = None
+    ) -> Array:
         """Returns the loss if all candidates were equally similar, (b).
 
         It is the sum over the anchors of the logarithm of the number of candidates,
         m ln b with "batch" if no modality is missing.
         """
+        return self._compare(self._blank, outputs, batch, candidates)
+
+    def _compare(
+        self,
+        views: Callable[[Outputs, Batch], tuple[Array, Array]],
+        outputs: Outputs,
+        batch: Batch,
+        candidates: Candidates | None,
+    ) -> Array:
+        """Loss of the views (m b d) of outputs and a batch, and their masks, (b)."""
+        x, present = views(outputs, batch)
+        scale = 1 / self.temperature
+        if self.negatives == "same_sample":
+            return _in_sample(x, present, scale)
+        if candidates is None:
+            index = jnp.arange(x.shape[1])
+            return _in_batch(x, present, x, present, index, scale)
+        others = views(candidates.outputs, candidates.batch)
+        return _in_batch(x, present, *others, candidates.index, scale)
+
+    def _views(self, outputs: Outputs, batch: Batch) -> tuple[Array, Array]:
+        """Normalized vectors (m b d), and which are present, (m b) bool."""
+        present = self._present(batch)
+        pooled = [model_output(outputs, f"pooled/{name}") for name in self.modalities]
+        return l2_normalize(zero_masked(jnp.stack(pooled), present)), present
+
+    def _blank(self, outputs: Outputs, batch: Batch) -> tuple[Array, Array]:
+        """Vectors of zeros, (m b 1), and which are present, (m b) bool."""
         del outputs
-        blank = jnp.zeros((*batch.weight.shape, 1), jnp.float32)
-        return self._compare([blank] * len(self.modalities), self._present(batch))
+        present = self._present(batch)
+        return jnp.zeros((*present.shape, 1), jnp.float32), present
 
-    def _present(self, batch: Batch) -> list[Array]:
-        """Which examples have each modality, (b) bool each."""
-        return [batch.has_modalities(name) for name in self.modalities]
-
-    def _compare(self, views: Sequence[Array], present: Sequence[Array]) -> Array:
-        """Loss of normalized vectors, 0 where a modality is missing, (b)."""
-        form = _in_batch if self.negatives == "batch" else _in_sample
-        return form(views, present, 1 / self.temperature)
+    def _present(self, batch: Batch) -> Array:
+        """Which examples have each modality, (m b) bool."""
+        return jnp.stack([batch.has_modalities(name) for name in self.modalities])
 
 
-def _in_batch(views: Sequence[Array], present: Sequence[Array], scale: float) -> Array:
-    """Sum over anchors of the mean loss over their partners, (b)."""
-    own = jnp.eye(len(present[0]), dtype=bool)
-    total = jnp.zeros(present[0].shape, jnp.float32)
-    for i, anchor in enumerate(views):
-        # Counted per example, since the partners are the modalities that it has.
-        loss, count = jnp.zeros_like(total), jnp.zeros_like(total)
-        for j, partner in enumerate(views):
-            if j != i:
-                # Only the anchor must have i: an example without i that has j is a
-                # negative like any other.
-                candidates = present[i][:, None] & present[j][None, :]
-                logits = anchor @ partner.T * scale
-                loss += contrast(logits, candidates & own, candidates & ~own)
-                count += present[i] & present[j]
-        total += loss / jnp.maximum(count, 1)
-    return total
+def _in_batch(
+    x: Array,
+    present: Array,
+    others: Array,
+    others_present: Array,
+    index: Array,
+    scale: float,
+) -> Array:
+    """Sum over anchors of the mean loss over their partners, (b).
+
+    Args:
+        x: Anchors, (m b d).
+        present: (m b) bool.
+        others: Partners and negatives, (m n d).
+        others_present: (m n) bool.
+        index: Which of the n rows each anchor is, (b).
+        scale: Factor of the inner products.
+    """
+    own = index[:, None] == jnp.arange(others.shape[1])[None, :]  # b n
+    # Only the anchor must have i: an example without i that has j is a negative like
+    # any other.
+    candidates = present[:, None, :, None] & others_present[None, :, None, :]
+    # One product for all pairs of modalities i, j, not one for each: across devices,
+    # the gradients of the candidates are then one array to sum.
+    logits = jnp.einsum("ibd,jnd->ijbn", x, others) * scale
+    loss = contrast(logits, candidates & own, candidates & ~own)  # i j b
+    # Counted per example, since the partners are the modalities that it has.
+    other = ~jnp.eye(len(x), dtype=bool)[:, :, None]
+    count = jnp.sum(other & present[:, None] & present[None], axis=1, dtype=jnp.int32)
+    mean = jnp.sum(jnp.where(other, loss, 0), axis=1) / jnp.maximum(count, 1)
+    return jnp.sum(mean, axis=0)
 
 
-def _in_sample(views: Sequence[Array], present: Sequence[Array], scale: float) -> Array:
+def _in_sample(x: Array, present: Array, scale: float) -> Array:
     """Sum over anchors of the loss with the next modality as the positive, (b)."""
-    stacked, mask = jnp.stack(views, axis=1), jnp.stack(present, axis=1)  # b m d, b m
-    own = jnp.eye(len(views), dtype=bool)
+    mask = present.T  # b m
+    own = jnp.eye(len(x), dtype=bool)
     both = mask[:, :, None] & mask[:, None, :] & ~own
     following = jnp.roll(own, 1, axis=1)
-    logits = jnp.einsum("bid,bjd->bij", stacked, stacked) * scale
+    logits = jnp.einsum("ibd,jbd->bij", x, x) * scale
     loss = contrast(logits, both & following, both & ~following)
     return jnp.sum(loss, axis=1)

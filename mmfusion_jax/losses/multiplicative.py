@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 
+from mmfusion_jax.losses.candidates import EXAMPLE
 from mmfusion_jax.losses.model_outputs import (
     UNIMODAL_LOGITS,
     check_fit,
@@ -49,6 +50,7 @@ class Multiplicative:
     """
 
     reads: ClassVar[str] = UNIMODAL_LOGITS
+    scope: ClassVar[str] = EXAMPLE
 
     label: str
     modalities: Modalities = ("audio", "video")

@@ -1,12 +1,21 @@
 """The objective: averages the loss terms and computes their weighted sum."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 
 from mmfusion_jax.errors import ConfigError, shown_name, type_name
+from mmfusion_jax.losses.candidates import (
+    BATCH,
+    CANDIDATES,
+    Candidates,
+    gather_candidates,
+)
 from mmfusion_jax.types import Array, Batch, LossTerm, Outputs
 
 TASK = "task"
@@ -48,10 +57,10 @@ class Objective:
 
         L = sum_k weight_k(step) * sum_i w_i term_k,i / sum_i w_i
 
-    Every term sees the global batch: jit provides it, and under pmap outputs and batch
-    are gathered from all devices first, so that terms are independent of the
-    parallelism. `jax.lax.pmean` of loss and gradients over `axis` is then exact, also
-    for terms that compare examples. Their products are in float32 on every platform.
+    Terms are independent of the parallelism: what a term compares, it sees of all
+    devices (`losses.candidates`), gathered once for all terms (`ops.gather_rows`).
+    `jax.lax.pmean` of loss and gradients over `axis` is then exact, also for terms that
+    compare examples. Products of terms are in float32 on every platform.
 
     Example:
         >>> import jax.numpy as jnp
@@ -72,7 +81,12 @@ class Objective:
     terms: Mapping[str, WeightedLoss]
 
     def __call__(
-        self, outputs: Outputs, batch: Batch, step: Array, axis: str | None = None
+        self,
+        outputs: Outputs,
+        batch: Batch,
+        step: Array,
+        axis: str | None = None,
+        replicated: NamedSharding | None = None,
     ) -> tuple[Array, dict[str, Array]]:
         """Computes the loss, () float32, and each unweighted term, () each.
 
@@ -83,22 +97,39 @@ class Objective:
             outputs: Outputs of the model on this device.
             batch: Batch of this device.
             step: Training step, for the schedules.
-            axis: The pmap axis over which the batch is split; None under jit.
+            axis: The axis of pmap or shard_map over which the batch is split; None
+                under jit. Loss and terms are then the share of this device: their mean
+                over the axis is that of the batch.
+            replicated: Under jit over a mesh, the sharding of an array that every
+                device has; None to let the compiler place what the terms compare.
         """
-        if axis is not None:
+        active = self.active
+        candidates = None
+        if axis is not None or replicated is not None:
             # The losses of the devices alone are not those of the batch: with 64 rows
             # on 8 devices, InfoNCE was 4.47 instead of 7.03 and HSIC nine times too
-            # large. Every device computes the entire loss; the transpose of all_gather
-            # adds its gradients over the devices, which pmean in the step divides
-            # again.
-            outputs, batch = jax.lax.all_gather((outputs, batch), axis, tiled=True)
-        active = self.active
-        values = {name: self.value(name, outputs, batch) for name in active}
+            # large.
+            terms = functools.partial(self._values, active)
+            candidates = gather_candidates(terms, outputs, batch, axis, replicated)
+        values = self._values(active, outputs, batch, candidates)
         total = jnp.zeros((), jnp.float32)
-        for name, value in values.items():
+        for name in active:
             weight = self.terms[name].weight
-            total = total + (weight(step) if callable(weight) else weight) * value
-        return total, values | self.chance_levels(outputs, batch, active)
+            total = (
+                total + (weight(step) if callable(weight) else weight) * values[name]
+            )
+        return total, values
+
+    def _values(
+        self,
+        names: Iterable[str],
+        outputs: Outputs,
+        batch: Batch,
+        candidates: Candidates | None,
+    ) -> dict[str, Array]:
+        """Unweighted terms, and the chance levels of those that have one."""
+        terms = {name: self.value(name, outputs, batch, candidates) for name in names}
+        return terms | self.chance_levels(outputs, batch, names, candidates)
 
     @property
     def active(self) -> list[str]:
@@ -113,7 +144,11 @@ class Objective:
         return jnp.stack([jnp.asarray(x, jnp.float32) for x in values])
 
     def chance_levels(
-        self, outputs: Outputs, batch: Batch, names: Iterable[str]
+        self,
+        outputs: Outputs,
+        batch: Batch,
+        names: Iterable[str],
+        candidates: Candidates | None = None,
     ) -> dict[str, Array]:
         """Computes "NAME/chance", () each, of those terms that have a chance level.
 
@@ -122,50 +157,93 @@ class Objective:
         """
         values = {}
         for name in names:
-            chance_level = getattr(self.terms[name].term, "chance_level", None)
+            term = self.terms[name].term
+            chance_level = getattr(term, "chance_level", None)
             if chance_level is not None:
+                arguments = _arguments(term, outputs, batch, candidates)
                 with jax.default_matmul_precision(PRECISION):
-                    level = chance_level(outputs, batch)
-                value = average(level, batch.weight)
-                values[f"{name}/{CHANCE}"] = value
+                    level = chance_level(*arguments)
+                values[f"{name}/{CHANCE}"] = _mean(level, arguments[1], candidates)
         return values
 
-    def value(self, name: str, outputs: Outputs, batch: Batch) -> Array:
+    def value(
+        self,
+        name: str,
+        outputs: Outputs,
+        batch: Batch,
+        candidates: Candidates | None = None,
+    ) -> Array:
         """Computes one unweighted term, averaged over the examples, ().
+
+        Args:
+            name: Name of the term.
+            outputs: Outputs of the model on this device.
+            batch: Batch of this device.
+            candidates: Rows of all devices; None for those of this device alone.
 
         Raises:
             ConfigError: The term does not return one value, or one per example, or an
                 option of it does not fit; the message names the term.
         """
+        term = self.terms[name].term
+        arguments = _arguments(term, outputs, batch, candidates)
         try:
             # A TPU computes float32 products in bfloat16 otherwise, and the logits of a
             # contrastive term then have errors of 0.1 and more.
             with jax.default_matmul_precision(PRECISION):
-                value = self.terms[name].term(outputs, batch)
+                value = term(*arguments)
         except ConfigError as error:
             # A loss term does not know its name in the config.
             if "config." not in error.args[0]:
                 error.args = (f"config.losses.{shown_name(name)}: {error.args[0]}",)
             raise
+        seen = arguments[1]
         shape = getattr(value, "shape", None)
-        if shape not in ((), batch.weight.shape):
+        if shape not in ((), seen.weight.shape):
             what = type_name(value) if shape is None else f"an array of shape {shape}"
             raise ConfigError(
                 "C33",
                 f"config.losses.{shown_name(name)} returns {what}, not one value per "
-                f"example, {batch.weight.shape}.",
+                f"example, {seen.weight.shape}.",
             )
         value = value.astype(jnp.promote_types(value.dtype, jnp.float32))
-        return average(value, batch.weight) if value.ndim else value
+        return _mean(value, seen, candidates) if value.ndim else value
 
 
-def average(values: Array, weight: Array) -> Array:
+def _arguments(
+    term: LossTerm, outputs: Outputs, batch: Batch, candidates: Candidates | None
+) -> tuple[Any, ...]:
+    """Returns what a term is called with; see `losses.candidates`."""
+    if candidates is None:
+        return outputs, batch
+    scope = getattr(term, "scope", BATCH)
+    if scope == BATCH:
+        return candidates.outputs, candidates.batch
+    own = outputs, batch
+    return (*own, candidates) if scope == CANDIDATES else own
+
+
+def _mean(values: Array, batch: Batch, candidates: Candidates | None) -> Array:
+    """Mean over the examples of all devices; this device's share of it, ().
+
+    With the rows of one of n devices, the share is n times what they add to the mean:
+    the mean over the devices is then that over all rows.
+    """
+    whole = batch.weight if candidates is None else candidates.batch.weight
+    return average(values, batch.weight, whole)
+
+
+def average(values: Array, weight: Array, whole: Array | None = None) -> Array:
     """Mean over the examples with a weight above 0; 0 if there are none.
 
     Args:
         values: (b), arbitrary where the weight is 0.
         weight: (b).
+        whole: Weights of the rows of all n devices, (n b), if `values` are those of one
+            device: the result is n times its part of their mean.
     """
+    whole = weight if whole is None else whole
+    devices = len(whole) // len(weight)
     # where before the product: values of padding rows may be NaN.
-    total = jnp.sum(jnp.where(weight > 0, values, 0) * weight)
-    return total / jnp.maximum(jnp.sum(weight), 1e-9)
+    total = devices * jnp.sum(jnp.where(weight > 0, values, 0) * weight)
+    return total / jnp.maximum(jnp.sum(whole), 1e-9)

@@ -1,10 +1,12 @@
 """Reconstruction of the modalities from the fused vector (OF-CMAER-CAT)."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
+from mmfusion_jax.losses.candidates import EXAMPLE
 from mmfusion_jax.losses.model_outputs import model_output
 from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.option_types import Modalities
@@ -39,6 +41,8 @@ class Reconstruction:
         The paper names the term without an equation. The gradient of the target is
         stopped, since otherwise the encoders would make it trivial.
     """
+
+    scope: ClassVar[str] = EXAMPLE
 
     modalities: Modalities
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from mmfusion_jax.errors import ConfigError, shown
+from mmfusion_jax.losses.candidates import EXAMPLE
 from mmfusion_jax.losses.model_outputs import (
     PREDICTION,
     as_float32,
@@ -51,6 +52,7 @@ class CrossEntropy:
     """
 
     reads: ClassVar[str] = PREDICTION
+    scope: ClassVar[str] = EXAMPLE
 
     label: str
     logits: str = ""
@@ -106,6 +108,7 @@ class L1:
     """
 
     reads: ClassVar[str] = PREDICTION
+    scope: ClassVar[str] = EXAMPLE
 
     label: str
 
@@ -135,6 +138,7 @@ class MSE:
     """
 
     reads: ClassVar[str] = PREDICTION
+    scope: ClassVar[str] = EXAMPLE
 
     label: str
 
@@ -167,6 +171,7 @@ class Multilabel:
     """
 
     reads: ClassVar[str] = PREDICTION
+    scope: ClassVar[str] = EXAMPLE
 
     label: str
 

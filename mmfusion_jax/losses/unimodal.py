@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.losses.candidates import EXAMPLE
 from mmfusion_jax.losses.model_outputs import (
     UNIMODAL_LOGITS,
     as_float32,
@@ -62,6 +63,7 @@ class UnimodalLoss:
     """
 
     reads: ClassVar[str] = UNIMODAL_LOGITS
+    scope: ClassVar[str] = EXAMPLE
 
     label: str
     modalities: Modalities
@@ -117,6 +119,7 @@ class Consistency:
     """
 
     reads: ClassVar[str] = UNIMODAL_LOGITS
+    scope: ClassVar[str] = EXAMPLE
 
     modalities: Modalities
     flags: bool = False

@@ -247,9 +247,11 @@ class MCLMCF(nn.Module):
             }
             for x, y in ((tv, ta), (tv, va), (ta, va)):
                 pairs[f"level3/{'_'.join(x + y)}"] = images[x], images[y]
+            # init runs outside of pmap, where its axis is not defined.
+            axis = None if self.is_initializing() else self.axis
             aux = {
                 f"log/varying_energy/{'_'.join(pair)}": jnp.full(
-                    len(image.values), varying_energy(first(image), image.present)
+                    len(image.values), varying_energy(first(image), image.present, axis)
                 )
                 for pair, image in images.items()
             }

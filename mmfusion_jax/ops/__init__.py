@@ -12,6 +12,7 @@ PUBLIC = by_name(
         "mmfusion_jax.ops.masking:zero_masked",
         "mmfusion_jax.ops.contrastive:info_nce",
         "mmfusion_jax.ops.contrastive:l2_normalize",
+        "mmfusion_jax.ops.row_gathering:gather_rows",
         "mmfusion_jax.ops.independence:hsic",
         "mmfusion_jax.ops.independence:squared_cross_correlation",
         "mmfusion_jax.ops.gradient_reversal:reverse_gradient",
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from mmfusion_jax.ops.predicted_attention import (
         predict_attention as predict_attention,
     )
+    from mmfusion_jax.ops.row_gathering import gather_rows as gather_rows
     from mmfusion_jax.ops.softmax_weighted_sum import weighted_sum as weighted_sum
 else:
     __getattr__, __dir__, __all__ = attach(__name__, PUBLIC)

@@ -1,5 +1,8 @@
 """InfoNCE loss."""
 
+import functools
+from typing import NamedTuple
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -68,6 +71,24 @@ def contrast(logits: Array, positive: Array, negative: Array) -> Array:
     return -jnp.sum(jnp.where(positive, log_p, 0), axis=-1) / count
 
 
+class ViewRows(NamedTuple):
+    """Rows with which anchors are compared, n of them.
+
+    Attributes:
+        x: (... n d).
+        y: (... n d).
+        valid: (... n) bool.
+        groups: Class of every row, (n); None if the positives do not depend on it.
+        index: Which of the n rows each anchor is, (b) int.
+    """
+
+    x: Array
+    y: Array
+    valid: Array
+    groups: Array | None
+    index: Array
+
+
 def info_nce(
     x: Array,
     y: Array,
@@ -77,6 +98,7 @@ def info_nce(
     symmetric: bool = True,
     positives: str = "pair",
     groups: Array | None = None,
+    candidates: ViewRows | None = None,
 ) -> Array:
     """InfoNCE loss between rows of `x` and `y`.
 
@@ -93,9 +115,10 @@ def info_nce(
         [0.31 0.31]
 
     Args:
-        x: (b d), usually `l2_normalize` vectors.
-        y: (b d).
-        valid: (b) bool; other rows are not anchors, positives or negatives.
+        x: (... b d), usually `l2_normalize` vectors; leading axes are those of several
+            pairs of views, whose similarities are one product.
+        y: (... b d).
+        valid: (... b) bool; other rows are not anchors, positives or negatives.
         scale: Factor of the inner products, 1 / tau.
         symmetric: Use rows of `x` and of `y` as anchors; if False, only of `x`.
         positives: Selects positives and negatives; designs A, B and C of Tables 7, 8.
@@ -105,9 +128,11 @@ def info_nce(
             "same_class" (C): the positives of row i are the other rows of its group;
             rows of other groups are negatives, and row i itself is ignored.
         groups: Class of every row, (b), for "pair_other_class" and "same_class".
+        candidates: Rows with which those of `x` and `y` are compared, such as those of
+            all devices; None for the rows themselves.
 
     Returns:
-        (b) losses in nats; 0 for rows that are not valid or have no positive.
+        (... b) losses in nats; 0 for rows that are not valid or have no positive.
 
     Raises:
         ValueError: `positives` is unknown, or requires `groups`.
@@ -120,31 +145,48 @@ def info_nce(
         ln(1 / 0.07) and 0.07.
     """
     chex.assert_equal_shape([x, y])
-    positive, negative = _select(positives, groups, len(x))
-    both = valid[:, None] & valid[None, :]
-    positive, negative = positive & both, negative & both
     # In bfloat16 the logsumexp of logits with a standard deviation of 10 is off by
     # 0.11. Rows that are not valid are zeroed before the product: the gradient of x is
     # a sum over all y, in which 0 times NaN is NaN.
     wide = jnp.promote_types(x.dtype, jnp.float32)
-    x, y = zero_masked(x.astype(wide), valid), zero_masked(y.astype(wide), valid)
-    logits = jnp.matmul(x, y.T, precision="highest") * scale  # b b
+    clean = lambda x, valid: zero_masked(x.astype(wide), valid)
+    x, y = clean(x, valid), clean(y, valid)
+    if candidates is None:
+        others = ViewRows(x, y, valid, groups, jnp.arange(x.shape[-2]))
+    else:
+        others = candidates._replace(
+            x=clean(candidates.x, candidates.valid),
+            y=clean(candidates.y, candidates.valid),
+        )
+    positive, negative = _select(positives, groups, others)
+    both = valid[..., :, None] & others.valid[..., None, :]
+    positive, negative = positive & both, negative & both
+    product = functools.partial(jnp.einsum, "...id,...jd->...ij", precision="highest")
+    logits = product(x, others.y) * scale  # ... b n
     loss = contrast(logits, positive, negative)
     if symmetric:
-        loss = (loss + contrast(logits.T, positive.T, negative.T)) / 2
+        # Rows compared with themselves need no second product. All masks are symmetric.
+        reverse = (
+            product(y, others.x) * scale
+            if candidates is not None
+            else jnp.swapaxes(logits, -1, -2)
+        )
+        loss = (loss + contrast(reverse, positive, negative)) / 2
     return loss
 
 
-def _select(positives: str, groups: Array | None, size: int) -> tuple[Array, Array]:
-    """Masks of positives and negatives, (b b) bool each."""
-    own = jnp.eye(size, dtype=bool)
+def _select(
+    positives: str, groups: Array | None, others: ViewRows
+) -> tuple[Array, Array]:
+    """Masks of positives and negatives, (b n) bool each."""
+    own = others.index[:, None] == jnp.arange(others.x.shape[-2])[None, :]
     if positives == "pair":
         return own, ~own
     if positives not in POSITIVES:
         raise ValueError(
             f"positives={shown(positives)} is unknown; known: {join_names(POSITIVES)}."
         )
-    if groups is None:
+    if groups is None or others.groups is None:
         raise ValueError(f"positives={shown(positives)} requires groups.")
-    same = groups[:, None] == groups[None, :]
+    same = groups[:, None] == others.groups[None, :]
     return (own, ~same) if positives == "pair_other_class" else (same & ~own, ~same)

@@ -362,7 +362,7 @@ def _zeros(x: Any) -> Any:
 
 
 def _same_axes(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Marks all arguments as different on each device if one is, under `shard_map`.
+    """Marks all floats as different on each device if one array is, in `shard_map`.
 
     The gradient of an argument that is the same everywhere is then summed over the
     devices by the transpose of this, so that the backward pass need not do it.
@@ -370,7 +370,7 @@ def _same_axes(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     axes = frozenset().union(*(_axes(x) for x in jax.tree.leaves(arguments)))
 
     def vary(x: Array) -> Array:
-        missing = tuple(axes - _axes(x))
+        missing = tuple(axes - _axes(x)) if _real(x) else ()
         return _vary(x, missing) if missing else x
 
     return jax.tree.map(vary, arguments) if axes else arguments
@@ -383,4 +383,7 @@ def _vary(x: Array, axes: tuple[str, ...]) -> Array:
 
 
 def _axes(x: Any) -> frozenset[str]:
-    return getattr(jax.typeof(x), "vma", frozenset())
+    """The axes of `shard_map` over which an array differs between devices."""
+    aval = jax.typeof(x)
+    manual = getattr(aval, "manual_axis_type", None)  # since JAX 0.11
+    return getattr(aval, "vma", frozenset()) if manual is None else manual.varying

@@ -1,12 +1,17 @@
 """Fraction of the energy of a feature that differs between examples."""
 
+import jax
 import jax.numpy as jnp
 
 from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array
 
+SCALES = (0, 60, -60)
+"""Exponents of powers of 2; one of them brings the squares of any float32 into range,
+except for those of subnormal numbers."""
 
-def varying_energy(x: Array, valid: Array) -> Array:
+
+def varying_energy(x: Array, valid: Array, axis: str | None = None) -> Array:
     """Computes the fraction of the energy of a feature that differs between examples.
 
         sum_i |x_i - mean_j x_j|^2 / sum_i |x_i|^2
@@ -24,6 +29,8 @@ def varying_energy(x: Array, valid: Array) -> Array:
     Args:
         x: Feature of every example, (b ...), arbitrary where not valid.
         valid: Examples to compare, (b) bool.
+        axis: The axis of pmap or shard_map over which the examples are split; None
+            under jit.
 
     Returns:
         The fraction, () float32 or wider, 0..1; 0 if the feature is 0 everywhere, or
@@ -31,10 +38,19 @@ def varying_energy(x: Array, valid: Array) -> Array:
     """
     rows = x.astype(jnp.promote_types(x.dtype, jnp.float32)).reshape(len(x), -1)
     rows = zero_masked(rows, valid)
-    # Divided by the largest element first: squares of small features would underflow.
-    largest = jnp.max(jnp.abs(rows), initial=0.0)
-    rows = rows / jnp.where(largest > 0, largest, 1)
-    center = jnp.sum(rows, axis=0) / jnp.maximum(jnp.sum(valid), 1)
-    varying = jnp.sum(jnp.square(zero_masked(rows - center, valid)))
-    energy = jnp.sum(jnp.square(rows))
+    # Sums alone, which devices add in one exchange: with the mean first, or divided by
+    # the largest element, they would wait for each other three times.
+    sums = (
+        jnp.sum(rows, axis=0),
+        jnp.sum(valid, dtype=jnp.int32),
+        # Squares of small features underflow, and those of large ones overflow.
+        jnp.stack([jnp.sum(jnp.square(rows * 2.0**k)) for k in SCALES]),
+    )
+    total, count, energies = sums if axis is None else jax.lax.psum(sums, axis)
+    plain = energies[0]
+    chosen = jnp.where(plain < 1e-12, 1, jnp.where(plain > 1e12, 2, 0))
+    energy, scale = energies[chosen], jnp.exp2(jnp.array(SCALES, rows.dtype))[chosen]
+    shared = jnp.sum(jnp.square(total * scale)) / jnp.maximum(count, 1)
+    # Below 0 by rounding alone, for a feature that is equal for all examples.
+    varying = jnp.maximum(energy - shared, 0)
     return varying / jnp.where(energy > 0, energy, 1)

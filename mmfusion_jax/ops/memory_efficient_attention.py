@@ -15,6 +15,9 @@ from mmfusion_jax.types import Array
 HIDDEN = -1e30
 """Added to the scores of masked keys; the exponential of such a score is 0."""
 
+MIN_QUERIES_FOR_BARRIER = 8
+"""Number of queries from which the speed of `transposed_product` matters."""
+
 
 def dot_attention(q: Array, k: Array, v: Array, mask: Array) -> Array:
     """Dot-product attention without storing the attention maps.
@@ -145,7 +148,11 @@ def transposed_product(maps: Array, x: Array) -> Array:
     # shapes, 2 CPU cores). The barrier prevents XLA from swapping the operands again to
     # save the transposition.
     product = jnp.matmul(jnp.swapaxes(x, -1, -2), maps)
-    return jnp.swapaxes(jax.lax.optimization_barrier(product), -1, -2)
+    # Of up to 3 queries XLA's compiler for CPU makes loops, and with the barrier it
+    # aborts the process (jax 0.10.2, also in float64).
+    if maps.shape[-2] >= MIN_QUERIES_FOR_BARRIER:
+        product = jax.lax.optimization_barrier(product)
+    return jnp.swapaxes(product, -1, -2)
 
 
 def _product(q: Array, k: Array) -> Array:

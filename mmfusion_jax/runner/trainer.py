@@ -156,23 +156,29 @@ class Trainer:
         )
         return parts.executor.compile_eval(step, seeds=seeds)
 
-    @functools.cache  # noqa: B019 - a trainer lives as long as its programs
-    def gradient_recorder(self, *, seeds: bool) -> GradientRecorder:
-        """Returns what records the gradients of the loss terms, compiled.
+    @functools.cached_property
+    def gradients(self) -> GradientRecorder:
+        """What records the gradients of the loss terms, compiled."""
+        return self._compile_gradients(seeds=False)
 
-        Args:
-            seeds: True for several seeds at once.
-        """
+    @functools.cached_property
+    def seeds_gradients(self) -> GradientRecorder:
+        """What records the gradients of the loss terms of several seeds, compiled."""
+        return self._compile_gradients(seeds=True)
+
+    def _compile_gradients(self, *, seeds: bool) -> GradientRecorder:
         parts, every = self.components, self.spec.training.gradient_stats_every
         if not every:
             return GradientRecorder()
+        axis = parts.executor.axis
         stats = make_gradient_stats(
             parts.model,
             parts.objective,
-            parts.executor.axis,
+            axis,
             parts.accumulate,
             parts.steps,
             parts.modalities,
+            parts.executor.gathered if axis is None else None,
         )
         compute = parts.executor.compile(stats, seeds=seeds, donate=False)
         return GradientRecorder(every, parts.objective.active, compute)
@@ -273,7 +279,7 @@ class Trainer:
                 progress=progress,
                 identity=recorded,
                 require_best=functools.partial(require_saved, checkpoints),
-                gradients=self.gradient_recorder(seeds=False),
+                gradients=self.gradients,
             )
             with logger:
                 logger.log(f"{title}: {describe_start(int(state.step), self.plan)}")

@@ -5,8 +5,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 
 from mmfusion_jax.losses.objective import Objective
+from mmfusion_jax.ops.unrolled_threefry import unrolled
 from mmfusion_jax.training.state import TrainState
 from mmfusion_jax.types import Array, Batch, Model, Outputs, PyTree
 
@@ -42,6 +44,7 @@ def make_batch_gradient(
     objective: Objective,
     axis: str | None = None,
     gradient_accumulation_steps: int = 1,
+    replicated: NamedSharding | None = None,
     *,
     by_term: bool = False,
 ) -> BatchGradient:
@@ -53,6 +56,7 @@ def make_batch_gradient(
         axis: The pmap axis; None under jit. Results are those of one device: the mean
             over the devices is that of the batch.
         gradient_accumulation_steps: Number of parts into which a batch is split.
+        replicated: Under jit over a mesh, see `make_train_step`.
         by_term: Compute the gradient of every weighted term, with one forward pass.
     """
 
@@ -62,9 +66,9 @@ def make_batch_gradient(
             batch,
             train=True,
             mutable=["batch_stats"],
-            rngs={"dropout": key},
+            rngs={"dropout": unrolled(key)},
         )
-        loss, terms = objective(outputs, batch, step, axis)
+        loss, terms = objective(outputs, batch, step, axis, replicated)
         logged = _logged_means(outputs, batch, axis)
         return loss, (terms, logged, updated.get("batch_stats", {}))
 

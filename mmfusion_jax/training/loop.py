@@ -234,11 +234,13 @@ class Loop:
         if not self.clock.compile:
             self.clock.compile = seconds
         elif previous is not None:
-            # Of the previous step, so a limit is noticed one step late.
-            # Only this one: to copy all metrics after every step delays the next one.
-            name = "nonfinite/consecutive_steps"
-            skipped = int(self.fetch({name: previous[name]})[name])
-            self.nonfinite_limit_reached = skipped >= self.plan.max_nonfinite_steps
+            limit = self.plan.max_nonfinite_steps
+            # The only number that leaves the devices between two log entries: one in as
+            # many steps as end a run, so that is noticed at most that many steps late.
+            if self.done % limit == 0:
+                name = "nonfinite/consecutive_steps"
+                skipped = int(self.fetch({name: previous[name]})[name])
+                self.nonfinite_limit_reached = skipped >= limit
             self.clock.steps.append(seconds)
             self.clock.data_stall += waited
 
@@ -249,6 +251,8 @@ class Loop:
     def _log_metrics(self) -> None:
         """Fetches the metrics of the last steps, logs them and checks them."""
         # Metrics stay on the devices until here: to fetch them is to wait for the step.
+        # All of them at once first, which overlaps the copies; JAX keeps them.
+        jax.device_get([metrics for _, metrics in self._pending])
         fetched = [(number, self.fetch(metrics)) for number, metrics in self._pending]
         self._pending.clear()
         for number, metrics in fetched:

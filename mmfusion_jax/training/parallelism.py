@@ -1,4 +1,4 @@
-"""Runs a step on all devices: under jit on a mesh (the default), or pmap."""
+"""Runs a step on all devices: under jit on a mesh (the default), shard_map or pmap."""
 
 import dataclasses
 from collections.abc import Callable
@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -29,9 +28,13 @@ class Executor:
         >>> executor = mmf.Executor("jit", devices=1)
         >>> executor.count, executor.axis
         (1, None)
+        >>> mmf.Executor("shard_map", devices=1).axis
+        'data'
 
     Attributes:
-        parallel: "jit" or "pmap".
+        parallel: "jit", "shard_map" or "pmap". With "jit" the compiler splits the step
+            of the whole batch. With the others every device runs the step of its rows,
+            and the step itself adds over `axis`.
         devices: Number of devices to use; 0 for all.
         topology: Devices to compile for instead of those of this process, such as
             `training.topology.Topology.devices`; () for those of this process.
@@ -47,8 +50,8 @@ class Executor:
 
     @property
     def axis(self) -> str | None:
-        """Axis name that a step must use; None under jit."""
-        return AXIS if self.parallel == "pmap" else None
+        """Name of the axis that a step adds over; None under jit."""
+        return None if self.parallel == "jit" else AXIS
 
     @property
     def mesh(self) -> jax.sharding.Mesh:
@@ -62,6 +65,11 @@ class Executor:
     def replicated(self) -> NamedSharding:
         """Replicated on every device."""
         return NamedSharding(self.mesh, P())
+
+    @property
+    def gathered(self) -> NamedSharding | None:
+        """The same, for what loss terms compare; None on one device."""
+        return self.replicated if self.count > 1 else None
 
     @property
     def batch_sharding(self) -> NamedSharding:
@@ -86,33 +94,43 @@ class Executor:
         """
         if seeds:
             step = _over_seeds(step)
-        if self.parallel == "jit":
-            # XLA reuses the memory of the donated state for the new one; without
-            # donation both exist at once.
-            split = self.seeds_sharding if seeds else self.batch_sharding
-            return jax.jit(
+        if self.parallel == "pmap":
+            return self._pmap(step, seeds, donate)
+        split = self.seeds_sharding if seeds else self.batch_sharding
+        if self.parallel == "shard_map":
+            step = jax.shard_map(
                 step,
-                in_shardings=(self.replicated, split),
-                out_shardings=self.replicated,
-                donate_argnums=0 if donate else (),
+                mesh=self.mesh,
+                in_specs=(P(), split.spec),
+                out_specs=P(),
+                # As under pmap: with the check, the gradient of replicated parameters
+                # is summed over the devices, which the step does itself.
+                check_vma=False,
             )
+        # XLA reuses the memory of the donated state for the new one; without donation
+        # both exist at once.
+        return jax.jit(
+            step,
+            in_shardings=(self.replicated, split),
+            out_shardings=self.replicated,
+            donate_argnums=0 if donate else (),
+        )
+
+    def _pmap(
+        self, step: Callable[..., Any], seeds: bool, donate: bool
+    ) -> Callable[..., Any]:
+        """Compiles a training step under pmap."""
         # The state is passed with None instead of a stacked copy per device, and
         # returned as one replicated array, which a checkpoint stores like that of jit.
-        mapped = jax.pmap(
+        return jax.pmap(
             step,
             axis_name=AXIS,
-            in_axes=(None, 0),  # pyright: ignore[reportArgumentType]
+            in_axes=(None, 1 if seeds else 0),  # pyright: ignore[reportArgumentType]
             out_axes=None,  # pyright: ignore[reportArgumentType]
             devices=jax.devices()[: self.count] if self.devices else None,
+            # Before JAX 0.8, pmap could donate only what it maps over.
+            donate_argnums=0 if donate and not _is_before_0_8() else (),
         )
-        local = self.devices or jax.local_device_count()
-        # pmap maps over the leading axis, one row of it per device.
-        rows = lambda x: x.reshape(local, -1, *x.shape[1:])
-        if seeds:
-            rows = lambda x: np.moveaxis(
-                x.reshape(len(x), local, -1, *x.shape[2:]), 1, 0
-            )
-        return lambda state, batch: mapped(state, jax.tree.map(rows, batch))
 
     def compile_eval(
         self, step: Callable[[PyTree, Batch], PyTree], *, seeds: bool = False
@@ -164,12 +182,19 @@ class Executor:
 
         Args:
             batch: NumPy leaves, (local rows ...).
-            train: True for the training step, where pmap takes host arrays directly.
+            train: True for the training step, where pmap takes an axis of devices.
             seeds: True for leaves with a leading axis of seeds.
         """
-        if train and self.parallel == "pmap":
-            return batch
         split = self.seeds_sharding if seeds else self.batch_sharding
+        if train and self.parallel == "pmap":
+            # pmap maps over an axis of the devices of this process.
+            devices = self.mesh.local_mesh
+            axis = 1 if seeds else 0
+            rows = lambda x: x.reshape(
+                *x.shape[:axis], devices.size, -1, *x.shape[axis + 1 :]
+            )
+            split = NamedSharding(devices, split.spec)
+            return jax.device_put(jax.tree.map(rows, batch), split)
         # Every process has only its rows; the global array is their concatenation.
         transfer: Callable[[Any], jax.Array] = lambda x: (
             jax.make_array_from_process_local_data(split, x)
@@ -196,6 +221,11 @@ def _over_seeds(step: Callable[..., Any]) -> Callable[..., Any]:
     """Returns a training step with a leading axis of seeds."""
     # JAX before 0.8 cannot vmap the gradient of a convolution of arrays on a mesh: it
     # raises NotImplementedError. There the seeds run one after the other.
-    if jax.__version_info__ < (0, 8):
+    if _is_before_0_8():
         return lambda state, batch: jax.lax.map(lambda one: step(*one), (state, batch))
     return jax.vmap(step)
+
+
+def _is_before_0_8() -> bool:
+    """Returns whether this JAX is older than 0.8, whose pmap and vmap did less."""
+    return jax.__version_info__ < (0, 8)

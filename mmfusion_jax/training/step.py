@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import NamedSharding
 
 from mmfusion_jax.losses.objective import TASK, Objective
 from mmfusion_jax.metrics import score_info
@@ -32,10 +33,12 @@ def make_train_step(
     modalities: tuple[str, ...] = (),
     penalty: Callable[[PyTree], Array] | None = None,
     balance: optax.GradientTransformationExtraArgs | None = None,
+    replicated: NamedSharding | None = None,
 ) -> Step:
     """Creates the training step, a function of arrays.
 
-    It is not compiled: the caller picks `jax.jit` and shardings, or `jax.pmap`.
+    It is not compiled: the caller picks `jax.jit` and shardings, `jax.pmap` or
+    `jax.shard_map`.
 
     A step with a non-finite loss or gradient leaves parameters, statistics and
     optimizer state unchanged and is counted in `skipped_steps`. The metrics
@@ -68,8 +71,8 @@ def make_train_step(
         model: Maps a Batch to Outputs.
         objective: Maps Outputs and a Batch to the loss and its terms.
         tx: Optimizer.
-        axis: The pmap axis to average over; None under jit, where every reduction
-            already spans the global batch.
+        axis: The axis of pmap or shard_map to average over; None under jit, where
+            every reduction already spans the global batch.
         gradient_accumulation_steps: Number of parts into which a batch is split to
             save memory; gradients are averaged with the weights of their examples.
             Terms that compare examples, and BatchNorm, see one part at a time.
@@ -81,6 +84,9 @@ def make_train_step(
         balance: Combines the gradients of the weighted terms, such as `pcgrad`, before
             `tx`; None adds them. With fewer than two terms it is not used. It needs
             the memory of one gradient for each term.
+        replicated: Under jit over a mesh, the sharding of an array that every device
+            has: what loss terms compare is then gathered once. None to let the
+            compiler place it.
     """
     if len(objective.active) < 2:
         balance = None  # one gradient has nothing to be balanced with
@@ -89,6 +95,7 @@ def make_train_step(
         objective,
         axis,
         gradient_accumulation_steps,
+        replicated,
         by_term=balance is not None,
     )
 

@@ -1,7 +1,6 @@
 """Gradients of the loss terms during training: a record that changes nothing."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -9,8 +8,11 @@ import tiny_dataset
 from ml_collections import ConfigDict
 
 from mmfusion_jax.config.resolve import resolve
+from mmfusion_jax.errors import ConfigError, Interrupted
 from mmfusion_jax.results.metrics_file import MetricsLine, read_metrics
 from mmfusion_jax.runner import experiment
+from mmfusion_jax.runner.trainer import Trainer
+from mmfusion_jax.training.signals import GracefulShutdown
 
 EVERY = 3
 """Not a divisor of the steps of an epoch, of which there are four."""
@@ -23,6 +25,8 @@ def asked(**changes) -> ConfigDict:
     # Devices under pmap draw their own dropout.
     made.model.update(hidden_dims=(4,), dropout=0.0, hidden_dropout=0.0)
     made.model.encoders.audio = dict(name="feature_tokens", hidden_dim=4)
+    for encoder in made.model.encoders.values():
+        encoder.dropout = 0.0
     made.losses.contrast = dict(name="test_gradient_stats:Spread", weight=0.5)
     made.train.gradient_stats_every = EVERY
     made.update_from_flattened_dict(changes)
@@ -76,16 +80,28 @@ def test_every_kth_step_is_recorded_and_the_parameters_are_the_same(finished, tm
     assert checkpoints(tmp_path) == checkpoints(finished)
 
 
+class AfterFourSteps(GracefulShutdown):
+    """A signal that arrives during the fifth step."""
+
+    steps = 0
+
+    @property
+    def signal(self) -> int | None:
+        self.steps += 1
+        return 15 if self.steps > 4 else None
+
+    @signal.setter
+    def signal(self, number: int | None) -> None:
+        pass
+
+
 def test_a_resumed_run_records_the_same(finished, tmp_path):
-    copy = tmp_path / "copy"
-    shutil.copytree(finished, copy)
-    for name in ("result.json", "run.json"):
-        (copy / name).unlink()
-    for step in sorted(map(int, checkpoints(copy)))[-2:]:
-        shutil.rmtree(copy / "checkpoints" / str(step))
-    train(asked(), copy)
-    assert checkpoints(copy) == checkpoints(finished)
-    assert records(copy) == records(finished)
+    with pytest.raises(Interrupted):
+        experiment.train(resolve(asked()), tmp_path, "a test", AfterFourSteps())
+    assert [line.step for line in records(tmp_path)] == [3]
+    train(asked(), tmp_path)
+    assert records(tmp_path) == records(finished)
+    assert checkpoints(tmp_path)["12"] == checkpoints(finished)["12"]
 
 
 @pytest.mark.ci
@@ -106,3 +122,23 @@ def test_every_executor_records_the_same(finished, tmp_path, changes):
     lines = records(tmp_path / result.runs[0].folder)
     for line, want in zip(lines, records(finished), strict=True):
         assert line.values == pytest.approx(want.values, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.ci
+def test_gradients_are_combined_as_the_config_names(tmp_path):
+    found = {}
+    for name in ("none", "pcgrad", "norm"):
+        changes = {"optim.gradient_balance": name, "train.gradient_stats_every": 1}
+        train(asked(**changes, **{"train.epochs": 1}), tmp_path / name)
+        found[name] = (records(tmp_path / name), checkpoints(tmp_path / name))
+    # The terms conflict, and the records are those of the gradients before.
+    cosine = "gradient_conflict/all/contrast/task"
+    assert any(line.values[cosine] for line in found["none"][0])
+    assert all(found[name][0][0] == found["none"][0][0] for name in found)
+    assert len({str(digests) for _, digests in found.values()}) == 3
+
+
+def test_norms_relative_to_a_task_without_a_weight_are_refused():
+    made = asked(**{"optim.gradient_balance": "norm", "losses.task.weight": 0.0})
+    with pytest.raises(ConfigError, match="C10.*gradient_balance='norm'"):
+        Trainer(resolve(made), tiny_dataset.tones())

@@ -4,10 +4,11 @@ import io
 import itertools
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
-from mmfusion_jax.errors import CheckpointError, Interrupted
+from mmfusion_jax.errors import CheckpointError, DivergedError, Interrupted
 from mmfusion_jax.results.model_result import Evaluation
 from mmfusion_jax.training.loop import Loop
 from mmfusion_jax.training.metrics_log import MetricsLogger
@@ -93,3 +94,61 @@ def test_the_learning_rate_is_reduced_on_a_plateau_of_the_loss():
     made.run()
     assert step_size(made) == 0.25  # after epochs 4 and 7
     assert made.progress.evals_since_best == 0
+
+
+SKIPPED = "nonfinite/consecutive_steps"
+
+
+class Number:
+    """A metric on a device: counts how often it is copied to the host."""
+
+    shape, dtype = (), np.dtype(np.int32)
+
+    def __init__(self, value: int):
+        self.value, self.copies = value, 0
+
+    def __array__(self, *args, **kwargs):
+        self.copies += 1
+        return np.asarray(self.value, np.int32)
+
+
+def numbers_of_a_run(skipped, plan: TrainPlan):
+    """The metrics of every step of a run; `skipped` are the consecutive bad steps."""
+    made, steps = loop(plan), []
+
+    def step(state, batch):
+        names = ("loss", SKIPPED)
+        values = 1, skipped(len(steps) + 1)
+        steps.append({k: Number(value) for k, value in zip(names, values, strict=True)})
+        return state.replace(step=state.step + 1), steps[-1]
+
+    made.step = step
+    return made, steps
+
+
+def test_between_log_entries_the_host_reads_one_number_in_n_steps():
+    plan = TrainPlan(40, 40, log_every=20, max_nonfinite_steps=5)
+    made, steps = numbers_of_a_run(lambda number: 0, plan)
+    seen = []
+    plain = made.after_step
+
+    def after_step(metrics, *, stop):
+        logged = plain(metrics, stop=stop)
+        if made.done == 19:  # nothing is logged so far
+            seen.extend([i for i, m in enumerate(steps, 1) if m[SKIPPED].copies])
+            assert not any(m["loss"].copies for m in steps)
+        return logged
+
+    made.after_step = after_step
+    made.run()
+    assert seen == [5, 10, 15]
+    assert all(m["loss"].copies for m in steps)  # each is checked when it is logged
+
+
+@pytest.mark.parametrize("first", range(1, 6))
+def test_steps_that_are_not_finite_end_a_run_soon(first):
+    plan = TrainPlan(40, 40, log_every=40, max_nonfinite_steps=3)
+    made, steps = numbers_of_a_run(lambda number: max(number - first + 1, 0), plan)
+    with pytest.raises(DivergedError):
+        made.run()
+    assert 3 <= len(steps) - first + 1 <= 6

@@ -36,5 +36,5 @@ def test_devices_draw_their_own_dropout_under_pmap(differences):
 def test_losses_of_a_paper_are_the_same_on_two_devices(paper, answer_of):
     """Those of the other two papers are in test_mcl_mcf.py and above."""
     found = answer_of("subprocess_small_configs.py", paper)
-    assert set(found) == {"jit2", "pmap2"}
+    assert set(found) == {"jit2", "pmap2", "shard_map2"}
     assert not {k: v for k, v in found.items() if v > 1e-12}

@@ -1,4 +1,4 @@
-"""Several seeds in one step: each as alone, on one device, two devices and pmap."""
+"""Several seeds in one step: each as alone, on one device and on two."""
 
 import io
 
@@ -16,7 +16,7 @@ from mmfusion_jax.losses.supervised import MSE
 from mmfusion_jax.results.model_result import Evaluation
 from mmfusion_jax.training.metrics_log import MetricsLogger
 from mmfusion_jax.training.optimizer import scale_by_lr_multiplier
-from mmfusion_jax.training.parallelism import AXIS, Executor
+from mmfusion_jax.training.parallelism import Executor
 from mmfusion_jax.training.plan import TrainPlan
 from mmfusion_jax.training.seed_logs import describe_seeds
 from mmfusion_jax.training.seeds import SeedGroup, SeedLoop
@@ -54,11 +54,15 @@ def batch(seed: int, step: int) -> Batch:
 
 @pytest.mark.parametrize(
     ("parallel", "devices"),
-    in_ci([("jit", 1), ("jit", 2), ("pmap", 2)], ("jit", 2), several=True),
+    in_ci(
+        [("jit", 1), ("jit", 2), ("pmap", 2), ("shard_map", 2)],
+        ("jit", 2),
+        several=True,
+    ),
 )
 def test_a_step_of_several_seeds_is_the_step_of_each(parallel, devices):
     executor = Executor(parallel, devices)
-    axis = AXIS if parallel == "pmap" else None
+    axis = executor.axis
     # Adam would hide a scaled gradient.
     model, tx = Small(axis), optax.sgd(0.1, momentum=0.9)
     objective = Objective({"task": WeightedLoss(MSE("label"))})

@@ -9,7 +9,7 @@ import pytest
 
 from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.losses.supervised import MSE
-from mmfusion_jax.training.parallelism import AXIS, Executor
+from mmfusion_jax.training.parallelism import Executor
 from mmfusion_jax.training.state import create_state
 from mmfusion_jax.training.step import make_train_step
 from mmfusion_jax.types import Batch, Outputs
@@ -26,7 +26,8 @@ class Watched(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("parallel", "accumulate"), [("jit", 1), ("jit", 2), ("pmap", 1), ("pmap", 2)]
+    ("parallel", "accumulate"),
+    [(p, n) for p in ("jit", "pmap", "shard_map") for n in (1, 2)],
 )
 def test_means_of_log_outputs_are_logged(parallel, accumulate):
     weight = np.array([1, 1, 1, 1, 1, 0, 0, 0], np.float32)
@@ -40,10 +41,14 @@ def test_means_of_log_outputs_are_logged(parallel, accumulate):
     )
     objective, tx = Objective({"task": WeightedLoss(MSE("label"))}), optax.sgd(0.1)
     executor = Executor(parallel, devices=2)
-    axis = AXIS if parallel == "pmap" else None
+    axis = executor.axis
     step = executor.compile(make_train_step(Watched(), objective, tx, axis, accumulate))
     state = create_state(Watched(), tx, batch, jax.random.key(0))
-    _, metrics = step(state, executor.put(batch, train=True))
+    # Donated: the new state takes the memory of the old one.
+    first, metrics = step(executor.copy(state), executor.put(batch, train=True))
+    after, _ = step(first, executor.put(batch, train=True))
+    assert all(x.is_deleted() for x in jax.tree.leaves(first.params))
+    assert int(after.step) == 2
     assert "other" not in metrics
     assert float(metrics["log/sound"]) == pytest.approx(sound[:5, 0, 0].mean())
     assert np.isfinite(metrics["loss"]) and "other" not in metrics
