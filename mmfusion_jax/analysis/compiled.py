@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from mmfusion_jax.analysis.cost import Product, find_products
-from mmfusion_jax.errors import message_lines
+from mmfusion_jax.errors import message_lines, shown_name
 from mmfusion_jax.training.topology import Chip, Topology
 
 COLLECTIVES = (
@@ -161,7 +161,9 @@ def compile_step(step: Any, args: Sequence[Any], topology: Topology) -> Compiled
         memory=memory,
         flops=2 * sum(p.macs for p in products) / topology.count,
         bytes_accessed=accessed,
-        products=_count(f"{p.dtype} {p.precision}" for p in products),
+        products=_count(
+            f"{shown_name(p.dtype)} {shown_name(p.precision)}" for p in products
+        ),
         collectives=_count(kind for kind, _ in moved),
         collective_bytes=sum(size for _, size in moved),
         loops=len(LOOP.findall(text)),

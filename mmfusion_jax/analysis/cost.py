@@ -233,7 +233,7 @@ def _products(
         elif (closed := derivative_jaxpr(equation)) is not None:
             yield from _products(closed.jaxpr, path, platform)
         else:
-            times = params["length"] if name == "scan" else 1
+            times = _repetitions(name, params)
             # Calls, custom derivatives, checkpoints and loops alike: whatever jaxpr an
             # equation contains.
             for inner in _jaxprs(params):
@@ -246,6 +246,14 @@ def _products(
                         macs=one.macs * times,
                         open_loop=one.open_loop or is_open,
                     )
+
+
+def _repetitions(name: str, params: Mapping[str, Any]) -> int:
+    """Returns how often what an equation contains is computed."""
+    if name == "scan":
+        return params["length"]
+    # Its body is the program of one device.
+    return params["mesh"].size if name == "shard_map" else 1
 
 
 def _product(equation: Any, module: str, macs: int) -> Product:

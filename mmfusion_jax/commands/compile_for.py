@@ -153,7 +153,7 @@ def show(found: CompileReport) -> None:
         table.add_column(f"{shown_name(name)} step", justify="right")
     rows = [dict(_rows(step, found.batch_size)) for step in found.steps.values()]
     for name in rows[0]:
-        table.add_row(name, *(row[name] for row in rows))
+        table.add_row(shorten(name), *(row[name] for row in rows))
     console.print(table)
     for name, step in found.steps.items():
         if step.problem:
@@ -168,7 +168,10 @@ def _rows(step: CompiledStep, batch_size: int) -> Iterator[tuple[str, str]]:
     yield "compile time", seconds(step.compile_s)
     yield "fits the memory", {True: "yes", False: "no", None: DASH}[step.fits]
     for name in ("peak", "arguments", "outputs", "aliased", "temporary", "available"):
-        yield f"memory, {name}", _bytes(getattr(memory, name) if memory else None)
+        yield (
+            f"memory, {shown_name(name)}",
+            _bytes(getattr(memory, name) if memory else None),
+        )
     yield "FLOP of products", f"{step.flops:.3g}"
     yield "bytes accessed", _bytes(step.bytes_accessed)
     yield "products", _counts(step.products)
@@ -179,7 +182,10 @@ def _rows(step: CompiledStep, batch_size: int) -> Iterator[tuple[str, str]]:
         yield name.replace("_", " "), f"{getattr(step, name):d}"
     for name in ("compute", "memory", "interconnect"):
         value = getattr(bounds, name) if bounds else None
-        yield f"at least, {name}", DASH if value is None else _duration(value)
+        yield (
+            f"at least, {shown_name(name)}",
+            DASH if value is None else _duration(value),
+        )
     yield "bound", bounds.bound if bounds else DASH
     slowest = bounds and max(bounds.compute, bounds.memory or 0, bounds.interconnect)
     yield "examples/s at most", f"{batch_size / slowest:,.0f}" if slowest else DASH
@@ -187,7 +193,7 @@ def _rows(step: CompiledStep, batch_size: int) -> Iterator[tuple[str, str]]:
 
 def _counts(counts: Mapping[str, int]) -> str:
     """Returns names and numbers, a line each."""
-    return "\n".join(f"{n:d} {name}" for name, n in counts.items()) or "0"
+    return "\n".join(f"{n:d} {shown_name(name)}" for name, n in counts.items()) or "0"
 
 
 def _bytes(size: float | None) -> str:

@@ -167,9 +167,9 @@ def _no_topology(name: str, error: Exception) -> ConfigError | MissingDependency
     return MissingDependencyError(
         "E01",
         f"compiling for {shown_name(name)} requires {shown_name(pinned)}, the compiler "
-        f"that jax {shown_name(metadata.version('jax'))} asks for; {state}: "
+        f"that jax {shown_name(metadata.version('jax'))} asks for; {shorten(state)}: "
         f"{shorten(error)}",
-        f'pip install "mmfusion_jax[tpu]", or pip install "{pinned}"',
+        f'pip install "mmfusion_jax[tpu]", or pip install "{shown_name(pinned)}"',
     )
 
 

@@ -115,6 +115,18 @@ def test_cost_of_a_step_on_two_devices():
     assert cost(step, (8, 8), (16, 8), count=1).collectives == {}
 
 
+def test_every_device_of_a_shard_map_counts():
+    whole, split = P(), P("data")
+    function = jax.shard_map(
+        lambda w, x: jax.lax.psum(x.T @ x @ w, "data"),
+        mesh=mesh_of(2),
+        in_specs=(whole, split),
+        out_specs=whole,
+    )
+    found = cost(function, (8, 8), (16, 8))
+    assert found.flops == 2 * (8 * 8 * 8 + 8 * 8 * 8)
+
+
 def test_what_a_step_must_not_have_is_found():
     def calls(state, batch):
         shape = jax.ShapeDtypeStruct((), np.float32)
