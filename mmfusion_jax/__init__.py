@@ -59,6 +59,8 @@ PUBLIC = by_name(
         "mmfusion_jax.errors:WeightsError",
         "mmfusion_jax.training.accelerators:describe_devices",
         "mmfusion_jax.training.evaluation:collect",
+        "mmfusion_jax.training.gradient_balance:normalize_gradients",
+        "mmfusion_jax.training.gradient_balance:pcgrad",
         "mmfusion_jax.training.parallelism:Executor",
         "mmfusion_jax.training.state:TrainState",
         "mmfusion_jax.training.state:create_state",
@@ -112,6 +114,10 @@ if TYPE_CHECKING:
     from mmfusion_jax.results.experiment_result import read_result as read_result
     from mmfusion_jax.training.accelerators import describe_devices as describe_devices
     from mmfusion_jax.training.evaluation import collect as collect
+    from mmfusion_jax.training.gradient_balance import (
+        normalize_gradients as normalize_gradients,
+    )
+    from mmfusion_jax.training.gradient_balance import pcgrad as pcgrad
     from mmfusion_jax.training.parallelism import Executor as Executor
     from mmfusion_jax.training.state import TrainState as TrainState
     from mmfusion_jax.training.state import create_state as create_state

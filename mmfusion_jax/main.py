@@ -73,7 +73,8 @@ def loss_gradients(spec: "ExperimentSpec", command: ParsedCommand) -> "Gradients
     from mmfusion_jax.commands import loss_gradients
 
     batches = command.flags["batches"]
-    return loss_gradients.compute(spec, command.workdir, batches)
+    curvature = command.flags["curvature"]
+    return loss_gradients.compute(spec, command.workdir, batches, curvature=curvature)
 
 
 def show_scores(result: "Sequence[RunEvaluation]") -> None:
@@ -117,8 +118,11 @@ def do_nothing(result: Any) -> None:
     """Does nothing: a training prints its result itself; others have no scores."""
 
 
-FLAGS_OF_MODES = {"inspect": "compile", "loss_gradients": "batches"}
-"""Mode -> the flag that only this mode has."""
+FLAGS_OF_MODES = {
+    "inspect": ("compile",),
+    "loss_gradients": ("batches", "curvature"),
+}
+"""Mode -> the flags that only this mode has."""
 
 
 def mode_command(mode: str, help: str) -> Command:
@@ -129,7 +133,12 @@ def mode_command(mode: str, help: str) -> Command:
         help: Description of the mode, one sentence.
     """
     # The command of a mode hides --mode, and the flags of other modes.
-    others = {flag for other, flag in FLAGS_OF_MODES.items() if other != mode}
+    others = {
+        flag
+        for other, flags in FLAGS_OF_MODES.items()
+        if other != mode
+        for flag in flags
+    }
     return dataclasses.replace(
         COMMAND,
         name=f"mmfusion_jax {mode}",
@@ -167,6 +176,11 @@ COMMAND = Command(
     (
         Flag("mode", "train", "what to do (default: train)", tuple(MODES)),
         Flag("batches", 8, "number of training batches (loss_gradients)", minimum=1),
+        Flag(
+            "curvature",
+            False,
+            "compute second derivatives too, which takes longer (loss_gradients)",
+        ),
         Flag("compile", False, "compile a training step too, for its memory (inspect)"),
     ),
 )

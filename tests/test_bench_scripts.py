@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -58,3 +59,46 @@ def test_collectives(tmp_path):
     (row,) = json.loads(out.read_text()).values()
     assert row["of_cmaer_cat"]["all-gather"] == 2
     assert "| now, shard_map, 2 x cpu |" in table
+
+
+@pytest.mark.ci
+def test_a_compiled_row_is_kept_and_a_slow_one_is_named(tmp_path):
+    out = tmp_path / "compile_tpu.json"
+    rows = {"mea:digits float32 cuda": {"problem": "killed"}}
+    out.write_text(json.dumps({"rows": rows}))
+    options = ["--chip", "cuda", "--size", "small", "--dtype", "float32"]
+    options += ["--paper", "mea", "--paper", "hetero_fusion_net", "--limit", "0.01"]
+    command = [sys.executable, FOLDER / "compile_tpu.py", *options, "--out", str(out)]
+    table = subprocess.check_output(command, text=True)
+    found = json.loads(out.read_text())["rows"]
+    assert found.pop("mea:digits float32 cuda") == {"problem": "killed"}
+    (late,) = found.values()
+    assert late["problem"] == "not finished in 0.01 minutes"
+    assert "| mea:digits float32 cuda | killed | " in table
+
+
+def test_the_table_of_compiled_rows():
+    bounds = {"compute": 0.001, "memory": 0.002, "interconnect": 0, "bound": "memory"}
+    step = {
+        "memory": {"peak": 2e9}, "fits": True, "bytes_accessed": 3e9, "flops": 4e12,
+        "collectives": {"all-reduce": 2, "all-gather": 1}, "compile_s": 60.0,
+        "roofline": bounds,
+    }  # fmt: skip
+    rows = {"a": {"batch_size": 16, "steps": {"train": step, "eval": step}}}
+    script = runpy.run_path(str(FOLDER / "compile_tpu.py"))
+    line = script["table"](rows).splitlines()[-1]
+    assert line == (
+        "| a | 16 | yes | 2.00 GB | 3.00 GB | 4 | 3 | memory | 2 ms | 8,000 | 120 s |"
+    )
+
+
+def test_gradients_of_all_terms(tmp_path):
+    out = tmp_path / "gradient_stats.json"
+    command = [sys.executable, FOLDER / "gradient_stats.py", "--quick"]
+    table = subprocess.check_output([*command, "--out", str(out)], text=True)
+    found = json.loads(out.read_text())["cases"]["mea:digits"]
+    assert found["terms"] == ["again", "task"]
+    # One forward pass and two backward passes, of which each costs about two of it.
+    assert 1 < found["operations"]["stats"] / found["operations"]["step"] < 2
+    assert len(found["seconds"]["stats"]["wall"]) == 2
+    assert "| mea:digits | 2 |" in table

@@ -22,6 +22,7 @@ from mmfusion_jax.config import build_data
 from mmfusion_jax.config.spec import ExperimentSpec
 from mmfusion_jax.runner.trainer import Trainer
 from mmfusion_jax.runner.workdir import fold_seed_pairs
+from mmfusion_jax.training.topology import check_topology
 
 ROOT = Path(__file__).parent.parent
 MAIN = "python -m mmfusion_jax.main"
@@ -103,6 +104,12 @@ def followed(monkeypatch, cache_dir, tmp_path):
         "mmfusion_jax.commands.benchmark.measure", lambda config, steps: {}
     )
     monkeypatch.setattr("mmfusion_jax.commands.benchmark.show", reached.append)
+    # Compiling takes minutes, and requires libtpu.
+    compiling = "mmfusion_jax.commands.compile_for"
+    monkeypatch.setattr(
+        f"{compiling}.compile_for", lambda spec, name: check_topology(name) or {}
+    )
+    monkeypatch.setattr(f"{compiling}.show", reached.append)
     # A minute of training; it has tests of its own.
     monkeypatch.setattr(doctor, "_self_test", lambda: (None, []))
     monkeypatch.setattr(

@@ -145,3 +145,17 @@ def test_no_machine_paths_and_no_unsafe_calls():
         if word in path.read_text("utf-8")
     ]
     assert not found
+
+
+def test_what_is_traced_does_not_ask_for_the_platform():
+    """A step is lowered for chips that are not there: they choose the forms."""
+    traced = {"ops", "layers", "losses", "encoders", "fusion", "models"}
+    steps = {"step.py", "batch_gradient.py", "state.py", "optimizer.py"}
+    asked = [
+        path.relative_to(ROOT)
+        for path in FILES
+        if package(path) in traced or path.name in steps
+        if {"default_backend", "devices"}
+        & {getattr(node, "attr", "") for node in ast.walk(ast.parse(path.read_text()))}
+    ]
+    assert not asked

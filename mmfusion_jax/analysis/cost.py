@@ -10,11 +10,20 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend import core
 
 from mmfusion_jax.errors import shown_name
+from mmfusion_jax.ops.custom_gradient import derivative_jaxpr
 from mmfusion_jax.results.model_result import Parameters
 from mmfusion_jax.types import Batch, Model, PyTree
+
+PRECISIONS = (
+    jax.lax.Precision.DEFAULT,
+    jax.lax.Precision.HIGH,
+    jax.lax.Precision.HIGHEST,
+)
+"""JAX's precisions, the lowest first."""
 
 COUNTED = (
     "multiply-accumulates of matrix products and convolutions, padding included, as "
@@ -38,6 +47,26 @@ class Macs:
     components: dict[str, int]
     open_loops: int
     counted: str = COUNTED
+
+
+@dataclasses.dataclass(frozen=True)
+class Product:
+    """A matrix product or convolution of a jaxpr.
+
+    Attributes:
+        module: Path of the module that calls it, such as "MEA/head".
+        macs: Multiply-accumulates, in all iterations of the loops around it.
+        dtype: Type of its operands, the wider one.
+        precision: "default", "high", "highest", or the name of another algorithm.
+        open_loop: It is in a loop that ends on a condition, of which one iteration
+            counts.
+    """
+
+    module: str
+    macs: int
+    dtype: str
+    precision: str
+    open_loop: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,12 +131,23 @@ def count_macs(function: Callable[..., Any], *args: Any) -> Macs:
     jaxpr = jax.make_jaxpr(function)(*args)
     components: collections.Counter[str] = collections.Counter()
     open_loops = 0
-    for path, macs in _products(jaxpr.jaxpr, ""):
-        if macs is None:
+    for found in _products(jaxpr.jaxpr, "", ""):
+        if found is None:
             open_loops += 1
             continue
-        components[_component(path)] += macs
+        components[_component(found.module)] += found.macs
     return Macs(sum(components.values()), dict(components), open_loops)
+
+
+def find_products(jaxpr: core.Jaxpr, platform: str = "") -> list[Product]:
+    """Returns all matrix products and convolutions of a jaxpr.
+
+    Args:
+        jaxpr: Such as `jax.jit(f).trace(...).jaxpr.jaxpr`.
+        platform: Of a function with an implementation for each platform, the one for
+            this platform counts; "" for the default.
+    """
+    return [p for p in _products(jaxpr, "", platform) if p is not None]
 
 
 def count_macs_per_example(model: Model, variables: PyTree, batch: Batch) -> Macs:
@@ -177,29 +217,50 @@ def compiled_memory(compiled: Any) -> StepMemory:
     return StepMemory(*sizes, peak=sum(sizes) - found.alias_size_in_bytes)
 
 
-def _products(jaxpr: core.Jaxpr, prefix: str) -> Iterator[tuple[str, int | None]]:
-    """Yields (module path, MACs) of every product; None for an open loop."""
+def _products(
+    jaxpr: core.Jaxpr, prefix: str, platform: str
+) -> Iterator[Product | None]:
+    """Yields every product; None before those of an open loop."""
     for equation in jaxpr.eqns:
         path = "/".join(filter(None, (prefix, str(equation.source_info.name_stack))))
         # Modules are scopes of the name stack. Inner jaxprs have a stack that starts
         # anew, hence the prefix.
         name, params = equation.primitive.name, equation.params
-        if name == "dot_general":
-            yield path, _dot_general(equation)
-        elif name == "conv_general_dilated":
-            yield path, _convolution(equation)
+        if name in MACS:
+            yield _product(equation, path, MACS[name](equation))
         elif name == "cond":
-            yield from _branch(params, path)
+            yield from _branch(params, path, platform)
+        elif (closed := derivative_jaxpr(equation)) is not None:
+            yield from _products(closed.jaxpr, path, platform)
         else:
             times = params["length"] if name == "scan" else 1
             # Calls, custom derivatives, checkpoints and loops alike: whatever jaxpr an
             # equation contains.
             for inner in _jaxprs(params):
-                found = list(_products(inner, path))
-                if name == "while" and found:
-                    yield path, None
-                for where, macs in found:
-                    yield where, None if macs is None else macs * times
+                found = list(_products(inner, path, platform))
+                if is_open := name == "while" and bool(found):
+                    yield None
+                for one in found:
+                    yield one and dataclasses.replace(
+                        one,
+                        macs=one.macs * times,
+                        open_loop=one.open_loop or is_open,
+                    )
+
+
+def _product(equation: Any, module: str, macs: int) -> Product:
+    """Describes the product of an equation."""
+    dtype = jnp.result_type(*(x.aval.dtype for x in equation.invars[:2])).name
+    return Product(module, macs, dtype, _precision(equation.params["precision"]))
+
+
+def _precision(value: Any) -> str:
+    """Returns the lower precision of both operands, by JAX's name."""
+    if value is None:
+        return "default"
+    if isinstance(value, tuple):
+        return min(value, key=PRECISIONS.index).name.lower()
+    return str(getattr(value, "name", value)).lower()  # a dot algorithm
 
 
 def _component(path: str) -> str:
@@ -208,14 +269,18 @@ def _component(path: str) -> str:
     return next((name for name in inner if name != model), "model")
 
 
-def _branch(params: Mapping[str, Any], path: str) -> Iterator[tuple[str, int | None]]:
+def _branch(
+    params: Mapping[str, Any], path: str, platform: str
+) -> Iterator[Product | None]:
     """Yields the products of the branch of a `cond` that counts."""
     platforms = params.get("branches_platforms")
-    branches = [list(_products(b.jaxpr, path)) for b in params["branches"]]
+    branches = [list(_products(b.jaxpr, path, platform)) for b in params["branches"]]
     if platforms:  # the default has no platform and comes last
-        yield from branches[-1]
+        named = (i for i, names in enumerate(platforms) if platform in (names or ()))
+        yield from branches[next(named, -1)]
     else:
-        yield from max(branches, key=lambda found: sum(macs or 0 for _, macs in found))
+        size = lambda found: sum(one.macs for one in found if one)
+        yield from max(branches, key=size)
 
 
 def _dot_general(equation: Any) -> int:
@@ -234,6 +299,10 @@ def _convolution(equation: Any) -> int:
     dilation = math.prod(equation.params["lhs_dilation"])
     out = math.prod(equation.outvars[0].aval.shape)
     return out * math.prod(kernel) // features // dilation
+
+
+MACS = {"dot_general": _dot_general, "conv_general_dilated": _convolution}
+"""Primitive -> its multiply-accumulates."""
 
 
 def _jaxprs(params: Mapping[str, Any]) -> Iterator[core.Jaxpr]:

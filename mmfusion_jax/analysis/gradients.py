@@ -1,14 +1,22 @@
 """Per-loss gradients: norms and cosine similarities for each module."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jax.sharding import NamedSharding
 
 from mmfusion_jax.losses.objective import CHANCE, Objective
+from mmfusion_jax.training.batch_gradient import (
+    gradients_of_each,
+    make_batch_gradient,
+    step_key,
+)
+from mmfusion_jax.training.gradient_balance import gradient_products
 from mmfusion_jax.training.state import TrainState
+from mmfusion_jax.training.step import as_in_training
 from mmfusion_jax.types import Array, Batch, Model, Outputs, PyTree
 
 ALL_MODULES = "all"
@@ -64,7 +72,7 @@ def term_values(
         >>> mmf.analysis.term_values(model, objective, state, batch).shape
         (1,)
     """
-    return _values(model, objective, state, batch, train)(state.params)
+    return term_function(model, objective, state, batch, train)(state.params)
 
 
 def term_gradients(
@@ -110,13 +118,68 @@ def term_gradients(
         Name of a term -> tree like `state.params`.
     """
     names = list(objective.terms)
-    # One forward pass; the backward passes run one after the other, since a vmap over
-    # terms would keep the intermediate gradients of all of them.
-    _, pull = jax.vjp(_values(model, objective, state, batch, train), state.params)
-    rows = jax.lax.map(lambda one: pull(one)[0], jnp.eye(len(names)))
-    return {
-        name: jax.tree.map(lambda x, i=i: x[i], rows) for i, name in enumerate(names)
-    }
+
+    def values(params: PyTree):
+        outputs = _outputs(model, state, batch, train, params)
+        return [objective.value(name, outputs, batch) for name in names], None
+
+    return dict(zip(names, gradients_of_each(values, state.params)[0], strict=True))
+
+
+def make_gradient_stats(
+    model: Model,
+    objective: Objective,
+    axis: str | None = None,
+    gradient_accumulation_steps: int = 1,
+    steps: int = 1,
+    modalities: tuple[str, ...] = (),
+    replicated: NamedSharding | None = None,
+) -> Callable[[TrainState, Batch], GradientSimilarity]:
+    """Creates the function that compares the gradients of a training step by term.
+
+    The gradients are those of the weighted terms, so that their sum is the gradient of
+    the step, with its dropout, its BatchNorm statistics and, under pmap, its devices.
+    Terms whose weight is the number 0 are left out. It is not compiled, and has no
+    effect on the training.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import mmfusion_jax as mmf
+        >>> import optax
+        >>> mask, labels = jnp.ones((2, 5), bool), {"emotion": jnp.array([0, 1])}
+        >>> batch = mmf.Batch({"audio": jnp.ones((2, 5, 4))}, {"audio": mask}, labels)
+        >>> model = mmf.models.Unimodal({"audio": mmf.encoders.Precomputed()}, 2)
+        >>> objective = mmf.Objective(
+        ...     {"task": mmf.WeightedLoss(mmf.losses.CrossEntropy("emotion"))}
+        ... )
+        >>> state = mmf.create_state(model, optax.adam(1e-3), batch, jax.random.key(0))
+        >>> stats = jax.jit(mmf.analysis.make_gradient_stats(model, objective))
+        >>> stats(state, batch).norms["head"].shape
+        (1,)
+
+    Args:
+        model: Maps a Batch to Outputs.
+        objective: Loss terms, whose order is that of the results.
+        axis: The pmap axis; None under jit.
+        gradient_accumulation_steps: See `make_train_step`.
+        steps: See `make_train_step`.
+        modalities: See `make_train_step`.
+        replicated: See `make_train_step`.
+    """
+    compute = make_batch_gradient(
+        model, objective, axis, gradient_accumulation_steps, replicated, by_term=True
+    )
+
+    def stats(state: TrainState, batch: Batch) -> GradientSimilarity:
+        batch = as_in_training(batch, state.step / steps, modalities)
+        _, results = compute(state, step_key(state, axis), batch)
+        grads = results.grads
+        if axis is not None:
+            grads = jax.lax.pmean(grads, axis)
+        return _similarity({k: gradient_products(v) for k, v in grads.items()})
+
+    return stats
 
 
 def term_weights(objective: Objective, step: Array) -> Array:
@@ -155,7 +218,13 @@ def gradient_similarity(gradients: Mapping[str, PyTree]) -> GradientSimilarity:
     products = {
         module: _products([term[module] for term in terms]) for module in terms[0]
     }
-    products[ALL_MODULES] = sum(products.values(), jnp.zeros((len(terms),) * 2))
+    return _similarity(products)
+
+
+def _similarity(products: Mapping[str, Array]) -> GradientSimilarity:
+    """Returns norms and cosines of inner products, (K K) for every module."""
+    total = sum(products.values(), jnp.zeros_like(next(iter(products.values()))))
+    products = {**products, ALL_MODULES: total}
     norms = {name: jnp.sqrt(jnp.diagonal(p)) for name, p in products.items()}
     return GradientSimilarity(
         norms, {name: _cosines(p) for name, p in products.items()}
@@ -214,9 +283,9 @@ def term_norms(
     return made
 
 
-def _values(
+def term_function(
     model: Model, objective: Objective, state: TrainState, batch: Batch, train: bool
-):
+) -> Callable[[PyTree], Array]:
     """Returns a function from parameters to the values of all terms, (K)."""
 
     def values(params: PyTree) -> Array:
@@ -243,9 +312,7 @@ def _outputs(
 
 def _products(trees: list[PyTree]) -> Array:
     """Inner products of K trees, (K K)."""
-    leaves = zip(*map(jax.tree.leaves, trees), strict=True)
-    rows = (jnp.stack([x.ravel() for x in same]) for same in leaves)
-    return sum((row @ row.T for row in rows), jnp.zeros((len(trees),) * 2))
+    return gradient_products(jax.tree.map(lambda *same: jnp.stack(same), *trees))
 
 
 def _cosines(products: Array) -> Array:

@@ -108,7 +108,8 @@ def _table(heads: list[str], rows: list[list[str]]) -> "Table":
 
     table = Table()
     for head in heads:
-        table.add_column(shorten(head))
+        # Folded: the default cuts what is too long for a narrow terminal.
+        table.add_column(shorten(head), overflow="fold")
     for row in rows:
         table.add_row(*(shorten(cell) for cell in row))
     return table

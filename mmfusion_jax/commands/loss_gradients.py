@@ -1,4 +1,4 @@
-"""Per-loss gradient analysis of a trained run, by module."""
+"""Per-loss gradient and curvature analysis of a trained run, by module."""
 
 import dataclasses
 import itertools
@@ -6,10 +6,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from mmfusion_jax.analysis.curvature import (
+    TermCurvature,
+    noise_scale,
+    squared_norms,
+    term_curvature,
+)
 from mmfusion_jax.analysis.gradients import (
     ALL_MODULES,
     gradient_similarity,
@@ -26,9 +33,10 @@ from mmfusion_jax.results.experiment_result import MeanStd
 from mmfusion_jax.results.gradients_result import (
     GradientsResult,
     LossTerm,
+    ModuleCurvature,
     ModuleGradients,
 )
-from mmfusion_jax.results.json_file import as_read, write_json
+from mmfusion_jax.results.json_file import Number, as_read, write_json
 from mmfusion_jax.runner import provenance
 from mmfusion_jax.runner.experiment import Experiment
 from mmfusion_jax.runner.folds import runs_with_data
@@ -41,6 +49,11 @@ from mmfusion_jax.types import Batch, PyTree
 CONFLICT_THRESHOLD = -0.1
 """Pairs of terms whose cosine is lower are printed."""
 NUM_CONFLICTS_SHOWN = 5
+CURVATURE_TABLES = {
+    "Largest eigenvalue of the Hessian": "eigenvalues",
+    "Gradient noise scale, examples": "noise_scales",
+}
+"""Title of a table -> the field of `ModuleCurvature` that it shows."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +73,22 @@ class GradientStats:
     cosines: Mapping[str, np.ndarray]
 
 
-def compute(spec: ExperimentSpec, workdir: Path, batches: int) -> GradientsResult:
+@dataclasses.dataclass(frozen=True)
+class CurvatureStats:
+    """Second derivatives of K loss terms in one run, as NumPy arrays.
+
+    Attributes:
+        curvature: Of the unweighted terms.
+        noise_scales: Module -> gradient noise scale of each term, (K).
+    """
+
+    curvature: TermCurvature
+    noise_scales: Mapping[str, np.ndarray]
+
+
+def compute(
+    spec: ExperimentSpec, workdir: Path, batches: int, *, curvature: bool = False
+) -> GradientsResult:
     """Computes loss gradients at the selected checkpoint of every fold and seed.
 
     Writes `gradients.json` and `gradients.html` into the work folder.
@@ -69,6 +97,8 @@ def compute(spec: ExperimentSpec, workdir: Path, batches: int) -> GradientsResul
         spec: The experiment.
         workdir: Work folder of the finished experiment.
         batches: Number of training batches, from the selected step on.
+        curvature: Compute second derivatives too: eigenvalues and sharpness on the
+            first of the batches, and gradient noise scales over all of them.
 
     Raises:
         ConfigError: The folder belongs to another config.
@@ -77,7 +107,7 @@ def compute(spec: ExperimentSpec, workdir: Path, batches: int) -> GradientsResul
     check_workdir(spec, workdir, create=False)
     spec = dataclasses.replace(spec, parallel="jit")  # pmap has the same gradients
     experiment = Experiment(spec, workdir)
-    stats, steps, title, terms = [], [], "", ()
+    stats, curvatures, steps, title, terms = [], [], [], "", ()
     for key, data in runs_with_data(spec, workdir):
         trainer, title = experiment.trainer(data), data.title
         parts = trainer.components
@@ -86,8 +116,11 @@ def compute(spec: ExperimentSpec, workdir: Path, batches: int) -> GradientsResul
         pipeline = build_data.build_pipeline(spec, data, key.seed)
         start = int(state.step)
         # The batches that would follow the selected step, with their augmentation.
-        ahead = pipeline.train(start, start + batches)
-        stats += _gradient_stats(parts, state, itertools.islice(ahead, batches))
+        ahead = itertools.islice(pipeline.train(start, start + batches), batches)
+        if curvature:
+            ahead = list(ahead)
+            curvatures.append(_curvature_stats(parts, state, ahead))
+        stats += _gradient_stats(parts, state, ahead)
         steps.append(start)
     loss_terms, modules = summary(terms, stats)
     # As read: the page and the caller get the same values as a reader of the file.
@@ -101,6 +134,7 @@ def compute(spec: ExperimentSpec, workdir: Path, batches: int) -> GradientsResul
             terms=loss_terms,
             modules=modules,
             versions=provenance.versions(),
+            curvature=_curvature_summary(loss_terms, [*modules], curvatures),
         )
     )
     write_json(workdir / "gradients.json", result)
@@ -128,6 +162,77 @@ def _gradient_stats(
     return [
         GradientStats(*jax.device_get(compiled(state, put(batch)))) for batch in batches
     ]
+
+
+def _curvature_stats(
+    parts: build.TrainingComponents, state: TrainState, batches: list[Batch]
+) -> CurvatureStats:
+    """Returns the second derivatives of one run, in two compiled programs."""
+    names = tuple(parts.objective.terms)
+
+    def prepared(state: TrainState, batch: Batch):
+        batch = as_in_training(batch, state.step / parts.steps, parts.modalities)
+        return parts.model, parts.objective, state, batch
+
+    def curvature(state: TrainState, batch: Batch) -> TermCurvature:
+        return term_curvature(*prepared(state, batch), key=jax.random.key(0))
+
+    def add(carry: tuple[TrainState, PyTree], batch: Batch) -> PyTree:
+        state, total = carry
+        gradients = term_gradients(*prepared(state, batch))
+        return _add(total, (gradients, _squares(gradients, names)))
+
+    put = lambda batch: parts.executor.put(batch, train=False)
+    found = parts.executor.compile_eval(curvature)(state, put(batches[0]))
+    zeros = {name: jax.tree.map(np.zeros_like, state.params) for name in names}
+    total = zeros, _squares(zeros, names)
+    one_more = parts.executor.compile_eval(add)
+    for batch in batches:
+        total = one_more((state, total), put(batch))
+    gradients, squares = total
+    count, size = len(batches), len(batches[0].weight)
+    means = jax.tree.map(lambda x: x / count, gradients)
+    of_means = _squares(means, names)
+    scales = {
+        module: noise_scale(squares[module] / count, of_means[module], count, size)
+        if count > 1
+        else np.full(len(names), np.nan)
+        for module in squares
+    }
+    return CurvatureStats(*jax.device_get((found, scales)))
+
+
+def _squares(gradients: Mapping[str, PyTree], names: Iterable[str]) -> dict:
+    """Module -> squared norms of the gradients of the terms, (K)."""
+    rows = [squared_norms(gradients[name]) for name in names]
+    return {module: jnp.stack([row[module] for row in rows]) for module in rows[0]}
+
+
+def _add(a: PyTree, b: PyTree) -> PyTree:
+    return jax.tree.map(lambda x, y: x + y, a, b)
+
+
+def _curvature_summary(
+    terms: Mapping[str, LossTerm], modules: list[str], stats: list[CurvatureStats]
+) -> dict[str, ModuleCurvature] | None:
+    """Returns means over the runs, of the weighted terms; None without runs."""
+    if not stats:
+        return None
+    # Curvature is of the weighted terms, as the norms are.
+    weights = np.array([term.weight for term in terms.values()])
+    named = lambda row: dict(zip(terms, row.tolist(), strict=True))
+    found = {}
+    for name in modules:
+        runs = [one.curvature for one in stats]
+        eigenvalues = np.mean([run.eigenvalues[name] for run in runs], axis=0)
+        sharpness = np.mean([run.sharpness[name] for run in runs], axis=0)
+        scales = np.mean([one.noise_scales[name] for one in stats], axis=0)
+        found[name] = ModuleCurvature(
+            named(weights * eigenvalues),
+            (weights * sharpness).tolist(),
+            named(np.where(np.isfinite(scales), scales, np.nan)),
+        )
+    return found
 
 
 def summary(
@@ -176,6 +281,14 @@ def show(result: GradientsResult) -> None:
     terms = list(result.terms)
     table = _norms(result, terms)
     console.print(table)
+    for title, field in CURVATURE_TABLES.items():
+        rows = {
+            name: [getattr(module, field)[term] for term in terms]
+            for name, module in (result.curvature or {}).items()
+        }
+        if rows:
+            table = _by_term(title, terms, rows)
+            console.print(table)
     if len(terms) > 1:
         table = _cosines(result.modules[ALL_MODULES], terms)
         console.print(table)
@@ -196,6 +309,16 @@ def _norms(result: GradientsResult, terms: list[str]) -> Table:
     for name, module in result.modules.items():
         norms = [module.norms[term].mean for term in terms]
         table.add_row(shown_name(name), *map(significant, norms))
+    return table
+
+
+def _by_term(title: str, terms: list[str], rows: Mapping[str, list[Number]]) -> Table:
+    """Returns a table of numbers, a row per module and a column per term."""
+    table = Table("module", title=title, title_justify="left")
+    for term in terms:
+        table.add_column(shown_name(term), justify="right")
+    for name, numbers in rows.items():
+        table.add_row(shown_name(name), *map(significant, numbers))
     return table
 
 

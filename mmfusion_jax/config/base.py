@@ -83,6 +83,12 @@ FIELDS: Mapping[str, Field] = {
     "compute_dtype": Field(
         "float32", "Type of the activations.", Literal["float32", "bfloat16"]
     ),
+    "matmul_precision": Field(
+        "highest",
+        "Precision of the model's float32 products on accelerators; losses and heads"
+        " have the highest.",
+        Literal["default", "high", "highest"],
+    ),
     "pretrain_unimodal": Field(
         (), "Modalities whose encoders are pretrained alone.", NAMES
     ),
@@ -126,6 +132,12 @@ FIELDS: Mapping[str, Field] = {
         "What must improve.",
         Literal["selection_metric", "loss"],
     ),
+    "optim.gradient_balance": Field(
+        "none",
+        "How the gradients of several loss terms are combined: added (none), without "
+        "their conflicts (pcgrad), or with norms in proportion to the weights (norm).",
+        Literal["none", "pcgrad", "norm"],
+    ),
     "optim.gradient_accumulation_steps": Field(
         1, "Parts into which a batch is split, to save memory.", PositiveInt
     ),
@@ -139,6 +151,11 @@ FIELDS: Mapping[str, Field] = {
         NonNegativeInt,
     ),
     "train.log_every": Field(20, "Steps between two log entries.", PositiveInt),
+    "train.gradient_stats_every": Field(
+        0,
+        "Steps between records of the gradients of all loss terms, by module; 0: none.",
+        NonNegativeInt,
+    ),
     "train.save_every": Field(
         0,
         "Steps between checkpoints within an epoch; 0 saves after epochs only.",
@@ -224,6 +241,30 @@ def base_config() -> ConfigDict:
     for name in GROUPS:
         _set(config, name, ConfigDict())
     return config
+
+
+def with_defaults(config: Mapping[str, Any]) -> ConfigDict:
+    """Returns a stored config, with the defaults of fields that were added since.
+
+    Example:
+        >>> from mmfusion_jax.config.base import with_defaults
+        >>> with_defaults({"train": {"epochs": 5}}).train.log_every
+        20
+
+    Args:
+        config: The fields of an earlier config, as JSON values.
+    """
+    return ConfigDict(_merged(base_config().to_dict(), config))
+
+
+def _merged(defaults: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns `stored` with the fields that only `defaults` has, group by group."""
+    groups = {
+        name: _merged(defaults[name], value)
+        for name, value in stored.items()
+        if isinstance(value, Mapping) and isinstance(defaults.get(name), Mapping)
+    }
+    return {**defaults, **stored, **groups}
 
 
 def check_values(values: Mapping[str, Any]) -> None:

@@ -21,11 +21,13 @@ from mmfusion_jax.errors import (
     suggest,
     type_name,
 )
-from mmfusion_jax.losses.objective import Objective, WeightedLoss
+from mmfusion_jax.losses.objective import TASK, Objective, WeightedLoss
 from mmfusion_jax.metrics.integration_score import IntegrationScoreSpec
 from mmfusion_jax.metrics.score_info import ScoreInfo, with_loss
 from mmfusion_jax.models.encoder_aux import with_encoder_aux
+from mmfusion_jax.models.matmul_precision import WithMatmulPrecision
 from mmfusion_jax.tasks import Classification, Multilabel, Regression, Task
+from mmfusion_jax.training.gradient_balance import normalize_gradients, pcgrad
 from mmfusion_jax.training.parallelism import Executor
 from mmfusion_jax.training.plan import TrainPlan
 from mmfusion_jax.training.step import Step, make_train_step
@@ -51,6 +53,7 @@ class TrainingComponents:
         steps: Total number of training steps.
         modalities: The modalities that the model reads.
         penalty: Loss term of which the optimizer's weight decay is the gradient.
+        balance: Combines the gradients of the loss terms; None adds them.
     """
 
     model: Model
@@ -62,6 +65,7 @@ class TrainingComponents:
     steps: int
     modalities: tuple[str, ...]
     penalty: Callable[[PyTree], Array] | None = None
+    balance: optax.GradientTransformationExtraArgs | None = None
 
     def train_step(self, axis: str | None) -> Step:
         """Returns the training step, not compiled.
@@ -78,12 +82,13 @@ class TrainingComponents:
             self.steps,
             self.modalities,
             self.penalty,
+            self.balance,
             self.executor.gathered if axis is None else None,
         )
 
 
 def build_components(
-    spec: ExperimentSpec, data: Dataset, steps: int
+    spec: ExperimentSpec, data: Dataset, steps: int, executor: Executor | None = None
 ) -> TrainingComponents:
     """Returns the model, task, objective, optimizer and executor of an experiment.
 
@@ -91,17 +96,20 @@ def build_components(
         spec: The experiment.
         data: Its dataset, for the classes of the label.
         steps: Total number of training steps, for schedules.
+        executor: Compiles for other devices than those of this process; None for
+            these.
     """
     check_steps(spec, steps)
-    executor = Executor(spec.parallel)
+    executor = executor or Executor(spec.parallel)
     accumulate = spec.optimizer.gradient_accumulation_steps
     executor.check_batch_size(spec.data.batch_size, accumulate)
     task = build_task(spec, data)
     check_selection_metric(spec.training.selection_metric, task)
+    objective = build_objective(spec, task)
     return TrainingComponents(
         build_model(spec, task, executor.axis),
         task,
-        build_objective(spec, task),
+        objective,
         build_optimizer(spec.optimizer, steps),
         executor,
         accumulate,
@@ -110,6 +118,7 @@ def build_components(
         max(steps, 1),
         spec.model.modalities,
         l2_penalty(spec.optimizer),
+        build_balance(spec.optimizer.gradient_balance, objective),
     )
 
 
@@ -215,7 +224,8 @@ def build_model(spec: ExperimentSpec, task: Task, axis: str | None) -> Model:
     # costs a compiled step nothing.
     if not part.is_builtin:
         model = checked_model(model, part, task.head_size)
-    return with_encoder_aux(model, {**encoders, **blocks})
+    model = with_encoder_aux(model, {**encoders, **blocks})
+    return WithMatmulPrecision(model, spec.matmul_precision)
 
 
 BLOCK_CALLS = {"encoder": ("values", "mask"), "fusion": ("streams",)}
@@ -278,6 +288,32 @@ def build_objective(spec: ExperimentSpec, task: Task) -> Objective:
             for name, loss in spec.losses.items()
         }
     )
+
+
+def build_balance(
+    name: str, objective: Objective
+) -> optax.GradientTransformationExtraArgs | None:
+    """Returns what combines the gradients of the loss terms; None adds them.
+
+    Args:
+        name: `config.optim.gradient_balance`.
+        objective: The loss terms.
+
+    Raises:
+        ConfigError: The task, whose gradient keeps its norm, has weight 0.
+    """
+    if name == "pcgrad":
+        return pcgrad()
+    if name == "none":
+        return None
+    if TASK not in objective.active:
+        raise ConfigError(
+            "C10",
+            "config.optim.gradient_balance='norm' scales gradients to the norm of that "
+            f"of {shown(TASK)}, whose weight is 0.",
+            f"--config.losses.{TASK}.weight=1.0",
+        )
+    return normalize_gradients(objective.active.index(TASK))
 
 
 def build_plan(spec: ExperimentSpec, task: Task, steps_per_epoch: int) -> TrainPlan:

@@ -99,6 +99,7 @@ def resolve(config: ConfigDict) -> ExperimentSpec:
     spec = ExperimentSpec(
         **{name: values[name] for name in ("seed", "seeds", "protocol", "parallel")},
         compute_dtype=values["compute_dtype"],
+        matmul_precision=values["matmul_precision"],
         pretrain_unimodal=tuple(values["pretrain_unimodal"]),
         pretrain_epochs=values["pretrain_epochs"],
         data=_data(data, values),

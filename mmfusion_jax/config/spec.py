@@ -200,6 +200,8 @@ class OptimizerSpec:
         reduce_on_plateau: When the learning rate is reduced.
         groups: Name -> parameters with a learning rate of their own.
         gradient_accumulation_steps: Parts of a batch whose gradients are added up.
+        gradient_balance: "none", "pcgrad" or "norm": how the gradients of several loss
+            terms are combined.
     """
 
     optimizer: Part
@@ -212,6 +214,7 @@ class OptimizerSpec:
     reduce_on_plateau: ReduceOnPlateauSpec
     groups: Mapping[str, ParameterGroupSpec]
     gradient_accumulation_steps: int
+    gradient_balance: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,6 +226,8 @@ class TrainingSpec:
         selection_metric: Name of a metric of the label, or "loss".
         patience: Epochs without a better value before training stops; 0 never.
         log_every: Steps between two log entries.
+        gradient_stats_every: Steps between records of the gradients of all loss terms;
+            0 for none.
         save_every: Steps between checkpoints within an epoch; 0 for none.
         parallel_seeds: Whether the seeds of a fold train at once: "auto", "on", "off".
         max_nonfinite_steps: Consecutive non-finite steps that end the training.
@@ -233,6 +238,7 @@ class TrainingSpec:
     selection_metric: str
     patience: int
     log_every: int
+    gradient_stats_every: int
     save_every: int
     parallel_seeds: str
     max_nonfinite_steps: int
@@ -281,6 +287,7 @@ class ExperimentSpec:
         protocol: "validation", "fixed_epochs" or "as_published".
         parallel: "jit", "pmap" or "shard_map", see `Executor`.
         compute_dtype: "float32" or "bfloat16".
+        matmul_precision: "default", "high" or "highest", see `jax.lax.Precision`.
         pretrain_unimodal: Modalities whose encoders are trained alone first.
         pretrain_epochs: Epochs of each of them; 0 for as many as those of the model.
         data: The dataset and its batches.
@@ -299,6 +306,7 @@ class ExperimentSpec:
     protocol: SelectionProtocol
     parallel: str
     compute_dtype: str
+    matmul_precision: str
     pretrain_unimodal: tuple[str, ...]
     pretrain_epochs: int
     data: DataSpec

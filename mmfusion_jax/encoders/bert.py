@@ -51,6 +51,7 @@ class Bert(nn.Module):
         dropout: Dropout rate of z_0, attention weights and residual branches.
         epsilon: Epsilon of the normalizations.
         dtype: Dtype of the computation; None for float32.
+        remat: Recompute the inside of a layer in the backward pass, see `apply_block`.
 
     Reference:
         Devlin et al. 2019; MCL-MCF, Eq. 1; Hetero-Fusion-Net, Sec. 5.2.
@@ -67,6 +68,7 @@ class Bert(nn.Module):
     dropout: Fraction = 0.1
     epsilon: Epsilon = 1e-12
     dtype: Any = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, values: Array, mask: Array, *, train: bool) -> Tokens:
@@ -98,6 +100,7 @@ class Bert(nn.Module):
             pre_norm=False,
             epsilon=self.epsilon,
             kernel_init=init,
+            remat=self.remat,
         )
         tokens = tokens.replace(values=zero_masked(tokens.values, mask))
         if not self.pooled:

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from mmfusion_jax.layers.batch_norm import BatchNorm
+from mmfusion_jax.layers.recompute import apply_block
 from mmfusion_jax.layers.residual_block import Conv, ResidualBlock
 from mmfusion_jax.ops.image_normalization import KINETICS, normalize_image
 from mmfusion_jax.ops.masking import masked_mean, zero_masked
@@ -45,6 +46,7 @@ class R3D(nn.Module):
         dtype: Dtype of the computation; None for the input's.
         freeze_batch_norm: Use the running statistics in training too, for frozen
             encoders and small batches.
+        remat: Recompute the inside of a block in the backward pass, see `apply_block`.
 
     Reference:
         Tran et al. 2018, R3D; Hetero-Fusion-Net, Sec. 5.2.
@@ -56,6 +58,7 @@ class R3D(nn.Module):
     axis: str | None = None
     dtype: Any = None
     freeze_batch_norm: bool = False
+    remat: bool = False
 
     @nn.compact
     def __call__(self, values: Array, mask: Array, *, train: bool) -> Tokens:
@@ -89,7 +92,7 @@ class R3D(nn.Module):
                     dtype=self.dtype,
                     name=f"stage{i + 1}_block{j}",
                 )
-                x, mask = block(x, mask, train=train)
+                x, mask = apply_block(block, x, mask, train=train, remat=self.remat)
         if self.pooled:
             present = jnp.any(mask, axis=1)[:, None]
             return Tokens(masked_mean(x, mask, axis=(1, 2, 3))[:, None], present)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from mmfusion_jax.errors import ConfigError, shown, suggest
 from mmfusion_jax.layers.batch_norm import BatchNorm
+from mmfusion_jax.layers.recompute import apply_block
 from mmfusion_jax.layers.residual_block import WIDENS, Conv, ResidualBlock
 from mmfusion_jax.ops.image_normalization import IMAGENET, frames, normalize_image
 from mmfusion_jax.ops.masking import zero_masked
@@ -50,6 +51,7 @@ class ResNet(nn.Module):
         dtype: Dtype of the computation; None for the input's.
         freeze_batch_norm: Use the running statistics in training too, for frozen
             encoders and small batches.
+        remat: Recompute the inside of a block in the backward pass, see `apply_block`.
 
     Reference:
         He et al. 2016, Table 1; Hetero-Fusion-Net, Sec. 5.2; MCL-MCF, Table 9.
@@ -62,6 +64,7 @@ class ResNet(nn.Module):
     axis: str | None = None
     dtype: Any = None
     freeze_batch_norm: bool = False
+    remat: bool = False
 
     @nn.compact
     def __call__(self, values: Array, mask: Array, *, train: bool) -> Tokens:
@@ -109,7 +112,7 @@ class ResNet(nn.Module):
                     self.dtype,
                     name=f"stage{i + 1}_block{j}",
                 )
-                x, _ = block(x, valid, train=train)
+                x, _ = apply_block(block, x, valid, train=train, remat=self.remat)
         if self.pooled:
             return Tokens(jnp.mean(x, axis=(1, 2)).reshape(b, t, -1), mask)
         h, w = x.shape[1:3]

@@ -10,6 +10,7 @@ from flax.linen.dtypes import promote_dtype
 from mmfusion_jax.errors import ConfigError, shown, suggest
 from mmfusion_jax.layers.batch_norm import BatchNorm
 from mmfusion_jax.layers.option_path import given_option, option_flag
+from mmfusion_jax.layers.recompute import apply_block
 from mmfusion_jax.ops.conv.conv3d import grouped_conv3d, pointwise_conv3d, stem_conv3d
 from mmfusion_jax.ops.conv.max_pool3d import max_pool
 from mmfusion_jax.ops.image_normalization import IMAGENET, normalize_image
@@ -59,8 +60,8 @@ class ResNeXt3D(nn.Module):
         stem_relu: Apply ReLU after the norm of the stem.
         channel_order: Channel order that the network expects, "rgb" or "bgr"; the data
             are RGB. "bgr" is for weights trained on images read by OpenCV.
-        remat: Recompute the inside of a bottleneck in the backward pass: less memory,
-            about a third more time. XLA ignores it on CPU.
+        remat: Recompute the inside of a bottleneck in the backward pass, see
+            `apply_block`.
         axis: The pmap axis over which the batch is split; None under jit.
         dtype: Dtype of the computation; None for the input's.
         inner_site: True: `until_site` and `from_site` work. The site is before the last
@@ -145,15 +146,10 @@ class ResNeXt3D(nn.Module):
     ) -> tuple[Array, Array]:
         """Applies some stages to (b s h w c), mask (b s)."""
         groups = self._groups()
-        bottleneck = Bottleneck
-        if self.remat:
-            # `train` is a Python bool and must stay one; argument 0 is the module
-            # itself.
-            bottleneck = nn.remat(Bottleneck, static_argnums=(3,))
         for i in stages:
             for j in range(self.blocks[i]):
                 stride = 2 if i > 0 and j == 0 else 1
-                block = bottleneck(
+                block = Bottleneck(
                     planes=2 * self.base_channels * 2**i,
                     cardinality=groups,
                     stride=stride,
@@ -161,7 +157,7 @@ class ResNeXt3D(nn.Module):
                     dtype=self.dtype,
                     name=f"stage{i + 1}_block{j}",
                 )
-                x = block(x, mask, train)
+                x = apply_block(block, x, mask, train=train, remat=self.remat)
                 mask = mask[:, ::stride]
         return x, mask
 
@@ -213,7 +209,7 @@ class Bottleneck(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: Array, mask: Array, train: bool) -> Array:
+    def __call__(self, x: Array, mask: Array, *, train: bool) -> Array:
         """Maps (b s h w c) to (b s' h' w' 2*planes), 0 where the step is masked."""
         strided_mask = mask[:, :: self.stride]
 

@@ -51,6 +51,7 @@ class ViT(nn.Module):
         dropout: Dropout rate of z_0, attention weights and residual branches.
         epsilon: Epsilon of the normalizations.
         dtype: Dtype of the computation; None for float32.
+        remat: Recompute the inside of a layer in the backward pass, see `apply_block`.
 
     Reference:
         Dosovitskiy et al. 2021; MCL-MCF, Table 9.
@@ -65,6 +66,7 @@ class ViT(nn.Module):
     dropout: Fraction = 0.0
     epsilon: Epsilon = 1e-12
     dtype: Any = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, values: Array, mask: Array, *, train: bool) -> Tokens:
@@ -101,6 +103,7 @@ class ViT(nn.Module):
             dtype=self.dtype,
             epsilon=self.epsilon,
             kernel_init=nn.initializers.truncated_normal(0.02),
+            remat=self.remat,
         )
         # Before the normalization, which is per token: the others are not needed.
         if self.pooled:

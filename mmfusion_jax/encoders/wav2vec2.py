@@ -78,6 +78,7 @@ class Wav2Vec2(nn.Module):
             branches.
         epsilon: Epsilon of the normalizations.
         dtype: Dtype of the computation; None for float32.
+        remat: Recompute the inside of a layer in the backward pass, see `apply_block`.
 
     Reference:
         Baevski et al. 2020; Hetero-Fusion-Net, Sec. 5.2.
@@ -101,6 +102,7 @@ class Wav2Vec2(nn.Module):
     dropout: Fraction = 0.1
     epsilon: Epsilon = 1e-5
     dtype: Any = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, values: Array, mask: Array, *, train: bool) -> Tokens:
@@ -147,6 +149,7 @@ class Wav2Vec2(nn.Module):
             pre_norm=False,
             epsilon=self.epsilon,
             kernel_init=init,
+            remat=self.remat,
         )
         return tokens.replace(values=zero_masked(tokens.values, mask))
 

@@ -17,8 +17,8 @@ import jax
 import numpy as np
 import safetensors
 import safetensors.numpy
-from ml_collections import ConfigDict
 
+from mmfusion_jax.config.base import with_defaults
 from mmfusion_jax.config.resolve import resolve, unimodal_spec
 from mmfusion_jax.errors import (
     CheckpointError,
@@ -179,7 +179,7 @@ def read_exported(folder: Path, packages: Collection[str] = ()) -> TrainedRun:
         info, config = read_predictor(folder), read_config(folder)
         assert info is not None and config is not None  # _check_files has looked
         check_packages(config.config, packages, folder)
-        spec = resolve(ConfigDict(config.config))
+        spec = resolve(with_defaults(config.config))
         if info.identity.stage:
             spec = unimodal_spec(spec, info.identity.stage)
         model, abstract = build_for_prediction(spec, info)

@@ -7,9 +7,9 @@ from typing import Any
 
 import jax
 from jax.sharding import SingleDeviceSharding
-from ml_collections import ConfigDict
 
 from mmfusion_jax.config import build
+from mmfusion_jax.config.base import with_defaults
 from mmfusion_jax.config.optimizer import build_optimizer
 from mmfusion_jax.config.registry import is_import_path, package_of
 from mmfusion_jax.config.resolve import resolve, unimodal_spec
@@ -105,7 +105,7 @@ def read_trained_run(path: Path, packages: Collection[str] = ()) -> TrainedRun:
         raise no_run(path)
     config = _config_of(folder)
     check_packages(config, packages, folder)
-    spec = resolve(ConfigDict(config))
+    spec = resolve(with_defaults(config))
     if stage := info.identity.stage:
         spec = unimodal_spec(spec, stage)
     model, abstract = build_for_prediction(spec, info)

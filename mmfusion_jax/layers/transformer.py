@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmfusion_jax.layers.attention import Attention, dense
+from mmfusion_jax.layers.recompute import apply_block
 from mmfusion_jax.ops.masking import zero_masked
 from mmfusion_jax.types import Array, Tokens
 
@@ -120,6 +121,7 @@ def transformer_stack(
     pre_norm: bool = True,
     epsilon: float = 1e-5,
     kernel_init: Any = None,
+    remat: bool = False,
 ) -> Tokens:
     """Applies transformer layers with the exact GELU, as in BERT, ViT and Wav2Vec 2.0.
 
@@ -140,6 +142,7 @@ def transformer_stack(
         pre_norm: Normalize before, rather than after, each residual branch.
         epsilon: Epsilon of the normalizations.
         kernel_init: Initializer of all matrices; None for Xavier.
+        remat: Recompute the inside of a layer in the backward pass, see `apply_block`.
 
     Returns:
         Tokens (b n d), finite but arbitrary where masked; after pre-norm layers a final
@@ -160,7 +163,7 @@ def transformer_stack(
             kernel_init=kernel_init,
             name=f"layer_{i}",
         )
-        tokens = layer(tokens, train=train)
+        tokens = apply_block(layer, tokens, train=train, remat=remat)
     return tokens
 
 

@@ -5,6 +5,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
@@ -19,6 +20,9 @@ from mmfusion_jax.types import Array, Batch, LossTerm, Outputs
 
 TASK = "task"
 """Name of the term that compares prediction and label."""
+
+PRECISION = "highest"
+"""Precision of the products of all terms, also on accelerators."""
 
 CHANCE = "chance"
 """Suffix of the chance level of a term among the values of the objective."""
@@ -56,7 +60,7 @@ class Objective:
     Terms are independent of the parallelism: what a term compares, it sees of all
     devices (`losses.candidates`), gathered once for all terms (`ops.gather_rows`).
     `jax.lax.pmean` of loss and gradients over `axis` is then exact, also for terms that
-    compare examples.
+    compare examples. Products of terms are in float32 on every platform.
 
     Example:
         >>> import jax.numpy as jnp
@@ -99,8 +103,7 @@ class Objective:
             replicated: Under jit over a mesh, the sharding of an array that every
                 device has; None to let the compiler place what the terms compare.
         """
-        # Not computed at all, because 0 times a NaN term would be NaN.
-        active = [k for k, v in self.terms.items() if callable(v.weight) or v.weight]
+        active = self.active
         candidates = None
         if axis is not None or replicated is not None:
             # The losses of the devices alone are not those of the batch: with 64 rows
@@ -128,6 +131,18 @@ class Objective:
         terms = {name: self.value(name, outputs, batch, candidates) for name in names}
         return terms | self.chance_levels(outputs, batch, names, candidates)
 
+    @property
+    def active(self) -> list[str]:
+        """Names of the terms whose weight is not the number 0."""
+        # The others are not computed at all, because 0 times a NaN term would be NaN.
+        return [k for k, v in self.terms.items() if callable(v.weight) or v.weight]
+
+    def weights(self, step: Array) -> Array:
+        """Returns the weights of the active terms at a training step, (K) float32."""
+        weights = [self.terms[name].weight for name in self.active]
+        values = [weight(step) if callable(weight) else weight for weight in weights]
+        return jnp.stack([jnp.asarray(x, jnp.float32) for x in values])
+
     def chance_levels(
         self,
         outputs: Outputs,
@@ -146,9 +161,9 @@ class Objective:
             chance_level = getattr(term, "chance_level", None)
             if chance_level is not None:
                 arguments = _arguments(term, outputs, batch, candidates)
-                values[f"{name}/{CHANCE}"] = _mean(
-                    chance_level(*arguments), arguments[1], candidates
-                )
+                with jax.default_matmul_precision(PRECISION):
+                    level = chance_level(*arguments)
+                values[f"{name}/{CHANCE}"] = _mean(level, arguments[1], candidates)
         return values
 
     def value(
@@ -173,7 +188,10 @@ class Objective:
         term = self.terms[name].term
         arguments = _arguments(term, outputs, batch, candidates)
         try:
-            value = term(*arguments)
+            # A TPU computes float32 products in bfloat16 otherwise, and the logits of a
+            # contrastive term then have errors of 0.1 and more.
+            with jax.default_matmul_precision(PRECISION):
+                value = term(*arguments)
         except ConfigError as error:
             # A loss term does not know its name in the config.
             if "config." not in error.args[0]:

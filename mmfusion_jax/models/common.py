@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from mmfusion_jax.errors import (
@@ -176,6 +177,8 @@ def prediction_head(
 ) -> Array:
     """Applies the output layer, in float32 independent of the encoders' dtype.
 
+    This also holds on accelerators, whatever the precision of the other products.
+
     Example:
         >>> import flax.linen as nn
         >>> import jax
@@ -198,7 +201,8 @@ def prediction_head(
         Logits (b k), or a score (b) where `features` is 1.
     """
     # No dtype: the kernel is float32, so half precision ends here.
-    y = torch_dense(x.shape[-1], features, kernel_init=kernel_init, name=name)(x)
+    with jax.default_matmul_precision("highest"):
+        y = torch_dense(x.shape[-1], features, kernel_init=kernel_init, name=name)(x)
     return y[..., 0] + bias_init if features == 1 else y
 
 

@@ -1,5 +1,6 @@
 """InfoNCE loss."""
 
+import functools
 from typing import NamedTuple
 
 import chex
@@ -160,13 +161,13 @@ def info_nce(
     positive, negative = _select(positives, groups, others)
     both = valid[..., :, None] & others.valid[..., None, :]
     positive, negative = positive & both, negative & both
-    similarities = lambda x, y: jnp.einsum("...id,...jd->...ij", x, y) * scale
-    logits = similarities(x, others.y)  # ... b n
+    product = functools.partial(jnp.einsum, "...id,...jd->...ij", precision="highest")
+    logits = product(x, others.y) * scale  # ... b n
     loss = contrast(logits, positive, negative)
     if symmetric:
         # Rows compared with themselves need no second product. All masks are symmetric.
         reverse = (
-            similarities(y, others.x)
+            product(y, others.x) * scale
             if candidates is not None
             else jnp.swapaxes(logits, -1, -2)
         )

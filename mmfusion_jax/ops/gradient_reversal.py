@@ -7,7 +7,7 @@ from mmfusion_jax.types import Array
 
 
 def reverse_gradient(x: Array, strength: float | Array = 1.0) -> Array:
-    """Returns `x`; its gradient is multiplied by -strength.
+    """Returns `x`; its gradient is multiplied by -strength, and so is its tangent.
 
     Example:
         >>> import jax
@@ -47,21 +47,20 @@ def ramp(train_fraction: Array | None, sharpness: float = 10.0) -> Array | float
 
 
 # No function has this gradient, so autodiff cannot derive it. The sum (1 + strength)
-# stop_gradient(x) - strength x would have it, but is x only up to rounding. Saved is
-# the strength alone; the backward pass multiplies.
-@jax.custom_vjp
+# stop_gradient(x) - strength x would have it, but is x only up to rounding. The rule is
+# for tangents, of which JAX derives the one for gradients, the same product.
+@jax.custom_jvp
 def _reverse(x: Array, strength: Array) -> Array:
     del strength
     return x
 
 
-def _forward(x: Array, strength: Array) -> tuple[Array, Array]:
-    return x, strength
-
-
-def _backward(strength: Array, dy: Array) -> tuple[Array, Array]:
-    factor = strength.reshape(strength.shape + (1,) * (dy.ndim - strength.ndim))
-    return -factor * dy, jnp.zeros_like(strength)
-
-
-_reverse.defvjp(_forward, _backward)
+@_reverse.defjvp
+def _reverse_tangent(
+    primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    (x, strength), (dx, _) = primals, tangents
+    factor = strength.reshape(strength.shape + (1,) * (jnp.ndim(x) - strength.ndim))
+    # x and not _reverse(x): a second derivative is that of the reversed gradient, which
+    # is a function of x like any other, and is reversed once.
+    return x, -factor * dx

@@ -41,7 +41,8 @@ def hsic(x: Array, y: Array, weight: Array) -> Array:
     chex.assert_equal_shape_prefix([x, y], 1)
     valid = weight > 0
     n = jnp.sum(valid, dtype=jnp.int32)
-    product = _centered(x, valid, n).T @ _centered(y, valid, n)
+    x, y = _centered(x, valid, n), _centered(y, valid, n)
+    product = jnp.matmul(x.T, y, precision="highest")
     return jnp.sum(jnp.square(product)) / jnp.square(jnp.maximum(n - 1, 1))
 
 
@@ -75,7 +76,7 @@ def squared_cross_correlation(x: Array, y: Array, weight: Array) -> Array:
     valid = weight > 0
     n = jnp.sum(valid, dtype=jnp.int32)
     x, y = (_normalize_rows(_centered(z, valid, n)) for z in (x, y))
-    return jnp.mean(jnp.square(x.T @ y))
+    return jnp.mean(jnp.square(jnp.matmul(x.T, y, precision="highest")))
 
 
 def _normalize_rows(x: Array) -> Array:

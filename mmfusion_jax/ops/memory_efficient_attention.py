@@ -1,4 +1,4 @@
-"""Attention with a custom VJP that recomputes the attention maps."""
+"""Attention with a backward pass that recomputes the attention maps."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,12 +7,16 @@ import jax
 import jax.numpy as jnp
 
 from mmfusion_jax.ops.chunked_map import chunk_size_for, map_in_chunks
+from mmfusion_jax.ops.custom_gradient import with_backward
 from mmfusion_jax.types import Array
 
 # Finite, because an example whose scores are all -inf would compute -inf - -inf, which
 # is NaN, and NaN in one example reaches the gradients of all weights.
 HIDDEN = -1e30
 """Added to the scores of masked keys; the exponential of such a score is 0."""
+
+MIN_QUERIES_FOR_BARRIER = 8
+"""Number of queries from which the speed of `transposed_product` matters."""
 
 
 def dot_attention(q: Array, k: Array, v: Array, mask: Array) -> Array:
@@ -61,23 +65,24 @@ def exact(x: Array) -> Any:
 # Autodiff keeps the maps P. In MEA one has 500 x 925 scores for 8 heads and 32
 # examples, 118 million elements, and the heads have dim 5: the cost is writing and
 # reading maps. Saved are q, k, v, y and the logsumexp L; the backward pass computes P =
-# exp(q k - L) again, chunk by chunk. With the LSTM's VJP, a step of MEA takes 11.4 s
-# instead of 27.5 s (batch 32, 2 CPU cores).
-@jax.custom_vjp
-def _attention(q: Array, k: Array, v: Array, hidden: Array, visible: Array) -> Array:
-    return _forward(q, k, v, hidden, visible)[0]
+# exp(q k - L) again, chunk by chunk. With the LSTM's backward pass, a step of MEA takes
+# 11.4 s instead of 27.5 s (batch 32, 2 CPU cores).
+def _definition(*arguments: Array) -> Array:
+    return _run(_attend, *arguments)[0]
 
 
-def _forward(q: Array, k: Array, v: Array, hidden: Array, visible: Array) -> Any:
-    y, log_sum = _run(_attend, q, k, v, hidden, visible)
-    return y, (q, k, v, hidden, visible, y, log_sum)
+def _forward(*arguments: Array) -> tuple[Array, tuple[Array, Array]]:
+    y, log_sum = _run(_attend, *arguments)
+    return y, (y, log_sum)
 
 
-def _backward(saved: tuple[Array, ...], dy: Array) -> tuple[Array | None, ...]:
-    return *_run(_attend_backward, *saved, dy), None, None
+def _backward(
+    arguments: tuple[Array, ...], saved: tuple[Array, Array], dy: Array
+) -> tuple[Array | None, ...]:
+    return *_run(_attend_backward, *arguments, *saved, dy), None, None
 
 
-_attention.defvjp(_forward, _backward)
+_attention = with_backward(_definition, _backward, _forward)
 
 
 def _run(f: Callable[..., Any], q: Array, k: Array, *others: Array) -> Any:
@@ -143,7 +148,11 @@ def transposed_product(maps: Array, x: Array) -> Array:
     # shapes, 2 CPU cores). The barrier prevents XLA from swapping the operands again to
     # save the transposition.
     product = jnp.matmul(jnp.swapaxes(x, -1, -2), maps)
-    return jnp.swapaxes(jax.lax.optimization_barrier(product), -1, -2)
+    # Of up to 3 queries XLA's compiler for CPU makes loops, and with the barrier it
+    # aborts the process (jax 0.10.2, also in float64).
+    if maps.shape[-2] >= MIN_QUERIES_FOR_BARRIER:
+        product = jax.lax.optimization_barrier(product)
+    return jnp.swapaxes(product, -1, -2)
 
 
 def _product(q: Array, k: Array) -> Array:

@@ -3,6 +3,7 @@
 import io
 import itertools
 import re
+import textwrap
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ COLORS = {
     "first": "#040404",
     "second": "#050505",
     "third": "#060606",
+    "fourth": "#070707",
+    "fifth": "#080808",
 }
 LIGHT = {
     "ink": "#1c1f24",
@@ -36,6 +39,8 @@ LIGHT = {
     "first": "#1f5fbf",
     "second": "#c2571a",
     "third": "#4d7a3a",
+    "fourth": "#8a4fa3",
+    "fifth": "#8c6d1f",
 }
 """Colors of a picture by itself: those of the page in light mode."""
 
@@ -66,6 +71,8 @@ WIDTH = 4.2
 """Width in inches, the same for all charts, which are scaled to one width."""
 LONGEST_NAME = 24
 """Number of characters of a name in a chart; longer ones are shortened."""
+LABEL_WIDTH = 44
+"""Number of characters in a line of the label of an interval plot."""
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 Points: TypeAlias = Sequence[tuple[float, float]]
@@ -129,6 +136,49 @@ def curves(
         axes.tick_params(length=0)
         _legend_below(figure, [*lines, "selected"])
         return _inline(figure, _described(lines, what))
+
+
+def term_curves(
+    lines: Mapping[str, Points], numbers: Mapping[str, int], what: str, *, signed: bool
+) -> Chart:
+    """Draws a curve over epochs for every loss term.
+
+    Args:
+        lines: Term -> points (epoch, value).
+        numbers: Term -> number that decides its color, the same in all charts.
+        what: The quantity, for the title and the text alternative.
+        signed: Show values from -1 to 1 with a line at 0; else percentages from 0.
+    """
+    colors = ("first", "second", "third", "fourth", "fifth")
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": f"terms {what}"}):
+        figure, axes = _empty()
+        if signed:
+            axes.axhline(0, color=COLORS["soft"], linewidth=1)
+        for name, points in lines.items():
+            # A sixth term has the color of the first one and another line.
+            repeat, number = divmod(numbers[name], len(colors))
+            axes.plot(
+                *zip(*points, strict=True) if points else ((), ()),
+                color=COLORS[colors[number]],
+                linewidth=1.6,
+                linestyle=("-", "--", ":")[repeat % 3],
+                marker="o" if len(points) < 3 else "",
+                markersize=3,
+                label=shortened(name),
+            )
+        axes.set_xlabel("epoch")
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if signed:
+            axes.set_ylim(-1.05, 1.05)
+        else:
+            axes.set_ylim(bottom=0)
+            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.set_title(shortened(what, 2 * LONGEST_NAME), loc="left")
+        axes.grid(axis="x", visible=False)
+        axes.tick_params(length=0)
+        _legend_below(figure, lines)
+        return _inline(figure, _described({k: [v] for k, v in lines.items()}, what))
 
 
 def scatter(
@@ -295,7 +345,8 @@ def _interval_figure(
     signed: bool,
 ) -> Figure:
     """Draws the rows of an interval plot."""
-    figure, axes = _empty(0.9 + 0.3 * len(rows))
+    label = textwrap.fill(shortened(what, 4 * LONGEST_NAME), LABEL_WIDTH)
+    figure, axes = _empty(0.75 + 0.3 * len(rows) + 0.17 * len(label.splitlines()))
     if signed:
         axes.axvline(0, color=colors["soft"], linewidth=1)
     defined = lambda *values: all(x is not None and np.isfinite(x) for x in values)
@@ -316,7 +367,8 @@ def _interval_figure(
     if percent:
         axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=""))
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel(shortened(what, 2 * LONGEST_NAME))
+    # Below the figure, not the axes: long names leave these half of the width.
+    figure.supxlabel(label, fontsize=10, color=colors["soft"])
     axes.tick_params(length=0)
     return figure
 

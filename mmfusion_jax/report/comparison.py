@@ -201,7 +201,7 @@ def _test_cells(contrast: Contrast, *, holm: bool) -> list[str]:
         cells += [_p(found.p_holm)] * holm
     if (seeds := contrast.seeds) is None:
         return cells + [dash] * (5 if holm else 4)
-    t = formatting.significant(seeds.t).replace("-", "−")
+    t = formatting.significant(seeds.t).replace("-", formatting.MINUS)
     cells += ["paired t-test", str(len(seeds.seeds)), t]
     return [*cells, _p(seeds.p), *[_p(seeds.p_holm)] * holm]
 

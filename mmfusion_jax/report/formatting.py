@@ -9,6 +9,7 @@ from mmfusion_jax.results.json_file import Number
 from mmfusion_jax.results.rounding import format_number, format_percent
 
 DASH = "–"
+MINUS = "\N{MINUS SIGN}"
 UNDEFINED = "not defined"
 
 FRACTION = MetricInfo("", "", "percent", higher_is_better=True)
@@ -43,7 +44,7 @@ def difference(metric: MetricInfo, value: Number, other: Number = 0.0) -> str:
     fraction = is_fraction(metric)
     size = format_percent(abs(value)) if fraction else format_number(abs(value))
     # No sign if the difference is rounded to 0: "-0.0" would look like one.
-    sign = "" if float(size) == 0 else "−" if value < 0 else "+"
+    sign = "" if float(size) == 0 else MINUS if value < 0 else "+"
     # Percentage points: "%" could be read as a relative difference.
     return f"{sign}{size} points" if fraction else f"{sign}{size}"
 
@@ -68,6 +69,11 @@ def count(value: int) -> str:
 def significant(value: Number) -> str:
     """Returns a number of any size with three significant digits."""
     return UNDEFINED if value is None else f"{value:.3g}"
+
+
+def signed(cosine: float) -> str:
+    """Returns a cosine with its sign and two decimals."""
+    return f"{cosine:+.2f}".replace("-", MINUS)
 
 
 def seconds(value: Number) -> str:

@@ -1,15 +1,17 @@
-"""Page with gradient norms and cosine similarities of the loss terms."""
+"""Page with gradient norms, cosines and curvature of the loss terms."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmfusion_jax.report import formatting
 from mmfusion_jax.report.charts import Chart, dot_plot
 from mmfusion_jax.report.page import render, write
-from mmfusion_jax.results.gradients_result import GradientsResult, ModuleGradients
-
-MINUS = "\N{MINUS SIGN}"
+from mmfusion_jax.results.gradients_result import (
+    GradientsResult,
+    ModuleCurvature,
+    ModuleGradients,
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,23 @@ class Cosines:
     rows: list[CosineRow]
 
 
+@dataclass(frozen=True)
+class Curvature:
+    """Second derivatives.
+
+    Attributes:
+        chart: Magnitudes of the largest eigenvalues of all terms and modules.
+        eigenvalues: Module, and the eigenvalue of each term.
+        noise_scales: Module, and the gradient noise scale of each term.
+        sharpness: Module -> term of the direction, and the curvature of each term.
+    """
+
+    chart: Chart
+    eigenvalues: list[list[str]]
+    noise_scales: list[list[str]]
+    sharpness: dict[str, list[list[str]]]
+
+
 def write_page(path: Path, result: GradientsResult) -> Path:
     """Writes the page and returns its path.
 
@@ -76,6 +95,7 @@ def write_page(path: Path, result: GradientsResult) -> Path:
         terms=terms,
         norms=_norms(result, terms),
         cosines=_cosines(result, terms) if len(terms) > 1 else [],
+        curvature=_curvature(result.curvature, terms) if result.curvature else None,
     )
     return write(path, text)
 
@@ -97,6 +117,34 @@ def _norms(result: GradientsResult, terms: Sequence[str]) -> Norms:
             [name, text(term.value), text(term.weight)]
             for name, term in result.terms.items()
         ],
+    )
+
+
+def _curvature(found: Mapping[str, ModuleCurvature], terms: Sequence[str]) -> Curvature:
+    """Returns the second derivatives of all terms in all modules."""
+    magnitudes = {
+        term: {name: abs(one.eigenvalues[term] or 0.0) for name, one in found.items()}
+        for term in terms
+    }
+    text = lambda value: (
+        formatting.DASH
+        if value is None
+        else formatting.significant(value).replace("-", formatting.MINUS)
+    )
+    by_term = lambda values: [text(values[term]) for term in terms]
+    return Curvature(
+        chart=dot_plot(magnitudes, "magnitude of the largest eigenvalue"),
+        eigenvalues=[[name, *by_term(one.eigenvalues)] for name, one in found.items()],
+        noise_scales=[
+            [name, *by_term(one.noise_scales)] for name, one in found.items()
+        ],
+        sharpness={
+            name: [
+                [term, *map(text, row)]
+                for term, row in zip(terms, one.sharpness, strict=True)
+            ]
+            for name, one in found.items()
+        },
     )
 
 
@@ -125,7 +173,7 @@ def _cosine_row(module: ModuleGradients, terms: Sequence[str], i: int) -> Cosine
 def _cosine(cosine: float, conflicts: float) -> Cosine:
     """Returns a formatted cosine; `conflicts` is a fraction, 0..1."""
     return Cosine(
-        cosine=f"{cosine:+.2f}".replace("-", MINUS),
+        cosine=formatting.signed(cosine),
         sign="aligned" if cosine >= 0 else "conflicting",
         percent=round(100 * abs(cosine)),
         conflicts=f"{round(100 * conflicts)} %" if conflicts else "",

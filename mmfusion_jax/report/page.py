@@ -8,6 +8,7 @@ import jinja2
 from mmfusion_jax.report import (
     calibration,
     diagnosis,
+    gradient_history,
     predictions,
     run_details,
     scores,
@@ -53,6 +54,7 @@ def write_report(workdir: Path, result: ExperimentResult) -> Path:
         metrics=predictions.all_metrics(result),
         diagnosis=diagnosis.tables(result),
         added=diagnosis.added(workdir, result),
+        gradients=gradient_history.section(workdir, result),
         parameters=run_details.parameters(result),
         device=run_details.device(result),
         time=run_details.time(result),

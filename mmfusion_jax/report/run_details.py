@@ -78,6 +78,15 @@ def device(result: ExperimentResult) -> str:
     return f"{result.device.count} × {result.device.kind}"
 
 
+def precision(result: ExperimentResult) -> str:
+    """Returns the type of the activations, the precision of products, the platform."""
+    config = result.config
+    dtype = formatting.text(config.get("compute_dtype", "float32"))
+    # Results of older versions do not have it: JAX's default was used.
+    products = formatting.text(config.get("matmul_precision", "default"))
+    return f"{dtype}, products {products}, on {result.device.platform}"
+
+
 def time(result: ExperimentResult) -> Time:
     """Returns the times of every run."""
     runs = result.runs
@@ -115,6 +124,7 @@ def reproduce(result: ExperimentResult) -> Reproduce:
         command=result.command.split(" "),
         environment=[
             ["commit", result.git or "unknown"],
+            ["precision", precision(result)],
             ["device", device(result)],
             *_device_rows(result),
             *_data_rows(result),

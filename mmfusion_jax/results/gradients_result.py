@@ -37,6 +37,30 @@ class ModuleGradients:
             check(square, "cosines and conflicts: not K x K")
 
 
+@dataclass(frozen=True)
+class ModuleCurvature:
+    """Second derivatives of all K weighted loss terms in one module.
+
+    Attributes:
+        eigenvalues: Loss term -> eigenvalue of the largest magnitude of its Hessian.
+        sharpness: Curvature of the term of the column along the unit gradient of the
+            term of the row, (K K), in the order of `eigenvalues`.
+        noise_scales: Loss term -> gradient noise scale, in examples; None where it is
+            infinite, or with one batch.
+    """
+
+    eigenvalues: dict[str, Number]
+    sharpness: list[list[Number]]
+    noise_scales: dict[str, Number]
+
+    def __post_init__(self) -> None:
+        k = len(self.eigenvalues)
+        square = len(self.sharpness) == k and all(
+            len(row) == k for row in self.sharpness
+        )
+        check(square, "sharpness: not K x K")
+
+
 @dataclass(frozen=True, kw_only=True)
 class GradientsResult:
     """Gradients of the loss terms, by module.
@@ -50,6 +74,8 @@ class GradientsResult:
         terms: Name -> loss term.
         modules: Name -> gradients; the first entry is all modules together.
         versions: Package -> version.
+        curvature: Module -> curvature, with the names of `modules`; None without
+            `--curvature`.
     """
 
     config: dict[str, Any]
@@ -60,8 +86,16 @@ class GradientsResult:
     terms: dict[str, LossTerm]
     modules: dict[str, ModuleGradients]
     versions: dict[str, str]
+    curvature: dict[str, ModuleCurvature] | None = None
 
     def __post_init__(self) -> None:
         check(bool(self.terms and self.modules), "terms or modules: empty")
         for name, module in self.modules.items():
             names_match(module.norms, self.terms, f"modules.{name}.norms")
+        if self.curvature is None:
+            return
+        names_match(self.curvature, self.modules, "curvature")
+        for name, module in self.curvature.items():
+            for field in ("eigenvalues", "noise_scales"):
+                names = getattr(module, field)
+                names_match(names, self.terms, f"curvature.{name}.{field}")

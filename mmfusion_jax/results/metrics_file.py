@@ -37,13 +37,14 @@ class MetricsLine:
 
     Attributes:
         step: Number of completed steps.
-        kind: "train" for the training step, "eval" for an evaluation.
+        kind: "train" for the training step, "eval" for an evaluation, "gradients" for
+            the gradients of the loss terms in the training step.
         epoch: Number of completed epochs.
         values: Name -> value; None, or NaN, where it is not finite.
     """
 
     step: int
-    kind: Literal["train", "eval"]
+    kind: Literal["train", "eval", "gradients"]
     epoch: float
     values: dict[str, Number]
 

@@ -12,10 +12,14 @@ UNRECORDED = (
     "distributed",
     "data.num_read_threads",
     "train.log_every",
+    "train.gradient_stats_every",
     "train.parallel_seeds",
     "train.diagnosis",
 )
 """Fields of a config that do not change a run."""
+
+ADDED = {"optim.gradient_balance": "none"}
+"""Field that configs of earlier versions lack -> the value that they had."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,9 @@ def _changing(
     """Yields the fields of a config, by full name."""
     for key, value in config.items():
         name = f"{prefix}{key}"
-        if name in ignored:
+        # With its earlier value a field is left out, so that the runs of an earlier
+        # version, whose hash does not have it, can be resumed.
+        if name in ignored or (name in ADDED and value == ADDED[name]):
             continue
         if isinstance(value, Mapping):
             yield from _changing(value, ignored, f"{name}.")
@@ -133,7 +139,7 @@ def config_differences(
     found = {}
     for key in sorted({*old, *new}):
         name = f"{prefix}{key}"
-        a, b = old.get(key), new.get(key)
+        a, b = (config.get(key, ADDED.get(name)) for config in (old, new))
         if name in UNRECORDED or a == b:
             continue
         if isinstance(a, Mapping) and isinstance(b, Mapping):

@@ -121,6 +121,7 @@ def _train(
             evaluate=functools.partial(_evaluate, trainer, pipeline),
             executor=trainer.components.executor,
             shutdown=shutdown,
+            gradients=trainer.seeds_gradients,
             after_step=lambda _: display.flush(),
         )
         group.run()
@@ -164,6 +165,7 @@ def _loop(
         progress=progress,
         identity=recorded,
         require_best=functools.partial(require_saved, saver),
+        gradients=trainer.seeds_gradients,
     )
 
 

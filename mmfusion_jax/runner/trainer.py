@@ -13,6 +13,7 @@ import numpy as np
 
 from mmfusion_jax.analysis.cost import count_macs_per_example, count_parameters
 from mmfusion_jax.analysis.diagnosis import leave_out
+from mmfusion_jax.analysis.gradients import make_gradient_stats
 from mmfusion_jax.analysis.modality_weights import mean_modality_weights
 from mmfusion_jax.config import build, build_data
 from mmfusion_jax.config.spec import ExperimentSpec
@@ -64,6 +65,7 @@ from mmfusion_jax.runner.run_checkpoints import (
 from mmfusion_jax.tasks import constant_baseline_scores
 from mmfusion_jax.training.checkpoint.manager import CheckpointManager
 from mmfusion_jax.training.evaluation import collect
+from mmfusion_jax.training.gradient_record import GradientRecorder
 from mmfusion_jax.training.loop import Loop
 from mmfusion_jax.training.metrics_log import MetricsLogger
 from mmfusion_jax.training.plan import SelectionState, TrainPlan
@@ -153,6 +155,33 @@ class Trainer:
             parts.model, parts.objective, parts.task.metrics(), parts.modalities
         )
         return parts.executor.compile_eval(step, seeds=seeds)
+
+    @functools.cached_property
+    def gradients(self) -> GradientRecorder:
+        """What records the gradients of the loss terms, compiled."""
+        return self._compile_gradients(seeds=False)
+
+    @functools.cached_property
+    def seeds_gradients(self) -> GradientRecorder:
+        """What records the gradients of the loss terms of several seeds, compiled."""
+        return self._compile_gradients(seeds=True)
+
+    def _compile_gradients(self, *, seeds: bool) -> GradientRecorder:
+        parts, every = self.components, self.spec.training.gradient_stats_every
+        if not every:
+            return GradientRecorder()
+        axis = parts.executor.axis
+        stats = make_gradient_stats(
+            parts.model,
+            parts.objective,
+            axis,
+            parts.accumulate,
+            parts.steps,
+            parts.modalities,
+            parts.executor.gathered if axis is None else None,
+        )
+        compute = parts.executor.compile(stats, seeds=seeds, donate=False)
+        return GradientRecorder(every, parts.objective.active, compute)
 
     def init(self, seed: int) -> TrainState:
         """Returns the first state of `seed`; its program is the same for every seed."""
@@ -250,6 +279,7 @@ class Trainer:
                 progress=progress,
                 identity=recorded,
                 require_best=functools.partial(require_saved, checkpoints),
+                gradients=self.gradients,
             )
             with logger:
                 logger.log(f"{title}: {describe_start(int(state.step), self.plan)}")

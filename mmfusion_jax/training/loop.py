@@ -18,6 +18,7 @@ from mmfusion_jax.errors import (
 from mmfusion_jax.metrics.nonfinite import describe_undefined
 from mmfusion_jax.results.metrics_file import MetricsLine
 from mmfusion_jax.results.model_result import BestTest, Evaluation
+from mmfusion_jax.training.gradient_record import GradientRecorder, gradient_scalars
 from mmfusion_jax.training.metrics_log import MetricsLogger, ScoreLine
 from mmfusion_jax.training.optimizer import reduce_lr
 from mmfusion_jax.training.plan import SelectionState, TrainPlan
@@ -63,6 +64,7 @@ class Loop:
             one; raises CheckpointError if it is not on disk, since the run could then
             not give a result.
         reported_split: Split whose best score is recorded but not used.
+        gradients: Records the gradients of the loss terms at some steps.
         clock: Timer of the steps.
         stopped_early: True if the score stopped improving.
         nonfinite_limit_reached: True after too many consecutive non-finite steps.
@@ -81,6 +83,7 @@ class Loop:
     identity: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     require_best: Callable[[int], None] = lambda step: None
     reported_split: str = "test"
+    gradients: GradientRecorder = GradientRecorder()
     clock: StepTimer = dataclasses.field(default_factory=StepTimer)
     stopped_early: bool = False
     nonfinite_limit_reached: bool = False
@@ -131,6 +134,7 @@ class Loop:
             # If the previous step still runs, the devices did not wait for this batch.
             stalled = is_ready(self._pending[-1:])
             waited = time.perf_counter() - requested if stalled else 0.0
+            since += self._record_gradients(batch)
             # Dispatched asynchronously; the old state may be donated and must not be
             # used again. After it, the host waits for the step before: so the devices
             # always have a step to run while the host reads a batch, and the host is
@@ -142,6 +146,30 @@ class Loop:
             # complete, and is saved with `wait`, since the process ends afterwards.
             if self.after_step(metrics, stop=self.shutdown.signal is not None):
                 since = time.perf_counter()
+
+    def _record_gradients(self, batch: Batch) -> float:
+        """Records the gradients of the next step, if due; returns the time it took."""
+        if not self.gradients.is_due(self.done + 1):
+            return 0.0
+        # Without this the time would contain the rest of the previous step.
+        jax.block_until_ready(self._pending[-1:])
+        started = time.perf_counter()
+        self.log_gradients(*self.gradients(self.state, batch))
+        return time.perf_counter() - started
+
+    def log_gradients(
+        self, norms: Mapping[str, Any], cosines: Mapping[str, Any]
+    ) -> None:
+        """Logs the gradients of the next step.
+
+        Args:
+            norms: Module -> norms of the gradients of the loss terms, (K).
+            cosines: Module -> cosines between them, (K K).
+        """
+        step = self.done + 1
+        values = gradient_scalars(self.gradients.terms, norms, cosines)
+        epoch = step / self.plan.steps_per_epoch
+        self.logger.record(MetricsLine(step, "gradients", epoch, values))
 
     def after_step(self, metrics: Metrics, *, stop: bool) -> bool:
         """Counts a step; logs, evaluates and saves if the plan has it there.

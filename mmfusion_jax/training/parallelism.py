@@ -10,7 +10,6 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from mmfusion_jax.errors import ConfigError
-from mmfusion_jax.training.step import Step
 from mmfusion_jax.types import Batch, PyTree
 
 AXIS = "data"
@@ -37,14 +36,17 @@ class Executor:
             of the whole batch. With the others every device runs the step of its rows,
             and the step itself adds over `axis`.
         devices: Number of devices to use; 0 for all.
+        topology: Devices to compile for instead of those of this process, such as
+            `training.topology.Topology.devices`; () for those of this process.
     """
 
     parallel: str = "jit"
     devices: int = 0
+    topology: tuple[Any, ...] = ()
 
     @property
     def count(self) -> int:
-        return self.devices or jax.device_count()
+        return self.devices or len(self.topology) or jax.device_count()
 
     @property
     def axis(self) -> str | None:
@@ -54,7 +56,7 @@ class Executor:
     @property
     def mesh(self) -> jax.sharding.Mesh:
         # Auto: with the default, explicit axes, Linen's Dropout raises.
-        devices = jax.devices()[: self.count]
+        devices = (self.topology or jax.devices())[: self.count]
         return jax.make_mesh(
             (self.count,), (AXIS,), axis_types=(AxisType.Auto,), devices=devices
         )
@@ -79,18 +81,21 @@ class Executor:
         """Split across the devices on the second axis; the first is that of seeds."""
         return NamedSharding(self.mesh, P(None, AXIS))
 
-    def compile(self, step: Step, *, seeds: bool = False) -> Step:
-        """Compiles a training step made for `axis`; the state is donated.
+    def compile(
+        self, step: Callable[..., Any], *, seeds: bool = False, donate: bool = True
+    ) -> Callable[..., Any]:
+        """Compiles a training step made for `axis`, or another function of its kind.
 
         Args:
             step: The step of one seed.
             seeds: True to map the step over a leading axis of seeds, which the state,
-                the batch and the metrics have.
+                the batch and the results have.
+            donate: Donate the state, which then cannot be used again.
         """
         if seeds:
             step = _over_seeds(step)
         if self.parallel == "pmap":
-            return self._pmap(step, seeds)
+            return self._pmap(step, seeds, donate)
         split = self.seeds_sharding if seeds else self.batch_sharding
         if self.parallel == "shard_map":
             step = jax.shard_map(
@@ -107,11 +112,13 @@ class Executor:
         return jax.jit(
             step,
             in_shardings=(self.replicated, split),
-            out_shardings=(self.replicated, self.replicated),
-            donate_argnums=0,
+            out_shardings=self.replicated,
+            donate_argnums=0 if donate else (),
         )
 
-    def _pmap(self, step: Step, seeds: bool) -> Step:
+    def _pmap(
+        self, step: Callable[..., Any], seeds: bool, donate: bool
+    ) -> Callable[..., Any]:
         """Compiles a training step under pmap."""
         is_alone = self.devices or jax.process_count() == 1
         # The state is passed with None instead of a stacked copy per device, and
@@ -120,11 +127,11 @@ class Executor:
             step,
             axis_name=AXIS,
             in_axes=(None, 1 if seeds else 0),  # pyright: ignore[reportArgumentType]
-            out_axes=(None, None),  # pyright: ignore[reportArgumentType]
+            out_axes=None,  # pyright: ignore[reportArgumentType]
             # In the order of the mesh, in which `put` places the rows.
             devices=list(self.mesh.devices.flat) if is_alone else None,
             # Before JAX 0.8, pmap could donate only what it maps over.
-            donate_argnums=() if _is_before_0_8() else 0,
+            donate_argnums=0 if donate and not _is_before_0_8() else (),
         )
 
     def compile_eval(
@@ -212,7 +219,7 @@ class Executor:
             )
 
 
-def _over_seeds(step: Step) -> Step:
+def _over_seeds(step: Callable[..., Any]) -> Callable[..., Any]:
     """Returns a training step with a leading axis of seeds."""
     # JAX before 0.8 cannot vmap the gradient of a convolution of arrays on a mesh: it
     # raises NotImplementedError. There the seeds run one after the other.

@@ -12,6 +12,7 @@ import numpy as np
 
 from mmfusion_jax.errors import CheckpointError, DivergedError, Interrupted
 from mmfusion_jax.results.model_result import Evaluation
+from mmfusion_jax.training.gradient_record import GradientRecorder
 from mmfusion_jax.training.loop import Loop
 from mmfusion_jax.training.parallelism import Executor
 from mmfusion_jax.training.signals import GracefulShutdown
@@ -130,6 +131,7 @@ class SeedGroup:
         evaluate: Scores of all seeds.
         executor: Compiled `step`.
         shutdown: Signals of the user and the system.
+        gradients: Records the gradients of the loss terms of all seeds.
         after_step: Called after every step with the loops that took part, for display.
     """
 
@@ -138,6 +140,7 @@ class SeedGroup:
     evaluate: EvaluateSeeds
     executor: Executor
     shutdown: GracefulShutdown
+    gradients: GradientRecorder = GradientRecorder()
     after_step: Callable[[Sequence[SeedLoop]], None] = lambda loops: None
     _scores: Sequence[Mapping[str, Evaluation]] | None = None
 
@@ -181,6 +184,7 @@ class SeedGroup:
             batch = self._stack_batches(rows)
             stalled = is_ready(previous)
             waited = time.perf_counter() - requested if stalled else 0.0
+            since += self._record_gradients(states, running, batch, previous)
             states.stacked, metrics = self.step(states.stacked, batch)
             self._scores = None
             compiled = running[0].clock.compile > 0
@@ -196,6 +200,32 @@ class SeedGroup:
                 # All steps have ended, and this time is not that of a step.
                 previous, since = None, time.perf_counter()
             running = [loop for loop in running if loop.states is not None]
+
+    def _record_gradients(
+        self,
+        states: SeedStates,
+        running: Sequence[SeedLoop],
+        batch: Batch,
+        previous: Metrics | None,
+    ) -> float:
+        """Records the gradients of the seeds for which they are due; returns the time.
+
+        Args:
+            states: States before the step.
+            running: The loops that take part in it.
+            batch: Their batches.
+            previous: Metrics of the step before, which may still run.
+        """
+        due = [loop for loop in running if self.gradients.is_due(loop.done + 1)]
+        if not due:
+            return 0.0
+        jax.block_until_ready(previous)
+        started = time.perf_counter()
+        norms, cosines = self.gradients(states.stacked, batch)
+        for loop in due:
+            one = lambda tree, index=loop.index: {k: x[index] for k, x in tree.items()}
+            loop.log_gradients(one(norms), one(cosines))
+        return time.perf_counter() - started
 
     def _after_step(self, running: Sequence[SeedLoop], metrics: Metrics) -> bool:
         """Ends a step in every loop; returns whether anything was logged or saved."""

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from mmfusion_jax.ops.unrolled_threefry import unrolled
 from mmfusion_jax.types import Array, Batch, Model, PyTree
 
 
@@ -82,7 +83,7 @@ def create_state(
     # Split, so that dropout does not use the random numbers of the initialization.
     init_key, run_key = jax.random.split(key)
     # train=False needs no dropout key, and leaves BatchNorm's statistics at 0 and 1.
-    variables = model.init(init_key, batch, train=False)
+    variables = model.init(unrolled(init_key), batch, train=False)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],

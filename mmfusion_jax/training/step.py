@@ -10,11 +10,14 @@ from jax.sharding import NamedSharding
 
 from mmfusion_jax.losses.objective import TASK, Objective
 from mmfusion_jax.metrics import score_info
+from mmfusion_jax.training.batch_gradient import (
+    global_sum,
+    make_batch_gradient,
+    step_key,
+)
+from mmfusion_jax.training.gradient_balance import balance_gradients
 from mmfusion_jax.training.state import TrainState
 from mmfusion_jax.types import WEIGHT_PREFIX, Array, Batch, Model, Outputs, PyTree
-
-LOGGED_PREFIX = "log/"
-"""Prefix of the auxiliary outputs whose means are logged."""
 
 Metrics: TypeAlias = dict[str, Array]
 Step: TypeAlias = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -29,6 +32,7 @@ def make_train_step(
     steps: int = 1,
     modalities: tuple[str, ...] = (),
     penalty: Callable[[PyTree], Array] | None = None,
+    balance: optax.GradientTransformationExtraArgs | None = None,
     replicated: NamedSharding | None = None,
 ) -> Step:
     """Creates the training step, a function of arrays.
@@ -77,66 +81,33 @@ def make_train_step(
             ignored. () to use all examples.
         penalty: Maps the parameters to a term whose gradient `tx` adds, such as
             `config.optimizer.l2_penalty`; it is logged as "loss/l2" and in "loss".
+        balance: Combines the gradients of the weighted terms, such as `pcgrad`, before
+            `tx`; None adds them. With fewer than two terms it is not used. It needs
+            the memory of one gradient for each term.
         replicated: Under jit over a mesh, the sharding of an array that every device
             has: what loss terms compare is then gathered once. None to let the
             compiler place it.
     """
-
-    def loss_fn(params: PyTree, stats: PyTree, key: Array, step: Array, batch: Batch):
-        outputs, updated = model.apply(
-            {"params": params, "batch_stats": stats},
-            batch,
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"dropout": key},
-        )
-        loss, terms = objective(outputs, batch, step, axis, replicated)
-        logged = _logged_means(outputs, batch, axis)
-        return loss, (terms, logged, updated.get("batch_stats", {}))
-
-    # Averaged over devices afterwards, in `step`: pmean of the loss inside the gradient
-    # gives wrong gradients under pmap, since its transpose adds the devices again.
-    gradient = jax.value_and_grad(loss_fn, has_aux=True)
-
-    def full_batch(state: TrainState, key: Array, batch: Batch):
-        (loss, (terms, logged, stats)), grads = gradient(
-            state.params, state.stats, key, state.step, batch
-        )
-        return stats, (loss, terms, logged, grads)
-
-    def accumulated(state: TrainState, key: Array, batch: Batch):
-        total = jnp.maximum(_global_sum(batch.weight, axis), 1e-9)
-
-        # Each part has its own dropout key, and starts from the BatchNorm statistics of
-        # the part before. Its results are weighted with its fraction of the valid
-        # examples, so that padding, which may all be in one part, does not count.
-        def part(carry, numbered):
-            index, rows = numbered
-            stats, sums = carry
-            (loss, (terms, logged, stats)), grads = gradient(
-                state.params, stats, jax.random.fold_in(key, index), state.step, rows
-            )
-            results = loss, terms, logged, grads
-            fraction = _global_sum(rows.weight, axis) / total
-            add = lambda total, x: total + fraction * x
-            return (stats, jax.tree.map(add, sums, results)), None
-
-        count = gradient_accumulation_steps
-        parts = jnp.arange(count), _split_batch(batch, count)
-        first = jax.tree.map(lambda x: x[0], parts[1])
-        # The carry of a scan needs its shapes before the first part is computed.
-        shapes = jax.eval_shape(full_batch, state, key, first)
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        return jax.lax.scan(part, (state.stats, zeros[1]), parts)[0]
+    if len(objective.active) < 2:
+        balance = None  # one gradient has nothing to be balanced with
+    compute = make_batch_gradient(
+        model,
+        objective,
+        axis,
+        gradient_accumulation_steps,
+        replicated,
+        by_term=balance is not None,
+    )
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        key = _step_key(state, axis)
         batch = as_in_training(batch, state.step / steps, modalities)
-        compute = full_batch if gradient_accumulation_steps == 1 else accumulated
-        stats, results = compute(state, key, batch)
+        stats, results = compute(state, step_key(state, axis), batch)
         if axis is not None:
             stats, results = jax.lax.pmean((stats, results), axis)
         loss, terms, logged, grads = results
+        if balance is not None:
+            weights = objective.weights(state.step)
+            grads = balance_gradients(balance, grads, weights, state)
         loss, terms = _with_penalty(loss, terms, penalty, state.params)
         grad_norm = optax.tree.norm(grads)
         # Both, because a label beyond the classes gives a NaN loss with finite
@@ -183,18 +154,6 @@ def _with_penalty(
         return loss, terms
     value = penalty(params)
     return loss + value, {**terms, "l2": value}
-
-
-def _step_key(state: TrainState, axis: str | None) -> Array:
-    """Returns the PRNG key of a step, another one for each device under pmap."""
-    # The base key never changes: the key of a step depends on its number alone, so a
-    # resumed run draws the same numbers.
-    key = jax.random.fold_in(state.key, state.step)
-    if axis is None:
-        return key
-    # Without it every device would drop the same positions. Under jit the mask spans
-    # the global batch.
-    return jax.random.fold_in(key, jax.lax.axis_index(axis))
 
 
 def make_eval_step(
@@ -288,33 +247,6 @@ def _without_empty_examples(batch: Batch, modalities: tuple[str, ...]) -> Batch:
     return batch.replace(weight=batch.weight * batch.has_any_modality(*modalities))
 
 
-def _logged_means(outputs: Outputs, batch: Batch, axis: str | None) -> dict[str, Array]:
-    """Means of the logged auxiliary outputs over the global batch."""
-    kept = {k: v for k, v in outputs.aux.items() if k.startswith(LOGGED_PREFIX)}
-    total = jnp.maximum(_global_sum(batch.weight, axis), 1e-9)
-    # where before the product: padding rows may contain NaN.
-    rows = lambda x: jnp.where(batch.weight > 0, x, 0) * batch.weight
-    return {k: _global_sum(rows(x), axis) / total for k, x in kept.items()}
-
-
-def _global_sum(x: Array, axis: str | None) -> Array:
-    """Sums `x` over the global batch."""
-    total = jnp.sum(x)
-    return total if axis is None else jax.lax.psum(total, axis)
-
-
-def _split_batch(batch: Batch, parts: int) -> Batch:
-    """Reshapes leaves to (parts b/parts ...); a part has rows of every device."""
-
-    def split(x: Array) -> Array:
-        # Row i goes to part i % parts: a part of contiguous rows would be on some
-        # devices only, and all others would wait.
-        rows = x.reshape(x.shape[0] // parts, parts, *x.shape[1:])
-        return jnp.swapaxes(rows, 0, 1)
-
-    return jax.tree.map(split, batch)
-
-
 def _nonfinite_flags(
     terms: dict[str, Array], grads: Any, batch: Batch, axis: str | None
 ) -> Metrics:
@@ -327,5 +259,5 @@ def _nonfinite_flags(
         if jnp.issubdtype(x.dtype, jnp.floating):
             valid = batch.valid_mask(name).reshape(x.shape[:2] + (1,) * (x.ndim - 2))
             count = jnp.sum(valid & ~jnp.isfinite(x))
-            flags[f"input/{name}"] = _global_sum(count, axis) > 0
+            flags[f"input/{name}"] = global_sum(count, axis) > 0
     return {f"nonfinite/{name}": flag for name, flag in flags.items()}

@@ -10,9 +10,10 @@ from paths import ROOT
 
 from mmfusion_jax import bench
 from mmfusion_jax.cli.command import run_command
-from mmfusion_jax.commands import benchmark
+from mmfusion_jax.commands import benchmark, compile_for
 from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.data.dataset import Dataset
+from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.results.json_file import dumps
 
 pytestmark = pytest.mark.versions
@@ -68,6 +69,38 @@ def test_measures_every_part(config, capsys, parallel):
     out = capsys.readouterr().out
     for part in ("train step", "data loading stalls", "silence", "jax"):
         assert part in out
+
+
+def test_compiles_for_chips_that_are_not_there(config, capsys):
+    found = compile_for.compile_for(resolve(config), "a100")
+    assert json.loads(dumps(found))["steps"].keys() == {"train", "eval"}
+    assert (found.platform, found.chips, found.batch_size) == ("cuda", 1, 4)
+    train, evaluation = found.steps["train"], found.steps["eval"]
+    assert train.flops > 2 * evaluation.flops > 0
+    assert train.donated > 10
+    assert evaluation.roofline and evaluation.roofline.bound == "compute"
+    for step in found.steps.values():
+        assert step.products.keys() == {"float32 highest"}
+        assert (step.float64, step.dynamic_shapes, step.host_callbacks) == (0, 0, 0)
+
+    compile_for.show(found)
+    out = capsys.readouterr().out
+    for part in ("train step", "unimodal", "float32 highest", "compute", "jax"):
+        assert part in out
+
+
+def test_pmap_has_no_form_for_other_chips(config):
+    config.parallel = "pmap"
+    with pytest.raises(ConfigError, match="parallel=jit"):
+        compile_for.compile_for(resolve(config), "cuda")
+
+
+def test_compile_for_is_a_flag_of_bench(config, capsys, monkeypatch):
+    monkeypatch.setattr(compile_for, "compile_for", lambda spec, name: {"of": name})
+    words = ["--config=configs/cfn_sr.py", "--compile_for=v5e:2x2", "--json"]
+    monkeypatch.chdir(ROOT)
+    assert run_command(bench.COMMAND, words) == 0
+    assert json.loads(capsys.readouterr().out) == {"of": "v5e:2x2"}
 
 
 def test_slow_data_is_seen():

@@ -20,7 +20,7 @@ from mmfusion_jax.analysis.comparison import (
     compare,
     strata_of,
 )
-from mmfusion_jax.commands.compare import compare_runs
+from mmfusion_jax.commands.compare import compare_runs, show
 from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.errors import CheckpointError, ConfigError
 from mmfusion_jax.report.charts import COLORS, LIGHT
@@ -284,6 +284,19 @@ def test_pictures_have_the_colors_of_the_page(tmp_path):
     folder = Path(program.__file__).parent / "report" / "templates"
     css = (folder / "style.css").read_text("utf-8").partition("@media")[0]
     assert LIGHT.items() <= dict(re.findall(r"--(\w+): (#\w+);", css)).items()
+
+
+def test_long_names_are_not_cut(tmp_path, capsys, monkeypatch):
+    """In the tables of a narrow terminal, and in the label below a picture."""
+    monkeypatch.setenv("COLUMNS", "60")
+    runs = ["late_fusion_of_" + "x" * 12, "early_fusion_of_" + "y" * 12]
+    found = compare([planted(runs[0], FIRST_TEN), planted(runs[1], ALL_BUT_TWO)])
+    show(found)
+    assert "…" not in capsys.readouterr().out
+    write_comparison(tmp_path / "x.svg", found)
+    text = re.findall("<text[^>]*>(.*?)</text>", (tmp_path / "x.svg").read_text())
+    label = " ".join(text[-2:])
+    assert label == f"{runs[1]} minus {runs[0]} (points)"
 
 
 def copy(trained, tmp_path) -> Path:

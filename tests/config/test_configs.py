@@ -82,7 +82,7 @@ def test_av_mnist(word):
     config = resolve(load_config(str(FOLDER / word)))
     data = Dataset("", "", {}, classes={"digit": tuple("0123456789")})
     task = build.build_task(config, data)
-    model = build.build_model(config, task, None)
+    model = build.build_model(config, task, None).model
     objective = build.build_objective(config, task)
     inputs = {"audio": jnp.zeros((3, 1, 112, 112, 1))}
     inputs["image"] = jnp.zeros((3, 1, 28, 28, 1))
@@ -114,7 +114,7 @@ def losses_of_mea(*flags: str) -> dict:
     task = build.build_task(
         config, Dataset("", "", {}, values={"score": RegressionTarget(-3, 3)})
     )
-    model = build.build_model(config, task, None)
+    model = build.build_model(config, task, None).model
     objective = build.build_objective(config, task)
     inputs = {m: jnp.zeros((3, 2, 4)) for m in config.model.modalities}
     masks = {m: jnp.ones((3, 2), bool) for m in inputs}

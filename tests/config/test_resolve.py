@@ -272,6 +272,7 @@ def test_the_stage_of_a_modality_keeps_every_option():
     assert stage.optimizer.groups == spec.optimizer.groups
     assert unimodal_spec(spec, "audio").optimizer.groups == {}
     same = ("data", "training", "distributed", "seed", "protocol", "compute_dtype")
+    same += ("matmul_precision",)
     for name in same:
         assert getattr(stage, name) == getattr(spec, name)
 

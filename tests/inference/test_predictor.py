@@ -1,6 +1,8 @@
 """A loaded run predicts what it predicted when it was trained, from any inputs."""
 
 import dataclasses
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -294,6 +296,22 @@ def test_wrong_arguments_of_load(run, options):
         mmf.load(run, packages=PACKAGES, **options)
     with pytest.raises(UserError):
         mmf.load(None)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_run_of_an_earlier_version_gets_the_defaults_of_new_fields(run, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    path = copy / "config.json"
+    stored = json.loads(path.read_text())
+    del stored["config"]["train"]["log_every"]
+    del stored["config"]["optim"]["gradient_balance"]
+    del stored["config"]["data"]["modality_dropout"]
+    path.write_text(json.dumps(stored))
+    spec = mmf.load(copy, packages=PACKAGES).run.spec
+    assert spec.training.log_every == 20
+    assert spec.optimizer.gradient_balance == "none"
+    assert spec.data.modality_dropout == {}
+    assert spec.training.epochs == 3
 
 
 def test_code_of_other_packages_must_be_allowed(run):

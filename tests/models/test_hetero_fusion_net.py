@@ -197,9 +197,8 @@ def test_every_config_names_what_exists(word):
     build.check_selection_metric(spec.training.selection_metric, task)
     build.build_objective(spec, task)
     build_data.with_augmentations(data, spec)
-    assert build.build_model(spec, task, None).encoders.keys() == set(
-        config.model.encoders
-    )
+    model = build.build_model(spec, task, None).model
+    assert model.encoders.keys() == set(config.model.encoders)
 
 
 def test_a_word_that_is_no_data_is_refused():

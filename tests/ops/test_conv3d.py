@@ -1,6 +1,7 @@
 """Every form of a 3-D convolution against XLA's own: value and gradients."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -138,3 +139,15 @@ def test_pointwise(shape, stride):
     x, w = normal(0, *shape), normal(1, shape[-1], 7)
     lax = lambda x, w: convolve3d(x, w[None, None, None], strides=(stride,) * 3)
     assert_same(functools.partial(pointwise_conv3d, stride=stride), lax, x, w)
+
+
+@pytest.mark.parametrize(("platform", "groups"), [("tpu", 2), ("cuda", 64)])
+def test_the_form_suits_the_accelerator(platform, groups):
+    # 64 groups of 4 channels: 2 of 128 for the matrix unit of a TPU.
+    x = jax.ShapeDtypeStruct((1, 4, 6, 6, 256), jnp.float32)
+    w = jax.ShapeDtypeStruct((3, 3, 3, 4, 256), jnp.float32)
+    loss = lambda x, w: jnp.sum(grouped(1, 64)(x, w))
+    step = jax.jit(jax.value_and_grad(loss, (0, 1))).trace(x, w)
+    text = step.lower(lowering_platforms=(platform,)).as_text()
+    counts = re.findall(r"(?:feature|batch)_group_count = (\d+)", text)
+    assert {int(count) for count in counts} - {1} == {groups}

@@ -346,6 +346,26 @@ def test_gradients(tmp_path):
         assert row in text, row
 
 
+def test_curvature(tmp_path):
+    found = found_gradients()
+    assert "Curvature" not in gradients_page(tmp_path, found)
+    one = {
+        "eigenvalues": {"task": 12.5, "contrast": -3.0},
+        "sharpness": [[4.0, -0.5], [0.25, 0.0]],
+        "noise_scales": {"task": 250.0, "contrast": None},
+    }
+    found["curvature"] = dict.fromkeys(found["modules"], one)
+    page = gradients_page(tmp_path, found)
+    text = " ".join(Seen(page).text.split())
+    for row in (
+        "module task contrast all modules 12.5 −3 head 12.5 −3",
+        "all modules 250 – head 250 –",
+        "head task contrast task 4 −0.5 contrast 0.25 0",
+    ):
+        assert row in text, row
+    assert "magnitude of the largest eigenvalue" in page
+
+
 def test_all_loss_terms_are_drawn(tmp_path):
     found = found_gradients()
     norms = {f"term {i}": spread(1.0 + i) for i in range(20)}

@@ -27,6 +27,7 @@ from mmfusion_jax.results.experiment_result import (
 from mmfusion_jax.results.gradients_result import (
     GradientsResult,
     LossTerm,
+    ModuleCurvature,
     ModuleGradients,
 )
 from mmfusion_jax.results.json_file import as_read, dumps, read_json, write_json
@@ -127,6 +128,7 @@ def test_a_damaged_run_is_refused_or_can_be_used(workdir, tmp_path):
 
 def gradients() -> GradientsResult:
     module = ModuleGradients({"task": MeanStd(0.5, 0.1, 2)}, [[1.0]], [[0.0]])
+    curvature = ModuleCurvature({"task": 4.0}, [[0.5]], {"task": None})
     return GradientsResult(
         config={"model": {"name": "mea"}},
         model="mea",
@@ -136,6 +138,7 @@ def gradients() -> GradientsResult:
         terms={"task": LossTerm(1.5, 0.5)},
         modules={"all modules": module, "head": module},
         versions={"jax": "0.10.2"},
+        curvature=dict.fromkeys(("all modules", "head"), curvature),
     )
 
 

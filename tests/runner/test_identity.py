@@ -24,7 +24,11 @@ from mmfusion_jax.results.config_file import read_config
 from mmfusion_jax.results.model_result import DeviceSpan, read_run
 from mmfusion_jax.results.predictions_file import read_predictions
 from mmfusion_jax.results.predictor_file import read_predictor
-from mmfusion_jax.results.run_identity import config_sha256, sha256_json
+from mmfusion_jax.results.run_identity import (
+    config_differences,
+    config_sha256,
+    sha256_json,
+)
 from mmfusion_jax.runner import experiment, trainer
 from mmfusion_jax.runner.predictor import outline_of
 from mmfusion_jax.runner.trainer import Trainer
@@ -337,6 +341,19 @@ def test_a_begun_run_is_not_advised_another_batch_size(copy, tmp_path, monkeypat
         with pytest.raises(ConfigError, match="C05.*3 devices") as info:
             use(copy)
         assert "batch_size=6" not in info.value.fix and "workdir" in info.value.fix
+
+
+def test_a_field_that_an_earlier_version_did_not_have_is_at_its_earlier_value():
+    new = resolve(config()).source
+    old = json.loads(json.dumps(new))
+    del old["optim"]["gradient_balance"], old["train"]["gradient_stats_every"]
+    assert config_sha256(old) == config_sha256(new)
+    assert config_differences(old, new) == {}
+    changed = resolve(config(**{"optim.gradient_balance": "pcgrad"})).source
+    assert config_sha256(old) != config_sha256(changed)
+    assert config_differences(old, changed) == {
+        "optim.gradient_balance": ("none", "pcgrad")
+    }
 
 
 def test_paths_that_cannot_be_workdirs(tmp_path, monkeypatch):

@@ -107,6 +107,7 @@ def test_nothing_to_evaluate_is_an_error(call):
 
 def test_computes_loss_gradients_of_a_trained_run(call, tmp_path):
     losses = "--config.losses.task.weight=0.5"
+    with_curvature = ("--mode=loss_gradients", losses, "--batches=2", "--curvature")
     code, _, err = call("--mode=loss_gradients", losses)
     assert code == 5 and "K01" in err, "nothing is trained yet"
     assert call(losses)[0] == 0
@@ -121,5 +122,12 @@ def test_computes_loss_gradients_of_a_trained_run(call, tmp_path):
     assert json.loads((tmp_path / "run" / "gradients.json").read_text())
     page = (tmp_path / "run" / "gradients.html").read_text()
     assert "<h1>Gradients of unimodal on tones (made up)</h1>" in page
-    code, out, _ = call("--mode=loss_gradients", losses, "--batches=2")
+    assert "Curvature" not in page and found["curvature"] is None
+    code, out, _ = call(*with_curvature)
     assert code == 0 and "encoders_video" in out
+    found = json.loads((tmp_path / "run" / "gradients.json").read_text())
+    module = found["curvature"]["encoders_video"]
+    assert found["curvature"].keys() == found["modules"].keys()
+    assert module["eigenvalues"]["task"] and module["sharpness"][0][0]
+    page = (tmp_path / "run" / "gradients.html").read_text()
+    assert "magnitude of the largest eigenvalue" in page

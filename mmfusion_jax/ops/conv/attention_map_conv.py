@@ -1,18 +1,14 @@
-"""3x3 convolution over attention maps, with a custom VJP that is fast on CPU."""
+"""3x3 convolution over attention maps, with a backward pass that is fast on CPU."""
 
 import jax
 import jax.numpy as jnp
 
+from mmfusion_jax.ops.custom_gradient import with_backward
 from mmfusion_jax.types import Array
 
 SIDE = 3
 
 
-# With few maps XLA's gradients are slow on CPU: for one example at a time, as here, its
-# kernel gradient takes seven times as long as the product below (MEA's shapes, 2
-# cores). Saved are x and w; the gradients are another convolution and one product.
-# Other platforms use them too; there they were not measured.
-@jax.custom_vjp
 def convolve_maps(x: Array, w: Array) -> Array:
     """3x3 convolution with zero padding that keeps the size.
 
@@ -23,23 +19,30 @@ def convolve_maps(x: Array, w: Array) -> Array:
     Returns:
         (b h w k), in the dtype of `x`.
     """
+    return _convolve(x, w)
+
+
+def _definition(x: Array, w: Array) -> Array:
     axes = ("NHWC", "HWIO", "NHWC")
     return jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=axes)
 
 
-def _forward(x: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
-    return convolve_maps(x, w), (x, w)
-
-
-def _backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
-    x, w = saved
+# With few maps XLA's gradients are slow on CPU: for one example at a time, as here, its
+# kernel gradient takes seven times as long as the product below (MEA's shapes, 2
+# cores). Saved are x and w; the gradients are another convolution and one product.
+# Other platforms use them too; there they were not measured.
+def _backward(
+    arguments: tuple[Array, Array], saved: tuple[()], dy: Array
+) -> tuple[Array, Array]:
+    del saved
+    x, w = arguments
     # The kernel has side 3 and the padding keeps the size, so the input gradient is the
     # same convolution with the kernel flipped and its channels swapped.
-    dx = convolve_maps(dy, w[::-1, ::-1].swapaxes(2, 3))
+    dx = _definition(dy, w[::-1, ::-1].swapaxes(2, 3))
     return dx, _kernel_gradient(x, dy).astype(w.dtype)
 
 
-convolve_maps.defvjp(_forward, _backward)
+_convolve = with_backward(_definition, _backward)
 
 
 def _kernel_gradient(x: Array, dy: Array) -> Array:

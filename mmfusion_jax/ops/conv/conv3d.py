@@ -6,20 +6,25 @@ ordinary convolution on an accelerator. Kernels have one layout throughout.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from mmfusion_jax.errors import join_names, shown
 from mmfusion_jax.ops.conv import grouped_cpu, stem_cpu
+from mmfusion_jax.ops.custom_gradient import with_backward
 from mmfusion_jax.types import Array
 
 # Measured on CPU (one core, float32, one clip at 112x112, all grouped layers of the 3D
 # ResNeXt-50): XLA's grouped convolutions take 1.6 s forward and 11.5 s with gradients,
-# the ones here 0.08 and 0.5 s, PyTorch's 0.04 and 0.24 s. "block_diagonal" is for
-# accelerators, whose libraries may run grouped convolutions slowly; not measured.
+# the ones here 0.08 and 0.5 s, PyTorch's 0.04 and 0.24 s. On TPU, the compiler's
+# estimates for a step of CFN-SR (v5e, bf16, 2 clips of 30x224x224 per chip) are 6.5 GB
+# of temporaries and 82 GB of memory traffic with XLA's grouped convolutions, 2.9 and 50
+# GB with "block_diagonal" and dense=32, 3.7 and 46 GB with dense=128. Neither was run
+# on a TPU, and on GPU none was compared.
 METHODS = ("lax", "taps", "block_diagonal")
-DENSE_CHANNELS = 32
+DENSE_CHANNELS = 128
 
 
 def convolve3d(
@@ -61,8 +66,10 @@ def grouped_conv3d(
         groups: Divides c and k.
         method: "lax": XLA's; "taps": sums over the 27 taps, for CPU; "block_diagonal":
             neighboring groups merged to at least `dense` channels, with zero weights
-            between them. None: taps on CPU, lax elsewhere.
-        dense: Channels of a merged group, for "block_diagonal".
+            between them, for TPU. None: taps on CPU, block_diagonal on TPU, lax
+            elsewhere.
+        dense: Channels of a merged group, for "block_diagonal"; the default is the
+            width of the matrix unit of a TPU.
 
     Returns:
         (b s' h' w' k) with s' = ceil(s / stride), and so on.
@@ -78,8 +85,7 @@ def grouped_conv3d(
     if method == "lax":
         return convolve3d(x, w, strides=strides, groups=groups)
     if method == "block_diagonal":
-        w, groups = _merged(w, groups, dense)
-        return convolve3d(x, w, strides=strides, groups=groups)
+        return _block_diagonal(x, w, strides=strides, groups=groups, dense=dense)
     if method not in ("auto", "taps"):
         raise ValueError(
             f"method={shown(method)} is unknown; known: {join_names(METHODS)}."
@@ -125,6 +131,32 @@ def pointwise_conv3d(x: Array, w: Array, *, stride: int = 1) -> Array:
     return _pointwise_once(x, w)
 
 
+def _block_diagonal(
+    x: Array,
+    w: Array,
+    *,
+    strides: tuple[int, ...],
+    groups: int,
+    dense: int = DENSE_CHANNELS,
+) -> Array:
+    """Grouped convolution with merged groups."""
+    w, groups = _merged(w, groups, dense)
+    return convolve3d(x, w, strides=strides, groups=groups)
+
+
+def _on_accelerator(
+    x: Array, w: Array, *, strides: tuple[int, ...], groups: int
+) -> Array:
+    """Grouped convolution in the form that suits the accelerator."""
+    if groups == 1:
+        return convolve3d(x, w, strides=strides)
+    plain, merged = (
+        functools.partial(form, strides=strides, groups=groups)
+        for form in (convolve3d, _block_diagonal)
+    )
+    return jax.lax.platform_dependent(x, w, tpu=merged, default=plain)
+
+
 def _merged(w: Array, groups: int, dense: int) -> tuple[Array, int]:
     """Merges neighboring groups with zeros between them; differentiable."""
     inner = w.shape[3]
@@ -148,30 +180,22 @@ def _on_cpu(taps, plain, forced: bool, *arrays: Array):
     return jax.lax.platform_dependent(*arrays, cpu=taps, default=plain)
 
 
-# A custom VJP, because autodiff of the sums pads and adds an array for each of 27 taps,
-# and XLA's own gradients of grouped 3D convolutions are 33 to 140 times as slow as
-# PyTorch's on one CPU core. Saved are x and w. The rule must hold on every platform, so
-# the gradients are also chosen by `platform_dependent`; on accelerators they are JAX's.
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+# A backward pass by hand, because autodiff of the sums pads and adds an array for each
+# of 27 taps, and XLA's own gradients of grouped 3D convolutions are 33 to 140 times as
+# slow as PyTorch's on one CPU core. Saved are x and w. The rule must hold on every
+# platform, so the gradients are also chosen by `platform_dependent`; on accelerators
+# they are JAX's.
 def _grouped(x: Array, w: Array, stride: int, groups: int, forced: bool) -> Array:
-    taps = functools.partial(grouped_cpu.conv, stride=stride, groups=groups)
-    plain = functools.partial(convolve3d, strides=(stride,) * 3, groups=groups)
-    return _on_cpu(taps, plain, forced, x, w)
+    options: Any = {"stride": stride, "groups": groups}
+    plain = functools.partial(_on_accelerator, strides=(stride,) * 3, groups=groups)
+    return _by_platform(
+        functools.partial(grouped_cpu.conv, **options),
+        functools.partial(grouped_cpu.gradients, **options),
+        plain,
+        forced,
+    )(x, w)
 
 
-def _grouped_forward(x: Array, w: Array, stride: int, groups: int, forced: bool):
-    return _grouped(x, w, stride, groups, forced), (x, w)
-
-
-def _grouped_backward(stride: int, groups: int, forced: bool, saved, dy: Array):
-    taps = functools.partial(grouped_cpu.gradients, stride=stride, groups=groups)
-    plain = _gradients_of(
-        functools.partial(convolve3d, strides=(stride,) * 3, groups=groups)
-    )
-    return _on_cpu(taps, plain, forced, *saved, dy)
-
-
-_grouped.defvjp(_grouped_forward, _grouped_backward)
 # jit inside a model: all layers of one shape share one traced and lowered function,
 # which makes the program smaller (see `masked_batch_norm.batch_normalize`).
 _grouped_once = jax.jit(_grouped, static_argnums=(2, 3, 4))
@@ -180,51 +204,35 @@ _grouped_once = jax.jit(_grouped, static_argnums=(2, 3, 4))
 # As `_grouped`. XLA's 7x7x7 convolution takes 1039 ms for a clip at 112x112 on one CPU
 # core, 7.8 times PyTorch's time; with the temporal taps as channels of 2D convolutions
 # it takes 156 ms, 1.2 times.
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _stem(x: Array, w: Array, forced: bool) -> Array:
     plain = functools.partial(convolve3d, strides=(1, 2, 2))
-    return _on_cpu(stem_cpu.conv, plain, forced, x, w)
+    return _by_platform(stem_cpu.conv, stem_cpu.gradients, plain, forced)(x, w)
 
 
-def _stem_forward(x: Array, w: Array, forced: bool):
-    return _stem(x, w, forced), (x, w)
+def _by_platform(taps, gradients, plain, forced: bool):
+    """Returns the function of x and w that is `taps` on CPU and `plain` elsewhere."""
 
+    def backward(arguments, saved, dy: Array):
+        del saved
+        derived = lambda x, w, dy: jax.vjp(plain, x, w)[1](dy)
+        return _on_cpu(gradients, derived, forced, *arguments, dy)
 
-def _stem_backward(forced: bool, saved, dy: Array):
-    plain = _gradients_of(functools.partial(convolve3d, strides=(1, 2, 2)))
-    return _on_cpu(stem_cpu.gradients, plain, forced, *saved, dy)
-
-
-_stem.defvjp(_stem_forward, _stem_backward)
-
-
-def _gradients_of(function):
-    """Returns a function from (x, w, dy) to the gradients of `function` by x and w."""
-    return lambda x, w, dy: jax.vjp(function, x, w)[1](dy)
+    return with_backward(functools.partial(_on_cpu, taps, plain, forced), backward)
 
 
 # Autodiff would compute the kernel gradient as one product x^T dy over all positions,
 # for which XLA on CPU makes transposed copies and computes what made x and dy again,
 # column by column. Saved are x and w. Forward and gradients of 15x28x28 positions, 128
 # to 256 channels, on one CPU core: 9 instead of 15 ms.
-@jax.custom_vjp
-def _pointwise(x: Array, w: Array) -> Array:
-    return x @ w
-
-
-def _pointwise_forward(x: Array, w: Array):
-    return x @ w, (x, w)
-
-
-def _pointwise_backward(saved, dy: Array):
-    x, w = saved
+def _pointwise_backward(arguments, saved, dy: Array):
+    del saved
+    x, w = arguments
     rows = lambda a: a.reshape(-1, a.shape[-1])
     plain = lambda a, b: a.T @ b
     return dy @ w.T, _on_cpu(_transposed_product, plain, False, rows(x), rows(dy))
 
 
-_pointwise.defvjp(_pointwise_forward, _pointwise_backward)
-_pointwise_once = jax.jit(_pointwise)
+_pointwise_once = jax.jit(with_backward(jnp.matmul, _pointwise_backward))
 
 
 def _transposed_product(a: Array, b: Array) -> Array:
