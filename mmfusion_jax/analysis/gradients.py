@@ -155,7 +155,7 @@ def make_gradient_stats(
         ... )
         >>> state = mmf.create_state(model, optax.adam(1e-3), batch, jax.random.key(0))
         >>> stats = jax.jit(mmf.analysis.make_gradient_stats(model, objective))
-        >>> stats(state, batch).norms["head"].shape
+        >>> stats(state, batch).norms["all"].shape
         (1,)
 
     Args:
