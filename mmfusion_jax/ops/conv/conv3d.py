@@ -21,11 +21,11 @@ from mmfusion_jax.types import Array
 # the ones here 0.08 and 0.5 s, PyTorch's 0.04 and 0.24 s. On TPU, the compiler's
 # estimates for a step of CFN-SR (v5e, bf16, 2 clips of 30x224x224 per chip) are 6.5 GB
 # of temporaries and 82 GB of memory traffic with XLA's grouped convolutions, 2.9 and 50
-# GB with "block_diagonal" and dense=32, 3.7 and 46 GB with dense=128 and twice the
-# arithmetic. With dense=32, 16 clips fit a chip. Neither was run on a TPU, and on GPU
-# none was compared.
+# GB with "block_diagonal" and dense=32, 3.7 and 46 GB with dense=128; with 16 clips and
+# `remat` 247 GB with dense=32 and 164 with 128, which has twice the arithmetic. Neither
+# was run on a TPU, and on GPU none was compared.
 METHODS = ("lax", "taps", "block_diagonal")
-DENSE_CHANNELS = 32
+DENSE_CHANNELS = 128
 
 
 def convolve3d(
