@@ -143,7 +143,7 @@ def test_pointwise(shape, stride):
 
 @pytest.mark.parametrize(("platform", "groups"), [("tpu", 2), ("cuda", 64)])
 def test_the_form_suits_the_accelerator(platform, groups):
-    # 64 groups of 4 channels: 2 of 128 for the matrix unit of a TPU.
+    # 64 groups of 4 channels are merged to 2 of 128 on a TPU.
     x = jax.ShapeDtypeStruct((1, 4, 6, 6, 256), jnp.float32)
     w = jax.ShapeDtypeStruct((3, 3, 3, 4, 256), jnp.float32)
     loss = lambda x, w: jnp.sum(grouped(1, 64)(x, w))

@@ -21,8 +21,9 @@ from mmfusion_jax.types import Array
 # the ones here 0.08 and 0.5 s, PyTorch's 0.04 and 0.24 s. On TPU, the compiler's
 # estimates for a step of CFN-SR (v5e, bf16, 2 clips of 30x224x224 per chip) are 6.5 GB
 # of temporaries and 82 GB of memory traffic with XLA's grouped convolutions, 2.9 and 50
-# GB with "block_diagonal" and dense=32, 3.7 and 46 GB with dense=128. Neither was run
-# on a TPU, and on GPU none was compared.
+# GB with "block_diagonal" and dense=32, 3.7 and 46 GB with dense=128; with 16 clips and
+# `remat` 247 GB with dense=32 and 164 with 128, which has twice the arithmetic. Neither
+# was run on a TPU, and on GPU none was compared.
 METHODS = ("lax", "taps", "block_diagonal")
 DENSE_CHANNELS = 128
 
@@ -68,8 +69,7 @@ def grouped_conv3d(
             neighboring groups merged to at least `dense` channels, with zero weights
             between them, for TPU. None: taps on CPU, block_diagonal on TPU, lax
             elsewhere.
-        dense: Channels of a merged group, for "block_diagonal"; the default is the
-            width of the matrix unit of a TPU.
+        dense: Channels of a merged group, for "block_diagonal".
 
     Returns:
         (b s' h' w' k) with s' = ceil(s / stride), and so on.
