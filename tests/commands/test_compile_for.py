@@ -20,7 +20,7 @@ COLLECTIVES = {
     "cfn_sr": (15, 4),
     "mea": (11, 4),
     "hetero_fusion_net": (6, 6),
-    "mcl_mcf": (130, 4),
+    "mcl_mcf": (21, 4),
     "of_cmaer_cat": (6, 4),
 }
 """Paper -> most collectives of its training step and of its evaluation step, as counted
