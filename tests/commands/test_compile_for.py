@@ -17,11 +17,11 @@ from mmfusion_jax.training.state import create_state
 from mmfusion_jax.training.topology import find_topology
 
 COLLECTIVES = {
-    "cfn_sr": (24, 4),
+    "cfn_sr": (15, 4),
     "mea": (11, 4),
     "hetero_fusion_net": (6, 6),
-    "mcl_mcf": (130, 4),
-    "of_cmaer_cat": (47, 4),
+    "mcl_mcf": (21, 4),
+    "of_cmaer_cat": (6, 4),
 }
 """Paper -> most collectives of its training step and of its evaluation step, as counted
 with jax 0.10.2 and libtpu 0.0.42.1; other versions combine them differently."""
