@@ -432,9 +432,12 @@ def show(result: "ComparisonResult") -> None:
     for part in tables(result):
         table = Table(title=shorten(part.caption), title_justify="left")
         for number, head in enumerate(part.heads):
-            justify = "right" if number else "left"
             # Folded: the default cuts a head that is too long for a narrow terminal.
-            table.add_column(shorten(head), justify=justify, overflow="fold")
+            table.add_column(
+                shorten(head),
+                justify="right" if number else "left",
+                overflow="fold",
+            )
         for cells in part.rows:
             row = [shorten(cell) for cell in cells]
             table.add_row(*row)

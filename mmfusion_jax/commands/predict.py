@@ -195,9 +195,12 @@ def show(found: "Sequence[Prediction]", predictor: "Predictor") -> None:
         heads.append("weights")
     table = Table()
     for number, head in enumerate(heads):
-        justify = "left" if number < 2 else "right"
         # Folded: the default cuts what is too long for a narrow terminal.
-        table.add_column(shorten(head), justify=justify, overflow="fold")
+        table.add_column(
+            shorten(head),
+            justify="left" if number < 2 else "right",
+            overflow="fold",
+        )
     names = _short_names([one.id for one in found])
     for name, one in zip(names, found, strict=True):
         cells = [name, answer(one) or "none", *_numbers(one, task.kind, calibrated)]
