@@ -166,13 +166,11 @@ def test_without_projection_the_tokens_keep_their_width():
 
 def test_from_python():
     batch = some_batch()
-    parts = components(config("stack_modalities"))
-    model = Fused(
-        parts.model.encoders, 3, StackedModalities(("audio", "video")), pooling="last"
-    )
+    encoders = components(config("stack_modalities")).model.model.encoders
+    model = Fused(encoders, 3, StackedModalities(("audio", "video")), pooling="last")
     run = lambda: model.init_with_output(jax.random.key(0), batch, train=False)[0]
     assert jax.eval_shape(run).prediction.shape == (6, 3)
-    model = Fused(parts.model.encoders, 3, "graph")
+    model = Fused(encoders, 3, "graph")
     with pytest.raises(ConfigError, match="'graph' is not a fusion block"):
         jax.eval_shape(lambda: model.init(jax.random.key(0), batch, train=False))
 

@@ -51,10 +51,14 @@ from mmfusion_jax.types import Tokens
 WITHOUT_DERIVATIVE = {
     "chunked_map.chunk_size_for": "an integer",
     "compact_bilinear.random_hash": "random integers",
+    "contrastive.ViewRows": "a tuple",
+    "custom_gradient.derivative_jaxpr": "a jaxpr",
     "custom_gradient.with_backward": "makes functions; test_custom_gradient",
     "lstm_scan.LSTMStates": "a tuple",
     "lstm_scan.LSTMWeights": "a tuple",
     "memory_efficient_attention.exact": "a dtype",
+    "row_gathering.gather_rows": "the rows themselves on one device; test_row_gathering",
+    "unrolled_threefry.unrolled": "a key",
 }
 """Public name of ops -> why it is not among the cases."""
 
