@@ -57,7 +57,7 @@ WITHOUT_DERIVATIVE = {
     "lstm_scan.LSTMStates": "a tuple",
     "lstm_scan.LSTMWeights": "a tuple",
     "memory_efficient_attention.exact": "a dtype",
-    "row_gathering.gather_rows": "the rows themselves on one device; test_row_gathering",
+    "row_gathering.gather_rows": "its arguments on one device; test_row_gathering",
     "unrolled_threefry.unrolled": "a key",
 }
 """Public name of ops -> why it is not among the cases."""
