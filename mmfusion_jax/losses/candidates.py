@@ -77,8 +77,8 @@ def gather_candidates(
         index += rows * jax.lax.axis_index(axis)
     leaves, structure = jax.tree.flatten((outputs, batch))
     # An array without rows, which a model of another package may have, stays as it is.
-    places = [i for i, x in enumerate(leaves) if x.shape[:1] == (rows,)]
-    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
+    places = [i for i, x in enumerate(leaves) if jnp.shape(x)[:1] == (rows,)]
+    shapes = jax.tree.leaves(jax.eval_shape(lambda: leaves))
     for i in places:
         shapes[i] = shapes[i].update(shape=(devices * rows, *leaves[i].shape[1:]))
     reads = _reads(terms, jax.tree.unflatten(structure, shapes), outputs, batch, index)
@@ -99,7 +99,7 @@ def _reads(terms: Terms, everything: tuple[Outputs, Batch], *own: Any) -> list[b
         found = terms(outputs, batch, Candidates(*everything, index=index))
         return found, everything[1].weight
 
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), own)
+    shapes = jax.eval_shape(lambda: own)
     jaxpr = jax.make_jaxpr(values)(everything, *shapes).jaxpr
     used = {id(x) for equation in jaxpr.eqns for x in equation.invars}
     used |= {id(x) for x in jaxpr.outvars}

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from mmfusion_jax.errors import ConfigError, shown_name, type_name
+from mmfusion_jax.errors import ConfigError, shown, shown_name, type_name
 from mmfusion_jax.losses.candidates import (
     BATCH,
     CANDIDATES,
@@ -205,6 +205,15 @@ class Objective:
                 "C33",
                 f"config.losses.{shown_name(name)} returns {what}, not one value per "
                 f"example, {seen.weight.shape}.",
+            )
+        scope = getattr(term, "scope", BATCH)
+        if value.ndim == 0 and scope != BATCH:
+            raise ConfigError(
+                "C33",
+                f"config.losses.{shown_name(name)} returns one value for all examples, "
+                f"but its scope is {shown(scope)}: it does not see the examples of all "
+                "devices.",
+                f"return one value per example, or scope = {shown(BATCH)}",
             )
         value = value.astype(jnp.promote_types(value.dtype, jnp.float32))
         return _mean(value, seen, candidates) if value.ndim else value

@@ -18,8 +18,10 @@ UNRECORDED = (
 )
 """Fields of a config that do not change a run."""
 
-ADDED = {"optim.gradient_balance": "none"}
-"""Field that configs of earlier versions lack -> the value that they had."""
+ADDED = {"optim.gradient_balance": "none", "matmul_precision": "highest"}
+"""Field that configs of earlier versions lack -> the value with which their runs go on.
+
+On a CPU, where those were trained, every precision of products is the same."""
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,9 @@ def pcgrad() -> optax.GradientTransformationExtraArgs:
         # Row i has u_i in terms of the gradients: u_i = sum_j row_j g_j.
         def project(index: Array, key: Array) -> Array:
             def away_from(row: Array, other: Array) -> tuple[Array, None]:
-                product, square = row @ products[other], products[other, other]
+                # Not a matrix product, which would be in bfloat16 on a TPU.
+                product = jnp.sum(row * products[other])
+                square = products[other, other]
                 # A square may underflow to 0 where the product does not.
                 conflict = (product < 0) & (square > 0) & (other != index)
                 factor = product / jnp.where(conflict, square, 1)
@@ -121,7 +123,9 @@ def normalize_gradients(reference: int) -> optax.GradientTransformationExtraArgs
     def coefficients(products: Array, weights: Array, key: Array) -> Array:
         del key
         norms = jnp.sqrt(jnp.diagonal(products))
-        wanted = jnp.abs(weights / weights[reference]) * norms[reference]
+        # A schedule may give the reference a weight of 0, and so no gradient.
+        scale = jnp.where(weights[reference] == 0, 1, weights[reference])
+        wanted = jnp.abs(weights / scale) * norms[reference]
         # An infinite or NaN norm stays in the result: the step is then skipped.
         return jnp.where(norms == 0, 0, wanted / jnp.where(norms == 0, 1, norms))
 

@@ -71,3 +71,33 @@ def test_an_error_names_the_term():
         value_and_gradient(
             loss_terms.arrays(), loss_terms.batch(), objective, EXECUTOR.replicated
         )
+
+
+def test_one_value_for_all_examples_needs_all_examples():
+    """On one device too, where it would be right."""
+    for scope in ("example", "candidates"):
+
+        class Term:
+            def __call__(self, outputs, batch, candidates=None):
+                return jnp.mean(outputs.prediction)
+
+        Term.scope = scope
+        objective = Objective({"task": WeightedLoss(Term())})
+        with pytest.raises(ConfigError, match=f"(?s)C33.*scope is '{scope}'"):
+            value_and_gradient(loss_terms.arrays(), loss_terms.batch(), objective)
+
+
+def test_a_number_among_the_outputs_is_not_split():
+    arrays, batch = loss_terms.arrays(), loss_terms.batch()
+
+    def loss(replicated):
+        outputs = loss_terms.outputs(arrays, batch, "cross_entropy")
+        outputs = outputs.replace(aux={**outputs.aux, "temperature": 0.5})
+        objective = Objective({"task": WeightedLoss(scaled)})
+        return objective(outputs, batch, jnp.array(0), replicated=replicated)[0]
+
+    def scaled(outputs, batch):
+        return outputs.prediction[:, 0] * outputs.aux["temperature"]
+
+    whole = jax.jit(lambda: loss(EXECUTOR.replicated))()
+    np.testing.assert_allclose(whole, loss(None), rtol=1e-6)

@@ -11,6 +11,7 @@ import optax
 import pytest
 from test_gradient_record import OBJECTIVE, Small, batch
 
+from mmfusion_jax.analysis.cost import find_products
 from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.losses.supervised import MSE
 from mmfusion_jax.training.gradient_balance import normalize_gradients, pcgrad
@@ -85,6 +86,19 @@ def test_norms_are_in_proportion_to_the_weights():
         equal.sum(axis=0),
         rtol=1e-5,
     )
+
+
+def test_a_reference_of_weight_0_gives_no_gradient():
+    """As at the start of a schedule of its weight."""
+    g, weights = jnp.array([[0.0, 0.0], [0.0, 3.0]]), jnp.array([0.0, 0.5])
+    assert not np.any(combine(normalize_gradients(0), g, weights))
+
+
+@pytest.mark.parametrize("name", BALANCES)
+def test_products_of_gradients_are_in_float32(name):
+    function = partial(combine, BALANCES[name])
+    products = find_products(jax.make_jaxpr(function)(jnp.ones((3, 5))).jaxpr)
+    assert products and {one.precision for one in products} == {"highest"}
 
 
 def descend(losses, start, balance, tx, steps) -> jax.Array:
