@@ -138,7 +138,7 @@ def make_gradient_stats(
     """Creates the function that compares the gradients of a training step by term.
 
     The gradients are those of the weighted terms, so that their sum is the gradient of
-    the step, with its dropout, its BatchNorm statistics and, under pmap, its devices.
+    the step, with its dropout, its BatchNorm statistics and its devices.
     Terms whose weight is the number 0 are left out. It is not compiled, and has no
     effect on the training.
 
@@ -161,7 +161,7 @@ def make_gradient_stats(
     Args:
         model: Maps a Batch to Outputs.
         objective: Loss terms, whose order is that of the results.
-        axis: The pmap axis; None under jit.
+        axis: Axis of pmap or shard_map; None under jit.
         gradient_accumulation_steps: See `make_train_step`.
         steps: See `make_train_step`.
         modalities: See `make_train_step`.

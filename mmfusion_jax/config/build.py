@@ -71,7 +71,7 @@ class TrainingComponents:
         """Returns the training step, not compiled.
 
         Args:
-            axis: The pmap axis; None under jit.
+            axis: Axis of pmap or shard_map; None under jit.
         """
         return make_train_step(
             self.model,
@@ -203,7 +203,7 @@ def build_model(spec: ExperimentSpec, task: Task, axis: str | None) -> Model:
     Args:
         spec: The experiment.
         task: Gives the size of the head.
-        axis: The pmap axis; None under jit.
+        axis: Axis of pmap or shard_map; None under jit.
     """
     common = {"axis": axis, "dtype": DTYPES[spec.compute_dtype]}
     encoders = {

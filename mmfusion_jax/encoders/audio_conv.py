@@ -43,7 +43,7 @@ class AudioConv(nn.Module):
         channels: Output channels of the first two convolutions.
         pool: Number of steps per token.
         dropout: Dropout rate in Eq. 2.
-        axis: The pmap axis over which the batch is split; None under jit.
+        axis: Axis of pmap or shard_map over which the batch is split; None under jit.
         dtype: Dtype of the computation; None keeps the input's.
         inner_site: True: `until_site` and `from_site` work. The site is after the
             second convolution, before the pooling.

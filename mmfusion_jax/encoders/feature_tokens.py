@@ -39,7 +39,7 @@ class FeatureTokens(nn.Module):
         features_per_token: Number of measurements of every feature; the input is then
             the concatenation of as many sequences of the same features.
         dropout: Dropout rate of the tokens.
-        axis: The pmap axis over which the batch is split; None under jit.
+        axis: Axis of pmap or shard_map over which the batch is split; None under jit.
         dtype: Dtype of the computation; None keeps the input's.
     """
 

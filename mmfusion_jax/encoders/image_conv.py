@@ -39,7 +39,7 @@ class ImageConv(nn.Module):
         channels: Output channels of the convolutions.
         flatten: Return one token per image, with the positions concatenated, rather
             than one per position; a mean over tokens then keeps the positions.
-        axis: The pmap axis over which the batch is split; None under jit.
+        axis: Axis of pmap or shard_map over which the batch is split; None under jit.
         dtype: Dtype of the computation; None keeps the input's.
         downsample: Side of the windows, in pixels, that are averaged first, to reduce
             the cost for images of high resolution.
@@ -126,7 +126,7 @@ def encode_frames(
         values: (b t h w c); unsigned integers are pixels 0..255.
         mask: (b t) bool.
         channels: Output channels of the convolutions.
-        axis: The pmap axis over which the batch is split; None under jit.
+        axis: Axis of pmap or shard_map over which the batch is split; None under jit.
         dtype: Dtype of the computation; None keeps the input's.
         train: Use the statistics of the batch.
 

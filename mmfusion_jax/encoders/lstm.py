@@ -43,7 +43,7 @@ class LSTMEncoder(nn.Module):
         frame_channels: Output channels of convolutions that reduce every frame of a
             video to a vector first, see `ImageConv`; () to flatten the pixels. For
             videos instead of the features that the paper reads.
-        axis: The pmap axis over which the batch is split; None under jit.
+        axis: Axis of pmap or shard_map over which the batch is split; None under jit.
 
     Reference:
         MCL-MCF, Eq. 2.

@@ -42,7 +42,7 @@ class R3D(nn.Module):
         base_channels: Channels of the stem.
         pooled: Return one token per clip, the mean of its valid positions, rather than
             one per position.
-        axis: The pmap axis over which the batch is split; None under jit.
+        axis: Axis of pmap or shard_map over which the batch is split; None under jit.
         dtype: Dtype of the computation; None for the input's.
         freeze_batch_norm: Use the running statistics in training too, for frozen
             encoders and small batches.

@@ -47,7 +47,7 @@ class ResNet(nn.Module):
         base_channels: Channels of the stem.
         pooled: Return one token per image, the mean of its positions, rather than one
             per position.
-        axis: The pmap axis over which the batch is split; None under jit.
+        axis: Axis of pmap or shard_map over which the batch is split; None under jit.
         dtype: Dtype of the computation; None for the input's.
         freeze_batch_norm: Use the running statistics in training too, for frozen
             encoders and small batches.

@@ -62,7 +62,7 @@ class ResNeXt3D(nn.Module):
             are RGB. "bgr" is for weights trained on images read by OpenCV.
         remat: Recompute the inside of a bottleneck in the backward pass, see
             `apply_block`.
-        axis: The pmap axis over which the batch is split; None under jit.
+        axis: Axis of pmap or shard_map over which the batch is split; None under jit.
         dtype: Dtype of the computation; None for the input's.
         inner_site: True: `until_site` and `from_site` work. The site is before the last
             stage.
@@ -195,7 +195,7 @@ class Bottleneck(nn.Module):
         planes: Channels of the grouped convolution; the output has twice as many.
         cardinality: Number of groups.
         stride: Stride along s, h, w.
-        axis: The pmap axis of the norms.
+        axis: Axis of pmap or shard_map of the norms.
         dtype: Dtype of the computation.
 
     Reference:

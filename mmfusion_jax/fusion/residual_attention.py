@@ -52,7 +52,7 @@ class ResidualAttention(nn.Module):
             all positions. A target without a grid is one time step.
         attention: "per_sample", or "batch_sum" to weight every example with the sum of
             the weights over the batch, as the released code does.
-        axis: The pmap axis over which the batch is split; None under jit.
+        axis: Axis of pmap or shard_map over which the batch is split; None under jit.
         dtype: Dtype of the computation except the softmax; None keeps the input's.
         scale: Factor of the weights. 16 is the strength of the released code, whose
             batch is 16, without its dependence on the other examples.

@@ -50,7 +50,7 @@ class SplitAttention(nn.Module):
             ends with a smaller block.
         reduction: Factor by which z is narrower than a block.
         block_dropout: Probability that training drops a block of an example.
-        axis: The pmap axis over which the batch is split; None under jit.
+        axis: Axis of pmap or shard_map over which the batch is split; None under jit.
         dtype: Dtype of the computation except the softmax; None keeps the input's.
 
     Reference:

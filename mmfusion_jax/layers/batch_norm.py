@@ -22,7 +22,7 @@ class BatchNorm(nn.Module):
         y = scale (x - mean) / sqrt(var + epsilon) + bias
 
     Training uses mean and var of the global batch: under jit every sum already spans
-    it, under pmap the sums are added over `axis`, so uneven padding has no effect. The
+    it, otherwise the sums are added over `axis`, so uneven padding has no effect. The
     sums are float32 and var is computed around the mean, not as E[x^2] - E[x]^2.
 
     Example:
@@ -42,7 +42,7 @@ class BatchNorm(nn.Module):
           [ 0.]]]
 
     Attributes:
-        axis: The pmap axis over which the batch is split; None under jit.
+        axis: Axis of pmap or shard_map over which the batch is split; None under jit.
         dtype: Dtype of the result; None keeps the input's.
 
     Reference:

@@ -43,7 +43,7 @@ class ResidualBlock(nn.Module):
         planes: Number of inner channels.
         kind: "basic", or "bottleneck" with four times as many output channels.
         stride: Stride of the first 3x3 convolution along all axes.
-        axis: The pmap axis of the norms.
+        axis: Axis of pmap or shard_map of the norms.
         dtype: Dtype of the computation.
 
     Reference:

@@ -67,7 +67,7 @@ def gather_candidates(
         terms: Traced once to see what it reads.
         outputs: Outputs of the model on this device.
         batch: Batch of this device.
-        axis: The axis of pmap or shard_map over which the batch is split.
+        axis: Axis of pmap or shard_map over which the batch is split.
         replicated: Under jit, the sharding of an array that every device has.
     """
     devices = 1 if axis is None else jax.lax.psum(1, axis)

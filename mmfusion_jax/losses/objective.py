@@ -97,7 +97,7 @@ class Objective:
             outputs: Outputs of the model on this device.
             batch: Batch of this device.
             step: Training step, for the schedules.
-            axis: The axis of pmap or shard_map over which the batch is split; None
+            axis: Axis of pmap or shard_map over which the batch is split; None
                 under jit. Loss and terms are then the share of this device: their mean
                 over the axis is that of the batch.
             replicated: Under jit over a mesh, the sharding of an array that every

@@ -75,7 +75,7 @@ class CFNSR(nn.Module):
         embed_dropout, layer_dropout: Dropout rates of the self-attention: of its input;
             of attention weights, hidden layers and residual branches. Those of the
             released code; the paper gives none.
-        axis: The pmap axis over which the batch is split; None under jit.
+        axis: Axis of pmap or shard_map over which the batch is split; None under jit.
         dtype: Dtype of the computation; None keeps the encoders'.
         attended_modality: Modality used instead of video: any stream with positions,
             such as a clip, an image, or a few vectors per clip.

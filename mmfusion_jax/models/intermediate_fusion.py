@@ -124,7 +124,7 @@ class MSAF(nn.Module):
         reduction, block_dropout: See `SplitAttention`.
         dropout: Dropout rate of the pooled audio.
         audio_pooling: Pooling of audio: "flatten", "mean" or "mean_std".
-        axis: The pmap axis over which the batch is split; None under jit.
+        axis: Axis of pmap or shard_map over which the batch is split; None under jit.
         dtype: Dtype of the computation; None keeps the encoders'.
 
     Reference:

@@ -96,7 +96,7 @@ class MCLMCF(nn.Module):
             `ImageHead`. "none" for the model of the paper.
         image_encoder_kwargs: Other arguments of the image encoder, such as its
             `hidden_dim`.
-        axis: The pmap axis over which the batch is split; None under jit.
+        axis: Axis of pmap or shard_map over which the batch is split; None under jit.
         output_bias_init: Constant added to a score, about which training starts.
 
     Reference:

@@ -43,7 +43,7 @@ class ImageHead(nn.Module):
         features: Width of y.
         last_activation, chunk: Options of `TensorConvolution`, for "tslc" only.
         encoder_kwargs: Other arguments of the encoder, such as `hidden_dim`.
-        axis: The pmap axis over which the batch is split; None under jit.
+        axis: Axis of pmap or shard_map over which the batch is split; None under jit.
         dtype: Dtype of the computation; None keeps the vectors'.
         variant: Initial biases, see `TensorConvolution`.
 
@@ -101,7 +101,7 @@ class ImageHead(nn.Module):
     def _encode(self, images: Array, present: list[Array], train: bool) -> Array:
         """Encodes images (b h w 3) to (b d)."""
         module, options = IMAGE_ENCODERS[self.encoder]
-        # Only the ResNet has batch statistics, so only it needs the pmap axis.
+        # Only the ResNet has batch statistics, so only it needs the axis.
         if module is ResNet:
             options = {**options, "axis": self.axis}
         encoder = module(

@@ -29,7 +29,7 @@ def varying_energy(x: Array, valid: Array, axis: str | None = None) -> Array:
     Args:
         x: Feature of every example, (b ...), arbitrary where not valid.
         valid: Examples to compare, (b) bool.
-        axis: The axis of pmap or shard_map over which the examples are split; None
+        axis: Axis of pmap or shard_map over which the examples are split; None
             under jit.
 
     Returns:

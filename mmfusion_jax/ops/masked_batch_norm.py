@@ -30,7 +30,7 @@ def batch_normalize(
         scale: (c).
         bias: (c).
         epsilon: Added to the variance.
-        axis: The pmap axis over which the batch is split; None under jit.
+        axis: Axis of pmap or shard_map over which the batch is split; None under jit.
 
     Returns:
         y, in the shape of `x`, 0 where the mask is False; the mean and the biased

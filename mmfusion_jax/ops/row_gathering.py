@@ -34,7 +34,7 @@ def gather_rows(
 
     Args:
         tree: Arrays with a leading axis b of rows, (b ...) each.
-        axis: The axis of pmap or shard_map over which the rows are split.
+        axis: Axis of pmap or shard_map over which the rows are split.
         replicated: Under jit, the sharding of an array that every device has.
 
     Returns:

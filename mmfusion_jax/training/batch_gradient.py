@@ -16,7 +16,7 @@ LOGGED_PREFIX = "log/"
 
 
 class BatchResults(NamedTuple):
-    """Loss and gradient of a batch, or of the part of it on one device under pmap.
+    """Loss and gradient of a batch, or of the part of it on one device.
 
     Attributes:
         loss: The objective, ().
@@ -52,8 +52,8 @@ def make_batch_gradient(
     Args:
         model: Maps a Batch to Outputs.
         objective: Maps Outputs and a Batch to the loss and its terms.
-        axis: The pmap axis; None under jit. Results are those of one device: the mean
-            over the devices is that of the batch.
+        axis: Axis of pmap or shard_map; None under jit. Results are those of one
+            device: the mean over the devices is that of the batch.
         gradient_accumulation_steps: Number of parts into which a batch is split.
         replicated: Under jit over a mesh, see `make_train_step`.
         by_term: Compute the gradient of every weighted term, with one forward pass.
@@ -155,7 +155,7 @@ def gradients_of_each(
 
 
 def step_key(state: TrainState, axis: str | None) -> Array:
-    """Returns the PRNG key of a step, another one for each device under pmap."""
+    """Returns the PRNG key of a step, another one for each device of `axis`."""
     # The base key never changes: the key of a step depends on its number alone, so a
     # resumed run draws the same numbers.
     key = jax.random.fold_in(state.key, state.step)

@@ -71,7 +71,7 @@ def make_train_step(
         model: Maps a Batch to Outputs.
         objective: Maps Outputs and a Batch to the loss and its terms.
         tx: Optimizer.
-        axis: The axis of pmap or shard_map to average over; None under jit, where
+        axis: Axis of pmap or shard_map to average over; None under jit, where
             every reduction already spans the global batch.
         gradient_accumulation_steps: Number of parts into which a batch is split to
             save memory; gradients are averaged with the weights of their examples.

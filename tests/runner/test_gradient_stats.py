@@ -109,6 +109,7 @@ def test_a_resumed_run_records_the_same(finished, tmp_path):
     "changes",
     [
         {"parallel": "pmap"},
+        {"parallel": "shard_map"},
         {"seeds": 2, "train.parallel_seeds": "on"},
         {"data.folds": 2, "data.fold": "all"},
     ],
