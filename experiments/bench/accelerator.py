@@ -37,6 +37,9 @@ from torch_steps import SHAPES, measure_part  # noqa: E402
 
 STAGES = ("op", "paper", "step", "form", "torch")
 DTYPES = ("bfloat16", "float32")
+PRECISIONS = (("bfloat16", "default"), ("float32", "highest"), ("float32", "default"))
+"""Types and precisions of products, of the steps; `highest` is what configs have."""
+
 FIRST_FORMS = ("stage1_block1", "stage3_block1")
 """Layers of the grouped convolution that are measured first."""
 
@@ -137,11 +140,12 @@ def compared(options: argparse.Namespace, variant: parity.Variant) -> Iterator[R
 
 def steps(options: argparse.Namespace) -> Iterator[Row]:
     """Yields the training steps."""
-    for dtype in DTYPES:
+    for dtype, precision in PRECISIONS:
         for paper in SMALL if options.tiny else PAPERS:
-            name = f"step/{paper.name}: {paper.shapes}/{dtype}"
-            folder = options.profile and options.profile / paper.name / dtype
-            yield _row(options, name, measure_step, paper, dtype, folder)
+            numbers = f"{dtype} {precision}"
+            name = f"step/{paper.name}: {paper.shapes}/{numbers}"
+            folder = options.profile and options.profile / paper.name / numbers
+            yield _row(options, name, measure_step, paper, dtype, precision, folder)
 
 
 def forms(
