@@ -12,6 +12,7 @@ FOLDER = Path(__file__).parents[1] / "experiments/bench"
 sys.path.append(str(FOLDER))
 
 import accelerator  # noqa: E402
+import compile_tpu  # noqa: E402
 import measured_rows  # noqa: E402
 import paper_steps  # noqa: E402
 import parity  # noqa: E402
@@ -213,6 +214,30 @@ def test_steps_have_both_precisions_of_float32():
     assert [*dict.fromkeys(variants)] == [
         *("bfloat16 default", "float32 highest", "float32 default")
     ]
+
+
+def test_cfn_sr_has_rows_with_and_without_remat():
+    from mmfusion_jax.config.load import load_config
+    from mmfusion_jax.config.resolve import resolve
+
+    options = accelerator.parse(["--stages=step"])
+    found = [row.name for row in accelerator.steps(options) if "cfn_sr" in row.name]
+    assert len({*found}) == 6
+    assert len([name for name in found if "remat" in name]) == 3
+    (changes,) = (p.changes for p in paper_steps.PAPERS if "remat" in p.shapes)
+    config = load_config(f"{paper_steps.CONFIGS}/cfn_sr.py:ravdess")
+    config = config.copy_and_resolve_references().unlock()
+    config.update_from_flattened_dict(changes)
+    assert resolve(config).model.encoders["video"].build().remat
+    words = compile_tpu.parse(["--paper=cfn_sr", "--chip=v5e", "--dtype=bfloat16"])
+    rows = dict(compile_tpu.commands(words))
+    assert [*rows] == [
+        "cfn_sr:digits bfloat16 v5e",
+        "cfn_sr:ravdess bfloat16 v5e",
+        "cfn_sr:ravdess bfloat16 v5e remat",
+    ]
+    plain, changed = list(rows.values())[1:]
+    assert changed == [*plain, "--config.model.encoders.video.remat=True"]
 
 
 def test_peaks_of_devices():

@@ -59,7 +59,7 @@ def main() -> None:
         return
     rows = list(planned(options))
     info = header(options.tiny)
-    kind = "".join(c if c.isalnum() else "_" for c in info["same"]["device"].lower())
+    kind = _words(info["same"]["device"].lower())
     tiny = "_tiny" if options.tiny else ""
     path = options.out or FOLDER / f"accelerator_{kind}{tiny}.json"
     file = RowFile(path, info, [row.name for row in rows])
@@ -118,6 +118,11 @@ def planned(options: argparse.Namespace) -> Iterator[Row]:
             yield row
 
 
+def _words(text: str) -> str:
+    """Returns a text as part of a file name."""
+    return "".join(c if c.isalnum() else "_" for c in text)
+
+
 def _row(options: argparse.Namespace, name: str, measure, *arguments) -> Row:
     """Returns a row; its arguments are bound here."""
     seconds = TINY_ESTIMATE if options.tiny else ESTIMATES[name.split("/")[0]]
@@ -143,8 +148,9 @@ def steps(options: argparse.Namespace) -> Iterator[Row]:
     for dtype, precision in PRECISIONS:
         for paper in SMALL if options.tiny else PAPERS:
             numbers = f"{dtype} {precision}"
-            name = f"step/{paper.name}: {paper.shapes}/{numbers}"
-            folder = options.profile and options.profile / paper.name / numbers
+            title = f"{paper.name}: {paper.shapes}"
+            name = f"step/{title}/{numbers}"
+            folder = options.profile and options.profile / _words(title) / numbers
             yield _row(options, name, measure_step, paper, dtype, precision, folder)
 
 
