@@ -32,7 +32,7 @@ FULL = {
 """Paper -> word of its config with the paper's shapes."""
 
 REMAT = {"cfn_sr": "--config.model.encoders.video.remat=True"}
-"""Paper -> flag of a second row of its full size, whose batch fits one chip."""
+"""Paper -> flag of a second row of its full size, which fits a chip in bfloat16."""
 
 CHIPS = {"v5e": "v5e:1x1", "v6e": "v6e:1x1", "v5e_4": "v5e:2x2", "cuda": "cuda"}
 DTYPES = ("bfloat16", "float32")
