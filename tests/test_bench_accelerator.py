@@ -11,10 +11,13 @@ import pytest
 FOLDER = Path(__file__).parents[1] / "experiments/bench"
 sys.path.append(str(FOLDER))
 
+import accelerator  # noqa: E402
+import compile_tpu  # noqa: E402
 import measured_rows  # noqa: E402
 import paper_steps  # noqa: E402
 import parity  # noqa: E402
 import parity_cases  # noqa: E402
+import step_times  # noqa: E402
 from accelerator_info import PEAKS, peak_flops  # noqa: E402
 from accelerator_table import markdown  # noqa: E402
 from measured_rows import (  # noqa: E402
@@ -172,13 +175,84 @@ def test_a_row_that_takes_too_long_ends_the_process(tmp_path):
     assert [row["state"] for row in rows.values()] == [DONE, STOPPED]
 
 
+class Built(Exception):
+    """A step, instead of its values."""
+
+
+def built_step(*args):
+    raise Built(paper_steps.build_step(*args))
+
+
+@pytest.mark.parametrize("variant", parity.VARIANTS, ids=lambda v: v.name)
+@pytest.mark.parametrize("module", [parity, step_times], ids=["parity", "step_times"])
+def test_products_have_the_precision_of_the_row(module, variant, monkeypatch):
+    import jax
+
+    from mmfusion_jax.analysis.cost import find_products
+
+    monkeypatch.setattr(module, "build_step", built_step)
+    paper = next(p for p in paper_steps.SMALL if p.name == "cfn_sr")
+    with pytest.raises(Built) as found:
+        if module is parity:
+            parity.compare_paper(paper, variant, parity.read_reference())
+        else:
+            step_times.measure_step(paper, variant.dtype, variant.precision)
+    (made,) = found.value.args
+    step = jax.jit(made.parts.train_step(None)).trace(made.state, made.batch)
+    products = find_products(step.jaxpr.jaxpr)
+    # The prediction head is computed in float32 and at the highest precision always.
+    head = {p.precision for p in products if p.module.endswith("/head")}
+    body = {p.precision for p in products if not p.module.endswith("/head")}
+    assert (head, body) == ({"highest"}, {variant.precision})
+    dtypes = {p.dtype for p in products if not p.module.endswith("/head")}
+    assert variant.dtype in dtypes
+
+
+def test_steps_have_both_precisions_of_float32():
+    options = accelerator.parse(["--stages=step"])
+    variants = [row.name.split("/")[-1] for row in accelerator.steps(options)]
+    assert [*dict.fromkeys(variants)] == [
+        *("bfloat16 default", "float32 highest", "float32 default")
+    ]
+
+
+def test_cfn_sr_has_rows_with_and_without_remat():
+    from mmfusion_jax.config.load import load_config
+    from mmfusion_jax.config.resolve import resolve
+
+    options = accelerator.parse(["--stages=step"])
+    found = [row.name for row in accelerator.steps(options) if "cfn_sr" in row.name]
+    assert len({*found}) == 6
+    assert len([name for name in found if "remat" in name]) == 3
+    (changes,) = (p.changes for p in paper_steps.PAPERS if "remat" in p.shapes)
+    config = load_config(f"{paper_steps.CONFIGS}/cfn_sr.py:ravdess")
+    config = config.copy_and_resolve_references().unlock()
+    config.update_from_flattened_dict(changes)
+    assert resolve(config).model.encoders["video"].build().remat
+    words = compile_tpu.parse(["--paper=cfn_sr", "--chip=v5e", "--dtype=bfloat16"])
+    rows = dict(compile_tpu.commands(words))
+    assert [*rows] == [
+        "cfn_sr:digits bfloat16 v5e",
+        "cfn_sr:ravdess bfloat16 v5e",
+        "cfn_sr:ravdess bfloat16 v5e remat",
+    ]
+    plain, changed = list(rows.values())[1:]
+    assert changed == [*plain, "--config.model.encoders.video.remat=True"]
+
+
 def test_peaks_of_devices():
-    assert peak_flops("NVIDIA H200", "bfloat16") == 989e12
-    assert peak_flops("NVIDIA A100-SXM4-40GB", "float32") == 156e12
-    assert peak_flops("TPU v5 lite", "bfloat16") == 197e12
-    assert peak_flops("NVIDIA L40S", "bfloat16") is None
-    assert peak_flops("Tesla T4", "bfloat16") is None
-    assert peak_flops("cpu", "float32") is None
+    assert peak_flops("NVIDIA H200", "bfloat16", "default") == 989e12
+    assert peak_flops("NVIDIA A100-SXM4-40GB", "float32", "default") == 156e12
+    assert peak_flops("NVIDIA A100-SXM4-40GB", "float32", "high") == 156e12
+    assert peak_flops("NVIDIA A100-SXM4-40GB", "float32", "highest") == 19.5e12
+    assert peak_flops("NVIDIA H100 80GB HBM3", "float32", "highest") == 67e12
+    assert peak_flops("TPU v5 lite", "bfloat16", "highest") == 197e12
+    assert peak_flops("TPU v5 lite", "float32", "default") == 197e12
+    assert peak_flops("TPU v5 lite", "float32", "highest") == 197e12 / 6
+    assert peak_flops("NVIDIA L40S", "bfloat16", "default") is None
+    assert peak_flops("Tesla T4", "bfloat16", "default") is None
+    assert peak_flops("Tesla T4", "float32", "default") == 8.1e12
+    assert peak_flops("cpu", "float32", "default") is None
     assert all(max(peaks.values()) < 1e4 for peaks in PEAKS.values())
 
 
@@ -196,7 +270,7 @@ def test_all_stages_with_tiny_shapes(tmp_path):
         *("op", "paper", "step", "form", "torch")
     }
     steps = [row["figures"] for name, row in rows.items() if name.startswith("step/")]
-    assert len(steps) == 10
+    assert len(steps) == 15
     assert all(0 < f["seconds"] < 60 and f["compiled_bytes"] for f in steps)
     assert any((tmp_path / "traces").rglob("*.xplane.pb"))
     assert DIFFERS not in done.stdout

@@ -37,6 +37,9 @@ from torch_steps import SHAPES, measure_part  # noqa: E402
 
 STAGES = ("op", "paper", "step", "form", "torch")
 DTYPES = ("bfloat16", "float32")
+PRECISIONS = (("bfloat16", "default"), ("float32", "highest"), ("float32", "default"))
+"""Types and precisions of products, of the steps; `highest` is what configs have."""
+
 FIRST_FORMS = ("stage1_block1", "stage3_block1")
 """Layers of the grouped convolution that are measured first."""
 
@@ -56,7 +59,7 @@ def main() -> None:
         return
     rows = list(planned(options))
     info = header(options.tiny)
-    kind = "".join(c if c.isalnum() else "_" for c in info["same"]["device"].lower())
+    kind = _words(info["same"]["device"].lower())
     tiny = "_tiny" if options.tiny else ""
     path = options.out or FOLDER / f"accelerator_{kind}{tiny}.json"
     file = RowFile(path, info, [row.name for row in rows])
@@ -115,6 +118,11 @@ def planned(options: argparse.Namespace) -> Iterator[Row]:
             yield row
 
 
+def _words(text: str) -> str:
+    """Returns a text as part of a file name."""
+    return "".join(c if c.isalnum() else "_" for c in text)
+
+
 def _row(options: argparse.Namespace, name: str, measure, *arguments) -> Row:
     """Returns a row; its arguments are bound here."""
     seconds = TINY_ESTIMATE if options.tiny else ESTIMATES[name.split("/")[0]]
@@ -137,11 +145,13 @@ def compared(options: argparse.Namespace, variant: parity.Variant) -> Iterator[R
 
 def steps(options: argparse.Namespace) -> Iterator[Row]:
     """Yields the training steps."""
-    for dtype in DTYPES:
+    for dtype, precision in PRECISIONS:
         for paper in SMALL if options.tiny else PAPERS:
-            name = f"step/{paper.name}: {paper.shapes}/{dtype}"
-            folder = options.profile and options.profile / paper.name / dtype
-            yield _row(options, name, measure_step, paper, dtype, folder)
+            numbers = f"{dtype} {precision}"
+            title = f"{paper.name}: {paper.shapes}"
+            name = f"step/{title}/{numbers}"
+            folder = options.profile and options.profile / _words(title) / numbers
+            yield _row(options, name, measure_step, paper, dtype, precision, folder)
 
 
 def forms(

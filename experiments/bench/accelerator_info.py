@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,43 +15,57 @@ PACKAGES = (
 )
 
 PEAKS = {
-    "H200": {"bfloat16": 989, "float32": 494},
-    "H100": {"bfloat16": 989, "float32": 494},
-    "B200": {"bfloat16": 2250, "float32": 1125},
-    "A100": {"bfloat16": 312, "float32": 156},
-    "L4": {"bfloat16": 121, "float32": 60},
+    "H200": {"bfloat16": 989, "tf32": 494, "float32": 67},
+    "H100": {"bfloat16": 989, "tf32": 494, "float32": 67},
+    "B200": {"bfloat16": 2250, "tf32": 1125, "float32": 75},
+    "A100": {"bfloat16": 312, "tf32": 156, "float32": 19.5},
+    "L4": {"bfloat16": 121, "tf32": 60, "float32": 30.3},
     "T4": {"float32": 8.1},
     "V100": {"float32": 15.7},
-    "TPU v6": {"bfloat16": 918, "float32": 918},
-    "TPU v5 lite": {"bfloat16": 197, "float32": 197},
-    "TPU v5p": {"bfloat16": 459, "float32": 459},
-    "TPU v4": {"bfloat16": 275, "float32": 275},
-    "TPU v3": {"bfloat16": 61.5, "float32": 61.5},
-    "TPU v2": {"bfloat16": 22.5, "float32": 22.5},
+    "TPU v6": {"bfloat16": 918},
+    "TPU v5 lite": {"bfloat16": 197},
+    "TPU v5p": {"bfloat16": 459},
+    "TPU v4": {"bfloat16": 275},
+    "TPU v3": {"bfloat16": 61.5},
+    "TPU v2": {"bfloat16": 22.5},
 }
-"""Part of the device kind -> TFLOP/s of dense products of one JAX device, by dtype.
+"""Part of the device kind -> TFLOP/s of dense products of one JAX device, by kind.
 
-From the data sheets. "float32" is what JAX's default precision makes of it: TF32 on
-NVIDIA since A100, one bfloat16 pass on a TPU. The first that fits counts. H100 is the
-SXM version.
+From the data sheets. The first that fits counts. H100 is the SXM version.
 """
 
+PASSES = {"default": 1, "high": 3, "highest": 6}
+"""Precision -> bfloat16 products of which a TPU makes a float32 one."""
 
-def peak_flops(kind: str, dtype: str) -> float | None:
+
+def peak_flops(kind: str, dtype: str, precision: str) -> float | None:
     """Returns FLOP/s of one device; None if unknown.
 
     Args:
         kind: `device_kind` of JAX.
         dtype: "float32" or "bfloat16".
+        precision: Of float32 products, "default", "high" or "highest": on NVIDIA the
+            first two are TF32, where a device has it; on a TPU see `PASSES`.
     """
     words = kind.lower()
     for name, peaks in PEAKS.items():
+        if name.startswith("TPU"):
+            if name.lower() in words:
+                passes = PASSES[precision] if dtype == "float32" else 1
+                return peaks["bfloat16"] * 1e12 / passes
         # "L4" is also the beginning of "L40".
-        if f" {name.lower()} " in f" {words.replace('-', ' ')} " or (
-            name.startswith("TPU") and name.lower() in words
-        ):
-            return peaks[dtype] * 1e12 if dtype in peaks else None
+        elif f" {name.lower()} " in f" {words.replace('-', ' ')} ":
+            return _nvidia_peak(peaks, dtype, precision)
     return None
+
+
+def _nvidia_peak(
+    peaks: Mapping[str, float], dtype: str, precision: str
+) -> float | None:
+    """Returns FLOP/s by type and precision; None where the device lacks the type."""
+    if dtype == "float32" and precision != "highest" and "tf32" in peaks:
+        dtype = "tf32"
+    return peaks[dtype] * 1e12 if dtype in peaks else None
 
 
 def header(tiny: bool) -> dict[str, Any]:

@@ -31,6 +31,9 @@ FULL = {
 }
 """Paper -> word of its config with the paper's shapes."""
 
+REMAT = {"cfn_sr": "--config.model.encoders.video.remat=True"}
+"""Paper -> flag of a second row of its full size, which fits a chip in bfloat16."""
+
 CHIPS = {"v5e": "v5e:1x1", "v6e": "v6e:1x1", "v5e_4": "v5e:2x2", "cuda": "cuda"}
 DTYPES = ("bfloat16", "float32")
 COLUMNS = (
@@ -41,17 +44,9 @@ COLUMNS = (
 
 def main() -> None:
     """Compiles what is missing, row by row, and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--paper", choices=FULL, action="append")
-    parser.add_argument("--size", choices=("small", "full"), action="append")
-    parser.add_argument("--chip", choices=CHIPS, action="append")
-    parser.add_argument("--dtype", choices=DTYPES, action="append")
-    parser.add_argument("--limit", type=float, default=20, help="minutes for a row")
-    parser.add_argument("--again", action="store_true", help="also unfinished rows")
-    parser.add_argument("--out", type=Path, default=FOLDER / "compile_tpu.json")
-    words = parser.parse_args()
+    words = parse(sys.argv[1:])
     rows = _read(words.out)
-    for name, command in _commands(words):
+    for name, command in commands(words):
         if name in rows and not (words.again and "problem" in rows[name]):
             continue
         rows[name] = run(command, words.limit)
@@ -60,7 +55,20 @@ def main() -> None:
     print(table(rows))
 
 
-def _commands(words: argparse.Namespace) -> list[tuple[str, list[str]]]:
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Returns the options of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--paper", choices=FULL, action="append")
+    parser.add_argument("--size", choices=("small", "full"), action="append")
+    parser.add_argument("--chip", choices=CHIPS, action="append")
+    parser.add_argument("--dtype", choices=DTYPES, action="append")
+    parser.add_argument("--limit", type=float, default=20, help="minutes for a row")
+    parser.add_argument("--again", action="store_true", help="also unfinished rows")
+    parser.add_argument("--out", type=Path, default=FOLDER / "compile_tpu.json")
+    return parser.parse_args(arguments)
+
+
+def commands(words: argparse.Namespace) -> list[tuple[str, list[str]]]:
     """Returns the name and the flags of every row that is asked for."""
     found = []
     for chip in words.chip or ("v5e", "v6e"):
@@ -75,6 +83,8 @@ def _commands(words: argparse.Namespace) -> list[tuple[str, list[str]]]:
                         f"--compile_for={CHIPS[chip]}",
                     ]
                     found.append((name, flags))
+                    if size == "full" and paper in REMAT:
+                        found.append((f"{name} remat", [*flags, REMAT[paper]]))
     return found
 
 

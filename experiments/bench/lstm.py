@@ -90,7 +90,7 @@ def forms() -> dict[str, Callable[..., jax.Array]]:
 
 
 def library(x: jax.Array, into: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Applies the LSTM of the library: a custom VJP, input weights in the scan."""
+    """Applies the LSTM of the library: backward by hand, input weights in the scan."""
     bias = jnp.zeros((len(into), into.shape[-1]), x.dtype)
     weights = LSTMWeights(into, kernel, bias)
     return lstm(x.swapaxes(0, 1), jnp.ones(x.shape[1::-1], bool), weights).all_steps

@@ -39,7 +39,8 @@ class Variant:
 
     Attributes:
         dtype: Of the arrays of an op; `compute_dtype` of a paper.
-        precision: `jax_default_matmul_precision`.
+        precision: Of products: `jax_default_matmul_precision` of an op,
+            `matmul_precision` of a paper.
         op: Tolerance of an op, a fraction of the largest element of a leaf.
         paper: Tolerance of a step, a fraction of each value, or of the norm of the
             change of a parameter.
@@ -69,7 +70,9 @@ def op_values(case: Case, dtype: str) -> dict[str, np.ndarray]:
     return {k: np.asarray(v, np.float64) for k, v in evaluate(case, dtype).items()}
 
 
-def paper_values(paper: Paper, dtype: str, double: bool = False) -> dict[str, Any]:
+def paper_values(
+    paper: Paper, dtype: str, precision: str, double: bool = False
+) -> dict[str, Any]:
     """Returns metrics of two training steps, and the change of the parameters.
 
     A change of n numbers is stored as its norm and `SKETCHES` inner products with
@@ -78,9 +81,10 @@ def paper_values(paper: Paper, dtype: str, double: bool = False) -> dict[str, An
     Args:
         paper: The paper.
         dtype: "float32" or "bfloat16".
+        precision: Of the model's products.
         double: Compute in float64, which must be enabled.
     """
-    made = build_step(paper, dtype, SGD)
+    made = build_step(paper, dtype, precision, SGD)
     state, batch = made.state, made.batch
     if double:
         state, batch = as_double(state), as_double(batch)
@@ -178,8 +182,7 @@ def compare_paper(paper: Paper, variant: Variant, stored: Mapping[str, Any]) -> 
     """
     if f"paper {paper.name}" not in stored:
         raise NotHere("without stored values; write them with --write_reference")
-    with jax.default_matmul_precision(variant.precision):
-        found = paper_values(paper, variant.dtype)
+    found = paper_values(paper, variant.dtype, variant.precision)
     return compare(found, stored[f"paper {paper.name}"], variant.paper)
 
 
@@ -195,7 +198,7 @@ def write_reference(
             values[f"op {case.name}|{name}"] = x.astype(np.float32)
         print(case.name, flush=True)
     for paper in papers:
-        for name, x in paper_values(paper, "float32", double=True).items():
+        for name, x in paper_values(paper, "float32", "highest", True).items():
             values[f"paper {paper.name}|{name}"] = x.astype(np.float32)
         print(paper.name, flush=True)
     np.savez_compressed(path, **values)

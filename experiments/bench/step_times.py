@@ -26,7 +26,7 @@ HALVINGS = 3
 
 
 def measure_step(
-    paper: Paper, dtype: str, profile: Path | None = None
+    paper: Paper, dtype: str, precision: str, profile: Path | None = None
 ) -> dict[str, Any]:
     """Returns the figures of a training step of a paper.
 
@@ -36,12 +36,14 @@ def measure_step(
     Args:
         paper: The paper.
         dtype: "float32" or "bfloat16".
+        precision: Of the model's products.
         profile: Folder for a trace of three steps; None for none.
     """
     too_large = []
     while True:
         try:
-            return _figures(paper, dtype, profile) | {"too_large": too_large}
+            figures = _figures(paper, dtype, precision, profile)
+            return figures | {"too_large": too_large}
         except Exception as error:
             half, odd = divmod(paper.batch_size, 2)
             last = odd or half % jax.device_count() or len(too_large) == HALVINGS
@@ -54,10 +56,12 @@ def measure_step(
         jax.clear_caches()
 
 
-def _figures(paper: Paper, dtype: str, profile: Path | None) -> dict[str, Any]:
+def _figures(
+    paper: Paper, dtype: str, precision: str, profile: Path | None
+) -> dict[str, Any]:
     """Returns the figures of a training step at one batch size."""
     before = peak_bytes()
-    made = build_step(paper, dtype)
+    made = build_step(paper, dtype, precision)
     executor = made.parts.executor
     state = jax.device_put(made.state, executor.replicated)
     batch = executor.put(made.batch, train=True)
@@ -94,7 +98,8 @@ def _figures(paper: Paper, dtype: str, profile: Path | None) -> dict[str, Any]:
     macs = count_macs_per_example(made.parts.model, made.state.variables, made.batch)
     figures["examples_per_s"] = paper.batch_size / figures["seconds"]
     figures["forward_macs_per_example"] = macs.total
-    figures["mfu"] = _utilization(macs.total, figures["examples_per_s"], dtype)
+    peak = peak_flops(jax.devices()[0].device_kind, dtype, precision)
+    figures["mfu"] = _utilization(macs.total, figures["examples_per_s"], peak)
     return figures
 
 
@@ -108,9 +113,8 @@ def _costs(compiled: Any) -> dict[str, float | None]:
     }
 
 
-def _utilization(macs: int, examples_per_s: float, dtype: str) -> float | None:
+def _utilization(macs: int, examples_per_s: float, peak: float | None) -> float | None:
     """Returns the fraction of the peak; a backward pass counts as two forward ones."""
-    peak = peak_flops(jax.devices()[0].device_kind, dtype)
     if peak is None:
         return None
     return 6 * macs * examples_per_s / (peak * jax.device_count())

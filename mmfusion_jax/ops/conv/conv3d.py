@@ -1,8 +1,9 @@
 """3D convolutions over clips (b s h w c), kernels DHWIO, that are fast on CPU too.
 
 XLA's 3D and grouped convolutions are slow on CPU, so each function has a separate CPU
-implementation. It is selected at lowering: the same function, traced once, is an
-ordinary convolution on an accelerator. Kernels have one layout throughout.
+implementation. It is selected at lowering: the same function, traced once, is one of
+XLA's convolutions on an accelerator, on TPU with neighboring groups merged. Kernels
+have one layout throughout.
 """
 
 import functools
