@@ -15,8 +15,9 @@ from mmfusion_jax.analysis.compiled import (
     find_collectives,
     roofline,
 )
-from mmfusion_jax.analysis.cost import Product, find_products
+from mmfusion_jax.analysis.cost import Product, count_macs, find_products
 from mmfusion_jax.errors import ConfigError, MissingDependencyError
+from mmfusion_jax.ops.custom_gradient import with_backward
 from mmfusion_jax.training import topology
 from mmfusion_jax.training.topology import CHIPS, TOPOLOGIES, Topology, find_topology
 
@@ -94,7 +95,8 @@ def cost(function, *shapes, count=2):
         out_shardings=whole,
         donate_argnums=0,
     )
-    shapes = [jax.ShapeDtypeStruct(s, float) for s in shapes]
+    dtype = jax.dtypes.canonicalize_dtype(float)
+    shapes = [jax.ShapeDtypeStruct(s, dtype) for s in shapes]
     devices = tuple(jax.devices()[:count])
     return compile_step(compiled, shapes, Topology("two", "cpu", None, devices))
 
@@ -125,6 +127,30 @@ def test_every_device_of_a_shard_map_counts():
     )
     found = cost(function, (8, 8), (16, 8))
     assert found.flops == 2 * (8 * 8 * 8 + 8 * 8 * 8)
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_a_backward_pass_that_adds_over_devices_counts(check_vma):
+    """Forward x w, backward dy w^T and x^T dy: three of 16 x 8 x 8."""
+    product = with_backward(
+        jnp.matmul,
+        lambda arguments, _, dy: (
+            dy @ arguments[1].T,
+            jax.lax.psum(arguments[0].T @ dy, "data"),
+        ),
+    )
+    loss = lambda w, x: jax.lax.psum(jnp.sum(product(x, w) ** 2), "data")
+    gradients = jax.shard_map(
+        jax.grad(loss, (0, 1)),
+        mesh=mesh_of(2),
+        in_specs=(P(), P("data")),
+        out_specs=(P("data"), P("data")),
+        check_vma=check_vma,
+    )
+    assert count_macs(gradients, jnp.ones((8, 8)), jnp.ones((16, 8))).total == (
+        3 * 16 * 8 * 8
+    )
 
 
 def test_what_a_step_must_not_have_is_found():

@@ -5,6 +5,7 @@ import pytest
 import small_configs
 
 from mmfusion_jax.analysis.compiled import CompiledStep, compile_step
+from mmfusion_jax.analysis.cost import find_products
 from mmfusion_jax.commands import compile_for
 from mmfusion_jax.config import build, build_data
 from mmfusion_jax.config.load import load_config
@@ -93,6 +94,23 @@ def test_the_config_of_digits(paper, topology):
     config.data.batch_size = BATCH
     spec = resolve(config)
     check(paper, spec, build_data.describe_dataset(spec, 0), topology)
+
+
+def test_products_are_the_same_however_devices_share_them():
+    """The backward pass of batch norm adds over the devices."""
+    assert macs("shard_map") == macs("jit") > 0
+
+
+def macs(parallel: str) -> int:
+    """MACs of the training step of CFN-SR on two devices of this process."""
+    spec = resolve(small_configs.small("cfn_sr", **{"data.batch_size": BATCH}))
+    data = small_configs.digits(count=BATCH)
+    executor = Executor(parallel, topology=tuple(jax.devices()[:2]))
+    parts = build.build_components(spec, data, 1, executor)
+    batch = build_data.build_pipeline(spec, data, 0).dummy_batch()
+    step, arguments = compile_for.step_calls(parts, batch)["train"]
+    products = find_products(step.trace(*arguments).jaxpr.jaxpr, "cuda")
+    return sum(product.macs for product in products)
 
 
 @pytest.mark.ci
