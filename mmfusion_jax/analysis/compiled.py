@@ -39,7 +39,7 @@ FLOAT32_COST = {
 
 WHICH = "|".join(sorted(COLLECTIVES, key=len, reverse=True))
 # An asynchronous collective is two operations, -start and -done, of which one counts.
-COLLECTIVE = re.compile(rf" = (.+?) ({WHICH})(-start)?\(")
+COLLECTIVE = re.compile(rf" = (.+?) ({WHICH})(-start)?\((?:.*?channel_id=(\d+))?")
 ARRAY = re.compile(r"\b(pred|[a-z]+\d+\w*)\[([\d,<=]*)\]")
 CALLBACK = re.compile(
     r'custom_call_target="[^"]*callback[^"]*"|stablehlo\.custom_call @\w*callback'
@@ -104,7 +104,7 @@ class CompiledStep:
         bytes_accessed: Bytes that are read from and written to memory, the body of a
             loop counted once; None if lowered only.
         products: Such as "float32 highest" -> number of products.
-        collectives: Kind -> number of operations.
+        collectives: Kind -> number; see `find_collectives`.
         collective_bytes: Size of their results.
         loops: Number of loops.
         float64, dynamic_shapes, host_callbacks: Number of such operations.
@@ -151,7 +151,7 @@ def compile_step(step: Any, args: Sequence[Any], topology: Topology) -> Compiled
     took = time.perf_counter() - begun
     text = (compiled or lowered).as_text()
     products = find_products(traced.jaxpr.jaxpr, topology.platform)
-    moved = find_collectives(text)
+    moved = find_collectives(text, topology.platform)
     memory = _memory(compiled, topology.chip)
     accessed = _bytes_accessed(compiled)
     return CompiledStep(
@@ -176,14 +176,25 @@ def compile_step(step: Any, args: Sequence[Any], topology: Topology) -> Compiled
     )
 
 
-def find_collectives(text: str) -> list[tuple[str, int]]:
-    """Returns the kind and the size in bytes of every collective of an HLO text."""
-    return [
+def find_collectives(text: str, platform: str = "") -> list[tuple[str, int]]:
+    """Returns the kind and the size in bytes of every collective of an HLO text.
+
+    The compiler of a TPU can write a collective as several pieces, between which it
+    computes; they have one channel, and count once. Other compilers can give one
+    channel to all collectives, and then each counts.
+
+    Args:
+        text: Of the compiled program of one device.
+        platform: JAX's name of the platform that it is compiled for.
+    """
+    found: dict[Any, tuple[str, int]] = {}
+    for i, (shape, kind, start, channel) in enumerate(COLLECTIVE.findall(text)):
         # The result of a -start is a tuple of operands and results, but that of an
         # all-reduce has the results only.
-        (kind, _size(shape, with_operands=bool(start) and kind != "all-reduce"))
-        for shape, kind, start in COLLECTIVE.findall(text)
-    ]
+        size = _size(shape, with_operands=bool(start) and kind != "all-reduce")
+        piece = platform == "tpu" and channel
+        found.setdefault((kind, channel) if piece else i, (kind, size))
+    return [*found.values()]
 
 
 def roofline(

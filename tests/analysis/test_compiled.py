@@ -43,6 +43,22 @@ def test_collectives_of_a_text():
     ]
 
 
+PIECES = """\
+  %a = f32[8,4]{1,0} all-gather(%x), channel_id=15, dimensions={0}
+  %b = f32[8,4]{1,0:S(1)} all-gather(%y), channel_id=15, dimensions={0}
+  %c = f32[8]{0} all-reduce(%y), channel_id=15, to_apply=%add
+  %d = f32[8]{0} all-reduce(%z), channel_id=16, to_apply=%add
+  %e = f32[8]{0} all-reduce(%z), to_apply=%add
+  %f = f32[8]{0} all-reduce(%z), to_apply=%add
+"""
+
+
+def test_a_tpu_has_one_channel_for_the_pieces_of_a_collective():
+    gather, total = ("all-gather", 4 * 8 * 4), ("all-reduce", 4 * 8)
+    assert find_collectives(PIECES, "tpu") == [gather, *[total] * 4]
+    assert find_collectives(PIECES, "cpu") == [gather] * 2 + [total] * 4
+
+
 def test_roofline_by_hand():
     products = [
         Product("a", 3 * 10**12, "bfloat16", "highest"),
