@@ -29,13 +29,14 @@ COLLECTIVES = (
 )
 """Operations of XLA that move data between chips."""
 
-# A TPU computes float32 in one, three or six bfloat16 passes. NVIDIA computes TF32 at
-# half of the bfloat16 rate, and float32 at a sixteenth (A100) or fifteenth (H100).
+# A TPU computes such a product in one or three bfloat16 passes, NVIDIA in TF32, at half
+# of the bfloat16 rate.
 FLOAT32_COST = {
-    "tpu": {"default": 1, "high": 3, "highest": 6},
-    "cuda": {"default": 2, "high": 2, "highest": 16},
+    "tpu": {"default": 1, "high": 3},
+    "cuda": {"default": 2, "high": 2},
 }
-"""Platform -> precision -> time of a float32 product relative to a bfloat16 one."""
+"""Platform -> precision below "highest" -> time of a float32 product relative to a
+bfloat16 one."""
 
 WHICH = "|".join(sorted(COLLECTIVES, key=len, reverse=True))
 # An asynchronous collective is two operations, -start and -done, of which one counts.
@@ -81,13 +82,14 @@ class Roofline:
         compute: All products at the peak rate of the chip.
         memory: All bytes accessed at the bandwidth of the HBM; None if not known.
         interconnect: All collectives at the bandwidth between chips.
-        bound: The largest: "compute", "memory" or "interconnect".
+        bound: The largest: "compute", "memory" or "interconnect"; None if that of the
+            memory is not known.
     """
 
     compute: float
     memory: float | None
     interconnect: float
-    bound: str
+    bound: str | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,7 +102,8 @@ class CompiledStep:
         problem: Why it does not fit, as the compiler reports it; "" if it does.
         memory: Memory; None if it does not fit or was lowered only.
         flops: Floating-point operations of all products, 2 per multiply-accumulate, as
-            the equations define them; those of loops in every iteration.
+            the equations define them; those of loops in every iteration. For a TPU,
+            grouped convolutions as merged for it, with their zeros.
         bytes_accessed: Bytes that are read from and written to memory, the body of a
             loop counted once; None if lowered only.
         products: Such as "float32 highest" -> number of products.
@@ -206,7 +209,7 @@ def roofline(
 ) -> Roofline:
     """Returns lower bounds of the time of a step.
 
-    float32 products take longer than bfloat16 ones by `FLOAT32_COST`. In a ring of n
+    float32 products take longer than bfloat16 ones, see `FLOAT32_COST`. In a ring of n
     chips each one sends (n - 1) / n of the result of an all-gather, and twice as much
     of that of an all-reduce.
 
@@ -217,20 +220,25 @@ def roofline(
         bytes_accessed: Of one chip.
         collectives: Kind and size in bytes, of one chip.
     """
-    cost = FLOAT32_COST[chip.platform]
-    times_bfloat16 = lambda p: cost.get(p.precision, 1) if p.dtype == "float32" else 1
-    work = 2 * sum(p.macs * times_bfloat16(p) for p in products)
     sent = sum(size * (2 if kind == "all-reduce" else 1) for kind, size in collectives)
     times = {
-        "compute": work / count / chip.flops,
+        "compute": sum(2 * p.macs / _rate(chip, p) for p in products) / count,
         "memory": (bytes_accessed or 0.0) / chip.bandwidth,
         # Half of the published bandwidth: a chip sends in one direction.
         "interconnect": sent * (count - 1) / count / (chip.interconnect / 2),
     }
-    bound = max(times, key=lambda name: times[name])
     if bytes_accessed is None:
-        return Roofline(times["compute"], None, times["interconnect"], bound)
-    return Roofline(**times, bound=bound)
+        return Roofline(times["compute"], None, times["interconnect"], None)
+    return Roofline(**times, bound=max(times, key=lambda name: times[name]))
+
+
+def _rate(chip: Chip, product: Product) -> float:
+    """Returns the peak rate of a product, in operations per second."""
+    if product.dtype != "float32":
+        return chip.flops
+    if product.precision == "highest":
+        return chip.float32_flops
+    return chip.flops / FLOAT32_COST[chip.platform].get(product.precision, 1)
 
 
 def _count(names: Any) -> dict[str, int]:
