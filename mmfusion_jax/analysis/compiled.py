@@ -29,17 +29,18 @@ COLLECTIVES = (
 )
 """Operations of XLA that move data between chips."""
 
-# A TPU computes float32 in one, three or six bfloat16 passes. NVIDIA computes TF32 at
-# half of the bfloat16 rate, and float32 at a sixteenth (A100) or fifteenth (H100).
+# A TPU computes such a product in one or three bfloat16 passes, NVIDIA in TF32, at half
+# of the bfloat16 rate.
 FLOAT32_COST = {
-    "tpu": {"default": 1, "high": 3, "highest": 6},
-    "cuda": {"default": 2, "high": 2, "highest": 16},
+    "tpu": {"default": 1, "high": 3},
+    "cuda": {"default": 2, "high": 2},
 }
-"""Platform -> precision -> time of a float32 product relative to a bfloat16 one."""
+"""Platform -> precision below "highest" -> time of a float32 product relative to a
+bfloat16 one."""
 
 WHICH = "|".join(sorted(COLLECTIVES, key=len, reverse=True))
 # An asynchronous collective is two operations, -start and -done, of which one counts.
-COLLECTIVE = re.compile(rf" = (.+?) ({WHICH})(-start)?\(")
+COLLECTIVE = re.compile(rf" = (.+?) ({WHICH})(-start)?\((?:.*?channel_id=(\d+))?")
 ARRAY = re.compile(r"\b(pred|[a-z]+\d+\w*)\[([\d,<=]*)\]")
 CALLBACK = re.compile(
     r'custom_call_target="[^"]*callback[^"]*"|stablehlo\.custom_call @\w*callback'
@@ -81,13 +82,14 @@ class Roofline:
         compute: All products at the peak rate of the chip.
         memory: All bytes accessed at the bandwidth of the HBM; None if not known.
         interconnect: All collectives at the bandwidth between chips.
-        bound: The largest: "compute", "memory" or "interconnect".
+        bound: The largest: "compute", "memory" or "interconnect"; None if that of the
+            memory is not known.
     """
 
     compute: float
     memory: float | None
     interconnect: float
-    bound: str
+    bound: str | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,11 +102,12 @@ class CompiledStep:
         problem: Why it does not fit, as the compiler reports it; "" if it does.
         memory: Memory; None if it does not fit or was lowered only.
         flops: Floating-point operations of all products, 2 per multiply-accumulate, as
-            the equations define them; those of loops in every iteration.
+            the equations define them; those of loops in every iteration. For a TPU,
+            grouped convolutions as merged for it, with their zeros.
         bytes_accessed: Bytes that are read from and written to memory, the body of a
             loop counted once; None if lowered only.
         products: Such as "float32 highest" -> number of products.
-        collectives: Kind -> number of operations.
+        collectives: Kind -> number; see `find_collectives`.
         collective_bytes: Size of their results.
         loops: Number of loops.
         float64, dynamic_shapes, host_callbacks: Number of such operations.
@@ -151,7 +154,7 @@ def compile_step(step: Any, args: Sequence[Any], topology: Topology) -> Compiled
     took = time.perf_counter() - begun
     text = (compiled or lowered).as_text()
     products = find_products(traced.jaxpr.jaxpr, topology.platform)
-    moved = find_collectives(text)
+    moved = find_collectives(text, topology.platform)
     memory = _memory(compiled, topology.chip)
     accessed = _bytes_accessed(compiled)
     return CompiledStep(
@@ -176,14 +179,25 @@ def compile_step(step: Any, args: Sequence[Any], topology: Topology) -> Compiled
     )
 
 
-def find_collectives(text: str) -> list[tuple[str, int]]:
-    """Returns the kind and the size in bytes of every collective of an HLO text."""
-    return [
+def find_collectives(text: str, platform: str = "") -> list[tuple[str, int]]:
+    """Returns the kind and the size in bytes of every collective of an HLO text.
+
+    The compiler of a TPU can write a collective as several pieces, between which it
+    computes; they have one channel, and count once. Other compilers can give one
+    channel to all collectives, and then each counts.
+
+    Args:
+        text: Of the compiled program of one device.
+        platform: JAX's name of the platform that it is compiled for.
+    """
+    found: dict[Any, tuple[str, int]] = {}
+    for i, (shape, kind, start, channel) in enumerate(COLLECTIVE.findall(text)):
         # The result of a -start is a tuple of operands and results, but that of an
         # all-reduce has the results only.
-        (kind, _size(shape, with_operands=bool(start) and kind != "all-reduce"))
-        for shape, kind, start in COLLECTIVE.findall(text)
-    ]
+        size = _size(shape, with_operands=bool(start) and kind != "all-reduce")
+        piece = platform == "tpu" and channel
+        found.setdefault((kind, channel) if piece else i, (kind, size))
+    return [*found.values()]
 
 
 def roofline(
@@ -195,7 +209,7 @@ def roofline(
 ) -> Roofline:
     """Returns lower bounds of the time of a step.
 
-    float32 products take longer than bfloat16 ones by `FLOAT32_COST`. In a ring of n
+    float32 products take longer than bfloat16 ones, see `FLOAT32_COST`. In a ring of n
     chips each one sends (n - 1) / n of the result of an all-gather, and twice as much
     of that of an all-reduce.
 
@@ -206,20 +220,25 @@ def roofline(
         bytes_accessed: Of one chip.
         collectives: Kind and size in bytes, of one chip.
     """
-    cost = FLOAT32_COST[chip.platform]
-    times_bfloat16 = lambda p: cost.get(p.precision, 1) if p.dtype == "float32" else 1
-    work = 2 * sum(p.macs * times_bfloat16(p) for p in products)
     sent = sum(size * (2 if kind == "all-reduce" else 1) for kind, size in collectives)
     times = {
-        "compute": work / count / chip.flops,
+        "compute": sum(2 * p.macs / _rate(chip, p) for p in products) / count,
         "memory": (bytes_accessed or 0.0) / chip.bandwidth,
         # Half of the published bandwidth: a chip sends in one direction.
         "interconnect": sent * (count - 1) / count / (chip.interconnect / 2),
     }
-    bound = max(times, key=lambda name: times[name])
     if bytes_accessed is None:
-        return Roofline(times["compute"], None, times["interconnect"], bound)
-    return Roofline(**times, bound=bound)
+        return Roofline(times["compute"], None, times["interconnect"], None)
+    return Roofline(**times, bound=max(times, key=lambda name: times[name]))
+
+
+def _rate(chip: Chip, product: Product) -> float:
+    """Returns the peak rate of a product, in operations per second."""
+    if product.dtype != "float32":
+        return chip.flops
+    if product.precision == "highest":
+        return chip.float32_flops
+    return chip.flops / FLOAT32_COST[chip.platform].get(product.precision, 1)
 
 
 def _count(names: Any) -> dict[str, int]:

@@ -131,7 +131,7 @@ def count_macs(function: Callable[..., Any], *args: Any) -> Macs:
     jaxpr = jax.make_jaxpr(function)(*args)
     components: collections.Counter[str] = collections.Counter()
     open_loops = 0
-    for found in _products(jaxpr.jaxpr, "", ""):
+    for found in _products(jaxpr.jaxpr, _Place()):
         if found is None:
             open_loops += 1
             continue
@@ -147,7 +147,7 @@ def find_products(jaxpr: core.Jaxpr, platform: str = "") -> list[Product]:
         platform: Of a function with an implementation for each platform, the one for
             this platform counts; "" for the default.
     """
-    return [p for p in _products(jaxpr, "", platform) if p is not None]
+    return [p for p in _products(jaxpr, _Place(platform)) if p is not None]
 
 
 def count_macs_per_example(model: Model, variables: PyTree, batch: Batch) -> Macs:
@@ -217,27 +217,47 @@ def compiled_memory(compiled: Any) -> StepMemory:
     return StepMemory(*sizes, peak=sum(sizes) - found.alias_size_in_bytes)
 
 
-def _products(
-    jaxpr: core.Jaxpr, prefix: str, platform: str
-) -> Iterator[Product | None]:
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where a jaxpr is.
+
+    Attributes:
+        platform: Of an implementation for each platform, the one that counts.
+        path: Of the module whose equation contains the jaxpr. Modules are scopes of
+            the name stack, which starts anew in every jaxpr.
+        axes: Name -> size of the axes of devices around it.
+    """
+
+    platform: str = ""
+    path: str = ""
+    axes: Mapping[Any, int] = dataclasses.field(default_factory=dict)
+
+    def within(self, equation: Any) -> "_Place":
+        """Returns the place of what an equation contains."""
+        path = "/".join(filter(None, (self.path, str(equation.source_info.name_stack))))
+        axes = self.axes
+        if equation.primitive.name == "shard_map":
+            axes = {**axes, **equation.params["mesh"].shape}
+        return _Place(self.platform, path, axes)
+
+
+def _products(jaxpr: core.Jaxpr, place: _Place) -> Iterator[Product | None]:
     """Yields every product; None before those of an open loop."""
     for equation in jaxpr.eqns:
-        path = "/".join(filter(None, (prefix, str(equation.source_info.name_stack))))
-        # Modules are scopes of the name stack. Inner jaxprs have a stack that starts
-        # anew, hence the prefix.
+        inside = place.within(equation)
         name, params = equation.primitive.name, equation.params
         if name in MACS:
-            yield _product(equation, path, MACS[name](equation))
+            yield _product(equation, inside.path, MACS[name](equation))
         elif name == "cond":
-            yield from _branch(params, path, platform)
-        elif (closed := derivative_jaxpr(equation)) is not None:
-            yield from _products(closed.jaxpr, path, platform)
+            yield from _branch(params, inside)
+        elif (closed := derivative_jaxpr(equation, inside.axes)) is not None:
+            yield from _products(closed.jaxpr, inside)
         else:
             times = _repetitions(name, params)
             # Calls, custom derivatives, checkpoints and loops alike: whatever jaxpr an
             # equation contains.
             for inner in _jaxprs(params):
-                found = list(_products(inner, path, platform))
+                found = list(_products(inner, inside))
                 if is_open := name == "while" and bool(found):
                     yield None
                 for one in found:
@@ -277,14 +297,14 @@ def _component(path: str) -> str:
     return next((name for name in inner if name != model), "model")
 
 
-def _branch(
-    params: Mapping[str, Any], path: str, platform: str
-) -> Iterator[Product | None]:
+def _branch(params: Mapping[str, Any], place: _Place) -> Iterator[Product | None]:
     """Yields the products of the branch of a `cond` that counts."""
     platforms = params.get("branches_platforms")
-    branches = [list(_products(b.jaxpr, path, platform)) for b in params["branches"]]
+    branches = [list(_products(b.jaxpr, place)) for b in params["branches"]]
     if platforms:  # the default has no platform and comes last
-        named = (i for i, names in enumerate(platforms) if platform in (names or ()))
+        named = (
+            i for i, names in enumerate(platforms) if place.platform in (names or ())
+        )
         yield from branches[next(named, -1)]
     else:
         size = lambda found: sum(one.macs for one in found if one)

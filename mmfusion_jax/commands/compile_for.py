@@ -70,7 +70,7 @@ def compile_for(spec: ExperimentSpec, name: str) -> CompileReport:
             "C10",
             f"--compile_for={shown(name)} cannot compile the step of "
             "--config.parallel=pmap, which has no form for devices of a topology.",
-            "--config.parallel=jit",
+            "--config.parallel=shard_map, or jit",
         )
     data = build_data.describe_dataset(spec, build_data.fold_numbers(spec)[0])
     pipeline = build_data.build_pipeline(spec, data, seed=0)
@@ -143,9 +143,10 @@ def _compiler(topology: Topology) -> dict[str, str]:
 def show(found: CompileReport) -> None:
     """Prints a report as a table."""
     console = Console(highlight=False, markup=False)
+    chips = "1 chip" if found.chips == 1 else f"{found.chips:d} chips"
     console.print(
         f"{shown_name(found.model)} on {shorten(found.data)}, batch "
-        f"{found.batch_size:d} on {found.chips:d} x {shown_name(found.topology)}, "
+        f"{found.batch_size:d} on {shown_name(found.topology)} ({chips}), "
         f"{shown_name(found.config['compute_dtype'])}; nothing was run"
     )
     table = Table("of one chip")
@@ -186,8 +187,9 @@ def _rows(step: CompiledStep, batch_size: int) -> Iterator[tuple[str, str]]:
             f"at least, {shown_name(name)}",
             DASH if value is None else _duration(value),
         )
-    yield "bound", bounds.bound if bounds else DASH
-    slowest = bounds and max(bounds.compute, bounds.memory or 0, bounds.interconnect)
+    bound = bounds and bounds.bound
+    yield "bound", bound or DASH
+    slowest = getattr(bounds, bound) if bound else 0
     yield "examples/s at most", f"{batch_size / slowest:,.0f}" if slowest else DASH
 
 

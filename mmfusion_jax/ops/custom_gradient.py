@@ -7,7 +7,7 @@ its transpose, which leaves both modes, `vmap` and higher orders.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -216,7 +216,7 @@ def _compute(
     return [g.astype(a.dtype) for g, a in zip(gradients, avals[0], strict=True)]
 
 
-def derivative_jaxpr(equation: Any) -> Any:
+def derivative_jaxpr(equation: Any, axes: Mapping[Any, int] | None = None) -> Any:
     """Returns the jaxpr of a derivative of `with_backward`; None for other equations.
 
     Such an equation has functions instead of a jaxpr, which are traced when it is
@@ -224,11 +224,14 @@ def derivative_jaxpr(equation: Any) -> Any:
 
     Args:
         equation: An equation of a jaxpr.
+        axes: Name -> size of the axes of devices around it, such as those of a
+            `shard_map`, which its functions may add over.
     """
     if equation.primitive is not _linear:
         return None
     shapes = [jax.ShapeDtypeStruct(x.aval.shape, x.aval.dtype) for x in equation.invars]
-    return jax.make_jaxpr(functools.partial(_compute, **equation.params))(*shapes)
+    function = functools.partial(_compute, **equation.params)
+    return jax.make_jaxpr(function, axis_env=[*(axes or {}).items()])(*shapes)
 
 
 def _abstract(*_: Any, transposed: bool, avals: Any, **__: Any) -> list[Any]:

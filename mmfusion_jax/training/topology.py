@@ -27,6 +27,7 @@ class Chip:
     Attributes:
         platform: JAX's name for lowering, "tpu" or "cuda".
         flops: Products and sums of a dense bfloat16 product, per second.
+        float32_flops: Those of a dense float32 product at the precision "highest".
         memory: HBM that a program can use, in bytes.
         bandwidth: Of the HBM, bytes per second.
         interconnect: Bytes per second to other chips, both directions together.
@@ -34,20 +35,22 @@ class Chip:
 
     platform: str
     flops: float
+    float32_flops: float
     memory: float
     bandwidth: float
     interconnect: float
 
 
 # TPU: https://docs.cloud.google.com/tpu/docs/v5e, v5p and v6e; the memory is what
-# libtpu names when a program needs more. NVIDIA: data sheets of H100 SXM and A100 SXM
-# 80 GB, without sparsity; the interconnect is NVLink.
+# libtpu names when a program needs more; a float32 product is six bfloat16 ones.
+# NVIDIA: data sheets of H100 SXM and A100 SXM 80 GB, without sparsity; the interconnect
+# is NVLink.
 CHIPS = {
-    "v5e": Chip("tpu", 197 * TERA, 15.75 * GIB, 819 * GB, 400 * GB),
-    "v5p": Chip("tpu", 459 * TERA, 95.74 * GIB, 2765 * GB, 1200 * GB),
-    "v6e": Chip("tpu", 918 * TERA, 31.25 * GIB, 1640 * GB, 800 * GB),
-    "a100": Chip("cuda", 312 * TERA, 80 * GB, 2039 * GB, 600 * GB),
-    "h100": Chip("cuda", 989 * TERA, 80 * GB, 3350 * GB, 900 * GB),
+    "v5e": Chip("tpu", 197 * TERA, 197 / 6 * TERA, 15.75 * GIB, 819 * GB, 400 * GB),
+    "v5p": Chip("tpu", 459 * TERA, 459 / 6 * TERA, 95.74 * GIB, 2765 * GB, 1200 * GB),
+    "v6e": Chip("tpu", 918 * TERA, 918 / 6 * TERA, 31.25 * GIB, 1640 * GB, 800 * GB),
+    "a100": Chip("cuda", 312 * TERA, 19.5 * TERA, 80 * GB, 2039 * GB, 600 * GB),
+    "h100": Chip("cuda", 989 * TERA, 67 * TERA, 80 * GB, 3350 * GB, 900 * GB),
 }
 """Name -> chip."""
 

@@ -15,8 +15,9 @@ from mmfusion_jax.analysis.compiled import (
     find_collectives,
     roofline,
 )
-from mmfusion_jax.analysis.cost import Product, find_products
+from mmfusion_jax.analysis.cost import Product, count_macs, find_products
 from mmfusion_jax.errors import ConfigError, MissingDependencyError
+from mmfusion_jax.ops.custom_gradient import with_backward
 from mmfusion_jax.training import topology
 from mmfusion_jax.training.topology import CHIPS, TOPOLOGIES, Topology, find_topology
 
@@ -42,6 +43,22 @@ def test_collectives_of_a_text():
     ]
 
 
+PIECES = """\
+  %a = f32[8,4]{1,0} all-gather(%x), channel_id=15, dimensions={0}
+  %b = f32[8,4]{1,0:S(1)} all-gather(%y), channel_id=15, dimensions={0}
+  %c = f32[8]{0} all-reduce(%y), channel_id=15, to_apply=%add
+  %d = f32[8]{0} all-reduce(%z), channel_id=16, to_apply=%add
+  %e = f32[8]{0} all-reduce(%z), to_apply=%add
+  %f = f32[8]{0} all-reduce(%z), to_apply=%add
+"""
+
+
+def test_a_tpu_has_one_channel_for_the_pieces_of_a_collective():
+    gather, total = ("all-gather", 4 * 8 * 4), ("all-reduce", 4 * 8)
+    assert find_collectives(PIECES, "tpu") == [gather, *[total] * 4]
+    assert find_collectives(PIECES, "cpu") == [gather] * 2 + [total] * 4
+
+
 def test_roofline_by_hand():
     products = [
         Product("a", 3 * 10**12, "bfloat16", "highest"),
@@ -55,7 +72,31 @@ def test_roofline_by_hand():
     assert bounds.bound == "memory"
     alone = roofline(CHIPS["v5e"], 1, products, 1.0, moved)
     assert (alone.interconnect, alone.bound) == (0, "compute")
-    assert roofline(CHIPS["h100"], 1, products, None, []).memory is None
+
+
+def test_no_bound_is_named_where_the_bytes_are_not_known():
+    products = [Product("a", 10**12, "float32", "highest")]
+    bounds = roofline(CHIPS["h100"], 1, products, None, [])
+    assert (bounds.memory, bounds.bound) == (None, None)
+    assert bounds.compute > 0
+
+
+@pytest.mark.parametrize(
+    ("chip", "precision", "teraflops"),
+    [
+        ("h100", "highest", 67),
+        ("h100", "default", 989 / 2),
+        ("a100", "highest", 19.5),
+        ("a100", "high", 312 / 2),
+        ("v5e", "highest", 197 / 6),
+        ("v5e", "high", 197 / 3),
+        ("v5e", "default", 197),
+    ],
+)
+def test_the_peak_rate_of_float32_products(chip, precision, teraflops):
+    products = [Product("a", 10**12, "float32", precision)]
+    bounds = roofline(CHIPS[chip], 1, products, 1.0, [])
+    assert bounds.compute == pytest.approx(2 / teraflops)
 
 
 def test_products_of_a_platform():
@@ -94,7 +135,8 @@ def cost(function, *shapes, count=2):
         out_shardings=whole,
         donate_argnums=0,
     )
-    shapes = [jax.ShapeDtypeStruct(s, float) for s in shapes]
+    dtype = jax.dtypes.canonicalize_dtype(float)
+    shapes = [jax.ShapeDtypeStruct(s, dtype) for s in shapes]
     devices = tuple(jax.devices()[:count])
     return compile_step(compiled, shapes, Topology("two", "cpu", None, devices))
 
@@ -127,6 +169,30 @@ def test_every_device_of_a_shard_map_counts():
     assert found.flops == 2 * (8 * 8 * 8 + 8 * 8 * 8)
 
 
+@pytest.mark.versions
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_a_backward_pass_that_adds_over_devices_counts(check_vma):
+    """Forward x w, backward dy w^T and x^T dy: three of 16 x 8 x 8."""
+    product = with_backward(
+        jnp.matmul,
+        lambda arguments, _, dy: (
+            dy @ arguments[1].T,
+            jax.lax.psum(arguments[0].T @ dy, "data"),
+        ),
+    )
+    loss = lambda w, x: jax.lax.psum(jnp.sum(product(x, w) ** 2), "data")
+    gradients = jax.shard_map(
+        jax.grad(loss, (0, 1)),
+        mesh=mesh_of(2),
+        in_specs=(P(), P("data")),
+        out_specs=(P("data"), P("data")),
+        check_vma=check_vma,
+    )
+    assert count_macs(gradients, jnp.ones((8, 8)), jnp.ones((16, 8))).total == (
+        3 * 16 * 8 * 8
+    )
+
+
 def test_what_a_step_must_not_have_is_found():
     def calls(state, batch):
         shape = jax.ShapeDtypeStruct((), np.float32)
@@ -143,7 +209,7 @@ def test_a_step_that_is_only_lowered():
     found = compile_step(jax.jit(step, donate_argnums=0), shapes, alone)
     assert (found.memory, found.fits, found.bytes_accessed) == (None, None, None)
     assert (found.flops, found.donated) == (2 * 16 * 8 * 8, 1)
-    assert found.roofline and found.roofline.bound == "compute"
+    assert found.roofline and found.roofline.compute > 0
     with double():
         wide = [jax.ShapeDtypeStruct(s.shape, float) for s in shapes]
         assert compile_step(jax.jit(step), wide, alone).float64 > 0
