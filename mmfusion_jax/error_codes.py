@@ -952,10 +952,12 @@ _CODES = (
         "Training diverged",
         """Consecutive steps had a non-finite loss or gradient. The lines before the
         message show the loss term, the part of the model and the modality. Updates of
-        these steps were skipped, and the weights before them are saved. Lower
-        `--config.optim.learning_rate`, set `--config.optim.clip_norm=1.0`, or look for
-        NaN in the data; `--config.train.max_nonfinite_steps` is the number of such
-        steps that ends a run.""",
+        these steps and of later ones were skipped, and the weights before them are
+        saved; the same command with the same work folder ends at the same step again.
+        Use another folder and lower `--config.optim.learning_rate`, set
+        `--config.optim.clip_norm=1.0`, or look for NaN in the data;
+        `--config.train.max_nonfinite_steps` is the number of such steps that ends a
+        run.""",
     ),
     _code(
         "N02",

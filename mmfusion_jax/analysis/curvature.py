@@ -181,6 +181,10 @@ def term_curvature(
 ) -> TermCurvature:
     """Computes the curvature of each unweighted term, for every module and for "all".
 
+    A term with `mmf.ops.reverse_gradient` has no Hessian: its map is the Jacobian of
+    its gradient, which need not be symmetric, so that the iteration need not converge
+    to an eigenvalue; `residuals` then stay large.
+
     For K terms and m modules it takes K (m + 1) `iterations` Hessian-vector products.
 
     Example:

@@ -36,7 +36,7 @@ from mmfusion_jax.results.gradients_result import (
     ModuleCurvature,
     ModuleGradients,
 )
-from mmfusion_jax.results.json_file import Number, as_read, write_json
+from mmfusion_jax.results.json_file import as_read, write_json
 from mmfusion_jax.runner import provenance
 from mmfusion_jax.runner.experiment import Experiment
 from mmfusion_jax.runner.folds import runs_with_data
@@ -225,12 +225,14 @@ def _curvature_summary(
     for name in modules:
         runs = [one.curvature for one in stats]
         eigenvalues = np.mean([run.eigenvalues[name] for run in runs], axis=0)
+        residuals = np.mean([run.residuals[name] for run in runs], axis=0)
         sharpness = np.mean([run.sharpness[name] for run in runs], axis=0)
         scales = np.mean([one.noise_scales[name] for one in stats], axis=0)
         found[name] = ModuleCurvature(
             named(weights * eigenvalues),
             (weights * sharpness).tolist(),
             named(np.where(np.isfinite(scales), scales, np.nan)),
+            named(np.abs(weights) * residuals),
         )
     return found
 
@@ -283,7 +285,7 @@ def show(result: GradientsResult) -> None:
     console.print(table)
     for title, field in CURVATURE_TABLES.items():
         rows = {
-            name: [getattr(module, field)[term] for term in terms]
+            name: [_shown_curvature(module, field, term) for term in terms]
             for name, module in (result.curvature or {}).items()
         }
         if rows:
@@ -312,13 +314,19 @@ def _norms(result: GradientsResult, terms: list[str]) -> Table:
     return table
 
 
-def _by_term(title: str, terms: list[str], rows: Mapping[str, list[Number]]) -> Table:
+def _shown_curvature(module: ModuleCurvature, field: str, term: str) -> str:
+    """Returns a number; "?" marks an eigenvalue that did not converge."""
+    unsure = field == "eigenvalues" and not module.has_converged(term)
+    return significant(getattr(module, field)[term]) + " ?" * unsure
+
+
+def _by_term(title: str, terms: list[str], rows: Mapping[str, list[str]]) -> Table:
     """Returns a table of numbers, a row per module and a column per term."""
     table = Table("module", title=title, title_justify="left")
     for term in terms:
         table.add_column(shown_name(term), justify="right")
     for name, numbers in rows.items():
-        table.add_row(shown_name(name), *map(significant, numbers))
+        table.add_row(shown_name(name), *numbers)
     return table
 
 

@@ -54,6 +54,8 @@ class TrainingComponents:
         modalities: The modalities that the model reads.
         penalty: Loss term of which the optimizer's weight decay is the gradient.
         balance: Combines the gradients of the loss terms; None adds them.
+        max_nonfinite_steps: Consecutive non-finite steps after which no step changes
+            the weights; None for no limit.
     """
 
     model: Model
@@ -66,6 +68,7 @@ class TrainingComponents:
     modalities: tuple[str, ...]
     penalty: Callable[[PyTree], Array] | None = None
     balance: optax.GradientTransformationExtraArgs | None = None
+    max_nonfinite_steps: int | None = None
 
     def train_step(self, axis: str | None) -> Step:
         """Returns the training step, not compiled.
@@ -84,6 +87,7 @@ class TrainingComponents:
             self.penalty,
             self.balance,
             self.executor.gathered if axis is None else None,
+            self.max_nonfinite_steps,
         )
 
 
@@ -119,6 +123,7 @@ def build_components(
         spec.model.modalities,
         l2_penalty(spec.optimizer),
         build_balance(spec.optimizer.gradient_balance, objective),
+        spec.training.max_nonfinite_steps,
     )
 
 

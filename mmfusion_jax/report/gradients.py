@@ -12,6 +12,7 @@ from mmfusion_jax.results.gradients_result import (
     ModuleCurvature,
     ModuleGradients,
 )
+from mmfusion_jax.results.json_file import Number
 
 
 @dataclass(frozen=True)
@@ -126,15 +127,11 @@ def _curvature(found: Mapping[str, ModuleCurvature], terms: Sequence[str]) -> Cu
         term: {name: abs(one.eigenvalues[term] or 0.0) for name, one in found.items()}
         for term in terms
     }
-    text = lambda value: (
-        formatting.DASH
-        if value is None
-        else formatting.significant(value).replace("-", formatting.MINUS)
-    )
+    text = _signed
     by_term = lambda values: [text(values[term]) for term in terms]
     return Curvature(
         chart=dot_plot(magnitudes, "magnitude of the largest eigenvalue"),
-        eigenvalues=[[name, *by_term(one.eigenvalues)] for name, one in found.items()],
+        eigenvalues=[[name, *_eigenvalues(one, terms)] for name, one in found.items()],
         noise_scales=[
             [name, *by_term(one.noise_scales)] for name, one in found.items()
         ],
@@ -146,6 +143,19 @@ def _curvature(found: Mapping[str, ModuleCurvature], terms: Sequence[str]) -> Cu
             for name, one in found.items()
         },
     )
+
+
+def _eigenvalues(module: ModuleCurvature, terms: Sequence[str]) -> list[str]:
+    """Returns the eigenvalues; "?" marks those that did not converge."""
+    mark = lambda term: "" if module.has_converged(term) else " ?"
+    return [f"{_signed(module.eigenvalues[term])}{mark(term)}" for term in terms]
+
+
+def _signed(value: Number) -> str:
+    """Returns a number with a minus sign; a dash for None."""
+    if value is None:
+        return formatting.DASH
+    return formatting.significant(value).replace("-", formatting.MINUS)
 
 
 def _cosines(result: GradientsResult, terms: Sequence[str]) -> list[Cosines]:

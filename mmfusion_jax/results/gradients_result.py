@@ -1,10 +1,13 @@
 """`gradients.json`: gradients of the loss terms at the selected checkpoints."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mmfusion_jax.results.experiment_result import MeanStd
 from mmfusion_jax.results.json_file import Number, check, names_match
+
+CONVERGED = 0.1
+"""Largest residual of an eigenvalue, as a fraction of it, that is not marked."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,14 @@ class ModuleCurvature:
             term of the row, (K K), in the order of `eigenvalues`.
         noise_scales: Loss term -> gradient noise scale, in examples; None where it is
             infinite, or with one batch.
+        residuals: Loss term -> mean over the runs of |H v - eigenvalue v|, for the unit
+            vector v of the iteration; {} in a file of an earlier version.
     """
 
     eigenvalues: dict[str, Number]
     sharpness: list[list[Number]]
     noise_scales: dict[str, Number]
+    residuals: dict[str, Number] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         k = len(self.eigenvalues)
@@ -59,6 +65,13 @@ class ModuleCurvature:
             len(row) == k for row in self.sharpness
         )
         check(square, "sharpness: not K x K")
+
+    def has_converged(self, term: str) -> bool:
+        """Returns whether the residual is at most 0.1 of the eigenvalue."""
+        value, residual = self.eigenvalues[term], self.residuals.get(term, 0.0)
+        if value is None or residual is None:
+            return False
+        return residual <= CONVERGED * abs(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +109,9 @@ class GradientsResult:
             return
         names_match(self.curvature, self.modules, "curvature")
         for name, module in self.curvature.items():
-            for field in ("eigenvalues", "noise_scales"):
-                names = getattr(module, field)
-                names_match(names, self.terms, f"curvature.{name}.{field}")
+            for kind in ("eigenvalues", "noise_scales"):
+                names = getattr(module, kind)
+                names_match(names, self.terms, f"curvature.{name}.{kind}")
+            if module.residuals:
+                where = f"curvature.{name}.residuals"
+                names_match(module.residuals, self.terms, where)

@@ -108,8 +108,17 @@ class Loop:
         return self.state
 
     def begin(self) -> bool:
-        """Shows the progress; returns whether there are steps to train."""
+        """Shows the progress; returns whether there are steps to train.
+
+        Raises:
+            DivergedError: The state is that of a run that such steps have ended.
+        """
         self.done = int(self.state.step)
+        # From there on no step changes the weights. A run that was killed before it
+        # noticed that ends here, as it would have.
+        skipped = int(self.state.skipped_steps["consecutive"])
+        if skipped >= self.plan.max_nonfinite_steps:
+            raise _diverged(self.done, skipped, "")
         self.logger.start(self.done, self.plan.steps)
         # The untrained model is evaluated and saved, so that every run has a result.
         if self.plan.steps == 0:
@@ -234,15 +243,16 @@ class Loop:
         if not self.clock.compile:
             self.clock.compile = seconds
         elif previous is not None:
-            limit = self.plan.max_nonfinite_steps
-            # The only number that leaves the devices between two log entries: one in as
-            # many steps as end a run, so that is noticed at most that many steps late.
-            if self.done % limit == 0:
-                name = "nonfinite/consecutive_steps"
-                skipped = int(self.fetch({name: previous[name]})[name])
-                self.nonfinite_limit_reached = skipped >= limit
             self.clock.steps.append(seconds)
             self.clock.data_stall += waited
+        limit = self.plan.max_nonfinite_steps
+        # The only number that leaves the devices between two log entries: one in as
+        # many steps as end a run, so that is noticed at most that many steps late. Once
+        # it is at the limit it stays there.
+        if self._pending and self.done % limit == 0:
+            name = "nonfinite/consecutive_steps"
+            skipped = int(self.fetch({name: self._pending[-1][1][name]})[name])
+            self.nonfinite_limit_reached = skipped >= limit
 
     def fetch(self, metrics: Metrics) -> Metrics:
         """Returns the metrics of this run, on the host."""
@@ -281,24 +291,16 @@ class Loop:
         speed = f"  {rate:.0f} examples/s" if recent else ""
         self.logger.progress(step, f"{', '.join(parts)}{speed}")
         self._train_terms = dict(_parts(values))
-        self._abort_if_nonfinite(
-            step, max(int(m["nonfinite/consecutive_steps"]) for _, m in fetched)
-        )
+        self._abort_if_nonfinite(step, int(metrics["nonfinite/consecutive_steps"]))
 
     def _abort_if_nonfinite(self, step: int, consecutive: int) -> None:
         """Ends a run after too many consecutive non-finite steps."""
         if consecutive < self.plan.max_nonfinite_steps:
             return
-        # Non-finite steps changed nothing, so this state has the last finite weights.
+        # Neither the non-finite steps nor those after the limit changed anything, so
+        # this state has the weights from before them.
         self._save(step, scored=False, wait=True)
-        raise DivergedError(
-            "N01",
-            f"stopped at step {step}: {consecutive:d} consecutive steps with "
-            "non-finite loss or gradients (listed above); the weights from before them "
-            "are kept.",
-            "lower --config.optim.learning_rate, set --config.optim.clip_norm=1.0, or "
-            "check the data for NaN",
-        )
+        raise _diverged(step, consecutive, " (listed above)")
 
     def _evaluate(self, step: int) -> None:
         """Scores every split and updates the selection state."""
@@ -386,6 +388,23 @@ class Loop:
     def _is_stale(self) -> bool:
         """Returns whether the score has stopped improving."""
         return 0 < self.plan.patience <= self.progress.evals_since_best
+
+
+def _diverged(step: int, consecutive: int, where: str) -> DivergedError:
+    """Returns the error that ends a run after non-finite steps.
+
+    Args:
+        step: Number of completed steps.
+        consecutive: Number of consecutive non-finite steps.
+        where: Where they are listed; "" if they are not.
+    """
+    return DivergedError(
+        "N01",
+        f"stopped at step {step:d}: {consecutive:d} consecutive steps with non-finite "
+        f"loss or gradients{where}; the weights from before them are kept.",
+        "lower --config.optim.learning_rate, set --config.optim.clip_norm=1.0, or "
+        "check the data for NaN",
+    )
 
 
 def _is_nonfinite(name: str, value: Any) -> bool:

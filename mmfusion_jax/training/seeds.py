@@ -73,6 +73,16 @@ def _programs(executor: Executor) -> _Programs:
     )
 
 
+def _begins(loop: "SeedLoop") -> bool:
+    """Begins a loop; returns whether it has steps to train."""
+    try:
+        return loop.begin()
+    except DivergedError as error:
+        # That of an earlier process; the other seeds are trained.
+        loop.error = error
+        return False
+
+
 class SeedLoop(Loop):
     """The loop of one seed of a group; reads its state when it needs it.
 
@@ -158,7 +168,7 @@ class SeedGroup:
         for index, loop in enumerate(self.loops):
             loop.index, loop.states = index, states
             loop.evaluate = lambda _, index=index: self._evaluation(states)[index]
-        running = [loop for loop in self.loops if loop.begin()]
+        running = [loop for loop in self.loops if _begins(loop)]
         try:
             if running:
                 self._train(states, running)
@@ -171,7 +181,7 @@ class SeedGroup:
     def _train(self, states: SeedStates, running: list[SeedLoop]) -> None:
         """Runs steps until no loop is left."""
         for loop in self.loops:
-            if not loop.is_running:
+            if loop.error or not loop.is_running:
                 loop.leave_group()
         batches = {
             loop.index: loop.batches(loop.done, loop.plan.steps) for loop in running

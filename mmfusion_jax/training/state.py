@@ -36,7 +36,9 @@ class TrainState(struct.PyTreeNode):
         opt_state: State of the optimizer.
         key: Base PRNG key of the run; every step folds in its number.
         skipped_steps: Number of steps skipped as non-finite, "consecutive" and
-            "total", () each.
+            "total", () each. "consecutive" stays at the limit of
+            `make_train_step(max_nonfinite_steps=...)` once it is reached, and "total"
+            then counts every step.
     """
 
     step: Array

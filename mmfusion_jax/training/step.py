@@ -34,6 +34,7 @@ def make_train_step(
     penalty: Callable[[PyTree], Array] | None = None,
     balance: optax.GradientTransformationExtraArgs | None = None,
     replicated: NamedSharding | None = None,
+    max_nonfinite_steps: int | None = None,
 ) -> Step:
     """Creates the training step, a function of arrays.
 
@@ -43,7 +44,8 @@ def make_train_step(
     A step with a non-finite loss or gradient leaves parameters, statistics and
     optimizer state unchanged and is counted in `skipped_steps`. The metrics
     "nonfinite/..." are flags of every loss term, module and modality;
-    "nonfinite/consecutive_steps" is the number of consecutive skipped steps.
+    "nonfinite/consecutive_steps" is the number of consecutive skipped steps. After
+    `max_nonfinite_steps` of them it stays as it is, and every later step is skipped.
 
     Auxiliary outputs named "log/...", (b), such as the importance weight of MEA, are
     averaged over the non-padding examples and logged.
@@ -87,7 +89,10 @@ def make_train_step(
         replicated: Under jit over a mesh, the sharding of an array that every device
             has: what loss terms compare is then gathered once. None to let the
             compiler place it.
+        max_nonfinite_steps: Consecutive skipped steps after which no step changes the
+            parameters, statistics and optimizer state any more; None for no limit.
     """
+    limit = max_nonfinite_steps or jnp.iinfo(jnp.int32).max
     if len(objective.active) < 2:
         balance = None  # one gradient has nothing to be balanced with
     compute = make_batch_gradient(
@@ -115,20 +120,27 @@ def make_train_step(
         # norm gives NaN. Not `optax.apply_if_finite`, which applies NaN after a number
         # of steps.
         is_finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        # The host notices later that the limit is reached, and when depends on how
+        # often it logs. The weights that it then finds do not.
+        consecutive = state.skipped_steps["consecutive"]
+        has_ended = consecutive >= limit
+        is_applied = is_finite & ~has_ended
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        if_finite = lambda new, old: jax.tree.map(
-            lambda n, o: jnp.where(is_finite, n, o), new, old
+        if_applied = lambda new, old: jax.tree.map(
+            lambda n, o: jnp.where(is_applied, n, o), new, old
         )
-        skipped = 1 - is_finite.astype(jnp.int32)
+        skipped = 1 - is_applied.astype(jnp.int32)
         state = state.replace(
             # Also after a skipped step, since it is the position in the data.
             step=state.step + 1,
-            params=if_finite(params, state.params),
-            stats=if_finite(stats, state.stats),
-            opt_state=if_finite(opt_state, state.opt_state),
+            params=if_applied(params, state.params),
+            stats=if_applied(stats, state.stats),
+            opt_state=if_applied(opt_state, state.opt_state),
             skipped_steps={
-                "consecutive": (state.skipped_steps["consecutive"] + 1) * skipped,
+                "consecutive": jnp.where(
+                    has_ended, consecutive, (consecutive + 1) * skipped
+                ),
                 "total": state.skipped_steps["total"] + skipped,
             },
         )

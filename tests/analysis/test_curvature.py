@@ -12,13 +12,16 @@ from jax.flatten_util import ravel_pytree
 from precision import double
 
 from mmfusion_jax.analysis.curvature import (
+    TermCurvature,
     gradient_noise_scale,
     term_curvature,
     term_hessian_products,
     top_eigenvalue,
 )
 from mmfusion_jax.analysis.gradients import ALL_MODULES, term_function, term_gradients
+from mmfusion_jax.commands import loss_gradients
 from mmfusion_jax.losses.objective import Objective, WeightedLoss
+from mmfusion_jax.results.gradients_result import LossTerm
 from mmfusion_jax.training.state import create_state
 from mmfusion_jax.types import Batch, Outputs
 
@@ -149,3 +152,18 @@ def test_noise_scale_of_gradients_whose_noise_is_known():
 def test_noise_that_hides_the_gradient_has_an_infinite_scale():
     found = gradient_noise_scale({"a": jnp.array([[1.0], [-1.0]])}, 8)
     assert found["a"] == jnp.inf
+
+
+def test_an_eigenvalue_that_did_not_converge_is_known():
+    row = lambda *values: {"head": np.array(values)}
+    runs = [
+        loss_gradients.CurvatureStats(
+            TermCurvature(row(4.0, -2.0), row(left, 1.0), row([0.0] * 2, [0.0] * 2)),
+            row(1.0, 1.0),
+        )
+        for left in (0.1, 0.3)
+    ]
+    terms = {"a": LossTerm(1.0, 0.5), "b": LossTerm(1.0, 2.0)}
+    found = loss_gradients._curvature_summary(terms, ["head"], runs)
+    assert found and found["head"].residuals == {"a": 0.1, "b": 2.0}
+    assert found["head"].has_converged("a") and not found["head"].has_converged("b")

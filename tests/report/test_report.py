@@ -353,17 +353,19 @@ def test_curvature(tmp_path):
         "eigenvalues": {"task": 12.5, "contrast": -3.0},
         "sharpness": [[4.0, -0.5], [0.25, 0.0]],
         "noise_scales": {"task": 250.0, "contrast": None},
+        "residuals": {"task": 1.2, "contrast": 0.31},
     }
     found["curvature"] = dict.fromkeys(found["modules"], one)
     page = gradients_page(tmp_path, found)
     text = " ".join(Seen(page).text.split())
     for row in (
-        "module task contrast all modules 12.5 −3 head 12.5 −3",
+        "module task contrast all modules 12.5 −3 ? head 12.5 −3 ?",
         "all modules 250 – head 250 –",
         "head task contrast task 4 −0.5 contrast 0.25 0",
     ):
         assert row in text, row
     assert "magnitude of the largest eigenvalue" in page
+    assert "has not converged" in text and "reversed gradient" in text
 
 
 def test_all_loss_terms_are_drawn(tmp_path):

@@ -3,19 +3,25 @@
 import io
 import itertools
 
+import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from mmfusion_jax.errors import CheckpointError, DivergedError, Interrupted
+from mmfusion_jax.losses.objective import Objective, WeightedLoss
+from mmfusion_jax.losses.supervised import MSE
 from mmfusion_jax.results.model_result import Evaluation
 from mmfusion_jax.training.loop import Loop
 from mmfusion_jax.training.metrics_log import MetricsLogger
 from mmfusion_jax.training.optimizer import scale_by_lr_multiplier
 from mmfusion_jax.training.plan import TrainPlan
 from mmfusion_jax.training.signals import GracefulShutdown
-from mmfusion_jax.training.state import TrainState
+from mmfusion_jax.training.state import TrainState, create_state
+from mmfusion_jax.training.step import make_train_step
+from mmfusion_jax.types import Batch, Outputs
 
 
 class Disk:
@@ -37,7 +43,7 @@ def loop(plan: TrainPlan, scores=(), *, disk: bool = True, signal: int | None = 
         stats={},
         opt_state=optax.chain(scale_by_lr_multiplier()).init({}),
         key=jnp.zeros(2),
-        skipped_steps={},
+        skipped_steps={"consecutive": jnp.zeros((), jnp.int32)},
     )
     metrics = {
         "loss": jnp.ones(()),
@@ -152,3 +158,67 @@ def test_steps_that_are_not_finite_end_a_run_soon(first):
     with pytest.raises(DivergedError):
         made.run()
     assert 3 <= len(steps) - first + 1 <= 6
+
+
+class Line(nn.Module):
+    """One weight."""
+
+    @nn.compact
+    def __call__(self, batch, *, train):
+        return Outputs(nn.Dense(1)(batch.inputs["x"][:, 0])[:, 0], {})
+
+
+def real(plan: TrainPlan, bad: set[int]) -> tuple[Loop, list[TrainState]]:
+    """A loop with the training step; the inputs of `bad` steps are NaN."""
+
+    def batch(number: int) -> Batch:
+        x = np.full((2, 1, 1), np.nan if number in bad else number, np.float32)
+        mask, label = np.ones((2, 1), bool), np.ones(2, np.float32)
+        return Batch({"x": x}, {"x": mask}, {"y": label}, np.ones(2, np.float32))
+
+    tx = optax.chain(optax.sgd(1e-3), scale_by_lr_multiplier())
+    objective = Objective({"task": WeightedLoss(MSE("y"))})
+    limit = plan.max_nonfinite_steps
+    step = jax.jit(make_train_step(Line(), objective, tx, max_nonfinite_steps=limit))
+    made, states = loop(plan), []
+    made.state = create_state(Line(), tx, batch(1), jax.random.key(0))
+    made.batches = lambda start, stop: map(batch, range(start + 1, stop + 1))
+
+    def recorded(state, batch):
+        state, metrics = step(state, batch)
+        states.append(state)
+        return state, metrics
+
+    made.step = recorded
+    return made, states
+
+
+def weights(state: TrainState) -> float:
+    return float(state.params["Dense_0"]["kernel"][0, 0])
+
+
+@pytest.mark.parametrize("log_every", [1, 4, 20, 100])
+def test_how_often_is_logged_does_not_change_what_a_diverged_run_ends_with(log_every):
+    """Finite steps after the bad ones, before the host notices, change nothing."""
+    plan = TrainPlan(40, 40, log_every=log_every, max_nonfinite_steps=3)
+    made, states = real(plan, {2, 5, 6, 7})
+    with pytest.raises(DivergedError, match="3 consecutive steps") as caught:
+        made.run()
+    assert "weights from before them are kept" in str(caught.value)
+    before, last = states[3], states[-1]
+    assert weights(states[2]) != weights(before) == weights(last)
+    assert 7 <= len(states) <= 10
+    # The same command with the same folder ends at the same step, for the same reason.
+    again, steps = real(plan, set())
+    again.state = last
+    with pytest.raises(DivergedError, match="3 consecutive steps"):
+        again.run()
+    assert not steps
+
+
+def test_fewer_bad_steps_than_the_limit_do_not_end_a_run():
+    plan = TrainPlan(20, 20, log_every=20, max_nonfinite_steps=3)
+    made, states = real(plan, {2, 3, 5, 6, 9})
+    made.run()
+    assert int(states[-1].skipped_steps["total"]) == 5
+    assert weights(states[8]) == weights(states[7]) != weights(states[9])

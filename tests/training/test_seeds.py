@@ -190,6 +190,24 @@ def test_a_seed_that_is_not_finite_ends_alone():
     assert "N01" in str(bad.error) and bad.done < 6 and ends(made)[1][1] == 0.0
 
 
+def test_saves_do_not_delay_the_end_of_a_seed_that_is_not_finite():
+    plan = TrainPlan(9, 9, log_every=9, save_every=1, max_nonfinite_steps=2)
+    made = group(plan, [[0.5], [0.1]], bad=(1,))
+    made.run()
+    bad = made.loops[1]
+    assert "N01" in str(bad.error) and bad.done <= 4
+
+
+def test_a_seed_that_was_not_finite_does_not_begin_again():
+    plan = TrainPlan(steps=6, steps_per_epoch=6, max_nonfinite_steps=2)
+    made = group(plan, [[0.5], [0.1]], start=(0, 3))
+    skipped = {"consecutive": jnp.asarray(2, jnp.int32)}
+    made.loops[1].state = made.loops[1].state.replace(skipped_steps=skipped)
+    made.run()
+    assert made.loops[0].error is None and ends(made)[0] == (6, 111111.0)
+    assert "N01" in str(made.loops[1].error) and ends(made)[1] == (3, 0.0)
+
+
 def test_a_signal_saves_every_seed():
     made = group(TrainPlan(9, 9), [[0.5], [0.1]], signal=15, start=(0, 2))
     with pytest.raises(Exception, match="step"):
