@@ -38,47 +38,19 @@ def varying_energy(x: Array, valid: Array, axis: str | None = None) -> Array:
     """
     rows = x.astype(jnp.promote_types(x.dtype, jnp.float32)).reshape(len(x), -1)
     rows = zero_masked(rows, valid)
-    # Around the mean, not E[x^2] - E[x]^2, which rounding makes larger than 0 for a
-    # feature that is equal for all examples. Each device centers on its own mean, so
-    # that the devices communicate once.
-    count = jnp.sum(valid, dtype=jnp.int32).astype(rows.dtype)
-    mean, centered = _centered(rows, valid, valid.astype(rows.dtype))
-    own = jnp.concatenate([mean, _squares(centered), count[None]])
-    gathered = own[None] if axis is None else jax.lax.all_gather(own, axis)
-    means, squares, counts = jnp.split(gathered, [len(mean), len(own) - 1], axis=1)
-    counts = counts[:, 0]
-    mean, between = _centered(means, counts > 0, counts)
-    # Chan, Golub and LeVeque 1983: squares around the means of the devices, and those
-    # of the means around the mean.
-    varying = jnp.sum(squares, axis=0) + _squares(between)
-    energies = varying + _squares(mean * jnp.sqrt(jnp.sum(counts)))
+    # Sums alone, which devices add in one exchange: with the mean first, or divided by
+    # the largest element, they would wait for each other three times.
+    sums = (
+        jnp.sum(rows, axis=0),
+        jnp.sum(valid, dtype=jnp.int32),
+        # Squares of small features underflow, and those of large ones overflow.
+        jnp.stack([jnp.sum(jnp.square(rows * 2.0**k)) for k in SCALES]),
+    )
+    total, count, energies = sums if axis is None else jax.lax.psum(sums, axis)
     plain = energies[0]
     chosen = jnp.where(plain < 1e-12, 1, jnp.where(plain > 1e12, 2, 0))
-    energy = energies[chosen]
-    return varying[chosen] / jnp.where(energy > 0, energy, 1)
-
-
-def _centered(rows: Array, valid: Array, weight: Array) -> tuple[Array, Array]:
-    """Returns the weighted mean of valid rows, and the rows around it.
-
-    Args:
-        rows: (n d).
-        valid: (n) bool.
-        weight: (n), 0 where not valid.
-
-    Returns:
-        The mean, (d), and the differences times sqrt(weight), (n d).
-    """
-    # Around one of them first: the mean of equal rows is then exactly that row.
-    first = jax.lax.stop_gradient(rows[jnp.argmax(valid)])
-    shifted = zero_masked(rows - first, valid)
-    weight = weight[:, None]
-    total = jnp.sum(weight)
-    shift = jnp.sum(weight * shifted, axis=0) / jnp.where(total > 0, total, 1)
-    return first + shift, jnp.sqrt(weight) * (shifted - shift)
-
-
-def _squares(x: Array) -> Array:
-    """Sums of the squares at every scale, (3)."""
-    # Squares of small features underflow, and those of large ones overflow.
-    return jnp.stack([jnp.sum(jnp.square(x * 2.0**k)) for k in SCALES])
+    energy, scale = energies[chosen], jnp.exp2(jnp.array(SCALES, rows.dtype))[chosen]
+    shared = jnp.sum(jnp.square(total * scale)) / jnp.maximum(count, 1)
+    # Below 0 by rounding alone, for a feature that is equal for all examples.
+    varying = jnp.maximum(energy - shared, 0)
+    return varying / jnp.where(energy > 0, energy, 1)
