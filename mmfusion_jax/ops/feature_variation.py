@@ -16,8 +16,9 @@ def varying_energy(x: Array, valid: Array, axis: str | None = None) -> Array:
 
         sum_i |x_i - mean_j x_j|^2 / sum_i |x_i|^2
 
-    It is 0 for a feature that is equal for all examples, and hence for one that is 0,
-    such as a dead ReLU; and 1 for one whose mean over the examples is 0.
+    It is 0 for a feature that is 0, such as a dead ReLU; 0 up to rounding, about 1e-7
+    in float32, for one that is equal for all examples; and 1 for one whose mean over
+    the examples is 0. Smaller fractions than about 1e-6 are not resolved.
 
     Example:
         >>> import jax.numpy as jnp

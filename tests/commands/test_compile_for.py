@@ -19,7 +19,7 @@ from mmfusion_jax.training.topology import find_topology
 
 COLLECTIVES = {
     "cfn_sr": (15, 4),
-    "mea": (11, 4),
+    "mea": (12, 4),
     "hetero_fusion_net": (6, 6),
     "mcl_mcf": (15, 4),
     "of_cmaer_cat": (6, 4),
