@@ -91,7 +91,7 @@ class Subject:
     def answers(self) -> int:
         """Number of sets of modalities, empty or not, with different predictions."""
         count = 2 ** len(self.names)
-        if getattr(self.parts.model, "image_encoder", "none") == "none":
+        if getattr(self.parts.model.model, "image_encoder", "none") == "none":
             return count
         return count - len(self.names)  # of one alone there are no outer products
 
