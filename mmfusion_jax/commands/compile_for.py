@@ -143,10 +143,11 @@ def _compiler(topology: Topology) -> dict[str, str]:
 def show(found: CompileReport) -> None:
     """Prints a report as a table."""
     console = Console(highlight=False, markup=False)
-    chips = "1 chip" if found.chips == 1 else f"{found.chips:d} chips"
+    chips = "chip" if found.chips == 1 else "chips"
     console.print(
         f"{shown_name(found.model)} on {shorten(found.data)}, batch "
-        f"{found.batch_size:d} on {shown_name(found.topology)} ({chips}), "
+        f"{found.batch_size:d} on {shown_name(found.topology)} ({found.chips:d} "
+        f"{shown_name(chips)}), "
         f"{shown_name(found.config['compute_dtype'])}; nothing was run"
     )
     table = Table("of one chip")

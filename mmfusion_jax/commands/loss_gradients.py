@@ -326,7 +326,7 @@ def _by_term(title: str, terms: list[str], rows: Mapping[str, list[str]]) -> Tab
     for term in terms:
         table.add_column(shown_name(term), justify="right")
     for name, numbers in rows.items():
-        table.add_row(shown_name(name), *numbers)
+        table.add_row(shown_name(name), *map(shorten, numbers))
     return table
 
 

@@ -13,7 +13,7 @@ from precision import double
 from mmfusion_jax.analysis.cost import count_macs, find_products
 from mmfusion_jax.ops.custom_gradient import with_backward
 
-MASK = np.array([[1], [1], [0]])
+MASK = np.array([[1], [1], [0]], np.int32)
 CALLS = []
 
 
