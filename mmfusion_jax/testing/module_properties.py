@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -443,15 +444,21 @@ def two_devices(case: ModuleCase) -> None:
 
 
 def _with_axis(part: Any) -> Any:
-    """Returns a module in which it and its parts have axis="data" where they can."""
+    """Returns a module in which it and its parts have axis="data" where they can.
+
+    A model need not be a Linen module, but may be a dataclass that holds one.
+    """
     if isinstance(part, Mapping):
         return {name: _with_axis(x) for name, x in part.items()}
-    if not hasattr(part, "clone"):
+    if not dataclasses.is_dataclass(part) or isinstance(part, type):
         return part
     names = [x.name for x in dataclasses.fields(part) if x.init]
     given = {x: getattr(part, x) for x in names if x not in ("parent", "name")}
     axis = {"axis": "data"} if "axis" in given else {}
-    return part.clone(**{k: _with_axis(x) for k, x in given.items()} | axis)
+    changed: dict[str, Any] = {k: _with_axis(x) for k, x in given.items()} | axis
+    if isinstance(part, nn.Module):
+        return part.clone(**changed)
+    return dataclasses.replace(part, **changed)
 
 
 def degenerate_inputs(case: ModuleCase) -> None:
