@@ -260,7 +260,7 @@ def main() -> None:
         help="folder of the runs",
     )
     parser.add_argument(
-        "--only", nargs="*", choices=PAPERS, default=PAPERS, help="papers to train"
+        "--only", nargs="+", action="extend", choices=PAPERS, help="papers to train"
     )
     parser.add_argument(
         "--dry_run", action="store_true", help="print the commands, train none"
@@ -277,7 +277,7 @@ def main() -> None:
     made = {paper: paper_runs(paper, options.runs, flags) for paper in PAPERS}
     chosen = {
         f"{paper}, {name}": run
-        for paper in options.only
+        for paper in options.only or PAPERS
         for name, run in made[paper].items()
     }
     if options.dry_run:

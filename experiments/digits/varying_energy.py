@@ -75,11 +75,11 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
     parser.add_argument(
-        "--only", nargs="*", choices=CONFIGS, default=CONFIGS, help="configs to measure"
+        "--only", nargs="+", action="extend", choices=CONFIGS, help="configs to measure"
     )
     options = parser.parse_args()
     print("| model | output | mean | minimum |\n| --- | --- | --- | --- |")
-    for config in options.only:
+    for config in options.only or CONFIGS:
         for name, values in shares(config, options.seeds).items():
             print(f"| {config} | {name} | {values.mean():.3f} | {values.min():.3f} |")
 

@@ -79,7 +79,9 @@ def parse_options() -> argparse.Namespace:
         default=Path("runs/paper_tables"),
         help="folder of the runs",
     )
-    parser.add_argument("--only", nargs="+", metavar="ROW", help="rows to train")
+    parser.add_argument(
+        "--only", nargs="+", action="extend", metavar="ROW", help="rows to train"
+    )
     parser.add_argument(
         "--list", action="store_true", help="print the rows, train none"
     )

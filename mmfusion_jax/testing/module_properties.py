@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from mmfusion_jax.errors import describe_exception, join_names, shown
 from mmfusion_jax.testing import compare
 from mmfusion_jax.testing import inputs as make
-from mmfusion_jax.testing.module_case import Measured, ModuleCase
+from mmfusion_jax.testing.module_case import Measured, ModuleCase, score
 from mmfusion_jax.testing.report import CounterexampleError, NotCheckedError
 from mmfusion_jax.types import Streams, Tokens
 
@@ -527,6 +528,49 @@ def gradients_of_parameters(case: ModuleCase) -> None:
             raise CounterexampleError(f"the gradient of {shown(name)} is 0 everywhere")
 
 
+def second_derivatives(case: ModuleCase) -> None:
+    """It can be differentiated twice, in every order of forward and reverse mode.
+
+    Traced only: to compile it takes several times as long as a training step.
+    """
+    variables = case.variables
+    if not (params := variables.get("params")):
+        raise NotCheckedError("it does not have parameters")
+
+    def value(params: Any) -> Any:
+        changed = {**variables, "params": params}
+        return score(case.apply(changed, case.zeroed, case.key, train=True)[0])
+
+    slope = lambda x: jax.jvp(value, (x,), (params,))[1]
+    products = {
+        "forward over reverse": lambda x: jax.jvp(jax.grad(value), (x,), (params,))[1],
+        "reverse over reverse": lambda x: jax.vjp(jax.grad(value), x)[1](params)[0],
+        "reverse over forward": jax.grad(slope),
+    }
+    for order, product in products.items():
+        got = _trace_product(product, params, order)
+        if jax.tree.map(jnp.shape, got) != jax.tree.map(jnp.shape, params):
+            raise CounterexampleError(
+                f"second derivatives {order} mode do not have the parameters' shapes"
+            )
+
+
+def _trace_product(product: Any, params: Any, order: str) -> Any:
+    """The result of a product with second derivatives, traced."""
+    try:
+        return jax.eval_shape(product, params)
+    except Exception as error:
+        # JAX's name for what is left of a custom_vjp in forward mode is custom_lin.
+        if re.search("custom_(vjp|lin)", str(error)):
+            raise NotCheckedError(
+                "a jax.custom_vjp in it has no forward mode; jax.custom_jvp has"
+            ) from error
+        reason = describe_exception(error)
+        raise CounterexampleError(
+            f"it cannot be differentiated twice, {order} mode: {reason}"
+        ) from error
+
+
 COMMON = (
     shapes_and_dtypes,
     evaluation_without_a_key,
@@ -534,6 +578,7 @@ COMMON = (
     without_jit,
     vmap_over_examples,
     gradients_of_parameters,
+    second_derivatives,
     parameters,
     masked_values,
     missing_stays_missing,

@@ -93,4 +93,6 @@ SLOW += ("CompactBilinear", "SplitAttention")
 def test_properties(name):
     block = BLOCKS[name](**OPTIONS.get(name, {}))
     report = testing.check_fusion(block, **CHECKS.get(name, {}))
-    assert len(report.checked) + len(report.not_checked) == 18
+    assert len(report.checked) + len(report.not_checked) == 19
+    not_checked = report.not_checked.get("second derivatives")
+    assert not_checked in (None, "it does not have parameters")

@@ -27,6 +27,30 @@ SHAPE = (5, 3)
 STREAMS = {"audio": (3, 4), "video": (4, 4)}
 
 
+@jax.custom_jvp
+def sine_with_a_callback(x):
+    """A sine whose derivative is a callback, which itself has no derivative."""
+    return jnp.sin(x)
+
+
+@sine_with_a_callback.defjvp
+def _(primals, tangents):
+    (x,), (t,) = primals, tangents
+    shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    return jnp.sin(x), t * jax.pure_callback(
+        np.cos, shape, x, vmap_method="expand_dims"
+    )
+
+
+@jax.custom_vjp
+def sine_in_reverse_mode(x):
+    """A sine with a derivative in reverse mode only."""
+    return jnp.sin(x)
+
+
+sine_in_reverse_mode.defvjp(lambda x: (jnp.sin(x), x), lambda x, dy: (dy * jnp.cos(x),))
+
+
 class Encoder(nn.Module):
     """The masked mean of a projection, wrong in the way `kind` says."""
 
@@ -146,6 +170,14 @@ class Encoder(nn.Module):
         factor = 1.0 if len(values) > 1 else 2.0
         return x.replace(values=factor * x.values)
 
+    def _reverse_mode_only(self, values, mask, train):
+        x = self._project(values, mask)
+        return x.replace(values=sine_in_reverse_mode(x.values))
+
+    def _first_order_only(self, values, mask, train):
+        x = self._project(values, mask)
+        return x.replace(values=sine_with_a_callback(x.values))
+
     def _stopped(self, values, mask, train):
         x = self._project(values, mask)
         return x.replace(values=jnp.sign(x.values) + zero_masked(values, mask)[..., :1])
@@ -186,6 +218,8 @@ ENCODERS = {
     "depends on jit": r"the output at position 0 of example 0 moves by .* without jit",
     "rank": r"example 0 moves by .* under vmap, one example at a time",
     "stopped": "the gradient of 'project' is 0 everywhere",
+    "first order only": "it cannot be differentiated twice, forward over reverse mode: "
+    "ValueError: Pure callbacks do not support JVP",
     "half precision": r"the output at position 0 of example 0 moves by 1 in bfloat16",
 }
 """Kind of encoder -> its sentence."""
@@ -350,6 +384,13 @@ def test_parts_without_a_mistake():
     assert "dropped streams" in report.checked
     assert "masked values" in str(report) and "not checked:" in str(report)
     testing.check_model(Model(), STREAMS)
+
+
+@pytest.mark.ci
+def test_a_part_without_forward_mode_is_not_differentiated_twice():
+    report = testing.check_encoder(Encoder("reverse mode only"), SHAPE)
+    assert "no forward mode" in report.not_checked["second derivatives"]
+    assert "second derivatives" in testing.check_encoder(Encoder(), SHAPE).checked
 
 
 class Pooled(nn.Module):
