@@ -140,5 +140,42 @@ for name, row in zip(names, np.asarray(after.cosines["all"])):
     print(f"{name:12}", " ".join(f"{value:+.2f}" for value in row))
 
 # %% [markdown]
+# ## Curvature
+#
+# A gradient is a function too, and every part of the library can be differentiated again.
+# `hessian_product` multiplies the Hessian of a term with a vector, without the Hessian,
+# and `top_eigenvalue` finds its eigenvalue of the largest magnitude from such products. A
+# step along the gradient of a term lowers the term as long as the learning rate is below
+# 2 / curvature along it.
+
+
+# %%
+@jax.jit
+def measure(state, index):
+    """Returns the largest eigenvalue of a term, and the curvature along its gradient."""
+
+    def value(params):
+        outputs = model.apply(
+            {"params": params, "batch_stats": state.stats}, batch, train=False
+        )
+        terms = [objective.value(name, outputs, batch) for name in names]
+        return jax.numpy.stack(terms)[index]
+
+    def product(direction):
+        return mmf.analysis.hessian_product(value, state.params, direction)
+
+    start = optax.tree.random_like(jax.random.key(1), state.params)
+    eigenvalue, _ = mmf.analysis.top_eigenvalue(product, start, iterations=20)
+    gradient = jax.grad(value)(state.params)
+    squared = optax.tree.norm(gradient, squared=True)
+    return eigenvalue, optax.tree.vdot(gradient, product(gradient)) / squared
+
+
+curvature = np.array([measure(state, i) for i in range(len(names))])
+print(f"{'':12} largest eigenvalue, curvature along the gradient")
+for name, (eigenvalue, along) in zip(names, curvature):
+    print(f"{name:12} {eigenvalue:+18.2f} {along:+28.2f}")
+
+# %% [markdown]
 # The same for any trained run of any config, with a page of plots:
-# `python -m mmfusion_jax.main --config=... --workdir=... --mode=loss_gradients`.
+# `python -m mmfusion_jax.main --config=... --workdir=... --mode=loss_gradients --curvature`.

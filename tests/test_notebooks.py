@@ -339,7 +339,8 @@ def test_loss_gradients(tmp_path, cache_dir):
     text = execute("loss_gradients", tmp_path, cache_dir, short=True)
     assert text.startswith("1 x cpu\n")
     assert "reaches:" in text and "head" not in text.split("reaches:")[1].split("\n")[0]
-    assert re.search(r"^consistency +[+-]", text, re.MULTILINE)
+    assert re.search(r"^consistency +([+-][01]\.\d\d ){3}\+1\.00$", text, re.MULTILINE)
+    assert re.search(r"^consistency +[+-][\d.]+ +[+-][\d.]+$", text, re.MULTILINE)
 
 
 @pytest.mark.ci
