@@ -117,11 +117,11 @@ def _train(
         display.logger.start(min(steps), trainer.plan.steps)
         group = SeedGroup(
             loops=loops,
-            step=trainer.seeds_step,
+            step=trainer.seeds_programs.train_step,
             evaluate=functools.partial(_evaluate, trainer, pipeline),
             executor=trainer.components.executor,
             shutdown=shutdown,
-            gradients=trainer.seeds_gradients,
+            gradients=trainer.seeds_programs.gradients,
             after_step=lambda _: display.flush(),
         )
         group.run()
@@ -155,7 +155,7 @@ def _loop(
     logger = SeedLogger(run.folder, run.seed, int(state.step), display)
     return SeedLoop(
         plan=trainer.plan,
-        step=trainer.seeds_step,
+        step=trainer.seeds_programs.train_step,
         batches=pipeline.train,
         evaluate=lambda state: {},  # the group's
         state=state,
@@ -165,7 +165,7 @@ def _loop(
         progress=progress,
         identity=recorded,
         require_best=functools.partial(require_saved, saver),
-        gradients=trainer.seeds_gradients,
+        gradients=trainer.seeds_programs.gradients,
     )
 
 
@@ -229,7 +229,7 @@ def _collect(
 ) -> list[tuple[dict[str, np.ndarray], float]]:
     """Returns what the metrics need of every example of a split, for every seed."""
     return collect_seeds(
-        trainer.seeds_eval_step,
+        trainer.seeds_programs.eval_step,
         trainer.with_prior(variables, pipeline.dataset),
         trainer.eval_batches(pipeline, split),
     )
@@ -321,8 +321,8 @@ def estimate_memory(trainer: Trainer) -> int:
     forward pass keeps for the backward pass (with the gradients of these arrays). XLA
     may need less, since it reuses memory.
     """
-    state = trainer.abstract_state
-    return 3 * bytes_of(state) + 2 * bytes_of(trainer.saved_arrays())
+    state = trainer.programs.abstract_state
+    return 3 * bytes_of(state) + 2 * bytes_of(trainer.programs.saved_arrays())
 
 
 def device_memory() -> int:

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import msgspec
 import numpy as np
 
 from mmfusion_jax.analysis.cost import count_macs_per_example, count_parameters
 from mmfusion_jax.analysis.diagnosis import leave_out
-from mmfusion_jax.analysis.gradients import make_gradient_stats
 from mmfusion_jax.analysis.modality_weights import mean_modality_weights
 from mmfusion_jax.config import build, build_data
 from mmfusion_jax.config.spec import ExperimentSpec
@@ -53,6 +51,7 @@ from mmfusion_jax.runner.identity import (
     check_identity,
 )
 from mmfusion_jax.runner.predictor import write_predictor
+from mmfusion_jax.runner.programs import Programs
 from mmfusion_jax.runner.run_checkpoints import (
     device_spans,
     discard_after_missing_best,
@@ -65,13 +64,11 @@ from mmfusion_jax.runner.run_checkpoints import (
 from mmfusion_jax.tasks import constant_baseline_scores
 from mmfusion_jax.training.checkpoint.manager import CheckpointManager
 from mmfusion_jax.training.evaluation import collect
-from mmfusion_jax.training.gradient_record import GradientRecorder
 from mmfusion_jax.training.loop import Loop
 from mmfusion_jax.training.metrics_log import MetricsLogger
 from mmfusion_jax.training.plan import SelectionState, TrainPlan
 from mmfusion_jax.training.signals import GracefulShutdown
-from mmfusion_jax.training.state import TrainState, create_state
-from mmfusion_jax.training.step import as_in_training, make_eval_step
+from mmfusion_jax.training.state import TrainState
 from mmfusion_jax.training.timing import peak_memory
 from mmfusion_jax.types import Batch, PyTree
 from mmfusion_jax.weights.convert import load
@@ -113,6 +110,13 @@ class Trainer:
     Args:
         spec: The experiment.
         data: Any fold of the dataset; other folds are given to the methods.
+
+    Attributes:
+        spec: The experiment.
+        components: Its model, loss, optimizer and executor.
+        plan: Its steps and evaluations.
+        programs: The compiled functions of one seed.
+        seeds_programs: Those of several seeds at once.
     """
 
     def __init__(self, spec: ExperimentSpec, data: Dataset):
@@ -123,110 +127,8 @@ class Trainer:
         self.components = build.build_components(spec, data, steps)
         self.plan = build.build_plan(spec, self.components.task, per_epoch)
         self._dummy_batch = pipeline.dummy_batch()
-
-    @functools.cached_property
-    def train_step(self) -> Callable[..., Any]:
-        """The compiled training step."""
-        return self._compile_train_step(seeds=False)
-
-    @functools.cached_property
-    def seeds_step(self) -> Callable[..., Any]:
-        """The compiled training step of several seeds."""
-        return self._compile_train_step(seeds=True)
-
-    @functools.cached_property
-    def eval_step(self) -> Callable[[PyTree, Batch], PyTree]:
-        """The compiled evaluation step."""
-        return self._compile_eval_step(seeds=False)
-
-    @functools.cached_property
-    def seeds_eval_step(self) -> Callable[[PyTree, Batch], PyTree]:
-        """The compiled evaluation step of several seeds."""
-        return self._compile_eval_step(seeds=True)
-
-    def _compile_train_step(self, *, seeds: bool) -> Callable[..., Any]:
-        executor = self.components.executor
-        step = self.components.train_step(executor.axis)
-        return executor.compile(step, seeds=seeds)
-
-    def _compile_eval_step(self, *, seeds: bool) -> Callable[[PyTree, Batch], PyTree]:
-        parts = self.components
-        step = make_eval_step(
-            parts.model, parts.objective, parts.task.metrics(), parts.modalities
-        )
-        return parts.executor.compile_eval(step, seeds=seeds)
-
-    @functools.cached_property
-    def gradients(self) -> GradientRecorder:
-        """What records the gradients of the loss terms, compiled."""
-        return self._compile_gradients(seeds=False)
-
-    @functools.cached_property
-    def seeds_gradients(self) -> GradientRecorder:
-        """What records the gradients of the loss terms of several seeds, compiled."""
-        return self._compile_gradients(seeds=True)
-
-    def _compile_gradients(self, *, seeds: bool) -> GradientRecorder:
-        parts, every = self.components, self.spec.training.gradient_stats_every
-        if not every:
-            return GradientRecorder()
-        axis = parts.executor.axis
-        stats = make_gradient_stats(
-            parts.model,
-            parts.objective,
-            axis,
-            parts.accumulate,
-            parts.steps,
-            parts.modalities,
-            parts.executor.gathered if axis is None else None,
-        )
-        compute = parts.executor.compile(stats, seeds=seeds, donate=False)
-        return GradientRecorder(every, parts.objective.active, compute)
-
-    def init(self, seed: int) -> TrainState:
-        """Returns the first state of `seed`; its program is the same for every seed."""
-        return self._compiled_init(_key_data(seed))
-
-    @functools.cached_property
-    def _compiled_init(self) -> Callable[[np.ndarray], TrainState]:
-        """The compiled function from the data of a key to an initial state."""
-        return self.components.executor.compile_init(self._init)
-
-    @functools.cached_property
-    def abstract_state(self) -> TrainState:
-        """Shapes, types and shardings of a state."""
-        # To restore a checkpoint, its arrays need not exist before.
-        init = functools.partial(self._init, _key_data(0))
-        return self.components.executor.abstract(init)
-
-    def saved_arrays(self) -> PyTree:
-        """Returns the shapes of what the forward pass keeps for the backward pass."""
-        parts, state = self.components, self.abstract_state
-        # As under jit: outside of pmap, its axis is not defined.
-        model = build.build_model(self.spec, parts.task, None)
-        zero = jnp.zeros((), jnp.int32)
-        batch = as_in_training(self._dummy_batch, zero, parts.modalities)
-
-        def forward(params: PyTree, stats: PyTree, batch: Batch, key: Any):
-            def loss(params: PyTree):
-                outputs, _ = model.apply(
-                    {"params": params, "batch_stats": stats},
-                    batch,
-                    train=True,
-                    mutable=["batch_stats"],
-                    rngs={"dropout": key},
-                )
-                return parts.objective(outputs, batch, zero, None)[0]
-
-            return jax.vjp(loss, params)[1]
-
-        return jax.eval_shape(forward, state.params, state.stats, batch, state.key)
-
-    def _init(self, key: Any) -> TrainState:
-        """Returns the state that the data of a key creates."""
-        key = jax.random.wrap_key_data(key)
-        parts = self.components
-        return create_state(parts.model, parts.tx, self._dummy_batch, key)
+        self.programs = Programs(spec, self.components, self._dummy_batch)
+        self.seeds_programs = dataclasses.replace(self.programs, seeds=True)
 
     def train(
         self,
@@ -269,7 +171,7 @@ class Trainer:
             logger = MetricsLogger(folder if first else None, title, int(state.step))
             loop = Loop(
                 plan=self.plan,
-                step=self.train_step,
+                step=self.programs.train_step,
                 batches=functools.partial(self._batches, pipeline),
                 evaluate=lambda state: self.evaluate(state.variables, pipeline),
                 state=state,
@@ -279,7 +181,7 @@ class Trainer:
                 progress=progress,
                 identity=recorded,
                 require_best=functools.partial(require_saved, checkpoints),
-                gradients=self.gradients,
+                gradients=self.programs.gradients,
             )
             with logger:
                 logger.log(f"{title}: {describe_start(int(state.step), self.plan)}")
@@ -391,7 +293,7 @@ class Trainer:
         """
         variables = self.with_prior(variables, pipeline.dataset)
         batches = self.eval_batches(pipeline, split, without)
-        return collect(self.eval_step, variables, batches)
+        return collect(self.programs.eval_step, variables, batches)
 
     def with_prior(self, variables: PyTree, data: Dataset) -> PyTree:
         """Adds the prediction for examples without any modality that the model reads.
@@ -421,11 +323,11 @@ class Trainer:
             CheckpointError: The folder has no checkpoint, or another one than that of
                 its result.
         """
-        return restore_selected(folder, self.abstract_state)
+        return restore_selected(folder, self.programs.abstract_state)
 
     def _start(self, seed: int, pretrained: Sequence[PretrainedModel]):
         """Returns a new state, with encoders and heads of pretrained models."""
-        state = self.init(seed)
+        state = self.programs.init(seed)
         params, stats = self._load_weights(state.params, state.stats)
         for source in pretrained:
             # Heads only if the model has unimodal heads, as late fusion does.
@@ -477,7 +379,9 @@ class Trainer:
             CheckpointError: There was a checkpoint, and none is left.
         """
         recorded = {RUN: to_json(identity), CONFIG: {**self.spec.source}}
-        while (found := checkpoints.restore_latest(self.abstract_state)) is not None:
+        while (
+            found := checkpoints.restore_latest(self.programs.abstract_state)
+        ) is not None:
             state, meta = found
             progress = SelectionState.restore(meta["progress"])
             if not discard_after_missing_best(checkpoints, int(state.step), progress):
@@ -605,7 +509,7 @@ class Trainer:
     def macs_per_example(self) -> int | None:
         """Multiply-accumulates of one example, counted without running the model."""
         model = build.build_model(self.spec, self.components.task, None)
-        variables = self.abstract_state.variables
+        variables = self.programs.abstract_state.variables
         try:
             return count_macs_per_example(model, variables, self._dummy_batch).total
         except Exception as error:  # a trained model must not be lost for this number
@@ -631,12 +535,3 @@ def describe_start(step: int, plan: TrainPlan) -> str:
     if step:
         return f"resuming from step {step}"
     return f"training for {plan.steps} steps (the first step includes compilation)"
-
-
-def _key_data(seed: int) -> np.ndarray:
-    """Returns the data of the key of a seed, an array of the host.
-
-    Every process can pass it to a compiled function, whose program is the same for
-    every seed.
-    """
-    return np.asarray(jax.random.key_data(jax.random.key(seed)))

@@ -402,8 +402,8 @@ def test_seeds_are_added_to_a_finished_folder_and_never_taken_away(tmp_path, cap
 
 def test_all_seeds_share_one_program_that_makes_their_first_state():
     run = Trainer(resolve(config()), tiny_dataset.tones())
-    first, second = run.init(0), run.init(1)
-    assert run._compiled_init._cache_size() == 1  # pyright: ignore
+    first, second = run.programs.init(0), run.programs.init(1)
+    assert run.programs._init._cache_size() == 1  # pyright: ignore
     assert (jax.random.key_data(first.key) != jax.random.key_data(second.key)).any()
 
 
@@ -413,7 +413,7 @@ def test_an_encoder_starts_from_the_weights_of_a_file(tmp_path, monkeypatch, cap
     monkeypatch.setitem(WEIGHT_MAPPINGS, "feature_tokens", "tiny_dataset:mapping")
     asked = config(**{"train.epochs": 0})
     data = tiny_dataset.tones()
-    state = Trainer(resolve(asked), data).init(0)
+    state = Trainer(resolve(asked), data).programs.init(0)
     fresh = state.params["encoders_video"] | {"norm": None}
     fresh["norm"] = {**state.params["encoders_video"]["norm"]}
     fresh["norm"] |= state.stats["encoders_video"]["norm"]

@@ -176,7 +176,8 @@ def test_the_memory_of_a_step_is_estimated():
     trainer = Trainer(resolve(config()), tiny_dataset.tones())
     large = Trainer(resolve(config(**{"data.batch_size": 16})), tiny_dataset.tones())
     state = sum(
-        x.size * x.dtype.itemsize for x in jax.tree.leaves(trainer.abstract_state)
+        x.size * x.dtype.itemsize
+        for x in jax.tree.leaves(trainer.programs.abstract_state)
     )
     estimates = [parallel_seeds.estimate_memory(x) for x in (trainer, large)]
     saved = [(estimate - 3 * state) / 2 for estimate in estimates]
