@@ -23,7 +23,8 @@ from parity_cases import Case, evaluate
 REFERENCE = Path(__file__).parent / "accelerator_reference.npz"
 SKETCHES = 4
 SMALLEST = 1e-3
-"""A leaf smaller than this fraction of the largest one is compared on that scale."""
+"""An output or gradient of an op smaller than this fraction of the largest one is
+compared on that scale."""
 
 # The first steps of Adam are little more than the signs of the gradients.
 SGD = {
@@ -44,12 +45,15 @@ class Variant:
         op: Tolerance of an op, a fraction of the largest element of a leaf.
         paper: Tolerance of a step, a fraction of each value, or of the norm of the
             change of a parameter.
+        smallest: A change that is smaller than this fraction of the largest one is
+            compared on that scale.
     """
 
     dtype: str
     precision: str
     op: float
     paper: float
+    smallest: float = SMALLEST
 
     @property
     def name(self) -> str:
@@ -59,9 +63,11 @@ class Variant:
 
 VARIANTS = (
     Variant("float32", "highest", op=3e-5, paper=2e-2),
-    # One bfloat16 pass on a TPU, TF32 on NVIDIA.
-    Variant("float32", "default", op=3e-2, paper=0.2),
-    Variant("bfloat16", "default", op=8e-2, paper=0.4),
+    # One bfloat16 pass on a TPU, TF32 on NVIDIA. The gradients of a small scale of
+    # BatchNorm are sums of large numbers that cancel: rounding moves such a change, of
+    # .004 of the largest, by half of itself also on a CPU.
+    Variant("float32", "default", op=3e-2, paper=0.2, smallest=1e-2),
+    Variant("bfloat16", "default", op=8e-2, paper=0.4, smallest=1e-2),
 )
 
 
@@ -118,11 +124,14 @@ def _sketch(change: np.ndarray, seed: int) -> np.ndarray:
 
 
 def errors(
-    found: Mapping[str, np.ndarray], stored: Mapping[str, np.ndarray]
+    found: Mapping[str, np.ndarray],
+    stored: Mapping[str, np.ndarray],
+    smallest: float = SMALLEST,
 ) -> dict[str, float]:
     """Returns the largest error of every leaf, relative to its largest element.
 
-    A small leaf is compared on the scale of the others, since its rounding is theirs.
+    A leaf that is smaller than `smallest` times the largest one is compared on that
+    scale, since its rounding is that of the others.
     """
     if found.keys() != stored.keys():
         raise ValueError(
@@ -136,7 +145,7 @@ def errors(
     for name, x in stored.items():
         if found[name].shape != x.shape:
             raise ValueError(f"{name} has shape {found[name].shape}, stored {x.shape}.")
-        scale = max(_size(name, x), SMALLEST * largest[_kind(name)], 1e-30)
+        scale = max(_size(name, x), smallest * largest[_kind(name)], 1e-30)
         worst[name] = float(np.max(np.abs(found[name] - x), initial=0.0)) / scale
     return worst
 
@@ -152,14 +161,17 @@ def _size(name: str, x: np.ndarray) -> float:
 
 
 def compare(
-    found: Mapping[str, np.ndarray], stored: Mapping[str, np.ndarray], tolerance: float
+    found: Mapping[str, np.ndarray],
+    stored: Mapping[str, np.ndarray],
+    tolerance: float,
+    smallest: float = SMALLEST,
 ) -> dict[str, Any]:
     """Returns the largest error and where it is.
 
     Raises:
         Different: It is larger than the tolerance, or not a number.
     """
-    worst = errors(found, stored)
+    worst = errors(found, stored, smallest)
     where = max(worst, key=lambda name: np.nan_to_num(worst[name], nan=np.inf))
     figures = {"error": worst[where], "where": where, "tolerance": tolerance}
     if not worst[where] <= tolerance:  # also NaN
@@ -183,7 +195,8 @@ def compare_paper(paper: Paper, variant: Variant, stored: Mapping[str, Any]) -> 
     if f"paper {paper.name}" not in stored:
         raise NotHere("without stored values; write them with --write_reference")
     found = paper_values(paper, variant.dtype, variant.precision)
-    return compare(found, stored[f"paper {paper.name}"], variant.paper)
+    reference = stored[f"paper {paper.name}"]
+    return compare(found, reference, variant.paper, variant.smallest)
 
 
 def write_reference(
