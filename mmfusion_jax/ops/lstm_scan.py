@@ -162,19 +162,26 @@ def _backward(arguments: tuple, saved: tuple, dh: LSTMStates) -> tuple:
         )
         dh = jnp.where(valid, 0, dh) + jnp.einsum("rbk,rkw->rbw", dz, transposed)
         dc = jnp.where(valid, 0, dc) + dc_valid * f
-        return (dh, dc), dz.astype(x.dtype)
+        return (dh, dc), tuple(dz.astype(x.dtype))
 
     exact = c.dtype
     start = dh.last.astype(exact), jnp.zeros_like(c[0])
     steps = dh.all_steps.astype(exact), valid, c, previous(c), gates
     _, dz = jax.lax.scan(cell, start, steps, reverse=True)
-    # Products over n and b at once, instead of a sum of n small ones in the loop.
-    gradients = LSTMWeights(
-        jnp.einsum("nrbd,nrbk->rdk", x, dz, preferred_element_type=exact),
-        jnp.einsum("nrbw,nrbk->rwk", previous(h), dz, preferred_element_type=exact),
-        jnp.sum(dz.astype(exact), axis=(0, 2)),
+    # Products over n and b at once, instead of a sum of n small ones in the loop. Each
+    # direction by itself: a product over both would first transpose all dz, which made
+    # forward and backward take a tenth longer (20 and 64 units, 2 CPU cores).
+    product = lambda a, dz: jnp.einsum(
+        "nbd,nbk->dk", a, dz, preferred_element_type=exact
     )
-    dx = jnp.einsum("nrbk,rdk->nrbd", dz, weights.input_kernel).astype(x.dtype)
+    last_h = previous(h)
+    gradients = LSTMWeights(
+        jnp.stack([product(x[:, r], d) for r, d in enumerate(dz)]),
+        jnp.stack([product(last_h[:, r], d) for r, d in enumerate(dz)]),
+        jnp.stack([jnp.sum(d.astype(exact), axis=(0, 1)) for d in dz]),
+    )
+    dx = [d @ k.T for d, k in zip(dz, weights.input_kernel, strict=True)]
+    dx = jnp.stack(dx, axis=1).astype(x.dtype)
     cast = jax.tree.map(lambda g, w: g.astype(w.dtype), gradients, weights)
     return dx, None, cast
 
