@@ -16,13 +16,18 @@ from pathlib import Path
 from PIL import Image, ImageChops
 
 IMAGES = Path(__file__).parent / "images"
-WIDTH, HEIGHT, COLORS = 900, 1400, 64
+WIDTH, HEIGHT, COLORS = 900, 1400, 256
 PICTURES = {
     "modalities": ("runs/hetero_fusion_net/report.html", ("Modalities",)),
     "streams": ("runs/hetero_fusion_net/report.html", ("Streams and loss terms",)),
     "curves": ("runs/hetero_fusion_net/report.html", ("Learning curves",)),
     "confusion": ("runs/hetero_fusion_net/report.html", ("Confusion matrix",)),
     "gradients": ("runs/hetero_fusion_net/gradients.html", ("Gradient norm",)),
+    "gradients_mea": ("runs/mea_gradients/report.html", ("Gradients during training",)),
+    "gradients_mcl_mcf": (
+        "runs/mcl_mcf_gradients/report.html",
+        ("Gradients during training",),
+    ),
     "comparison": ("comparison.html", ("Scores and differences",)),
 }
 """Name of a picture -> page, and headings of the sections that it shows."""
