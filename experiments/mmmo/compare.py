@@ -21,6 +21,7 @@ from regression import ALL, FOLDS, predict
 from scipy.stats import wilcoxon
 
 from mmfusion_jax.data.datasets.ict_mmmo import TARGET, load_ict_mmmo
+from mmfusion_jax.results.config_file import read_config
 from mmfusion_jax.results.model_result import ModelResult, read_run
 
 METRICS = ("mae", "corr", "acc2")
@@ -97,11 +98,15 @@ def main() -> None:
     options = parser.parse_args()
     for workdir in options.run:
         runs = read_runs(workdir)
-        config = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
+        recorded = read_config(workdir)
+        if recorded is None:
+            parser.error(
+                f"{workdir} is not the workdir of a training: config.json is missing"
+            )
         result: dict[str, Any] = {"run": workdir.name, "folds": sorted(runs)}
         # Means over seeds and over folds need every fold with every seed.
         if len({tuple(sorted(seeds)) for seeds in runs.values()}) == 1:
-            keep = config["data"]["keep_clips_without_text"]
+            keep = recorded.config["data"]["keep_clips_without_text"]
             result |= {
                 "metrics": mean_std(runs),
                 "paired": compare(runs, options.folder, keep),

@@ -82,6 +82,10 @@ def main() -> None:
     parser.add_argument("run", type=Path, nargs="+", help="workdir of a training")
     options = parser.parse_args()
     for workdir in options.run:
+        if read_config(workdir) is None:
+            parser.error(
+                f"{workdir} is not the workdir of a training: config.json is missing"
+            )
         print(json.dumps(compare(options.folder, workdir), indent=2))
 
 
