@@ -93,7 +93,12 @@ def test_outputs(fusion):
     assert ADDED.get(fusion, {}).items() <= found.items()
 
 
-@pytest.mark.parametrize("fusion", in_ci(FUSIONS, "residual_attention"))
+# Blocks of the papers, whose models are trained in other tests, and the slowest one.
+SLOW = ("hierarchical_attention", "predictive_self_attention", "reinforcement_unit")
+SLOW += ("compact_bilinear",)
+
+
+@pytest.mark.parametrize("fusion", in_ci(FUSIONS, "residual_attention", slow=SLOW))
 def test_two_steps(fusion):
     parts, batch = components(config(fusion)), some_batch()
     state = small_configs.start(parts, batch)

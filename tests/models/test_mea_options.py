@@ -83,11 +83,22 @@ SWITCHES = {
 }
 
 
-@pytest.mark.parametrize("name", in_ci(SWITCHES, *QUICK))
-def test_switches(name):
+SLOW = ("no coarse", "one psa layer", "out", "narrow", "scale", "two hca layers")
+"""Switches whose programs are those of others with other sizes."""
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("name", SWITCHES)
+def test_parameters_of_switches(name):
     rest, options, change = SWITCHES[name]
     plain, made = small(**rest), small(**{**rest, **options})
     assert count(made, small_batch()) == count(plain, small_batch()) + change
+
+
+@pytest.mark.parametrize("name", in_ci(SWITCHES, *QUICK, slow=SLOW))
+def test_gradients_of_switches(name):
+    rest, options, _ = SWITCHES[name]
+    made = small(**{**rest, **options})
     loss, prediction, grads = result = gradients(made, weights_of(made), small_batch())
     chex.assert_tree_all_finite(result)
     chex.assert_trees_all_equal_shapes(grads["params"], shapes(made, small_batch()))

@@ -101,7 +101,7 @@ OTHER_BLOCKS = [
     name
     for name in model_cases.CASES
     if name.startswith("fused, ") and name != "fused, adaptive_gate"
-] + ["mmtm"]
+] + ["mmtm", "mea, aligned audio"]  # MEA and aligned audio are tested alone too
 
 
 @pytest.fixture(
