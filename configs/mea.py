@@ -215,8 +215,9 @@ def _mmmo(config: ConfigDict) -> None:
     config.data.update(dict(data_dir="", folds=5, fold="all"))
     config.data.keep_clips_without_text = False
     config.model.output_bias_init = 3.0  # the middle of 1 to 5
+    config.model.standardize = "layer_norm"
     config.optim.schedule.name = "constant"
-    config.train.update(dict(epochs=6, selection_metric="mae"))
+    config.train.update(dict(epochs=5, selection_metric="mae"))
 
 
 def _mosi_utterances(config: ConfigDict) -> None:
