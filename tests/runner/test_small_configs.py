@@ -78,7 +78,7 @@ class Paper:
         with CheckpointManager(
             folder / "checkpoints", log=print, read_only=True
         ) as saved:
-            found = saved.restore_latest(self.run.init(0))
+            found = saved.restore_latest(self.run.programs.init(0))
         assert found
         return found[0]
 
@@ -127,19 +127,19 @@ def test_a_run_that_is_resumed_ends_as_one_that_was_not(paper, tmp_path, monkeyp
 
 def test_a_step_that_is_not_finite_is_left_out_and_counted(paper):
     run = paper.run
-    state = run.init(0)
+    state = run.programs.init(0)
     before = jax.device_get((state.params, state.stats, state.opt_state))
     reader = build_data.build_pipeline(paper.config, paper.data, 0)
     good = next(reader.train(0, 1))
     sound = good.inputs["audio"] * np.float32(np.nan)
     bad = good.replace(inputs={**good.inputs, "audio": sound})
     put = lambda batch: run.components.executor.put(batch, train=True)
-    state, metrics = run.train_step(state, put(bad))
+    state, metrics = run.programs.train_step(state, put(bad))
     assert metrics["nonfinite/input/audio"] and metrics["nonfinite/loss/task"]
     assert jax.device_get(state.skipped_steps) == {"consecutive": 1, "total": 1}
     kept = jax.device_get((state.params, state.stats, state.opt_state))
     assert fingerprint(kept) == fingerprint(before)
-    state, metrics = run.train_step(state, put(good))
+    state, metrics = run.programs.train_step(state, put(good))
     assert np.isfinite(metrics["loss"])
     assert jax.device_get(state.skipped_steps) == {"consecutive": 0, "total": 1}
     assert fingerprint(jax.device_get(state.params)) != fingerprint(before[0])
@@ -167,7 +167,7 @@ def test_the_screen_shows_what_a_blind_answer_scores(paper, capfd):
 
 def test_the_report_has_all_sections(paper):
     config = paper.config
-    state, run = paper.run.init(0), paper.run
+    state, run = paper.run.programs.init(0), paper.run
     batch = build_data.build_pipeline(config, paper.data, 0).dummy_batch()
     answer = lambda b: run.components.model.apply(state.variables, b, train=False)
     aux = jax.eval_shape(answer, batch).aux
