@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -457,7 +456,7 @@ def _with_axis(part: Any) -> Any:
     given = {x: getattr(part, x) for x in names if x not in ("parent", "name")}
     axis = {"axis": "data"} if "axis" in given else {}
     changed: dict[str, Any] = {k: _with_axis(x) for k, x in given.items()} | axis
-    if isinstance(part, nn.Module):
+    if hasattr(part, "clone"):  # a Linen module
         return part.clone(**changed)
     return dataclasses.replace(part, **changed)
 
