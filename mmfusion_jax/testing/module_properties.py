@@ -456,9 +456,8 @@ def _with_axis(part: Any) -> Any:
     given = {x: getattr(part, x) for x in names if x not in ("parent", "name")}
     axis = {"axis": "data"} if "axis" in given else {}
     changed: dict[str, Any] = {k: _with_axis(x) for k, x in given.items()} | axis
-    if hasattr(part, "clone"):  # a Linen module
-        return part.clone(**changed)
-    return dataclasses.replace(part, **changed)
+    clone = getattr(part, "clone", None)  # of a Linen module
+    return clone(**changed) if clone else dataclasses.replace(part, **changed)
 
 
 def degenerate_inputs(case: ModuleCase) -> None:
