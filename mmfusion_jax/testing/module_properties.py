@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmfusion_jax.errors import describe_exception, join_names, shown
+from mmfusion_jax.errors import describe_exception, join_names, shown, shown_name
 from mmfusion_jax.testing import compare
 from mmfusion_jax.testing import inputs as make
 from mmfusion_jax.testing.module_case import Measured, ModuleCase, score
@@ -549,7 +549,8 @@ def second_derivatives(case: ModuleCase) -> None:
         got = _trace_product(product, params, order)
         if jax.tree.map(jnp.shape, got) != jax.tree.map(jnp.shape, params):
             raise CounterexampleError(
-                f"second derivatives {order} mode do not have the parameters' shapes"
+                f"second derivatives {shown_name(order)} mode do not have the shapes "
+                "of the parameters"
             )
 
 
@@ -565,7 +566,7 @@ def _trace_product(product: Any, params: Any, order: str) -> Any:
             ) from error
         reason = describe_exception(error)
         raise CounterexampleError(
-            f"it cannot be differentiated twice, {order} mode: {reason}"
+            f"it cannot be differentiated twice, {shown_name(order)} mode: {reason}"
         ) from error
 
 
