@@ -151,27 +151,23 @@ for name, row in zip(names, np.asarray(after.cosines["all"])):
 
 # %%
 @jax.jit
-def measure(state, index):
+def measure(params, index):
     """Returns the largest eigenvalue of a term, and the curvature along its gradient."""
 
     def value(params):
-        outputs = model.apply(
-            {"params": params, "batch_stats": state.stats}, batch, train=False
-        )
-        terms = [objective.value(name, outputs, batch) for name in names]
-        return jax.numpy.stack(terms)[index]
+        return jax.numpy.stack([term(params, name) for name in names])[index]
 
     def product(direction):
-        return mmf.analysis.hessian_product(value, state.params, direction)
+        return mmf.analysis.hessian_product(value, params, direction)
 
-    start = optax.tree.random_like(jax.random.key(1), state.params)
+    start = optax.tree.random_like(jax.random.key(1), params)
     eigenvalue, _ = mmf.analysis.top_eigenvalue(product, start, iterations=20)
-    gradient = jax.grad(value)(state.params)
+    gradient = jax.grad(value)(params)
     squared = optax.tree.norm(gradient, squared=True)
     return eigenvalue, optax.tree.vdot(gradient, product(gradient)) / squared
 
 
-curvature = np.array([measure(state, i) for i in range(len(names))])
+curvature = np.array([measure(state.params, i) for i in range(len(names))])
 print(f"{'':12} largest eigenvalue, curvature along the gradient")
 for name, (eigenvalue, along) in zip(names, curvature):
     print(f"{name:12} {eigenvalue:+18.2f} {along:+28.2f}")

@@ -101,6 +101,8 @@ def test_nan_and_a_small_leaf():
     found = stored | {"gradient y": np.full(2, 1e-6)}
     # On the scale of the other gradient, not of its own zeros.
     assert parity.errors(found, stored)["gradient y"] == pytest.approx(1e-3)
+    lower = parity.errors(found, stored, smallest=1e-2)
+    assert lower["gradient y"] == pytest.approx(1e-4)
     found = stored | {"output 0": np.array([1, np.nan, 1])}
     with pytest.raises(measured_rows.Different) as error:
         parity.compare(found, stored, 1.0)

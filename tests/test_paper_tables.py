@@ -320,7 +320,8 @@ def test_the_command_names_what_it_does_not_know(words, said, monkeypatch, capsy
 
 def test_the_command_prints_commands(monkeypatch, capsys, tmp_path):
     words = ["--table=cfn_sr_2", "--config.train.epochs=1", f"--runs={tmp_path}"]
-    for more in (["--list"], ["--dry_run", "--only", "w/o residual", "CFN-SR"]):
+    only = ["--only", "w/o residual", "--only", "CFN-SR"]
+    for more in (["--list"], ["--dry_run", *only]):
         monkeypatch.setattr(sys, "argv", ["table.py", *words, *more])
         command.main()
     lines = capsys.readouterr().out.splitlines()

@@ -49,12 +49,15 @@ def main() -> None:
     if options.peak:
         print(peak_memory(options.peak, cases[0]))
         return
-    result = {"machine": machine(), "cases": {}}
+    found = json.loads(options.out.read_text()) if options.out.exists() else {}
     for case in cases:
-        result["cases"][case] = measure(case, options.rounds)
-        result["machine"]["load_after"] = os.getloadavg()[0]
-        options.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(table(result))
+        before = machine()
+        figures = measure(case, options.rounds)
+        info = before | {"load_after": os.getloadavg()[0]}
+        # The cases of earlier runs stay, each with its machine.
+        found[case] = {"machine": info, **figures}
+        options.out.write_text(json.dumps(found, indent=2) + "\n")
+    print(table({case: found[case] for case in cases}))
 
 
 def measure(case: str, rounds: int) -> dict[str, Any]:
@@ -201,19 +204,16 @@ def peak_memory(library: str, case: str) -> int:
     return int(dict(line.split(":", 1) for line in status)["VmHWM"].split()[0]) // 1024
 
 
-def table(result: dict[str, Any]) -> str:
+def table(cases: dict[str, Any]) -> str:
     """Returns the figures as Markdown."""
-    info = result["machine"]
     lines = [
-        f"{info['cpu']}, {info['cores']} cores, load {info['load']:.1f} before and "
-        f"{info['load_after']:.1f} after; jax {info['jax']}, torch {info['torch']}. "
         "Seconds, minimum over the rounds, JAX / PyTorch.",
         "",
         "| clip x batch | forward, wall | forward, cores | step, wall | step, cores "
         "| compile, from cache | peak MB |",
         "| --- " * 7 + "|",
     ]
-    for case, figures in result["cases"].items():
+    for case, figures in cases.items():
         pairs = (
             [min(figures[name][library][clock]) for library in ("jax", "torch")]
             for name in ("forward", "step")
@@ -224,6 +224,13 @@ def table(result: dict[str, Any]) -> str:
         cells.append(", ".join(f"{seconds:.1f}" for seconds in totals))
         cells.append(" / ".join(str(mb) for mb in figures["peak_mb"].values()))
         lines.append(f"| {case} | {' | '.join(cells)} |")
+    for case, figures in cases.items():
+        info = figures["machine"]
+        lines.append(
+            f"\n{case}: {info['cpu']}, {info['cores']} cores, load {info['load']:.1f} "
+            f"before and {info['load_after']:.1f} after; jax {info['jax']}, torch "
+            f"{info['torch']}."
+        )
     return "\n".join(lines)
 
 

@@ -126,8 +126,7 @@ class Trainer:
         steps = spec.training.epochs * per_epoch
         self.components = build.build_components(spec, data, steps)
         self.plan = build.build_plan(spec, self.components.task, per_epoch)
-        self._dummy_batch = pipeline.dummy_batch()
-        self.programs = Programs(spec, self.components, self._dummy_batch)
+        self.programs = Programs(spec, self.components, pipeline.dummy_batch())
         self.seeds_programs = dataclasses.replace(self.programs, seeds=True)
 
     def train(
@@ -511,7 +510,9 @@ class Trainer:
         model = build.build_model(self.spec, self.components.task, None)
         variables = self.programs.abstract_state.variables
         try:
-            return count_macs_per_example(model, variables, self._dummy_batch).total
+            return count_macs_per_example(
+                model, variables, self.programs.dummy_batch
+            ).total
         except Exception as error:  # a trained model must not be lost for this number
             log(f"MACs cannot be counted: {describe_exception(error)}")
             return None
