@@ -169,9 +169,9 @@ def _backward(arguments: tuple, saved: tuple, dh: LSTMStates) -> tuple:
     steps = dh.all_steps.astype(exact), valid, c, previous(c), gates
     _, dz = jax.lax.scan(cell, start, steps, reverse=True)
     # Products over n and b at once, instead of a sum of n small ones in the loop. Each
-    # direction by itself: a product over both would first transpose all dz. 500 steps, 2
-    # CPU cores, forward and backward: 38 instead of 39 ms with 20 units, 116 instead of
-    # 125 with 64.
+    # direction by itself: a product over both would first transpose all dz. Forward and
+    # backward of 500 steps on 2 CPU cores: 38 instead of 39 ms with 20 units, 116
+    # instead of 125 with 64.
     product = lambda a, dz: jnp.einsum(
         "nbd,nbk->dk", a, dz, preferred_element_type=exact
     )
