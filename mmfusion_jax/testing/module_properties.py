@@ -526,7 +526,7 @@ def gradients_of_parameters(case: ModuleCase) -> None:
             raise CounterexampleError(f"the gradient of {shown(name)} is 0 everywhere")
 
 
-def second_derivatives(case: ModuleCase) -> None:
+def second_derivatives_exist(case: ModuleCase) -> None:
     """It can be differentiated twice, in every order of forward and reverse mode.
 
     Traced only: to compile it takes several times as long as a training step.
@@ -567,7 +567,7 @@ COMMON = (
     without_jit,
     vmap_over_examples,
     gradients_of_parameters,
-    second_derivatives,
+    second_derivatives_exist,
     parameters,
     masked_values,
     missing_stays_missing,

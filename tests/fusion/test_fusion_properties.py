@@ -94,5 +94,5 @@ def test_properties(name):
     block = BLOCKS[name](**OPTIONS.get(name, {}))
     report = testing.check_fusion(block, **CHECKS.get(name, {}))
     assert len(report.checked) + len(report.not_checked) == 19
-    not_checked = report.not_checked.get("second derivatives")
+    not_checked = report.not_checked.get("second derivatives exist")
     assert not_checked in (None, "it does not have parameters")
