@@ -4,8 +4,6 @@ To be imported first, in a process of its own, because the number of devices and
 precision are fixed when JAX starts.
 """
 
-import functools
-
 import jax
 
 jax.config.update("jax_platforms", "cpu")
@@ -21,11 +19,10 @@ COUNTS = (2, 8)
 def under_jit(f, params, batch, devices: int):
     """`f(params, batch)` with the batch split over a mesh; its program as text."""
     whole, split = shardings(devices)
-    if devices > 1:
-        f = functools.partial(f, replicated=whole)
     put = lambda tree, where: jax.tree.map(lambda x: jax.device_put(x, where), tree)
     params, batch = put(params, whole), put(batch, split)
-    program = jax.jit(f).lower(params, batch).compile()
+    with jax.set_mesh(whole.mesh):
+        program = jax.jit(f).lower(params, batch).compile()
     return jax.device_get(program(params, batch)), program.as_text()
 
 

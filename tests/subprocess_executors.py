@@ -124,10 +124,7 @@ def train(
     """Loss, parameters and statistics after three steps."""
     executor = Executor(parallel, devices)
     made = parts(executor, dropout, official)
-    whole = executor.gathered if parallel == "jit" else None
-    step = executor.compile(
-        make_train_step(*made, executor.axis, accumulate, replicated=whole)
-    )
+    step = executor.compile(make_train_step(*made, executor.axis, accumulate))
     state = jax.tree.map(jnp.copy, start())  # the step donates it
     for _ in range(3):
         state, metrics = step(state, executor.put(batch(), train=True))

@@ -11,7 +11,7 @@ import numpy as np
 from mmfusion_jax.losses.objective import Objective, WeightedLoss
 
 
-def values_and_gradient(params, batch, axis=None, replicated=None):
+def values_and_gradient(params, batch, axis=None):
     """Every term, and one gradient of their weighted sum, as a step computes them."""
 
     def loss(params):
@@ -19,7 +19,7 @@ def values_and_gradient(params, batch, axis=None, replicated=None):
         total, values = jnp.zeros(()), {}
         for reads, terms in by_prediction().items():
             outputs = loss_terms.outputs(arrays, batch, reads)
-            value, found = terms(outputs, batch, jnp.array(0), axis, replicated)
+            value, found = terms(outputs, batch, jnp.array(0), axis)
             total, values = total + value, values | found
         return total, values
 

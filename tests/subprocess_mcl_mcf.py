@@ -55,10 +55,10 @@ def batch() -> Batch:
     return Batch(inputs, masks, {"score": rng.normal(size=ROWS)}, weight)
 
 
-def value_and_gradient(params, batch, axis=None, replicated=None):
+def value_and_gradient(params, batch, axis=None):
     def loss(params):
         outputs = MODEL.apply({"params": params}, batch, train=True)
-        return OBJECTIVE(outputs, batch, jnp.array(0), axis, replicated)
+        return OBJECTIVE(outputs, batch, jnp.array(0), axis)
 
     return jax.value_and_grad(loss, has_aux=True)(params)
 

@@ -43,7 +43,7 @@ def main(name: str) -> None:
         )
         return {k: small_configs.filled(v) for k, v in jax.eval_shape(init).items()}
 
-    def value_and_gradient(params, batch, axis=None, replicated=None):
+    def value_and_gradient(params, batch, axis=None):
         model = build.build_model(config, task, axis)
         rest = {k: v for k, v in start.items() if k != "params"}
 
@@ -51,7 +51,7 @@ def main(name: str) -> None:
             outputs, _ = model.apply(
                 {**rest, "params": params}, batch, train=True, mutable=["batch_stats"]
             )
-            return objective(outputs, batch, jnp.array(0), axis, replicated)
+            return objective(outputs, batch, jnp.array(0), axis)
 
         return jax.value_and_grad(loss, has_aux=True)(params)
 

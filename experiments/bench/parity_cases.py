@@ -367,6 +367,8 @@ EXEMPT = {
     "memory_efficient_attention.exact": "returns a dtype",
     "chunked_map.chunk_size_for": "returns a Python number",
     "compact_bilinear.random_hash": "draws NumPy numbers on the host",
+    "context_mesh.context_devices": "returns a Python number",
+    "context_mesh.replicate": "returns its argument on one device",
     "conv.grouped_cpu.conv": _CPU_FORM,
     "conv.grouped_cpu.gradients": _CPU_FORM,
     "conv.grouped_cpu_matmul.conv": _CPU_FORM,

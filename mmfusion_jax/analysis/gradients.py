@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jax.sharding import NamedSharding
 
 from mmfusion_jax.losses.objective import CHANCE, Objective
 from mmfusion_jax.training.batch_gradient import (
@@ -133,7 +132,6 @@ def make_gradient_stats(
     gradient_accumulation_steps: int = 1,
     steps: int = 1,
     modalities: tuple[str, ...] = (),
-    replicated: NamedSharding | None = None,
 ) -> Callable[[TrainState, Batch], GradientSimilarity]:
     """Creates the function that compares the gradients of a training step by term.
 
@@ -165,10 +163,9 @@ def make_gradient_stats(
         gradient_accumulation_steps: See `make_train_step`.
         steps: See `make_train_step`.
         modalities: See `make_train_step`.
-        replicated: See `make_train_step`.
     """
     compute = make_batch_gradient(
-        model, objective, axis, gradient_accumulation_steps, replicated, by_term=True
+        model, objective, axis, gradient_accumulation_steps, by_term=True
     )
 
     def stats(state: TrainState, batch: Batch) -> GradientSimilarity:

@@ -86,7 +86,6 @@ class TrainingComponents:
             self.modalities,
             self.penalty,
             self.balance,
-            self.executor.gathered if axis is None else None,
             self.max_nonfinite_steps,
         )
 

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding
 
 from mmfusion_jax.ops.row_gathering import gather_rows
 from mmfusion_jax.types import Array, Batch, Outputs, PyTree
@@ -56,7 +55,6 @@ def gather_candidates(
     outputs: Outputs,
     batch: Batch,
     axis: str | None,
-    replicated: NamedSharding | None,
 ) -> Candidates:
     """Gathers, at once, what `terms` reads of the rows of all devices.
 
@@ -67,8 +65,7 @@ def gather_candidates(
         terms: Traced once to see what it reads.
         outputs: Outputs of the model on this device.
         batch: Batch of this device.
-        axis: Axis of pmap or shard_map over which the batch is split.
-        replicated: Under jit, the sharding of an array that every device has.
+        axis: Axis of pmap or shard_map over which the batch is split; None under jit.
     """
     devices = 1 if axis is None else jax.lax.psum(1, axis)
     rows = len(batch.weight)
@@ -82,9 +79,7 @@ def gather_candidates(
     for i in places:
         shapes[i] = shapes[i].update(shape=(devices * rows, *leaves[i].shape[1:]))
     reads = _reads(terms, jax.tree.unflatten(structure, shapes), outputs, batch, index)
-    gathered = gather_rows(
-        {i: leaves[i] for i in places if reads[i]}, axis=axis, replicated=replicated
-    )
+    gathered = gather_rows({i: leaves[i] for i in places if reads[i]}, axis=axis)
     # A term may use the shape of what it does not read.
     blank = {i: jnp.zeros(shapes[i].shape, shapes[i].dtype) for i in places}
     found = dict(enumerate(leaves)) | blank | gathered

@@ -43,7 +43,7 @@ def varying_energy(x: Array, valid: Array, axis: str | None = None) -> Array:
     # the largest element, they would wait for each other three times.
     sums = (
         jnp.sum(rows, axis=0),
-        jnp.sum(valid, dtype=jnp.int32),
+        jnp.sum(valid, dtype=rows.dtype),  # as the others, to be added with them
         # Squares of small features underflow, and those of large ones overflow.
         jnp.stack([jnp.sum(jnp.square(rows * 2.0**k)) for k in SCALES]),
     )

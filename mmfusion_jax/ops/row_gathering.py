@@ -5,14 +5,12 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding
 
+from mmfusion_jax.ops.context_mesh import replicate
 from mmfusion_jax.types import Array, PyTree
 
 
-def gather_rows(
-    tree: PyTree, *, axis: str | None = None, replicated: NamedSharding | None = None
-) -> PyTree:
+def gather_rows(tree: PyTree, *, axis: str | None = None) -> PyTree:
     """Gives every device the rows of all devices.
 
     The arrays are packed side by side, floats in one array and the others in a second
@@ -24,18 +22,16 @@ def gather_rows(
         >>> import jax
         >>> import jax.numpy as jnp
         >>> import mmfusion_jax as mmf
-        >>> whole = mmf.Executor("jit", devices=1).replicated
         >>> tree = {"x": jnp.ones((2, 3)), "valid": jnp.array([True, False])}
-        >>> found = jax.jit(lambda tree: mmf.ops.gather_rows(tree, replicated=whole))(
-        ...     tree
-        ... )
+        >>> with jax.set_mesh(mmf.Executor("jit", devices=1).mesh):
+        ...     found = jax.jit(mmf.ops.gather_rows)(tree)
         >>> found["x"].shape, found["valid"].tolist()
         ((2, 3), [True, False])
 
     Args:
         tree: Arrays with a leading axis b of rows, (b ...) each.
-        axis: Axis of pmap or shard_map over which the rows are split.
-        replicated: Under jit, the sharding of an array that every device has.
+        axis: Axis of pmap or shard_map over which the rows are split. None under jit,
+            where they are split over the mesh of the context (`jax.set_mesh`).
 
     Returns:
         The same tree. Under jit, the arrays themselves, replicated. With `axis`, where
@@ -48,15 +44,13 @@ def gather_rows(
     found: list[Array] = list(leaves)
     for kind in (True, False):
         places = [i for i, known in enumerate(is_float) if known == kind]
-        part = _gather([leaves[i] for i in places], axis, replicated)
+        part = _gather([leaves[i] for i in places], axis)
         for i, x in zip(places, part, strict=True):
             found[i] = x
     return jax.tree.unflatten(structure, found)
 
 
-def _gather(
-    arrays: list[Array], axis: str | None, replicated: NamedSharding | None
-) -> list[Array]:
+def _gather(arrays: list[Array], axis: str | None) -> list[Array]:
     """Gathers arrays that one type can hold without rounding."""
     if not arrays:
         return []
@@ -70,10 +64,10 @@ def _gather(
         for x, size in zip(arrays, sizes, strict=True)
     ]
     packed = jnp.concatenate(flat, axis=1)
-    if axis is not None:
+    if axis is None:
+        packed = replicate(packed)
+    else:
         packed = jax.lax.all_gather(packed, axis, tiled=True)
-    elif replicated is not None:
-        packed = jax.lax.with_sharding_constraint(packed, replicated)
     parts = jnp.split(packed, list(itertools.accumulate(sizes))[:-1], axis=1)
     return [
         part.astype(x.dtype).reshape(len(packed), *x.shape[1:])

@@ -57,15 +57,13 @@ class Programs:
         parts, every = self.components, self.spec.training.gradient_stats_every
         if not every:
             return GradientRecorder()
-        axis = parts.executor.axis
         stats = make_gradient_stats(
             parts.model,
             parts.objective,
-            axis,
+            parts.executor.axis,
             parts.accumulate,
             parts.steps,
             parts.modalities,
-            parts.executor.gathered if axis is None else None,
         )
         compute = parts.executor.compile(stats, seeds=self.seeds, donate=False)
         return GradientRecorder(every, parts.objective.active, compute)

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding
 
 from mmfusion_jax.losses.objective import Objective
 from mmfusion_jax.training.state import TrainState
@@ -43,7 +42,6 @@ def make_batch_gradient(
     objective: Objective,
     axis: str | None = None,
     gradient_accumulation_steps: int = 1,
-    replicated: NamedSharding | None = None,
     *,
     by_term: bool = False,
 ) -> BatchGradient:
@@ -55,7 +53,6 @@ def make_batch_gradient(
         axis: Axis of pmap or shard_map; None under jit. Results are those of one
             device: the mean over the devices is that of the batch.
         gradient_accumulation_steps: Number of parts into which a batch is split.
-        replicated: Under jit over a mesh, see `make_train_step`.
         by_term: Compute the gradient of every weighted term, with one forward pass.
     """
 
@@ -67,7 +64,7 @@ def make_batch_gradient(
             mutable=["batch_stats"],
             rngs={"dropout": key},
         )
-        loss, terms = objective(outputs, batch, step, axis, replicated)
+        loss, terms = objective(outputs, batch, step, axis)
         logged = _logged_means(outputs, batch, axis)
         return loss, (terms, logged, updated.get("batch_stats", {}))
 

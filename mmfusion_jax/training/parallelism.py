@@ -1,6 +1,7 @@
 """Runs a step on all devices: under jit on a mesh (the default), shard_map or pmap."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -67,11 +68,6 @@ class Executor:
         return NamedSharding(self.mesh, P())
 
     @property
-    def gathered(self) -> NamedSharding | None:
-        """The same, for what loss terms compare; None on one device."""
-        return self.replicated if self.count > 1 else None
-
-    @property
     def batch_sharding(self) -> NamedSharding:
         """Split across the devices on the leading axis."""
         return NamedSharding(self.mesh, P(AXIS))
@@ -107,6 +103,8 @@ class Executor:
                 # is summed over the devices, which the step does itself.
                 check_vma=False,
             )
+        else:
+            step = self._with_mesh(step)
         # XLA reuses the memory of the donated state for the new one; without donation
         # both exist at once.
         return jax.jit(
@@ -115,6 +113,17 @@ class Executor:
             out_shardings=self.replicated,
             donate_argnums=0 if donate else (),
         )
+
+    def _with_mesh(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns a step that sees the mesh, to exchange arrays at once."""
+
+        @functools.wraps(step)
+        def in_context(*args: Any) -> Any:
+            # Not `jax.set_mesh`, which cannot be used inside of jit.
+            with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
+                return step(*args)
+
+        return in_context
 
     def _pmap(
         self, step: Callable[..., Any], seeds: bool, donate: bool

@@ -6,7 +6,6 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import NamedSharding
 
 from mmfusion_jax.losses.objective import TASK, Objective
 from mmfusion_jax.metrics import score_info
@@ -33,7 +32,6 @@ def make_train_step(
     modalities: tuple[str, ...] = (),
     penalty: Callable[[PyTree], Array] | None = None,
     balance: optax.GradientTransformationExtraArgs | None = None,
-    replicated: NamedSharding | None = None,
     max_nonfinite_steps: int | None = None,
 ) -> Step:
     """Creates the training step, a function of arrays.
@@ -74,7 +72,10 @@ def make_train_step(
         objective: Maps Outputs and a Batch to the loss and its terms.
         tx: Optimizer.
         axis: Axis of pmap or shard_map to average over; None under jit, where
-            every reduction already spans the global batch.
+            every reduction already spans the global batch. Over several devices, jit
+            needs the mesh as context (`jax.set_mesh`, or `Executor.compile`) to gather
+            once what loss terms compare, and the moments of a BatchNorm; without it
+            the compiler places them.
         gradient_accumulation_steps: Number of parts into which a batch is split to
             save memory; gradients are averaged with the weights of their examples.
             Terms that compare examples, and BatchNorm, see one part at a time.
@@ -86,9 +87,6 @@ def make_train_step(
         balance: Combines the gradients of the weighted terms, such as `pcgrad`, before
             `tx`; None adds them. With fewer than two terms it is not used. It needs
             the memory of one gradient for each term.
-        replicated: Under jit over a mesh, the sharding of an array that every device
-            has: what loss terms compare is then gathered once. None to let the
-            compiler place it.
         max_nonfinite_steps: Consecutive skipped steps after which no step changes the
             parameters, statistics and optimizer state any more; None for no limit.
     """
@@ -100,7 +98,6 @@ def make_train_step(
         objective,
         axis,
         gradient_accumulation_steps,
-        replicated,
         by_term=balance is not None,
     )
 
@@ -270,6 +267,7 @@ def _nonfinite_flags(
         # Masked values may be NaN without harm, so only valid steps are counted.
         if jnp.issubdtype(x.dtype, jnp.floating):
             valid = batch.valid_mask(name).reshape(x.shape[:2] + (1,) * (x.ndim - 2))
-            count = jnp.sum(valid & ~jnp.isfinite(x))
+            # float32, so that devices add it together with the gradients.
+            count = jnp.sum(valid & ~jnp.isfinite(x), dtype=jnp.float32)
             flags[f"input/{name}"] = global_sum(count, axis) > 0
     return {f"nonfinite/{name}": flag for name, flag in flags.items()}

@@ -17,23 +17,22 @@ NAMES = ("info_nce", "modality_contrast", "hsic", "cross_entropy", "reconstructi
 OBJECTIVE = Objective({name: WeightedLoss(loss_terms.TERMS[name]) for name in NAMES})
 
 
-def value_and_gradient(arrays, batch, objective=OBJECTIVE, replicated=None):
+def value_and_gradient(arrays, batch, objective=OBJECTIVE):
     def loss(scale):
         scaled = {name: x * scale for name, x in arrays.items()}
         outputs = loss_terms.outputs(scaled, batch, "cross_entropy")
-        return objective(outputs, batch, jnp.array(0), replicated=replicated)[0]
+        return objective(outputs, batch, jnp.array(0))[0]
 
     return jax.value_and_grad(loss)(1.0)
 
 
 def test_one_exchange_for_all_terms():
-    """Without `replicated` the compiler makes more than thirty collectives."""
-    batch, whole = loss_terms.batch(), EXECUTOR.replicated
-    arrays = loss_terms.arrays()
+    """Without the mesh as context the compiler makes more than thirty collectives."""
+    batch, arrays = loss_terms.batch(), loss_terms.arrays()
     want = jax.jit(value_and_gradient)(arrays, batch)
-    run = jax.jit(lambda a, b: value_and_gradient(a, b, replicated=whole))
     split = jax.device_put((arrays, batch), EXECUTOR.batch_sharding)
-    program = run.lower(*split).compile()
+    with jax.set_mesh(EXECUTOR.mesh):
+        program = jax.jit(value_and_gradient).lower(*split).compile()
     np.testing.assert_allclose(program(*split), want, rtol=2e-5)
     kinds = re.findall(
         r" (all-[a-z]+|collective-permute|reduce-scatter)(?:-start)?\(",
@@ -53,9 +52,10 @@ def test_what_no_term_reads_is_not_gathered():
         return jnp.mean(outputs.prediction, axis=1) * batch.weight[0]
 
     objective = Objective({"task": WeightedLoss(term)})
-    jaxpr = jax.make_jaxpr(
-        lambda a, b: value_and_gradient(a, b, objective, EXECUTOR.replicated)
-    )(arrays, batch)
+    with jax.set_mesh(EXECUTOR.mesh):
+        jaxpr = jax.make_jaxpr(lambda a, b: value_and_gradient(a, b, objective))(
+            arrays, batch
+        )
     gathered = re.findall(r"(\w+\[[\d,]+\]) = sharding_constraint", str(jaxpr))
     classes = seen[0].shape[1]
     rows = len(batch.weight)
@@ -67,10 +67,11 @@ def test_an_error_names_the_term():
     term = loss_terms.TERMS["cross_entropy"]
     objective = Objective({"task": WeightedLoss(lambda o, b: jnp.zeros((3, 3)))})
     assert term.scope == "example"
-    with pytest.raises(ConfigError, match="config.losses.task"):
-        value_and_gradient(
-            loss_terms.arrays(), loss_terms.batch(), objective, EXECUTOR.replicated
-        )
+    with (
+        jax.set_mesh(EXECUTOR.mesh),
+        pytest.raises(ConfigError, match="config.losses.task"),
+    ):
+        value_and_gradient(loss_terms.arrays(), loss_terms.batch(), objective)
 
 
 def test_one_value_for_all_examples_needs_all_examples():
@@ -90,14 +91,15 @@ def test_one_value_for_all_examples_needs_all_examples():
 def test_a_number_among_the_outputs_is_not_split():
     arrays, batch = loss_terms.arrays(), loss_terms.batch()
 
-    def loss(replicated):
+    def loss():
         outputs = loss_terms.outputs(arrays, batch, "cross_entropy")
         outputs = outputs.replace(aux={**outputs.aux, "temperature": 0.5})
         objective = Objective({"task": WeightedLoss(scaled)})
-        return objective(outputs, batch, jnp.array(0), replicated=replicated)[0]
+        return objective(outputs, batch, jnp.array(0))[0]
 
     def scaled(outputs, batch):
         return outputs.prediction[:, 0] * outputs.aux["temperature"]
 
-    whole = jax.jit(lambda: loss(EXECUTOR.replicated))()
-    np.testing.assert_allclose(whole, loss(None), rtol=1e-6)
+    with jax.set_mesh(EXECUTOR.mesh):
+        split = jax.jit(loss)()
+    np.testing.assert_allclose(split, loss(), rtol=1e-6)

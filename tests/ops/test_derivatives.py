@@ -51,6 +51,8 @@ from mmfusion_jax.types import Tokens
 WITHOUT_DERIVATIVE = {
     "chunked_map.chunk_size_for": "an integer",
     "compact_bilinear.random_hash": "random integers",
+    "context_mesh.context_devices": "an integer",
+    "context_mesh.replicate": "its argument on one device; test_row_gathering",
     "contrastive.ViewRows": "a tuple",
     "custom_gradient.derivative_jaxpr": "a jaxpr",
     "custom_gradient.with_backward": "makes functions; test_custom_gradient",

@@ -1,6 +1,7 @@
 """Normalisation: the written-out gradient against reverse mode, masks, pmap."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 from precision import double
 
 from mmfusion_jax.ops.masked_batch_norm import batch_normalize
+from mmfusion_jax.training.parallelism import Executor
 
 X = np.random.default_rng(0).normal(30, 2, (4, 5, 3, 2))
 DY = np.random.default_rng(1).normal(1, 2, X.shape)
@@ -82,7 +84,7 @@ def test_short_floats_are_summed_in_float32():
     np.testing.assert_allclose(var, exact.var(0), rtol=1e-5)
 
 
-@pytest.mark.parametrize("parallel", ["one", "pmap"])
+@pytest.mark.parametrize("parallel", ["one", "pmap", "jit"])
 def test_variance_of_features_far_from_zero(parallel):
     """Mean 100 and deviation 0.1, in float32: 0.0003 is lost by E[x^2] - E[x]^2."""
     x = np.random.default_rng(0).normal(100, 0.1, (4, 500, 3, 2)).astype(np.float32)
@@ -96,6 +98,9 @@ def test_variance_of_features_far_from_zero(parallel):
         split = lambda a: a.reshape(2, 2, *a.shape[1:])
         y, mean, var, count = jax.pmap(over, axis_name="data")(split(x), split(mask))
         y, mean, var, count = y.reshape(x.shape), mean[1], var[1], count[1]
+    elif parallel == "jit":
+        program = split_by_jit(lambda x, mask: ours(x, mask, scale, bias), x, mask)
+        y, mean, var, count = program(x, mask)
     else:
         y, mean, var, count = ours(x, mask, scale, bias)
     rows = x[mask].astype(np.float64).reshape(-1, 2)
@@ -131,14 +136,41 @@ def test_a_device_without_valid_positions_changes_nothing():
     np.testing.assert_allclose(dx.reshape(X.shape), want_dx, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.ci
-def test_pmap_has_the_hessian_of_the_global_batch():
-    split = lambda a: a.reshape(2, 2, *a.shape[1:])
+def split_by_jit(function, *arrays):
+    """The program of a function of arrays that jit splits over two devices."""
+    executor = Executor("jit", devices=2)
+    placed = jax.device_put(arrays, executor.batch_sharding)
+    with jax.set_mesh(executor.mesh):
+        return jax.jit(function).lower(*placed).compile()
 
+
+def test_jit_exchanges_once_in_each_layer():
+    """Without the mesh as context, the count, the mean and the variance one by one."""
+    program = split_by_jit(lambda x, mask: ours(x, mask, SCALE, BIAS)[0], X, RAGGED)
+    kinds = re.findall(r" (all-[a-z]+)(?:-start)?\(", program.as_text())
+    assert kinds == ["all-reduce"]
+
+
+@pytest.mark.parametrize("mask", [FULL, RAGGED, BROAD, FULL[:1]])
+def test_jit_sees_the_global_batch(mask):
+    run = lambda x, dy: results(ours, x, jnp.asarray(mask), dy)
+    want = results(ours, X, mask, DY)
+    got = split_by_jit(run, X, DY)(*jax.device_put((X, DY)))
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("parallel", ["pmap", "jit"])
+def test_devices_have_the_hessian_of_the_global_batch(parallel):
     def product(x, mask, v, axis=None):
         loss = lambda x: jnp.sum(jnp.sin(ours(x, mask, SCALE, BIAS, axis)[0]))
         return jax.jvp(jax.grad(loss), (x,), (v,))[1]
 
-    over = jax.pmap(functools.partial(product, axis="data"), axis_name="data")
-    got = over(split(X), split(RAGGED), split(DY)).reshape(X.shape)
+    if parallel == "jit":
+        got = split_by_jit(product, X, RAGGED, DY)(X, RAGGED, DY)
+    else:
+        split = lambda a: a.reshape(2, 2, *a.shape[1:])
+        over = jax.pmap(functools.partial(product, axis="data"), axis_name="data")
+        got = over(split(X), split(RAGGED), split(DY)).reshape(X.shape)
     np.testing.assert_allclose(got, product(X, RAGGED, DY), rtol=1e-8, atol=1e-10)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from mmfusion_jax.ops.context_mesh import context_devices
 from mmfusion_jax.ops.row_gathering import gather_rows
 from mmfusion_jax.training.parallelism import Executor
 
@@ -33,7 +34,7 @@ def over_devices(function, out_specs=WHOLE):
 
 
 GATHERS = {
-    "jit": lambda tree: gather_rows(tree, replicated=EXECUTOR.replicated),
+    "jit": gather_rows,
     "shard_map": over_devices(lambda tree: gather_rows(tree, axis="data")),
 }
 
@@ -41,7 +42,8 @@ GATHERS = {
 @pytest.mark.parametrize("how", GATHERS)
 def test_two_collectives_gather_everything(how):
     tree = jax.device_put(TREE, EXECUTOR.batch_sharding)
-    program = jax.jit(GATHERS[how]).lower(tree).compile()
+    with jax.set_mesh(EXECUTOR.mesh):
+        program = jax.jit(GATHERS[how]).lower(tree).compile()
     found = program(tree)
     for name, want in TREE.items():
         assert found[name].dtype == want.dtype
@@ -49,6 +51,20 @@ def test_two_collectives_gather_everything(how):
         np.testing.assert_array_equal(found[name], want)
     gathers = re.findall(r" (?:all-gather|all-reduce)(?:-start)?\(", program.as_text())
     assert len(gathers) <= 2
+
+
+@pytest.mark.parametrize(("parallel", "want"), [("jit", 2), ("shard_map", 1)])
+def test_a_compiled_step_sees_the_mesh(parallel, want):
+    """That its rows are split; with shard_map it has those of one device only."""
+    executor, seen = Executor(parallel, devices=2), []
+
+    def step(state, batch):
+        seen.append(context_devices())
+        return jnp.sum(state)
+
+    executor.compile(step, donate=False)(jnp.ones(2), jnp.ones(2))
+    assert seen == [want]
+    assert context_devices() == 1
 
 
 def test_a_gradient_is_summed_over_the_devices():
