@@ -16,8 +16,8 @@ from mmfusion_jax.training.step import as_in_training
 
 STEP = 1e-6
 PAPERS = [
-    # The others compile for longer.
-    pytest.param(name, marks=pytest.mark.ci if name == "cfn_sr" else pytest.mark.slow)
+    # MEA compiles for a minute.
+    pytest.param(name, marks=pytest.mark.slow if name == "mea" else pytest.mark.ci)
     for name in small_configs.SMALL
 ]
 

@@ -9,7 +9,6 @@ import jax
 import numpy as np
 import pytest
 import small_configs
-from groups import in_ci
 from save_trials import fingerprint
 from tiny_dataset import spoilt
 
@@ -27,8 +26,6 @@ from mmfusion_jax.training.checkpoint.manager import CheckpointManager
 from mmfusion_jax.training.signals import GracefulShutdown
 from mmfusion_jax.types import WEIGHT_PREFIX
 
-pytestmark = pytest.mark.versions
-
 STEPS = 6
 CHANGES = {
     "data.batch_size": 4,
@@ -39,6 +36,9 @@ CHANGES = {
     "train.diagnosis": True,
     "pretrain_unimodal": (),
 }
+VERSIONS = {name: [pytest.mark.versions] for name in ("cfn_sr", "hetero_fusion_net")}
+"""Papers that are also run with other versions of the libraries."""
+
 SECTIONS = (
     "Fusion vs. unimodal", "Checkpoint selection (validation vs. test)",
     "Learning curves", "Confusion matrix", "All metrics", "Parameters",
@@ -90,7 +90,13 @@ def patch():
         yield patch
 
 
-@pytest.fixture(scope="module", params=in_ci(small_configs.SMALL))
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=[pytest.mark.ci, *VERSIONS.get(name, ())])
+        for name in small_configs.SMALL
+    ],
+)
 def paper(request, patch, tmp_path_factory):
     config = resolve(small_configs.small(request.param, **CHANGES))
     data = build_data.build_dataset(config, 0)

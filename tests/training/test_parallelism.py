@@ -3,12 +3,14 @@
 import pytest
 
 # In the default group, test_cfn_sr.py and test_residual_attention.py compare devices.
-pytestmark = [pytest.mark.versions, pytest.mark.ci]
+pytestmark = pytest.mark.ci
 
 LIMITS = {"x64": 1e-12, "x32": 2e-5}
 
 
-@pytest.fixture(scope="module", params=LIMITS)
+@pytest.fixture(
+    scope="module", params=[pytest.param("x64", marks=pytest.mark.versions), "x32"]
+)
 def differences(request, answer_of):
     return LIMITS[request.param], answer_of("subprocess_executors.py", request.param)
 
@@ -28,7 +30,7 @@ def test_devices_draw_their_own_dropout_under_pmap(differences):
 @pytest.mark.parametrize(
     "paper",
     [
-        "hetero_fusion_net",
+        pytest.param("hetero_fusion_net", marks=pytest.mark.versions),
         "of_cmaer_cat",
         pytest.param("mea", marks=pytest.mark.slow),  # compiles for a minute
     ],
