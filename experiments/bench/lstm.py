@@ -1,6 +1,7 @@
 """Compares implementations of an LSTM scan with PyTorch's LSTM.
 
     python experiments/bench/lstm.py                 # MEA's and MCL-MCF's lengths
+    python experiments/bench/lstm.py --parts         # of the library, one by one
     python experiments/bench/lstm.py --quick         # checks that it runs
 
 A bidirectional LSTM over random sequences, batch 32: forward, and forward with the
@@ -21,6 +22,7 @@ import numpy as np
 import torch
 from alternating_timer import machine
 
+from mmfusion_jax.ops import lstm_scan
 from mmfusion_jax.ops.lstm_scan import LSTMWeights, lstm
 
 BATCH, FEATURES = 32, 40
@@ -35,6 +37,9 @@ def main() -> None:
         "--hidden_dim", type=int, default=20, help="units of each direction"
     )
     parser.add_argument("--rounds", type=int, default=7, help="measured rounds")
+    parser.add_argument(
+        "--parts", action="store_true", help="parts of the library's gradients"
+    )
     parser.add_argument("--quick", action="store_true", help="tiny sequences")
     options = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
@@ -47,8 +52,12 @@ def main() -> None:
     print(
         f"{FEATURES} features, {options.hidden_dim} units per direction. Milliseconds,"
     )
-    print("minimum over the rounds, forward / with gradients.\n")
-    table = [measure(n, options.hidden_dim, rounds) for n in steps]
+    if options.parts:
+        print("minimum over the rounds.\n")
+        table = [measure_parts(n, options.hidden_dim, rounds) for n in steps]
+    else:
+        print("minimum over the rounds, forward / with gradients.\n")
+        table = [measure(n, options.hidden_dim, rounds) for n in steps]
     print(f"| form | {' | '.join(f'{n} steps' for n in steps)} |")
     print(f"| --- |{' --- |' * len(steps)}")
     for name in table[0]:
@@ -57,13 +66,7 @@ def main() -> None:
 
 def measure(steps: int, hidden_dim: int, rounds: int) -> dict[str, str]:
     """Returns the figures of every implementation."""
-    rng = np.random.default_rng(0)
-    shapes = {
-        "x": (BATCH, steps, FEATURES),
-        "into": (2, FEATURES, 4 * hidden_dim),
-        "kernel": (2, hidden_dim, 4 * hidden_dim),
-    }
-    given = {m: 0.1 * rng.standard_normal(s, np.float32) for m, s in shapes.items()}
+    given = random_arrays(steps, hidden_dim)
     calls = {}
     for name, form in forms().items():
         for goal, call in compiled(form, given).items():
@@ -76,6 +79,44 @@ def measure(steps: int, hidden_dim: int, rounds: int) -> dict[str, str]:
     return {
         m: " / ".join(f"{1e3 * seconds[m, goal]:.1f}" for goal in both) for m in names
     }
+
+
+def measure_parts(steps: int, hidden_dim: int, rounds: int) -> dict[str, str]:
+    """Returns the figures of the parts of the library's gradients."""
+    given = random_arrays(steps, hidden_dim)
+    x, into, kernel = (jnp.asarray(a) for a in given.values())
+    inputs = jnp.broadcast_to(x.swapaxes(0, 1)[:, None], (steps, 2, BATCH, FEATURES))
+    valid = jnp.ones((steps, 2, BATCH, 1), bool)
+    weights = LSTMWeights(into, kernel, jnp.zeros((2, into.shape[-1])))
+    arguments = inputs, valid, weights
+    forward = jax.jit(lstm_scan._forward)
+    loop, products = jax.jit(lstm_scan._gate_gradients), jax.jit(lstm_scan._products)
+    states, saved = forward(*arguments)
+    dz = loop(arguments, saved, states)
+    whole = compiled(library, given)["gradients"]
+    parts = {
+        "forward pass that saves the gates": lambda: forward(*arguments),
+        "loop of the backward pass": lambda: loop(arguments, saved, states),
+        "products of all steps": lambda: products(arguments, saved, dz),
+    }
+    calls: dict[str, Callable] = {
+        name: functools.partial(lambda call: jax.block_until_ready(call()), call)
+        for name, call in parts.items()
+    }
+    calls["all, with the loss and the reversal of a direction"] = whole
+    seconds = minimum_seconds(calls, rounds)
+    return {name: f"{1e3 * s:.1f}" for name, s in seconds.items()}
+
+
+def random_arrays(steps: int, hidden_dim: int) -> dict[str, np.ndarray]:
+    """Returns the input (b n d), and the weights of both directions."""
+    rng = np.random.default_rng(0)
+    shapes = {
+        "x": (BATCH, steps, FEATURES),
+        "into": (2, FEATURES, 4 * hidden_dim),
+        "kernel": (2, hidden_dim, 4 * hidden_dim),
+    }
+    return {m: 0.1 * rng.standard_normal(s, np.float32) for m, s in shapes.items()}
 
 
 def forms() -> dict[str, Callable[..., jax.Array]]:

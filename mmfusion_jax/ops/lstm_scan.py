@@ -137,9 +137,14 @@ def _forward(x: Array, valid: Array, weights: LSTMWeights) -> tuple:
 
 
 def _backward(arguments: tuple, saved: tuple, dh: LSTMStates) -> tuple:
+    dz = _gate_gradients(arguments, saved, dh)
+    return _products(arguments, saved, dz)
+
+
+def _gate_gradients(arguments: tuple, saved: tuple, dh: LSTMStates) -> tuple:
+    """Gradients of the gates before their activations, (n b 4w) of each direction."""
     x, valid, weights = arguments
-    h, c, gates = saved
-    previous = lambda s: jnp.concatenate([jnp.zeros_like(s[:1]), s[:-1]])
+    _, c, gates = saved
     # In JAX 0.7 a NumPy array comes back as an object without its methods.
     transposed = jnp.swapaxes(weights.recurrent_kernel, 1, 2).astype(c.dtype)
 
@@ -166,20 +171,31 @@ def _backward(arguments: tuple, saved: tuple, dh: LSTMStates) -> tuple:
 
     exact = c.dtype
     start = dh.last.astype(exact), jnp.zeros_like(c[0])
-    steps = dh.all_steps.astype(exact), valid, c, previous(c), gates
-    _, dz = jax.lax.scan(cell, start, steps, reverse=True)
+    steps = dh.all_steps.astype(exact), valid, c, _previous(c), gates
+    return jax.lax.scan(cell, start, steps, reverse=True)[1]
+
+
+def _previous(states: Array) -> Array:
+    """States before every step, (n ...)."""
+    return jnp.concatenate([jnp.zeros_like(states[:1]), states[:-1]])
+
+
+def _products(arguments: tuple, saved: tuple, dz: tuple) -> tuple:
+    """Gradients of the arguments, from those of the gates."""
+    x, _, weights = arguments
+    h, c, _ = saved
     # Products over n and b at once, instead of a sum of n small ones in the loop. Each
     # direction by itself: a product over both would first transpose all dz. Forward and
     # backward of 500 steps on 2 CPU cores: 38 instead of 39 ms with 20 units, 116
     # instead of 125 with 64.
     product = lambda a, dz: jnp.einsum(
-        "nbd,nbk->dk", a, dz, preferred_element_type=exact
+        "nbd,nbk->dk", a, dz, preferred_element_type=c.dtype
     )
-    last_h = previous(h)
+    last_h = _previous(h)
     gradients = LSTMWeights(
         jnp.stack([product(x[:, r], d) for r, d in enumerate(dz)]),
         jnp.stack([product(last_h[:, r], d) for r, d in enumerate(dz)]),
-        jnp.stack([jnp.sum(d.astype(exact), axis=(0, 1)) for d in dz]),
+        jnp.stack([jnp.sum(d.astype(c.dtype), axis=(0, 1)) for d in dz]),
     )
     dx = [d @ k.T for d, k in zip(dz, weights.input_kernel, strict=True)]
     dx = jnp.stack(dx, axis=1).astype(x.dtype)
