@@ -6,6 +6,8 @@ from loaded_tables import ENCODERS
 
 from mmfusion_jax import testing
 from mmfusion_jax.encoders.precomputed import Precomputed
+from mmfusion_jax.testing import modules
+from mmfusion_jax.testing.module_properties import COMMON
 
 ATTENTION = {"hidden_dim": 8, "num_layers": 1, "num_heads": 2, "mlp_dim": 8}
 FRAMES = (4, 9, 10, 3)
@@ -58,9 +60,18 @@ UNEVEN = {
 """Encoders that reduce the number of steps, at lengths that are not multiples, or the
 pixels of every step: name -> encoder, its changed options, shape of an example."""
 
+ABOUT_PADDING = (
+    *("shapes_and_dtypes", "masked_values", "padding_length", "padding_position"),
+    *("missing_stays_missing", "subsets_of_modalities"),
+)
+
 
 @pytest.mark.parametrize("name", in_ci(UNEVEN))
-def test_lengths_that_are_not_multiples(name):
+def test_lengths_that_are_not_multiples(name, monkeypatch):
+    # The others are checked below, and do not depend on the length.
+    wanted = [p for p in COMMON if p.__name__ in ABOUT_PADDING]
+    assert len(wanted) == len(ABOUT_PADDING)
+    monkeypatch.setattr(modules, "COMMON", wanted)
     encoder, options, shape = UNEVEN[name]
     options = SMALL[encoder][0] | options
     # One padded step fills no window, and several do.
