@@ -13,7 +13,7 @@ def context_devices() -> int:
     """Returns the number of devices over which the compiler splits arrays.
 
     It is that of the mesh of the context (`jax.set_mesh`), and 1 without one, and
-    inside shard_map and pmap, where a function computes the rows of one device.
+    inside shard_map, where a function computes the rows of one device.
     """
     # Not the sizes of all axes: those of shard_map are manual, and with explicit ones
     # the types of the arrays have the sharding.
