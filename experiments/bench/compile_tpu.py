@@ -118,7 +118,7 @@ def run(flags: Sequence[str], limit: float) -> dict[str, Any]:
 def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
     """Returns the rows of the training step as a Markdown table."""
     lines = ["| " + " | ".join(COLUMNS) + " |", "| --- " * len(COLUMNS) + "|"]
-    for name, row in rows.items():
+    for name, row in sorted(rows.items(), key=_place):
         cells = [name, row["problem"]] if "problem" in row else _cells(name, row)
         cells += [""] * (len(COLUMNS) - len(cells))
         lines.append("| " + " | ".join(cells) + " |")
@@ -144,6 +144,14 @@ def _cells(name: str, row: Mapping[str, Any]) -> list[str]:
         f"{row['batch_size'] / slowest:,.0f}" if slowest else "–",
         f"{sum(s['compile_s'] for s in row['steps'].values()):.0f} s",
     ]
+
+
+def _place(item: tuple[str, Any]) -> tuple[int, bool, int, str]:
+    """By paper, small size first, then by chip and name."""
+    config, _, chip = item[0].split()[:3]
+    paper, word = config.split(":")
+    small = word != FULL[paper]
+    return list(FULL).index(paper), not small, list(CHIPS).index(chip), item[0]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -18,11 +18,11 @@ from mmfusion_jax.training.state import create_state
 from mmfusion_jax.training.topology import find_topology
 
 COLLECTIVES = {
-    "cfn_sr": (15, 4),
-    "mea": (12, 4),
-    "hetero_fusion_net": (6, 6),
-    "mcl_mcf": (15, 4),
-    "of_cmaer_cat": (6, 4),
+    "cfn_sr": (9, 4),
+    "mea": (10, 4),
+    "hetero_fusion_net": (5, 5),
+    "mcl_mcf": (11, 4),
+    "of_cmaer_cat": (5, 4),
 }
 """Paper -> most collectives of its training step and of its evaluation step, in its
 small config, as counted with jax 0.10.2 and libtpu 0.0.42.1; other versions combine
