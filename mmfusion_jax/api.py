@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Mapping
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -13,6 +12,7 @@ from mmfusion_jax.config.load import format_value
 from mmfusion_jax.config.resolve import distributed_spec, resolve
 from mmfusion_jax.errors import ConfigError, shown, shown_path, type_name
 from mmfusion_jax.metrics.nonfinite import undefined_in_evaluations, undefined_in_runs
+from mmfusion_jax.paths import local_path
 from mmfusion_jax.results.experiment_result import ExperimentResult, RunEvaluation
 from mmfusion_jax.runner import experiment
 from mmfusion_jax.runner.run_checkpoints import log
@@ -110,7 +110,8 @@ def _parse(
         f"--config.{name}={format_value(value)}"
         for name, value in (overrides or {}).items()
     ]
-    words.append(f"--workdir={Path(workdir).expanduser() if workdir else ''}")
+    path = local_path("workdir", workdir) if workdir else ""
+    words.append(f"--workdir={path}")
     if isinstance(config, ConfigDict):
         if not workdir:
             raise ConfigError(

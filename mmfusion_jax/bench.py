@@ -13,10 +13,13 @@ from typing import Any
 from mmfusion_jax.cli.command import Command, run_command
 from mmfusion_jax.cli.flags import Flag, ParsedCommand
 
+HERE = "here"
+"""Value of --compile_for that measures on this machine."""
+
 
 def run_benchmark(command: ParsedCommand) -> None:
     """Prints the measurements, as tables or as one JSON object."""
-    run = _compile if command.flags["compile_for"] else _measure
+    run = _measure if command.flags["compile_for"] == HERE else _compile
     with contextlib.redirect_stdout(sys.stderr):
         found, show = run(command)
     if command.flags["json"]:
@@ -43,7 +46,7 @@ def _compile(command: ParsedCommand) -> tuple[Any, Callable[[Any], None]]:
     """Returns the cost on chips that need not be there, and how to print it."""
     # Nothing runs, so accelerators of this machine stay free; and with a plug-in for
     # one JAX would wait for it. JAX reads this when it is imported.
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    os.environ["JAX_PLATFORMS"] = "cpu"
     from mmfusion_jax.commands.compile_for import compile_for, show
     from mmfusion_jax.config.resolve import resolve
 
@@ -59,7 +62,7 @@ COMMAND = Command(
         Flag("no_compilation_cache", False, "compile without the compilation cache"),
         Flag(
             "compile_for",
-            "",
+            HERE,
             "measure nothing; compile for chips that need not be there: v5e:2x2, "
             "v6e:1x1, cuda, ... and print memory, collectives, FLOP and bounds",
         ),

@@ -6,7 +6,6 @@ exception here ends a command with its exit code; any other exception is a bug.
 
 import difflib
 import os
-import re
 import reprlib
 from collections.abc import Iterable
 from typing import Any, ClassVar
@@ -19,9 +18,6 @@ TEXT_LENGTH = 300
 
 LIST_LENGTH = 800
 """Maximum number of characters of a list of names in a message."""
-
-ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-"""Beginning of a path that is an address."""
 
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, SHOWN_LENGTH, SHOWN_LENGTH
@@ -75,24 +71,6 @@ def shorten(text: Any, length: int = TEXT_LENGTH) -> str:
         c if c.isprintable() else _escape(c) for c in str(text)[: length + 1]
     )
     return text if len(text) <= length else f"{text[: length - 3]}..."
-
-
-def check_local(what: str, path: Any) -> None:
-    """Raises ConfigError if a path is an address such as "gs://bucket/folder".
-
-    `pathlib` would make a local folder "gs:" of it.
-
-    Args:
-        what: The flag, field or argument.
-        path: A path; values of other types are accepted.
-    """
-    if isinstance(path, str) and ADDRESS.match(path):
-        raise ConfigError(
-            "C40",
-            f"{what}={shown(path)} is an address; files must be in a local folder.",
-            "copy them to this machine, or mount the bucket as a folder, for example "
-            "with gcsfuse or mount-s3",
-        )
 
 
 def join_names(names: Iterable[Any], empty: str = "none") -> str:

@@ -4,6 +4,7 @@ import dataclasses
 import signal
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from tiny_dataset import config
@@ -138,3 +139,20 @@ def test_it_runs_in_a_thread(tmp_path):
     thread.join()
     (result,) = results
     assert dataclasses.is_dataclass(result) and len(result.runs) == 1
+
+
+@pytest.mark.parametrize("address", ["gs://bucket/x", Path("s3://bucket/x")])
+def test_an_address_is_an_error(address, config_file, tmp_path):
+    calls = {
+        "workdir": lambda: train(config_file, address, SHORT),
+        "path": lambda: mmf.load(address),
+        "run": lambda: mmf.export(address, "out"),
+        "out": lambda: mmf.export("runs/a", address),
+    }
+    before = sorted(tmp_path.iterdir())
+    for name, call in calls.items():
+        with pytest.raises(ConfigError, match=f"C40. {name}='"):
+            call()
+    with pytest.raises(ConfigError, match="C40. workdir='"):
+        evaluate(config_file, address)
+    assert sorted(tmp_path.iterdir()) == before

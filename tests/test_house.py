@@ -13,7 +13,7 @@ ROOT = Path(mmfusion_jax.__file__).parent
 LAYERS = (
     {"errors", "option_types"},
     {"types", "lazy"},
-    {"results", "user_code"},
+    {"paths", "results", "user_code"},
     {"error_codes", "ops", "metrics", "safe_load"},
     {"layers", "losses", "data", "weights"},
     {"datasets", "encoders", "fusion", "tasks"},

@@ -7,7 +7,12 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from mmfusion_jax.analysis.gradients import ALL_MODULES, term_function
+from mmfusion_jax.analysis.gradients import (
+    ALL_MODULES,
+    check_modules,
+    term_function,
+)
+from mmfusion_jax.errors import ConfigError, join_names, shown
 from mmfusion_jax.losses.objective import Objective
 from mmfusion_jax.training.state import TrainState
 from mmfusion_jax.types import Array, Batch, Model, PyTree
@@ -154,8 +159,12 @@ def top_eigenvalue(
 
     Returns:
         The Rayleigh quotient of the last vector, and that vector, of length 1; 0 for a
-        map that is 0.
+        map that is 0, and NaN if `start` is 0 or a product is not finite.
+
+    Raises:
+        ConfigError: `iterations` is not a whole number of at least 1.
     """
+    check_iterations(iterations)
 
     def step(carry: tuple[PyTree, Array], _: None):
         vector = carry[0]
@@ -164,7 +173,7 @@ def top_eigenvalue(
         return (_unit(image, vector), quotient), vector
 
     zero = jnp.zeros_like(optax.tree.vdot(start, start))
-    unit = _unit(start, start)
+    unit = _unit(start, jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), start))
     (_, quotient), vectors = jax.lax.scan(step, (unit, zero), None, length=iterations)
     return quotient, jax.tree.map(lambda x: x[-1], vectors)
 
@@ -213,7 +222,18 @@ def term_curvature(
         key: Random key of the first vectors.
         iterations: Power iterations of each eigenvalue.
         train: Run the model in training mode.
+
+    Returns:
+        The curvature; NaN where a derivative is not finite.
+
+    Raises:
+        ConfigError: `iterations` is not a whole number of at least 1, or the
+            objective has no terms.
     """
+    check_iterations(iterations)
+    check_modules(state.params)
+    if not objective.terms:
+        raise ConfigError("C10", "The objective has no terms.", "a loss term")
     params, count = state.params, len(objective.terms)
     values = term_function(model, objective, state, batch, train)
     modules = [ALL_MODULES, *params]
@@ -270,23 +290,52 @@ def gradient_noise_scale(gradients: PyTree, batch_size: int) -> dict[str, Array]
     Args:
         gradients: Gradients of n independent batches, at least 2: a tree whose first
             level is the modules and whose leaves are (n ...).
-        batch_size: Examples of each batch.
+        batch_size: Examples of each batch, at least 1.
 
     Returns:
         Module, or "all", -> the scale in examples, (); infinite where the noise hides
-        the gradient, so that the estimate of |G|^2 is not above 0.
+        the gradient, so that the estimate of |G|^2 is not above 0, and NaN where a
+        squared norm is not finite.
+
+    Raises:
+        ConfigError: `gradients` is empty, has fewer than 2 batches or another number of
+            them in some array, or `batch_size` is less than 1.
 
     Reference:
         McCandlish et al. 2018, App. A.1: unbiased estimates of both from batches of two
         sizes, here b and n b.
     """
-    count = len(jax.tree.leaves(gradients)[0])
+    check_modules(gradients)
+    counts = {x.shape[0] if x.ndim else 0 for x in jax.tree.leaves(gradients)}
+    count = min(counts, default=0)
+    if len(counts) != 1 or count < 2:
+        raise ConfigError(
+            "C10",
+            f"gradients is of {join_names(sorted(counts))} batches.",
+            "the same number of batches in every array, at least 2",
+        )
+    if batch_size < 1:
+        raise ConfigError(
+            "C10",
+            f"batch_size={shown(batch_size)} is not a number of examples.",
+            "at least 1",
+        )
     means = jax.tree.map(lambda x: jnp.mean(x, axis=0), gradients)
     squares, of_means = squared_norms(gradients), squared_norms(means)
     return {
         name: noise_scale(squares[name] / count, of_means[name], count, batch_size)
         for name in squares
     }
+
+
+def check_iterations(iterations: int) -> None:
+    """Raises ConfigError for a number of iterations that is not at least 1."""
+    if not isinstance(iterations, int) or iterations < 1:
+        raise ConfigError(
+            "C10",
+            f"iterations={shown(iterations)} is not a number of products.",
+            "a whole number, at least 1",
+        )
 
 
 def squared_norms(tree: PyTree) -> dict[str, Array]:
@@ -311,7 +360,9 @@ def noise_scale(
     """
     signal = (count * square_of_mean - mean_square) / (count - 1)
     noise = (mean_square - square_of_mean) * batch_size * count / (count - 1)
-    return jnp.where(signal > 0, noise / jnp.where(signal > 0, signal, 1), jnp.inf)
+    scale = noise / jnp.where(signal > 0, signal, 1)
+    hidden = jnp.where(jnp.isnan(signal), jnp.nan, jnp.inf)
+    return jnp.where(signal > 0, scale, hidden)
 
 
 def _second_derivative(
@@ -325,6 +376,10 @@ def _second_derivative(
 
 def _unit(tree: PyTree, otherwise: PyTree) -> PyTree:
     """Divides a tree by its norm; `otherwise` if that is 0."""
+    # By the largest entry first, because the square of a large one overflows. Not
+    # largest > 0, which would take NaN for 0.
+    largest = optax.tree.norm(tree, ord=jnp.inf)
+    tree = jax.tree.map(lambda x: x / jnp.where(largest == 0, 1, largest), tree)
     norm = optax.tree.norm(tree)
-    divide = lambda x, y: jnp.where(norm > 0, x / jnp.where(norm > 0, norm, 1), y)
+    divide = lambda x, y: jnp.where(norm == 0, y, x / jnp.where(norm == 0, 1, norm))
     return jax.tree.map(divide, tree, otherwise)

@@ -1,12 +1,13 @@
 """Per-loss gradients: norms and cosine similarities for each module."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 
+from mmfusion_jax.errors import ConfigError, join_names, shown, shown_name
 from mmfusion_jax.losses.objective import CHANCE, Objective
 from mmfusion_jax.training.batch_gradient import (
     gradients_of_each,
@@ -37,7 +38,7 @@ class GradientSimilarity(struct.PyTreeNode):
     Attributes:
         norms: Module -> norm of the gradient of each term, (K).
         cosines: Module -> cosine similarity of two terms, (K K); 0 if a term has no
-            gradient in the module.
+            gradient in the module, NaN if its norm is not finite.
     """
 
     norms: Mapping[str, Array]
@@ -208,14 +209,43 @@ def gradient_similarity(gradients: Mapping[str, PyTree]) -> GradientSimilarity:
         ([5.0, 5.0], [1.0, -1.0])
 
     Args:
-        gradients: Name of a term -> tree whose first level is the modules. The terms
-            keep their order; note that jit returns a mapping sorted by name.
+        gradients: Name of a term -> tree whose first level is the modules, the same of
+            every term. The terms keep their order; note that jit returns a mapping
+            sorted by name.
+
+    Raises:
+        ConfigError: `gradients` is empty, or the modules of the terms differ.
     """
     terms = list(gradients.values())
+    if not terms:
+        raise ConfigError("C10", "gradients is empty.", "the gradient of each term")
+    first = next(iter(gradients))
+    for name, term in gradients.items():
+        check_modules(term)
+        if term.keys() != terms[0].keys():
+            raise ConfigError(
+                "C10",
+                f"gradients: {shown_name(name)} has the modules {join_names(term)}, "
+                f"and {shown_name(first)} has {join_names(terms[0])}.",
+                "the same modules for every term",
+            )
     products = {
         module: _products([term[module] for term in terms]) for module in terms[0]
     }
     return _similarity(products)
+
+
+def check_modules(modules: Iterable[str]) -> None:
+    """Raises ConfigError unless there are modules, none of them named "all"."""
+    modules = list(modules)
+    if not modules:
+        raise ConfigError("C10", "The tree has no modules.", "a tree of parameters")
+    if ALL_MODULES in modules:
+        raise ConfigError(
+            "C10",
+            f"A module is named {shown(ALL_MODULES)}, the entry for all modules.",
+            "another name for the module",
+        )
 
 
 def _similarity(products: Mapping[str, Array]) -> GradientSimilarity:
@@ -315,6 +345,8 @@ def _products(trees: list[PyTree]) -> Array:
 def _cosines(products: Array) -> Array:
     """Inner products divided by the norms; 0 where a norm is 0."""
     norms = jnp.sqrt(jnp.diagonal(products))
-    # A term without a gradient in a module has norm 0; the inner where avoids 0 / 0.
+    # A term without a gradient in a module has norm 0. Not scale > 0, which would make
+    # 0 of NaN, and a finite product divided by an infinite norm would be 0.
     scale = norms[:, None] * norms[None, :]
-    return jnp.where(scale > 0, products / jnp.where(scale > 0, scale, 1), 0.0)
+    cosines = jnp.where(scale == 0, 0.0, products / jnp.where(scale == 0, 1, scale))
+    return jnp.where(jnp.isfinite(scale), cosines, jnp.nan)

@@ -23,12 +23,12 @@ from mmfusion_jax.config.load import (
 from mmfusion_jax.config.validate import TYPE_NAMES
 from mmfusion_jax.errors import (
     ConfigError,
-    check_local,
     shorten,
     shown,
     shown_name,
     suggest,
 )
+from mmfusion_jax.paths import check_local, local_path
 
 OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
 
@@ -124,9 +124,8 @@ def parse(
         notes += lines
     check_values(flatten(config))
     _check_paths(left, given, config)
-    workdir = Path(
-        given.pop("workdir") or default_workdir(spec, swap.model if swap else "")
-    ).expanduser()
+    workdir = given.pop("workdir") or default_workdir(spec, swap.model if swap else "")
+    workdir = local_path("--workdir", workdir)
     words = tuple(args), tuple(notes), tuple(left)
     return ParsedCommand(config, workdir, given, argument, *words)
 
@@ -141,13 +140,14 @@ def _check_paths(
         if name != "text":  # a transcript
             check_local(f"--{name}", value)
     for name, value in flatten(config).items():
-        check_local(f"--config.{name}", value)
+        if name != "distributed.coordinator":  # which has a check of its own
+            check_local(f"--config.{name}", value)
 
 
 def _config_file_note(spec: str) -> list[str]:
     """Returns a line that names the config file, unless the user wrote that path."""
     path = find_config(spec)
-    written = Path(spec.split(":", 1)[0]).expanduser()
+    written = local_path("--config", spec.split(":", 1)[0])
     return [] if path == written else [f"config: {path}"]
 
 

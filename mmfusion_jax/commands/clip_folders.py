@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mmfusion_jax.cli.flags import ParsedCommand
 from mmfusion_jax.errors import join_names, printable, shorten, shown_name
+from mmfusion_jax.paths import local_path
 
 # Slow to import, and needed only once the flags are known to be valid.
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def is_clip_folder(command: ParsedCommand) -> bool:
     """Returns whether `data check` was given a folder of clips."""
     from mmfusion_jax.data.media.clip_files import ClipFolder
 
-    folder = Path(command.positional).expanduser()
+    folder = local_path("the argument", command.positional)
     if not folder.is_dir() or command.flags["dataset"]:
         return False
     has_table = command.flags["labels"] or (folder / "labels.csv").exists()

@@ -19,6 +19,7 @@ from mmfusion_jax.errors import (
     shown,
     shown_name,
 )
+from mmfusion_jax.paths import local_path
 
 if TYPE_CHECKING:  # slow to import, and needed only once the flags are valid
     import numpy as np
@@ -43,7 +44,7 @@ TOLERANCE = 1e-5
 
 def compare_command(command: ParsedCommand) -> None:
     """Compares runs; prints tables or, with --json, one JSON object."""
-    file = Path(command.flags["output"]).expanduser()
+    file = local_path("--output", command.flags["output"])
     if file.suffix not in SUFFIXES:
         raise ConfigError(
             "C03",
@@ -83,7 +84,7 @@ def compare_runs(workdirs: Sequence[str]) -> "ComparisonResult":
             "compare needs at least two runs.",
             "python -m mmfusion_jax compare runs/a runs/b",
         )
-    paths = [Path(workdir).expanduser() for workdir in workdirs]
+    paths = [local_path("the argument", workdir) for workdir in workdirs]
     folders = [path.resolve() for path in paths]
     for path, folder in zip(paths, folders, strict=True):
         if folders.count(folder) > 1:

@@ -21,6 +21,7 @@ from mmfusion_jax.commands import clip_folders
 from mmfusion_jax.data.feature_files.known_datasets import FEATURE_DATASETS
 from mmfusion_jax.data.storage.file_size import format_size
 from mmfusion_jax.errors import ConfigError, printable, shorten, shown_name
+from mmfusion_jax.paths import local_path
 
 # Slow to import, and needed only once the flags are known to be valid.
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ def import_command(command: ParsedCommand) -> None:
     )
     from mmfusion_jax.data.storage.array_record_store import cache_folder
 
-    name, path = command.flags["dataset"], Path(command.positional).expanduser()
+    name = command.flags["dataset"]
+    path = local_path("the argument", command.positional)
     arguments = {
         "file": str(path),
         "name": name,
@@ -221,7 +223,7 @@ def _check_file(command: ParsedCommand) -> "FileSummary":
     """Returns the statistics of a file."""
     from mmfusion_jax.data.feature_files.summary import FileSummary
 
-    path = Path(command.positional).expanduser()
+    path = local_path("the argument", command.positional)
     arguments = {"file": str(path), "name": command.flags["dataset"]}
     return _run_sandboxed("summarize_file", arguments, FileSummary, path, command)
 

@@ -7,13 +7,14 @@ import dataclasses
 import fnmatch
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from ml_collections import ConfigDict
 
 from mmfusion_jax.config.load import Config
 from mmfusion_jax.config.registry import TABLES
 from mmfusion_jax.config.validate import PartName, check_type, choices
-from mmfusion_jax.errors import ConfigError, join_names
+from mmfusion_jax.errors import ConfigError, join_names, shown, shown_name
 from mmfusion_jax.option_types import (
     LearningRate,
     NonNegativeFloat,
@@ -321,11 +322,36 @@ def _check_processes(values: Mapping[str, Any]) -> None:
             f"--config.distributed.process_id={number} is out of range.",
             f"0 to {count - 1}: there are {count} processes",
         )
-    if count > 1 and not values.get("distributed.coordinator"):
+    _check_coordinator(values.get("distributed.coordinator", ""), mode, count)
+
+
+def _check_coordinator(address: str, mode: str, count: int) -> None:
+    """Raises ConfigError if processes could not connect at an address."""
+    if not address:
+        if count > 1:
+            raise ConfigError(
+                "C12",
+                f"--config.distributed.num_processes={count:d} requires a coordinator.",
+                "--config.distributed.coordinator=HOST:PORT, the address of process 0",
+            )
+        return
+    if mode != "manual" or count == 1:
         raise ConfigError(
             "C12",
-            f"--config.distributed.num_processes={count} requires a coordinator.",
-            "--config.distributed.coordinator=HOST:PORT, the address of process 0",
+            f"--config.distributed.coordinator={shown(address)} is not used with "
+            f"mode={shown_name(mode)} and num_processes={count:d}.",
+            "--config.distributed.num_processes=N with mode=manual, or leave it out",
+        )
+    try:
+        parts = urlsplit(f"//{address}")
+        valid = bool(parts.hostname and parts.port) and parts.netloc == address
+    except ValueError:  # the port
+        valid = False
+    if not valid:
+        raise ConfigError(
+            "C12",
+            f"--config.distributed.coordinator={shown(address)} is not HOST:PORT.",
+            "such as localhost:1234; a port is a number from 1 to 65535",
         )
 
 

@@ -26,6 +26,7 @@ from mmfusion_jax.metrics.integration_score import IntegrationScoreSpec
 from mmfusion_jax.metrics.score_info import ScoreInfo, with_loss
 from mmfusion_jax.models.encoder_aux import with_encoder_aux
 from mmfusion_jax.models.matmul_precision import WithMatmulPrecision
+from mmfusion_jax.paths import local_path
 from mmfusion_jax.tasks import Classification, Multilabel, Regression, Task
 from mmfusion_jax.training.gradient_balance import normalize_gradients, pcgrad
 from mmfusion_jax.training.parallelism import Executor
@@ -263,7 +264,7 @@ def pretrained_weights(spec: ExperimentSpec) -> dict[str, tuple[WeightMapping, P
         if file == REQUIRED:
             raise missing_weights(modality, name, mapping.export)
         if file != RANDOM:
-            found[modality] = mapping, Path(file).expanduser()
+            found[modality] = mapping, local_path("weights", file)
     return found
 
 

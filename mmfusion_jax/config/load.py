@@ -20,6 +20,7 @@ from mmfusion_jax.errors import (
     shown_name,
     suggest,
 )
+from mmfusion_jax.paths import check_local, local_path
 
 Config: TypeAlias = Any
 """A ConfigDict; to a type checker its fields could be anything."""
@@ -101,7 +102,8 @@ def find_config(spec: str) -> Path:
         ConfigError: The file does not exist.
     """
     name = spec.split(":", 1)[0]
-    path = Path(name).expanduser()
+    check_local("--config", spec)
+    path = local_path("--config", name)
     if path.is_file():
         return path
     short = Path(FOLDER, f"{path.name.removesuffix('.py')}.py")

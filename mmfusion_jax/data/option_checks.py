@@ -17,6 +17,7 @@ from mmfusion_jax.errors import (
     shown_path,
     suggest,
 )
+from mmfusion_jax.paths import local_path
 
 
 def check_choice(name: str, value: str, known: Iterable[str]) -> None:
@@ -65,7 +66,7 @@ def data_folder(data_dir: str, layout: str, fallback: str) -> Path:
     Raises:
         DataError: The option is not set, or is not a folder.
     """
-    folder = Path(data_dir).expanduser()
+    folder = local_path("data_dir", data_dir)
     if not data_dir or not folder.is_dir():
         raise missing_files(data_dir, "is not a folder", layout, fallback)
     return folder
@@ -85,7 +86,7 @@ def find_files(data_dir: str, pattern: str, layout: str, fallback: str) -> list[
     """
     # Sorted, as the order of a directory differs between file systems, and folds depend
     # on it. Without the test "" would search the working directory.
-    files = sorted(Path(data_dir).expanduser().glob(pattern)) if data_dir else []
+    files = sorted(local_path("data_dir", data_dir).glob(pattern)) if data_dir else []
     if not files:
         problem = f"contains no {shown_name(pattern.removeprefix('**/'))}"
         raise missing_files(data_dir, problem, layout, fallback)

@@ -17,6 +17,7 @@ from mmfusion_jax.errors import (
     shown_path,
     type_name,
 )
+from mmfusion_jax.paths import local_path
 
 FEATURE_SUFFIXES = (".npz", ".pkl", ".pickle", ".p")
 SPAN = ("start", "end")
@@ -69,7 +70,7 @@ class ClipInput:
     @property
     def path(self) -> Path:
         """The path of the file."""
-        return user_path(self.file)
+        return local_path("file", self.file)
 
     @property
     def named(self) -> str:
@@ -85,11 +86,6 @@ class ClipInput:
     def segment(self) -> str:
         """The segment, such as "@1.5-3"; "" for the entire file."""
         return segment_name(self.start, self.end)
-
-
-def user_path(path: str | os.PathLike[str]) -> Path:
-    """Returns a path of the user; unlike `Path.expanduser` without an exception."""
-    return Path(os.path.expanduser(os.fspath(path)))
 
 
 def has_features(path: Path) -> bool:
@@ -117,7 +113,7 @@ def expand_clips(path: Path, text_column: str = "text") -> list[ClipInput]:
     Raises:
         DataError: The folder has no clip, or the table is malformed.
     """
-    path = user_path(path)
+    path = local_path("path", path)
     if path.suffix.lower() == ".csv":
         return [clip for clip, _ in clips_of_table(path, text_column)]
     if not os.path.isdir(path):

@@ -22,7 +22,6 @@ from mmfusion_jax.errors import (
     ConfigError,
     DataError,
     UserError,
-    check_local,
     join_names,
     shorten,
     shown,
@@ -31,7 +30,7 @@ from mmfusion_jax.errors import (
     suggest,
     type_name,
 )
-from mmfusion_jax.inference.clip_inputs import clips_of_table, has_features, user_path
+from mmfusion_jax.inference.clip_inputs import clips_of_table, has_features
 from mmfusion_jax.inference.predictor import Predictor, stack
 from mmfusion_jax.inference.raw_example import RawExample, ReadInput, UnusableInput
 from mmfusion_jax.inference.raw_inputs import SPEAKER
@@ -39,6 +38,7 @@ from mmfusion_jax.metrics.calibration import answers, measure_calibration
 from mmfusion_jax.metrics.nonfinite import rows_are_finite
 from mmfusion_jax.metrics.predictions_table import PREDICTIONS_CSV
 from mmfusion_jax.metrics.statistics import paired_bootstrap
+from mmfusion_jax.paths import local_path
 from mmfusion_jax.results.data_evaluation import (
     ClassScores,
     DataEvaluation,
@@ -168,8 +168,7 @@ def _read(predictor: Predictor, data: Any, split: str) -> LabeledData:
             f"data is {type_name(data)}.",
             "a path, arrays by modality with labels, or a Batch",
         )
-    check_local("data", data)
-    path = user_path(data)
+    path = local_path("data", data)
     if has_features(path):
         return _of_features(predictor, path, split)
     table = path / "labels.csv" if os.path.isdir(path) else path

@@ -27,6 +27,7 @@ from mmfusion_jax.inference.program import (
     why_not_mapped,
 )
 from mmfusion_jax.inference.trained_run import TrainedRun, read_trained_run
+from mmfusion_jax.paths import local_path
 from mmfusion_jax.results.calibration_file import CALIBRATION_FILE
 from mmfusion_jax.results.config_file import CONFIG_FILE, WorkdirConfig
 from mmfusion_jax.results.experiment_result import ExperimentResult, read_result
@@ -107,7 +108,7 @@ def export(
         MissingDependencyError: A library is not installed, or the folder cannot be
             written.
     """
-    out = Path(out).expanduser()
+    out = local_path("out", out)
     check_platforms(platforms)
     _check_sizes(batch_sizes)
     check_output(out)
@@ -143,7 +144,7 @@ def _read_run(
 ) -> TrainedRun:
     """Returns the run to export."""
     if isinstance(run, str | PathLike):
-        path = Path(run).expanduser()
+        path = local_path("run", run)
         found = None if is_exported(path) else read_trained_run(path, packages)
     else:
         path, found = run.run.folder, run.run

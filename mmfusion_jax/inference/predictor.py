@@ -22,7 +22,6 @@ from mmfusion_jax.errors import (
     ConfigError,
     DataError,
     UserError,
-    check_local,
     join_names,
     shorten,
     shown,
@@ -33,13 +32,13 @@ from mmfusion_jax.inference.clip_inputs import (
     ClipInput,
     expand_clips,
     has_features,
-    user_path,
 )
 from mmfusion_jax.inference.prediction import Prediction, PredictionBuilder
 from mmfusion_jax.inference.program import PLATFORMS, predict_batch
 from mmfusion_jax.inference.raw_example import RawExample, ReadInput, UnusableInput
 from mmfusion_jax.inference.raw_inputs import MAX_LISTED, InputReader
 from mmfusion_jax.inference.trained_run import TrainedRun, read_trained_run
+from mmfusion_jax.paths import local_path
 from mmfusion_jax.types import Batch, Outputs, PyTree
 
 if TYPE_CHECKING:
@@ -83,12 +82,13 @@ def load(
     """
     if not isinstance(path, str | PathLike):
         raise ConfigError("C10", f"path is {type_name(path)}.", "a path")
-    check_local("path", path)
     _check_count("batch_size", batch_size, 1)
     if workers is not None:
         _check_count("workers", workers, 0)
     packages = (packages,) if isinstance(packages, str) else packages
-    return Predictor(read_trained_run(user_path(path), packages), batch_size, workers)
+    return Predictor(
+        read_trained_run(local_path("path", path), packages), batch_size, workers
+    )
 
 
 def _check_count(name: str, value: Any, minimum: int) -> None:
@@ -348,8 +348,7 @@ class Predictor:
             if isinstance(one, ClipInput):
                 yield one
             elif isinstance(one, str | PathLike):
-                check_local("inputs", one)
-                path = user_path(one)
+                path = local_path("inputs", one)
                 if has_features(path):
                     yield path
                 else:

@@ -15,7 +15,7 @@ from mmfusion_jax.losses.candidates import (
     Candidates,
     gather_candidates,
 )
-from mmfusion_jax.ops.context_mesh import context_devices
+from mmfusion_jax.ops.context_mesh import check_context_mesh, context_devices
 from mmfusion_jax.types import Array, Batch, LossTerm, Outputs
 
 TASK = "task"
@@ -99,7 +99,11 @@ class Objective:
             axis: Axis of pmap or shard_map over which the batch is split; None
                 under jit. Loss and terms are then the share of this device: their mean
                 over the axis is that of the batch.
+
+        Raises:
+            ConfigError: The mesh of the context (`jax.set_mesh`) has explicit axes.
         """
+        check_context_mesh()
         active = self.active
         candidates = None
         if axis is not None or context_devices() > 1:

@@ -6,6 +6,7 @@ import jax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from mmfusion_jax.errors import ConfigError, join_names
 from mmfusion_jax.types import Array
 
 
@@ -20,6 +21,24 @@ def context_devices() -> int:
     mesh = jax.sharding.get_abstract_mesh()
     axes = zip(mesh.axis_sizes, mesh.axis_types, strict=True)
     return math.prod(size for size, kind in axes if kind == AxisType.Auto)
+
+
+def check_context_mesh() -> None:
+    """Raises ConfigError if the mesh of the context has explicit axes.
+
+    With these, which `jax.make_mesh` makes by default, products of all pairs of rows
+    are errors of JAX that do not name the mesh.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    axes = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    explicit = [name for name, kind in axes if kind == AxisType.Explicit]
+    if explicit:
+        raise ConfigError(
+            "C10",
+            f"the mesh of the context has explicit axes: {join_names(explicit)}.",
+            "mmf.Executor().mesh, or jax.make_mesh(shape, names, "
+            "axis_types=(jax.sharding.AxisType.Auto,) * len(names))",
+        )
 
 
 def replicate(x: Array) -> Array:

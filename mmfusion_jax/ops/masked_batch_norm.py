@@ -91,7 +91,7 @@ def _moments(x: Array, mask: Array, axis: str | None) -> tuple[Array, Array, Arr
     devices = context_devices()
     if axis is not None:
         gathered = jax.lax.all_gather(_packed_moments(x, mask), axis)
-    elif devices > 1 and len(x) % devices == 0:
+    elif devices > 1 and x.ndim > 1 and len(x) % devices == 0:
         # Under jit the rows of a device are a slice of the leading axis.
         split = lambda a: a.reshape(devices, -1, *a.shape[1:])
         mask = jnp.broadcast_to(mask, (len(x), *mask.shape[1:]))
@@ -157,5 +157,5 @@ def _count(mask: Array, shape: tuple[int, ...]) -> Array:
     sizes = mask.shape + (1,) * (len(shape) - 1 - mask.ndim)
     repeats = 1
     for size, full in zip(sizes, shape[:-1], strict=True):
-        repeats *= full // size
+        repeats *= full // max(size, 1)
     return jnp.sum(mask, dtype=jnp.int32) * repeats

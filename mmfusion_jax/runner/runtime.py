@@ -3,13 +3,14 @@
 import inspect
 import os
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 
 from mmfusion_jax.config.spec import DistributedSpec
 from mmfusion_jax.data.storage.array_record_store import cache_folder
-from mmfusion_jax.errors import ConfigError, printable, shorten, shown_name
+from mmfusion_jax.errors import ConfigError, printable, shorten, shown, shown_name
 from mmfusion_jax.runner.cluster import MPICH, started_together
 from mmfusion_jax.training.accelerators import device_lines
 
@@ -75,7 +76,8 @@ def initialize_distributed(distributed: DistributedSpec) -> None:
         distributed: The processes of the run.
 
     Raises:
-        ConfigError: The mode is "auto", and JAX recognizes no cluster.
+        ConfigError: The mode is "auto", and JAX recognizes no cluster; or process 0
+            cannot listen at the address of the config.
     """
     # All timeouts end in an abort of the process, which cannot be caught, so the
     # message comes before the call.
@@ -100,12 +102,7 @@ def initialize_distributed(distributed: DistributedSpec) -> None:
     if "shutdown_timeout_seconds" in known:  # JAX before 0.9 has a limit of its own
         limits["shutdown_timeout_seconds"] = distributed.stop_timeout
     if by_hand:
-        jax.distributed.initialize(
-            distributed.coordinator,
-            distributed.num_processes,
-            distributed.process_id,
-            **limits,
-        )
+        _connect(distributed, limits)
         return
     try:
         jax.distributed.initialize(**limits)
@@ -118,6 +115,24 @@ def initialize_distributed(distributed: DistributedSpec) -> None:
             "coordinator, num_processes and process_id",
         ) from error
     log(f"process {jax.process_index():d} of {jax.process_count():d}")
+
+
+def _connect(distributed: DistributedSpec, limits: Mapping[str, Any]) -> None:
+    """Connects this process with the others at the address of the config."""
+    try:
+        jax.distributed.initialize(
+            distributed.coordinator,
+            distributed.num_processes,
+            distributed.process_id,
+            **limits,
+        )
+    except RuntimeError as error:  # JAX's own are, such as that of a port in use
+        raise ConfigError(
+            "C12",
+            f"--config.distributed.coordinator={shown(distributed.coordinator)}: "
+            f"process {distributed.process_id:d} cannot connect: {shorten(error)}",
+            "the machine of process 0, and a port that no other program uses there",
+        ) from error
 
 
 def _check_alone(launcher: str, count: int) -> None:

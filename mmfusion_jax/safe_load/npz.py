@@ -23,6 +23,7 @@ from mmfusion_jax.errors import (
     shown_name,
     shown_path,
 )
+from mmfusion_jax.paths import local_path
 from mmfusion_jax.safe_load.regular_file import open_regular
 
 RATIO = 200
@@ -89,7 +90,7 @@ def read_from(
     Raises:
         DataError: The file does not exist or cannot be read, see `read_npz`.
     """
-    path = Path(data_dir).expanduser() / file
+    path = local_path("data_dir", data_dir) / file
     if not data_dir or not path.is_file():
         raise DataError(
             "D40",

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.losses.objective import Objective
 from mmfusion_jax.training.state import TrainState
 from mmfusion_jax.types import Array, Batch, Model, Outputs, PyTree
@@ -180,6 +181,13 @@ def global_sum(x: Array, axis: str | None) -> Array:
 
 def _split_batch(batch: Batch, parts: int) -> Batch:
     """Reshapes leaves to (parts b/parts ...); a part has rows of every device."""
+    if (rows := len(batch.weight)) % parts:
+        raise ConfigError(
+            "C05",
+            f"A batch of {rows:d} examples cannot be split into "
+            f"gradient_accumulation_steps={parts:d} parts.",
+            f"a batch size that is a multiple of {parts:d}",
+        )
 
     def split(x: Array) -> Array:
         # Row i goes to part i % parts: a part of contiguous rows would be on some

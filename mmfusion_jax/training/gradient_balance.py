@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mmfusion_jax.errors import ConfigError, shown
 from mmfusion_jax.training.state import TrainState
 from mmfusion_jax.types import Array, PyTree
 
@@ -109,7 +110,8 @@ def normalize_gradients(reference: int) -> optax.GradientTransformationExtraArgs
 
     Returns:
         A transformation without a state, whose `update` takes `weights`, (K), and
-        `key`, which it does not use.
+        `key`, which it does not use; it raises ConfigError for an index without
+        a gradient.
 
     Reference:
         Lin et al., Dual-Balancing for Multi-Task Learning, 2023, Sec. 3.2, which
@@ -122,6 +124,13 @@ def normalize_gradients(reference: int) -> optax.GradientTransformationExtraArgs
 
     def coefficients(products: Array, weights: Array, key: Array) -> Array:
         del key
+        # An array takes the last entry for an index that is too large.
+        if not 0 <= reference < len(products):
+            raise ConfigError(
+                "C10",
+                f"reference={shown(reference)} is not the index of a gradient.",
+                f"0 to {len(products) - 1:d}",
+            )
         norms = jnp.sqrt(jnp.diagonal(products))
         # A schedule may give the reference a weight of 0, and so no gradient.
         scale = jnp.where(weights[reference] == 0, 1, weights[reference])

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from mmfusion_jax.errors import ConfigError
+from mmfusion_jax.errors import ConfigError, shown, suggest
 from mmfusion_jax.types import Batch, PyTree
 
 AXIS = "data"
+PARALLEL = ("jit", "shard_map", "pmap")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +40,28 @@ class Executor:
         devices: Number of devices to use; 0 for all.
         topology: Devices to compile for instead of those of this process, such as
             `training.topology.Topology.devices`; () for those of this process.
+
+    Raises:
+        ConfigError: `parallel` is unknown, or there are not as many devices.
     """
 
     parallel: str = "jit"
     devices: int = 0
     topology: tuple[Any, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.parallel not in PARALLEL:
+            raise ConfigError(
+                "C03",
+                f"parallel={shown(self.parallel)} is unknown.",
+                suggest(str(self.parallel), PARALLEL),
+            )
+        if not isinstance(self.devices, int) or self.devices < 0:
+            raise ConfigError(
+                "C10",
+                f"devices={shown(self.devices)} is not a number of devices.",
+                "a whole number, or 0 for all",
+            )
 
     @property
     def count(self) -> int:
@@ -58,6 +76,12 @@ class Executor:
     def mesh(self) -> jax.sharding.Mesh:
         # Auto: with the default, explicit axes, Linen's Dropout raises.
         devices = (self.topology or jax.devices())[: self.count]
+        if len(devices) < self.count:
+            raise ConfigError(
+                "C10",
+                f"devices={self.count:d}: JAX has {len(devices):d}.",
+                "0 for all of them",
+            )
         return jax.make_mesh(
             (self.count,), (AXIS,), axis_types=(AxisType.Auto,), devices=devices
         )

@@ -20,6 +20,7 @@ from mmfusion_jax.analysis.curvature import (
 )
 from mmfusion_jax.analysis.gradients import ALL_MODULES, term_function, term_gradients
 from mmfusion_jax.commands import loss_gradients
+from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.results.gradients_result import LossTerm
 from mmfusion_jax.training.state import create_state
@@ -167,3 +168,41 @@ def test_an_eigenvalue_that_did_not_converge_is_known():
     found = loss_gradients._curvature_summary(terms, ["head"], runs)
     assert found and found["head"].residuals == {"a": 0.1, "b": 2.0}
     assert found["head"].has_converged("a") and not found["head"].has_converged("b")
+
+
+def test_large_and_small_maps_have_an_eigenvalue_and_undefined_ones_none():
+    for factor in (1e30, 1e-30, -2.0, 0.0):
+        value, vector = top_eigenvalue(lambda v, f=factor: f * v, jnp.ones(2), 3)
+        assert float(value) == pytest.approx(factor, rel=1e-5)
+        assert float(jnp.linalg.norm(vector)) == pytest.approx(1, rel=1e-5)
+    assert np.isnan(top_eigenvalue(lambda v: jnp.nan * v, jnp.ones(2), 3)[0])
+    assert np.isnan(top_eigenvalue(lambda v: 2 * v, jnp.zeros(2), 3)[0])
+
+
+def test_a_noise_scale_that_is_not_finite_is_not_infinite_noise():
+    for first in (jnp.nan, jnp.inf, 1e20):
+        gradients = {"a": jnp.array([[first], [1.0]]), "b": jnp.array([[3.0], [1.0]])}
+        found = gradient_noise_scale(gradients, 6)
+        assert np.isnan(found["a"]) and np.isnan(found[ALL_MODULES])
+        assert float(found["b"]) == 4
+
+
+@pytest.mark.parametrize("iterations", [0, -1, 1.5])
+def test_iterations_are_a_number_from_one_on(iterations):
+    with pytest.raises(ConfigError, match="C10.*iterations="):
+        top_eigenvalue(lambda v: v, jnp.ones(2), iterations)
+
+
+@pytest.mark.parametrize(
+    ("gradients", "batch_size", "named"),
+    [
+        ({}, 4, "has no modules"),
+        ({"a": np.ones((1, 2))}, 4, "1 batches"),
+        ({"a": np.ones((3, 2)), "b": np.ones((2, 2))}, 4, "2, 3 batches"),
+        ({"a": np.ones((2, 2))}, 0, "batch_size=0"),
+        ({"all": np.ones((2, 2))}, 4, "named 'all'"),
+    ],
+)
+def test_gradients_without_a_noise_scale_are_an_error(gradients, batch_size, named):
+    with pytest.raises(ConfigError, match=f"C10.*{named}"):
+        gradient_noise_scale(gradients, batch_size)

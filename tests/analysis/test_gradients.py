@@ -19,6 +19,7 @@ from mmfusion_jax.analysis.gradients import (
 )
 from mmfusion_jax.data.pipeline import Pipeline
 from mmfusion_jax.encoders.feature_tokens import FeatureTokens
+from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.losses.supervised import CrossEntropy
 from mmfusion_jax.models.baselines import LateFusion
@@ -109,3 +110,26 @@ def test_angles(pieces):
     modules = [alignment.norms[name] for name in pieces[1].params]
     whole = jnp.sqrt(sum(jnp.square(norm) for norm in modules))
     np.testing.assert_allclose(alignment.norms[ALL_MODULES], whole, rtol=1e-5)
+
+
+def test_a_gradient_that_is_not_finite_is_not_one_of_zero():
+    one = {"h": jnp.ones(2)}
+    for value in (jnp.nan, jnp.inf, 1e30):
+        found = gradient_similarity({"a": {"h": jnp.array([value, 1.0])}, "b": one})
+        cosines = found.cosines["h"]
+        assert np.isnan(cosines[0]).all() and np.isnan(cosines[1, 0]), value
+        assert float(cosines[1, 1]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("gradients", "named"),
+    [
+        ({}, "is empty"),
+        ({"a": {"h": np.ones(2)}, "b": {"g": np.ones(2)}}, "b has the modules g"),
+        ({"a": {ALL_MODULES: np.ones(2)}}, "named 'all'"),
+        ({"a": {}}, "no modules"),
+    ],
+)
+def test_gradients_that_cannot_be_compared_are_an_error(gradients, named):
+    with pytest.raises(ConfigError, match=f"C10.*{named}"):
+        gradient_similarity(gradients)

@@ -145,6 +145,18 @@ def read(*words: str) -> ParsedCommand:
             [f"--config={CONFIG}", "--config.distributed.process_id=1"],
             "error[C10]",
         ),
+        *(
+            (
+                [f"--config={CONFIG}", "--config.distributed.num_processes=2"]
+                + [f"--config.distributed.coordinator={address}"],
+                "is not HOST:PORT",
+            )
+            for address in ("host", "host:", "host:x", "host:99999", "http://host:1")
+        ),
+        (
+            [f"--config={CONFIG}", "--config.distributed.coordinator=host:1234"],
+            "is not used with mode=manual and num_processes=1",
+        ),
         (
             [f"--config={CONFIG}", "--config.distributed.mode=auto"]
             + ["--config.distributed.num_processes=2"],
@@ -154,6 +166,11 @@ def read(*words: str) -> ParsedCommand:
             [f"--config={CONFIG}", "--workdir=gs://b/c"],
             "error[C40] --workdir='gs://b/c'",
         ),
+        (
+            [f"--config={CONFIG}", "--workdir=gs:/b/c"],
+            "error[C40] --workdir='gs:/b/c'",
+        ),
+        (["--config=gs://b/c.py:mosi"], "error[C40] --config='gs://b/c.py:mosi'"),
         (
             [f"--config={CONFIG}:clips", "--config.data.data_dir=s3://b"],
             "error[C40] --config.data.data_dir='s3://b'",

@@ -1,6 +1,7 @@
 """The benchmark command: what it measures, and that the figures hang together."""
 
 import json
+import os
 import runpy
 import time
 
@@ -106,6 +107,22 @@ def test_compile_for_is_a_flag_of_bench(config, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert run_command(bench.COMMAND, words) == 0
     assert json.loads(capsys.readouterr().out) == {"of": "v5e:2x2"}
+
+
+def test_compile_for_without_a_name_measures_nothing(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    words = ["--config=configs/cfn_sr.py", "--compile_for="]
+    assert run_command(bench.COMMAND, words) == 2
+    assert "error[C03] --compile_for=''" in capsys.readouterr().err
+
+
+def test_compile_for_uses_no_device_of_this_machine(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr(compile_for, "compile_for", lambda *_: {})
+    monkeypatch.chdir(ROOT)
+    words = ["--config=configs/cfn_sr.py", "--compile_for=cuda", "--json"]
+    assert run_command(bench.COMMAND, words) == 0
+    assert os.environ["JAX_PLATFORMS"] == "cpu"
 
 
 def test_slow_data_is_seen():

@@ -67,3 +67,9 @@ def test_pmap_with_uneven_padding_sees_the_global_batch():
     np.testing.assert_allclose(
         stats["batch_stats"]["var"][1], updated["batch_stats"]["var"], rtol=1e-6
     )
+
+
+def test_an_empty_batch_leaves_the_statistics():
+    y, updated = apply(X[:0], FULL[:0])
+    assert y.shape == (0, *X.shape[1:])
+    np.testing.assert_array_equal(updated["batch_stats"]["var"], 1)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.losses.objective import Objective, WeightedLoss, average
 from mmfusion_jax.losses.supervised import CrossEntropy
 from mmfusion_jax.types import Batch, Outputs
@@ -59,3 +60,14 @@ def test_huge_logits_stay_finite(logits):
     total = lambda x: jnp.sum(term(Outputs(x), BATCH))
     value, grad = jax.value_and_grad(total)(jnp.full((3, 2), logits).at[:, 0].set(0))
     assert jnp.isfinite(value) and jnp.all(jnp.isfinite(grad))
+
+
+def test_a_mesh_with_explicit_axes_is_an_error():
+    objective = Objective({"task": WeightedLoss(CrossEntropy("digit"))})
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
+    total = lambda x: objective(Outputs(x), BATCH, jnp.array(0))[0]
+    with (
+        jax.set_mesh(mesh),
+        pytest.raises(ConfigError, match="C10.*explicit axes: data"),
+    ):
+        jax.jit(total)(LOGITS)

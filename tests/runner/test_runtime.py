@@ -147,3 +147,18 @@ def test_without_a_cluster_nothing_can_join(monkeypatch):
     with pytest.raises(ConfigError, match="C41.*no cluster"):
         runtime.initialize(spec, cache=False)
     assert found == [(7, 8, 9)]
+
+
+def test_an_address_that_cannot_be_used_is_an_error(monkeypatch):
+    def fail(*_, **__):
+        raise jax.errors.JaxRuntimeError("Failed to start RPC server")
+
+    monkeypatch.setattr(jax.distributed, "initialize", fail)
+    with pytest.raises(ConfigError, match="C12.*process 0 cannot connect: Failed"):
+        runtime.initialize_distributed(DistributedSpec("localhost:1234", 2, 0))
+
+
+def test_the_folder_of_the_cache_is_local(monkeypatch):
+    monkeypatch.setenv("MMFUSION_CACHE", "gs://bucket/cache")
+    with pytest.raises(ConfigError, match="C40.*MMFUSION_CACHE='gs:"):
+        runtime.use_compilation_cache()

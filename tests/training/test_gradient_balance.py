@@ -12,6 +12,7 @@ import pytest
 from test_gradient_record import OBJECTIVE, Small, batch
 
 from mmfusion_jax.analysis.cost import find_products
+from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.losses.supervised import MSE
 from mmfusion_jax.training.gradient_balance import normalize_gradients, pcgrad
@@ -263,3 +264,9 @@ def test_the_weight_decay_is_added_to_the_balanced_gradient(name):
         jax.tree.leaves(decayed.params), jax.tree.leaves(want), strict=True
     ):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("reference", [2, -1])
+def test_the_reference_is_one_of_the_gradients(reference):
+    with pytest.raises(ConfigError, match=f"C10.*reference={reference}"):
+        combine(normalize_gradients(reference), {"w": jnp.ones((2, 3))})

@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 
+from mmfusion_jax.errors import ConfigError
 from mmfusion_jax.losses.objective import Objective, WeightedLoss
 from mmfusion_jax.losses.supervised import MSE
 from mmfusion_jax.training.parallelism import Executor
@@ -54,6 +55,19 @@ def test_means_of_log_outputs_are_logged(parallel, accumulate):
     assert np.isfinite(metrics["loss"]) and "other" not in metrics
 
 
+def test_a_batch_has_equal_parts():
+    batch = Batch(
+        {"sound": np.ones((4, 1, 2), np.float32)},
+        {"sound": np.ones((4, 1), bool)},
+        {"label": np.zeros(4, np.float32)},
+    )
+    objective, tx = Objective({"task": WeightedLoss(MSE("label"))}), optax.sgd(0.1)
+    step = make_train_step(Watched(), objective, tx, None, 3)
+    state = create_state(Watched(), tx, batch, jax.random.key(0))
+    with pytest.raises(ConfigError, match="C05.*4 examples.*=3"):
+        step(state, batch)
+
+
 def test_a_penalty_is_logged_and_in_the_loss():
     """It is that of the parameters before the step, as the other terms are."""
     batch = Batch(
@@ -70,3 +84,17 @@ def test_a_penalty_is_logged_and_in_the_loss():
     assert float(metrics["loss/l2"]) == pytest.approx(want)
     total = float(metrics["loss/task"]) + want
     assert float(metrics["loss"]) == pytest.approx(total)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [({"parallel": "shardmap"}, "C03"), ({"devices": -1}, "C10")],
+)
+def test_an_executor_of_unknown_kind_is_an_error(arguments, code):
+    with pytest.raises(ConfigError, match=code):
+        Executor(**arguments)
+
+
+def test_an_executor_has_no_more_devices_than_jax():
+    with pytest.raises(ConfigError, match="C10.*devices=1000"):
+        _ = Executor(devices=1000).mesh

@@ -16,6 +16,7 @@ from mmfusion_jax.data.media.wordpiece import (
 from mmfusion_jax.data.preprocessing import pad_or_truncate
 from mmfusion_jax.errors import ConfigError, DataError, shown
 from mmfusion_jax.option_types import Fraction, NonNegativeInt
+from mmfusion_jax.paths import local_path
 
 SYNONYMS = Path(__file__).with_name("synonyms.txt")
 """Groups of common English words, written for this library."""
@@ -189,7 +190,7 @@ def read_synonyms(path: str, vocabulary: str) -> Mapping[int, tuple[int, ...]]:
     if vocabulary:
         ids = {word: i for i, word in enumerate(read_vocabulary(vocabulary))}
     table: dict[int, tuple[int, ...]] = {}
-    for line in read_lines(Path(path).expanduser() if path else SYNONYMS):
+    for line in read_lines(local_path("synonyms", path) if path else SYNONYMS):
         words = line.split()
         if vocabulary:
             group = [ids[word] for word in words if word in ids]

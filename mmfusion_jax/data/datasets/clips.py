@@ -47,6 +47,7 @@ from mmfusion_jax.option_types import (
     PositiveFloat,
     Size,
 )
+from mmfusion_jax.paths import local_path
 
 MODALITIES = ("audio", "image", "text", "video")
 EXPECTED_LAYOUT = """\
@@ -435,7 +436,7 @@ def find_table(data_dir: str, labels: str) -> tuple[Path, Path]:
     """Returns the folder of the clips and the CSV file of labels."""
     fix = f"{FALLBACK_HINT} runs on embedded data, without clips"
     folder = data_folder(data_dir, EXPECTED_LAYOUT, fix)
-    table = Path(labels).expanduser() if labels else folder / "labels.csv"
+    table = local_path("labels", labels) if labels else folder / "labels.csv"
     # A relative path is first one in the working directory, then one in the folder.
     if labels and not table.is_file():
         table = folder / table

@@ -1,7 +1,6 @@
 """ICT-MMMO: film reviews, 20 word-aligned steps; most clips have no text."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import numpy as np
@@ -14,6 +13,7 @@ from mmfusion_jax.data.preprocessing import RunningMoments, Standardizer
 from mmfusion_jax.data.splits import SPLITS, check_protocol, cross_validation_split
 from mmfusion_jax.errors import ConfigError, DataError, join_names, shown
 from mmfusion_jax.option_types import Range
+from mmfusion_jax.paths import local_path
 from mmfusion_jax.results.predictor_file import Clipping, Preprocessing
 from mmfusion_jax.safe_load.npz import check_finite, read_from
 
@@ -240,7 +240,7 @@ def _load(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """Returns inputs, masks, scores and splits of all clips, by split."""
     arrays = read_from(data_dir, FILE, ARRAYS, EXPECTED_LAYOUT, FALLBACK_HINT)
-    path = Path(data_dir).expanduser() / FILE
+    path = local_path("data_dir", data_dir) / FILE
     check_finite(path, arrays)
     wrong = _misshapen(arrays)
     if wrong:

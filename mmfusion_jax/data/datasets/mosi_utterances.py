@@ -1,7 +1,6 @@
 """CMU-MOSI utterances with context."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from mmfusion_jax.errors import (
     suggest,
 )
 from mmfusion_jax.option_types import NonNegativeInt
+from mmfusion_jax.paths import local_path
 from mmfusion_jax.results.predictor_file import Preprocessing
 from mmfusion_jax.safe_load.npz import check_finite, read_from
 
@@ -238,7 +238,7 @@ def _check(label: str, before: int, after: int, protocol: str) -> None:
 def _splits(data_dir: str, protocol: str) -> dict[str, Table]:
     """Returns the utterances of each split, in the order of their videos."""
     train, test = (_table(data_dir, split) for split in ("train", "test"))
-    folder = Path(data_dir).expanduser()
+    folder = local_path("data_dir", data_dir)
     for name in MODALITIES:
         if train[name].shape[1:] != test[name].shape[1:]:
             raise DataError(
@@ -267,7 +267,7 @@ def _table(data_dir: str, split: str) -> Table:
     file = f"{split}.npz"
     names = (*ARRAYS, VALID) if split == "train" else ARRAYS
     arrays = read_from(data_dir, file, names, EXPECTED_LAYOUT, FALLBACK_HINT)
-    path = Path(data_dir).expanduser() / file
+    path = local_path("data_dir", data_dir) / file
     check_finite(path, {name: arrays[name] for name in MODALITIES})
     wrong = [
         name

@@ -12,6 +12,7 @@ import numpy as np
 from mmfusion_jax.data.preprocessing import pad_or_truncate
 from mmfusion_jax.data.storage.file_checksums import FileState, file_state
 from mmfusion_jax.errors import DataError, shorten, shown
+from mmfusion_jax.paths import local_path
 from mmfusion_jax.safe_load.regular_file import open_regular
 
 VOCABULARY = "vocab.txt"
@@ -44,7 +45,7 @@ def read_vocabulary(path: str) -> tuple[str, ...]:
             "BertTokenizer.from_pretrained('bert-base-uncased').save_vocabulary("
             "'.')\" writes vocab.txt",
         )
-    file = Path(path).expanduser()
+    file = local_path("vocabulary", path)
     if file.is_dir():
         file = file / VOCABULARY
     elif file.suffix in WEIGHTS_SUFFIXES:

@@ -36,6 +36,7 @@ from tensorflow_datasets.core.dataset_info import DatasetIdentity
 
 from mmfusion_jax.data.array_hashes import update_hash
 from mmfusion_jax.errors import DataError, shorten, shown, shown_name
+from mmfusion_jax.paths import local_path
 from mmfusion_jax.results.run_identity import sha256_json
 
 MANIFEST = "MANIFEST.json"
@@ -179,7 +180,9 @@ def cache_folder(name: str) -> Path:
     default.
     """
     root = os.environ.get("MMFUSION_CACHE")
-    return (Path(root) if root else Path.home() / ".cache" / "mmfusion_jax") / name
+    if root:
+        return local_path("MMFUSION_CACHE", root) / name
+    return Path.home() / ".cache" / "mmfusion_jax" / name
 
 
 def write_store(

@@ -31,6 +31,7 @@ from mmfusion_jax.data.storage.array_record_store import (
 )
 from mmfusion_jax.data.storage.progress import track
 from mmfusion_jax.errors import DataError, shown_path
+from mmfusion_jax.paths import local_path
 from mmfusion_jax.results.json_file import check, names_match
 
 FOLDER = "av_mnist"
@@ -113,7 +114,7 @@ def build_or_open(folder: str | Path, processes: int | None = None) -> BuiltStor
         MissingDependencyError: Audio must be decoded, and the extra `media` is not
             installed.
     """
-    raw = find(Path(folder).expanduser(), str(folder))
+    raw = find(local_path("data_dir", folder), str(folder))
     sha256 = raw.sha256
     name = hashlib.sha256(f"{make.VERSION} {sha256}".encode()).hexdigest()[:8]
     target = cache_folder(FOLDER) / name

@@ -25,6 +25,7 @@ from mmfusion_jax.data.storage.array_record_store import (
 )
 from mmfusion_jax.data.storage.progress import track
 from mmfusion_jax.errors import missing_dependency
+from mmfusion_jax.paths import local_path
 
 N_FFT, HOP, BANDS, COEFFICIENTS = 512, 256, 40, 13
 STEPS = 1 + make.SAMPLE_RATE // HOP
@@ -78,7 +79,9 @@ def build_or_open(
     }
     plan_hash = hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
     name = f"digits-{make.VERSION}-{plan_hash[:8]}"
-    folder = Path(cache_dir).expanduser() / name if cache_dir else cache_folder(name)
+    folder = cache_folder(name)
+    if cache_dir:
+        folder = local_path("cache_dir", cache_dir) / name
     if not folder.exists():
         _check_extras()
         manifest = plan | {"made_with": _versions()}

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from mmfusion_jax.data.preprocessing import RunningMoments, Standardizer
 from mmfusion_jax.data.splits import cross_validation_split
 from mmfusion_jax.errors import ConfigError, DataError, shown_name, suggest
 from mmfusion_jax.option_types import PositiveInt
+from mmfusion_jax.paths import local_path
 from mmfusion_jax.results.predictor_file import Preprocessing
 from mmfusion_jax.safe_load.npz import check_finite, read_from
 
@@ -179,7 +179,7 @@ def _augment(
 
 def _load(data_dir: str) -> dict[str, np.ndarray]:
     """Returns the arrays of both files, which must list the same clips."""
-    folder = Path(data_dir).expanduser()
+    folder = local_path("data_dir", data_dir)
     audio, faces = (_read(data_dir, file) for file in FILES)
     if not np.array_equal(audio["name"], faces["name"]):
         raise DataError(

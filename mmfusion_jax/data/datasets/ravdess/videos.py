@@ -35,6 +35,7 @@ from mmfusion_jax.data.outline import outline_dataset
 from mmfusion_jax.data.splits import cross_validation_split
 from mmfusion_jax.errors import DataError, join_names, shown, shown_name, shown_path
 from mmfusion_jax.option_types import Fraction, NonNegativeInt, PositiveFloat, Size
+from mmfusion_jax.paths import local_path
 
 TITLE = "RAVDESS speech"
 COUNT, CLIPS = 1440, 60
@@ -187,7 +188,7 @@ def load_ravdess(
         "ravdess",
         [_job(one, transforms[one.name]) for one in recordings],
         spec,
-        source=Path(data_dir).expanduser(),
+        source=local_path("data_dir", data_dir),
         workers=workers,
         timeout=timeout,
     )
@@ -307,7 +308,7 @@ def _transforms(
     """
     if not landmarks_dir:
         return {one.name: SquareResize(face_crop.size) for one in recordings}
-    folder = Path(landmarks_dir).expanduser()
+    folder = local_path("landmarks_dir", landmarks_dir)
     files = {}
     for path in sorted(folder.rglob("*.csv")):
         if code := parse(path):
