@@ -67,7 +67,9 @@ VARIANTS = (
     # BatchNorm are sums of large numbers that cancel: rounding moves such a change, of
     # .004 of the largest, by half of itself also on a CPU.
     Variant("float32", "default", op=3e-2, paper=0.2, smallest=1e-2),
-    Variant("bfloat16", "default", op=8e-2, paper=0.4, smallest=1e-2),
+    # The largest error of a change in bfloat16 was .37 on a CPU, and .56 without XLA's
+    # optimizations; the first two rows are those that find a wrong operation.
+    Variant("bfloat16", "default", op=8e-2, paper=0.6, smallest=1e-2),
 )
 
 

@@ -52,6 +52,7 @@ WITHOUT_DERIVATIVE = {
     "chunked_map.chunk_size_for": "an integer",
     "compact_bilinear.random_hash": "random integers",
     "context_mesh.context_devices": "an integer",
+    "context_mesh.check_context_mesh": "returns nothing",
     "context_mesh.replicate": "its argument on one device; test_row_gathering",
     "contrastive.ViewRows": "a tuple",
     "custom_gradient.derivative_jaxpr": "a jaxpr",
