@@ -176,8 +176,8 @@ _CODES = (
         "Missing or wrong coordinator address",
         """The address at which the processes of a run connect is not given, is not
         HOST:PORT, or process 0 cannot listen at it, for example because another program
-        uses the port; or it is given for one process, which connects to no other. Start
-        every process with the same `--config.distributed.num_processes` and
+        uses the port; or it is given with a mode that does not read it. Start every
+        process with the same `--config.distributed.num_processes` and
         `--config.distributed.coordinator=HOST:PORT`, where HOST is the machine of
         process 0 and PORT is a free port on it from 1 to 65535, and with a different
         `--config.distributed.process_id`.""",

@@ -335,12 +335,12 @@ def _check_coordinator(address: str, mode: str, count: int) -> None:
                 "--config.distributed.coordinator=HOST:PORT, the address of process 0",
             )
         return
-    if mode != "manual" or count == 1:
+    if mode != "manual":
         raise ConfigError(
             "C12",
             f"--config.distributed.coordinator={shown(address)} is not used with "
-            f"mode={shown_name(mode)} and num_processes={count:d}.",
-            "--config.distributed.num_processes=N with mode=manual, or leave it out",
+            f"mode={shown_name(mode)}.",
+            "leave it out, or --config.distributed.mode=manual",
         )
     try:
         parts = urlsplit(f"//{address}")

@@ -37,6 +37,8 @@ def initialize(distributed: DistributedSpec, *, cache: bool = True) -> None:
     alone = distributed.mode == "manual" and not distributed.joins
     if alone:
         _check_alone(*started_together())
+        if distributed.coordinator:  # as in a script for any number of processes
+            log("one process: num_processes is 1, and the coordinator is not used")
     for line in device_lines():  # afterwards, because it starts JAX
         log(line)
     if alone:  # the hosts of a TPU know each other without a variable

@@ -154,8 +154,9 @@ def read(*words: str) -> ParsedCommand:
             for address in ("host", "host:", "host:x", "host:99999", "http://host:1")
         ),
         (
-            [f"--config={CONFIG}", "--config.distributed.coordinator=host:1234"],
-            "is not used with mode=manual and num_processes=1",
+            [f"--config={CONFIG}", "--config.distributed.mode=auto"]
+            + ["--config.distributed.coordinator=host:1234"],
+            "is not used with mode=auto",
         ),
         (
             [f"--config={CONFIG}", "--config.distributed.mode=auto"]

@@ -158,6 +158,11 @@ def test_an_address_that_cannot_be_used_is_an_error(monkeypatch):
         runtime.initialize_distributed(DistributedSpec("localhost:1234", 2, 0))
 
 
+def test_a_coordinator_of_one_process_is_not_used(capsys):
+    runtime.initialize(DistributedSpec("localhost:1234"), cache=False)
+    assert "the coordinator is not used" in capsys.readouterr().err
+
+
 def test_the_folder_of_the_cache_is_local(monkeypatch):
     monkeypatch.setenv("MMFUSION_CACHE", "gs://bucket/cache")
     with pytest.raises(ConfigError, match="C40.*MMFUSION_CACHE='gs:"):
