@@ -48,7 +48,8 @@ def test_means_of_log_outputs_are_logged(parallel, accumulate):
     # Donated: the new state takes the memory of the old one.
     first, metrics = step(executor.copy(state), executor.put(batch, train=True))
     after, _ = step(first, executor.put(batch, train=True))
-    assert all(x.is_deleted() for x in jax.tree.leaves(first.params))
+    if parallel != "pmap" or jax.__version_info__ >= (0, 8):  # pmap donates since 0.8
+        assert all(x.is_deleted() for x in jax.tree.leaves(first.params))
     assert int(after.step) == 2
     assert "other" not in metrics
     assert float(metrics["log/sound"]) == pytest.approx(sound[:5, 0, 0].mean())
