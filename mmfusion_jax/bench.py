@@ -63,8 +63,9 @@ COMMAND = Command(
         Flag(
             "compile_for",
             HERE,
-            "measure nothing; compile for chips that need not be there: v5e:2x2, "
-            "v6e:1x1, cuda, ... and print memory, collectives, FLOP and bounds",
+            "other than here: measure nothing; compile for chips that need not be "
+            "there, v5e:2x2, v6e:1x1, cuda, ..., and print memory, collectives, FLOP "
+            "and bounds",
         ),
     ),
 )

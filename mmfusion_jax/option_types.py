@@ -193,3 +193,6 @@ ModalityOrder: TypeAlias = Annotated[tuple[str, ...], HasEncoder(all=True), Dist
 SelectionProtocol: TypeAlias = Literal["validation", "fixed_epochs", "as_published"]
 """Selection of the checkpoint: on the validation split, after a fixed number of epochs,
 or as the paper's code does, which may use the test split."""
+
+Parallel: TypeAlias = Literal["jit", "pmap", "shard_map"]
+"""How devices share a training step, see `mmf.Executor`."""

@@ -1,6 +1,7 @@
 """Second derivatives of single loss terms, by module, and the gradient noise scale."""
 
 from collections.abc import Callable, Mapping
+from numbers import Integral
 
 import jax
 import jax.numpy as jnp
@@ -164,7 +165,7 @@ def top_eigenvalue(
     Raises:
         ConfigError: `iterations` is not a whole number of at least 1.
     """
-    check_iterations(iterations)
+    _check_iterations(iterations)
 
     def step(carry: tuple[PyTree, Array], _: None):
         vector = carry[0]
@@ -230,7 +231,7 @@ def term_curvature(
         ConfigError: `iterations` is not a whole number of at least 1, or the
             objective has no terms.
     """
-    check_iterations(iterations)
+    _check_iterations(iterations)
     check_modules(state.params)
     if not objective.terms:
         raise ConfigError("C10", "The objective has no terms.", "a loss term")
@@ -328,9 +329,9 @@ def gradient_noise_scale(gradients: PyTree, batch_size: int) -> dict[str, Array]
     }
 
 
-def check_iterations(iterations: int) -> None:
+def _check_iterations(iterations: int) -> None:
     """Raises ConfigError for a number of iterations that is not at least 1."""
-    if not isinstance(iterations, int) or iterations < 1:
+    if not isinstance(iterations, Integral) or iterations < 1:
         raise ConfigError(
             "C10",
             f"iterations={shown(iterations)} is not a number of products.",

@@ -19,6 +19,7 @@ from mmfusion_jax.option_types import (
     LearningRate,
     NonNegativeFloat,
     NonNegativeInt,
+    Parallel,
     PositiveInt,
     Range,
     Seed,
@@ -79,7 +80,7 @@ FIELDS: Mapping[str, Field] = {
         "jit",
         "How devices share a batch: the compiler splits the step (jit), or every device"
         " runs the step of its rows (shard_map, pmap).",
-        Literal["jit", "pmap", "shard_map"],
+        Parallel,
     ),
     "compute_dtype": Field(
         "float32", "Type of the activations.", Literal["float32", "bfloat16"]

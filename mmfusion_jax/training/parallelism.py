@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from numbers import Integral
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +12,11 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from mmfusion_jax.errors import ConfigError, shown, suggest
+from mmfusion_jax.option_types import Parallel
 from mmfusion_jax.types import Batch, PyTree
 
 AXIS = "data"
-PARALLEL = ("jit", "shard_map", "pmap")
+PARALLEL = get_args(Parallel)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Executor:
                 f"parallel={shown(self.parallel)} is unknown.",
                 suggest(str(self.parallel), PARALLEL),
             )
-        if not isinstance(self.devices, int) or self.devices < 0:
+        if not isinstance(self.devices, Integral) or self.devices < 0:
             raise ConfigError(
                 "C10",
                 f"devices={shown(self.devices)} is not a number of devices.",
