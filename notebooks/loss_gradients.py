@@ -19,6 +19,7 @@ import optax
 import mmfusion_jax as mmf
 
 STEPS = 200
+ITERATIONS = 20  # of the power iteration, for the curvature
 
 # %% [markdown]
 # ## A model with four loss terms
@@ -161,7 +162,7 @@ def measure(params, index):
         return mmf.analysis.hessian_product(value, params, direction)
 
     start = optax.tree.random_like(jax.random.key(1), params)
-    eigenvalue, _ = mmf.analysis.top_eigenvalue(product, start, iterations=20)
+    eigenvalue, _ = mmf.analysis.top_eigenvalue(product, start, ITERATIONS)
     gradient = jax.grad(value)(params)
     squared = optax.tree.norm(gradient, squared=True)
     return eigenvalue, optax.tree.vdot(gradient, product(gradient)) / squared

@@ -39,6 +39,25 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(os.cpu_count() or 1, 4)
 
 
+LONGEST = (
+    "test_notebooks.py",
+    "test_small_configs.py",
+    "test_contract.py",
+    "test_missing.py",
+    "test_parallelism.py",
+    "test_contributing.py",
+    "test_second_derivatives.py",
+    "test_losses.py",
+    "test_kill.py",
+)
+"""Files that take longest, in the group `ci`; the first of them are begun first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest files first, so that no process waits for another at the end."""
+    items.sort(key=lambda item: [*LONGEST, item.path.name].index(item.path.name))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def programs_of_a_file():
     """Frees what a file compiled, when it is done.

@@ -74,7 +74,7 @@ def distance(a, b) -> float:
 def differences(
     f, params, batch, counts: tuple[int, ...] = COUNTS
 ) -> tuple[dict[str, float], str]:
-    """Differences of executors from one device, and the program of two under jit."""
+    """Differences of executors from one device; the program of the first count."""
     one, _ = under_jit(f, params, batch, 1)
     found, programs = {}, {}
     for n in counts:
@@ -82,4 +82,4 @@ def differences(
         found[f"jit{n}"] = distance(result, one)
         found[f"pmap{n}"] = distance(under_pmap(f, params, batch, n), one)
         found[f"shard_map{n}"] = distance(under_shard_map(f, params, batch, n), one)
-    return found, programs[2]
+    return found, programs[counts[0]]

@@ -35,8 +35,9 @@ QUICK = (
 """Words whose shapes are computed in the default group too."""
 
 
+@functools.cache
 def request(name: str, word: str, *flags: str) -> ParsedCommand:
-    """The config that a command line asks for."""
+    """The config that a command line asks for, which no test changes."""
     clips = CLIPS if "clips" in word else []
     words = [f"--config={name}:{word}", *clips, *flags]
     return parse(words, (Flag("workdir", "", "where to"),), True)

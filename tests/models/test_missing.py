@@ -96,17 +96,18 @@ class Subject:
         return count - len(self.names)  # of one alone there are no outer products
 
 
-# Blocks have checks of their own; one of them in `fused` is enough for ci.
-OTHER_BLOCKS = [
+# Blocks have checks of their own; one of them in `fused` is enough for ci. Of MEA and
+# aligned audio together both are there alone, and the other variants differ in a part.
+VARIANTS = [
     name
     for name in model_cases.CASES
     if name.startswith("fused, ") and name != "fused, adaptive_gate"
-] + ["mmtm", "mea, aligned audio"]  # MEA and aligned audio are tested alone too
+] + ["mmtm", "mea, aligned audio", "mcl_mcf, images", "of_cmaer_cat, concat"]
 
 
 @pytest.fixture(
     scope="module",
-    params=in_ci(model_cases.CASES, "cfn_sr", "audio alone", slow=OTHER_BLOCKS),
+    params=in_ci(model_cases.CASES, "cfn_sr", "audio alone", slow=VARIANTS),
 )
 def subject(request) -> Subject:
     return Subject(model_cases.config(request.param))

@@ -36,8 +36,15 @@ CHANGES = {
     "train.diagnosis": True,
     "pretrain_unimodal": (),
 }
-VERSIONS = {name: [pytest.mark.versions] for name in ("cfn_sr", "hetero_fusion_net")}
-"""Papers that are also run with other versions of the libraries."""
+MARKS = {
+    "cfn_sr": [pytest.mark.ci, pytest.mark.versions],
+    "hetero_fusion_net": [pytest.mark.ci, pytest.mark.versions],
+    "of_cmaer_cat": [pytest.mark.ci],
+    # They compile for minutes, and a run does nothing for them that others do not use.
+    "mea": [pytest.mark.slow],
+    "mcl_mcf": [pytest.mark.slow],
+}
+"""Config -> groups of its tests; a new paper is in `ci`."""
 
 SECTIONS = (
     "Fusion vs. unimodal", "Checkpoint selection (validation vs. test)",
@@ -93,7 +100,7 @@ def patch():
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(name, marks=[pytest.mark.ci, *VERSIONS.get(name, ())])
+        pytest.param(name, marks=MARKS.get(name, [pytest.mark.ci]))
         for name in small_configs.SMALL
     ],
 )

@@ -6,6 +6,8 @@ import pickle
 import struct
 import time
 from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -299,40 +301,70 @@ def test_cyclic_and_deep_pickles_are_handled_at_once(file, content):
 
 
 HASH = 2**61 - 1  # its multiples have the hash 0
-EQUAL = list(itertools.product([k * HASH for k in range(-7, 8)], repeat=4))
 LONG = b"\x8b" + struct.pack("<i", 50_000) + b"\x7f" * 50_000
 DOUBLED = b"]" + b"2\x86" * 60  # printing or comparing it takes forever
 BIG = b"](" + b"N" * 100_000 + b"eq\x000"
+
+
+def equal_tuples(count: int) -> list[tuple[int, ...]]:
+    """Different tuples with the same hash."""
+    every = itertools.product([k * HASH for k in range(-7, 8)], repeat=4)
+    return [*itertools.islice(every, count)]
+
+
+def keys(values: Iterable[Any]) -> bytes:
+    """The pickle of a dict with these keys, made without it: it takes very long."""
+    items = b"".join(pickle.dumps(x, 2)[2:-1] + b"N" for x in values)
+    return b"}(" + items + b"u."
+
+
 BOMBS = {
-    "memo": b"Nr\x00\xa3\xe1\x11.",
-    "dicts": BIG + name("collections", "OrderedDict") + b"q\x010]("
-    + b"h\x01h\x00\x85R" * 50_000 + b"e.",
-    "sets": BIG + name("builtins", "set") + b"q\x010](" + b"h\x01h\x00\x85R" * 50_000
-    + b"e.",
-    "hidden": text("é" * 100_000) + b"q\x000" + text("latin1") + b"q\x010"
-    + name("_codecs", "encode") + b"q\x020](" + b"h\x02h\x00h\x01\x86R" * 20_000
-    + b"e.",
-    "types": text("f" * 100_000) + b"q\x000" + name("numpy", "dtype") + b"q\x010"
-    + b"h\x01h\x00\x85R0" * 20_000 + b"N.",
-    "keys": b"(" + b"N" * 100_000 + b"tq\x000](" + b"}h\x00Ns" * 20_000 + b"e.",
-    "hashes": pickle.dumps({k * (2**61 - 1): 0 for k in range(20_000)}),
-    "tuple hashes": pickle.dumps(dict.fromkeys(EQUAL)),
-    "tuple hashes in a set": pickle.dumps(set(EQUAL[:5000])),
-    "memo lines": b"N" + b"".join(b"p%d\n" % (k * HASH) for k in range(50_000)) + b".",
-    "long memo lines": b"Np" + b"1" * 400_000 + b"\n.",
-    "long sizes": numbers(shape=b"(" + LONG * 8 + b"t") + b".",
-    "long numbers": b"I" + b"9" * 400_000 + b"\n.",
-    "message": name("numpy.core.multiarray", "_reconstruct") + DOUBLED
-    + b"K\x00\x85C\x01b\x87R.",
-    "long name": name("n" * 400_000, "x") + b".",
-    "axes": name("numpy.core.numeric", "_frombuffer") + b"(" + raw(b"\0" * 8)
-    + dtype("f8") + b"K\x01K\x01\x86" + text("K") + DOUBLED + DOUBLED + b"\x86tR.",
+    "memo": lambda: b"Nr\x00\xa3\xe1\x11.",
+    "dicts": lambda: (
+        BIG + name("collections", "OrderedDict") + b"q\x010]("
+        + b"h\x01h\x00\x85R" * 50_000 + b"e."
+    ),
+    "sets": lambda: (
+        BIG + name("builtins", "set") + b"q\x010](" + b"h\x01h\x00\x85R" * 50_000
+        + b"e."
+    ),
+    "hidden": lambda: (
+        text("é" * 100_000) + b"q\x000" + text("latin1") + b"q\x010"
+        + name("_codecs", "encode") + b"q\x020](" + b"h\x02h\x00h\x01\x86R" * 20_000
+        + b"e."
+    ),
+    "types": lambda: (
+        text("f" * 100_000) + b"q\x000" + name("numpy", "dtype") + b"q\x010"
+        + b"h\x01h\x00\x85R0" * 20_000 + b"N."
+    ),
+    "keys": lambda: (
+        b"(" + b"N" * 100_000 + b"tq\x000](" + b"}h\x00Ns" * 20_000 + b"e."
+    ),
+    "hashes": lambda: keys(k * HASH for k in range(20_000)),
+    "tuple hashes": lambda: keys(equal_tuples(50_625)),
+    "tuple hashes in a set": lambda: pickle.dumps(set(equal_tuples(5000))),
+    "memo lines": lambda: (
+        b"N" + b"".join(b"p%d\n" % (k * HASH) for k in range(50_000)) + b"."
+    ),
+    "long memo lines": lambda: b"Np" + b"1" * 400_000 + b"\n.",
+    "long sizes": lambda: numbers(shape=b"(" + LONG * 8 + b"t") + b".",
+    "long numbers": lambda: b"I" + b"9" * 400_000 + b"\n.",
+    "message": lambda: (
+        name("numpy.core.multiarray", "_reconstruct") + DOUBLED
+        + b"K\x00\x85C\x01b\x87R."
+    ),
+    "long name": lambda: name("n" * 400_000, "x") + b".",
+    "axes": lambda: (
+        name("numpy.core.numeric", "_frombuffer") + b"(" + raw(b"\0" * 8)
+        + dtype("f8") + b"K\x01K\x01\x86" + text("K") + DOUBLED + DOUBLED + b"\x86tR."
+    ),
 }  # fmt: skip
+"""Name -> how the file is made; for some of them that takes seconds."""
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_small_files_cannot_cause_much_work(file, bomb):
-    file.write_bytes(BOMBS[bomb])
+    file.write_bytes(BOMBS[bomb]())
     began = time.monotonic()
     with pytest.raises(RejectedPickleFile) as caught:
         read_pickle(file)
