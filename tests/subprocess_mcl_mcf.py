@@ -1,4 +1,4 @@
-"""MCL-MCF's loss and gradient on 1, 2 and 8 devices; prints what differs.
+"""MCL-MCF's loss and gradient on 1 and 2 devices; prints what differs.
 
 Also prints how many rows of the images of level 3 a device of two has at once.
 """
@@ -82,5 +82,7 @@ def first_params(batch: Batch):
 if __name__ == "__main__":
     small = batch()
     params = first_params(small)
-    found, program = device_runs.differences(value_and_gradient, params, small)
+    found, program = device_runs.differences(
+        value_and_gradient, params, small, (2,)
+    )
     print(json.dumps({"differences": found, "rows": rows_of_images(program)}))
