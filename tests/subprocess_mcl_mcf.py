@@ -82,7 +82,5 @@ def first_params(batch: Batch):
 if __name__ == "__main__":
     small = batch()
     params = first_params(small)
-    found, program = device_runs.differences(
-        value_and_gradient, params, small, (2,)
-    )
+    found, program = device_runs.differences(value_and_gradient, params, small, (2,))
     print(json.dumps({"differences": found, "rows": rows_of_images(program)}))

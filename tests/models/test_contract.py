@@ -14,6 +14,8 @@ from mmfusion_jax.types import Tokens
 # A variant of a model differs from it in a part, which has checks of its own.
 VARIANTS = [name for name in model_cases.CASES if "," in name]
 VARIANTS += ["mmtm", "msaf"]  # their blocks and encoders have checks too
+# Their programs compile for a minute or two; their masks are tested in test_missing.py.
+VARIANTS += ["mea", "mcl_mcf"]
 
 
 @pytest.mark.parametrize("name", in_ci(model_cases.CASES, slow=VARIANTS))

@@ -15,9 +15,11 @@ from mmfusion_jax.config.resolve import resolve
 from mmfusion_jax.training.step import as_in_training
 
 STEP = 1e-6
+LONG = ("mea", "mcl_mcf")
+"""Papers whose programs compile for a minute."""
+
 PAPERS = [
-    # MEA compiles for a minute.
-    pytest.param(name, marks=pytest.mark.slow if name == "mea" else pytest.mark.ci)
+    pytest.param(name, marks=pytest.mark.slow if name in LONG else pytest.mark.ci)
     for name in small_configs.SMALL
 ]
 

@@ -38,11 +38,10 @@ CHANGES = {
 }
 MARKS = {
     "cfn_sr": [pytest.mark.ci, pytest.mark.versions],
-    "hetero_fusion_net": [pytest.mark.ci, pytest.mark.versions],
-    "of_cmaer_cat": [pytest.mark.ci],
     # They compile for minutes, and a run does nothing for them that others do not use.
-    "mea": [pytest.mark.slow],
     "mcl_mcf": [pytest.mark.slow],
+    "mea": [pytest.mark.slow],
+    "of_cmaer_cat": [pytest.mark.slow],
 }
 """Config -> groups of its tests; a new paper is in `ci`."""
 

@@ -9,7 +9,7 @@ LIMITS = {"x64": 1e-12, "x32": 2e-5}
 
 
 @pytest.fixture(
-    scope="module", params=[pytest.param("x64", marks=pytest.mark.versions), "x32"]
+    scope="module", params=["x64", pytest.param("x32", marks=pytest.mark.versions)]
 )
 def differences(request, answer_of):
     return LIMITS[request.param], answer_of("subprocess_executors.py", request.param)
@@ -31,8 +31,8 @@ def test_devices_draw_their_own_dropout_under_pmap(differences):
     "paper",
     [
         pytest.param("hetero_fusion_net", marks=pytest.mark.versions),
-        "of_cmaer_cat",
-        pytest.param("mea", marks=pytest.mark.slow),  # compiles for a minute
+        pytest.param("of_cmaer_cat", marks=pytest.mark.slow),  # compile for a minute
+        pytest.param("mea", marks=pytest.mark.slow),
     ],
 )
 def test_losses_of_a_paper_are_the_same_on_two_devices(paper, answer_of):
