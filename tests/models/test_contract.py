@@ -16,6 +16,8 @@ VARIANTS = [name for name in model_cases.CASES if "," in name]
 VARIANTS += ["mmtm", "msaf"]  # their blocks and encoders have checks too
 # Their programs compile for a minute or two; their masks are tested in test_missing.py.
 VARIANTS += ["mea", "mcl_mcf"]
+# Other rules for the scores of late fusion, and one of its encoders.
+VARIANTS += ["average", "product", "multiplicative", "video alone"]
 
 
 @pytest.mark.parametrize("name", in_ci(model_cases.CASES, slow=VARIANTS))
