@@ -116,3 +116,6 @@ def test_time_to_the_first_step(tmp_path):
     found = json.loads(out.read_text())["rounds"]["this"][0]
     assert 0 < found["init"]["compile"]["wall"] < found["total"]["wall"]
     assert "| step compile | " in table
+    counts = found["step"]["loops"]
+    assert counts["encoders_audio"] > 0 and counts[""] > 0
+    assert f"fused loops, encoders_audio | {counts['encoders_audio']:,} |" in table

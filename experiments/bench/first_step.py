@@ -10,12 +10,16 @@ training step are each traced, lowered to StableHLO, compiled and run; the time 
 first step is their sum, without imports and data. With --against, the rounds of the two
 checkouts are interleaved, so that other load slows both, though not equally. The table
 has the minimum over the rounds of the wall-clock time and of the CPU time of all cores;
-only the latter depends little on other load. Writes JSON and prints a table.
+only the latter depends little on other load. The last rows are the fused loops of the
+compiled step, by the module of the model whose operations they are. Writes JSON and
+prints a table.
 """
 
 import argparse
+import collections
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -101,7 +105,9 @@ def measure(words: list[str]) -> dict[str, Any]:
     key = jax.random.key_data(jax.random.key(0))
     state, found["init"] = stages(executor.compile_init(init), key)
     step = executor.compile(parts.train_step(executor.axis))
-    _, found["step"] = stages(step, state, batch)
+    # A run wraps its model in one that has the precision of products.
+    name = type(getattr(parts.model, "model", parts.model)).__name__
+    _, found["step"] = stages(step, state, batch, model=name)
     laps = [found[part][stage] for part in ("init", "step") for stage in STAGES]
     found["total"] = {
         clock: sum(lap[clock] for lap in laps) for clock in ("wall", "cpu")
@@ -124,7 +130,22 @@ class Clock:
         return {"wall": time.perf_counter(), "cpu": time.process_time()}
 
 
-def stages(function: Callable[..., Any], *arguments: Any) -> tuple[Any, dict[str, Any]]:
+def loops(program: str, model: str) -> dict[str, int]:
+    """Returns the number of fused loops of each module of a model, the largest first.
+
+    Args:
+        program: Text of a compiled program, with the names of its operations.
+        model: Class of the model.
+    """
+    module = re.compile(rf'op_name="[^"]*\b{model}\)*/(?:{model}\.\w+/)*(\w+)/')
+    fused = [line for line in program.splitlines() if " fusion(" in line]
+    found = [match[1] if (match := module.search(line)) else "" for line in fused]
+    return dict(collections.Counter(found).most_common())
+
+
+def stages(
+    function: Callable[..., Any], *arguments: Any, model: str = ""
+) -> tuple[Any, dict[str, Any]]:
     """Returns the result of a jitted function, and the seconds of every stage."""
     import jax
 
@@ -140,6 +161,7 @@ def stages(function: Callable[..., Any], *arguments: Any) -> tuple[Any, dict[str
     found: dict[str, Any] = dict(zip(STAGES, laps, strict=True))
     found["stablehlo_lines"] = lowered.as_text().count("\n")
     found["hlo_lines"] = compiled.as_text().count("\n")
+    found["loops"] = loops(compiled.as_text(), model) if model else {}
     return result, found
 
 
@@ -164,6 +186,11 @@ def table(result: dict[str, Any]) -> str:
             cells = [f"{result['rounds'][name][0][part][size]:,}" for name in names]
             label = f"{part}, {size.replace('_', ' ')}"
             lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    counts = [result["rounds"][name][0]["step"]["loops"] for name in names]
+    for module in counts[0]:
+        cells = [f"{count.get(module, 0):,}" for count in counts]
+        label = f"step, fused loops, {module or 'outside its modules'}"
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

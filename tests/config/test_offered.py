@@ -156,7 +156,7 @@ SLOW = [
     for name, word in OFFERED
     if (name, word) not in PAPER and not word.startswith("digits")
 ]
-"""Words whose networks are those of others in other sizes; all of them are built."""
+"""Words of other data or other parts: they are built, and their parts have tests."""
 
 
 @pytest.mark.parametrize(

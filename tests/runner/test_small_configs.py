@@ -38,7 +38,7 @@ CHANGES = {
 }
 MARKS = {
     "cfn_sr": [pytest.mark.ci, pytest.mark.versions],
-    # They compile for minutes, and a run does nothing for them that others do not use.
+    # They compile for minutes; what saves and resumes a run is the same for all.
     "mcl_mcf": [pytest.mark.slow],
     "mea": [pytest.mark.slow],
     "of_cmaer_cat": [pytest.mark.slow],
